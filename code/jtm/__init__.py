@@ -1,0 +1,1 @@
+"""Self-supervised learning of music from raw audio."""

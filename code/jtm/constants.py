@@ -1,0 +1,83 @@
+"""
+Facts of the field, with their units; choices live in a config, not here.
+
+MusicNet's conventions (Thickstun et al. 2017) hold everywhere in the project:
+label times count samples at 44 100 Hz, pitches are MIDI note numbers and
+instruments are General MIDI programs counted from 1.
+"""
+
+LABEL_RATE = 44_100
+"""Hz; the rate that label times count in, whatever rate the audio is used at."""
+
+SAMPLE_RATE = 16_000
+"""Hz; the rate of the waveforms that the models hear."""
+
+HOP = 160
+"""Samples at SAMPLE_RATE between latents; the encoders derive it from strides."""
+
+FRAME_RATE = SAMPLE_RATE / HOP
+"""Frames per second: 100."""
+
+PITCH_MIN = 21
+"""MIDI number of the lowest pitch of the piano, A0 (27.5 Hz)."""
+
+PITCH_MAX = 108
+"""MIDI number of the highest pitch of the piano, C8 (4186 Hz)."""
+
+N_PITCHES = PITCH_MAX - PITCH_MIN + 1
+"""Pitches on the piano: 88."""
+
+INSTRUMENTS = {
+    1: "piano",
+    7: "harpsichord",
+    41: "violin",
+    42: "viola",
+    43: "cello",
+    44: "contrabass",
+    61: "horn",
+    69: "oboe",
+    71: "bassoon",
+    72: "clarinet",
+    74: "flute",
+}
+"""MusicNet's eleven instruments by General MIDI program, counted from 1."""
+
+PITCH_RANGES = {
+    1: (21, 108),
+    7: (29, 89),
+    41: (55, 100),
+    42: (48, 88),
+    43: (36, 81),
+    44: (28, 67),
+    61: (41, 77),
+    69: (58, 91),
+    71: (34, 72),
+    72: (50, 91),
+    74: (60, 96),
+}
+"""Lowest and highest playable MIDI pitch of each instrument, sounding pitch."""
+
+ENSEMBLES = {
+    "Accompanied Cello": (43, 1),
+    "Accompanied Clarinet": (72, 1),
+    "Accompanied Violin": (41, 1),
+    "Clarinet Quintet": (72, 41, 41, 42, 43),
+    "Clarinet-Cello-Piano Trio": (72, 43, 1),
+    "Horn Piano Trio": (61, 41, 1),
+    "Pairs Clarinet-Horn-Bassoon": (72, 72, 61, 61, 71, 71),
+    "Piano Quartet": (41, 42, 43, 1),
+    "Piano Quintet": (41, 41, 42, 43, 1),
+    "Piano Trio": (41, 43, 1),
+    "Solo Cello": (43,),
+    "Solo Flute": (74,),
+    "Solo Piano": (1,),
+    "Solo Violin": (41,),
+    "String Quartet": (41, 41, 42, 43),
+    "String Sextet": (41, 41, 42, 42, 43, 43),
+    "Viola Quintet": (41, 41, 42, 42, 43),
+    "Violin and Harpsichord": (41, 7),
+    "Wind Octet": (69, 69, 72, 72, 61, 61, 71, 71),
+    "Wind Quintet": (74, 69, 72, 61, 71),
+    "Wind and Strings Octet": (72, 61, 71, 41, 41, 42, 43, 44),
+}
+"""MusicNet's 21 ensembles, each with the program of every player."""

@@ -1,0 +1,1 @@
+"""A dataset on disk, and the way from it to batches."""

@@ -1,0 +1,145 @@
+"""
+What every module that touches the disk shares.
+
+One exception for a user's mistake, one way to write a file so that an
+interruption leaves the old file or the new one and never a half, and one way
+to join a name from a file to a folder without leaving that folder.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+from pathlib import Path
+
+
+class InputError(ValueError):
+    """
+    A mistake in what the user gave, told in one line.
+
+    The message names the file (and line), says what was expected and what to
+    do. The commands print it without a traceback and exit with code 2.
+    """
+
+
+@contextlib.contextmanager
+def atomic(path):
+    """
+    Give a temporary path that takes the final name when the block succeeds.
+
+    Parameters
+    ----------
+    path : str or Path
+        The final path; missing parent folders are made.
+
+    Yields
+    ------
+    Path
+        A path in the same folder, with the same ending, to write to.
+
+    Raises
+    ------
+    InputError
+        If the folder cannot be made or written, or the disk is full.
+    """
+    path = Path(path)
+    part = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield part
+        os.replace(part, path)
+    except OSError as error:
+        raise InputError(
+            f"{path}: cannot be written ({error.strerror or error}); "
+            "free some space or choose another folder"
+        ) from error
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def inside(folder, name):
+    """
+    Join a name read from a file to a folder, refusing to leave the folder.
+
+    Parameters
+    ----------
+    folder : str or Path
+        The folder that the result must lie in.
+    name : str
+        A relative path, such as an id from a metadata file.
+
+    Returns
+    -------
+    Path
+        The joined path.
+
+    Raises
+    ------
+    InputError
+        If the joined path would lie outside the folder.
+    """
+    folder = Path(folder)
+    joined = folder / name
+    if not joined.resolve().is_relative_to(folder.resolve()):
+        raise InputError(f"{name!r} leads outside {folder}; expected a name in it")
+    return joined
+
+
+def read_json(path):
+    """
+    Read a JSON file.
+
+    Parameters
+    ----------
+    path : str or Path
+        The file to read.
+
+    Returns
+    -------
+    object
+        What the file holds.
+
+    Raises
+    ------
+    InputError
+        If the file is missing or is not JSON.
+    """
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+    except ValueError as error:
+        raise InputError(f"{path}: not valid JSON ({error})") from error
+
+
+def write_json(path, content):
+    """
+    Write a JSON file, indented, at once or not at all.
+
+    Parameters
+    ----------
+    path : str or Path
+        The file to write.
+    content : object
+        Anything that JSON can hold.
+    """
+    with atomic(path) as part:
+        part.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def digest(path):
+    """
+    Hash a file's bytes.
+
+    Parameters
+    ----------
+    path : str or Path
+        The file to hash.
+
+    Returns
+    -------
+    str
+        SHA-256 in hexadecimal.
+    """
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

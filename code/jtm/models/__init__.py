@@ -1,0 +1,1 @@
+"""Networks and losses: torch modules only, no files, no loops."""

@@ -1,0 +1,1 @@
+"""Symbols and signals: scores, MIDI, synthesis, sound files; numpy only, no torch."""

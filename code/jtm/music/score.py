@@ -1,0 +1,103 @@
+"""Notes and scores: small value types that check themselves."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from jtm.constants import N_PITCHES, PITCH_MAX, PITCH_MIN
+
+
+@dataclass(frozen=True, order=True)
+class Note:
+    """
+    One note as it is played.
+
+    Parameters
+    ----------
+    start, end : float
+        Onset and offset in seconds; the interval is half-open.
+    program : int
+        General MIDI program counted from 1, such as 41 for a violin.
+    pitch : int
+        MIDI note number in 0..127.
+    velocity : int
+        MIDI velocity in 1..127.
+    start_beat : float
+        Onset in beats (quarter notes) from the start of the score.
+    beats : float
+        Notated duration in beats.
+
+    Raises
+    ------
+    ValueError
+        If a field is out of its range, or the note has no duration.
+    """
+
+    start: float
+    end: float
+    program: int
+    pitch: int
+    velocity: int = 64
+    start_beat: float = 0.0
+    beats: float = 1.0
+
+    def __post_init__(self):
+        if not 0 <= self.start < self.end:
+            raise ValueError(
+                f"note from {self.start} s to {self.end} s has no duration"
+            )
+        if not 0 <= self.pitch <= 127:
+            raise ValueError(f"pitch {self.pitch} is outside 0..127")
+        if not 1 <= self.program <= 128:
+            raise ValueError(f"program {self.program} is outside 1..128")
+        if not 1 <= self.velocity <= 127:
+            raise ValueError(f"velocity {self.velocity} is outside 1..127")
+
+
+@dataclass(frozen=True)
+class Score:
+    """
+    The notes of one piece, by onset.
+
+    Parameters
+    ----------
+    notes : tuple of Note
+        In any order; kept sorted by onset.
+    """
+
+    notes: tuple
+
+    def __post_init__(self):
+        object.__setattr__(self, "notes", tuple(sorted(self.notes)))
+
+    @property
+    def seconds(self):
+        """Time of the last offset in seconds; 0 for an empty score."""
+        return max((note.end for note in self.notes), default=0.0)
+
+    @property
+    def programs(self):
+        """General MIDI programs that play, sorted, counted from 1."""
+        return tuple(sorted({note.program for note in self.notes}))
+
+    def piano_roll(self, times):
+        """
+        Tell which piano pitches sound at each time.
+
+        Parameters
+        ----------
+        times : numpy.ndarray
+            Times ``(frames,)`` in seconds, ascending.
+
+        Returns
+        -------
+        numpy.ndarray
+            Booleans ``(frames, 88)``; column 0 is MIDI pitch 21. Notes outside
+            the piano's range are left out.
+        """
+        roll = np.zeros((len(times), N_PITCHES), dtype=bool)
+        for note in self.notes:
+            if PITCH_MIN <= note.pitch <= PITCH_MAX:
+                first, last = np.searchsorted(times, (note.start, note.end))
+                roll[first:last, note.pitch - PITCH_MIN] = True
+        return roll

@@ -1,0 +1,1 @@
+"""Records of results, and the figures and tables drawn from them."""
