@@ -1,0 +1,339 @@
+"""
+Labels on the frame grid: what is asked of a network about a frame or a window.
+
+Frame ``i`` is labelled by what sounds at its centre, ``(i + 0.5) * 10`` ms, so a
+note from ``start`` up to, not including, ``end`` sounds in the frames whose
+centre lies in that half-open interval. Rolls have one column for each of the 88
+pitches of the piano; which instrument plays is forgotten, and notes outside the
+piano's range are left out.
+
+Labels are given in windows of :data:`WINDOW` frames that do not overlap and
+never cross a recording. A label fraction is a share of these windows: nested
+(a smaller fraction is part of a larger one), stratified by class, spread over
+the recordings, with at least one window of each class.
+"""
+
+import numpy as np
+
+from jtm.constants import FRAME_RATE, LABEL_RATE, N_PITCHES, PITCH_MIN, SAMPLE_RATE
+from jtm.data.musicnet import METADATA_FILE, read_labels
+from jtm.files import InputError
+
+WINDOW = 128
+"""Frames in a window: 1.28 s, the length of a training window of CPC."""
+
+NOTE_DTYPE = np.dtype([("start", float), ("end", float), ("pitch", np.int16)])
+"""One note of a transcription: seconds from the start, and a MIDI number."""
+
+
+def read_notes(recording, samples):
+    """
+    Read a recording's labels as notes in seconds.
+
+    Parameters
+    ----------
+    recording : Recording
+        A recording of a dataset.
+    samples : int
+        Length of its audio in samples at 16 kHz.
+
+    Returns
+    -------
+    numpy.ndarray
+        Notes ``(notes,)`` of :data:`NOTE_DTYPE` by start; one that sounds on
+        beyond the end of the audio is clipped to it.
+
+    Raises
+    ------
+    InputError
+        If the recording has no labels, or a note starts after its audio ends.
+    """
+    if recording.labels is None:
+        raise InputError(
+            f"{recording.audio}: has no label file, which this task needs; "
+            "add it or leave the recording out"
+        )
+    labels = read_labels(recording.labels)
+    seconds = samples / SAMPLE_RATE
+    notes = np.zeros(len(labels), NOTE_DTYPE)
+    notes["start"] = labels["start"] / LABEL_RATE
+    notes["end"] = np.minimum(labels["end"] / LABEL_RATE, seconds)
+    notes["pitch"] = labels["pitch"]
+    late = labels[notes["start"] >= seconds]
+    if len(late):
+        raise InputError(
+            f"{recording.labels}: a note starts at sample {late[0]['start']} of "
+            f"44.1 kHz, after the end of {recording.audio.name} ({seconds:.2f} s); "
+            "expected labels of the same recording"
+        )
+    return notes
+
+
+def frame_roll(notes, n_frames):
+    """
+    Tell which pitches sound in each frame.
+
+    Parameters
+    ----------
+    notes : numpy.ndarray
+        Notes ``(notes,)`` of :data:`NOTE_DTYPE`.
+    n_frames : int
+        Number of frames; what lies beyond is left out.
+
+    Returns
+    -------
+    numpy.ndarray
+        Booleans ``(n_frames, 88)``; column 0 is MIDI pitch 21.
+    """
+    first, last, column = _spans(notes, n_frames)
+    change = np.zeros((n_frames + 1, N_PITCHES), np.int16)
+    np.add.at(change, (first, column), 1)
+    np.add.at(change, (last, column), -1)
+    return change[:-1].cumsum(axis=0) > 0
+
+
+def onset_roll(notes, n_frames):
+    """
+    Tell which pitches start in each frame.
+
+    Parameters
+    ----------
+    notes : numpy.ndarray
+        Notes ``(notes,)`` of :data:`NOTE_DTYPE`.
+    n_frames : int
+        Number of frames; what lies beyond is left out.
+
+    Returns
+    -------
+    numpy.ndarray
+        Booleans ``(n_frames, 88)``, true in the first frame of each note.
+    """
+    first, last, column = _spans(notes, n_frames)
+    roll = np.zeros((n_frames, N_PITCHES), bool)
+    audible = last > first
+    roll[first[audible], column[audible]] = True
+    return roll
+
+
+def rolls_to_notes(frames, onsets):
+    """
+    Turn rolls back into notes.
+
+    The inverse of :func:`frame_roll` and :func:`onset_roll` within half a
+    frame, 5 ms, at both ends; notes that contain no frame's centre are lost,
+    and of notes that overlap at one pitch the earlier ends where the later
+    starts.
+
+    Parameters
+    ----------
+    frames, onsets : numpy.ndarray
+        Booleans ``(frames, 88)``: what sounds, and what starts.
+
+    Returns
+    -------
+    numpy.ndarray
+        Notes ``(notes,)`` of :data:`NOTE_DTYPE` by start. Each starts at an
+        onset, lasts for at least that frame, and ends before the first silent
+        frame or the next onset of its pitch.
+    """
+    column, first = np.nonzero(onsets.T)
+    # Ends are looked for in one long line, pitch after pitch; the stop at the
+    # end of each pitch's line keeps a note from running into the next pitch.
+    stops = np.ones((N_PITCHES, len(frames) + 1), bool)
+    stops[:, :-1] = (onsets | ~frames).T
+    stops = np.flatnonzero(stops)
+    position = column * (len(frames) + 1) + first
+    last = stops[np.searchsorted(stops, position, side="right")]
+    notes = np.zeros(len(first), NOTE_DTYPE)
+    notes["start"] = first / FRAME_RATE
+    notes["end"] = (first + last - position) / FRAME_RATE
+    notes["pitch"] = column + PITCH_MIN
+    return np.sort(notes, order=("start", "pitch"))
+
+
+def _spans(notes, n_frames):
+    """First frame, frame after the last, and column of each note on the piano."""
+    column = notes["pitch"] - PITCH_MIN
+    on_piano = (column >= 0) & (column < N_PITCHES)
+    notes, column = notes[on_piano], column[on_piano]
+    first = np.ceil(notes["start"] * FRAME_RATE - 0.5).astype(np.int64)
+    last = np.ceil(notes["end"] * FRAME_RATE - 0.5).astype(np.int64)
+    return np.clip(first, 0, n_frames), np.clip(last, 0, n_frames), column
+
+
+def class_list(recordings, column):
+    """
+    List the classes that training recordings belong to.
+
+    Parameters
+    ----------
+    recordings : sequence of Recording
+        The recordings of the training split.
+    column : str
+        Column of the metadata, such as 'ensemble'.
+
+    Returns
+    -------
+    tuple of str
+        Names of the classes, sorted.
+
+    Raises
+    ------
+    InputError
+        If a recording has nothing in that column.
+    """
+    return tuple(sorted({_class(recording, column) for recording in recordings}))
+
+
+def class_targets(recordings, column, classes):
+    """
+    Give each recording the index of its class.
+
+    Parameters
+    ----------
+    recordings : sequence of Recording
+        Recordings of any split.
+    column : str
+        Column of the metadata, such as 'ensemble'.
+    classes : tuple of str
+        The classes of the training split, from :func:`class_list`.
+
+    Returns
+    -------
+    numpy.ndarray
+        Indices ``(recordings,)`` into `classes`, int64.
+
+    Raises
+    ------
+    InputError
+        If a recording has nothing in that column, or a class that no training
+        recording has.
+    """
+    index = {name: i for i, name in enumerate(classes)}
+    targets = []
+    for recording in recordings:
+        name = _class(recording, column)
+        if name not in index:
+            raise InputError(
+                f"{recording.audio}: {column} '{name}' occurs in the {recording.split} "
+                "split but in no training recording, so it can't be learned; "
+                "move a recording of it to training or leave this one out"
+            )
+        targets.append(index[name])
+    return np.array(targets, np.int64)
+
+
+def _class(recording, column):
+    name = recording.metadata.get(column)
+    if not name:
+        raise InputError(
+            f"{recording.audio}: no '{column}' in {METADATA_FILE}, which this task "
+            "needs; add the column, or choose another task"
+        )
+    return name
+
+
+def cut_windows(lengths, recordings):
+    """
+    Cut recordings into windows that do not overlap.
+
+    Parameters
+    ----------
+    lengths : sequence of int
+        Length of every recording of a store, in frames.
+    recordings : sequence of int
+        Which of them to cut.
+
+    Returns
+    -------
+    numpy.ndarray
+        Windows ``(windows, 2)``: index of the recording, and first frame. What
+        is left at the end of a recording, less than a window, is dropped.
+    """
+    rows = [
+        (index, start)
+        for index in recordings
+        for start in range(0, lengths[index] - WINDOW + 1, WINDOW)
+    ]
+    return np.array(rows, np.int64).reshape(-1, 2)
+
+
+def label_subset(windows, fraction, seed, classes=None):
+    """
+    Choose the windows whose labels may be seen.
+
+    Parameters
+    ----------
+    windows : numpy.ndarray
+        Windows ``(windows, 2)`` from :func:`cut_windows`.
+    fraction : float
+        Share of the windows, above 0 and up to 1.
+    seed : int
+        Draws which windows come first; with one seed, the windows of a smaller
+        fraction are among those of a larger one.
+    classes : numpy.ndarray, optional
+        Class ``(windows,)`` of each window; without it all are of one class.
+
+    Returns
+    -------
+    numpy.ndarray
+        Indices into `windows`: the share of them, in an order whose every
+        beginning is again stratified by class and spread over recordings, with
+        at least one of each class.
+    """
+    if not 0 < fraction <= 1:
+        raise ValueError(f"label fraction {fraction}; expected above 0 and up to 1")
+    rng = np.random.default_rng(seed)
+    classes = np.zeros(len(windows), np.int64) if classes is None else classes
+    shuffled = rng.permutation(len(windows))
+    # Turn of each window among those of its recording, in shuffled order: all
+    # the first turns come before any second one, as when cards are dealt.
+    turn = _rank_within(windows[shuffled, 0])
+    dealt = shuffled[np.argsort(turn, kind="stable")]
+    # Place of each window in its class, as a share of the class.
+    names, counts = np.unique(classes, return_counts=True)
+    share = (
+        _rank_within(classes[dealt]) / counts[np.searchsorted(names, classes)][dealt]
+    )
+    order = dealt[np.argsort(share, kind="stable")]
+    return order[: max(round(fraction * len(windows)), len(names))]
+
+
+def _rank_within(groups):
+    """For each entry, the number of earlier entries of the same group."""
+    order = np.argsort(groups, kind="stable")
+    _, first = np.unique(groups[order], return_index=True)
+    sizes = np.diff(first, append=len(groups))
+    rank = np.empty(len(groups), np.int64)
+    rank[order] = np.arange(len(groups)) - np.repeat(first, sizes)
+    return rank
+
+
+def spread_frames(windows, limit):
+    """
+    Choose frames evenly from windows.
+
+    Neighbouring frames say nearly the same, so few from many windows teach
+    more than many from few.
+
+    Parameters
+    ----------
+    windows : numpy.ndarray
+        Windows ``(windows, 2)`` in the order of :func:`label_subset`.
+    limit : int
+        Greatest number of frames.
+
+    Returns
+    -------
+    numpy.ndarray
+        Frames ``(frames, 2)``: index of the recording, and frame in it; equally
+        many of each window, evenly spaced, sorted.
+    """
+    windows = windows[:limit]
+    if not len(windows):
+        return windows
+    each = min(limit // len(windows), WINDOW)
+    offsets = ((np.arange(each) + 0.5) * WINDOW / each).astype(np.int64)
+    frames = np.repeat(windows, each, axis=0)
+    frames[:, 1] += np.tile(offsets, len(windows))
+    return frames[np.lexsort(frames.T[::-1])]

@@ -1,0 +1,182 @@
+import tempfile
+import unittest
+from pathlib import Path
+from types import MappingProxyType
+
+import numpy as np
+
+from jtm.data.musicnet import LABEL_DTYPE, Recording, write_labels
+from jtm.data.targets import (
+    NOTE_DTYPE,
+    WINDOW,
+    class_list,
+    class_targets,
+    cut_windows,
+    frame_roll,
+    label_subset,
+    onset_roll,
+    read_notes,
+    rolls_to_notes,
+    spread_frames,
+)
+from jtm.files import InputError
+
+
+def notes(*rows):
+    return np.array(list(rows), NOTE_DTYPE)
+
+
+def recording(name="a", split="train", labels=None, **metadata):
+    audio = Path("train_data") / f"{name}.wav"
+    return Recording(name, audio, labels, split, MappingProxyType(metadata))
+
+
+class Rolls(unittest.TestCase):
+    def test_a_frame_is_labelled_by_its_centre(self):
+        # Centres lie at 5, 15, 25 ms ...; the interval is half-open.
+        roll = frame_roll(notes((0.005, 0.015, 60), (0.0051, 0.0251, 61)), 4)
+        np.testing.assert_array_equal(roll[:, 60 - 21], [1, 0, 0, 0])
+        np.testing.assert_array_equal(roll[:, 61 - 21], [0, 1, 1, 0])
+        self.assertEqual(roll.sum(), 3)
+
+    def test_overlapping_notes_of_one_pitch_are_united(self):
+        roll = frame_roll(notes((0.0, 0.03, 60), (0.01, 0.02, 60)), 5)
+        np.testing.assert_array_equal(roll[:, 60 - 21], [1, 1, 1, 0, 0])
+
+    def test_edges_of_the_piano_and_of_time(self):
+        edges = notes((0, 1, 20), (0, 1, 21), (0, 1, 108), (0, 1, 109), (5, 6, 60))
+        roll = frame_roll(edges, 100)
+        np.testing.assert_array_equal(np.flatnonzero(roll.any(axis=0)), [0, 87])
+        np.testing.assert_array_equal(onset_roll(edges, 100).sum(axis=0)[[0, 87]], 1)
+        self.assertEqual(onset_roll(edges, 100).sum(), 2)
+
+    def test_nothing_gives_nothing(self):
+        self.assertFalse(frame_roll(notes(), 10).any())
+        self.assertEqual(frame_roll(notes((0, 1, 60)), 0).shape, (0, 88))
+        empty = np.zeros((10, 88), bool)
+        self.assertEqual(len(rolls_to_notes(empty, empty)), 0)
+
+    def test_notes_to_frames_to_notes(self):
+        truth = notes(
+            (0.0, 0.5, 21),
+            (0.104, 0.203, 60),
+            (0.203, 0.4, 60),  # repeated without a gap
+            (0.3, 1.0, 108),  # up to the last frame
+            (0.311, 0.777, 64),
+        )
+        found = rolls_to_notes(frame_roll(truth, 100), onset_roll(truth, 100))
+        np.testing.assert_array_equal(found["pitch"], truth["pitch"])
+        np.testing.assert_allclose(found["start"], truth["start"], atol=0.005)
+        np.testing.assert_allclose(found["end"], truth["end"], atol=0.005)
+
+    def test_random_notes_survive_the_round_trip(self):
+        rng = np.random.default_rng(0)
+        rows = []
+        for pitch in range(21, 109):
+            times = np.sort(rng.choice(2000, 20, replace=False)) / 100
+            rows += [(a, b, pitch) for a, b in times.reshape(-1, 2)]
+        truth = np.sort(notes(*rows), order=("start", "pitch"))
+        found = rolls_to_notes(frame_roll(truth, 2000), onset_roll(truth, 2000))
+        np.testing.assert_array_equal(found["pitch"], truth["pitch"])
+        np.testing.assert_allclose(found["start"], truth["start"], atol=1e-9)
+        np.testing.assert_allclose(found["end"], truth["end"], atol=1e-9)
+
+    def test_an_onset_over_silence_lasts_one_frame(self):
+        onsets = np.zeros((4, 88), bool)
+        onsets[3, 5] = True
+        found = rolls_to_notes(np.zeros((4, 88), bool), onsets)
+        self.assertEqual(found.tolist(), [(0.03, 0.04, 26)])
+
+
+class ReadNotes(unittest.TestCase):
+    def read(self, start, end, samples):
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "a.csv"
+            row = (start, end, 1, 60, 0, 1, "Quarter")
+            write_labels(path, np.array([row], LABEL_DTYPE))
+            return read_notes(recording(labels=path), samples)
+
+    def test_seconds_at_44100_whatever_the_audio(self):
+        found = self.read(44_100, 66_150, 32_000)
+        self.assertEqual(found.tolist(), [(1.0, 1.5, 60)])
+
+    def test_a_note_beyond_the_end_is_clipped_or_refused(self):
+        self.assertEqual(self.read(44_100, 66_150, 20_000)["end"][0], 1.25)
+        with self.assertRaisesRegex(InputError, "a.csv.*sample 44100.*a.wav"):
+            self.read(44_100, 66_150, 16_000)
+
+    def test_no_labels(self):
+        with self.assertRaisesRegex(InputError, "a.wav.*no label file"):
+            read_notes(recording(), 16_000)
+
+
+class Classes(unittest.TestCase):
+    def test_classes_come_from_training(self):
+        training = [recording("a", ensemble="Trio"), recording("b", ensemble="Solo")]
+        classes = class_list(training, "ensemble")
+        self.assertEqual(classes, ("Solo", "Trio"))
+        targets = class_targets(training, "ensemble", classes)
+        np.testing.assert_array_equal(targets, [1, 0])
+
+    def test_a_class_seen_only_in_test(self):
+        odd = recording("c", "test", ensemble="Octet")
+        with self.assertRaisesRegex(InputError, "c.wav.*'Octet'.*test"):
+            class_targets([odd], "ensemble", ("Solo", "Trio"))
+
+    def test_a_missing_column(self):
+        for metadata in ({}, {"ensemble": ""}):
+            with self.assertRaisesRegex(InputError, "no 'ensemble'"):
+                class_list([recording(**metadata)], "ensemble")
+
+
+class Windows(unittest.TestCase):
+    def test_windows_lie_inside_their_recording(self):
+        lengths = [3 * WINDOW - 1, 10, WINDOW]
+        windows = cut_windows(lengths, [0, 1, 2])
+        self.assertEqual(windows.tolist(), [[0, 0], [0, WINDOW], [2, 0]])
+        self.assertEqual(cut_windows(lengths, [1]).shape, (0, 2))
+
+    def test_subsets_are_nested_stratified_and_spread(self):
+        # Four recordings of two classes, 100 windows each, one class rarer.
+        windows = np.array([(r, t) for r in range(4) for t in range(100)])
+        classes = np.array([0, 0, 0, 1])[windows[:, 0]]
+        sizes = {0.001: 2, 0.01: 4, 0.1: 40, 1.0: 400}
+        larger = set(range(400))
+        for fraction in sorted(sizes, reverse=True):
+            subset = label_subset(windows, fraction, 0, classes)
+            self.assertEqual(len(subset), sizes[fraction])
+            self.assertEqual(len(set(subset)), len(subset))
+            self.assertLessEqual(set(subset), larger)
+            self.assertEqual(set(classes[subset]), {0, 1})
+            larger = set(subset)
+        counts = np.bincount(windows[label_subset(windows, 0.1, 0, classes), 0])
+        self.assertEqual(counts.sum(), 40)
+        self.assertLessEqual(counts.max() - counts.min(), 1)
+
+    def test_spread_without_classes(self):
+        windows = np.array([(r, t) for r in range(5) for t in range(50)])
+        counts = np.bincount(windows[label_subset(windows, 0.02, 3), 0], minlength=5)
+        np.testing.assert_array_equal(counts, 1)
+
+    def test_the_seed_draws_the_subset(self):
+        windows = cut_windows([100 * WINDOW] * 3, range(3))
+        first = label_subset(windows, 0.1, 0)
+        np.testing.assert_array_equal(first, label_subset(windows, 0.1, 0))
+        self.assertNotEqual(set(first), set(label_subset(windows, 0.1, 1)))
+
+    def test_a_fraction_out_of_range(self):
+        for fraction in (0, -1, 1.5):
+            with self.assertRaises(ValueError):
+                label_subset(cut_windows([WINDOW], [0]), fraction, 0)
+
+    def test_frames_are_spread_over_windows(self):
+        windows = np.array([(1, 0), (0, 256)])
+        frames = spread_frames(windows, 4)
+        self.assertEqual(frames.tolist(), [[0, 288], [0, 352], [1, 32], [1, 96]])
+        self.assertEqual(len(spread_frames(windows, 10_000)), 2 * WINDOW)
+        self.assertEqual(spread_frames(windows, 1).tolist(), [[1, 64]])
+        self.assertEqual(len(spread_frames(windows[:0], 10)), 0)
+
+
+if __name__ == "__main__":
+    unittest.main()
