@@ -1,0 +1,251 @@
+"""
+Scores as they are kept: the only reader and writer of results.
+
+A results file holds one JSON object a line, one for each score. Every number
+in the notebook and the report, and every figure of scores, is read from such a
+file. A later line about the same thing replaces an earlier one.
+"""
+
+import json
+import subprocess
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+from jtm.files import InputError, atomic
+
+
+@dataclass(frozen=True)
+class Record:
+    """
+    One score.
+
+    Parameters
+    ----------
+    task : str
+        What was asked, such as 'multipitch'.
+    representation : str
+        What the answer was read from, such as 'cpc-z'.
+    probe : str
+        What read it, such as 'linear'.
+    fraction : float
+        Share of the labelled training windows whose labels were seen.
+    labelled : float
+        Length of those windows in seconds.
+    seed : int
+        Seed of the labelled subset and of training.
+    split : str
+        Where it was scored: 'validation', 'test' or 'test_timbre'.
+    metric : str
+        Name of the score, such as 'average_precision'.
+    value : float
+        The score.
+    low, high : float or None
+        Ends of its 95 % interval over recordings; None where there is none.
+    seconds : float
+        Time that the cell took, with training and without extraction.
+    revision : str
+        State of the code that made it.
+    config : dict
+        Settings that made it; anything that JSON can hold.
+    primary : bool
+        Whether this is the main metric of its task.
+
+    Raises
+    ------
+    ValueError
+        If the value is not a finite number, which JSON cannot hold.
+    """
+
+    task: str
+    representation: str
+    probe: str
+    fraction: float
+    labelled: float
+    seed: int
+    split: str
+    metric: str
+    value: float
+    low: float | None
+    high: float | None
+    seconds: float
+    revision: str
+    config: dict
+    primary: bool
+
+    def __post_init__(self):
+        if not float("-inf") < self.value < float("inf"):
+            raise ValueError(f"{self.task}, {self.metric}: the score is {self.value}")
+
+    @property
+    def key(self):
+        """What the score is about: all that tells it from another, as a tuple."""
+        return (
+            self.task,
+            self.representation,
+            self.probe,
+            self.fraction,
+            self.seed,
+            self.split,
+            self.metric,
+        )
+
+
+def append(path, records):
+    """
+    Add records to a results file, all of them or none.
+
+    Parameters
+    ----------
+    path : str or Path
+        The file; made where it is missing.
+    records : iterable of Record
+        What to add.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be written.
+    """
+    path = Path(path)
+    before = path.read_text(encoding="utf-8") if path.exists() else ""
+    lines = "".join(json.dumps(asdict(record)) + "\n" for record in records)
+    with atomic(path) as part:
+        part.write_text(before + lines, encoding="utf-8")
+
+
+def read(path):
+    """
+    Read a results file.
+
+    Parameters
+    ----------
+    path : str or Path
+        The file.
+
+    Returns
+    -------
+    list of Record
+        Its records, in the order of the file.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be read, or a line is not a record.
+    """
+    try:
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+    names = [field.name for field in fields(Record)]
+    records = []
+    for number, line in enumerate(lines, 1):
+        try:
+            content = json.loads(line)
+            odd = sorted(set(content) ^ set(names))
+            if odd:
+                raise ValueError(f"unknown or missing keys {', '.join(odd)}")
+            records.append(Record(**content))
+        except (TypeError, ValueError) as error:
+            raise InputError(
+                f"{path}, line {number}: not a record ({error}); "
+                f"expected one JSON object with the keys {', '.join(names)}"
+            ) from error
+    return records
+
+
+def latest(records):
+    """
+    Keep the last record about each thing.
+
+    Parameters
+    ----------
+    records : iterable of Record
+        In the order they were written.
+
+    Returns
+    -------
+    list of Record
+        One for each key, in the order the keys first came.
+    """
+    return list({record.key: record for record in records}.values())
+
+
+def table(records, split="test"):
+    """
+    Lay out the main scores as a Markdown table.
+
+    Parameters
+    ----------
+    records : iterable of Record
+        Scores; the latest main score of each representation and task counts.
+    split : str
+        Where the scores were taken.
+
+    Returns
+    -------
+    str
+        One row for each representation and probe, one column for each task;
+        value and 95 % interval in percent, the best of each column in bold.
+        Where a file holds several label fractions or seeds, each is a row.
+    """
+    records = [r for r in latest(records) if r.primary and r.split == split]
+    columns = list(dict.fromkeys((r.task, r.metric) for r in records))
+    cells = {}
+    for r in records:
+        row = cells.setdefault((r.representation, r.probe, r.fraction, r.seed), {})
+        row[r.task, r.metric] = r
+    best = {c: max(row[c].value for row in cells.values() if c in row) for c in columns}
+    # What is the same in every row goes without saying.
+    keys = list(zip(*cells, strict=True)) or [()] * 4
+    heads = ["representation", "probe", "labels", "seed"]
+    shown = [0] + [i for i in (1, 2, 3) if len(set(keys[i])) > 1]
+    rows = [
+        [heads[i] for i in shown]
+        + [f"{task}, {metric.replace('_', ' ')} (%)" for task, metric in columns]
+    ]
+    for key, row in cells.items():
+        names = (key[0], key[1], f"{100 * key[2]:g} %", str(key[3]))
+        scores = [_cell(row.get(c), best[c]) for c in columns]
+        rows.append([names[i] for i in shown] + scores)
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    rows.insert(1, ["-" * width for width in widths])
+    return "\n".join(
+        "| "
+        + " | ".join(text.ljust(w) for text, w in zip(row, widths, strict=True))
+        + " |"
+        for row in rows
+    )
+
+
+def _cell(record, best):
+    if record is None:
+        return ""
+    value = f"{100 * record.value:.1f}"
+    if record.value == best:
+        value = f"**{value}**"
+    if record.low is None:
+        return value
+    return f"{value} [{100 * record.low:.1f}, {100 * record.high:.1f}]"
+
+
+def revision():
+    """
+    Name the state of the code.
+
+    Returns
+    -------
+    str
+        Git's short name of the commit, with '-dirty' where files differ from
+        it; 'unknown' outside a checkout.
+    """
+    try:
+        told = subprocess.run(
+            ["git", "describe", "--always", "--dirty"],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return told.stdout.strip()

@@ -1,0 +1,114 @@
+import json
+import tempfile
+import unittest
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from jtm.files import InputError
+from jtm.results.records import Record, append, latest, read, revision, table
+
+RECORD = Record(
+    task="multipitch",
+    representation="cpc-z",
+    probe="linear",
+    fraction=0.1,
+    labelled=12.8,
+    seed=0,
+    split="test",
+    metric="average_precision",
+    value=0.5,
+    low=0.4,
+    high=0.6,
+    seconds=1.5,
+    revision="abc",
+    config={"steps": 100},
+    primary=True,
+)
+
+
+class Files(unittest.TestCase):
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.path = Path(folder.name) / "results" / "grid.jsonl"
+
+    def test_what_is_appended_is_read(self):
+        other = replace(RECORD, representation="logmel", low=None, high=None)
+        append(self.path, [RECORD])
+        append(self.path, [other, RECORD])
+        self.assertEqual(read(self.path), [RECORD, other, RECORD])
+
+    def test_the_keys_are_those_agreed_on(self):
+        append(self.path, [RECORD])
+        agreed = (
+            "task representation probe fraction labelled seed split metric value low "
+            "high seconds revision config primary"
+        )
+        self.assertEqual(" ".join(json.loads(self.path.read_text())), agreed)
+
+    def test_an_odd_line_is_named(self):
+        missing = asdict(RECORD)
+        missing.pop("seed")
+        for line in (
+            json.dumps(asdict(RECORD) | {"colour": "red"}),
+            json.dumps(missing),
+            "[1, 2]",
+            '{"task": "multip',
+        ):
+            append(self.path, [RECORD])
+            with open(self.path, "a") as file:
+                file.write(line + "\n")
+            with self.assertRaisesRegex(InputError, "grid.jsonl, line 2: not a record"):
+                read(self.path)
+            self.path.unlink()
+
+    def test_a_missing_file(self):
+        with self.assertRaisesRegex(InputError, "cannot be read"):
+            read(self.path)
+
+    def test_a_score_is_a_number(self):
+        with self.assertRaises(ValueError):
+            replace(RECORD, value=float("nan"))
+
+
+class Readings(unittest.TestCase):
+    def test_the_latest_replaces(self):
+        other = replace(RECORD, seed=1)
+        newer = replace(RECORD, value=0.7, seconds=9.0)
+        self.assertEqual(latest([RECORD, other, newer]), [newer, other])
+
+    def test_table(self):
+        records = [
+            RECORD,
+            replace(RECORD, representation="logmel", value=0.75, low=None, high=None),
+            replace(RECORD, task="ensemble", metric="accuracy", value=0.25),
+            replace(RECORD, metric="minor", primary=False),
+            replace(RECORD, split="validation", value=0.9),
+            replace(RECORD, value=0.625),
+        ]
+        expected = [
+            ["representation", "multipitch, average precision (%)"]
+            + ["ensemble, accuracy (%)"],
+            ["cpc-z", "62.5 [40.0, 60.0]", "**25.0** [40.0, 60.0]"],
+            ["logmel", "**75.0**", ""],
+        ]
+        lines = table(records).splitlines()
+        self.assertEqual(set(lines.pop(1)), set("|- "))
+        cells = [[c.strip() for c in line.split("|")[1:-1]] for line in lines]
+        self.assertEqual(cells, expected)
+
+    def test_table_tells_rows_apart(self):
+        lines = table([RECORD, replace(RECORD, fraction=1.0)]).splitlines()
+        self.assertIn("labels", lines[0])
+        self.assertIn("10 %", lines[2])
+        self.assertIn("100 %", lines[3])
+
+    def test_table_of_nothing(self):
+        self.assertIn("representation", table([]))
+
+    def test_revision_is_one_word(self):
+        self.assertRegex(revision(), r"^\S+$")
+
+
+if __name__ == "__main__":
+    unittest.main()
