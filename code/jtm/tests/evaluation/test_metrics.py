@@ -1,0 +1,167 @@
+import unittest
+
+import numpy as np
+from sklearn.metrics import accuracy_score, f1_score
+
+from jtm.data.targets import NOTE_DTYPE
+from jtm.evaluation import metrics
+
+
+def notes(*rows):
+    return np.array(list(rows), NOTE_DTYPE)
+
+
+class AveragePrecision(unittest.TestCase):
+    def test_by_hand(self):
+        # Ranked: hit, miss, hit, miss. Precision at the hits: 1 and 2/3.
+        truth = np.array([[True, False], [True, False]])
+        scores = np.array([[0.9, 0.8], [0.7, 0.1]])
+        self.assertAlmostEqual(metrics.average_precision(truth, scores), 5 / 6)
+        counts = metrics.precision_counts(
+            [truth[:1], truth[1:]], [scores[:1], scores[1:]]
+        )
+        self.assertAlmostEqual(metrics.precision_score(counts.sum(axis=0)), 5 / 6)
+
+    def test_it_is_micro_averaged(self):
+        # Column by column it would be perfect; pooled, the second column's
+        # silence outranks the first column's notes.
+        truth = np.array([[True, False], [False, False], [False, True]])
+        scores = np.array([[0.3, 0.7], [0.2, 0.6], [0.1, 0.8]])
+        self.assertAlmostEqual(metrics.average_precision(truth, scores), 0.75)
+
+    def test_ties_share_a_threshold(self):
+        truth = np.array([[True, False, False, False]])
+        self.assertAlmostEqual(metrics.average_precision(truth, np.ones((1, 4))), 0.25)
+        counts = metrics.precision_counts([truth], [np.ones((1, 4))])
+        self.assertAlmostEqual(metrics.precision_score(counts[0]), 0.25)
+
+    def test_without_a_positive(self):
+        truth, scores = np.zeros((5, 3), bool), np.random.rand(5, 3)
+        self.assertEqual(metrics.average_precision(truth, scores), 0.0)
+        counts = metrics.precision_counts([truth], [scores])
+        self.assertEqual(metrics.precision_score(counts[0]), 0.0)
+
+    def test_counts_agree_with_scikit_learn(self):
+        rng = np.random.default_rng(0)
+        truths = [rng.random((n, 88)) < 0.05 for n in (200, 500, 900)]
+        scores = [rng.normal(2.0 * t, 1.0) for t in truths]
+        counts = metrics.precision_counts(truths, scores)
+        exact = metrics.average_precision(
+            np.concatenate(truths), np.concatenate(scores)
+        )
+        self.assertAlmostEqual(
+            metrics.precision_score(counts.sum(axis=0)), exact, delta=1e-3
+        )
+        # A recording drawn twice counts twice.
+        twice = metrics.average_precision(
+            np.concatenate((*truths, truths[0])), np.concatenate((*scores, scores[0]))
+        )
+        weighted = np.tensordot([2, 1, 1], counts, axes=1)
+        self.assertAlmostEqual(metrics.precision_score(weighted), twice, delta=1e-3)
+
+
+class Classes(unittest.TestCase):
+    def test_by_hand(self):
+        counts = metrics.confusion(np.array([0, 0, 0, 1]), np.array([0, 0, 1, 1]), 3)
+        np.testing.assert_array_equal(counts, [[2, 1, 0], [0, 1, 0], [0, 0, 0]])
+        self.assertEqual(metrics.accuracy(counts), 0.75)
+        # F1 is 4/5 and 2/3; the class that never occurs is left out.
+        self.assertAlmostEqual(metrics.macro_f1(counts), (4 / 5 + 2 / 3) / 2)
+        np.testing.assert_allclose(
+            metrics.row_shares(counts), [[2 / 3, 1 / 3, 0], [0, 1, 0], [0, 0, 0]]
+        )
+
+    def test_against_scikit_learn(self):
+        rng = np.random.default_rng(0)
+        truth, estimate = rng.integers(0, 5, (2, 300))
+        counts = metrics.confusion(truth, estimate, 6)
+        self.assertAlmostEqual(
+            metrics.accuracy(counts), accuracy_score(truth, estimate)
+        )
+        self.assertAlmostEqual(
+            metrics.macro_f1(counts), f1_score(truth, estimate, average="macro")
+        )
+
+    def test_nothing(self):
+        counts = np.zeros((3, 3), int)
+        self.assertEqual(metrics.accuracy(counts), 0.0)
+        self.assertEqual(metrics.macro_f1(counts), 0.0)
+
+
+class Notes(unittest.TestCase):
+    def test_onsets_within_50_ms(self):
+        reference = notes((1.0, 2.0, 60), (3.0, 4.0, 64))
+        near = notes((1.04, 2.0, 60), (3.0, 4.0, 64))
+        far = notes((1.06, 2.0, 60), (3.0, 4.0, 64))
+        self.assertEqual(metrics.note_f1(reference, near), 1.0)
+        self.assertEqual(metrics.note_f1(reference, far), 0.5)
+
+    def test_pitch_must_be_right(self):
+        self.assertEqual(metrics.note_f1(notes((1, 2, 60)), notes((1, 2, 61))), 0.0)
+
+    def test_offsets_within_a_fifth_of_the_note(self):
+        reference = notes((1.0, 2.0, 60))
+        for end, expected in ((2.19, 1.0), (2.21, 0.0)):
+            estimate = notes((1.0, end, 60))
+            self.assertEqual(metrics.note_f1(reference, estimate), 1.0)
+            self.assertEqual(
+                metrics.note_f1(reference, estimate, offsets=True), expected
+            )
+
+    def test_a_reference_note_is_matched_once(self):
+        found = metrics.note_f1(notes((1, 2, 60)), notes((1, 2, 60), (1.01, 2, 60)))
+        self.assertAlmostEqual(found, 2 / 3)  # precision 1/2, recall 1
+
+    def test_empty_sides(self):
+        some = notes((1, 2, 60))
+        for offsets in (False, True):
+            self.assertEqual(metrics.note_f1(notes(), notes(), offsets), 1.0)
+            self.assertEqual(metrics.note_f1(some, notes(), offsets), 0.0)
+            self.assertEqual(metrics.note_f1(notes(), some, offsets), 0.0)
+
+
+class Intervals(unittest.TestCase):
+    def test_two_recordings(self):
+        # The draws are (0, 0), (0, 1), (1, 0), (1, 1): means 0, 1/2 and 1.
+        parts = np.array([[0.0, 1.0], [1.0, 1.0]])
+        draws = metrics.bootstrap(parts, metrics.mean)
+        self.assertEqual(set(draws), {0.0, 0.5, 1.0})
+        self.assertAlmostEqual(np.mean(draws == 0.5), 0.5, delta=0.06)
+        self.assertEqual(metrics.interval(parts, metrics.mean), (0.0, 1.0))
+
+    def test_the_recording_is_the_unit(self):
+        # 100 windows of each of 10 recordings, all right or all wrong: the
+        # interval is that of 10 draws, not of 1000.
+        right = np.array([1, 1, 1, 1, 1, 0, 0, 0, 0, 0])
+        counts = np.array(
+            [
+                metrics.confusion(np.zeros(100, int), np.full(100, 1 - r), 2)
+                for r in right
+            ]
+        )
+        low, high = metrics.interval(counts, metrics.accuracy)
+        self.assertAlmostEqual(low, 0.2, delta=0.01)
+        self.assertAlmostEqual(high, 0.8, delta=0.01)
+
+    def test_against_the_normal_approximation(self):
+        values = np.random.default_rng(0).normal(size=400)
+        parts = np.stack((values, np.ones(400)), axis=1)
+        low, high = metrics.interval(parts, metrics.mean)
+        half = 1.96 * values.std() / 20
+        self.assertAlmostEqual(low, values.mean() - half, delta=0.02)
+        self.assertAlmostEqual(high, values.mean() + half, delta=0.02)
+
+    def test_draws_are_shared_by_systems(self):
+        parts = np.random.default_rng(0).random((7, 2))
+        one, other = (metrics.bootstrap(p, lambda s: s[0]) for p in (parts, parts + 1))
+        np.testing.assert_allclose(other - one, 7.0)
+        self.assertFalse(
+            np.array_equal(one, metrics.bootstrap(parts, lambda s: s[0], seed=1))
+        )
+
+    def test_one_recording_has_no_interval(self):
+        self.assertEqual(metrics.interval(np.ones((1, 2)), metrics.mean), (None, None))
+
+
+if __name__ == "__main__":
+    unittest.main()
