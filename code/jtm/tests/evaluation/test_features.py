@@ -1,0 +1,175 @@
+import tempfile
+import unittest
+from pathlib import Path
+from types import SimpleNamespace
+from unittest import mock
+
+import numpy as np
+import torch
+
+from jtm.evaluation import features
+from jtm.evaluation.features import Audio, Features, LogMelSource, NetworkSource
+from jtm.models.cpc import make_cpc
+
+MAKES = {
+    "harmonic": {"hidden_encoder": 2, "hidden_context": 16},
+    "sinc": {"encoder": "sinc", "hidden_encoder": 24, "hidden_context": 16},
+    "conv": {"encoder": "conv", "hidden_encoder": 24, "context": "LSTM"},
+    "reverse": {"encoder": "conv", "hidden_encoder": 24, "reverse": True},
+}
+
+
+def noise(seconds, seed=0):
+    rng = np.random.default_rng(seed)
+    return rng.integers(-9000, 9000, round(16_000 * seconds)).astype(np.int16)
+
+
+def fake_store(*waves):
+    return SimpleNamespace(
+        lengths=[len(wave) for wave in waves],
+        checksums=[str(hash(wave.tobytes())) for wave in waves],
+        read=lambda index, start, stop: waves[index][start:stop],
+    )
+
+
+def whole(source, wave):
+    """Stream a recording; give its layers in order of time."""
+    pieces = sorted(source.stream(Audio.of(wave)), key=lambda piece: piece[0])
+    return [np.concatenate(layer) for layer in list(zip(*pieces, strict=True))[1:]]
+
+
+class Streaming(unittest.TestCase):
+    def test_pieces_give_what_the_whole_gives(self):
+        wave = noise(6.503)
+        for name, settings in MAKES.items():
+            model = make_cpc(**settings).eval()
+            with torch.no_grad():
+                batch = torch.from_numpy(wave / np.float32(32768))[None, None]
+                expected = [each[0].numpy() for each in model(batch)]
+            with self.subTest(name), mock.patch.object(features, "PIECE", 100):
+                found = whole(NetworkSource(model), wave)
+                for ours, theirs in zip(found, expected, strict=True):
+                    self.assertEqual(ours.shape, theirs.shape)
+                    np.testing.assert_allclose(ours, theirs, atol=1e-4)
+
+    def test_a_transformer_looks_back_on_the_piece_before(self):
+        model = make_cpc("conv", 24, context="transformer", hidden_context=16).eval()
+        wave = noise(3)
+        with mock.patch.object(features, "PIECE", 100):
+            _, full = whole(NetworkSource(model), wave)
+            with mock.patch.object(features, "LOOK_BACK", 1):
+                _, short = whole(NetworkSource(model), wave)
+        with torch.no_grad():
+            batch = torch.from_numpy(wave / np.float32(32768))[None, None]
+            expected = model(batch)[1][0].numpy()
+        np.testing.assert_allclose(full, expected, atol=1e-4)
+        self.assertGreater(np.abs(short - expected).max(), 1e-3)
+
+    def test_networks_are_read_in_evaluation_mode(self):
+        model = make_cpc("conv", 24, norm="batchNorm").train()
+        before = {k: v.clone() for k, v in model.state_dict().items()}
+        whole(NetworkSource(model), noise(1))
+        for name, value in model.state_dict().items():
+            torch.testing.assert_close(value, before[name])
+
+    def test_memory_holds_one_piece(self):
+        longest = 0
+
+        def read(start, stop):
+            nonlocal longest
+            longest = max(longest, stop - start)
+            return np.zeros(stop - start, np.int16)
+
+        for _ in LogMelSource().stream(Audio(read, 16_000 * 120)):
+            pass
+        self.assertLessEqual(longest, (features.PIECE + 2 * features.MARGIN) * 160)
+
+
+class LogMel(unittest.TestCase):
+    def test_pieces_give_what_the_whole_gives(self):
+        wave = noise(3.21)
+        (expected,) = whole(LogMelSource(), wave)
+        self.assertEqual(expected.shape, (321, features.N_MELS))
+        with mock.patch.object(features, "PIECE", 100):
+            (found,) = whole(LogMelSource(), wave)
+        np.testing.assert_allclose(found, expected, atol=1e-4)
+
+    def test_a_frame_is_centred_on_its_middle(self):
+        # A click in the middle of frame 50 is loudest there, and fades alike
+        # on both sides.
+        wave = np.zeros(16_000, np.int16)
+        wave[50 * 160 + 79 : 50 * 160 + 81] = 20_000
+        (spectrum,) = whole(LogMelSource(), wave)
+        level = spectrum.mean(axis=1)
+        self.assertEqual(level.argmax(), 50)
+        np.testing.assert_allclose(level[50:58], level[50:42:-1], rtol=1e-2)
+
+    def test_a_sine_lies_in_its_band(self):
+        import librosa
+
+        time = np.arange(16_000) / 16_000
+        wave = (8000 * np.sin(2 * np.pi * 880 * time)).astype(np.int16)
+        (spectrum,) = whole(LogMelSource(), wave)
+        centres = librosa.mel_frequencies(features.N_MELS + 2, fmin=30, fmax=8000)[1:-1]
+        self.assertAlmostEqual(centres[spectrum[50].argmax()], 880, delta=15)
+
+
+class Keeping(unittest.TestCase):
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.folder = Path(folder.name) / "features"
+        self.model = make_cpc("conv", 24, hidden_context=16)
+        self.store = fake_store(noise(2, seed=1), noise(1.5, seed=2))
+
+    def features(self, model=None, store=None):
+        return Features(store or self.store, self.folder, {"cpc": model or self.model})
+
+    def test_rows(self):
+        kept = self.features()
+        kept.compute(("cpc-zc", "logmel"), [0, 1], progress=False)
+        self.assertEqual(kept.rows("cpc-z", 0).shape, (200, 24))
+        self.assertEqual(kept.rows("cpc-c", 1).shape, (150, 16))
+        self.assertEqual(kept.rows("logmel", 1).shape, (150, features.N_MELS))
+        z, c = whole(NetworkSource(self.model), noise(2, seed=1))
+        both = kept.rows("cpc-zc", 0, np.array([3, 150]))
+        self.assertEqual(both.dtype, np.float32)
+        np.testing.assert_allclose(
+            both, np.concatenate((z, c), axis=1)[[3, 150]], rtol=1e-3, atol=1e-4
+        )
+
+    def test_what_is_kept_is_not_computed_again(self):
+        self.features().compute(("cpc-c", "logmel"), [0, 1], progress=False)
+        self.assertEqual(len(list(self.folder.iterdir())), 6)  # z, c and log-mel
+        with mock.patch.object(Features, "_extract") as extract:
+            again = self.features()
+            again.compute(("cpc-zc", "logmel"), [0, 1], progress=False)
+            extract.assert_not_called()
+            # Other audio, and a network with other weights, are others.
+            other = fake_store(noise(2, seed=3))
+            self.features(store=other).compute(("logmel",), [0], progress=False)
+            extract.assert_called_once()
+            with torch.no_grad():
+                self.model.encoder.layers[0].weight[0, 0, 0] += 1e-3
+            self.features().compute(("cpc-z",), [0], progress=False)
+            self.assertEqual(extract.call_count, 2)
+
+    def test_settings_that_no_weight_shows_are_told_apart(self):
+        forward, reverse = (make_cpc("conv", 24, reverse=r) for r in (False, True))
+        reverse.load_state_dict(forward.state_dict())
+        self.assertNotEqual(
+            NetworkSource(forward).fingerprint, NetworkSource(reverse).fingerprint
+        )
+
+    def test_an_interrupted_extraction_leaves_nothing(self):
+        with mock.patch.object(LogMelSource, "stream") as stream:
+            stream.side_effect = lambda recording: iter(
+                [(0, np.zeros((10, 3))), RuntimeError()]
+            )
+            with self.assertRaises(TypeError):
+                self.features().compute(("logmel",), [0], progress=False)
+        self.assertEqual(list(self.folder.iterdir()), [])
+
+
+if __name__ == "__main__":
+    unittest.main()
