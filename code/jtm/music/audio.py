@@ -17,40 +17,77 @@ AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
 """Endings of the sound files that are read, in lower case."""
 
 
-def read(path, sample_rate=SAMPLE_RATE):
+def blocks(path, sample_rate=SAMPLE_RATE):
     """
-    Read a sound file as one channel at the rate asked for.
+    Read a sound file piece by piece, as one channel at the rate asked for.
 
     Parameters
     ----------
     path : str or Path
-        WAV, FLAC, OGG or MP3, any rate, any number of channels.
+        WAV, FLAC, OGG or MP3, any rate, any number of channels, any length.
     sample_rate : int
         Rate of the result in Hz; resampled with soxr where the file differs.
 
-    Returns
-    -------
+    Yields
+    ------
     numpy.ndarray
-        Waveform ``(samples,)`` in float32, the mean of the channels, nominally
-        within [-1, 1].
+        Consecutive pieces ``(samples,)`` in float32, the mean of the channels,
+        nominally within [-1, 1].
 
     Raises
     ------
     InputError
         If the file is missing, is not a sound file or holds no sample.
     """
+    empty = True
     try:
-        wave, rate = soundfile.read(path, dtype="float32", always_2d=True)
+        with soundfile.SoundFile(path) as file:
+            resampler = soxr.ResampleStream(file.samplerate, sample_rate, 1)
+            while True:
+                block = file.read(1 << 18, dtype="float32", always_2d=True)
+                if not np.isfinite(block).all():
+                    raise InputError(f"{path}: holds samples that are not numbers")
+                last = not len(block)
+                wave = block.mean(axis=1)
+                if file.samplerate != sample_rate:
+                    wave = resampler.resample_chunk(wave, last=last)
+                if wave.size:
+                    empty = False
+                    yield wave
+                if last:
+                    break
     except (soundfile.SoundFileError, OSError) as error:
         raise InputError(_unreadable(path)) from error
-    wave = wave.mean(axis=1)
-    if rate != sample_rate:
-        wave = soxr.resample(wave, rate, sample_rate)
-    if not wave.size:
+    if empty:
         raise InputError(_unreadable(path))
-    if not np.isfinite(wave).all():
-        raise InputError(f"{path}: holds samples that are not finite numbers")
-    return wave
+
+
+def read(path, sample_rate=SAMPLE_RATE):
+    """
+    Read a sound file whole, as one channel at the rate asked for.
+
+    Parameters
+    ----------
+    path : str or Path
+        WAV, FLAC, OGG or MP3, any rate, any number of channels.
+    sample_rate : int
+        Rate of the result in Hz.
+
+    Returns
+    -------
+    numpy.ndarray
+        Waveform ``(samples,)`` in float32, nominally within [-1, 1].
+
+    Raises
+    ------
+    InputError
+        If the file is missing, is not a sound file or holds no sample.
+
+    See Also
+    --------
+    blocks : The same piece by piece, for long files.
+    """
+    return np.concatenate(list(blocks(path, sample_rate)))
 
 
 def duration(path):

@@ -1,0 +1,284 @@
+"""
+Training windows of a store, in the order of one of four sampling schemes.
+
+The audio is cut into pieces, the pieces are packed into chunks that mix
+recordings, and only so many chunks are in memory at a time. Windows stand
+side by side on each piece, from a start drawn anew each epoch where the piece
+leaves room; none crosses a recording. The order of chunks, and of the windows
+across the chunks in memory, is drawn anew each epoch. Everything is a function
+of seed, epoch and rank, so a run can be taken up at any batch.
+"""
+
+import concurrent.futures
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from jtm.files import InputError
+
+SCHEMES = ("uniform", "samesequence", "samecategory", "sequential")
+"""Names of the sampling schemes, as ``--samplingType`` takes them."""
+
+PIECES_PER_CHUNK = 16
+"""Least number of pieces that a chunk is cut for, so that it mixes recordings."""
+
+
+class Batch(NamedTuple):
+    """
+    Windows to be learned from together.
+
+    Parameters
+    ----------
+    waves : torch.Tensor
+        Samples in int16 ``(batch, samples)``.
+    recordings : torch.Tensor
+        Index of each window's recording in the store, int64 ``(batch,)``.
+    starts : torch.Tensor
+        First sample of each window in its recording, int64 ``(batch,)``.
+    lanes : torch.Tensor
+        For the scheme `sequential`, which of the parallel readings each window
+        goes on with, int64 ``(batch,)``; elsewhere counts up from 0.
+    fresh : torch.Tensor
+        Whether the window follows on nothing, so that no state is carried to
+        it, bool ``(batch,)``.
+    """
+
+    waves: torch.Tensor
+    recordings: torch.Tensor
+    starts: torch.Tensor
+    lanes: torch.Tensor
+    fresh: torch.Tensor
+
+
+class WindowLoader:
+    """
+    Iterate over the batches of one epoch.
+
+    Parameters
+    ----------
+    store : Store
+        Where the samples are read.
+    indices : sequence of int
+        Recordings of the store to take windows from.
+    window : int
+        Samples in a window, at 16 kHz.
+    batch_size : int
+        Most windows in a batch; the last batches of a group are evened out,
+        so that none is left with a single window.
+    scheme : str
+        One of :data:`SCHEMES`: windows of any recordings, of one recording, or
+        of one category in each batch, or ``batch_size`` parallel readings in
+        order of time.
+    categories : sequence of str, optional
+        Category of each recording in `indices`, for `samecategory`.
+    seed : int
+        Source of all chance.
+    chunk_bytes : int
+        Most bytes of samples in a chunk.
+    max_chunks : int
+        Most chunks in memory, with the ones being read ahead.
+    pad : bool
+        Fill recordings shorter than a window with silence instead of leaving
+        them out.
+    rank, world : int
+        Number of this process among `world` that share the batches.
+
+    Attributes
+    ----------
+    epoch : int
+        The epoch that iteration gives; set before iterating.
+    first_batch : int
+        The batch that the next iteration starts from, to take up a run.
+    left_out : int
+        Recordings that are shorter than a window and were left out.
+
+    Raises
+    ------
+    InputError
+        If no recording is as long as a window, or a chunk holds no window.
+    """
+
+    def __init__(
+        self,
+        store,
+        indices,
+        window,
+        batch_size,
+        scheme="uniform",
+        categories=None,
+        seed=0,
+        chunk_bytes=10**9,
+        max_chunks=5,
+        pad=False,
+        rank=0,
+        world=1,
+    ):
+        self.store = store
+        self.window = window
+        self.batch_size = batch_size
+        self.scheme = scheme
+        self.seed = seed
+        self.rank, self.world = rank, world
+        self.epoch = 0
+        self.first_batch = 0
+        self._category = dict(zip(indices, categories or indices, strict=True))
+        short = [i for i in indices if store.lengths[i] < window]
+        self.left_out = 0 if pad else len(short)
+        kept = list(indices) if pad else [i for i in indices if i not in set(short)]
+        if not kept:
+            longest = max((store.lengths[i] for i in indices), default=0) / 16000
+            raise InputError(
+                f"no recording is as long as a window of {window / 16000:.2f} s "
+                f"(the longest has {longest:.2f} s); use a smaller --sizeWindow"
+            )
+        per_chunk = chunk_bytes // (2 * window)
+        if not per_chunk:
+            raise InputError(
+                f"a chunk of {chunk_bytes} bytes holds no window of {window} samples; "
+                f"use a --chunkSize of at least {2 * window}"
+            )
+        self._chunks = self._pack(kept, per_chunk)
+        self._n_active = len(self._chunks)
+        if self._n_active > max_chunks:
+            # Half of the room is for the chunks being read ahead.
+            self._n_active = max(1, max_chunks // 2)
+        self._prefetch = max_chunks > 1
+        self._held = {}  # chunk number -> samples, kept while all fit
+
+    def _pack(self, kept, per_chunk):
+        """Cut recordings into pieces and pack these into chunks, by the seed."""
+        total = sum(max(1, self.store.lengths[i] // self.window) for i in kept)
+        longest = per_chunk
+        if total > per_chunk:
+            longest = max(1, per_chunk // PIECES_PER_CHUNK)
+        pieces = []  # (recording, start, stop), in samples
+        for i in kept:
+            length = int(self.store.lengths[i])
+            n_windows = max(1, length // self.window)
+            n_pieces = -(-n_windows // longest)
+            for j in range(n_pieces):
+                start = j * longest * self.window
+                last = j == n_pieces - 1
+                stop = length if last else start + longest * self.window
+                pieces.append((i, start, stop))
+        order = np.random.default_rng((self.seed, 0)).permutation(len(pieces))
+        chunks, room = [], 0
+        for piece in (pieces[k] for k in order):
+            size = -(-(piece[2] - piece[1]) // self.window)
+            if not chunks or size > room:
+                chunks.append([])
+                room = per_chunk
+            chunks[-1].append(piece)
+            room -= size
+        return chunks
+
+    def _rounds(self, epoch):
+        """Plan an epoch: chunks together in memory, and their batches."""
+        chance = np.random.default_rng((self.seed, 1, epoch))
+        order = chance.permutation(len(self._chunks))
+        for first in range(0, len(order), self._n_active):
+            chunks = order[first : first + self._n_active]
+            runs = []  # windows of each piece: (chunk, piece, recording, start)
+            for chunk in chunks:
+                for piece, (recording, start, stop) in enumerate(self._chunks[chunk]):
+                    n_windows = max(1, (stop - start) // self.window)
+                    slack = max(0, stop - start - n_windows * self.window)
+                    offset = int(chance.integers(slack + 1))
+                    starts = start + offset + np.arange(n_windows) * self.window
+                    runs.append([(chunk, piece, recording, s) for s in starts])
+            batches = self._batches(runs, chance)
+            if self.world > 1:  # every process takes as many steps
+                batches = batches[: len(batches) // self.world * self.world]
+            yield chunks, batches[self.rank :: self.world]
+
+    def _batches(self, runs, chance):
+        """Deal windows into batches: lists of (lane, fresh, window)."""
+        if self.scheme == "sequential":
+            return self._lanes(runs, chance)
+        groups = {}
+        for run in runs:
+            for window in run:
+                key = {
+                    "uniform": None,
+                    "samesequence": window[2],
+                    "samecategory": self._category[window[2]],
+                }[self.scheme]
+                groups.setdefault(key, []).append(window)
+        batches = []
+        for group in groups.values():
+            order = chance.permutation(len(group))
+            for part in np.array_split(order, -(-len(group) // self.batch_size)):
+                batches.append([(lane, True, group[k]) for lane, k in enumerate(part)])
+        return [batches[k] for k in chance.permutation(len(batches))]
+
+    def _lanes(self, runs, chance):
+        """Read runs side by side, each going on where the last one ended."""
+        lanes = [[] for _ in range(self.batch_size)]
+        for k in chance.permutation(len(runs)):
+            shortest = min(lanes, key=len)
+            shortest += [(j == 0, window) for j, window in enumerate(runs[k])]
+        return [
+            [(n, *lane[step]) for n, lane in enumerate(lanes) if step < len(lane)]
+            for step in range(max(map(len, lanes)))
+        ]
+
+    def __len__(self):
+        """Count the batches of the epoch."""
+        return sum(len(batches) for _, batches in self._rounds(self.epoch))
+
+    def __iter__(self):
+        """
+        Iterate over the batches of the epoch, from `first_batch` on.
+
+        Yields
+        ------
+        Batch
+            Windows to be learned from together.
+        """
+        skip, self.first_batch = self.first_batch, 0
+        plan = []
+        for chunks, batches in self._rounds(self.epoch):
+            if len(batches) > skip:
+                plan.append((chunks, batches[skip:]))
+            skip = max(0, skip - len(batches))
+        with concurrent.futures.ThreadPoolExecutor(1) as reader:
+            ahead = None
+            for number, (chunks, batches) in enumerate(plan):
+                samples = ahead.result() if ahead else self._read(chunks)
+                ahead = None
+                if self._prefetch and number + 1 < len(plan):
+                    ahead = reader.submit(self._read, plan[number + 1][0])
+                for batch in batches:
+                    yield self._gather(samples, batch)
+                del samples
+
+    def _read(self, chunks):
+        """Read chunks from disk; kept from epoch to epoch where all fit."""
+        keep = self._n_active == len(self._chunks)
+        samples = {}
+        for chunk in chunks:
+            if chunk not in self._held:
+                pieces = [self.store.read(*piece) for piece in self._chunks[chunk]]
+                if keep:
+                    self._held[chunk] = pieces
+                samples[chunk] = pieces
+            else:
+                samples[chunk] = self._held[chunk]
+        return samples
+
+    def _gather(self, samples, batch):
+        """Copy the windows of a batch out of the chunks in memory."""
+        waves = np.zeros((len(batch), self.window), dtype=np.int16)
+        for row, (_, _, (chunk, piece, _, start)) in enumerate(batch):
+            first = start - self._chunks[chunk][piece][1]
+            wave = samples[chunk][piece][first : first + self.window]
+            waves[row, : len(wave)] = wave
+        lanes, fresh, windows = zip(*batch, strict=True)
+        return Batch(
+            torch.from_numpy(waves),
+            torch.tensor([w[2] for w in windows]),
+            torch.tensor([int(w[3]) for w in windows]),
+            torch.tensor(lanes),
+            torch.tensor(fresh),
+        )

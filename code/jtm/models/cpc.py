@@ -1,0 +1,117 @@
+"""The CPC network: waveform to latents z and contexts c."""
+
+from torch import nn
+
+from jtm.models.context import RecurrentContext, TransformerContext
+from jtm.models.encoder import ConvEncoder, HarmonicEncoder, SincEncoder
+
+
+class CPC(nn.Module):
+    """
+    Encode a waveform and summarise its past (van den Oord et al. 2018).
+
+    Parameters
+    ----------
+    encoder : nn.Module
+        Gives z from a waveform and has ``dim`` and ``hop``.
+    context : nn.Module
+        Gives c and a state from z and has ``dim``.
+    reverse : bool
+        Read time backwards, so that c summarises the future.
+    """
+
+    def __init__(self, encoder, context, reverse=False):
+        super().__init__()
+        self.encoder = encoder
+        self.context = context
+        self.reverse = reverse
+
+    @property
+    def z_dim(self):
+        """Size of the latents."""
+        return self.encoder.dim
+
+    @property
+    def c_dim(self):
+        """Size of the contexts."""
+        return self.context.dim
+
+    def forward(self, wave):
+        """
+        Encode and summarise.
+
+        Parameters
+        ----------
+        wave : torch.Tensor
+            Waveform ``(batch, 1, samples)`` at 16 kHz, within [-1, 1].
+
+        Returns
+        -------
+        z : torch.Tensor
+            Latents ``(batch, samples // 160, z_dim)``.
+        c : torch.Tensor
+            Contexts ``(batch, samples // 160, c_dim)``; ``c[:, t]`` depends on
+            no later z, or in reverse on no earlier one.
+        """
+        z = self.encoder(wave)
+        if self.reverse:
+            return z, self.context(z.flip(1))[0].flip(1)
+        return z, self.context(z)[0]
+
+
+def make_cpc(
+    encoder="harmonic",
+    hidden_encoder=8,
+    norm="channelNorm",
+    quadrature=True,
+    context="GRU",
+    hidden_context=256,
+    layers=1,
+    dropout=0.0,
+    absolute=False,
+    reverse=False,
+):
+    """
+    Make a CPC network from plain settings.
+
+    Parameters
+    ----------
+    encoder : {"conv", "sinc", "harmonic"}
+        Kind of encoder.
+    hidden_encoder : int
+        Channels of z; for the harmonic encoder, channels for each pitch.
+    norm : str
+        One of :data:`jtm.models.encoder.NORMS`.
+    quadrature : bool
+        For the sinc encoder: magnitudes that forget phase.
+    context : {"GRU", "LSTM", "RNN", "transformer"}
+        Kind of context network.
+    hidden_context : int
+        Size of c.
+    layers : int
+        Layers of the context network.
+    dropout : float
+        Share of activations dropped in a transformer.
+    absolute : bool
+        Absolute positions in a transformer, instead of relative ones.
+    reverse : bool
+        Read time backwards.
+
+    Returns
+    -------
+    CPC
+        The network, freshly initialised from torch's global seed.
+    """
+    if encoder == "conv":
+        net = ConvEncoder(hidden_encoder, norm)
+    elif encoder == "sinc":
+        net = SincEncoder(hidden_encoder, norm, quadrature)
+    else:
+        net = HarmonicEncoder(hidden_encoder, norm)
+    if context == "transformer":
+        summary = TransformerContext(
+            net.dim, hidden_context, layers, dropout=dropout, absolute=absolute
+        )
+    else:
+        summary = RecurrentContext(net.dim, hidden_context, context, layers)
+    return CPC(net, summary, reverse)

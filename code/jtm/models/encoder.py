@@ -1,0 +1,413 @@
+"""
+Encoders: waveform ``(batch, 1, samples)`` to latents z ``(batch, frames, dim)``.
+
+Each encoder derives its hop from its strides and gives one latent for each
+whole hop of the input, whatever its length. Frame ``i`` is centred on the
+middle of its hop, so that z, c and the labels share one frame grid.
+
+Three of them, in the order of what they assume about sound: a plain stack of
+convolutions (nothing), band-pass filters with learned cut-offs (that sound has
+a spectrum), and stacked harmonics on a pitch axis (that a transposed note is
+the same note elsewhere).
+"""
+
+import math
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from jtm.constants import (
+    HOP,
+    N_PITCHES,
+    PITCH_MAX,
+    PITCH_MIN,
+    SAMPLE_RATE,
+)
+
+KERNELS = (10, 8, 4, 4, 4)
+"""Kernel lengths of the CPC stack (van den Oord et al. 2018, section 3.1)."""
+
+STRIDES = (5, 4, 2, 2, 2)
+"""Strides of the CPC stack; their product is the hop."""
+
+PADDINGS = (3, 2, 1, 1, 1)
+"""Zeros on either side before each layer, so that frames = samples // hop."""
+
+HARMONICS = (-12.0, 0.0, 12.0, 19.02, 24.0, 27.86, 31.02, 33.69, 36.0)
+"""Semitones from a pitch to its octave below and its harmonics 1 to 8."""
+
+
+class ChannelNorm(nn.Module):
+    """
+    Normalise each frame over its channels (Riviere et al. 2020, section 3.1).
+
+    Unlike batch norm it lets no statistic of other frames or recordings leak
+    into a latent.
+
+    Parameters
+    ----------
+    channels : int
+        Channels of the input ``(batch, channels, frames)``.
+    """
+
+    def __init__(self, channels):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels, 1))
+        self.bias = nn.Parameter(torch.zeros(channels, 1))
+
+    def forward(self, x):
+        """
+        Normalise.
+
+        Parameters
+        ----------
+        x : torch.Tensor
+            Activations ``(batch, channels, frames)``.
+
+        Returns
+        -------
+        torch.Tensor
+            Same shape, mean 0 and variance 1 over channels, scaled and shifted.
+        """
+        variance, mean = torch.var_mean(x, dim=1, keepdim=True)
+        return (x - mean) * torch.rsqrt(variance + 1e-5) * self.weight + self.bias
+
+
+NORMS = {
+    "channelNorm": ChannelNorm,
+    "batchNorm": nn.BatchNorm1d,
+    "instanceNorm": lambda channels: nn.InstanceNorm1d(channels, affine=True),
+    "none": lambda channels: nn.Identity(),
+}
+"""What ``--normMode`` may name: a layer made from its number of channels."""
+
+
+class ConvEncoder(nn.Module):
+    """
+    Encode with the convolutional stack of CPC (van den Oord et al. 2018).
+
+    Parameters
+    ----------
+    dim : int
+        Channels of every layer and of z.
+    norm : str
+        One of :data:`NORMS`.
+    """
+
+    def __init__(self, dim=512, norm="channelNorm"):
+        super().__init__()
+        self.dim = dim
+        self.hop = math.prod(STRIDES)
+        self.layers = _stack(1, dim, norm, first=0)
+
+    def forward(self, wave):
+        """
+        Encode.
+
+        Parameters
+        ----------
+        wave : torch.Tensor
+            Waveform ``(batch, 1, samples)`` at 16 kHz.
+
+        Returns
+        -------
+        torch.Tensor
+            Latents ``(batch, samples // hop, dim)``.
+        """
+        z = self.layers(wave)  # (batch, dim, frames)
+        return z[..., : wave.shape[-1] // self.hop].transpose(1, 2)
+
+
+def _stack(channels, dim, norm, first):
+    """Stack the layers of CPC from number `first` on, each normed and rectified."""
+    layers = []
+    for kernel, stride, padding in list(zip(KERNELS, STRIDES, PADDINGS, strict=True))[
+        first:
+    ]:
+        conv = nn.Conv1d(channels, dim, kernel, stride, padding)
+        layers += [conv, NORMS[norm](dim), nn.ReLU()]
+        channels = dim
+    return nn.Sequential(*layers)
+
+
+class SincFilters(nn.Module):
+    """
+    Filter with a bank of band-passes of learned pitch and width.
+
+    Each filter is the windowed sinc band-pass of SincNet (Ravanelli and Bengio
+    2018, equation 4), written as a low-pass of the band's width moved to the
+    band's centre; it is learned by two numbers, the centre as a MIDI pitch and
+    the width in semitones, both kept in range. As a quadrature pair, cosine and
+    sine, it gives a magnitude that forgets the phase of the wave.
+
+    Parameters
+    ----------
+    n_filters : int
+        Number of filters.
+    kernel : int
+        Taps of each filter; two sines of ``df`` Hz apart need about
+        ``16000 / df`` of them to be told apart.
+    stride : int
+        Samples between outputs.
+    spacing : {"semitone", "mel"}
+        Where the centres start: evenly in pitch or evenly in mel.
+    quadrature : bool
+        Give log magnitudes of quadrature pairs instead of filtered waves.
+    learned : bool
+        Learn centres and widths; otherwise they stay where they start.
+    low, high : float
+        MIDI pitches of the lowest and highest centre at the start.
+    """
+
+    def __init__(
+        self,
+        n_filters,
+        kernel,
+        stride,
+        spacing="semitone",
+        quadrature=True,
+        learned=True,
+        low=float(PITCH_MIN),
+        high=119.0,
+    ):
+        super().__init__()
+        self.kernel = kernel
+        self.stride = stride
+        self.quadrature = quadrature
+        if spacing == "semitone":
+            centre = torch.linspace(low, high, n_filters)
+        else:
+            bounds = torch.tensor([_mel(low), _mel(high)])
+            mels = torch.linspace(*bounds.tolist(), n_filters)
+            centre = 69 + 12 * torch.log2(700 * (10 ** (mels / 2595) - 1) / 440)
+        width = torch.diff(centre, append=(2 * centre[-1] - centre[-2])[None])
+        if learned:
+            self.centre = nn.Parameter(centre)
+            self.width = nn.Parameter(width)
+        else:
+            self.register_buffer("centre", centre)
+            self.register_buffer("width", width)
+        time = (torch.arange(kernel) - (kernel - 1) / 2) / SAMPLE_RATE
+        self.register_buffer("time", time, persistent=False)
+        window = torch.hamming_window(kernel, periodic=False)
+        self.register_buffer("window", window, persistent=False)
+
+    def bands(self):
+        """
+        Give the pass-band of each filter.
+
+        Returns
+        -------
+        tuple of torch.Tensor
+            Centres and widths in Hz, each ``(filters,)``; kept between the
+            lowest pitch of the piano and the Nyquist frequency, the width no
+            narrower than the window can resolve.
+        """
+        top = 69 + 12 * math.log2(SAMPLE_RATE / 2 / 440)
+        centre = 440 * 2 ** ((self.centre.clamp(PITCH_MIN, top) - 69) / 12)
+        width = centre * (2 ** (self.width.abs() / 24) - 2 ** (-self.width.abs() / 24))
+        width = width.clamp(min=SAMPLE_RATE / self.kernel)
+        return centre, torch.minimum(width, 2 * centre)
+
+    def kernels(self):
+        """
+        Make the filters' impulse responses.
+
+        Returns
+        -------
+        torch.Tensor
+            Taps ``(filters, kernel)``, or ``(2 * filters, kernel)`` as all
+            cosines followed by all sines; unit energy in each.
+        """
+        centre, width = self.bands()
+        envelope = torch.sinc(width[:, None] * self.time) * self.window
+        phase = 2 * math.pi * centre[:, None] * self.time
+        envelope = envelope / envelope.norm(dim=1, keepdim=True)
+        cosines = envelope * torch.cos(phase)
+        if not self.quadrature:
+            return cosines
+        return torch.cat((cosines, envelope * torch.sin(phase)))
+
+    def forward(self, wave):
+        """
+        Filter.
+
+        Parameters
+        ----------
+        wave : torch.Tensor
+            Waveform ``(batch, 1, samples)`` at 16 kHz.
+
+        Returns
+        -------
+        torch.Tensor
+            Filtered waves, or log magnitudes, ``(batch, filters,
+            samples // stride)``.
+        """
+        wave = wave[..., : wave.shape[-1] // self.stride * self.stride]
+        # Each output is centred on the middle of its stride.
+        before = (self.kernel - self.stride) // 2
+        after = self.kernel - self.stride - before
+        frames = functional.pad(wave[:, 0], (before, after))
+        # One matrix product over strided frames: a convolution with one input
+        # channel and long kernels is several times slower on a CPU.
+        frames = frames.unfold(1, self.kernel, self.stride)  # (batch, frames, kernel)
+        y = (frames @ self.kernels().T).transpose(1, 2)
+        if self.quadrature:
+            real, imaginary = y.float().chunk(2, dim=1)
+            y = log_magnitude(real, imaginary)
+        return y
+
+
+def log_magnitude(real, imaginary):
+    """
+    Compress the magnitude of quadrature outputs to a range of about 0 to 1.
+
+    Parameters
+    ----------
+    real, imaginary : torch.Tensor
+        Outputs of a quadrature pair, same shape.
+
+    Returns
+    -------
+    torch.Tensor
+        Logarithm of the power over a floor 80 dB below a sine of full scale
+        in a 2048-sample filter; 0 at silence.
+    """
+    power = real.square() + imaginary.square()
+    return torch.log1p(power * 1e5) / 18.0
+
+
+def _mel(pitch):
+    """Convert a MIDI pitch to mel (O'Shaughnessy 1987)."""
+    return 2595 * math.log10(1 + 440 * 2 ** ((pitch - 69) / 12) / 700)
+
+
+class SincEncoder(nn.Module):
+    """
+    Encode with learned band-pass filters, then convolutions.
+
+    As published in the original project the filters replace the first layer of
+    the CPC stack and keep the wave; as quadrature pairs they stride by the hop
+    at once, forget phase, and two short layers in time follow.
+
+    Parameters
+    ----------
+    dim : int
+        Number of filters, channels of every layer and of z.
+    norm : str
+        One of :data:`NORMS`.
+    quadrature : bool
+        Take log magnitudes of quadrature pairs instead of filtered waves.
+    kernel : int
+        Taps of each filter.
+    spacing : {"semitone", "mel"}
+        Where the filters start.
+    """
+
+    def __init__(
+        self, dim, norm="channelNorm", quadrature=True, kernel=2048, spacing="semitone"
+    ):
+        super().__init__()
+        self.dim = dim
+        self.hop = math.prod(STRIDES)
+        stride = self.hop if quadrature else STRIDES[0]
+        self.filters = SincFilters(dim, kernel, stride, spacing, quadrature)
+        if quadrature:
+            self.layers = nn.Sequential(
+                nn.Conv1d(dim, dim, 3, padding=1),
+                NORMS[norm](dim),
+                nn.ReLU(),
+                nn.Conv1d(dim, dim, 1),
+            )
+        else:
+            self.layers = nn.Sequential(
+                NORMS[norm](dim), nn.ReLU(), _stack(dim, dim, norm, first=1)
+            )
+
+    def forward(self, wave):
+        """
+        Encode.
+
+        Parameters
+        ----------
+        wave : torch.Tensor
+            Waveform ``(batch, 1, samples)`` at 16 kHz.
+
+        Returns
+        -------
+        torch.Tensor
+            Latents ``(batch, samples // hop, dim)``.
+        """
+        z = self.layers(self.filters(wave))  # (batch, dim, frames)
+        return z[..., : wave.shape[-1] // self.hop].transpose(1, 2)
+
+
+class HarmonicEncoder(nn.Module):
+    """
+    Encode onto a pitch axis with weights shared across pitch.
+
+    Fixed quadrature band-passes, two a semitone, forget phase; each bin is
+    stacked with the bins of its harmonics (Bittner et al. 2017), and
+    two-dimensional convolutions over log-frequency and time turn the stack
+    into a map of 88 pitches. A transposed note gives the same latent at
+    another pitch.
+
+    Parameters
+    ----------
+    channels : int
+        Features of each pitch; z has ``88 * channels`` of them, pitch-major.
+    norm : str
+        One of :data:`NORMS`, applied to the stacked harmonics.
+    width : int
+        Channels of the layers inside.
+    kernel : int
+        Taps of each filter.
+    """
+
+    def __init__(self, channels=8, norm="channelNorm", width=24, kernel=2048):
+        super().__init__()
+        self.dim = N_PITCHES * channels
+        self.hop = HOP
+        # Half-semitone bins from just below the lowest pitch up to Nyquist.
+        low, high, per_semitone = PITCH_MIN - 1.0, 119.0, 2
+        n_filters = round((high - low) * per_semitone) + 1
+        self.filters = SincFilters(
+            n_filters, kernel, self.hop, learned=False, low=low, high=high
+        )
+        # Row p of the stack for a harmonic is bin p + harmonic; bins outside
+        # the bank read the silent row appended at the end.
+        rows = torch.arange(low, PITCH_MAX + 1.5, 1 / per_semitone)
+        bins = (rows + torch.tensor(HARMONICS)[:, None] - low) * per_semitone
+        bins = bins.round().long()
+        bins[(bins < 0) | (bins >= n_filters)] = n_filters
+        self.register_buffer("bins", bins, persistent=False)  # (harmonics, rows)
+        self.stack = nn.Conv2d(len(HARMONICS), width, (5, 3), (2, 1), (0, 1))
+        self.norm = NORMS[norm](width)
+        self.layers = nn.Sequential(
+            nn.ReLU(),
+            nn.Conv2d(width, width, 3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(width, channels, 1),
+        )
+
+    def forward(self, wave):
+        """
+        Encode.
+
+        Parameters
+        ----------
+        wave : torch.Tensor
+            Waveform ``(batch, 1, samples)`` at 16 kHz.
+
+        Returns
+        -------
+        torch.Tensor
+            Latents ``(batch, samples // hop, 88 * channels)``.
+        """
+        spectrum = self.filters(wave)  # (batch, bins, frames)
+        spectrum = functional.pad(spectrum, (0, 0, 0, 1))  # the silent row
+        maps = self.stack(spectrum[:, self.bins])  # (batch, width, pitches, frames)
+        maps = self.norm(maps.flatten(2)).view_as(maps)
+        maps = self.layers(maps)  # (batch, channels, pitches, frames)
+        return maps.permute(0, 3, 2, 1).flatten(2)

@@ -1,0 +1,271 @@
+"""
+InfoNCE: pick the true future latent among negatives.
+
+For an anchor frame t and a step k, the score of a candidate latent z is
+``f_k(c_t) . z`` and the loss is the cross-entropy of picking ``z_{t+k}`` among
+itself and N negatives (van den Oord et al. 2018, equations 3 and 4). Where all
+scores are equal, it is ``log(1 + N)``.
+"""
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from jtm.models.context import TransformerBlock
+
+
+def draw_negatives(
+    recordings, frames, anchors, steps, n_negatives, same_share, others, generator
+):
+    """
+    Draw the negatives of every anchor; no positive of an anchor is among them.
+
+    Parameters
+    ----------
+    recordings : torch.Tensor
+        Recording of each window, integers ``(batch,)``.
+    frames : int
+        Latents in each window.
+    anchors : torch.Tensor
+        Anchor frames ``(anchors,)``, the same in every window.
+    steps : torch.Tensor
+        Predicted steps in frames ``(steps,)``, ascending.
+    n_negatives : int
+        Negatives of each anchor, drawn with replacement.
+    same_share : float
+        Share of them drawn from windows of the anchor's own recording, its own
+        window among them; the rest comes from all windows.
+    others : bool
+        Never draw from the anchor's own window.
+    generator : torch.Generator
+        Source of chance, on the CPU.
+
+    Returns
+    -------
+    torch.Tensor
+        Indices ``(batch, anchors, negatives)`` into the latents of the batch
+        flattened to ``(batch * frames, dim)``.
+
+    Raises
+    ------
+    ValueError
+        If an anchor has nothing to draw from.
+    """
+    batch, n_anchors = len(recordings), len(anchors)
+    n_same = round(same_share * n_negatives)
+    own = torch.arange(batch)
+    same = recordings[:, None] == recordings  # (batch, batch)
+    everything = torch.ones_like(same)
+    drawn = []
+    for allowed, count in ((same, n_same), (everything, n_negatives - n_same)):
+        if not count:
+            continue
+        # Candidates of a window: its own frames first, less the positives,
+        # then the windows it may draw from, in order.
+        allowed = allowed & ~torch.eye(batch, dtype=torch.bool)
+        n_windows = allowed.sum(1)
+        order = torch.argsort(~allowed * batch + own)  # allowed windows first
+        n_own = 0 if others else frames - len(steps)
+        total = n_own + n_windows * frames  # (batch,)
+        if (total <= 0).any():
+            raise ValueError(
+                "a window has no other to draw negatives from; use a larger batch "
+                "or allow negatives from the window itself"
+            )
+        chance = torch.rand(batch, n_anchors, count, generator=generator)
+        index = (chance.double() * total[:, None, None]).long()
+        index = torch.minimum(index, total[:, None, None] - 1)
+        in_own = index < n_own
+        frame = index
+        for step in steps:  # pass over the positives, in ascending order
+            frame = frame + (frame >= (anchors + step)[:, None])
+        rest = (index - n_own).clamp(min=0)
+        window = order.gather(1, (rest // frames).flatten(1)).view_as(rest)
+        flat = torch.where(
+            in_own,
+            own[:, None, None] * frames + frame,
+            window * frames + rest % frames,
+        )
+        drawn.append(flat)
+    return torch.cat(drawn, dim=2)
+
+
+class InfoNCE(nn.Module):
+    """
+    Predict K future latents from the context and tell them from negatives.
+
+    Parameters
+    ----------
+    c_dim, z_dim : int
+        Sizes of contexts and latents.
+    n_predicts : int
+        Number of steps K predicted.
+    step_frames : int
+        Frames from one predicted step to the next.
+    anchor_stride : int
+        Frames from one anchor to the next; neighbours at 10 ms say nearly the
+        same, so larger ones save time at little cost.
+    n_negatives : int
+        Negatives N of each anchor.
+    same_share : float
+        Share of negatives from the anchor's own recording.
+    others : bool
+        Never draw negatives from the anchor's own window.
+    score : {"inner", "cosine"}
+        Inner product averaged over dimensions, as published code has it, or
+        cosine over `temperature`.
+    temperature : float
+        Divisor of cosine scores.
+    predictor : {"linear", "transformer"}
+        One linear map for each step, on the context as it is or after one
+        causal transformer layer (Riviere et al. 2020).
+    dropout : float
+        Share of context features dropped in training.
+    """
+
+    def __init__(
+        self,
+        c_dim,
+        z_dim,
+        n_predicts=12,
+        step_frames=1,
+        anchor_stride=1,
+        n_negatives=128,
+        same_share=0.0,
+        others=False,
+        score="inner",
+        temperature=0.1,
+        predictor="linear",
+        dropout=0.0,
+    ):
+        super().__init__()
+        self.n_predicts = n_predicts
+        self.step_frames = step_frames
+        self.anchor_stride = anchor_stride
+        self.n_negatives = n_negatives
+        self.same_share = same_share
+        self.others = others
+        self.cosine = score == "cosine"
+        self.temperature = temperature
+        self.dropout = nn.Dropout(dropout)
+        self.layer = (
+            TransformerBlock(c_dim, 8, dropout)
+            if predictor == "transformer"
+            else nn.Identity()
+        )
+        self.predict = nn.Linear(c_dim, n_predicts * z_dim, bias=False)
+
+    def forward(self, z, c, recordings, generator):
+        """
+        Compute the loss and accuracy of every step.
+
+        Parameters
+        ----------
+        z : torch.Tensor
+            Latents ``(batch, frames, z_dim)``.
+        c : torch.Tensor
+            Contexts ``(batch, frames, c_dim)``.
+        recordings : torch.Tensor
+            Recording of each window, integers ``(batch,)``.
+        generator : torch.Generator
+            Source of the negatives, on the CPU.
+
+        Returns
+        -------
+        dict of str to torch.Tensor
+            ``loss``, the mean over steps in nats, and ``loss_K`` and
+            ``accuracy_K`` for each step K from 1; accuracy is the share of
+            anchors whose positive outscores every negative.
+
+        Raises
+        ------
+        ValueError
+            If the window is too short for the furthest step.
+        """
+        scores = self.scores(z, c, recordings, generator)
+        losses, accuracies = info_nce(scores)
+        named = {"loss": losses.mean()}
+        for k in range(self.n_predicts):
+            named[f"loss_{k + 1}"] = losses[k].detach()
+            named[f"accuracy_{k + 1}"] = accuracies[k]
+        return named
+
+    def scores(self, z, c, recordings, generator):
+        """
+        Score the positive and the negatives of every anchor and step.
+
+        Parameters
+        ----------
+        z, c, recordings, generator
+            As for :meth:`forward`.
+
+        Returns
+        -------
+        torch.Tensor
+            Scores ``(batch, anchors, steps, 1 + negatives)``, the positive at
+            index 0.
+        """
+        batch, frames, z_dim = z.shape
+        steps = torch.arange(1, self.n_predicts + 1) * self.step_frames
+        reach = int(steps[-1])
+        if frames <= reach:
+            raise ValueError(
+                f"a window of {frames} frames is too short to predict {reach} ahead"
+            )
+        anchors = torch.arange(0, frames - reach, self.anchor_stride)
+        context = self.layer(self.dropout(c))[:, anchors]
+        predicted = self.predict(context).unflatten(-1, (self.n_predicts, z_dim))
+        if self.cosine:
+            predicted = functional.normalize(predicted, dim=-1) / self.temperature
+            z = functional.normalize(z, dim=-1)
+        else:
+            predicted = predicted / z_dim
+        drawn = draw_negatives(
+            recordings.cpu(),
+            frames,
+            anchors,
+            steps,
+            self.n_negatives,
+            self.same_share,
+            self.others,
+            generator,
+        ).to(z.device)
+        positives = z[:, anchors[:, None] + steps]  # (batch, anchors, steps, z_dim)
+        positive = (predicted * positives).sum(-1, keepdim=True)
+        # Gathered once for all steps; an embedding's backward, unlike that of
+        # indexing, adds in a fixed order.
+        negatives = functional.embedding(drawn, z.flatten(0, 1))
+        negative = predicted @ negatives.transpose(-1, -2)
+        return torch.cat((positive, negative), dim=-1)
+
+
+def info_nce(scores):
+    """
+    Compute the loss and accuracy of each step from scores.
+
+    Parameters
+    ----------
+    scores : torch.Tensor
+        Scores ``(batch, anchors, steps, 1 + negatives)``, the positive at
+        index 0.
+
+    Returns
+    -------
+    losses : torch.Tensor
+        Mean cross-entropy of each step ``(steps,)`` in nats (van den Oord et
+        al. 2018, equation 4).
+    accuracies : torch.Tensor
+        Share of anchors whose positive outscores every negative ``(steps,)``.
+
+    Examples
+    --------
+    >>> losses, accuracies = info_nce(torch.zeros(1, 1, 1, 1 + 7))
+    >>> torch.allclose(losses, torch.tensor(8.0).log())
+    True
+    >>> float(accuracies)
+    0.0
+    """
+    scores = scores.float()
+    losses = scores.logsumexp(-1) - scores[..., 0]
+    hits = scores[..., 0] > scores[..., 1:].amax(-1)
+    return losses.mean((0, 1)), hits.float().mean((0, 1))

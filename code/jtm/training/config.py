@@ -1,0 +1,437 @@
+"""
+Settings of a run: one frozen dataclass each, to and from JSON and flags.
+
+A field is the only place where a setting is named, typed, limited, defaulted
+and explained: its flag, its help and its check are derived from it. The
+defaults are the preset `small`; the other presets say only what differs.
+"""
+
+import re
+from dataclasses import asdict, dataclass, field, fields
+from typing import get_type_hints
+
+from jtm.files import InputError, read_json, write_json
+
+CONFIG_FILE = "config.json"
+"""Name of the file that keeps a run's settings beside its checkpoints."""
+
+
+def setting(default, text, choices=None, low=None, high=None):
+    """
+    Declare one setting.
+
+    Parameters
+    ----------
+    default : object
+        Its value in the preset `small`.
+    text : str
+        What it does, in words a student understands.
+    choices : tuple, optional
+        The values it may take.
+    low, high : float, optional
+        Its least and greatest value.
+
+    Returns
+    -------
+    dataclasses.Field
+        The field.
+    """
+    limits = {"choices": choices, "low": low, "high": high}
+    return field(default=default, metadata={"help": text, **limits})
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Settings that every run has."""
+
+    data: str = setting(
+        "",
+        "dataset folder: MusicNet's layout, or any folder with WAV, FLAC, OGG or MP3 "
+        "files; without it, MusicNet in data/musicnet if it is there, else the toy "
+        "set, made on first use",
+    )
+    path_checkpoint: str = setting(
+        "",
+        "folder for checkpoints, settings and curves; the same command in the same "
+        "folder goes on where it stopped (default: logs, or logs/supervised-TASK)",
+    )
+    load: str = setting("", "checkpoint to start from, such as logs/checkpoint3.pt")
+    random_seed: int = setting(0, "source of all chance; same seed, same result", low=0)
+    n_epoch: int = setting(8, "passes over the training data", low=1)
+    batch_size: int = setting(8, "windows learned from at once", low=1)
+    learning_rate: float = setting(
+        1e-3, "size of the optimiser's steps (Adam)", low=0.0, high=1.0
+    )
+    max_chunks_in_mem: int = setting(
+        5, "most chunks of audio in memory at a time", low=1
+    )
+    chunk_size: int = setting(
+        10**9,
+        "most bytes in a chunk; 16-bit audio at 16 kHz takes 32000 a second",
+        low=6400,
+    )
+
+
+@dataclass(frozen=True)
+class NetworkConfig(RunConfig):
+    """Settings of the network."""
+
+    encoder_type: str = setting(
+        "harmonic",
+        "network from waveform to latents: plain convolutions, learned band-pass "
+        "filters, or harmonics stacked on a pitch axis, the weights shared across it",
+        choices=("conv", "sinc", "harmonic"),
+    )
+    hidden_encoder: int = setting(
+        0,
+        "channels of the latents; for the harmonic encoder, channels of each of the 88 "
+        "pitches (default: 8 for harmonic, 256 for sinc and conv)",
+        low=0,
+    )
+    sinc_mode: str = setting(
+        "quadrature",
+        "for --encoderType sinc: log magnitudes of quadrature pairs, which forget the "
+        "phase of the wave, or plain filtered waves",
+        choices=("quadrature", "plain"),
+    )
+    norm_mode: str = setting(
+        "channelNorm",
+        "normalisation inside the encoder",
+        choices=("channelNorm", "batchNorm", "instanceNorm", "none"),
+    )
+    ar_mode: str = setting(
+        "GRU",
+        "network that summarises the past",
+        choices=("GRU", "LSTM", "RNN", "transformer"),
+    )
+    hidden_gar: int = setting(
+        256, "size of the summary; a multiple of 8 for a transformer", low=8
+    )
+    layers_gar: int = setting(1, "layers of the network that summarises", low=1)
+    abspos: bool = setting(
+        False, "for --arMode transformer: absolute positions instead of relative ones"
+    )
+    cpc_mode: str = setting(
+        "forward",
+        "predict the future from the past, or in reverse",
+        choices=("forward", "reverse"),
+    )
+    dropout: float = setting(
+        0.0, "share of the context's activations dropped in training", low=0.0, high=0.9
+    )
+
+
+@dataclass(frozen=True)
+class PretrainConfig(NetworkConfig):
+    """Settings of CPC pretraining."""
+
+    size_window: int = setting(
+        61440, "samples in a training window at 16 kHz; 16000 are one second", low=3200
+    )
+    sampling_type: str = setting(
+        "uniform",
+        "which windows share a batch, and so serve as each other's negatives: any, "
+        "those of one recording, those of one category (see --labelsBy), or parallel "
+        "readings in order of time with the context carried over",
+        choices=("uniform", "samesequence", "samecategory", "sequential"),
+    )
+    labels_by: str = setting(
+        "ensemble",
+        "for --samplingType samecategory: the column of the metadata that names the "
+        "category, such as ensemble or composer",
+    )
+    n_predicts: int = setting(8, "number of future steps predicted", low=1)
+    step_frames: int = setting(
+        10, "frames of 10 ms from one predicted step to the next", low=1
+    )
+    anchor_frames: int = setting(
+        4, "frames of 10 ms from one moment that predicts to the next", low=1
+    )
+    predictor: str = setting(
+        "linear",
+        "what predicts: a linear map for each step, or the same after one transformer "
+        "layer",
+        choices=("linear", "transformer"),
+    )
+    negative_sampling_ext: int = setting(
+        64, "number of false futures that each true one is told from", low=1
+    )
+    same_share: float = setting(
+        0.5,
+        "share of the false futures that come from the same recording; the rest comes "
+        "from any window of the batch",
+        low=0.0,
+        high=1.0,
+    )
+    other_windows: bool = setting(
+        False, "take no false future from the window that predicts"
+    )
+    score: str = setting(
+        "cosine",
+        "how prediction and candidate are compared: cosine over --temperature, or "
+        "their inner product averaged over dimensions",
+        choices=("cosine", "inner"),
+    )
+    temperature: float = setting(
+        0.1, "for --score cosine: smaller sharpens the choice", low=1e-3
+    )
+    scheduler_step: int = setting(
+        0, "halve the learning rate every so many epochs; 0 never does", low=0
+    )
+    scheduler_ramp: float = setting(
+        0.5, "epochs over which the learning rate rises from zero", low=0.0
+    )
+    accumulate: int = setting(
+        1, "batches whose gradients are added up before each step", low=1
+    )
+    gradient_clip: float = setting(
+        1.0, "longest gradient; longer ones are shortened to it, 0 shortens none", low=0
+    )
+    patience: int = setting(
+        0,
+        "stop after so many epochs without a better validation loss; 0 never does",
+        low=0,
+    )
+    precision: str = setting(
+        "float32",
+        "arithmetic of the network; bf16 is faster on processors that have it",
+        choices=("float32", "bf16"),
+    )
+    short_recordings: str = setting(
+        "leave",
+        "what to do with recordings shorter than a window: leave them out, or pad them "
+        "with silence",
+        choices=("leave", "pad"),
+    )
+    load_criterion: bool = setting(
+        False, "with --load: take the predictors of the checkpoint too"
+    )
+
+
+@dataclass(frozen=True)
+class SupervisedConfig(NetworkConfig):
+    """Settings of training with labels."""
+
+    task: str = setting(
+        "transcription",
+        "what is learned: the notes with onset and offset, the pitches of each frame, "
+        "or the ensemble of each window",
+        choices=("transcription", "multipitch", "ensemble"),
+    )
+    on_encoder: bool = setting(
+        False, "learn from the encoder's latents z instead of the contexts c"
+    )
+    transcription_window: int = setting(
+        1280, "milliseconds of audio in a training window of the transcription", low=100
+    )
+
+
+HIDDEN_ENCODER = {"harmonic": 8, "sinc": 256, "conv": 256}
+"""Channels of the latents by encoder, where none are asked for."""
+
+PRESETS = {
+    "small": {},
+    "tiny": {
+        "hidden_encoder": {"harmonic": 2, "sinc": 32, "conv": 32},
+        "hidden_gar": 32,
+        "size_window": 32000,
+        "n_epoch": 4,
+        "n_predicts": 4,
+        "negative_sampling_ext": 16,
+        "anchor_frames": 8,
+    },
+    "reference": {
+        "encoder_type": "conv",
+        "hidden_encoder": 512,
+        "sinc_mode": "plain",
+        "size_window": 20480,
+        "learning_rate": 2e-4,
+        "sampling_type": "samesequence",
+        "n_predicts": 12,
+        "step_frames": 1,
+        "anchor_frames": 1,
+        "negative_sampling_ext": 128,
+        "same_share": 0.0,
+        "score": "inner",
+        "scheduler_ramp": 0.0,
+        "gradient_clip": 0.0,
+    },
+}
+"""What each preset changes of the defaults; `small` is the defaults."""
+
+
+def make_config(cls, preset, chosen):
+    """
+    Make settings from a preset and what the user chose.
+
+    Parameters
+    ----------
+    cls : type
+        The dataclass of the settings.
+    preset : str
+        One of :data:`PRESETS`.
+    chosen : dict
+        Settings by field name; they win over the preset.
+
+    Returns
+    -------
+    RunConfig
+        Settings of type `cls`, complete and checked.
+
+    Raises
+    ------
+    InputError
+        If a setting is unknown or outside its limits.
+    """
+    hints = get_type_hints(cls)
+    values = {k: v for k, v in PRESETS[preset].items() if k in hints} | chosen
+    for name in values.keys() - hints.keys():
+        raise InputError(f"unknown setting {name!r}; expected one of {sorted(hints)}")
+    if issubclass(cls, NetworkConfig):
+        encoder = values.get("encoder_type", cls.encoder_type)
+        size = values.get("hidden_encoder") or HIDDEN_ENCODER
+        values["hidden_encoder"] = size[encoder] if isinstance(size, dict) else size
+    config = cls(**values)
+    for item in fields(cls):
+        _check(item, hints[item.name], getattr(config, item.name))
+    if getattr(config, "ar_mode", "") == "transformer" and config.hidden_gar % 8:
+        raise InputError(
+            f"--hiddenGar is {config.hidden_gar}; expected a multiple of 8 for a "
+            "transformer, which has 8 heads"
+        )
+    return config
+
+
+def _check(item, kind, value):
+    """Refuse a value of the wrong type or outside the limits of its field."""
+    limits = item.metadata
+    if kind is float and isinstance(value, int):
+        value = float(value)
+    wrong = type(value) is not kind
+    wrong = wrong or (limits["choices"] and value not in limits["choices"])
+    wrong = wrong or (limits["low"] is not None and value < limits["low"])
+    wrong = wrong or (limits["high"] is not None and value > limits["high"])
+    if wrong:
+        raise InputError(f"--{flag(item.name)} is {value!r}; expected {expected(item)}")
+
+
+def expected(item):
+    """
+    Say what values a setting may take.
+
+    Parameters
+    ----------
+    item : dataclasses.Field
+        The setting.
+
+    Returns
+    -------
+    str
+        Such as 'one of a, b' or 'int of at least 1'.
+    """
+    limits = item.metadata
+    if limits["choices"]:
+        return "one of " + ", ".join(limits["choices"])
+    kind = item.type if isinstance(item.type, str) else item.type.__name__
+    words = {"int": "a whole number", "float": "a number", "str": "text"}.get(
+        kind, kind
+    )
+    if limits["low"] is not None:
+        words += f" of at least {limits['low']:g}"
+    if limits["high"] is not None:
+        words += f" and at most {limits['high']:g}"
+    return words
+
+
+def flag(name):
+    """
+    Give the flag of a setting.
+
+    Parameters
+    ----------
+    name : str
+        Name of the field.
+
+    Returns
+    -------
+    str
+        The flag without dashes.
+
+    Examples
+    --------
+    >>> flag("max_chunks_in_mem")
+    'maxChunksInMem'
+    """
+    return re.sub(r"_(\w)", lambda match: match[1].upper(), name)
+
+
+def save_config(path, config):
+    """
+    Write settings as JSON.
+
+    Parameters
+    ----------
+    path : str or Path
+        The file to write.
+    config : RunConfig
+        The settings.
+    """
+    write_json(path, asdict(config))
+
+
+def load_config(path, cls):
+    """
+    Read settings from JSON.
+
+    Parameters
+    ----------
+    path : str or Path
+        The file to read.
+    cls : type
+        The dataclass of the settings.
+
+    Returns
+    -------
+    RunConfig
+        Settings of type `cls`.
+
+    Raises
+    ------
+    InputError
+        If the file is missing or broken, or names an unknown setting.
+    """
+    try:
+        return make_config(cls, "small", read_json(path))
+    except (InputError, TypeError, AttributeError) as error:
+        raise InputError(f"{path}: {error}") from error
+
+
+def settle(folder, config):
+    """
+    Claim a folder for a run, or find that it is this run's already.
+
+    Parameters
+    ----------
+    folder : Path
+        The run's folder.
+    config : RunConfig
+        The run's settings; written to the folder if it holds none.
+
+    Raises
+    ------
+    InputError
+        If the folder holds a run of other settings; the settings are named.
+    """
+    path = folder / CONFIG_FILE
+    if not path.exists():
+        save_config(path, config)
+        return
+    there = read_json(path)
+    here = asdict(config)
+    for name in sorted(here.keys() | there.keys()):
+        if there.get(name) != here.get(name):
+            raise InputError(
+                f"{folder} holds a run with --{flag(name)} {there.get(name)!r}, not "
+                f"{here.get(name)!r}; choose another --pathCheckpoint, or remove "
+                "the folder to start anew"
+            )

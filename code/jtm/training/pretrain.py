@@ -1,0 +1,594 @@
+"""
+CPC pretraining: the Lightning module, and a run that loses nothing.
+
+What a step does is a function of the seed and the step's number alone: the
+windows, the negatives and the dropout. So a run that was stopped anywhere
+takes up from its last checkpoint and ends with the same weights as one that
+never stopped.
+"""
+
+import csv
+import logging
+import math
+import os
+import shutil
+import signal
+import time
+import warnings
+import zlib
+from dataclasses import asdict
+from pathlib import Path
+
+import lightning
+import torch
+from lightning.pytorch.callbacks import EarlyStopping
+from lightning.pytorch.loggers import TensorBoardLogger
+from tqdm.auto import tqdm
+
+from jtm.constants import SAMPLE_RATE
+from jtm.data.musicnet import open_dataset
+from jtm.data.store import build_store
+from jtm.data.windows import WindowLoader
+from jtm.files import InputError, atomic
+from jtm.training.checkpoints import (
+    build_criterion,
+    build_model,
+    load_part,
+    read_checkpoint,
+)
+from jtm.training.config import settle
+
+SAVE_SECONDS = 100
+"""Seconds between two writes of ``last.pt`` inside an epoch."""
+
+VALIDATION_WINDOWS = 256
+"""Most windows that the validation loss is taken over."""
+
+METRICS_FILE = "metrics.csv"
+"""Curves of a run: a row for each epoch and split."""
+
+
+class StoppedError(Exception):
+    """The user asked the run to stop, and it has saved what it did."""
+
+
+class CPCModule(lightning.LightningModule):
+    """
+    Train a CPC network.
+
+    Parameters
+    ----------
+    config : PretrainConfig
+        The settings.
+    train, validation : WindowLoader
+        Windows to learn from, and to judge the loss on.
+    """
+
+    def __init__(self, config, train, validation):
+        super().__init__()
+        self.config = config
+        self.model = build_model(config)
+        self.criterion = build_criterion(config, self.model)
+        self.train_windows = train
+        self.validation_windows = validation
+        self.epoch_steps = []  # of each epoch that was counted
+        self.history = []  # rows of the metrics file
+        self.sums = {}  # of this epoch's metrics, by name
+        self.carried = None  # states of the lanes, for sequential sampling
+        self.clock = None
+
+    def steps_before(self, epoch):
+        """
+        Count the optimiser's steps before an epoch.
+
+        Parameters
+        ----------
+        epoch : int
+            The epoch.
+
+        Returns
+        -------
+        int
+            Steps.
+        """
+        for uncounted in range(len(self.epoch_steps), epoch):
+            self.train_windows.epoch = uncounted
+            batches = len(self.train_windows)
+            self.epoch_steps.append(math.ceil(batches / self.config.accumulate))
+        return sum(self.epoch_steps[:epoch])
+
+    def train_dataloader(self):
+        """
+        Give the windows of the current epoch, from the current step on.
+
+        Returns
+        -------
+        WindowLoader
+            The windows.
+        """
+        done = self.global_step - self.steps_before(self.current_epoch)
+        self.train_windows.epoch = self.current_epoch
+        self.train_windows.first_batch = done * self.config.accumulate
+        return self.train_windows
+
+    def val_dataloader(self):
+        """
+        Give the windows that the loss is judged on, the same every epoch.
+
+        Returns
+        -------
+        WindowLoader
+            The windows.
+        """
+        return self.validation_windows
+
+    def on_train_start(self):
+        """Start the clock, also where an epoch is taken up in its middle."""
+        self.clock = time.monotonic()
+
+    def on_train_epoch_start(self):
+        """Start the clock of the epoch."""
+        self.clock = time.monotonic()
+
+    def training_step(self, batch, _):
+        """
+        Compute the loss of a batch.
+
+        Parameters
+        ----------
+        batch : Batch
+            Windows.
+
+        Returns
+        -------
+        torch.Tensor
+            The loss in nats.
+        """
+        named = self._judge(batch, self.global_step)
+        loss = named["loss"]
+        if not torch.isfinite(loss):
+            ids = {self.train_windows.store.recordings[i].id for i in batch.recordings}
+            raise InputError(
+                f"the loss is {loss.item()} at step {self.global_step}, in recordings "
+                f"{', '.join(sorted(ids))}; the last good checkpoint is in "
+                f"{self.config.path_checkpoint}; try a smaller --learningRate"
+            )
+        seconds = batch.waves.numel() / SAMPLE_RATE
+        self._add("train", named, len(batch.waves), seconds)
+        return loss
+
+    def validation_step(self, batch, index):
+        """
+        Sum up the loss of a batch, with the same negatives every epoch.
+
+        Parameters
+        ----------
+        batch : Batch
+            Windows.
+        index : int
+            Number of the batch.
+        """
+        named = self._judge(batch, -1 - index)
+        self._add("validation", named, len(batch.waves), 0)
+
+    def _judge(self, batch, step):
+        """Score a batch with chance drawn from the seed and the step alone."""
+        key = f"{self.config.random_seed} {step} {self.global_rank}"
+        seed = zlib.crc32(key.encode())
+        torch.manual_seed(seed)  # for dropout
+        chance = torch.Generator().manual_seed(seed)
+        wave = batch.waves[:, None].float() / 32768  # (batch, 1, samples)
+        if self.config.sampling_type == "sequential" and self.training:
+            z, c = self._carry(wave, batch)
+        else:
+            z, c = self.model(wave)
+        if self.config.cpc_mode == "reverse":
+            z, c = z.flip(1), c.flip(1)
+        return self.criterion(z, c, batch.recordings, chance)
+
+    def _carry(self, wave, batch):
+        """Run the network on from the states that the lanes ended in."""
+        z = self.model.encoder(wave)
+        state = None
+        if self.carried is not None:
+            lanes = batch.lanes
+            keep = (~batch.fresh).to(z)[None, :, None]
+            state = [part[:, lanes].to(z) * keep for part in self.carried]
+            state = tuple(state) if len(state) > 1 else state[0]
+        c, state = self.model.context(z, state)
+        parts = state if isinstance(state, tuple) else (state,)
+        if self.carried is None:
+            lanes = self.config.batch_size
+            self.carried = [
+                part.new_zeros(part.shape[0], lanes, part.shape[2]) for part in parts
+            ]
+        for held, part in zip(self.carried, parts, strict=True):
+            held[:, batch.lanes] = part.detach().to(held)
+        return z, c
+
+    def _add(self, split, named, windows, seconds):
+        """Add a batch's metrics to the sums of the epoch."""
+        sums = self.sums.setdefault(split, {"windows": 0, "fresh_seconds": 0})
+        sums["windows"] += windows
+        sums["fresh_seconds"] += seconds
+        for name, value in named.items():
+            sums[name] = sums.get(name, 0) + value.detach() * windows
+
+    def on_validation_epoch_start(self):
+        """Forget the sums of the last validation."""
+        self.sums.pop("validation", None)
+
+    def on_validation_epoch_end(self):
+        """Give the validation loss to whoever watches it."""
+        sums = self.sums["validation"]
+        self.log("validation_loss", sums["loss"] / sums["windows"])
+
+    def close_epoch(self):
+        """Write the epoch's row of each split to the metrics file."""
+        elapsed = time.monotonic() - self.clock
+        for split in ("train", "validation"):
+            sums = self.sums.pop(split)
+            windows, seconds = sums.pop("windows"), sums.pop("fresh_seconds")
+            row = {"epoch": self.current_epoch, "step": self.global_step}
+            row |= {"split": split, "windows": windows}
+            row["audio_seconds_per_second"] = round(seconds / elapsed, 1)
+            row |= {name: float(value) / windows for name, value in sums.items()}
+            self.history.append(row)
+            if self.logger:
+                named = {f"{split}/{k}": v for k, v in row.items() if k != "split"}
+                self.logger.log_metrics(named, step=self.global_step)
+        if self.global_rank == 0:
+            path = Path(self.config.path_checkpoint) / METRICS_FILE
+            with atomic(path) as part, open(part, "w", newline="") as file:
+                writer = csv.DictWriter(file, self.history[0], lineterminator="\n")
+                writer.writeheader()
+                writer.writerows(self.history)
+
+    def configure_optimizers(self):
+        """
+        Give Adam with a linear rise and halvings of the learning rate.
+
+        Returns
+        -------
+        dict
+            As Lightning expects it.
+        """
+        config = self.config
+        optimizer = torch.optim.Adam(self.parameters(), config.learning_rate)
+        per_epoch = self.steps_before(1)
+        ramp = config.scheduler_ramp * per_epoch
+
+        def factor(step):
+            rise = min(1.0, (step + 1) / ramp) if ramp else 1.0
+            every = config.scheduler_step * per_epoch
+            return rise * 0.5 ** (step // every if every else 0)
+
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
+        }
+
+    def on_save_checkpoint(self, checkpoint):
+        """
+        Add what Lightning does not know of to a checkpoint.
+
+        Parameters
+        ----------
+        checkpoint : dict
+            What will be saved.
+        """
+        checkpoint["config"] = asdict(self.config)
+        checkpoint["history"] = self.history
+        checkpoint["sums"] = self.sums
+        checkpoint["carried"] = self.carried
+
+    def on_load_checkpoint(self, checkpoint):
+        """
+        Take back what :meth:`on_save_checkpoint` added.
+
+        Parameters
+        ----------
+        checkpoint : dict
+            What was saved.
+        """
+        self.history = checkpoint["history"]
+        self.sums = checkpoint["sums"]
+        self.carried = checkpoint["carried"]
+        if "train" in self.sums:  # the rate counts this process's time alone
+            self.sums["train"]["fresh_seconds"] = 0
+
+
+class Keeper(lightning.Callback):
+    """
+    Save checkpoints: each epoch's, the best, and the last at short intervals.
+
+    Parameters
+    ----------
+    folder : Path
+        Receives ``checkpoint{epoch}.pt``, ``best.pt`` and ``last.pt``.
+    """
+
+    def __init__(self, folder):
+        self.folder = folder
+        self.best = math.inf
+        self.saved = time.monotonic()
+        self.signal = None
+        self.handlers = {}
+
+    def state_dict(self):
+        """
+        Give what a resumed run must know.
+
+        Returns
+        -------
+        dict
+            The best validation loss so far.
+        """
+        return {"best": self.best}
+
+    def load_state_dict(self, state):
+        """
+        Take back what :meth:`state_dict` gave.
+
+        Parameters
+        ----------
+        state : dict
+            What was saved.
+        """
+        self.best = state["best"]
+
+    def on_train_start(self, trainer, module):
+        """Let Ctrl-C and SIGTERM wait for the end of the step, then save."""
+
+        def note(number, _):
+            self.signal = number
+
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self.handlers[number] = signal.signal(number, note)
+
+    def teardown(self, trainer, module, stage):
+        """Give Ctrl-C and SIGTERM back their meaning."""
+        for number, handler in self.handlers.items():
+            signal.signal(number, handler)
+        self.handlers = {}
+
+    def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
+        """Save from time to time, and before stopping."""
+        stepped = (batch_idx + 1) % module.config.accumulate == 0
+        due = time.monotonic() - self.saved > SAVE_SECONDS
+        # The last batch of an epoch is saved with its validation loss instead.
+        inside = batch_idx + 1 < trainer.num_training_batches
+        if inside and stepped and (due or self.signal):
+            self._save(trainer, "last.pt")
+            if self.signal:
+                raise StoppedError
+
+    def on_train_epoch_end(self, trainer, module):
+        """Save the epoch's curves and checkpoint, and the best one."""
+        module.close_epoch()
+        loss = float(trainer.callback_metrics["validation_loss"])
+        better = loss < self.best
+        self.best = min(loss, self.best)
+        name = f"checkpoint{trainer.current_epoch}.pt"
+        self._save(trainer, name)
+        for copy in ("best.pt", "last.pt") if better else ("last.pt",):
+            if trainer.is_global_zero:
+                with atomic(self.folder / copy) as part:
+                    shutil.copyfile(self.folder / name, part)
+        if self.signal:
+            raise StoppedError
+
+    def _save(self, trainer, name):
+        """Save under a final name at once or not at all."""
+        with atomic(self.folder / name) as part:
+            trainer.save_checkpoint(part)
+        self.saved = time.monotonic()
+
+
+class Bar(lightning.Callback):
+    """Show one progress bar for the whole run, with the time left of all of it."""
+
+    def on_train_start(self, trainer, module):
+        """Start the bar where the run starts."""
+        steps = module.steps_before(module.config.n_epoch)
+        done = module.global_step
+        self.bar = tqdm(desc="Pretraining", total=steps, initial=done, unit="step")
+
+    def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
+        """Move the bar on and show this epoch's means."""
+        sums = module.sums["train"]
+        rate = sums["fresh_seconds"] / (time.monotonic() - module.clock)
+        self.bar.set_postfix_str(
+            f"epoch {trainer.current_epoch}, "
+            f"loss {sums['loss'] / sums['windows']:.3f}, "
+            f"accuracy {sums['accuracy_1'] / sums['windows']:.3f}, "
+            f"{rate:.0f} audio-s/s",
+            refresh=False,
+        )
+        self.bar.update(module.global_step - self.bar.n)
+
+    def teardown(self, trainer, module, stage):
+        """Close the bar."""
+        self.bar.close()
+
+
+def held_out(store, seed=0):
+    """
+    Choose the recordings to learn from and those to judge the loss on.
+
+    Parameters
+    ----------
+    store : Store
+        The recordings. Test recordings are never among the chosen.
+    seed : int
+        Draws the held-out recordings where the dataset marks none.
+
+    Returns
+    -------
+    train, validation : list of int
+        Indices into the store. A single recording is on both sides.
+    """
+    splits = [recording.split for recording in store.recordings]
+    train = [i for i, s in enumerate(splits) if s in ("train", "unlabelled")]
+    validation = [i for i, s in enumerate(splits) if s == "validation"]
+    if not validation:
+        order = torch.randperm(
+            len(train), generator=torch.Generator().manual_seed(seed)
+        ).tolist()
+        n_held = math.ceil(0.05 * len(train)) if len(train) > 1 else 0
+        validation = sorted(train[i] for i in order[:n_held]) or train
+        train = sorted(train[i] for i in order[n_held:])
+    return train, validation
+
+
+def pretrain(config, progress=True):
+    """
+    Pretrain a network, or take up a run where it stopped.
+
+    Parameters
+    ----------
+    config : PretrainConfig
+        The settings; ``data`` and ``path_checkpoint`` are set.
+    progress : bool
+        Show progress bars.
+
+    Returns
+    -------
+    Path
+        The checkpoint of the last epoch.
+
+    Raises
+    ------
+    InputError
+        If the data or a checkpoint is not fit for it.
+    StoppedError
+        If the user stopped it; everything is saved.
+    """
+    folder = Path(config.path_checkpoint)
+    dataset = open_dataset(config.data)
+    settle(folder, config)
+    store = build_store(dataset, progress=progress)
+    train, validation = loaders(config, store)
+    module = CPCModule(config, train, validation)
+    if config.load:
+        content = read_checkpoint(config.load)
+        load_part(config.load, content, "model", module.model, config)
+        if config.load_criterion:
+            load_part(config.load, content, "criterion", module.criterion, config)
+    last = folder / "last.pt"
+    if last.exists():
+        content = read_checkpoint(last)
+        if len(content["history"]) // 2 >= config.n_epoch:
+            print(f"{folder}: finished, {config.n_epoch} epochs; nothing left to do")
+            return folder / f"checkpoint{config.n_epoch - 1}.pt"
+        print(f"{folder}: going on from step {content['global_step']}")
+    if train.left_out:
+        print(f"{train.left_out} recordings are shorter than a window: left out")
+    callbacks = [Keeper(folder)]
+    if progress:
+        callbacks.append(Bar())
+    if config.patience:
+        callbacks.append(EarlyStopping("validation_loss", patience=config.patience))
+    trainer = make_trainer(config, folder, callbacks)
+    with warnings.catch_warnings():
+        # The module gives each epoch its own windows, from the step it is at.
+        warnings.filterwarnings("ignore", message=".*dataloader.*")
+        warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+        warnings.filterwarnings("ignore", message=".*treespec.*")
+        trainer.fit(module, ckpt_path=last if last.exists() else None)
+    return folder / f"checkpoint{trainer.current_epoch - 1}.pt"
+
+
+def loaders(config, store):
+    """
+    Make the loaders of a run.
+
+    Parameters
+    ----------
+    config : PretrainConfig
+        The settings.
+    store : Store
+        The recordings.
+
+    Returns
+    -------
+    train, validation : WindowLoader
+        Windows to learn from, and at most :data:`VALIDATION_WINDOWS` to judge
+        the loss on, sampled by the same scheme but never carried over.
+
+    Raises
+    ------
+    InputError
+        If the metadata lacks the category that is asked for.
+    """
+    train, validation = held_out(store, config.random_seed)
+    rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    common = {
+        "store": store,
+        "window": config.size_window,
+        "batch_size": config.batch_size,
+        "chunk_bytes": config.chunk_size,
+        "pad": config.short_recordings == "pad",
+    }
+    scheme = config.sampling_type
+    categories = None
+    if scheme == "samecategory":
+        rows = [store.recordings[i].metadata for i in train]
+        if not all(row.get(config.labels_by) for row in rows):
+            known = sorted({name for row in rows for name in row})
+            raise InputError(
+                f"{config.data}: no {config.labels_by!r} for every recording in the "
+                f"metadata; --labelsBy may be one of {', '.join(known) or 'none'}"
+            )
+        categories = [row[config.labels_by] for row in rows]
+    windows = WindowLoader(
+        indices=train,
+        scheme=scheme,
+        categories=categories,
+        seed=config.random_seed,
+        max_chunks=config.max_chunks_in_mem,
+        rank=rank,
+        world=world,
+        **common,
+    )
+    # A stretch of each held-out recording, so that all of them have a say.
+    judged = WindowLoader(indices=validation, seed=config.random_seed, **common)
+    return windows, judged
+
+
+def make_trainer(config, folder, callbacks):
+    """
+    Make the Lightning trainer of a run.
+
+    Parameters
+    ----------
+    config : PretrainConfig
+        The settings.
+    folder : Path
+        Where TensorBoard's logs go.
+    callbacks : list of lightning.Callback
+        What watches the run.
+
+    Returns
+    -------
+    lightning.Trainer
+        The trainer.
+    """
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    return lightning.Trainer(
+        max_epochs=config.n_epoch,
+        accumulate_grad_batches=config.accumulate,
+        gradient_clip_val=config.gradient_clip or None,
+        precision={"float32": "32-true", "bf16": "bf16-mixed"}[config.precision],
+        callbacks=callbacks,
+        logger=TensorBoardLogger(folder, name=None, version="tensorboard"),
+        limit_val_batches=math.ceil(VALIDATION_WINDOWS / config.batch_size),
+        reload_dataloaders_every_n_epochs=1,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        log_every_n_steps=10,
+    )
