@@ -1,0 +1,85 @@
+"""
+Score to MIDI file and back.
+
+A tick is one sample at 44.1 kHz (22 050 ticks a quarter note at 120 quarter notes
+a minute), so that a file holds the times as they are in the labels. Beats are
+not kept: the file is the performance, not the notation.
+"""
+
+from jtm.constants import LABEL_RATE
+from jtm.files import InputError, atomic
+from jtm.music.score import Note, Score
+
+_TEMPO = 120.0
+
+
+def write(path, score):
+    """
+    Write a score as a MIDI file, at once or not at all.
+
+    Parameters
+    ----------
+    path : str or Path
+        The file to write, ending in ``.mid``.
+    score : Score
+        The notes; each program becomes one track.
+    """
+    import pretty_midi
+
+    midi = pretty_midi.PrettyMIDI(resolution=LABEL_RATE // 2, initial_tempo=_TEMPO)
+    for program in score.programs:
+        instrument = pretty_midi.Instrument(program - 1)
+        instrument.notes = [
+            pretty_midi.Note(note.velocity, note.pitch, note.start, note.end)
+            for note in score.notes
+            if note.program == program
+        ]
+        midi.instruments.append(instrument)
+    with atomic(path) as part:
+        midi.write(str(part))
+
+
+def read(path):
+    """
+    Read a MIDI file as a score.
+
+    Parameters
+    ----------
+    path : str or Path
+        The MIDI file; drum tracks are passed over.
+
+    Returns
+    -------
+    Score
+        The notes, with times in seconds. Beats are counted at 120 quarter notes
+        a minute.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be read as MIDI.
+    """
+    import pretty_midi
+
+    try:
+        midi = pretty_midi.PrettyMIDI(str(path))
+    except (OSError, EOFError, ValueError, KeyError, IndexError) as error:
+        raise InputError(f"{path}: not a readable MIDI file ({error})") from error
+    beat = 60 / _TEMPO
+    return Score(
+        tuple(
+            Note(
+                note.start,
+                note.end,
+                instrument.program + 1,
+                note.pitch,
+                note.velocity,
+                note.start / beat,
+                (note.end - note.start) / beat,
+            )
+            for instrument in midi.instruments
+            if not instrument.is_drum
+            for note in instrument.notes
+            if note.end > note.start and note.velocity
+        )
+    )
