@@ -7,7 +7,7 @@ centre lies in that half-open interval. Rolls have one column for each of the 88
 pitches of the piano; which instrument plays is forgotten, and notes outside the
 piano's range are left out.
 
-Labels are given in windows of :data:`WINDOW` frames that do not overlap and
+Labels are given out in windows of :data:`WINDOW` frames that do not overlap and
 never cross a recording. A label fraction is a share of these windows: nested
 (a smaller fraction is part of a larger one), stratified by class, spread over
 the recordings, with at least one window of each class.
@@ -15,7 +15,14 @@ the recordings, with at least one window of each class.
 
 import numpy as np
 
-from jtm.constants import FRAME_RATE, LABEL_RATE, N_PITCHES, PITCH_MIN, SAMPLE_RATE
+from jtm.constants import (
+    FRAME_RATE,
+    HOP,
+    LABEL_RATE,
+    N_PITCHES,
+    PITCH_MIN,
+    SAMPLE_RATE,
+)
 from jtm.data.musicnet import METADATA_FILE, read_labels
 from jtm.files import InputError
 
@@ -69,7 +76,7 @@ def read_notes(recording, samples):
     return notes
 
 
-def frame_roll(notes, n_frames):
+def frame_roll(notes, n_frames, start=0):
     """
     Tell which pitches sound in each frame.
 
@@ -79,20 +86,23 @@ def frame_roll(notes, n_frames):
         Notes ``(notes,)`` of :data:`NOTE_DTYPE`.
     n_frames : int
         Number of frames; what lies beyond is left out.
+    start : int
+        First of these frames in the recording.
 
     Returns
     -------
     numpy.ndarray
         Booleans ``(n_frames, 88)``; column 0 is MIDI pitch 21.
     """
-    first, last, column = _spans(notes, n_frames)
+    first, last, column = _spans(notes)
+    first, last = (np.clip(edge - start, 0, n_frames) for edge in (first, last))
     change = np.zeros((n_frames + 1, N_PITCHES), np.int16)
     np.add.at(change, (first, column), 1)
     np.add.at(change, (last, column), -1)
     return change[:-1].cumsum(axis=0) > 0
 
 
-def onset_roll(notes, n_frames):
+def onset_roll(notes, n_frames, start=0):
     """
     Tell which pitches start in each frame.
 
@@ -102,16 +112,18 @@ def onset_roll(notes, n_frames):
         Notes ``(notes,)`` of :data:`NOTE_DTYPE`.
     n_frames : int
         Number of frames; what lies beyond is left out.
+    start : int
+        First of these frames in the recording.
 
     Returns
     -------
     numpy.ndarray
         Booleans ``(n_frames, 88)``, true in the first frame of each note.
     """
-    first, last, column = _spans(notes, n_frames)
+    first, last, column = _spans(notes)
+    here = (last > first) & (first >= start) & (first < start + n_frames)
     roll = np.zeros((n_frames, N_PITCHES), bool)
-    audible = last > first
-    roll[first[audible], column[audible]] = True
+    roll[first[here] - start, column[here]] = True
     return roll
 
 
@@ -151,14 +163,68 @@ def rolls_to_notes(frames, onsets):
     return np.sort(notes, order=("start", "pitch"))
 
 
-def _spans(notes, n_frames):
+def _spans(notes):
     """First frame, frame after the last, and column of each note on the piano."""
     column = notes["pitch"] - PITCH_MIN
     on_piano = (column >= 0) & (column < N_PITCHES)
     notes, column = notes[on_piano], column[on_piano]
     first = np.ceil(notes["start"] * FRAME_RATE - 0.5).astype(np.int64)
     last = np.ceil(notes["end"] * FRAME_RATE - 0.5).astype(np.int64)
-    return np.clip(first, 0, n_frames), np.clip(last, 0, n_frames), column
+    return first, last, column
+
+
+def labelled_splits(recordings, lengths, column="ensemble"):
+    """
+    Sort labelled recordings into splits.
+
+    Parameters
+    ----------
+    recordings : sequence of Recording
+        All recordings of a store.
+    lengths : sequence of int
+        Their lengths in samples at 16 kHz; those shorter than a window are
+        left out.
+    column : str
+        Column of the metadata with the classes, to hold out by.
+
+    Returns
+    -------
+    dict of str to list of int
+        Indices by split. Where the dataset marks no validation split, as
+        MusicNet doesn't, whole works are held out of training: of each class
+        the second in alphabetical order, and every eighth after it.
+
+    Raises
+    ------
+    InputError
+        If there is no labelled recording to learn from, to validate on, or to
+        test on.
+    """
+    splits = {split: [] for split in ("train", "validation", "test", "test_timbre")}
+    for index, recording in enumerate(recordings):
+        long_enough = lengths[index] >= WINDOW * HOP
+        if recording.labels is not None and recording.split in splits and long_enough:
+            splits[recording.split].append(index)
+    if not splits["validation"]:
+        works = {}
+        for index in splits["train"]:
+            row = recordings[index].metadata
+            work = (row.get("composer"), row.get("composition", recordings[index].id))
+            works.setdefault(row.get(column), {}).setdefault(work, []).append(index)
+        for of_class in works.values():
+            for work in sorted(of_class, key=str)[1::8]:
+                splits["validation"] += of_class[work]
+        held_out = set(splits["validation"])
+        splits["train"] = [i for i in splits["train"] if i not in held_out]
+        splits["validation"].sort()
+    for split in ("train", "validation", "test"):
+        if not splits[split]:
+            raise InputError(
+                f"no labelled recording of at least {WINDOW / FRAME_RATE} s in the "
+                f"{split} split; expected a dataset in MusicNet's layout with labels "
+                "in train_labels/ and test_labels/"
+            )
+    return splits
 
 
 def class_list(recordings, column):
@@ -233,16 +299,18 @@ def _class(recording, column):
     return name
 
 
-def cut_windows(lengths, recordings):
+def cut_windows(lengths, recordings, size=WINDOW):
     """
     Cut recordings into windows that do not overlap.
 
     Parameters
     ----------
     lengths : sequence of int
-        Length of every recording of a store, in frames.
+        Length of every recording of a store, in samples at 16 kHz.
     recordings : sequence of int
         Which of them to cut.
+    size : int
+        Frames in a window.
 
     Returns
     -------
@@ -253,7 +321,7 @@ def cut_windows(lengths, recordings):
     rows = [
         (index, start)
         for index in recordings
-        for start in range(0, lengths[index] - WINDOW + 1, WINDOW)
+        for start in range(0, lengths[index] // HOP - size + 1, size)
     ]
     return np.array(rows, np.int64).reshape(-1, 2)
 

@@ -1,9 +1,10 @@
 """
 Scores as they are kept: the only reader and writer of results.
 
-A results file holds one JSON object a line, one for each score. Every number
-in the notebook and the report, and every figure of scores, is read from such a
-file. A later line about the same thing replaces an earlier one.
+A results file holds one JSON object a line, one for each score; the file of a
+single run, ending in ``.json``, holds a list of them. Every number in the
+notebook and the report, and every figure of scores, is read from such a file. A
+later record about the same thing replaces an earlier one.
 """
 
 import json
@@ -11,7 +12,7 @@ import subprocess
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
-from jtm.files import InputError, atomic
+from jtm.files import InputError, atomic, read_json, write_json
 
 
 @dataclass(frozen=True)
@@ -113,6 +114,25 @@ def append(path, records):
         part.write_text(before + lines, encoding="utf-8")
 
 
+def write(path, records):
+    """
+    Write the records of a single run.
+
+    Parameters
+    ----------
+    path : str or Path
+        The file, ending in ``.json``; replaced where it exists.
+    records : iterable of Record
+        What to write.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be written.
+    """
+    write_json(path, [asdict(record) for record in records])
+
+
 def read(path):
     """
     Read a results file.
@@ -130,25 +150,31 @@ def read(path):
     Raises
     ------
     InputError
-        If the file cannot be read, or a line is not a record.
+        If the file cannot be read, or something in it is not a record.
     """
-    try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+    path = Path(path)
+    if path.suffix == ".json":
+        items, kind = read_json(path), "entry"
+        if not isinstance(items, list):
+            raise InputError(f"{path}: not a list of records")
+    else:
+        try:
+            items, kind = path.read_text(encoding="utf-8").splitlines(), "line"
+        except OSError as error:
+            raise InputError(f"{path}: cannot be read ({error.strerror})") from error
     names = [field.name for field in fields(Record)]
     records = []
-    for number, line in enumerate(lines, 1):
+    for number, item in enumerate(items, 1):
         try:
-            content = json.loads(line)
-            odd = sorted(set(content) ^ set(names))
+            item = json.loads(item) if kind == "line" else item
+            odd = sorted(set(item) ^ set(names))
             if odd:
                 raise ValueError(f"unknown or missing keys {', '.join(odd)}")
-            records.append(Record(**content))
+            records.append(Record(**item))
         except (TypeError, ValueError) as error:
             raise InputError(
-                f"{path}, line {number}: not a record ({error}); "
-                f"expected one JSON object with the keys {', '.join(names)}"
+                f"{path}, {kind} {number}: not a record ({error}); "
+                f"expected a JSON object with the keys {', '.join(names)}"
             ) from error
     return records
 

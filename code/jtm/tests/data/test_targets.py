@@ -14,6 +14,7 @@ from jtm.data.targets import (
     cut_windows,
     frame_roll,
     label_subset,
+    labelled_splits,
     onset_roll,
     read_notes,
     rolls_to_notes,
@@ -38,6 +39,14 @@ class Rolls(unittest.TestCase):
         np.testing.assert_array_equal(roll[:, 60 - 21], [1, 0, 0, 0])
         np.testing.assert_array_equal(roll[:, 61 - 21], [0, 1, 1, 0])
         self.assertEqual(roll.sum(), 3)
+
+    def test_a_part_of_a_roll_is_that_of_the_whole(self):
+        truth = notes((0.1, 0.5, 60), (0.305, 0.6, 70), (0.4, 0.41, 80))
+        for roll in (frame_roll, onset_roll):
+            whole = roll(truth, 100)
+            for start in (0, 10, 30, 31, 45, 99):
+                part = roll(truth, 20, start)[: 100 - start]
+                np.testing.assert_array_equal(part, whole[start : start + 20])
 
     def test_overlapping_notes_of_one_pitch_are_united(self):
         roll = frame_roll(notes((0.0, 0.03, 60), (0.01, 0.02, 60)), 5)
@@ -129,12 +138,56 @@ class Classes(unittest.TestCase):
                 class_list([recording(**metadata)], "ensemble")
 
 
+class Splits(unittest.TestCase):
+    def split(self, recordings, lengths=None):
+        lengths = lengths or [WINDOW * 160] * len(recordings)
+        return labelled_splits(recordings, lengths)
+
+    def test_marked_splits_are_kept(self):
+        names = ("train", "unlabelled", "test", "validation", "train")
+        recordings = [recording(str(i), s, "csv") for i, s in enumerate(names)]
+        splits = self.split(recordings)
+        self.assertEqual(splits["train"], [0, 4])
+        self.assertEqual(splits["validation"], [3])
+        self.assertEqual(splits["test"], [2])
+        self.assertEqual(splits["test_timbre"], [])
+
+    def test_works_are_held_out_whole_and_no_class_is_lost(self):
+        recordings = [
+            recording("a", labels="csv", ensemble="Solo", composition="one"),
+            recording("b", labels="csv", ensemble="Solo", composition="two"),
+            recording("c", labels="csv", ensemble="Solo", composition="two"),
+            recording("d", labels="csv", ensemble="Octet", composition="three"),
+            recording("e", "test", "csv", ensemble="Solo"),
+        ]
+        splits = self.split(recordings)
+        self.assertEqual(splits["train"], [0, 3])
+        self.assertEqual(splits["validation"], [1, 2])
+
+    def test_what_is_short_or_unlabelled_is_left_out(self):
+        recordings = [
+            recording("a", labels="csv"),
+            recording("b", labels="csv"),
+            recording("c", labels=None),
+            recording("d", "validation", "csv"),
+            recording("e", "test", "csv"),
+        ]
+        lengths = [WINDOW * 160, WINDOW * 160 - 1] + [WINDOW * 160] * 3
+        self.assertEqual(self.split(recordings, lengths)["train"], [0])
+
+    def test_nothing_to_test_on(self):
+        recordings = [recording(str(i), labels="csv") for i in range(3)]
+        with self.assertRaisesRegex(InputError, "test split"):
+            self.split(recordings)
+
+
 class Windows(unittest.TestCase):
     def test_windows_lie_inside_their_recording(self):
-        lengths = [3 * WINDOW - 1, 10, WINDOW]
+        lengths = [(3 * WINDOW - 1) * 160, 10, WINDOW * 160 + 159]
         windows = cut_windows(lengths, [0, 1, 2])
         self.assertEqual(windows.tolist(), [[0, 0], [0, WINDOW], [2, 0]])
         self.assertEqual(cut_windows(lengths, [1]).shape, (0, 2))
+        self.assertEqual(cut_windows(lengths, [2], size=50)[:, 1].tolist(), [0, 50])
 
     def test_subsets_are_nested_stratified_and_spread(self):
         # Four recordings of two classes, 100 windows each, one class rarer.
@@ -159,7 +212,7 @@ class Windows(unittest.TestCase):
         np.testing.assert_array_equal(counts, 1)
 
     def test_the_seed_draws_the_subset(self):
-        windows = cut_windows([100 * WINDOW] * 3, range(3))
+        windows = cut_windows([100 * WINDOW * 160] * 3, range(3))
         first = label_subset(windows, 0.1, 0)
         np.testing.assert_array_equal(first, label_subset(windows, 0.1, 0))
         self.assertNotEqual(set(first), set(label_subset(windows, 0.1, 1)))
@@ -167,7 +220,7 @@ class Windows(unittest.TestCase):
     def test_a_fraction_out_of_range(self):
         for fraction in (0, -1, 1.5):
             with self.assertRaises(ValueError):
-                label_subset(cut_windows([WINDOW], [0]), fraction, 0)
+                label_subset(cut_windows([WINDOW * 160], [0]), fraction, 0)
 
     def test_frames_are_spread_over_windows(self):
         windows = np.array([(1, 0), (0, 256)])

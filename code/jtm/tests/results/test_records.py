@@ -5,7 +5,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from jtm.files import InputError
-from jtm.results.records import Record, append, latest, read, revision, table
+from jtm.results.records import Record, append, latest, read, revision, table, write
 
 RECORD = Record(
     task="multipitch",
@@ -37,6 +37,19 @@ class Files(unittest.TestCase):
         append(self.path, [RECORD])
         append(self.path, [other, RECORD])
         self.assertEqual(read(self.path), [RECORD, other, RECORD])
+
+    def test_the_file_of_a_run(self):
+        path = self.path.with_name("record.json")
+        write(path, [RECORD, RECORD])
+        write(path, [RECORD])
+        self.assertEqual(read(path), [RECORD])
+        self.assertEqual(json.loads(path.read_text()), [asdict(RECORD)])
+        path.write_text('[{"task": 3}]')
+        with self.assertRaisesRegex(InputError, "record.json, entry 1"):
+            read(path)
+        path.write_text("3")
+        with self.assertRaisesRegex(InputError, "not a list"):
+            read(path)
 
     def test_the_keys_are_those_agreed_on(self):
         append(self.path, [RECORD])
