@@ -10,29 +10,39 @@ interrupted: the same command goes on where it stopped.
 """
 
 import argparse
+import hashlib
+import importlib.metadata
+import itertools
 import multiprocessing
 import os
+import signal
 import sys
+import time
+from collections import defaultdict
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / "toy"), str(ROOT / "code")]
 
+import numpy as np  # noqa: E402
 import recipe  # noqa: E402
 
 from jtm import files  # noqa: E402
-from jtm.constants import LABEL_RATE  # noqa: E402
-from jtm.data import musicnet  # noqa: E402
+from jtm.constants import INSTRUMENTS, LABEL_RATE  # noqa: E402
+from jtm.data import musicnet, notes  # noqa: E402
 from jtm.files import InputError  # noqa: E402
 from jtm.music import audio, midi, synth  # noqa: E402
-from jtm.music.score import note_value  # noqa: E402
+from jtm.music.score import Note, Score, note_value  # noqa: E402
 
 STATE_FILE = "toy.json"
 """What a folder of the toy set was made from; decides whether it may go on."""
 
+COST_FILE = "generation.json"
+"""Seconds that the generation took, interruptions left out; differs by machine."""
 
-def generate(preset, out, seed=0, soundfont=None, progress=True):
+
+def generate(preset, out, seed=0, soundfont=None, progress=True, processes=None):
     """
     Make a toy set, or finish one.
 
@@ -49,6 +59,8 @@ def generate(preset, out, seed=0, soundfont=None, progress=True):
         has it, else there is no such split.
     progress : bool
         Whether to show progress bars.
+    processes : int, optional
+        Processes to use; one a core by default. The result is the same.
 
     Raises
     ------
@@ -59,24 +71,76 @@ def generate(preset, out, seed=0, soundfont=None, progress=True):
     out = Path(out)
     size = recipe.PRESETS[preset]
     fonts = _fonts(soundfont)
-    state = _claim(out, preset, seed, fonts)
+    _claim(out, preset, seed, fonts)
     if (out / musicnet.METADATA_FILE).exists():
         return
-    works = recipe.choose_works(size, seed)
-    music = _all(
-        recipe.read_work, [work.path for work in works], "reading scores", progress
-    )
-    jobs = []
-    numbers = {"train": 5000, "validation": 6000, "test": 7000, "unlabelled": 8000}
-    for excerpt in recipe.plan(works, music, size, seed):
-        name = str(numbers[excerpt.split])
-        numbers[excerpt.split] += 1
-        jobs.append((str(out), name, excerpt, seed, fonts))
-    rows = _all(_make_piece, jobs, "rendering pieces", progress)
+    for part in out.rglob(".*.part*"):  # what a killed process left
+        part.unlink()
+    before = _cost(out)
+    with _Pool(processes, progress) as pool:
+        works = recipe.choose_works(size, seed)
+        music = pool.map(recipe.read_work, [w.path for w in works], "reading scores")
+        numbers = {"train": 5000, "validation": 6000, "test": 7000, "unlabelled": 8000}
+        jobs = []
+        for piece in recipe.plan(works, music, size, seed):
+            numbers[piece.split] += 1
+            jobs.append((str(out), str(numbers[piece.split]), piece, seed, fonts))
+        rows = pool.map(_make_piece, jobs, "rendering pieces")
+        pairs = recipe.split_notes(size.note_step, seed)
+        jobs = [(str(out), *pair, split, fonts) for pair, split in pairs.items()]
+        clips = pool.map(_make_notes, jobs, "rendering notes")
+    notes.write_notes(out, [clip for made in clips for clip in made])
+    cost = {
+        "seconds": round(before["seconds"] + pool.seconds, 1),
+        "processor_seconds": round(
+            before["processor_seconds"] + pool.processor_seconds, 1
+        ),
+        "processors": os.cpu_count(),
+    }
+    files.write_json(out / COST_FILE, cost)
+    # Last, as it tells that all the rest is there.
     musicnet.write_metadata(
         out / musicnet.METADATA_FILE, sorted(rows, key=lambda row: row["id"])
     )
-    return state
+
+
+class _Pool:
+    """Calls functions on all cores, with progress bars, and counts the cost."""
+
+    def __init__(self, processes, progress):
+        self.progress = progress
+        self.pool = ProcessPoolExecutor(
+            processes or os.cpu_count(),
+            multiprocessing.get_context("spawn"),
+            signal.signal,
+            (signal.SIGINT, signal.SIG_IGN),
+        )
+
+    def __enter__(self):
+        self.start = time.perf_counter(), sum(os.times()[:4])
+        return self
+
+    def __exit__(self, *_):
+        self.pool.shutdown(cancel_futures=True)
+        times = time.perf_counter(), sum(os.times()[:4])
+        self.seconds, self.processor_seconds = np.subtract(times, self.start)
+
+    def map(self, function, arguments, what):
+        """Call for each argument; results in order."""
+        from tqdm import tqdm
+
+        futures = {self.pool.submit(function, a): i for i, a in enumerate(arguments)}
+        results = [None] * len(arguments)
+        done = as_completed(futures)
+        for future in tqdm(done, what, len(futures), disable=not self.progress):
+            results[futures[future]] = future.result()
+        return results
+
+
+def _cost(out):
+    """Seconds spent by earlier runs in this folder."""
+    path = out / COST_FILE
+    return files.read_json(path) if path.exists() else defaultdict(float)
 
 
 def _fonts(soundfont):
@@ -87,6 +151,12 @@ def _fonts(soundfont):
     elif not Path(soundfont).is_file():
         raise InputError(f"{soundfont}: no such SoundFont; expected an SF2 or SF3 file")
     extra = synth.find_soundfont(synth.EXTRA_SOUNDFONTS)
+    if soundfont and files.digest(soundfont) in map(
+        files.digest, (main, extra or main)
+    ):
+        raise InputError(
+            f"{soundfont}: is heard in training; the second test needs another one"
+        )
     return {
         "main": str(main),
         "timbre": str(soundfont) if soundfont else None,
@@ -97,11 +167,16 @@ def _fonts(soundfont):
 def _claim(out, preset, seed, fonts):
     """Write what the folder is to hold, or check that it holds just that."""
     paths = {fonts["main"], fonts["timbre"], *fonts["unlabelled"]} - {None}
+    sources = [recipe.__file__, __file__, synth.__file__]
     state = {
         "preset": preset,
         "seed": seed,
         "soundfonts": {Path(p).name: files.digest(p) for p in sorted(paths)},
-        "recipe": files.digest(recipe.__file__),
+        "fluidsynth": synth.version(),
+        "music21": importlib.metadata.version("music21"),
+        "recipe": hashlib.sha256(
+            "".join(map(files.digest, sources)).encode()
+        ).hexdigest(),
     }
     path = out / STATE_FILE
     if path.exists():
@@ -109,89 +184,102 @@ def _claim(out, preset, seed, fonts):
         for key, value in state.items():
             if found.get(key) != value:
                 raise InputError(
-                    f"{out}: holds a toy set with another {key} "
-                    f"({found.get(key)}, not {value}); choose another folder"
+                    f"{out}: holds a toy set of another {key} ({found.get(key)}, "
+                    f"not {value}); choose another folder or remove this one"
                 )
+    elif out.exists() and not out.is_dir():
+        raise InputError(f"{out}: is a file; expected a folder or a new name")
     elif out.is_dir() and any(out.iterdir()):
-        raise InputError(f"{out}: not empty and no toy set; choose another folder")
+        raise InputError(
+            f"{out}: holds something else than a toy set; choose another folder"
+        )
     else:
         files.write_json(path, state)
-    return state
-
-
-def _all(function, arguments, what, progress):
-    """Call a function for each argument on all cores; results in order."""
-    from tqdm import tqdm
-
-    results = [None] * len(arguments)
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(os.cpu_count(), mp_context=context) as pool:
-        futures = {pool.submit(function, a): i for i, a in enumerate(arguments)}
-        try:
-            for future in tqdm(
-                as_completed(futures), what, len(futures), disable=not progress
-            ):
-                results[futures[future]] = future.result()
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
-    return results
 
 
 def _make_piece(job):
     """Write one piece, unless it is there, and give its row of the metadata."""
-    out, name, excerpt, seed, fonts = job
+    out, name, piece, seed, fonts = job
     out = Path(out)
-    split = excerpt.split
-    labelled = split != "unlabelled"
+    labelled = piece.split != "unlabelled"
     rng = recipe.generator(seed, "piece", name)
-    parts, transposition = recipe.arrange(excerpt.music, excerpt.ensemble, rng)
-    score = recipe.perform(parts, excerpt.music, excerpt.tempo, rng)
+    if piece.program:
+        parts = [(piece.program, voice, False) for voice in piece.music.voices]
+        transposition = 0
+    else:
+        parts, transposition = recipe.arrange(piece.music, piece.ensemble, rng)
+    score = recipe.perform(parts, piece.music, piece.tempo, rng)
     sound = recipe.draw_sound(rng, wide=not labelled)
-    folder = "train" if split == "validation" else split
-    font = (
-        fonts["main"]
-        if labelled
-        else fonts["unlabelled"][int(name) % len(fonts["unlabelled"])]
-    )
-    targets = [(folder, font)]
-    if split == "test" and fonts["timbre"]:
-        targets.append(("test_timbre", fonts["timbre"]))
+    folder = "train" if piece.split == "validation" else piece.split
+    font = fonts["main"]
+    if not labelled:
+        font = fonts["unlabelled"][int(name) % len(fonts["unlabelled"])]
+    targets = {folder: font}
+    if folder == "test" and fonts["timbre"]:
+        targets["test_timbre"] = fonts["timbre"]
     if labelled:
         midi.write(out / "midi" / f"{name}.mid", score)
-    for target, path in targets:
+        labels = musicnet.labels_of(score, note_value)
+    tail = 1.5 + max(0.0, piece.seconds - score.seconds)
+    for target, path in targets.items():
         wav = out / f"{target}_data" / f"{name}.wav"
         if labelled:
-            musicnet.write_labels(
-                out / f"{target}_labels" / f"{name}.csv",
-                musicnet.labels_of(score, note_value),
-            )
+            musicnet.write_labels(out / f"{target}_labels" / f"{name}.csv", labels)
         if not wav.exists():
             room = recipe.generator(seed, "room", name)
-            wave = recipe.treat(synth.render(score, path), sound, room)
+            wave = recipe.treat(synth.render(score, path, tail), sound, room)
             audio.write(wav, wave, LABEL_RATE)
-    work = excerpt.work
     return {
         "id": name,
-        "composer": work.composer,
-        "composition": work.composition,
-        "movement": work.movement,
-        "ensemble": excerpt.ensemble if labelled else "",
-        "source": "corpus",
-        "transcriber": "music21 corpus",
-        "catalog_name": work.catalog,
+        "composer": piece.work.composer,
+        "composition": piece.work.composition,
+        "movement": piece.work.movement,
+        "ensemble": piece.ensemble if labelled else "",
+        "source": "procedural" if piece.program else "corpus",
+        "transcriber": "" if piece.program else "music21 corpus",
+        "catalog_name": piece.work.catalog,
         "seconds": round(audio.duration(wav), 3),
-        "split": split,
-        "tune_family": excerpt.family,
-        "corpus_path": work.path,
-        "first_beat": excerpt.first_beat,
+        "split": piece.split,
+        "instruments": "+".join(INSTRUMENTS[p] for p in score.programs if labelled),
+        "tune_family": piece.family,
+        "corpus_path": piece.work.path,
+        "first_beat": piece.first_beat,
         "transposition": transposition,
-        "tempo": round(excerpt.tempo, 2),
+        "tempo": round(piece.tempo, 2),
         "soundfont": Path(font).name,
         "reverb_seconds": sound.reverb_seconds,
         "peak_db": sound.peak_db,
         "seed": seed,
     }
+
+
+def _make_notes(job):
+    """Write the clips of one pitch of one instrument, unless they are there."""
+    out, program, pitch, split, fonts = job
+    targets = {split: fonts["main"]}
+    if split == "test" and fonts["timbre"]:
+        targets["test_timbre"] = fonts["timbre"]
+    clips = []
+    for target, font in targets.items():
+        for velocity, length in itertools.product(recipe.VELOCITIES, recipe.DURATIONS):
+            start = synth.snap(recipe.NOTE_ONSET)
+            end = synth.snap(recipe.NOTE_ONSET + recipe.DURATIONS[length])
+            wav = Path(out, "notes") / (
+                f"{INSTRUMENTS[program]}_p{pitch:03d}_v{velocity:03d}_{length}"
+                f"_{Path(font).stem}.wav"
+            )
+            if not wav.exists():
+                score = Score((Note(start, end, program, pitch, velocity),))
+                wave = synth.render(score, font, recipe.NOTE_TAIL)
+                audio.write(wav, recipe.treat_note(wave, velocity), LABEL_RATE)
+            samples = (round(time * LABEL_RATE) for time in (start, end))
+            clips.append(
+                notes.Clip(
+                    *(wav, program, pitch, velocity, *samples, target),
+                    Path(font).name,
+                )
+            )
+    return clips
 
 
 def main(argv=None):
@@ -225,6 +313,9 @@ def main(argv=None):
     except InputError as error:
         print(error, file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print(f"{out}: interrupted; the same command goes on here", file=sys.stderr)
+        return 130
     print(f"{out}: the toy set '{options.preset}' is complete")
     return 0
 

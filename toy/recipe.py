@@ -7,13 +7,14 @@ whatever was made before it.
 """
 
 import re
+import warnings
 import zlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from jtm.constants import ENSEMBLES, LABEL_RATE, PITCH_RANGES
+from jtm.constants import ENSEMBLES, INSTRUMENTS, LABEL_RATE, PITCH_RANGES
 from jtm.data.splits import assign_families, tune_families
 from jtm.music.score import Note, Score
 from jtm.music.synth import snap
@@ -53,6 +54,11 @@ class Preset:
         Excerpts of one movement at most.
     sections : int
         Sections of one mass, or movements of one quartet, that are read.
+    exercises : int
+        Procedural training pieces of each instrument; validation and test have
+        one of each.
+    note_step : int
+        Semitones between the pitches of the notes part; 1 for all.
     bytes : float
         Largest score file that is read; the largest take ten seconds to parse.
     """
@@ -64,13 +70,15 @@ class Preset:
     seconds: tuple
     excerpts: int
     sections: int
-    bytes: float = float("inf")
+    exercises: int
+    note_step: int
+    bytes: float
 
 
 PRESETS = {
-    "tiny": Preset(21, 21, 21, 6, (6.0, 7.0), 2, 1, 35e3),
-    "small": Preset(84, 21, 21, 24, (30.5, 32.0), 3, 2, 90e3),
-    "full": Preset(315, 42, 63, 240, (32.0, 115.0), 4, 5),
+    "tiny": Preset(21, 21, 21, 6, (6.0, 7.0), 2, 1, 1, 12, 25e3),
+    "small": Preset(84, 21, 21, 60, (30.5, 32.0), 3, 2, 1, 1, 90e3),
+    "full": Preset(315, 42, 63, 240, (32.0, 115.0), 4, 5, 4, 1, np.inf),
 }
 """The sizes by name; the labelled splits hold each of the 21 ensembles equally."""
 
@@ -258,7 +266,11 @@ def read_work(path):
     """
     from music21 import converter
 
-    score = converter.parse(corpus_root() / path, forceSource=True, storePickle=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # overfull measures, and the like
+        score = converter.parse(
+            corpus_root() / path, forceSource=True, storePickle=False
+        )
     parts = list(score.parts)
     sung = [p for p in parts if p.partName in ("Soprano", "Alto", "Tenor", "Bass")]
     voices = [
@@ -269,8 +281,26 @@ def read_work(path):
     voices.sort(key=lambda voice: -np.mean([pitch for _, _, pitch in voice]))
     meter = next(iter(parts[0].flatten().getElementsByClass("TimeSignature")), None)
     bar = float(meter.barDuration.quarterLength) if meter else 4.0
+    voices = _close_gaps(voices, bar)
     length = max(beat + beats for voice in voices for beat, beats, _ in voice)
     return Music(tuple(voices), bar, length)
+
+
+def _close_gaps(voices, bar):
+    """Take out whole bars in which nobody plays, as where only the horns did."""
+    spans = sorted((beat, beat + beats) for voice in voices for beat, beats, _ in voice)
+    starts, shifts = [0.0], [0.0]
+    end = 0.0
+    for start, stop in spans:
+        if start - end >= 2 * bar:
+            starts.append(start)
+            shifts.append(shifts[-1] + ((start - end) // bar - 1) * bar)
+        end = max(end, stop)
+
+    def shift(beat):
+        return beat - shifts[int(np.searchsorted(starts, beat, "right")) - 1]
+
+    return [tuple((shift(b), beats, pitch) for b, beats, pitch in v) for v in voices]
 
 
 def _voices(elements):
@@ -354,9 +384,9 @@ def choose_works(preset, seed):
 
 
 @dataclass(frozen=True)
-class Excerpt:
+class Piece:
     """
-    A stretch of a work, for one split.
+    What one recording is of: a stretch of a work, or an exercise.
 
     Parameters
     ----------
@@ -373,7 +403,9 @@ class Excerpt:
     split : str
         Its split.
     ensemble : str
-        Who plays it.
+        Who plays it; empty for an exercise.
+    program : int
+        The one instrument of an exercise; 0 for a piece of the corpus.
     """
 
     work: Work
@@ -383,11 +415,17 @@ class Excerpt:
     family: str
     split: str
     ensemble: str = ""
+    program: int = 0
+
+    @property
+    def seconds(self):
+        """Length in seconds at the mean tempo."""
+        return self.music.length * 60 / self.tempo
 
 
 def plan(works, music, preset, seed):
     """
-    Choose excerpts and give them to splits, family by family.
+    Choose excerpts, give them to splits family by family, and add exercises.
 
     Parameters
     ----------
@@ -402,14 +440,14 @@ def plan(works, music, preset, seed):
 
     Returns
     -------
-    list of Excerpt
+    list of Piece
         By split; in each, the composers in the shares wanted as far as there
         are works, each family once before any comes twice, and the ensembles
         equally often, drawn without regard to the work.
     """
     families = tune_families([m.melody for m in music], [w.group for w in works])
     kinds = [w.composer if w.composer in SHARES else "Others" for w in works]
-    pieces = [
+    stretches = [
         _stretches(m, preset, generator(seed, "excerpts", w.path))
         for w, m in zip(works, music, strict=True)
     ]
@@ -419,16 +457,16 @@ def plan(works, music, preset, seed):
         "test": _quota(preset.test, SHARES),
         "train": _quota(preset.train, SHARES),  # last: of two quartets it gets one
     }
-    home = assign_families(families, kinds, [len(p) for p in pieces], quotas)
-    excerpts = []
+    home = assign_families(families, kinds, [len(s) for s in stretches], quotas)
+    pieces = []
     for split, quota in quotas.items():
         queues = {name: [] for name in quota}
-        for i, pieces_of in enumerate(pieces):
+        for i, own in enumerate(stretches):
             if home[i] == split and kinds[i] in queues:
-                for k, stretch in enumerate(pieces_of):
+                for k, stretch in enumerate(own):
                     family = works[families[i]].path
-                    excerpt = Excerpt(works[i], *stretch, family, split)
-                    queues[kinds[i]].append((k, i, excerpt))
+                    piece = Piece(works[i], *stretch, family, split)
+                    queues[kinds[i]].append((k, i, piece))
         for queue in queues.values():
             _spread(queue)
         total = sum(quota.values())
@@ -442,11 +480,78 @@ def plan(works, music, preset, seed):
         rng = generator(seed, "ensembles", split)
         rounds = [rng.permutation(list(ENSEMBLES)) for _ in range(0, total, 21)]
         ensembles = rng.permutation(np.concatenate(rounds)[:total])
-        excerpts += [
-            replace(excerpt, ensemble=str(ensemble))
-            for excerpt, ensemble in zip(chosen, ensembles, strict=True)
+        pieces += [
+            replace(piece, ensemble=str(ensemble))
+            for piece, ensemble in zip(chosen, ensembles, strict=True)
         ]
-    return excerpts
+    return pieces + exercises(preset, seed)
+
+
+def exercises(preset, seed):
+    """
+    Compose procedural pieces, one instrument each.
+
+    Parameters
+    ----------
+    preset : Preset
+        The size.
+    seed : int
+        Seed of the set.
+
+    Returns
+    -------
+    list of Piece
+        Arpeggios, chords and random polyphony over the whole range; in training
+        after a chromatic scale through every playable pitch. Validation and
+        test hold other draws, not the scale.
+    """
+    pieces = []
+    counts = {"train": preset.exercises, "validation": 1, "test": 1}
+    for split, count in counts.items():
+        for program in PITCH_RANGES:
+            for k in range(count):
+                name = f"exercise/{split}/{program}/{k}"
+                rng = generator(seed, name)
+                tempo = float(rng.uniform(120, 150))
+                beats = rng.uniform(*preset.seconds) * tempo / 60
+                music = _exercise(program, beats, split == "train", rng)
+                work = Work("", "", "Exercise", INSTRUMENTS[program].title(), "", "")
+                pieces.append(
+                    Piece(work, music, 0.0, tempo, name, split, program=program)
+                )
+    return pieces
+
+
+def _exercise(program, beats, scale, rng):
+    low, high = PITCH_RANGES[program]
+    voices = [[] for _ in range(4 if program in KEYBOARDS else 2)]
+    now = 0.0
+    if scale:
+        voices[0] = [(0.5 * i, 0.5, p) for i, p in enumerate(range(low, high + 1))]
+        now = 0.5 * len(voices[0])
+    while now < beats:
+        kind = rng.integers(3)
+        if kind == 0:  # an arpeggio over three octaves
+            root, third = rng.integers(low, high - 12), rng.integers(3, 5)
+            steps = [12 * octave + x for octave in range(3) for x in (0, third, 7)]
+            for pitch in (root + step for step in steps if root + step <= high):
+                voices[0].append((now, 0.5, pitch))
+                now += 0.5
+        elif kind == 1:  # a grid of chords
+            for _ in range(4):
+                chord = rng.choice(np.arange(low, high + 1), len(voices), replace=False)
+                for voice, pitch in zip(voices, chord, strict=True):
+                    voice.append((now, 1.0, pitch))
+                now += 1
+        else:  # each voice by itself
+            for voice in voices:
+                beat = now
+                while beat < now + 4:
+                    length = min(float(rng.choice((0.5, 1, 2))), now + 4 - beat)
+                    voice.append((beat, length, rng.integers(low, high + 1)))
+                    beat += length
+            now += 4
+    return Music(tuple(tuple(voice) for voice in voices), 4.0, now)
 
 
 def _spread(queue):
@@ -454,9 +559,9 @@ def _spread(queue):
     queue.sort(key=lambda item: item[:2])
     seen = {}
     rank = []
-    for k, i, excerpt in queue:
-        count = seen.get(excerpt.family, 0)
-        seen[excerpt.family] = count + 1
+    for k, i, piece in queue:
+        count = seen.get(piece.family, 0)
+        seen[piece.family] = count + 1
         rank.append((count, k, i))
     order = sorted(range(len(queue)), key=rank.__getitem__)
     queue[:] = [queue[i] for i in order]
@@ -557,6 +662,8 @@ def arrange(music, ensemble, rng):
     for i, program in enumerate(players):
         index = taken[i * len(taken) // len(players)]
         notes = _into_range(voices[index], program)
+        if len(programs) == 1:
+            notes = _fill(notes, voices, program, music)
         if (program, index) in used:
             notes = _double(notes, program)
         used.add((program, index))
@@ -614,6 +721,26 @@ def _fold(notes, program):
         else (beat, beats, pitch - 12 * max(0, -(-(pitch - high) // 12)))
         for beat, beats, pitch in notes
     ]
+
+
+def _fill(melody, voices, program, music):
+    """Let a lone player take other voices where the melody rests a bar or more."""
+    melody = list(melody)
+    for voice in voices[1:]:
+        ends = [0.0, *(beat + beats for beat, beats, _ in melody)]
+        starts = [*(beat for beat, _, _ in melody), music.length]
+        rests = [
+            (end, start)
+            for end, start in zip(ends, starts, strict=True)
+            if start - end >= music.bar
+        ]
+        melody += [
+            (beat, beats, pitch)
+            for beat, beats, pitch in _into_range(voice, program)
+            if any(end <= beat and beat + beats <= start for end, start in rests)
+        ]
+        melody.sort()
+    return melody
 
 
 def _double(notes, program):
@@ -745,6 +872,85 @@ def untangle(notes):
             own[-1] = replace(own[-1], end=note.start)
         own.append(note)
     return [note for own in clean.values() for note in own]
+
+
+# --- Single notes -------------------------------------------------------------
+
+VELOCITIES = (40, 72, 108)
+"""Soft, medium and loud."""
+
+DURATIONS = {"short": 0.4, "long": 2.0}
+"""Seconds from onset to offset."""
+
+NOTE_ONSET = 0.1
+"""Seconds of silence before the note."""
+
+NOTE_TAIL = 0.9
+"""Seconds after the offset, so that even a short clip holds 1.28 s."""
+
+
+def split_notes(step, seed):
+    """
+    Give each pitch of each instrument to a split.
+
+    Parameters
+    ----------
+    step : int
+        Semitones between the pitches used; 1 for all.
+    seed : int
+        Seed of the set.
+
+    Returns
+    -------
+    dict of tuple of int to str
+        Split of (program, pitch): about 15 % validation, 15 % test. A pitch
+        never leaves training altogether, so what is asked of the test was
+        taught on another instrument.
+    """
+    pairs = [
+        (program, pitch)
+        for program, (low, high) in PITCH_RANGES.items()
+        for pitch in range(low, high + 1)
+        if pitch % step == 0
+    ]
+    left = {}
+    for _, pitch in pairs:
+        left[pitch] = left.get(pitch, 0) + 1
+    splits = dict.fromkeys(pairs, "train")
+    rng = generator(seed, "notes")
+    held_out = {program: 0 for program in PITCH_RANGES}
+    for i in rng.permutation(len(pairs)):
+        program, pitch = pairs[i]
+        share = sum(own == program for own, _ in pairs) * 0.15
+        if left[pitch] > 1 and held_out[program] < round(2 * share):
+            splits[program, pitch] = ("test", "validation")[held_out[program] % 2]
+            held_out[program] += 1
+            left[pitch] -= 1
+    return splits
+
+
+def treat_note(wave, velocity):
+    """
+    Set the level of a single note and end it without a click.
+
+    Parameters
+    ----------
+    wave : numpy.ndarray
+        Waveform ``(samples,)`` at 44.1 kHz.
+    velocity : int
+        MIDI velocity; the peak lies 40 log10(velocity / 127) dB below -1 dB of
+        full scale, General MIDI's recommended law.
+
+    Returns
+    -------
+    numpy.ndarray
+        int16 ``(samples,)``; the last 20 ms fade out.
+    """
+    wave = wave.copy()
+    fade = int(0.02 * LABEL_RATE)
+    wave[-fade:] *= np.linspace(1, 0, fade)
+    peak = 10 ** (-1 / 20) * (velocity / 127) ** 2
+    return np.round(wave * (peak * 32767 / np.abs(wave).max())).astype(np.int16)
 
 
 # --- Rooms and levels --------------------------------------------------------

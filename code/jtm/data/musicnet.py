@@ -28,6 +28,19 @@ from jtm.constants import LABEL_RATE
 from jtm.files import InputError, atomic, inside
 from jtm.music.audio import AUDIO_SUFFIXES
 
+WHERE_TO_GET_MUSICNET = """\
+MusicNet (Thickstun, Harchaoui and Kakade 2017; 330 recordings, 34 hours, 11 GB)
+is on Zenodo, https://doi.org/10.5281/zenodo.5120004, under CC BY 4.0. Fetch
+musicnet.tar.gz and musicnet_metadata.csv there; nothing is downloaded by itself.
+Unpack the archive and put the metadata file beside its folders, so that there are
+
+    data/musicnet/musicnet_metadata.csv
+    data/musicnet/train_data/1727.wav    data/musicnet/train_labels/1727.csv
+    data/musicnet/test_data/1759.wav     data/musicnet/test_labels/1759.csv
+
+and so on. Then check it: jtm check-data data/musicnet"""
+"""What a user is told who asks for the real set."""
+
 LABEL_COLUMNS = (
     "start_time",
     "end_time",
@@ -232,7 +245,7 @@ def read_metadata(path):
     """
     rows = []
     seen = set()
-    for line, row in _rows(path, ("id",)):
+    for line, row in read_table(path, ("id",)):
         if row["id"] in seen:
             raise InputError(f"{path}, line {line}: id {row['id']} stands twice")
         seen.add(row["id"])
@@ -281,7 +294,7 @@ def read_labels(path):
         that is not what its column expects.
     """
     labels = []
-    for line, row in _rows(path, LABEL_COLUMNS):
+    for line, row in read_table(path, LABEL_COLUMNS):
         try:
             label = (
                 int(row["start_time"]),
@@ -366,8 +379,29 @@ def labels_of(score, note_values):
     return np.array(rows, dtype=LABEL_DTYPE)
 
 
-def _rows(path, required):
-    """Yield (line number, row) of a CSV file that has the required columns."""
+def read_table(path, required):
+    """
+    Read a CSV file with a heading.
+
+    Parameters
+    ----------
+    path : str or Path
+        The file, in UTF-8.
+    required : sequence of str
+        Columns that must be there, in any order among others.
+
+    Yields
+    ------
+    line : int
+        Number of the line in the file.
+    row : dict of str to str
+        Its values by column.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be read as such or lacks a column.
+    """
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file)

@@ -99,6 +99,27 @@ def snap(seconds):
     return np.round(np.asarray(seconds) * LABEL_RATE / BLOCK) * BLOCK / LABEL_RATE
 
 
+def version():
+    """
+    Tell which FluidSynth plays.
+
+    Returns
+    -------
+    str
+        Such as '2.3.1'; renderings are the same on the same version.
+
+    Raises
+    ------
+    InputError
+        If FluidSynth is missing.
+    """
+    import ctypes
+
+    library = _library()
+    library.fluid_version_str.restype = ctypes.c_char_p
+    return library.fluid_version_str().decode()
+
+
 def render(score, soundfont, tail=1.5):
     """
     Play a score.
@@ -124,7 +145,18 @@ def render(score, soundfont, tail=1.5):
     InputError
         If FluidSynth or the SoundFont is missing, or the latter lacks a program.
     """
-    fluidsynth, write_float = _library()
+    import ctypes
+
+    pointer, integer = ctypes.c_void_p, ctypes.c_int
+    library = _library()
+    import fluidsynth
+
+    write_float = library.fluid_synth_write_float
+    write_float.argtypes = (
+        *(pointer, integer),
+        *(pointer, integer, integer),
+        *(pointer, integer, integer),
+    )
     events = []
     channels = {program: _channel(i) for i, program in enumerate(score.programs)}
     for note in score.notes:
@@ -201,12 +233,4 @@ def _library():
     library = ctypes.CDLL(fluidsynth.lib)
     for level in range(5):  # FluidSynth's chatter on the error stream, off
         library.fluid_set_log_function(level, None, None)
-    pointer, integer = ctypes.c_void_p, ctypes.c_int
-    write_float = library.fluid_synth_write_float
-    write_float.argtypes = (
-        pointer,
-        integer,
-        *(pointer, integer, integer),
-        *(pointer, integer, integer),
-    )
-    return fluidsynth, write_float
+    return library

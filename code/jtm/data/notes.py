@@ -1,0 +1,139 @@
+"""
+Single notes on disk, for the tasks ``note_pitch`` and ``note_instrument``.
+
+A folder of the toy set holds ``notes/NAME.wav`` and ``notes.csv``, one row a file.
+All clips of one instrument and pitch, whatever their velocity and duration, stand
+in one split; ``test_timbre`` is the test notes through another SoundFont.
+"""
+
+import csv
+from dataclasses import dataclass
+from pathlib import Path
+
+from jtm.constants import INSTRUMENTS, LABEL_RATE
+from jtm.data.musicnet import read_table
+from jtm.files import InputError, atomic, inside
+
+NOTES_FILE = "notes.csv"
+"""Name of the table at the root of the dataset."""
+
+NOTE_COLUMNS = (
+    "file",
+    "instrument",
+    "note",
+    "velocity",
+    "duration",
+    "start_time",
+    "end_time",
+    "split",
+    "soundfont",
+)
+"""Columns of the table; the first four as facts stand in the file name too."""
+
+NOTE_SPLITS = ("train", "validation", "test", "test_timbre")
+"""Splits of the notes."""
+
+
+@dataclass(frozen=True)
+class Clip:
+    """
+    One recorded note.
+
+    Parameters
+    ----------
+    audio : Path
+        Its sound file.
+    program : int
+        General MIDI program counted from 1.
+    pitch : int
+        MIDI note number.
+    velocity : int
+        MIDI velocity.
+    start, end : int
+        Onset and offset in samples at 44.1 kHz, half-open.
+    split : str
+        One of :data:`NOTE_SPLITS`.
+    soundfont : str
+        File name of the SoundFont.
+    """
+
+    audio: Path
+    program: int
+    pitch: int
+    velocity: int
+    start: int
+    end: int
+    split: str
+    soundfont: str
+
+
+def read_notes(root):
+    """
+    Read the notes part of a dataset.
+
+    Parameters
+    ----------
+    root : str or Path
+        The dataset's folder.
+
+    Returns
+    -------
+    tuple of Clip
+        In the order of the table.
+
+    Raises
+    ------
+    InputError
+        If the table is missing or malformed.
+    """
+    path = Path(root) / NOTES_FILE
+    clips = []
+    for line, row in read_table(path, NOTE_COLUMNS):
+        try:
+            numbers = [
+                int(row[name])
+                for name in ("instrument", "note", "velocity", "start_time", "end_time")
+            ]
+        except (TypeError, ValueError) as error:
+            raise InputError(
+                f"{path}, line {line}: {error}; expected whole numbers"
+            ) from error
+        if numbers[0] not in INSTRUMENTS or row["split"] not in NOTE_SPLITS:
+            raise InputError(
+                f"{path}, line {line}: instrument {numbers[0]}, split {row['split']}; "
+                f"expected one of {list(INSTRUMENTS)} and of {list(NOTE_SPLITS)}"
+            )
+        audio = inside(Path(root) / "notes", row["file"])
+        clips.append(Clip(audio, *numbers, row["split"], row["soundfont"]))
+    return tuple(clips)
+
+
+def write_notes(root, clips):
+    """
+    Write the table of the notes part, at once or not at all.
+
+    Parameters
+    ----------
+    root : str or Path
+        The dataset's folder.
+    clips : sequence of Clip
+        The notes, in the order wanted.
+    """
+    path = Path(root) / NOTES_FILE
+    with atomic(path) as part, open(part, "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(NOTE_COLUMNS)
+        for clip in clips:
+            writer.writerow(
+                (
+                    clip.audio.name,
+                    clip.program,
+                    clip.pitch,
+                    clip.velocity,
+                    round((clip.end - clip.start) / LABEL_RATE, 4),
+                    clip.start,
+                    clip.end,
+                    clip.split,
+                    clip.soundfont,
+                )
+            )
