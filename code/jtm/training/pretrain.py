@@ -355,7 +355,7 @@ class Keeper(lightning.Callback):
 
     def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
         """Save from time to time, and before stopping."""
-        stepped = (batch_idx + 1) % module.config.accumulate == 0
+        stepped = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
         due = time.monotonic() - self.saved > SAVE_SECONDS
         # The last batch of an epoch is saved with its validation loss instead.
         inside = batch_idx + 1 < trainer.num_training_batches
