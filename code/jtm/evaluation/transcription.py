@@ -1,0 +1,126 @@
+"""
+From posteriors to notes.
+
+A note starts where the logit of its onset is a peak above a threshold, and
+lasts as long as its pitch sounds by a threshold of its own, or until the same
+pitch starts again (after Onsets and Frames, Hawthorne et al. 2018, which also
+lets no note sound without an onset). The thresholds are chosen on validation,
+one after the other: the onset's by note F1, which no offset enters, then the
+frame's by note F1 with offsets.
+"""
+
+import numpy as np
+
+from jtm.data.targets import onset_roll, rolls_to_notes
+from jtm.evaluation.metrics import note_f1
+
+REACH = 3
+"""Frames on each side, 30 ms, that a peak must be the highest of."""
+
+WIDEN = 1
+"""Frames on each side of an onset that also count as one in training."""
+
+THRESHOLDS = (0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
+"""Probabilities that are tried as thresholds."""
+
+
+def onset_targets(notes, n_frames, start=0):
+    """
+    Give the onsets that a network is asked for.
+
+    Annotated onsets are true to a frame or two, so a frame on each side counts
+    too.
+
+    Parameters
+    ----------
+    notes : numpy.ndarray
+        Notes ``(notes,)`` of :data:`jtm.data.targets.NOTE_DTYPE`.
+    n_frames : int
+        Number of frames.
+    start : int
+        First of these frames in the recording.
+
+    Returns
+    -------
+    numpy.ndarray
+        Booleans ``(n_frames, 88)``.
+    """
+    exact = onset_roll(notes, n_frames + 2 * WIDEN, start - WIDEN)
+    return np.any([exact[i : i + n_frames] for i in range(2 * WIDEN + 1)], axis=0)
+
+
+def peaks(onsets, threshold):
+    """
+    Find where notes start.
+
+    Parameters
+    ----------
+    onsets : numpy.ndarray
+        Logits ``(frames, 88)`` of onsets.
+    threshold : float
+        Probability above which a peak counts.
+
+    Returns
+    -------
+    numpy.ndarray
+        Booleans ``(frames, 88)``; of equal neighbours the first is the peak.
+    """
+    n_frames = len(onsets)
+    found = onsets > np.log(threshold / (1 - threshold))
+    silence = np.full((REACH, onsets.shape[1]), -np.inf)
+    padded = np.concatenate((silence, onsets, silence))
+    for shift in range(1, REACH + 1):
+        found &= onsets > padded[REACH - shift :][:n_frames]
+        found &= onsets >= padded[REACH + shift :][:n_frames]
+    return found
+
+
+def decode(posteriors, thresholds):
+    """
+    Turn posteriors into notes.
+
+    Parameters
+    ----------
+    posteriors : numpy.ndarray
+        Logits ``(frames, 2, 88)``: sounding, then starting.
+    thresholds : tuple of float
+        Probabilities above which a pitch sounds, and starts.
+
+    Returns
+    -------
+    numpy.ndarray
+        Notes ``(notes,)`` of :data:`jtm.data.targets.NOTE_DTYPE` by start.
+    """
+    frame, onset = thresholds
+    sounding = posteriors[:, 0] > np.log(frame / (1 - frame))
+    return rolls_to_notes(sounding, peaks(posteriors[:, 1], onset))
+
+
+def choose_thresholds(posteriors, references):
+    """
+    Choose the thresholds on validation recordings.
+
+    Parameters
+    ----------
+    posteriors : sequence of numpy.ndarray
+        Logits ``(frames, 2, 88)`` of each recording.
+    references : sequence of numpy.ndarray
+        Notes of each recording.
+
+    Returns
+    -------
+    tuple of float
+        Thresholds for :func:`decode`: sounding, and starting.
+    """
+
+    def score(frame, onset, offsets):
+        return np.mean(
+            [
+                note_f1(truth, decode(logits, (frame, onset)), offsets)
+                for logits, truth in zip(posteriors, references, strict=True)
+            ]
+        )
+
+    onset = max(THRESHOLDS, key=lambda t: score(0.5, t, False))
+    frame = max(THRESHOLDS, key=lambda t: score(t, onset, True))
+    return frame, onset

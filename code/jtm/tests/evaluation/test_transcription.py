@@ -1,0 +1,80 @@
+import unittest
+
+import numpy as np
+
+from jtm.data.targets import NOTE_DTYPE, frame_roll, onset_roll
+from jtm.evaluation.metrics import note_f1
+from jtm.evaluation.transcription import (
+    choose_thresholds,
+    decode,
+    onset_targets,
+    peaks,
+)
+
+TRUTH = np.array(
+    [(0.1, 0.5, 60), (0.5, 0.9, 60), (0.3, 0.8, 64), (0.3, 1.2, 21)], NOTE_DTYPE
+)
+
+
+def logits(notes, n_frames, height=3.0):
+    """Posteriors of a network that is right, and sure by `height`."""
+    rolls = np.stack((frame_roll(notes, n_frames), onset_roll(notes, n_frames)), 1)
+    return height * np.where(rolls, 1.0, -1.0)
+
+
+class Decoding(unittest.TestCase):
+    def test_notes_to_posteriors_to_notes(self):
+        found = decode(logits(TRUTH, 150), (0.5, 0.5))
+        expected = np.sort(TRUTH, order=("start", "pitch"))
+        np.testing.assert_array_equal(found["pitch"], expected["pitch"])
+        for edge in ("start", "end"):
+            np.testing.assert_allclose(found[edge], expected[edge], atol=0.005)
+
+    def test_a_wide_onset_is_one_note(self):
+        posteriors = logits(TRUTH[:1], 150)
+        posteriors[8:13, 1, 60 - 21] = [1.0, 2.0, 4.0, 4.0, 1.0]
+        self.assertEqual(decode(posteriors, (0.5, 0.5))["start"].tolist(), [0.1])
+
+    def test_peaks_by_hand(self):
+        onsets = np.array([1.0, 0.5, 0.4, 0.9, 2.0, 2.0, -1.0, -0.5, -2.0, 0.2])
+        found = peaks(onsets[:, None], 0.5)
+        # 0.2 is the highest of its 30 ms; -0.5 is a peak below the threshold.
+        self.assertEqual(np.flatnonzero(found).tolist(), [0, 4, 9])
+        self.assertEqual(np.flatnonzero(peaks(onsets[:, None], 0.8)).tolist(), [4])
+
+    def test_nothing_above_the_threshold(self):
+        self.assertEqual(len(decode(np.full((50, 2, 88), -5.0), (0.5, 0.5))), 0)
+        self.assertEqual(len(decode(np.zeros((0, 2, 88)), (0.5, 0.5))), 0)
+
+    def test_no_note_without_an_onset(self):
+        posteriors = logits(TRUTH, 150)
+        posteriors[:, 1] = -5.0
+        self.assertEqual(len(decode(posteriors, (0.5, 0.5))), 0)
+
+
+class Targets(unittest.TestCase):
+    def test_an_onset_is_widened_also_across_the_edge(self):
+        column = onset_targets(TRUTH[:1], 150)[:, 60 - 21]
+        self.assertEqual(np.flatnonzero(column).tolist(), [9, 10, 11])
+        whole = onset_targets(TRUTH, 150)
+        for start in (9, 10, 11, 12, 28):
+            part = onset_targets(TRUTH, 30, start)
+            np.testing.assert_array_equal(part, whole[start : start + 30])
+
+
+class Thresholds(unittest.TestCase):
+    def test_they_are_chosen_by_the_scores(self):
+        # A network that is never sure: its onsets rise from a probability of
+        # 0.18 to 0.29, and its frames from 0.57 to 0.71.
+        posteriors = logits(TRUTH, 150, height=0.3)
+        posteriors[:, 0] += 0.6
+        posteriors[:, 1] -= 1.2
+        posteriors += 0.01 * np.random.default_rng(0).normal(size=posteriors.shape)
+        frame, onset = choose_thresholds([posteriors], [TRUTH])
+        self.assertIn(onset, (0.2, 0.25))
+        self.assertIn(frame, (0.6, 0.7))
+        self.assertEqual(note_f1(TRUTH, decode(posteriors, (frame, onset)), True), 1.0)
+
+
+if __name__ == "__main__":
+    unittest.main()
