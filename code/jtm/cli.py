@@ -9,7 +9,7 @@ import argparse
 import os
 import subprocess
 import sys
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import get_type_hints
 
@@ -202,10 +202,10 @@ def train(options):
                 f"--{flag(name)} does nothing with --supervised --load: "
                 "the checkpoint has its network"
             )
-    chosen["data"] = chosen.get("data") or default_data(preset)
     folder = f"logs/supervised-{chosen.get('task', cls.task)}" if supervised else "logs"
     chosen["path_checkpoint"] = chosen.get("path_checkpoint") or folder
-    config = make_config(cls, preset, chosen)
+    config = make_config(cls, preset, chosen)  # refuses mistakes before any work
+    config = replace(config, data=config.data or default_data(preset))
     print(f"data {config.data}, checkpoints and curves in {config.path_checkpoint}")
     if supervised:
         from jtm.training.supervised import run as run_supervised

@@ -29,7 +29,8 @@ def draw_negatives(
     anchors : torch.Tensor
         Anchor frames ``(anchors,)``, the same in every window.
     steps : torch.Tensor
-        Predicted steps in frames ``(steps,)``, ascending.
+        Predicted steps in frames ``(steps,)``, ascending; with none of them,
+        nothing is a positive.
     n_negatives : int
         Negatives of each anchor, drawn with replacement.
     same_share : float
@@ -121,6 +122,9 @@ class InfoNCE(nn.Module):
         causal transformer layer (Riviere et al. 2020).
     dropout : float
         Share of context features dropped in training.
+    shared : bool
+        Draw the negatives once a window instead of once an anchor; an anchor
+        whose positive is drawn passes over it. Many times faster.
     """
 
     def __init__(
@@ -137,8 +141,10 @@ class InfoNCE(nn.Module):
         temperature=0.1,
         predictor="linear",
         dropout=0.0,
+        shared=False,
     ):
         super().__init__()
+        self.shared = shared
         self.n_predicts = n_predicts
         self.step_frames = step_frames
         self.anchor_stride = anchor_stride
@@ -220,22 +226,30 @@ class InfoNCE(nn.Module):
             z = functional.normalize(z, dim=-1)
         else:
             predicted = predicted / z_dim
+        positives = z[:, anchors[:, None] + steps]  # (batch, anchors, steps, z_dim)
+        positive = (predicted * positives).sum(-1, keepdim=True)
         drawn = draw_negatives(
             recordings.cpu(),
             frames,
-            anchors,
-            steps,
+            anchors[:1] if self.shared else anchors,
+            steps[:0] if self.shared else steps,
             self.n_negatives,
             self.same_share,
             self.others,
             generator,
-        ).to(z.device)
-        positives = z[:, anchors[:, None] + steps]  # (batch, anchors, steps, z_dim)
-        positive = (predicted * positives).sum(-1, keepdim=True)
+        )  # (batch, anchors or 1, negatives)
         # Gathered once for all steps; an embedding's backward, unlike that of
         # indexing, adds in a fixed order.
-        negatives = functional.embedding(drawn, z.flatten(0, 1))
-        negative = predicted @ negatives.transpose(-1, -2)
+        negatives = functional.embedding(drawn.to(z.device), z.flatten(0, 1))
+        if not self.shared:
+            negative = predicted @ negatives.transpose(-1, -2)
+            return torch.cat((positive, negative), dim=-1)
+        flat = predicted.flatten(1, 2) @ negatives[:, 0].transpose(-1, -2)
+        negative = flat.unflatten(1, (len(anchors), len(steps)))
+        own = torch.arange(batch)[:, None, None] * frames + anchors[:, None] + steps
+        is_positive = (own[..., None] == drawn[:, :, None]).any(2)  # any step's
+        is_positive = is_positive[:, :, None].to(z.device)
+        negative = negative.masked_fill(is_positive, -torch.inf)
         return torch.cat((positive, negative), dim=-1)
 
 

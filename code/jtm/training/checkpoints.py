@@ -126,6 +126,7 @@ def build_criterion(config, model):
             temperature=config.temperature,
             predictor=config.predictor,
             dropout=config.dropout,
+            shared=config.share_negatives == "window",
         )
 
 

@@ -154,7 +154,13 @@ class PretrainConfig(NetworkConfig):
         choices=("linear", "transformer"),
     )
     negative_sampling_ext: int = setting(
-        64, "number of false futures that each true one is told from", low=1
+        256, "number of false futures that each true one is told from", low=1
+    )
+    share_negatives: str = setting(
+        "window",
+        "draw the false futures once for all moments of a window, which is many times "
+        "faster, or for each anchor anew, as published",
+        choices=("window", "anchor"),
     )
     same_share: float = setting(
         0.5,
@@ -251,6 +257,7 @@ PRESETS = {
         "step_frames": 1,
         "anchor_frames": 1,
         "negative_sampling_ext": 128,
+        "share_negatives": "anchor",
         "same_share": 0.0,
         "score": "inner",
         "scheduler_ramp": 0.0,

@@ -1,0 +1,29 @@
+# make demo: from nothing to a table of what the features are worth.
+# make test: the unit tests, then the notebook.
+# Both make their own .venv and install what is missing.
+
+PYTHON ?= python3
+VENV := .venv
+PY := $(VENV)/bin/python
+NOTEBOOK := notebooks/JTM progress report.ipynb
+
+.PHONY: demo test lint clean
+
+demo: $(VENV)/ready
+	$(PY) -m jtm demo
+
+test: $(VENV)/ready
+	$(PY) -m unittest discover code
+	$(PY) -m pytest --nbval-lax --sanitize-with code/jtm/tests/nbval.cfg "$(NOTEBOOK)"
+
+lint: $(VENV)/ready
+	$(PY) -m pip install --quiet ruff
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+
+$(VENV)/ready: requirements.txt pyproject.toml setup.sh
+	PYTHON="$(PYTHON)" sh setup.sh $(VENV)
+	touch $@
+
+clean:
+	rm -rf $(VENV) logs toy/data

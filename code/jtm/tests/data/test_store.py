@@ -1,0 +1,81 @@
+"""The chunk store: exact samples, what is rebuilt and what is refused."""
+
+import tempfile
+import unittest
+from pathlib import Path
+
+import numpy as np
+import soundfile
+
+from jtm.data.musicnet import open_dataset
+from jtm.data.store import STORE_FOLDER, build_store
+from jtm.files import InputError
+
+
+class TestStore(unittest.TestCase):
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.root = Path(folder.name)
+        (self.root / "deep").mkdir()
+        chance = np.random.default_rng(0)
+        self.wave = chance.integers(-30000, 30000, 40000).astype(np.int16)
+        soundfile.write(self.root / "a.wav", self.wave, 16000)
+        sine = np.sin(2 * np.pi * 440 * np.arange(88200) / 44100)
+        stereo = np.stack((0.5 * sine, 0 * sine), 1)
+        soundfile.write(self.root / "deep" / "b.flac", stereo, 44100)
+
+    def build(self):
+        return build_store(open_dataset(self.root), progress=False)
+
+    def test_samples_at_16_khz_are_kept_exactly(self):
+        store = self.build()
+        self.assertEqual([r.id for r in store.recordings], ["a.wav", "deep/b.flac"])
+        np.testing.assert_array_equal(store.read(0), self.wave)
+        np.testing.assert_array_equal(store.read(0, 100, 300), self.wave[100:300])
+
+    def test_other_rates_and_stereo_become_one_channel_at_16_khz(self):
+        store = self.build()
+        self.assertEqual(store.lengths[1], 32000)
+        expected = 0.25 * np.sin(2 * np.pi * 440 * np.arange(32000) / 16000)
+        middle = store.read(1)[2000:30000] / 32768
+        np.testing.assert_allclose(middle, expected[2000:30000], atol=2e-3)
+
+    def test_only_what_changed_is_built_again(self):
+        self.build()
+        files = sorted((self.root / STORE_FOLDER).rglob("*.s16"))
+        times = [f.stat().st_mtime_ns for f in files]
+        self.build()
+        self.assertEqual(times, [f.stat().st_mtime_ns for f in files])
+        soundfile.write(self.root / "a.wav", self.wave[::-1].copy()[:30000], 16000)
+        store = self.build()
+        self.assertEqual(store.lengths[0], 30000)
+        self.assertEqual(files[1].stat().st_mtime_ns, times[1])
+
+    def test_a_recording_that_is_gone_leaves_the_store(self):
+        self.build()
+        (self.root / "deep" / "b.flac").unlink()
+        self.build()
+        left = [f.name for f in (self.root / STORE_FOLDER).rglob("*.s16")]
+        self.assertEqual(left, ["a.wav.s16"])
+
+    def test_damage_is_named_and_truncation_is_built_anew(self):
+        store = self.build()
+        with open(store.files[0], "r+b") as file:
+            file.write(b"damage")
+        with self.assertRaisesRegex(InputError, "a.wav.s16: damaged"):
+            self.build().read(0)
+        with open(store.files[0], "r+b") as file:
+            file.truncate(100)
+        np.testing.assert_array_equal(self.build().read(0), self.wave)
+
+    def test_an_unreadable_sound_file_is_named_and_the_rest_is_kept(self):
+        (self.root / "bad.wav").write_bytes(b"RIFF????WAVE")
+        with self.assertRaisesRegex(InputError, "bad.wav: empty, missing or not"):
+            self.build()
+        (self.root / "bad.wav").unlink()
+        self.assertEqual(len(self.build().recordings), 2)
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,160 @@
+"""Windows: what shares a batch, that each is visited once, and the memory bound."""
+
+import unittest
+from collections import Counter
+
+import numpy as np
+
+from jtm.data.windows import SCHEMES, WindowLoader
+from jtm.files import InputError
+
+
+class RampStore:
+    """A store whose every sample tells its recording and place."""
+
+    def __init__(self, lengths):
+        self.lengths = np.array(lengths)
+        self.read_bytes = 0
+
+    def read(self, index, start=0, stop=None):
+        stop = self.lengths[index] if stop is None else stop
+        self.read_bytes += 2 * (stop - start)
+        return ((np.arange(start, stop) + 1000 * index) % 32768).astype(np.int16)
+
+
+LENGTHS = [1050, 320, 700, 100, 99, 510, 830]
+"""Windows of 100 samples: 10, 3, 7, 1, 0, 5 and 8, so 34 in all."""
+
+
+def loader(lengths=LENGTHS, scheme="uniform", **options):
+    """Make a loader of windows of 100 samples in batches of 4."""
+    options = {"categories": [i % 2 for i in range(len(lengths))]} | options
+    return WindowLoader(
+        RampStore(lengths), range(len(lengths)), 100, 4, scheme, **options
+    )
+
+
+def windows(batches):
+    """List (recording, start) of every window."""
+    return [
+        (int(r), int(s))
+        for batch in batches
+        for r, s in zip(batch.recordings, batch.starts, strict=True)
+    ]
+
+
+class TestWindows(unittest.TestCase):
+    def test_samples_are_those_of_the_recording_at_the_start_given(self):
+        for scheme in SCHEMES:
+            for batch in loader(scheme=scheme, chunk_bytes=1600, max_chunks=2):
+                for wave, r, s in zip(
+                    batch.waves, batch.recordings, batch.starts, strict=True
+                ):
+                    expected = (np.arange(int(s), int(s) + 100) + 1000 * int(r)) % 32768
+                    np.testing.assert_array_equal(wave.numpy(), expected)
+                    self.assertLessEqual(int(s) + 100, LENGTHS[r])
+
+    def test_every_window_is_visited_once_an_epoch(self):
+        expected = {r: n // 100 for r, n in enumerate(LENGTHS) if n >= 100}
+        for scheme in SCHEMES:
+            for chunk_bytes in (10**6, 1600, 200):
+                visited = windows(loader(scheme=scheme, chunk_bytes=chunk_bytes))
+                self.assertEqual(len(set(visited)), 34)
+                self.assertEqual(len(visited), 34)
+                self.assertEqual(Counter(r for r, _ in visited), expected)
+                by_recording = {}
+                for r, s in sorted(visited):
+                    self.assertGreaterEqual(s - by_recording.get(r, -100), 100)
+                    by_recording[r] = s
+
+    def test_samesequence_and_samecategory_batches_are_of_one_kind(self):
+        for batch in loader(scheme="samesequence"):
+            self.assertEqual(len(batch.recordings.unique()), 1)
+        for batch in loader(scheme="samecategory"):
+            self.assertEqual(len((batch.recordings % 2).unique()), 1)
+        mixed = [len(batch.recordings.unique()) for batch in loader()]
+        self.assertGreater(max(mixed), 1)
+
+    def test_sequential_lanes_read_on_in_time(self):
+        heads = {}
+        fresh = 0
+        for batch in loader(scheme="sequential"):
+            for lane, r, s, f in zip(
+                batch.lanes, batch.recordings, batch.starts, batch.fresh, strict=True
+            ):
+                if f:
+                    fresh += 1
+                else:
+                    self.assertEqual(heads[int(lane)], (int(r), int(s) - 100))
+                heads[int(lane)] = (int(r), int(s))
+        self.assertEqual(fresh, 6)  # one for each recording of a window or more
+
+    def test_no_batch_of_one_where_two_would_do(self):
+        sizes = [len(b.waves) for b in loader(lengths=[900])]
+        self.assertEqual(sorted(sizes), [3, 3, 3])
+
+    def test_same_seed_and_epoch_same_order_else_another(self):
+        one, same, other = loader(), loader(), loader(seed=1)
+        self.assertEqual(windows(one), windows(same))
+        self.assertNotEqual(windows(one), windows(other))
+        same.epoch = 1
+        self.assertNotEqual(windows(one), windows(same))
+
+    def test_an_epoch_can_be_taken_up_at_any_batch(self):
+        for scheme in SCHEMES:
+            one = loader(scheme=scheme, chunk_bytes=1600, max_chunks=2)
+            whole = list(one)
+            self.assertEqual(len(one), len(whole))
+            for first in range(len(whole)):
+                one.first_batch = first
+                self.assertEqual(windows(one), windows(whole[first:]))
+            self.assertEqual(windows(one), windows(whole))  # and from the start again
+
+    def test_processes_see_disjoint_windows_in_as_many_steps(self):
+        parts = [list(loader(rank=rank, world=2)) for rank in range(2)]
+        self.assertEqual(len(parts[0]), len(parts[1]))
+        one, other = (set(windows(part)) for part in parts)
+        self.assertFalse(one & other)
+
+    def test_memory_stays_within_the_chunks_allowed(self):
+        # Twenty recordings of 10 windows in chunks of 16: 13 chunks or more.
+        one = loader(lengths=[1000] * 20, chunk_bytes=3200, max_chunks=4)
+        self.assertGreaterEqual(len(one._chunks), 13)
+        self.assertEqual(one._n_active, 2)  # and two more being read
+        for chunk in one._chunks:
+            self.assertLessEqual(sum(2 * (e - s) for _, s, e in chunk), 3200)
+        list(one)
+        self.assertFalse(one._held)
+        all_in = loader(lengths=[1000] * 20, chunk_bytes=3200, max_chunks=20)
+        list(all_in)
+        read = all_in.store.read_bytes
+        list(all_in)
+        self.assertEqual(all_in.store.read_bytes, read)  # nothing is read twice
+
+    def test_chunks_mix_recordings(self):
+        one = loader(lengths=[10_000] * 4, chunk_bytes=6400, max_chunks=1)
+        for chunk in one._chunks[:-1]:
+            self.assertGreater(len({recording for recording, *_ in chunk}), 1)
+
+    def test_short_recordings_are_left_out_or_padded(self):
+        left, padded = loader(), loader(pad=True)
+        self.assertEqual(left.left_out, 1)
+        self.assertEqual(padded.left_out, 0)
+        short = [
+            wave
+            for batch in padded
+            for wave, r in zip(batch.waves, batch.recordings, strict=True)
+            if r == 4
+        ]
+        self.assertEqual(len(short), 1)
+        self.assertEqual(short[0].tolist(), [*range(4000, 4099), 0])
+
+    def test_nothing_long_enough_and_too_small_chunks_are_refused(self):
+        with self.assertRaisesRegex(InputError, "smaller --sizeWindow"):
+            loader(lengths=[99, 20])
+        with self.assertRaisesRegex(InputError, "--chunkSize of at least 200"):
+            loader(chunk_bytes=199)
+
+
+if __name__ == "__main__":
+    unittest.main()

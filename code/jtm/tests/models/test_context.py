@@ -1,0 +1,63 @@
+"""Context networks: causality, and states that carry on."""
+
+import unittest
+
+import torch
+
+from jtm.models.context import RecurrentContext, TransformerContext, sinusoids
+
+
+def networks():
+    """Make one of each kind, in evaluation mode."""
+    torch.manual_seed(0)
+    for mode in ("GRU", "LSTM", "RNN"):
+        yield RecurrentContext(6, 16, mode, layers=2).eval()
+    for absolute in (False, True):
+        yield TransformerContext(6, 16, layers=2, absolute=absolute).eval()
+
+
+class TestContext(unittest.TestCase):
+    def test_changing_the_future_leaves_the_context_unchanged(self):
+        z = torch.randn(2, 30, 6)
+        changed = z.clone()
+        changed[:, 15:] = torch.randn(2, 15, 6)
+        for net in networks():
+            c, after = net(z)[0], net(changed)[0]
+            self.assertEqual(c.shape, (2, 30, 16))
+            torch.testing.assert_close(c[:, :15], after[:, :15])
+            self.assertFalse(torch.allclose(c[:, 15], after[:, 15]))
+
+    def test_the_past_is_remembered(self):
+        z = torch.randn(1, 30, 6)
+        changed = z.clone()
+        changed[:, 5] += 1
+        for net in networks():
+            self.assertFalse(torch.allclose(net(z)[0][:, 9], net(changed)[0][:, 9]))
+
+    def test_piece_by_piece_equals_whole(self):
+        z = torch.randn(2, 30, 6)
+        for net in networks():
+            whole = net(z)[0]
+            first, state = net(z[:, :11])
+            second, _ = net(z[:, 11:], state)
+            torch.testing.assert_close(
+                whole, torch.cat((first, second), 1), rtol=1e-4, atol=1e-5
+            )
+
+    def test_absolute_positions_are_seen_and_relative_ones_are_not(self):
+        # Among equal frames a causal average cannot tell where it is.
+        z = torch.ones(1, 20, 6)
+        *_, relative, absolute = networks()
+        c = relative(z)[0]
+        torch.testing.assert_close(c[:, 3], c[:, 17], rtol=1e-4, atol=1e-4)
+        c = absolute(z)[0]
+        self.assertFalse(torch.allclose(c[:, 3], c[:, 17], atol=1e-2))
+
+    def test_sinusoids(self):
+        codes = sinusoids(3, 4)
+        torch.testing.assert_close(codes[0], torch.tensor([0.0, 1.0, 0.0, 1.0]))
+        torch.testing.assert_close(codes[2, 0], torch.tensor(2.0).sin())
+
+
+if __name__ == "__main__":
+    unittest.main()

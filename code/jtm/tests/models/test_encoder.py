@@ -1,0 +1,148 @@
+"""Encoders: the frame grid, the filters' bands, and what each forgets."""
+
+import math
+import unittest
+
+import numpy as np
+import torch
+
+from jtm.constants import HOP, SAMPLE_RATE
+from jtm.models.encoder import (
+    NORMS,
+    ChannelNorm,
+    ConvEncoder,
+    HarmonicEncoder,
+    SincEncoder,
+    SincFilters,
+)
+
+
+def sine(pitch, samples, phase=0.0):
+    """Give a sine of half scale at a MIDI pitch, (1, 1, samples)."""
+    time = torch.arange(samples) / SAMPLE_RATE
+    frequency = 440 * 2 ** ((pitch - 69) / 12)
+    return 0.5 * torch.sin(2 * math.pi * frequency * time + phase)[None, None]
+
+
+ENCODERS = (
+    lambda: ConvEncoder(16),
+    lambda: SincEncoder(16),
+    lambda: SincEncoder(16, quadrature=False, kernel=251, spacing="mel"),
+    lambda: HarmonicEncoder(2, width=4),
+)
+
+
+class TestFrameGrid(unittest.TestCase):
+    def test_one_latent_a_hop_whatever_the_length(self):
+        for make in ENCODERS:
+            encoder = make()
+            self.assertEqual(encoder.hop, HOP)
+            for samples in (20480, 20479, 20481, 16000, HOP):
+                z = encoder(torch.randn(2, 1, samples))
+                self.assertEqual(z.shape, (2, samples // HOP, encoder.dim))
+
+    def test_a_shift_by_hops_shifts_the_latents(self):
+        torch.manual_seed(0)
+        wave = torch.randn(1, 1, 16000)
+        for make in ENCODERS:
+            encoder = make().eval()
+            z, shifted = encoder(wave), encoder(wave[..., 10 * HOP :])
+            torch.testing.assert_close(
+                z[:, 40:70], shifted[:, 30:60], rtol=1e-3, atol=1e-4
+            )
+
+    def test_a_click_lights_the_frame_that_it_is_in(self):
+        filters = SincFilters(20, 512, HOP, low=60.0, high=100.0)
+        wave = torch.zeros(1, 1, 8000)
+        wave[..., 25 * HOP + HOP // 2] = 1.0
+        self.assertEqual(filters(wave).sum(1).argmax().item(), 25)
+
+
+class TestNorms(unittest.TestCase):
+    def test_channel_norm_is_layer_norm_over_channels(self):
+        x = torch.randn(2, 6, 5)
+        expected = torch.nn.functional.layer_norm(x.transpose(1, 2), (6,))
+        torch.testing.assert_close(ChannelNorm(6)(x), expected.transpose(1, 2))
+
+    def test_every_norm_makes_a_difference(self):
+        wave = torch.cat((sine(69, 8000), 0.1 * sine(50, 8000)))
+        for make in (ConvEncoder, HarmonicEncoder, SincEncoder):
+            outputs = []
+            for norm in NORMS:
+                torch.manual_seed(0)
+                outputs.append(make(8, norm=norm)(wave))
+            for i, one in enumerate(outputs):
+                for other in outputs[:i]:
+                    self.assertFalse(torch.allclose(one, other))
+
+
+class TestSincFilters(unittest.TestCase):
+    def test_bands_match_the_spectrum_of_the_kernels(self):
+        filters = SincFilters(30, 2048, HOP, quadrature=False, low=60.0, high=110.0)
+        spectra = np.abs(np.fft.rfft(filters.kernels().detach().numpy(), 1 << 15))
+        peaks = spectra.argmax(1) * SAMPLE_RATE / (1 << 15)
+        centres = filters.bands()[0].detach().numpy()
+        np.testing.assert_array_less(np.abs(12 * np.log2(peaks / centres)), 1.0)
+
+    def test_a_sine_lights_the_filter_of_its_pitch(self):
+        filters = SincFilters(99, 2048, HOP, low=21.0, high=119.0)
+        for pitch in (57, 69, 81, 100):
+            spectrum = filters(sine(pitch, 8000))[0, :, 20:30].mean(1)
+            self.assertEqual(spectrum.argmax().item(), pitch - 21)
+
+    def test_quadrature_forgets_phase(self):
+        filters = SincFilters(99, 2048, HOP)
+        one = filters(sine(69, 8000))[..., 10:40]
+        other = filters(sine(69, 8000, phase=1.3))[..., 10:40]
+        torch.testing.assert_close(one[:, 48], other[:, 48], rtol=1e-3, atol=1e-3)
+        plain = SincFilters(99, 2048, HOP, quadrature=False)
+        one, other = plain(sine(69, 8000)), plain(sine(69, 8000, phase=1.3))
+        self.assertGreater((one - other)[:, 48].abs().max(), 1.0)
+
+    def test_plain_form_is_sincnets_difference_of_low_passes(self):
+        filters = SincFilters(5, 251, 5, quadrature=False, low=60.0, high=100.0)
+        centre, width = filters.bands()
+        low, high = (centre - width / 2)[:, None], (centre + width / 2)[:, None]
+        time = filters.time
+        band = 2 * high * torch.sinc(2 * high * time)
+        band = (band - 2 * low * torch.sinc(2 * low * time)) * filters.window
+        band = band / band.norm(dim=1, keepdim=True)
+        ours = filters.kernels() / filters.kernels().norm(dim=1, keepdim=True)
+        torch.testing.assert_close(ours, band, rtol=1e-3, atol=1e-4)
+
+    def test_cut_offs_are_learned_and_stay_in_range(self):
+        filters = SincFilters(40, 251, HOP)
+        filters(torch.randn(1, 1, 4000)).sum().backward()
+        self.assertTrue((filters.centre.grad != 0).any())
+        with torch.no_grad():
+            filters.centre.fill_(500.0)
+            filters.width.fill_(-900.0)
+        centre, width = filters.bands()
+        self.assertTrue((centre <= SAMPLE_RATE / 2 + 0.1).all())
+        self.assertTrue((width > 0).all())
+        self.assertTrue(torch.isfinite(filters(torch.randn(1, 1, 4000))).all())
+
+    def test_mel_spacing_is_even_in_mel(self):
+        filters = SincFilters(40, 251, 5, spacing="mel")
+        mel = 2595 * torch.log10(1 + filters.bands()[0] / 700)
+        steps = torch.diff(mel)
+        torch.testing.assert_close(steps, steps.mean().expand(39), rtol=0.02, atol=0.5)
+
+
+class TestHarmonicEncoder(unittest.TestCase):
+    def test_transposition_shifts_the_pitch_axis(self):
+        torch.manual_seed(0)
+        encoder = HarmonicEncoder(4, norm="none").eval()
+        silence = encoder(torch.zeros(1, 1, 8000))
+        low, high = (
+            (encoder(sine(p, 8000)) - silence).view(50, 88, 4) for p in (76, 79)
+        )
+        one, other = low[25, 30:70].flatten(), high[25, 33:73].flatten()
+        same = torch.cosine_similarity(one, other, dim=0)
+        self.assertGreater(same, 0.9)
+        still = torch.cosine_similarity(one, high[25, 30:70].flatten(), dim=0)
+        self.assertLess(still, 0.5)
+
+
+if __name__ == "__main__":
+    unittest.main()

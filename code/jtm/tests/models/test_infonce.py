@@ -1,0 +1,123 @@
+"""InfoNCE against hand-computed truths and a plain implementation."""
+
+import math
+import unittest
+
+import torch
+
+from jtm.models.infonce import InfoNCE, draw_negatives, info_nce
+
+CHANCE = torch.Generator()
+
+
+def draw(recordings=(0, 0, 1), frames=20, n=50, same_share=0.0, others=False):
+    """Draw negatives for anchors 0, 3, 6 and steps 2, 4."""
+    anchors, steps = torch.tensor([0, 3, 6]), torch.tensor([2, 4])
+    recordings = torch.tensor(recordings)
+    drawn = draw_negatives(
+        recordings, frames, anchors, steps, n, same_share, others, CHANCE.manual_seed(0)
+    )
+    return drawn, recordings, anchors, steps
+
+
+class TestInfoNCE(unittest.TestCase):
+    def test_equal_scores_give_log_of_candidates(self):
+        losses, accuracies = info_nce(torch.full((2, 3, 4, 1 + 7), 5.0))
+        torch.testing.assert_close(losses, torch.full((4,), math.log(8)))
+        self.assertEqual(accuracies.tolist(), [0.0] * 4)
+
+    def test_hand_computed(self):
+        scores = torch.tensor([[[[2.0, 0.0, 1.0]], [[0.0, 3.0, 0.0]]]])
+        first = -2 + math.log(math.exp(2) + 1 + math.exp(1))
+        second = math.log(2 + math.exp(3))
+        losses, accuracies = info_nce(scores)
+        self.assertAlmostEqual(losses.item(), (first + second) / 2, places=6)
+        self.assertEqual(accuracies.item(), 0.5)
+
+    def test_positive_is_at_index_0_and_scores_match_plain_loops(self):
+        torch.manual_seed(0)
+        for score in ("inner", "cosine"):
+            criterion = InfoNCE(
+                6, 5, 3, step_frames=2, anchor_stride=4, n_negatives=9, score=score
+            )
+            z, c = torch.randn(2, 20, 5), torch.randn(2, 20, 6)
+            recordings = torch.tensor([0, 1])
+            scores = criterion.scores(z, c, recordings, CHANCE.manual_seed(1))
+            anchors, steps = torch.arange(0, 14, 4), torch.tensor([2, 4, 6])
+            drawn = draw_negatives(
+                recordings, 20, anchors, steps, 9, 0.0, False, CHANCE.manual_seed(1)
+            )
+            weights = criterion.predict.weight.view(3, 5, 6)
+            for b in range(2):
+                for i, t in enumerate(anchors):
+                    for k, step in enumerate(steps):
+                        predicted = weights[k] @ c[b, t]
+                        candidates = [z[b, t + step], *z.flatten(0, 1)[drawn[b, i]]]
+                        for n, candidate in enumerate(candidates):
+                            expected = predicted @ candidate / 5
+                            if score == "cosine":
+                                norm = predicted.norm() * candidate.norm()
+                                expected = predicted @ candidate / norm / 0.1
+                            self.assertAlmostEqual(
+                                scores[b, i, k, n].item(), expected.item(), places=4
+                            )
+
+    def test_loss_is_named_by_step_and_is_their_mean(self):
+        criterion = InfoNCE(6, 5, n_predicts=3, n_negatives=4)
+        z, c = torch.randn(2, 9, 5), torch.randn(2, 9, 6)
+        named = criterion(z, c, torch.tensor([0, 1]), CHANCE.manual_seed(0))
+        steps = [f"{name}_{k}" for k in (1, 2, 3) for name in ("loss", "accuracy")]
+        self.assertEqual(list(named), ["loss", *steps])
+        mean = sum(named[f"loss_{k}"] for k in (1, 2, 3)) / 3
+        torch.testing.assert_close(named["loss"], mean)
+
+    def test_window_too_short_is_refused(self):
+        criterion = InfoNCE(6, 5, n_predicts=3, step_frames=3)
+        with self.assertRaisesRegex(ValueError, "9 frames is too short to predict 9"):
+            criterion(
+                torch.zeros(1, 9, 5), torch.zeros(1, 9, 6), torch.zeros(1), CHANCE
+            )
+
+
+class TestNegatives(unittest.TestCase):
+    def test_positive_is_never_among_its_negatives(self):
+        for same_share in (0.0, 0.5, 1.0):
+            drawn, recordings, anchors, steps = draw(n=2000, same_share=same_share)
+            for b in range(3):
+                for i, t in enumerate(anchors):
+                    positives = (b * 20 + t + steps).tolist()
+                    self.assertFalse(set(positives) & set(drawn[b, i].tolist()))
+
+    def test_every_other_frame_may_be_drawn_equally(self):
+        drawn, *_ = draw(n=60_000)
+        counts = torch.bincount(drawn[0, 1], minlength=60)  # anchor 3: not 5 nor 7
+        self.assertEqual(counts[[5, 7]].tolist(), [0, 0])
+        allowed = counts[counts > 0].float()
+        self.assertEqual(len(allowed), 58)
+        self.assertLess((allowed / allowed.mean() - 1).abs().max(), 0.15)
+
+    def test_share_of_the_same_recording(self):
+        drawn, recordings, *_ = draw(n=100, same_share=1.0)
+        windows = drawn // 20
+        own = recordings[:, None, None]
+        self.assertTrue((recordings[windows] == own).all())
+        mixed, *_ = draw(recordings=(0, 1, 2), n=4000, same_share=0.5)
+        share = (mixed // 20 == torch.arange(3)[:, None, None]).float().mean()
+        self.assertAlmostEqual(share.item(), 0.5 + 0.5 * 18 / 58, delta=0.02)
+
+    def test_without_the_current_window(self):
+        drawn, *_ = draw(n=500, others=True)
+        own = torch.arange(3)[:, None, None]
+        self.assertFalse((drawn // 20 == own).any())
+        self.assertEqual(set((drawn // 20).unique().tolist()), {0, 1, 2})
+
+    def test_nothing_to_draw_from_is_refused(self):
+        with self.assertRaisesRegex(ValueError, "larger batch"):
+            draw(recordings=(0,), others=True)
+
+    def test_same_chance_same_negatives(self):
+        torch.testing.assert_close(draw()[0], draw()[0])
+
+
+if __name__ == "__main__":
+    unittest.main()

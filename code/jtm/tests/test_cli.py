@@ -1,0 +1,99 @@
+"""The commands as a user types them: help, mistakes, exit codes."""
+
+import contextlib
+import io
+import subprocess
+import sys
+import tempfile
+import time
+import unittest
+from pathlib import Path
+
+from jtm.cli import train_main
+from jtm.tests.training.test_pretrain import write_tunes
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def in_process(*arguments):
+    """Run ``python main.py`` in this process; give its code and standard error."""
+    said = io.StringIO()
+    with contextlib.redirect_stderr(said), contextlib.redirect_stdout(io.StringIO()):
+        try:
+            code = train_main([str(word) for word in arguments])
+        except SystemExit as stop:  # argparse's own
+            code = stop.code
+    return code, said.getvalue()
+
+
+def main(*arguments, cwd=None):
+    """Run ``python main.py`` and give what came of it."""
+    return subprocess.run(
+        [sys.executable, ROOT / "main.py", *map(str, arguments)],
+        cwd=cwd or ROOT,
+        capture_output=True,
+        text=True,
+    )
+
+
+class TestCommands(unittest.TestCase):
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.folder = Path(folder.name)
+
+    def refused(self, words, *arguments):
+        code, said = in_process(*arguments)
+        self.assertEqual(code, 2, said)
+        self.assertRegex(said, words)
+        self.assertNotIn("Traceback", said)
+
+    def test_help_is_quick_and_names_every_original_flag(self):
+        before = time.monotonic()
+        done = main("--help")
+        self.assertLess(time.monotonic() - before, 10)  # 2 s on a quiet machine
+        for flag in ("--samplingType", "--useSincNet", "--maxChunksInMem", "--load"):
+            self.assertIn(flag, done.stdout)
+        slow = (
+            "import sys, jtm.cli; print([m for m in ('torch', 'lightning', 'librosa')"
+        )
+        slow += " if m in sys.modules])"
+        done = subprocess.run(
+            [sys.executable, "-c", slow], cwd=ROOT / "code", capture_output=True
+        )
+        self.assertEqual(done.stdout.strip(), b"[]")
+
+    def test_mistakes_end_in_one_line_and_code_2(self):
+        empty = self.folder / "empty"
+        empty.mkdir()
+        self.refused("none: no such folder", "--data", self.folder / "none")
+        self.refused("empty: no sound file found", "--data", empty)
+        self.refused("expected one of uniform", "--samplingType", "random")
+        self.refused("'many'; expected a whole number", "--batchSize", "many")
+        self.refused("--onEncoder does nothing without --superv", "--onEncoder")
+        self.refused("--nPredicts does nothing", "--supervised", "--nPredicts", 3)
+        self.refused("unrecognized arguments: --nothing", "--nothing")
+        options = ("--supervised", "--load", empty / "x.pt")
+        self.refused("--arMode does nothing with", *options, "--arMode", "LSTM")
+        zero = self.folder / "zero"
+        zero.mkdir()
+        (zero / "silent.wav").touch()
+        self.refused(
+            "silent.wav: empty, missing or not a readable sound file",
+            *("--data", zero, "--pathCheckpoint", self.folder / "run"),
+        )
+        self.assertEqual(list(self.folder.glob("run/*.pt")), [])
+
+    def test_a_folder_of_recordings_is_pretrained_on(self):
+        audio = self.folder / "audio" / "deep"
+        audio.mkdir(parents=True)
+        write_tunes(audio)
+        options = ("--preset", "tiny", "--data", self.folder / "audio", "--nEpoch", 1)
+        done = main(*options, "--useSincNet", cwd=self.folder)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertIn("Pretraining: 100%", done.stderr)
+        self.assertTrue((self.folder / "logs" / "checkpoint0.pt").exists())
+
+
+if __name__ == "__main__":
+    unittest.main()

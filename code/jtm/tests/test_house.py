@@ -1,0 +1,97 @@
+"""The rules of the house: imports point one way, and requirements agree."""
+
+import ast
+import re
+import tomllib
+import unittest
+from pathlib import Path
+
+CODE = Path(__file__).resolve().parents[2]
+ROOT = CODE.parent
+
+MAY_IMPORT = {
+    "constants": set(),
+    "files": {"constants"},
+    "music": {"constants", "files", "music"},
+    "data": {"constants", "files", "music", "data"},
+    "models": {"constants", "models"},
+    "training": {
+        "constants",
+        "files",
+        "music",
+        "data",
+        "models",
+        "training",
+        "results",
+    },
+    "evaluation": {
+        "constants",
+        "files",
+        "music",
+        "data",
+        "models",
+        "training",
+        "evaluation",
+        "results",
+    },
+    "results": {"constants", "files", "music", "results"},
+}
+"""What each room of the package may import of the package."""
+
+NO_TORCH = ("constants", "files", "music", "results")
+
+CONDA_NAMES = {
+    "matplotlib": "matplotlib-base",
+    "soundfile": "pysoundfile",
+    "soxr": "soxr-python",
+    "torch": "pytorch",
+}
+"""Names on conda-forge, where they differ."""
+
+
+def imports(path):
+    """List the modules that a file imports, anywhere in it."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.module
+
+
+class TestImports(unittest.TestCase):
+    def test_imports_go_downward_only(self):
+        rooms = set()
+        for path in sorted((CODE / "jtm").rglob("*.py")):
+            room = path.relative_to(CODE / "jtm").parts[0].removesuffix(".py")
+            rooms.add(room)
+            for name in imports(path) if room in MAY_IMPORT else ():
+                if name.startswith("jtm."):
+                    self.assertIn(name.split(".")[1], MAY_IMPORT[room], path)
+                if room in NO_TORCH:
+                    self.assertNotIn(name.split(".")[0], ("torch", "lightning"), path)
+        self.assertLessEqual(MAY_IMPORT.keys(), rooms)
+
+    def test_code_is_no_package_and_every_folder_inside_is(self):
+        self.assertFalse((CODE / "__init__.py").exists())
+        for path in (CODE / "jtm").rglob("*.py"):
+            self.assertTrue((path.parent / "__init__.py").exists(), path.parent)
+
+
+class TestRequirements(unittest.TestCase):
+    def test_names_and_ranges_are_equal_in_the_three_files(self):
+        project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+        lines = (ROOT / "requirements.txt").read_text().splitlines()
+        pip = [line.split("#")[0].strip() for line in lines]
+        self.assertEqual(sorted(filter(None, pip)), sorted(project["dependencies"]))
+        conda = re.findall(
+            r"- ([\w-]+[<>=][^\s#]*)", (ROOT / "environment.yml").read_text()
+        )
+        expected = [f"python{project['requires-python']}"]
+        for item in project["dependencies"]:
+            name = re.match(r"[\w-]+", item)[0]
+            expected.append(CONDA_NAMES.get(name, name) + item.removeprefix(name))
+        self.assertEqual(sorted(conda), sorted(expected))
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,103 @@
+"""Settings: presets, limits, JSON, and folders that belong to one run."""
+
+import json
+import tempfile
+import unittest
+from dataclasses import asdict, fields
+from pathlib import Path
+
+from jtm.files import InputError
+from jtm.training.config import (
+    PRESETS,
+    PretrainConfig,
+    SupervisedConfig,
+    flag,
+    load_config,
+    make_config,
+    save_config,
+    settle,
+)
+
+
+class TestConfig(unittest.TestCase):
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.folder = Path(folder.name)
+
+    def test_reference_is_the_published_recipe(self):
+        config = make_config(PretrainConfig, "reference", {})
+        self.assertEqual(config.encoder_type, "conv")
+        self.assertEqual(config.hidden_encoder, 512)
+        self.assertEqual((config.ar_mode, config.hidden_gar), ("GRU", 256))
+        self.assertEqual((config.n_predicts, config.step_frames), (12, 1))
+        self.assertEqual(config.negative_sampling_ext, 128)
+        self.assertEqual((config.size_window, config.batch_size), (20480, 8))
+
+    def test_size_of_the_latents_follows_the_encoder(self):
+        for preset in PRESETS:
+            for encoder in ("conv", "sinc", "harmonic"):
+                chosen = {"encoder_type": encoder}
+                config = make_config(PretrainConfig, preset, chosen)
+                self.assertGreater(config.hidden_encoder, 0)
+        chosen = {"encoder_type": "sinc", "hidden_encoder": 40}
+        self.assertEqual(make_config(PretrainConfig, "tiny", chosen).hidden_encoder, 40)
+
+    def test_values_outside_their_limits_are_refused_by_name(self):
+        for name, value, words in (
+            ("sampling_type", "random", "one of uniform, samesequence"),
+            ("batch_size", 0, "a whole number of at least 1"),
+            ("dropout", 1.5, "at most 0.9"),
+            ("n_predicts", 1.5, "a whole number"),
+        ):
+            with self.assertRaisesRegex(InputError, f"--{flag(name)}.*{words}"):
+                make_config(PretrainConfig, "small", {name: value})
+        with self.assertRaisesRegex(InputError, "multiple of 8"):
+            chosen = {"ar_mode": "transformer", "hidden_gar": 20}
+            make_config(PretrainConfig, "small", chosen)
+
+    def test_json_round_trip(self):
+        config = make_config(PretrainConfig, "tiny", {"data": "here"})
+        save_config(self.folder / "config.json", config)
+        self.assertEqual(
+            load_config(self.folder / "config.json", PretrainConfig), config
+        )
+
+    def test_unknown_keys_are_refused(self):
+        path = self.folder / "config.json"
+        path.write_text(json.dumps({"hidden_gra": 12}))
+        with self.assertRaisesRegex(InputError, "config.json: unknown setting"):
+            load_config(path, PretrainConfig)
+
+    def test_a_folder_belongs_to_one_run(self):
+        config = make_config(PretrainConfig, "tiny", {})
+        settle(self.folder, config)
+        settle(self.folder, config)
+        other = make_config(PretrainConfig, "tiny", {"hidden_gar": 64})
+        with self.assertRaisesRegex(InputError, "--hiddenGar 32, not 64"):
+            settle(self.folder, other)
+
+    def test_every_setting_is_explained_and_every_preset_names_settings(self):
+        for cls in (PretrainConfig, SupervisedConfig):
+            for item in fields(cls):
+                self.assertGreater(len(item.metadata["help"].split()), 3, item.name)
+        known = {item.name for item in fields(PretrainConfig)}
+        known |= {item.name for item in fields(SupervisedConfig)}
+        for preset in PRESETS.values():
+            self.assertLessEqual(preset.keys(), known)
+
+    def test_flags_are_the_originals(self):
+        flags = {
+            flag(name) for name in asdict(make_config(PretrainConfig, "small", {}))
+        }
+        flags |= {flag(item.name) for item in fields(SupervisedConfig)}
+        original = """samplingType labelsBy encoderType arMode hiddenEncoder hiddenGar
+            nPredicts negativeSamplingExt sizeWindow batchSize nEpoch learningRate
+            schedulerStep schedulerRamp normMode cpcMode dropout abspos maxChunksInMem
+            chunkSize task transcriptionWindow onEncoder load loadCriterion
+            pathCheckpoint randomSeed data"""
+        self.assertLessEqual(set(original.split()), flags)
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,50 @@
+#!/bin/sh
+# Make a virtual environment with everything, FluidSynth's library and the
+# SoundFonts included where this user may install system packages.
+set -eu
+venv=$1
+python=${PYTHON:-python3}
+
+"$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || {
+    echo "setup: $python is older than 3.11; run make PYTHON=/path/to/python3.11" >&2
+    exit 2
+}
+
+say() {
+    echo "setup: $1" >&2
+}
+
+as_root() {
+    if [ "$(id -u)" = 0 ]; then "$@"; else sudo -n "$@"; fi
+}
+
+have_fluidsynth() {
+    "$python" -c 'import ctypes.util as u, sys; sys.exit(not u.find_library("fluidsynth"))'
+}
+
+sounds=/usr/share/sounds
+if command -v apt-get >/dev/null; then
+    if ! have_fluidsynth || [ ! -e $sounds/sf3/FluidR3Mono_GM.sf3 ] ||
+        [ ! -e $sounds/sf2/sf_GMbank.sf2 ]; then
+        if as_root true 2>/dev/null; then
+            say "installing FluidSynth and two SoundFonts"
+            as_root apt-get update -qq
+            as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq \
+                --no-install-recommends libfluidsynth3 \
+                fluidr3mono-gm-soundfont csound-soundfont >/dev/null
+        fi
+    fi
+elif command -v brew >/dev/null && ! have_fluidsynth; then
+    brew install fluid-synth
+fi
+have_fluidsynth || {
+    say "FluidSynth's library is missing: install libfluidsynth3 (Debian, Ubuntu), fluid-synth (Homebrew) or fluidsynth (conda-forge), then run this again"
+    exit 2
+}
+
+[ -x "$venv/bin/python" ] || "$python" -m venv "$venv"
+# Where a CPU build of this very version is to be had, the range alone would
+# still prefer a newer build; without a GPU its CUDA packages are of no use.
+"$venv/bin/python" -m pip install --quiet --upgrade pip
+"$venv/bin/python" -m pip install --quiet --requirement requirements.txt
+"$venv/bin/python" -m pip install --quiet --no-deps --editable .
