@@ -54,7 +54,8 @@ def atomic(path):
             "free some space or choose another folder"
         ) from error
     finally:
-        part.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # gone, or never there
+            part.unlink()
 
 
 def inside(folder, name):

@@ -180,7 +180,7 @@ def render(score, soundfont, tail=1.5):
         },
     )
     try:
-        font = synth.sfload(str(soundfont))
+        font = synth.sfload(str(soundfont)) if _is_soundfont(soundfont) else -1
         if font < 0:
             raise InputError(f"{soundfont}: not a SoundFont that FluidSynth can read")
         for program, channel in channels.items():
@@ -208,6 +208,15 @@ def render(score, soundfont, tail=1.5):
     finally:
         synth.delete()
     return sound.mean(axis=0)
+
+
+def _is_soundfont(path):
+    """Look at the first bytes, as FluidSynth's loaders print what they dislike."""
+    try:
+        with open(path, "rb") as file:
+            return file.read(12)[8:] == b"sfbk"
+    except OSError:
+        return False
 
 
 def _block(seconds):

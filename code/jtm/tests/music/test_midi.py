@@ -1,0 +1,48 @@
+"""A MIDI file holds a performance to the sample."""
+
+import tempfile
+import unittest
+from pathlib import Path
+
+from jtm.constants import LABEL_RATE
+from jtm.files import InputError
+from jtm.music import midi
+from jtm.music.score import Note, Score
+
+
+class TestMidi(unittest.TestCase):
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.path = Path(folder.name) / "a.mid"
+
+    def test_round_trip_is_exact(self):
+        spans = ((0, 1), (64, 44099), (44101, 5_000_001), (5_000_001, 5_000_065))
+        notes = tuple(
+            Note(start / LABEL_RATE, end / LABEL_RATE, program, 60 + i, 30 + i)
+            for program in (1, 74)
+            for i, (start, end) in enumerate(spans)
+        )
+        midi.write(self.path, Score(notes))
+        back = midi.read(self.path).notes
+
+        def facts(note):
+            times = (round(t * LABEL_RATE, 6) for t in (note.start, note.end))
+            return (*times, note.program, note.pitch, note.velocity)
+
+        self.assertEqual(sorted(map(facts, back)), sorted(map(facts, notes)))
+
+    def test_empty_score(self):
+        midi.write(self.path, Score(()))
+        self.assertEqual(midi.read(self.path), Score(()))
+
+    def test_no_midi(self):
+        self.path.write_bytes(b"RIFF, not MIDI")
+        with self.assertRaisesRegex(InputError, "a.mid.*MIDI"):
+            midi.read(self.path)
+        with self.assertRaisesRegex(InputError, "missing.mid"):
+            midi.read(self.path.with_name("missing.mid"))
+
+
+if __name__ == "__main__":
+    unittest.main()
