@@ -181,8 +181,10 @@ def _claim(out, preset, seed, fonts):
     path = out / STATE_FILE
     if path.exists():
         found = files.read_json(path)
-        for key, value in state.items():
-            if found.get(key) != value:
+        # What is finished may have been made by an earlier version of this file.
+        finished = (out / musicnet.METADATA_FILE).exists()
+        for key in ("preset", "seed") if finished else state:
+            if found.get(key) != (value := state[key]):
                 raise InputError(
                     f"{out}: holds a toy set of another {key} ({found.get(key)}, "
                     f"not {value}); choose another folder or remove this one"

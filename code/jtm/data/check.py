@@ -16,6 +16,8 @@ Pitch is estimated by YIN (de Cheveigne and Kawahara 2002), which knows nothing 
 the labels.
 """
 
+import contextlib
+import functools
 import hashlib
 import multiprocessing
 import os
@@ -125,7 +127,7 @@ def check(root, progress=True, processes=None):
     progress : bool
         Whether to show progress bars.
     processes : int, optional
-        Processes to use; one a core by default.
+        Processes to use; one a core by default, and 1 for none but this.
 
     Returns
     -------
@@ -141,11 +143,15 @@ def check(root, progress=True, processes=None):
     clips = ()
     if (dataset.root / NOTES_FILE).exists():
         clips = read_notes(dataset.root)
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(processes or os.cpu_count(), context) as pool:
-        bare = [replace(r, metadata={}) for r in dataset.recordings]  # can be pickled
-        facts = _map(pool, _look_at_recording, bare, "pieces", progress)
-        note_facts = _map(pool, _look_at_clip, clips, "notes", progress)
+    bare = [replace(r, metadata={}) for r in dataset.recordings]  # can be pickled
+    with contextlib.ExitStack() as stack:
+        spread = map
+        if processes != 1:
+            context = multiprocessing.get_context("spawn")
+            pool = ProcessPoolExecutor(processes or os.cpu_count(), context)
+            spread = functools.partial(stack.enter_context(pool).map, chunksize=8)
+        facts = _all(spread, _look_at_recording, bare, "pieces", progress)
+        note_facts = _all(spread, _look_at_clip, clips, "notes", progress)
     exact = any(r.metadata.get("soundfont") for r in dataset.recordings)
     findings = _judge_recordings(dataset.recordings, facts, exact)
     if clips:
@@ -153,11 +159,10 @@ def check(root, progress=True, processes=None):
     return Report(dataset.root, tuple(findings))
 
 
-def _map(pool, function, items, what, progress):
+def _all(spread, function, items, what, progress):
     from tqdm import tqdm
 
-    results = pool.map(function, items, chunksize=8)
-    return list(tqdm(results, what, len(items), disable=not progress))
+    return list(tqdm(spread(function, items), what, len(items), disable=not progress))
 
 
 @dataclass

@@ -1,0 +1,193 @@
+"""Each thing that can be wrong with a dataset is found, and named."""
+
+import shutil
+import tempfile
+import unittest
+from pathlib import Path
+
+import numpy as np
+
+from jtm.constants import LABEL_RATE
+from jtm.data.check import check, count_overlaps, flux
+from jtm.data.musicnet import LABEL_DTYPE, labels_of, write_labels, write_metadata
+from jtm.data.notes import Clip, write_notes
+from jtm.music import audio, midi
+from jtm.music.score import Note, Score, note_value
+
+
+def tones(score, seconds):
+    """Ring a bell for each note: a clear onset, a clear pitch."""
+    wave = np.zeros(int(seconds * LABEL_RATE))
+    for note in score.notes:
+        start, end = (round(t * LABEL_RATE) for t in (note.start, note.end))
+        times = np.arange(end - start) / LABEL_RATE
+        hertz = 440 * 2 ** ((note.pitch - 69) / 12)
+        partials = sum(np.sin(2 * np.pi * k * hertz * times) / k for k in (1, 2, 3))
+        fade = np.minimum(1, times[::-1] / 0.1)
+        wave[start:end] += 0.2 * partials * np.exp(-3 * times) * fade
+    return wave
+
+
+def piece(seed):
+    rng = np.random.default_rng(seed)
+    return Score(
+        tuple(
+            Note(0.5 + 0.25 * i, 0.7 + 0.25 * i, 1, int(rng.integers(50, 80)))
+            for i in range(20)
+        )
+    )
+
+
+class TestCheck(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        """Build a small rendered set that has nothing wrong with it."""
+        folder = tempfile.TemporaryDirectory()
+        cls.addClassCleanup(folder.cleanup)
+        cls.good = root = Path(folder.name) / "good"
+        rows = []
+        for i, split in enumerate(("train", "test")):
+            score = piece(i)
+            audio.write(root / f"{split}_data/{i}.wav", tones(score, 6), LABEL_RATE)
+            labels = labels_of(score, note_value)
+            write_labels(root / f"{split}_labels/{i}.csv", labels)
+            midi.write(root / f"midi/{i}.mid", score)
+            rows.append(
+                dict.fromkeys(("composer", "ensemble"), "x")
+                | {"id": i, "seconds": 6, "split": split}
+                | {"tune_family": f"tune {i}", "soundfont": "bells"}
+            )
+        write_metadata(root / "musicnet_metadata.csv", rows)
+        clips = []
+        for pitch, split in ((45, "train"), (69, "train"), (81, "test")):
+            path = root / "notes" / f"{pitch}.wav"
+            wave = tones(Score((Note(0.1, 1.0, 1, pitch),)), 1.2)
+            audio.write(path, wave, LABEL_RATE)
+            clips.append(Clip(path, 1, pitch, 80, 4410, 44_100, split, "bells"))
+        write_notes(root, clips)
+        cls.clips, cls.rows = clips, rows
+
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.root = Path(folder.name) / "set"
+        shutil.copytree(self.good, self.root)
+
+    def assert_violates(self, *what):
+        """Just these checks fail, and the table says so."""
+        report = check(self.root, progress=False, processes=1)
+        found = [f.what for f in report.findings if f.violated]
+        self.assertEqual(found, list(what), str(report))
+        self.assertEqual(report.failed, bool(what))
+        self.assertEqual(str(report).count("VIOLATED"), len(what))
+        return str(report)
+
+    def write_labels(self, *rows):
+        write_labels(
+            self.root / "train_labels/0.csv", np.array(list(rows), LABEL_DTYPE)
+        )
+        (self.root / "midi/0.mid").unlink()
+
+    def test_nothing_wrong(self):
+        self.assert_violates()
+
+    def test_label_outside_the_file(self):
+        self.write_labels((0, 7 * LABEL_RATE, 1, 60, 0, 1, "Quarter"))
+        text = self.assert_violates("labels outside their file")
+        self.assertIn("0.csv: 1", text)
+
+    def test_overlap(self):
+        row = (0, 9000, 1, 60, 0, 1, "Quarter")
+        self.write_labels(row, (8999, 20_000, *row[2:]), (20_000, 30_000, *row[2:]))
+        self.assert_violates("labels overlapping their own pitch")
+
+    def test_malformed_labels_and_sound(self):
+        (self.root / "train_labels/0.csv").write_text("start_time\n1\n")
+        (self.root / "test_data/1.wav").write_bytes(b"RIFF")
+        text = self.assert_violates("readable and consistent")
+        self.assertRegex(text, "0.csv, line 1")
+        self.assertRegex(text, "1.wav: empty, missing")
+
+    def test_score_differs_from_labels(self):
+        midi.write(self.root / "midi/0.mid", piece(7))
+        self.assert_violates("readable and consistent")
+
+    def test_silent_clipped_and_identical_files(self):
+        bell = tones(piece(2), 6)
+        for name, wave in {
+            "silent": 1e-4 * bell,
+            "clipped": np.clip(10 * bell, -1, 1),
+            "same": bell,
+            "twin": bell,
+        }.items():
+            path = self.root / f"unlabelled_data/{name}.wav"
+            audio.write(path, wave, LABEL_RATE)
+        self.assert_violates("silent files", "clipped files", "identical files")
+
+    def test_labels_late_against_the_sound(self):
+        for split, i in (("train", 0), ("test", 1)):
+            labels = labels_of(piece(i), note_value)
+            labels["start"] += LABEL_RATE // 25
+            labels["end"] += LABEL_RATE // 25
+            write_labels(self.root / f"{split}_labels/{i}.csv", labels)
+        shutil.rmtree(self.root / "midi")
+        self.assert_violates("onsets against the flux, median")
+
+    def test_one_tune_on_two_sides(self):
+        rows = [row | {"tune_family": "the same"} for row in self.rows]
+        write_metadata(self.root / "musicnet_metadata.csv", rows)
+        text = self.assert_violates("tune families in two splits")
+        self.assertIn("the same: test, train", text)
+
+    def test_wrong_notes(self):
+        moved = [
+            Clip(self.root / "notes" / c.audio.name, 1, c.pitch + 1, *rest)
+            for c in self.clips
+            for rest in [(80, c.start - 1000, c.end, c.split, "bells")]
+        ]
+        write_notes(self.root, moved)
+        text = self.assert_violates(
+            "notes: onsets against the flux, median", "notes: pitch confirmed by YIN"
+        )
+        self.assertIn("69.wav: -100 cents", text)
+
+    def test_a_note_on_two_sides(self):
+        extra = self.clips[0]
+        path = self.root / "notes" / "again.wav"
+        wave = 0.5 * audio.read(extra.audio, LABEL_RATE)
+        audio.write(path, wave, LABEL_RATE)
+        again = Clip(path, 1, 45, 40, extra.start, extra.end, "test", "bells")
+        write_notes(self.root, [*self.clips, again])
+        self.assert_violates("notes: pitches of an instrument in two splits")
+
+    def test_recordings_of_people_are_not_held_to_exactness(self):
+        (self.root / "musicnet_metadata.csv").unlink()
+        row = (0, 9000, 41, 60, 0, 1, "Quarter")
+        self.write_labels(row, row)
+        loud = np.clip(10 * tones(piece(1), 6), -1, 1)
+        audio.write(self.root / "test_data/1.wav", loud, LABEL_RATE)
+        self.assert_violates()
+
+
+class TestParts(unittest.TestCase):
+    def test_overlaps_by_hand(self):
+        rows = [
+            (0, 10, 1, 60, 0, 1, ""),
+            (5, 20, 1, 60, 0, 1, ""),  # overlaps the first
+            (5, 20, 41, 60, 0, 1, ""),  # another instrument
+            (20, 30, 1, 60, 0, 1, ""),  # begins where the second ends
+            (22, 23, 1, 61, 0, 1, ""),  # another pitch
+        ]
+        self.assertEqual(count_overlaps(np.array(rows, LABEL_DTYPE)), 1)
+        self.assertEqual(count_overlaps(np.array([], LABEL_DTYPE)), 0)
+
+    def test_flux_of_a_click(self):
+        wave = np.zeros(64 * 100, np.float32)
+        wave[64 * 50] = 1
+        rises = flux(wave)
+        self.assertLessEqual(abs(int(np.argmax(rises)) - 50), 3)
+        self.assertEqual(rises[60:].max(), 0)
+
+
+if __name__ == "__main__":
+    unittest.main()

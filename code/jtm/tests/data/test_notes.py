@@ -1,0 +1,49 @@
+"""The table of single notes says what stands in the folder, and nowhere else."""
+
+import tempfile
+import unittest
+from pathlib import Path
+
+from jtm.data.notes import NOTE_COLUMNS, NOTES_FILE, Clip, read_notes, write_notes
+from jtm.files import InputError
+
+HEADING = ",".join(NOTE_COLUMNS)
+
+
+class TestNotes(unittest.TestCase):
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.root = Path(folder.name)
+
+    def read(self, *lines):
+        (self.root / NOTES_FILE).write_text("\n".join((HEADING, *lines)) + "\n")
+        return read_notes(self.root)
+
+    def test_round_trip(self):
+        clips = (
+            Clip(self.root / "notes" / "a.wav", 41, 60, 72, 4416, 22080, "train", "x"),
+            Clip(self.root / "notes" / "b.wav", 1, 21, 40, 0, 9, "test_timbre", "y"),
+        )
+        write_notes(self.root, clips)
+        self.assertEqual(read_notes(self.root), clips)
+
+    def test_empty(self):
+        self.assertEqual(self.read(), ())
+
+    def test_mistakes(self):
+        for line, told in (
+            ("a.wav,41,sixty,72,1,0,9,train,x", "line 2.*whole numbers"),
+            ("a.wav,41,60", "line 2.*whole numbers"),
+            ("a.wav,40,60,72,1,0,9,train,x", "line 2: instrument 40"),
+            ("a.wav,41,60,72,1,0,9,dev,x", "line 2.*split dev"),
+            ("../a.wav,41,60,72,1,0,9,train,x", "leads outside"),
+        ):
+            with self.assertRaisesRegex(InputError, told, msg=line):
+                self.read(line)
+        with self.assertRaisesRegex(InputError, "notes.csv"):
+            read_notes(self.root / "nowhere")
+
+
+if __name__ == "__main__":
+    unittest.main()
