@@ -13,7 +13,9 @@ Conventions:
   within 50 ms or 20 % of the note's duration, whichever is longer. It is
   computed for each recording and averaged over recordings.
 - **Accuracy** and **macro-F1** (classes) count windows; macro-F1 averages over
-  the classes that occur in truth or estimate.
+  the classes that occur in the truth. A class that is only guessed costs the
+  precision or recall of others, not a zero of its own, which in a bootstrap
+  would punish every draw that happens to miss a class.
 - **Intervals** are 95 % percentile bootstraps over recordings. Windows of one
   recording share player, room and work, so drawing windows would pretend to
   many times the evidence there is. The draws depend on the number of
@@ -181,13 +183,12 @@ def macro_f1(counts):
     Returns
     -------
     float
-        Mean F1 of the classes that occur in truth or estimate; 0 where there
-        is none.
+        Mean F1 of the classes that occur in the truth; 0 where there is none.
     """
-    total = counts.sum(axis=0) + counts.sum(axis=1)
-    present = total > 0
+    present = counts.sum(axis=1) > 0
     if not present.any():
         return 0.0
+    total = counts.sum(axis=0) + counts.sum(axis=1)
     return float(np.mean(2 * np.diag(counts)[present] / total[present]))
 
 

@@ -71,6 +71,10 @@ class Classes(unittest.TestCase):
             metrics.row_shares(counts), [[2 / 3, 1 / 3, 0], [0, 1, 0], [0, 0, 0]]
         )
 
+    def test_a_class_that_is_only_guessed(self):
+        counts = metrics.confusion(np.array([0, 0, 1]), np.array([0, 2, 1]), 3)
+        self.assertAlmostEqual(metrics.macro_f1(counts), (2 / 3 + 1) / 2)
+
     def test_against_scikit_learn(self):
         rng = np.random.default_rng(0)
         truth, estimate = rng.integers(0, 5, (2, 300))
