@@ -20,7 +20,7 @@ REACH = 3
 WIDEN = 1
 """Frames on each side of an onset that also count as one in training."""
 
-THRESHOLDS = (0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
+THRESHOLDS = (0.03, 0.06, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
 """Probabilities that are tried as thresholds."""
 
 

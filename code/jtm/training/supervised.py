@@ -36,7 +36,7 @@ class Batches:
         Gives the input and the target of a window as arrays, from the index
         and the first frame.
     batch_size : int
-        Windows in a batch; the last one may hold fewer.
+        Most windows in a batch; all hold the same number, or one less.
     seed : int, optional
         Draws the order; without it the windows come as they are.
 
@@ -73,8 +73,7 @@ class Batches:
         if self.seed is not None:
             order = np.random.default_rng((self.seed, self.epoch)).permutation(order)
         first, self.first_batch = self.first_batch, 0
-        for batch in range(first, len(self)):
-            rows = order[batch * self.batch_size :][: self.batch_size]
+        for rows in np.array_split(order, len(self))[first:]:
             pairs = [self.read(*self.windows[row]) for row in rows]
             inputs, targets = (np.stack(part) for part in zip(*pairs, strict=True))
             yield torch.from_numpy(inputs), torch.from_numpy(targets)
@@ -301,7 +300,7 @@ def fit(module, progress=True):
     Raises
     ------
     InputError
-        If the run's folder holds one that does not fit.
+        If the loss is no number, or a checkpoint in the folder is damaged.
     StoppedError
         If the user stopped it; everything is saved.
     """
@@ -310,12 +309,6 @@ def fit(module, progress=True):
     epochs = 0
     if last.exists():
         content = read_checkpoint(last)
-        if content["origin"] != module.origin:
-            raise InputError(
-                f"{folder} holds a run on another network: {config.load} has changed "
-                "since; choose another --pathCheckpoint, or remove the folder to "
-                "start anew"
-            )
         epochs = len(content["history"]) // 2
         print(f"{folder}: going on from step {content['global_step']}")
     if epochs < config.n_epoch:
