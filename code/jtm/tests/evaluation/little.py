@@ -1,0 +1,55 @@
+"""A labelled dataset of seconds, in MusicNet's layout, for the tests."""
+
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from jtm.data.musicnet import LABEL_DTYPE, write_labels, write_metadata
+from jtm.music import audio
+from jtm.training.checkpoints import build_model
+from jtm.training.config import PretrainConfig, make_config
+
+SPLITS = {"train": 6, "validation": 2, "test": 2}
+
+SMALL = {"encoder_type": "sinc", "hidden_encoder": 32, "hidden_gar": 16}
+"""A network that is quick."""
+
+
+def write_dataset(root, seconds=4.0):
+    """Write recordings of two ensembles, dull and bright, with random notes."""
+    root, rng, rows = Path(root), np.random.default_rng(0), []
+    for split, n in SPLITS.items():
+        folder = "test" if split == "test" else "train"
+        for number in range(n):
+            name = f"{split}{number}"
+            wave, labels = performance(rng, seconds, harmonics=1 + 5 * (number % 2))
+            audio.write(root / f"{folder}_data" / f"{name}.wav", wave, 16_000)
+            write_labels(root / f"{folder}_labels" / f"{name}.csv", labels)
+            row = {"id": name, "composer": "A", "composition": name, "split": split}
+            rows.append(row | {"ensemble": ("Dull", "Bright")[number % 2]})
+    write_metadata(root / "musicnet_metadata.csv", rows)
+
+
+def performance(rng, seconds, harmonics):
+    """Play notes of a quarter of a second; give the wave and its labels."""
+    time = np.arange(round(seconds * 16_000)) / 16_000
+    wave, rows = np.zeros_like(time), []
+    for start in np.arange(0.0, seconds, 0.25):
+        pitch = int(rng.choice((48, 55, 60, 64, 72)))
+        here = (time >= start) & (time < start + 0.25)
+        phase = 2 * np.pi * 440 * 2 ** ((pitch - 69) / 12) * (time - start)
+        tone = sum(np.sin(k * phase) / k for k in range(1, harmonics + 1))
+        wave += np.where(here, 0.2 * np.exp(-3 * (time - start)) * tone, 0.0)
+        edges = round(start * 44_100), round((start + 0.25) * 44_100)
+        rows.append((*edges, 1, pitch, 0.0, 1.0, "Quarter"))
+    return wave, np.array(rows, LABEL_DTYPE)
+
+
+def write_checkpoint(path, seed=0):
+    """Write a checkpoint of an untrained network."""
+    config = make_config(PretrainConfig, "tiny", SMALL | {"random_seed": seed})
+    weights = build_model(config).state_dict()
+    state = {f"model.{name}": value for name, value in weights.items()}
+    torch.save({"state_dict": state, "config": asdict(config)}, path)
