@@ -9,6 +9,7 @@ whatever was made before it.
 import re
 import warnings
 import zlib
+from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -27,9 +28,9 @@ BOWED = (41, 42, 43)
 
 SHARES = {
     "Bach": 0.40,
-    "Palestrina": 0.18,
+    "Palestrina": 0.20,
     "Monteverdi": 0.10,
-    "Beethoven": 0.12,
+    "Beethoven": 0.10,
     "Mozart": 0.10,
     "Haydn": 0.10,
 }
@@ -51,7 +52,7 @@ class Preset:
     seconds : tuple of float
         Shortest and longest excerpt.
     excerpts : int
-        Excerpts of one movement at most.
+        Excerpts of one movement at most (of 1000 beats, where it is longer).
     sections : int
         Sections of one mass, or movements of one quartet, that are read.
     exercises : int
@@ -379,7 +380,7 @@ def choose_works(preset, seed):
         wanted += UNLABELLED_SHARES.get(name, 0) * preset.unlabelled
         if name in ("Beethoven", "Mozart", "Haydn"):  # long, and slow to parse
             wanted /= preset.excerpts
-        chosen += rounds[: int(1.5 * wanted) + 4]
+        chosen += rounds[: int(2 * wanted) + 3]
     return chosen
 
 
@@ -457,7 +458,16 @@ def plan(works, music, preset, seed):
         "test": _quota(preset.test, SHARES),
         "train": _quota(preset.train, SHARES),  # last: of two quartets it gets one
     }
-    home = assign_families(families, kinds, [len(s) for s in stretches], quotas)
+    # Labelled splits want as many groups (masses, quartets, chorales) as excerpts;
+    # for unlabelled audio all sections of a mass will do.
+    sizes = Counter(w.group for w in works)
+    wanted = {split: dict(quota) for split, quota in quotas.items()}
+    for name in wanted["unlabelled"]:
+        own = {w.group for w, kind in zip(works, kinds, strict=True) if kind == name}
+        count = sum(kind == name for kind in kinds)
+        wanted["unlabelled"][name] *= len(own) / max(1, count)
+    weights = [bool(s) / sizes[w.group] for w, s in zip(works, stretches, strict=True)]
+    home = assign_families(families, kinds, weights, wanted)
     pieces = []
     for split, quota in quotas.items():
         queues = {name: [] for name in quota}
@@ -467,22 +477,25 @@ def plan(works, music, preset, seed):
                     family = works[families[i]].path
                     piece = Piece(works[i], *stretch, family, split)
                     queues[kinds[i]].append((k, i, piece))
-        for queue in queues.values():
-            _spread(queue)
+        queues = {name: _spread(queue) for name, queue in queues.items()}
         total = sum(quota.values())
-        taken = {n: min(quota[n], len(q)) for n, q in queues.items()}
-        while sum(taken.values()) < total:
-            spare = max(queues, key=lambda n: len(queues[n]) - taken[n])
-            if taken[spare] == len(queues[spare]):
-                raise RuntimeError(f"the corpus is too small for the split {split}")
-            taken[spare] += 1
-        chosen = [item[2] for n, queue in queues.items() for item in queue[: taken[n]]]
+        chosen = []
+        for name, queue in queues.items():
+            chosen += queue[: quota[name]]
+            del queue[: quota[name]]
+        # What a scarce composer lacks is made up with families not heard yet.
+        rest = [item for queue in queues.values() for item in queue]
+        rest.sort(key=lambda item: item[:3])
+        chosen += rest[: total - len(chosen)]
+        if len(chosen) < total:
+            raise RuntimeError(f"the corpus is too small for the split {split}")
+        chosen.sort(key=lambda item: item[2::-1])
         rng = generator(seed, "ensembles", split)
         rounds = [rng.permutation(list(ENSEMBLES)) for _ in range(0, total, 21)]
         ensembles = rng.permutation(np.concatenate(rounds)[:total])
         pieces += [
             replace(piece, ensemble=str(ensemble))
-            for piece, ensemble in zip(chosen, ensembles, strict=True)
+            for (*_, piece), ensemble in zip(chosen, ensembles, strict=True)
         ]
     return pieces + exercises(preset, seed)
 
@@ -555,16 +568,13 @@ def _exercise(program, beats, scale, rng):
 
 
 def _spread(queue):
-    """Order a queue so that each family comes once before any comes twice."""
-    queue.sort(key=lambda item: item[:2])
-    seen = {}
-    rank = []
-    for k, i, piece in queue:
-        count = seen.get(piece.family, 0)
-        seen[piece.family] = count + 1
-        rank.append((count, k, i))
-    order = sorted(range(len(queue)), key=rank.__getitem__)
-    queue[:] = [queue[i] for i in order]
+    """Rank (excerpt, work, piece) so that each family comes once before any twice."""
+    seen = Counter()
+    ranked = []
+    for k, i, piece in sorted(queue, key=lambda item: item[:2]):
+        ranked.append((seen[piece.family], k, i, piece))
+        seen[piece.family] += 1
+    return sorted(ranked, key=lambda item: item[:3])
 
 
 def _quota(total, shares):
@@ -594,9 +604,10 @@ def _stretches(music, preset, rng):
             for voice in music.voices
         )
         music = replace(music, voices=voices, length=beats)
-    count = min(preset.excerpts, int(music.length // beats))
+    # A whole quartet in one file gives more than a movement does.
+    count = min(preset.excerpts * int(1 + music.length // 1000), music.length // beats)
     room = (music.length - beats) // music.bar
-    firsts = (np.linspace(0, 1, count) * room).astype(int) if count > 1 else [0]
+    firsts = (np.linspace(0, 1, int(count)) * room).astype(int) if count > 1 else [0]
     stretches = []
     for first in (float(bars * music.bar) for bars in firsts):
         voices = tuple(

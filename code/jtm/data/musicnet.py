@@ -30,7 +30,7 @@ from jtm.music.audio import AUDIO_SUFFIXES
 
 WHERE_TO_GET_MUSICNET = """\
 MusicNet (Thickstun, Harchaoui and Kakade 2017; 330 recordings, 34 hours, 11 GB)
-is on Zenodo, https://doi.org/10.5281/zenodo.5120004, under CC BY 4.0. Fetch
+is on Zenodo, https://doi.org/10.5281/zenodo.5120004, with its licence. Fetch
 musicnet.tar.gz and musicnet_metadata.csv there; nothing is downloaded by itself.
 Unpack the archive and put the metadata file beside its folders, so that there are
 

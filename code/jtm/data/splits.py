@@ -110,7 +110,7 @@ def tune_families(melodies, groups):
     return [root(i) for i in range(len(groups))]
 
 
-def assign_families(families, classes, capacities, quotas):
+def assign_families(families, classes, weights, quotas):
     """
     Give whole families to splits until every split has what it needs.
 
@@ -120,10 +120,10 @@ def assign_families(families, classes, capacities, quotas):
         Family of each work.
     classes : sequence of str
         Class, such as the composer, of each work.
-    capacities : sequence of int
-        Excerpts that each work can give.
-    quotas : dict of str to dict of str to int
-        Excerpts wanted, by split and class.
+    weights : sequence of float
+        What each work counts for; 0 for one that is of no use.
+    quotas : dict of str to dict of str to float
+        Weight wanted, by split and class.
 
     Returns
     -------
@@ -134,16 +134,16 @@ def assign_families(families, classes, capacities, quotas):
         class needs then make up what splits lack of scarcer classes.
     """
     content = {}
-    for family, name, capacity in zip(families, classes, capacities, strict=True):
-        content.setdefault(family, defaultdict(int))[name] += capacity
+    for family, name, weight in zip(families, classes, weights, strict=True):
+        content.setdefault(family, defaultdict(float))[name] += weight
     lacking = {split: dict(wanted) for split, wanted in quotas.items()}
     order = list(quotas)
 
     def need(split, family):
         return sum(
             lacking[split].get(name, 0) / quotas[split][name]
-            for name, capacity in content[family].items()
-            if capacity and quotas[split].get(name)
+            for name, weight in content[family].items()
+            if weight and quotas[split].get(name)
         )
 
     home = {}
@@ -151,9 +151,9 @@ def assign_families(families, classes, capacities, quotas):
         best = max(order, key=lambda split: (need(split, family), order.index(split)))
         if need(best, family) > 0:
             home[family] = best
-            for name, capacity in content_of.items():
+            for name, weight in content_of.items():
                 left = lacking[best].get(name, 0)
-                lacking[best][name] = max(0, left - capacity)
+                lacking[best][name] = max(0, left - weight)
     short = {split: sum(wanted.values()) for split, wanted in lacking.items()}
     for family, content_of in content.items():
         if family not in home:

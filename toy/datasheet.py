@@ -1,0 +1,498 @@
+"""
+Write the statistics, figures and PDF of the datasheet from a generated set.
+
+    python toy/datasheet.py toy/data/full
+
+counts what is in the folder, puts the tables between the marks in
+``toy/README.md``, draws ``toy/figures/`` and, where LaTeX is installed, builds
+``toy/datasheet.pdf`` from the same text.
+"""
+
+import argparse
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections import Counter, defaultdict
+from pathlib import Path
+
+TOY = Path(__file__).resolve().parent
+sys.path[:0] = [str(TOY), str(TOY.parent / "code")]
+
+import numpy as np  # noqa: E402
+from generate import COST_FILE, STATE_FILE  # noqa: E402
+
+from jtm import files  # noqa: E402
+from jtm.constants import (  # noqa: E402
+    ENSEMBLES,
+    INSTRUMENTS,
+    LABEL_RATE,
+    PITCH_MAX,
+    PITCH_MIN,
+    PITCH_RANGES,
+)
+from jtm.data.musicnet import SPLITS, open_dataset, read_labels  # noqa: E402
+from jtm.data.notes import NOTE_SPLITS, read_notes  # noqa: E402
+from jtm.files import InputError  # noqa: E402
+from jtm.music import audio  # noqa: E402
+
+README = TOY / "README.md"
+FIGURES = TOY / "figures"
+MARKS = ("<!-- statistics -->", "<!-- end of statistics -->")
+
+
+def statistics(root):
+    """
+    Count what is in a toy set.
+
+    Parameters
+    ----------
+    root : str or Path
+        A finished toy set.
+
+    Returns
+    -------
+    str
+        Markdown tables.
+    dict
+        What the figures show: 'coverage' (11, 88) labels in training,
+        'polyphony' seconds by number of sounding notes, 'seconds' of every
+        labelled piece, 'ensembles' (21, composers) pieces, 'composers'.
+    """
+    root = Path(root)
+    dataset = open_dataset(root)
+    if not (root / STATE_FILE).exists():
+        raise InputError(f"{root}: not a toy set; expected {STATE_FILE} in it")
+    rows, seconds, instruments = [], [], defaultdict(float)
+    polyphony = Counter()
+    programs = list(INSTRUMENTS)
+    coverage = np.zeros((len(programs), PITCH_MAX - PITCH_MIN + 1), int)
+    composers = sorted({r.metadata["composer"] for r in _corpus(dataset, *SPLITS[:3])})
+    ensembles = np.zeros((len(ENSEMBLES), len(composers)), int)
+    for split in SPLITS:
+        recordings = dataset.split(split)
+        notes = 0
+        for recording in recordings if split != "unlabelled" else ():
+            labels = read_labels(recording.labels)
+            notes += len(labels)
+            if split == "train":
+                index = [programs.index(program) for program in labels["program"]]
+                np.add.at(coverage, (index, labels["pitch"] - PITCH_MIN), 1)
+            if split != "test_timbre":
+                polyphony.update(_polyphony(labels))
+                seconds.append(float(recording.metadata["seconds"]))
+                lengths = (labels["end"] - labels["start"]) / LABEL_RATE
+                for program, length in zip(labels["program"], lengths, strict=True):
+                    instruments[int(program)] += length
+        for recording in _corpus(dataset, split) if split in SPLITS[:3] else ():
+            ensemble = list(ENSEMBLES).index(recording.metadata["ensemble"])
+            ensembles[ensemble, composers.index(recording.metadata["composer"])] += 1
+        rows.append(
+            (
+                split,
+                len(recordings),
+                f"{sum(float(r.metadata['seconds']) for r in recordings) / 3600:.2f}",
+                len({r.metadata["corpus_path"] for r in _corpus(dataset, split)}),
+                len({r.metadata["tune_family"] for r in _corpus(dataset, split)}),
+                notes or "",
+            )
+        )
+    labelled = _corpus(dataset, *SPLITS[:3])
+    works = {(r.metadata["composer"], r.metadata["composition"]) for r in labelled}
+    shown = {
+        "coverage": coverage,
+        "polyphony": dict(polyphony),
+        "seconds": seconds,
+        "ensembles": ensembles,
+        "composers": composers,
+    }
+    playable = sum(high - low + 1 for low, high in PITCH_RANGES.values())
+    heard = sum(
+        np.count_nonzero(coverage[i, low - PITCH_MIN : high - PITCH_MIN + 1])
+        for i, (low, high) in enumerate(PITCH_RANGES.values())
+    )
+    cost = files.read_json(root / COST_FILE)
+    state = files.read_json(root / STATE_FILE)
+    size = sum(path.stat().st_size for path in root.rglob("*") if path.is_file())
+    clips = read_notes(root)
+    hours = sum(audio.duration(r.audio) for r in dataset.recordings)
+    hours = (hours + sum(audio.duration(clip.audio) for clip in clips)) / 3600
+    text = [
+        f"Preset `{state['preset']}`, seed {state['seed']}, FluidSynth "
+        f"{state['fluidsynth']}, music21 {state['music21']}.",
+        _table(
+            ("split", "recordings", "hours", "movements", "tune families", "notes"),
+            rows,
+        ),
+        f"The labelled pieces are of {len(works)} distinct works (a mass or a quartet "
+        "counts once). The column of movements leaves exercises out.",
+        _table(
+            ("composer", *SPLITS[:3], "unlabelled"),
+            [
+                (
+                    name,
+                    *(
+                        _count(dataset, split, name)
+                        for split in (*SPLITS[:3], SPLITS[4])
+                    ),
+                )
+                for name in sorted(
+                    {r.metadata["composer"] for r in _corpus(dataset, *SPLITS)}
+                )
+            ],
+        ),
+        _table(
+            ("instrument", "hours of notes", "clips " + ", ".join(NOTE_SPLITS)),
+            [
+                (
+                    name,
+                    f"{instruments[program] / 3600:.2f}",
+                    ", ".join(
+                        str(sum(c.program == program and c.split == s for c in clips))
+                        for s in NOTE_SPLITS
+                    ),
+                )
+                for program, name in INSTRUMENTS.items()
+            ],
+        ),
+        f"In training {heard} of the {playable} playable pitches of all instruments "
+        f"occur. All sound together lasts {hours:.1f} hours and takes "
+        f"{size / 1e9:.1f} GB. It was made in {cost['seconds'] / 60:.1f} minutes on "
+        f"{cost['processors']} cores ({cost['processor_seconds'] / 60:.1f} minutes of "
+        f"processor time): "
+        f"{hours * 3600 / cost['seconds']:.0f} times as fast as it plays.",
+    ]
+    return "\n\n".join(text), shown
+
+
+def _corpus(dataset, *splits):
+    return [r for r in dataset.split(*splits) if r.metadata["source"] == "corpus"]
+
+
+def _count(dataset, split, composer):
+    return sum(r.metadata["composer"] == composer for r in _corpus(dataset, split))
+
+
+def _table(head, rows):
+    lines = [head, ["---"] + ["---:"] * (len(head) - 1), *rows]
+    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
+
+
+def _polyphony(labels):
+    """Count the seconds in which so many notes sound, from first to last."""
+    events = np.concatenate(
+        [
+            [(start, 1) for start in labels["start"]],
+            [(end, -1) for end in labels["end"]],
+        ]
+    )
+    events = events[np.argsort(events[:, 0])]
+    sounding = np.cumsum(events[:, 1])[:-1]
+    seconds = Counter()
+    for count, length in zip(sounding, np.diff(events[:, 0]), strict=True):
+        seconds[int(count)] += float(length) / LABEL_RATE
+    return seconds
+
+
+def draw(root, shown):
+    """
+    Draw the figures of the datasheet.
+
+    Parameters
+    ----------
+    root : str or Path
+        The toy set.
+    shown : dict
+        From :func:`statistics`.
+    """
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    FIGURES.mkdir(exist_ok=True)
+    figure, axes = plt.subplots(2, 2, figsize=(11, 9.5), layout="constrained")
+    _draw_coverage(axes[0, 0], shown["coverage"])
+    counts = [n for n in sorted(shown["polyphony"]) if shown["polyphony"][n] > 1]
+    axes[0, 1].bar(counts, [shown["polyphony"][n] / 3600 for n in counts], color="0.4")
+    axes[0, 1].set(
+        title="Polyphony",
+        xlabel="notes sounding at once",
+        ylabel="hours of labelled audio",
+    )
+    axes[1, 0].hist(shown["seconds"], bins=24, color="0.4")
+    axes[1, 0].set(
+        title="Length of labelled pieces", xlabel="seconds", ylabel="recordings"
+    )
+    axes[1, 1].imshow(shown["ensembles"], cmap="Blues", aspect="auto")
+    axes[1, 1].set_title("Ensembles by composers (recordings)")
+    axes[1, 1].set_xticks(
+        range(len(shown["composers"])), shown["composers"], rotation=30
+    )
+    axes[1, 1].set_yticks(range(len(ENSEMBLES)), list(ENSEMBLES), fontsize=8)
+    for (row, column), count in np.ndenumerate(shown["ensembles"]):
+        dark = count > 0.6 * shown["ensembles"].max()
+        axes[1, 1].text(
+            *(column, row, count),
+            color="white" if dark else "black",
+            ha="center",
+            va="center",
+            fontsize=7,
+        )
+    _save(figure, "statistics")
+    _draw_example(open_dataset(root), plt)
+
+
+def _draw_coverage(axes, coverage):
+    pitches = np.arange(PITCH_MIN - 0.5, PITCH_MAX + 1)
+    shades = np.ma.masked_equal(coverage, 0)
+    from matplotlib.colors import LogNorm
+
+    mesh = axes.pcolormesh(
+        pitches,
+        np.arange(len(coverage) + 1) - 0.5,
+        shades,
+        cmap="viridis",
+        norm=LogNorm(1, max(2, coverage.max())),
+        rasterized=True,
+    )
+    for i, (low, high) in enumerate(PITCH_RANGES.values()):
+        edges = (low - 0.5, high + 0.5)
+        axes.hlines((i - 0.5, i + 0.5), *edges, colors="k", lw=0.6)
+        axes.vlines(edges, i - 0.5, i + 0.5, colors="k", lw=0.6)
+    axes.set_yticks(range(len(INSTRUMENTS)), INSTRUMENTS.values())
+    axes.invert_yaxis()
+    axes.set(
+        title="Pitches by instruments (training; ranges framed)", xlabel="MIDI pitch"
+    )
+    axes.figure.colorbar(mesh, ax=axes, label="labelled notes")
+
+
+def _draw_example(dataset, plt):
+    """Lay the labels of ten seconds of a string quartet over their spectrogram."""
+    import librosa
+
+    recording = next(
+        r for r in dataset.split("train") if r.metadata["ensemble"] == "String Quartet"
+    )
+    seconds, rate = 10.0, LABEL_RATE // 2
+    wave = audio.read(recording.audio, rate)[: int(seconds * rate)]
+    spectrum = np.abs(
+        librosa.cqt(
+            wave,
+            sr=rate,
+            hop_length=512,
+            fmin=librosa.midi_to_hz(PITCH_MIN),
+            n_bins=88 * 2,
+            bins_per_octave=24,
+        )
+    )
+    figure, axes = plt.subplots(figsize=(11, 5), layout="constrained")
+    shown = axes.imshow(
+        librosa.amplitude_to_db(spectrum, ref=np.max),
+        origin="lower",
+        aspect="auto",
+        cmap="magma",
+        vmin=-60,
+        extent=(0, seconds, PITCH_MIN - 0.25, PITCH_MAX + 0.75),
+    )
+    figure.colorbar(shown, label="dB below the maximum")
+    labels = read_labels(recording.labels)
+    for program, colour in ((41, "white"), (42, "cyan"), (43, "lime")):
+        own = labels[labels["program"] == program]
+        axes.hlines(
+            own["pitch"],
+            own["start"] / LABEL_RATE,
+            own["end"] / LABEL_RATE,
+            colors=colour,
+            lw=2.5,
+            label=INSTRUMENTS[program],
+        )
+    axes.set(
+        title=f"Labels over their sound: {recording.metadata['composer']}, "
+        f"{recording.metadata['composition']}, for string quartet",
+        xlabel="seconds",
+        ylabel="MIDI pitch",
+        xlim=(0, seconds),
+        ylim=(PITCH_MIN, PITCH_MAX),
+    )
+    axes.legend(loc="upper right", facecolor="0.3", labelcolor="white")
+    _save(figure, "example")
+
+
+def _save(figure, name):
+    figure.savefig(FIGURES / f"{name}.png", dpi=110, metadata={"Software": None})
+    figure.savefig(FIGURES / f"{name}.pdf", dpi=100, metadata={"CreationDate": None})
+
+
+# --- The same as LaTeX -------------------------------------------------------
+
+_HEAD = r"""\documentclass[a4paper,10pt]{article}
+\usepackage[margin=24mm]{geometry}
+\usepackage[T1]{fontenc}
+\usepackage{textcomp,lmodern,graphicx,booktabs,longtable,hyperref,microtype}
+\setlength{\parindent}{0pt}\setlength{\parskip}{5pt plus 1pt}
+\emergencystretch=3em
+\begin{document}
+"""
+
+_ESCAPES = {c: "\\" + c for c in "#$%&_{}"} | {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+}
+
+
+def to_latex(markdown):
+    """
+    Turn the datasheet's Markdown into a LaTeX document.
+
+    Parameters
+    ----------
+    markdown : str
+        Headings, paragraphs, lists, tables, code, links and images.
+
+    Returns
+    -------
+    str
+        A document for pdflatex.
+    """
+    import mistune
+
+    tree = mistune.create_markdown(renderer=None, plugins=["table"])(markdown)
+    return _HEAD + _latex(tree) + "\\end{document}\n"
+
+
+def _latex(tokens):
+    return "".join(_token(token) for token in tokens)
+
+
+def _escape(text):
+    return "".join(_ESCAPES.get(c, c) for c in text)
+
+
+def _token(token):
+    kind = token["type"]
+    inside = _latex(token["children"]) if "children" in token else ""
+    if kind == "heading":
+        level = token["attrs"]["level"]
+        if level == 1:
+            return f"{{\\LARGE\\bfseries {inside}\\par}}\\medskip\n\n"
+        return f"\\{'sub' * (level - 2)}section*{{{inside}}}\n"
+    if kind == "block_code":
+        return f"\\begin{{verbatim}}\n{token['raw']}\\end{{verbatim}}\n"
+    if kind == "list":
+        name = "enumerate" if token["attrs"]["ordered"] else "itemize"
+        return f"\\begin{{{name}}}\n{inside}\\end{{{name}}}\n"
+    if kind == "table":
+        columns = "l" + "r" * (len(token["children"][0]["children"]) - 1)
+        return (
+            f"\\begin{{center}}\\begin{{tabular}}{{{columns}}}\\toprule\n{inside}"
+            "\\bottomrule\\end{tabular}\\end{center}\n"
+        )
+    if kind in ("table_head", "table_row"):
+        cells = " & ".join(_latex(cell["children"]) for cell in token["children"])
+        return cells + (r" \\\midrule" if kind == "table_head" else r" \\") + "\n"
+    if kind == "image":
+        source = Path(token["attrs"]["url"]).with_suffix(".pdf").as_posix()
+        return (
+            "\\begin{center}\\includegraphics[width=\\linewidth]"
+            f"{{{source}}}\\end{{center}}"
+        )
+    if kind == "link":
+        return f"\\href{{{_escape(token['attrs']['url'])}}}{{{inside}}}"
+    wraps = {
+        "paragraph": ("", "\n\n"),
+        "list_item": (r"\item ", "\n"),
+        "strong": (r"\textbf{", "}"),
+        "emphasis": (r"\emph{", "}"),
+    }
+    if kind in wraps:
+        return inside.join(wraps[kind])
+    if kind == "text":
+        return _escape(token["raw"])
+    if kind == "codespan":
+        return rf"\texttt{{{_escape(token['raw'])}}}"
+    return {"softbreak": "\n", "linebreak": r"\\ "}.get(kind, inside)
+
+
+def build_pdf(markdown, path):
+    """
+    Build the datasheet's PDF.
+
+    Parameters
+    ----------
+    markdown : str
+        The datasheet.
+    path : str or Path
+        The PDF to write.
+
+    Returns
+    -------
+    bool
+        False where pdflatex is not installed.
+
+    Raises
+    ------
+    InputError
+        If LaTeX stops at an error.
+    """
+    if not shutil.which("pdflatex"):
+        return False
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder) / "datasheet.tex"
+        source.write_text(to_latex(markdown), encoding="utf-8")
+        command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error"]
+        done = subprocess.run(
+            [*command, f"-output-directory={folder}", str(source)],
+            cwd=TOY,  # where the figures are
+            capture_output=True,
+            text=True,
+        )
+        if done.returncode:
+            raise InputError(f"LaTeX failed:\n{done.stdout[-2000:]}")
+        with files.atomic(path) as part:
+            shutil.copy(Path(folder) / "datasheet.pdf", part)
+    return True
+
+
+def main(argv=None):
+    """
+    Run the command line.
+
+    Parameters
+    ----------
+    argv : list of str, optional
+        Arguments; those of the process by default.
+
+    Returns
+    -------
+    int
+        Exit code: 0, or 2 after a mistake of the user's.
+    """
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0].strip())
+    parser.add_argument("folder", help="a finished toy set, such as toy/data/full")
+    options = parser.parse_args(argv)
+    try:
+        text, shown = statistics(options.folder)
+        before, rest = README.read_text(encoding="utf-8").split(MARKS[0])
+        after = rest.split(MARKS[1])[1]
+        readme = f"{before}{MARKS[0]}\n\n{text}\n\n{MARKS[1]}{after}"
+        with files.atomic(README) as part:
+            part.write_text(readme, encoding="utf-8")
+        draw(options.folder, shown)
+        if not build_pdf(readme, TOY / "datasheet.pdf"):
+            print(
+                "no PDF: pdflatex is missing; install texlive-latex-recommended "
+                "and texlive-fonts-recommended"
+            )
+    except InputError as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
