@@ -31,6 +31,7 @@ from jtm.constants import (  # noqa: E402
     PITCH_MIN,
     PITCH_RANGES,
 )
+from jtm.data.check import coverage  # noqa: E402
 from jtm.data.musicnet import SPLITS, open_dataset, read_labels  # noqa: E402
 from jtm.data.notes import NOTE_SPLITS, read_notes  # noqa: E402
 from jtm.files import InputError  # noqa: E402
@@ -65,8 +66,7 @@ def statistics(root):
         raise InputError(f"{root}: not a toy set; expected {STATE_FILE} in it")
     rows, seconds, instruments = [], [], defaultdict(float)
     polyphony = Counter()
-    programs = list(INSTRUMENTS)
-    coverage = np.zeros((len(programs), PITCH_MAX - PITCH_MIN + 1), int)
+    counts, playable = coverage(dataset.split("train"))
     composers = sorted({r.metadata["composer"] for r in _corpus(dataset, *SPLITS[:3])})
     ensembles = np.zeros((len(ENSEMBLES), len(composers)), int)
     for split in SPLITS:
@@ -75,9 +75,6 @@ def statistics(root):
         for recording in recordings if split != "unlabelled" else ():
             labels = read_labels(recording.labels)
             notes += len(labels)
-            if split == "train":
-                index = [programs.index(program) for program in labels["program"]]
-                np.add.at(coverage, (index, labels["pitch"] - PITCH_MIN), 1)
             if split != "test_timbre":
                 polyphony.update(_polyphony(labels))
                 seconds.append(float(recording.metadata["seconds"]))
@@ -100,17 +97,12 @@ def statistics(root):
     labelled = _corpus(dataset, *SPLITS[:3])
     works = {(r.metadata["composer"], r.metadata["composition"]) for r in labelled}
     shown = {
-        "coverage": coverage,
+        "coverage": counts,
         "polyphony": dict(polyphony),
         "seconds": seconds,
         "ensembles": ensembles,
         "composers": composers,
     }
-    playable = sum(high - low + 1 for low, high in PITCH_RANGES.values())
-    heard = sum(
-        np.count_nonzero(coverage[i, low - PITCH_MIN : high - PITCH_MIN + 1])
-        for i, (low, high) in enumerate(PITCH_RANGES.values())
-    )
     cost = files.read_json(root / COST_FILE)
     state = files.read_json(root / STATE_FILE)
     size = sum(path.stat().st_size for path in root.rglob("*") if path.is_file())
@@ -155,12 +147,12 @@ def statistics(root):
                 for program, name in INSTRUMENTS.items()
             ],
         ),
-        f"In training {heard} of the {playable} playable pitches of all instruments "
-        f"occur. All sound together lasts {hours:.1f} hours and takes "
-        f"{size / 1e9:.1f} GB. It was made in {cost['seconds'] / 60:.1f} minutes on "
-        f"{cost['processors']} cores ({cost['processor_seconds'] / 60:.1f} minutes of "
-        f"processor time): "
-        f"{hours * 3600 / cost['seconds']:.0f} times as fast as it plays.",
+        f"In training {np.count_nonzero(counts[playable])} of the {playable.sum()} "
+        "playable pitches of all instruments occur. All sound together lasts "
+        f"{hours:.1f} hours and takes {size / 1e9:.1f} GB.",
+        f"It was made in {cost['seconds'] / 60:.1f} minutes on {cost['processors']} "
+        f"cores, {hours * 3600 / cost['seconds']:.0f} times as fast as it plays, with "
+        f"{cost['processor_seconds'] / 60:.1f} minutes of processor time.",
     ]
     return "\n\n".join(text), shown
 
@@ -243,17 +235,17 @@ def draw(root, shown):
     _draw_example(open_dataset(root), plt)
 
 
-def _draw_coverage(axes, coverage):
+def _draw_coverage(axes, counts):
     pitches = np.arange(PITCH_MIN - 0.5, PITCH_MAX + 1)
-    shades = np.ma.masked_equal(coverage, 0)
+    shades = np.ma.masked_equal(counts, 0)
     from matplotlib.colors import LogNorm
 
     mesh = axes.pcolormesh(
         pitches,
-        np.arange(len(coverage) + 1) - 0.5,
+        np.arange(len(counts) + 1) - 0.5,
         shades,
         cmap="viridis",
-        norm=LogNorm(1, max(2, coverage.max())),
+        norm=LogNorm(1, max(2, counts.max())),
         rasterized=True,
     )
     for i, (low, high) in enumerate(PITCH_RANGES.values()):
@@ -399,7 +391,7 @@ def _token(token):
         source = Path(token["attrs"]["url"]).with_suffix(".pdf").as_posix()
         return (
             "\\begin{center}\\includegraphics[width=\\linewidth]"
-            f"{{{source}}}\\end{{center}}"
+            f"{{{source}}}\\\\{{\\small {inside}}}\\end{{center}}"
         )
     if kind == "link":
         return f"\\href{{{_escape(token['attrs']['url'])}}}{{{inside}}}"

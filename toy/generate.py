@@ -31,6 +31,7 @@ import recipe  # noqa: E402
 from jtm import files  # noqa: E402
 from jtm.constants import INSTRUMENTS, LABEL_RATE  # noqa: E402
 from jtm.data import musicnet, notes  # noqa: E402
+from jtm.data.check import coverage  # noqa: E402
 from jtm.files import InputError  # noqa: E402
 from jtm.music import audio, midi, synth  # noqa: E402
 from jtm.music.score import Note, Score, note_value  # noqa: E402
@@ -318,7 +319,13 @@ def main(argv=None):
     except KeyboardInterrupt:
         print(f"{out}: interrupted; the same command goes on here", file=sys.stderr)
         return 130
-    print(f"{out}: the toy set '{options.preset}' is complete")
+    dataset = musicnet.open_dataset(out)
+    counts, playable = coverage(dataset.split("train"))
+    print(
+        f"{out}: the toy set '{options.preset}' is complete, with "
+        f"{len(dataset.recordings)} recordings; {np.count_nonzero(counts[playable])} "
+        f"of {playable.sum()} playable pitches of all instruments occur in training"
+    )
     return 0
 
 

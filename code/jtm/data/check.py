@@ -28,7 +28,13 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from jtm.constants import INSTRUMENTS, LABEL_RATE, PITCH_RANGES
+from jtm.constants import (
+    INSTRUMENTS,
+    LABEL_RATE,
+    N_PITCHES,
+    PITCH_MIN,
+    PITCH_RANGES,
+)
 from jtm.data.musicnet import open_dataset, read_labels
 from jtm.data.notes import NOTES_FILE, read_notes
 from jtm.files import InputError
@@ -178,7 +184,6 @@ class _Facts:
     outside: int = 0
     duplicates: int = 0
     strange: int = 0
-    pairs: frozenset = frozenset()
     misses: np.ndarray = field(default_factory=lambda: np.zeros(0))  # seconds
     cents: float = 0.0
 
@@ -217,12 +222,42 @@ def _look_at_recording(recording):
     )
     facts.duplicates = count_overlaps(labels)
     facts.strange = int(np.sum(~np.isin(labels["program"], list(INSTRUMENTS))))
-    facts.pairs = frozenset(labels[["program", "pitch"]].tolist())
     facts.misses = _piece_miss(wave, starts)
     played = recording.audio.parents[1] / "midi" / f"{recording.id}.mid"
     if played.exists() and not _same_notes(labels, midi.read(played)):
         facts.problems.append(f"{played}: notes differ from {recording.labels}")
     return facts
+
+
+def coverage(recordings):
+    """
+    Count how often each instrument plays each pitch.
+
+    Parameters
+    ----------
+    recordings : sequence of Recording
+        Recordings; those without labels count for nothing.
+
+    Returns
+    -------
+    counts : numpy.ndarray
+        Labels ``(11, 88)``, by the order of :data:`jtm.constants.INSTRUMENTS` and
+        by pitch from MIDI 21.
+    playable : numpy.ndarray
+        Booleans ``(11, 88)``: whether the instrument can play the pitch.
+    """
+    programs = np.array(list(INSTRUMENTS))
+    counts = np.zeros((len(programs), N_PITCHES), dtype=np.int64)
+    for recording in recordings:
+        if recording.labels is not None:
+            labels = read_labels(recording.labels)
+            row, label = np.nonzero(programs[:, None] == labels["program"])
+            column = labels["pitch"][label] - PITCH_MIN
+            inside = (column >= 0) & (column < N_PITCHES)
+            np.add.at(counts, (row[inside], column[inside]), 1)
+    ranges = np.array([PITCH_RANGES[program] for program in programs]) - PITCH_MIN
+    pitches = np.arange(N_PITCHES)
+    return counts, (ranges[:, :1] <= pitches) & (pitches <= ranges[:, 1:])
 
 
 def count_overlaps(labels):
@@ -410,12 +445,11 @@ def _judge_recordings(recordings, facts, exact):
         Finding("pieces more than 40 ms off", f"{100 * far:.1f} %"),
     ]
     findings += _metadata_findings(recordings, facts)
-    playable = {(p, k) for p, (a, b) in PITCH_RANGES.items() for k in range(a, b + 1)}
-    heard = set().union(*(f.pairs for r, f in labelled if r.split == "train"))
+    counts, playable = coverage([r for r, _ in labelled if r.split == "train"])
     findings.append(
         Finding(
             "playable pitch x instrument in train",
-            f"{len(heard & playable)} of {len(playable)}",
+            f"{np.count_nonzero(counts[playable])} of {playable.sum()}",
         )
     )
     return findings

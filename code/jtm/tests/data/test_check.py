@@ -8,8 +8,14 @@ from pathlib import Path
 import numpy as np
 
 from jtm.constants import LABEL_RATE
-from jtm.data.check import check, count_overlaps, flux
-from jtm.data.musicnet import LABEL_DTYPE, labels_of, write_labels, write_metadata
+from jtm.data.check import check, count_overlaps, coverage, flux
+from jtm.data.musicnet import (
+    LABEL_DTYPE,
+    Recording,
+    labels_of,
+    write_labels,
+    write_metadata,
+)
 from jtm.data.notes import Clip, write_notes
 from jtm.music import audio, midi
 from jtm.music.score import Note, Score, note_value
@@ -180,6 +186,20 @@ class TestParts(unittest.TestCase):
         ]
         self.assertEqual(count_overlaps(np.array(rows, LABEL_DTYPE)), 1)
         self.assertEqual(count_overlaps(np.array([], LABEL_DTYPE)), 0)
+
+    def test_coverage_by_hand(self):
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "a.csv"
+            played = ((1, 21), (1, 21), (74, 96), (74, 97), (1, 110), (9, 60))
+            rows = [(0, 1, program, pitch, 0, 1, "") for program, pitch in played]
+            write_labels(path, np.array(rows, LABEL_DTYPE))
+            bare = Recording("b", path, None, "train")
+            counts, playable = coverage([Recording("a", path, path, "train"), bare])
+        self.assertEqual(counts.shape, (11, 88))
+        self.assertEqual((counts[0, 0], counts[10, 75], counts[10, 76]), (2, 1, 1))
+        self.assertEqual(counts.sum(), 4)  # drawbars and a pitch of no piano are not
+        self.assertEqual((playable[10, 75], playable[10, 76]), (True, False))
+        self.assertEqual(playable.sum(), 511)
 
     def test_flux_of_a_click(self):
         wave = np.zeros(64 * 100, np.float32)
