@@ -1,0 +1,105 @@
+import contextlib
+import io
+import tempfile
+import unittest
+from pathlib import Path
+
+from jtm.evaluation.supervised import run
+from jtm.files import InputError
+from jtm.results.records import read
+from jtm.tests.evaluation.little import SMALL, write_checkpoint, write_dataset
+from jtm.training.checkpoints import load_model, read_checkpoint
+from jtm.training.config import SupervisedConfig, make_config
+
+
+class Run(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        folder = tempfile.TemporaryDirectory()
+        cls.addClassCleanup(folder.cleanup)
+        cls.folder = Path(folder.name)
+        write_dataset(cls.folder / "data")
+        cls.checkpoint = cls.folder / "checkpoint.pt"
+        write_checkpoint(cls.checkpoint)
+
+    def run_quietly(self, name, **chosen):
+        chosen = {
+            "data": str(self.folder / "data"),
+            "path_checkpoint": str(self.folder / name),
+            "batch_size": 3,
+            "n_epoch": 4,
+        } | chosen
+        if "load" not in chosen:
+            chosen |= SMALL
+        config = make_config(SupervisedConfig, "tiny", chosen)
+        said = io.StringIO()
+        with contextlib.redirect_stdout(said):
+            made = run(config, progress=False)
+        return {record.metric: record for record in made}, said.getvalue()
+
+    def test_transcription_on_a_frozen_network(self):
+        chosen = {"load": str(self.checkpoint), "on_encoder": True}
+        chosen |= {"n_epoch": 8, "learning_rate": 0.01}
+        made, said = self.run_quietly("frozen", **chosen)
+        self.assertRegex(said, r"note F1 [01]\.\d+ \(95 % interval")
+        self.assertRegex(said, r"average precision [01]\.\d+ \(95 % interval")
+        self.assertGreater(made["note_f1"].value, 0.5)
+        self.assertGreater(made["average_precision"].value, 0.7)
+        self.assertEqual(made["note_f1"].representation, "cpc-z")
+        self.assertEqual(made["note_f1"].labelled, 18 * 1.28)
+        self.assertEqual(made["note_f1"].config["encoder_type"], "sinc")
+        folder = self.folder / "frozen"
+        self.assertEqual(read(folder / "record.json"), list(made.values()))
+        # The network that was loaded is the one that is kept.
+        kept = read_checkpoint(folder / "best.pt")["state_dict"]
+        for name, value in load_model(self.checkpoint)[0].state_dict().items():
+            self.assertTrue((kept[f"model.{name}"] == value).all(), name)
+        # The same again is finished; on another network it is refused.
+        again, said = self.run_quietly("frozen", **chosen)
+        self.assertEqual(again, made)
+        self.assertIn("finished", said)
+        self.assertIn("note F1", said)
+        self.addCleanup(write_checkpoint, self.checkpoint)
+        write_checkpoint(self.checkpoint, seed=7)
+        with self.assertRaisesRegex(InputError, "another network"):
+            self.run_quietly("frozen", **chosen)
+
+    def test_ensemble_from_scratch(self):
+        made, said = self.run_quietly("scratch", task="ensemble", n_epoch=4)
+        self.assertEqual(made["accuracy"].value, 1.0)
+        self.assertEqual(made["accuracy"].representation, "supervised")
+        self.assertIn("accuracy 1.000", said)
+        config = make_config(SupervisedConfig, "tiny", SMALL)
+        self.assertEqual(made["accuracy"].config["hidden_gar"], config.hidden_gar)
+
+    def test_training_from_scratch_moves_the_whole_network(self):
+        made, _ = self.run_quietly("moved", task="multipitch", n_epoch=1)
+        self.assertEqual(list(made), ["average_precision"])
+        first = self.run_quietly("still", task="multipitch", learning_rate=0.0)
+        self.assertNotEqual(made, first)
+        states = [
+            read_checkpoint(self.folder / name / "best.pt")["state_dict"]
+            for name in ("moved", "still")
+        ]
+        for part in ("model.encoder.filters.centre", "model.context.net.weight_hh_l0"):
+            self.assertTrue((states[0][part] != states[1][part]).any(), part)
+
+    def test_other_settings_in_the_folder_are_refused(self):
+        self.run_quietly("settings", task="ensemble", n_epoch=1)
+        with self.assertRaisesRegex(InputError, "--nEpoch"):
+            self.run_quietly("settings", task="ensemble", n_epoch=2)
+
+    def test_what_cannot_work_is_refused_and_leaves_nothing(self):
+        cases = {
+            "--batchSize": {"task": "ensemble", "batch_size": 1},
+            "--transcriptionWindow": {"transcription_window": 5000},
+            "no such checkpoint": {"load": "nowhere/checkpoint3.pt"},
+        }
+        for message, chosen in cases.items():
+            with self.assertRaisesRegex(InputError, message):
+                self.run_quietly("refused", **chosen)
+        self.assertFalse((self.folder / "refused").exists())
+
+
+if __name__ == "__main__":
+    unittest.main()
