@@ -116,6 +116,19 @@ class Judge(WithDataset):
                 self.judge("no", representations=("logmel",))
 
 
+class Look(WithDataset):
+    def test_layers_share_the_axis_of_time(self):
+        seen = protocol.look(self.checkpoint, self.root, "test1", seconds=2.0)
+        self.assertEqual(seen["title"], "test1, A, test1, Bright")
+        shapes = [seen["spectrogram"], seen["roll"], *seen["layers"].values()]
+        self.assertEqual([len(each) for each in shapes], [200] * 4)
+        self.assertEqual(list(seen["layers"]), ["z", "c"])
+        # One pitch sounds at a time, a quarter of a second each.
+        self.assertEqual(seen["roll"].sum(), 200)
+        with self.assertRaisesRegex(InputError, "'nobody'"):
+            protocol.look(self.checkpoint, self.root, "nobody")
+
+
 class Scoring(WithDataset):
     def test_who_knows_the_notes_scores_1(self):
         labelled = tasks.Labelled.of(self.store, "transcription")
