@@ -155,7 +155,7 @@ class SupervisedModule(lightning.LightningModule):
             x = self.model(x)[0 if self.config.on_encoder else 1]
         return self.head(x)
 
-    def training_step(self, batch, _):
+    def training_step(self, batch):
         """
         Compute the loss of a batch.
 
@@ -183,7 +183,7 @@ class SupervisedModule(lightning.LightningModule):
         """Forget the sums of the last validation."""
         self.sums.pop("validation", None)
 
-    def validation_step(self, batch, _):
+    def validation_step(self, batch):
         """
         Sum up the loss of a batch.
 
@@ -263,7 +263,7 @@ class SupervisedModule(lightning.LightningModule):
         self.sums = checkpoint["sums"]
 
 
-class Bar(lightning.Callback):
+class _Bar(lightning.Callback):
     """Show one progress bar for the whole run, with the time left of all of it."""
 
     def on_train_start(self, trainer, module):
@@ -315,7 +315,7 @@ def fit(module, progress=True):
         logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
         trainer = lightning.Trainer(
             max_epochs=config.n_epoch,
-            callbacks=[Keeper(folder)] + [Bar()] * progress,
+            callbacks=[Keeper(folder)] + [_Bar()] * progress,
             logger=False,
             reload_dataloaders_every_n_epochs=1,
             num_sanity_val_steps=0,

@@ -111,10 +111,10 @@ class Fit(unittest.TestCase):
         stopped = self.module("stopped")
         step = SupervisedModule.training_step
 
-        def stop_at_4(module, batch, index):
+        def stop_at_4(module, batch):
             if module.global_step == 4:
                 module.trainer.callbacks[0].signal = 2
-            return step(module, batch, index)
+            return step(module, batch)
 
         with mock.patch.object(SupervisedModule, "training_step", stop_at_4):
             with self.assertRaises(StoppedError):
@@ -150,7 +150,7 @@ class Fit(unittest.TestCase):
         target = torch.tensor([[[1.0], [0.0], [0.0]]] * 2)
         # -log sigmoid(1) once, -log sigmoid(-1) twice.
         expected = (0.313262 + 2 * 1.313262) / 3
-        loss = module.training_step((x, target), 0)
+        loss = module.training_step((x, target))
         self.assertAlmostEqual(loss.item(), expected, places=5)
 
 
