@@ -17,6 +17,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 import time
 from collections import defaultdict
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -113,8 +114,7 @@ class _Pool:
         self.pool = ProcessPoolExecutor(
             processes or os.cpu_count(),
             multiprocessing.get_context("spawn"),
-            signal.signal,
-            (signal.SIGINT, signal.SIG_IGN),
+            _begin,
         )
 
     def __enter__(self):
@@ -136,6 +136,17 @@ class _Pool:
         for future in tqdm(done, what, len(futures), disable=not self.progress):
             results[futures[future]] = future.result()
         return results
+
+
+def _begin():
+    """Prepare a worker: it ends with its parent, and only with it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def follow():
+        multiprocessing.parent_process().join()
+        os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()
 
 
 def _cost(out):
@@ -262,24 +273,33 @@ def _make_notes(job):
     targets = {split: fonts["main"]}
     if split == "test" and fonts["timbre"]:
         targets["test_timbre"] = fonts["timbre"]
+    start = synth.snap(recipe.NOTE_ONSET)
+    kinds = list(itertools.product(recipe.VELOCITIES, recipe.DURATIONS))
     clips = []
     for target, font in targets.items():
-        for velocity, length in itertools.product(recipe.VELOCITIES, recipe.DURATIONS):
-            start = synth.snap(recipe.NOTE_ONSET)
-            end = synth.snap(recipe.NOTE_ONSET + recipe.DURATIONS[length])
-            wav = Path(out, "notes") / (
-                f"{INSTRUMENTS[program]}_p{pitch:03d}_v{velocity:03d}_{length}"
-                f"_{Path(font).stem}.wav"
-            )
+        # One rendering for all, with time between them for the sound to die away.
+        played, spans, now = [], [], 0.0
+        for velocity, length in kinds:
+            end = synth.snap(start + recipe.DURATIONS[length])
+            played.append(Note(now + start, now + end, program, pitch, velocity))
+            size = synth.snap(end + recipe.NOTE_TAIL)
+            spans.append([round(time * LABEL_RATE) for time in (now, now + size, end)])
+            now = float(synth.snap(now + size + 3.0))
+        wavs = [
+            Path(out, "notes") / f"{INSTRUMENTS[program]}_p{pitch:03d}_v{velocity:03d}_"
+            f"{length}_{Path(font).stem}.wav"
+            for velocity, length in kinds
+        ]
+        missing = not all(wav.exists() for wav in wavs)
+        wave = synth.render(Score(tuple(played)), font, 1.0) if missing else None
+        for note, wav, (first, last, end) in zip(played, wavs, spans, strict=True):
             if not wav.exists():
-                score = Score((Note(start, end, program, pitch, velocity),))
-                wave = synth.render(score, font, recipe.NOTE_TAIL)
-                audio.write(wav, recipe.treat_note(wave, velocity), LABEL_RATE)
-            samples = (round(time * LABEL_RATE) for time in (start, end))
+                clip = recipe.treat_note(wave[first:last], note.velocity)
+                audio.write(wav, clip, LABEL_RATE)
             clips.append(
                 notes.Clip(
-                    *(wav, program, pitch, velocity, *samples, target),
-                    Path(font).name,
+                    *(wav, program, pitch, note.velocity),
+                    *(round(start * LABEL_RATE), end, target, Path(font).name),
                 )
             )
     return clips
