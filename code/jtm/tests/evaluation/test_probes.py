@@ -1,4 +1,5 @@
 import unittest
+import warnings
 from unittest import mock
 
 import numpy as np
@@ -90,6 +91,25 @@ class WindowProbe(unittest.TestCase):
         )
         features, classes = self.data(2000, 2)
         self.assertAlmostEqual((predict(features) == classes).mean(), 1 / 3, delta=0.1)
+
+    def test_validation_chooses_the_strength(self):
+        train, validation = self.data(30, 0), self.data(60, 1)
+        scores = {}
+        for strength in probes.STRENGTHS:
+            with mock.patch.object(probes, "STRENGTHS", (strength,)):
+                predict, chosen = probes.fit_windows(train, validation)
+            scores[strength] = (predict(validation[0]) == validation[1]).mean()
+            self.assertAlmostEqual(chosen["validation"], scores[strength])
+        self.assertGreater(len(set(scores.values())), 1)
+        _, chosen = probes.fit_windows(train, validation)
+        self.assertEqual(chosen["C"], max(scores, key=scores.get))
+
+    def test_one_window_of_each_class(self):
+        train = np.eye(3), np.arange(3)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            predict, _ = probes.fit_windows(train, train)
+        self.assertEqual(predict(np.eye(3)).tolist(), [0, 1, 2])
 
     def test_pool_by_hand(self):
         pooled = probes.pool(np.array([[0.0, 3.0], [2.0, 3.0], [4.0, 3.0]]))
