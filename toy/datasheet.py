@@ -379,7 +379,8 @@ def _token(token):
         name = "enumerate" if token["attrs"]["ordered"] else "itemize"
         return f"\\begin{{{name}}}\n{inside}\\end{{{name}}}\n"
     if kind == "table":
-        columns = "l" + "r" * (len(token["children"][0]["children"]) - 1)
+        heads = token["children"][0]["children"]
+        columns = "".join((cell["attrs"]["align"] or "left")[0] for cell in heads)
         return (
             f"\\begin{{center}}\\begin{{tabular}}{{{columns}}}\\toprule\n{inside}"
             "\\bottomrule\\end{tabular}\\end{center}\n"

@@ -955,7 +955,7 @@ def treat_note(wave, velocity):
     Returns
     -------
     numpy.ndarray
-        int16 ``(samples,)``; the last 20 ms fade out.
+        Waveform ``(samples,)`` in int16; the last 20 ms fade out.
     """
     wave = wave.copy()
     fade = int(0.02 * LABEL_RATE)
@@ -1043,7 +1043,7 @@ def treat(wave, sound, rng):
     Returns
     -------
     numpy.ndarray
-        int16 ``(samples,)``. The direct sound comes first and undelayed, so
+        Waveform ``(samples,)`` in int16. The direct sound comes first and undelayed, so
         labels stay true.
     """
     from scipy.signal import oaconvolve
