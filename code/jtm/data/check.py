@@ -26,7 +26,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
-import soundfile
 
 from jtm.constants import (
     INSTRUMENTS,
@@ -189,17 +188,16 @@ class _Facts:
 
 
 def _listen(path, facts):
-    """Read a file as it is; note its length, level and content."""
+    """Read a file; note its length, level and content."""
     try:
         wave = audio.read(path, LABEL_RATE)
-        raw, rate = soundfile.read(path, dtype="int16", always_2d=True)
-    except (InputError, soundfile.SoundFileError) as error:
+    except InputError as error:
         facts.problems.append(str(error))
         return None
-    facts.seconds = len(raw) / rate
-    facts.digest = hashlib.sha256(raw.tobytes()).hexdigest()
-    full = np.abs(raw.astype(np.int32)) >= 32767
+    facts.seconds = len(wave) / LABEL_RATE
+    facts.digest = hashlib.sha256(wave.tobytes()).hexdigest()
     facts.peak = float(np.abs(wave).max())
+    full = np.abs(wave) >= 32767 / 32768
     facts.clipped = bool((full[2:] & full[1:-1] & full[:-2]).any())
     return wave
 
@@ -209,8 +207,10 @@ def _look_at_recording(recording):
     wave = _listen(recording.audio, facts)
     if recording.labels is None or wave is None:
         return facts
+    played = recording.audio.parents[1] / "midi" / f"{recording.id}.mid"
     try:
         labels = read_labels(recording.labels)
+        score = midi.read(played) if played.exists() else None
     except InputError as error:
         facts.problems.append(str(error))
         return facts
@@ -223,8 +223,7 @@ def _look_at_recording(recording):
     facts.duplicates = count_overlaps(labels)
     facts.strange = int(np.sum(~np.isin(labels["program"], list(INSTRUMENTS))))
     facts.misses = _piece_miss(wave, starts)
-    played = recording.audio.parents[1] / "midi" / f"{recording.id}.mid"
-    if played.exists() and not _same_notes(labels, midi.read(played)):
+    if score is not None and not _same_notes(labels, score):
         facts.problems.append(f"{played}: notes differ from {recording.labels}")
     return facts
 

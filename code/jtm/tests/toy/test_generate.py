@@ -59,6 +59,13 @@ class TestGenerate(unittest.TestCase):
             self.assertEqual(
                 (self.root / "midi" / f"{recording.id}.mid").exists(), labelled
             )
+        for other in dataset.split("test_timbre"):
+            for part in ("labels/{}.csv", "data/{}.wav"):
+                same, new = (
+                    self.digests[f"{split}_{part.format(other.id)}"]
+                    for split in ("test", "test_timbre")
+                )
+                self.assertEqual(same == new, part.startswith("labels"), other.id)
         clips = read_notes(self.root)
         self.assertEqual({clip.split for clip in clips} >= {"train", "test"}, True)
         self.assertTrue(all(clip.audio.exists() for clip in clips))
