@@ -7,6 +7,7 @@ is stopped by Ctrl-C or SIGTERM saves first and exits with code 130.
 
 import argparse
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import fields, replace
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import get_type_hints
 
 from jtm.data.musicnet import METADATA_FILE
-from jtm.files import InputError
+from jtm.files import InputError, StoppedError
 from jtm.training.config import (
     PRESETS,
     NetworkConfig,
@@ -28,6 +29,9 @@ from jtm.training.config import (
 
 ROOT = Path(__file__).resolve().parents[2]
 """The checkout, where the toy set's generator is."""
+
+DEMO_FRACTION = 0.1
+"""Share of the training labels that the demonstration's probes may see."""
 
 
 def main(arguments=None):
@@ -78,7 +82,7 @@ def run(command):
     except InputError as error:
         print(f"jtm: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, StoppedError):
         print("jtm: stopped; the same command goes on from here", file=sys.stderr)
         return 130
 
@@ -208,17 +212,13 @@ def train(options):
     config = replace(config, data=config.data or default_data(preset))
     print(f"data {config.data}, checkpoints and curves in {config.path_checkpoint}")
     if supervised:
-        from jtm.training.supervised import run as run_supervised
+        from jtm.evaluation.supervised import run as run_supervised
 
         run_supervised(config)
         return 0
-    from jtm.training.pretrain import StoppedError, pretrain
+    from jtm.training.pretrain import pretrain
 
-    try:
-        checkpoint = pretrain(config)
-    except StoppedError:
-        raise KeyboardInterrupt from None
-    print(f"last checkpoint: {checkpoint}")
+    print(f"last checkpoint: {pretrain(config)}")
     return 0
 
 
@@ -256,5 +256,127 @@ def default_data(preset):
     return folder.as_posix()
 
 
-VERBS = {"train": (_add_train, train)}
+def _add_demo(parser):
+    """Make the toy set, pretrain, judge the features and draw the figures."""
+    parser.add_argument(
+        "--out",
+        default="logs/demo",
+        help="folder for all that comes of it (default: logs/demo)",
+    )
+    parser.add_argument(
+        "--preset",
+        choices=("small", "tiny"),
+        default="small",
+        help="small takes minutes and is worth reading; tiny tries the machinery",
+    )
+
+
+def demo(options):
+    """
+    Run the whole path: data, pretraining, probes, figures and a table.
+
+    Parameters
+    ----------
+    options : argparse.Namespace
+        Has ``out`` and ``preset``.
+    """
+    from jtm.data.musicnet import open_dataset
+    from jtm.evaluation.features import view
+    from jtm.evaluation.protocol import judge
+    from jtm.results import figures
+    from jtm.training.checkpoints import load_model
+    from jtm.training.pretrain import pretrain
+
+    out = Path(options.out)
+    data = default_data(options.preset)
+    chosen = {"data": data, "path_checkpoint": (out / "pretraining").as_posix()}
+    checkpoint = pretrain(make_config(PretrainConfig, options.preset, chosen))
+    made = judge(checkpoint, data, out=out / "records.jsonl", fraction=DEMO_FRACTION)
+    piece = open_dataset(data).split("test")[0]
+    for name, figure in (
+        ("pretraining", figures.pretraining_curve(checkpoint.parent)),
+        ("probes", figures.probe_dots(made)),
+        ("piece", figures.piece(**view(load_model(checkpoint)[0], piece))),
+    ):
+        figures.save(figure, out / f"{name}.svg")
+        print(f"figure {out / name}.svg")
+    shutil.rmtree(out / "features")  # gigabytes, and computed in a minute
+
+
+def _add_report(parser):
+    """Rewrite the README's table and picture from report/results."""
+
+
+def report(_):
+    """
+    Redraw what the pages show from the committed results.
+
+    Parameters
+    ----------
+    _ : argparse.Namespace
+        Not used.
+    """
+    from jtm.results import figures, page, records
+
+    found = records.read(ROOT / "report" / "results" / "demo.jsonl")
+    picture = ROOT / "report" / "figures" / "demo.svg"
+    figures.save(figures.probe_dots(found), picture)
+    page.fill(ROOT / "README.md", readme_blocks())
+
+
+def readme_blocks():
+    """
+    Write the blocks of the README that hold results.
+
+    Returns
+    -------
+    dict of str to str
+        Text of each block by name.
+    """
+    from jtm.results import records
+
+    found = records.read(ROOT / "report" / "results" / "demo.jsonl")
+    labelled = max(record.labelled for record in found) / 60
+    share = found[0].fraction
+    return {
+        "demo picture": "![Scores of each representation on two tasks, with 95 % "
+        "intervals](report/figures/demo.svg)",
+        "demo table": f"{records.table(found)}\n\nLinear probes on "
+        f"{100 * share:g} % of the training labels ({labelled:.1f} minutes), scored on "
+        "held-out works.",
+    }
+
+
+def _add_check(parser):
+    """Verify a dataset: labels inside the audio, onsets, pitches, levels."""
+    parser.add_argument("data", metavar="DIR", help="MusicNet's layout, or sound files")
+
+
+def check_data(options):
+    """
+    Print what a check of a dataset found.
+
+    Parameters
+    ----------
+    options : argparse.Namespace
+        Has ``data``.
+
+    Returns
+    -------
+    int
+        1 if anything is wrong, else 0.
+    """
+    from jtm.data.check import check
+
+    report = check(options.data)
+    print(report)
+    return int(report.failed)
+
+
+VERBS = {
+    "train": (_add_train, train),
+    "demo": (_add_demo, demo),
+    "check-data": (_add_check, check_data),
+    "report": (_add_report, report),
+}
 """Every verb with what adds its options and what runs it."""

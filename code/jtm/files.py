@@ -22,6 +22,10 @@ class InputError(ValueError):
     """
 
 
+class StoppedError(Exception):
+    """The user stopped a run, which has saved what it did and can go on."""
+
+
 @contextlib.contextmanager
 def atomic(path):
     """

@@ -26,9 +26,11 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from jtm.constants import HOP, SAMPLE_RATE
+from jtm.constants import FRAME_RATE, HOP, SAMPLE_RATE
+from jtm.data.targets import frame_roll, read_notes
 from jtm.files import atomic
 from jtm.models.context import TransformerContext
+from jtm.music import audio
 
 PIECE = 2048
 """Frames in a piece: 20.48 s."""
@@ -341,3 +343,40 @@ class Features:
                         )
                 for file, part in zip(files, parts, strict=True):
                     file[first : first + len(part)] = np.clip(part, -limit, limit)
+
+
+def view(model, recording, seconds=10.0):
+    """
+    Give what a figure of a piece shows: its sound, its notes and its features.
+
+    Parameters
+    ----------
+    model : CPC
+        The network.
+    recording : Recording
+        A recording with labels.
+    seconds : float
+        How much of it to take, from its start.
+
+    Returns
+    -------
+    dict
+        Arguments of :func:`jtm.results.figures.piece`.
+
+    Raises
+    ------
+    InputError
+        If the recording cannot be read or has no labels.
+    """
+    wave = audio.read(recording.audio)[: int(seconds * FRAME_RATE) * HOP]
+    pcm = Audio.of(np.round(wave * 32767).astype(np.int16))
+    spectrum = [frames for _, frames in LogMelSource().stream(pcm)]
+    layers = [(z, c) for _, z, c in NetworkSource(model).stream(pcm)]
+    z, c = (np.concatenate(parts) for parts in zip(*layers, strict=True))
+    row = recording.metadata
+    return {
+        "spectrogram": np.concatenate(spectrum),
+        "roll": frame_roll(read_notes(recording, len(wave)), len(z)),
+        "layers": {"latents z": z, "contexts c": c},
+        "title": f"{row.get('composition', recording.id)}, {row.get('ensemble', '')}",
+    }

@@ -22,12 +22,17 @@ class RecurrentContext(nn.Module):
         Kind of cell.
     layers : int
         Number of layers.
+    groups : int
+        Equal parts of z, such as pitches, that are summarised each for itself
+        by the same weights; c then has as many parts.
     """
 
-    def __init__(self, z_dim, dim, mode="GRU", layers=1):
+    def __init__(self, z_dim, dim, mode="GRU", layers=1, groups=1):
         super().__init__()
         self.dim = dim
-        self.net = getattr(nn, mode)(z_dim, dim, layers, batch_first=True)
+        self.groups = groups
+        cell = getattr(nn, mode)
+        self.net = cell(z_dim // groups, dim // groups, layers, batch_first=True)
 
     def forward(self, z, state=None):
         """
@@ -37,17 +42,30 @@ class RecurrentContext(nn.Module):
         ----------
         z : torch.Tensor
             Latents ``(batch, frames, z_dim)``.
-        state : optional
+        state : tuple of torch.Tensor, optional
             The state returned for the frames just before; None at the start.
 
         Returns
         -------
         c : torch.Tensor
             Contexts ``(batch, frames, dim)``.
-        state : object
-            What to give with the frames that follow.
+        state : tuple of torch.Tensor
+            What to give with the frames that follow: the hidden state, and for
+            an LSTM its cells, each ``(layers, batch, dim)``.
         """
-        return self.net(z, state)
+        parts = z.unflatten(2, (self.groups, -1)).transpose(1, 2).flatten(0, 1)
+        if state is not None:
+            state = tuple(
+                part.unflatten(2, (self.groups, -1)).flatten(1, 2).contiguous()
+                for part in state
+            )
+            state = state if len(state) > 1 else state[0]
+        c, state = self.net(parts, state)  # (batch * groups, frames, dim // groups)
+        state = tuple(
+            part.unflatten(1, (-1, self.groups)).flatten(2)
+            for part in (state if isinstance(state, tuple) else (state,))
+        )
+        return c.unflatten(0, (-1, self.groups)).transpose(1, 2).flatten(2), state
 
 
 class TransformerContext(nn.Module):

@@ -2,6 +2,7 @@
 
 from torch import nn
 
+from jtm.constants import N_PITCHES
 from jtm.models.context import RecurrentContext, TransformerContext
 from jtm.models.encoder import ConvEncoder, HarmonicEncoder, SincEncoder
 
@@ -65,11 +66,12 @@ def make_cpc(
     norm="channelNorm",
     quadrature=True,
     context="GRU",
-    hidden_context=256,
+    hidden_context=16,
     layers=1,
     dropout=0.0,
     absolute=False,
     reverse=False,
+    pitchwise=True,
 ):
     """
     Make a CPC network from plain settings.
@@ -87,7 +89,7 @@ def make_cpc(
     context : {"GRU", "LSTM", "RNN", "transformer"}
         Kind of context network.
     hidden_context : int
-        Size of c.
+        Size of c, or of each pitch's part of it.
     layers : int
         Layers of the context network.
     dropout : float
@@ -96,6 +98,9 @@ def make_cpc(
         Absolute positions in a transformer, instead of relative ones.
     reverse : bool
         Read time backwards.
+    pitchwise : bool
+        With a recurrent context: summarise each of the 88 pitches of the
+        harmonic encoder for itself, with weights shared across pitch.
 
     Returns
     -------
@@ -113,5 +118,8 @@ def make_cpc(
             net.dim, hidden_context, layers, dropout=dropout, absolute=absolute
         )
     else:
-        summary = RecurrentContext(net.dim, hidden_context, context, layers)
+        groups = N_PITCHES if pitchwise and encoder == "harmonic" else 1
+        summary = RecurrentContext(
+            net.dim, groups * hidden_context, context, layers, groups
+        )
     return CPC(net, summary, reverse)

@@ -125,6 +125,9 @@ class InfoNCE(nn.Module):
     shared : bool
         Draw the negatives once a window instead of once an anchor; an anchor
         whose positive is drawn passes over it. Many times faster.
+    groups : int
+        Equal parts of c and z, such as pitches, each predicted from its own
+        part by the same weights.
     """
 
     def __init__(
@@ -142,6 +145,7 @@ class InfoNCE(nn.Module):
         predictor="linear",
         dropout=0.0,
         shared=False,
+        groups=1,
     ):
         super().__init__()
         self.shared = shared
@@ -159,7 +163,10 @@ class InfoNCE(nn.Module):
             if predictor == "transformer"
             else nn.Identity()
         )
-        self.predict = nn.Linear(c_dim, n_predicts * z_dim, bias=False)
+        self.groups = groups
+        self.predict = nn.Linear(
+            c_dim // groups, n_predicts * z_dim // groups, bias=False
+        )
 
     def forward(self, z, c, recordings, generator):
         """
@@ -220,7 +227,9 @@ class InfoNCE(nn.Module):
             )
         anchors = torch.arange(0, frames - reach, self.anchor_stride)
         context = self.layer(self.dropout(c))[:, anchors]
-        predicted = self.predict(context).unflatten(-1, (self.n_predicts, z_dim))
+        parts = self.predict(context.unflatten(-1, (self.groups, -1)))
+        parts = parts.unflatten(-1, (self.n_predicts, -1))
+        predicted = parts.transpose(2, 3).flatten(3)  # (batch, anchors, steps, z_dim)
         if self.cosine:
             predicted = functional.normalize(predicted, dim=-1) / self.temperature
             z = functional.normalize(z, dim=-1)

@@ -92,6 +92,7 @@ def build_model(config):
             dropout=config.dropout,
             absolute=config.abspos,
             reverse=config.cpc_mode == "reverse",
+            pitchwise=config.gar_mode == "pitchwise",
         )
 
 
@@ -127,6 +128,7 @@ def build_criterion(config, model):
             predictor=config.predictor,
             dropout=config.dropout,
             shared=config.share_negatives == "window",
+            groups=getattr(model.context, "groups", 1),
         )
 
 
@@ -241,6 +243,7 @@ SHAPING = (
     "hidden_gar",
     "layers_gar",
     "abspos",
+    "gar_mode",
     "n_predicts",
     "predictor",
 )

@@ -60,7 +60,7 @@ class RunConfig:
     n_epoch: int = setting(8, "passes over the training data", low=1)
     batch_size: int = setting(8, "windows learned from at once", low=1)
     learning_rate: float = setting(
-        1e-3, "size of the optimiser's steps (Adam)", low=0.0, high=1.0
+        2e-3, "size of the optimiser's steps (Adam)", low=0.0, high=1.0
     )
     max_chunks_in_mem: int = setting(
         5, "most chunks of audio in memory at a time", low=1
@@ -105,7 +105,16 @@ class NetworkConfig(RunConfig):
         choices=("GRU", "LSTM", "RNN", "transformer"),
     )
     hidden_gar: int = setting(
-        256, "size of the summary; a multiple of 8 for a transformer", low=8
+        0,
+        "size of the summary, or of each pitch's if it is pitchwise; a multiple of 8 "
+        "for a transformer (default: 16 pitchwise, else 256)",
+        low=0,
+    )
+    gar_mode: str = setting(
+        "pitchwise",
+        "for --encoderType harmonic and a recurrent --arMode: summarise each pitch for "
+        "itself, with weights shared across pitch, or all pitches jointly",
+        choices=("pitchwise", "joint"),
     )
     layers_gar: int = setting(1, "layers of the network that summarises", low=1)
     abspos: bool = setting(
@@ -235,11 +244,14 @@ class SupervisedConfig(NetworkConfig):
 HIDDEN_ENCODER = {"harmonic": 8, "sinc": 256, "conv": 256}
 """Channels of the latents by encoder, where none are asked for."""
 
+HIDDEN_GAR = {"pitchwise": 16, "joint": 256}
+"""Size of the summary by how it is made, where none is asked for."""
+
 PRESETS = {
     "small": {},
     "tiny": {
         "hidden_encoder": {"harmonic": 2, "sinc": 32, "conv": 32},
-        "hidden_gar": 32,
+        "hidden_gar": {"pitchwise": 4, "joint": 32},
         "size_window": 32000,
         "n_epoch": 4,
         "n_predicts": 4,
@@ -296,17 +308,40 @@ def make_config(cls, preset, chosen):
         raise InputError(f"unknown setting {name!r}; expected one of {sorted(hints)}")
     if issubclass(cls, NetworkConfig):
         encoder = values.get("encoder_type", cls.encoder_type)
+        transformer = values.get("ar_mode", cls.ar_mode) == "transformer"
+        if encoder != "harmonic" or transformer:
+            if chosen.get("gar_mode") == "pitchwise":
+                raise InputError(
+                    "--garMode pitchwise needs --encoderType harmonic and --arMode "
+                    "GRU, LSTM or RNN"
+                )
+            values["gar_mode"] = "joint"
+        mode = values.get("gar_mode", cls.gar_mode)
         size = values.get("hidden_encoder") or HIDDEN_ENCODER
         values["hidden_encoder"] = size[encoder] if isinstance(size, dict) else size
+        size = values.get("hidden_gar") or HIDDEN_GAR
+        values["hidden_gar"] = size[mode] if isinstance(size, dict) else size
     config = cls(**values)
     for item in fields(cls):
         _check(item, hints[item.name], getattr(config, item.name))
-    if getattr(config, "ar_mode", "") == "transformer" and config.hidden_gar % 8:
+    _check_together(config)
+    return config
+
+
+def _check_together(config):
+    """Refuse settings that do not go together."""
+    transformer = getattr(config, "ar_mode", "") == "transformer"
+    if transformer and config.hidden_gar % 8:
         raise InputError(
             f"--hiddenGar is {config.hidden_gar}; expected a multiple of 8 for a "
             "transformer, which has 8 heads"
         )
-    return config
+    if getattr(config, "sampling_type", "") == "sequential":
+        if transformer or config.cpc_mode == "reverse":
+            raise InputError(
+                "--samplingType sequential carries the state of the past over; it "
+                "needs --arMode GRU, LSTM or RNN and --cpcMode forward"
+            )
 
 
 def _check(item, kind, value):

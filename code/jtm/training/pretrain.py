@@ -29,7 +29,7 @@ from jtm.constants import SAMPLE_RATE
 from jtm.data.musicnet import open_dataset
 from jtm.data.store import build_store
 from jtm.data.windows import WindowLoader
-from jtm.files import InputError, atomic
+from jtm.files import InputError, StoppedError, atomic
 from jtm.training.checkpoints import (
     build_criterion,
     build_model,
@@ -46,10 +46,6 @@ VALIDATION_WINDOWS = 256
 
 METRICS_FILE = "metrics.csv"
 """Curves of a run: a row for each epoch and split."""
-
-
-class StoppedError(Exception):
-    """The user asked the run to stop, and it has saved what it did."""
 
 
 class CPCModule(lightning.LightningModule):
@@ -193,10 +189,8 @@ class CPCModule(lightning.LightningModule):
         if self.carried is not None:
             lanes = batch.lanes
             keep = (~batch.fresh).to(z)[None, :, None]
-            state = [part[:, lanes].to(z) * keep for part in self.carried]
-            state = tuple(state) if len(state) > 1 else state[0]
-        c, state = self.model.context(z, state)
-        parts = state if isinstance(state, tuple) else (state,)
+            state = tuple(part[:, lanes].to(z) * keep for part in self.carried)
+        c, parts = self.model.context(z, state)
         if self.carried is None:
             lanes = self.config.batch_size
             self.carried = [
@@ -496,7 +490,9 @@ def pretrain(config, progress=True):
         warnings.filterwarnings("ignore", message=".*dataloader.*")
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")
         warnings.filterwarnings("ignore", message=".*treespec.*")
-        trainer.fit(module, ckpt_path=last if last.exists() else None)
+        trainer.fit(
+            module, ckpt_path=last if last.exists() else None, weights_only=True
+        )
     return folder / f"checkpoint{trainer.current_epoch - 1}.pt"
 
 

@@ -12,6 +12,7 @@ def networks():
     torch.manual_seed(0)
     for mode in ("GRU", "LSTM", "RNN"):
         yield RecurrentContext(6, 16, mode, layers=2).eval()
+    yield RecurrentContext(6, 16, "LSTM", layers=2, groups=2).eval()
     for absolute in (False, True):
         yield TransformerContext(6, 16, layers=2, absolute=absolute).eval()
 
@@ -43,6 +44,17 @@ class TestContext(unittest.TestCase):
             torch.testing.assert_close(
                 whole, torch.cat((first, second), 1), rtol=1e-4, atol=1e-5
             )
+
+    def test_groups_are_summarised_each_for_itself_by_the_same_weights(self):
+        net = RecurrentContext(6, 16, "GRU", groups=2).eval()
+        z = torch.randn(2, 30, 6)
+        swapped = net(z.roll(3, 2))[0]
+        torch.testing.assert_close(net(z)[0], swapped.roll(8, 2))
+        changed = z.clone()
+        changed[..., 3:] = 0
+        c, after = net(z)[0], net(changed)[0]
+        torch.testing.assert_close(c[..., :8], after[..., :8])
+        self.assertFalse(torch.allclose(c[..., 8:], after[..., 8:]))
 
     def test_absolute_positions_are_seen_and_relative_ones_are_not(self):
         # Among equal frames a causal average cannot tell where it is.

@@ -62,6 +62,58 @@ class TestInfoNCE(unittest.TestCase):
                                 scores[b, i, k, n].item(), expected.item(), places=4
                             )
 
+    def test_negatives_shared_by_a_window_are_those_of_its_anchors(self):
+        torch.manual_seed(0)
+        criterion = InfoNCE(6, 5, 3, step_frames=2, n_negatives=30, shared=True)
+        z, c = torch.randn(2, 20, 5), torch.randn(2, 20, 6)
+        recordings = torch.tensor([0, 1])
+        scores = criterion.scores(z, c, recordings, CHANCE.manual_seed(1))
+        self.assertEqual(scores.shape, (2, 14, 3, 31))
+        drawn = draw_negatives(
+            recordings,
+            20,
+            torch.tensor([0]),
+            torch.tensor([], dtype=torch.long),
+            30,
+            0.0,
+            False,
+            CHANCE.manual_seed(1),
+        )
+        weights = criterion.predict.weight.view(3, 5, 6)
+        passed_over = 0
+        for b in range(2):
+            for t in range(14):
+                positives = {b * 20 + t + step for step in (2, 4, 6)}
+                for n, candidate in enumerate(drawn[b, 0].tolist()):
+                    found = scores[b, t, 1, 1 + n].item()
+                    if candidate in positives:
+                        self.assertEqual(found, -math.inf)
+                        passed_over += 1
+                        continue
+                    expected = weights[1] @ c[b, t] @ z.flatten(0, 1)[candidate] / 5
+                    self.assertAlmostEqual(found, expected.item(), places=4)
+        self.assertGreater(passed_over, 0)
+        self.assertTrue(torch.isfinite(info_nce(scores)[0]).all())
+
+    def test_groups_predict_each_from_its_own_part_by_the_same_weights(self):
+        torch.manual_seed(0)
+        criterion = InfoNCE(6, 4, 3, n_negatives=5, groups=2)
+        z, c = torch.randn(2, 9, 4), torch.randn(2, 9, 6)
+        recordings = torch.tensor([0, 1])
+        scores = criterion.scores(z, c, recordings, CHANCE.manual_seed(0))
+        rolled = criterion.scores(
+            z.roll(2, 2), c.roll(3, 2), recordings, CHANCE.manual_seed(0)
+        )
+        torch.testing.assert_close(scores, rolled)
+        plain = InfoNCE(6, 4, 3, n_negatives=5)
+        full = torch.zeros(3, 4, 6)
+        shared = criterion.predict.weight.view(3, 2, 3)
+        full[:, :2, :3], full[:, 2:, 3:] = shared, shared
+        plain.predict.weight.data = full.detach().view(12, 6)
+        torch.testing.assert_close(
+            plain.scores(z, c, recordings, CHANCE.manual_seed(0)), scores
+        )
+
     def test_loss_is_named_by_step_and_is_their_mean(self):
         criterion = InfoNCE(6, 5, n_predicts=3, n_negatives=4)
         z, c = torch.randn(2, 9, 5), torch.randn(2, 9, 6)

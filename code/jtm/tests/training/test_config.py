@@ -43,6 +43,21 @@ class TestConfig(unittest.TestCase):
         chosen = {"encoder_type": "sinc", "hidden_encoder": 40}
         self.assertEqual(make_config(PretrainConfig, "tiny", chosen).hidden_encoder, 40)
 
+    def test_pitchwise_where_there_is_a_pitch_axis_and_a_recurrent_network(self):
+        config = make_config(PretrainConfig, "small", {})
+        self.assertEqual((config.gar_mode, config.hidden_gar), ("pitchwise", 16))
+        for chosen in ({"encoder_type": "sinc"}, {"ar_mode": "transformer"}):
+            config = make_config(PretrainConfig, "small", chosen)
+            self.assertEqual((config.gar_mode, config.hidden_gar), ("joint", 256))
+            with self.assertRaisesRegex(InputError, "--garMode pitchwise needs"):
+                make_config(PretrainConfig, "small", chosen | {"gar_mode": "pitchwise"})
+
+    def test_sequential_reads_forward_with_a_recurrent_network(self):
+        for other in ({"ar_mode": "transformer"}, {"cpc_mode": "reverse"}):
+            chosen = {"sampling_type": "sequential"} | other
+            with self.assertRaisesRegex(InputError, "sequential carries the state"):
+                make_config(PretrainConfig, "small", chosen)
+
     def test_values_outside_their_limits_are_refused_by_name(self):
         for name, value, words in (
             ("sampling_type", "random", "one of uniform, samesequence"),
@@ -74,7 +89,7 @@ class TestConfig(unittest.TestCase):
         settle(self.folder, config)
         settle(self.folder, config)
         other = make_config(PretrainConfig, "tiny", {"hidden_gar": 64})
-        with self.assertRaisesRegex(InputError, "--hiddenGar 32, not 64"):
+        with self.assertRaisesRegex(InputError, "--hiddenGar 4, not 64"):
             settle(self.folder, other)
 
     def test_every_setting_is_explained_and_every_preset_names_settings(self):
