@@ -167,9 +167,6 @@ def read(path):
     for number, item in enumerate(items, 1):
         try:
             item = json.loads(item) if kind == "line" else item
-            odd = sorted(set(item) ^ set(names))
-            if odd:
-                raise ValueError(f"unknown or missing keys {', '.join(odd)}")
             records.append(Record(**item))
         except (TypeError, ValueError) as error:
             raise InputError(

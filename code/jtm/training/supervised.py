@@ -108,7 +108,6 @@ class SupervisedModule(lightning.LightningModule):
         self.train_windows = train
         self.validation_windows = validation
         self.origin = origin
-        model.requires_grad_(not origin)
         self.history = []  # rows of the metrics file
         self.sums = {}  # of this epoch's losses and windows, by split
 
@@ -233,8 +232,8 @@ class SupervisedModule(lightning.LightningModule):
         torch.optim.Optimizer
             The optimiser.
         """
-        learned = [p for p in self.parameters() if p.requires_grad]
-        return torch.optim.Adam(learned, self.config.learning_rate)
+        learned = self.head if self.origin else self
+        return torch.optim.Adam(learned.parameters(), self.config.learning_rate)
 
     def on_save_checkpoint(self, checkpoint):
         """

@@ -161,6 +161,14 @@ class Keeping(unittest.TestCase):
             NetworkSource(forward).fingerprint, NetworkSource(reverse).fingerprint
         )
 
+    def test_what_half_precision_cannot_hold_stays_finite(self):
+        with mock.patch.object(LogMelSource, "stream") as stream:
+            stream.return_value = [(0, np.array([[1e6, -1e6, 1.5]]))]
+            store = fake_store(noise(0.01))
+            self.features(store=store).compute(("logmel",), [0], progress=False)
+        found = self.features(store=store).rows("logmel", 0)
+        self.assertEqual(found.tolist(), [[65504.0, -65504.0, 1.5]])
+
     def test_an_interrupted_extraction_leaves_nothing(self):
         with mock.patch.object(LogMelSource, "stream") as stream:
             stream.side_effect = lambda recording: iter(

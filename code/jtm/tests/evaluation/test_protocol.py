@@ -112,8 +112,9 @@ class Judge(WithDataset):
         }
         for message, changed in cases.items():
             write_metadata(path, changed)
+            store = build_store(open_dataset(self.root), progress=False)
             with self.assertRaisesRegex(InputError, message):
-                self.judge("no", representations=("logmel",))
+                tasks.Labelled.of(store, "ensemble")
 
 
 class Look(WithDataset):

@@ -4,6 +4,8 @@ import tempfile
 import unittest
 from pathlib import Path
 
+import torch
+
 from jtm.evaluation.supervised import run
 from jtm.files import InputError
 from jtm.results.records import read
@@ -83,6 +85,17 @@ class Run(unittest.TestCase):
         ]
         for part in ("model.encoder.filters.centre", "model.context.net.weight_hh_l0"):
             self.assertTrue((states[0][part] != states[1][part]).any(), part)
+
+    def test_same_seed_same_result(self):
+        chosen = {"load": str(self.checkpoint), "task": "multipitch", "n_epoch": 1}
+        values = []
+        for number in range(2):
+            torch.manual_seed(number)  # what was drawn before is of no account
+            made, _ = self.run_quietly(f"seed{number}", **chosen)
+            values.append(made["average_precision"].value)
+        self.assertEqual(*values)
+        made, _ = self.run_quietly("other seed", random_seed=1, **chosen)
+        self.assertNotEqual(made["average_precision"].value, values[0])
 
     def test_other_settings_in_the_folder_are_refused(self):
         self.run_quietly("settings", task="ensemble", n_epoch=1)

@@ -75,6 +75,15 @@ class Dots(unittest.TestCase):
         self.assertEqual(pitch.get_xlabel(), "average precision (%)")
         self.assertEqual(ensemble.lines[1].get_xdata()[0], 30.0)
 
+    def test_the_callers_settings_are_of_no_account(self):
+        import matplotlib as mpl
+
+        with mpl.rc_context({"font.size": 30, "axes.labelsize": 30}):
+            axis = figures.probe_dots([RECORD]).axes[0]
+            self.assertEqual(mpl.rcParams["font.size"], 30)
+        self.assertEqual(axis.title.get_fontsize(), 8)
+        self.assertEqual(axis.xaxis.label.get_fontsize(), 8)
+
     def test_nothing_to_show(self):
         with self.assertRaisesRegex(InputError, "validation"):
             figures.probe_dots([RECORD], split="validation")

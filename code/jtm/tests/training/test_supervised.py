@@ -1,3 +1,5 @@
+import contextlib
+import io
 import tempfile
 import unittest
 from unittest import mock
@@ -5,6 +7,7 @@ from unittest import mock
 import numpy as np
 import torch
 
+from jtm.files import InputError
 from jtm.models.heads import FrameHead, WindowHead
 from jtm.training.checkpoints import build_model, read_checkpoint
 from jtm.training.config import SupervisedConfig, make_config
@@ -82,7 +85,8 @@ class Fit(unittest.TestCase):
         return SupervisedModule(config, build_model(config), head, *windows, "origin")
 
     def fitted(self, module):
-        fit(module, progress=False)
+        with contextlib.redirect_stdout(io.StringIO()):
+            fit(module, progress=False)
         return {k: v.clone() for k, v in module.state_dict().items()}
 
     def test_it_learns(self):
@@ -134,6 +138,23 @@ class Fit(unittest.TestCase):
         self.assertTrue(
             torch.equal(again["head.linear.bias"], whole["head.linear.bias"])
         )
+
+    def test_dropout_is_drawn_from_seed_and_step(self):
+        states = []
+        for number in range(2):
+            head = torch.nn.Sequential(torch.nn.Dropout(0.5), WindowHead(6, 2))
+            module = self.module(f"dropout{number}", head)
+            head[1].linear.weight.data.fill_(0.1)
+            head[1].linear.bias.data.zero_()
+            torch.manual_seed(number)
+            states.append(self.fitted(module)["head.1.linear.weight"])
+        self.assertTrue(torch.equal(*states))
+
+    def test_a_loss_that_is_no_number_stops_the_run(self):
+        module = self.module("nan", FrameHead(6, 1))
+        x, target = torch.full((2, 3, 6), float("nan")), torch.zeros(2, 3, 1)
+        with self.assertRaisesRegex(InputError, "loss is nan at step 0.*learningRate"):
+            module.training_step((x, target))
 
     def test_what_is_frozen_stays(self):
         module = self.module("frozen")
