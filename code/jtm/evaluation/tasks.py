@@ -66,7 +66,8 @@ class Labelled:
         Returns
         -------
         Labelled
-            The recordings, checked to have what the task needs.
+            The recordings, checked to have what the task needs; those whose
+            class is left empty in the metadata are left out.
 
         Raises
         ------
@@ -78,6 +79,14 @@ class Labelled:
         if task not in COLUMNS:
             return cls(store, splits, task)
         column = COLUMNS[task]
+        # An exercise, say, is in no composer's hand: a cell left empty on
+        # purpose, unlike a column that is missing.
+        splits = {
+            split: [
+                i for i in indices if store.recordings[i].metadata.get(column) != ""
+            ]
+            for split, indices in splits.items()
+        }
         training = [store.recordings[i] for i in splits["train"]]
         classes = targets.class_list(training, column)
         if len(classes) < 2:
