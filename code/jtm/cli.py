@@ -224,7 +224,7 @@ def train(options):
 
 def default_data(preset):
     """
-    Give the dataset of who names none, making the toy set if need be.
+    Give the dataset of who names none.
 
     Parameters
     ----------
@@ -235,22 +235,38 @@ def default_data(preset):
     -------
     str
         MusicNet in ``data/musicnet`` if it is there, else the toy set.
+    """
+    if Path("data/musicnet").is_dir():
+        return "data/musicnet"
+    return toy_data("tiny" if preset == "tiny" else "small")
+
+
+def toy_data(preset):
+    """
+    Give a toy set, making it on first use.
+
+    Parameters
+    ----------
+    preset : {"tiny", "small", "full"}
+        Which.
+
+    Returns
+    -------
+    str
+        Its folder.
 
     Raises
     ------
     InputError
-        If the toy set cannot be made here.
+        If it cannot be made here.
     """
-    if Path("data/musicnet").is_dir():
-        return "data/musicnet"
-    name = "tiny" if preset == "tiny" else "small"
-    folder = Path(os.path.relpath(ROOT / "toy" / "data" / name))
+    folder = Path(os.path.relpath(ROOT / "toy" / "data" / preset))
     if not (folder / METADATA_FILE).exists():
         generator = ROOT / "toy" / "generate.py"
         if not generator.exists():
             raise InputError("no dataset given; name one with --data")
-        print(f"no --data given and no data/musicnet here: making {folder} first")
-        command = [sys.executable, generator, "--preset", name, "--out", folder]
+        print(f"making the toy set in {folder} first", flush=True)
+        command = [sys.executable, generator, "--preset", preset, "--out", folder]
         if subprocess.run(command).returncode:
             raise InputError(f"{folder}: the toy set could not be made; see above")
     return folder.as_posix()
@@ -288,7 +304,7 @@ def demo(options):
     from jtm.training.pretrain import pretrain
 
     out = Path(options.out)
-    data = default_data(options.preset)
+    data = toy_data(options.preset)
     chosen = {"data": data, "path_checkpoint": (out / "pretraining").as_posix()}
     checkpoint = pretrain(make_config(PretrainConfig, options.preset, chosen))
     made = judge(checkpoint, data, out=out / "records.jsonl", fraction=DEMO_FRACTION)
