@@ -8,6 +8,7 @@ settings.
 """
 
 import pickle
+import warnings
 import zipfile
 from dataclasses import asdict
 from pathlib import Path
@@ -45,7 +46,9 @@ def read_checkpoint(path):
         hint = f"; there are {', '.join(near)}" if near else "; train one first"
         raise InputError(f"{path}: no such checkpoint{hint}")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what is odd about it is told below
+            content = torch.load(path, map_location="cpu", weights_only=True)
         state, config = content["state_dict"], content["config"]
         if not (isinstance(state, dict) and isinstance(config, dict)):
             raise TypeError("its parts are of other types")

@@ -460,9 +460,7 @@ def pretrain(config, progress=True):
         If the user stopped it; everything is saved.
     """
     folder = Path(config.path_checkpoint)
-    dataset = open_dataset(config.data)
-    settle(folder, config)
-    store = build_store(dataset, progress=progress)
+    store = build_store(open_dataset(config.data), progress=progress)
     train, validation = loaders(config, store)
     module = CPCModule(config, train, validation)
     if config.load:
@@ -470,12 +468,14 @@ def pretrain(config, progress=True):
         load_part(config.load, content, "model", module.model, config)
         if config.load_criterion:
             load_part(config.load, content, "criterion", module.criterion, config)
+    settle(folder, config)  # nothing is written before all is found fit
     last = folder / "last.pt"
     if last.exists():
         content = read_checkpoint(last)
-        if len(content["history"]) // 2 >= config.n_epoch:
-            print(f"{folder}: finished, {config.n_epoch} epochs; nothing left to do")
-            return folder / f"checkpoint{config.n_epoch - 1}.pt"
+        epochs = content["history"][-1]["epoch"] + 1 if content["history"] else 0
+        if epochs >= config.n_epoch or _stalled(content["history"], config.patience):
+            print(f"{folder}: finished, {epochs} epochs; nothing left to do")
+            return folder / f"checkpoint{epochs - 1}.pt"
         print(f"{folder}: going on from step {content['global_step']}")
     if train.left_out:
         print(f"{train.left_out} recordings are shorter than a window: left out")
@@ -494,6 +494,13 @@ def pretrain(config, progress=True):
             module, ckpt_path=last if last.exists() else None, weights_only=True
         )
     return folder / f"checkpoint{trainer.current_epoch - 1}.pt"
+
+
+def _stalled(history, patience):
+    """Tell whether the validation loss has not fallen for so many epochs."""
+    losses = [row["loss"] for row in history if row["split"] == "validation"]
+    since = len(losses) - 1 - losses.index(min(losses)) if losses else 0
+    return 0 < patience <= since
 
 
 def loaders(config, store):
@@ -586,5 +593,5 @@ def make_trainer(config, folder, callbacks):
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
-        log_every_n_steps=10,
+        log_every_n_steps=1,
     )

@@ -152,6 +152,15 @@ class TestPretrain(unittest.TestCase):
         with self.assertRaisesRegex(InputError, "--hiddenGar 16, not 24"):
             self.run_quietly(self.config(hidden_gar=24))
 
+    def test_patience_stops_for_good(self):
+        # With a learning rate of zero the loss can't fall.
+        chosen = {"learning_rate": 0.0, "patience": 2, "n_epoch": 9}
+        checkpoint, _ = self.run_quietly(self.config(**chosen))
+        self.assertEqual(checkpoint.name, "checkpoint2.pt")
+        again, said = self.run_quietly(self.config(**chosen))
+        self.assertIn("finished, 3 epochs", said)
+        self.assertEqual(again, checkpoint)
+
     def test_a_checkpoint_reloads_to_equal_outputs(self):
         checkpoint, _ = self.run_quietly(self.config())
         wave = torch.randn(1, 1, 8000)
