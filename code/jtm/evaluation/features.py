@@ -26,7 +26,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from jtm.constants import FRAME_RATE, HOP, SAMPLE_RATE
+from jtm.constants import HOP, SAMPLE_RATE
 from jtm.data.targets import frame_roll, read_notes
 from jtm.files import atomic
 from jtm.models.context import TransformerContext
@@ -368,15 +368,20 @@ def view(model, recording, seconds=10.0):
     InputError
         If the recording cannot be read or has no labels.
     """
-    wave = audio.read(recording.audio)[: int(seconds * FRAME_RATE) * HOP]
-    pcm = Audio.of(np.round(wave * 32767).astype(np.int16))
-    spectrum = [frames for _, frames in LogMelSource().stream(pcm)]
-    layers = [(z, c) for _, z, c in NetworkSource(model).stream(pcm)]
-    z, c = (np.concatenate(parts) for parts in zip(*layers, strict=True))
+    wave = audio.read(recording.audio)
+    notes = read_notes(recording, len(wave))
+    shown = wave[: round(seconds * SAMPLE_RATE)]
+    pcm = Audio.of(np.round(shown * 32767).astype(np.int16))
+    layers = {}
+    for source in (LogMelSource(), NetworkSource(model)):
+        pieces = sorted(source.stream(pcm), key=lambda piece: piece[0])
+        parts = list(zip(*pieces, strict=True))[1:]
+        layers |= dict(zip(source.layers, map(np.concatenate, parts), strict=True))
     row = recording.metadata
+    names = (row.get("composer"), row.get("composition"), row.get("ensemble"))
     return {
-        "spectrogram": np.concatenate(spectrum),
-        "roll": frame_roll(read_notes(recording, len(wave)), len(z)),
-        "layers": {"latents z": z, "contexts c": c},
-        "title": f"{row.get('composition', recording.id)}, {row.get('ensemble', '')}",
+        "spectrogram": layers.pop("logmel"),
+        "roll": frame_roll(notes, len(layers["z"])),
+        "layers": layers,
+        "title": ", ".join(name for name in names if name) or recording.id,
     }

@@ -14,22 +14,15 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from jtm.constants import FRAME_RATE, SAMPLE_RATE
+from jtm.constants import FRAME_RATE
 from jtm.data import targets
 from jtm.data.musicnet import open_dataset
 from jtm.data.store import build_store
 from jtm.data.targets import WINDOW
 from jtm.evaluation import probes
-from jtm.evaluation.features import (
-    REPRESENTATIONS,
-    Audio,
-    Features,
-    LogMelSource,
-    NetworkSource,
-)
+from jtm.evaluation.features import REPRESENTATIONS, Features
 from jtm.evaluation.tasks import Labelled, cut, score_frames, score_windows
 from jtm.files import InputError, digest
-from jtm.music import audio
 from jtm.results import records
 from jtm.results.records import Record
 from jtm.training.checkpoints import build_model, load_model
@@ -149,55 +142,6 @@ def judge(
             print(f"\nScores on {split}, with 95 % intervals over recordings:\n")
             print(records.table(made, split))
     return made
-
-
-def look(checkpoint, dataset_root, recording="", seconds=15.0):
-    """
-    Gather what :func:`jtm.results.figures.piece` draws.
-
-    Parameters
-    ----------
-    checkpoint : str or Path
-        The pretrained network.
-    dataset_root : str or Path
-        A dataset with labels.
-    recording : str
-        Id of a test recording; the first one where none is named.
-    seconds : float
-        How much of its beginning to look at.
-
-    Returns
-    -------
-    dict
-        The spectrogram, the piano roll, the layers z and c, and a title.
-
-    Raises
-    ------
-    InputError
-        If the checkpoint or the dataset is not fit for it, or has no such
-        recording.
-    """
-    model, _ = load_model(checkpoint)
-    dataset = open_dataset(dataset_root)
-    found = [r for r in dataset.split("test") if recording in ("", r.id)]
-    if not found:
-        raise InputError(f"{dataset_root}: no test recording with the id {recording!r}")
-    wave = audio.read(found[0].audio)
-    notes = targets.read_notes(found[0], len(wave))
-    wave = (wave[: round(seconds * SAMPLE_RATE)] * 32767).astype(np.int16)
-    layers = {}
-    for source in (LogMelSource(), NetworkSource(model)):
-        pieces = sorted(source.stream(Audio.of(wave)), key=lambda piece: piece[0])
-        parts = list(zip(*pieces, strict=True))[1:]
-        layers |= dict(zip(source.layers, map(np.concatenate, parts), strict=True))
-    row = found[0].metadata
-    names = (row.get(k) for k in ("composer", "composition", "movement", "ensemble"))
-    return {
-        "spectrogram": layers.pop("logmel"),
-        "roll": targets.frame_roll(notes, len(layers["z"])),
-        "layers": layers,
-        "title": ", ".join(filter(None, (found[0].id, *names))),
-    }
 
 
 def _fit_frames(labelled, windows, read):

@@ -91,8 +91,8 @@ class Labelled:
         classes = targets.class_list(training, column)
         if len(classes) < 2:
             raise InputError(
-                f"every training recording has the {column} '{classes[0]}'; "
-                "expected two or more to tell apart"
+                f"the training recordings name {classes or 'nothing'} as their "
+                f"{column}; expected two or more to tell apart"
             )
         labelled = cls(store, splits, task, classes)
         for indices in splits.values():

@@ -7,9 +7,12 @@ from unittest import mock
 import numpy as np
 import torch
 
+from jtm.data.musicnet import open_dataset
 from jtm.evaluation import features
 from jtm.evaluation.features import Audio, Features, LogMelSource, NetworkSource
 from jtm.models.cpc import make_cpc
+from jtm.music import audio
+from jtm.tests.evaluation.little import write_dataset
 
 MAKES = {
     "harmonic": {"hidden_encoder": 2, "hidden_context": 16},
@@ -112,6 +115,27 @@ class LogMel(unittest.TestCase):
         (spectrum,) = whole(LogMelSource(), wave)
         centres = librosa.mel_frequencies(features.N_MELS + 2, fmin=30, fmax=8000)[1:-1]
         self.assertAlmostEqual(centres[spectrum[50].argmax()], 880, delta=15)
+
+
+class View(unittest.TestCase):
+    def test_layers_share_the_axis_of_time(self):
+        with tempfile.TemporaryDirectory() as folder:
+            write_dataset(folder, seconds=4.0)
+            recording = open_dataset(folder).split("test")[1]
+            for settings in (MAKES["sinc"], MAKES["reverse"]):
+                model = make_cpc(**settings)
+                with mock.patch.object(features, "PIECE", 100):
+                    seen = features.view(model, recording, seconds=2.0)
+                self.assertEqual(seen["title"], "A, test1, Bright")
+                self.assertEqual(list(seen["layers"]), ["z", "c"])
+                shown = seen["spectrogram"], seen["roll"], *seen["layers"].values()
+                self.assertEqual([len(each) for each in shown], [200] * 4)
+                # One pitch sounds at a time.
+                self.assertEqual(seen["roll"].sum(), 200)
+                wave = np.round(audio.read(recording.audio)[:32_000] * 32767)
+                z, c = whole(NetworkSource(model), wave.astype(np.int16))
+                np.testing.assert_allclose(seen["layers"]["z"], z, atol=1e-4)
+                np.testing.assert_allclose(seen["layers"]["c"], c, atol=1e-4)
 
 
 class Keeping(unittest.TestCase):
