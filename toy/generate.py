@@ -19,7 +19,6 @@ import signal
 import sys
 import threading
 import time
-from collections import defaultdict
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 
@@ -41,7 +40,7 @@ STATE_FILE = "toy.json"
 """What a folder of the toy set was made from; decides whether it may go on."""
 
 COST_FILE = "generation.json"
-"""Seconds that the generation took, interruptions left out; differs by machine."""
+"""Seconds that the generation took, those of interrupted runs with them."""
 
 
 def generate(preset, out, seed=0, soundfont=None, progress=True, processes=None):
@@ -68,18 +67,19 @@ def generate(preset, out, seed=0, soundfont=None, progress=True, processes=None)
     ------
     InputError
         If the folder holds something else, FluidSynth or a SoundFont is missing,
-        or the disk is full.
+        the seed is negative, or the disk is full.
     """
     out = Path(out)
     size = recipe.PRESETS[preset]
+    if seed < 0:
+        raise InputError(f"seed {seed}: expected a whole number from 0 on")
     fonts = _fonts(soundfont)
     _claim(out, preset, seed, fonts)
     if (out / musicnet.METADATA_FILE).exists():
         return
     for part in out.rglob(".*.part*"):  # what a killed process left
         part.unlink()
-    before = _cost(out)
-    with _Pool(processes, progress) as pool:
+    with _Pool(out, processes, progress) as pool:
         works = recipe.choose_works(size, seed)
         music = pool.map(recipe.read_work, [w.path for w in works], "reading scores")
         numbers = {"train": 5000, "validation": 6000, "test": 7000, "unlabelled": 8000}
@@ -92,14 +92,6 @@ def generate(preset, out, seed=0, soundfont=None, progress=True, processes=None)
         jobs = [(str(out), *pair, split, fonts) for pair, split in pairs.items()]
         clips = pool.map(_make_notes, jobs, "rendering notes")
     notes.write_notes(out, [clip for made in clips for clip in made])
-    cost = {
-        "seconds": round(before["seconds"] + pool.seconds, 1),
-        "processor_seconds": round(
-            before["processor_seconds"] + pool.processor_seconds, 1
-        ),
-        "processors": os.cpu_count(),
-    }
-    files.write_json(out / COST_FILE, cost)
     # Last, as it tells that all the rest is there.
     musicnet.write_metadata(
         out / musicnet.METADATA_FILE, sorted(rows, key=lambda row: row["id"])
@@ -107,9 +99,10 @@ def generate(preset, out, seed=0, soundfont=None, progress=True, processes=None)
 
 
 class _Pool:
-    """Calls functions on all cores, with progress bars, and counts the cost."""
+    """Calls functions on all cores, with progress bars, and keeps count of the cost."""
 
-    def __init__(self, processes, progress):
+    def __init__(self, out, processes, progress):
+        self.path = out / COST_FILE
         self.progress = progress
         self.pool = ProcessPoolExecutor(
             processes or os.cpu_count(),
@@ -124,7 +117,12 @@ class _Pool:
     def __exit__(self, *_):
         self.pool.shutdown(cancel_futures=True)
         times = time.perf_counter(), sum(os.times()[:4])
-        self.seconds, self.processor_seconds = np.subtract(times, self.start)
+        before = files.read_json(self.path) if self.path.exists() else {}
+        cost = {"processors": os.cpu_count()}
+        names = ("seconds", "processor_seconds")
+        for name, end, start in zip(names, times, self.start, strict=True):
+            cost[name] = round(before.get(name, 0) + end - start, 1)
+        files.write_json(self.path, cost)
 
     def map(self, function, arguments, what):
         """Call for each argument; results in order."""
@@ -147,12 +145,6 @@ def _begin():
         os._exit(1)
 
     threading.Thread(target=follow, daemon=True).start()
-
-
-def _cost(out):
-    """Seconds spent by earlier runs in this folder."""
-    path = out / COST_FILE
-    return files.read_json(path) if path.exists() else defaultdict(float)
 
 
 def _fonts(soundfont):

@@ -92,6 +92,8 @@ class TestGenerate(unittest.TestCase):
         (other / "train_data" / ".5001.1.part.wav").write_bytes(b"half")
         generate.generate("nano", other, progress=False, processes=1)
         self.assertEqual(digests(other), self.digests)
+        cost = files.read_json(other / generate.COST_FILE)
+        self.assertGreater(cost["processor_seconds"], 0)
 
     def test_finished_is_finished(self):
         with mock.patch.object(recipe, "choose_works", side_effect=AssertionError):
@@ -111,8 +113,10 @@ class TestGenerate(unittest.TestCase):
         self.assertEqual([p.name for p in foreign.iterdir()], ["thesis.txt"])
         self.assertEqual(digests(self.root), self.digests)
 
-    def test_soundfonts(self):
+    def test_soundfonts_and_seeds(self):
         new = self.folder / "new"
+        with self.assertRaisesRegex(InputError, "seed -1"):
+            generate.generate("nano", new, seed=-1)
         with self.assertRaisesRegex(InputError, "no such SoundFont"):
             generate.generate("nano", new, soundfont="nowhere.sf2")
         with self.assertRaisesRegex(InputError, "heard in training"):
@@ -144,7 +148,7 @@ class TestGenerate(unittest.TestCase):
 class InThisProcess(generate._Pool):
     """A pool that is none, so that a test can stop it where it likes."""
 
-    def __init__(self, processes, progress):
+    def __init__(self, out, processes, progress):
         pass
 
     def __exit__(self, *_):
