@@ -57,7 +57,7 @@ class RunConfig:
     )
     load: str = setting("", "checkpoint to start from, such as logs/checkpoint3.pt")
     random_seed: int = setting(0, "source of all chance; same seed, same result", low=0)
-    n_epoch: int = setting(5, "passes over the training data", low=1)
+    n_epoch: int = setting(4, "passes over the training data", low=1)
     batch_size: int = setting(8, "windows learned from at once", low=1)
     learning_rate: float = setting(
         2e-3, "size of the optimiser's steps (Adam)", low=0.0, high=1.0
