@@ -14,7 +14,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import get_type_hints
 
-from jtm.data.musicnet import METADATA_FILE
+from jtm.data.musicnet import METADATA_FILE, WHERE_TO_GET_MUSICNET
 from jtm.files import InputError, StoppedError
 from jtm.training.config import (
     PRESETS,
@@ -241,7 +241,7 @@ def default_data(preset):
     return toy_data("tiny" if preset == "tiny" else "small")
 
 
-def toy_data(preset):
+def toy_data(preset, progress=True):
     """
     Give a toy set, making it on first use.
 
@@ -249,6 +249,8 @@ def toy_data(preset):
     ----------
     preset : {"tiny", "small", "full"}
         Which.
+    progress : bool
+        Show progress bars.
 
     Returns
     -------
@@ -267,8 +269,10 @@ def toy_data(preset):
             raise InputError("no dataset given; name one with --data")
         print(f"making the toy set in {folder} first", flush=True)
         command = [sys.executable, generator, "--preset", preset, "--out", folder]
-        if subprocess.run(command).returncode:
-            raise InputError(f"{folder}: the toy set could not be made; see above")
+        done = subprocess.run(command, capture_output=not progress, text=True)
+        if done.returncode:
+            reason = "see above" if progress else done.stderr.strip()
+            raise InputError(f"{folder}: the toy set could not be made; {reason}")
     return folder.as_posix()
 
 
@@ -366,6 +370,8 @@ def readme_blocks():
 def _add_check(parser):
     """Verify a dataset: labels inside the audio, onsets, pitches, levels."""
     parser.add_argument("data", metavar="DIR", help="MusicNet's layout, or sound files")
+    parser.epilog = WHERE_TO_GET_MUSICNET
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
 
 
 def check_data(options):

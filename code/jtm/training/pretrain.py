@@ -537,14 +537,22 @@ def loaders(config, store):
     scheme = config.sampling_type
     categories = None
     if scheme == "samecategory":
-        rows = [store.recordings[i].metadata for i in train]
-        if not all(row.get(config.labels_by) for row in rows):
-            known = sorted({name for row in rows for name in row})
-            raise InputError(
-                f"{config.data}: no {config.labels_by!r} for every recording in the "
-                f"metadata; --labelsBy may be one of {', '.join(known) or 'none'}"
+        category = {
+            i: store.recordings[i].metadata.get(config.labels_by) for i in train
+        }
+        known = [i for i in train if category[i]]
+        if not known:
+            columns = sorted(
+                {name for i in train for name in store.recordings[i].metadata}
             )
-        categories = [row[config.labels_by] for row in rows]
+            raise InputError(
+                f"{config.data}: the metadata has no {config.labels_by!r}; "
+                f"--labelsBy may be one of {', '.join(columns) or 'none'}"
+            )
+        if len(known) < len(train):
+            left_out = len(train) - len(known)
+            print(f"{left_out} recordings have no {config.labels_by}: left out")
+        train, categories = known, [category[i] for i in known]
     windows = WindowLoader(
         indices=train,
         scheme=scheme,

@@ -212,9 +212,18 @@ class TestPretrain(unittest.TestCase):
             ):
                 self.run_quietly(self.config())
 
-    def test_an_unknown_category_is_refused(self):
-        config = self.config(sampling_type="samecategory", labels_by="mood")
-        with self.assertRaisesRegex(InputError, "no 'mood' for every recording"):
+    def test_categories_are_those_of_the_metadata(self):
+        audio = self.folder / "audio"
+        (audio / "train_data").mkdir()
+        for i, wav in enumerate(sorted(audio.glob("*.wav"))):
+            wav.rename(audio / "train_data" / f"{i}.wav")
+        rows = ("id,ensemble", "0,Solo", "1,Trio", "2,Solo", "3,")
+        (audio / "musicnet_metadata.csv").write_text("\n".join(rows) + "\n")
+        chosen = {"sampling_type": "samecategory", "n_epoch": 1}
+        _, said = self.run_quietly(self.config(**chosen))
+        self.assertIn("recordings have no ensemble: left out", said)
+        config = self.config("other", labels_by="mood", **chosen)
+        with self.assertRaisesRegex(InputError, "no 'mood'; --labelsBy may be .*ens"):
             self.run_quietly(config)
 
 
