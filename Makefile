@@ -14,7 +14,7 @@ demo: $(VENV)/ready
 
 test: $(VENV)/ready
 	$(PY) -m unittest discover code
-	$(PY) -m pytest --nbval-lax -p no:cacheprovider "$(NOTEBOOK)"
+	$(PY) -m pytest --nbval-lax --nbval-current-env -p no:cacheprovider "$(NOTEBOOK)"
 
 lint: $(VENV)/ready
 	$(PY) -m pip install --quiet ruff
