@@ -115,10 +115,14 @@ class TranscriptionHead(nn.Module):
         Size of the hidden layers.
     kernel : int
         Frames that the layer over time sees; odd.
+    dropout : float
+        Share of inputs and of hidden activations dropped in training; without
+        it the head learns an hour of music by heart.
     """
 
-    def __init__(self, dim, hidden=192, kernel=9):
+    def __init__(self, dim, hidden=192, kernel=9, dropout=0.3):
         super().__init__()
+        self.dropout = nn.Dropout(dropout)
         self.norm = nn.BatchNorm1d(dim, affine=False)
         self.frame = nn.Conv1d(dim, hidden, 1)
         self.time = nn.Conv1d(hidden, hidden, kernel, padding=kernel // 2)
@@ -138,7 +142,8 @@ class TranscriptionHead(nn.Module):
         torch.Tensor
             Logits ``(batch, frames, 2, 88)``: sounding, then starting.
         """
-        y = functional.relu(self.frame(self.norm(x.transpose(1, 2))))
-        y = functional.relu(self.time(y) + y)
+        y = self.dropout(self.norm(x.transpose(1, 2)))
+        y = self.dropout(functional.relu(self.frame(y)))
+        y = self.dropout(functional.relu(self.time(y) + y))
         y = self.answers(y).transpose(1, 2)  # (batch, frames, 176)
         return y.unflatten(2, (2, N_PITCHES))

@@ -26,7 +26,10 @@ class Heads(unittest.TestCase):
         self.assertTrue(torch.isfinite(x.grad).all())
 
     def test_inputs_are_standardised(self):
-        for make in (lambda: FrameHead(5, 3), lambda: TranscriptionHead(5)):
+        for make in (
+            lambda: FrameHead(5, 3),
+            lambda: TranscriptionHead(5, dropout=0.0),
+        ):
             torch.manual_seed(1)
             head = make()
             torch.testing.assert_close(
@@ -39,6 +42,12 @@ class Heads(unittest.TestCase):
         self.x[:, 7] += 1.0
         changed = (head(self.x) - y).abs().amax(dim=(0, 2)) > 0
         self.assertEqual(changed.nonzero().flatten().tolist(), [7])
+
+    def test_dropout_is_for_training_alone(self):
+        head = TranscriptionHead(5)
+        self.assertFalse(torch.equal(head(self.x), head(self.x)))
+        head.eval()
+        self.assertTrue(torch.equal(head(self.x), head(self.x)))
 
     def test_the_transcription_sees_its_kernel(self):
         head = TranscriptionHead(5, kernel=5).eval()
