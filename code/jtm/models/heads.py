@@ -120,7 +120,7 @@ class TranscriptionHead(nn.Module):
         it the head learns an hour of music by heart.
     """
 
-    def __init__(self, dim, hidden=192, kernel=9, dropout=0.3):
+    def __init__(self, dim, hidden=192, kernel=9, dropout=0.2):
         super().__init__()
         self.dropout = nn.Dropout(dropout)
         self.norm = nn.BatchNorm1d(dim, affine=False)

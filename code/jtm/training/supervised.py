@@ -108,6 +108,7 @@ class SupervisedModule(lightning.LightningModule):
         self.train_windows = train
         self.validation_windows = validation
         self.origin = origin
+        self.steps = config.n_epoch * len(train)  # of the whole run
         self.history = []  # rows of the metrics file
         self.sums = {}  # of this epoch's losses and windows, by split
 
@@ -225,15 +226,22 @@ class SupervisedModule(lightning.LightningModule):
 
     def configure_optimizers(self):
         """
-        Give Adam over what is not frozen.
+        Give Adam over what is not frozen, its rate falling to zero in a line.
 
         Returns
         -------
-        torch.optim.Optimizer
-            The optimiser.
+        dict
+            As Lightning expects it.
         """
         learned = self.head if self.origin else self
-        return torch.optim.Adam(learned.parameters(), self.config.learning_rate)
+        optimizer = torch.optim.Adam(learned.parameters(), self.config.learning_rate)
+        scheduler = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: max(0.0, 1 - step / self.steps)
+        )
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
+        }
 
     def on_save_checkpoint(self, checkpoint):
         """
@@ -267,9 +275,8 @@ class _Bar(lightning.Callback):
 
     def on_train_start(self, trainer, module):
         """Start the bar where the run starts."""
-        steps = module.config.n_epoch * len(module.train_windows)
         done = module.global_step
-        self.bar = tqdm(desc="Training", total=steps, initial=done, unit="step")
+        self.bar = tqdm(desc="Training", total=module.steps, initial=done, unit="step")
 
     def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
         """Move the bar on and show this epoch's mean loss."""

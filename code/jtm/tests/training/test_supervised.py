@@ -139,6 +139,22 @@ class Fit(unittest.TestCase):
             torch.equal(again["head.linear.bias"], whole["head.linear.bias"])
         )
 
+    def test_the_learning_rate_falls_to_zero_in_a_line(self):
+        module = self.module("rate", n_epoch=2)
+        rates = []
+        step = SupervisedModule.training_step
+
+        def noted(module, batch):
+            rates.append(module.optimizers().param_groups[0]["lr"])
+            return step(module, batch)
+
+        with mock.patch.object(SupervisedModule, "training_step", noted):
+            self.fitted(module)
+        # Two epochs of three batches, from 0.05.
+        expected = [0.05 * (1 - k / 6) for k in range(6)]
+        for found, rate in zip(rates, expected, strict=True):
+            self.assertAlmostEqual(found, rate)
+
     def test_dropout_is_drawn_from_seed_and_step(self):
         states = []
         for number in range(2):
