@@ -30,6 +30,9 @@ from jtm.training.config import (
 ROOT = Path(__file__).resolve().parents[2]
 """The checkout, where the toy set's generator is."""
 
+DEMO_EPOCHS = 3
+"""Passes of the demonstration's pretraining: what its twelve minutes allow."""
+
 DEMO_FRACTION = 0.1
 """Share of the training labels that the demonstration's probes may see."""
 
@@ -309,9 +312,19 @@ def demo(options):
 
     out = Path(options.out)
     data = toy_data(options.preset)
-    chosen = {"data": data, "path_checkpoint": (out / "pretraining").as_posix()}
+    chosen = {
+        "data": data,
+        "path_checkpoint": (out / "pretraining").as_posix(),
+        "n_epoch": DEMO_EPOCHS,
+    }
     checkpoint = pretrain(make_config(PretrainConfig, options.preset, chosen))
-    made = judge(checkpoint, data, out=out / "records.jsonl", fraction=DEMO_FRACTION)
+    made = judge(
+        checkpoint,
+        data,
+        representations=("cpc-z", "cpc-c", "random-z", "random-c", "logmel"),
+        out=out / "records.jsonl",
+        fraction=DEMO_FRACTION,
+    )
     piece = open_dataset(data).split("test")[0]
     for name, figure in (
         ("pretraining", figures.pretraining_curve(checkpoint.parent)),
