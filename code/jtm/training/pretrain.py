@@ -232,11 +232,7 @@ class CPCModule(lightning.LightningModule):
                 named = {f"{split}/{k}": v for k, v in row.items() if k != "split"}
                 self.logger.log_metrics(named, step=self.global_step)
         if self.global_rank == 0:
-            path = Path(self.config.path_checkpoint) / METRICS_FILE
-            with atomic(path) as part, open(part, "w", newline="") as file:
-                writer = csv.DictWriter(file, self.history[0], lineterminator="\n")
-                writer.writeheader()
-                writer.writerows(self.history)
+            write_metrics(self.config.path_checkpoint, self.history)
 
     def configure_optimizers(self):
         """
@@ -291,6 +287,26 @@ class CPCModule(lightning.LightningModule):
         self.carried = checkpoint["carried"]
         if "train" in self.sums:  # the rate counts this process's time alone
             self.sums["train"]["fresh_seconds"] = 0
+
+
+def write_metrics(folder, history):
+    """
+    Write the curves of a run.
+
+    Parameters
+    ----------
+    folder : str or Path
+        The run's folder; receives ``metrics.csv``.
+    history : list of dict
+        A row for each epoch and split.
+    """
+    with (
+        atomic(Path(folder) / METRICS_FILE) as part,
+        open(part, "w", newline="") as file,
+    ):
+        writer = csv.DictWriter(file, history[0], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(history)
 
 
 class Keeper(lightning.Callback):

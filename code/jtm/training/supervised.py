@@ -7,7 +7,6 @@ binary cross-entropy and classes (integers) by cross-entropy. As in pretraining,
 what a step does follows from the seed and the step's number alone.
 """
 
-import csv
 import logging
 import warnings
 from dataclasses import asdict
@@ -19,9 +18,9 @@ import torch
 from torch.nn import functional
 from tqdm import tqdm
 
-from jtm.files import InputError, atomic
+from jtm.files import InputError
 from jtm.training.checkpoints import load_part, read_checkpoint
-from jtm.training.pretrain import METRICS_FILE, Keeper
+from jtm.training.pretrain import Keeper, write_metrics
 
 
 class Batches:
@@ -218,11 +217,7 @@ class SupervisedModule(lightning.LightningModule):
             row = {"epoch": self.current_epoch, "step": self.global_step}
             row |= {"split": split, "windows": count, "loss": float(total) / count}
             self.history.append(row)
-        path = self.folder / METRICS_FILE
-        with atomic(path) as part, open(part, "w", newline="") as file:
-            writer = csv.DictWriter(file, self.history[0], lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(self.history)
+        write_metrics(self.folder, self.history)
 
     def configure_optimizers(self):
         """
