@@ -65,6 +65,8 @@ def make_cpc(
     hidden_encoder=8,
     norm="channelNorm",
     quadrature=True,
+    kernel=2048,
+    spacing="semitone",
     context="GRU",
     hidden_context=16,
     layers=1,
@@ -86,6 +88,10 @@ def make_cpc(
         One of :data:`jtm.models.encoder.NORMS`.
     quadrature : bool
         For the sinc encoder: magnitudes that forget phase.
+    kernel : int
+        For the sinc encoder: taps of each filter.
+    spacing : {"semitone", "mel"}
+        For the sinc encoder: where the filters start.
     context : {"GRU", "LSTM", "RNN", "transformer"}
         Kind of context network.
     hidden_context : int
@@ -110,7 +116,7 @@ def make_cpc(
     if encoder == "conv":
         net = ConvEncoder(hidden_encoder, norm)
     elif encoder == "sinc":
-        net = SincEncoder(hidden_encoder, norm, quadrature)
+        net = SincEncoder(hidden_encoder, norm, quadrature, kernel, spacing)
     else:
         net = HarmonicEncoder(hidden_encoder, norm)
     if context == "transformer":

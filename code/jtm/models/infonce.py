@@ -35,9 +35,10 @@ def draw_negatives(
         Negatives of each anchor, drawn with replacement.
     same_share : float
         Share of them drawn from windows of the anchor's own recording, its own
-        window among them; the rest comes from all windows.
+        window among them; the rest comes from all windows. A window that has
+        no other of its recording, where it needs one, draws from all.
     others : bool
-        Never draw from the anchor's own window.
+        Never draw from the anchor's own window, as long as there is another.
     generator : torch.Generator
         Source of chance, on the CPU.
 
@@ -46,11 +47,6 @@ def draw_negatives(
     torch.Tensor
         Indices ``(batch, anchors, negatives)`` into the latents of the batch
         flattened to ``(batch * frames, dim)``.
-
-    Raises
-    ------
-    ValueError
-        If an anchor has nothing to draw from.
     """
     batch, n_anchors = len(recordings), len(anchors)
     n_same = round(same_share * n_negatives)
@@ -63,16 +59,14 @@ def draw_negatives(
             continue
         # Candidates of a window: its own frames first, less the positives,
         # then the windows it may draw from, in order.
-        allowed = allowed & ~torch.eye(batch, dtype=torch.bool)
+        another = everything & ~torch.eye(batch, dtype=torch.bool)
+        allowed = allowed & another
+        if others:  # where the recording has no other window, any will do
+            allowed = torch.where(allowed.any(1, keepdim=True), allowed, another)
         n_windows = allowed.sum(1)
         order = torch.argsort(~allowed * batch + own)  # allowed windows first
-        n_own = 0 if others else frames - len(steps)
+        n_own = 0 if others and batch > 1 else frames - len(steps)
         total = n_own + n_windows * frames  # (batch,)
-        if (total <= 0).any():
-            raise ValueError(
-                "a window has no other to draw negatives from; use a larger batch "
-                "or allow negatives from the window itself"
-            )
         chance = torch.rand(batch, n_anchors, count, generator=generator)
         index = (chance.double() * total[:, None, None]).long()
         index = torch.minimum(index, total[:, None, None] - 1)
@@ -111,7 +105,8 @@ class InfoNCE(nn.Module):
     same_share : float
         Share of negatives from the anchor's own recording.
     others : bool
-        Never draw negatives from the anchor's own window.
+        Never draw negatives from the anchor's own window, as long as there is
+        another.
     score : {"inner", "cosine"}
         Inner product averaged over dimensions, as published code has it, or
         cosine over `temperature`.
@@ -128,6 +123,9 @@ class InfoNCE(nn.Module):
     groups : int
         Equal parts of c and z, such as pitches, each predicted from its own
         part by the same weights.
+    n_aligned : int
+        Future latents M that the K predictions are aligned to, in order; 0
+        predicts the latent of each step itself (M = K).
     """
 
     def __init__(
@@ -146,9 +144,11 @@ class InfoNCE(nn.Module):
         dropout=0.0,
         shared=False,
         groups=1,
+        n_aligned=0,
     ):
         super().__init__()
         self.shared = shared
+        self.n_aligned = n_aligned
         self.n_predicts = n_predicts
         self.step_frames = step_frames
         self.anchor_stride = anchor_stride
@@ -188,7 +188,8 @@ class InfoNCE(nn.Module):
         dict of str to torch.Tensor
             ``loss``, the mean over steps in nats, and ``loss_K`` and
             ``accuracy_K`` for each step K from 1; accuracy is the share of
-            anchors whose positive outscores every negative.
+            anchors whose positive outscores every negative. With `n_aligned`
+            the steps are those of the latents, not of the predictions.
 
         Raises
         ------
@@ -198,7 +199,7 @@ class InfoNCE(nn.Module):
         scores = self.scores(z, c, recordings, generator)
         losses, accuracies = info_nce(scores)
         named = {"loss": losses.mean()}
-        for k in range(self.n_predicts):
+        for k in range(len(losses)):
             named[f"loss_{k + 1}"] = losses[k].detach()
             named[f"accuracy_{k + 1}"] = accuracies[k]
         return named
@@ -219,7 +220,8 @@ class InfoNCE(nn.Module):
             index 0.
         """
         batch, frames, z_dim = z.shape
-        steps = torch.arange(1, self.n_predicts + 1) * self.step_frames
+        steps = torch.arange(1, (self.n_aligned or self.n_predicts) + 1)
+        steps = steps * self.step_frames
         reach = int(steps[-1])
         if frames <= reach:
             raise ValueError(
@@ -229,14 +231,12 @@ class InfoNCE(nn.Module):
         context = self.layer(self.dropout(c))[:, anchors]
         parts = self.predict(context.unflatten(-1, (self.groups, -1)))
         parts = parts.unflatten(-1, (self.n_predicts, -1))
-        predicted = parts.transpose(2, 3).flatten(3)  # (batch, anchors, steps, z_dim)
+        predicted = parts.transpose(2, 3).flatten(3)  # (batch, anchors, K, z_dim)
         if self.cosine:
             predicted = functional.normalize(predicted, dim=-1) / self.temperature
             z = functional.normalize(z, dim=-1)
         else:
             predicted = predicted / z_dim
-        positives = z[:, anchors[:, None] + steps]  # (batch, anchors, steps, z_dim)
-        positive = (predicted * positives).sum(-1, keepdim=True)
         drawn = draw_negatives(
             recordings.cpu(),
             frames,
@@ -250,16 +250,68 @@ class InfoNCE(nn.Module):
         # Gathered once for all steps; an embedding's backward, unlike that of
         # indexing, adds in a fixed order.
         negatives = functional.embedding(drawn.to(z.device), z.flatten(0, 1))
-        if not self.shared:
+        if self.shared:
+            flat = predicted.flatten(1, 2) @ negatives[:, 0].transpose(-1, -2)
+            negative = flat.unflatten(1, (len(anchors), -1))
+            own = torch.arange(batch)[:, None, None] * frames + anchors[:, None] + steps
+            is_positive = (own[..., None] == drawn[:, :, None]).any(2)  # any step's
+            is_positive = is_positive[:, :, None].to(z.device)
+            lowest = torch.finfo(negative.dtype).min
+            negative = negative.masked_fill(is_positive, lowest)
+        else:
             negative = predicted @ negatives.transpose(-1, -2)
-            return torch.cat((positive, negative), dim=-1)
-        flat = predicted.flatten(1, 2) @ negatives[:, 0].transpose(-1, -2)
-        negative = flat.unflatten(1, (len(anchors), len(steps)))
-        own = torch.arange(batch)[:, None, None] * frames + anchors[:, None] + steps
-        is_positive = (own[..., None] == drawn[:, :, None]).any(2)  # any step's
-        is_positive = is_positive[:, :, None].to(z.device)
-        negative = negative.masked_fill(is_positive, -torch.inf)
+        positives = z[:, anchors[:, None] + steps]  # (batch, anchors, steps, z_dim)
+        if self.n_aligned:
+            positive = positives @ predicted.transpose(-1, -2)  # (..., steps, K)
+            against = negative.logsumexp(-1)[:, :, None]
+            costs = functional.softplus(against - positive)  # InfoNCE of each pair
+            choice = functional.one_hot(align(costs.detach()), self.n_predicts)
+            choice = choice.to(negative.dtype)
+            positive = (choice * positive).sum(-1, keepdim=True)
+            # A product, since the backward of gathering adds in no fixed order.
+            negative = choice @ negative
+        else:
+            positive = (predicted * positives).sum(-1, keepdim=True)
         return torch.cat((positive, negative), dim=-1)
+
+
+def align(costs):
+    """
+    Match each of M latents with one of K predictions, in order, at least cost.
+
+    The predictions are passed through one after the other, from the first to
+    the last, each matched with one latent or more, by dynamic programming
+    (aligned CPC, Chorowski et al. 2021, whose released code comes near to the
+    best path by the gradient of a CTC loss; this finds it).
+
+    Parameters
+    ----------
+    costs : torch.Tensor
+        Cost of each latent under each prediction ``(..., M, K)``, M at least K.
+
+    Returns
+    -------
+    torch.Tensor
+        Prediction of each latent, integers ``(..., M)``.
+
+    Examples
+    --------
+    >>> align(torch.tensor([[0.0, 9.0], [1.0, 2.0], [9.0, 0.0]]))
+    tensor([0, 0, 1])
+    """
+    n_latents, n_predictions = costs.shape[-2:]
+    best = torch.full_like(costs[..., 0, :], torch.inf)  # (..., K), of paths so far
+    best[..., 0] = costs[..., 0, 0]
+    moved = []  # whether the best path comes from the prediction before
+    for m in range(1, n_latents):
+        before = functional.pad(best, (1, 0), value=torch.inf)[..., :-1]
+        moved.append(before < best)
+        best = torch.minimum(before, best) + costs[..., m, :]
+    last = torch.full_like(best[..., :1], n_predictions - 1, dtype=torch.long)
+    path = [last]
+    for step in reversed(moved):
+        path.append(path[-1] - step.gather(-1, path[-1]).long())
+    return torch.cat(path[::-1], dim=-1)
 
 
 def info_nce(scores):

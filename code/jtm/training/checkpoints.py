@@ -89,6 +89,8 @@ def build_model(config):
             hidden_encoder=config.hidden_encoder,
             norm=config.norm_mode,
             quadrature=config.sinc_mode == "quadrature",
+            kernel=config.sinc_kernel,
+            spacing=config.sinc_spacing,
             context=config.ar_mode,
             hidden_context=config.hidden_gar,
             layers=config.layers_gar,
@@ -132,6 +134,7 @@ def build_criterion(config, model):
             dropout=config.dropout,
             shared=config.share_negatives == "window",
             groups=getattr(model.context, "groups", 1),
+            n_aligned=config.aligned,
         )
 
 

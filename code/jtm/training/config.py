@@ -10,13 +10,36 @@ import re
 from dataclasses import asdict, dataclass, field, fields
 from typing import get_type_hints
 
+from jtm.constants import HOP
 from jtm.files import InputError, read_json, write_json
 
 CONFIG_FILE = "config.json"
 """Name of the file that keeps a run's settings beside its checkpoints."""
 
 
-def setting(default, text, choices=None, low=None, high=None):
+def flag(name):
+    """
+    Give the flag of a setting.
+
+    Parameters
+    ----------
+    name : str
+        Name of the field.
+
+    Returns
+    -------
+    str
+        The flag without dashes.
+
+    Examples
+    --------
+    >>> flag("max_chunks_in_mem")
+    'maxChunksInMem'
+    """
+    return re.sub(r"_(\w)", lambda match: match[1].upper(), name)
+
+
+def setting(default, text, choices=None, low=None, high=None, several=(), needs=None):
     """
     Declare one setting.
 
@@ -30,13 +53,20 @@ def setting(default, text, choices=None, low=None, high=None):
         The values it may take.
     low, high : float, optional
         Its least and greatest value.
+    several : tuple, optional
+        Words of which its value lists any, separated by commas.
+    needs : tuple of str, optional
+        Another setting and the value of it under which this one does anything.
 
     Returns
     -------
     dataclasses.Field
         The field.
     """
-    limits = {"choices": choices, "low": low, "high": high}
+    limits = {"choices": choices, "low": low, "high": high, "several": several}
+    limits["needs"] = needs
+    if needs:
+        text = f"for --{flag(needs[0])} {needs[1]}: {text}"
     return field(default=default, metadata={"help": text, **limits})
 
 
@@ -90,9 +120,22 @@ class NetworkConfig(RunConfig):
     )
     sinc_mode: str = setting(
         "quadrature",
-        "for --encoderType sinc: log magnitudes of quadrature pairs, which forget the "
-        "phase of the wave, or plain filtered waves",
+        "log magnitudes of quadrature pairs, which forget the phase of the wave, or "
+        "plain filtered waves",
         choices=("quadrature", "plain"),
+        needs=("encoder_type", "sinc"),
+    )
+    sinc_kernel: int = setting(
+        2048,
+        "taps of each filter; pitches of df Hz apart need about 16000 / df of them",
+        low=251,
+        needs=("encoder_type", "sinc"),
+    )
+    sinc_spacing: str = setting(
+        "semitone",
+        "where the filters start before they are learned: evenly in pitch or in mel",
+        choices=("semitone", "mel"),
+        needs=("encoder_type", "sinc"),
     )
     norm_mode: str = setting(
         "channelNorm",
@@ -118,7 +161,9 @@ class NetworkConfig(RunConfig):
     )
     layers_gar: int = setting(1, "layers of the network that summarises", low=1)
     abspos: bool = setting(
-        False, "for --arMode transformer: absolute positions instead of relative ones"
+        False,
+        "absolute positions instead of relative ones",
+        needs=("ar_mode", "transformer"),
     )
     cpc_mode: str = setting(
         "forward",
@@ -146,12 +191,20 @@ class PretrainConfig(NetworkConfig):
     )
     labels_by: str = setting(
         "ensemble",
-        "for --samplingType samecategory: the column of the metadata that names the "
-        "category, such as ensemble or composer",
+        "the column of the metadata that names the category, such as ensemble or "
+        "composer",
+        needs=("sampling_type", "samecategory"),
     )
     n_predicts: int = setting(8, "number of future steps predicted", low=1)
     step_frames: int = setting(
         10, "frames of 10 ms from one predicted step to the next", low=1
+    )
+    aligned: int = setting(
+        0,
+        "aligned CPC: number of future steps, more than --nPredicts, that the "
+        "predictions are matched to in order, each with one step or more, wherever "
+        "they fit best; 0 predicts each step by itself",
+        low=0,
     )
     anchor_frames: int = setting(
         4, "frames of 10 ms from one moment that predicts to the next", low=1
@@ -173,13 +226,15 @@ class PretrainConfig(NetworkConfig):
     )
     same_share: float = setting(
         0.5,
-        "share of the false futures that come from the same recording; the rest comes "
-        "from any window of the batch",
+        "share of the false futures that come from the same recording, as all do with "
+        "--samplingType samesequence; the rest comes from any window of the batch",
         low=0.0,
         high=1.0,
     )
     other_windows: bool = setting(
-        False, "take no false future from the window that predicts"
+        False,
+        "take no false future from the window that predicts, unless it is alone in its "
+        "batch",
     )
     score: str = setting(
         "cosine",
@@ -188,7 +243,7 @@ class PretrainConfig(NetworkConfig):
         choices=("cosine", "inner"),
     )
     temperature: float = setting(
-        0.1, "for --score cosine: smaller sharpens the choice", low=1e-3
+        0.1, "smaller sharpens the choice", low=1e-3, needs=("score", "cosine")
     )
     scheduler_step: int = setting(
         0, "halve the learning rate every so many epochs; 0 never does", low=0
@@ -321,6 +376,8 @@ def make_config(cls, preset, chosen):
         values["hidden_encoder"] = size[encoder] if isinstance(size, dict) else size
         size = values.get("hidden_gar") or HIDDEN_GAR
         values["hidden_gar"] = size[mode] if isinstance(size, dict) else size
+    for item in fields(cls):
+        _check_need(item, values, chosen, cls)
     config = cls(**values)
     for item in fields(cls):
         _check(item, hints[item.name], getattr(config, item.name))
@@ -328,20 +385,54 @@ def make_config(cls, preset, chosen):
     return config
 
 
+def _check_need(item, values, chosen, cls):
+    """Refuse a choice that does nothing; let a preset's that does nothing go."""
+    if not item.metadata["needs"] or item.name not in values:
+        return
+    other, value = item.metadata["needs"]
+    if values.get(other, getattr(cls, other)) == value:
+        return
+    if chosen.get(item.name, item.default) != item.default:
+        raise InputError(f"--{flag(item.name)} needs --{flag(other)} {value}")
+    del values[item.name]
+
+
 def _check_together(config):
     """Refuse settings that do not go together."""
-    transformer = getattr(config, "ar_mode", "") == "transformer"
-    if transformer and config.hidden_gar % 8:
+    attends = getattr(config, "ar_mode", "") == "transformer"
+    if isinstance(config, PretrainConfig):
+        _check_pretraining(config)
+        attends |= config.predictor == "transformer" and config.gar_mode == "joint"
+    if attends and config.hidden_gar % 8:
         raise InputError(
             f"--hiddenGar is {config.hidden_gar}; expected a multiple of 8 for a "
             "transformer, which has 8 heads"
         )
-    if getattr(config, "sampling_type", "") == "sequential":
-        if transformer or config.cpc_mode == "reverse":
+
+
+def _check_pretraining(config):
+    """Refuse settings of pretraining that do not go together."""
+    if config.sampling_type == "sequential":
+        if config.ar_mode == "transformer" or config.cpc_mode == "reverse":
             raise InputError(
                 "--samplingType sequential carries the state of the past over; it "
                 "needs --arMode GRU, LSTM or RNN and --cpcMode forward"
             )
+    if 0 < config.aligned <= config.n_predicts:
+        raise InputError(
+            f"--aligned is {config.aligned}; expected more than --nPredicts, "
+            f"{config.n_predicts}, or 0"
+        )
+    reach = (config.aligned or config.n_predicts) * config.step_frames
+    if config.size_window // HOP <= reach:
+        raise InputError(
+            f"--sizeWindow is {config.size_window}; expected at least "
+            f"{HOP * (reach + 1)} to predict {reach} frames of 10 ms ahead"
+        )
+    if config.other_windows and config.batch_size == 1:
+        raise InputError("--otherWindows needs a --batchSize of 2 or more")
+    if config.load_criterion and not config.load:
+        raise InputError("--loadCriterion needs --load")
 
 
 def _check(item, kind, value):
@@ -351,6 +442,9 @@ def _check(item, kind, value):
         value = float(value)
     wrong = type(value) is not kind
     wrong = wrong or (limits["choices"] and value not in limits["choices"])
+    words = value.split(",") if limits["several"] and value else []
+    wrong = wrong or (limits["several"] and not set(words) <= set(limits["several"]))
+    wrong = wrong or len(set(words)) < len(words)
     wrong = wrong or (limits["low"] is not None and value < limits["low"])
     wrong = wrong or (limits["high"] is not None and value > limits["high"])
     if wrong:
@@ -374,6 +468,8 @@ def expected(item):
     limits = item.metadata
     if limits["choices"]:
         return "one of " + ", ".join(limits["choices"])
+    if limits["several"]:
+        return f"any of {','.join(limits['several'])}, each once, between commas"
     kind = item.type if isinstance(item.type, str) else item.type.__name__
     words = {"int": "a whole number", "float": "a number", "str": "text"}.get(
         kind, kind
@@ -383,28 +479,6 @@ def expected(item):
     if limits["high"] is not None:
         words += f" and at most {limits['high']:g}"
     return words
-
-
-def flag(name):
-    """
-    Give the flag of a setting.
-
-    Parameters
-    ----------
-    name : str
-        Name of the field.
-
-    Returns
-    -------
-    str
-        The flag without dashes.
-
-    Examples
-    --------
-    >>> flag("max_chunks_in_mem")
-    'maxChunksInMem'
-    """
-    return re.sub(r"_(\w)", lambda match: match[1].upper(), name)
 
 
 def save_config(path, config):
@@ -468,7 +542,8 @@ def settle(folder, config):
     if not path.exists():
         save_config(path, config)
         return
-    there = read_json(path)
+    # A setting that a run knows nothing of is newer than the run.
+    there = {item.name: item.default for item in fields(config)} | read_json(path)
     here = asdict(config)
     for name in sorted(here.keys() | there.keys()):
         if there.get(name) != here.get(name):

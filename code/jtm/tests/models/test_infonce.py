@@ -1,11 +1,12 @@
 """InfoNCE against hand-computed truths and a plain implementation."""
 
+import itertools
 import math
 import unittest
 
 import torch
 
-from jtm.models.infonce import InfoNCE, draw_negatives, info_nce
+from jtm.models.infonce import InfoNCE, align, draw_negatives, info_nce
 
 CHANCE = torch.Generator()
 
@@ -87,7 +88,7 @@ class TestInfoNCE(unittest.TestCase):
                 for n, candidate in enumerate(drawn[b, 0].tolist()):
                     found = scores[b, t, 1, 1 + n].item()
                     if candidate in positives:
-                        self.assertEqual(found, -math.inf)
+                        self.assertLess(found, -1e30)
                         passed_over += 1
                         continue
                     expected = weights[1] @ c[b, t] @ z.flatten(0, 1)[candidate] / 5
@@ -114,6 +115,76 @@ class TestInfoNCE(unittest.TestCase):
             plain.scores(z, c, recordings, CHANCE.manual_seed(0)), scores
         )
 
+    def test_aligned_predictions_as_many_as_latents_are_plain_cpc(self):
+        torch.manual_seed(0)
+        z, c = torch.randn(2, 20, 5), torch.randn(2, 20, 6)
+        recordings = torch.tensor([0, 1])
+        for shared in (False, True):
+            plain = InfoNCE(6, 5, 3, step_frames=2, n_negatives=30, shared=shared)
+            aligned = InfoNCE(
+                6, 5, 3, step_frames=2, n_negatives=30, shared=shared, n_aligned=3
+            )
+            aligned.load_state_dict(plain.state_dict())
+            one, other = (
+                criterion.scores(z, c, recordings, CHANCE.manual_seed(0))
+                for criterion in (plain, aligned)
+            )
+            torch.testing.assert_close(one, other)
+
+    def test_aligned_loss_is_the_least_over_all_orderly_matches(self):
+        torch.manual_seed(0)
+        for shared in (False, True):
+            options = {"n_negatives": 6, "score": "cosine", "shared": shared}
+            criterion = InfoNCE(6, 5, 2, n_aligned=4, **options)
+            z, c = torch.randn(2, 7, 5), torch.randn(2, 7, 6)
+            recordings = torch.tensor([0, 1])
+            scores = criterion.scores(z, c, recordings, CHANCE.manual_seed(3))
+            self.assertEqual(scores.shape, (2, 3, 4, 7))
+            losses = (scores.logsumexp(-1) - scores[..., 0]).sum(-1)
+            drawn = draw_negatives(
+                recordings,
+                7,
+                torch.arange(1 if shared else 3),
+                torch.arange(1, 5)[: 0 if shared else 4],
+                6,
+                0.0,
+                False,
+                CHANCE.manual_seed(3),
+            )
+            weights = criterion.predict.weight.view(2, 5, 6)
+            for b in range(2):
+                for t in range(3):
+                    positives = {b * 7 + t + m for m in range(1, 5)}
+                    indices = drawn[b, 0 if shared else t].tolist()
+                    negatives = [
+                        z.flatten(0, 1)[i] for i in indices if i not in positives
+                    ]
+                    cost = torch.empty(4, 2)
+                    for m, k in itertools.product(range(4), range(2)):
+                        predicted = weights[k] @ c[b, t]
+                        candidates = torch.stack([z[b, t + 1 + m], *negatives])
+                        each = (
+                            torch.cosine_similarity(predicted[None], candidates) / 0.1
+                        )
+                        cost[m, k] = each.logsumexp(0) - each[0]
+                    # The first n latents are matched with prediction 0.
+                    least = min(
+                        cost[:n, 0].sum() + cost[n:, 1].sum() for n in (1, 2, 3)
+                    )
+                    torch.testing.assert_close(
+                        losses[b, t], least, rtol=1e-4, atol=1e-4
+                    )
+
+    def test_aligned_every_prediction_learns_and_steps_are_the_latents(self):
+        torch.manual_seed(0)
+        criterion = InfoNCE(6, 5, 2, n_negatives=6, n_aligned=4)
+        z, c = torch.randn(1, 5, 5), torch.randn(1, 5, 6)
+        named = criterion(z, c, torch.tensor([0]), CHANCE.manual_seed(0))
+        self.assertEqual(sum(name.startswith("loss_") for name in named), 4)
+        named["loss"].backward()
+        gradient = criterion.predict.weight.grad.view(2, 5, 6)
+        self.assertTrue((gradient.abs().sum((1, 2)) > 0).all())
+
     def test_loss_is_named_by_step_and_is_their_mean(self):
         criterion = InfoNCE(6, 5, n_predicts=3, n_negatives=4)
         z, c = torch.randn(2, 9, 5), torch.randn(2, 9, 6)
@@ -129,6 +200,27 @@ class TestInfoNCE(unittest.TestCase):
             criterion(
                 torch.zeros(1, 9, 5), torch.zeros(1, 9, 6), torch.zeros(1), CHANCE
             )
+
+
+class TestAlign(unittest.TestCase):
+    def test_the_best_of_all_orderly_matches_is_found(self):
+        torch.manual_seed(0)
+        for n_latents, n_predictions in ((1, 1), (4, 1), (4, 4), (5, 2), (7, 3)):
+            costs = torch.randn(3, 2, n_latents, n_predictions)
+            path = align(costs)
+            self.assertEqual(path.shape, (3, 2, n_latents))
+            orderly = [
+                match
+                for match in itertools.product(range(n_predictions), repeat=n_latents)
+                if match == tuple(sorted(match)) and len(set(match)) == n_predictions
+            ]
+            for i, j in itertools.product(range(3), range(2)):
+                totals = [
+                    sum(costs[i, j, m, k].item() for m, k in enumerate(match))
+                    for match in orderly
+                ]
+                best = orderly[totals.index(min(totals))]
+                self.assertEqual(path[i, j].tolist(), list(best))
 
 
 class TestNegatives(unittest.TestCase):
@@ -163,9 +255,16 @@ class TestNegatives(unittest.TestCase):
         self.assertFalse((drawn // 20 == own).any())
         self.assertEqual(set((drawn // 20).unique().tolist()), {0, 1, 2})
 
-    def test_nothing_to_draw_from_is_refused(self):
-        with self.assertRaisesRegex(ValueError, "larger batch"):
-            draw(recordings=(0,), others=True)
+    def test_where_no_window_is_left_to_draw_from_another_serves(self):
+        # Window 2 alone is of its recording: its share comes from windows 0 and 1.
+        drawn, *_ = draw(n=500, others=True, same_share=1.0)
+        self.assertEqual(
+            [set((d // 20).flatten().tolist()) for d in drawn[:2]], [{1}, {0}]
+        )
+        self.assertEqual(set((drawn[2] // 20).flatten().tolist()), {0, 1})
+        # A window alone in its batch draws from itself, past its positives.
+        drawn, *_ = draw(n=500, recordings=(0,), others=True)
+        self.assertEqual(set(drawn[0, 1].tolist()), set(range(20)) - {5, 7})
 
     def test_same_chance_same_negatives(self):
         torch.testing.assert_close(draw()[0], draw()[0])

@@ -67,8 +67,47 @@ class TestConfig(unittest.TestCase):
         ):
             with self.assertRaisesRegex(InputError, f"--{flag(name)}.*{words}"):
                 make_config(PretrainConfig, "small", {name: value})
-        with self.assertRaisesRegex(InputError, "multiple of 8"):
-            chosen = {"ar_mode": "transformer", "hidden_gar": 20}
+        for chosen in (
+            {"ar_mode": "transformer"},
+            {"predictor": "transformer", "gar_mode": "joint"},
+        ):
+            with self.assertRaisesRegex(InputError, "multiple of 8"):
+                make_config(PretrainConfig, "small", chosen | {"hidden_gar": 20})
+
+    def test_what_would_do_nothing_is_refused(self):
+        for name, value, words in (
+            ("sinc_mode", "plain", "--sincMode needs --encoderType sinc"),
+            ("sinc_kernel", 300, "--sincKernel needs --encoderType sinc"),
+            ("sinc_spacing", "mel", "--sincSpacing needs --encoderType sinc"),
+            ("abspos", True, "--abspos needs --arMode transformer"),
+            ("labels_by", "composer", "--labelsBy needs --samplingType samecategory"),
+            ("load_criterion", True, "--loadCriterion needs --load"),
+            ("aligned", 8, "more than --nPredicts, 8"),
+        ):
+            with self.assertRaisesRegex(InputError, words):
+                make_config(PretrainConfig, "small", {name: value})
+        with self.assertRaisesRegex(InputError, "--temperature needs --score cosine"):
+            make_config(PretrainConfig, "reference", {"temperature": 0.5})
+        with self.assertRaisesRegex(InputError, "needs a --batchSize of 2"):
+            chosen = {"other_windows": True, "batch_size": 1}
+            make_config(PretrainConfig, "small", chosen)
+
+    def test_a_presets_setting_that_does_nothing_is_let_go(self):
+        config = make_config(PretrainConfig, "reference", {})
+        self.assertEqual(config.sinc_mode, "quadrature")
+        sinc = make_config(PretrainConfig, "reference", {"encoder_type": "sinc"})
+        self.assertEqual(sinc.sinc_mode, "plain")
+        for made in (config, sinc):  # and what is saved is taken back
+            again = make_config(PretrainConfig, "small", asdict(made))
+            self.assertEqual(again, made)
+
+    def test_a_window_must_hold_the_furthest_step(self):
+        chosen = {"n_predicts": 2, "step_frames": 10}
+        make_config(PretrainConfig, "small", chosen | {"size_window": 21 * 160})
+        with self.assertRaisesRegex(InputError, "at least 3360 to predict 20 frames"):
+            make_config(PretrainConfig, "small", chosen | {"size_window": 3359})
+        with self.assertRaisesRegex(InputError, "at least 4960 to predict 30 frames"):
+            chosen |= {"size_window": 21 * 160, "aligned": 3}
             make_config(PretrainConfig, "small", chosen)
 
     def test_json_round_trip(self):
@@ -91,6 +130,17 @@ class TestConfig(unittest.TestCase):
         other = make_config(PretrainConfig, "tiny", {"hidden_gar": 64})
         with self.assertRaisesRegex(InputError, "--hiddenGar 4, not 64"):
             settle(self.folder, other)
+
+    def test_a_run_older_than_a_setting_goes_on_with_its_default(self):
+        config = make_config(PretrainConfig, "tiny", {})
+        settle(self.folder, config)
+        path = self.folder / "config.json"
+        older = json.loads(path.read_text())
+        del older["aligned"]
+        path.write_text(json.dumps(older))
+        settle(self.folder, config)
+        with self.assertRaisesRegex(InputError, "--aligned 0, not 6"):
+            settle(self.folder, make_config(PretrainConfig, "tiny", {"aligned": 6}))
 
     def test_every_setting_is_explained_and_every_preset_names_settings(self):
         for cls in (PretrainConfig, SupervisedConfig):
