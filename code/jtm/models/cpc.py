@@ -55,9 +55,25 @@ class CPC(nn.Module):
             no later z, or in reverse on no earlier one.
         """
         z = self.encoder(wave)
+        return z, self.summarise(z)
+
+    def summarise(self, z):
+        """
+        Summarise latents, in reverse from the last one back.
+
+        Parameters
+        ----------
+        z : torch.Tensor
+            Latents ``(batch, frames, z_dim)``.
+
+        Returns
+        -------
+        torch.Tensor
+            Contexts ``(batch, frames, c_dim)``.
+        """
         if self.reverse:
-            return z, self.context(z.flip(1))[0].flip(1)
-        return z, self.context(z)[0]
+            return self.context(z.flip(1))[0].flip(1)
+        return self.context(z)[0]
 
 
 def make_cpc(

@@ -182,6 +182,13 @@ class PretrainConfig(NetworkConfig):
     size_window: int = setting(
         61440, "samples in a training window at 16 kHz; 16000 are one second", low=3200
     )
+    augment_past: str = setting(
+        "",
+        "augment what the context network reads, but not what it predicts: any of "
+        "noise,reverb,equaliser,level, between commas; costs a second pass of the "
+        "encoder",
+        several=("noise", "reverb", "equaliser", "level"),
+    )
     sampling_type: str = setting(
         "uniform",
         "which windows share a batch, and so serve as each other's negatives: any, "
@@ -428,6 +435,10 @@ def _check_pretraining(config):
         raise InputError(
             f"--sizeWindow is {config.size_window}; expected at least "
             f"{HOP * (reach + 1)} to predict {reach} frames of 10 ms ahead"
+        )
+    if config.augment_past and config.cpc_mode == "reverse":
+        raise InputError(
+            "--augmentPast needs --cpcMode forward; in reverse the past is predicted"
         )
     if config.other_windows and config.batch_size == 1:
         raise InputError("--otherWindows needs a --batchSize of 2 or more")

@@ -2,9 +2,9 @@
 CPC pretraining: the Lightning module, and a run that loses nothing.
 
 What a step does is a function of the seed and the step's number alone: the
-windows, the negatives and the dropout. So a run that was stopped anywhere
-takes up from its last checkpoint and ends with the same weights as one that
-never stopped.
+windows, the negatives, the augmentation and the dropout. So a run that was
+stopped anywhere takes up from its last checkpoint and ends with the same
+weights as one that never stopped.
 """
 
 import csv
@@ -30,6 +30,7 @@ from jtm.data.musicnet import open_dataset
 from jtm.data.store import build_store
 from jtm.data.windows import WindowLoader
 from jtm.files import InputError, StoppedError, atomic
+from jtm.models.augment import augment
 from jtm.training.checkpoints import (
     build_criterion,
     build_model,
@@ -174,17 +175,20 @@ class CPCModule(lightning.LightningModule):
         torch.manual_seed(seed)  # for dropout
         chance = torch.Generator().manual_seed(seed)
         wave = batch.waves[:, None].float() / 32768  # (batch, 1, samples)
+        z = read = self.model.encoder(wave)
+        if self.config.augment_past and self.training:
+            kinds = self.config.augment_past.split(",")
+            read = self.model.encoder(augment(wave, kinds, chance))
         if self.config.sampling_type == "sequential" and self.training:
-            z, c = self._carry(wave, batch)
+            c = self._carry(read, batch)
         else:
-            z, c = self.model(wave)
+            c = self.model.summarise(read)
         if self.config.cpc_mode == "reverse":
             z, c = z.flip(1), c.flip(1)
         return self.criterion(z, c, batch.recordings, chance)
 
-    def _carry(self, wave, batch):
-        """Run the network on from the states that the lanes ended in."""
-        z = self.model.encoder(wave)
+    def _carry(self, z, batch):
+        """Summarise on from the states that the lanes ended in."""
         state = None
         if self.carried is not None:
             lanes = batch.lanes
@@ -198,7 +202,7 @@ class CPCModule(lightning.LightningModule):
             ]
         for held, part in zip(self.carried, parts, strict=True):
             held[:, batch.lanes] = part.detach().to(held)
-        return z, c
+        return c
 
     def _add(self, split, named, windows, seconds):
         """Add a batch's metrics to the sums of the epoch."""

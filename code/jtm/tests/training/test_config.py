@@ -64,6 +64,9 @@ class TestConfig(unittest.TestCase):
             ("batch_size", 0, "a whole number of at least 1"),
             ("dropout", 1.5, "at most 0.9"),
             ("n_predicts", 1.5, "a whole number"),
+            ("augment_past", "noise,pitch", "any of noise,reverb,equaliser,level"),
+            ("augment_past", "noise,noise", "each once"),
+            ("augment_past", "noise,", "each once"),
         ):
             with self.assertRaisesRegex(InputError, f"--{flag(name)}.*{words}"):
                 make_config(PretrainConfig, "small", {name: value})
@@ -88,6 +91,9 @@ class TestConfig(unittest.TestCase):
                 make_config(PretrainConfig, "small", {name: value})
         with self.assertRaisesRegex(InputError, "--temperature needs --score cosine"):
             make_config(PretrainConfig, "reference", {"temperature": 0.5})
+        with self.assertRaisesRegex(InputError, "--augmentPast needs --cpcMode forw"):
+            chosen = {"augment_past": "reverb", "cpc_mode": "reverse"}
+            make_config(PretrainConfig, "small", chosen)
         with self.assertRaisesRegex(InputError, "needs a --batchSize of 2"):
             chosen = {"other_windows": True, "batch_size": 1}
             make_config(PretrainConfig, "small", chosen)

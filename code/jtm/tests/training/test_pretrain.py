@@ -82,9 +82,19 @@ class TestPretrain(unittest.TestCase):
 
     def test_killed_at_any_step_and_started_again_it_ends_the_same(self):
         variants = (
-            {"dropout": 0.2},
-            {"sampling_type": "sequential", "ar_mode": "LSTM", "batch_size": 2},
-            {"accumulate": 2, "ar_mode": "transformer", "predictor": "transformer"},
+            {"dropout": 0.2, "augment_past": "noise,reverb,equaliser,level"},
+            {
+                "sampling_type": "sequential",
+                "ar_mode": "LSTM",
+                "batch_size": 2,
+                "augment_past": "level",
+            },
+            {
+                "accumulate": 2,
+                "ar_mode": "transformer",
+                "predictor": "transformer",
+                "aligned": 3,
+            },
         )
         script = (
             "import os, signal, sys\n"
@@ -127,6 +137,38 @@ class TestPretrain(unittest.TestCase):
                 for content in (one, other)
             ]
             self.assertEqual(*timeless)
+
+    def test_the_context_reads_the_augmented_copy_and_predicts_the_clean_window(self):
+        config = self.config(augment_past="noise,level")
+        store = module_under_test.build_store(
+            module_under_test.open_dataset(config.data), progress=False
+        )
+        module = module_under_test.CPCModule(
+            config, *module_under_test.loaders(config, store)
+        )
+        batch = next(iter(module.train_windows))
+        wave = batch.waves[:, None].float() / 32768
+        judged, heard = [], []
+
+        def criterion(z, c, *_):
+            judged.append((z, c))
+            return {"loss": z.sum()}
+
+        def louder(wave, kinds, _):
+            heard.append(kinds)
+            return 0.1 * wave
+
+        with (
+            mock.patch.object(module.criterion, "forward", criterion),
+            mock.patch.object(module_under_test, "augment", louder),
+        ):
+            module.train()._judge(batch, 0)
+            module.eval()._judge(batch, 0)
+        self.assertEqual(heard, [["noise", "level"]])  # in training alone
+        model = module.model
+        z, c = model(wave)
+        torch.testing.assert_close(judged[0], (z, model(0.1 * wave)[1]))
+        torch.testing.assert_close(judged[1], (z, c))
 
     def test_sigterm_saves_before_it_stops(self):
         config = self.config(n_epoch=50)

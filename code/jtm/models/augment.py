@@ -1,0 +1,193 @@
+"""
+Augmentations that leave notes, instruments and their times as they are.
+
+The context network reads the augmented copy of a window while the latents that
+it predicts, true and false, come from the window as it is: augmenting the past
+only, which Kharitonov et al. (2020) found better than augmenting both. What
+changes is how the music was recorded; pitch and tempo never do. All filters
+are causal, so that no sound to be predicted leaks into the past.
+"""
+
+import math
+
+import torch
+from torch.nn import functional
+
+from jtm.constants import SAMPLE_RATE
+
+KINDS = ("noise", "reverb", "equaliser", "level")
+"""What ``--augmentPast`` may list."""
+
+SIGNAL_TO_NOISE = (5.0, 40.0)
+"""Range of the signal-to-noise ratio in dB."""
+
+NOISE_SLOPE = (0.0, 2.0)
+"""Power of the noise falls with this power of frequency: white to brown."""
+
+REVERB_SECONDS = (0.1, 1.0)
+"""Range of the time in which the reverberation falls by 60 dB."""
+
+DIRECT_TO_REVERB = (0.0, 20.0)
+"""Range of the energy of direct sound over that of reverberation in dB."""
+
+BANDS = 3
+"""Number of bands that the equaliser changes."""
+
+BAND_CENTRES = (60.0, 6000.0)
+"""Range of their centres in Hz; they are one to two octaves wide."""
+
+BAND_GAINS = (-12.0, 12.0)
+"""Range of their gains in dB."""
+
+LEVELS = (-12.0, 12.0)
+"""Range of the change of level in dB."""
+
+
+def augment(wave, kinds, generator):
+    """
+    Augment each waveform of a batch in its own way.
+
+    Parameters
+    ----------
+    wave : torch.Tensor
+        Waveforms ``(batch, 1, samples)`` at 16 kHz.
+    kinds : sequence of str
+        What to do, of :data:`KINDS`; reverberation and equaliser first, then
+        noise, then the level, in whatever order they are listed.
+    generator : torch.Generator
+        Source of chance, on the CPU.
+
+    Returns
+    -------
+    torch.Tensor
+        Waveforms of the same shape; nothing is clipped, so that they may leave
+        [-1, 1]. Silence stays silent.
+    """
+    batch, _, samples = wave.shape
+
+    def draw(bounds, *shape):
+        low, high = bounds
+        chance = torch.rand(batch, *shape, generator=generator)
+        return (low + (high - low) * chance).to(wave.device)
+
+    # Room for the longest reverberation, which would wrap around to the start.
+    size = samples + int(REVERB_SECONDS[1] * SAMPLE_RATE)
+    size = -(-size // 4096) * 4096  # lengths of few prime factors are fastest
+    spectrum = torch.fft.rfft(wave[:, 0].float(), size)  # (batch, frequencies)
+    if "equaliser" in kinds:
+        octaves = math.log2(BAND_CENTRES[1] / BAND_CENTRES[0])
+        centres = BAND_CENTRES[0] * 2 ** draw((0, octaves), BANDS)
+        gains, widths = draw(BAND_GAINS, BANDS), draw((1.0, 2.0), BANDS)
+        spectrum = spectrum * equaliser(centres, gains, widths, size)
+    if "reverb" in kinds:
+        # Tails of a constant length, in each of which the decay is its own.
+        tail = torch.randn(
+            batch, int(REVERB_SECONDS[1] * SAMPLE_RATE), generator=generator
+        ).to(wave.device)
+        responses = reverberation(tail, draw(REVERB_SECONDS), draw(DIRECT_TO_REVERB))
+        spectrum = spectrum * torch.fft.rfft(responses, size)
+    if "noise" in kinds:
+        parts = torch.randn(batch, spectrum.shape[1], 2, generator=generator)
+        white = torch.view_as_complex(parts).to(wave.device)
+        spectrum = spectrum + coloured_noise(
+            white, spectrum, draw(NOISE_SLOPE), draw(SIGNAL_TO_NOISE), samples
+        )
+    augmented = torch.fft.irfft(spectrum, size)[:, None, :samples]
+    if "level" in kinds:
+        augmented = augmented * 10 ** (draw(LEVELS, 1, 1) / 20)
+    return augmented.to(wave.dtype)
+
+
+def equaliser(centres, gains, widths, size):
+    """
+    Give the frequency response of peaking filters in a row.
+
+    Each is the second-order filter ``(s^2 + s A / Q + 1) / (s^2 + s / (A Q) +
+    1)`` under the bilinear transform, which is causal; its gain is reached at
+    the centre, and half of it in dB at either end of the width.
+
+    Parameters
+    ----------
+    centres, gains, widths : torch.Tensor
+        Centre in Hz, gain in dB and width in octaves of each filter
+        ``(batch, filters)``.
+    size : int
+        Samples of the transform.
+
+    Returns
+    -------
+    torch.Tensor
+        Complex response ``(batch, size // 2 + 1)``.
+    """
+    half = torch.arange(1, size // 2, device=centres.device) * (math.pi / size)
+    ratio = half.tan() / (math.pi * centres[..., None] / SAMPLE_RATE).tan()
+    detuning = 1j * (ratio - 1 / ratio)  # s + 1 / s, since both halves are over s
+    root = 10 ** (gains / 40)[..., None]  # A, square root of the gain at the centre
+    inverse_q = (2 * torch.sinh(math.log(2) / 2 * widths))[..., None]
+    response = (detuning + inverse_q * root) / (detuning + inverse_q / root)
+    # Neither a constant nor the Nyquist frequency is changed.
+    return functional.pad(response, (1, 1), value=1.0).prod(1)
+
+
+def reverberation(tail, seconds, ratio):
+    """
+    Give impulse responses of rooms: the direct sound, then a decaying tail.
+
+    Parameters
+    ----------
+    tail : torch.Tensor
+        White noise ``(batch, samples)``.
+    seconds : torch.Tensor
+        Time in which the tail falls by 60 dB ``(batch,)``.
+    ratio : torch.Tensor
+        Energy of the direct sound over that of the tail in dB ``(batch,)``.
+
+    Returns
+    -------
+    torch.Tensor
+        Impulse responses of unit energy ``(batch, samples)``; the direct sound
+        is the first sample, so that onsets stay where they are.
+    """
+    time = torch.arange(tail.shape[1], device=tail.device) / SAMPLE_RATE
+    decay = 10 ** (-3 * time / seconds[:, None])
+    response = tail * decay
+    response[:, 0] = 0
+    gain = 10 ** (-ratio / 20)[:, None]
+    response = gain * response / response.norm(dim=1, keepdim=True)
+    response[:, 0] = 1
+    return response / response.norm(dim=1, keepdim=True)
+
+
+def coloured_noise(white, spectrum, slope, ratio, samples):
+    """
+    Colour noise, and scale it to a signal-to-noise ratio.
+
+    Parameters
+    ----------
+    white : torch.Tensor
+        Spectrum of white noise ``(batch, frequencies)``, complex.
+    spectrum : torch.Tensor
+        Spectrum of the signal, of the same shape.
+    slope : torch.Tensor
+        Power of frequency by which the power falls, above 20 Hz ``(batch,)``.
+    ratio : torch.Tensor
+        Signal-to-noise ratio in dB ``(batch,)``.
+    samples : int
+        Length of the signal, which may end before the transform does.
+
+    Returns
+    -------
+    torch.Tensor
+        Spectrum of the noise ``(batch, frequencies)``, complex; it fills the
+        whole transform.
+    """
+    n = white.shape[1]
+    frequency = torch.linspace(0, SAMPLE_RATE / 2, n, device=white.device)
+    frequency = frequency.clamp(min=20.0)
+    noise = white * frequency ** (-slope[:, None] / 2)
+    noise[:, 0] = 0  # no constant
+    noise[:, -1] = 0
+    share = 2 * (n - 1) / samples  # of the noise's energy falls on the signal
+    energy = spectrum.abs().square().sum(1) / noise.abs().square().sum(1)
+    scale = (share * energy * 10 ** (-ratio / 10)).sqrt()
+    return noise * scale[:, None]

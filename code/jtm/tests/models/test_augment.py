@@ -1,0 +1,110 @@
+"""Augmentations: what each changes, what it leaves, and that none looks ahead."""
+
+import math
+import unittest
+from unittest import mock
+
+import torch
+
+from jtm.constants import SAMPLE_RATE
+from jtm.models import augment as module_under_test
+from jtm.models.augment import KINDS, augment, equaliser, reverberation
+from jtm.training.config import PretrainConfig
+
+
+def chance(seed=0):
+    """Give a source of chance."""
+    return torch.Generator().manual_seed(seed)
+
+
+def fixed(name, value):
+    """Set a range of the module to one value."""
+    return mock.patch.object(module_under_test, name, (value, value))
+
+
+class TestAugment(unittest.TestCase):
+    def setUp(self):
+        self.wave = 0.1 * torch.randn(3, 1, 16000, generator=chance(1))
+
+    def test_the_flag_may_name_every_kind(self):
+        field = PretrainConfig.__dataclass_fields__["augment_past"]
+        self.assertEqual(field.metadata["several"], KINDS)
+
+    def test_every_kind_changes_every_window_in_its_own_way(self):
+        same = self.wave[:1].expand(3, 1, -1)
+        for kind in KINDS:
+            changed = augment(same, [kind], chance())
+            self.assertEqual(changed.shape, same.shape)
+            for i, j in ((0, 1), (0, 2), (1, 2)):
+                self.assertFalse(torch.allclose(changed[i], changed[j], rtol=1e-2))
+                self.assertFalse(torch.allclose(changed[i], same[i], rtol=1e-2))
+        torch.testing.assert_close(augment(same, [], chance()), same)
+
+    def test_same_chance_same_augmentation(self):
+        one, same, other = (augment(self.wave, KINDS, chance(s)) for s in (0, 0, 1))
+        torch.testing.assert_close(one, same, rtol=0, atol=0)
+        self.assertFalse(torch.allclose(one, other))
+
+    def test_nothing_comes_before_its_cause(self):
+        click = torch.zeros(4, 1, 16000)
+        click[..., 9000] = 1.0
+        for kind in ("reverb", "equaliser"):
+            changed = augment(click, [kind], chance())
+            self.assertLess(changed[..., :9000].abs().max(), 1e-6)
+            self.assertTrue((changed[..., 9000] > 0.3).all())
+            self.assertGreater(changed[..., 9001:].abs().max(), 0.01)
+
+    def test_silence_stays_silent(self):
+        silence = torch.zeros(2, 1, 8000)
+        torch.testing.assert_close(augment(silence, KINDS, chance()), silence)
+
+    def test_noise_has_the_ratio_and_the_colour_asked_for(self):
+        n = self.wave.shape[-1]
+        for slope in (0.0, 1.0, 2.0):
+            with fixed("SIGNAL_TO_NOISE", 20.0), fixed("NOISE_SLOPE", slope):
+                noise = augment(self.wave, ["noise"], chance()) - self.wave
+            if slope < 2:  # brown noise is so slow that a second of it is no mean
+                ratio = self.wave.square().mean() / noise.square().mean()
+                self.assertAlmostEqual(10 * math.log10(ratio), 20.0, delta=1.0)
+            power = torch.fft.rfft(noise[:, 0] * torch.hann_window(n)).abs().square()
+            low, high = power[:, 400:600].mean(), power[:, 4000:6000].mean()
+            self.assertAlmostEqual(math.log10(low / high), slope, delta=0.15)
+
+    def test_level_multiplies(self):
+        with fixed("LEVELS", -6.0):
+            changed = augment(self.wave, ["level"], chance())
+        torch.testing.assert_close(changed, 0.5011872 * self.wave)
+
+    def test_equaliser_reaches_its_gain_at_the_centre_and_half_at_the_edges(self):
+        decibels = (
+            20
+            * equaliser(
+                torch.tensor([[1000.0], [200.0]]),
+                torch.tensor([[6.0], [-9.0]]),
+                torch.tensor([[1.0], [2.0]]),
+                SAMPLE_RATE,
+            )
+            .abs()
+            .log10()
+        )
+        for row, expected in (
+            (0, {1000: 6, 707: 3, 1414: 3, 0: 0, 8000: 0, 50: 0}),
+            (1, {200: -9, 100: -4.5, 400: -4.5}),
+        ):
+            for frequency, gain in expected.items():
+                self.assertAlmostEqual(
+                    decibels[row, frequency].item(), gain, delta=0.15
+                )
+
+    def test_reverberation_falls_by_60_db_in_its_time(self):
+        tail = torch.randn(1, 16000, generator=chance())
+        response = reverberation(tail, torch.tensor([0.5]), torch.tensor([10.0]))[0]
+        self.assertAlmostEqual(response.square().sum().item(), 1.0, places=5)
+        direct, late = response[0].square(), response[1:].square()
+        self.assertAlmostEqual(10 * math.log10(direct / late.sum()), 10.0, places=3)
+        early, after = late[:800].mean(), late[8000:8800].mean()
+        self.assertAlmostEqual(10 * math.log10(early / after), 60.0, delta=1.0)
+
+
+if __name__ == "__main__":
+    unittest.main()
