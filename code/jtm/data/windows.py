@@ -90,6 +90,8 @@ class WindowLoader:
         The epoch that iteration gives; set before iterating.
     first_batch : int
         The batch that the next iteration starts from, to take up a run.
+    device : torch.device
+        Where the chunks in memory are, as int16, and the windows cut from them.
     left_out : int
         Recordings that are shorter than a window and were left out.
 
@@ -122,6 +124,7 @@ class WindowLoader:
         self.rank, self.world = rank, world
         self.epoch = 0
         self.first_batch = 0
+        self.device = torch.device("cpu")
         self._category = dict(zip(indices, categories or indices, strict=True))
         short = [i for i in indices if store.lengths[i] < window]
         self.left_out = 0 if pad else len(short)
@@ -237,20 +240,22 @@ class WindowLoader:
             Windows to be learned from together.
         """
         skip, self.first_batch = self.first_batch, 0
-        plan = []
-        for chunks, batches in self._rounds(self.epoch):
-            if len(batches) > skip:
-                plan.append((chunks, batches[skip:]))
-            skip = max(0, skip - len(batches))
+        rounds = self._rounds(self.epoch)
         with concurrent.futures.ThreadPoolExecutor(1) as reader:
+            following = next(rounds, None)
             ahead = None
-            for number, (chunks, batches) in enumerate(plan):
+            while following:
+                (chunks, batches), following = following, next(rounds, None)
+                if skip >= len(batches):  # trained on before the run was stopped
+                    skip -= len(batches)
+                    continue
                 samples = ahead.result() if ahead else self._read(chunks)
                 ahead = None
-                if self._prefetch and number + 1 < len(plan):
-                    ahead = reader.submit(self._read, plan[number + 1][0])
-                for batch in batches:
+                if self._prefetch and following:
+                    ahead = reader.submit(self._read, following[0])
+                for batch in batches[skip:]:
                     yield self._gather(samples, batch)
+                skip = 0
                 del samples
 
     def _read(self, chunks):
@@ -259,7 +264,10 @@ class WindowLoader:
         samples = {}
         for chunk in chunks:
             if chunk not in self._held:
-                pieces = [self.store.read(*piece) for piece in self._chunks[chunk]]
+                pieces = [
+                    torch.from_numpy(self.store.read(*piece)).to(self.device)
+                    for piece in self._chunks[chunk]
+                ]
                 if keep:
                     self._held[chunk] = pieces
                 samples[chunk] = pieces
@@ -269,14 +277,15 @@ class WindowLoader:
 
     def _gather(self, samples, batch):
         """Copy the windows of a batch out of the chunks in memory."""
-        waves = np.zeros((len(batch), self.window), dtype=np.int16)
+        shape = (len(batch), self.window)
+        waves = torch.zeros(shape, dtype=torch.int16, device=self.device)
         for row, (_, _, (chunk, piece, _, start)) in enumerate(batch):
             first = start - self._chunks[chunk][piece][1]
             wave = samples[chunk][piece][first : first + self.window]
             waves[row, : len(wave)] = wave
         lanes, fresh, windows = zip(*batch, strict=True)
         return Batch(
-            torch.from_numpy(waves),
+            waves,
             torch.tensor([w[2] for w in windows]),
             torch.tensor([int(w[3]) for w in windows]),
             torch.tensor(lanes),

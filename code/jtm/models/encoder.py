@@ -38,22 +38,19 @@ HARMONICS = (-12.0, 0.0, 12.0, 19.02, 24.0, 27.86, 31.02, 33.69, 36.0)
 """Semitones from a pitch to its octave below and its harmonics 1 to 8."""
 
 
-class ChannelNorm(nn.Module):
+class AcrossFrames(nn.Module):
     """
-    Normalise each frame over its channels (Riviere et al. 2020, section 3.1).
-
-    Unlike batch norm it lets no statistic of other frames or recordings leak
-    into a latent.
+    Apply a norm that wants channels first to channels-last activations.
 
     Parameters
     ----------
-    channels : int
-        Channels of the input ``(batch, channels, frames)``.
+    norm : nn.Module
+        Takes ``(batch, channels, frames)``.
     """
 
-    def __init__(self, channels):
+    def __init__(self, norm):
         super().__init__()
-        self.norm = nn.LayerNorm(channels)
+        self.norm = norm
 
     def forward(self, x):
         """
@@ -62,23 +59,61 @@ class ChannelNorm(nn.Module):
         Parameters
         ----------
         x : torch.Tensor
-            Activations ``(batch, channels, frames)``.
+            Activations ``(batch, ..., channels)``.
 
         Returns
         -------
         torch.Tensor
-            Same shape, mean 0 and variance 1 over channels, scaled and shifted.
+            Same shape.
         """
-        return self.norm(x.transpose(1, 2)).transpose(1, 2)
+        y = self.norm(x.flatten(1, -2).transpose(1, 2))
+        return y.transpose(1, 2).reshape(x.shape)
 
 
 NORMS = {
-    "channelNorm": ChannelNorm,
-    "batchNorm": nn.BatchNorm1d,
-    "instanceNorm": lambda channels: nn.InstanceNorm1d(channels, affine=True),
+    # Over the channels of each frame (Riviere et al. 2020, section 3.1): no
+    # statistic of other frames or recordings leaks into a latent.
+    "channelNorm": nn.LayerNorm,
+    "batchNorm": lambda channels: AcrossFrames(nn.BatchNorm1d(channels)),
+    "instanceNorm": lambda channels: AcrossFrames(
+        nn.InstanceNorm1d(channels, affine=True)
+    ),
     "none": lambda channels: nn.Identity(),
 }
-"""What ``--normMode`` may name: a layer made from its number of channels."""
+"""
+What ``--normMode`` may name: a layer for ``(batch, ..., channels)``, made from its
+number of channels.
+"""
+
+
+class FrameConv(nn.Conv1d):
+    """
+    Convolve over time with the channels last, by one matrix product.
+
+    On a CPU this takes about half the time of a convolution with channels
+    first, and the norm that follows reads its channels side by side.
+    """
+
+    def forward(self, x):
+        """
+        Convolve.
+
+        Parameters
+        ----------
+        x : torch.Tensor
+            Activations ``(batch, frames, channels)``.
+
+        Returns
+        -------
+        torch.Tensor
+            Activations ``(batch, (frames + 2 padding - kernel) // stride + 1,
+            channels)``.
+        """
+        (kernel,), (stride,), (padding,) = self.kernel_size, self.stride, self.padding
+        x = functional.pad(x, (0, 0, padding, padding))
+        x = x.unfold(1, kernel, stride).transpose(2, 3)  # (batch, frames, kernel, in)
+        weight = self.weight.transpose(1, 2).flatten(1)  # (out, kernel * in)
+        return functional.linear(x.flatten(2), weight, self.bias)
 
 
 class ConvEncoder(nn.Module):
@@ -113,8 +148,8 @@ class ConvEncoder(nn.Module):
         torch.Tensor
             Latents ``(batch, samples // hop, dim)``.
         """
-        z = self.layers(wave)  # (batch, dim, frames)
-        return z[..., : wave.shape[-1] // self.hop].transpose(1, 2)
+        z = self.layers(wave.transpose(1, 2))  # (batch, frames, dim)
+        return z[:, : wave.shape[-1] // self.hop]
 
 
 def _stack(channels, dim, norm, first):
@@ -123,8 +158,8 @@ def _stack(channels, dim, norm, first):
     for kernel, stride, padding in list(zip(KERNELS, STRIDES, PADDINGS, strict=True))[
         first:
     ]:
-        conv = nn.Conv1d(channels, dim, kernel, stride, padding)
-        layers += [conv, NORMS[norm](dim), nn.ReLU()]
+        conv = FrameConv(channels, dim, kernel, stride, padding)
+        layers += [conv, NORMS[norm](dim), nn.ReLU(inplace=True)]
         channels = dim
     return nn.Sequential(*layers)
 
@@ -239,8 +274,8 @@ class SincFilters(nn.Module):
         Returns
         -------
         torch.Tensor
-            Filtered waves, or log magnitudes, ``(batch, filters,
-            samples // stride)``.
+            Filtered waves, or log magnitudes, ``(batch, samples // stride,
+            filters)``.
         """
         wave = wave[..., : wave.shape[-1] // self.stride * self.stride]
         # Each output is centred on the middle of its stride.
@@ -250,9 +285,9 @@ class SincFilters(nn.Module):
         # One matrix product over strided frames: a convolution with one input
         # channel and long kernels is several times slower on a CPU.
         frames = frames.unfold(1, self.kernel, self.stride)  # (batch, frames, kernel)
-        y = (frames @ self.kernels().T).transpose(1, 2)
+        y = frames @ self.kernels().T
         if self.quadrature:
-            real, imaginary = y.float().chunk(2, dim=1)
+            real, imaginary = y.float().chunk(2, dim=2)
             y = log_magnitude(real, imaginary)
         return y
 
@@ -313,14 +348,16 @@ class SincEncoder(nn.Module):
         self.filters = SincFilters(dim, kernel, stride, spacing, quadrature)
         if quadrature:
             self.layers = nn.Sequential(
-                nn.Conv1d(dim, dim, 3, padding=1),
+                FrameConv(dim, dim, 3, padding=1),
                 NORMS[norm](dim),
-                nn.ReLU(),
-                nn.Conv1d(dim, dim, 1),
+                nn.ReLU(inplace=True),
+                FrameConv(dim, dim, 1),
             )
         else:
             self.layers = nn.Sequential(
-                NORMS[norm](dim), nn.ReLU(), _stack(dim, dim, norm, first=1)
+                NORMS[norm](dim),
+                nn.ReLU(inplace=True),
+                _stack(dim, dim, norm, first=1),
             )
 
     def forward(self, wave):
@@ -337,8 +374,8 @@ class SincEncoder(nn.Module):
         torch.Tensor
             Latents ``(batch, samples // hop, dim)``.
         """
-        z = self.layers(self.filters(wave))  # (batch, dim, frames)
-        return z[..., : wave.shape[-1] // self.hop].transpose(1, 2)
+        z = self.layers(self.filters(wave))  # (batch, frames, dim)
+        return z[:, : wave.shape[-1] // self.hop]
 
 
 class HarmonicEncoder(nn.Module):
@@ -383,9 +420,9 @@ class HarmonicEncoder(nn.Module):
         self.stack = nn.Conv2d(len(HARMONICS), width, (5, 3), (2, 1), (0, 1))
         self.norm = NORMS[norm](width)
         self.layers = nn.Sequential(
-            nn.ReLU(),
+            nn.ReLU(inplace=True),
             nn.Conv2d(width, width, 3, padding=1),
-            nn.ReLU(),
+            nn.ReLU(inplace=True),
             nn.Conv2d(width, channels, 1),
         )
 
@@ -403,12 +440,11 @@ class HarmonicEncoder(nn.Module):
         torch.Tensor
             Latents ``(batch, samples // hop, 88 * channels)``.
         """
-        spectrum = self.filters(wave)  # (batch, bins, frames)
+        spectrum = self.filters(wave).transpose(1, 2)  # (batch, bins, frames)
         spectrum = functional.pad(spectrum, (0, 0, 0, 1))  # the silent row
         # Channels last, in memory: twice as fast, and what the norm reads anyway.
         stack = spectrum[:, self.bins].contiguous(memory_format=torch.channels_last)
         maps = self.stack(stack)  # (batch, width, pitches, frames)
-        shape = maps.shape
-        maps = self.norm(maps.flatten(2)).view(shape)
+        maps = self.norm(maps.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
         maps = self.layers(maps)  # (batch, channels, pitches, frames)
         return maps.permute(0, 3, 2, 1).flatten(2)

@@ -228,7 +228,7 @@ class InfoNCE(nn.Module):
                 f"a window of {frames} frames is too short to predict {reach} ahead"
             )
         anchors = torch.arange(0, frames - reach, self.anchor_stride)
-        context = self.layer(self.dropout(c))[:, anchors]
+        context = self.layer(self.dropout(c))[:, : frames - reach : self.anchor_stride]
         parts = self.predict(context.unflatten(-1, (self.groups, -1)))
         parts = parts.unflatten(-1, (self.n_predicts, -1))
         predicted = parts.transpose(2, 3).flatten(3)  # (batch, anchors, K, z_dim)
@@ -247,20 +247,29 @@ class InfoNCE(nn.Module):
             self.others,
             generator,
         )  # (batch, anchors or 1, negatives)
-        # Gathered once for all steps; an embedding's backward, unlike that of
-        # indexing, adds in a fixed order.
-        negatives = functional.embedding(drawn.to(z.device), z.flatten(0, 1))
+        own = torch.arange(batch)[:, None, None] * frames + anchors[:, None] + steps
+        # Copied by an embedding, whose backward, unlike that of indexing, adds
+        # in a fixed order.
+        latents = z.flatten(0, 1)
+        positives = functional.embedding(own.to(z.device), latents)
         if self.shared:
-            flat = predicted.flatten(1, 2) @ negatives[:, 0].transpose(-1, -2)
+            negatives = functional.embedding(drawn[:, 0].to(z.device), latents)
+            flat = predicted.flatten(1, 2) @ negatives.transpose(-1, -2)
             negative = flat.unflatten(1, (len(anchors), -1))
-            own = torch.arange(batch)[:, None, None] * frames + anchors[:, None] + steps
             is_positive = (own[..., None] == drawn[:, :, None]).any(2)  # any step's
             is_positive = is_positive[:, :, None].to(z.device)
             lowest = torch.finfo(negative.dtype).min
             negative = negative.masked_fill(is_positive, lowest)
+        elif 2 * self.n_predicts * len(latents) <= self.n_negatives * z_dim:
+            # One product with every latent of the batch takes less time and
+            # memory than copies of the negatives.
+            every = (predicted.flatten(0, 2) @ latents.T).view(*predicted.shape[:3], -1)
+            drawn = drawn[:, :, None].expand(-1, -1, self.n_predicts, -1)
+            negative = every.gather(-1, drawn.to(z.device))
         else:
+            # Copied once for all steps.
+            negatives = functional.embedding(drawn.to(z.device), latents)
             negative = predicted @ negatives.transpose(-1, -2)
-        positives = z[:, anchors[:, None] + steps]  # (batch, anchors, steps, z_dim)
         if self.n_aligned:
             positive = positives @ predicted.transpose(-1, -2)  # (..., steps, K)
             against = negative.logsumexp(-1)[:, :, None]

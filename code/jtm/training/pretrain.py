@@ -106,6 +106,7 @@ class CPCModule(lightning.LightningModule):
         done = self.global_step - self.steps_before(self.current_epoch)
         self.train_windows.epoch = self.current_epoch
         self.train_windows.first_batch = done * self.config.accumulate
+        self.train_windows.device = self.device
         return self.train_windows
 
     def val_dataloader(self):

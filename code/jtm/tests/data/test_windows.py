@@ -4,6 +4,7 @@ import unittest
 from collections import Counter
 
 import numpy as np
+import torch
 
 from jtm.data.windows import SCHEMES, WindowLoader
 from jtm.files import InputError
@@ -130,6 +131,17 @@ class TestWindows(unittest.TestCase):
         read = all_in.store.read_bytes
         list(all_in)
         self.assertEqual(all_in.store.read_bytes, read)  # nothing is read twice
+
+    def test_chunks_and_windows_are_int16_on_the_device_asked_for(self):
+        one = loader()
+        one.device = torch.device("meta")  # a device that every machine has
+        for batch in one:
+            self.assertEqual(batch.waves.device.type, "meta")
+            self.assertEqual(batch.waves.dtype, torch.int16)
+        held = [piece for chunk in one._held.values() for piece in chunk]
+        self.assertTrue(held)
+        for piece in held:
+            self.assertEqual((piece.device.type, piece.dtype), ("meta", torch.int16))
 
     def test_chunks_mix_recordings(self):
         one = loader(lengths=[10_000] * 4, chunk_bytes=6400, max_chunks=1)

@@ -9,8 +9,8 @@ import torch
 from jtm.constants import HOP, SAMPLE_RATE
 from jtm.models.encoder import (
     NORMS,
-    ChannelNorm,
     ConvEncoder,
+    FrameConv,
     HarmonicEncoder,
     SincEncoder,
     SincFilters,
@@ -55,14 +55,20 @@ class TestFrameGrid(unittest.TestCase):
         filters = SincFilters(20, 512, HOP, low=60.0, high=100.0)
         wave = torch.zeros(1, 1, 8000)
         wave[..., 25 * HOP + HOP // 2] = 1.0
-        self.assertEqual(filters(wave).sum(1).argmax().item(), 25)
+        self.assertEqual(filters(wave).sum(2).argmax().item(), 25)
 
 
 class TestNorms(unittest.TestCase):
-    def test_channel_norm_is_layer_norm_over_channels(self):
-        x = torch.randn(2, 6, 5)
-        expected = torch.nn.functional.layer_norm(x.transpose(1, 2), (6,))
-        torch.testing.assert_close(ChannelNorm(6)(x), expected.transpose(1, 2))
+    def test_each_norm_takes_its_statistics_where_it_says(self):
+        x = torch.randn(3, 50, 6) * 4 + 2  # (batch, frames, channels)
+        over = {"channelNorm": 2, "batchNorm": (0, 1), "instanceNorm": 1}
+        for name, axes in over.items():
+            y = NORMS[name](6)(x)
+            mean = y.mean(axes)
+            torch.testing.assert_close(mean, torch.zeros_like(mean), atol=1e-5, rtol=0)
+            std = y.std(axes, correction=0)
+            torch.testing.assert_close(std, torch.ones_like(std), atol=1e-3, rtol=0)
+        self.assertIs(NORMS["none"](6)(x), x)
 
     def test_every_norm_makes_a_difference(self):
         wave = torch.cat((sine(69, 8000), 0.1 * sine(50, 8000)))
@@ -76,6 +82,20 @@ class TestNorms(unittest.TestCase):
                     self.assertFalse(torch.allclose(one, other))
 
 
+class TestFrameConv(unittest.TestCase):
+    def test_equals_the_convolution_with_channels_first(self):
+        torch.manual_seed(0)
+        for kernel, stride, padding in ((10, 5, 3), (8, 4, 2), (3, 1, 1), (1, 1, 0)):
+            conv = FrameConv(4, 6, kernel, stride, padding)
+            plain = torch.nn.Conv1d(4, 6, kernel, stride, padding)
+            plain.load_state_dict(conv.state_dict())
+            for frames in (kernel, 41):
+                x = torch.randn(2, frames, 4)
+                torch.testing.assert_close(
+                    conv(x), plain(x.transpose(1, 2)).transpose(1, 2)
+                )
+
+
 class TestSincFilters(unittest.TestCase):
     def test_bands_match_the_spectrum_of_the_kernels(self):
         filters = SincFilters(30, 2048, HOP, quadrature=False, low=60.0, high=110.0)
@@ -87,17 +107,17 @@ class TestSincFilters(unittest.TestCase):
     def test_a_sine_lights_the_filter_of_its_pitch(self):
         filters = SincFilters(99, 2048, HOP, low=21.0, high=119.0)
         for pitch in (57, 69, 81, 100):
-            spectrum = filters(sine(pitch, 8000))[0, :, 20:30].mean(1)
+            spectrum = filters(sine(pitch, 8000))[0, 20:30].mean(0)
             self.assertEqual(spectrum.argmax().item(), pitch - 21)
 
     def test_quadrature_forgets_phase(self):
         filters = SincFilters(99, 2048, HOP)
-        one = filters(sine(69, 8000))[..., 10:40]
-        other = filters(sine(69, 8000, phase=1.3))[..., 10:40]
-        torch.testing.assert_close(one[:, 48], other[:, 48], rtol=1e-3, atol=1e-3)
+        one = filters(sine(69, 8000))[:, 10:40]
+        other = filters(sine(69, 8000, phase=1.3))[:, 10:40]
+        torch.testing.assert_close(one[..., 48], other[..., 48], rtol=1e-3, atol=1e-3)
         plain = SincFilters(99, 2048, HOP, quadrature=False)
         one, other = plain(sine(69, 8000)), plain(sine(69, 8000, phase=1.3))
-        self.assertGreater((one - other)[:, 48].abs().max(), 1.0)
+        self.assertGreater((one - other)[..., 48].abs().max(), 1.0)
 
     def test_plain_form_is_sincnets_difference_of_low_passes(self):
         filters = SincFilters(5, 251, 5, quadrature=False, low=60.0, high=100.0)

@@ -6,6 +6,7 @@ import unittest
 
 import torch
 
+from benchmarks.cpc_step import published_criterion
 from jtm.models.infonce import InfoNCE, align, draw_negatives, info_nce
 
 CHANCE = torch.Generator()
@@ -62,6 +63,32 @@ class TestInfoNCE(unittest.TestCase):
                             self.assertAlmostEqual(
                                 scores[b, i, k, n].item(), expected.item(), places=4
                             )
+
+    def test_values_and_gradients_are_the_published_criterions(self):
+        # Copied negatives where they are few, one product with all latents
+        # where they are many, in numbers of negatives x channels.
+        for n_negatives, z_dim in ((5, 4), (30, 40)):
+            torch.manual_seed(0)
+            ours = InfoNCE(6, z_dim, n_predicts=3, n_negatives=n_negatives)
+            z = torch.randn(2, 20, z_dim, requires_grad=True)
+            c = torch.randn(2, 20, 6, requires_grad=True)
+            recordings = torch.tensor([0, 1])
+            named = ours(z, c, recordings, CHANCE.manual_seed(1))
+            anchors, steps = torch.arange(17), torch.arange(1, 4)
+            drawn = draw_negatives(
+                recordings, 20, anchors, steps, n_negatives, 0, False,
+                CHANCE.manual_seed(1),
+            )  # fmt: skip
+            weights = ours.predict.weight.unflatten(0, (3, z_dim))
+            losses = published_criterion(z, c, weights, drawn)
+            for k, loss in enumerate(losses):
+                torch.testing.assert_close(
+                    named[f"loss_{k + 1}"], loss, atol=1e-5, rtol=0
+                )
+            inputs = (z, c, ours.predict.weight)
+            found = torch.autograd.grad(named["loss"], inputs)
+            expected = torch.autograd.grad(torch.stack(losses).mean(), inputs)
+            torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
 
     def test_negatives_shared_by_a_window_are_those_of_its_anchors(self):
         torch.manual_seed(0)

@@ -1,0 +1,426 @@
+"""
+Time and memory of a CPC training step, beside the published criterion's.
+
+``python code/benchmarks/cpc_step.py`` prints a table and writes
+``report/results/speed.json``. The reference is the criterion as published code
+computes it, on the same encoder and context network at the sizes of Riviere et
+al. (2020): for each step the positive and copies of all negatives are put into
+one tensor, multiplied by the prediction and averaged over the channels. Both
+are timed in turns in one process, and the fastest turn of each counts, since
+whatever else the machine does can only slow it. The reference is also what the
+unit tests hold ours against: it is meant to be read, not to be fast.
+"""
+
+import gc
+import os
+import platform
+import tempfile
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.nn import functional
+from torch.utils.flop_counter import FlopCounterMode
+
+from jtm.constants import SAMPLE_RATE
+from jtm.data.musicnet import open_dataset
+from jtm.data.store import build_store
+from jtm.evaluation.features import Audio, NetworkSource
+from jtm.files import write_json
+from jtm.models.infonce import draw_negatives
+from jtm.music import audio
+from jtm.training.checkpoints import build_criterion, build_model
+from jtm.training.config import PretrainConfig, make_config
+from jtm.training.pretrain import loaders
+
+RESULTS = Path(__file__).resolve().parents[2] / "report" / "results"
+"""Where the committed results are."""
+
+TURNS = 5
+"""Times that each step is timed; the fastest counts."""
+
+
+def published_criterion(z, c, weights, drawn):
+    """
+    Compute InfoNCE as published code does (van den Oord et al. 2018, eq. 4).
+
+    Parameters
+    ----------
+    z : torch.Tensor
+        Latents ``(batch, frames, z_dim)``.
+    c : torch.Tensor
+        Contexts ``(batch, frames, c_dim)``.
+    weights : torch.Tensor
+        Predictor of each step ``(steps, z_dim, c_dim)``; step k predicts k + 1
+        frames ahead.
+    drawn : torch.Tensor
+        Negatives ``(batch, anchors, negatives)``, indices into the latents of
+        the batch flattened to ``(batch * frames, z_dim)``.
+
+    Returns
+    -------
+    list of torch.Tensor
+        Loss of each step in nats.
+    """
+    batch, anchors, _ = drawn.shape
+    negatives = z.flatten(0, 1)[drawn.flatten()].view(*drawn.shape, -1)
+    losses = []
+    for k, weight in enumerate(weights):
+        positive = z[:, k + 1 : k + 1 + anchors, None]  # (batch, anchors, 1, z_dim)
+        candidates = torch.cat((positive, negatives), dim=2)
+        predicted = c[:, :anchors] @ weight.T  # (batch, anchors, z_dim)
+        scores = (candidates * predicted[:, :, None]).mean(dim=3)
+        first = torch.zeros(batch * anchors, dtype=torch.long, device=z.device)
+        losses.append(functional.cross_entropy(scores.flatten(0, 1).float(), first))
+    return losses
+
+
+class Step:
+    """
+    One training step of a preset on noise, ours or the reference's.
+
+    Parameters
+    ----------
+    preset : str
+        Sizes of the network, the windows and the criterion.
+    device : str
+        Where it runs.
+    precision : {"float32", "bf16"}
+        Arithmetic of the network and the criterion.
+    published : bool
+        Take :func:`published_criterion`.
+    """
+
+    def __init__(self, preset, device, precision, published=False):
+        config = make_config(PretrainConfig, preset, {})
+        self.model = build_model(config).to(device)
+        self.criterion = build_criterion(config, self.model).to(device)
+        self.precision = precision
+        self.published = published
+        parameters = [*self.model.parameters(), *self.criterion.parameters()]
+        self.optimizer = torch.optim.Adam(parameters, config.learning_rate)
+        shape = (config.batch_size, 1, config.size_window)
+        self.wave = 0.1 * torch.randn(shape, device=device)
+        self.recordings = torch.arange(config.batch_size) // 2
+        self.chance = torch.Generator()
+
+    @property
+    def audio_seconds(self):
+        """Seconds of audio that a step learns from."""
+        return self.wave.numel() / SAMPLE_RATE
+
+    def __call__(self, wave=None, recordings=None):
+        """
+        Take the step.
+
+        Parameters
+        ----------
+        wave : torch.Tensor, optional
+            Waveform ``(batch, 1, samples)`` to learn from instead of noise.
+        recordings : torch.Tensor, optional
+            Recording of each window ``(batch,)``.
+        """
+        wave = self.wave if wave is None else wave
+        recordings = self.recordings if recordings is None else recordings
+        half = self.precision == "bf16"
+        with torch.autocast(wave.device.type, torch.bfloat16, enabled=half):
+            z, c = self.model(wave)
+            loss = self._loss(z, c, recordings)
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+        if wave.is_cuda:
+            torch.cuda.synchronize()
+
+    def _loss(self, z, c, recordings):
+        self.chance.manual_seed(0)
+        ours = self.criterion
+        if not self.published:
+            return ours(z, c, recordings, self.chance)["loss"]
+        steps = torch.arange(1, ours.n_predicts + 1)
+        anchors = torch.arange(z.shape[1] - ours.n_predicts)
+        drawn = draw_negatives(
+            recordings, z.shape[1], anchors, steps, ours.n_negatives, 0.0, False,
+            self.chance,
+        )  # fmt: skip
+        weights = ours.predict.weight.unflatten(0, (ours.n_predicts, -1))
+        losses = published_criterion(z, c, weights, drawn.to(z.device))
+        return torch.stack(losses).mean()
+
+
+@contextmanager
+def peak_memory(device, found):
+    """
+    Measure how much memory a block of code needs over what is there before.
+
+    Parameters
+    ----------
+    device : str
+        Where the memory is: that of the process on the CPU (on Linux), or that
+        of the GPU.
+    found : dict
+        Receives ``bytes``; None where the system does not tell.
+
+    Yields
+    ------
+    None
+    """
+    gc.collect()
+    status = Path("/proc/self/status")
+    if device == "cuda":
+        before = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        yield
+        found["bytes"] = torch.cuda.max_memory_allocated() - before
+    elif status.exists():
+        Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
+        before = _status(status, "VmRSS")
+        yield
+        found["bytes"] = _status(status, "VmHWM") - before
+    else:
+        yield
+        found["bytes"] = None
+
+
+def _status(status, name):
+    """Read a number of bytes from Linux's account of the process."""
+    line = next(x for x in status.read_text().splitlines() if x.startswith(name))
+    return int(line.split()[1]) * 1024
+
+
+def fastest(calls, turns=TURNS):
+    """
+    Time calls in turns.
+
+    Parameters
+    ----------
+    calls : dict of str to callable
+        What to time, by name.
+    turns : int
+        Times that each is called.
+
+    Returns
+    -------
+    dict of str to float
+        Seconds of the fastest call of each.
+    """
+    best = dict.fromkeys(calls, float("inf"))
+    for _ in range(turns):
+        for name, call in calls.items():
+            start = time.perf_counter()
+            call()
+            best[name] = min(best[name], time.perf_counter() - start)
+    return best
+
+
+def peak_rate(device, precision):
+    """
+    Measure what a large matrix product reaches, the roof over any step.
+
+    Parameters
+    ----------
+    device : str
+        Where it runs.
+    precision : {"float32", "bf16"}
+        Its arithmetic.
+
+    Returns
+    -------
+    float
+        Floating-point operations a second.
+    """
+    size = 8192 if device == "cuda" else 2048
+    dtype = {"float32": torch.float32, "bf16": torch.bfloat16}[precision]
+    x = torch.ones(size, size, dtype=dtype, device=device)
+
+    def product():
+        x @ x
+        if device == "cuda":
+            torch.cuda.synchronize()
+
+    return 2 * size**3 / fastest({"": product})[""]
+
+
+def steps_table(device):
+    """
+    Time the steps at the reference's sizes, ours beside the published one.
+
+    Parameters
+    ----------
+    device : str
+        Where they run.
+
+    Returns
+    -------
+    list of dict
+        A row for each: name, precision, seconds, bytes, and the share of the
+        peak rate that its floating-point operations reach.
+    """
+    rows, calls = [], {}
+    for published, precision in (
+        (True, "float32"),
+        (False, "float32"),
+        (False, "bf16"),
+    ):
+        step = Step("reference", device, precision, published)
+        step()  # the optimiser's state is made in the first step
+        memory = {}
+        with peak_memory(device, memory):
+            step()
+        counter = FlopCounterMode(display=False)
+        with counter:
+            step()
+        name = f"{'published' if published else 'ours'}, {precision}"
+        calls[name] = step
+        rows.append(
+            {
+                "name": name,
+                "device": device,
+                "bytes": memory["bytes"],
+                "operations": counter.get_total_flops(),
+                "precision": precision,
+            }
+        )
+    seconds = fastest(calls)
+    for row in rows:
+        row["seconds"] = seconds[row["name"]]
+        rate = row["operations"] / row["seconds"]
+        row["share_of_peak"] = rate / peak_rate(device, row["precision"])
+    return rows
+
+
+def make_corpus(folder, recordings, seconds):
+    """
+    Write recordings of noise as sound files and copy them to a store.
+
+    Parameters
+    ----------
+    folder : str or Path
+        Where they are written.
+    recordings, seconds : int
+        How many, and how long each.
+
+    Returns
+    -------
+    Store
+        The store.
+    """
+    chance = np.random.default_rng(0)
+    for number in range(recordings):
+        wave = 0.1 * chance.standard_normal(seconds * SAMPLE_RATE, np.float32)
+        audio.write(Path(folder) / f"{number}.wav", wave, SAMPLE_RATE)
+    return build_store(open_dataset(folder), progress=False)
+
+
+def small_preset(device):
+    """
+    Time the training of the preset `small`, read from a store, and its loader.
+
+    Parameters
+    ----------
+    device : str
+        Where it runs.
+
+    Returns
+    -------
+    dict
+        Audio-seconds a second, and the loader's share of a step's time.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        store = make_corpus(folder, recordings=20, seconds=60)
+        config = make_config(PretrainConfig, "small", {"data": folder})
+        windows, _ = loaders(config, store)
+        windows.device = torch.device(device)
+        step = Step("small", device, "float32")
+        seconds, waits = [], []
+        start = time.perf_counter()
+        for batch in windows:
+            read = time.perf_counter()
+            step(batch.waves[:, None].float() / 32768, batch.recordings)
+            end = time.perf_counter()
+            seconds.append(end - start)
+            waits.append(read - start)
+            start = end
+    # The first step warms up; of turns of as many steps the fastest counts.
+    turns = np.array_split(np.array(seconds[1:]), TURNS)
+    per_step = min(turn.mean() for turn in turns)
+    return {
+        "small_audio_seconds_per_second": step.audio_seconds / per_step,
+        "loader_share": float(np.sum(waits[1:]) / np.sum(seconds[1:])),
+    }
+
+
+def embedding():
+    """
+    Time the extraction of z and c by the preset `small`, in one process.
+
+    Returns
+    -------
+    float
+        Seconds of audio embedded in a second.
+    """
+    chance = np.random.default_rng(0)
+    wave = (3000 * chance.standard_normal(120 * SAMPLE_RATE)).astype(np.int16)
+    source = NetworkSource(build_model(make_config(PretrainConfig, "small", {})))
+
+    def embed():
+        for _ in source.stream(Audio.of(wave)):
+            pass
+
+    return len(wave) / SAMPLE_RATE / fastest({"": embed})[""]
+
+
+def machine():
+    """
+    Say what the figures were measured on.
+
+    Returns
+    -------
+    dict
+        Processor, cores, whether it has bf16 instructions, and versions.
+    """
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    facts = dict(line.split(":", 1) for line in lines if ":" in line)
+    facts = {key.strip(): value.strip() for key, value in facts.items()}
+    flags = facts.get("flags", "").split()
+    return {
+        "processor": facts.get("model name") or platform.processor(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "cores": os.cpu_count(),
+        "bf16_instructions": "avx512_bf16" in flags or "amx_bf16" in flags,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+    }
+
+
+def main():
+    """Measure, print the table and write the results."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    rows = steps_table(device)
+    base, ours, half = rows
+    result = {
+        "speedup_float32": base["seconds"] / ours["seconds"],
+        "speedup_bf16": base["seconds"] / half["seconds"],
+        "memory_ratio": base["bytes"] and ours["bytes"] / base["bytes"],
+        "embed_times_real_time": embedding(),
+        **small_preset(device),
+        "steps": rows,
+        "machine": machine(),
+    }
+    for row in rows:
+        size = "" if row["bytes"] is None else f"{row['bytes'] / 1e9:6.2f} GB"
+        print(
+            f"{row['name']:20}{row['seconds']:8.3f} s {size}"
+            f"{100 * row['share_of_peak']:6.0f} % of a matrix product's rate"
+        )
+    for name, value in result.items():
+        if isinstance(value, float):
+            print(f"{name:32}{value:8.3f}")
+    write_json(RESULTS / "speed.json", result)
+
+
+if __name__ == "__main__":
+    main()
