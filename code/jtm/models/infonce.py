@@ -272,10 +272,11 @@ class InfoNCE(nn.Module):
             negative = predicted @ negatives.transpose(-1, -2)
         if self.n_aligned:
             positive = positives @ predicted.transpose(-1, -2)  # (..., steps, K)
-            against = negative.logsumexp(-1)[:, :, None]
-            costs = functional.softplus(against - positive)  # InfoNCE of each pair
-            choice = functional.one_hot(align(costs.detach()), self.n_predicts)
-            choice = choice.to(negative.dtype)
+            with torch.no_grad():  # InfoNCE of every latent under every prediction
+                against = negative.float().logsumexp(-1)[:, :, None]
+                costs = functional.softplus(against - positive.float())
+                choice = functional.one_hot(align(costs), self.n_predicts)
+                choice = choice.to(negative.dtype)
             positive = (choice * positive).sum(-1, keepdim=True)
             # A product, since the backward of gathering adds in no fixed order.
             negative = choice @ negative

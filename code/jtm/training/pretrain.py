@@ -148,8 +148,7 @@ class CPCModule(lightning.LightningModule):
             ids = {self.train_windows.store.recordings[i].id for i in batch.recordings}
             raise InputError(
                 f"the loss is {loss.item()} at step {self.global_step}, in recordings "
-                f"{', '.join(sorted(ids))}; the last good checkpoint is in "
-                f"{self.config.path_checkpoint}; try a smaller --learningRate"
+                f"{', '.join(sorted(ids))}; {advice(self.config.path_checkpoint)}"
             )
         seconds = batch.waves.numel() / SAMPLE_RATE
         self._add("train", named, len(batch.waves), seconds)
@@ -314,6 +313,29 @@ def write_metrics(folder, history):
         writer.writerows(history)
 
 
+def advice(folder):
+    """
+    Say what to do about a run that came to a number that is none.
+
+    Parameters
+    ----------
+    folder : str or Path
+        The run's folder.
+
+    Returns
+    -------
+    str
+        Where the last good checkpoint is, and how to go on from it.
+    """
+    last = Path(folder) / "last.pt"
+    if not last.exists():
+        return "there is no checkpoint yet; try a smaller --learningRate"
+    return (
+        f"the last good checkpoint is {last}; start from it with --load, a smaller "
+        "--learningRate and another --pathCheckpoint"
+    )
+
+
 class Keeper(lightning.Callback):
     """
     Save checkpoints: each epoch's, the best, and the last at short intervals.
@@ -395,7 +417,12 @@ class Keeper(lightning.Callback):
             raise StoppedError
 
     def _save(self, trainer, name):
-        """Save under a final name at once or not at all."""
+        """Save under a final name at once or not at all, and sound weights only."""
+        if not all(p.isfinite().all() for p in trainer.lightning_module.parameters()):
+            raise InputError(
+                f"some weights are no numbers after step {trainer.global_step}; "
+                f"{advice(self.folder)}"
+            )
         with atomic(self.folder / name) as part:
             trainer.save_checkpoint(part)
         self.saved = time.monotonic()
@@ -428,7 +455,7 @@ class Bar(lightning.Callback):
         self.bar.close()
 
 
-def held_out(store, seed=0):
+def held_out(store, seed=0, window=0):
     """
     Choose the recordings to learn from and those to judge the loss on.
 
@@ -438,6 +465,8 @@ def held_out(store, seed=0):
         The recordings. Test recordings are never among the chosen.
     seed : int
         Draws the held-out recordings where the dataset marks none.
+    window : int
+        Samples that a drawn recording must have, if any has.
 
     Returns
     -------
@@ -448,12 +477,14 @@ def held_out(store, seed=0):
     train = [i for i, s in enumerate(splits) if s in ("train", "unlabelled")]
     validation = [i for i, s in enumerate(splits) if s == "validation"]
     if not validation:
+        fit = [i for i in train if store.lengths[i] >= window] or train
         order = torch.randperm(
-            len(train), generator=torch.Generator().manual_seed(seed)
+            len(fit), generator=torch.Generator().manual_seed(seed)
         ).tolist()
-        n_held = math.ceil(0.05 * len(train)) if len(train) > 1 else 0
-        validation = sorted(train[i] for i in order[:n_held]) or train
-        train = sorted(train[i] for i in order[n_held:])
+        n_held = math.ceil(0.05 * len(fit)) if len(fit) > 1 else 0
+        validation = sorted(fit[i] for i in order[:n_held]) or fit
+        if n_held:
+            train = [i for i in train if i not in validation]
     return train, validation
 
 
@@ -546,7 +577,7 @@ def loaders(config, store):
     InputError
         If the metadata lacks the category that is asked for.
     """
-    train, validation = held_out(store, config.random_seed)
+    train, validation = held_out(store, config.random_seed, config.size_window)
     rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     common = {
         "store": store,

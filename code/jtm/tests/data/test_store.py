@@ -1,5 +1,6 @@
 """The chunk store: exact samples, what is rebuilt and what is refused."""
 
+import resource
 import tempfile
 import unittest
 from pathlib import Path
@@ -67,6 +68,18 @@ class TestStore(unittest.TestCase):
             self.build().read(0)
         with open(store.files[0], "r+b") as file:
             file.truncate(100)
+        np.testing.assert_array_equal(self.build().read(0), self.wave)
+
+    def test_a_full_disk_is_told_and_the_next_run_goes_on(self):
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        try:  # b.flac fits, a.wav does not; limits reach spawned processes
+            resource.setrlimit(resource.RLIMIT_FSIZE, (70_000, limits[1]))
+            with self.assertRaisesRegex(InputError, "a.wav.s16: cannot be wr.*free"):
+                self.build()
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        left = {f.suffix for f in (self.root / STORE_FOLDER).rglob("*") if f.is_file()}
+        self.assertNotIn(".part", left)
         np.testing.assert_array_equal(self.build().read(0), self.wave)
 
     def test_an_unreadable_sound_file_is_named_and_the_rest_is_kept(self):

@@ -143,6 +143,16 @@ class TestWindows(unittest.TestCase):
         for piece in held:
             self.assertEqual((piece.device.type, piece.dtype), ("meta", torch.int16))
 
+    def test_the_order_of_chunks_is_drawn_anew_each_epoch(self):
+        one = loader(lengths=[1000] * 20, chunk_bytes=3200, max_chunks=4)
+        orders = [
+            [int(chunk) for chunks, _ in one._rounds(epoch) for chunk in chunks]
+            for epoch in range(3)
+        ]
+        for order in orders:
+            self.assertEqual(sorted(order), list(range(len(one._chunks))))
+        self.assertEqual(len({tuple(order) for order in orders}), 3)
+
     def test_chunks_mix_recordings(self):
         one = loader(lengths=[10_000] * 4, chunk_bytes=6400, max_chunks=1)
         for chunk in one._chunks[:-1]:

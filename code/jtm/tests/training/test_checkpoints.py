@@ -1,12 +1,19 @@
 """Networks made from settings: every setting of them makes a difference."""
 
 import unittest
-from dataclasses import fields
+from dataclasses import asdict, fields
 
 import torch
 
-from jtm.training.checkpoints import build_criterion, build_model
-from jtm.training.config import NetworkConfig, PretrainConfig, RunConfig, make_config
+from jtm.files import InputError
+from jtm.training.checkpoints import build_criterion, build_model, load_part
+from jtm.training.config import (
+    NetworkConfig,
+    PretrainConfig,
+    RunConfig,
+    flag,
+    make_config,
+)
 
 SINC = {"encoder_type": "sinc"}
 TRANSFORMER = {"ar_mode": "transformer"}
@@ -47,7 +54,7 @@ CRITERION = {
 
 def settings(chosen):
     """Make the settings of a very small run."""
-    return make_config(PretrainConfig, "tiny", {"size_window": 8000} | chosen)
+    return make_config(PretrainConfig, "tiny", {"size_window": 10_000} | chosen)
 
 
 class TestEverySettingMakesADifference(unittest.TestCase):
@@ -87,6 +94,32 @@ class TestEverySettingMakesADifference(unittest.TestCase):
 
         for name, (base, value) in CRITERION.items():
             self.differs(name, base, value, loss)
+
+    def test_of_a_misfit_the_setting_is_told(self):
+        told = set()
+        for name, (base, value) in (NETWORK | CRITERION).items():
+            there, here = settings(base), settings(base | {name: value})
+            model = build_model(there)
+            parts = {"model": model, "criterion": build_criterion(there, model)}
+            content = {
+                "config": asdict(there),
+                "state_dict": {
+                    f"{part}.{key}": weights
+                    for part, module in parts.items()
+                    for key, weights in module.state_dict().items()
+                },
+            }
+            model = build_model(here)
+            for part, module in (
+                ("model", model),
+                ("criterion", build_criterion(here, model)),
+            ):
+                try:
+                    load_part("x.pt", content, part, module, here)
+                except InputError as error:
+                    self.assertIn(f"--{flag(name)} is ", str(error))
+                    told.add(name)
+        self.assertGreaterEqual(told, {"hidden_encoder", "ar_mode", "n_predicts"})
 
 
 if __name__ == "__main__":

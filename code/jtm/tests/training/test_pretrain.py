@@ -3,6 +3,7 @@
 import contextlib
 import io
 import pickle
+import resource
 import signal
 import subprocess
 import sys
@@ -139,13 +140,7 @@ class TestPretrain(unittest.TestCase):
             self.assertEqual(*timeless)
 
     def test_the_context_reads_the_augmented_copy_and_predicts_the_clean_window(self):
-        config = self.config(augment_past="noise,level")
-        store = module_under_test.build_store(
-            module_under_test.open_dataset(config.data), progress=False
-        )
-        module = module_under_test.CPCModule(
-            config, *module_under_test.loaders(config, store)
-        )
+        module = self.module(augment_past="noise,level")
         batch = next(iter(module.train_windows))
         wave = batch.waves[:, None].float() / 32768
         judged, heard = [], []
@@ -186,6 +181,88 @@ class TestPretrain(unittest.TestCase):
                 self.run_quietly(config)
         last = read_checkpoint(Path(config.path_checkpoint) / "last.pt")
         self.assertEqual(last["global_step"], 3)
+
+    def test_best_is_the_epoch_with_the_least_validation_loss(self):
+        checkpoint, _ = self.run_quietly(self.config(n_epoch=4, learning_rate=0.05))
+        best = read_checkpoint(checkpoint.with_name("best.pt"))
+        rows = read_checkpoint(checkpoint)["history"]
+        losses = [row["loss"] for row in rows if row["split"] == "validation"]
+        self.assertEqual(best["history"][-1]["epoch"], losses.index(min(losses)))
+        curves = checkpoint.parent / "tensorboard"
+        self.assertTrue(list(curves.glob("events*")))
+
+    def test_short_recordings_are_counted_in_the_log_or_padded(self):
+        soundfile.write(self.folder / "audio" / "short.wav", np.zeros(9000), 16000)
+        _, said = self.run_quietly(self.config("one", n_epoch=1))
+        self.assertIn("1 recordings are shorter than a window: left out", said)
+        chosen = {"short_recordings": "pad", "n_epoch": 1}
+        _, said = self.run_quietly(self.config("other", **chosen))
+        self.assertNotIn("shorter", said)
+
+    def module(self, **chosen):
+        """Make a module, and nothing else of a run."""
+        config = self.config(**chosen)
+        store = module_under_test.build_store(
+            module_under_test.open_dataset(config.data), progress=False
+        )
+        loaders = module_under_test.loaders(config, store)
+        return module_under_test.CPCModule(config, *loaders)
+
+    def test_the_learning_rate_rises_then_halves(self):
+        chosen = {"scheduler_ramp": 0.5, "scheduler_step": 2, "learning_rate": 0.1}
+        module = self.module(**chosen)
+        steps = module.steps_before(1)
+        self.assertEqual(steps, 6)  # 21 windows or more, in batches of 4
+        made = module.configure_optimizers()
+        scheduler, rates = made["lr_scheduler"]["scheduler"], []
+        for _ in range(5 * steps):
+            rates.append(scheduler.get_last_lr()[0])
+            made["optimizer"].step()
+            scheduler.step()
+        rise = [0.1 / 3, 0.2 / 3]
+        expected = rise + [0.1] * 10 + [0.05] * 12 + [0.025] * 6
+        np.testing.assert_allclose(rates, expected)
+
+    def test_accumulation_steps_once_for_so_many_batches(self):
+        self.assertEqual(self.module(accumulate=4).steps_before(1), 2)
+        checkpoint, _ = self.run_quietly(self.config(n_epoch=1, accumulate=4))
+        self.assertEqual(read_checkpoint(checkpoint)["global_step"], 2)
+
+    def test_gradients_are_shortened_to_the_length_asked_for(self):
+        lengths = []
+        step = torch.optim.Adam.step
+
+        def watched(self, closure=None):
+            done = step(self, closure)
+            gradients = [p.grad.norm() for g in self.param_groups for p in g["params"]]
+            lengths.append(torch.stack(gradients).norm().item())
+            return done
+
+        for clip in (0.0, 0.01):
+            with mock.patch.object(torch.optim.Adam, "step", watched):
+                chosen = {"n_epoch": 1, "gradient_clip": clip}
+                self.run_quietly(self.config(f"clip {clip}", **chosen))
+        free, clipped = lengths[:6], lengths[6:]
+        self.assertGreater(min(free), 0.02)
+        np.testing.assert_allclose(clipped, 0.01, rtol=1e-3)
+
+    def test_bf16_computes_in_bf16_and_keeps_weights_in_float32(self):
+        seen = set()
+        predict = torch.nn.Linear.forward
+
+        def watched(self, x):
+            y = predict(self, x)
+            seen.add(y.dtype)
+            return y
+
+        chosen = {"precision": "bf16", "n_epoch": 1, "aligned": 3}
+        chosen["augment_past"] = "noise,reverb,equaliser,level"
+        with mock.patch.object(torch.nn.Linear, "forward", watched):
+            checkpoint, _ = self.run_quietly(self.config(**chosen))
+        self.assertEqual(seen, {torch.bfloat16})
+        content = read_checkpoint(checkpoint)
+        for weights in content["state_dict"].values():
+            self.assertEqual(weights.dtype, torch.float32)
 
     def test_finished_says_so_and_other_settings_are_refused(self):
         self.run_quietly(self.config())
@@ -244,15 +321,67 @@ class TestPretrain(unittest.TestCase):
             read_checkpoint(path)
         self.assertFalse(marker.exists())
 
-    def test_a_loss_that_is_not_finite_stops_with_step_and_recordings(self):
-        def broken(self, *_):
-            return {"loss": torch.tensor(float("nan"))}
+    def test_a_damaged_checkpoint_is_refused(self):
+        checkpoint, _ = self.run_quietly(self.config(n_epoch=1))
+        whole = checkpoint.read_bytes()
+        last = checkpoint.with_name("last.pt")
+        for damaged in (whole[:5000], b"", bytes(5000)):
+            last.write_bytes(damaged)
+            with self.assertRaisesRegex(InputError, "last.pt: not a checkpoint of JTM"):
+                self.run_quietly(self.config(n_epoch=1))
 
-        with mock.patch.object(module_under_test.CPCModule, "_judge", broken):
+    def test_a_full_disk_is_told_and_leaves_no_half_checkpoint(self):
+        config = self.config(n_epoch=1)
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        module_under_test.build_store(
+            module_under_test.open_dataset(config.data), progress=False
+        )
+        try:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))
             with self.assertRaisesRegex(
-                InputError, "loss is nan at step 0, in rec.*wav"
+                InputError, "checkpoint0.pt: cannot be wr.*free"
+            ):
+                self.run_quietly(config)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        folder = Path(config.path_checkpoint)
+        self.assertFalse([p for p in folder.iterdir() if "pt" in p.suffix])
+        self.run_quietly(config)  # with room again
+        self.assertTrue((folder / "checkpoint0.pt").exists())
+
+    def test_a_loss_that_is_not_finite_names_step_recordings_and_checkpoint(self):
+        judge = module_under_test.CPCModule._judge
+
+        def broken(self, batch, step):
+            named = judge(self, batch, step)
+            return named | {"loss": named["loss"] * (torch.nan if step == bad else 1)}
+
+        for bad, told in ((0, "no checkpoint yet"), (2, "checkpoint is .*last.pt")):
+            with (
+                mock.patch.object(module_under_test.CPCModule, "_judge", broken),
+                mock.patch.object(module_under_test, "SAVE_SECONDS", 0),
+                self.assertRaisesRegex(
+                    InputError, f"loss is nan at step {bad}, in rec.*wav; .*{told}"
+                ),
             ):
                 self.run_quietly(self.config())
+
+    def test_weights_that_are_no_numbers_are_not_saved(self):
+        judge = module_under_test.CPCModule._judge
+
+        def broken(self, batch, step):  # the loss is sound, its gradient is not
+            named = judge(self, batch, step)
+            infinite = (0 * named["loss"]).sqrt() if step == 1 else 0
+            return named | {"loss": named["loss"] + infinite}
+
+        with (
+            mock.patch.object(module_under_test.CPCModule, "_judge", broken),
+            mock.patch.object(module_under_test, "SAVE_SECONDS", 0),
+            self.assertRaisesRegex(InputError, "no numbers after step 2; .*last.pt"),
+        ):
+            self.run_quietly(self.config(gradient_clip=0.0))
+        last = read_checkpoint(self.folder / "run" / "last.pt")
+        self.assertEqual(last["global_step"], 1)
 
     def test_categories_are_those_of_the_metadata(self):
         audio = self.folder / "audio"
