@@ -291,6 +291,50 @@ def steps_table(device):
     return rows
 
 
+def profile(preset, device):
+    """
+    Time the parts of a step apart, forwards and backwards.
+
+    Parameters
+    ----------
+    preset : str
+        Sizes of the network, the windows and the criterion.
+    device : str
+        Where it runs.
+
+    Returns
+    -------
+    dict of str to dict
+        Seconds ``forward`` and ``backward`` of each part.
+    """
+    step = Step(preset, device, "float32")
+    step()
+    with torch.no_grad():
+        z = step.model.encoder(step.wave)
+        c = step.model.context(z)[0]
+    z, c = z.requires_grad_(), c.requires_grad_()
+    parts = {
+        "encoder": lambda: step.model.encoder(step.wave),
+        "context network": lambda: step.model.context(z)[0],
+        "criterion": lambda: step._loss(z, c, step.recordings),
+    }
+    found = {}
+    for name, forward in parts.items():
+        made = []
+
+        def backward(made=made):
+            out = made.pop()
+            out.backward(torch.ones_like(out))
+
+        calls = {
+            "forward": lambda forward=forward, made=made: made.append(forward()),
+            "backward": backward,
+        }
+        found[name] = fastest(calls)
+    found["optimiser"] = fastest({"forward": step.optimizer.step}) | {"backward": 0.0}
+    return found
+
+
 def make_corpus(folder, recordings, seconds):
     """
     Write recordings of noise as sound files and copy them to a store.
@@ -408,6 +452,7 @@ def main():
         "embed_times_real_time": embedding(),
         **small_preset(device),
         "steps": rows,
+        "profile": {name: profile(name, device) for name in ("small", "reference")},
         "machine": machine(),
     }
     for row in rows:

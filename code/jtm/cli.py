@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import get_type_hints
 
 from jtm.data.musicnet import METADATA_FILE, WHERE_TO_GET_MUSICNET
-from jtm.files import InputError, StoppedError
+from jtm.files import InputError, StoppedError, read_json
 from jtm.training.config import (
     PRESETS,
     NetworkConfig,
@@ -354,29 +354,41 @@ def report(_):
     found = records.read(ROOT / "report" / "results" / "demo.jsonl")
     picture = ROOT / "report" / "figures" / "demo.svg"
     figures.save(figures.probe_dots(found), picture)
-    page.fill(ROOT / "README.md", readme_blocks())
+    for name, blocks in page_blocks().items():
+        page.fill(ROOT / name, blocks)
 
 
-def readme_blocks():
+def page_blocks():
     """
-    Write the blocks of the README that hold results.
+    Write the blocks of the pages that hold results.
 
     Returns
     -------
-    dict of str to str
-        Text of each block by name.
+    dict of str to dict
+        For each page by its path in the checkout, the text of its blocks by
+        name.
     """
-    from jtm.results import records
+    from jtm.results import page, records
 
-    found = records.read(ROOT / "report" / "results" / "demo.jsonl")
+    results = ROOT / "report" / "results"
+    found = records.read(results / "demo.jsonl")
     labelled = max(record.labelled for record in found) / 60
     share = found[0].fraction
+    speed = read_json(results / "speed.json")
+    memory = read_json(results / "memory.json")
     return {
-        "demo picture": "![Scores of each representation on two tasks, with 95 % "
-        "intervals](report/figures/demo.svg)",
-        "demo table": f"{records.table(found)}\n\nLinear probes on "
-        f"{100 * share:g} % of the training labels ({labelled:.1f} minutes), scored on "
-        "held-out works.",
+        "README.md": {
+            "demo picture": "![Scores of each representation on two tasks, with 95 % "
+            "intervals](report/figures/demo.svg)",
+            "demo table": f"{records.table(found)}\n\nLinear probes on "
+            f"{100 * share:g} % of the training labels ({labelled:.1f} minutes), "
+            "scored on held-out works.",
+            "speed table": page.speed_table(speed),
+        },
+        "code/benchmarks/README.md": {
+            "profile": page.profile_table(speed),
+            "memory": page.memory_text(memory),
+        },
     }
 
 

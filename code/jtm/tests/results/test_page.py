@@ -4,8 +4,8 @@ import tempfile
 import unittest
 from pathlib import Path
 
-from jtm.cli import ROOT, readme_blocks
-from jtm.files import InputError
+from jtm.cli import ROOT, page_blocks
+from jtm.files import InputError, read_json
 from jtm.results.page import fill
 
 
@@ -28,11 +28,25 @@ class TestPage(unittest.TestCase):
             fill(self.page, {"x": "new"})
         self.assertEqual(self.page.read_text(), "a\n<!-- x -->\n")
 
-    def test_the_readme_says_what_the_results_say(self):
-        said = (ROOT / "README.md").read_text(encoding="utf-8")
-        self.page.write_text(said, encoding="utf-8")
-        fill(self.page, readme_blocks())
-        self.assertEqual(self.page.read_text(encoding="utf-8"), said)
+    def test_the_pages_say_what_the_results_say(self):
+        for name, blocks in page_blocks().items():
+            said = (ROOT / name).read_text(encoding="utf-8")
+            self.page.write_text(said, encoding="utf-8")
+            fill(self.page, blocks)
+            self.assertEqual(self.page.read_text(encoding="utf-8"), said)
+
+    def test_the_committed_speed_keeps_its_promises(self):
+        results = ROOT / "report" / "results"
+        speed = read_json(results / "speed.json")
+        self.assertGreaterEqual(speed["speedup_float32"], 5)
+        self.assertGreaterEqual(speed["speedup_bf16"], 9)
+        self.assertLessEqual(speed["memory_ratio"], 0.2)
+        self.assertGreaterEqual(speed["small_audio_seconds_per_second"], 60)
+        self.assertGreaterEqual(speed["embed_times_real_time"], 100)
+        self.assertLess(speed["loader_share"], 0.03)
+        memory = read_json(results / "memory.json")
+        self.assertLessEqual(memory["peak_over_bound"], 1.15)
+        self.assertLessEqual(memory["step_time_ratio"], 1.05)
 
 
 if __name__ == "__main__":
