@@ -6,6 +6,7 @@ is stopped by Ctrl-C or SIGTERM saves first and exits with code 130.
 """
 
 import argparse
+import contextlib
 import os
 import shutil
 import subprocess
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import get_type_hints
 
 from jtm.data.musicnet import METADATA_FILE, WHERE_TO_GET_MUSICNET
-from jtm.files import InputError, StoppedError, read_json
+from jtm.files import InputError, StoppedError, locked, read_json
 from jtm.training.config import (
     PRESETS,
     NetworkConfig,
@@ -26,6 +27,7 @@ from jtm.training.config import (
     flag,
     make_config,
 )
+from jtm.training.processes import place
 
 ROOT = Path(__file__).resolve().parents[2]
 """The checkout, where the toy set's generator is."""
@@ -212,17 +214,26 @@ def train(options):
     folder = f"logs/supervised-{chosen.get('task', cls.task)}" if supervised else "logs"
     chosen["path_checkpoint"] = chosen.get("path_checkpoint") or folder
     config = make_config(cls, preset, chosen)  # refuses mistakes before any work
+    if supervised and place().world > 1:
+        raise InputError("--supervised trains in one process, without torchrun or srun")
+    # Of the processes that train together, one speaks.
+    with contextlib.redirect_stdout(None if place().rank else sys.stdout):
+        _train(config, preset, supervised)
+    return 0
+
+
+def _train(config, preset, supervised):
+    """Train as the settings say, on the data that they name or the usual."""
     config = replace(config, data=config.data or default_data(preset))
     print(f"data {config.data}, checkpoints and curves in {config.path_checkpoint}")
     if supervised:
         from jtm.evaluation.supervised import run as run_supervised
 
         run_supervised(config)
-        return 0
+        return
     from jtm.training.pretrain import pretrain
 
-    print(f"last checkpoint: {pretrain(config)}")
-    return 0
+    print(f"last checkpoint: {pretrain(config, progress=not place().rank)}")
 
 
 def default_data(preset):
@@ -266,10 +277,14 @@ def toy_data(preset, progress=True):
         If it cannot be made here.
     """
     folder = Path(os.path.relpath(ROOT / "toy" / "data" / preset))
-    if not (folder / METADATA_FILE).exists():
-        generator = ROOT / "toy" / "generate.py"
-        if not generator.exists():
-            raise InputError("no dataset given; name one with --data")
+    if (folder / METADATA_FILE).exists():
+        return folder.as_posix()
+    generator = ROOT / "toy" / "generate.py"
+    if not generator.exists():
+        raise InputError("no dataset given; name one with --data")
+    with locked(folder.with_name(f".{preset}.lock")):
+        if (folder / METADATA_FILE).exists():  # another process has made it
+            return folder.as_posix()
         print(f"making the toy set in {folder} first", flush=True)
         command = [sys.executable, generator, "--preset", preset, "--out", folder]
         done = subprocess.run(command, capture_output=not progress, text=True)

@@ -12,6 +12,11 @@ import json
 import os
 from pathlib import Path
 
+try:
+    import fcntl
+except ImportError:  # Windows, where nothing here starts several processes at once
+    fcntl = None
+
 
 class InputError(ValueError):
     """
@@ -60,6 +65,40 @@ def atomic(path):
     finally:
         with contextlib.suppress(OSError):  # gone, or never there
             part.unlink()
+
+
+@contextlib.contextmanager
+def locked(path):
+    """
+    Let one process at a time do something; others wait for their turn.
+
+    Parameters
+    ----------
+    path : str or Path
+        A file to lock, made if it is missing; the lock ends with the block, or
+        with the process.
+
+    Yields
+    ------
+    None
+        Nothing.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be made.
+    """
+    try:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        file = open(path, "a")
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror})") from error
+    with file:
+        # Where there are no locks, work may be done twice, but not wrongly.
+        with contextlib.suppress(OSError):
+            if fcntl:
+                fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def inside(folder, name):

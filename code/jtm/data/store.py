@@ -16,7 +16,7 @@ import numpy as np
 from tqdm import tqdm
 
 from jtm.constants import SAMPLE_RATE
-from jtm.files import InputError, atomic, digest, inside, read_json, write_json
+from jtm.files import InputError, atomic, digest, inside, locked, read_json, write_json
 from jtm.music import audio
 
 STORE_FOLDER = ".jtm-store"
@@ -113,19 +113,12 @@ def build_store(dataset, folder=None, progress=True):
     """
     folder = Path(folder or dataset.root / STORE_FOLDER)
     index_file = folder / "index.json"
-    old = read_json(index_file) if index_file.exists() else {}
-    entries, missing = {}, []
-    for recording in dataset.recordings:
-        key = f"{recording.split}/{recording.id}"
-        file = inside(folder, f"{key}.s16")
-        entry = old.get(key)
-        if entry and entry["source"] == _fingerprint(recording.audio):
-            if file.exists() and file.stat().st_size == 2 * entry["samples"]:
-                entries[key] = entry
-                continue
-        missing.append((key, recording.audio, file))
+    old, entries, missing = _compare(dataset, folder, index_file)
     if missing:
-        _build(missing, entries, index_file, progress)
+        with locked(folder / ".lock"):  # another process may be at it
+            old, entries, missing = _compare(dataset, folder, index_file)
+            if missing:
+                _build(missing, entries, index_file, progress)
     elif entries != old:
         write_json(index_file, entries)
     for key in old.keys() - entries.keys():  # recordings that are gone
@@ -137,6 +130,22 @@ def build_store(dataset, folder=None, progress=True):
         [entries[key]["samples"] for key in keys],
         [entries[key]["sha256"] for key in keys],
     )
+
+
+def _compare(dataset, folder, index_file):
+    """Give the old index, what of it still holds, and what is to be built."""
+    old = read_json(index_file) if index_file.exists() else {}
+    entries, missing = {}, []
+    for recording in dataset.recordings:
+        key = f"{recording.split}/{recording.id}"
+        file = inside(folder, f"{key}.s16")
+        entry = old.get(key)
+        if entry and entry["source"] == _fingerprint(recording.audio):
+            if file.exists() and file.stat().st_size == 2 * entry["samples"]:
+                entries[key] = entry
+                continue
+        missing.append((key, recording.audio, file))
+    return old, entries, missing
 
 
 def _build(missing, entries, index_file, progress):

@@ -191,9 +191,11 @@ class WindowLoader:
                     starts = start + offset + np.arange(n_windows) * self.window
                     runs.append([(chunk, piece, recording, s) for s in starts])
             batches = self._batches(runs, chance)
-            if self.world > 1:  # every process takes as many steps
+            if self.scheme != "sequential":  # every process takes as many steps
                 batches = batches[: len(batches) // self.world * self.world]
-            yield chunks, batches[self.rank :: self.world]
+                batches = batches[self.rank :: self.world]
+            if batches:
+                yield chunks, batches
 
     def _batches(self, runs, chance):
         """Deal windows into batches: lists of (lane, fresh, window)."""
@@ -217,18 +219,37 @@ class WindowLoader:
 
     def _lanes(self, runs, chance):
         """Read runs side by side, each going on where the last one ended."""
-        lanes = [[] for _ in range(self.batch_size)]
+        lanes = [[] for _ in range(self.batch_size * self.world)]
         for k in chance.permutation(len(runs)):
             shortest = min(lanes, key=len)
             shortest += [(j == 0, window) for j, window in enumerate(runs[k])]
+        # A lane stays with its process, and every process takes as many steps.
+        shares = [lanes[rank :: self.world] for rank in range(self.world)]
+        n_steps = min(max(map(len, share)) for share in shares)
         return [
-            [(n, *lane[step]) for n, lane in enumerate(lanes) if step < len(lane)]
-            for step in range(max(map(len, lanes)))
+            [(n, *lane[i]) for n, lane in enumerate(shares[self.rank]) if i < len(lane)]
+            for i in range(n_steps)
         ]
 
+    def count(self, epoch):
+        """
+        Count the batches of an epoch.
+
+        Parameters
+        ----------
+        epoch : int
+            Which.
+
+        Returns
+        -------
+        int
+            Batches.
+        """
+        return sum(len(batches) for _, batches in self._rounds(epoch))
+
     def __len__(self):
-        """Count the batches of the epoch."""
-        return sum(len(batches) for _, batches in self._rounds(self.epoch))
+        """Count the batches of the epoch that iteration gives."""
+        return self.count(self.epoch)
 
     def __iter__(self):
         """

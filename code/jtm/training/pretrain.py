@@ -10,7 +10,6 @@ weights as one that never stopped.
 import csv
 import logging
 import math
-import os
 import shutil
 import signal
 import time
@@ -37,7 +36,8 @@ from jtm.training.checkpoints import (
     load_part,
     read_checkpoint,
 )
-from jtm.training.config import settle
+from jtm.training.config import CONFIG_FILE, settle
+from jtm.training.processes import place
 
 SAVE_SECONDS = 100
 """Seconds between two writes of ``last.pt`` inside an epoch."""
@@ -89,8 +89,7 @@ class CPCModule(lightning.LightningModule):
             Steps.
         """
         for uncounted in range(len(self.epoch_steps), epoch):
-            self.train_windows.epoch = uncounted
-            batches = len(self.train_windows)
+            batches = self.train_windows.count(uncounted)
             self.epoch_steps.append(math.ceil(batches / self.config.accumulate))
         return sum(self.epoch_steps[:epoch])
 
@@ -170,7 +169,9 @@ class CPCModule(lightning.LightningModule):
 
     def _judge(self, batch, step):
         """Score a batch with chance drawn from the seed and the step alone."""
-        key = f"{self.config.random_seed} {step} {self.global_rank}"
+        # Processes train on different windows, but judge the same ones alike.
+        rank = self.global_rank if self.training else 0
+        key = f"{self.config.random_seed} {step} {rank}"
         seed = zlib.crc32(key.encode())
         torch.manual_seed(seed)  # for dropout
         chance = torch.Generator().manual_seed(seed)
@@ -219,14 +220,27 @@ class CPCModule(lightning.LightningModule):
     def on_validation_epoch_end(self):
         """Give the validation loss to whoever watches it."""
         sums = self.sums["validation"]
-        self.log("validation_loss", sums["loss"] / sums["windows"])
+        self.log("validation_loss", sums["loss"] / sums["windows"], sync_dist=True)
+
+    def _of_all(self, sums):
+        """Add up the sums of an epoch over the processes."""
+        if self.trainer.world_size == 1:
+            return sums
+        values = [torch.as_tensor(v, dtype=torch.float64) for v in sums.values()]
+        values = torch.stack([value.to(self.device) for value in values])
+        total = self.trainer.strategy.reduce(values, reduce_op="sum")
+        return dict(zip(sums, total.unbind(), strict=True))
 
     def close_epoch(self):
         """Write the epoch's row of each split to the metrics file."""
         elapsed = time.monotonic() - self.clock
         for split in ("train", "validation"):
             sums = self.sums.pop(split)
-            windows, seconds = sums.pop("windows"), sums.pop("fresh_seconds")
+            sums = self._of_all(sums) if split == "train" else sums
+            windows, seconds = (
+                int(sums.pop("windows")),
+                float(sums.pop("fresh_seconds")),
+            )
             row = {"epoch": self.current_epoch, "step": self.global_step}
             row |= {"split": split, "windows": windows}
             row["audio_seconds_per_second"] = round(seconds / elapsed, 1)
@@ -274,8 +288,11 @@ class CPCModule(lightning.LightningModule):
         """
         checkpoint["config"] = asdict(self.config)
         checkpoint["history"] = self.history
-        checkpoint["sums"] = self.sums
-        checkpoint["carried"] = self.carried
+        checkpoint["world"] = self.trainer.world_size
+        checkpoint["sums"] = {s: self._of_all(sums) for s, sums in self.sums.items()}
+        checkpoint["carried"] = self.carried and [
+            self.all_gather(part).view(-1, *part.shape) for part in self.carried
+        ]  # each (processes, layers, lanes, dim)
 
     def on_load_checkpoint(self, checkpoint):
         """
@@ -287,8 +304,10 @@ class CPCModule(lightning.LightningModule):
             What was saved.
         """
         self.history = checkpoint["history"]
-        self.sums = checkpoint["sums"]
-        self.carried = checkpoint["carried"]
+        if checkpoint["carried"]:
+            self.carried = [part[self.global_rank] for part in checkpoint["carried"]]
+        if self.global_rank == 0:  # they are those of all processes
+            self.sums = checkpoint["sums"]
         if "train" in self.sums:  # the rate counts this process's time alone
             self.sums["train"]["fresh_seconds"] = 0
 
@@ -393,13 +412,19 @@ class Keeper(lightning.Callback):
     def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
         """Save from time to time, and before stopping."""
         stepped = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
-        due = time.monotonic() - self.saved > SAVE_SECONDS
         # The last batch of an epoch is saved with its validation loss instead.
-        inside = batch_idx + 1 < trainer.num_training_batches
-        if inside and stepped and (due or self.signal):
+        if not stepped or batch_idx + 1 == trainer.num_training_batches:
+            return
+        stopping = self._any(trainer, self.signal is not None)
+        due = self._any(trainer, time.monotonic() - self.saved > SAVE_SECONDS)
+        if due or stopping:
             self._save(trainer, "last.pt")
-            if self.signal:
-                raise StoppedError
+        if stopping:
+            raise StoppedError
+
+    def _any(self, trainer, flag):
+        """Tell whether a flag is up in any process, so that all do the same."""
+        return trainer.strategy.reduce_boolean_decision(flag, all=False)
 
     def on_train_epoch_end(self, trainer, module):
         """Save the epoch's curves and checkpoint, and the best one."""
@@ -413,7 +438,7 @@ class Keeper(lightning.Callback):
             if trainer.is_global_zero:
                 with atomic(self.folder / copy) as part:
                     shutil.copyfile(self.folder / name, part)
-        if self.signal:
+        if self._any(trainer, self.signal is not None):
             raise StoppedError
 
     def _save(self, trainer, name):
@@ -423,8 +448,11 @@ class Keeper(lightning.Callback):
                 f"some weights are no numbers after step {trainer.global_step}; "
                 f"{advice(self.folder)}"
             )
-        with atomic(self.folder / name) as part:
-            trainer.save_checkpoint(part)
+        if trainer.is_global_zero:
+            with atomic(self.folder / name) as part:
+                trainer.save_checkpoint(part)
+        else:  # gives its share of what is saved, but writes nothing
+            trainer.save_checkpoint(self.folder / name)
         self.saved = time.monotonic()
 
 
@@ -512,15 +540,23 @@ def pretrain(config, progress=True):
         If the user stopped it; everything is saved.
     """
     folder = Path(config.path_checkpoint)
-    store = build_store(open_dataset(config.data), progress=progress)
+    here = place()
+    # Whichever process builds it shows a bar.
+    store = build_store(open_dataset(config.data), progress=progress or here.rank > 0)
     train, validation = loaders(config, store)
     module = CPCModule(config, train, validation)
+    if not module.steps_before(1):
+        raise InputError(
+            f"{here.world} processes have less than a batch each; use fewer of them, "
+            "or a smaller --batchSize"
+        )
     if config.load:
         content = read_checkpoint(config.load)
         load_part(config.load, content, "model", module.model, config)
         if config.load_criterion:
             load_part(config.load, content, "criterion", module.criterion, config)
-    settle(folder, config)  # nothing is written before all is found fit
+    if here.rank == 0 or (folder / CONFIG_FILE).exists():
+        settle(folder, config)  # nothing is written before all is found fit
     last = folder / "last.pt"
     if last.exists():
         content = read_checkpoint(last)
@@ -528,6 +564,11 @@ def pretrain(config, progress=True):
         if epochs >= config.n_epoch or _stalled(content["history"], config.patience):
             print(f"{folder}: finished, {epochs} epochs; nothing left to do")
             return folder / f"checkpoint{epochs - 1}.pt"
+        if content.get("world", 1) != here.world:
+            raise InputError(
+                f"{folder} holds a run of {content.get('world', 1)} processes, not "
+                f"{here.world}; start as many, or choose another --pathCheckpoint"
+            )
         print(f"{folder}: going on from step {content['global_step']}")
     if train.left_out:
         print(f"{train.left_out} recordings are shorter than a window: left out")
@@ -578,7 +619,7 @@ def loaders(config, store):
         If the metadata lacks the category that is asked for.
     """
     train, validation = held_out(store, config.random_seed, config.size_window)
-    rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    here = place()
     common = {
         "store": store,
         "window": config.size_window,
@@ -611,8 +652,8 @@ def loaders(config, store):
         categories=categories,
         seed=config.random_seed,
         max_chunks=config.max_chunks_in_mem,
-        rank=rank,
-        world=world,
+        rank=here.rank,
+        world=here.world,
         **common,
     )
     # A stretch of each held-out recording, so that all of them have a say.
@@ -638,8 +679,12 @@ def make_trainer(config, folder, callbacks):
     lightning.Trainer
         The trainer.
     """
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    here = place()
     return lightning.Trainer(
+        devices=here.local,
+        num_nodes=here.world // here.local,
         max_epochs=config.n_epoch,
         accumulate_grad_batches=config.accumulate,
         gradient_clip_val=config.gradient_clip or None,

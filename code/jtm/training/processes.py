@@ -1,0 +1,61 @@
+"""Which of the processes that train together this one is."""
+
+import os
+from typing import NamedTuple
+
+from jtm.files import InputError
+
+
+class Place(NamedTuple):
+    """
+    The place of this process among those that train together.
+
+    Parameters
+    ----------
+    rank : int
+        Its number, from 0; number 0 alone writes and prints.
+    world : int
+        Number of processes, on all machines.
+    local : int
+        Number of processes on each machine.
+    """
+
+    rank: int
+    world: int
+    local: int
+
+
+def place(environment=None):
+    """
+    Find the place of this process from what torchrun or srun set.
+
+    Parameters
+    ----------
+    environment : mapping of str to str, optional
+        Environment variables; those of the process by default.
+
+    Returns
+    -------
+    Place
+        The place; number 0 of 1 where neither of them started the process.
+
+    Raises
+    ------
+    InputError
+        If a SLURM job does not say how many tasks each machine has.
+    """
+    found = os.environ if environment is None else environment
+    if "LOCAL_WORLD_SIZE" in found:  # torchrun, also inside a SLURM job
+        names = ("RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE")
+    elif int(found.get("SLURM_NTASKS", 1)) > 1:
+        if found.get("SLURM_JOB_NAME") in ("bash", "interactive"):
+            return Place(0, 1, 1)  # a shell in a job, whose other tasks are idle
+        names = ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_NTASKS_PER_NODE")
+        if names[2] not in found:
+            raise InputError(
+                f"SLURM runs {found['SLURM_NTASKS']} tasks; say how many on each "
+                "machine with --ntasks-per-node instead of --ntasks"
+            )
+    else:
+        return Place(0, 1, 1)
+    return Place(*(int(found[name]) for name in names))
