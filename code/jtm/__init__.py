@@ -1,7 +1,38 @@
-"""Self-supervised learning of music from raw audio."""
+"""
+Self-supervised learning of music from raw audio.
 
+Data flows one way through the package, and imports point the same way::
+
+    score -> MIDI -> audio -> dataset folder -> chunk store -> windows
+          -> encoder z -> context c -> InfoNCE | probe | transcription head
+          -> results (JSON) -> figures, tables, numbers -> notebook and report
+
+Three names are for everyday use, with the pretrained network that comes with the
+package: :func:`load_model` gives the network, :func:`embed` gives embeddings of a
+sound file or an array with their times, and :mod:`jtm.hear` is the network behind
+the interface of HEAR. They are loaded when they are first asked for, since PyTorch
+takes seconds to load.
+"""
+
+import importlib
 import os
 
 # Threads that wait by spinning slow a step down tenfold as soon as anything else
 # runs on the machine; OpenMP reads this when torch is first imported.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+__all__ = ["embed", "hear", "load_model"]
+
+
+def __getattr__(name):
+    """Load a public name when it is first asked for."""
+    if name == "hear":
+        return importlib.import_module("jtm.hear")
+    if name in __all__:
+        return getattr(importlib.import_module("jtm.embedding"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__():
+    """List the public names too."""
+    return sorted({*globals(), *__all__})

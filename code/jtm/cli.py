@@ -389,6 +389,8 @@ def page_blocks():
     found = records.read(results / "demo.jsonl")
     labelled = max(record.labelled for record in found) / 60
     share = found[0].fraction
+    grid = results / "grid.jsonl"
+    scored = records.read(grid) if grid.exists() else []
     speed = read_json(results / "speed.json")
     memory = read_json(results / "memory.json")
     return {
@@ -404,6 +406,9 @@ def page_blocks():
             "profile": page.profile_table(speed),
             "memory": page.memory_text(memory),
         },
+        "code/jtm/weights/README.md": page.card_blocks(
+            read_json(ROOT / "code" / "jtm" / "weights" / "jtm.json"), scored
+        ),
     }
 
 
@@ -435,10 +440,92 @@ def check_data(options):
     return int(report.failed)
 
 
+def _add_embed(parser):
+    """Embed sound files with the pretrained network, into one .npz a file."""
+    parser.add_argument(
+        "inputs",
+        nargs="+",
+        metavar="FILE",
+        help="sound files, and folders with them at any depth",
+    )
+    parser.add_argument(
+        "--out",
+        required=True,
+        metavar="DIR",
+        help="folder for the .npz files, each with the arrays embedding and times; "
+        "what is there and newer than its input is left as it is",
+    )
+    parser.add_argument(
+        "--load",
+        metavar="FILE",
+        help="another network: a .safetensors file or a .pt checkpoint",
+    )
+    parser.add_argument(
+        "--layer",
+        choices=("c", "z", "zc"),
+        default="c",
+        help="contexts c, which know the past (default), latents z, or both",
+    )
+
+
+def embed(options):
+    """
+    Embed files and folders.
+
+    Parameters
+    ----------
+    options : argparse.Namespace
+        Has ``inputs``, ``out``, ``load`` and ``layer``.
+
+    Returns
+    -------
+    int
+        1 if any input could not be embedded, else 0.
+    """
+    from jtm.embedding import embed_files
+
+    failed = embed_files(options.inputs, options.out, options.load, options.layer)
+    return int(failed > 0)
+
+
+def _add_export(parser):
+    """Write the network of a checkpoint as safetensors, to be given away."""
+    parser.add_argument(
+        "--load", required=True, metavar="FILE", help="checkpoint of pretraining"
+    )
+    parser.add_argument(
+        "--out",
+        required=True,
+        metavar="FILE",
+        help="the file to write, ending in .safetensors; beside it a .json file says "
+        "how the network was trained",
+    )
+
+
+def export(options):
+    """
+    Write the network of a checkpoint.
+
+    Parameters
+    ----------
+    options : argparse.Namespace
+        Has ``load`` and ``out``.
+    """
+    from jtm.training import checkpoints
+
+    facts = checkpoints.export(options.load, options.out)
+    print(
+        f"{options.out}: {facts['parameters']} parameters in {facts['bytes']} bytes, "
+        f"SHA-256 {facts['sha256']}"
+    )
+
+
 VERBS = {
     "train": (_add_train, train),
     "demo": (_add_demo, demo),
     "check-data": (_add_check, check_data),
     "report": (_add_report, report),
+    "embed": (_add_embed, embed),
+    "export": (_add_export, export),
 }
 """Every verb with what adds its options and what runs it."""

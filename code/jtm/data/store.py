@@ -185,7 +185,7 @@ def _convert(job):
     samples = 0
     with atomic(file) as part, open(part, "wb") as out:
         for block in audio.blocks(source, SAMPLE_RATE):
-            pcm = np.clip(np.round(block * 32768), -32768, 32767).astype("<i2")
+            pcm = audio.to_pcm(block)
             out.write(pcm.tobytes())
             samples += pcm.size
     return key, {

@@ -90,6 +90,23 @@ def read(path, sample_rate=SAMPLE_RATE):
     return np.concatenate(list(blocks(path, sample_rate)))
 
 
+def to_pcm(wave):
+    """
+    Round a waveform to 16 bits, as the models hear it.
+
+    Parameters
+    ----------
+    wave : numpy.ndarray
+        Samples, nominally within [-1, 1]; what is beyond is clipped.
+
+    Returns
+    -------
+    numpy.ndarray
+        Little-endian int16 of the same shape.
+    """
+    return np.clip(np.round(wave * 32768), -32768, 32767).astype("<i2")
+
+
 def duration(path):
     """
     Tell the length of a sound file from its header.

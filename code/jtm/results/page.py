@@ -2,7 +2,9 @@
 
 from pathlib import Path
 
+from jtm.constants import SAMPLE_RATE
 from jtm.files import InputError, atomic
+from jtm.results import records
 
 
 def fill(path, blocks):
@@ -136,3 +138,68 @@ def profile_table(speed):
         ]
         lines.append(f"| {part} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+CARD_FRACTION = 0.1
+"""Share of the labels at which the card of the shipped network gives scores."""
+
+
+def card_blocks(facts, found):
+    """
+    Write the blocks of the card of the shipped network.
+
+    Parameters
+    ----------
+    facts : dict
+        What ``jtm export`` wrote beside the weights.
+    found : list of Record
+        The grid; scores of other networks are passed over.
+
+    Returns
+    -------
+    dict of str to str
+        Text of each block by name.
+    """
+    config = facts["config"]
+    rows = [row for row in facts["history"] if row["split"] == "train"]
+    judged = [row["loss"] for row in facts["history"] if row["split"] == "validation"]
+    seconds = rows[0]["windows"] * config["size_window"] / SAMPLE_RATE
+    clock = sum(seconds / row["audio_seconds_per_second"] for row in rows)
+    ours = [
+        record
+        for record in found
+        if record.config.get("checkpoint") in (facts["sha256"], facts["checkpoint"])
+        and record.fraction == CARD_FRACTION
+        and record.seed == 0
+        and record.probe in ("linear", "network")
+    ]
+    if any(record.representation.startswith("cpc") for record in ours):
+        scores = (
+            f"{records.table(ours)}\n\nOn held-out works, with "
+            f"{100 * CARD_FRACTION:g} % of the training labels: linear probes on "
+            "frozen features, of this network (`cpc`), of the same network untrained "
+            "(`random`) and made by hand; and whole networks trained on the labels, "
+            "from scratch (`supervised`) and from these weights (`cpc-finetuned`)."
+        )
+    else:
+        scores = "The grid in `report/results/` has no scores of these weights."
+    return {
+        "facts": "\n".join(
+            [
+                "| | |",
+                "|---|---|",
+                f"| SHA-256 | `{facts['sha256']}` |",
+                f"| size | {facts['bytes'] / 1000:.0f} kB, {facts['parameters']} "
+                "learned parameters |",
+                f"| z, c | {facts['z_dim']} and {facts['c_dim']} numbers a frame |",
+                f"| encoder, context | {config['encoder_type']}, {config['ar_mode']} "
+                f"({config['gar_mode']}) |",
+            ]
+        ),
+        "training": f"On the training and the unlabelled audio of the toy set "
+        f"`{config['data']}`: {seconds / 3600:.1f} hours, {len(rows)} passes in "
+        f"{rows[-1]['step']} steps of {config['batch_size']} windows of "
+        f"{config['size_window'] / SAMPLE_RATE:.2f} s, which took "
+        f"{clock / 60:.0f} minutes. The loss on validation ended at {judged[-1]:.3f}.",
+        "scores": scores,
+    }

@@ -35,6 +35,8 @@ MAY_IMPORT = {
         "results",
     },
     "results": {"constants", "files", "music", "results"},
+    "embedding": {"constants", "files", "music", "data", "training", "evaluation"},
+    "hear": {"constants", "files", "music", "models", "evaluation", "embedding"},
 }
 """What each room of the package may import of the package."""
 

@@ -4,21 +4,36 @@ Checkpoints: what they hold, and networks made from them.
 A checkpoint is a file of tensors and plain values, opened without running any
 code in it. Its ``state_dict`` holds the network under ``model.`` and what it
 was trained with under ``criterion.`` or ``head.``; its ``config`` holds the
-settings.
+settings. To be given away, the network alone is written as safetensors, with its
+settings in the file's metadata, and serves wherever a checkpoint does.
 """
 
+import hashlib
+import json
 import pickle
 import warnings
 import zipfile
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 
 import torch
 
-from jtm.files import InputError
+from jtm.files import InputError, atomic, digest, write_json
 from jtm.models.cpc import make_cpc
 from jtm.models.infonce import InfoNCE
-from jtm.training.config import PretrainConfig, flag, make_config
+from jtm.training.config import (
+    NetworkConfig,
+    PretrainConfig,
+    RunConfig,
+    flag,
+    make_config,
+)
+
+WEIGHTS_SUFFIX = ".safetensors"
+"""Ending of the files that hold a network alone."""
+
+METADATA_KEY = "jtm"
+"""Where the metadata of such a file hold the settings and the weights' hash."""
 
 
 def read_checkpoint(path):
@@ -45,6 +60,8 @@ def read_checkpoint(path):
         near = sorted(p.name for p in path.parent.glob("*.pt"))
         hint = f"; there are {', '.join(near)}" if near else "; train one first"
         raise InputError(f"{path}: no such checkpoint{hint}")
+    if path.suffix == WEIGHTS_SUFFIX:
+        return _read_weights(path)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what is odd about it is told below
@@ -66,6 +83,108 @@ def read_checkpoint(path):
             "expected one that `python main.py` wrote"
         ) from error
     return content
+
+
+def _read_weights(path):
+    """Read a network that :func:`export` wrote, as a checkpoint would hold it."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "pt") as file:
+            told = json.loads(file.metadata()[METADATA_KEY])
+            weights = {name: file.get_tensor(name) for name in file.keys()}
+        config, expected = dict(told["network"]), told["sha256"]
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+        raise InputError(
+            f"{path}: no network of JTM, or damaged; expected a file that "
+            "`jtm export` wrote"
+        ) from error
+    if fingerprint(weights) != expected:
+        raise InputError(
+            f"{path}: damaged (its checksum differs); get or export it anew"
+        )
+    state = {f"model.{name}": tensor for name, tensor in weights.items()}
+    return {"state_dict": state, "config": config}
+
+
+def fingerprint(weights):
+    """
+    Hash weights.
+
+    Parameters
+    ----------
+    weights : dict of str to torch.Tensor
+        Tensors on the CPU by name.
+
+    Returns
+    -------
+    str
+        SHA-256, in hexadecimal, of names, types, shapes and bytes.
+    """
+    hashed = hashlib.sha256()
+    for name, tensor in sorted(weights.items()):
+        hashed.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
+        hashed.update(tensor.contiguous().numpy().tobytes())
+    return hashed.hexdigest()
+
+
+def export(checkpoint, path):
+    """
+    Write the network of a checkpoint to be given away, and how it was trained.
+
+    Parameters
+    ----------
+    checkpoint : str or Path
+        A checkpoint of pretraining.
+    path : str or Path
+        The file to write, ending in ``.safetensors``: the weights, with what
+        rebuilds the network in the metadata. A file of the same name ending in
+        ``.json`` beside it tells the hash, the size, the settings of the run and
+        its losses by epoch.
+
+    Returns
+    -------
+    dict
+        What the second file holds.
+
+    Raises
+    ------
+    InputError
+        If the checkpoint is not fit for it, or the file cannot be written.
+    """
+    from safetensors.torch import save
+
+    path = Path(path)
+    if path.suffix != WEIGHTS_SUFFIX:
+        raise InputError(f"{path}: expected a name ending in {WEIGHTS_SUFFIX}")
+    content = read_checkpoint(checkpoint)
+    model, config = load_model(checkpoint)
+    weights = {name: part.contiguous() for name, part in model.state_dict().items()}
+    run = {item.name for item in fields(RunConfig)}
+    network = {
+        item.name: getattr(config, item.name)
+        for item in fields(NetworkConfig)
+        if item.name not in run
+    }
+    # One entry, since the order of several is not kept from file to file.
+    told = json.dumps({"network": network, "sha256": fingerprint(weights)})
+    with atomic(path) as part:
+        part.write_bytes(save(weights, {METADATA_KEY: told}))
+    settings = asdict(config) | {"data": Path(config.data).name}
+    for place in ("path_checkpoint", "load"):  # of the machine it was trained on
+        del settings[place]
+    facts = {
+        "sha256": digest(path),
+        "checkpoint": digest(checkpoint),
+        "bytes": path.stat().st_size,
+        "parameters": sum(weight.numel() for weight in model.parameters()),
+        "z_dim": model.z_dim,
+        "c_dim": model.c_dim,
+        "config": settings,
+        "history": content.get("history", []),
+    }
+    write_json(path.with_suffix(".json"), facts)
+    return facts
 
 
 def build_model(config):

@@ -2,11 +2,13 @@
 
 import tempfile
 import unittest
+from dataclasses import replace
 from pathlib import Path
 
 from jtm.cli import ROOT, page_blocks
 from jtm.files import InputError, read_json
-from jtm.results.page import fill
+from jtm.results.page import card_blocks, fill
+from jtm.tests.results.test_records import RECORD
 
 
 class TestPage(unittest.TestCase):
@@ -34,6 +36,34 @@ class TestPage(unittest.TestCase):
             self.page.write_text(said, encoding="utf-8")
             fill(self.page, blocks)
             self.assertEqual(self.page.read_text(encoding="utf-8"), said)
+
+    def test_the_card_shows_scores_of_its_own_network_alone(self):
+        facts = read_json(ROOT / "code" / "jtm" / "weights" / "jtm.json")
+        ours = replace(RECORD, config={"checkpoint": facts["checkpoint"]})
+        scores = card_blocks(facts, [ours])["scores"]
+        self.assertIn("| cpc-z ", scores)
+        self.assertIn("50.0", scores)
+        other = replace(RECORD, config={"checkpoint": "0" * 64})
+        rest = [replace(ours, seed=1), replace(ours, fraction=1.0)]
+        rest.append(replace(ours, representation="logmel"))
+        scores = card_blocks(facts, [other, *rest])["scores"]
+        self.assertIn("has no scores of these weights", scores)
+
+    def test_the_card_tells_the_run(self):
+        rows = [
+            {"epoch": e, "step": 100 * (e + 1), "split": split, "windows": 5625}
+            | {"loss": 4 - e, "audio_seconds_per_second": 4.0}
+            for e in range(3)
+            for split in ("train", "validation")
+        ]
+        config = {"data": "set", "size_window": 64_000, "batch_size": 8}
+        config |= {"encoder_type": "sinc", "ar_mode": "LSTM", "gar_mode": "joint"}
+        facts = {"sha256": "ab", "checkpoint": "cd", "bytes": 1e6, "parameters": 7}
+        facts |= {"z_dim": 1, "c_dim": 2, "config": config, "history": rows}
+        said = card_blocks(facts, [])["training"]
+        self.assertIn("`set`: 6.2 hours, 3 passes in 300 steps of 8 windows", said)
+        self.assertIn("of 4.00 s, which took 281 minutes", said)
+        self.assertIn("ended at 2.000", said)
 
     def test_the_committed_speed_keeps_its_promises(self):
         results = ROOT / "report" / "results"

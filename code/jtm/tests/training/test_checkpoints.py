@@ -1,12 +1,25 @@
 """Networks made from settings: every setting of them makes a difference."""
 
+import contextlib
+import io
+import json
+import tempfile
 import unittest
 from dataclasses import asdict, fields
+from pathlib import Path
 
 import torch
+from safetensors.torch import load_file, save_file
 
-from jtm.files import InputError
-from jtm.training.checkpoints import build_criterion, build_model, load_part
+from jtm.cli import main
+from jtm.files import InputError, digest, read_json
+from jtm.training.checkpoints import (
+    build_criterion,
+    build_model,
+    export,
+    load_model,
+    load_part,
+)
 from jtm.training.config import (
     NetworkConfig,
     PretrainConfig,
@@ -120,6 +133,100 @@ class TestEverySettingMakesADifference(unittest.TestCase):
                     self.assertIn(f"--{flag(name)} is ", str(error))
                     told.add(name)
         self.assertGreaterEqual(told, {"hidden_encoder", "ar_mode", "n_predicts"})
+
+
+class Export(unittest.TestCase):
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.folder = Path(folder.name)
+        self.checkpoint = self.folder / "checkpoint0.pt"
+        self.out = self.folder / "deep" / "net.safetensors"
+
+    def write(self, chosen):
+        """Write a checkpoint as pretraining does."""
+        settings = {"data": "/home/me/sounds", "path_checkpoint": "/home/me/logs"}
+        self.config = make_config(PretrainConfig, "tiny", chosen | settings)
+        self.model = build_model(self.config)
+        state = {f"model.{k}": v for k, v in self.model.state_dict().items()}
+        state["criterion.weight"] = torch.zeros(3)
+        rows = [{"epoch": 0, "split": "train", "loss": 1.5}]
+        content = {"state_dict": state, "config": asdict(self.config), "history": rows}
+        torch.save(content, self.checkpoint)
+
+    def test_every_network_comes_back(self):
+        wave = torch.randn(1, 1, 4000, generator=torch.Generator().manual_seed(0))
+        for name, (base, value) in NETWORK.items():
+            with self.subTest(name):
+                self.write(base | {name: value, "random_seed": 3})
+                export(self.checkpoint, self.out)
+                model, config = load_model(self.out)
+                self.assertEqual(getattr(config, name), value)
+                for one, other in zip(
+                    model(wave), self.model.eval()(wave), strict=True
+                ):
+                    torch.testing.assert_close(one, other, rtol=0, atol=0)
+
+    def test_the_file_tells_nothing_but_the_network(self):
+        self.write({})
+        export(self.checkpoint, self.out)
+        size = int.from_bytes(self.out.read_bytes()[:8], "little")
+        header = json.loads(self.out.read_bytes()[8 : 8 + size])
+        (told,) = header.pop("__metadata__").values()
+        self.assertEqual(header.keys(), self.model.state_dict().keys())
+        self.assertEqual(json.loads(told)["network"].keys(), NETWORK.keys())
+        first = self.out.read_bytes()
+        export(self.checkpoint, self.out)
+        self.assertEqual(self.out.read_bytes(), first)
+
+    def test_the_facts_stand_beside_it(self):
+        self.write({"batch_size": 3})
+        with contextlib.redirect_stdout(io.StringIO()) as said:
+            code = main(
+                ["export", "--load", str(self.checkpoint), "--out", str(self.out)]
+            )
+        self.assertEqual(code, 0)
+        facts = read_json(self.out.with_suffix(".json"))
+        self.assertEqual(facts["sha256"], digest(self.out))
+        self.assertEqual(facts["checkpoint"], digest(self.checkpoint))
+        self.assertIn(facts["sha256"], said.getvalue())
+        self.assertEqual(facts["bytes"], self.out.stat().st_size)
+        self.assertEqual(
+            facts["parameters"], sum(p.numel() for p in self.model.parameters())
+        )
+        self.assertEqual(facts["config"]["batch_size"], 3)
+        self.assertEqual(facts["config"]["data"], "sounds")
+        self.assertEqual(facts["history"][0]["loss"], 1.5)
+        self.assertNotIn("/home", self.out.with_suffix(".json").read_text())
+
+    def test_damaged_and_foreign_files_are_refused(self):
+        self.write({})
+        export(self.checkpoint, self.out)
+        whole = self.out.read_bytes()
+        flipped = whole[:-1] + bytes([whole[-1] ^ 1])
+        for content, words in (
+            (flipped, "its checksum differs"),
+            (whole[:-10], "no network of JTM, or damaged"),
+            (b"", "no network of JTM, or damaged"),
+            (b"RIFF" * 100, "no network of JTM, or damaged"),
+        ):
+            self.out.write_bytes(content)
+            with self.assertRaisesRegex(InputError, f"net.safetensors: .*{words}"):
+                load_model(self.out)
+        self.out.write_bytes(whole)
+        weights = load_file(self.out)
+        for metadata in (None, {"jtm": "{}"}, {"jtm": "[]"}, {"jtm": "no JSON"}):
+            save_file(weights, self.out, metadata)
+            with self.assertRaisesRegex(InputError, "no network of JTM"):
+                load_model(self.out)
+
+    def test_mistakes_are_told(self):
+        self.write({})
+        with self.assertRaisesRegex(InputError, "expected a name ending in .safe"):
+            export(self.checkpoint, self.folder / "net.pt")
+        with self.assertRaisesRegex(InputError, "none.pt: no such checkpoint"):
+            export(self.folder / "none.pt", self.out)
+        self.assertFalse(self.out.exists())
 
 
 if __name__ == "__main__":

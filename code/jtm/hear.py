@@ -1,0 +1,184 @@
+"""
+The network behind the interface of HEAR, so that its evaluation runs on ``jtm.hear``.
+
+HEAR, the Holistic Evaluation of Audio Representations (Turian et al. 2022), asks a
+module for ``load_model``, ``get_timestamp_embeddings`` and ``get_scene_embeddings``.
+A timestamp's embedding is the context c, which has a part for each of 88 pitches and
+is therefore wide (about 0.6 MB a second of sound with 16 numbers a pitch); a scene's
+is the mean and the standard deviation of these over time. Sounds are embedded one by
+one, so that none depends on its batch.
+"""
+
+import numpy as np
+import torch
+from torch import nn
+
+from jtm import embedding
+from jtm.constants import FRAME_RATE, HOP, SAMPLE_RATE
+from jtm.evaluation.features import Audio
+from jtm.files import InputError
+from jtm.models.heads import pool
+from jtm.music.audio import to_pcm
+
+
+class HearModel(nn.Module):
+    """
+    Embed sounds as HEAR asks.
+
+    Parameters
+    ----------
+    network : CPC
+        The network.
+
+    Attributes
+    ----------
+    sample_rate : int
+        Rate of the audio in Hz.
+    timestamp_embedding_size, scene_embedding_size : int
+        Numbers in an embedding.
+    """
+
+    def __init__(self, network):
+        super().__init__()
+        self.network = network
+        self.sample_rate = SAMPLE_RATE
+        self.timestamp_embedding_size = network.c_dim
+        self.scene_embedding_size = 2 * network.c_dim
+
+    def forward(self, audio):
+        """
+        Embed the timestamps of each sound.
+
+        Parameters
+        ----------
+        audio : torch.Tensor
+            Mono sounds ``(n_sounds, n_samples)`` at 16 kHz, within [-1, 1].
+
+        Yields
+        ------
+        numpy.ndarray
+            Embeddings of one sound ``(n_timestamps, timestamp_embedding_size)``,
+            float32.
+        """
+        n_samples = audio.shape[1]
+        n_timestamps, lead = _grid(n_samples)
+        pcm = np.zeros(max(lead + n_samples, n_timestamps * HOP), np.int16)
+        for sound in audio.detach().cpu().float().numpy():
+            pcm[lead : lead + n_samples] = to_pcm(sound)
+            yield embedding.fill(Audio.of(pcm), self.network, "c")
+
+
+def _grid(n_samples):
+    """
+    Lay timestamps over a sound.
+
+    They are the centres of frames, and as many as lie before the end. Only a
+    sound of half a frame or less has none; it is put in the middle of one.
+
+    Returns
+    -------
+    n_timestamps : int
+        How many.
+    lead : int
+        Samples of silence before the sound.
+    """
+    half = HOP // 2
+    if n_samples <= half:
+        return 1, half - n_samples // 2
+    return (n_samples - half - 1) // HOP + 1, 0
+
+
+def load_model(model_file_path=""):
+    """
+    Give a pretrained network.
+
+    Parameters
+    ----------
+    model_file_path : str
+        A file as in :func:`jtm.load_model`; by default the weights that come with
+        the package.
+
+    Returns
+    -------
+    HearModel
+        The network, in evaluation mode.
+
+    Raises
+    ------
+    InputError
+        If the file is missing, damaged or of another kind.
+    """
+    return HearModel(embedding.load_model(model_file_path or None)).eval()
+
+
+def get_timestamp_embeddings(audio, model):
+    """
+    Embed sounds every 10 ms.
+
+    Parameters
+    ----------
+    audio : torch.Tensor
+        Mono sounds ``(n_sounds, n_samples)`` at 16 kHz, within [-1, 1].
+    model : HearModel
+        From :func:`load_model`.
+
+    Returns
+    -------
+    embeddings : torch.Tensor
+        Embeddings ``(n_sounds, n_timestamps, timestamp_embedding_size)``,
+        float32, on the device of `audio`.
+    timestamps : torch.Tensor
+        Milliseconds from the start to the centre of each frame ``(n_sounds,
+        n_timestamps)``, float32; the last is within 10 ms of the end.
+
+    Raises
+    ------
+    InputError
+        If `audio` is no batch of sounds.
+    """
+    _check(audio)
+    embeddings = torch.stack([torch.from_numpy(c) for c in model(audio)])
+    n_timestamps, lead = _grid(audio.shape[1])
+    centres = (np.arange(n_timestamps) + 0.5) / FRAME_RATE - lead / SAMPLE_RATE
+    timestamps = torch.from_numpy(1000 * centres).float()
+    return embeddings.to(audio.device), timestamps.to(audio.device).repeat(
+        len(audio), 1
+    )
+
+
+def get_scene_embeddings(audio, model):
+    """
+    Embed each sound as a whole.
+
+    Parameters
+    ----------
+    audio : torch.Tensor
+        Mono sounds ``(n_sounds, n_samples)`` at 16 kHz, within [-1, 1].
+    model : HearModel
+        From :func:`load_model`.
+
+    Returns
+    -------
+    torch.Tensor
+        Means, then standard deviations over time ``(n_sounds,
+        scene_embedding_size)``, float32, on the device of `audio`.
+
+    Raises
+    ------
+    InputError
+        If `audio` is no batch of sounds.
+    """
+    _check(audio)
+    scenes = [pool(torch.from_numpy(c)[None]) for c in model(audio)]
+    return torch.cat(scenes).to(audio.device)
+
+
+def _check(audio):
+    """Refuse what is no batch of sounds."""
+    if not (audio.ndim == 2 and audio.numel() and audio.is_floating_point()):
+        raise InputError(
+            f"audio of {audio.dtype} and shape {tuple(audio.shape)}; expected floats "
+            "within [-1, 1] as (n_sounds, n_samples)"
+        )
+    if not torch.isfinite(audio).all():
+        raise InputError("the audio holds samples that are not numbers")

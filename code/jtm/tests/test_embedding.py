@@ -1,0 +1,311 @@
+"""Embeddings: of any sound, of folders, with nothing overwritten or escaping."""
+
+import contextlib
+import io
+import os
+import re
+import socket
+import subprocess
+import sys
+import tempfile
+import tracemalloc
+import unittest
+from pathlib import Path
+from unittest import mock
+
+import numpy as np
+import soundfile
+import torch
+
+import jtm
+from jtm import embedding
+from jtm.cli import ROOT, main
+from jtm.evaluation import features
+from jtm.files import InputError, digest, read_json
+from jtm.models.cpc import make_cpc
+from jtm.music import audio
+from jtm.tests.evaluation.little import write_checkpoint
+
+
+def music(seconds, rate, channels=1, seed=0):
+    """Give noise below 3 kHz ``(channels, samples)``, the same at every rate."""
+    rng = np.random.default_rng(seed)
+    time = np.arange(round(seconds * rate)) / rate
+    frequency, phase = rng.uniform(50, 3000, 20), rng.uniform(0, 6, (channels, 20))
+    tones = np.sin(2 * np.pi * frequency[:, None] * time + phase[..., None])
+    return 0.02 * tones.sum(1)
+
+
+def tiny_model(**settings):
+    """Make a network that is quick."""
+    torch.manual_seed(0)
+    return make_cpc("conv", 24, hidden_context=16, **settings).eval()
+
+
+def run(*arguments):
+    """Run a command in this process; give its code and what it said."""
+    said = io.StringIO()
+    with contextlib.redirect_stderr(said), contextlib.redirect_stdout(said):
+        code = main([str(word) for word in arguments])
+    return code, said.getvalue()
+
+
+class Folder(unittest.TestCase):
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.folder = Path(folder.name)
+
+    def sound(self, name, seconds=0.5, rate=16_000, seed=0):
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(path, music(seconds, rate, seed=seed).T, rate)
+        return path
+
+
+class Embed(Folder):
+    def test_it_is_what_the_network_says(self):
+        model, wave = tiny_model(norm="batchNorm"), music(0.999, 16_000)[0]
+        heard = (audio.to_pcm(wave) / 32768).astype(np.float32)
+        with torch.no_grad():
+            z, c = (part[0].numpy() for part in model(torch.tensor(heard)[None, None]))
+        for layer, expected in {"z": z, "c": c, "zc": np.hstack((z, c))}.items():
+            for training in (False, True):  # a norm of batches is at rest
+                found, times = jtm.embed(wave, 16_000, model.train(training), layer)
+                np.testing.assert_allclose(found, expected, atol=1e-4)
+        self.assertEqual(found.dtype, np.float32)
+        np.testing.assert_allclose(times, 0.005 + 0.01 * np.arange(99))
+
+    def test_files_and_arrays_of_any_rate_and_channels_are_one(self):
+        model = tiny_model()
+        expected, _ = jtm.embed(music(1, 16_000, 2), 16_000, model)
+        for rate in (8000, 22_050, 44_100, 48_000):
+            wave = music(1, rate, 2)
+            path = self.folder / f"{rate}.flac"
+            soundfile.write(path, wave.T, rate)
+            from_file, times = jtm.embed(path, model=model)
+            from_array, _ = jtm.embed(wave, rate, model)
+            np.testing.assert_allclose(from_file, from_array, atol=5e-3)
+            self.assertEqual(len(times), 100)
+            middle = slice(5, 95)  # the ends ring
+            error = np.abs(from_array - expected)[middle].mean()
+            self.assertLess(error, 0.02 * expected[middle].std(), rate)
+
+    def test_integers_are_of_full_scale(self):
+        model, wave = tiny_model(), music(0.2, 16_000)[0]
+        expected, _ = jtm.embed(wave, 16_000, model)
+        for kind in (np.int16, np.int32):
+            full = -float(np.iinfo(kind).min)
+            whole = torch.from_numpy((wave * full).astype(kind))
+            found, _ = jtm.embed(whole, np.int64(16_000), model)
+            np.testing.assert_allclose(found, expected, atol=1e-3)
+
+    def test_pieces_join(self):
+        path = self.sound("long.wav", 3.1)
+        for reverse in (False, True):
+            model = tiny_model(reverse=reverse)
+            expected, _ = jtm.embed(path, model=model)
+            with mock.patch.object(features, "PIECE", 100):
+                found, _ = jtm.embed(path, model=model)
+            np.testing.assert_allclose(found, expected, atol=1e-5)
+
+    def test_memory_is_flat_but_for_the_result(self):
+        path, model = self.sound("long.wav", 90, 44_100), tiny_model()
+        tracemalloc.start()
+        self.addCleanup(tracemalloc.stop)
+        found, _ = jtm.embed(path, model=model)
+        _, peak = tracemalloc.get_traced_memory()
+        # The file is 15.9 MB in float32, 5.8 MB of them at 16 kHz.
+        self.assertLess(peak - found.nbytes, 7e6)
+
+    def test_what_is_no_sound_is_refused(self):
+        model = tiny_model()
+        for array, rate, words in (
+            (np.zeros(159), 16_000, "the array: shorter than a frame of 10 ms"),
+            (np.zeros(0), 44_100, "shorter than a frame"),
+            (np.zeros(16_000), None, "needs its sample_rate"),
+            (np.zeros(16_000), 0, "needs its sample_rate"),
+            (np.zeros((16_000, 2)), 16_000, r"\(channels, samples\)"),
+            (np.zeros((1, 1, 500)), 16_000, r"\(channels, samples\)"),
+            (np.zeros(500, np.uint8), 16_000, "array of uint8; expected floats"),
+            (np.full(500, np.nan), 16_000, "not numbers"),
+        ):
+            with self.assertRaisesRegex(InputError, words):
+                jtm.embed(array, rate, model)
+        short = self.sound("short.wav", 0.009)
+        with self.assertRaisesRegex(InputError, "short.wav: shorter than a frame"):
+            jtm.embed(short, model=model)
+        with self.assertRaisesRegex(InputError, "sample_rate is for arrays"):
+            jtm.embed(short, 16_000, model)
+        with self.assertRaisesRegex(InputError, "layer 'h'; expected one of c, z, zc"):
+            jtm.embed(np.zeros(500), 16_000, model, "h")
+
+
+class Verb(Folder):
+    def setUp(self):
+        super().setUp()
+        self.out = self.folder / "out"
+        self.model = self.folder / "model.pt"
+        write_checkpoint(self.model)
+
+    def embed(self, *inputs, layer="c"):
+        options = ("--out", self.out, "--load", self.model, "--layer", layer)
+        return run("embed", *inputs, *options)
+
+    def made(self):
+        return {p.relative_to(self.out).as_posix() for p in self.out.rglob("*.npz")}
+
+    def test_folders_are_embedded_and_broken_files_told(self):
+        one = self.sound("in/a/song.wav")
+        self.sound("in/b/song.wav", seed=1)
+        self.sound("in/b/song.flac", seed=2)
+        (self.folder / "in" / "broken.wav").write_text("no sound")
+        code, said = self.embed(self.folder / "in")
+        self.assertEqual(code, 1)
+        self.assertRegex(said, "jtm: .*broken.wav: empty, missing or not a readable")
+        self.assertNotIn("Traceback", said)
+        self.assertEqual(
+            self.made(), {"a/song.wav.npz", "b/song.wav.npz", "b/song.flac.npz"}
+        )
+        with np.load(self.out / "a" / "song.wav.npz", allow_pickle=False) as file:
+            expected = jtm.embed(one, model=jtm.load_model(self.model))
+            np.testing.assert_array_equal(file["embedding"], expected[0])
+            np.testing.assert_array_equal(file["times"], expected[1])
+
+    def test_two_of_one_name_are_two(self):
+        first, second = self.sound("x/song.wav"), self.sound("y/song.wav", seed=1)
+        self.assertEqual(self.embed(first, second, first)[0], 0)
+        self.assertEqual(self.made(), {"x/song.wav.npz", "y/song.wav.npz"})
+        # Nor does another run take the one for the other.
+        code, said = self.embed(first)
+        self.assertEqual(code, 2)
+        self.assertRegex(said, "out holds other embeddings")
+
+    def test_a_file_alone_lies_at_the_top_whatever_its_path(self):
+        path = self.sound("x/song.wav")
+        roundabout = self.folder / "x" / ".." / "x" / "song.wav"
+        self.assertEqual(self.embed(roundabout)[0], 0)
+        self.assertEqual(self.made(), {"song.wav.npz"})
+        self.assertEqual(path.parent, self.folder / "x")
+
+    def test_a_link_does_not_lead_out(self):
+        (self.folder / "elsewhere").mkdir()
+        self.out.mkdir()
+        (self.out / "a").symlink_to(self.folder / "elsewhere")
+        self.sound("in/a/song.wav")
+        code, said = self.embed(self.folder / "in")
+        self.assertEqual(code, 2)
+        self.assertIn("leads outside", said)
+        self.assertEqual(list((self.folder / "elsewhere").iterdir()), [])
+
+    def test_what_is_newer_is_left(self):
+        old, new = self.sound("in/old.wav"), self.sound("in/new.wav")
+        self.embed(self.folder / "in")
+        for name in ("old", "new"):
+            os.utime(self.out / f"{name}.wav.npz", (1e9, 1e9))
+        os.utime(old, (9e8, 9e8))
+        os.utime(new, (1.1e9, 1.1e9))
+        code, said = self.embed(self.folder / "in")
+        self.assertEqual(code, 0)
+        self.assertIn("1 of 2 are there already", said)
+        self.assertEqual((self.out / "old.wav.npz").stat().st_mtime, 1e9)
+        self.assertGreater((self.out / "new.wav.npz").stat().st_mtime, 1e9)
+
+    def test_another_layer_or_network_needs_another_folder(self):
+        path = self.sound("song.wav")
+        self.embed(path)
+        self.assertEqual(self.embed(path, layer="z")[0], 2)
+        write_checkpoint(self.model, seed=1)
+        self.assertEqual(self.embed(path)[0], 2)
+
+    def test_a_folder_without_sound_ends_in_one_line(self):
+        (self.folder / "empty").mkdir()
+        code, said = self.embed(self.folder / "empty")
+        self.assertEqual(code, 2)
+        self.assertIn("no sound file found", said)
+
+    def test_a_full_disk_ends_the_run(self):
+        path = self.sound("song.wav")
+        with mock.patch.object(np, "savez", side_effect=OSError(28, "No space left")):
+            code, said = self.embed(path)
+        self.assertEqual(code, 2)
+        self.assertIn("cannot be written (No space left)", said)
+
+
+class Shipped(unittest.TestCase):
+    def test_it_loads_without_network_and_gives_both_layers(self):
+        with mock.patch.object(socket, "socket", side_effect=OSError("no network")):
+            model = jtm.load_model()
+        self.assertFalse(any(module.training for module in model.modules()))
+        z, c = model(torch.zeros(1, 1, 16_000))
+        self.assertEqual((z.shape[1], c.shape[1]), (100, 100))
+        again = jtm.load_model()
+        self.assertIsNot(model, again)  # to be changed as one likes
+
+    def test_it_is_the_one_that_embeds(self):
+        wave = music(0.2, 16_000)
+        expected, _ = jtm.embed(wave, 16_000, jtm.load_model())
+        np.testing.assert_array_equal(jtm.embed(wave, 16_000)[0], expected)
+
+    def test_the_card_and_the_facts_are_those_of_the_file(self):
+        self.assertLess(embedding.WEIGHTS.stat().st_size, 20e6)
+        facts = read_json(embedding.WEIGHTS.with_suffix(".json"))
+        card = embedding.WEIGHTS.with_name("README.md").read_text(encoding="utf-8")
+        self.assertEqual(facts["sha256"], digest(embedding.WEIGHTS))
+        self.assertIn(f"| SHA-256 | `{facts['sha256']}` |", card)
+        model = jtm.load_model()
+        self.assertEqual((model.z_dim, model.c_dim), (facts["z_dim"], facts["c_dim"]))
+
+    def test_the_package_imports_at_once(self):
+        code = "import jtm, sys; print('torch' in sys.modules, *dir(jtm))"
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            cwd=Path(jtm.__file__).parents[1],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        loaded, *names = done.stdout.split()
+        self.assertEqual(loaded, "False")
+        self.assertLessEqual({"embed", "hear", "load_model"}, set(names))
+        with self.assertRaises(AttributeError):
+            jtm.nothing  # noqa: B018
+
+
+class FineTuning(Folder):
+    def test_the_lines_on_the_page_learn(self):
+        page = (ROOT / "README.md").read_text(encoding="utf-8")
+        (code,) = re.findall(r"```python\n(import jtm.*?)```", page, re.DOTALL)
+        rng = np.random.default_rng(0)
+        for number in range(6):
+            for name, wave in (
+                ("tones", music(1.1, 16_000, seed=number)[0]),
+                ("noise", 0.1 * rng.standard_normal(17_600)),
+            ):
+                path = self.folder / "sounds" / name / f"{number}.wav"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                soundfile.write(path, wave, 16_000)
+        fewer = code.replace("(100, 8)", "(12, 8)")
+        self.assertNotEqual(fewer, code)
+        torch.manual_seed(0)
+        found = {}
+        with contextlib.chdir(self.folder):
+            exec(fewer, found)
+        self.assertEqual(list(found["classes"]), ["noise", "tones"])
+        self.assertLess(found["loss"].item(), 0.2)  # by chance 0.69
+        start = jtm.load_model().state_dict()
+        for name, weights in found["model"].named_parameters():
+            self.assertFalse(torch.equal(weights, start[name]), name)
+
+
+class Hub(unittest.TestCase):
+    def test_torch_hub_gives_the_same_network(self):
+        model = torch.hub.load(str(ROOT), "jtm", source="local")
+        expected = jtm.load_model().state_dict()
+        self.assertEqual(model.state_dict().keys(), expected.keys())
+        for name, weights in model.state_dict().items():
+            torch.testing.assert_close(weights, expected[name], rtol=0, atol=0)
+
+
+if __name__ == "__main__":
+    unittest.main()
