@@ -218,6 +218,13 @@ class Verb(Folder):
         write_checkpoint(self.model, seed=1)
         self.assertEqual(self.embed(path)[0], 2)
 
+    def test_the_layer_is_the_one_asked_for(self):
+        path = self.sound("song.wav")
+        self.embed(path, layer="zc")
+        expected, _ = jtm.embed(path, model=jtm.load_model(self.model), layer="zc")
+        with np.load(self.out / "song.wav.npz", allow_pickle=False) as file:
+            np.testing.assert_array_equal(file["embedding"], expected)
+
     def test_a_folder_without_sound_ends_in_one_line(self):
         (self.folder / "empty").mkdir()
         code, said = self.embed(self.folder / "empty")
