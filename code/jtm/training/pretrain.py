@@ -469,6 +469,7 @@ class Bar(lightning.Callback):
         """Move the bar on and show this epoch's means."""
         sums = module.sums["train"]
         rate = sums["fresh_seconds"] / (time.monotonic() - module.clock)
+        rate *= trainer.world_size
         self.bar.set_postfix_str(
             f"epoch {trainer.current_epoch}, "
             f"loss {sums['loss'] / sums['windows']:.3f}, "

@@ -165,22 +165,25 @@ class TestPretrain(unittest.TestCase):
         torch.testing.assert_close(judged[0], (z, model(0.1 * wave)[1]))
         torch.testing.assert_close(judged[1], (z, c))
 
-    def test_sigterm_saves_before_it_stops(self):
-        config = self.config(n_epoch=50)
-        count = []
-
-        def stop(self, trainer, *rest):
-            count.append(1)
-            if len(count) == 3:
-                signal.raise_signal(signal.SIGTERM)
-            return step(self, trainer, *rest)
-
+    def test_ctrl_c_and_sigterm_save_before_they_stop(self):
         step = module_under_test.Keeper.on_train_batch_end
-        with mock.patch.object(module_under_test.Keeper, "on_train_batch_end", stop):
-            with self.assertRaises(module_under_test.StoppedError):
+        for number in (signal.SIGINT, signal.SIGTERM):
+            config = self.config(f"run{number}", n_epoch=50)
+            count = []
+
+            def stop(self, trainer, *rest, count=count, number=number):
+                count.append(1)
+                if len(count) == 3:
+                    signal.raise_signal(number)
+                return step(self, trainer, *rest)
+
+            with (
+                mock.patch.object(module_under_test.Keeper, "on_train_batch_end", stop),
+                self.assertRaises(module_under_test.StoppedError),
+            ):
                 self.run_quietly(config)
-        last = read_checkpoint(Path(config.path_checkpoint) / "last.pt")
-        self.assertEqual(last["global_step"], 3)
+            last = read_checkpoint(Path(config.path_checkpoint) / "last.pt")
+            self.assertEqual(last["global_step"], 3)
 
     def test_best_is_the_epoch_with_the_least_validation_loss(self):
         checkpoint, _ = self.run_quietly(self.config(n_epoch=4, learning_rate=0.05))
@@ -207,6 +210,30 @@ class TestPretrain(unittest.TestCase):
         )
         loaders = module_under_test.loaders(config, store)
         return module_under_test.CPCModule(config, *loaders)
+
+    def test_every_setting_of_sampling_makes_a_difference(self):
+        soundfile.write(self.folder / "audio" / "short.wav", np.zeros(9000), 16000)
+        small = {"chunk_size": 5 * 32000, "max_chunks_in_mem": 2}
+
+        def windows(chosen):
+            batches = list(self.module(**small | chosen).train_windows)
+            return [
+                list(zip(batch.recordings.tolist(), batch.starts.tolist(), strict=True))
+                for batch in batches
+            ]
+
+        base = windows({})
+        self.assertEqual(base, windows({}))
+        for name, value in (
+            ("sampling_type", "samesequence"),
+            ("size_window", 8000),
+            ("batch_size", 3),
+            ("chunk_size", 2 * 32000),
+            ("max_chunks_in_mem", 9),
+            ("short_recordings", "pad"),
+            ("random_seed", 1),
+        ):
+            self.assertNotEqual(base, windows({name: value}), name)
 
     def test_the_learning_rate_rises_then_halves(self):
         chosen = {"scheduler_ramp": 0.5, "scheduler_step": 2, "learning_rate": 0.1}
