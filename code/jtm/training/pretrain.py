@@ -192,6 +192,7 @@ class CPCModule(lightning.LightningModule):
         """Summarise on from the states that the lanes ended in."""
         state = None
         if self.carried is not None:
+            self.carried = [part.to(z.device) for part in self.carried]
             lanes = batch.lanes
             keep = (~batch.fresh).to(z)[None, :, None]
             state = tuple(part[:, lanes].to(z) * keep for part in self.carried)
