@@ -88,7 +88,8 @@ def run(command):
         print(f"jtm: {error}", file=sys.stderr)
         return 2
     except (KeyboardInterrupt, StoppedError):
-        print("jtm: stopped; the same command goes on from here", file=sys.stderr)
+        if not place().rank:
+            print("jtm: stopped; the same command goes on from here", file=sys.stderr)
         return 130
 
 

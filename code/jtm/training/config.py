@@ -184,8 +184,8 @@ class PretrainConfig(NetworkConfig):
     )
     augment_past: str = setting(
         "",
-        "augment what the context network reads, but not what it predicts: any of "
-        "noise,reverb,equaliser,level, between commas; costs a second pass of the "
+        "augment what the context network reads, but not what it predicts: "
+        "noise,reverb,equaliser,level or some of these; costs a second pass of the "
         "encoder",
         several=("noise", "reverb", "equaliser", "level"),
     )
@@ -480,7 +480,8 @@ def expected(item):
     if limits["choices"]:
         return "one of " + ", ".join(limits["choices"])
     if limits["several"]:
-        return f"any of {','.join(limits['several'])}, each once, between commas"
+        words = ",".join(limits["several"])
+        return f"{words} or some of these, each once, with commas between"
     kind = item.type if isinstance(item.type, str) else item.type.__name__
     words = {"int": "a whole number", "float": "a number", "str": "text"}.get(
         kind, kind

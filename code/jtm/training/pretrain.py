@@ -585,6 +585,8 @@ def pretrain(config, progress=True):
         warnings.filterwarnings("ignore", message=".*dataloader.*")
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")
         warnings.filterwarnings("ignore", message=".*treespec.*")
+        # A gradient in the order of memory that a kernel of one tap came in.
+        warnings.filterwarnings("ignore", message="Grad strides do not match")
         trainer.fit(
             module, ckpt_path=last if last.exists() else None, weights_only=True
         )

@@ -64,7 +64,7 @@ class TestConfig(unittest.TestCase):
             ("batch_size", 0, "a whole number of at least 1"),
             ("dropout", 1.5, "at most 0.9"),
             ("n_predicts", 1.5, "a whole number"),
-            ("augment_past", "noise,pitch", "any of noise,reverb,equaliser,level"),
+            ("augment_past", "noise,pitch", "noise,reverb,equaliser,level or some"),
             ("augment_past", "noise,noise", "each once"),
             ("augment_past", "noise,", "each once"),
         ):

@@ -1,5 +1,7 @@
 """Several processes that train together: where each is, and a run of two."""
 
+import contextlib
+import io
 import os
 import signal
 import socket
@@ -12,6 +14,7 @@ from pathlib import Path
 
 import torch
 
+from jtm.cli import train_main
 from jtm.files import InputError
 from jtm.tests.training.test_pretrain import write_tunes
 from jtm.training.checkpoints import read_checkpoint
@@ -46,6 +49,13 @@ class TestTwoProcesses(unittest.TestCase):
         (self.folder / "audio").mkdir()
         write_tunes(self.folder / "audio", n=6)
 
+    def words(self, run, *arguments):
+        """Give the command's words."""
+        words = ["--preset", "tiny", "--data", self.folder / "audio", "--useSincNet"]
+        words += ["--sizeWindow", 8000, "--batchSize", 4, "--stepFrames", 5]
+        words += ["--pathCheckpoint", self.folder / run, *arguments]
+        return [str(word) for word in words]
+
     def start(self, run, by, *arguments):
         """Start both processes as torchrun or srun does; they speak to files."""
         with socket.socket() as free:
@@ -60,16 +70,12 @@ class TestTwoProcesses(unittest.TestCase):
             common |= {"SLURM_NTASKS": 2, "SLURM_NTASKS_PER_NODE": 2}
             common |= {"SLURM_NNODES": 1, "SLURM_NODEID": 0, "SLURM_JOB_NAME": "test"}
             numbers = ("SLURM_PROCID", "SLURM_LOCALID")
-        command = [sys.executable, ROOT / "main.py", "--preset", "tiny"]
-        command += ["--data", self.folder / "audio", "--useSincNet"]
-        command += ["--sizeWindow", 8000, "--batchSize", 4, "--stepFrames", 5]
-        command += ["--pathCheckpoint", self.folder / run, *arguments]
         processes = []
         for rank in (0, 1):
             own = common | dict.fromkeys(numbers, rank)
             with open(self.folder / f"{run}{rank}.txt", "w") as said:
                 process = subprocess.Popen(
-                    [str(word) for word in command],
+                    [sys.executable, ROOT / "main.py", *self.words(run, *arguments)],
                     env=os.environ | {k: str(v) for k, v in own.items()},
                     stdout=said,
                     stderr=subprocess.STDOUT,
@@ -111,6 +117,13 @@ class TestTwoProcesses(unittest.TestCase):
         processes[1].send_signal(signal.SIGTERM)  # one is enough to stop both
         codes = [process.wait(300) for process in processes]
         self.assertEqual(codes, [130, 130], self.said("stopped", 0))
+        self.assertIn("the same command goes on", self.said("stopped", 0))
+        self.assertNotIn("the same command goes on", self.said("stopped", 1))
+        alone = io.StringIO()
+        with contextlib.redirect_stdout(io.StringIO()):
+            with contextlib.redirect_stderr(alone):
+                self.assertEqual(train_main(self.words("stopped", *arguments)), 2)
+        self.assertIn("holds a run of 2 processes, not 1", alone.getvalue())
         taken_up = self.finish("stopped", "torchrun", *arguments)
         self.assertIn("going on from step", self.said("stopped", 0))
         for name, weights in whole["state_dict"].items():
