@@ -352,6 +352,68 @@ def demo(options):
     shutil.rmtree(out / "features")  # gigabytes, and computed in a minute
 
 
+def _add_grid(parser):
+    """Judge features and networks on all tasks, label fractions and seeds."""
+    parser.add_argument(
+        "--data", required=True, metavar="DIR", help="dataset in MusicNet's layout"
+    )
+    parser.add_argument(
+        "--load",
+        metavar="CHECKPOINT",
+        help="pretrained network; without it what needs one is left out",
+    )
+    parser.add_argument(
+        "--only",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="run these cells alone; KEY is task, representation, probe, fraction or "
+        "seed; several values of one KEY add up, several KEYs narrow down",
+    )
+    parser.add_argument(
+        "--out",
+        default="report/results/grid.jsonl",
+        metavar="FILE",
+        help="results, added cell by cell; what stands there is not run again "
+        "(default: report/results/grid.jsonl)",
+    )
+    parser.add_argument(
+        "--work",
+        default="logs/grid",
+        metavar="DIR",
+        help="folder for features, gigabytes that can be computed again, and for "
+        "unfinished runs (default: logs/grid)",
+    )
+
+
+def grid(options):
+    """
+    Run the grid, or what is left of it.
+
+    Parameters
+    ----------
+    options : argparse.Namespace
+        Has ``data``, ``load``, ``only``, ``out`` and ``work``.
+
+    Raises
+    ------
+    InputError
+        If an ``--only`` is not understood, or what is asked for cannot be.
+    """
+    from jtm.evaluation import protocol
+
+    only, choices = {}, protocol.choices()
+    for text in options.only:
+        key, _, word = text.partition("=")
+        if key not in choices:
+            raise InputError(f"--only {text}: expected a KEY of {', '.join(choices)}")
+        known = {str(value): value for value in choices[key]}
+        if word not in known:
+            raise InputError(f"--only {text}: expected one of {', '.join(known)}")
+        only.setdefault(key, []).append(known[word])
+    protocol.grid(options.data, options.load, options.out, only, options.work)
+
+
 def _add_report(parser):
     """Rewrite the README's table and picture from report/results."""
 
@@ -525,6 +587,7 @@ VERBS = {
     "train": (_add_train, train),
     "demo": (_add_demo, demo),
     "check-data": (_add_check, check_data),
+    "grid": (_add_grid, grid),
     "report": (_add_report, report),
     "embed": (_add_embed, embed),
     "export": (_add_export, export),

@@ -18,6 +18,7 @@ import numpy as np
 from jtm.constants import (
     FRAME_RATE,
     HOP,
+    INSTRUMENTS,
     LABEL_RATE,
     N_PITCHES,
     PITCH_MIN,
@@ -31,6 +32,9 @@ WINDOW = 128
 
 NOTE_DTYPE = np.dtype([("start", float), ("end", float), ("pitch", np.int16)])
 """One note of a transcription: seconds from the start, and a MIDI number."""
+
+PLAYED_DTYPE = np.dtype([*NOTE_DTYPE.descr, ("program", np.int16)])
+"""One labelled note: as :data:`NOTE_DTYPE`, and the General MIDI program."""
 
 
 def read_notes(recording, samples):
@@ -47,7 +51,7 @@ def read_notes(recording, samples):
     Returns
     -------
     numpy.ndarray
-        Notes ``(notes,)`` of :data:`NOTE_DTYPE` by start; one that sounds on
+        Notes ``(notes,)`` of :data:`PLAYED_DTYPE` by start; one that sounds on
         beyond the end of the audio is clipped to it.
 
     Raises
@@ -62,7 +66,8 @@ def read_notes(recording, samples):
         )
     labels = read_labels(recording.labels)
     seconds = samples / SAMPLE_RATE
-    notes = np.zeros(len(labels), NOTE_DTYPE)
+    notes = np.zeros(len(labels), PLAYED_DTYPE)
+    notes["program"] = labels["program"]
     notes["start"] = labels["start"] / LABEL_RATE
     notes["end"] = np.minimum(labels["end"] / LABEL_RATE, seconds)
     notes["pitch"] = labels["pitch"]
@@ -95,11 +100,53 @@ def frame_roll(notes, n_frames, start=0):
         Booleans ``(n_frames, 88)``; column 0 is MIDI pitch 21.
     """
     first, last, column = _spans(notes)
-    first, last = (np.clip(edge - start, 0, n_frames) for edge in (first, last))
-    change = np.zeros((n_frames + 1, N_PITCHES), np.int16)
-    np.add.at(change, (first, column), 1)
-    np.add.at(change, (last, column), -1)
-    return change[:-1].cumsum(axis=0) > 0
+    return _roll(first - start, last - start, column, (n_frames, N_PITCHES))
+
+
+def instrument_roll(notes, n_frames, start=0):
+    """
+    Tell which instruments sound in each frame.
+
+    Parameters
+    ----------
+    notes : numpy.ndarray
+        Notes ``(notes,)`` of :data:`PLAYED_DTYPE`.
+    n_frames : int
+        Number of frames; what lies beyond is left out.
+    start : int
+        First of these frames in the recording.
+
+    Returns
+    -------
+    numpy.ndarray
+        Booleans ``(n_frames, 11)``, a column for each of
+        :data:`jtm.constants.INSTRUMENTS` in their order; others are left out.
+    """
+    programs = np.array(list(INSTRUMENTS))  # sorted
+    notes = notes[np.isin(notes["program"], programs)]
+    column = np.searchsorted(programs, notes["program"])
+    edges = (np.ceil(notes[e] * FRAME_RATE - 0.5).astype(int) for e in ("start", "end"))
+    first, last = (edge - start for edge in edges)
+    return _roll(first, last, column, (n_frames, len(programs)))
+
+
+def frame_numbers(n_frames, step):
+    """
+    Choose every so many frames.
+
+    Parameters
+    ----------
+    n_frames : int
+        Number of frames to choose from.
+    step : int
+        Frames from one to the next.
+
+    Returns
+    -------
+    numpy.ndarray
+        Numbers of the chosen frames, the first in the middle of the first step.
+    """
+    return np.arange(step // 2, n_frames, step)
 
 
 def onset_roll(notes, n_frames, start=0):
@@ -163,6 +210,15 @@ def rolls_to_notes(frames, onsets):
     return np.sort(notes, order=("start", "pitch"))
 
 
+def _roll(first, last, column, shape):
+    """Mark the frames from `first` up to, not including, `last` in each column."""
+    first, last = (np.clip(edge, 0, shape[0]) for edge in (first, last))
+    change = np.zeros((shape[0] + 1, shape[1]), np.int16)
+    np.add.at(change, (first, column), 1)
+    np.add.at(change, (last, column), -1)
+    return change[:-1].cumsum(axis=0) > 0
+
+
 def _spans(notes):
     """First frame, frame after the last, and column of each note on the piano."""
     column = notes["pitch"] - PITCH_MIN
@@ -198,7 +254,7 @@ def labelled_splits(recordings, lengths, column="ensemble"):
     ------
     InputError
         If there is no labelled recording to learn from, to validate on, or to
-        test on.
+        test on, or one tune stands in two splits.
     """
     splits = {split: [] for split in ("train", "validation", "test", "test_timbre")}
     for index, recording in enumerate(recordings):
@@ -210,6 +266,7 @@ def labelled_splits(recordings, lengths, column="ensemble"):
         for index in splits["train"]:
             row = recordings[index].metadata
             work = (row.get("composer"), row.get("composition", recordings[index].id))
+            work = row.get("tune_family") or work
             works.setdefault(row.get(column), {}).setdefault(work, []).append(index)
         for of_class in works.values():
             for work in sorted(of_class, key=str)[1::8]:
@@ -224,79 +281,52 @@ def labelled_splits(recordings, lengths, column="ensemble"):
                 f"{split} split; expected a dataset in MusicNet's layout with labels "
                 "in train_labels/ and test_labels/"
             )
+    _check_tunes(recordings, splits)
     return splits
 
 
-def class_list(recordings, column):
+def _check_tunes(recordings, splits):
+    """Refuse a tune that is heard on two sides; test_timbre is test once more."""
+    home = {}
+    for split, indices in splits.items():
+        side = "test" if split == "test_timbre" else split
+        for index in indices:
+            family = recordings[index].metadata.get("tune_family")
+            if family and home.setdefault(family, side) != side:
+                raise InputError(
+                    f"{recordings[index].audio}: its tune ({family}) is in the split "
+                    f"{home[family]} and in {side}, so that memory would be rewarded; "
+                    "move all of its recordings to one split"
+                )
+
+
+def class_name(recording, column):
     """
-    List the classes that training recordings belong to.
+    Name the class of a recording.
 
     Parameters
     ----------
-    recordings : sequence of Recording
-        The recordings of the training split.
+    recording : Recording
+        A recording of any split.
     column : str
         Column of the metadata, such as 'ensemble'.
 
     Returns
     -------
-    tuple of str
-        Names of the classes, sorted.
+    str
+        The class; empty where the cell is left empty.
 
     Raises
     ------
     InputError
-        If a recording has nothing in that column.
+        If there is no such column.
     """
-    return tuple(sorted({_class(recording, column) for recording in recordings}))
-
-
-def class_targets(recordings, column, classes):
-    """
-    Give each recording the index of its class.
-
-    Parameters
-    ----------
-    recordings : sequence of Recording
-        Recordings of any split.
-    column : str
-        Column of the metadata, such as 'ensemble'.
-    classes : tuple of str
-        The classes of the training split, from :func:`class_list`.
-
-    Returns
-    -------
-    numpy.ndarray
-        Indices ``(recordings,)`` into `classes`, int64.
-
-    Raises
-    ------
-    InputError
-        If a recording has nothing in that column, or a class that no training
-        recording has.
-    """
-    index = {name: i for i, name in enumerate(classes)}
-    targets = []
-    for recording in recordings:
-        name = _class(recording, column)
-        if name not in index:
-            raise InputError(
-                f"{recording.audio}: {column} '{name}' occurs in the {recording.split} "
-                "split but in no training recording, so it can't be learned; "
-                "move a recording of it to training or leave this one out"
-            )
-        targets.append(index[name])
-    return np.array(targets, np.int64)
-
-
-def _class(recording, column):
-    name = recording.metadata.get(column)
-    if not name:
+    if column not in recording.metadata:
         raise InputError(
             f"{recording.audio}: no '{column}' in {METADATA_FILE}, which this task "
             "needs; add the column, or choose another task"
         )
-    return name
+    return recording.metadata[column]
 
 
 def cut_windows(lengths, recordings, size=WINDOW):
@@ -375,33 +405,3 @@ def _rank_within(groups):
     rank = np.empty(len(groups), np.int64)
     rank[order] = np.arange(len(groups)) - np.repeat(first, sizes)
     return rank
-
-
-def spread_frames(windows, limit):
-    """
-    Choose frames evenly from windows.
-
-    Neighbouring frames say nearly the same, so few from many windows teach
-    more than many from few.
-
-    Parameters
-    ----------
-    windows : numpy.ndarray
-        Windows ``(windows, 2)`` in the order of :func:`label_subset`.
-    limit : int
-        Greatest number of frames.
-
-    Returns
-    -------
-    numpy.ndarray
-        Frames ``(frames, 2)``: index of the recording, and frame in it; equally
-        many of each window, evenly spaced, sorted.
-    """
-    windows = windows[:limit]
-    if not len(windows):
-        return windows
-    each = min(limit // len(windows), WINDOW)
-    offsets = ((np.arange(each) + 0.5) * WINDOW / each).astype(np.int64)
-    frames = np.repeat(windows, each, axis=0)
-    frames[:, 1] += np.tile(offsets, len(windows))
-    return frames[np.lexsort(frames.T[::-1])]

@@ -4,39 +4,45 @@ Features of recordings: embedded once with everything frozen, and kept on disk.
 A representation is named by its source and what is taken of it: ``cpc-z``,
 ``cpc-c`` and ``cpc-zc`` (both, side by side) of the network that is judged,
 ``random-z`` ... of the same network as it was before any training, with
-another seed, and hand-made features such as ``logmel``. All lie on one frame
-grid: frame ``i`` is centred on the middle of samples ``[160 i, 160 (i + 1))``.
+another seed, and hand-made features: ``logmel``, ``mfcc`` and ``cqt``, a
+constant-Q spectrum of two bins a semitone. All lie on one frame grid: frame
+``i`` is centred on the middle of samples ``[160 i, 160 (i + 1))``.
 
 Recordings are read in pieces with a margin on both sides, so that memory does
 not grow with their length; the context network's state is carried from piece to
-piece. The result is that of the whole recording at once, with two exceptions: a
+piece. The result is that of the whole recording at once, with three exceptions: a
 transformer looks back no further than :data:`LOOK_BACK` frames beyond its piece,
-and a norm over time (instance norm) sees its piece alone.
+a norm over time (instance norm) sees its piece alone, and so do the hand-made
+features, whose filters reach no further than the margin.
 
-Features are kept in half precision, which rounds a value by less than a part in
-a thousand, in ``.npy`` files named by what they depend on: the audio and the
-function that was applied to it.
+Not every frame is kept, only what is asked for (:class:`Take`): each n-th frame,
+or mean and deviation of each window. Features are kept in half precision, which
+rounds a value by less than a part in a thousand, in ``.npy`` files named by what
+they depend on: the audio, the function that was applied to it, and what was taken.
 """
 
 import contextlib
 import hashlib
+import warnings
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
-from jtm.constants import HOP, SAMPLE_RATE
-from jtm.data.targets import frame_roll, read_notes
+from jtm.constants import HOP, N_PITCHES, PITCH_MIN, SAMPLE_RATE
+from jtm.data.targets import WINDOW, frame_numbers, frame_roll, read_notes
 from jtm.files import atomic
 from jtm.models.context import TransformerContext
+from jtm.models.encoder import HarmonicEncoder
 from jtm.music import audio
 
 PIECE = 2048
-"""Frames in a piece: 20.48 s."""
+"""Frames in a piece: 20.48 s, a whole number of windows."""
 
-MARGIN = 64
-"""Frames read on each side of a piece: 0.64 s, more than any encoder looks."""
+MARGIN = 128
+"""Frames read on each side of a piece: 1.28 s, more than any filter reaches."""
 
 LOOK_BACK = 1024
 """Frames before its piece that a transformer looks back on: 10.24 s."""
@@ -49,14 +55,93 @@ REPRESENTATIONS = (
     "random-c",
     "random-zc",
     "logmel",
+    "mfcc",
+    "cqt",
 )
 """Names of the representations that are compared."""
 
 N_MELS = 229
 """Mel bands of ``logmel``, as in Onsets and Frames (Hawthorne et al. 2018)."""
 
+N_MFCC = 20
+"""Cepstral coefficients of ``mfcc``, beside their first differences."""
+
+CQT_BINS = 2
+"""Bins a semitone of ``cqt``."""
+
+CQT_SEMITONES = 97
+"""Semitones of ``cqt`` from A0 up, as far as a filter fits below 8 kHz."""
+
 FFT = 2048
-"""Samples in a window of ``logmel``: 128 ms."""
+"""Samples in a window of ``logmel`` and ``mfcc``: 128 ms."""
+
+
+class Take(NamedTuple):
+    """
+    What is kept of a recording's features.
+
+    Parameters
+    ----------
+    step : int
+        Keep each frame of :func:`jtm.data.targets.frame_numbers` with this
+        step; 0 keeps the mean and deviation of each window instead.
+    n_frames : int
+        Length of what it is taken of, in frames from the start.
+    """
+
+    step: int
+    n_frames: int
+
+    @property
+    def rows(self):
+        """Number of rows that are kept."""
+        if self.step:
+            return len(frame_numbers(self.n_frames, self.step))
+        return self.n_frames // WINDOW
+
+    def of(self, part, first):
+        """
+        Take from one piece.
+
+        Parameters
+        ----------
+        part : numpy.ndarray
+            Features ``(frames, dim)`` of the piece.
+        first : int
+            Its first frame, at a window's start.
+
+        Returns
+        -------
+        rows : numpy.ndarray
+            What is kept, ``(rows, dim)`` or, of windows, ``(rows, 2 * dim)``.
+        start : int
+            Number of the first of these rows.
+        """
+        part = part[: max(0, self.n_frames - first)]
+        if self.step:
+            numbers = frame_numbers(self.n_frames, self.step)
+            start, stop = np.searchsorted(numbers, (first, first + len(part)))
+            return part[numbers[start:stop] - first], start
+        n = len(part) // WINDOW
+        windows = part[: n * WINDOW].reshape(n, WINDOW, part.shape[1])
+        return pool(windows), first // WINDOW
+
+
+def pool(windows):
+    """
+    Summarise the frames of windows.
+
+    Parameters
+    ----------
+    windows : numpy.ndarray
+        Features ``(windows, frames, dim)``.
+
+    Returns
+    -------
+    numpy.ndarray
+        Mean, then standard deviation, over frames ``(windows, 2 * dim)``.
+    """
+    return np.concatenate((windows.mean(axis=1), windows.std(axis=1)), axis=1)
 
 
 class Audio:
@@ -69,11 +154,15 @@ class Audio:
         Gives int16 samples at 16 kHz from a start up to a stop.
     length : int
         Samples in all.
+    n_frames : int, optional
+        Frames, from the start, that are of interest; all by default.
     """
 
-    def __init__(self, read, length):
+    def __init__(self, read, length, n_frames=None):
         self.read = read
         self.length = int(length)
+        whole = self.length // HOP
+        self.n_frames = whole if n_frames is None else min(n_frames, whole)
 
     @classmethod
     def of(cls, wave):
@@ -112,7 +201,7 @@ class Audio:
             Frames in the piece; at most :data:`PIECE`.
         """
         lead = min(first, MARGIN)
-        n_frames = min(self.length // HOP - first, PIECE)
+        n_frames = min(self.n_frames - first, PIECE)
         stop = min((first + PIECE + MARGIN) * HOP, self.length)
         wave = self.read((first - lead) * HOP, stop)
         return wave.astype(np.float32) / 32768, lead, n_frames
@@ -168,7 +257,7 @@ class NetworkSource:
         """
         model = self.model
         device = next(model.parameters()).device
-        starts = range(0, recording.length // HOP, PIECE)
+        starts = range(0, recording.n_frames, PIECE)
         state = None
         for first in reversed(starts) if model.reverse else starts:
             wave, lead, n = recording.piece(first)
@@ -184,11 +273,24 @@ class NetworkSource:
             yield first, z[0].cpu().numpy(), c[0].cpu().numpy()
 
 
-class LogMelSource:
-    """Compute log-mel spectra, the hand-made features of deep audio models."""
+class HandMadeSource:
+    """
+    Compute features that no network learned, piece by piece.
 
-    layers = ("logmel",)
-    fingerprint = f"logmel {N_MELS} {FFT}"
+    Parameters
+    ----------
+    name : {"logmel", "mfcc", "cqt"}
+        Which: log-mel spectra, the usual input of deep audio models; cepstral
+        coefficients with their first differences; or constant-Q spectra
+        ``(frames, 97 * 2)`` in order of pitch from A0 up.
+    """
+
+    def __init__(self, name):
+        self.name = name
+        self.layers = (name,)
+        self.analyse = {"logmel": log_mel, "mfcc": mfcc, "cqt": cqt}[name]
+        settings = (N_MELS, N_MFCC, CQT_BINS, CQT_SEMITONES, FFT, MARGIN)
+        self.fingerprint = f"{name} {settings}"
 
     def stream(self, recording):
         """
@@ -203,91 +305,170 @@ class LogMelSource:
         ------
         first : int
             First frame of the piece.
-        spectrum : numpy.ndarray
-            Log-mel spectrum ``(frames, 229)``, natural logarithm, float32.
+        features : numpy.ndarray
+            Features ``(frames, dim)``, float32.
         """
-        import librosa
-
-        for first in range(0, recording.length // HOP, PIECE):
+        for first in range(0, recording.n_frames, PIECE):
             wave, lead, n = recording.piece(first)
-            # Zeros on both sides put the middle of a window on the middle of
-            # its frame.
-            wave = np.pad(wave, (FFT - HOP) // 2)
-            mel = librosa.feature.melspectrogram(
-                y=wave,
-                sr=SAMPLE_RATE,
-                n_fft=FFT,
-                hop_length=HOP,
-                center=False,
-                power=1.0,
-                n_mels=N_MELS,
-                fmin=30.0,
-            )
-            yield first, np.log(mel.T[lead : lead + n] + 1e-5)
+            yield first, self.analyse(wave)[lead : lead + n]
 
 
-HAND_MADE = {"logmel": LogMelSource}
-"""Sources of features that no network learned, by name."""
+def _mel_power(wave, power):
+    """Give the mel spectrum ``(bands, frames)``, each on the middle of its frame."""
+    import librosa
+
+    return librosa.feature.melspectrogram(
+        # Zeros on both sides put the middle of a window on the middle of its frame.
+        y=np.pad(wave, (FFT - HOP) // 2),
+        sr=SAMPLE_RATE,
+        n_fft=FFT,
+        hop_length=HOP,
+        center=False,
+        power=power,
+        n_mels=N_MELS,
+        fmin=30.0,
+    )
+
+
+def log_mel(wave):
+    """
+    Compute a log-mel spectrum.
+
+    Parameters
+    ----------
+    wave : numpy.ndarray
+        Samples ``(samples,)`` at 16 kHz, float32.
+
+    Returns
+    -------
+    numpy.ndarray
+        Natural logarithm of the magnitude ``(frames, 229)``.
+    """
+    return np.log(_mel_power(wave, 1.0).T + 1e-5)
+
+
+def mfcc(wave):
+    """
+    Compute mel-frequency cepstral coefficients and their first differences.
+
+    Parameters
+    ----------
+    wave : numpy.ndarray
+        Samples ``(samples,)`` at 16 kHz, float32.
+
+    Returns
+    -------
+    numpy.ndarray
+        Coefficients, then how fast they change ``(frames, 2 * 20)``.
+    """
+    import librosa
+
+    decibels = 10 * np.log10(_mel_power(wave, 2.0) + 1e-8)
+    cepstrum = librosa.feature.mfcc(S=decibels, n_mfcc=N_MFCC)
+    delta = librosa.feature.delta(cepstrum, mode="nearest")
+    return np.concatenate((cepstrum, delta)).T
+
+
+def cqt(wave):
+    """
+    Compute a constant-Q spectrum (Brown 1991).
+
+    Parameters
+    ----------
+    wave : numpy.ndarray
+        Samples ``(samples,)`` at 16 kHz, float32.
+
+    Returns
+    -------
+    numpy.ndarray
+        Magnitudes ``(frames, 97 * 2)``, two bins a semitone from A0 up, on a
+        logarithmic scale of about 0 to 1 as in
+        :func:`jtm.models.encoder.log_magnitude`.
+    """
+    import librosa
+
+    with warnings.catch_warnings():
+        # A single note is shorter than the longest filters, which see silence.
+        warnings.filterwarnings("ignore", message="n_fft=.* is too large")
+        spectrum = librosa.cqt(
+            # librosa centres frame i on sample 160 i; half a hop less at the start
+            # puts it on the middle of the frame.
+            np.append(wave[HOP // 2 :], np.zeros(HOP // 2, np.float32)),
+            sr=SAMPLE_RATE,
+            hop_length=HOP,
+            fmin=440 * 2 ** ((PITCH_MIN - 69) / 12),
+            n_bins=CQT_SEMITONES * CQT_BINS,
+            bins_per_octave=12 * CQT_BINS,
+            dtype=np.complex64,
+        )[:, : len(wave) // HOP]
+    return np.log1p(1e5 * np.abs(spectrum.T) ** 2) / 18
+
+
+HAND_MADE = ("logmel", "mfcc", "cqt")
+"""Features that no network learned."""
 
 
 class Features:
     """
-    The features of a store's recordings, each computed once.
+    The features of recordings, each computed once.
 
     Parameters
     ----------
-    store : Store
-        The recordings.
     folder : str or Path
         Where the features are kept.
     models : dict of str to CPC
         Networks by the name of their source, such as 'cpc' and 'random'.
     """
 
-    def __init__(self, store, folder, models):
-        self.store = store
+    def __init__(self, folder, models):
         self.folder = Path(folder)
         self._sources = {name: NetworkSource(model) for name, model in models.items()}
-        self._sources |= {name: source() for name, source in HAND_MADE.items()}
+        self._sources |= {name: HandMadeSource(name) for name in HAND_MADE}
         self._prints = {}
 
-    def compute(self, representations, indices, progress=True):
+    def compute(self, store, representations, wanted, progress=True):
         """
         Compute what is not kept yet.
 
         Parameters
         ----------
+        store : Store
+            The recordings.
         representations : sequence of str
             Any of :data:`REPRESENTATIONS`.
-        indices : sequence of int
-            Recordings of the store.
+        wanted : dict of int to sequence of Take
+            What to keep, by recording of the store.
         progress : bool
             Show a progress bar.
         """
         names = dict.fromkeys(r.partition("-")[0] for r in representations)
-        missing = [
-            (name, index)
-            for name in names
-            for index in indices
-            if not all(
-                self._path(name, la, index).exists() for la in self._layers(name)
-            )
-        ]
+        missing = []
+        for name in names:
+            for index, takes in wanted.items():
+                absent = [
+                    take
+                    for take in dict.fromkeys(takes)
+                    if not all(
+                        self._path(name, layer, store, index, take).exists()
+                        for layer in self._sources[name].layers
+                    )
+                ]
+                if absent:
+                    missing.append((name, index, absent))
         if not missing:
             return
-        seconds = sum(self.store.lengths[i] for _, i in missing) / SAMPLE_RATE
         bar = tqdm(
-            total=round(seconds),
+            total=sum(_seconds(takes) for _, _, takes in missing),
             desc="Extracting features",
             unit="s",
             disable=not progress,
         )
         with bar:
-            for name, index in missing:
-                self._extract(name, index)
-                bar.update(round(self.store.lengths[index] / SAMPLE_RATE))
+            for name, index, takes in missing:
+                self._extract(name, store, index, takes)
+                bar.update(_seconds(takes))
 
-    def rows(self, representation, index, frames=slice(None)):
+    def rows(self, representation, store, index, take, rows=slice(None)):
         """
         Read features of one recording; :meth:`compute` comes first.
 
@@ -295,54 +476,205 @@ class Features:
         ----------
         representation : str
             One of :data:`REPRESENTATIONS`.
+        store : Store
+            The recordings.
         index : int
             Which recording of the store.
-        frames : numpy.ndarray or slice
-            Which frames of it.
+        take : Take
+            What was kept.
+        rows : numpy.ndarray or slice
+            Which rows of that.
 
         Returns
         -------
         numpy.ndarray
-            Features ``(frames, dim)``, float32.
+            Features ``(rows, dim)``, float32; of windows ``(rows, 2 * dim)``,
+            means first.
         """
         name, _, taken = representation.partition("-")
-        layers = tuple(taken) or self._layers(name)
-        parts = [
-            np.load(self._path(name, layer, index), mmap_mode="r")[frames]
-            for layer in layers
+        parts = []
+        for layer in tuple(taken) or self._sources[name].layers:
+            path = self._path(name, layer, store, index, take)
+            part = np.load(path, mmap_mode="r")[rows]
+            parts.append(part if take.step else part.reshape(len(part), 2, -1))
+        joined = np.concatenate(parts, axis=-1, dtype=np.float32)
+        return joined.reshape(len(joined), -1)
+
+    def compute_clips(self, store, representations, spans, progress=True):
+        """
+        Compute features of single notes that are not kept yet.
+
+        Parameters
+        ----------
+        store : Store
+            The clips.
+        representations : sequence of str
+            Any of :data:`REPRESENTATIONS`.
+        spans : numpy.ndarray
+            Clip, first frame and the one after the last to be summarised, a
+            row each ``(clips, 3)``.
+        progress : bool
+            Show a progress bar.
+        """
+        names = dict.fromkeys(r.partition("-")[0] for r in representations)
+        missing = [
+            name
+            for name in names
+            if not all(
+                self._clip_path(name, layer, store, spans).exists()
+                for layer in self._sources[name].layers
+            )
         ]
-        return np.concatenate(parts, axis=1, dtype=np.float32)
+        if not missing:
+            return
+        bar = tqdm(
+            total=len(missing) * len(spans),
+            desc="Extracting features of notes",
+            unit="note",
+            disable=not progress,
+        )
+        with bar:
+            for name in missing:
+                layers = self._sources[name].layers
+                made = {layer: [] for layer in layers}
+                for index, start, stop in spans.tolist():
+                    recording = Audio(
+                        lambda a, b, index=index: store.read(index, a, b),
+                        store.lengths[index],
+                        stop,
+                    )
+                    (_, *parts), *_ = self._sources[name].stream(recording)
+                    for layer, part in zip(layers, parts, strict=True):
+                        made[layer].append(pool(part[None, start:])[0])
+                    bar.update()
+                for layer, rows in made.items():
+                    with atomic(self._clip_path(name, layer, store, spans)) as path:
+                        np.save(path, np.stack(rows).astype(np.float16))
 
-    def _layers(self, name):
-        return self._sources[name].layers
+    def clips(self, representation, store, spans):
+        """
+        Read features of single notes; :meth:`compute_clips` comes first.
 
-    def _path(self, name, layer, index):
-        """File of one layer, named by the audio and what is done to it."""
-        if name not in self._prints:
-            self._prints[name] = self._sources[name].fingerprint
-        parts = (self._prints[name], self.store.checksums[index])
+        Parameters
+        ----------
+        representation : str
+            One of :data:`REPRESENTATIONS`.
+        store : Store
+            The clips.
+        spans : numpy.ndarray
+            As they were computed.
+
+        Returns
+        -------
+        numpy.ndarray
+            Means, then deviations ``(clips, 2 * dim)``, float32.
+        """
+        name, _, taken = representation.partition("-")
+        parts = []
+        for layer in tuple(taken) or self._sources[name].layers:
+            part = np.load(self._clip_path(name, layer, store, spans))
+            parts.append(part.reshape(len(part), 2, -1))
+        joined = np.concatenate(parts, axis=-1, dtype=np.float32)
+        return joined.reshape(len(joined), -1)
+
+    def _clip_path(self, name, layer, store, spans):
+        """File of one layer of all clips."""
+        audio_of_all = " ".join(store.checksums[index] for index in spans[:, 0])
+        parts = (self._print(name), audio_of_all, str(spans.tolist()))
         key = hashlib.sha256(" ".join(parts).encode()).hexdigest()[:32]
         return self.folder / f"{key}-{layer}.npy"
 
-    def _extract(self, name, index):
+    def pitch_parts(self, representation):
+        """
+        Tell how a representation lies on the axis of pitch.
+
+        Parameters
+        ----------
+        representation : str
+            One of :data:`REPRESENTATIONS`.
+
+        Returns
+        -------
+        tuple of tuple of int
+            Semitones, from A0 up, and features of each, for each part of the
+            representation; empty where it has no such axis.
+        """
+        name, _, taken = representation.partition("-")
+        if name == "cqt":
+            return ((CQT_SEMITONES, CQT_BINS),)
+        if name in HAND_MADE:
+            return ()
+        return pitch_parts(self._sources[name].model, taken)
+
+    def _print(self, name):
+        """Name the function of a source, found out once."""
+        if name not in self._prints:
+            self._prints[name] = self._sources[name].fingerprint
+        return self._prints[name]
+
+    def _path(self, name, layer, store, index, take):
+        """File of one layer, named by the audio and what is done to it."""
+        parts = (self._print(name), store.checksums[index], *map(str, take))
+        key = hashlib.sha256(" ".join(parts).encode()).hexdigest()[:32]
+        return self.folder / f"{key}-{layer}.npy"
+
+    def _extract(self, name, store, index, takes):
         """Stream one recording through a source into files of its layers."""
-        length = self.store.lengths[index]
-        recording = Audio(lambda a, b: self.store.read(index, a, b), length)
+        recording = Audio(
+            lambda a, b: store.read(index, a, b),
+            store.lengths[index],
+            max(take.n_frames for take in takes),
+        )
+        source = self._sources[name]
         limit = np.finfo(np.float16).max
         with contextlib.ExitStack() as stack:
-            files = []
-            for first, *parts in self._sources[name].stream(recording):
-                if not files:
-                    for layer, part in zip(self._layers(name), parts, strict=True):
-                        path = stack.enter_context(
-                            atomic(self._path(name, layer, index))
-                        )
-                        shape = (recording.length // HOP, part.shape[1])
-                        files.append(
-                            np.lib.format.open_memmap(path, "w+", np.float16, shape)
-                        )
-                for file, part in zip(files, parts, strict=True):
-                    file[first : first + len(part)] = np.clip(part, -limit, limit)
+            files = {}
+            for first, *parts in source.stream(recording):
+                for layer, part in zip(source.layers, parts, strict=True):
+                    for take in takes:
+                        rows, start = take.of(part, first)
+                        if (layer, take) not in files:
+                            path = self._path(name, layer, store, index, take)
+                            files[layer, take] = np.lib.format.open_memmap(
+                                stack.enter_context(atomic(path)),
+                                "w+",
+                                np.float16,
+                                (take.rows, rows.shape[1]),
+                            )
+                        file = files[layer, take]
+                        file[start : start + len(rows)] = np.clip(rows, -limit, limit)
+
+
+def pitch_parts(model, taken="zc"):
+    """
+    Tell how a network's output lies on the axis of pitch.
+
+    Parameters
+    ----------
+    model : CPC
+        The network.
+    taken : {"z", "c", "zc"}
+        Which output.
+
+    Returns
+    -------
+    tuple of tuple of int
+        Semitones and features of each, for each part; empty unless each of
+        these has one part for each of the 88 pitches.
+    """
+    dims = {"z": model.z_dim, "c": model.c_dim}
+    on_axis = {
+        "z": isinstance(model.encoder, HarmonicEncoder),
+        "c": getattr(model.context, "groups", 1) == N_PITCHES,
+    }
+    if not all(on_axis[part] for part in taken):
+        return ()
+    return tuple((N_PITCHES, dims[part] // N_PITCHES) for part in taken)
+
+
+def _seconds(takes):
+    """Length in seconds of the audio that is streamed for some takes."""
+    return round(max(take.n_frames for take in takes) * HOP / SAMPLE_RATE)
 
 
 def view(model, recording, seconds=10.0):
@@ -373,7 +705,7 @@ def view(model, recording, seconds=10.0):
     shown = wave[: round(seconds * SAMPLE_RATE)]
     pcm = Audio.of(np.round(shown * 32767).astype(np.int16))
     layers = {}
-    for source in (LogMelSource(), NetworkSource(model)):
+    for source in (HandMadeSource("logmel"), NetworkSource(model)):
         pieces = sorted(source.stream(pcm), key=lambda piece: piece[0])
         parts = list(zip(*pieces, strict=True))[1:]
         layers |= dict(zip(source.layers, map(np.concatenate, parts), strict=True))

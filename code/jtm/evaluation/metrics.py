@@ -7,6 +7,9 @@ Conventions:
   are ranked together by their posteriors, as MusicNet's authors do (Thickstun
   et al. 2017, section 4). No threshold enters. Accuracy is not reported on a
   roll, since silence alone gives 97 % of it.
+- **Frame F1** (multi-pitch) is mir_eval's multipitch precision and recall, over
+  all frames of a split together, at a threshold that validation chose: on rolls
+  of semitones its matching comes down to counting.
 - **Note F1** (transcription) is mir_eval's: an estimated note is right if its
   onset lies within 50 ms of a reference note of the same pitch, each reference
   note being matched at most once; *with offset*, its offset must also lie
@@ -75,10 +78,12 @@ def precision_counts(truths, scores):
 
     Returns
     -------
-    numpy.ndarray
+    counts : numpy.ndarray
         Counts ``(recordings, 2, thresholds)``: positives, and all entries, at
-        or above each threshold; thresholds descend through the scores of the
-        positives, all of them or :data:`LEVELS` of their quantiles.
+        or above each threshold.
+    levels : numpy.ndarray
+        The thresholds, which descend through the scores of the positives, all
+        of them or :data:`LEVELS` of their quantiles.
     """
     positives = np.concatenate([s[t] for t, s in zip(truths, scores, strict=True)])
     levels = np.unique(positives)[::-1]
@@ -90,7 +95,7 @@ def precision_counts(truths, scores):
         for kind, values in enumerate((score[truth], score.ravel())):
             below = np.searchsorted(np.sort(values), levels)
             counts[row, kind] = len(values) - below
-    return counts
+    return counts, levels
 
 
 def precision_score(counts):
@@ -113,6 +118,61 @@ def precision_score(counts):
         return 0.0
     recall = hits / hits[-1]
     return float(np.sum(np.diff(recall, prepend=0.0) * hits / np.maximum(all_, 1)))
+
+
+def best_threshold(counts, levels):
+    """
+    Find the threshold of the best F1.
+
+    Parameters
+    ----------
+    counts : numpy.ndarray
+        Counts ``(2, thresholds)`` from :func:`precision_counts`, summed.
+    levels : numpy.ndarray
+        The thresholds.
+
+    Returns
+    -------
+    float
+        The threshold, at or above which a score counts as found.
+    """
+    hits, all_ = counts
+    return float(levels[np.argmax(2 * hits / np.maximum(all_ + hits[-1], 1))])
+
+
+def frame_counts(truth, found):
+    """
+    Count what F1 over frames is made of.
+
+    Parameters
+    ----------
+    truth, found : numpy.ndarray
+        Booleans ``(frames, pitches)``.
+
+    Returns
+    -------
+    numpy.ndarray
+        Numbers of what is right, of what is found and of what is there ``(3,)``.
+    """
+    return np.array([(truth & found).sum(), found.sum(), truth.sum()])
+
+
+def f1(counts):
+    """
+    Give the F1 score of counts.
+
+    Parameters
+    ----------
+    counts : numpy.ndarray
+        Numbers of what is right, of what is found and of what is there ``(3,)``.
+
+    Returns
+    -------
+    float
+        F1 in 0..1; 1 where nothing is there and nothing is found.
+    """
+    right, found, there = counts
+    return float(2 * right / (found + there)) if found + there else 1.0
 
 
 def confusion(truth, estimate, n_classes):
@@ -255,35 +315,32 @@ def bootstrap(parts, score, seed=0):
     Returns
     -------
     numpy.ndarray
-        Scores of the draws ``(DRAWS,)``.
+        Scores of the draws ``(DRAWS,)``; none of fewer than two recordings.
     """
     n = len(parts)
+    if n < 2:
+        return np.empty(0)
     rng = np.random.default_rng(seed)
     times = rng.multinomial(n, np.full(n, 1 / n), size=DRAWS)  # of each recording
     sums = np.tensordot(times.astype(float), parts, axes=1)
     return np.array([score(each) for each in sums])
 
 
-def interval(parts, score, seed=0):
+def interval(draws):
     """
     Give the 95 % interval of a score over recordings (Efron 1979).
 
     Parameters
     ----------
-    parts : numpy.ndarray
-        What each recording adds to the score ``(recordings, ...)``.
-    score : callable
-        Gives the score from parts summed over recordings.
-    seed : int
-        Seed of the draws.
+    draws : numpy.ndarray
+        Scores of the draws, from :func:`bootstrap`.
 
     Returns
     -------
     tuple of float or None
-        Ends of the interval; None twice where there are fewer than two
-        recordings.
+        Ends of the interval; None twice where there are no draws.
     """
-    if len(parts) < 2:
+    if not len(draws):
         return None, None
-    low, high = np.quantile(bootstrap(parts, score, seed), (0.025, 0.975))
+    low, high = np.quantile(draws, (0.025, 0.975))
     return float(low), float(high)

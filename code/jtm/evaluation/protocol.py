@@ -1,40 +1,433 @@
 """
-The judge: representations compared by linear probes on frozen features.
+The judge: representations and networks compared on tasks, cell by cell.
 
-Probes learn from the labels of a share of the training windows, and look at no
-more than :data:`TRAIN_FRAMES` frames or :data:`TRAIN_WINDOWS` windows of these,
-spread evenly, since neighbouring frames say nearly the same.
+A cell is one task, representation, probe, label fraction and seed. The labels of
+the fraction are seen in training; validation chooses the settings (penalty or
+decay of a probe, learning rate of a network), once for each task, representation,
+probe and fraction, on the first seed, and the other seeds keep them; it chooses
+thresholds and when to stop in every cell. Test, and test through another
+SoundFont, are scored once, after.
+
+Probes see no more than :data:`TRAIN_FRAMES` frames or :data:`TRAIN_WINDOWS`
+windows of those that are labelled, spread evenly, since neighbouring frames say
+nearly the same; validation frames are thinned to :data:`VALIDATION_FRAMES` for
+choosing. Networks see all windows that are labelled.
 """
 
+import itertools
+import shutil
 import time
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from tqdm import tqdm
 
-from jtm.constants import FRAME_RATE
-from jtm.data import targets
 from jtm.data.musicnet import open_dataset
 from jtm.data.store import build_store
 from jtm.data.targets import WINDOW
-from jtm.evaluation import probes
+from jtm.evaluation import networks, probes, tasks
 from jtm.evaluation.features import REPRESENTATIONS, Features
-from jtm.evaluation.tasks import Labelled, cut, score_frames, score_windows
+from jtm.evaluation.networks import NETWORKS
+from jtm.evaluation.tasks import CLIP, CLIP_LEAD, TASKS, Labelled
 from jtm.files import InputError, digest
 from jtm.results import records
 from jtm.results.records import Record
 from jtm.training.checkpoints import build_model, load_model
+from jtm.training.config import PretrainConfig, make_config
 
-TRAIN_FRAMES = 20_000
-"""Most frames that a frame probe learns from."""
+FRACTIONS = (0.1, 0.01, 1.0, 0.001, 0.003)
+"""Label fractions of the grid, the most telling first."""
 
-VALIDATION_FRAMES = 5_000
-"""Most frames that a frame probe's penalty is chosen on."""
+SEEDS = (0, 1, 2)
+"""Seeds of the grid; settings are chosen on the first."""
+
+LEADING = ("multipitch", "ensemble", "note_pitch")
+"""Tasks whose cells come first."""
+
+SPLITS = ("validation", "test", "test_timbre")
+"""Where the grid is scored."""
+
+TRAIN_FRAMES = 6_000
+"""Most frames that a probe learns from."""
+
+VALIDATION_FRAMES = 3_000
+"""Most validation frames that a probe's settings are chosen on."""
 
 TRAIN_WINDOWS = 4_000
-"""Most windows that a window probe learns from."""
+"""Most windows that a probe learns from."""
+
+CONFUSED = 30
+"""Most classes whose confusion matrix is kept."""
+
+NETWORK_COST = 30
+"""Probes that take as long as one network, for the time left."""
+
+
+class Cell(NamedTuple):
+    """
+    One cell of the grid.
+
+    Parameters
+    ----------
+    task, representation, probe : str
+        What is asked, of what, and by what.
+    fraction : float
+        Share of the training labels.
+    seed : int
+        Seed of the share and of training.
+    """
+
+    task: str
+    representation: str
+    probe: str
+    fraction: float
+    seed: int
+
+
+class Judge:
+    """
+    A dataset and what is judged on it.
+
+    Parameters
+    ----------
+    data : str or Path
+        A dataset with labels.
+    checkpoint : str or Path or None
+        The pretrained network; None leaves out what needs it.
+    folder : str or Path
+        Where features and unfinished runs are kept.
+    wanted : sequence of str
+        Tasks.
+    named : bool
+        Refuse a task that the dataset is not fit for, instead of leaving it out
+        with a word.
+    splits : sequence of str
+        Where to score; 'test_timbre' is passed over where there is none.
+    progress : bool
+        Show progress bars.
+
+    Raises
+    ------
+    InputError
+        If the checkpoint or the dataset is not fit for it.
+    """
+
+    def __init__(
+        self, data, checkpoint, folder, wanted, named=True, splits=SPLITS, progress=True
+    ):
+        self.folder = Path(folder)
+        self.progress = progress
+        self.settings = {"data": Path(data).name}
+        self.origin = ""
+        self.model = None
+        self.config = make_config(PretrainConfig, "small", {})
+        models = {}
+        if checkpoint:
+            self.model, self.config = load_model(checkpoint)
+            self.origin = digest(checkpoint)
+            self.settings["checkpoint"] = self.origin
+            models["cpc"] = self.model
+        # The same network, untrained; another seed, lest it be the very start
+        # that training left from.
+        models["random"] = build_model(
+            replace(self.config, random_seed=self.config.random_seed + 1)
+        )
+        self.features = Features(self.folder / "features", models)
+        self.store = build_store(open_dataset(data), progress=progress)
+        self.clips = None
+        self.labelled = {}
+        notes = tasks.reader(self.store)
+        for task in wanted:
+            try:
+                store = self.store
+                if TASKS[task].unit == "clips":
+                    self.clips = self.clips or tasks.clip_store(data, progress)
+                    store = self.clips
+                self.labelled[task] = Labelled.of(store, task, notes)
+            except InputError as error:
+                if named:
+                    raise
+                print(f"{task} is left out: {error}")
+        self.splits = [
+            split
+            for split in splits
+            if split != "test_timbre"
+            or any(each.splits[split] for each in self.labelled.values())
+        ]
+
+    def prepare(self, representations):
+        """
+        Compute the features that cells read.
+
+        Parameters
+        ----------
+        representations : sequence of str
+            Any of :data:`jtm.evaluation.features.REPRESENTATIONS`.
+        """
+        wanted = {}
+        for each in self.labelled.values():
+            if TASKS[each.task].unit == "clips":
+                self.features.compute_clips(
+                    self.clips, representations, self.spans(each), self.progress
+                )
+                continue
+            for split in dict.fromkeys(("train", "validation", *self.splits)):
+                for index in each.splits[split]:
+                    wanted.setdefault(index, []).extend(each.takes(split, index))
+        self.features.compute(self.store, representations, wanted, self.progress)
+
+    @staticmethod
+    def spans(labelled):
+        """
+        Give the part of each clip that is read.
+
+        Parameters
+        ----------
+        labelled : Labelled
+            A task of clips.
+
+        Returns
+        -------
+        numpy.ndarray
+            Clip, first frame and the one after the last ``(clips, 3)``.
+        """
+        starts = [
+            labelled.clip_start(index) + CLIP_LEAD
+            for index in range(len(labelled.store.lengths))
+        ]
+        return np.array([(i, s, s + CLIP) for i, s in enumerate(starts)])
+
+    def probe(self, cell, chosen=None):
+        """
+        Fit and score a probe.
+
+        Parameters
+        ----------
+        cell : Cell
+            Which.
+        chosen : dict, optional
+            Settings chosen earlier; otherwise validation chooses them.
+
+        Returns
+        -------
+        list of Record
+            The scores.
+        list of dict
+            What stands beside them; see :func:`jtm.results.records.append_beside`.
+        """
+        start = time.monotonic()
+        labelled = self.labelled[cell.task]
+        units = labelled.subset(cell.fraction, cell.seed)
+        train = self._sample(labelled, "train", units, cell.representation)
+        validation = self._sample(
+            labelled, "validation", labelled.units("validation"), cell.representation
+        )
+        parts = self.features.pitch_parts(cell.representation)
+        shared = cell.probe.startswith("shared")
+        n_outputs = labelled.n_outputs
+        if shared:
+            n_outputs = 1 if train[1].ndim < 3 else train[1].shape[1]
+        elif train[1].ndim > 2:
+            n_outputs = int(np.prod(train[1].shape[1:]))
+        if TASKS[cell.task].unit in ("windows", "clips"):
+            parts = parts * 2  # means, then deviations
+        predict, chosen = probes.fit(
+            cell.probe, train, validation, n_outputs, parts, chosen, cell.seed
+        )
+        answers = {
+            split: self._answers(labelled, split, cell.representation, predict)
+            for split in dict.fromkeys(("validation", *self.splits))
+        }
+        return self.record(cell, answers, chosen, labelled.seconds(units), start)
+
+    def _sample(self, labelled, split, units, representation):
+        """Read what a probe learns from, or is chosen by: features and truth."""
+        unit = TASKS[labelled.task].unit
+        if unit == "clips":
+            features = self.features.clips(
+                representation, self.clips, self.spans(labelled)
+            )
+            rows = units[:TRAIN_WINDOWS, 0]
+            return features[rows], labelled.classes_of(rows)
+        limit = TRAIN_FRAMES if split == "train" else VALIDATION_FRAMES
+        x, y = [], []
+        if unit == "windows" and split == "train":
+            units = units[:TRAIN_WINDOWS]
+        elif unit != "windows":
+            units = units[:limit]
+        each = max(1, limit // len(units))
+        for index in np.unique(units[:, 0]):
+            take = labelled.takes(split, index)[0]
+            first = units[units[:, 0] == index, 1]
+            if unit == "windows":
+                rows = np.sort(first // WINDOW)
+                truth = np.full(len(rows), labelled.classes_of([index])[0])
+            else:
+                rows = _spread(np.sort(first), take.step, each)
+                truth = labelled.frames(index, take)[rows]
+            x.append(self._rows(labelled, representation, index, take, rows))
+            y.append(truth)
+        return np.concatenate(x), np.concatenate(y)
+
+    def _rows(self, labelled, representation, index, take, rows=slice(None)):
+        return self.features.rows(representation, labelled.store, index, take, rows)
+
+    def _answers(self, labelled, split, representation, predict):
+        """Answer about each recording of a split."""
+        indices = labelled.splits[split]
+        if TASKS[labelled.task].unit == "clips":
+            features = self.features.clips(
+                representation, self.clips, self.spans(labelled)
+            )
+            return list(predict(features[indices])[:, None]) if indices else []
+        return [
+            predict(
+                self._rows(
+                    labelled, representation, index, labelled.takes(split, index)[-1]
+                )
+            )
+            for index in indices
+        ]
+
+    def network(self, cells, rates):
+        """
+        Train a network for the tasks of a family, and score it.
+
+        Parameters
+        ----------
+        cells : list of Cell
+            Cells that differ in their task alone, all of the family's that
+            are wanted.
+        rates : sequence of float
+            Learning rates to choose from.
+
+        Returns
+        -------
+        list of Record
+            The scores of all cells.
+        list of dict
+            What stands beside them; see :func:`jtm.results.records.append_beside`.
+        """
+        start = time.monotonic()
+        first = cells[0]
+        kind = TASKS[first.task].family
+        # Whatever is wanted, a network learns all tasks of its family, so that
+        # a score does not depend on which others were asked for.
+        family = networks.Family(
+            {t: e for t, e in self.labelled.items() if TASKS[t].family == kind},
+            first.fraction,
+            first.seed,
+        )
+        tuned = first.representation == "cpc-finetuned"
+        begun = networks.start(
+            family, self.model if tuned else None, self.config, first.seed
+        )
+        runs = {}
+        for rate in rates:
+            plan = {"fraction": first.fraction, "seed": first.seed, "rate": rate}
+            name = "-".join(map(str, (first.representation, kind, *plan.values())))
+            folder = self.folder / "networks" / f"{name}-{self.origin[:8]}"
+            runs[rate] = networks.train(
+                folder,
+                family,
+                *begun,
+                self.origin if tuned else "",
+                self.config,
+                plan,
+            )
+        best = max(runs, key=lambda rate: networks.best_score(runs[rate]))
+        module = runs[best]
+        wanted = {cell.task: self.labelled[cell.task] for cell in cells}
+        found = networks.answer(
+            module, wanted, dict.fromkeys(("validation", *self.splits))
+        )
+        made, beside = [], []
+        looks = networks.best_looks(module)
+        for cell in cells:
+            labelled = self.labelled[cell.task]
+            answers = {
+                split: found[cell.task, split]
+                for split in dict.fromkeys(("validation", *self.splits))
+            }
+            chosen = {"rate": best, "steps": module.curve[looks[cell.task]]["step"]}
+            seconds = labelled.seconds(family.subsets[cell.task])
+            curve = {
+                name: [look[name] for look in module.curve]
+                for name in ("step", "seconds")
+            }
+            curve["score"] = [round(k["score"][cell.task], 4) for k in module.curve]
+            some, more = self.record(cell, answers, chosen, seconds, start, curve)
+            made += some
+            beside += more
+        for module in runs.values():
+            shutil.rmtree(module.folder)
+        return made, beside
+
+    def record(self, cell, answers, chosen, labelled_seconds, start, curve=None):
+        """
+        Score the answers of a cell.
+
+        Parameters
+        ----------
+        cell : Cell
+            Which.
+        answers : dict of str to list of numpy.ndarray
+            By split; see :func:`jtm.evaluation.tasks.score`.
+        chosen : dict
+            What validation has chosen.
+        labelled_seconds : float
+            Length of what was labelled.
+        start : float
+            When the cell was begun, by :func:`time.monotonic`.
+        curve : dict, optional
+            How a network's score on validation developed.
+
+        Returns
+        -------
+        list of Record
+            The scores.
+        list of dict
+            What stands beside them.
+        """
+        labelled = self.labelled[cell.task]
+        thresholds = tasks.choose(labelled, answers["validation"])
+        scored = {
+            split: tasks.score(labelled, split, answers[split], thresholds)
+            for split in self.splits
+            if labelled.splits[split]
+        }
+        config = self.settings | chosen | thresholds
+        common = cell._asdict() | {
+            "labelled": labelled_seconds,
+            "seconds": round(time.monotonic() - start, 2),
+            "revision": records.revision(),
+            "config": config,
+        }
+        made, beside = [], []
+        for split, (scores, more) in scored.items():
+            made += [Record(split=split, **fields, **common) for fields in scores]
+            line = cell._asdict() | {"split": split}
+            if split != "validation":
+                draws = np.round(more["draws"][: records.DRAWS] * 1e4).astype(int)
+                line["draws"] = draws.tolist()
+                if labelled.classes and len(labelled.classes) <= CONFUSED:
+                    line["confusion"] = more["confusion"].tolist()
+                    line["classes"] = list(labelled.classes)
+            elif curve:
+                line["curve"] = curve
+            if len(line) > len(cell) + 1:
+                beside.append(line)
+        return made, beside
+
+
+def _spread(first, step, each):
+    """Choose rows of frames evenly from windows that start at some frames."""
+    in_window = WINDOW // step
+    each = min(each, in_window)
+    offsets = ((np.arange(each) + 0.5) * in_window / each).astype(np.int64)
+    return (first[:, None] // step + offsets).ravel()
 
 
 def judge(
@@ -58,7 +451,7 @@ def judge(
     dataset_root : str or Path
         A dataset with labels.
     tasks : sequence of str
-        Any of 'multipitch' and 'ensemble'.
+        Any of :data:`jtm.evaluation.tasks.TASKS`.
     representations : sequence of str
         Any of :data:`jtm.evaluation.features.REPRESENTATIONS`.
     out : str or Path
@@ -84,59 +477,19 @@ def judge(
     InputError
         If the checkpoint or the dataset is not fit for it.
     """
-    model, config = load_model(checkpoint)
-    store = build_store(open_dataset(dataset_root), progress=progress)
-    labelled = {task: Labelled.of(store, task) for task in tasks}
-    for split in splits:
-        if not all(each.splits[split] for each in labelled.values()):
-            raise InputError(f"{dataset_root}: no labelled recording in split {split}")
-    # The same network, untrained; another seed, lest it be the very start
-    # that training left from.
-    random = build_model(replace(config, random_seed=config.random_seed + 1))
-    features = Features(
-        store, Path(out).parent / "features", {"cpc": model, "random": random}
+    bench = Judge(
+        dataset_root, checkpoint, Path(out).parent, tasks, True, splits, progress
     )
-    indices = {
-        index
-        for each in labelled.values()
-        for split in ("train", "validation", *splits)
-        for index in each.splits[split]
-    }
-    features.compute(representations, sorted(indices), progress)
-    common = {
-        "probe": "linear",
-        "fraction": fraction,
-        "seed": seed,
-        "revision": records.revision(),
-    }
-    settings = {
-        "data": Path(dataset_root).name,
-        "checkpoint": digest(checkpoint),
-        "train_frames": TRAIN_FRAMES,
-        "train_windows": TRAIN_WINDOWS,
-    }
+    for split in splits:
+        if not all(each.splits[split] for each in bench.labelled.values()):
+            raise InputError(f"{dataset_root}: no labelled recording in split {split}")
+    bench.prepare(representations)
     made = []
-    cells = [(task, name) for task in tasks for name in representations]
+    cells = list(itertools.product(tasks, representations))
     for task, name in tqdm(cells, desc="Probing", unit="probe", disable=not progress):
-        start = time.monotonic()
-        fit, score = _PROBES[task]
-        windows = labelled[task].windows("train", fraction, seed)
-        answer, chosen = fit(labelled[task], windows, partial(features.rows, name))
-        scores = {split: score(labelled[task], split, answer) for split in splits}
-        common |= {
-            "task": task,
-            "representation": name,
-            "labelled": len(windows) * WINDOW / FRAME_RATE,
-            "seconds": round(time.monotonic() - start, 2),
-            "config": settings | chosen,
-        }
-        cell = [
-            Record(split=split, **fields, **common)
-            for split, found in scores.items()
-            for fields in found
-        ]
-        records.append(out, cell)
-        made += cell
+        scores, _ = bench.probe(Cell(task, name, "linear", fraction, seed))
+        records.append(out, scores)
+        made += scores
     if progress:
         for split in splits:
             print(f"\nScores on {split}, with 95 % intervals over recordings:\n")
@@ -144,41 +497,170 @@ def judge(
     return made
 
 
-def _fit_frames(labelled, windows, read):
-    """Fit a frame probe; give what answers for a recording, and what was chosen."""
-    samples = []
-    for of_split, limit in (
-        (windows, TRAIN_FRAMES),
-        (labelled.windows("validation"), VALIDATION_FRAMES),
+def choices():
+    """
+    Give what ``--only`` may name.
+
+    Returns
+    -------
+    dict of str to tuple
+        Values of each field of :class:`Cell`.
+    """
+    return {
+        "task": tuple(TASKS),
+        "representation": (*REPRESENTATIONS, *NETWORKS),
+        "probe": (*probes.KINDS, "network"),
+        "fraction": FRACTIONS,
+        "seed": SEEDS,
+    }
+
+
+def plan(bench, only):
+    """
+    List the cells of the grid, the most telling first.
+
+    Parameters
+    ----------
+    bench : Judge
+        What there is to judge.
+    only : dict of str to list
+        Values that are wanted, by any field of :class:`Cell`.
+
+    Returns
+    -------
+    list of list of Cell
+        Jobs: one cell of a probe, or the cells of one network.
+    """
+    jobs = {}
+    for task, fraction, seed in itertools.product(
+        bench.labelled, only.get("fraction", FRACTIONS), only.get("seed", SEEDS)
     ):
-        rows = targets.spread_frames(of_split, limit)
-        x, y = [], []
-        for index in np.unique(rows[:, 0]):
-            frames = rows[rows[:, 0] == index, 1]
-            x.append(read(index, frames))
-            y.append(labelled.roll(index)[frames])
-        samples.append((np.concatenate(x), np.concatenate(y)))
-    predict, chosen = probes.fit_frames(*samples)
-    return lambda index: predict(read(index)), chosen
+        for name in (*REPRESENTATIONS, *NETWORKS):
+            if name.startswith("cpc") and not bench.origin:
+                continue
+            if name in NETWORKS:
+                kinds = ("network",)
+            else:
+                pitched = TASKS[task].pitched and bench.features.pitch_parts(name)
+                kinds = probes.KINDS if pitched else probes.KINDS[:2]
+            for kind in kinds:
+                cell = Cell(task, name, kind, fraction, seed)
+                if all(
+                    getattr(cell, field) in values for field, values in only.items()
+                ):
+                    of_job = TASKS[task].family if name in NETWORKS else task
+                    jobs.setdefault((of_job, *cell[1:]), []).append(cell)
+    fractions = {fraction: i for i, fraction in enumerate(FRACTIONS)}
+
+    def order(job):
+        first = job[0]
+        leads = any(cell.task in LEADING for cell in job)
+        late = fractions.get(first.fraction, len(fractions))
+        return first.seed, late > 0 and not leads, not leads, late, first.fraction
+
+    return sorted(jobs.values(), key=order)
 
 
-def _fit_windows(labelled, windows, read):
-    """Fit a window probe; give what answers for a recording, and what was chosen."""
-    samples = []
-    for of_split in (windows[:TRAIN_WINDOWS], labelled.windows("validation")):
-        x = [probes.pool(read(i, slice(t, t + WINDOW))) for i, t in of_split]
-        samples.append((np.stack(x), labelled.classes_of(of_split[:, 0])))
-    predict, chosen = probes.fit_windows(*samples)
+def grid(
+    data, checkpoint=None, out="grid.jsonl", only=None, work="logs/grid", progress=True
+):
+    """
+    Run the cells of the grid that are not done yet.
 
-    def answer(index):
-        whole = cut(read(index))
-        return predict(np.stack([probes.pool(frames) for frames in whole]))
+    Parameters
+    ----------
+    data : str or Path
+        A dataset with labels.
+    checkpoint : str or Path, optional
+        The pretrained network; without it what needs it is left out.
+    out : str or Path
+        Results file that the records are added to, cell by cell; draws,
+        confusion matrices and curves go to the file beside it that
+        :func:`jtm.results.records.beside` names.
+    only : dict of str to list, optional
+        Values that are wanted, by any field of :class:`Cell`.
+    work : str or Path
+        Where features and unfinished runs are kept.
+    progress : bool
+        Show progress bars.
 
-    return answer, chosen
+    Raises
+    ------
+    InputError
+        If the checkpoint or the dataset is not fit for it, `only` leaves
+        nothing, or `out` holds results of another checkpoint or dataset.
+    """
+    only = only or {}
+    bench = Judge(
+        data,
+        checkpoint,
+        work,
+        [task for task in TASKS if task in only.get("task", TASKS)],
+        "task" in only,
+        progress=progress,
+    )
+    jobs = plan(bench, only)
+    if not jobs:
+        raise InputError("--only leaves no cell; see jtm grid --help")
+    done = records.read(out) if Path(out).exists() else []
+    for record in done:
+        for name, value in bench.settings.items():
+            if record.config.get(name, value) != value:
+                raise InputError(
+                    f"{out}: holds results of another {name} "
+                    f"({record.config[name]}); choose another --out"
+                )
+    settings = {}
+    for record in done:
+        cell = Cell(**{name: getattr(record, name) for name in Cell._fields})
+        settings[cell] = record.config
+    todo = [
+        [cell for cell in job if cell not in settings]
+        for job in jobs
+        if any(cell not in settings for cell in job)
+    ]
+    names = {cell.representation for job in todo for cell in job}
+    bench.prepare([name for name in REPRESENTATIONS if name in names])
+    whole, left = (sum(map(_cost, part)) for part in (jobs, todo))
+    bar = tqdm(
+        total=whole,
+        initial=whole - left,
+        desc="Grid",
+        unit="probe",
+        disable=not progress,
+        smoothing=0.05,
+    )
+    with bar:
+        for job in todo:
+            first = job[0]
+            bar.set_postfix_str(
+                f"{first.task}, {first.representation}, {first.probe}, "
+                f"{first.fraction:g}, seed {first.seed}"
+            )
+            made, more = _run(bench, job, settings)
+            # Beside first: what stands in the results is done.
+            records.append_beside(out, more)
+            records.append(out, made)
+            for record in made:
+                cell = Cell(**{name: getattr(record, name) for name in Cell._fields})
+                settings[cell] = record.config
+            bar.update(_cost(job))
 
 
-_PROBES = {
-    "multipitch": (_fit_frames, score_frames),
-    "ensemble": (_fit_windows, score_windows),
-}
-"""How a probe of each task is fitted and scored."""
+def _cost(job):
+    """Tell how long a job takes, in probes."""
+    return NETWORK_COST if job[0].probe == "network" else 1
+
+
+def _run(bench, job, settings):
+    """Run the cells of a job, by the settings that the first seed has chosen."""
+    first = job[0]
+    earlier = [
+        settings[cell]
+        for cell in (cell._replace(seed=SEEDS[0]) for cell in job)
+        if cell in settings
+    ]
+    if first.probe == "network":
+        rates = [earlier[0]["rate"]] if earlier else networks.RATES
+        return bench.network(job, rates)
+    return bench.probe(first, earlier[0] if earlier else None)

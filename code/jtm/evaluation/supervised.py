@@ -1,27 +1,29 @@
 """
 ``main.py --supervised``: one task, learned from labels and scored on test.
 
-With ``--load`` the network of a checkpoint stays frozen: its features are
-computed once, and a head learns on them. Without, the same network is trained
-from scratch, end to end. The epoch that is best on validation is scored.
+With ``--load`` the network of a checkpoint stays frozen, and a head learns on its
+features. Without, the same network is trained from scratch, end to end. The head
+is shared across pitch where pitches are asked about and the features have that
+axis. The epoch that is best on validation is scored.
 """
 
 import time
 from dataclasses import asdict
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from jtm.constants import FRAME_RATE, HOP, N_PITCHES
+from jtm.constants import FRAME_RATE
 from jtm.data.musicnet import open_dataset
 from jtm.data.store import build_store
-from jtm.data.targets import WINDOW, frame_roll
-from jtm.evaluation import tasks, transcription
-from jtm.evaluation.features import Audio, Features, NetworkSource
+from jtm.data.targets import WINDOW
+from jtm.evaluation import networks, tasks
+from jtm.evaluation.features import Features, Take
+from jtm.evaluation.tasks import TASKS
 from jtm.files import InputError, digest
-from jtm.models.heads import FrameHead, TranscriptionHead, WindowHead
+from jtm.models.heads import PitchHead, PooledHead
 from jtm.results import records
 from jtm.results.records import Record
 from jtm.training.checkpoints import build_model, load_model, read_checkpoint
@@ -67,13 +69,22 @@ def run(config, progress=True):
         origin = digest(config.load)
     else:
         model = build_model(config)
-    store = build_store(open_dataset(config.data), progress=progress)
-    labelled = tasks.Labelled.of(store, config.task)
+    task = config.task
+    clips = TASKS[task].unit == "clips"
+    if clips:
+        store = tasks.clip_store(config.data, progress)
+    else:
+        store = build_store(open_dataset(config.data), progress=progress)
+    labelled = tasks.Labelled.of(store, task)
     size = WINDOW
-    if config.task == "transcription":
+    if clips:
+        size = networks.CLIP_FRAMES
+    elif task == "transcription":
         size = round(config.transcription_window / 1000 * FRAME_RATE)
-    windows = labelled.windows("train", size=size)
-    judged = labelled.windows("validation", size=size)[:VALIDATION_WINDOWS]
+    windows = labelled.subset(1.0, 0, size)
+    judged = labelled.units("validation", size)
+    spread = np.linspace(0, len(judged) - 1, min(VALIDATION_WINDOWS, len(judged)))
+    judged = judged[spread.astype(int)]
     if not (len(windows) and len(judged)):
         raise InputError(
             f"{config.data}: no labelled recording to train or validate on is as long "
@@ -82,7 +93,7 @@ def run(config, progress=True):
         )
     if labelled.classes and min(config.batch_size, len(windows)) < 2:
         raise InputError(
-            f"--task {config.task} standardises over the windows of a batch; "
+            f"--task {task} standardises over the windows of a batch; "
             "expected a --batchSize of at least 2, and two windows to learn from"
         )
     settle(folder, config)
@@ -96,47 +107,54 @@ def run(config, progress=True):
         there = read_checkpoint(folder / "last.pt")["origin"]
         _check_origin(config, origin, there)
 
-    if origin:
-        features = Features(store, folder / "features", {"cpc": model})
-        name = "cpc-z" if config.on_encoder else "cpc-c"
-        indices = [
-            i for s in ("train", "validation", "test") for i in labelled.splits[s]
-        ]
-        features.compute((name,), indices, progress)
-        represent = partial(features.rows, name)
-    else:
-        name = "supervised"
-        represent = partial(_represent, store, model, config.on_encoder)
-    notes_of = cache(labelled.notes)
+    name = ("cpc-z" if config.on_encoder else "cpc-zc") if origin else "supervised"
+    if origin and not clips:
+        # All frames, once: windows of an epoch are read from them.
+        features = Features(folder / "features", {"cpc": model})
+        wanted = {
+            index: [_whole(labelled, index)]
+            for split in ("train", "validation")
+            for index in labelled.splits[split]
+        }
+        features.compute(store, (name,), wanted, progress)
 
     def read(index, first):
         """Give the input and the target of a window."""
-        if labelled.classes:
-            target = labelled.classes_of([index])[0]
-        else:
-            target = _roll(notes_of(index), first, size, config.task)
-        if origin:
-            return represent(index, slice(first, first + size)), target
-        wave = store.read(index, first * HOP, (first + size) * HOP)
-        return wave[None].astype(np.float32) / 32768, target  # (1, samples)
+        target = {task: networks.targets_of(labelled, index, first, size=size)}
+        if origin and not clips:
+            rows = slice(first, first + size)
+            take = _whole(labelled, index)
+            return features.rows(name, store, index, take, rows), target
+        wave = networks.read_wave(store, index, first, size)
+        if not origin:
+            return wave, target
+        with torch.no_grad():
+            z, c = model(torch.from_numpy(wave)[None])
+        x = z if config.on_encoder else torch.cat((z, c), dim=2)
+        return x[0].numpy(), target
 
-    head = _head(config, model, len(labelled.classes))
+    heads = networks.make_heads(
+        {task: labelled},
+        model,
+        config.random_seed,
+        on_encoder=config.on_encoder,
+        tuned=True,
+    )
     batches = (
         Batches(windows, read, config.batch_size, config.random_seed),
         Batches(judged, read, config.batch_size),
     )
-    fit(SupervisedModule(config, model, head, *batches, origin), progress)
+    fit(
+        SupervisedModule(config, model, heads, *batches, origin, bool(origin)), progress
+    )
 
-    @torch.no_grad()
-    def answer(index):
-        """Give the head's answer for a recording."""
-        x = represent(index)
-        if labelled.classes:
-            return head(torch.from_numpy(tasks.cut(x))).argmax(dim=1).numpy()
-        return head(torch.from_numpy(x)[None])[0].numpy()
-
-    scores, chosen = _score(labelled, answer)
-    settings = asdict(config) | {"checkpoint": origin} | chosen
+    splits = [s for s in ("test", "test_timbre") if labelled.splits[s]]
+    answer = partial(networks.answers, model, heads, {task: labelled})
+    answers = {}
+    for split in ("validation", *splits):
+        answers |= answer(split, config.on_encoder)
+    thresholds = tasks.choose(labelled, answers[task, "validation"])
+    settings = asdict(config) | {"checkpoint": origin} | thresholds
     # With a checkpoint, the network is the one it was trained with.
     settings |= {
         k: getattr(network, k)
@@ -144,21 +162,37 @@ def run(config, progress=True):
         if k not in RunConfig.__dataclass_fields__
     }
     common = {
-        "task": config.task,
+        "task": task,
         "representation": name,
-        "probe": "head" if config.task == "transcription" else "linear",
+        "probe": _kind(heads[task]) if origin else "network",
         "fraction": 1.0,
-        "labelled": len(windows) * size / FRAME_RATE,
+        "labelled": labelled.seconds(windows, size),
         "seed": config.random_seed,
-        "split": "test",
         "seconds": round(time.monotonic() - start, 2),
         "revision": records.revision(),
         "config": settings,
     }
-    made = [Record(**common, **fields) for fields in scores]
+    made = [
+        Record(split=split, **common, **fields)
+        for split in splits
+        for fields in tasks.score(labelled, split, answers[task, split], thresholds)[0]
+    ]
     records.write(folder / RECORD_FILE, made)
     _tell(made)
     return made
+
+
+def _whole(labelled, index):
+    """Take all frames of a recording."""
+    return Take(1, labelled.length("train", index))
+
+
+def _kind(head):
+    """Name what reads the features, as a probe."""
+    head = head.head if isinstance(head, PooledHead) else head
+    if getattr(head, "time", None) is not None:
+        return "head"
+    return "shared" if isinstance(head, PitchHead) else "linear"
 
 
 def _check_origin(config, origin, there):
@@ -169,49 +203,6 @@ def _check_origin(config, origin, there):
             "has changed since; choose another --pathCheckpoint, or remove the folder "
             "to start anew"
         )
-
-
-def _represent(store, model, on_encoder, index):
-    """Stream a recording through a network; give its z or c ``(frames, dim)``."""
-    audio = Audio(lambda a, b: store.read(index, a, b), store.lengths[index])
-    pieces = sorted(NetworkSource(model).stream(audio), key=lambda piece: piece[0])
-    return np.concatenate([z if on_encoder else c for _, z, c in pieces])
-
-
-def _score(labelled, answer):
-    """Score a task on test; give the scores, and what validation chose."""
-    if labelled.classes:
-        return tasks.score_windows(labelled, "test", answer), {}
-    if labelled.task == "multipitch":
-        return tasks.score_frames(labelled, "test", answer), {}
-    held_out = labelled.splits["validation"]
-    thresholds = transcription.choose_thresholds(
-        [answer(index) for index in held_out],
-        [labelled.notes(index) for index in held_out],
-    )
-    scores = tasks.score_notes(labelled, "test", answer, thresholds)
-    return scores, {"frame_threshold": thresholds[0], "onset_threshold": thresholds[1]}
-
-
-def _head(config, model, n_classes):
-    """Make the head of a task; the seed draws its weights."""
-    dim = model.z_dim if config.on_encoder else model.c_dim
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.random_seed)
-        if config.task == "transcription":
-            return TranscriptionHead(dim)
-        if config.task == "multipitch":
-            return FrameHead(dim, N_PITCHES)
-        return WindowHead(dim, n_classes)
-
-
-def _roll(notes, first, size, task):
-    """Give what sounds in a window, and for transcription also what starts."""
-    roll = frame_roll(notes, size, first)
-    if task == "transcription":
-        onsets = transcription.onset_targets(notes, size, first)
-        roll = np.stack((roll, onsets), axis=1)  # (frames, 2, 88)
-    return roll.astype(np.float32)
 
 
 def _tell(made):

@@ -9,6 +9,8 @@ one after the other: the onset's by note F1, which no offset enters, then the
 frame's by note F1 with offsets.
 """
 
+from functools import partial
+
 import numpy as np
 
 from jtm.data.targets import onset_roll, rolls_to_notes
@@ -20,7 +22,7 @@ REACH = 3
 WIDEN = 1
 """Frames on each side of an onset that also count as one in training."""
 
-THRESHOLDS = (0.03, 0.06, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
+THRESHOLDS = (0.01, 0.03, 0.06, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
 """Probabilities that are tried as thresholds."""
 
 
@@ -113,14 +115,55 @@ def choose_thresholds(posteriors, references):
         Thresholds for :func:`decode`: sounding, and starting.
     """
 
-    def score(frame, onset, offsets):
+    def score(thresholds, judge):
         return np.mean(
             [
-                note_f1(truth, decode(logits, (frame, onset)), offsets)
+                judge(truth, decode(logits, thresholds))
                 for logits, truth in zip(posteriors, references, strict=True)
             ]
         )
 
-    onset = max(THRESHOLDS, key=lambda t: score(0.5, t, False))
-    frame = max(THRESHOLDS, key=lambda t: score(t, onset, True))
+    onset = max(THRESHOLDS, key=lambda t: score((0.5, t), onset_f1))
+    frame = max(
+        THRESHOLDS[2::2],
+        key=lambda t: score((t, onset), partial(note_f1, offsets=True)),
+    )
     return frame, onset
+
+
+def onset_f1(reference, estimate, tolerance=0.05):
+    """
+    Score notes by pitch and onset, as :func:`jtm.evaluation.metrics.note_f1` does.
+
+    On each pitch, taking the earliest of what still fits is a greatest matching,
+    since all tolerances are equal; it is many times faster than a general one.
+
+    Parameters
+    ----------
+    reference, estimate : numpy.ndarray
+        Notes of :data:`jtm.data.targets.NOTE_DTYPE`, by start.
+    tolerance : float
+        Greatest distance of onsets in seconds.
+
+    Returns
+    -------
+    float
+        F1 in 0..1; 1 where both are empty, 0 where one is.
+    """
+    if not len(reference) or not len(estimate):
+        return float(len(reference) == len(estimate))
+    found = {}
+    for pitch, start in zip(estimate["pitch"], estimate["start"], strict=True):
+        found.setdefault(pitch, []).append(start)
+    matched, at = 0, dict.fromkeys(found, 0)
+    for pitch, start in zip(reference["pitch"], reference["start"], strict=True):
+        of_pitch = found.get(pitch, ())
+        i = at.get(pitch, 0)
+        # A hair's width, as mir_eval rounds distances to 0.1 ms.
+        while i < len(of_pitch) and of_pitch[i] < start - tolerance - 5e-5:
+            i += 1
+        if i < len(of_pitch) and of_pitch[i] <= start + tolerance + 5e-5:
+            matched += 1
+            i += 1
+        at[pitch] = i
+    return 2 * matched / (len(reference) + len(estimate))

@@ -107,11 +107,109 @@ def append(path, records):
     InputError
         If the file cannot be written.
     """
+    _add_lines(path, map(asdict, records))
+
+
+DRAWS = 500
+"""Bootstrap draws that are kept of a main score."""
+
+
+def beside(path):
+    """
+    Name the file for what stands beside the scores of a results file.
+
+    Parameters
+    ----------
+    path : str or Path
+        The results file, such as ``grid.jsonl``.
+
+    Returns
+    -------
+    Path
+        The file in the same folder, such as ``grid_draws.jsonl``.
+    """
+    path = Path(path)
+    return path.with_name(f"{path.stem}_draws{path.suffix}")
+
+
+def append_beside(path, lines):
+    """
+    Add what stands beside scores, all of it or nothing.
+
+    Parameters
+    ----------
+    path : str or Path
+        The results file; see :func:`beside`.
+    lines : iterable of dict
+        One for each cell and split: the fields ``task, representation, probe,
+        fraction, seed, split`` of its records, and any of ``draws``, the main
+        score of :data:`DRAWS` bootstrap draws in units of 1e-4, the same draws
+        for all who are scored on the same recordings; ``confusion``, counts
+        whose rows are the truth, with the names of the ``classes``; and
+        ``curve``, the ``step``, ``seconds`` and ``score`` on validation while a
+        network was trained, a list each.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be written.
+    """
+    _add_lines(beside(path), lines)
+
+
+def read_beside(path):
+    """
+    Read what stands beside the scores of a results file.
+
+    Parameters
+    ----------
+    path : str or Path
+        The results file; see :func:`beside`.
+
+    Returns
+    -------
+    dict of tuple to dict
+        The latest of each cell and split, by ``(task, representation, probe,
+        fraction, seed, split)``; lines as in :func:`append_beside`.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be read, or a line of it is not such a line.
+    """
+    path = beside(path)
+    found = {}
+    for number, text in enumerate(_lines(path), 1):
+        try:
+            line = json.loads(text)
+            found[tuple(line[name] for name in CELL_FIELDS)] = line
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(
+                f"{path}, line {number}: expected a JSON object with the keys "
+                f"{', '.join(CELL_FIELDS)} ({error})"
+            ) from error
+    return found
+
+
+CELL_FIELDS = ("task", "representation", "probe", "fraction", "seed", "split")
+"""What tells the lines beside the scores apart."""
+
+
+def _add_lines(path, items):
+    """Add JSON objects to a file, one a line."""
     path = Path(path)
     before = path.read_text(encoding="utf-8") if path.exists() else ""
-    lines = "".join(json.dumps(asdict(record)) + "\n" for record in records)
+    lines = "".join(json.dumps(item) + "\n" for item in items)
     with atomic(path) as part:
         part.write_text(before + lines, encoding="utf-8")
+
+
+def _lines(path):
+    """Read the lines of a file."""
+    try:
+        return path.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
 
 
 def write(path, records):
@@ -158,10 +256,7 @@ def read(path):
         if not isinstance(items, list):
             raise InputError(f"{path}: not a list of records")
     else:
-        try:
-            items, kind = path.read_text(encoding="utf-8").splitlines(), "line"
-        except OSError as error:
-            raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+        items, kind = _lines(path), "line"
     names = [field.name for field in fields(Record)]
     records = []
     for number, item in enumerate(items, 1):

@@ -291,15 +291,29 @@ class SupervisedConfig(NetworkConfig):
 
     task: str = setting(
         "transcription",
-        "what is learned: the notes with onset and offset, the pitches of each frame, "
-        "or the ensemble of each window",
-        choices=("transcription", "multipitch", "ensemble"),
+        "what is learned: the notes with onset and offset; the pitches, or the "
+        "instruments, of each frame; the ensemble, the composer, or the instrument "
+        "that plays alone, of each window; the pitch or the instrument of a single "
+        "note",
+        choices=(
+            "transcription",
+            "multipitch",
+            "instrument_activity",
+            "ensemble",
+            "composer",
+            "instrument",
+            "note_pitch",
+            "note_instrument",
+        ),
     )
     on_encoder: bool = setting(
-        False, "learn from the encoder's latents z instead of the contexts c"
+        False, "learn from the encoder's latents z alone, without the contexts c"
     )
     transcription_window: int = setting(
-        1280, "milliseconds of audio in a training window of the transcription", low=100
+        1280,
+        "milliseconds of audio in a training window",
+        low=100,
+        needs=("task", "transcription"),
     )
 
 

@@ -2,12 +2,15 @@
 Training with labels: a head alone on frozen features, or a whole network.
 
 The loop knows nothing of music. It is given windows as a function that reads an
-input and one that reads its target, and learns multi-label targets (floats) by
-binary cross-entropy and classes (integers) by cross-entropy. As in pretraining,
-what a step does follows from the seed and the step's number alone.
+input and its targets, one for each task by name, and learns multi-label targets
+(floats) by binary cross-entropy and classes (integers, negative where unknown) by
+cross-entropy; several tasks add up. A network that learns hears its windows at
+levels and with noise drawn anew each time. As in pretraining, what a step does
+follows from the seed and the step's number alone.
 """
 
 import logging
+import time
 import warnings
 from dataclasses import asdict
 from pathlib import Path
@@ -32,12 +35,15 @@ class Batches:
     windows : numpy.ndarray
         Windows ``(windows, 2)``: index of the recording, and first frame.
     read : callable
-        Gives the input and the target of a window as arrays, from the index
-        and the first frame.
+        Gives the input of a window as an array, and its targets as a dict of
+        arrays by task, from the index and the first frame.
     batch_size : int
         Most windows in a batch; all hold the same number, or one less.
     seed : int, optional
         Draws the order; without it the windows come as they are.
+    steps : int, optional
+        Batches in an epoch, which then may hold a window several times, or
+        some not at all; by default an epoch visits each window once.
 
     Attributes
     ----------
@@ -47,7 +53,8 @@ class Batches:
         The batch that the next iteration starts from, to take up a run.
     """
 
-    def __init__(self, windows, read, batch_size, seed=None):
+    def __init__(self, windows, read, batch_size, seed=None, steps=None):
+        self.steps = steps
         self.windows = windows
         self.read = read
         self.batch_size = batch_size
@@ -57,6 +64,8 @@ class Batches:
 
     def __len__(self):
         """Count the batches of an epoch."""
+        if self.steps:
+            return self.steps
         return -(-len(self.windows) // self.batch_size)
 
     def __iter__(self):
@@ -65,22 +74,58 @@ class Batches:
 
         Yields
         ------
-        tuple of torch.Tensor
-            Inputs and targets, each ``(batch, ...)``.
+        inputs : torch.Tensor
+            Inputs ``(batch, ...)``.
+        targets : dict of str to torch.Tensor
+            Targets ``(batch, ...)`` by task.
         """
         order = np.arange(len(self.windows))
         if self.seed is not None:
-            order = np.random.default_rng((self.seed, self.epoch)).permutation(order)
+            rng = np.random.default_rng((self.seed, self.epoch))
+            if self.steps:  # whole rounds, until there are enough
+                rounds = -(-self.steps * self.batch_size // len(order))
+                order = np.concatenate([rng.permutation(order) for _ in range(rounds)])
+                order = order[: self.steps * self.batch_size]
+            else:
+                order = rng.permutation(order)
         first, self.first_batch = self.first_batch, 0
         for rows in np.array_split(order, len(self))[first:]:
-            pairs = [self.read(*self.windows[row]) for row in rows]
-            inputs, targets = (np.stack(part) for part in zip(*pairs, strict=True))
-            yield torch.from_numpy(inputs), torch.from_numpy(targets)
+            inputs, targets = zip(
+                *(self.read(*self.windows[row]) for row in rows), strict=True
+            )
+            yield (
+                torch.from_numpy(np.stack(inputs)),
+                {
+                    task: torch.from_numpy(np.stack([each[task] for each in targets]))
+                    for task in targets[0]
+                },
+            )
+
+
+def vary(waves):
+    """
+    Play waves at other levels, and with noise, drawn from torch's generator.
+
+    Parameters
+    ----------
+    waves : torch.Tensor
+        Waveforms ``(batch, 1, samples)``.
+
+    Returns
+    -------
+    torch.Tensor
+        Same shape; each 12 dB softer to 6 dB louder, with white noise 20 to
+        60 dB below its level.
+    """
+    draw = torch.rand(2, len(waves), 1, 1)
+    gain, noise = 10 ** ((18 * draw[0] - 12) / 20), 10 ** ((-40 * draw[1] - 20) / 20)
+    level = waves.square().mean(dim=2, keepdim=True).sqrt()
+    return gain * (waves + noise * level * torch.randn(waves.shape))
 
 
 class SupervisedModule(lightning.LightningModule):
     """
-    Train a head, and with it the network unless that is frozen.
+    Train heads, and with them the network unless that is frozen.
 
     Parameters
     ----------
@@ -88,22 +133,54 @@ class SupervisedModule(lightning.LightningModule):
         The settings.
     model : CPC
         The network.
-    head : nn.Module
-        Gives logits from z or c ``(batch, frames, dim)``.
+    head : nn.ModuleDict
+        By task, what gives logits from features ``(batch, frames, dim)``: z,
+        or z and c side by side.
     train, validation : Batches
         Features ``(batch, frames, dim)`` where the network is frozen, else
         waveforms ``(batch, 1, samples)``; with targets.
     origin : str
-        Hash of the checkpoint that the frozen network is from; empty where
-        the network is trained from scratch.
+        Hash of the checkpoint that the network is from; empty where it is
+        trained from scratch.
+    frozen : bool
+        Whether the network stays as it is.
+    score : callable, optional
+        Scores validation, from logits and targets of all its windows; see
+        `curve`.
+    head_rate : float, optional
+        Learning rate of the heads, where it is not that of the network.
+
+    Attributes
+    ----------
+    curve : list of dict
+        For each epoch the `step` it ended at, the `seconds` of training so
+        far, and the `score` on validation by task.
     """
 
-    def __init__(self, config, model, head, train, validation, origin=""):
+    def __init__(
+        self,
+        config,
+        model,
+        head,
+        train,
+        validation,
+        origin="",
+        frozen=False,
+        score=None,
+        head_rate=None,
+    ):
         super().__init__()
         self.config = config
         self.folder = Path(config.path_checkpoint)
         self.model = model
         self.head = head
+        self.frozen = frozen
+        self.score = score
+        self.head_rate = head_rate
+        self.curve = []
+        self.seen = []  # logits and targets of this validation
+        self.clock = time.monotonic()
+        self.spent = 0.0  # seconds of training in earlier epochs
         self.train_windows = train
         self.validation_windows = validation
         self.origin = origin
@@ -147,12 +224,13 @@ class SupervisedModule(lightning.LightningModule):
 
         Returns
         -------
-        torch.Tensor
-            Logits, in the shape that the head gives.
+        dict of str to torch.Tensor
+            Logits by task, in the shape that its head gives.
         """
-        if not self.origin:
-            x = self.model(x)[0 if self.config.on_encoder else 1]
-        return self.head(x)
+        if not self.frozen:
+            z, c = self.model(x)
+            x = z if self.config.on_encoder else torch.cat((z, c), dim=2)
+        return {task: head(x) for task, head in self.head.items()}
 
     def training_step(self, batch):
         """
@@ -160,16 +238,18 @@ class SupervisedModule(lightning.LightningModule):
 
         Parameters
         ----------
-        batch : tuple of torch.Tensor
-            Inputs and targets.
+        batch : tuple
+            Inputs, and targets by task.
 
         Returns
         -------
         torch.Tensor
             The loss in nats.
         """
-        torch.manual_seed(self.config.random_seed + self.global_step)  # for dropout
-        loss = self._judge("train", *batch)
+        # For dropout, and for levels and noise.
+        torch.manual_seed(self.config.random_seed + self.global_step)
+        inputs, targets = batch
+        loss = self._judge("train", inputs if self.frozen else vary(inputs), targets)
         if not torch.isfinite(loss):
             raise InputError(
                 f"the loss is {loss.item()} at step {self.global_step}; the last good "
@@ -181,6 +261,8 @@ class SupervisedModule(lightning.LightningModule):
     def on_validation_epoch_start(self):
         """Forget the sums of the last validation."""
         self.sums.pop("validation", None)
+        self.seen = []
+        self.spent += time.monotonic() - self.clock
 
     def validation_step(self, batch):
         """
@@ -188,18 +270,17 @@ class SupervisedModule(lightning.LightningModule):
 
         Parameters
         ----------
-        batch : tuple of torch.Tensor
-            Inputs and targets.
+        batch : tuple
+            Inputs, and targets by task.
         """
         self._judge("validation", *batch)
 
     def _judge(self, split, inputs, targets):
         """Give the loss of a batch, and add it to the sums of its split."""
         logits = self(inputs)
-        if targets.is_floating_point():
-            loss = functional.binary_cross_entropy_with_logits(logits, targets)
-        else:
-            loss = functional.cross_entropy(logits, targets)
+        loss = sum(task_loss(logits[task], target) for task, target in targets.items())
+        if split == "validation" and self.score:
+            self.seen.append((logits, targets))
         total, count = self.sums.get(split, (0.0, 0))
         total = total + loss.detach().double() * len(inputs)
         self.sums[split] = (total, count + len(inputs))
@@ -209,6 +290,18 @@ class SupervisedModule(lightning.LightningModule):
         """Give the validation loss to whoever watches it."""
         total, count = self.sums["validation"]
         self.log("validation_loss", total / count)
+        if self.score:
+            scores = {}
+            for task in self.head:
+                pairs = [(x[task], y[task]) for x, y in self.seen if task in y]
+                logits, targets = map(torch.cat, zip(*pairs, strict=True))
+                known = targets.reshape(len(targets), -1)[:, 0] >= 0
+                scores[task] = self.score(logits[known].numpy(), targets[known].numpy())
+            seconds = round(self.spent, 1)
+            self.curve.append(
+                {"step": self.global_step, "seconds": seconds, "score": scores}
+            )
+        self.clock = time.monotonic()
 
     def close_epoch(self):
         """Write the epoch's row of each split to the metrics file."""
@@ -228,8 +321,12 @@ class SupervisedModule(lightning.LightningModule):
         dict
             As Lightning expects it.
         """
-        learned = self.head if self.origin else self
-        optimizer = torch.optim.Adam(learned.parameters(), self.config.learning_rate)
+        groups = [{"params": list(self.head.parameters())}]
+        if self.head_rate is not None:
+            groups[0]["lr"] = self.head_rate
+        if not self.frozen:
+            groups.append({"params": list(self.model.parameters())})
+        optimizer = torch.optim.Adam(groups, self.config.learning_rate)
         scheduler = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda step: max(0.0, 1 - step / self.steps)
         )
@@ -251,6 +348,8 @@ class SupervisedModule(lightning.LightningModule):
         checkpoint["origin"] = self.origin
         checkpoint["history"] = self.history
         checkpoint["sums"] = self.sums
+        checkpoint["curve"] = self.curve
+        checkpoint["spent"] = self.spent
 
     def on_load_checkpoint(self, checkpoint):
         """
@@ -263,6 +362,33 @@ class SupervisedModule(lightning.LightningModule):
         """
         self.history = checkpoint["history"]
         self.sums = checkpoint["sums"]
+        self.curve = checkpoint["curve"]
+        self.spent = checkpoint["spent"]
+
+
+def task_loss(logits, target):
+    """
+    Give the loss of one task.
+
+    Parameters
+    ----------
+    logits : torch.Tensor
+        Logits ``(batch, ...)``, of classes ``(batch, classes)``.
+    target : torch.Tensor
+        Floats in the shape of `logits`, or classes ``(batch,)``, negative
+        where the class is not known.
+
+    Returns
+    -------
+    torch.Tensor
+        The mean in nats; of nothing 0.
+    """
+    if target.is_floating_point():
+        return functional.binary_cross_entropy_with_logits(logits, target)
+    known = target >= 0
+    if not known.any():
+        return logits.sum() * 0.0
+    return functional.cross_entropy(logits[known], target[known])
 
 
 class _Bar(lightning.Callback):
@@ -311,7 +437,9 @@ def fit(module, progress=True):
     if last.exists():
         content = read_checkpoint(last)
         epochs = len(content["history"]) // 2
-        print(f"{folder}: going on from step {content['global_step']}")
+        module.curve = content["curve"]
+        if progress:
+            print(f"{folder}: going on from step {content['global_step']}")
     if epochs < config.n_epoch:
         logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
         trainer = lightning.Trainer(

@@ -8,17 +8,18 @@ import numpy as np
 from jtm.data.musicnet import LABEL_DTYPE, Recording, write_labels
 from jtm.data.targets import (
     NOTE_DTYPE,
+    PLAYED_DTYPE,
     WINDOW,
-    class_list,
-    class_targets,
+    class_name,
     cut_windows,
+    frame_numbers,
     frame_roll,
+    instrument_roll,
     label_subset,
     labelled_splits,
     onset_roll,
     read_notes,
     rolls_to_notes,
-    spread_frames,
 )
 from jtm.files import InputError
 
@@ -107,7 +108,7 @@ class ReadNotes(unittest.TestCase):
 
     def test_seconds_at_44100_whatever_the_audio(self):
         found = self.read(44_100, 66_150, 32_000)
-        self.assertEqual(found.tolist(), [(1.0, 1.5, 60)])
+        self.assertEqual(found.tolist(), [(1.0, 1.5, 60, 1)])
 
     def test_a_note_beyond_the_end_is_clipped_or_refused(self):
         self.assertEqual(self.read(44_100, 66_150, 20_000)["end"][0], 1.25)
@@ -120,22 +121,27 @@ class ReadNotes(unittest.TestCase):
 
 
 class Classes(unittest.TestCase):
-    def test_classes_come_from_training(self):
-        training = [recording("a", ensemble="Trio"), recording("b", ensemble="Solo")]
-        classes = class_list(training, "ensemble")
-        self.assertEqual(classes, ("Solo", "Trio"))
-        targets = class_targets(training, "ensemble", classes)
-        np.testing.assert_array_equal(targets, [1, 0])
-
-    def test_a_class_seen_only_in_test(self):
-        odd = recording("c", "test", ensemble="Octet")
-        with self.assertRaisesRegex(InputError, "c.wav.*'Octet'.*test"):
-            class_targets([odd], "ensemble", ("Solo", "Trio"))
+    def test_the_column_names_the_class(self):
+        self.assertEqual(
+            class_name(recording("a", ensemble="Trio"), "ensemble"), "Trio"
+        )
+        self.assertEqual(class_name(recording("a", ensemble=""), "ensemble"), "")
 
     def test_a_missing_column(self):
-        for metadata in ({}, {"ensemble": ""}):
-            with self.assertRaisesRegex(InputError, "no 'ensemble'"):
-                class_list([recording(**metadata)], "ensemble")
+        with self.assertRaisesRegex(InputError, "no 'ensemble'"):
+            class_name(recording(), "ensemble")
+
+
+class Instruments(unittest.TestCase):
+    def test_by_hand(self):
+        # Violin from 20 to 50 ms, a second voice of it to 60 ms, and a celesta,
+        # which is none of the eleven.
+        rows = [(0.02, 0.05, 60, 41), (0.03, 0.06, 90, 41), (0.0, 0.1, 60, 9)]
+        roll = instrument_roll(np.array(rows, PLAYED_DTYPE), 8)
+        self.assertEqual(roll.shape, (8, 11))
+        self.assertEqual(np.argwhere(roll).tolist(), [[i, 2] for i in range(2, 6)])
+        later = instrument_roll(np.array(rows, PLAYED_DTYPE), 3, start=4)
+        np.testing.assert_array_equal(later, roll[4:7])
 
 
 class Splits(unittest.TestCase):
@@ -174,6 +180,33 @@ class Splits(unittest.TestCase):
         ]
         lengths = [WINDOW * 160, WINDOW * 160 - 1] + [WINDOW * 160] * 3
         self.assertEqual(self.split(recordings, lengths)["train"], [0])
+
+    def test_a_tune_in_two_splits_is_refused(self):
+        def of(splits):
+            return [
+                recording(str(i), s, "csv", tune_family=f)
+                for i, (s, f) in enumerate(splits)
+            ]
+
+        kept = [
+            ("train", "a"),
+            ("validation", "b"),
+            ("test", "c"),
+            ("test_timbre", "c"),
+        ]
+        self.split(of([*kept, ("train", ""), ("test", "")]))  # exercises have none
+        for other in (("test", "a"), ("train", "b"), ("validation", "c")):
+            with self.assertRaisesRegex(InputError, "its tune .* memory"):
+                self.split(of([*kept, other]))
+
+    def test_a_tune_is_held_out_whole(self):
+        recordings = [
+            recording("a", labels="csv", composition="one", tune_family="x"),
+            recording("b", labels="csv", composition="two", tune_family="y"),
+            recording("c", labels="csv", composition="three", tune_family="y"),
+            recording("d", "test", "csv", tune_family="z"),
+        ]
+        self.assertEqual(self.split(recordings)["validation"], [1, 2])
 
     def test_nothing_to_test_on(self):
         recordings = [recording(str(i), labels="csv") for i in range(3)]
@@ -222,13 +255,10 @@ class Windows(unittest.TestCase):
             with self.assertRaises(ValueError):
                 label_subset(cut_windows([WINDOW * 160], [0]), fraction, 0)
 
-    def test_frames_are_spread_over_windows(self):
-        windows = np.array([(1, 0), (0, 256)])
-        frames = spread_frames(windows, 4)
-        self.assertEqual(frames.tolist(), [[0, 288], [0, 352], [1, 32], [1, 96]])
-        self.assertEqual(len(spread_frames(windows, 10_000)), 2 * WINDOW)
-        self.assertEqual(spread_frames(windows, 1).tolist(), [[1, 64]])
-        self.assertEqual(len(spread_frames(windows[:0], 10)), 0)
+    def test_every_so_many_frames(self):
+        self.assertEqual(frame_numbers(128, 32).tolist(), [16, 48, 80, 112])
+        self.assertEqual(frame_numbers(3, 1).tolist(), [0, 1, 2])
+        self.assertEqual(len(frame_numbers(3, 8)), 0)
 
 
 if __name__ == "__main__":

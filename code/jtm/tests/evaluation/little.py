@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from jtm.data.musicnet import LABEL_DTYPE, write_labels, write_metadata
+from jtm.data.notes import Clip, write_notes
 from jtm.music import audio
 from jtm.training.checkpoints import build_model
 from jtm.training.config import PretrainConfig, make_config
@@ -24,15 +25,48 @@ def write_dataset(root, seconds=4.0):
         folder = "test" if split == "test" else "train"
         for number in range(n):
             name = f"{split}{number}"
-            wave, labels = performance(rng, seconds, harmonics=1 + 5 * (number % 2))
+            bright = number % 2
+            wave, labels = performance(rng, seconds, 1 + 5 * bright, (1, 41)[bright])
             audio.write(root / f"{folder}_data" / f"{name}.wav", wave, 16_000)
             write_labels(root / f"{folder}_labels" / f"{name}.csv", labels)
             row = {"id": name, "composer": "A", "composition": name, "split": split}
-            rows.append(row | {"ensemble": ("Dull", "Bright")[number % 2]})
+            rows.append(row | {"ensemble": ("Dull", "Bright")[bright]})
     write_metadata(root / "musicnet_metadata.csv", rows)
 
 
-def performance(rng, seconds, harmonics):
+def write_clips(root):
+    """Write single notes of two instruments, dull and bright, of 0.5 s."""
+    root, clips = Path(root), []
+    time = np.arange(8_000) / 16_000
+    for split, pitches in (
+        ("train", (48, 60, 72)),
+        ("validation", (48, 60)),
+        ("test", (60, 72)),
+    ):
+        for pitch in pitches:
+            for program, harmonics in ((1, 1), (41, 6)):
+                for velocity in (40, 100):
+                    name = f"{split}_{program}_{pitch}_{velocity}.wav"
+                    phase = 2 * np.pi * 440 * 2 ** ((pitch - 69) / 12) * time
+                    tone = sum(np.sin(k * phase) / k for k in range(1, harmonics + 1))
+                    wave = np.concatenate((np.zeros(1_600), velocity / 400 * tone))
+                    audio.write(root / "notes" / name, wave, 16_000)
+                    clips.append(
+                        Clip(
+                            root / "notes" / name,
+                            program,
+                            pitch,
+                            velocity,
+                            4_410,
+                            26_460,
+                            split,
+                            "toy.sf2",
+                        )
+                    )
+    write_notes(root, clips)
+
+
+def performance(rng, seconds, harmonics, program=1):
     """Play notes of a quarter of a second; give the wave and its labels."""
     time = np.arange(round(seconds * 16_000)) / 16_000
     wave, rows = np.zeros_like(time), []
@@ -43,7 +77,7 @@ def performance(rng, seconds, harmonics):
         tone = sum(np.sin(k * phase) / k for k in range(1, harmonics + 1))
         wave += np.where(here, 0.2 * np.exp(-3 * (time - start)) * tone, 0.0)
         edges = round(start * 44_100), round((start + 0.25) * 44_100)
-        rows.append((*edges, 1, pitch, 0.0, 1.0, "Quarter"))
+        rows.append((*edges, program, pitch, 0.0, 1.0, "Quarter"))
     return wave, np.array(rows, LABEL_DTYPE)
 
 

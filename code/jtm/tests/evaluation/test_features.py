@@ -9,7 +9,14 @@ import torch
 
 from jtm.data.musicnet import open_dataset
 from jtm.evaluation import features
-from jtm.evaluation.features import Audio, Features, LogMelSource, NetworkSource
+from jtm.evaluation.features import (
+    Audio,
+    Features,
+    HandMadeSource,
+    NetworkSource,
+    Take,
+    pitch_parts,
+)
 from jtm.models.cpc import make_cpc
 from jtm.music import audio
 from jtm.tests.evaluation.little import write_dataset
@@ -83,26 +90,56 @@ class Streaming(unittest.TestCase):
             longest = max(longest, stop - start)
             return np.zeros(stop - start, np.int16)
 
-        for _ in LogMelSource().stream(Audio(read, 16_000 * 120)):
+        for _ in HandMadeSource("logmel").stream(Audio(read, 16_000 * 120)):
             pass
         self.assertLessEqual(longest, (features.PIECE + 2 * features.MARGIN) * 160)
 
 
-class LogMel(unittest.TestCase):
+class HandMade(unittest.TestCase):
     def test_pieces_give_what_the_whole_gives(self):
         wave = noise(3.21)
-        (expected,) = whole(LogMelSource(), wave)
-        self.assertEqual(expected.shape, (321, features.N_MELS))
-        with mock.patch.object(features, "PIECE", 100):
-            (found,) = whole(LogMelSource(), wave)
-        np.testing.assert_allclose(found, expected, atol=1e-4)
+        dims = {"logmel": features.N_MELS, "mfcc": 40, "cqt": 194}
+        for name, dim in dims.items():
+            (expected,) = whole(HandMadeSource(name), wave)
+            self.assertEqual(expected.shape, (321, dim))
+            with mock.patch.object(features, "PIECE", 100):
+                (found,) = whole(HandMadeSource(name), wave)
+            # Where a piece ends, the constant-Q filters of the lowest pitches feel
+            # the resampling of what they were given, a little.
+            atol = {"cqt": 3e-3, "mfcc": 1e-3}.get(name, 1e-4)
+            np.testing.assert_allclose(found, expected, atol=atol)
+
+    def test_a_click_is_centred_on_its_frame_in_each(self):
+        wave = np.zeros(32_000, np.int16)
+        wave[100 * 160 + 79 : 100 * 160 + 81] = 20_000
+        (spectrum,) = whole(HandMadeSource("cqt"), wave)
+        high = spectrum[:, 150:].mean(axis=1)
+        self.assertEqual(high.argmax(), 100)
+        np.testing.assert_allclose(high[101], high[99], rtol=0.05)
+
+    def test_a_tone_lies_on_its_pitch(self):
+        time = np.arange(32_000) / 16_000
+        for pitch in (33, 69, 100):
+            hertz = 440 * 2 ** ((pitch - 69) / 12)
+            wave = (8000 * np.sin(2 * np.pi * hertz * time)).astype(np.int16)
+            (spectrum,) = whole(HandMadeSource("cqt"), wave)
+            self.assertEqual(spectrum[100].argmax(), 2 * (pitch - 21))
+
+    def test_mfcc_is_its_definition(self):
+        import scipy.fft
+
+        wave = noise(0.5)
+        (found,) = whole(HandMadeSource("mfcc"), wave)
+        power = features._mel_power(wave / np.float32(32768), 2.0)
+        expected = scipy.fft.dct(10 * np.log10(power + 1e-8), axis=0, norm="ortho")
+        np.testing.assert_allclose(found[:, :20], expected[:20].T, rtol=1e-3, atol=1e-3)
 
     def test_a_frame_is_centred_on_its_middle(self):
         # A click in the middle of frame 50 is loudest there, and fades alike
         # on both sides.
         wave = np.zeros(16_000, np.int16)
         wave[50 * 160 + 79 : 50 * 160 + 81] = 20_000
-        (spectrum,) = whole(LogMelSource(), wave)
+        (spectrum,) = whole(HandMadeSource("logmel"), wave)
         level = spectrum.mean(axis=1)
         self.assertEqual(level.argmax(), 50)
         np.testing.assert_allclose(level[50:58], level[50:42:-1], rtol=1e-2)
@@ -112,7 +149,7 @@ class LogMel(unittest.TestCase):
 
         time = np.arange(16_000) / 16_000
         wave = (8000 * np.sin(2 * np.pi * 880 * time)).astype(np.int16)
-        (spectrum,) = whole(LogMelSource(), wave)
+        (spectrum,) = whole(HandMadeSource("logmel"), wave)
         centres = librosa.mel_frequencies(features.N_MELS + 2, fmin=30, fmax=8000)[1:-1]
         self.assertAlmostEqual(centres[spectrum[50].argmax()], 880, delta=15)
 
@@ -146,37 +183,95 @@ class Keeping(unittest.TestCase):
         self.model = make_cpc("conv", 24, hidden_context=16)
         self.store = fake_store(noise(2, seed=1), noise(1.5, seed=2))
 
-    def features(self, model=None, store=None):
-        return Features(store or self.store, self.folder, {"cpc": model or self.model})
+    def features(self, model=None):
+        return Features(self.folder, {"cpc": model or self.model})
+
+    def compute(self, names, indices=(0, 1), take=None, model=None, store=None):
+        kept = self.features(model)
+        wanted = {i: [take or Take(1, 200 - 50 * i)] for i in indices}
+        kept.compute(store or self.store, names, wanted, progress=False)
+        return kept
 
     def test_rows(self):
-        kept = self.features()
-        kept.compute(("cpc-zc", "logmel"), [0, 1], progress=False)
-        self.assertEqual(kept.rows("cpc-z", 0).shape, (200, 24))
-        self.assertEqual(kept.rows("cpc-c", 1).shape, (150, 16))
-        self.assertEqual(kept.rows("logmel", 1).shape, (150, features.N_MELS))
+        kept = self.compute(("cpc-zc", "logmel"))
+        first, second = Take(1, 200), Take(1, 150)
+        self.assertEqual(kept.rows("cpc-z", self.store, 0, first).shape, (200, 24))
+        self.assertEqual(kept.rows("cpc-c", self.store, 1, second).shape, (150, 16))
+        mel = kept.rows("logmel", self.store, 1, second)
+        self.assertEqual(mel.shape, (150, features.N_MELS))
         z, c = whole(NetworkSource(self.model), noise(2, seed=1))
-        both = kept.rows("cpc-zc", 0, np.array([3, 150]))
+        both = kept.rows("cpc-zc", self.store, 0, first, np.array([3, 150]))
         self.assertEqual(both.dtype, np.float32)
         np.testing.assert_allclose(
             both, np.concatenate((z, c), axis=1)[[3, 150]], rtol=1e-3, atol=1e-4
         )
 
+    def test_what_is_taken(self):
+        wave = noise(6, seed=5)
+        store = fake_store(wave)
+        z, c = whole(NetworkSource(self.model), wave)
+        takes = [Take(8, 600), Take(16, 300), Take(1, 130), Take(0, 600)]
+        for piece in (features.PIECE, 256):  # in one piece, and in three
+            with mock.patch.object(features, "PIECE", piece):
+                self.folder = self.folder / str(piece)
+                kept = self.features()
+                kept.compute(store, ("cpc-zc",), {0: takes}, progress=False)
+            for take, numbers in (
+                (takes[0], range(4, 600, 8)),
+                (takes[1], range(8, 300, 16)),
+                (takes[2], range(130)),
+            ):
+                found = kept.rows("cpc-c", store, 0, take)
+                np.testing.assert_allclose(found, c[list(numbers)], atol=1e-3)
+            pooled = kept.rows("cpc-zc", store, 0, takes[3])
+            both = np.concatenate((z, c), axis=1)[128:256]
+            expected = np.concatenate((both.mean(axis=0), both.std(axis=0)))
+            self.assertEqual(pooled.shape, (4, 80))
+            np.testing.assert_allclose(pooled[1], expected, atol=2e-3)
+
+    def test_clips(self):
+        kept = self.features()
+        spans = np.array([[0, 10, 50], [1, 0, 40]])
+        kept.compute_clips(self.store, ("cpc-zc", "cqt"), spans, progress=False)
+        found = kept.clips("cpc-zc", self.store, spans)
+        z, c = whole(NetworkSource(self.model), noise(2, seed=1))
+        both = np.concatenate((z, c), axis=1)[10:50]
+        expected = np.concatenate((both.mean(axis=0), both.std(axis=0)))
+        np.testing.assert_allclose(found[0], expected, atol=2e-3)
+        self.assertEqual(kept.clips("cqt", self.store, spans).shape, (2, 2 * 194))
+        with mock.patch.object(NetworkSource, "stream") as stream:
+            kept.compute_clips(self.store, ("cpc-z",), spans, progress=False)
+            stream.assert_not_called()
+
     def test_what_is_kept_is_not_computed_again(self):
-        self.features().compute(("cpc-c", "logmel"), [0, 1], progress=False)
+        self.compute(("cpc-c", "logmel"))
         self.assertEqual(len(list(self.folder.iterdir())), 6)  # z, c and log-mel
         with mock.patch.object(Features, "_extract") as extract:
-            again = self.features()
-            again.compute(("cpc-zc", "logmel"), [0, 1], progress=False)
+            self.compute(("cpc-zc", "logmel"))
             extract.assert_not_called()
-            # Other audio, and a network with other weights, are others.
+            # Other audio, a network with other weights, and other frames of it,
+            # are others.
             other = fake_store(noise(2, seed=3))
-            self.features(store=other).compute(("logmel",), [0], progress=False)
+            self.compute(("logmel",), [0], store=other)
             extract.assert_called_once()
+            self.compute(("logmel",), [0], Take(8, 200))
+            self.assertEqual(extract.call_count, 2)
             with torch.no_grad():
                 self.model.encoder.layers[0].weight[0, 0, 0] += 1e-3
-            self.features().compute(("cpc-z",), [0], progress=False)
-            self.assertEqual(extract.call_count, 2)
+            self.compute(("cpc-z",), [0])
+            self.assertEqual(extract.call_count, 3)
+
+    def test_the_axis_of_pitch(self):
+        harmonic = make_cpc(hidden_encoder=2, hidden_context=352)
+        kept = self.features(harmonic)
+        self.assertEqual(kept.pitch_parts("cpc-z"), ((88, 2),))
+        self.assertEqual(kept.pitch_parts("cpc-zc"), ((88, 2), (88, 352)))
+        self.assertEqual(kept.pitch_parts("cqt"), ((97, 2),))
+        self.assertEqual(kept.pitch_parts("logmel"), ())
+        joint = make_cpc(hidden_encoder=2, hidden_context=16, pitchwise=False)
+        self.assertEqual(pitch_parts(joint, "z"), ((88, 2),))
+        self.assertEqual(pitch_parts(joint, "zc"), ())
+        self.assertEqual(pitch_parts(self.model, "z"), ())
 
     def test_settings_that_no_weight_shows_are_told_apart(self):
         forward, reverse = (make_cpc("conv", 24, reverse=r) for r in (False, True))
@@ -186,20 +281,20 @@ class Keeping(unittest.TestCase):
         )
 
     def test_what_half_precision_cannot_hold_stays_finite(self):
-        with mock.patch.object(LogMelSource, "stream") as stream:
+        with mock.patch.object(HandMadeSource, "stream") as stream:
             stream.return_value = [(0, np.array([[1e6, -1e6, 1.5]]))]
             store = fake_store(noise(0.01))
-            self.features(store=store).compute(("logmel",), [0], progress=False)
-        found = self.features(store=store).rows("logmel", 0)
+            kept = self.compute(("logmel",), [0], Take(1, 1), store=store)
+        found = kept.rows("logmel", store, 0, Take(1, 1))
         self.assertEqual(found.tolist(), [[65504.0, -65504.0, 1.5]])
 
     def test_an_interrupted_extraction_leaves_nothing(self):
-        with mock.patch.object(LogMelSource, "stream") as stream:
+        with mock.patch.object(HandMadeSource, "stream") as stream:
             stream.side_effect = lambda recording: iter(
                 [(0, np.zeros((10, 3))), RuntimeError()]
             )
             with self.assertRaises(TypeError):
-                self.features().compute(("logmel",), [0], progress=False)
+                self.compute(("logmel",), [0])
         self.assertEqual(list(self.folder.iterdir()), [])
 
 

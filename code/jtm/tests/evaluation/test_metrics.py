@@ -17,7 +17,7 @@ class AveragePrecision(unittest.TestCase):
         truth = np.array([[True, False], [True, False]])
         scores = np.array([[0.9, 0.8], [0.7, 0.1]])
         self.assertAlmostEqual(metrics.average_precision(truth, scores), 5 / 6)
-        counts = metrics.precision_counts(
+        counts, _ = metrics.precision_counts(
             [truth[:1], truth[1:]], [scores[:1], scores[1:]]
         )
         self.assertAlmostEqual(metrics.precision_score(counts.sum(axis=0)), 5 / 6)
@@ -32,20 +32,20 @@ class AveragePrecision(unittest.TestCase):
     def test_ties_share_a_threshold(self):
         truth = np.array([[True, False, False, False]])
         self.assertAlmostEqual(metrics.average_precision(truth, np.ones((1, 4))), 0.25)
-        counts = metrics.precision_counts([truth], [np.ones((1, 4))])
+        counts, _ = metrics.precision_counts([truth], [np.ones((1, 4))])
         self.assertAlmostEqual(metrics.precision_score(counts[0]), 0.25)
 
     def test_without_a_positive(self):
         truth, scores = np.zeros((5, 3), bool), np.random.rand(5, 3)
         self.assertEqual(metrics.average_precision(truth, scores), 0.0)
-        counts = metrics.precision_counts([truth], [scores])
+        counts, _ = metrics.precision_counts([truth], [scores])
         self.assertEqual(metrics.precision_score(counts[0]), 0.0)
 
     def test_counts_agree_with_scikit_learn(self):
         rng = np.random.default_rng(0)
         truths = [rng.random((n, 88)) < 0.05 for n in (200, 500, 900)]
         scores = [rng.normal(2.0 * t, 1.0) for t in truths]
-        counts = metrics.precision_counts(truths, scores)
+        counts, _ = metrics.precision_counts(truths, scores)
         exact = metrics.average_precision(
             np.concatenate(truths), np.concatenate(scores)
         )
@@ -58,6 +58,40 @@ class AveragePrecision(unittest.TestCase):
         )
         weighted = np.tensordot([2, 1, 1], counts, axes=1)
         self.assertAlmostEqual(metrics.precision_score(weighted), twice, delta=1e-3)
+
+
+class FrameF1(unittest.TestCase):
+    def test_against_mir_eval(self):
+        from mir_eval.multipitch import metrics as reference
+
+        rng = np.random.default_rng(0)
+        truth, found = rng.random((2, 60, 88)) < 0.05
+        hertz = 440 * 2 ** ((np.arange(21, 109) - 69) / 12)
+        time = np.arange(60) / 100
+        sides = ([hertz[row] for row in roll] for roll in (truth, found))
+        both = [part for side in sides for part in (time, side)]
+        precision, recall, *_ = reference(*both)
+        self.assertAlmostEqual(
+            metrics.f1(metrics.frame_counts(truth, found)),
+            2 * precision * recall / (precision + recall),
+        )
+
+    def test_empty_sides(self):
+        some, none = np.ones((2, 3), bool), np.zeros((2, 3), bool)
+        for truth, found, expected in (
+            (none, none, 1),
+            (some, none, 0),
+            (none, some, 0),
+        ):
+            self.assertEqual(metrics.f1(metrics.frame_counts(truth, found)), expected)
+
+    def test_the_best_threshold_by_hand(self):
+        # Above 0.4 three of three are found with one wrong: F1 6/7; above 0.8
+        # two of three: F1 4/5.
+        truth = np.array([[True, True, False, True, False]])
+        scores = np.array([[0.9, 0.8, 0.5, 0.4, 0.1]])
+        counts, levels = metrics.precision_counts([truth], [scores])
+        self.assertEqual(metrics.best_threshold(counts[0], levels), 0.4)
 
 
 class Classes(unittest.TestCase):
@@ -131,7 +165,7 @@ class Intervals(unittest.TestCase):
         draws = metrics.bootstrap(parts, metrics.mean)
         self.assertEqual(set(draws), {0.0, 0.5, 1.0})
         self.assertAlmostEqual(np.mean(draws == 0.5), 0.5, delta=0.06)
-        self.assertEqual(metrics.interval(parts, metrics.mean), (0.0, 1.0))
+        self.assertEqual(metrics.interval(draws), (0.0, 1.0))
 
     def test_the_recording_is_the_unit(self):
         # 100 windows of each of 10 recordings, all right or all wrong: the
@@ -143,14 +177,14 @@ class Intervals(unittest.TestCase):
                 for r in right
             ]
         )
-        low, high = metrics.interval(counts, metrics.accuracy)
+        low, high = metrics.interval(metrics.bootstrap(counts, metrics.accuracy))
         self.assertAlmostEqual(low, 0.2, delta=0.01)
         self.assertAlmostEqual(high, 0.8, delta=0.01)
 
     def test_against_the_normal_approximation(self):
         values = np.random.default_rng(0).normal(size=400)
         parts = np.stack((values, np.ones(400)), axis=1)
-        low, high = metrics.interval(parts, metrics.mean)
+        low, high = metrics.interval(metrics.bootstrap(parts, metrics.mean))
         half = 1.96 * values.std() / 20
         self.assertAlmostEqual(low, values.mean() - half, delta=0.02)
         self.assertAlmostEqual(high, values.mean() + half, delta=0.02)
@@ -164,7 +198,8 @@ class Intervals(unittest.TestCase):
         )
 
     def test_one_recording_has_no_interval(self):
-        self.assertEqual(metrics.interval(np.ones((1, 2)), metrics.mean), (None, None))
+        draws = metrics.bootstrap(np.ones((1, 2)), metrics.mean)
+        self.assertEqual(metrics.interval(draws), (None, None))
 
 
 if __name__ == "__main__":

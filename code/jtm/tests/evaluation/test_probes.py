@@ -18,21 +18,45 @@ def planted(n, seed, shuffled=False, strength=3.0):
     return features.astype(np.float32), rng.permutation(roll) if shuffled else roll
 
 
-class FrameProbe(unittest.TestCase):
+def classes(n, seed, shuffled=False):
+    """Features whose mean tells three classes apart."""
+    rng = np.random.default_rng(seed)
+    found = rng.integers(0, 3, n)
+    features = rng.normal(size=(n, 10)) + 3.0 * np.eye(10)[found]
+    return features.astype(np.float32), rng.permutation(found) if shuffled else found
+
+
+def on_axis(n, seed, pitches, shuffled=False):
+    """A tone of two features a pitch, the second an octave up, on some pitches."""
+    rng = np.random.default_rng(seed)
+    roll = np.zeros((n, 88), bool)
+    roll[np.arange(n), rng.choice(pitches, n)] = True
+    features = rng.normal(size=(n, 88, 2)) * 0.3
+    features[..., 0] += 2 * roll
+    features[:, 12:, 1] += roll[:, :-12]
+    roll = rng.permutation(roll) if shuffled else roll
+    return features.reshape(n, -1).astype(np.float32), roll
+
+
+class Linear(unittest.TestCase):
+    def fit(self, train, validation, **more):
+        return probes.fit("linear", train, validation, train[1].shape[1], **more)
+
     def test_it_recovers_a_planted_signal(self):
-        predict, chosen = probes.fit_frames(planted(800, 0), planted(300, 1))
+        predict, chosen = self.fit(planted(800, 0), planted(300, 1))
         features, roll = planted(500, 2)
         score = average_precision(roll, predict(features))
         self.assertGreater(score, 0.99)
         self.assertAlmostEqual(chosen["validation"], score, delta=0.02)
 
     def test_shuffled_labels_leave_it_at_chance(self):
-        predict, _ = probes.fit_frames(
-            planted(800, 0, shuffled=True), planted(300, 1, shuffled=True)
-        )
-        features, roll = planted(2000, 2)
-        score = average_precision(roll, predict(features))
-        self.assertAlmostEqual(score, roll.mean(), delta=0.05)
+        for kind in ("linear", "mlp"):
+            predict, _ = probes.fit(
+                kind, planted(800, 0, shuffled=True), planted(300, 1, shuffled=True), 4
+            )
+            features, roll = planted(2000, 2)
+            score = average_precision(roll, predict(features))
+            self.assertAlmostEqual(score, roll.mean(), delta=0.05)
 
     def test_it_is_logistic_regression(self):
         # One penalty to convergence, against scikit-learn on one output.
@@ -41,14 +65,30 @@ class FrameProbe(unittest.TestCase):
         train, other = planted(400, 0), planted(100, 1)
         patches = {"PENALTIES": (0.01,), "ITERATIONS": 300}
         with mock.patch.multiple(probes, **patches):
-            predict, _ = probes.fit_frames(train, other)
-        scale = probes.Scaler(train[0])
+            predict, _ = self.fit(train, other)
+        mean, deviation = train[0].mean(axis=0), train[0].std(axis=0)
+        deviation[0] = 1.0  # never varies
         reference = LogisticRegression(C=1 / (0.01 * 400), tol=1e-8, max_iter=1000)
-        reference.fit(scale(train[0]), train[1][:, 2])
+        reference.fit((train[0] - mean) / deviation, train[1][:, 2])
         np.testing.assert_allclose(
             predict(other[0])[:, 2],
-            reference.decision_function(scale(other[0])),
+            reference.decision_function((other[0] - mean) / deviation),
             atol=2e-2,
+        )
+
+    def test_it_is_multinomial_logistic_regression(self):
+        from sklearn.linear_model import LogisticRegression
+
+        train, other = classes(300, 0), classes(100, 1)
+        with mock.patch.multiple(probes, PENALTIES=(0.1,), ITERATIONS=300):
+            predict, _ = probes.fit("linear", train, other, 3)
+        mean, deviation = train[0].mean(axis=0), train[0].std(axis=0)
+        reference = LogisticRegression(C=1 / (0.1 * 300), tol=1e-8, max_iter=1000)
+        reference.fit((train[0] - mean) / deviation, train[1])
+        expected = reference.decision_function((other[0] - mean) / deviation)
+        found = predict(other[0])
+        np.testing.assert_allclose(
+            found - found[:, :1], expected - expected[:, :1], atol=2e-2
         )
 
     def test_validation_chooses_the_penalty(self):
@@ -58,62 +98,120 @@ class FrameProbe(unittest.TestCase):
             train, validation = (
                 planted(size, seed, strength=0.4) for seed, size in enumerate((n, 500))
             )
-            predict, chosen = probes.fit_frames(train, validation)
+            predict, chosen = self.fit(train, validation)
             score = average_precision(validation[1], predict(validation[0]))
-            self.assertAlmostEqual(score, chosen["validation"])
+            self.assertAlmostEqual(score, chosen["validation"], places=3)
             found.append(chosen["penalty"])
         self.assertGreater(found[0], found[1])
+
+    def test_what_was_chosen_is_kept(self):
+        train, validation = planted(100, 0), planted(50, 1)
+        _, chosen = self.fit(train, validation, chosen={"penalty": 0.7})
+        self.assertEqual(chosen["penalty"], 0.7)
+        _, chosen = probes.fit("mlp", train, validation, 4, chosen={"decay": 0.7})
+        self.assertEqual(chosen["decay"], 0.7)
 
     def test_pitches_that_never_sound(self):
         features, roll = planted(100, 0)
         roll[:, 3] = False
-        predict, _ = probes.fit_frames((features, roll), planted(50, 1))
+        predict, _ = self.fit((features, roll), planted(50, 1))
         self.assertTrue(np.isfinite(predict(features)).all())
 
 
-class WindowProbe(unittest.TestCase):
-    def data(self, n, seed, shuffled=False):
-        rng = np.random.default_rng(seed)
-        classes = rng.integers(0, 3, n)
-        features = rng.normal(size=(n, 10)) + 3.0 * np.eye(10)[classes]
-        return features, rng.permutation(classes) if shuffled else classes
+class Classes(unittest.TestCase):
+    def test_they_recover_a_planted_signal(self):
+        for kind in ("linear", "mlp"):
+            predict, chosen = probes.fit(kind, classes(300, 0), classes(100, 1), 3)
+            features, truth = classes(500, 2)
+            score = (predict(features).argmax(axis=1) == truth).mean()
+            self.assertGreater(score, 0.95)
+            self.assertAlmostEqual(chosen["validation"], score, delta=0.05)
 
-    def test_it_recovers_a_planted_signal(self):
-        predict, chosen = probes.fit_windows(self.data(300, 0), self.data(100, 1))
-        features, classes = self.data(500, 2)
-        score = (predict(features) == classes).mean()
-        self.assertGreater(score, 0.95)
-        self.assertAlmostEqual(chosen["validation"], score, delta=0.05)
-
-    def test_shuffled_labels_leave_it_at_chance(self):
-        predict, _ = probes.fit_windows(
-            self.data(300, 0, shuffled=True), self.data(100, 1, shuffled=True)
-        )
-        features, classes = self.data(2000, 2)
-        self.assertAlmostEqual((predict(features) == classes).mean(), 1 / 3, delta=0.1)
-
-    def test_validation_chooses_the_strength(self):
-        train, validation = self.data(30, 0), self.data(60, 1)
-        scores = {}
-        for strength in probes.STRENGTHS:
-            with mock.patch.object(probes, "STRENGTHS", (strength,)):
-                predict, chosen = probes.fit_windows(train, validation)
-            scores[strength] = (predict(validation[0]) == validation[1]).mean()
-            self.assertAlmostEqual(chosen["validation"], scores[strength])
-        self.assertGreater(len(set(scores.values())), 1)
-        _, chosen = probes.fit_windows(train, validation)
-        self.assertEqual(chosen["C"], max(scores, key=scores.get))
+    def test_shuffled_labels_leave_them_at_chance(self):
+        for kind in ("linear", "mlp"):
+            predict, _ = probes.fit(
+                kind, classes(300, 0, shuffled=True), classes(100, 1, shuffled=True), 3
+            )
+            features, truth = classes(2000, 2)
+            score = (predict(features).argmax(axis=1) == truth).mean()
+            self.assertAlmostEqual(score, 1 / 3, delta=0.1)
 
     def test_one_window_of_each_class(self):
-        train = np.eye(21), np.arange(21)
+        train = np.eye(21, dtype=np.float32), np.arange(21)
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            predict, _ = probes.fit_windows(train, train)
-        self.assertEqual(predict(np.eye(21)).tolist(), list(range(21)))
+            predict, _ = probes.fit("linear", train, train, 21)
+        found = predict(np.eye(21, dtype=np.float32)).argmax(axis=1)
+        self.assertEqual(found.tolist(), list(range(21)))
 
-    def test_pool_by_hand(self):
-        pooled = probes.pool(np.array([[0.0, 3.0], [2.0, 3.0], [4.0, 3.0]]))
-        np.testing.assert_allclose(pooled, [2.0, 3.0, (8 / 3) ** 0.5, 0.0])
+
+class Hidden(unittest.TestCase):
+    def exclusive(self, n, seed):
+        """One of two features is high, not both: no line tells it."""
+        rng = np.random.default_rng(seed)
+        signs = rng.choice((-1.0, 1.0), (n, 2))
+        noise = 0.2 * rng.normal(size=(n, 2))
+        return (signs + noise).astype(np.float32), (signs.prod(axis=1) < 0).astype(int)
+
+    def test_the_hidden_layer_learns_what_no_line_tells(self):
+        data = self.exclusive(600, 0), self.exclusive(200, 1)
+        linear, mlp = (probes.fit(kind, *data, 2)[1] for kind in ("linear", "mlp"))
+        self.assertLess(linear["validation"], 0.75)
+        self.assertGreater(mlp["validation"], 0.95)
+
+    def test_same_seed_same_probe(self):
+        data = planted(200, 0, strength=0.5), planted(100, 1, strength=0.5)
+        found = [
+            probes.fit("mlp", *data, 4, seed=seed)[0](data[1][0]) for seed in (0, 0, 1)
+        ]
+        np.testing.assert_array_equal(found[0], found[1])
+        self.assertFalse(np.array_equal(found[0], found[2]))
+
+
+class Shared(unittest.TestCase):
+    def setUp(self):
+        quick = {"STEPS": 60, "CHECK": 10, "DECAYS": (0.03,), "BATCH": 64, "RATE": 0.01}
+        patch = mock.patch.multiple(probes, **quick)
+        patch.start()
+        self.addCleanup(patch.stop)
+
+    def test_it_knows_pitches_that_no_label_named(self):
+        # Trained and chosen on one octave, asked about another.
+        data = on_axis(300, 0, range(30, 42)), on_axis(200, 1, range(30, 42))
+        features, roll = on_axis(300, 2, range(50, 62))
+        for kind, least in (("shared", 0.9), ("shared-mlp", 0.8)):
+            predict, _ = probes.fit(kind, *data, 1, ((88, 2),))
+            self.assertGreater(average_precision(roll, predict(features)), least, kind)
+        predict, _ = probes.fit("linear", *data, 88)
+        self.assertLess(average_precision(roll, predict(features)), 0.3)
+
+    def test_classes_that_are_pitches(self):
+        data = [
+            (x, roll.argmax(axis=1))
+            for x, roll in (on_axis(200, 0, range(88)), on_axis(100, 1, range(88)))
+        ]
+        for kind in ("shared", "shared-mlp"):
+            predict, chosen = probes.fit(kind, *data, 1, ((88, 2),))
+            self.assertEqual(predict(data[0][0]).shape, (200, 88))
+            self.assertGreater(chosen["validation"], 0.9, kind)
+
+    def test_what_sounds_and_what_starts(self):
+        data = []
+        for seed, n in enumerate((300, 100)):
+            x, roll = on_axis(n, seed, range(20, 60))
+            data.append((x, np.stack((roll, np.roll(roll, 12, axis=1)), axis=1)))
+        for kind, n_outputs in (("shared", 2), ("shared-mlp", 2), ("linear", 176)):
+            predict, chosen = probes.fit(kind, *data, n_outputs, ((88, 2),))
+            self.assertEqual(predict(data[1][0]).shape, (100, 2, 88))
+            self.assertGreater(chosen["validation"], 0.8, kind)
+
+    def test_shuffled_labels_leave_it_at_chance(self):
+        data = [on_axis(300, seed, range(20, 60), shuffled=True) for seed in (0, 1)]
+        features, roll = on_axis(500, 2, range(20, 60))
+        for kind in ("shared", "shared-mlp"):
+            predict, _ = probes.fit(kind, *data, 1, ((88, 2),))
+            # One shared weight more or less moves all pitches at once.
+            self.assertLess(average_precision(roll, predict(features)), 0.3, kind)
 
 
 if __name__ == "__main__":

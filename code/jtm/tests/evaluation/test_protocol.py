@@ -1,5 +1,6 @@
 import contextlib
 import io
+import json
 import tempfile
 import unittest
 from pathlib import Path
@@ -7,15 +8,26 @@ from unittest import mock
 
 import numpy as np
 
-from jtm.data.musicnet import open_dataset, read_metadata, write_metadata
+from jtm.cli import main
+from jtm.data.musicnet import open_dataset
 from jtm.data.store import build_store
-from jtm.data.targets import onset_roll
-from jtm.evaluation import protocol, tasks
+from jtm.evaluation import networks, probes, protocol, tasks
 from jtm.evaluation.metrics import average_precision
-from jtm.evaluation.protocol import judge
+from jtm.evaluation.protocol import Cell, grid, judge
 from jtm.files import InputError
-from jtm.results.records import read
-from jtm.tests.evaluation.little import write_checkpoint, write_dataset
+from jtm.results import records
+from jtm.results.records import read, read_beside
+from jtm.tests.evaluation.little import write_checkpoint, write_clips, write_dataset
+
+QUICK = {
+    "STEPS": 20,
+    "CHECK": 10,
+    "BATCH": 32,
+    "DECAYS": (0.03,),
+    "ITERATIONS": 5,
+    "PENALTIES": (0.3, 0.03),
+}
+"""Settings of probes that are fitted in no time."""
 
 
 class WithDataset(unittest.TestCase):
@@ -26,6 +38,7 @@ class WithDataset(unittest.TestCase):
         cls.folder = Path(folder.name)
         cls.root = cls.folder / "data"
         write_dataset(cls.root)
+        write_clips(cls.root)
         cls.checkpoint = cls.folder / "checkpoint.pt"
         write_checkpoint(cls.checkpoint)
         cls.store = build_store(open_dataset(cls.root), progress=False)
@@ -42,15 +55,15 @@ class Judge(WithDataset):
 
     def test_every_cell_is_recorded(self):
         made = self.judge("all")
-        kinds = {"multipitch average_precision", "ensemble accuracy"}
-        kinds |= {"ensemble macro_f1"}
         for name in protocol.REPRESENTATIONS:
-            found = {f"{k[0]} {k[3]}" for k in made if k[1] == name}
-            self.assertEqual(found, kinds)
+            found = {(k[0], k[3]) for k in made if k[1] == name}
+            self.assertIn(("multipitch", "average_precision"), found)
+            self.assertIn(("ensemble", "accuracy"), found)
         for record in made.values():
             self.assertLessEqual(record.low, record.value + 1e-12)  # rounding
             self.assertLessEqual(record.value, record.high + 1e-12)
-            self.assertEqual(record.primary, record.metric != "macro_f1")
+            main = {"multipitch": "average_precision", "ensemble": "accuracy"}
+            self.assertEqual(record.primary, record.metric == main[record.task])
             self.assertEqual(record.labelled, 18 * 1.28)  # 3 windows of each of 6
         # Five pitches of pure tones, and two spectra, are plain to log-mel.
         pitch = made["multipitch", "logmel", "test", "average_precision"]
@@ -59,34 +72,67 @@ class Judge(WithDataset):
         self.assertEqual(ensemble.value, 1.0)
         # Here nothing was learned: the two networks differ by their seed alone.
         values = {
-            name: made["multipitch", name, "test", "average_precision"].value
+            name: made["multipitch", name, "test", "average_precision"].config
             for name in ("cpc-z", "random-z")
         }
-        self.assertNotEqual(values["cpc-z"], values["random-z"])
+        self.assertNotEqual(*(config["threshold"] for config in values.values()))
 
     def test_same_seed_same_result(self):
-        chosen = {"representations": ("cpc-c", "logmel"), "fraction": 0.5}
+        chosen = {"representations": ("cpc-c", "mfcc"), "fraction": 0.5}
         first, second = (self.judge(name, **chosen) for name in ("one", "two"))
         for key, record in first.items():
             self.assertEqual(record.value, second[key].value)
             self.assertEqual(record.labelled, 9 * 1.28)
 
     def test_shuffled_labels_fall_to_chance(self):
-        real = tasks.Labelled.roll
+        real = tasks.Labelled.rolls
 
-        def shuffled(labelled, index):
-            roll = real(labelled, index)
+        def shuffled(labelled, index, n_frames, start=0):
+            roll = real(labelled, index, n_frames, start)
             return roll[np.random.default_rng(index).permutation(len(roll))]
 
-        with mock.patch.object(tasks.Labelled, "roll", shuffled):
-            made = self.judge("leak", tasks=("multipitch",))
+        with mock.patch.object(tasks.Labelled, "rolls", shuffled):
+            made = self.judge("leak", tasks=("multipitch", "instrument_activity"))
         labelled = tasks.Labelled.of(self.store, "multipitch")
-        truth = np.concatenate([real(labelled, i) for i in labelled.splits["test"]])
+        truth = np.concatenate(
+            [real(labelled, i, 400) for i in labelled.splits["test"]]
+        )
         # Chance knows how often each pitch sounds, and no more.
         rates = np.broadcast_to(truth.mean(axis=0), truth.shape)
         chance = average_precision(truth, rates)
-        for record in made.values():
-            self.assertLess(record.value, chance + 0.1)
+        for key, record in made.items():
+            if key[0] == "multipitch" and key[3] == "average_precision":
+                self.assertLess(record.value, chance + 0.1, key)
+
+    def test_classes_dealt_anew_fall_to_chance(self):
+        real = tasks.Labelled.of.__func__
+
+        def dealt(cls, store, task, notes=None):
+            labelled = real(cls, store, task, notes)
+            rng = np.random.default_rng(4)
+            for indices in labelled.splits.values():
+                # Of as many, half dull and half bright: half are misnamed.
+                for kind in (indices[0::2], indices[1::2]):
+                    names = rng.permutation(["Dull", "Bright"] * len(kind))
+                    labelled.names.update(zip(kind, names.tolist(), strict=False))
+            return labelled
+
+        with (
+            mock.patch.object(tasks.Labelled, "of", classmethod(dealt)),
+            mock.patch.dict("jtm.tests.evaluation.little.SPLITS", {"test": 20}),
+            tempfile.TemporaryDirectory() as root,
+        ):
+            write_dataset(root, seconds=2.0)
+            made = judge(
+                self.checkpoint,
+                root,
+                tasks=("ensemble",),
+                out=self.folder / "dealt" / "records.jsonl",
+                progress=False,
+            )
+        for record in made:
+            if record.metric == "accuracy":
+                self.assertAlmostEqual(record.value, 0.5, delta=0.25)
 
     def test_validation_can_be_scored_and_test_left_alone(self):
         made = self.judge(
@@ -98,57 +144,219 @@ class Judge(WithDataset):
         with self.assertRaisesRegex(InputError, "split test_timbre"):
             self.judge("no", representations=("logmel",), splits=("test_timbre",))
 
-    def test_labels_that_a_task_needs(self):
-        path = self.root / "musicnet_metadata.csv"
-        rows = read_metadata(path)
-        self.addCleanup(write_metadata, path, rows)
-        cases = {
-            "name nothing.*expected two": [row | {"ensemble": ""} for row in rows],
-            "'Solo'.*expected two": [row | {"ensemble": "Solo"} for row in rows],
-            "in no training recording": [
-                row | ({"ensemble": "Octet"} if row["split"] == "test" else {})
-                for row in rows
-            ],
+
+class Grid(WithDataset):
+    """The grid on a dataset of seconds, with quick probes and networks."""
+
+    def setUp(self):
+        for module, chosen in (
+            (probes, QUICK),
+            (networks, {"steps": lambda fraction: 12, "LOOKS": 3}),
+        ):
+            patch = mock.patch.multiple(module, **chosen)
+            patch.start()
+            self.addCleanup(patch.stop)
+
+    def grid(self, name, **only):
+        out = self.folder / f"{name}.jsonl"
+        with contextlib.redirect_stdout(io.StringIO()) as said:
+            grid(
+                self.root,
+                self.checkpoint,
+                out,
+                {key: list(values) for key, values in only.items()},
+                self.folder / "work",
+                progress=False,
+            )
+        self.said = said.getvalue()
+        return read(out)
+
+    def test_every_kind_of_cell(self):
+        made = self.grid(
+            "kinds",
+            fraction=(1.0,),
+            seed=(0,),
+            representation=("cqt", "supervised", "cpc-finetuned"),
+        )
+        cells = {}
+        for record in made:
+            cell = record.task, record.representation, record.probe
+            cells.setdefault(cell, set()).add((record.split, record.metric))
+            if record.primary:
+                self.assertEqual(record.metric, tasks.TASKS[record.task].metric)
+        # Composer is left out: here all music is by one.
+        self.assertIn("composer is left out", self.said)
+        asked = set(tasks.TASKS) - {"composer"}
+        pitched = {"multipitch", "transcription", "note_pitch"}
+        expected = {(t, "cqt", p) for t in asked for p in ("linear", "mlp")}
+        expected |= {(t, "cqt", p) for t in pitched for p in ("shared", "shared-mlp")}
+        expected |= {(t, name, "network") for t in asked for name in networks.NETWORKS}
+        self.assertEqual(set(cells), expected)
+        for cell, found in cells.items():
+            splits = {split for split, _ in found}
+            self.assertEqual(splits, {"validation", "test"}, cell)
+        # What stands beside them, one line a cell and split.
+        beside = read_beside(self.folder / "kinds.jsonl")
+        for key, line in beside.items():
+            kind = set(line) - set(records.CELL_FIELDS)
+            classes = key[0] in ("ensemble", "instrument", "note_instrument")
+            if key[-1] == "test":
+                expected = {"draws"} | ({"confusion", "classes"} if classes else set())
+                self.assertEqual(len(line["draws"]), records.DRAWS)
+            else:
+                expected = {"curve"}
+                self.assertEqual(key[2], "network")
+                self.assertEqual(line["curve"]["step"], [4, 8, 12])
+                self.assertEqual(len(line["curve"]["score"]), 3)
+            self.assertEqual(kind, expected, key)
+        self.assertEqual({key[:3] for key in beside if key[-1] == "test"}, set(cells))
+        # The runs of networks are gone.
+        self.assertEqual(list((self.folder / "work" / "networks").iterdir()), [])
+
+    def test_it_goes_on_where_it_stopped_and_repeats_nothing(self):
+        only = {
+            "task": ("ensemble",),
+            "representation": ("mfcc", "logmel"),
+            "probe": ("linear",),
+            "fraction": (1.0,),
         }
-        for message, changed in cases.items():
-            write_metadata(path, changed)
-            store = build_store(open_dataset(self.root), progress=False)
-            with self.assertRaisesRegex(InputError, message):
-                tasks.Labelled.of(store, "ensemble")
+        probe, calls = protocol.Judge.probe, []
 
+        def until_4(bench, cell, chosen=None):
+            calls.append(cell)
+            if len(calls) == 4:
+                raise KeyboardInterrupt
+            return probe(bench, cell, chosen)
 
-class Scoring(WithDataset):
-    def test_who_knows_the_notes_scores_1(self):
-        labelled = tasks.Labelled.of(self.store, "transcription")
+        with mock.patch.object(protocol.Judge, "probe", until_4):
+            with self.assertRaises(KeyboardInterrupt):
+                self.grid("stopped", **only)
+            made = self.grid("stopped", **only)
+            self.assertEqual(len(calls), 7)  # six cells, one of them twice
+            self.assertEqual(calls[3], calls[4])
+            again = self.grid("stopped", **only)
+            self.assertEqual(len(calls), 7)
+        self.assertEqual(again, made)
+        keys = [record.key for record in made]
+        self.assertEqual(len(set(keys)), len(keys))
 
-        def answer(index):
-            notes, n_frames = labelled.notes(index), labelled.frames(index)
-            onsets = onset_roll(notes, n_frames)
-            return 6.0 * np.stack((labelled.roll(index), onsets), axis=1) - 3.0
+    def test_the_first_seed_chooses_and_the_others_keep(self):
+        given = []
+        fit = probes.fit
 
-        scores = tasks.score_notes(labelled, "test", answer, (0.5, 0.5))
-        found = {score["metric"]: score["value"] for score in scores}
-        metrics = ("note_f1", "note_offset_f1", "average_precision")
-        self.assertEqual(found, dict.fromkeys(metrics, 1.0))
-        silent = tasks.score_notes(
-            labelled, "test", lambda i: answer(i) - 9.0, (0.5, 0.5)
+        def noted(kind, train, validation, n_outputs, parts, chosen, seed):
+            given.append((seed, chosen and chosen.get("penalty")))
+            return fit(kind, train, validation, n_outputs, parts, chosen, seed)
+
+        only = {"task": ("multipitch",), "representation": ("mfcc",)}
+        only |= {"probe": ("linear",), "fraction": (0.1,)}
+        with mock.patch.object(probes, "fit", noted):
+            made = self.grid("seeds", **only)
+        penalty = made[0].config["penalty"]
+        self.assertEqual(given, [(0, None), (1, penalty), (2, penalty)])
+        # Also when the first seed was run another day.
+        given.clear()
+        self.grid("days", seed=(0,), **only)
+        with mock.patch.object(probes, "fit", noted):
+            self.grid("days", seed=(2,), **only)
+        self.assertEqual(given, [(2, penalty)])
+
+    def test_networks_choose_their_rate_likewise(self):
+        only = {"task": ("note_pitch",), "representation": ("supervised",)}
+        only |= {"fraction": (1.0,), "seed": (0, 1)}
+        with mock.patch.object(networks, "train", side_effect=networks.train) as train:
+            made = self.grid("rates", **only)
+        rates = [call.args[-1]["rate"] for call in train.call_args_list]
+        self.assertEqual(rates, [*networks.RATES, made[0].config["rate"]])
+
+    def test_a_network_that_was_stopped_goes_on(self):
+        only = {"task": ("ensemble",), "representation": ("supervised",)}
+        only |= {"fraction": (1.0,), "seed": (0,)}
+        with mock.patch.object(networks, "answer", side_effect=KeyboardInterrupt):
+            with self.assertRaises(KeyboardInterrupt):
+                self.grid("halfway", **only)
+        step = "jtm.training.supervised.SupervisedModule.training_step"
+        with mock.patch(step) as trained:
+            self.grid("halfway", **only)
+            trained.assert_not_called()
+
+    def test_a_network_learns_all_of_its_family_whatever_is_wanted(self):
+        only = {"representation": ("supervised",), "fraction": (1.0,), "seed": (0,)}
+        alone = self.grid("alone", task=("note_pitch",), **only)
+        both = self.grid("both", task=("note_pitch", "note_instrument"), **only)
+        kept = {r.key: r.value for r in both}
+        for record in alone:
+            self.assertEqual(kept[record.key], record.value)
+
+    def test_the_most_telling_come_first(self):
+        bench = protocol.Judge(
+            self.root, None, self.folder / "work", tasks.TASKS, False, progress=False
         )
-        self.assertEqual([score["value"] for score in silent], [0.0, 0.0, 1.0])
-
-    def test_windows_are_counted(self):
-        labelled = tasks.Labelled.of(self.store, "ensemble")
-        self.assertEqual(labelled.classes, ("Bright", "Dull"))
-        # Always 'Bright' is right for one of two recordings: F1 2/3 and 0.
-        accuracy, macro = tasks.score_windows(
-            labelled, "test", lambda index: np.zeros(3, int)
+        jobs = protocol.plan(bench, {})
+        first = [job[0] for job in jobs]
+        leading = [c for c in first if c.task in protocol.LEADING]
+        n = sum(c.fraction == 0.1 and c.seed == 0 for c in leading)
+        self.assertTrue(
+            all(
+                any(c.task in protocol.LEADING for c in job)
+                and (job[0].fraction, job[0].seed) == (0.1, 0)
+                for job in jobs[:n]
+            )
         )
-        self.assertEqual(accuracy["value"], 0.5)
-        self.assertAlmostEqual(macro["value"], 1 / 3)
+        seeds = [cell.seed for cell in first]
+        self.assertEqual(seeds, sorted(seeds))
+        # Without a checkpoint nothing of it is planned.
+        names = {cell.representation for cell in first}
+        self.assertFalse(any(name.startswith("cpc") for name in names))
+        self.assertIn("supervised", names)
+        self.assertEqual(len({tuple(job) for job in jobs}), len(jobs))
 
-    def test_cut(self):
-        windows = tasks.cut(np.arange(300)[:, None])
-        self.assertEqual(windows.shape, (2, 128, 1))
-        self.assertEqual(windows[1, 0, 0], 128)
+    def test_results_of_another_checkpoint_are_not_mixed(self):
+        only = {"task": ("ensemble",), "representation": ("mfcc",)}
+        only |= {"probe": ("linear",), "fraction": (1.0,), "seed": (0,)}
+        self.grid("mixed", **only)
+        self.addCleanup(write_checkpoint, self.checkpoint)
+        write_checkpoint(self.checkpoint, seed=7)
+        with self.assertRaisesRegex(InputError, "another checkpoint.*--out"):
+            self.grid("mixed", **only)
+
+    def test_a_task_that_is_named_and_cannot_be_is_refused(self):
+        with self.assertRaisesRegex(InputError, "composer.*two or more"):
+            self.grid("named", task=("composer",))
+
+
+class Command(WithDataset):
+    def run_grid(self, *words):
+        said = io.StringIO()
+        with contextlib.redirect_stderr(said), contextlib.redirect_stdout(said):
+            code = main(["grid", "--data", str(self.root), *map(str, words)])
+        return code, said.getvalue()
+
+    def test_only_is_understood_or_refused(self):
+        for text, message in (
+            ("colour=red", "expected a KEY of task"),
+            ("fraction=0.5", "expected one of 0.1"),
+            ("task=genre", "expected one of multipitch"),
+        ):
+            code, said = self.run_grid("--only", text)
+            self.assertEqual(code, 2)
+            self.assertRegex(said, message)
+        code, said = self.run_grid("--only", "task=ensemble", "--only", "probe=shared")
+        self.assertEqual(code, 2)
+        self.assertIn("leaves no cell", said)
+
+    def test_a_cell_by_the_command(self):
+        out = self.folder / "results" / "grid.jsonl"
+        words = ("task=ensemble", "representation=mfcc", "probe=linear")
+        words += ("fraction=1.0", "seed=0")
+        code, said = self.run_grid(
+            *(part for word in words for part in ("--only", word)),
+            *("--out", out, "--work", self.folder / "work"),
+        )
+        self.assertEqual(code, 0, said)
+        lines = [json.loads(line) for line in out.read_text().splitlines()]
+        cells = {tuple(line[name] for name in Cell._fields) for line in lines}
+        self.assertEqual(cells, {("ensemble", "mfcc", "linear", 1.0, 0)})
 
 
 if __name__ == "__main__":

@@ -76,7 +76,7 @@ class Run(unittest.TestCase):
 
     def test_training_from_scratch_moves_the_whole_network(self):
         made, _ = self.run_quietly("moved", task="multipitch", n_epoch=1)
-        self.assertEqual(list(made), ["average_precision"])
+        self.assertEqual(list(made), ["average_precision", "frame_f1"])
         first = self.run_quietly("still", task="multipitch", learning_rate=0.0)
         self.assertNotEqual(made, first)
         states = [

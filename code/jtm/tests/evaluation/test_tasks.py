@@ -1,28 +1,45 @@
-"""What is asked of which recordings."""
+"""What is asked of which recordings, and how answers are scored."""
 
+import tempfile
 import unittest
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 
-from jtm.data.musicnet import Recording
+from jtm.constants import INSTRUMENTS
+from jtm.data.musicnet import Recording, open_dataset
+from jtm.data.store import build_store
+from jtm.data.targets import PLAYED_DTYPE, WINDOW, onset_roll
+from jtm.evaluation import metrics, tasks
+from jtm.evaluation.features import Take
 from jtm.evaluation.tasks import Labelled
 from jtm.files import InputError
+from jtm.tests.evaluation.little import write_clips, write_dataset
 
 
-def store(*ensembles):
-    """Make a store of one recording a split and ensemble."""
+def store(*rows, seconds=10):
+    """Make a store of one recording a split and row of metadata."""
     recordings = [
         Recording(f"{i}", Path(f"{i}.wav"), Path(f"{i}.csv"), split, row)
         for split in ("train", "validation", "test")
-        for i, row in enumerate(ensembles)
+        for i, row in enumerate(rows)
     ]
-    lengths = np.full(len(recordings), 160_000)
+    lengths = np.full(len(recordings), 16_000 * seconds)
     return SimpleNamespace(recordings=recordings, lengths=lengths)
 
 
-class TestLabelled(unittest.TestCase):
+def plays(programs):
+    """Give the notes of a recording by its index: of these programs in turn."""
+
+    def notes(index):
+        of_this = programs[index % len(programs)]
+        return np.array([(0, 9, 60, program) for program in of_this], PLAYED_DTYPE)
+
+    return notes
+
+
+class Sorting(unittest.TestCase):
     def test_a_class_left_empty_leaves_the_recording_out_of_that_task_alone(self):
         rows = ({"ensemble": "Solo"}, {"ensemble": ""}, {"ensemble": "Trio"})
         labelled = Labelled.of(store(*rows), "ensemble")
@@ -33,8 +50,205 @@ class TestLabelled(unittest.TestCase):
         self.assertEqual(everything.splits["train"], [0, 1, 2])
 
     def test_a_missing_column_is_refused(self):
-        with self.assertRaisesRegex(InputError, "no 'ensemble' in musicnet_metadata"):
-            Labelled.of(store({"ensemble": "Solo"}, {}), "ensemble")
+        for task in ("ensemble", "composer"):
+            with self.assertRaisesRegex(InputError, f"no '{task}' in musicnet_meta"):
+                Labelled.of(store({task: "Solo"}, {}), task)
+
+    def test_a_class_seen_only_in_test_is_refused(self):
+        kept = store({"composer": "Bach"}, {"composer": "Haydn"})
+        odd = kept.recordings[4]
+        kept.recordings[4] = Recording(
+            odd.id, odd.audio, odd.labels, "test", {"composer": "Satie"}
+        )
+        with self.assertRaisesRegex(InputError, "'Satie'.*test split.*no training"):
+            Labelled.of(kept, "composer")
+
+    def test_the_instrument_is_that_of_the_labels_where_it_is_one(self):
+        rows = [{}] * 4
+        notes = plays([(1,), (41, 41), (1, 41), ()])
+        labelled = Labelled.of(store(*rows), "instrument", notes)
+        self.assertEqual(labelled.classes, ("piano", "violin"))
+        self.assertEqual(labelled.splits["train"], [0, 1])
+        self.assertEqual(labelled.classes_of([0, 1, 8]).tolist(), [0, 1, 0])
+
+    def test_one_instrument_alone_is_no_question(self):
+        with self.assertRaisesRegex(InputError, "expected two or more"):
+            Labelled.of(store({}), "instrument", plays([(1,)]))
+
+    def test_what_is_judged_is_of_equal_length(self):
+        rows = [{"ensemble": "ab"[i % 2]} for i in range(60)]
+        labelled = Labelled.of(store(*rows, seconds=100), "ensemble")
+        # 1800 windows over 60 recordings are 30 each; of 1000 there would be
+        # fewer than the least.
+        self.assertEqual(len(labelled.units("test")), 60 * 30)
+        self.assertEqual(len(labelled.units("validation")), 60 * 24)
+        self.assertEqual(len(labelled.units("train")), 60 * 78)
+        self.assertEqual(labelled.takes("test", 120), [Take(0, 30 * WINDOW)])
+        notes = Labelled.of(store(*rows, seconds=100), "transcription")
+        whole, part = Take(8, 10_000), Take(1, 10 * WINDOW)
+        self.assertEqual(notes.takes("train", 0), [whole])
+        self.assertEqual(notes.takes("test", 120)[-1], part)
+
+    def test_labels_are_nested_and_name_every_class_and_set_of_instruments(self):
+        rows = [{"ensemble": "abc"[i % 3]} for i in range(6)]
+        sets = [(1,), (41,), (1, 41)]
+        kept = store(*rows, seconds=100)
+        for task in ("ensemble", "multipitch"):
+            labelled = Labelled.of(kept, task, plays(sets))
+            larger = None
+            for fraction in (1.0, 0.1, 0.01, 0.001):
+                units = list(map(tuple, labelled.subset(fraction, 0).tolist()))
+                self.assertEqual(len(units), max(3, round(fraction * 6 * 78)))
+                self.assertEqual({index % 3 for index, _ in units}, {0, 1, 2})
+                self.assertLessEqual(set(units), set(larger or units))
+                larger = units
+            self.assertEqual(labelled.seconds(labelled.subset(0.001, 0)), 3.84)
+
+
+class Scoring(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        folder = tempfile.TemporaryDirectory()
+        cls.addClassCleanup(folder.cleanup)
+        cls.root = Path(folder.name)
+        write_dataset(cls.root)
+        write_clips(cls.root)
+        cls.store = build_store(open_dataset(cls.root), progress=False)
+        cls.clips = tasks.clip_store(cls.root, progress=False)
+
+    def values(self, scored):
+        return {score["metric"]: score["value"] for score in scored[0]}
+
+    def test_who_knows_the_frames_scores_1(self):
+        for task, n_outputs in (("multipitch", 88), ("instrument_activity", 11)):
+            labelled = Labelled.of(self.store, task)
+            answers = [
+                4.0 * labelled.frames(i, labelled.takes("test", i)[-1]) - 2.0
+                for i in labelled.splits["test"]
+            ]
+            self.assertEqual(answers[0].shape, (25, n_outputs))
+            found = self.values(
+                tasks.score(labelled, "test", answers, {"threshold": 0})
+            )
+            self.assertEqual(found, {"average_precision": 1.0, "frame_f1": 1.0})
+            answers = [answer - 9 for answer in answers]  # nothing is found
+            found = self.values(
+                tasks.score(labelled, "test", answers, {"threshold": 0})
+            )
+            self.assertEqual(found, {"average_precision": 1.0, "frame_f1": 0.0})
+            validation = [
+                labelled.frames(i, labelled.takes("validation", i)[-1]) * 7.0
+                for i in labelled.splits["validation"]
+            ]
+            self.assertEqual(tasks.choose(labelled, validation), {"threshold": 7.0})
+
+    def test_the_frames_that_are_judged_are_the_middles_of_their_steps(self):
+        labelled = Labelled.of(self.store, "instrument_activity")
+        index = labelled.splits["test"][1]  # a violin all the time
+        found = labelled.frames(index, Take(16, 400))
+        self.assertEqual(np.argwhere(found[0]).ravel().tolist(), [2])
+        self.assertEqual(list(INSTRUMENTS)[2], 41)
+        pitches = Labelled.of(self.store, "multipitch")
+        taken = pitches.frames(index, Take(16, 400))
+        np.testing.assert_array_equal(taken, pitches.rolls(index, 400)[8::16])
+
+    def test_who_knows_the_notes_scores_1(self):
+        labelled = Labelled.of(self.store, "transcription")
+        thresholds = {"frame_threshold": 0.5, "onset_threshold": 0.5}
+
+        def answer(index):
+            rolls = labelled.rolls(index, 400)
+            rolls[:, 1] = onset_roll(labelled.notes(index), 400)
+            return 6.0 * rolls - 3.0
+
+        answers = [answer(index) for index in labelled.splits["test"]]
+        found = self.values(tasks.score(labelled, "test", answers, thresholds))
+        names = ("note_f1", "note_offset_f1", "average_precision")
+        self.assertEqual(found, dict.fromkeys(names, 1.0))
+        silent = [logits - 9.0 for logits in answers]
+        found = self.values(tasks.score(labelled, "test", silent, thresholds))
+        self.assertEqual(list(found.values()), [0.0, 0.0, 1.0])
+        chosen = tasks.choose(
+            labelled, [answer(index) for index in labelled.splits["validation"]]
+        )
+        self.assertEqual(chosen.keys(), thresholds.keys())
+
+    def test_nothing_played_and_nothing_heard(self):
+        labelled = Labelled.of(self.store, "transcription", plays([()]))
+        answers = [np.full((400, 2, 88), -5.0)] * 2
+        thresholds = {"frame_threshold": 0.5, "onset_threshold": 0.5}
+        found = self.values(tasks.score(labelled, "test", answers, thresholds))
+        expected = {"note_f1": 1.0, "note_offset_f1": 1.0, "average_precision": 0.0}
+        self.assertEqual(found, expected)
+
+    def test_notes_beyond_what_is_judged_are_no_miss(self):
+        labelled = Labelled.of(self.store, "transcription")
+        labelled.lengths["test"] = 200
+        index = labelled.splits["test"][0]
+        notes = tasks._excerpt(labelled, "test", index)
+        self.assertEqual(len(notes), 8)  # four a second, for two
+        self.assertEqual(notes["end"].max(), 2.0)
+
+    def test_windows_are_counted(self):
+        labelled = Labelled.of(self.store, "ensemble")
+        self.assertEqual(labelled.classes, ("Bright", "Dull"))
+        # Always 'Bright' is right for one of two recordings: F1 2/3 and 0.
+        answers = [np.tile([1.0, 0.0], (3, 1))] * 2
+        scores, beside = tasks.score(labelled, "test", answers, {})
+        found = self.values((scores, beside))
+        self.assertEqual(found["accuracy"], 0.5)
+        self.assertAlmostEqual(found["macro_f1"], 1 / 3)
+        self.assertEqual(beside["confusion"].tolist(), [[3, 0], [3, 0]])
+        self.assertEqual(len(beside["draws"]), metrics.DRAWS)
+        main = [score["metric"] for score in scores if score["primary"]]
+        self.assertEqual(main, ["accuracy"])
+
+    def test_windows_are_added_up(self):
+        labelled = Labelled.of(self.store, "ensemble")
+        # Of three windows two are a little wrong and one is very right.
+        wrong = np.array([[0.0, 1.0], [9.0, 0.0], [0.0, 1.0]])
+        found = self.values(tasks.score(labelled, "test", [wrong[:, ::-1], wrong], {}))
+        self.assertEqual(found["accuracy"], 1 / 3)
+        self.assertEqual(found["accuracy_5s"], 1.0)
+        self.assertEqual(found["accuracy_30s"], 1.0)
+
+    def test_log_posteriors_by_hand(self):
+        logits = np.log([[0.9, 0.1], [0.2, 0.8], [0.5, 0.5]]) + [[5], [0], [-3]]
+        found = np.exp(tasks.add_up(logits, 2))
+        np.testing.assert_allclose(found, [[0.18, 0.08]])
+        self.assertEqual(tasks.add_up(logits, 1).shape, (3, 2))
+        np.testing.assert_allclose(np.exp(tasks.add_up(logits, 23)), [[0.09, 0.04]])
+
+    def test_notes_are_the_unit_of_clips(self):
+        labelled = Labelled.of(self.clips, "note_instrument")
+        self.assertEqual(labelled.classes, ("piano", "violin"))
+        self.assertEqual(len(labelled.splits["test"]), 8)  # 2 loudnesses of 4 notes
+        truths = labelled.classes_of(labelled.splits["test"])
+        # Right about the pianos.
+        answers = [np.array([[1.0, 0.0]])] * 8
+        scores, beside = tasks.score(labelled, "test", answers, {})
+        self.assertEqual(self.values((scores, beside))["accuracy"], 0.5)
+        self.assertEqual((truths == 0).sum(), 4)
+        # A draw of four notes is right in quarters.
+        self.assertEqual(set(beside["draws"]), {0.0, 0.25, 0.5, 0.75, 1.0})
+
+    def test_the_classes_of_pitches_are_the_whole_axis(self):
+        labelled = Labelled.of(self.clips, "note_pitch")
+        self.assertEqual(labelled.n_outputs, 88)
+        index = labelled.splits["train"][0]
+        pitch = int(self.clips.recordings[index].metadata["pitch"])
+        self.assertEqual(labelled.classes_of([index]).tolist(), [pitch - 21])
+        # One clip of each pitch at least, and each clip is read from 0.1 s
+        # before its onset.
+        units = labelled.subset(0.001, 0)
+        self.assertEqual(len(units), 3)
+        self.assertEqual(set(units[:, 1]), {0})
+        self.assertAlmostEqual(labelled.seconds(units), 3 * 0.4)
+
+    def test_a_dataset_without_single_notes(self):
+        with tempfile.TemporaryDirectory() as folder:
+            with self.assertRaisesRegex(InputError, "notes.csv"):
+                tasks.clip_store(folder)
 
 
 if __name__ == "__main__":

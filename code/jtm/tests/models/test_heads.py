@@ -1,8 +1,30 @@
 import unittest
 
 import torch
+from torch.nn import functional
 
-from jtm.models.heads import FrameHead, TranscriptionHead, WindowHead, pool
+from jtm.models.heads import (
+    ABOVE,
+    BELOW,
+    FrameHead,
+    PitchHead,
+    PooledHead,
+    TranscriptionHead,
+    WindowHead,
+    pool,
+)
+
+PARTS = ((88, 2), (88, 3))
+"""An axis of pitch of two parts, as z and c side by side."""
+
+
+def transpose(x, by):
+    """Move features on the axis of pitch up by some semitones."""
+    parts = torch.split(x, [176, 264], dim=-1)
+    moved = [
+        part.unflatten(-1, (88, -1)).roll(by, dims=-2).flatten(-2) for part in parts
+    ]
+    return torch.cat(moved, dim=-1)
 
 
 class Heads(unittest.TestCase):
@@ -12,6 +34,7 @@ class Heads(unittest.TestCase):
 
     def test_shapes(self):
         self.assertEqual(FrameHead(5, 88)(self.x).shape, (3, 20, 88))
+        self.assertEqual(FrameHead(5, 88, hidden=4)(self.x).shape, (3, 20, 88))
         self.assertEqual(WindowHead(5, 7)(self.x).shape, (3, 7))
         self.assertEqual(TranscriptionHead(5)(self.x).shape, (3, 20, 2, 88))
 
@@ -25,9 +48,15 @@ class Heads(unittest.TestCase):
         pool(x).sum().backward()
         self.assertTrue(torch.isfinite(x.grad).all())
 
+    def test_a_part_of_the_window_is_pooled(self):
+        whole, part = WindowHead(5, 7), PooledHead(FrameHead(10, 7), 3, 9)
+        part.load_state_dict(whole.state_dict())
+        torch.testing.assert_close(part(self.x), whole(self.x[:, 3:9]))
+
     def test_inputs_are_standardised(self):
         for make in (
             lambda: FrameHead(5, 3),
+            lambda: PitchHead(((1, 5),)),
             lambda: TranscriptionHead(5, dropout=0.0),
         ):
             torch.manual_seed(1)
@@ -35,6 +64,20 @@ class Heads(unittest.TestCase):
             torch.testing.assert_close(
                 head(self.x), head(self.x * 100 + 40), atol=1e-3, rtol=1e-3
             )
+
+    def test_a_sample_fixes_what_is_standardised_by(self):
+        x = torch.randn(500, 5) * 3 + 7
+        x[:, 2] = 4.0
+        head = FrameHead(5, 3)
+        head.fix(x)
+        standard = head.train().standardise(x)
+        torch.testing.assert_close(
+            standard.mean(dim=0), torch.zeros(5), atol=1e-4, rtol=0
+        )
+        expected = torch.tensor([1.0, 1.0, 0.0, 1.0, 1.0])
+        torch.testing.assert_close(standard.std(dim=0), expected, atol=1e-2, rtol=0)
+        other = head.standardise(x[:2] + 1e3)  # what never varied stays at zero
+        self.assertEqual(other[:, 2].tolist(), [0.0, 0.0])
 
     def test_a_frame_is_read_alone(self):
         head = FrameHead(5, 3).eval()
@@ -44,10 +87,10 @@ class Heads(unittest.TestCase):
         self.assertEqual(changed.nonzero().flatten().tolist(), [7])
 
     def test_dropout_is_for_training_alone(self):
-        head = TranscriptionHead(5)
-        self.assertFalse(torch.equal(head(self.x), head(self.x)))
-        head.eval()
-        self.assertTrue(torch.equal(head(self.x), head(self.x)))
+        for head in (TranscriptionHead(5), FrameHead(5, 88, hidden=64, dropout=0.5)):
+            self.assertFalse(torch.equal(head(self.x), head(self.x)))
+            head.eval()
+            self.assertTrue(torch.equal(head(self.x), head(self.x)))
 
     def test_the_transcription_sees_its_kernel(self):
         head = TranscriptionHead(5, kernel=5).eval()
@@ -55,6 +98,75 @@ class Heads(unittest.TestCase):
         self.x[:, 10] += 1.0
         changed = (head(self.x) - y).abs().amax(dim=(0, 2, 3)) > 0
         self.assertEqual(changed.nonzero().flatten().tolist(), [8, 9, 10, 11, 12])
+
+
+class SharedAcrossPitch(unittest.TestCase):
+    def setUp(self):
+        torch.manual_seed(0)
+        self.x = torch.randn(2, 6, 88 * 5)
+        self.kinds = {
+            "linear": PitchHead(PARTS, 2),
+            "hidden": PitchHead(PARTS, 2, hidden=4),
+            "time": PitchHead(PARTS, 2, hidden=4, time=3),
+        }
+        for head in self.kinds.values():
+            head.eval()
+
+    def test_shapes(self):
+        for head in self.kinds.values():
+            self.assertEqual(head(self.x).shape, (2, 6, 2, 88))
+        self.assertEqual(PitchHead(PARTS)(self.x).shape, (2, 6, 88))
+
+    def test_a_pitch_sees_an_octave_below_and_three_above(self):
+        for name, head in self.kinds.items():
+            y = head(self.x)
+            x = self.x.clone()
+            x[..., 40 * 2] += 1.0  # the first part's semitone 40
+            x[..., 176 + 40 * 3] += 1.0
+            changed = (head(x) - y).abs().amax(dim=(0, 1, 2)) > 1e-7
+            seen = changed.nonzero().flatten().tolist()
+            self.assertEqual(seen, list(range(40 - ABOVE, 40 + BELOW + 1)), name)
+
+    def test_a_transposed_input_is_answered_transposed(self):
+        for head in self.kinds.values():
+            # Silence at the ends, so that nothing falls off the axis.
+            x = functional.pad(torch.randn(2, 6, 20, 5), (0, 0, 30, 38))
+            x = torch.cat((x[..., :2].flatten(2), x[..., 2:].flatten(2)), dim=2)
+            low, high = head(x), head(transpose(x, 7))
+            torch.testing.assert_close(
+                high[..., 20:80], low[..., 13:73], atol=1e-5, rtol=1e-4
+            )
+
+    def test_only_the_bias_is_each_pitch_s_own(self):
+        head = self.kinds["linear"]
+        head.own.data[50] = torch.tensor([3.0, -3.0])
+        before = head(self.x)
+        head.own.data.zero_()
+        moved = before - head(self.x)
+        self.assertEqual(
+            moved.abs().amax(dim=(0, 1, 2)).nonzero().flatten().tolist(), [50]
+        )
+        torch.testing.assert_close(moved[0, 0, :, 50], torch.tensor([3.0, -3.0]))
+
+    def test_the_layout_by_hand(self):
+        head = PitchHead(((90, 2),)).eval()
+        head.weight.data.zero_()
+        head.weight.data[BELOW, 1] = 1.0  # the pitch's own second feature
+        head.weight.data[BELOW + 12, 0] = 10.0  # the first feature, an octave above
+        x = torch.zeros(1, 90, 2)
+        x[0, 30] = torch.tensor([5.0, 7.0])
+        y = head(x.flatten(1))[0]
+        self.assertAlmostEqual(y[30].item(), 7.0, places=3)
+        self.assertAlmostEqual(y[18].item(), 50.0, places=3)
+        self.assertEqual((y.abs() > 1e-3).sum(), 2)
+
+    def test_the_layer_over_time_sees_its_neighbours(self):
+        for name, seen in (("hidden", [3]), ("time", [2, 3, 4])):
+            y = self.kinds[name](self.x)
+            x = self.x.clone()
+            x[:, 3] += 1.0
+            changed = (self.kinds[name](x) - y).abs().amax(dim=(0, 2, 3)) > 1e-6
+            self.assertEqual(changed.nonzero().flatten().tolist(), seen)
 
 
 if __name__ == "__main__":

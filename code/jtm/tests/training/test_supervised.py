@@ -2,17 +2,20 @@ import contextlib
 import io
 import tempfile
 import unittest
+from types import MappingProxyType
 from unittest import mock
 
 import numpy as np
 import torch
 
 from jtm.files import InputError
-from jtm.models.heads import FrameHead, WindowHead
+from jtm.models.heads import FrameHead, PooledHead, WindowHead
 from jtm.training.checkpoints import build_model, read_checkpoint
 from jtm.training.config import SupervisedConfig, make_config
 from jtm.training.pretrain import StoppedError
-from jtm.training.supervised import Batches, SupervisedModule, fit
+from jtm.training.supervised import Batches, SupervisedModule, fit, vary
+
+WEIGHT = "head.class.head.linear.weight"
 
 WINDOWS = np.array([(index, 0) for index in range(11)])
 
@@ -22,15 +25,26 @@ def read(index, first):
     rng = np.random.default_rng(int(index))
     frames = rng.normal(size=(10, 6)).astype(np.float32)
     frames[:, index % 2] += 2.0
-    return frames, np.int64(index % 2)
+    return frames, {"class": np.int64(index % 2)}
+
+
+def give_row(index, first):
+    """Nothing, and which window it is of."""
+    return np.zeros(1), {"row": np.int64(index)}
+
+
+def head(dim=6, n_outputs=2):
+    """A head of one task, on mean and deviation of a window."""
+    heads = {"class": WindowHead(dim, n_outputs)}
+    return torch.nn.ModuleDict(heads)
 
 
 class Order(unittest.TestCase):
     def rows(self, batches):
-        return [targets.tolist() for _, targets in batches]
+        return [targets["row"].tolist() for _, targets in batches]
 
     def batches(self, **chosen):
-        return Batches(WINDOWS, lambda i, first: (np.zeros(1), i), 4, **chosen)
+        return Batches(WINDOWS, give_row, 4, **chosen)
 
     def test_an_epoch_visits_each_window_once(self):
         rows = self.rows(self.batches(seed=0))
@@ -53,8 +67,16 @@ class Order(unittest.TestCase):
         self.assertEqual(self.rows(batches), whole[2:])
         self.assertEqual(self.rows(batches), whole)
 
+    def test_an_epoch_of_so_many_steps(self):
+        rows = self.rows(self.batches(seed=0, steps=6))
+        self.assertEqual([len(row) for row in rows], [4] * 6)
+        counts = np.bincount(sum(rows, []), minlength=11)
+        self.assertEqual((counts.min(), counts.max()), (2, 3))
+        few = self.rows(self.batches(seed=0, steps=1))
+        self.assertEqual(len(set(few[0])), 4)
+
     def test_no_batch_is_left_with_one_window(self):
-        batches = Batches(WINDOWS[:9], lambda i, first: (np.zeros(1), i), 4)
+        batches = Batches(WINDOWS[:9], give_row, 4)
         self.assertEqual([len(row) for row in self.rows(batches)], [3, 3, 3])
 
 
@@ -64,7 +86,7 @@ class Fit(unittest.TestCase):
         self.addCleanup(folder.cleanup)
         self.folder = folder.name
 
-    def module(self, name, head=None, **chosen):
+    def module(self, name, heads=None, more=MappingProxyType({}), **chosen):
         config = make_config(
             SupervisedConfig,
             "tiny",
@@ -80,9 +102,16 @@ class Fit(unittest.TestCase):
             | chosen,
         )
         torch.manual_seed(0)
-        head = head or WindowHead(6, 2)
         windows = Batches(WINDOWS, read, 4, 0), Batches(WINDOWS[:4], read, 4)
-        return SupervisedModule(config, build_model(config), head, *windows, "origin")
+        return SupervisedModule(
+            config,
+            build_model(config),
+            heads or head(),
+            *windows,
+            "origin",
+            True,
+            **more,
+        )
 
     def fitted(self, module):
         with contextlib.redirect_stdout(io.StringIO()):
@@ -95,7 +124,8 @@ class Fit(unittest.TestCase):
         losses = [row["loss"] for row in module.history if row["split"] == "train"]
         self.assertLess(losses[-1], 0.1)
         inputs, classes = next(iter(Batches(WINDOWS, read, 11)))
-        self.assertEqual(module(inputs).argmax(dim=1).tolist(), classes.tolist())
+        answers = module(inputs)["class"].argmax(dim=1)
+        self.assertEqual(answers.tolist(), classes["class"].tolist())
         self.assertFalse(module.training)
 
     def test_the_best_epoch_is_kept_not_the_last(self):
@@ -107,7 +137,7 @@ class Fit(unittest.TestCase):
             state = self.fitted(module)
         for name, kept in (("checkpoint1", True), ("checkpoint3", False)):
             there = read_checkpoint(f"{module.folder}/{name}.pt")["state_dict"]
-            same = torch.equal(there["head.linear.weight"], state["head.linear.weight"])
+            same = torch.equal(there[WEIGHT], state[WEIGHT])
             self.assertEqual(same, kept, name)
 
     def test_a_stopped_run_ends_with_the_same_weights(self):
@@ -135,9 +165,7 @@ class Fit(unittest.TestCase):
         with mock.patch.object(SupervisedModule, "training_step") as trained:
             again = self.fitted(self.module("stopped"))
             trained.assert_not_called()
-        self.assertTrue(
-            torch.equal(again["head.linear.bias"], whole["head.linear.bias"])
-        )
+        self.assertTrue(torch.equal(again[WEIGHT], whole[WEIGHT]))
 
     def test_the_learning_rate_falls_to_zero_in_a_line(self):
         module = self.module("rate", n_epoch=2)
@@ -158,17 +186,19 @@ class Fit(unittest.TestCase):
     def test_dropout_is_drawn_from_seed_and_step(self):
         states = []
         for number in range(2):
-            head = torch.nn.Sequential(torch.nn.Dropout(0.5), WindowHead(6, 2))
-            module = self.module(f"dropout{number}", head)
-            head[1].linear.weight.data.fill_(0.1)
-            head[1].linear.bias.data.zero_()
+            frames = FrameHead(12, 2, hidden=8, dropout=0.5)
+            heads = torch.nn.ModuleDict({"class": PooledHead(frames)})
+            module = self.module(f"dropout{number}", heads)
+            for value in heads.parameters():
+                value.data.fill_(0.1)
             torch.manual_seed(number)
-            states.append(self.fitted(module)["head.1.linear.weight"])
+            states.append(self.fitted(module)[WEIGHT])
         self.assertTrue(torch.equal(*states))
 
     def test_a_loss_that_is_no_number_stops_the_run(self):
-        module = self.module("nan", FrameHead(6, 1))
-        x, target = torch.full((2, 3, 6), float("nan")), torch.zeros(2, 3, 1)
+        heads = torch.nn.ModuleDict({"a": FrameHead(6, 1)})
+        module = self.module("nan", heads)
+        x, target = torch.full((2, 3, 6), float("nan")), {"a": torch.zeros(2, 3, 1)}
         with self.assertRaisesRegex(InputError, "loss is nan at step 0.*learningRate"):
             module.training_step((x, target))
 
@@ -180,15 +210,67 @@ class Fit(unittest.TestCase):
             self.assertTrue(torch.equal(value, before[name]), name)
 
     def test_the_loss_by_hand(self):
-        module = self.module("hand", FrameHead(6, 1))
-        module.head.linear.weight.data.zero_()
-        module.head.linear.bias.data.fill_(1.0)
+        heads = {"notes": FrameHead(6, 1), "class": WindowHead(6, 2)}
+        module = self.module("hand", torch.nn.ModuleDict(heads))
+        for value in module.head.parameters():
+            value.data.zero_()
+        module.head["notes"].linear.bias.data.fill_(1.0)
         x = torch.randn(2, 3, 6)
-        target = torch.tensor([[[1.0], [0.0], [0.0]]] * 2)
+        notes = torch.tensor([[[1.0], [0.0], [0.0]]] * 2)
         # -log sigmoid(1) once, -log sigmoid(-1) twice.
         expected = (0.313262 + 2 * 1.313262) / 3
-        loss = module.training_step((x, target))
+        loss = module.training_step((x, {"notes": notes}))
         self.assertAlmostEqual(loss.item(), expected, places=5)
+        # Tasks add up, and a class that is not known adds nothing.
+        for classes, more in (([0, -1], np.log(2)), ([-1, -1], 0.0)):
+            targets = {"notes": notes, "class": torch.tensor(classes)}
+            loss = module.training_step((x, targets))
+            self.assertAlmostEqual(loss.item(), expected + more, places=5)
+
+    def test_the_curve_tells_the_score_of_each_epoch(self):
+        def score(logits, targets):
+            self.assertEqual((logits.shape, targets.tolist()), ((4, 2), [0, 1, 0, 1]))
+            return float((logits.argmax(axis=1) == targets).mean())
+
+        whole = self.module("curve", more={"score": score}, n_epoch=8)
+        self.fitted(whole)
+        self.assertEqual([look["step"] for look in whole.curve], list(range(3, 25, 3)))
+        self.assertEqual(whole.curve[-1]["score"], {"class": 1.0})
+        seconds = [look["seconds"] for look in whole.curve]
+        self.assertEqual(seconds, sorted(seconds))
+        # What is finished still knows it.
+        again = self.module("curve", more={"score": score}, n_epoch=8)
+        self.fitted(again)
+        self.assertEqual(again.curve, whole.curve)
+
+    def test_heads_may_learn_faster_than_the_network(self):
+        groups = self.module("rates", more={"head_rate": 0.5}).configure_optimizers()
+        (frozen,) = groups["optimizer"].param_groups
+        self.assertEqual(frozen["initial_lr"], 0.5)
+        module = self.module("both", more={"head_rate": 0.5})
+        module.frozen = False
+        both = module.configure_optimizers()["optimizer"].param_groups
+        self.assertEqual([group["initial_lr"] for group in both], [0.5, 0.05])
+
+
+class Levels(unittest.TestCase):
+    def test_level_and_noise_vary_within_bounds(self):
+        waves = torch.sin(torch.arange(32_000) / 20)[None, None].repeat(50, 1, 1)
+        torch.manual_seed(0)
+        varied = vary(waves)
+        # The best gain, and what it leaves.
+        gain = (varied * waves).mean(dim=2) / waves.square().mean(dim=2)
+        decibels = 20 * gain.log10()
+        self.assertGreater(decibels.min(), -12.1)
+        self.assertLess(decibels.max(), 6.1)
+        self.assertGreater(decibels.std(), 3)
+        rest = (varied / gain[..., None] - waves).square().mean(dim=2).sqrt()
+        noise = 20 * (rest / waves.square().mean(dim=2).sqrt()).log10()
+        self.assertGreater(noise.min(), -60.5)
+        self.assertLess(noise.max(), -19.5)
+        self.assertGreater(noise.std(), 6)
+        torch.manual_seed(0)
+        self.assertTrue(torch.equal(vary(waves), varied))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,577 @@
+"""
+Networks in the grid: trained with labels end to end, from scratch or from CPC.
+
+``supervised`` is the network of the checkpoint from fresh weights,
+``cpc-finetuned`` the same from the checkpoint's. Both are trained alike: the same
+heads on z and c side by side (linear; shared across pitch where pitches are asked
+about; on mean and deviation of a window or clip), the same number of steps, and of
+learning rates to choose from, levels and noise drawn anew for every window, and
+the state kept that is best on validation. The heads start as linear probes of what
+the network gives before any step, so that training need not first undo what chance
+put there (Kumar et al. 2022).
+
+A budget is stated in steps of :data:`BATCH` windows of 1.28 s (clips: 0.5 s):
+:func:`steps`. One run serves the tasks of a family, which share the network and
+have a head each: those of frames, of windows, and of single notes. Each task sees
+the same labels as its probes; of each task, the state counts that is best for it.
+"""
+
+import copy
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from jtm.constants import HOP
+from jtm.data.targets import WINDOW, frame_numbers
+from jtm.evaluation import probes
+from jtm.evaluation.features import Audio, NetworkSource, pitch_parts
+from jtm.evaluation.tasks import CLIP, CLIP_LEAD, TASKS
+from jtm.models.heads import FrameHead, PitchHead, PooledHead, TranscriptionHead
+from jtm.training.checkpoints import build_model, load_part, read_checkpoint
+from jtm.training.config import NetworkConfig, RunConfig, SupervisedConfig, make_config
+from jtm.training.supervised import Batches, SupervisedModule, fit
+
+NETWORKS = ("supervised", "cpc-finetuned")
+"""Names of the networks that are trained end to end."""
+
+RATES = (2e-3, 3e-4)
+"""Learning rates of the network; the first seed's validation chooses."""
+
+HEAD_RATE = 1e-3
+"""Learning rate of the heads."""
+
+PROBED = 192
+"""Most labelled windows, or clips, that heads start as probes of."""
+
+PROBED_STEP = 16
+"""Frames from one that they are probes of to the next."""
+
+BATCH = {"frames": 8, "windows": 8, "clips": 16}
+"""Windows, or clips, in a batch."""
+
+LOOKS = 6
+"""Times that validation is looked at, evenly spaced; a state of each is kept."""
+
+LOOKED_AT = {"frames": 64, "windows": 128, "clips": 256}
+"""Most windows, or clips, of validation that are looked at while training."""
+
+CLIP_FRAMES = CLIP_LEAD + CLIP + 6
+"""Frames of a clip that a network hears; the last are for its filters."""
+
+
+def steps(fraction):
+    """
+    Give the number of steps that a network is trained for.
+
+    Parameters
+    ----------
+    fraction : float
+        Share of the labels that it may see.
+
+    Returns
+    -------
+    int
+        600 at all of them, 300 at a tenth, 75 at a thousandth.
+    """
+    return max(LOOKS, round(600 * fraction**0.3))
+
+
+def make_head(task, n_outputs, model, on_encoder=False, tuned=False):
+    """
+    Make the head of a task.
+
+    Parameters
+    ----------
+    task : str
+        What is asked.
+    n_outputs : int
+        Number of answers.
+    model : CPC
+        The network that it reads.
+    on_encoder : bool
+        Read z alone, not z and c side by side.
+    tuned : bool
+        For transcription: with hidden layers, one of them over time.
+
+    Returns
+    -------
+    nn.Module
+        Gives logits from ``(batch, frames, dim)``; shared across pitch where
+        pitches are asked about and z and c have that axis.
+    """
+    dim = model.z_dim + (0 if on_encoder else model.c_dim)
+    parts = pitch_parts(model, "z" if on_encoder else "zc")
+    shared = TASKS[task].pitched and parts
+    if task == "transcription":
+        if not shared:
+            return TranscriptionHead(dim)
+        if tuned:
+            return PitchHead(parts, 2, hidden=16, time=9, dropout=0.1)
+        return PitchHead(parts, 2)
+    if TASKS[task].family == "frames":
+        return PitchHead(parts) if shared else FrameHead(dim, n_outputs)
+    # Means, then deviations.
+    head = PitchHead(parts * 2) if shared else FrameHead(2 * dim, n_outputs)
+    if TASKS[task].family == "clips":
+        return PooledHead(head, CLIP_LEAD, CLIP_LEAD + CLIP)
+    return PooledHead(head)
+
+
+class Family:
+    """
+    The tasks that one network serves, and the labels that it sees.
+
+    Parameters
+    ----------
+    labelled : dict of str to Labelled
+        The tasks, all of one family.
+    fraction : float
+        Share of the labels.
+    seed : int
+        Draws the share.
+    """
+
+    def __init__(self, labelled, fraction, seed):
+        self.labelled = labelled
+        self.kind = TASKS[next(iter(labelled))].family
+        self.store = next(iter(labelled.values())).store
+        self.subsets = {t: each.subset(fraction, seed) for t, each in labelled.items()}
+        held_out = {t: self._spread(each) for t, each in labelled.items()}
+        self.windows, self._train = self._join(self.subsets)
+        self.held_out, self._validation = self._join(held_out)
+
+    def _spread(self, labelled):
+        """Choose validation windows evenly, this task's share of them."""
+        units = labelled.units("validation")
+        wanted = LOOKED_AT[self.kind] // (
+            len(self.labelled) if self.kind == "windows" else 1
+        )
+        rows = np.linspace(0, len(units) - 1, min(wanted, len(units)))
+        return units[rows.round().astype(int)]
+
+    @staticmethod
+    def _join(units):
+        """Join the units of all tasks; tell which of them each may see."""
+        joined = np.unique(np.concatenate(list(units.values())), axis=0)
+        seen = {task: set(map(tuple, rows.tolist())) for task, rows in units.items()}
+        return joined, seen
+
+    def read(self, index, first):
+        """
+        Read a training window.
+
+        Parameters
+        ----------
+        index, first : int
+            Recording and first frame.
+
+        Returns
+        -------
+        wave : numpy.ndarray
+            Samples ``(1, samples)``.
+        targets : dict of str to numpy.ndarray
+            What each task asks of it; -1 for a class that may not be seen.
+        """
+        return self._read(index, first, self._train)
+
+    def read_held_out(self, index, first):
+        """
+        Read a validation window.
+
+        Parameters
+        ----------
+        index, first : int
+            Recording and first frame.
+
+        Returns
+        -------
+        wave : numpy.ndarray
+            Samples ``(1, samples)``.
+        targets : dict of str to numpy.ndarray
+            What each task asks of it; -1 for a class that is not asked for.
+        """
+        return self._read(index, first, self._validation)
+
+    def _read(self, index, first, seen):
+        size = CLIP_FRAMES if self.kind == "clips" else WINDOW
+        wave = read_wave(self.store, index, first, size)
+        unit = int(index), int(first)
+        asked = {
+            task: targets_of(each, *unit, unit in seen[task])
+            for task, each in self.labelled.items()
+        }
+        return wave, asked
+
+
+def read_wave(store, index, first, size):
+    """
+    Read the samples of a window.
+
+    Parameters
+    ----------
+    store : Store
+        The recordings.
+    index, first : int
+        Recording and first frame.
+    size : int
+        Frames.
+
+    Returns
+    -------
+    numpy.ndarray
+        Samples ``(1, size * 160)`` in [-1, 1], float32; silence after the end.
+    """
+    stop = min((first + size) * HOP, int(store.lengths[index]))
+    wave = store.read(index, first * HOP, stop).astype(np.float32) / 32768
+    return np.pad(wave, (0, size * HOP - len(wave)))[None]
+
+
+def targets_of(labelled, index, first, known=True, size=WINDOW):
+    """
+    Give what a network is asked about a window.
+
+    Parameters
+    ----------
+    labelled : Labelled
+        The task.
+    index, first : int
+        Recording and first frame.
+    known : bool
+        Whether its class may be seen.
+    size : int
+        Frames in the window.
+
+    Returns
+    -------
+    numpy.ndarray
+        The class, -1 where it is not known; or floats of
+        :meth:`jtm.evaluation.tasks.Labelled.rolls`.
+    """
+    if not labelled.classes:
+        return labelled.rolls(index, size, first).astype(np.float32)
+    return np.int64(labelled.classes_of([index])[0] if known else -1)
+
+
+def start(family, network, config, seed):
+    """
+    Make a network and heads as they are before training.
+
+    Parameters
+    ----------
+    family : Family
+        The tasks and their labels.
+    network : CPC or None
+        The pretrained network to start from; None starts from chance.
+    config : PretrainConfig
+        Settings of the network.
+    seed : int
+        Draws weights.
+
+    Returns
+    -------
+    model : CPC
+        The network.
+    heads : nn.ModuleDict
+        The heads by task, fitted as probes.
+    """
+    model = build_model(replace(config, random_seed=seed)).eval()
+    if network is not None:
+        model.load_state_dict(network.state_dict())
+    heads = make_heads(family.labelled, model, seed)
+    held_out = _embed(model, family.held_out, family.read_held_out)
+    for task, head in heads.items():
+        if isinstance(head, TranscriptionHead):  # has layers of its own to learn
+            continue
+        share = PROBED // (len(heads) if family.kind == "windows" else 1)
+        units = family.subsets[task][:share]
+        pairs = [
+            _samples(head, task, embedded)
+            for embedded in (_embed(model, units, family.read), held_out)
+        ]
+        probes.fit_head(head.head if isinstance(head, PooledHead) else head, *pairs)
+    return model, heads
+
+
+@torch.no_grad()
+def _embed(model, units, read):
+    """Give z and c of windows, and what is asked about each."""
+    found = []
+    for rows in np.array_split(units, -(-len(units) // 16)):
+        waves, asked = zip(*(read(*row) for row in rows), strict=True)
+        z, c = model(torch.from_numpy(np.stack(waves)))
+        found += zip(torch.cat((z, c), dim=2), asked, strict=True)
+    return found
+
+
+def _samples(head, task, embedded):
+    """Give what a head learns from as a probe: features and truth."""
+    truths = np.stack([asked[task] for _, asked in embedded])
+    x = torch.stack([features for features, _ in embedded])
+    if isinstance(head, PooledHead):
+        known = truths >= 0
+        return head.summarise(x[torch.from_numpy(known)]).numpy(), truths[known]
+    numbers = frame_numbers(x.shape[1], PROBED_STEP)
+    truths = truths[:, numbers] > 0
+    return x[:, numbers].flatten(0, 1).numpy(), truths.reshape(-1, *truths.shape[2:])
+
+
+def train(folder, family, model, heads, origin, config, plan):
+    """
+    Train a network for a family of tasks, or take up its run where it stopped.
+
+    Parameters
+    ----------
+    folder : Path
+        Where the run is kept.
+    family : Family
+        The tasks and their labels.
+    model : CPC
+        The network at the start; left as it is.
+    heads : nn.ModuleDict
+        The heads at the start; left as they are.
+    origin : str
+        Hash of the checkpoint that the network is from; empty where it is
+        from chance.
+    config : PretrainConfig
+        Settings of the network.
+    plan : dict
+        ``fraction``, ``seed`` and ``rate`` of the run.
+
+    Returns
+    -------
+    SupervisedModule
+        The run, finished; its `curve` tells the score of each look.
+    """
+    seed, n_steps = plan["seed"], steps(plan["fraction"])
+    settings = {
+        name: getattr(config, name)
+        for name in NetworkConfig.__dataclass_fields__
+        if name not in RunConfig.__dataclass_fields__
+    }
+    settings |= {
+        "path_checkpoint": str(folder),
+        "random_seed": seed,
+        "n_epoch": LOOKS,
+        "learning_rate": plan["rate"],
+        "batch_size": BATCH[family.kind],
+    }
+    config = make_config(SupervisedConfig, "small", settings)
+    module = SupervisedModule(
+        config,
+        copy.deepcopy(model),
+        copy.deepcopy(heads),
+        Batches(family.windows, family.read, config.batch_size, seed, n_steps // LOOKS),
+        Batches(family.held_out, family.read_held_out, 2 * config.batch_size),
+        origin,
+        score=probes.score,
+        head_rate=HEAD_RATE,
+    )
+    fit(module, progress=False)
+    return module
+
+
+def make_heads(labelled, model, seed, **chosen):
+    """
+    Make the heads of tasks; the seed draws their weights.
+
+    Parameters
+    ----------
+    labelled : dict of str to Labelled
+        The tasks.
+    model : CPC
+        The network that they read.
+    seed : int
+        The seed.
+    **chosen
+        Passed on to :func:`make_head`.
+
+    Returns
+    -------
+    nn.ModuleDict
+        The heads by task.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return torch.nn.ModuleDict(
+            {
+                task: make_head(task, each.n_outputs, model, **chosen)
+                for task, each in labelled.items()
+            }
+        )
+
+
+def best_score(module):
+    """
+    Tell how good a run is, for choosing its learning rate.
+
+    Parameters
+    ----------
+    module : SupervisedModule
+        A finished run.
+
+    Returns
+    -------
+    float
+        Mean over its tasks of the best score on validation.
+    """
+    looks = best_looks(module)
+    scores = [module.curve[look]["score"][task] for task, look in looks.items()]
+    return float(np.mean(scores))
+
+
+def best_looks(module):
+    """
+    Tell after which look each task was answered best.
+
+    Parameters
+    ----------
+    module : SupervisedModule
+        A finished run.
+
+    Returns
+    -------
+    dict of str to int
+        Number of the look by task; of equals the first.
+    """
+    scores = [look["score"] for look in module.curve]
+    return {
+        task: max(range(len(scores)), key=lambda look: scores[look][task])
+        for task in module.head
+    }
+
+
+def answer(module, labelled, splits):
+    """
+    Answer with the state that is best for each task.
+
+    Parameters
+    ----------
+    module : SupervisedModule
+        A finished run.
+    labelled : dict of str to Labelled
+        The tasks to answer.
+    splits : sequence of str
+        Where.
+
+    Returns
+    -------
+    dict of tuple to list of numpy.ndarray
+        By task and split, answers as :func:`jtm.evaluation.tasks.score` takes
+        them.
+    """
+    looks = best_looks(module)
+    found = {}
+    for look in sorted({looks[task] for task in labelled}):
+        path = module.folder / f"checkpoint{look}.pt"
+        content = read_checkpoint(path)
+        for part in ("model", "head"):
+            load_part(path, content, part, getattr(module, part))
+        module.eval()
+        here = {task: each for task, each in labelled.items() if looks[task] == look}
+        for split in splits:
+            found |= answers(module.model, module.head, here, split)
+    return found
+
+
+@torch.no_grad()
+def answers(model, heads, labelled, split, on_encoder=False):
+    """
+    Answer by a network and its heads.
+
+    Parameters
+    ----------
+    model : CPC
+        The network, in evaluation mode.
+    heads : nn.ModuleDict
+        Heads by task, in evaluation mode.
+    labelled : dict of str to Labelled
+        The tasks to answer, of one family.
+    split : str
+        Where.
+    on_encoder : bool
+        Give the heads z alone.
+
+    Returns
+    -------
+    dict of tuple to list of numpy.ndarray
+        By task and split, answers as :func:`jtm.evaluation.tasks.score` takes
+        them.
+    """
+    first = next(iter(labelled.values()))
+    if TASKS[first.task].unit == "clips":
+        units = first.units(split)
+        found = {task: [] for task in labelled}
+        for rows in np.array_split(units, max(1, len(units) // 64)):
+            waves = [read_wave(first.store, *row, CLIP_FRAMES) for row in rows]
+            z, c = model(torch.from_numpy(np.stack(waves)))
+            x = z if on_encoder else torch.cat((z, c), dim=2)
+            for task in labelled:
+                found[task] += list(heads[task](x)[:, None].numpy())
+        return {(task, split): made for task, made in found.items()}
+    found = {task: {} for task in labelled}
+    for index in sorted({i for each in labelled.values() for i in each.splits[split]}):
+        asked = {t: e for t, e in labelled.items() if index in e.splits[split]}
+        n_frames = max(each.length(split, index) for each in asked.values())
+        x = represent(first.store, index, model, on_encoder, n_frames)
+        for task, each in asked.items():
+            found[task][index] = read_off(heads[task], x, each.takes(split, index)[-1])
+    return {
+        (task, split): [found[task][index] for index in each.splits[split]]
+        for task, each in labelled.items()
+    }
+
+
+def represent(store, index, model, on_encoder=False, n_frames=None):
+    """
+    Stream a recording through a network.
+
+    Parameters
+    ----------
+    store : Store
+        The recordings.
+    index : int
+        Which of them.
+    model : CPC
+        The network.
+    on_encoder : bool
+        Give z alone, not z and c side by side.
+    n_frames : int, optional
+        Frames from the start; all by default.
+
+    Returns
+    -------
+    numpy.ndarray
+        Features ``(frames, dim)``.
+    """
+    length = int(store.lengths[index])
+    recording = Audio(lambda a, b: store.read(index, a, b), length, n_frames)
+    pieces = sorted(NetworkSource(model).stream(recording), key=lambda piece: piece[0])
+    parts = [z if on_encoder else np.concatenate((z, c), axis=1) for _, z, c in pieces]
+    return np.concatenate(parts)
+
+
+@torch.no_grad()
+def read_off(head, x, take):
+    """
+    Answer about one recording.
+
+    Parameters
+    ----------
+    head : nn.Module
+        What answers.
+    x : numpy.ndarray
+        Features ``(frames, dim)``.
+    take : Take
+        What is judged.
+
+    Returns
+    -------
+    numpy.ndarray
+        Logits: of frames ``(frames, ...)``, of windows ``(windows, classes)``.
+    """
+    x = torch.from_numpy(x[: take.n_frames])
+    if take.step:
+        return head(x[frame_numbers(take.n_frames, take.step)][None])[0].numpy()
+    n_windows = len(x) // WINDOW
+    return head(x[: n_windows * WINDOW].unflatten(0, (n_windows, WINDOW))).numpy()
