@@ -16,10 +16,44 @@ import numpy as np
 from jtm.constants import FRAME_RATE, PITCH_MIN
 from jtm.files import InputError, atomic, read_json
 from jtm.music.audio import frames_to_seconds
+from jtm.results.compare import LINES
+from jtm.results.inside import NAMES
+from jtm.results.readings import (
+    NETWORKS,
+    common_fraction,
+    curves_fraction,
+    curves_of,
+    metric_text,
+    percent,
+)
 from jtm.results.records import latest
 
 BLACK, BLUE, ORANGE = "#000000", "#0072B2", "#D55E00"
 """Okabe and Ito's black, blue and vermilion."""
+
+SKY, GREEN, PURPLE, GREY = "#56B4E9", "#009E73", "#CC79A7", "#808080"
+"""Their sky blue, bluish green and reddish purple, and a grey."""
+
+STROKES = {
+    "CPC, frozen": (BLUE, "o", "-"),
+    "CPC, fine-tuned": (SKY, "D", (0, (3, 2))),
+    "supervised": (ORANGE, "s", (0, (5, 1))),
+    "untrained": (GREY, "P", ":"),
+    "log-mel": (PURPLE, "^", "-."),
+    "constant-Q": (BLACK, "v", (0, (6, 1, 1, 1, 1, 1))),
+}
+"""Colour, mark and dashes of :data:`jtm.results.compare.LINES`."""
+
+DURATIONS = {
+    0.1: "0.1 s",
+    1: "1 s",
+    10: "10 s",
+    60: "1 min",
+    600: "10 min",
+    3600: "1 h",
+    36000: "10 h",
+}
+"""Names of lengths of time on an axis, in seconds."""
 
 FAMILIES = {
     "cpc": (BLUE, "o", BLUE),
@@ -307,3 +341,587 @@ def principal_components(features, count=COMPONENTS):
     left, sizes, _ = np.linalg.svd(centred, full_matrices=False)
     left, sizes = left[:, :count], sizes[:count]
     return left * np.sqrt(len(features)) * (sizes > 1e-5 * max(sizes[0], 1e-5))
+
+
+@_styled
+def label_efficiency(grid):
+    """
+    Draw how scores grow with labels.
+
+    Parameters
+    ----------
+    grid : jtm.results.compare.Grid
+        The results.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        One panel a task; the lines of :data:`jtm.results.compare.LINES`, at each
+        share of the labels the best row by validation, with bands of 95 %.
+    """
+    figure, panels = _task_panels(grid, 1.75)
+    for axis, task in zip(panels, grid.tasks, strict=False):
+        for name in LINES:
+            points = []
+            for fraction in grid.fractions(task):
+                row = grid.line(task, (name,), fraction)
+                score = row and grid.score(row)
+                if score:
+                    low = score.value if score.low is None else score.low
+                    high = score.value if score.high is None else score.high
+                    seconds = grid.labelled[task, fraction]
+                    points.append((seconds, score.value, low, high))
+            if not points:
+                continue
+            seconds, value, low, high = np.array(points).T * [[1], [100], [100], [100]]
+            colour, mark, dash = STROKES[name]
+            style = {"color": colour, "marker": mark, "linestyle": dash}
+            axis.plot(seconds, value, **style, markersize=4, lw=1.2)
+            axis.fill_between(seconds, low, high, color=colour, alpha=0.12, lw=0)
+        axis.set_xscale("log")
+        _name_durations(axis)
+        axis.set_ylabel(f"{metric_text(grid.metrics[task])} (%)")
+        axis.set_title(task)
+        axis.grid(color="0.92")
+    _label_below(panels, len(grid.tasks), "labelled sound")
+    _legend(panels[len(grid.tasks)], LINES)
+    return figure
+
+
+def _task_panels(grid, height, columns=3, **options):
+    """Make a panel for each task and, last, one that holds the legend."""
+    count = len(grid.tasks) + 1
+    rows = -(-count // columns)
+    figure, axes = _figure(height * rows, nrows=rows, ncols=columns, **options)
+    for axis in axes.flat[len(grid.tasks) :]:
+        axis.set_axis_off()
+    return figure, axes.ravel()
+
+
+def _label_below(panels, count, label, columns=3):
+    """Label the axis of the panels that have none below them."""
+    for axis in panels[max(0, count - columns) : count]:
+        axis.set_xlabel(label)
+
+
+def _legend(axis, names):
+    """Explain lines in a panel of their own."""
+    from matplotlib.lines import Line2D
+
+    handles = [
+        Line2D([], [], color=c, marker=m, linestyle=d, markersize=4, label=name)
+        for name, (c, m, d) in STROKES.items()
+        if name in names
+    ]
+    axis.legend(handles=handles, loc="center", frameon=False, handlelength=3.5)
+
+
+def _name_durations(axis):
+    """Tell seconds on a logarithmic axis by the units that suit them."""
+    low, high = axis.get_xlim()
+    shown = [seconds for seconds in DURATIONS if low <= seconds <= high]
+    axis.set_xticks(shown, [DURATIONS[seconds] for seconds in shown])
+    axis.minorticks_off()
+
+
+@_styled
+def timbre_dots(grid, fraction):
+    """
+    Draw scores through the SoundFonts of training and through another.
+
+    Parameters
+    ----------
+    grid : jtm.results.compare.Grid
+        The results.
+    fraction : float
+        Share of the labels.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        One panel a task, one row for each of
+        :data:`jtm.results.compare.LINES`; full marks for seen SoundFonts, hollow
+        ones for the unseen, with 95 % intervals.
+    """
+    from matplotlib.lines import Line2D
+
+    names = list(LINES)
+    figure, panels = _task_panels(grid, 1.5, sharey=True)
+    for axis, task in zip(panels, grid.tasks, strict=False):
+        for place, name in enumerate(names):
+            row = grid.line(task, (name,), fraction)
+            colour, mark, _ = STROKES[name]
+            for split, shift in (("test", -0.14), ("test_timbre", 0.14)):
+                score = row and grid.score(row, split)
+                if not score:
+                    continue
+                fill = colour if split == "test" else "white"
+                y = place + shift
+                if score.low is not None:
+                    ends = 100 * score.low, 100 * score.high
+                    axis.plot(ends, (y, y), color=colour, lw=1, zorder=1)
+                axis.plot(
+                    100 * score.value,
+                    y,
+                    mark,
+                    color=colour,
+                    markerfacecolor=fill,
+                    markersize=4.5,
+                )
+        axis.set_title(task)
+        axis.grid(axis="x", color="0.92")
+        axis.set_axisbelow(True)
+        axis.set_yticks(range(len(names)), names)
+        axis.set_ylim(len(names) - 0.5, -0.5)
+        axis.set_xlabel(f"{metric_text(grid.metrics[task])} (%)")
+    handles = [
+        Line2D([], [], color=BLACK, marker="o", ls="", markerfacecolor=fill, label=text)
+        for fill, text in ((BLACK, "SoundFonts of training"), ("white", "unseen one"))
+    ]
+    panels[len(grid.tasks)].legend(handles=handles, loc="center", frameon=False)
+    return figure
+
+
+@_styled
+def learning_curves(grid, fraction):
+    """
+    Draw how networks learn with time, from pretrained weights and from scratch.
+
+    Parameters
+    ----------
+    grid : jtm.results.compare.Grid
+        The results.
+    fraction : float
+        Share of the labels.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        One panel a task with scores on validation over seconds of training, one
+        line a seed.
+    """
+    figure, panels = _task_panels(grid, 1.75)
+    for axis, task in zip(panels, grid.tasks, strict=False):
+        for name in NETWORKS:
+            colour, mark, dash = STROKES[name]
+            for curve in curves_of(grid, task, name, fraction).values():
+                score = 100 * np.array(curve["score"])
+                style = {"color": colour, "marker": mark, "linestyle": dash}
+                axis.plot(curve["seconds"], score, **style, lw=1, markersize=2.5)
+        axis.set_title(task)
+        axis.set_ylabel(f"{metric_text(grid.metrics[task])} (%)")
+        axis.grid(color="0.92")
+    _label_below(panels, len(grid.tasks), "training (s)")
+    _legend(panels[len(grid.tasks)], NETWORKS)
+    return figure
+
+
+@_styled
+def confusion(counts, classes, title=""):
+    """
+    Draw what each class is taken for.
+
+    Parameters
+    ----------
+    counts : numpy.ndarray
+        Counts ``(classes, classes)``; rows are the truth.
+    classes : sequence of str
+        Their names.
+    title : str
+        What stands above.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        Shares of each row in percent; a class that does not occur is blank.
+    """
+    from matplotlib.figure import Figure
+
+    counts = np.asarray(counts, float)
+    totals = counts.sum(axis=1, keepdims=True)
+    shares = np.divide(
+        100 * counts, totals, out=np.full(counts.shape, np.nan), where=totals > 0
+    )
+    n = len(classes)
+    side = 1.6 + 0.21 * n
+    figure = Figure(figsize=(side + 0.8, side), layout="constrained")
+    axis = figure.subplots()
+    image = axis.imshow(shares, cmap="cividis", vmin=0, vmax=100)
+    for row, column in np.argwhere(shares >= 0.5):
+        value = shares[row, column]
+        axis.text(
+            column,
+            row,
+            f"{value:.0f}",
+            ha="center",
+            va="center",
+            fontsize=5.5,
+            color="black" if value > 55 else "white",
+        )
+    axis.set_xticks(range(n), classes, rotation=90)
+    axis.set_yticks(range(n), classes)
+    axis.set_xlabel("taken for")
+    axis.set_ylabel("truth")
+    axis.set_title(title, loc="left")
+    figure.colorbar(image, ax=axis, label="share of the row (%)", shrink=0.8)
+    return figure
+
+
+def grid_figures(grid):
+    """
+    List the figures of the grid that its results allow.
+
+    Parameters
+    ----------
+    grid : jtm.results.compare.Grid
+        The results.
+
+    Returns
+    -------
+    dict of str to callable
+        What draws each figure, by its name: 'label-efficiency', 'timbre',
+        'learning', and 'confusion-TASK' of the row that validation puts first,
+        with most labels, all seeds together.
+    """
+    made = {}
+    if grid.tasks:
+        made["label-efficiency"] = functools.partial(label_efficiency, grid)
+    fraction = common_fraction(grid)
+    if any(grid.rows(task, fraction, "test_timbre") for task in grid.tasks):
+        made["timbre"] = functools.partial(timbre_dots, grid, fraction)
+    fraction = curves_fraction(grid)
+    if fraction:
+        made["learning"] = functools.partial(learning_curves, grid, fraction)
+    for task in grid.tasks:
+        for fraction in reversed(grid.fractions(task)):
+            row = grid.best(grid.rows(task, fraction))
+            counts = grid.beside(row, "confusion") if row else {}
+            if counts:
+                classes = next(iter(grid.beside(row, "classes").values()))
+                title = (
+                    f"{row.representation}, {row.probe}, {percent(fraction)} of labels"
+                )
+                total = np.sum([*counts.values()], axis=0)
+                made[f"confusion-{task}"] = functools.partial(
+                    confusion, total, classes, title
+                )
+                break
+    return made
+
+
+INSIDE = {
+    "cpc-c": (BLUE, "o", "-"),
+    "cpc-z": (SKY, "D", (0, (3, 2))),
+    "random-c": (ORANGE, "s", (0, (5, 1))),
+    "random-z": (GREY, "P", ":"),
+    "logmel": (PURPLE, "^", "-."),
+    "notes": (BLACK, "v", (0, (6, 1, 1, 1, 1, 1))),
+}
+"""Colour, mark and dashes of what is looked into."""
+
+KINDS = {
+    "piano": (BLUE, "s"),
+    "harpsichord": (SKY, "D"),
+    "violin": (ORANGE, "o"),
+    "viola": (ORANGE, "^"),
+    "cello": (ORANGE, "v"),
+    "contrabass": (ORANGE, "x"),
+    "horn": (BLACK, "P"),
+    "oboe": (GREEN, "o"),
+    "bassoon": (GREEN, "v"),
+    "clarinet": (GREEN, "^"),
+    "flute": (PURPLE, "D"),
+}
+"""Colour and mark of instruments on a map, one colour for a kind."""
+
+
+def inside_figures(found, arrays):
+    """
+    List the figures of what was found inside a network.
+
+    Parameters
+    ----------
+    found : dict
+        The answers; see :func:`jtm.results.inside.read_answers`.
+    arrays : dict of str to numpy.ndarray
+        The arrays beside them.
+
+    Returns
+    -------
+    dict of str to callable
+        What draws each figure, by name: 'carried', 'memory', 'form', 'maps',
+        'filters'; without those that were not answered.
+    """
+    made = {"carried": functools.partial(carried, found["carried"])}
+    if found["memory"]:
+        made["memory"] = functools.partial(memory, found["memory"])
+    if found["form"]:
+        made["form"] = functools.partial(form, found["form"], arrays)
+    if found["maps"]:
+        made["maps"] = functools.partial(maps, found["maps"], arrays)
+    if found["filters"]:
+        made["filters"] = functools.partial(filters, found["filters"])
+    return made
+
+
+def _dot_rows(axis, answers, label):
+    """Draw answers one below the other, with their intervals, in percent."""
+    for row, each in enumerate(answers):
+        colour, mark, _ = INSIDE[each["representation"]]
+        if each["low"] is not None:
+            ends = 100 * each["low"], 100 * each["high"]
+            axis.plot(ends, (row, row), color=colour, lw=1.2, zorder=1)
+        axis.plot(100 * each["value"], row, mark, color=colour, markersize=5)
+    names = [NAMES[each["representation"]] for each in answers]
+    axis.set_yticks(range(len(names)), names)
+    axis.set_ylim(len(names) - 0.5, -0.5)
+    axis.set_xlabel(label)
+    axis.grid(axis="x", color="0.92")
+    axis.set_axisbelow(True)
+
+
+@_styled
+def carried(answers):
+    """
+    Draw what a frame carries, linearly.
+
+    Parameters
+    ----------
+    answers : list of dict
+        Answers to that question; see :mod:`jtm.evaluation.inside`.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        One panel for each thing that was asked, one row a representation, and a
+        dotted line at chance.
+    """
+    whats = list(dict.fromkeys(each["what"] for each in answers))
+    figure, axes = _figure(1.6, ncols=len(whats), sharey=True)
+    for axis, what in zip(axes[0], whats, strict=True):
+        of_it = [each for each in answers if each["what"] == what]
+        _dot_rows(axis, of_it, f"{of_it[0]['metric']} (%)")
+        axis.axvline(100 * of_it[0]["chance"], color="grey", linestyle=":", lw=1)
+        axis.set_title(what)
+    return figure
+
+
+@_styled
+def memory(answer):
+    """
+    Draw how much is known of what sounded some time before.
+
+    Parameters
+    ----------
+    answer : dict
+        The answer to that question.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        Average precision over the time before, one line a representation, and
+        how far c is ahead of the others, with bands of 95 %.
+    """
+    figure, (axes,) = _figure(2.3, ncols=3, width_ratios=(1, 1, 0.45))
+    delays = list(dict.fromkeys(each["delay"] for each in answer["scores"]))
+    # Places, not times: the delays are chosen to grow as ratios do.
+    places = range(len(delays))
+    panels = (("scores", "representation"), ("leads", "over"))
+    for axis, (part, key) in zip(axes, panels, strict=False):
+        for name, (colour, mark, dash) in INSIDE.items():
+            points = [
+                (each["value"], each["low"], each["high"])
+                for each in answer[part]
+                if each[key] == name
+            ]
+            if points:
+                value, low, high = 100 * np.array(points, float).T
+                style = {"color": colour, "marker": mark, "linestyle": dash}
+                axis.plot(
+                    places, value, **style, lw=1.2, markersize=4, label=NAMES[name]
+                )
+                axis.fill_between(places, low, high, color=colour, alpha=0.12, lw=0)
+        axis.set_xticks(places, [f"{delay:g}" for delay in delays])
+        axis.set_xlabel("time before (s)")
+        axis.grid(color="0.92")
+    axes[0].set_ylabel("average precision (%)")
+    axes[0].set_ylim(0)
+    axes[1].set_ylabel("lead of c (points)")
+    axes[1].axhline(0, color="grey", linestyle=":", lw=1)
+    axes[2].set_axis_off()
+    axes[2].legend(
+        *axes[0].get_legend_handles_labels(),
+        loc="center",
+        frameon=False,
+        handlelength=3.5,
+    )
+    return figure
+
+
+@_styled
+def form(answer, arrays):
+    """
+    Draw where a piece is like itself, in notes and in features.
+
+    Parameters
+    ----------
+    answer : dict
+        The answer to that question.
+    arrays : dict of str to numpy.ndarray
+        Has ``form-NAME``, similarities ``(moments, moments)``.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        Matrices of one piece, and beside them the agreement over all pieces.
+    """
+    shown = ("notes", "cpc-c", "random-c", "logmel")
+    figure, axes = _figure(4.4, nrows=2, ncols=3, width_ratios=(1, 1, 1.1))
+    for axis, name in zip(axes[:, :2].flat, shown, strict=True):
+        values = arrays[f"form-{name}"].astype(float)
+        end = answer["seconds"] * len(values)
+        # Each matrix uses all of the colours, but for its extremes.
+        off = ~np.eye(len(values), dtype=bool)
+        low, high = np.quantile(values[off], (0.02, 0.98))
+        axis.imshow(
+            values,
+            origin="lower",
+            extent=(0, end, 0, end),
+            cmap="cividis",
+            vmin=low,
+            vmax=high,
+            interpolation="nearest",
+        )
+        axis.set_title(NAMES[name])
+    for axis in axes[1, :2]:
+        axis.set_xlabel("time (s)")
+    for axis in axes[:, 0]:
+        axis.set_ylabel("time (s)")
+    _dot_rows(axes[0, 2], answer["agreement"], "correlation with the notes (%)")
+    axes[0, 2].set_title(f"{answer['pieces']} pieces")
+    axes[0, 2].axvline(0, color="grey", linestyle=":", lw=1)
+    axes[1, 2].set_axis_off()
+    axes[1, 2].text(
+        0,
+        0.9,
+        f"{answer['shown']}\n\nBright is alike; a line beside the\n"
+        "diagonal is a section that returns.",
+        va="top",
+    )
+    return figure
+
+
+@_styled
+def maps(answers, arrays):
+    """
+    Draw maps of z and c.
+
+    Parameters
+    ----------
+    answers : list of dict
+        Answers to that question, one for each way to colour a map.
+    arrays : dict of str to numpy.ndarray
+        Has ``map-OF-NAME-pca`` and ``-tsne``, places ``(points, 2)``, and
+        ``map-OF-COLOUR``, classes ``(points,)``.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        One row for each colouring: principal components and t-SNE of z, then of
+        c, and what the colours mean.
+    """
+    figure, axes = _figure(
+        1.75 * len(answers), nrows=len(answers), ncols=5, width_ratios=(1, 1, 1, 1, 0.7)
+    )
+    for row, each in zip(axes, answers, strict=True):
+        values = arrays[f"map-{each['of']}-{each['colour']}"]
+        *panels, side = row
+        columns = [(n, k) for n in ("cpc-z", "cpc-c") for k in ("pca", "tsne")]
+        for axis, (name, kind) in zip(panels, columns, strict=True):
+            x, y = arrays[f"map-{each['of']}-{name}-{kind}"].astype(float).T
+            handles = _scatter(axis, x, y, values, each["labels"])
+            axis.set_xticks(())
+            axis.set_yticks(())
+            title = {"pca": "PCA", "tsne": "t-SNE"}[kind]
+            if kind == "pca":
+                share = f"{100 * each['purity'][name]:.0f} % of neighbours alike"
+                axis.set_title(f"{NAMES[name]}, {title}: {share}", loc="left")
+            else:
+                axis.set_title(title, loc="right")
+        panels[0].set_ylabel(
+            f"{each['colour']} of {each['of']}\n(chance {100 * each['chance']:.0f} %)"
+        )
+        side.set_axis_off()
+        if each["labels"]:
+            side.legend(
+                handles=handles,
+                loc="center left",
+                frameon=False,
+                fontsize=6.5,
+                labelspacing=0.2,
+                handletextpad=0.1,
+            )
+        else:
+            bar = figure.colorbar(handles[0], ax=side, fraction=0.3, aspect=12)
+            bar.set_label("MIDI pitch")
+    return figure
+
+
+def _scatter(axis, x, y, values, labels):
+    """Scatter points by class, or by a number where classes have no labels."""
+    if not labels:
+        points = axis.scatter(x, y, c=values, s=5, cmap="cividis", lw=0)
+        return [points]
+    common = np.argsort(-np.bincount(values, minlength=len(labels)), kind="stable")
+    spare = ((BLUE, "o"), (ORANGE, "s"), (GREEN, "^"), (PURPLE, "D"), (BLACK, "v"))
+    styles = dict(zip(common, spare, strict=False))
+    handles = []
+    for number, label in enumerate(labels):
+        here = values == number
+        colour, mark = KINDS.get(label) or styles.get(number, (GREY, "x"))
+        handles.append(
+            axis.scatter(
+                x[here], y[here], s=7, color=colour, marker=mark, lw=0.4, label=label
+            )
+        )
+    return handles
+
+
+@_styled
+def filters(answer):
+    """
+    Draw where learned filters sit, before and after training.
+
+    Parameters
+    ----------
+    answer : dict
+        The answer to that question.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        How far each centre went, and how wide each band is, over pitch.
+    """
+    figure, ((moved, wide),) = _figure(2.2, ncols=2)
+    start, trained = answer["start"], answer["trained"]
+    way = 100 * np.subtract(trained["centre"], start["centre"])
+    moved.plot(start["centre"], way, "o", color=BLUE, markersize=3)
+    moved.axhline(0, color="grey", linestyle=":", lw=1)
+    moved.set_ylabel("centre moved by (cents)")
+    names = {"start": (ORANGE, "s", "white"), "trained": (BLUE, "o", BLUE)}
+    for name, (colour, mark, fill) in names.items():
+        each = answer[name]
+        style = {
+            "color": colour,
+            "markerfacecolor": fill,
+            "markersize": 3,
+            "label": name,
+        }
+        wide.plot(each["centre"], each["width"], mark, **style)
+    wide.set_ylim(0, 1.1 * max(*start["width"], *trained["width"]))
+    wide.set_ylabel("width (semitones)")
+    wide.legend(frameon=False, ncols=2, loc="lower right", bbox_to_anchor=(1, 1))
+    for axis in (moved, wide):
+        axis.set_xlabel("centre (MIDI pitch)")
+        axis.grid(color="0.92")
+    return figure

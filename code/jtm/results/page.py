@@ -1,10 +1,11 @@
-"""Blocks of a Markdown page that a command writes, so that no number is typed."""
+"""Pages, and blocks of pages, that a command writes, so that no number is typed."""
 
 from pathlib import Path
 
 from jtm.constants import SAMPLE_RATE
 from jtm.files import InputError, atomic
-from jtm.results import records
+from jtm.results import figures, inside, readings, records
+from jtm.results.compare import Grid
 
 
 def fill(path, blocks):
@@ -203,3 +204,98 @@ def card_blocks(facts, found):
         f"{clock / 60:.0f} minutes. The loss on validation ended at {judged[-1]:.3f}.",
         "scores": scores,
     }
+
+
+def write_grid(folder):
+    """
+    Write the page of the grid and its figures, where the grid has run.
+
+    Parameters
+    ----------
+    folder : str or Path
+        Folder of the report, with ``results/grid.jsonl``; the page becomes
+        ``results/GRID.md``, a figure ``figures/grid-NAME.svg``.
+    """
+    _write_page(Path(folder), "grid", ".jsonl", grid_page)
+
+
+def write_inside(folder):
+    """
+    Write the page of a look inside a network and its figures, where one was taken.
+
+    Parameters
+    ----------
+    folder : str or Path
+        Folder of the report, with ``results/inside.json``; the page becomes
+        ``results/INSIDE.md``, a figure ``figures/inside-NAME.svg``.
+    """
+    _write_page(Path(folder), "inside", ".json", inside_page)
+
+
+def _write_page(folder, name, ending, compose):
+    """Write a page of results and its figures, if there are results."""
+    path = folder / "results" / f"{name}{ending}"
+    if not path.exists():
+        return
+    text, drawings = compose(path)
+    for each, draw in drawings.items():
+        figures.save(draw(), folder / "figures" / f"{name}-{each}.svg")
+    with atomic(path.with_name(f"{name.upper()}.md")) as part:
+        part.write_text(text, encoding="utf-8")
+
+
+def grid_page(path):
+    """
+    Write what the grid says.
+
+    Parameters
+    ----------
+    path : str or Path
+        The results file.
+
+    Returns
+    -------
+    text : str
+        The page.
+    drawings : dict of str to callable
+        What draws each figure that it shows, by name.
+
+    Raises
+    ------
+    InputError
+        If the results cannot be read.
+    """
+    grid = Grid.read(path)
+    drawings = figures.grid_figures(grid)
+    return readings.page(grid, _links("grid", drawings)), drawings
+
+
+def inside_page(path):
+    """
+    Write what was found inside a network.
+
+    Parameters
+    ----------
+    path : str or Path
+        The file of answers.
+
+    Returns
+    -------
+    text : str
+        The page.
+    drawings : dict of str to callable
+        What draws each figure that it shows, by name.
+
+    Raises
+    ------
+    InputError
+        If the answers cannot be read.
+    """
+    found, arrays = inside.read_answers(path)
+    drawings = figures.inside_figures(found, arrays)
+    return inside.page(found, _links("inside", drawings)), drawings
+
+
+def _links(name, drawings):
+    """Give the path of each figure from its page."""
+    return {each: f"../figures/{name}-{each}.svg" for each in drawings}

@@ -9,6 +9,8 @@ import numpy as np
 
 from jtm.files import InputError
 from jtm.results import figures
+from jtm.results.compare import LINES, Grid
+from jtm.tests.results.test_compare import CPC, CQT, draws, score
 from jtm.tests.results.test_records import RECORD
 
 
@@ -130,6 +132,92 @@ class Piece(WithFolder):
         with self.assertRaisesRegex(InputError, "a.tune"):
             figures.save(figure, self.folder / "a.tune")
         self.assertEqual(len(list(self.folder.iterdir())), 6)
+
+
+class GridFigures(unittest.TestCase):
+    def setUp(self):
+        records, beside = [], {}
+        for row, value in ((CPC, 0.5), (CQT, 0.7), (CQT._replace(fraction=1.0), 0.9)):
+            for split, change in (("validation", 0), ("test", 0), ("test_timbre", 0.2)):
+                seconds = 600 * row.fraction
+                records.append(score(row, 0, value - change, split, labelled=seconds))
+                spread = np.linspace(-1000, 1000, 201) + 1e4 * (value - change)
+                beside |= draws(row, 0, spread.tolist(), split)
+        self.records, self.beside = records, beside
+        self.grid = Grid(records, beside)
+
+    def test_scores_over_labels(self):
+        figure = figures.label_efficiency(self.grid)
+        axis, legend = figure.axes[:2]
+        cpc, cqt = axis.lines
+        np.testing.assert_allclose(cpc.get_xydata(), [[60, 50]])
+        np.testing.assert_allclose(cqt.get_xydata(), [[60, 70], [600, 90]])
+        band = axis.collections[1].get_paths()[0].vertices
+        np.testing.assert_allclose(band[:, 1].max(), 99.5)
+        np.testing.assert_allclose(band[:, 1].min(), 60.5)
+        self.assertEqual(axis.get_title(), "multipitch")
+        self.assertEqual(axis.get_xlabel(), "labelled sound")
+        self.assertIn("10 min", [t.get_text() for t in axis.get_xticklabels()])
+        texts = [t.get_text() for t in legend.get_legend().get_texts()]
+        self.assertEqual(texts, list(LINES))
+
+    def test_lines_differ_without_colour(self):
+        strokes = figures.STROKES
+        self.assertEqual(strokes.keys(), LINES.keys())
+        for index in (0, 1, 2):  # colour, mark, dashes
+            self.assertEqual(len({s[index] for s in strokes.values()}), len(strokes))
+
+    def test_both_soundfonts(self):
+        axis = figures.timbre_dots(self.grid, 0.1).axes[0]
+        marks = [line for line in axis.lines if len(line.get_xdata()) == 1]
+        shown = [(m.get_xdata()[0], round(m.get_ydata()[0])) for m in marks]
+        np.testing.assert_allclose(shown, [(50, 0), (30, 0), (70, 5), (50, 5)])
+        fills = [m.get_markerfacecolor() == "white" for m in marks]
+        self.assertEqual(fills, [False, True, False, True])
+
+    def test_learning(self):
+        rows = [
+            CPC._replace(representation=name, probe="network")
+            for name in ("cpc-finetuned", "supervised")
+        ]
+        curve = {"step": [1, 2], "seconds": [2.0, 4.0], "score": [0.25, 0.5]}
+        for row in rows:
+            self.records.append(score(row, 0, 0.5, "validation"))
+            self.records.append(score(row, 0, 0.5))
+            self.beside[(*row, 0, "validation")] = {"curve": curve}
+        made = figures.grid_figures(Grid(self.records, self.beside))
+        self.assertIn("learning", made)
+        for line in made["learning"]().axes[0].lines:
+            np.testing.assert_allclose(line.get_xydata(), [[2, 25], [4, 50]])
+
+    def test_confusion_by_hand(self):
+        figure = figures.confusion([[3, 1, 0], [0, 0, 0], [0, 2, 2]], ["a", "b", "c"])
+        axis = figure.axes[0]
+        shares = axis.images[0].get_array().filled(np.nan)
+        np.testing.assert_allclose(
+            shares, [[75, 25, 0], [np.nan] * 3, [0, 50, 50]], equal_nan=True
+        )
+        shown = [(*t.get_position(), t.get_text()) for t in axis.texts]
+        self.assertEqual(
+            shown, [(0, 0, "75"), (1, 0, "25"), (1, 2, "50"), (2, 2, "50")]
+        )
+        self.assertEqual(axis.get_ylabel(), "truth")
+
+    def test_confusion_of_the_best_row_by_validation_with_most_labels(self):
+        row = CQT._replace(fraction=1.0)
+        for each in (CPC, CQT, row):
+            counts = [[9, 1], [1, 9]] if each == row else [[0, 1], [1, 0]]
+            line = self.beside[(*each, 0, "test")]
+            line |= {"confusion": counts, "classes": ["a", "b"]}
+        made = figures.grid_figures(Grid(self.records, self.beside))
+        axis = made["confusion-multipitch"]().axes[0]
+        np.testing.assert_allclose(axis.images[0].get_array(), [[90, 10], [10, 90]])
+        self.assertIn("cqt", axis.get_title(loc="left"))
+
+    def test_what_results_do_not_allow_is_left_out(self):
+        made = figures.grid_figures(self.grid)
+        self.assertEqual(made.keys(), {"label-efficiency", "timbre"})
+        self.assertEqual(figures.grid_figures(Grid([])), {})
 
 
 if __name__ == "__main__":

@@ -7,7 +7,15 @@ from pathlib import Path
 
 from jtm.cli import ROOT, page_blocks
 from jtm.files import InputError, read_json
-from jtm.results.page import card_blocks, fill
+from jtm.results import records
+from jtm.results.page import (
+    card_blocks,
+    fill,
+    grid_page,
+    inside_page,
+    write_grid,
+)
+from jtm.tests.results.test_compare import CPC, CQT, score
 from jtm.tests.results.test_records import RECORD
 
 
@@ -64,6 +72,33 @@ class TestPage(unittest.TestCase):
         self.assertIn("`set`: 6.2 hours, 3 passes in 300 steps of 8 windows", said)
         self.assertIn("of 4.00 s, which took 281 minutes", said)
         self.assertIn("ended at 2.000", said)
+
+    def test_the_committed_pages_say_what_the_results_say(self):
+        for name, compose in (("grid.jsonl", grid_page), ("inside.json", inside_page)):
+            path = ROOT / "report" / "results" / name
+            said = path.with_name(f"{path.stem.upper()}.md")
+            self.assertEqual(said.exists(), path.exists())
+            if path.exists():
+                text, drawings = compose(path)
+                self.assertEqual(said.read_text(encoding="utf-8"), text)
+                for each in drawings:
+                    picture = ROOT / "report" / "figures" / f"{path.stem}-{each}.svg"
+                    self.assertTrue(picture.exists(), picture)
+
+    def test_the_page_of_a_grid(self):
+        folder = self.page.parent
+        write_grid(folder)  # nothing has run, nothing is written
+        self.assertEqual(list(folder.iterdir()), [])
+        path = folder / "results" / "grid.jsonl"
+        made = [
+            score(row, 0, 0.5, s) for row in (CPC, CQT) for s in ("validation", "test")
+        ]
+        records.append(path, made)  # and no file beside
+        write_grid(folder)
+        text = path.with_name("GRID.md").read_text(encoding="utf-8")
+        self.assertIn("](../figures/grid-label-efficiency.svg)", text)
+        drawn = [each.name for each in (folder / "figures").iterdir()]
+        self.assertEqual(drawn, ["grid-label-efficiency.svg"])
 
     def test_the_committed_speed_keeps_its_promises(self):
         results = ROOT / "report" / "results"

@@ -1,0 +1,643 @@
+"""
+What the grid says, in tables and plain sentences, none of them typed by hand.
+
+Differences and their intervals are of :mod:`jtm.results.compare`; 'ahead' and
+'behind' are said where the 95 % interval of a difference leaves out zero, and
+'cannot be told apart' where it does not.
+"""
+
+from jtm.results.compare import CPC, FRACTIONS, LINES, SEEDS, TASKS, seconds_to
+
+OPPONENTS = {
+    "constant-Q": "constant-Q",
+    "log-mel": "log-mel",
+    "untrained": "the same network untrained",
+    "supervised": "the same network supervised from scratch",
+}
+"""Lines that ours are compared with, and how sentences call them."""
+
+VERDICTS = {1: "ahead", 0: "not to be told apart", -1: "behind"}
+
+SIGNS = {1: "+", 0: "=", -1: "−", None: "·"}
+"""Marks of an overview: ahead, cannot be told apart, behind, not run."""
+
+REACHED = 0.95
+"""Share of the supervised network's best validation score that is waited for."""
+
+
+def markdown(rows):
+    """
+    Lay out a Markdown table.
+
+    Parameters
+    ----------
+    rows : list of list of str
+        The heads, then the rows.
+
+    Returns
+    -------
+    str
+        The table.
+    """
+    rows = [rows[0], ["---"] * len(rows[0]), *rows[1:]]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def percent(share):
+    """
+    Name a share.
+
+    Parameters
+    ----------
+    share : float
+        The share, 0.1 being '10 %'.
+
+    Returns
+    -------
+    str
+        In percent.
+    """
+    return f"{100 * share:g} %"
+
+
+def duration(seconds):
+    """
+    Name a length of time.
+
+    Parameters
+    ----------
+    seconds : float
+        The time.
+
+    Returns
+    -------
+    str
+        In the unit that suits it, to two figures.
+    """
+    for size, unit in ((3600, "h"), (60, "min"), (1, "s")):
+        if seconds >= 2 * size or size == 1:
+            amount = seconds / size
+            return f"{amount:.0f} {unit}" if amount >= 10 else f"{amount:.1f} {unit}"
+
+
+def metric_text(metric):
+    """
+    Name a metric.
+
+    Parameters
+    ----------
+    metric : str
+        As in a record, such as 'note_f1'.
+
+    Returns
+    -------
+    str
+        As in a sentence, such as 'note F1'.
+    """
+    return metric.replace("_", " ").replace("f1", "F1")
+
+
+def score_text(estimate, bold=False):
+    """
+    Write a score and its interval in percent.
+
+    Parameters
+    ----------
+    estimate : Estimate
+        The score.
+    bold : bool
+        Whether it stands out.
+
+    Returns
+    -------
+    str
+        As '81.3 [78.0, 84.2]'.
+    """
+    value = f"{100 * estimate.value:.1f}"
+    value = f"**{value}**" if bold else value
+    if estimate.low is None:
+        return value
+    return f"{value} [{100 * estimate.low:.1f}, {100 * estimate.high:.1f}]"
+
+
+def difference_text(estimate):
+    """
+    Write a difference and its interval in percentage points.
+
+    Parameters
+    ----------
+    estimate : Estimate
+        The difference.
+
+    Returns
+    -------
+    str
+        As '+3.1 [0.4, 5.9]'.
+    """
+    value = f"{100 * estimate.value:+.1f}".replace("-", "−")
+    if estimate.low is None:
+        return f"{value}, no interval"
+    ends = f"[{100 * estimate.low:.1f}, {100 * estimate.high:.1f}]"
+    return f"{value} {ends}".replace("-", "−")
+
+
+def row_text(row):
+    """
+    Name a row without its task and share.
+
+    Parameters
+    ----------
+    row : Row
+        Which.
+
+    Returns
+    -------
+    str
+        The representation and its probe.
+    """
+    if row.probe == "network":
+        return f"`{row.representation}`"
+    return f"`{row.representation}` with the {row.probe} probe"
+
+
+def score_table(grid, task, split="test"):
+    """
+    Tabulate the rows of a task over the shares of labels.
+
+    Parameters
+    ----------
+    grid : Grid
+        The results.
+    task : str
+        What is asked.
+    split : str
+        Where it was scored.
+
+    Returns
+    -------
+    str
+        A row for each representation and probe, a column for each share; the
+        highest of a column is bold, and a cell that has not run is empty.
+    """
+    fractions = grid.fractions(task)
+    heads = [
+        f"{percent(fraction)} ({duration(grid.labelled[task, fraction])})"
+        for fraction in fractions
+    ]
+    cells, best = {}, dict.fromkeys(fractions, -1.0)
+    for row in grid.rows(task, split=split):
+        found = grid.score(row, split)
+        cells.setdefault((row.representation, row.probe), {})[row.fraction] = found
+        best[row.fraction] = max(best[row.fraction], found.value)
+    rows = [["representation", "probe", *heads]]
+    for names, row in cells.items():
+        made = [
+            score_text(row[f], row[f].value == best[f]) if f in row else ""
+            for f in fractions
+        ]
+        rows.append([*names, *made])
+    return markdown(rows)
+
+
+def compare_cpc(grid, task, opponent, fraction, split="test"):
+    """
+    Compare the best CPC row with another line, each chosen by validation.
+
+    Parameters
+    ----------
+    grid : Grid
+        The results.
+    task : str
+        What is asked.
+    opponent : str
+        One of :data:`jtm.results.compare.LINES`.
+    fraction : float
+        Share of the labels.
+    split : str
+        Where they were scored.
+
+    Returns
+    -------
+    Estimate or None
+        CPC's score less the other's; None where one has not run.
+    """
+    ours = grid.line(task, CPC, fraction)
+    other = grid.line(task, (opponent,), fraction)
+    return ours and other and grid.difference(ours, other, split)
+
+
+def sentence(subject, found, of="of the labels"):
+    """
+    Say where one is ahead, where behind, and where that can't be told.
+
+    Parameters
+    ----------
+    subject : str
+        How the sentence begins.
+    found : dict of float to Estimate or None
+        Differences by share of the labels; None is passed over.
+    of : str
+        What the shares are shares of.
+
+    Returns
+    -------
+    str
+        One sentence; empty where there is no difference.
+    """
+    parts = []
+    for sign, word in VERDICTS.items():
+        shares = [
+            f"{percent(share)} ({difference_text(each)})"
+            for share, each in found.items()
+            if each and each.verdict == sign
+        ]
+        if shares:
+            parts.append(f"{word} with {', '.join(shares)}")
+    if not parts:
+        return ""
+    return f"{subject} {'; '.join(parts)} {of}."
+
+
+def sentences(grid, task):
+    """
+    Say who wins where in a task.
+
+    Parameters
+    ----------
+    grid : Grid
+        The results.
+    task : str
+        What is asked.
+
+    Returns
+    -------
+    list of str
+        Sentences with the differences in percentage points.
+    """
+    fractions = grid.fractions(task)
+    chosen = {}
+    for fraction in fractions:
+        row = grid.best(grid.rows(task, fraction))
+        if row:
+            chosen.setdefault(row_text(row), []).append(percent(fraction))
+    said = []
+    if chosen:
+        parts = [f"{name} with {_list(shares)}" for name, shares in chosen.items()]
+        said.append(f"Validation scores highest {'; '.join(parts)} of the labels.")
+    for opponent, name in OPPONENTS.items():
+        found = {f: compare_cpc(grid, task, opponent, f) for f in fractions}
+        said.append(sentence(f"Beside {name}, CPC is", found))
+    # The hypothesis: little with CPC against all without.
+    most = max(fractions, default=0)
+    whole = grid.line(task, ("supervised",), most)
+    if whole:
+        ours = {f: grid.line(task, CPC, f) for f in fractions if f < most}
+        found = {f: row and grid.difference(row, whole) for f, row in ours.items()}
+        name = f"Beside the supervised network with {percent(most)}, CPC is"
+        said.append(sentence(name, found))
+    return list(filter(None, said))
+
+
+def _list(words):
+    """Join words as a sentence does."""
+    if not words:
+        return "none"
+    *most, last = words
+    return f"{', '.join(most)} and {last}" if most else last
+
+
+def overview(grid):
+    """
+    Show at a glance where CPC wins.
+
+    Parameters
+    ----------
+    grid : Grid
+        The results.
+
+    Returns
+    -------
+    str
+        A table with a row for each task and a column for each opponent; a cell
+        has a mark of :data:`SIGNS` for each share of the labels, from small to
+        large.
+    """
+    fractions = sorted({f for task in grid.tasks for f in grid.fractions(task)})
+    rows = [["task", *OPPONENTS]]
+    for task in grid.tasks:
+        cells = []
+        for opponent in OPPONENTS:
+            found = [compare_cpc(grid, task, opponent, f) for f in fractions]
+            cells.append(" ".join(SIGNS[each and each.verdict] for each in found))
+        rows.append([task, *cells])
+    return markdown(rows)
+
+
+def tally(grid):
+    """
+    Count the comparisons of CPC that were won, lost and left open.
+
+    Parameters
+    ----------
+    grid : Grid
+        The results.
+
+    Returns
+    -------
+    list of str
+        One sentence for each opponent, with the tasks.
+    """
+    said = []
+    for opponent, name in OPPONENTS.items():
+        found = {}
+        for task in grid.tasks:
+            for fraction in grid.fractions(task):
+                each = compare_cpc(grid, task, opponent, fraction)
+                if each:
+                    found.setdefault(each.verdict, []).append(task)
+        if found:
+            parts = [
+                f"{word} in {len(tasks)} ({', '.join(dict.fromkeys(tasks))})"
+                for sign, word in VERDICTS.items()
+                if (tasks := found.get(sign))
+            ]
+            total = sum(map(len, found.values()))
+            said.append(
+                f"Beside {name}, of {total} comparisons CPC is {', '.join(parts)}."
+            )
+    return said
+
+
+def timbre_table(grid, fraction):
+    """
+    Tabulate what another SoundFont costs.
+
+    Parameters
+    ----------
+    grid : Grid
+        The results.
+    fraction : float
+        Share of the labels.
+
+    Returns
+    -------
+    str
+        A row for each task, a column for each of
+        :data:`jtm.results.compare.LINES`; a cell says the score on the test
+        works and that on them through the held-out SoundFont. Empty where
+        nothing was scored there.
+    """
+    rows = [["task", *LINES]]
+    for task in grid.tasks:
+        cells = []
+        for name in LINES:
+            row = grid.line(task, (name,), fraction)
+            both = [row and grid.score(row, s) for s in ("test", "test_timbre")]
+            cells.append(
+                " → ".join(f"{100 * each.value:.1f}" for each in both)
+                if all(both)
+                else ""
+            )
+        if any(cells):
+            rows.append([task, *cells])
+    return markdown(rows) if len(rows) > 1 else ""
+
+
+def speed_table(grid):
+    """
+    Tabulate how soon networks reach a score in training.
+
+    Parameters
+    ----------
+    grid : Grid
+        The results.
+
+    Returns
+    -------
+    str
+        A row for each task, a column for each share of labels; a cell has the
+        time and the steps of both :data:`NETWORKS` until validation reaches
+        :data:`REACHED` of the supervised network's best, which is the mean of
+        its seeds; medians over the seeds that both have. Empty where there are
+        no curves.
+    """
+    found = {}
+    for task in grid.tasks:
+        for fraction in grid.fractions(task):
+            curves = [curves_of(grid, task, line, fraction) for line in NETWORKS]
+            seeds = sorted(curves[0].keys() & curves[1].keys())
+            if seeds:
+                of_each = [max(curves[1][seed]["score"]) for seed in seeds]
+                target = REACHED * sum(of_each) / len(of_each)
+                times = (
+                    _middle([seconds_to(each[seed], target) for seed in seeds])
+                    for each in curves
+                )
+                found[task, fraction] = " / ".join(times)
+    fractions = sorted({fraction for _, fraction in found})
+    rows = [["task", *map(percent, fractions)]]
+    for task in dict.fromkeys(task for task, _ in found):
+        rows.append([task, *(found.get((task, f), "") for f in fractions)])
+    return markdown(rows) if found else ""
+
+
+NETWORKS = ("CPC, fine-tuned", "supervised")
+"""Lines that are trained as a whole."""
+
+
+def curves_of(grid, task, line, fraction):
+    """
+    Give the learning curves of a network.
+
+    Parameters
+    ----------
+    grid : Grid
+        The results.
+    task : str
+        What is asked.
+    line : str
+        One of :data:`NETWORKS`.
+    fraction : float
+        Share of the labels.
+
+    Returns
+    -------
+    dict of int to dict
+        Curves by seed; see :func:`jtm.results.records.append_beside`.
+    """
+    row = grid.line(task, (line,), fraction)
+    return grid.beside(row, "curve", "validation") if row else {}
+
+
+def curves_fraction(grid):
+    """
+    Choose the share of labels with most learning curves of both networks.
+
+    Parameters
+    ----------
+    grid : Grid
+        The results.
+
+    Returns
+    -------
+    float or None
+        The share; of equals the larger. None where there is no curve.
+    """
+    counts = {}
+    for task in grid.tasks:
+        for fraction in grid.fractions(task):
+            found = min(len(curves_of(grid, task, n, fraction)) for n in NETWORKS)
+            if found:
+                counts[fraction] = counts.get(fraction, 0) + found
+    return max(counts, key=lambda share: (counts[share], share), default=None)
+
+
+def _middle(found):
+    """Give the median of times and steps, never being the longest of all."""
+    ordered = sorted(found, key=lambda each: each or (float("inf"), 0))
+    middle = ordered[(len(ordered) - 1) // 2]
+    return f"{duration(middle[0])} ({middle[1]})" if middle else "never"
+
+
+def missing(grid):
+    """
+    Say what of the whole grid has not run.
+
+    Parameters
+    ----------
+    grid : Grid
+        The results.
+
+    Returns
+    -------
+    list of str
+        One sentence for each task that lacks something.
+    """
+    said = []
+    for task in TASKS:
+        rows = grid.rows(task)
+        if not rows:
+            said.append(f"`{task}` has not run.")
+            continue
+        kinds = {(row.representation, row.probe) for row in rows}
+        whole = len(kinds) * len(FRACTIONS) * len(SEEDS)
+        done = sum(grid.score(row).n_seeds for row in rows)
+        lines = [
+            line
+            for line, names in LINES.items()
+            if not any(row.representation in names for row in rows)
+        ]
+        if lines:
+            said.append(f"`{task}` has no row of {_list(lines)} yet.")
+        if done < whole:
+            said.append(f"`{task}`: {done} of {whole} cells of its rows have run.")
+    return said
+
+
+def page(grid, pictures):
+    """
+    Write the page of the grid.
+
+    Parameters
+    ----------
+    grid : Grid
+        The results.
+    pictures : dict of str to str
+        Path of each figure from the page, by name; see
+        :func:`jtm.results.figures.grid_figures`.
+
+    Returns
+    -------
+    str
+        Markdown.
+    """
+    configs = [record.config for record in grid.records]
+    data = _list(sorted({c.get("data", "unnamed") for c in configs}))
+    origins = sorted({c["checkpoint"][:8] for c in configs if c.get("checkpoint")})
+    revisions = sorted({record.revision for record in grid.records})
+    parts = [
+        "# What the grid says",
+        f"Written by `python -m jtm report` from `grid.jsonl`: dataset `{data}`, "
+        f"pretrained network {_list(origins)}, code {_list(revisions)}.",
+        "Scores are in percent, means over seeds with 95 % intervals over test "
+        "recordings and seeds; differences are in percentage points, paired on "
+        "recordings and seeds. 'CPC' is the best of its frozen features and its "
+        "fine-tuned network, and every line the best of its rows, by validation; "
+        "test chooses nothing, and bold marks the highest of a column only. One in "
+        "twenty comparisons of equals leaves zero out by chance.",
+    ]
+    lacks = missing(grid)
+    if lacks:
+        parts += ["## Missing", "\n".join(f"- {text}" for text in lacks)]
+    told = tally(grid)
+    if told:
+        fractions = sorted({f for task in grid.tasks for f in grid.fractions(task)})
+        parts += [
+            "## Where CPC wins",
+            "\n".join(f"- {text}" for text in told),
+            f"In this order, {', '.join(map(percent, fractions))} of the labels: `+` "
+            "ahead, `−` behind, `=` not to be told apart, `·` not run.",
+            overview(grid),
+        ]
+    parts += _picture(pictures, "label-efficiency", "Score over labelled seconds")
+    fraction = common_fraction(grid)
+    table = timbre_table(grid, fraction)
+    if table:
+        parts += [
+            "## Through another SoundFont",
+            f"Test works, then the same through the held-out SoundFont, with "
+            f"{percent(fraction)} of the labels (%).",
+            table,
+            *_picture(pictures, "timbre", "Scores through both SoundFonts"),
+        ]
+    table = speed_table(grid)
+    if table:
+        parts += [
+            "## How soon a score is reached",
+            "Time (and steps) of training until validation reaches "
+            f"{percent(REACHED)} of the supervised network's best: CPC, fine-tuned / "
+            "supervised. One network learns several tasks at once, and pretraining "
+            f"is not counted. The curves are of {percent(curves_fraction(grid))} of "
+            "the labels.",
+            table,
+            *_picture(pictures, "learning", "Score over seconds of training"),
+        ]
+    for task in grid.tasks:
+        metric = metric_text(grid.metrics[task])
+        parts += [
+            f"## {task}",
+            f"{TASKS.get(task, task).capitalize()}; {metric}.",
+            "\n".join(f"- {text}" for text in sentences(grid, task)),
+            score_table(grid, task),
+            *_picture(
+                pictures, f"confusion-{task}", "Confusion matrix, rows the truth"
+            ),
+        ]
+    return "\n\n".join(filter(None, parts)) + "\n"
+
+
+def common_fraction(grid):
+    """
+    Choose the share of labels that most lines have run with.
+
+    Parameters
+    ----------
+    grid : Grid
+        The results.
+
+    Returns
+    -------
+    float
+        The share; of equals the larger.
+    """
+    counts = {}
+    for task in grid.tasks:
+        for fraction in grid.fractions(task):
+            found = sum(bool(grid.line(task, (n,), fraction)) for n in LINES)
+            counts[fraction] = counts.get(fraction, 0) + found
+    return max(counts, key=lambda fraction: (counts[fraction], fraction), default=1.0)
+
+
+def _picture(pictures, name, text):
+    """Link a figure, if there is one."""
+    return [f"![{text}]({pictures[name]})"] if name in pictures else []

@@ -1,0 +1,196 @@
+"""Answers about a network, read, told and drawn."""
+
+import json
+import tempfile
+import unittest
+from pathlib import Path
+
+import numpy as np
+
+from jtm.files import InputError
+from jtm.results import figures, inside
+from jtm.results.page import write_inside
+
+NAMES = ("cpc-z", "cpc-c", "random-z", "random-c", "logmel")
+
+
+def answer(name, value, **about):
+    """Give an answer that is sure within five points."""
+    sure = {"value": value, "low": value - 0.05, "high": value + 0.05}
+    return about | {"representation": name} | sure
+
+
+def answers():
+    """Give answers to all questions, and their arrays."""
+    bank = {"centre": [60.0, 62.0], "width": [1.0, 3.0], "in_tune": 1.0}
+    found = {
+        "data": "small",
+        "checkpoint": "0123456789",
+        "revision": "abc",
+        "recordings": {"train": 6, "test": 2},
+        "filters": {
+            "start": bank,
+            "trained": bank | {"centre": [60.5, 61.5], "in_tune": 0.0},
+            "moved": 0.5,
+        },
+        "carried": [
+            answer(name, 0.5, what=what, metric="average precision", chance=0.02)
+            for what in ("pitch", "loudness")
+            for name in NAMES
+        ],
+        "memory": {
+            "scores": [
+                answer(name, 0.8 - delay, delay=delay)
+                for name in (*NAMES[:-1], "notes")
+                for delay in (0.0, 0.5)
+            ],
+            "leads": [
+                {"over": name, "delay": delay, "value": lead}
+                | {"low": lead - 0.01, "high": lead + 0.01}
+                for name in ("cpc-z", "notes")
+                for delay, lead in ((0.0, -0.2), (0.5, 0.1 if name == "cpc-z" else 0))
+            ],
+        },
+        "form": {
+            "pieces": 2,
+            "seconds": 1.28,
+            "shown": "A piece",
+            "agreement": [answer(name, 0.3) for name in NAMES],
+        },
+        "maps": [
+            {
+                "of": "notes",
+                "colour": colour,
+                "points": 4,
+                "labels": labels,
+                "chance": 0.25,
+                "purity": dict.fromkeys(NAMES, 0.75),
+            }
+            for colour, labels in (("instrument", ["flute", "piano"]), ("pitch", []))
+        ],
+    }
+    rng = np.random.default_rng(0)
+    arrays = {f"form-{name}": rng.random((5, 5)) for name in (*NAMES, "notes")}
+    for name in ("cpc-z", "cpc-c"):
+        for kind in ("pca", "tsne"):
+            arrays[f"map-notes-{name}-{kind}"] = rng.random((4, 2))
+    arrays["map-notes-instrument"] = np.array([0, 1, 1, 0])
+    arrays["map-notes-pitch"] = np.array([60, 61, 62, 63])
+    return found, arrays
+
+
+class WithFolder(unittest.TestCase):
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.folder = Path(folder.name)
+        self.path = self.folder / "results" / "inside.json"
+        self.path.parent.mkdir()
+
+    def write(self, found, arrays):
+        self.path.write_text(json.dumps(found))
+        np.savez(self.path.with_suffix(".npz"), **arrays)
+
+
+class TestFiles(WithFolder):
+    def test_what_was_written_is_read(self):
+        found, arrays = answers()
+        self.write(found, arrays)
+        read, read_arrays = inside.read_answers(self.path)
+        self.assertEqual(read, found)
+        np.testing.assert_array_equal(read_arrays["form-notes"], arrays["form-notes"])
+
+    def test_something_else(self):
+        self.write({"maps": []}, {})
+        with self.assertRaisesRegex(InputError, "inside.json: expected the answers"):
+            inside.read_answers(self.path)
+        # An array of objects would run code when it is opened.
+        found, arrays = answers()
+        self.write(found, arrays | {"form-notes": np.array([{}], dtype=object)})
+        with self.assertRaisesRegex(InputError, "inside.npz: cannot be read as arrays"):
+            inside.read_answers(self.path)
+        self.path.with_suffix(".npz").unlink()
+        with self.assertRaisesRegex(InputError, "inside.npz: cannot be read as arrays"):
+            inside.read_answers(self.path)
+
+    def test_the_page_and_its_figures(self):
+        write_inside(self.folder)  # nothing was asked, nothing is written
+        self.assertEqual(list(self.path.parent.iterdir()), [])
+        self.write(*answers())
+        write_inside(self.folder)
+        drawn = {each.name for each in (self.folder / "figures").iterdir()}
+        names = ("carried", "memory", "form", "maps", "filters")
+        self.assertEqual(drawn, {f"inside-{name}.svg" for name in names})
+        text = self.path.with_name("INSIDE.md").read_text(encoding="utf-8")
+        for name in names:
+            self.assertIn(f"](../figures/inside-{name}.svg)", text)
+
+
+class TestWords(unittest.TestCase):
+    def test_tables_and_sentences(self):
+        text = inside.page(answers()[0], {})
+        for part in (
+            "| c, untrained | 50.0 [45.0, 55.0] | 50.0 [45.0, 55.0] |",
+            "| chance | 2.0 | 2.0 |",
+            "| the notes | 80.0 [75.0, 85.0] | 30.0 [25.0, 35.0] |",
+            "- c tells more than z about 0.5 s (+10.0 [9.0, 11.0]).\n"
+            "- c tells more than the notes about no time before.",
+            "|  | instrument of notes | pitch of notes |",
+            "| log-mel | 75.0 | 75.0 |",
+            "| z | 30.0 [25.0, 35.0] |",
+            "moved the centres of its 2 filters by 50 cents on average",
+            "lie 0 % of them, 100 % at the start",
+        ):
+            self.assertIn(part, text)
+
+    def test_what_was_not_answered_is_left_out(self):
+        found, arrays = answers()
+        found |= {"filters": None, "memory": None, "form": None, "maps": []}
+        text = inside.page(found, {})
+        self.assertIn("no filters that learn", text)
+        for part in ("How far back", "form of a piece", "next to whom"):
+            self.assertNotIn(part, text)
+        self.assertEqual(figures.inside_figures(found, arrays).keys(), {"carried"})
+
+
+class TestFigures(unittest.TestCase):
+    def setUp(self):
+        found, arrays = answers()
+        self.drawn = {
+            name: draw() for name, draw in figures.inside_figures(found, arrays).items()
+        }
+
+    def test_carried(self):
+        pitch, loudness = self.drawn["carried"].axes
+        names = [t.get_text() for t in pitch.get_yticklabels()]
+        self.assertEqual(names, ["z", "c", "z, untrained", "c, untrained", "log-mel"])
+        self.assertEqual(loudness.get_title(), "loudness")
+        self.assertEqual([x for x in pitch.lines[-1].get_xdata()], [2.0, 2.0])
+        np.testing.assert_allclose(pitch.lines[0].get_xdata(), (45, 55))
+
+    def test_memory(self):
+        scores, leads, _ = self.drawn["memory"].axes
+        np.testing.assert_allclose(scores.lines[0].get_ydata(), (80, 30))
+        np.testing.assert_allclose(leads.lines[0].get_ydata(), (-20, 10))
+        ticks = [t.get_text() for t in scores.get_xticklabels()]
+        self.assertEqual(ticks, ["0", "0.5"])
+
+    def test_form(self):
+        notes = self.drawn["form"].axes[0]
+        self.assertEqual(notes.get_title(), "the notes")
+        np.testing.assert_allclose(notes.images[0].get_extent(), (0, 6.4, 0, 6.4))
+
+    def test_maps(self):
+        titles = [axis.get_title(loc="left") for axis in self.drawn["maps"].axes]
+        self.assertIn("c, PCA: 75 % of neighbours alike", titles)
+        legend = self.drawn["maps"].axes[4].get_legend()
+        self.assertEqual([t.get_text() for t in legend.get_texts()], ["flute", "piano"])
+
+    def test_filters(self):
+        moved, wide = self.drawn["filters"].axes
+        np.testing.assert_allclose(moved.lines[0].get_xydata(), [[60, 50], [62, -50]])
+        np.testing.assert_allclose(wide.lines[1].get_xydata(), [[60.5, 1], [61.5, 3]])
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,190 @@
+"""Tables and sentences about hand-made results."""
+
+import unittest
+
+import numpy as np
+
+from jtm.results import readings
+from jtm.results.compare import Estimate, Grid, Row
+from jtm.tests.results.test_compare import CPC, CQT, draws, score
+
+
+def grid_of(rows, splits=("test", "validation", "test_timbre"), curves=None):
+    """Make a grid of rows that are sure of their scores, in three seeds."""
+    records, beside = [], {}
+    for row, value in rows.items():
+        for seed in range(3):
+            for split in splits:
+                shown = value - (0.1 if split == "test_timbre" else 0)
+                seconds = 100 * row.fraction
+                records.append(score(row, seed, shown, split, labelled=seconds))
+                # A narrow spread, alike for all but the untrained.
+                own = row.representation.startswith("random")
+                spread = np.random.default_rng(own).integers(-50, 51, 200)
+                beside |= draws(
+                    row, seed, (spread + round(1e4 * shown)).tolist(), split
+                )
+            if row.probe == "network":
+                beside[(*row, seed, "validation")] = {"curve": curves[row][seed]}
+    return Grid(records, beside)
+
+
+class TestWords(unittest.TestCase):
+    def test_numbers(self):
+        self.assertEqual(readings.percent(0.003), "0.3 %")
+        self.assertEqual(readings.percent(1.0), "100 %")
+        self.assertEqual(readings.duration(5.25), "5.2 s")
+        self.assertEqual(readings.duration(119), "119 s")
+        self.assertEqual(readings.duration(125), "2.1 min")
+        self.assertEqual(readings.duration(36_000), "10 h")
+        self.assertEqual(readings.metric_text("note_offset_f1"), "note offset F1")
+        found = Estimate(-0.0312, -0.05, 0.004, 3)
+        self.assertEqual(readings.difference_text(found), "−3.1 [−5.0, 0.4]")
+        self.assertEqual(
+            readings.score_text(Estimate(0.5, 0.4, 0.61, 3)), "50.0 [40.0, 61.0]"
+        )
+        self.assertEqual(
+            readings.score_text(Estimate(0.5, None, None, 1), True), "**50.0**"
+        )
+
+    def test_a_sentence(self):
+        found = {
+            0.001: Estimate(0.1, 0.05, 0.15, 3),
+            0.01: None,
+            0.1: Estimate(0.02, -0.01, 0.05, 3),
+            1.0: Estimate(-0.1, -0.2, -0.05, 3),
+        }
+        self.assertEqual(
+            readings.sentence("It is", found),
+            "It is ahead with 0.1 % (+10.0 [5.0, 15.0]); not to be told apart with "
+            "10 % (+2.0 [−1.0, 5.0]); behind with 100 % (−10.0 [−20.0, −5.0]) of the "
+            "labels.",
+        )
+        self.assertEqual(readings.sentence("It is", {0.1: None}), "")
+
+
+class TestGrid(unittest.TestCase):
+    def setUp(self):
+        supervised = Row("multipitch", "supervised", "network", 0.1)
+        tuned = supervised._replace(representation="cpc-finetuned")
+        self.whole = supervised._replace(fraction=1.0)
+        slow = {
+            "step": [10, 20, 30],
+            "seconds": [1.0, 2.0, 3.0],
+            "score": [0.1, 0.3, 0.4],
+        }
+        fast = slow | {"score": [0.39, 0.5, 0.5]}
+        never = slow | {"score": [0.1, 0.1, 0.1]}
+        self.grid = grid_of(
+            {
+                CPC: 0.6,
+                CPC._replace(representation="cpc-c"): 0.62,
+                CQT: 0.7,
+                CQT._replace(representation="logmel"): 0.4,
+                CQT._replace(representation="random-z"): 0.621,
+                supervised: 0.5,
+                tuned: 0.55,
+                self.whole: 0.8,
+            },
+            curves={
+                supervised: [slow] * 3,
+                tuned: [fast, fast, never],
+                self.whole: [slow] * 3,
+            },
+        )
+
+    def test_sentences_say_who_wins(self):
+        said = readings.sentences(self.grid, "multipitch")
+        self.assertEqual(
+            said[0],
+            "Validation scores highest `cqt` with the linear probe with 10 %; "
+            "`supervised` with 100 % of the labels.",
+        )
+        # cpc-c stands for CPC: 62 against 70, 40, 62.1, 50, and 80 with all labels.
+        for sentence, expected in zip(
+            said[1:], ("−8.0", "+22.0", "−0.1", "+12.0", "−18.0"), strict=True
+        ):
+            self.assertIn(f"10 % ({expected} [", sentence)
+        self.assertIn("Beside constant-Q, CPC is behind with", said[1])
+        self.assertIn("Beside log-mel, CPC is ahead with", said[2])
+        self.assertIn("supervised network with 100 %, CPC is behind", said[5])
+
+    def test_nothing_is_chosen_on_test(self):
+        values = {CPC: 0.6, CPC._replace(representation="cpc-c"): 0.62, CQT: 0.7}
+        grid = grid_of(values)
+        # On test the other is better; what is compared stays.
+        records = [r for r in grid.records if r.split == "validation"]
+        records += [
+            score(row, seed, 0.9 if row is CPC else 0.5)
+            for row in values
+            for seed in range(3)
+        ]
+        found = readings.compare_cpc(Grid(records), "multipitch", "constant-Q", 0.1)
+        self.assertAlmostEqual(found.value, 0.0)
+
+    def test_the_table_of_a_task(self):
+        lines = readings.score_table(self.grid, "multipitch").splitlines()
+        self.assertEqual(
+            lines[0], "| representation | probe | 10 % (10 s) | 100 % (100 s) |"
+        )
+        row = next(line for line in lines if "| cqt |" in line)
+        self.assertRegex(
+            row, r"\| cqt \| linear \| \*\*70\.0\*\* \[69\.\d, 70\.\d\] \|  \|"
+        )
+        self.assertEqual(sum("**" in line for line in lines), 2)
+        row = next(line for line in lines if "| supervised |" in line)
+        self.assertRegex(row, r"network \| 50\.0 \[.*\*\*80\.0\*\*")
+
+    def test_the_overview(self):
+        row = readings.overview(self.grid).splitlines()[-1]
+        self.assertEqual(row, "| multipitch | − · | + · | = · | + · |")
+        said = readings.tally(self.grid)
+        self.assertEqual(
+            said[0],
+            "Beside constant-Q, of 1 comparisons CPC is behind in 1 (multipitch).",
+        )
+
+    def test_another_soundfont(self):
+        row = readings.timbre_table(self.grid, 0.1).splitlines()[-1]
+        self.assertTrue(row.startswith("| multipitch | 62.0 → 52.0 | 55.0 → 45.0 |"))
+        seen = grid_of({CPC: 0.5}, ("test", "validation"))
+        self.assertEqual(readings.timbre_table(seen, 0.1), "")
+
+    def test_how_soon(self):
+        # 95 % of 0.4 is 0.38: fine-tuned at the first look, in two seeds of three.
+        lines = readings.speed_table(self.grid).splitlines()
+        self.assertEqual(lines[0], "| task | 10 % |")
+        self.assertEqual(lines[-1], "| multipitch | 1.0 s (10) / 3.0 s (30) |")
+        self.assertEqual(readings.curves_fraction(self.grid), 0.1)
+        self.assertEqual(readings.speed_table(grid_of({CPC: 0.5})), "")
+
+    def test_never_reached(self):
+        self.assertEqual(readings._middle([None, (1.0, 5), None]), "never")
+
+    def test_what_is_missing(self):
+        said = readings.missing(self.grid)
+        # 24 of 7 kinds of row x 5 shares x 3 seeds.
+        self.assertEqual(said[0], "`multipitch`: 24 of 105 cells of its rows have run.")
+        self.assertIn("`ensemble` has not run.", said)
+        self.assertEqual(
+            readings.missing(grid_of({CPC: 0.5}))[0],
+            "`multipitch` has no row of CPC, fine-tuned, supervised, untrained, "
+            "log-mel and constant-Q yet.",
+        )
+
+    def test_the_page(self):
+        text = readings.page(self.grid, {"timbre": "figures/timbre.svg"})
+        for part in (
+            "# What the grid says",
+            "## Missing",
+            "(figures/timbre.svg)",
+            "Beside constant-Q, CPC is behind with",
+            "pitches that sound, frame by frame",
+        ):
+            self.assertIn(part.lower(), text.lower())
+        self.assertNotIn("learning", text.replace("learns", ""))
+        self.assertIn("`multipitch` has not run.", readings.page(Grid([]), {}))
+
+
+if __name__ == "__main__":
+    unittest.main()
