@@ -414,8 +414,46 @@ def grid(options):
     protocol.grid(options.data, options.load, options.out, only, options.work)
 
 
+def _add_inside(parser):
+    """Look into a network: its filters, what z and c carry, memory, form, maps."""
+    parser.add_argument(
+        "--data", required=True, metavar="DIR", help="dataset in MusicNet's layout"
+    )
+    parser.add_argument(
+        "--load", required=True, metavar="CHECKPOINT", help="pretrained network"
+    )
+    parser.add_argument(
+        "--out",
+        default="report/results/inside.json",
+        metavar="FILE",
+        help="answers, with arrays for the figures in a file beside it ending in .npz "
+        "(default: report/results/inside.json)",
+    )
+    parser.add_argument(
+        "--work",
+        default="logs/inside",
+        metavar="DIR",
+        help="folder for features, which can be computed again (default: logs/inside)",
+    )
+
+
+def look_inside(options):
+    """
+    Answer what a network holds, where, and for how long.
+
+    Parameters
+    ----------
+    options : argparse.Namespace
+        Has ``data``, ``load``, ``out`` and ``work``.
+    """
+    from jtm.evaluation.inside import look
+
+    look(options.load, options.data, options.out, options.work)
+    print(f"answers in {options.out}; `jtm report` draws those of report/results")
+
+
 def _add_report(parser):
-    """Rewrite the README's table and picture from report/results."""
+    """Rewrite the tables, sentences and figures of the pages from report/results."""
 
 
 def report(_):
@@ -434,6 +472,8 @@ def report(_):
     figures.save(figures.probe_dots(found), picture)
     for name, blocks in page_blocks().items():
         page.fill(ROOT / name, blocks)
+    page.write_grid(ROOT / "report")
+    page.write_inside(ROOT / "report")
 
 
 def page_blocks():
@@ -588,6 +628,7 @@ VERBS = {
     "demo": (_add_demo, demo),
     "check-data": (_add_check, check_data),
     "grid": (_add_grid, grid),
+    "inside": (_add_inside, look_inside),
     "report": (_add_report, report),
     "embed": (_add_embed, embed),
     "export": (_add_export, export),
