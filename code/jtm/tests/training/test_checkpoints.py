@@ -40,7 +40,7 @@ NETWORK = {
     "norm_mode": ({}, "instanceNorm"),
     "ar_mode": ({}, "LSTM"),
     "hidden_gar": ({}, 8),
-    "gar_mode": ({}, "joint"),
+    "gar_mode": ({"hidden_gar": 8}, "joint"),
     "layers_gar": ({}, 2),
     "abspos": (TRANSFORMER, True),
     "cpc_mode": ({}, "reverse"),
