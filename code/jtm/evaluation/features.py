@@ -72,6 +72,9 @@ CQT_BINS = 2
 CQT_SEMITONES = 97
 """Semitones of ``cqt`` from A0 up, as far as a filter fits below 8 kHz."""
 
+CLIPS_AT_ONCE = 32
+"""Single notes that are embedded together, which is several times faster."""
+
 FFT = 2048
 """Samples in a window of ``logmel`` and ``mfcc``: 128 ms."""
 
@@ -272,6 +275,25 @@ class NetworkSource:
                 state = state[:, -LOOK_BACK:]
             yield first, z[0].cpu().numpy(), c[0].cpu().numpy()
 
+    @torch.no_grad()
+    def embed(self, waves):
+        """
+        Embed several recordings of one length at once.
+
+        Parameters
+        ----------
+        waves : numpy.ndarray
+            Samples ``(recordings, samples)`` at 16 kHz, float32.
+
+        Returns
+        -------
+        list of numpy.ndarray
+            Latents and contexts ``(recordings, frames, dim)``.
+        """
+        device = next(self.model.parameters()).device
+        layers = self.model(torch.from_numpy(waves)[:, None].to(device))
+        return [layer.cpu().numpy() for layer in layers]
+
 
 class HandMadeSource:
     """
@@ -312,6 +334,22 @@ class HandMadeSource:
             wave, lead, n = recording.piece(first)
             yield first, self.analyse(wave)[lead : lead + n]
 
+    def embed(self, waves):
+        """
+        Analyse several recordings of one length at once.
+
+        Parameters
+        ----------
+        waves : numpy.ndarray
+            Samples ``(recordings, samples)`` at 16 kHz, float32.
+
+        Returns
+        -------
+        list of numpy.ndarray
+            Features ``(recordings, frames, dim)`` of the layer.
+        """
+        return [self.analyse(waves)]
+
 
 def _mel_power(wave, power):
     """Give the mel spectrum ``(bands, frames)``, each on the middle of its frame."""
@@ -319,7 +357,7 @@ def _mel_power(wave, power):
 
     return librosa.feature.melspectrogram(
         # Zeros on both sides put the middle of a window on the middle of its frame.
-        y=np.pad(wave, (FFT - HOP) // 2),
+        y=np.pad(wave, [(0, 0)] * (wave.ndim - 1) + [((FFT - HOP) // 2,) * 2]),
         sr=SAMPLE_RATE,
         n_fft=FFT,
         hop_length=HOP,
@@ -337,14 +375,14 @@ def log_mel(wave):
     Parameters
     ----------
     wave : numpy.ndarray
-        Samples ``(samples,)`` at 16 kHz, float32.
+        Samples ``(..., samples)`` at 16 kHz, float32.
 
     Returns
     -------
     numpy.ndarray
-        Natural logarithm of the magnitude ``(frames, 229)``.
+        Natural logarithm of the magnitude ``(..., frames, 229)``.
     """
-    return np.log(_mel_power(wave, 1.0).T + 1e-5)
+    return np.log(_mel_power(wave, 1.0).swapaxes(-1, -2) + 1e-5)
 
 
 def mfcc(wave):
@@ -354,19 +392,19 @@ def mfcc(wave):
     Parameters
     ----------
     wave : numpy.ndarray
-        Samples ``(samples,)`` at 16 kHz, float32.
+        Samples ``(..., samples)`` at 16 kHz, float32.
 
     Returns
     -------
     numpy.ndarray
-        Coefficients, then how fast they change ``(frames, 2 * 20)``.
+        Coefficients, then how fast they change ``(..., frames, 2 * 20)``.
     """
     import librosa
 
     decibels = 10 * np.log10(_mel_power(wave, 2.0) + 1e-8)
     cepstrum = librosa.feature.mfcc(S=decibels, n_mfcc=N_MFCC)
     delta = librosa.feature.delta(cepstrum, mode="nearest")
-    return np.concatenate((cepstrum, delta)).T
+    return np.concatenate((cepstrum, delta), axis=-2).swapaxes(-1, -2)
 
 
 def cqt(wave):
@@ -376,32 +414,33 @@ def cqt(wave):
     Parameters
     ----------
     wave : numpy.ndarray
-        Samples ``(samples,)`` at 16 kHz, float32.
+        Samples ``(..., samples)`` at 16 kHz, float32.
 
     Returns
     -------
     numpy.ndarray
-        Magnitudes ``(frames, 97 * 2)``, two bins a semitone from A0 up, on a
+        Magnitudes ``(..., frames, 97 * 2)``, two bins a semitone from A0 up, on a
         logarithmic scale of about 0 to 1 as in
         :func:`jtm.models.encoder.log_magnitude`.
     """
     import librosa
 
+    silence = np.zeros_like(wave[..., : HOP // 2])
     with warnings.catch_warnings():
         # A single note is shorter than the longest filters, which see silence.
         warnings.filterwarnings("ignore", message="n_fft=.* is too large")
         spectrum = librosa.cqt(
             # librosa centres frame i on sample 160 i; half a hop less at the start
             # puts it on the middle of the frame.
-            np.append(wave[HOP // 2 :], np.zeros(HOP // 2, np.float32)),
+            np.concatenate((wave[..., HOP // 2 :], silence), axis=-1),
             sr=SAMPLE_RATE,
             hop_length=HOP,
             fmin=440 * 2 ** ((PITCH_MIN - 69) / 12),
             n_bins=CQT_SEMITONES * CQT_BINS,
             bins_per_octave=12 * CQT_BINS,
             dtype=np.complex64,
-        )[:, : len(wave) // HOP]
-    return np.log1p(1e5 * np.abs(spectrum.T) ** 2) / 18
+        )[..., : wave.shape[-1] // HOP]
+    return np.log1p(1e5 * np.abs(spectrum.swapaxes(-1, -2)) ** 2) / 18
 
 
 HAND_MADE = ("logmel", "mfcc", "cqt")
@@ -537,16 +576,19 @@ class Features:
             for name in missing:
                 layers = self._sources[name].layers
                 made = {layer: [] for layer in layers}
-                for index, start, stop in spans.tolist():
-                    recording = Audio(
-                        lambda a, b, index=index: store.read(index, a, b),
-                        store.lengths[index],
-                        stop,
-                    )
-                    (_, *parts), *_ = self._sources[name].stream(recording)
+                for some in np.array_split(spans, -(-len(spans) // CLIPS_AT_ONCE)):
+                    stop = (int(some[:, 2].max()) + MARGIN) * HOP
+                    waves = np.zeros((len(some), stop), np.float32)
+                    for wave, index in zip(waves, some[:, 0], strict=True):
+                        samples = store.read(index, 0, min(stop, store.lengths[index]))
+                        wave[: len(samples)] = samples.astype(np.float32) / 32768
+                    parts = self._sources[name].embed(waves)
                     for layer, part in zip(layers, parts, strict=True):
-                        made[layer].append(pool(part[None, start:])[0])
-                    bar.update()
+                        made[layer] += [
+                            pool(frames[None, start:stop])[0]
+                            for frames, (_, start, stop) in zip(part, some, strict=True)
+                        ]
+                    bar.update(len(some))
                 for layer, rows in made.items():
                     with atomic(self._clip_path(name, layer, store, spans)) as path:
                         np.save(path, np.stack(rows).astype(np.float16))

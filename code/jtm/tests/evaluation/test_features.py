@@ -238,7 +238,14 @@ class Keeping(unittest.TestCase):
         both = np.concatenate((z, c), axis=1)[10:50]
         expected = np.concatenate((both.mean(axis=0), both.std(axis=0)))
         np.testing.assert_allclose(found[0], expected, atol=2e-3)
-        self.assertEqual(kept.clips("cqt", self.store, spans).shape, (2, 2 * 194))
+        for name in ("logmel", "mfcc", "cqt"):
+            kept.compute_clips(self.store, (name,), spans, progress=False)
+            (frames,) = whole(HandMadeSource(name), noise(1.5, seed=2))
+            expected = np.concatenate(
+                (frames[:40].mean(axis=0), frames[:40].std(axis=0))
+            )
+            found = kept.clips(name, self.store, spans)[1]
+            np.testing.assert_allclose(found, expected, rtol=2e-3, atol=2e-3)
         with mock.patch.object(NetworkSource, "stream") as stream:
             kept.compute_clips(self.store, ("cpc-z",), spans, progress=False)
             stream.assert_not_called()
