@@ -221,6 +221,7 @@ class NetworkSource:
     """
 
     layers = ("z", "c")
+    reach = 16  # frames, more than any encoder looks ahead
 
     def __init__(self, model):
         self.model = model.eval()
@@ -306,6 +307,8 @@ class HandMadeSource:
         coefficients with their first differences; or constant-Q spectra
         ``(frames, 97 * 2)`` in order of pitch from A0 up.
     """
+
+    reach = 64  # frames, more than half the longest filter
 
     def __init__(self, name):
         self.name = name
@@ -577,7 +580,7 @@ class Features:
                 layers = self._sources[name].layers
                 made = {layer: [] for layer in layers}
                 for some in np.array_split(spans, -(-len(spans) // CLIPS_AT_ONCE)):
-                    stop = (int(some[:, 2].max()) + MARGIN) * HOP
+                    stop = (int(some[:, 2].max()) + self._sources[name].reach) * HOP
                     waves = np.zeros((len(some), stop), np.float32)
                     for wave, index in zip(waves, some[:, 0], strict=True):
                         samples = store.read(index, 0, min(stop, store.lengths[index]))
