@@ -7,6 +7,7 @@ from jtm.evaluation.metrics import note_f1
 from jtm.evaluation.transcription import (
     choose_thresholds,
     decode,
+    onset_f1,
     onset_targets,
     peaks,
 )
@@ -60,6 +61,29 @@ class Targets(unittest.TestCase):
         for start in (9, 10, 11, 12, 28):
             part = onset_targets(TRUTH, 30, start)
             np.testing.assert_array_equal(part, whole[start : start + 30])
+
+
+class Onsets(unittest.TestCase):
+    def test_against_mir_eval(self):
+        rng = np.random.default_rng(0)
+        for n in (0, 1, 30, 200):
+            sides = []
+            for _ in range(2):
+                notes = np.zeros(n, NOTE_DTYPE)
+                notes["start"] = rng.integers(0, 300, n) / 100
+                notes["end"] = notes["start"] + 0.1
+                notes["pitch"] = rng.integers(60, 64, n)
+                sides.append(np.sort(notes, order=("start", "pitch")))
+            self.assertAlmostEqual(onset_f1(*sides), note_f1(*sides), msg=n)
+
+    def test_by_hand(self):
+        notes = np.array([(1, 2, 60), (3, 4, 64)], NOTE_DTYPE)
+        late = notes.copy()
+        late["start"] += (0.05, 0.06)
+        self.assertEqual(onset_f1(notes, late), 0.5)
+        self.assertEqual(onset_f1(notes[:0], notes[:0]), 1.0)
+        self.assertEqual(onset_f1(notes, notes[:0]), 0.0)
+        self.assertEqual(onset_f1(notes[:0], notes), 0.0)
 
 
 class Thresholds(unittest.TestCase):

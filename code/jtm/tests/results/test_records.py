@@ -5,7 +5,19 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from jtm.files import InputError
-from jtm.results.records import Record, append, latest, read, revision, table, write
+from jtm.results.records import (
+    CELL_FIELDS,
+    Record,
+    append,
+    append_beside,
+    beside,
+    latest,
+    read,
+    read_beside,
+    revision,
+    table,
+    write,
+)
 
 RECORD = Record(
     task="multipitch",
@@ -50,6 +62,22 @@ class Files(unittest.TestCase):
         path.write_text("3")
         with self.assertRaisesRegex(InputError, "not a list"):
             read(path)
+
+    def test_what_stands_beside(self):
+        cell = {name: getattr(RECORD, name) for name in CELL_FIELDS}
+        append_beside(self.path, [cell | {"draws": [1, 2]}])
+        timbre = cell | {"split": "test_timbre"}
+        append_beside(self.path, [timbre | {"draws": [3]}, cell | {"draws": [4]}])
+        self.assertEqual(beside(self.path).name, "grid_draws.jsonl")
+        found = read_beside(self.path)
+        self.assertEqual([line["draws"] for line in found.values()], [[4], [3]])
+        self.assertIn(tuple(timbre.values()), found)
+        with open(beside(self.path), "a") as file:
+            file.write('{"task": "multipitch"}\n')
+        with self.assertRaisesRegex(InputError, "grid_draws.jsonl, line 4"):
+            read_beside(self.path)
+        with self.assertRaisesRegex(InputError, "none_draws.jsonl: cannot be read"):
+            read_beside(self.path.with_name("none.jsonl"))
 
     def test_the_keys_are_those_agreed_on(self):
         append(self.path, [RECORD])

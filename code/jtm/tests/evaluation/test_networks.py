@@ -1,0 +1,191 @@
+"""Networks of the grid: what they see, where they start, which state counts."""
+
+import tempfile
+import unittest
+from pathlib import Path
+from types import SimpleNamespace
+from unittest import mock
+
+import numpy as np
+import torch
+
+from jtm.data.musicnet import open_dataset
+from jtm.data.store import build_store
+from jtm.evaluation import networks, tasks
+from jtm.evaluation.tasks import Labelled
+from jtm.models.cpc import make_cpc
+from jtm.models.heads import FrameHead, PitchHead, PooledHead, TranscriptionHead
+from jtm.tests.evaluation.little import SMALL, write_clips, write_dataset
+from jtm.training.config import PretrainConfig, make_config
+
+HARMONIC = {"hidden_encoder": 1, "hidden_context": 88}
+
+
+class Heads(unittest.TestCase):
+    def test_they_are_shared_across_pitch_where_pitches_are_asked_about(self):
+        model = make_cpc(**HARMONIC)
+        plain = make_cpc("conv", 24, hidden_context=16)
+        expected = {
+            "multipitch": (PitchHead, FrameHead),
+            "transcription": (PitchHead, TranscriptionHead),
+            "note_pitch": (PitchHead, FrameHead),
+            "instrument_activity": (FrameHead, FrameHead),
+            "ensemble": (FrameHead, FrameHead),
+        }
+        for task, kinds in expected.items():
+            for network, kind in zip((model, plain), kinds, strict=True):
+                head = networks.make_head(task, 88, network)
+                inner = head.head if isinstance(head, PooledHead) else head
+                self.assertIs(type(inner), kind, task)
+                x = torch.zeros(2, 128, network.z_dim + network.c_dim)
+                shapes = {
+                    "multipitch": (2, 128, 88),
+                    "transcription": (2, 128, 2, 88),
+                    "instrument_activity": (2, 128, 88),
+                }
+                self.assertEqual(head(x).shape, shapes.get(task, (2, 88)))
+        tuned = networks.make_head("transcription", 88, model, True, tuned=True)
+        self.assertEqual(tuned(torch.zeros(2, 9, 88)).shape, (2, 9, 2, 88))
+        self.assertIsNotNone(tuned.time)
+
+    def test_the_budget_grows_with_the_labels(self):
+        found = [networks.steps(fraction) for fraction in (0.001, 0.1, 1.0)]
+        self.assertEqual(found, [76, 301, 600])
+
+
+class OnDataset(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        folder = tempfile.TemporaryDirectory()
+        cls.addClassCleanup(folder.cleanup)
+        root = Path(folder.name)
+        write_dataset(root)
+        write_clips(root)
+        cls.store = build_store(open_dataset(root), progress=False)
+        cls.clips = tasks.clip_store(root, progress=False)
+        cls.config = make_config(PretrainConfig, "tiny", SMALL)
+
+    def labelled(self, *names):
+        stores = {"clips": self.clips}
+        return {
+            name: Labelled.of(stores.get(tasks.TASKS[name].unit, self.store), name)
+            for name in names
+        }
+
+    def test_a_task_sees_no_label_but_its_own(self):
+        family = networks.Family(self.labelled("ensemble", "instrument"), 0.2, 0)
+        seen = {
+            task: set(map(tuple, rows.tolist()))
+            for task, rows in family.subsets.items()
+        }
+        # Of 18 windows four each, drawn alike or not.
+        self.assertEqual([len(rows) for rows in seen.values()], [4, 4])
+        self.assertEqual(
+            set(map(tuple, family.windows.tolist())), set().union(*seen.values())
+        )
+        with mock.patch.dict(family._train, {"instrument": set()}):
+            for unit in family.windows.tolist():
+                wave, asked = family.read(*unit)
+                self.assertEqual(wave.shape, (1, 128 * 160))
+                self.assertEqual(
+                    asked["ensemble"] >= 0, tuple(unit) in seen["ensemble"]
+                )
+                self.assertEqual(asked["instrument"], -1)
+
+    def test_frames_are_asked_about_where_the_window_is(self):
+        labelled = self.labelled("multipitch", "transcription")
+        family = networks.Family(labelled, 1.0, 0)
+        index, first = family.windows[1].tolist()
+        _, asked = family.read(index, first)
+        self.assertEqual(first, 128)
+        whole = labelled["multipitch"].rolls(index, 400)[128:256]
+        np.testing.assert_array_equal(asked["multipitch"], whole)
+        np.testing.assert_array_equal(asked["transcription"][:, 0], whole)
+
+    def test_a_clip_is_heard_from_before_its_onset_and_padded(self):
+        family = networks.Family(self.labelled("note_pitch"), 1.0, 0)
+        wave, asked = family.read(*family.windows[0])
+        self.assertEqual(wave.shape, (1, networks.CLIP_FRAMES * 160))
+        self.assertEqual(np.abs(wave[0, :1_600]).max(), 0.0)
+        self.assertGreater(np.abs(wave[0, 1_600:1_760]).max(), 0.01)
+        short = networks.read_wave(self.clips, family.windows[0][0], 0, 100)
+        self.assertEqual(short.shape, (1, 16_000))
+        self.assertEqual(np.abs(short[0, 9_600:]).max(), 0.0)
+
+    def test_heads_start_as_probes(self):
+        for names, least in (
+            (("multipitch", "instrument_activity"), 0.5),
+            (("ensemble", "instrument"), 0.9),
+            (("note_instrument",), 0.9),
+        ):
+            labelled = self.labelled(*names)
+            family = networks.Family(labelled, 1.0, 0)
+            model, heads = networks.start(family, None, self.config, 0)
+            found = networks.answers(model, heads.eval(), labelled, "test")
+            for name, each in labelled.items():
+                answers = found[name, "test"]
+                scores, _ = tasks.score(each, "test", answers, {"threshold": 0})
+                self.assertGreater(scores[0]["value"], least, name)
+
+    def test_the_network_starts_where_it_is_told(self):
+        family = networks.Family(self.labelled("note_instrument"), 1.0, 0)
+        chance, _ = networks.start(family, None, self.config, 0)
+        other, _ = networks.start(family, None, self.config, 1)
+        kept, _ = networks.start(family, other, self.config, 0)
+        name = "context.net.weight_hh_l0"
+        states = [model.state_dict()[name] for model in (chance, other, kept)]
+        self.assertFalse(torch.equal(states[0], states[1]))
+        self.assertTrue(torch.equal(states[1], states[2]))
+
+    def test_answers_are_those_of_the_head_on_the_judged_part(self):
+        labelled = self.labelled("multipitch", "transcription")
+        labelled["transcription"].lengths["test"] = 200
+        model = make_cpc("sinc", 8, hidden_context=8).eval()
+        heads = networks.make_heads(labelled, model, 0).eval()
+        found = networks.answers(model, heads, labelled, "test")
+        index = labelled["multipitch"].splits["test"][1]
+        x = torch.from_numpy(networks.represent(self.store, index, model))
+        self.assertEqual(x.shape, (400, 16))
+        with torch.no_grad():
+            frames = heads["multipitch"](x[8::16])
+            notes = heads["transcription"](x[None, :200])[0]
+        np.testing.assert_allclose(found["multipitch", "test"][1], frames, atol=1e-4)
+        np.testing.assert_allclose(found["transcription", "test"][1], notes, atol=1e-4)
+
+
+class Looks(unittest.TestCase):
+    def test_of_each_task_the_best_look_counts_and_of_equals_the_first(self):
+        curve = [{"score": {"a": a, "b": b}} for a, b in ((0.1, 0.9), (0.6, 0.5))]
+        curve.append({"score": {"a": 0.6, "b": 0.9}})
+        module = SimpleNamespace(curve=curve, head={"a": None, "b": None})
+        self.assertEqual(networks.best_looks(module), {"a": 1, "b": 0})
+        self.assertAlmostEqual(networks.best_score(module), 0.75)
+
+    def test_each_task_is_answered_by_its_own_look(self):
+        with tempfile.TemporaryDirectory() as folder:
+            for look in range(2):
+                state = {"model.weight": torch.full((1, 1), float(look))}
+                state |= {"head.a.weight": torch.full((1, 1), float(look))}
+                state |= {"head.b.weight": torch.full((1, 1), float(look))}
+                content = {"state_dict": state, "config": {}}
+                torch.save(content, Path(folder) / f"checkpoint{look}.pt")
+            heads = {name: torch.nn.Linear(1, 1, bias=False) for name in "ab"}
+            module = torch.nn.Module()
+            module.model = torch.nn.Linear(1, 1, bias=False)
+            module.head = torch.nn.ModuleDict(heads)
+            module.folder = Path(folder)
+            module.curve = [{"score": {"a": 1, "b": 0}}, {"score": {"a": 0, "b": 1}}]
+
+            def told(model, heads, labelled, split):
+                return {
+                    (task, split): (model.weight.item(), heads[task].weight.item())
+                    for task in labelled
+                }
+
+            with mock.patch.object(networks, "answers", told):
+                found = networks.answer(module, {"a": 0, "b": 0}, ("test",))
+        self.assertEqual(found, {("a", "test"): (0, 0), ("b", "test"): (1, 1)})
+
+
+if __name__ == "__main__":
+    unittest.main()
