@@ -365,11 +365,33 @@ def train(folder, family, model, heads, origin, config, plan):
         Batches(family.windows, family.read, config.batch_size, seed, n_steps // LOOKS),
         Batches(family.held_out, family.read_held_out, 2 * config.batch_size),
         origin,
-        score=probes.score,
+        score=score,
         head_rate=HEAD_RATE,
     )
     fit(module, progress=False)
     return module
+
+
+def score(logits, truth):
+    """
+    Score answers about windows of validation.
+
+    Parameters
+    ----------
+    logits : numpy.ndarray
+        Logits ``(windows, frames, ...)``, or of classes ``(windows, classes)``.
+    truth : numpy.ndarray
+        Floats of the same shape, or classes ``(windows,)``.
+
+    Returns
+    -------
+    float
+        As :func:`jtm.evaluation.probes.score`, over all frames together.
+    """
+    if truth.ndim == 1:
+        return probes.score(logits, truth)
+    frames = (each.reshape(-1, *each.shape[2:]) for each in (logits, truth > 0))
+    return probes.score(*frames)
 
 
 def make_heads(labelled, model, seed, **chosen):

@@ -12,6 +12,7 @@ import torch
 from jtm.data.musicnet import open_dataset
 from jtm.data.store import build_store
 from jtm.evaluation import networks, tasks
+from jtm.evaluation.metrics import average_precision
 from jtm.evaluation.tasks import Labelled
 from jtm.models.cpc import make_cpc
 from jtm.models.heads import FrameHead, PitchHead, PooledHead, TranscriptionHead
@@ -154,6 +155,21 @@ class OnDataset(unittest.TestCase):
 
 
 class Looks(unittest.TestCase):
+    def test_all_frames_of_validation_are_scored(self):
+        rng = np.random.default_rng(0)
+        truth = rng.random((3, 128, 2, 88)) < 0.1
+        right, logits = 2.0 * truth, rng.normal(size=truth.shape)
+        logits[:, :2] = right[:, :2]  # right in the first frames alone
+        frames = average_precision(truth[:, :, 0], logits[:, :, 0])
+        starts = average_precision(truth[:, :, 1], logits[:, :, 1])
+        self.assertLess(frames, 0.3)
+        truth = truth.astype(np.float32)
+        self.assertAlmostEqual(networks.score(logits[:, :, 0], truth[:, :, 0]), frames)
+        self.assertAlmostEqual(networks.score(logits, truth), (frames + starts) / 2)
+        self.assertEqual(networks.score(right, truth), 1.0)
+        classes = networks.score(np.eye(4)[[0, 1, 2, 2]], np.array([0, 1, 2, 3]))
+        self.assertEqual(classes, 0.75)
+
     def test_of_each_task_the_best_look_counts_and_of_equals_the_first(self):
         curve = [{"score": {"a": a, "b": b}} for a, b in ((0.1, 0.9), (0.6, 0.5))]
         curve.append({"score": {"a": 0.6, "b": 0.9}})
