@@ -328,7 +328,9 @@ class Judge:
         for rate in rates:
             plan = {"fraction": first.fraction, "seed": first.seed, "rate": rate}
             name = "-".join(map(str, (first.representation, kind, *plan.values())))
-            folder = self.folder / "networks" / f"{name}-{self.origin[:8]}"
+            # A run that other code began is not taken up.
+            state = f"{self.origin[:8]}-{records.revision()}"
+            folder = self.folder / "networks" / f"{name}-{state}"
             runs[rate] = networks.train(
                 folder,
                 family,

@@ -9,7 +9,12 @@ import torch
 from jtm.evaluation.supervised import run
 from jtm.files import InputError
 from jtm.results.records import read
-from jtm.tests.evaluation.little import SMALL, write_checkpoint, write_dataset
+from jtm.tests.evaluation.little import (
+    SMALL,
+    write_checkpoint,
+    write_clips,
+    write_dataset,
+)
 from jtm.training.checkpoints import load_model, read_checkpoint
 from jtm.training.config import SupervisedConfig, make_config
 
@@ -21,6 +26,7 @@ class Run(unittest.TestCase):
         cls.addClassCleanup(folder.cleanup)
         cls.folder = Path(folder.name)
         write_dataset(cls.folder / "data")
+        write_clips(cls.folder / "data")
         cls.checkpoint = cls.folder / "checkpoint.pt"
         write_checkpoint(cls.checkpoint)
 
@@ -73,6 +79,22 @@ class Run(unittest.TestCase):
         self.assertIn("accuracy 1.000", said)
         config = make_config(SupervisedConfig, "tiny", SMALL)
         self.assertEqual(made["accuracy"].config["hidden_gar"], config.hidden_gar)
+
+    def test_single_notes_frozen_and_from_scratch(self):
+        for name, more in (("kept", {"load": str(self.checkpoint)}), ("new", {})):
+            chosen = {"task": "note_instrument", "n_epoch": 12, "batch_size": 4}
+            chosen["learning_rate"] = 0.01
+            made, said = self.run_quietly(f"notes {name}", **chosen, **more)
+            self.assertEqual(made["accuracy"].value, 1.0, name)
+            self.assertEqual(made["accuracy"].labelled, 4.8)
+            self.assertIn("note_instrument, test: accuracy 1.000", said)
+            probe = {"kept": "linear", "new": "network"}[name]
+            self.assertEqual(made["accuracy"].probe, probe)
+
+    def test_instruments_of_each_frame(self):
+        chosen = {"task": "instrument_activity", "load": str(self.checkpoint)}
+        made, _ = self.run_quietly("activity", **chosen, learning_rate=0.02)
+        self.assertGreater(made["average_precision"].value, 0.8)
 
     def test_training_from_scratch_moves_the_whole_network(self):
         made, _ = self.run_quietly("moved", task="multipitch", n_epoch=1)
