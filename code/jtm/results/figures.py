@@ -870,7 +870,7 @@ def maps(answers, arrays):
 def _scatter(axis, x, y, values, labels):
     """Scatter points by class, or by a number where classes have no labels."""
     if not labels:
-        points = axis.scatter(x, y, c=values, s=5, cmap="cividis", lw=0)
+        points = axis.scatter(x, y, 5, values, cmap="cividis", lw=0, rasterized=True)
         return [points]
     common = np.argsort(-np.bincount(values, minlength=len(labels)), kind="stable")
     spare = ((BLUE, "o"), (ORANGE, "s"), (GREEN, "^"), (PURPLE, "D"), (BLACK, "v"))
@@ -879,11 +879,8 @@ def _scatter(axis, x, y, values, labels):
     for number, label in enumerate(labels):
         here = values == number
         colour, mark = KINDS.get(label) or styles.get(number, (GREY, "x"))
-        handles.append(
-            axis.scatter(
-                x[here], y[here], s=7, color=colour, marker=mark, lw=0.4, label=label
-            )
-        )
+        style = {"color": colour, "marker": mark, "label": label, "lw": 0.4}
+        handles.append(axis.scatter(x[here], y[here], s=7, rasterized=True, **style))
     return handles
 
 
