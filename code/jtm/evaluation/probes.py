@@ -11,11 +11,11 @@ Four kinds, heads of :mod:`jtm.models.heads` that learn alone:
 
 All standardise the features by the training sample. The linear ones are convex:
 L-BFGS from nothing, with an L2 penalty tried from strong to weak, each going on
-from the stronger one's end; a score twice below the best ends the search (with classes,
-whose score is jumpy, all are tried). The others take Adam steps on small batches,
-with dropout, in two strengths of weight decay, and keep the best step. What is
-chosen is what validation scores best, of equals the stronger. A seed draws the
-batches and the hidden layers' first weights.
+from the stronger one's end, until the score is 1 or fell twice (with classes, whose
+score is jumpy, all are tried). The others take Adam steps on small batches, with
+dropout, in two strengths of weight decay, and keep the best step. What is chosen is
+what validation scores best, of equals the stronger. A seed draws the batches and
+the hidden layers' first weights.
 """
 
 import numpy as np
@@ -25,7 +25,7 @@ from jtm.evaluation.metrics import average_precision
 KINDS = ("linear", "mlp", "shared", "shared-mlp")
 """Names of the probes; the last two need features on an axis of pitch."""
 
-PENALTIES = (10.0, 3.0, 1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001, 0.0003)
+PENALTIES = (10.0, 3.0, 1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001, 0.0003, 0.0001)
 """Strengths of the linear probes' penalty, beside a loss averaged over samples."""
 
 ITERATIONS = 25
@@ -43,7 +43,7 @@ CHECK = 20
 BATCH = 256
 """Samples in a batch of Adam."""
 
-RATE = 2e-3
+RATE = 1e-2
 """Rate of Adam at the start."""
 
 HIDDEN = {"mlp": 128, "shared-mlp": 16}
@@ -250,6 +250,8 @@ def _minimise(head, x, truth, judge, chosen, seed):
         if value > best:
             best, state = value, _keep(head)
             found = {"penalty": penalty, "validation": round(value, 4)}
+        if best == 1.0:
+            break
     return state, found
 
 
