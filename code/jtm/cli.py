@@ -508,6 +508,7 @@ def page_blocks():
         "code/benchmarks/README.md": {
             "profile": page.profile_table(speed),
             "memory": page.memory_text(memory),
+            "networks": page.network_trials(read_json(results / "trials.json")),
         },
         "code/jtm/weights/README.md": page.card_blocks(
             read_json(ROOT / "code" / "jtm" / "weights" / "jtm.json"), scored

@@ -107,6 +107,64 @@ def memory_text(memory):
     )
 
 
+def network_trials(trials):
+    """
+    Write the table of networks trained for the same processor time.
+
+    Parameters
+    ----------
+    trials : list of dict
+        What was tried; ``benchmarks/encoders.py`` adds these.
+
+    Returns
+    -------
+    str
+        Markdown; the best score of each column in bold.
+    """
+    trials = [t for t in trials if t["study"] == "network by equal processor time"]
+    columns = [
+        (task, layer, share)
+        for task in ("multipitch", "ensemble")
+        for share in ("0.01", "0.1")
+        for layer in "zc"
+    ]
+    best = {
+        column: max(_of(trial, "cpc", *column) for trial in trials)
+        for column in columns
+    }
+    heads = [f"{t}, {100 * float(share):g} %, {la}" for t, la, share in columns]
+    lines = [
+        "| network | weights | steps | " + " | ".join(heads) + " |",
+        "|---|---|---|" + "---|" * len(columns),
+    ]
+    for trial in trials:
+        cells = []
+        for column in columns:
+            value, untrained = (_of(trial, who, *column) for who in ("cpc", "random"))
+            text = f"{100 * value:.1f}"
+            text = f"**{text}**" if value == best[column] else text
+            cells.append(f"{text} ({100 * untrained:.1f})")
+        lines.append(
+            f"| {trial['name']} | {trial['weights']} | {trial['steps']} | "
+            + " | ".join(cells)
+            + " |"
+        )
+    one = trials[0]
+    lines += [
+        "",
+        f"After {one['processor_minutes']:g} minutes of processor time each, on the "
+        f"toy set `{one['data']}`: average precision of multi-pitch and accuracy of "
+        "the ensemble (%) on validation, by linear probes on so much of the labels, "
+        "and the same of the network before training in brackets. One seed.",
+    ]
+    return "\n".join(lines)
+
+
+def _of(trial, who, task, layer, share):
+    """Read one score of a trial."""
+    return trial["validation"][f"{task} {who}-{layer} {share}"]
+
+
 def profile_table(speed):
     """
     Write the table of where a step's time goes.
