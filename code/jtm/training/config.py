@@ -557,7 +557,9 @@ def settle(folder, config):
     folder : Path
         The run's folder.
     config : RunConfig
-        The run's settings; written to the folder if it holds none.
+        The run's settings; written to the folder if it holds none, or if they
+        only ask for more epochs of pretraining, in which no step depends on
+        how many there will be.
 
     Raises
     ------
@@ -571,6 +573,9 @@ def settle(folder, config):
     # A setting that a run knows nothing of is newer than the run.
     there = {item.name: item.default for item in fields(config)} | read_json(path)
     here = asdict(config)
+    more = isinstance(config, PretrainConfig) and there["n_epoch"] < config.n_epoch
+    if more:
+        there["n_epoch"] = config.n_epoch
     for name in sorted(here.keys() | there.keys()):
         if there.get(name) != here.get(name):
             raise InputError(
@@ -578,3 +583,5 @@ def settle(folder, config):
                 f"{here.get(name)!r}; choose another --pathCheckpoint, or remove "
                 "the folder to start anew"
             )
+    if more:
+        save_config(path, config)

@@ -304,6 +304,17 @@ class TestPretrain(unittest.TestCase):
         for weights in content["state_dict"].values():
             self.assertEqual(weights.dtype, torch.float32)
 
+    def test_more_epochs_go_on_from_where_a_run_has_ended(self):
+        self.run_quietly(self.config(n_epoch=1))
+        more, said = self.run_quietly(self.config(n_epoch=2))
+        self.assertIn("going on from step", said)
+        whole, _ = self.run_quietly(self.config(run="whole", n_epoch=2))
+        found, expected = (read_checkpoint(p)["state_dict"] for p in (more, whole))
+        for name, value in expected.items():
+            self.assertTrue(torch.equal(found[name], value), name)
+        with self.assertRaisesRegex(InputError, "--nEpoch 2, not 1"):
+            self.run_quietly(self.config(n_epoch=1))
+
     def test_finished_says_so_and_other_settings_are_refused(self):
         self.run_quietly(self.config())
         _, said = self.run_quietly(self.config())
