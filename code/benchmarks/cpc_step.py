@@ -19,6 +19,9 @@ import time
 from contextlib import contextmanager
 from pathlib import Path
 
+import jtm  # noqa: F401  # before torch: how its threads wait
+
+# isort: split
 import numpy as np
 import torch
 from torch.nn import functional

@@ -5,9 +5,174 @@ Context networks: latents z ``(batch, frames, dim)`` to contexts c, causally.
 a state, so that a long recording can be read piece by piece.
 """
 
+import contextlib
+
 import torch
 from torch import nn
 from torch.nn import functional
+
+
+class Recurrence(torch.autograd.Function):
+    """
+    Run a GRU's recurrence on a CPU, and back (Cho et al. 2014).
+
+    For many short states, such as one a pitch, its steps are hundreds of small
+    operations one after the other, which several threads only slow down: they
+    spend more time meeting than working. So all that needs no step before it is
+    taken out of the loop, and the loop runs in one thread.
+    """
+
+    @staticmethod
+    @torch.amp.custom_fwd(device_type="cpu", cast_inputs=torch.float32)
+    def forward(ctx, given, weight, bias, state):
+        """
+        Run forwards.
+
+        Parameters
+        ----------
+        ctx : torch.autograd.function.FunctionCtx
+            Keeps what the way back needs.
+        given : torch.Tensor
+            What the inputs give to the reset gate, the update gate and the new
+            state ``(frames, batch, 3 * dim)``.
+        weight, bias : torch.Tensor
+            What the state before gives to them ``(3 * dim, dim)``,
+            ``(3 * dim,)``.
+        state : torch.Tensor
+            State before the first frame ``(batch, dim)``.
+
+        Returns
+        -------
+        torch.Tensor
+            State of each frame ``(frames, batch, dim)``.
+        """
+        frames, (batch, dim) = len(given), state.shape
+        states = given.new_empty(frames + 1, batch, dim)
+        states[0] = state
+        gates = given.new_empty(frames, batch, 2 * dim)  # reset, update
+        recalled = given.new_empty(frames, batch, dim)
+        new = torch.empty_like(recalled)
+        to_gates, to_new = (part.contiguous() for part in weight.T.split(2 * dim, 1))
+        given_gates = given[..., : 2 * dim] + bias[: 2 * dim]
+        given_new, bias_new = given[..., 2 * dim :].contiguous(), bias[2 * dim :]
+        steps = zip(
+            states,
+            states[1:],
+            given_gates,
+            given_new,
+            gates,
+            gates[..., :dim],
+            gates[..., dim:],
+            recalled,
+            new,
+            strict=False,  # one state more than frames
+        )
+        with one_thread():
+            for h, after, for_gates, for_new, both, reset, update, said, n in steps:
+                torch.addmm(for_gates, h, to_gates, out=both).sigmoid_()
+                torch.addmm(bias_new, h, to_new, out=said)
+                torch.addcmul(for_new, reset, said, out=n).tanh_()
+                torch.lerp(n, h, update, out=after)
+        ctx.save_for_backward(weight, gates, recalled, new, states)
+        return states[1:]
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    @torch.amp.custom_bwd(device_type="cpu")
+    def backward(ctx, gradient):
+        """
+        Run backwards.
+
+        Parameters
+        ----------
+        ctx : torch.autograd.function.FunctionCtx
+            What the way forwards has kept.
+        gradient : torch.Tensor
+            By the state of each frame ``(frames, batch, dim)``.
+
+        Returns
+        -------
+        tuple of torch.Tensor
+            Gradients by the inputs of :meth:`forward`.
+        """
+        weight, gates, recalled, new, states = ctx.saved_tensors
+        dim = new.shape[2]
+        reset, update = gates.split(dim, 2)
+        # What the gradient by a state is multiplied with, of all frames at once:
+        # by the reset and the update gate, by what is recalled, by the new state.
+        by_new = (1 - update) * (1 - new.square())
+        by_update = (states[:-1] - new) * update * (1 - update)
+        by_recalled = by_new * reset
+        by_reset = recalled * by_recalled * (1 - reset)
+        factors = torch.stack((by_reset, by_update, by_recalled, by_new), 2)
+        inner = torch.empty_like(factors)  # (frames, batch, 4, dim)
+        # The new state's own share reaches no state before.
+        back = torch.cat((weight, weight.new_zeros(dim, dim)))
+        total = torch.zeros_like(states[0])
+        flat = inner.flatten(2)
+        backwards = zip(
+            *(part.unbind()[::-1] for part in (gradient, factors, inner, flat, update)),
+            strict=True,
+        )
+        with one_thread():
+            for own, factor, product, row, kept in backwards:
+                total += own
+                torch.mul(total[:, None], factor, out=product)
+                total = torch.addmm(total * kept, row, back)
+        by_given = inner[:, :, (0, 1, 3)].flatten(2)
+        inner = inner[:, :, :3].reshape(-1, 3 * dim)
+        by_weight = inner.T @ states[:-1].flatten(0, 1)
+        return by_given, by_weight, inner.sum(0), total
+
+
+@contextlib.contextmanager
+def one_thread():
+    """
+    Compute in one thread for a while.
+
+    Yields
+    ------
+    None
+        Nothing.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+class GroupedGRU(nn.GRU):
+    """One layer of a GRU for many sequences with short states; batch first."""
+
+    def forward(self, x, state=None):
+        """
+        Run it.
+
+        Parameters
+        ----------
+        x : torch.Tensor
+            Inputs ``(batch, frames, input_size)``.
+        state : torch.Tensor, optional
+            State before the first frame ``(1, batch, hidden_size)``.
+
+        Returns
+        -------
+        states : torch.Tensor
+            State of each frame ``(batch, frames, hidden_size)``.
+        state : torch.Tensor
+            The last state ``(1, batch, hidden_size)``.
+        """
+        if x.device.type != "cpu":
+            return super().forward(x, state)
+        if state is None:
+            state = x.new_zeros(1, len(x), self.hidden_size)
+        given = functional.linear(x.transpose(0, 1), self.weight_ih_l0, self.bias_ih_l0)
+        states = Recurrence.apply(
+            given, self.weight_hh_l0, self.bias_hh_l0, state.squeeze(0)
+        )
+        return states.transpose(0, 1), states[-1:]
 
 
 class RecurrentContext(nn.Module):
@@ -31,7 +196,8 @@ class RecurrentContext(nn.Module):
         super().__init__()
         self.dim = dim
         self.groups = groups
-        cell = getattr(nn, mode)
+        grouped = groups > 1 and mode == "GRU" and layers == 1
+        cell = GroupedGRU if grouped else getattr(nn, mode)
         self.net = cell(z_dim // groups, dim // groups, layers, batch_first=True)
 
     def forward(self, z, state=None):
