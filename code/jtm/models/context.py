@@ -34,43 +34,42 @@ class Recurrence(torch.autograd.Function):
             Keeps what the way back needs.
         given : torch.Tensor
             What the inputs give to the reset gate, the update gate and the new
-            state ``(frames, batch, 3 * dim)``.
+            state ``(frames, 3 * dim, batch)``.
         weight, bias : torch.Tensor
             What the state before gives to them ``(3 * dim, dim)``,
             ``(3 * dim,)``.
         state : torch.Tensor
-            State before the first frame ``(batch, dim)``.
+            State before the first frame ``(dim, batch)``.
 
         Returns
         -------
         torch.Tensor
-            State of each frame ``(frames, batch, dim)``.
+            State of each frame ``(frames, dim, batch)``.
         """
-        frames, (batch, dim) = len(given), state.shape
-        states = given.new_empty(frames + 1, batch, dim)
+        frames, (dim, batch) = len(given), state.shape
+        states = given.new_empty(frames + 1, dim, batch)
         states[0] = state
-        gates = given.new_empty(frames, batch, 2 * dim)  # reset, update
-        recalled = given.new_empty(frames, batch, dim)
+        gates = given.new_empty(frames, 2 * dim, batch)  # reset, update
+        recalled = given.new_empty(frames, dim, batch)
         new = torch.empty_like(recalled)
-        to_gates, to_new = (part.contiguous() for part in weight.T.split(2 * dim, 1))
-        given_gates = given[..., : 2 * dim] + bias[: 2 * dim]
-        given_new, bias_new = given[..., 2 * dim :].contiguous(), bias[2 * dim :]
+        to_gates, to_new = weight.split(2 * dim)
+        bias_gates, bias_new = bias[:, None].split(2 * dim)
         steps = zip(
             states,
             states[1:],
-            given_gates,
-            given_new,
+            given[:, : 2 * dim] + bias_gates,
+            given[:, 2 * dim :],
             gates,
-            gates[..., :dim],
-            gates[..., dim:],
+            gates[:, :dim],
+            gates[:, dim:],
             recalled,
             new,
             strict=False,  # one state more than frames
         )
         with one_thread():
             for h, after, for_gates, for_new, both, reset, update, said, n in steps:
-                torch.addmm(for_gates, h, to_gates, out=both).sigmoid_()
-                torch.addmm(bias_new, h, to_new, out=said)
+                torch.addmm(for_gates, to_gates, h, out=both).sigmoid_()
+                torch.addmm(bias_new, to_new, h, out=said)
                 torch.addcmul(for_new, reset, said, out=n).tanh_()
                 torch.lerp(n, h, update, out=after)
         ctx.save_for_backward(weight, gates, recalled, new, states)
@@ -88,7 +87,7 @@ class Recurrence(torch.autograd.Function):
         ctx : torch.autograd.function.FunctionCtx
             What the way forwards has kept.
         gradient : torch.Tensor
-            By the state of each frame ``(frames, batch, dim)``.
+            By the state of each frame ``(frames, dim, batch)``.
 
         Returns
         -------
@@ -96,33 +95,31 @@ class Recurrence(torch.autograd.Function):
             Gradients by the inputs of :meth:`forward`.
         """
         weight, gates, recalled, new, states = ctx.saved_tensors
-        dim = new.shape[2]
-        reset, update = gates.split(dim, 2)
+        frames, dim, batch = new.shape
+        reset, update = gates.split(dim, 1)
         # What the gradient by a state is multiplied with, of all frames at once:
         # by the reset and the update gate, by what is recalled, by the new state.
-        by_new = (1 - update) * (1 - new.square())
-        by_update = (states[:-1] - new) * update * (1 - update)
-        by_recalled = by_new * reset
-        by_reset = recalled * by_recalled * (1 - reset)
-        factors = torch.stack((by_reset, by_update, by_recalled, by_new), 2)
-        inner = torch.empty_like(factors)  # (frames, batch, 4, dim)
+        factors = new.new_empty(frames, 4, dim, batch)
+        by_reset, by_update, by_recalled, by_new = factors.unbind(1)
+        torch.mul(1 - update, 1 - new.square(), out=by_new)
+        torch.mul(states[:-1] - new, update * (1 - update), out=by_update)
+        torch.mul(by_new, reset, out=by_recalled)
+        torch.mul(recalled * by_recalled, 1 - reset, out=by_reset)
+        flat = factors.flatten(1, 2)  # (frames, 4 * dim, batch)
         # The new state's own share reaches no state before.
-        back = torch.cat((weight, weight.new_zeros(dim, dim)))
+        back = torch.cat((weight, weight.new_zeros(dim, dim))).T
         total = torch.zeros_like(states[0])
-        flat = inner.flatten(2)
-        backwards = zip(
-            *(part.unbind()[::-1] for part in (gradient, factors, inner, flat, update)),
-            strict=True,
-        )
+        parts = (gradient.contiguous(), factors, flat, update)
+        backwards = zip(*(part.unbind()[::-1] for part in parts), strict=True)
         with one_thread():
-            for own, factor, product, row, kept in backwards:
+            for own, factor, row, kept in backwards:
                 total += own
-                torch.mul(total[:, None], factor, out=product)
-                total = torch.addmm(total * kept, row, back)
-        by_given = inner[:, :, (0, 1, 3)].flatten(2)
-        inner = inner[:, :, :3].reshape(-1, 3 * dim)
-        by_weight = inner.T @ states[:-1].flatten(0, 1)
-        return by_given, by_weight, inner.sum(0), total
+                factor *= total  # and so row, which is the same
+                total = torch.addmm(total * kept, back, row)
+        by_given = torch.cat((flat[:, : 2 * dim], flat[:, 3 * dim :]), dim=1)
+        inner = flat[:, : 3 * dim]
+        by_weight = torch.bmm(inner, states[:-1].transpose(1, 2)).sum(0)
+        return by_given, by_weight, inner.sum((0, 2)), total
 
 
 @contextlib.contextmanager
@@ -168,11 +165,12 @@ class GroupedGRU(nn.GRU):
             return super().forward(x, state)
         if state is None:
             state = x.new_zeros(1, len(x), self.hidden_size)
-        given = functional.linear(x.transpose(0, 1), self.weight_ih_l0, self.bias_ih_l0)
+        # The batch last: what a step reads and writes then lies side by side.
+        given = self.weight_ih_l0 @ x.permute(1, 2, 0) + self.bias_ih_l0[:, None]
         states = Recurrence.apply(
-            given, self.weight_hh_l0, self.bias_hh_l0, state.squeeze(0)
-        )
-        return states.transpose(0, 1), states[-1:]
+            given, self.weight_hh_l0, self.bias_hh_l0, state.squeeze(0).T
+        )  # (frames, hidden_size, batch)
+        return states.permute(2, 0, 1), states[-1:].transpose(1, 2)
 
 
 class RecurrentContext(nn.Module):
