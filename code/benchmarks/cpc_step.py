@@ -8,20 +8,21 @@ al. (2020): for each step the positive and copies of all negatives are put into
 one tensor, multiplied by the prediction and averaged over the channels. Both
 are timed in turns in one process, and the fastest turn of each counts, since
 whatever else the machine does can only slow it. The reference is also what the
-unit tests hold ours against: it is meant to be read, not to be fast.
+unit tests hold ours against: it is meant to be read, not to be fast. Both wait for
+their threads as PyTorch does by default; what the package does in use, training the
+preset `small` and embedding, is timed in a process in which they wait as there.
 """
 
 import gc
+import multiprocessing
 import os
 import platform
 import tempfile
 import time
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
-import jtm  # noqa: F401  # before torch: how its threads wait
-
-# isort: split
 import numpy as np
 import torch
 from torch.nn import functional
@@ -448,14 +449,20 @@ def main():
     device = "cuda" if torch.cuda.is_available() else "cpu"
     rows = steps_table(device)
     base, ours, half = rows
+    # A process that starts now waits as the package has told it to, on import.
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=spawn) as pool:
+        embedded = pool.submit(embedding).result()
+        trained = pool.submit(small_preset, device).result()
+        parts = pool.submit(profile, "small", device).result()
     result = {
         "speedup_float32": base["seconds"] / ours["seconds"],
         "speedup_bf16": base["seconds"] / half["seconds"],
         "memory_ratio": base["bytes"] and ours["bytes"] / base["bytes"],
-        "embed_times_real_time": embedding(),
-        **small_preset(device),
+        "embed_times_real_time": embedded,
+        **trained,
         "steps": rows,
-        "profile": {name: profile(name, device) for name in ("small", "reference")},
+        "profile": {"small": parts, "reference": profile("reference", device)},
         "machine": machine(),
     }
     for row in rows:
