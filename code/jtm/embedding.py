@@ -250,22 +250,22 @@ def embed_files(inputs, out, load=None, layer="c", progress=True):
         sources |= dict.fromkeys(found)
     root = Path(os.path.commonpath(folders))
     _claim(out, {"inputs": str(root), "network": digest(load or WEIGHTS), "of": layer})
-    todo = {}
+    missing = {}
     for source in sources:
         target = inside(out, f"{source.relative_to(root)}.npz")
         if not _is_newer(target, source):
-            todo[source] = target
-    if progress and len(todo) < len(sources):
-        print(f"{out}: {len(sources) - len(todo)} of {len(sources)} are there already")
-    seconds = {source: _duration(source) for source in todo}
+            missing[source] = target
+    if progress and len(missing) < len(sources):
+        print(f"{out}: {len(sources) - len(missing)} of {len(sources)} are there already")
+    seconds = {source: _duration(source) for source in missing}
     failed = 0
     with tqdm(
         total=sum(seconds.values()),
         desc="Embedding",
         bar_format="{l_bar}{bar}| {n:.0f}/{total:.0f} s [{elapsed}<{remaining}]",
-        disable=not (progress and todo),
+        disable=not (progress and missing),
     ) as bar:
-        for source, target in todo.items():
+        for source, target in missing.items():
             before = bar.n
             try:
                 embedding, times = _embed_file(source, model, layer, bar.update)

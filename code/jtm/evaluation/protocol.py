@@ -616,14 +616,14 @@ def grid(
     for record in done:
         cell = Cell(**{name: getattr(record, name) for name in Cell._fields})
         settings[cell] = record.config
-    todo = [
+    waiting = [
         [cell for cell in job if cell not in settings]
         for job in jobs
         if any(cell not in settings for cell in job)
     ]
-    names = {cell.representation for job in todo for cell in job}
+    names = {cell.representation for job in waiting for cell in job}
     bench.prepare([name for name in REPRESENTATIONS if name in names])
-    whole, left = (sum(map(_cost, part)) for part in (jobs, todo))
+    whole, left = (sum(map(_cost, part)) for part in (jobs, waiting))
     bar = tqdm(
         total=whole,
         initial=whole - left,
@@ -633,7 +633,7 @@ def grid(
         smoothing=0.05,
     )
     with bar:
-        for job in todo:
+        for job in waiting:
             first = job[0]
             bar.set_postfix_str(
                 f"{first.task}, {first.representation}, {first.probe}, "
