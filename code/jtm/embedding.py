@@ -255,8 +255,9 @@ def embed_files(inputs, out, load=None, layer="c", progress=True):
         target = inside(out, f"{source.relative_to(root)}.npz")
         if not _is_newer(target, source):
             missing[source] = target
-    if progress and len(missing) < len(sources):
-        print(f"{out}: {len(sources) - len(missing)} of {len(sources)} are there already")
+    done = len(sources) - len(missing)
+    if progress and done:
+        print(f"{out}: {done} of {len(sources)} are there already")
     seconds = {source: _duration(source) for source in missing}
     failed = 0
     with tqdm(
