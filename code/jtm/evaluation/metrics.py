@@ -196,24 +196,6 @@ def confusion(truth, estimate, n_classes):
     return counts
 
 
-def row_shares(counts):
-    """
-    Normalise a confusion matrix by its rows.
-
-    Parameters
-    ----------
-    counts : numpy.ndarray
-        Counts ``(n_classes, n_classes)``; rows are the truth.
-
-    Returns
-    -------
-    numpy.ndarray
-        Share of each class that was taken for each: rows sum to 1, or are 0
-        where the class does not occur.
-    """
-    return counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-
-
 def accuracy(counts):
     """
     Give the share of windows that are right.

@@ -18,6 +18,7 @@ the same labels as its probes; of each task, the state counts that is best for i
 
 import copy
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -158,43 +159,26 @@ class Family:
         seen = {task: set(map(tuple, rows.tolist())) for task, rows in units.items()}
         return joined, seen
 
-    def read(self, index, first):
+    def read(self, index, first, held_out=False):
         """
-        Read a training window.
+        Read a window.
 
         Parameters
         ----------
         index, first : int
             Recording and first frame.
+        held_out : bool
+            Read one of validation instead of one to learn from.
 
         Returns
         -------
         wave : numpy.ndarray
             Samples ``(1, samples)``.
         targets : dict of str to numpy.ndarray
-            What each task asks of it; -1 for a class that may not be seen.
+            What each task asks of it; -1 for a class that may not be seen, or
+            is not asked for.
         """
-        return self._read(index, first, self._train)
-
-    def read_held_out(self, index, first):
-        """
-        Read a validation window.
-
-        Parameters
-        ----------
-        index, first : int
-            Recording and first frame.
-
-        Returns
-        -------
-        wave : numpy.ndarray
-            Samples ``(1, samples)``.
-        targets : dict of str to numpy.ndarray
-            What each task asks of it; -1 for a class that is not asked for.
-        """
-        return self._read(index, first, self._validation)
-
-    def _read(self, index, first, seen):
+        seen = self._validation if held_out else self._train
         size = CLIP_FRAMES if self.kind == "clips" else WINDOW
         wave = read_wave(self.store, index, first, size)
         unit = int(index), int(first)
@@ -280,7 +264,7 @@ def start(family, network, config, seed):
     if network is not None:
         model.load_state_dict(network.state_dict())
     heads = make_heads(family.labelled, model, seed)
-    held_out = _embed(model, family.held_out, family.read_held_out)
+    held_out = _embed(model, family.held_out, partial(family.read, held_out=True))
     for task, head in heads.items():
         if isinstance(head, TranscriptionHead):  # has layers of its own to learn
             continue
@@ -363,7 +347,11 @@ def train(folder, family, model, heads, origin, config, plan):
         copy.deepcopy(model),
         copy.deepcopy(heads),
         Batches(family.windows, family.read, config.batch_size, seed, n_steps // LOOKS),
-        Batches(family.held_out, family.read_held_out, 2 * config.batch_size),
+        Batches(
+            family.held_out,
+            partial(family.read, held_out=True),
+            2 * config.batch_size,
+        ),
         origin,
         score=score,
         head_rate=HEAD_RATE,

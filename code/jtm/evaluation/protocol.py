@@ -85,6 +85,23 @@ class Cell(NamedTuple):
     fraction: float
     seed: int
 
+    @classmethod
+    def of(cls, record):
+        """
+        Give the cell that a score is of.
+
+        Parameters
+        ----------
+        record : Record
+            The score.
+
+        Returns
+        -------
+        Cell
+            The cell.
+        """
+        return cls(*(getattr(record, name) for name in cls._fields))
+
 
 class Judge:
     """
@@ -612,10 +629,7 @@ def grid(
                     f"{out}: holds results of another {name} "
                     f"({record.config[name]}); choose another --out"
                 )
-    settings = {}
-    for record in done:
-        cell = Cell(**{name: getattr(record, name) for name in Cell._fields})
-        settings[cell] = record.config
+    settings = {Cell.of(record): record.config for record in done}
     waiting = [
         [cell for cell in job if cell not in settings]
         for job in jobs
@@ -643,9 +657,7 @@ def grid(
             # Beside first: what stands in the results is done.
             records.append_beside(out, more)
             records.append(out, made)
-            for record in made:
-                cell = Cell(**{name: getattr(record, name) for name in Cell._fields})
-                settings[cell] = record.config
+            settings |= {Cell.of(record): record.config for record in made}
             bar.update(_cost(job))
 
 

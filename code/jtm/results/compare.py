@@ -369,3 +369,21 @@ def seconds_to(curve, target):
     """
     rows = zip(curve["seconds"], curve["step"], curve["score"], strict=True)
     return next(((s, step) for s, step, score in rows if score >= target), None)
+
+
+def row_shares(counts):
+    """
+    Normalise a confusion matrix by its rows.
+
+    Parameters
+    ----------
+    counts : numpy.ndarray
+        Counts ``(n_classes, n_classes)``; rows are the truth.
+
+    Returns
+    -------
+    numpy.ndarray
+        Share of each class that was taken for each: rows sum to 1, or are 0
+        where the class does not occur.
+    """
+    return counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)

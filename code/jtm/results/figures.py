@@ -16,7 +16,7 @@ import numpy as np
 from jtm.constants import FRAME_RATE, PITCH_MIN
 from jtm.files import InputError, atomic, read_json
 from jtm.music.audio import frames_to_seconds
-from jtm.results.compare import LINES
+from jtm.results.compare import LINES, row_shares
 from jtm.results.inside import NAMES
 from jtm.results.readings import (
     NETWORKS,
@@ -34,14 +34,17 @@ BLACK, BLUE, ORANGE = "#000000", "#0072B2", "#D55E00"
 SKY, GREEN, PURPLE, GREY = "#56B4E9", "#009E73", "#CC79A7", "#808080"
 """Their sky blue, bluish green and reddish purple, and a grey."""
 
-STROKES = {
-    "CPC, frozen": (BLUE, "o", "-"),
-    "CPC, fine-tuned": (SKY, "D", (0, (3, 2))),
-    "supervised": (ORANGE, "s", (0, (5, 1))),
-    "untrained": (GREY, "P", ":"),
-    "log-mel": (PURPLE, "^", "-."),
-    "constant-Q": (BLACK, "v", (0, (6, 1, 1, 1, 1, 1))),
-}
+SIX = (
+    (BLUE, "o", "-"),
+    (SKY, "D", (0, (3, 2))),
+    (ORANGE, "s", (0, (5, 1))),
+    (GREY, "P", ":"),
+    (PURPLE, "^", "-."),
+    (BLACK, "v", (0, (6, 1, 1, 1, 1, 1))),
+)
+"""Colours, marks and dashes of up to six lines, told apart in grey too."""
+
+STROKES = dict(zip(LINES, SIX, strict=True))
 """Colour, mark and dashes of :data:`jtm.results.compare.LINES`."""
 
 DURATIONS = {
@@ -537,11 +540,9 @@ def confusion(counts, classes, title=""):
     """
     from matplotlib.figure import Figure
 
-    counts = np.asarray(counts, float)
-    totals = counts.sum(axis=1, keepdims=True)
-    shares = np.divide(
-        100 * counts, totals, out=np.full(counts.shape, np.nan), where=totals > 0
-    )
+    counts = np.asarray(counts)
+    shares = 100 * row_shares(counts)
+    shares[counts.sum(axis=1) == 0] = np.nan
     n = len(classes)
     side = 1.6 + 0.21 * n
     figure = Figure(figsize=(side + 0.8, side), layout="constrained")
@@ -609,14 +610,9 @@ def grid_figures(grid):
     return made
 
 
-INSIDE = {
-    "cpc-c": (BLUE, "o", "-"),
-    "cpc-z": (SKY, "D", (0, (3, 2))),
-    "random-c": (ORANGE, "s", (0, (5, 1))),
-    "random-z": (GREY, "P", ":"),
-    "logmel": (PURPLE, "^", "-."),
-    "notes": (BLACK, "v", (0, (6, 1, 1, 1, 1, 1))),
-}
+INSIDE = dict(
+    zip(("cpc-c", "cpc-z", "random-c", "random-z", "logmel", "notes"), SIX, strict=True)
+)
 """Colour, mark and dashes of what is looked into."""
 
 KINDS = {

@@ -514,7 +514,7 @@ def held_out(store, seed=0, window=0):
         n_held = math.ceil(0.05 * len(fit)) if len(fit) > 1 else 0
         validation = sorted(fit[i] for i in order[:n_held]) or fit
         if n_held:
-            train = [i for i in train if i not in validation]
+            train = sorted(set(train) - set(validation))
     return train, validation
 
 

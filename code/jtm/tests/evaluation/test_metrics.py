@@ -5,6 +5,7 @@ from sklearn.metrics import accuracy_score, f1_score
 
 from jtm.data.targets import NOTE_DTYPE
 from jtm.evaluation import metrics
+from jtm.results.compare import row_shares
 
 
 def notes(*rows):
@@ -102,7 +103,7 @@ class Classes(unittest.TestCase):
         # F1 is 4/5 and 2/3; the class that never occurs is left out.
         self.assertAlmostEqual(metrics.macro_f1(counts), (4 / 5 + 2 / 3) / 2)
         np.testing.assert_allclose(
-            metrics.row_shares(counts), [[2 / 3, 1 / 3, 0], [0, 1, 0], [0, 0, 0]]
+            row_shares(counts), [[2 / 3, 1 / 3, 0], [0, 1, 0], [0, 0, 0]]
         )
 
     def test_a_class_that_is_only_guessed(self):
