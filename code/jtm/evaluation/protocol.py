@@ -14,7 +14,9 @@ nearly the same; validation frames are thinned to :data:`VALIDATION_FRAMES` for
 choosing. Networks see all windows that are labelled.
 """
 
+import hashlib
 import itertools
+import json
 import shutil
 import time
 from dataclasses import replace
@@ -35,7 +37,12 @@ from jtm.files import InputError, digest
 from jtm.results import records
 from jtm.results.records import Record
 from jtm.training.checkpoints import build_model, load_model
-from jtm.training.config import PretrainConfig, make_config
+from jtm.training.config import (
+    NetworkConfig,
+    PretrainConfig,
+    RunConfig,
+    make_config,
+)
 
 FRACTIONS = (0.1, 0.01, 1.0, 0.001, 0.003)
 """Label fractions of the grid, the most telling first."""
@@ -136,7 +143,7 @@ class Judge:
     ):
         self.folder = Path(folder)
         self.progress = progress
-        self.settings = {"data": Path(data).name}
+        self.data = Path(data).name
         self.origin = ""
         self.model = None
         self.config = make_config(PretrainConfig, "small", {})
@@ -144,7 +151,6 @@ class Judge:
         if checkpoint:
             self.model, self.config = load_model(checkpoint)
             self.origin = digest(checkpoint)
-            self.settings["checkpoint"] = self.origin
             models["cpc"] = self.model
         # The same network, untrained; another seed, lest it be the very start
         # that training left from.
@@ -173,6 +179,34 @@ class Judge:
             if split != "test_timbre"
             or any(each.splits[split] for each in self.labelled.values())
         ]
+
+    def settings(self, representation):
+        """
+        Tell what the scores of a representation depend on, beside the cell.
+
+        Parameters
+        ----------
+        representation : str
+            Its name.
+
+        Returns
+        -------
+        dict of str to str
+            The dataset; of what is pretrained the checkpoint's hash; of the same
+            network without pretraining a hash of its settings.
+        """
+        found = {"data": self.data}
+        if representation.startswith("cpc"):
+            found["checkpoint"] = self.origin
+        elif representation.startswith(("random", "supervised")):
+            names = NetworkConfig.__dataclass_fields__.keys()
+            names -= RunConfig.__dataclass_fields__.keys()
+            if representation != "supervised":  # which draws weights by the cell
+                names |= {"random_seed"}
+            values = {name: getattr(self.config, name) for name in sorted(names)}
+            text = json.dumps(values).encode()
+            found["network"] = hashlib.sha256(text).hexdigest()
+        return found
 
     def prepare(self, representations):
         """
@@ -417,7 +451,7 @@ class Judge:
             for split in self.splits
             if labelled.splits[split]
         }
-        config = self.settings | chosen | thresholds
+        config = self.settings(cell.representation) | chosen | thresholds
         common = cell._asdict() | {
             "labelled": labelled_seconds,
             "seconds": round(time.monotonic() - start, 2),
@@ -623,7 +657,7 @@ def grid(
         raise InputError("--only leaves no cell; see jtm grid --help")
     done = records.read(out) if Path(out).exists() else []
     for record in done:
-        for name, value in bench.settings.items():
+        for name, value in bench.settings(record.representation).items():
             if record.config.get(name, value) != value:
                 raise InputError(
                     f"{out}: holds results of another {name} "

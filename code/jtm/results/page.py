@@ -227,7 +227,8 @@ def card_blocks(facts, found):
     ours = [
         record
         for record in found
-        if record.config.get("checkpoint") in (facts["sha256"], facts["checkpoint"])
+        if record.config.get("checkpoint", facts["sha256"])
+        in (facts["sha256"], facts["checkpoint"])
         and record.fraction == CARD_FRACTION
         and record.seed == 0
         and record.probe in ("linear", "network")

@@ -3,6 +3,7 @@ import io
 import json
 import tempfile
 import unittest
+from dataclasses import replace
 from pathlib import Path
 from unittest import mock
 
@@ -16,7 +17,7 @@ from jtm.evaluation.metrics import average_precision
 from jtm.evaluation.protocol import Cell, grid, judge
 from jtm.files import InputError
 from jtm.results import records
-from jtm.results.records import read, read_beside
+from jtm.results.records import append, read, read_beside
 from jtm.tests.evaluation.little import write_checkpoint, write_clips, write_dataset
 
 QUICK = {
@@ -312,13 +313,34 @@ class Grid(WithDataset):
         self.assertEqual(len({tuple(job) for job in jobs}), len(jobs))
 
     def test_results_of_another_checkpoint_are_not_mixed(self):
-        only = {"task": ("ensemble",), "representation": ("mfcc",)}
+        only = {"task": ("ensemble",), "representation": ("cpc-z", "mfcc")}
         only |= {"probe": ("linear",), "fraction": (1.0,), "seed": (0,)}
         self.grid("mixed", **only)
+        out = self.folder / "mixed.jsonl"
         self.addCleanup(write_checkpoint, self.checkpoint)
         write_checkpoint(self.checkpoint, seed=7)
         with self.assertRaisesRegex(InputError, "another checkpoint.*--out"):
             self.grid("mixed", **only)
+        # What does not depend on the weights stays when the rest is taken out.
+        records = [r for r in read(out) if r.representation != "cpc-z"]
+        out.unlink()
+        append(out, records)
+        self.grid("mixed", **only)
+        self.assertEqual(read(out)[: len(records)], records)
+        added = {r.representation for r in read(out)[len(records) :]}
+        self.assertEqual(added, {"cpc-z"})
+
+    def test_results_of_another_network_are_not_mixed(self):
+        bench = protocol.Judge(
+            self.root, self.checkpoint, self.folder / "settings", ("ensemble",)
+        )
+        before = {n: bench.settings(n) for n in ("cpc-z", "random-c", "supervised")}
+        self.assertIn("checkpoint", before["cpc-z"])
+        bench.config = replace(bench.config, random_seed=bench.config.random_seed + 1)
+        self.assertNotEqual(bench.settings("random-c"), before["random-c"])
+        self.assertEqual(bench.settings("supervised"), before["supervised"])
+        bench.config = replace(bench.config, hidden_gar=bench.config.hidden_gar + 8)
+        self.assertNotEqual(bench.settings("supervised"), before["supervised"])
 
     def test_a_task_that_is_named_and_cannot_be_is_refused(self):
         with self.assertRaisesRegex(InputError, "composer.*two or more"):
