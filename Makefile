@@ -17,9 +17,10 @@ test: $(VENV)/ready
 	$(PY) -m pytest --nbval-lax --nbval-current-env -p no:cacheprovider "$(NOTEBOOK)"
 
 lint: $(VENV)/ready
-	$(PY) -m pip install --quiet ruff
+	$(PY) -m pip install --quiet ruff numpydoc
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
+	$(PY) code/jtm/tests/docstrings.py
 
 $(VENV)/ready: requirements.txt pyproject.toml setup.sh
 	PYTHON="$(PYTHON)" sh setup.sh $(VENV)

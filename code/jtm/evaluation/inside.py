@@ -652,9 +652,11 @@ def project(points):
 
     Returns
     -------
-    pca, tsne : numpy.ndarray
-        Places ``(points, 2)``: the first two principal components, and t-SNE
-        (van der Maaten and Hinton 2008) of the first 50.
+    pca : numpy.ndarray
+        Places ``(points, 2)``: the first two principal components.
+    tsne : numpy.ndarray
+        Places ``(points, 2)``: t-SNE (van der Maaten and Hinton 2008) of the
+        first 50 components.
     """
     from sklearn.decomposition import PCA
     from sklearn.manifold import TSNE

@@ -210,7 +210,11 @@ class InfoNCE(nn.Module):
 
         Parameters
         ----------
-        z, c, recordings, generator
+        z, c : torch.Tensor
+            As for :meth:`forward`.
+        recordings : torch.Tensor
+            As for :meth:`forward`.
+        generator : torch.Generator
             As for :meth:`forward`.
 
         Returns

@@ -70,6 +70,18 @@ def setting(default, text, choices=None, low=None, high=None, several=(), needs=
     return field(default=default, metadata={"help": text, **limits})
 
 
+def _documented(cls):
+    """Tell of each setting in the docstring of its class what its help tells."""
+    lines = [cls.__doc__ or "", "", "Parameters", "----------"]
+    for item in fields(cls):
+        text = item.metadata["help"]
+        lines += [f"{item.name} : {get_type_hints(cls)[item.name].__name__}"]
+        lines += [f"    {text[0].upper()}{text[1:]}."]
+    cls.__doc__ = "\n".join(lines + [""])
+    return cls
+
+
+@_documented
 @dataclass(frozen=True)
 class RunConfig:
     """Settings that every run has."""
@@ -102,6 +114,7 @@ class RunConfig:
     )
 
 
+@_documented
 @dataclass(frozen=True)
 class NetworkConfig(RunConfig):
     """Settings of the network."""
@@ -175,6 +188,7 @@ class NetworkConfig(RunConfig):
     )
 
 
+@_documented
 @dataclass(frozen=True)
 class PretrainConfig(NetworkConfig):
     """Settings of CPC pretraining."""
@@ -285,6 +299,7 @@ class PretrainConfig(NetworkConfig):
     )
 
 
+@_documented
 @dataclass(frozen=True)
 class SupervisedConfig(NetworkConfig):
     """Settings of training with labels."""
@@ -355,13 +370,13 @@ PRESETS = {
 """What each preset changes of the defaults; `small` is the defaults."""
 
 
-def make_config(cls, preset, chosen):
+def make_config(kind, preset, chosen):
     """
     Make settings from a preset and what the user chose.
 
     Parameters
     ----------
-    cls : type
+    kind : type
         The dataclass of the settings.
     preset : str
         One of :data:`PRESETS`.
@@ -371,20 +386,20 @@ def make_config(cls, preset, chosen):
     Returns
     -------
     RunConfig
-        Settings of type `cls`, complete and checked.
+        Settings of type `kind`, complete and checked.
 
     Raises
     ------
     InputError
         If a setting is unknown or outside its limits.
     """
-    hints = get_type_hints(cls)
+    hints = get_type_hints(kind)
     values = {k: v for k, v in PRESETS[preset].items() if k in hints} | chosen
     for name in values.keys() - hints.keys():
         raise InputError(f"unknown setting {name!r}; expected one of {sorted(hints)}")
-    if issubclass(cls, NetworkConfig):
-        encoder = values.get("encoder_type", cls.encoder_type)
-        transformer = values.get("ar_mode", cls.ar_mode) == "transformer"
+    if issubclass(kind, NetworkConfig):
+        encoder = values.get("encoder_type", kind.encoder_type)
+        transformer = values.get("ar_mode", kind.ar_mode) == "transformer"
         if encoder != "harmonic" or transformer:
             if chosen.get("gar_mode") == "pitchwise":
                 raise InputError(
@@ -392,15 +407,15 @@ def make_config(cls, preset, chosen):
                     "GRU, LSTM or RNN"
                 )
             values["gar_mode"] = "joint"
-        mode = values.get("gar_mode", cls.gar_mode)
+        mode = values.get("gar_mode", kind.gar_mode)
         size = values.get("hidden_encoder") or HIDDEN_ENCODER
         values["hidden_encoder"] = size[encoder] if isinstance(size, dict) else size
         size = values.get("hidden_gar") or HIDDEN_GAR
         values["hidden_gar"] = size[mode] if isinstance(size, dict) else size
-    for item in fields(cls):
-        _check_need(item, values, chosen, cls)
-    config = cls(**values)
-    for item in fields(cls):
+    for item in fields(kind):
+        _check_need(item, values, chosen, kind)
+    config = kind(**values)
+    for item in fields(kind):
         _check(item, hints[item.name], getattr(config, item.name))
     _check_together(config)
     return config

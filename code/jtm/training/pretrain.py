@@ -127,7 +127,7 @@ class CPCModule(lightning.LightningModule):
         """Start the clock of the epoch."""
         self.clock = time.monotonic()
 
-    def training_step(self, batch, _):
+    def training_step(self, batch):
         """
         Compute the loss of a batch.
 
@@ -500,8 +500,10 @@ def held_out(store, seed=0, window=0):
 
     Returns
     -------
-    train, validation : list of int
-        Indices into the store. A single recording is on both sides.
+    train : list of int
+        Indices into the store of what to learn from.
+    validation : list of int
+        Indices of what to judge on; a single recording is on both sides.
     """
     splits = [recording.split for recording in store.recordings]
     train = [i for i, s in enumerate(splits) if s in ("train", "unlabelled")]
@@ -613,9 +615,11 @@ def loaders(config, store):
 
     Returns
     -------
-    train, validation : WindowLoader
-        Windows to learn from, and at most :data:`VALIDATION_WINDOWS` to judge
-        the loss on, sampled by the same scheme but never carried over.
+    train : WindowLoader
+        Windows to learn from.
+    validation : WindowLoader
+        At most :data:`VALIDATION_WINDOWS` to judge the loss on, sampled by the
+        same scheme but never carried over.
 
     Raises
     ------

@@ -1,0 +1,36 @@
+"""The examples in docstrings run, and settings are told of where they are classes."""
+
+import doctest
+import importlib
+import pkgutil
+import unittest
+from dataclasses import fields
+
+import jtm
+from jtm.training.config import PretrainConfig, SupervisedConfig
+
+
+def load_tests(_, tests, __):
+    """Add the examples of every module."""
+    found = 0
+    for info in pkgutil.walk_packages(jtm.__path__, "jtm."):
+        if "tests" not in info.name and not info.name.endswith("__main__"):
+            suite = doctest.DocTestSuite(importlib.import_module(info.name))
+            found += suite.countTestCases()
+            tests.addTest(suite)
+    if not found:
+        raise AssertionError("no example found")
+    return tests
+
+
+class TestSettings(unittest.TestCase):
+    def test_docstrings_of_settings_tell_what_the_help_tells(self):
+        for kind in (PretrainConfig, SupervisedConfig):
+            for item in fields(kind):
+                text = item.metadata["help"]
+                told = f"{item.name} : {item.type.__name__}\n    {text[0].upper()}"
+                self.assertIn(f"{told}{text[1:]}.", kind.__doc__)
+
+
+if __name__ == "__main__":
+    unittest.main()
