@@ -7,7 +7,6 @@ never built again, and what is read is checked once against its checksum.
 """
 
 import concurrent.futures
-import multiprocessing
 import os
 import time
 from pathlib import Path
@@ -150,9 +149,6 @@ def _compare(dataset, folder, index_file):
 
 def _build(missing, entries, index_file, progress):
     """Convert what is missing on all cores, saving the index as it goes."""
-    # A spawned process carries over no thread pool that could dead-lock.
-    context = multiprocessing.get_context("spawn")
-    workers = min(os.cpu_count() or 1, len(missing))
     saved = time.monotonic()
     bar = tqdm(
         total=len(missing),
@@ -160,8 +156,11 @@ def _build(missing, entries, index_file, progress):
         unit="file",
         disable=not progress,
     )
+    # Threads, as decoding, resampling and hashing all run outside Python's lock;
+    # processes would ask every script for a guard around its main part.
+    pool = concurrent.futures.ThreadPoolExecutor(os.cpu_count())
     try:
-        with bar, _pool(workers, context) as pool:
+        with bar, pool:
             for key, entry in pool.map(_convert, missing):
                 entries[key] = entry
                 bar.update()
@@ -170,13 +169,6 @@ def _build(missing, entries, index_file, progress):
                     saved = time.monotonic()
     finally:
         write_json(index_file, entries)
-
-
-def _pool(workers, context):
-    """Give a pool of processes, or of one thread where there is little to do."""
-    if workers == 1:
-        return concurrent.futures.ThreadPoolExecutor(1)
-    return concurrent.futures.ProcessPoolExecutor(workers, mp_context=context)
 
 
 def _convert(job):

@@ -72,7 +72,7 @@ class TestStore(unittest.TestCase):
 
     def test_a_full_disk_is_told_and_the_next_run_goes_on(self):
         limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-        try:  # b.flac fits, a.wav does not; limits reach spawned processes
+        try:  # b.flac fits, a.wav does not
             resource.setrlimit(resource.RLIMIT_FSIZE, (70_000, limits[1]))
             with self.assertRaisesRegex(InputError, "a.wav.s16: cannot be wr.*free"):
                 self.build()
