@@ -1,13 +1,14 @@
 # make demo: from nothing to a table of what the features are worth.
 # make test: the unit tests, then the notebook.
-# Both make their own .venv and install what is missing.
+# make submission NAMES="A B C": all of it in one archive, to be handed in.
+# Each makes its own .venv and installs what is missing.
 
 PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
 NOTEBOOK := notebooks/JTM progress report.ipynb
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint submission clean
 
 demo: $(VENV)/ready
 	$(PY) -m jtm demo
@@ -21,6 +22,9 @@ lint: $(VENV)/ready
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) code/jtm/tests/docstrings.py
+
+submission: $(VENV)/ready
+	@$(PY) report/pack.py "$(NAMES)"
 
 $(VENV)/ready: requirements.txt pyproject.toml setup.sh
 	PYTHON="$(PYTHON)" sh setup.sh $(VENV)

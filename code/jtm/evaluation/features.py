@@ -754,11 +754,45 @@ def view(model, recording, seconds=10.0):
         pieces = sorted(source.stream(pcm), key=lambda piece: piece[0])
         parts = list(zip(*pieces, strict=True))[1:]
         layers |= dict(zip(source.layers, map(np.concatenate, parts), strict=True))
-    row = recording.metadata
-    names = (row.get("composer"), row.get("composition"), row.get("ensemble"))
     return {
         "spectrogram": layers.pop("logmel"),
         "roll": frame_roll(notes, len(layers["z"])),
         "layers": layers,
-        "title": ", ".join(name for name in names if name) or recording.id,
+        "title": _title(recording),
+    }
+
+
+def _title(recording):
+    """Name a recording by what its metadata tells."""
+    row = recording.metadata
+    names = (row.get("composer"), row.get("composition"), row.get("ensemble"))
+    return ", ".join(name for name in names if name) or recording.id
+
+
+def listen(recording, seconds=8.0):
+    """
+    Give what a figure of notes over their sound shows.
+
+    Parameters
+    ----------
+    recording : Recording
+        A recording with labels.
+    seconds : float
+        How much of it to take, from its start.
+
+    Returns
+    -------
+    dict
+        Arguments of :func:`jtm.results.figures.notes_over_sound`.
+
+    Raises
+    ------
+    InputError
+        If the recording cannot be read or has no labels.
+    """
+    wave = audio.read(recording.audio)
+    return {
+        "spectrum": cqt(wave[: round(seconds * SAMPLE_RATE)]),
+        "notes": read_notes(recording, len(wave)),
+        "title": _title(recording),
     }

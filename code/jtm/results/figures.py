@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from jtm.constants import FRAME_RATE, PITCH_MIN
+from jtm.constants import FRAME_RATE, INSTRUMENTS, PITCH_MAX, PITCH_MIN
 from jtm.files import InputError, atomic, read_json
 from jtm.music.audio import frames_to_seconds
 from jtm.results.compare import LINES, row_shares
@@ -307,6 +307,55 @@ def piece(spectrogram, roll, layers, title=""):
         axis.set_yticks((1, count), (str(count), "1"))
         axis.set_ylabel(f"{name}, principal\ncomponent")
     axes[-1, 0].set_xlabel("time (s)")
+    return figure
+
+
+@_styled
+def notes_over_sound(spectrum, notes, title=""):
+    """
+    Draw labelled notes over the spectrum of their sound.
+
+    Parameters
+    ----------
+    spectrum : numpy.ndarray
+        Constant-Q magnitudes ``(frames, 97 * 2)``, two bins a semitone from A0 up;
+        see :func:`jtm.evaluation.features.cqt`.
+    notes : numpy.ndarray
+        Notes with ``start`` and ``end`` in seconds, ``pitch`` and ``program``.
+    title : str
+        Name of the piece.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        One panel; the dark is loud, and each instrument has a colour.
+    """
+    figure, ((axis,),) = _figure(2.6)
+    end = frames_to_seconds(len(spectrum) - 0.5)
+    heights = PITCH_MIN - 0.5, PITCH_MIN + spectrum.shape[1] / 2 - 0.5
+    axis.imshow(
+        spectrum.T,
+        origin="lower",
+        aspect="auto",
+        extent=(0, end, *heights),
+        cmap="Greys",
+    )
+    notes = notes[notes["start"] < end]
+    for number, program in enumerate(np.unique(notes["program"])):
+        own = notes[notes["program"] == program]
+        colour = (BLUE, ORANGE, GREEN, PURPLE, SKY)[number % 5]
+        edges = own["start"], np.minimum(own["end"], end)
+        name = INSTRUMENTS.get(program, f"program {program}")
+        axis.hlines(own["pitch"], *edges, colors=colour, lw=2, label=name)
+    axis.set_xlim(0, end)
+    axis.set_ylim(PITCH_MIN - 0.5, PITCH_MAX + 0.5)
+    octaves = range(24, 109, 12)
+    axis.set_yticks(octaves, [f"C{pitch // 12 - 1}" for pitch in octaves])
+    axis.set_ylabel("pitch")
+    axis.set_xlabel("time (s)")
+    axis.set_title(title, loc="left")
+    if len(notes):
+        figure.legend(loc="outside right upper", frameon=False)
     return figure
 
 

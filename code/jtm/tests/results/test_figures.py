@@ -91,6 +91,35 @@ class Dots(unittest.TestCase):
             figures.probe_dots([RECORD], split="validation")
 
 
+class Notes(unittest.TestCase):
+    def draw(self, notes):
+        kinds = [("start", float), ("end", float), ("pitch", int), ("program", int)]
+        spectrum = np.random.default_rng(0).random((100, 194))
+        figure = figures.notes_over_sound(spectrum, np.array(notes, kinds), "A piece")
+        return figure.axes[0], figure
+
+    def test_each_instrument_has_its_notes(self):
+        axis, figure = self.draw(
+            [(0.0, 0.5, 60, 41), (0.5, 3.0, 62, 41), (0.2, 0.4, 48, 1)]
+            + [(2.0, 2.5, 72, 1)]  # after the end of the excerpt
+        )
+        drawn = {
+            lines.get_label(): [line.tolist() for line in lines.get_segments()]
+            for lines in axis.collections
+        }
+        self.assertEqual(drawn["piano"], [[[0.2, 48], [0.4, 48]]])
+        held = [[[0.0, 60], [0.5, 60]], [[0.5, 62], [1.0, 62]]]
+        self.assertEqual(drawn["violin"], held)
+        named = [text.get_text() for text in figure.legends[0].get_texts()]
+        self.assertEqual(named, ["piano", "violin"])
+        # Two rows a semitone: the first is centred on A0, less a quarter tone.
+        self.assertEqual(axis.images[0].get_extent(), [0, 1.0, 20.5, 117.5])
+
+    def test_silence(self):
+        axis, figure = self.draw([])
+        self.assertEqual((len(axis.collections), len(figure.legends)), (0, 0))
+
+
 class Piece(WithFolder):
     def test_it_shows_every_layer_over_time(self):
         rng = np.random.default_rng(0)

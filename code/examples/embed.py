@@ -1,0 +1,32 @@
+"""Embed sound with the network that comes with the package."""
+
+# %% A checkout need not be installed.
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the package
+
+import numpy as np
+
+import jtm
+
+# %% A tone of one second at any rate; a path to a sound file does as well.
+time = np.arange(44_100) / 44_100
+tone = 0.3 * np.sin(2 * np.pi * 440 * time)
+embedding, times = jtm.embed(tone, sample_rate=44_100)
+print(f"{embedding.shape[0]} frames of {embedding.shape[1]} numbers")
+print(f"their centres from {times[0]:.3f} s to {times[-1]:.3f} s")
+
+# %% The network itself, as PyTorch knows it: trained further, or taken apart.
+model = jtm.load_model()
+print(model)
+
+# %% Two tones a fifth apart are less alike than one tone at two levels.
+softer, _ = jtm.embed(0.1 * tone, sample_rate=44_100, layer="z")
+fifth, _ = jtm.embed(
+    0.3 * np.sin(2 * np.pi * 660 * time), sample_rate=44_100, layer="z"
+)
+here, _ = jtm.embed(tone, sample_rate=44_100, layer="z")
+for name, other in (("softer", softer), ("a fifth higher", fifth)):
+    distance = np.linalg.norm(here[50] - other[50]) / np.linalg.norm(here[50])
+    print(f"distance to the tone {name}: {distance:.2f}")

@@ -1,0 +1,28 @@
+"""Look inside the shipped network: a piece in its eyes, and what it remembers."""
+
+# %% A checkout need not be installed.
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the package
+
+from IPython.display import display
+
+from jtm.cli import ROOT, toy_data
+from jtm.data.musicnet import open_dataset
+from jtm.embedding import load_model
+from jtm.evaluation.features import view
+from jtm.results import figures
+from jtm.results.inside import read_answers
+
+# %% Latents z and contexts c of a held-out piece, under its spectrum and its notes.
+piece = open_dataset(toy_data("tiny")).split("test")[0]
+figure = figures.piece(**view(load_model(), piece))
+figures.save(figure, "logs/examples/look_inside.png")
+display(figure)
+
+# %% What "jtm inside" has found on the full set: how long c remembers, for one.
+found, arrays = read_answers(ROOT / "report" / "results" / "inside.json")
+figure = figures.memory(found["memory"])
+figures.save(figure, "logs/examples/remembers.png")
+display(figure)

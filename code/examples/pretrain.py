@@ -1,0 +1,33 @@
+"""Pretrain a small network on raw audio without labels, by CPC."""
+
+# %% A checkout need not be installed.
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the package
+
+from IPython.display import display
+
+from jtm.cli import toy_data
+from jtm.results import figures
+from jtm.training.checkpoints import load_model
+from jtm.training.config import PretrainConfig, make_config
+from jtm.training.pretrain import pretrain
+
+# %% A preset, and what differs from it; help(PretrainConfig) tells all settings.
+chosen = {
+    "data": toy_data("tiny"),
+    "path_checkpoint": "logs/examples/pretraining",
+    "n_epoch": 2,
+}
+config = make_config(PretrainConfig, "tiny", chosen)
+
+# %% Stopped and started again, this goes on where it was.
+checkpoint = pretrain(config)
+model, _ = load_model(checkpoint)
+print(f"{sum(p.numel() for p in model.parameters())} learned parameters")
+
+# %% How well each step ahead is told from false ones, on held-out recordings.
+figure = figures.pretraining_curve(checkpoint.parent)
+figures.save(figure, "logs/examples/pretrain.png")
+display(figure)

@@ -1,0 +1,46 @@
+"""The examples run whole, one after the other, from a checkout alone."""
+
+import os
+import subprocess
+import sys
+import tempfile
+import unittest
+from pathlib import Path
+
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+
+RUN = """
+import matplotlib, runpy, sys, time
+matplotlib.use("Agg")
+for path in sys.argv[1:]:
+    start = time.monotonic()
+    print("BEGIN", path)
+    runpy.run_path(path, run_name="__main__")
+    print("END", path, f"{time.monotonic() - start:.1f} s", flush=True)
+"""
+
+
+class TestExamples(unittest.TestCase):
+    def test_they_run_and_show(self):
+        paths = sorted(EXAMPLES.glob("*.py"))
+        environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+        with tempfile.TemporaryDirectory() as folder:
+            done = subprocess.run(
+                [sys.executable, "-c", RUN, *map(str, paths)],
+                cwd=folder,
+                env=environment,
+                capture_output=True,
+                text=True,
+            )
+            self.assertEqual(done.returncode, 0, done.stderr)
+            made = {path.name for path in Path(folder, "logs", "examples").iterdir()}
+        self.assertEqual(done.stdout.count("END"), len(paths))
+        shown = {"listen", "pretrain", "probe", "transcribe", "look_inside"}
+        self.assertLessEqual({f"{name}.png" for name in shown}, made)
+        self.assertLessEqual({"remembers.png", "transcribe.mid"}, made)
+        for said in ("100 frames of", "notes found", "| cpc-c "):
+            self.assertIn(said, done.stdout)
+
+
+if __name__ == "__main__":
+    unittest.main()
