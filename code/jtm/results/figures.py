@@ -411,7 +411,7 @@ def label_efficiency(grid):
         One panel a task; the lines of :data:`jtm.results.compare.LINES`, at each
         share of the labels the best row by validation, with bands of 95 %.
     """
-    figure, panels = _task_panels(grid, 1.75)
+    figure, panels = _task_panels(grid.tasks, 1.75)
     for axis, task in zip(panels, grid.tasks, strict=False):
         for name in LINES:
             points = []
@@ -440,12 +440,11 @@ def label_efficiency(grid):
     return figure
 
 
-def _task_panels(grid, height, columns=3, **options):
+def _task_panels(tasks, height, columns=3, **options):
     """Make a panel for each task and, last, one that holds the legend."""
-    count = len(grid.tasks) + 1
-    rows = -(-count // columns)
+    rows = -(-(len(tasks) + 1) // columns)
     figure, axes = _figure(height * rows, nrows=rows, ncols=columns, **options)
-    for axis in axes.flat[len(grid.tasks) :]:
+    for axis in axes.flat[len(tasks) :]:
         axis.set_axis_off()
     return figure, axes.ravel()
 
@@ -498,7 +497,7 @@ def timbre_dots(grid, fraction):
     from matplotlib.lines import Line2D
 
     names = list(LINES)
-    figure, panels = _task_panels(grid, 1.5, sharey=True)
+    figure, panels = _task_panels(grid.tasks, 1.5, sharey=True)
     for axis, task in zip(panels, grid.tasks, strict=False):
         for place, name in enumerate(names):
             row = grid.line(task, (name,), fraction)
@@ -549,22 +548,28 @@ def learning_curves(grid, fraction):
     Returns
     -------
     matplotlib.figure.Figure
-        One panel a task with scores on validation over seconds of training, one
-        line a seed.
+        One panel for each task that has curves, with scores on validation over
+        seconds of training, one line a seed.
     """
-    figure, panels = _task_panels(grid, 1.75)
-    for axis, task in zip(panels, grid.tasks, strict=False):
+    found = {
+        (task, name): curves_of(grid, task, name, fraction).values()
+        for task in grid.tasks
+        for name in NETWORKS
+    }
+    tasks = [t for t in grid.tasks if any(found[t, name] for name in NETWORKS)]
+    figure, panels = _task_panels(tasks, 1.75)
+    for axis, task in zip(panels, tasks, strict=False):
         for name in NETWORKS:
             colour, mark, dash = STROKES[name]
-            for curve in curves_of(grid, task, name, fraction).values():
+            for curve in found[task, name]:
                 score = 100 * np.array(curve["score"])
                 style = {"color": colour, "marker": mark, "linestyle": dash}
                 axis.plot(curve["seconds"], score, **style, lw=1, markersize=2.5)
         axis.set_title(task)
         axis.set_ylabel(f"{metric_text(grid.metrics[task])} (%)")
         axis.grid(color="0.92")
-    _label_below(panels, len(grid.tasks), "training (s)")
-    _legend(panels[len(grid.tasks)], NETWORKS)
+    _label_below(panels, len(tasks), "training (s)")
+    _legend(panels[len(tasks)], NETWORKS)
     return figure
 
 

@@ -107,7 +107,27 @@ def memory_text(memory):
     )
 
 
-def network_trials(trials):
+def studies(trials):
+    """
+    Write a table for each study that has been tried.
+
+    Parameters
+    ----------
+    trials : list of dict
+        What was tried.
+
+    Returns
+    -------
+    str
+        Markdown, with the name of each study above its table.
+    """
+    return "\n\n".join(
+        f"**{name.capitalize()}**\n\n{network_trials(trials, name)}"
+        for name in dict.fromkeys(trial["study"] for trial in trials)
+    )
+
+
+def network_trials(trials, study="network by equal processor time"):
     """
     Write the table of networks trained for the same processor time.
 
@@ -115,18 +135,21 @@ def network_trials(trials):
     ----------
     trials : list of dict
         What was tried; ``benchmarks/encoders.py`` adds these.
+    study : str
+        Which of them.
 
     Returns
     -------
     str
         Markdown; the best score of each column in bold.
     """
-    trials = [t for t in trials if t["study"] == "network by equal processor time"]
+    trials = [t for t in trials if t["study"] == study]
     columns = [
         (task, layer, share)
         for task in ("multipitch", "ensemble")
         for share in ("0.01", "0.1")
         for layer in "zc"
+        if all(f"{task} cpc-{layer} {share}" in each["validation"] for each in trials)
     ]
     best = {
         column: max(_of(trial, "cpc", *column) for trial in trials)

@@ -368,6 +368,34 @@ def tally(grid):
     return said
 
 
+def wins(grid):
+    """
+    Say where CPC wins, in sentences and at a glance.
+
+    Parameters
+    ----------
+    grid : Grid
+        The results.
+
+    Returns
+    -------
+    str
+        Markdown; empty where nothing can be compared.
+    """
+    told = tally(grid)
+    if not told:
+        return ""
+    fractions = sorted({f for task in grid.tasks for f in grid.fractions(task)})
+    return "\n\n".join(
+        [
+            "\n".join(f"- {text}" for text in told),
+            f"In this order, {', '.join(map(percent, fractions))} of the labels: `+` "
+            "ahead, `−` behind, `=` not to be told apart, `·` not run.",
+            overview(grid),
+        ]
+    )
+
+
 def timbre_table(grid, fraction):
     """
     Tabulate what another SoundFont costs.
@@ -569,16 +597,9 @@ def page(grid, pictures):
     lacks = missing(grid)
     if lacks:
         parts += ["## Missing", "\n".join(f"- {text}" for text in lacks)]
-    told = tally(grid)
+    told = wins(grid)
     if told:
-        fractions = sorted({f for task in grid.tasks for f in grid.fractions(task)})
-        parts += [
-            "## Where CPC wins",
-            "\n".join(f"- {text}" for text in told),
-            f"In this order, {', '.join(map(percent, fractions))} of the labels: `+` "
-            "ahead, `−` behind, `=` not to be told apart, `·` not run.",
-            overview(grid),
-        ]
+        parts += ["## Where CPC wins", told]
     parts += _picture(pictures, "label-efficiency", "Score over labelled seconds")
     fraction = common_fraction(grid)
     table = timbre_table(grid, fraction)

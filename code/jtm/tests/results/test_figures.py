@@ -219,6 +219,17 @@ class GridFigures(unittest.TestCase):
         for line in made["learning"]().axes[0].lines:
             np.testing.assert_allclose(line.get_xydata(), [[2, 25], [4, 50]])
 
+    def test_learning_leaves_out_tasks_without_curves(self):
+        row = CPC._replace(representation="supervised", probe="network")
+        for task in ("multipitch", "ensemble"):
+            self.records.append(score(row._replace(task=task), 0, 0.5, "validation"))
+            self.records.append(score(row._replace(task=task), 0, 0.5))
+        curve = {"step": [1], "seconds": [2.0], "score": [0.25]}
+        self.beside[(*row, 0, "validation")] = {"curve": curve}
+        figure = figures.learning_curves(Grid(self.records, self.beside), 0.1)
+        titles = [axis.get_title() for axis in figure.axes if axis.get_title()]
+        self.assertEqual(titles, ["multipitch"])
+
     def test_confusion_by_hand(self):
         figure = figures.confusion([[3, 1, 0], [0, 0, 0], [0, 2, 2]], ["a", "b", "c"])
         axis = figure.axes[0]

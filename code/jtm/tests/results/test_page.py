@@ -13,6 +13,7 @@ from jtm.results.page import (
     fill,
     grid_page,
     inside_page,
+    studies,
     write_grid,
 )
 from jtm.tests.results.test_compare import CPC, CQT, score
@@ -84,6 +85,18 @@ class TestPage(unittest.TestCase):
                 for each in drawings:
                     picture = ROOT / "report" / "figures" / f"{path.stem}-{each}.svg"
                     self.assertTrue(picture.exists(), picture)
+
+    def test_each_study_has_its_table(self):
+        trials = read_json(ROOT / "report" / "results" / "trials.json")
+        other = [trials[0] | {"study": "negatives", "name": "of one recording"}]
+        other[0]["validation"] = {
+            f"multipitch {who}-z 0.1": value
+            for who, value in (("cpc", 0.5), ("random", 0.4))
+        }
+        first, second = studies(trials + other).split("**Negatives**")
+        self.assertIn("**Network by equal processor time**\n\n| network |", first)
+        self.assertIn("| multipitch, 10 %, z |\n", second)
+        self.assertIn("| of one recording | 9968 | 363 | **50.0** (40.0) |", second)
 
     def test_the_page_of_a_grid(self):
         folder = self.page.parent
