@@ -98,6 +98,14 @@ def frame_roll(notes, n_frames, start=0):
     -------
     numpy.ndarray
         Booleans ``(n_frames, 88)``; column 0 is MIDI pitch 21.
+
+    Examples
+    --------
+    A note sounds in the frames of 10 ms whose centres it covers:
+
+    >>> notes = np.array([(0.01, 0.03, 60)], NOTE_DTYPE)
+    >>> frame_roll(notes, 4)[:, 60 - 21].tolist()
+    [False, True, True, False]
     """
     first, last, column = _spans(notes)
     return _roll(first - start, last - start, column, (n_frames, N_PITCHES))
@@ -347,6 +355,13 @@ def cut_windows(lengths, recordings, size=WINDOW):
     numpy.ndarray
         Windows ``(windows, 2)``: index of the recording, and first frame. What
         is left at the end of a recording, less than a window, is dropped.
+
+    Examples
+    --------
+    Two recordings, of 3 s and of 1 s:
+
+    >>> cut_windows([48_000, 16_000], [0, 1]).tolist()
+    [[0, 0], [0, 128]]
     """
     rows = [
         (index, start)

@@ -59,6 +59,15 @@ def average_precision(truth, scores):
     -------
     float
         Average precision in 0..1; 0 where nothing is true.
+
+    Examples
+    --------
+    One of two true pitches is ranked first, the other third:
+
+    >>> truth = np.array([[True, False], [False, True]])
+    >>> scores = np.array([[0.9, 0.8], [0.1, 0.7]])
+    >>> round(average_precision(truth, scores), 3)
+    0.833
     """
     from sklearn.metrics import average_precision_score
 
@@ -249,6 +258,16 @@ def note_f1(reference, estimate, offsets=False):
     -------
     float
         F1 in 0..1; 1 where both are empty, 0 where one is.
+
+    Examples
+    --------
+    An onset 40 ms late is right, an offset half a second late is not:
+
+    >>> note = np.dtype([("start", float), ("end", float), ("pitch", int)])
+    >>> played = np.array([(1.0, 2.0, 60)], note)
+    >>> found = np.array([(1.04, 2.5, 60)], note)
+    >>> note_f1(played, found), note_f1(played, found, offsets=True)
+    (1.0, 0.0)
     """
     from mir_eval.transcription import precision_recall_f1_overlap
 

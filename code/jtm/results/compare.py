@@ -385,5 +385,10 @@ def row_shares(counts):
     numpy.ndarray
         Share of each class that was taken for each: rows sum to 1, or are 0
         where the class does not occur.
+
+    Examples
+    --------
+    >>> row_shares(np.array([[3, 1], [0, 0]])).tolist()
+    [[0.75, 0.25], [0.0, 0.0]]
     """
     return counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)

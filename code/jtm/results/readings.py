@@ -73,6 +73,11 @@ def duration(seconds):
     -------
     str
         In the unit that suits it, to two figures.
+
+    Examples
+    --------
+    >>> duration(5400), duration(7200)
+    ('90 min', '2.0 h')
     """
     for size, unit in ((3600, "h"), (60, "min"), (1, "s")):
         if seconds >= 2 * size or size == 1:

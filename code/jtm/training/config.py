@@ -392,6 +392,12 @@ def make_config(kind, preset, chosen):
     ------
     InputError
         If a setting is unknown or outside its limits.
+
+    Examples
+    --------
+    >>> config = make_config(PretrainConfig, "reference", {"n_epoch": 10})
+    >>> config.encoder_type, config.hidden_encoder, config.n_epoch
+    ('conv', 512, 10)
     """
     hints = get_type_hints(kind)
     values = {k: v for k, v in PRESETS[preset].items() if k in hints} | chosen
