@@ -4,7 +4,8 @@ Write the statistics, figures and PDF of the datasheet from a generated set.
     python toy/datasheet.py toy/data/full
 
 counts what is in the folder, puts the tables between the marks in
-``toy/README.md``, draws ``toy/figures/`` and, where LaTeX is installed, builds
+``toy/README.md`` and the counts in ``report/results/data.json``, where the report has
+them from, draws ``toy/figures/`` and, where LaTeX is installed, builds
 ``toy/datasheet.pdf`` from the same text.
 """
 
@@ -39,6 +40,7 @@ from jtm.music import audio  # noqa: E402
 
 README = TOY / "README.md"
 FIGURES = TOY / "figures"
+FACTS = TOY.parent / "report" / "results" / "data.json"
 MARKS = ("<!-- statistics -->", "<!-- end of statistics -->")
 
 
@@ -53,9 +55,12 @@ def statistics(root):
 
     Returns
     -------
-    str
+    text : str
         Markdown tables.
-    dict
+    facts : dict
+        The counts of the set as a whole, for JSON: ``splits`` with a dict for each,
+        ``works``, ``hours``, ``clips`` by split, and what it was made from and cost.
+    shown : dict
         What the figures show: 'coverage' (11, 88) labels in training,
         'polyphony' seconds by number of sounding notes, 'seconds' of every
         labelled piece, 'ensembles' (21, composers) pieces, 'composers'.
@@ -64,7 +69,7 @@ def statistics(root):
     dataset = open_dataset(root)
     if not (root / STATE_FILE).exists():
         raise InputError(f"{root}: not a toy set; expected {STATE_FILE} in it")
-    rows, seconds, instruments = [], [], defaultdict(float)
+    counted, seconds, instruments = {}, [], defaultdict(float)
     polyphony = Counter()
     counts, playable = coverage(dataset.split("train"))
     composers = sorted({r.metadata["composer"] for r in _corpus(dataset, *SPLITS[:3])})
@@ -84,16 +89,15 @@ def statistics(root):
         for recording in _corpus(dataset, split) if split in SPLITS[:3] else ():
             ensemble = list(ENSEMBLES).index(recording.metadata["ensemble"])
             ensembles[ensemble, composers.index(recording.metadata["composer"])] += 1
-        rows.append(
-            (
-                split,
-                len(recordings),
-                f"{sum(float(r.metadata['seconds']) for r in recordings) / 3600:.2f}",
-                len({r.metadata["corpus_path"] for r in _corpus(dataset, split)}),
-                len({r.metadata["tune_family"] for r in _corpus(dataset, split)}),
-                notes or "",
-            )
-        )
+        length = sum(float(r.metadata["seconds"]) for r in recordings)
+        corpus = [r.metadata for r in _corpus(dataset, split)]
+        counted[split] = {
+            "recordings": len(recordings),
+            "hours": round(length / 3600, 2),
+            "movements": len({row["corpus_path"] for row in corpus}),
+            "tune families": len({row["tune_family"] for row in corpus}),
+            "notes": notes,
+        }
     labelled = _corpus(dataset, *SPLITS[:3])
     works = {(r.metadata["composer"], r.metadata["composition"]) for r in labelled}
     shown = {
@@ -109,12 +113,32 @@ def statistics(root):
     clips = read_notes(root)
     hours = sum(audio.duration(r.audio) for r in dataset.recordings)
     hours = (hours + sum(audio.duration(clip.audio) for clip in clips)) / 3600
+    facts = {
+        "preset": state["preset"],
+        "seed": state["seed"],
+        "splits": counted,
+        "works": len(works),
+        "clips": {s: sum(clip.split == s for clip in clips) for s in NOTE_SPLITS},
+        "hours": hours,
+        "seconds": cost["seconds"],
+        "processors": cost["processors"],
+    }
     text = [
         f"Preset `{state['preset']}`, seed {state['seed']}, FluidSynth "
         f"{state['fluidsynth']}, music21 {state['music21']}.",
         _table(
-            ("split", "recordings", "hours", "movements", "tune families", "notes"),
-            rows,
+            ("split", *counted["train"]),
+            [
+                (
+                    split,
+                    row["recordings"],
+                    f"{row['hours']:.2f}",
+                    row["movements"],
+                    row["tune families"],
+                    row["notes"] or "",
+                )
+                for split, row in counted.items()
+            ],
         ),
         f"The labelled pieces are of {len(works)} distinct works (a mass or a quartet "
         "counts once). The column of movements leaves exercises out.",
@@ -154,7 +178,7 @@ def statistics(root):
         f"cores, {hours * 3600 / cost['seconds']:.0f} times as fast as it plays, with "
         f"{cost['processor_seconds'] / 60:.1f} minutes of processor time.",
     ]
-    return "\n\n".join(text), shown
+    return "\n\n".join(text), facts, shown
 
 
 def _corpus(dataset, *splits):
@@ -469,7 +493,8 @@ def main(argv=None):
     parser.add_argument("folder", help="a finished toy set, such as toy/data/full")
     options = parser.parse_args(argv)
     try:
-        text, shown = statistics(options.folder)
+        text, facts, shown = statistics(options.folder)
+        files.write_json(FACTS, facts)
         before, rest = README.read_text(encoding="utf-8").split(MARKS[0])
         after = rest.split(MARKS[1])[1]
         readme = f"{before}{MARKS[0]}\n\n{text}\n\n{MARKS[1]}{after}"

@@ -465,7 +465,7 @@ def report(_):
     _ : argparse.Namespace
         Not used.
     """
-    from jtm.results import figures, page, records
+    from jtm.results import figures, latex, page, records
 
     found = records.read(ROOT / "report" / "results" / "demo.jsonl")
     picture = ROOT / "report" / "figures" / "demo.svg"
@@ -474,6 +474,49 @@ def report(_):
         page.fill(ROOT / name, blocks)
     page.write_grid(ROOT / "report")
     page.write_inside(ROOT / "report")
+    latex.write(ROOT / "report", *report_facts())
+
+
+def report_facts():
+    """
+    Give what the LaTeX report says beside its results.
+
+    Returns
+    -------
+    facts : dict
+        How the shipped network was trained.
+    settings : dict of str to str
+        Settings of the judge and of the front end by the name of their macro.
+    """
+    from jtm.evaluation import features, networks, probes, protocol
+    from jtm.models import encoder, heads
+    from jtm.results import latex, readings, records
+
+    filters = encoder.HarmonicEncoder().filters
+    few, most = networks.steps(min(protocol.FRACTIONS)), networks.steps(1.0)
+    shares = (latex.text(readings.percent(f)) for f in sorted(protocol.FRACTIONS))
+    settings = {
+        "filters": len(filters.centre),
+        "filterTaps": filters.kernel,
+        "harmonics": len(encoder.HARMONICS),
+        "shares": readings.listed(shares),
+        "probeFrames": f"{protocol.TRAIN_FRAMES:,}",
+        "probeWindows": f"{protocol.TRAIN_WINDOWS:,}",
+        "probeHidden": probes.HIDDEN["mlp"],
+        "probeHiddenShared": probes.HIDDEN["shared-mlp"],
+        "probeOctaves": f"{(heads.BELOW + heads.ABOVE) / 12:g}",
+        "networkStepsFew": few,
+        "networkStepsMost": most,
+        "networkBatch": networks.BATCH["frames"],
+        "networkRates": readings.listed(f"{rate:g}" for rate in networks.RATES),
+        "networkLooks": networks.LOOKS,
+        "melBands": features.N_MELS,
+        "cepstra": features.N_MFCC,
+        "constantQ": features.CQT_BINS,
+        "draws": records.DRAWS,
+    }
+    facts = read_json(ROOT / "code" / "jtm" / "weights" / "jtm.json")
+    return facts, {name: str(value) for name, value in settings.items()}
 
 
 def page_blocks():

@@ -250,7 +250,7 @@ def probe_dots(records, split="test"):
                 markerfacecolor=fill,
                 markersize=5,
             )
-        axis.set_title(task)
+        axis.set_title(task.replace("_", " "))
         axis.set_xlabel(f"{metric.replace('_', ' ')} (%)")
         axis.grid(axis="x", color="0.9")
         axis.set_axisbelow(True)
@@ -433,7 +433,7 @@ def label_efficiency(grid):
         axis.set_xscale("log")
         _name_durations(axis)
         axis.set_ylabel(f"{metric_text(grid.metrics[task])} (%)")
-        axis.set_title(task)
+        axis.set_title(task.replace("_", " "))
         axis.grid(color="0.92")
     _label_below(panels, len(grid.tasks), "labelled sound")
     _legend(panels[len(grid.tasks)], LINES)
@@ -519,7 +519,7 @@ def timbre_dots(grid, fraction):
                     markerfacecolor=fill,
                     markersize=4.5,
                 )
-        axis.set_title(task)
+        axis.set_title(task.replace("_", " "))
         axis.grid(axis="x", color="0.92")
         axis.set_axisbelow(True)
         axis.set_yticks(range(len(names)), names)
@@ -565,7 +565,7 @@ def learning_curves(grid, fraction):
                 score = 100 * np.array(curve["score"])
                 style = {"color": colour, "marker": mark, "linestyle": dash}
                 axis.plot(curve["seconds"], score, **style, lw=1, markersize=2.5)
-        axis.set_title(task)
+        axis.set_title(task.replace("_", " "))
         axis.set_ylabel(f"{metric_text(grid.metrics[task])} (%)")
         axis.grid(color="0.92")
     _label_below(panels, len(tasks), "training (s)")

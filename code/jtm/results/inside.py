@@ -67,8 +67,20 @@ def read_answers(path):
         ) from error
 
 
-def _estimate(answer):
-    """Give an answer as an estimate."""
+def estimate(answer):
+    """
+    Give an answer as an estimate.
+
+    Parameters
+    ----------
+    answer : dict
+        Has ``value``, ``low`` and ``high``.
+
+    Returns
+    -------
+    Estimate
+        The same.
+    """
     return Estimate(answer["value"], answer["low"], answer["high"], 1)
 
 
@@ -77,7 +89,7 @@ def _table(answers, column, heads, chance=None):
     cells = {}
     for each in answers:
         row = cells.setdefault(each["representation"], {})
-        row[each[column]] = score_text(_estimate(each))
+        row[each[column]] = score_text(estimate(each))
     rows = [["", *heads.values()]]
     rows += [
         [NAMES[name], *(row.get(head, "") for head in heads)]
@@ -85,6 +97,48 @@ def _table(answers, column, heads, chance=None):
     ]
     if chance:
         rows.append(["chance", *(f"{100 * chance[head]:.1f}" for head in heads)])
+    return markdown(rows)
+
+
+def carried_table(answers):
+    """
+    Tabulate what a frame carries.
+
+    Parameters
+    ----------
+    answers : list of dict
+        The answers to that question.
+
+    Returns
+    -------
+    str
+        Markdown: a row for each representation and for chance, a column for each
+        thing that was asked.
+    """
+    chance = {each["what"]: each["chance"] for each in answers}
+    return _table(answers, "what", {what: what for what in chance}, chance)
+
+
+def neighbours_table(answers):
+    """
+    Tabulate how many neighbours are of a kind.
+
+    Parameters
+    ----------
+    answers : list of dict
+        The answers to that question, at least one.
+
+    Returns
+    -------
+    str
+        Markdown: a row for each representation and for chance, a column for each
+        kind.
+    """
+    rows = [["", *(f"{each['colour']} of {each['of']}" for each in answers)]]
+    for name in answers[0]["purity"]:
+        shares = [f"{100 * each['purity'][name]:.1f}" for each in answers]
+        rows.append([NAMES[name], *shares])
+    rows.append(["chance", *(f"{100 * each['chance']:.1f}" for each in answers)])
     return markdown(rows)
 
 
@@ -105,9 +159,9 @@ def remembered(leads):
     said = []
     for over in dict.fromkeys(each["over"] for each in leads):
         ahead = [
-            f"{each['delay']:g} s ({difference_text(_estimate(each))})"
+            f"{each['delay']:g} s ({difference_text(estimate(each))})"
             for each in leads
-            if each["over"] == over and _estimate(each).verdict > 0
+            if each["over"] == over and estimate(each).verdict > 0
         ]
         where = ", ".join(ahead) if ahead else "no time before"
         said.append(f"- c tells more than {NAMES[over]} about {where}.")
@@ -171,9 +225,7 @@ def page(found, pictures):
         "the instruments, that sound; share of the variance of the loudness in "
         "decibels that is explained.",
     ]
-    chance = {each["what"]: each["chance"] for each in found["carried"]}
-    heads = {what: what for what in chance}
-    parts.append(_table(found["carried"], "what", heads, chance))
+    parts.append(carried_table(found["carried"]))
     parts += _picture(pictures, "carried", "What a frame carries")
     if found["memory"]:
         scores, leads = found["memory"]["scores"], found["memory"]["leads"]
@@ -202,17 +254,11 @@ def page(found, pictures):
             *_picture(pictures, "form", f"Self-similarity of {form['shown']}"),
         ]
     if found["maps"]:
-        rows = [["", *(f"{m['colour']} of {m['of']}" for m in found["maps"])]]
-        for name in found["maps"][0]["purity"]:
-            shares = [f"{100 * each['purity'][name]:.1f}" for each in found["maps"]]
-            rows.append([NAMES[name], *shares])
-        shares = [f"{100 * each['chance']:.1f}" for each in found["maps"]]
-        rows.append(["chance", *shares])
         parts += [
             "## Who lives next to whom",
             "Share of the ten nearest neighbours, in all dimensions, that are of the "
             "same kind; neighbours of the same recording, or note, do not count.",
-            markdown(rows),
+            neighbours_table(found["maps"]),
             *_picture(pictures, "maps", "Maps of z and c"),
         ]
     parts += ["## Filters", tuning(found["filters"])]

@@ -63,22 +63,37 @@ def speed_table(speed):
             f"{base['seconds'] / row['seconds']:.1f} | {size} | "
             f"{100 * row['share_of_peak']:.0f} % |"
         )
-    where = speed["machine"]["gpu"] or (
-        f"{speed['machine']['cores']} cores of {speed['machine']['processor']}"
-    )
-    if not (speed["machine"]["gpu"] or speed["machine"]["bf16_instructions"]):
-        where += ", which have no bf16 instructions"
     return "\n".join(
         [
             *lines,
             "",
-            f"Measured on {where}. There the preset `small` learns from "
-            f"{speed['small_audio_seconds_per_second']:.0f} seconds of audio a second, "
-            f"of which reading takes {100 * speed['loader_share']:.1f} %, and embeds "
-            f"recordings {speed['embed_times_real_time']:.0f} times faster than they "
-            "play.",
+            f"Measured on {machine_text(speed['machine'])}. There the preset `small` "
+            f"learns from {speed['small_audio_seconds_per_second']:.0f} seconds of "
+            f"audio a second, of which reading takes {100 * speed['loader_share']:.1f} "
+            f"%, and embeds recordings {speed['embed_times_real_time']:.0f} times "
+            "faster than they play.",
         ]
     )
+
+
+def machine_text(machine):
+    """
+    Name the machine that something was measured on.
+
+    Parameters
+    ----------
+    machine : dict
+        As the benchmarks write it.
+
+    Returns
+    -------
+    str
+        The GPU, or the number and kind of the processor's cores.
+    """
+    where = machine["gpu"] or f"{machine['cores']} cores of {machine['processor']}"
+    if not (machine["gpu"] or machine["bf16_instructions"]):
+        where += ", which have no bf16 instructions"
+    return where
 
 
 def memory_text(memory):
@@ -107,6 +122,10 @@ def memory_text(memory):
     )
 
 
+EQUAL_TIME = "network by equal processor time"
+"""The study of networks that were trained for the same processor time."""
+
+
 def studies(trials):
     """
     Write a table for each study that has been tried.
@@ -127,7 +146,7 @@ def studies(trials):
     )
 
 
-def network_trials(trials, study="network by equal processor time"):
+def network_trials(trials, study=EQUAL_TIME):
     """
     Write the table of networks trained for the same processor time.
 
@@ -222,6 +241,33 @@ def profile_table(speed):
     return "\n".join(lines)
 
 
+def training_facts(facts):
+    """
+    Tell how the shipped network was trained.
+
+    Parameters
+    ----------
+    facts : dict
+        What ``jtm export`` wrote beside the weights.
+
+    Returns
+    -------
+    dict of str to float
+        ``audio``, its length in seconds; ``clock``, the seconds that training took;
+        ``passes``; ``steps``; and ``loss``, the last on validation.
+    """
+    rows = [row for row in facts["history"] if row["split"] == "train"]
+    judged = [row["loss"] for row in facts["history"] if row["split"] == "validation"]
+    audio = rows[0]["windows"] * facts["config"]["size_window"] / SAMPLE_RATE
+    return {
+        "audio": audio,
+        "clock": sum(audio / row["audio_seconds_per_second"] for row in rows),
+        "passes": len(rows),
+        "steps": rows[-1]["step"],
+        "loss": judged[-1],
+    }
+
+
 CARD_FRACTION = 0.1
 """Share of the labels at which the card of the shipped network gives scores."""
 
@@ -243,10 +289,7 @@ def card_blocks(facts, found):
         Text of each block by name.
     """
     config = facts["config"]
-    rows = [row for row in facts["history"] if row["split"] == "train"]
-    judged = [row["loss"] for row in facts["history"] if row["split"] == "validation"]
-    seconds = rows[0]["windows"] * config["size_window"] / SAMPLE_RATE
-    clock = sum(seconds / row["audio_seconds_per_second"] for row in rows)
+    told = training_facts(facts)
     ours = [
         record
         for record in found
@@ -280,12 +323,17 @@ def card_blocks(facts, found):
             ]
         ),
         "training": f"On the training and the unlabelled audio of the toy set "
-        f"`{config['data']}`: {seconds / 3600:.1f} hours, {len(rows)} passes in "
-        f"{rows[-1]['step']} steps of {config['batch_size']} windows of "
+        f"`{config['data']}`: {told['audio'] / 3600:.1f} hours, {told['passes']} "
+        f"passes in {told['steps']} steps of {config['batch_size']} windows of "
         f"{config['size_window'] / SAMPLE_RATE:.2f} s, which took "
-        f"{clock / 60:.0f} minutes. The loss on validation ended at {judged[-1]:.3f}.",
+        f"{told['clock'] / 60:.0f} minutes. The loss on validation ended at "
+        f"{told['loss']:.3f}.",
         "scores": scores,
     }
+
+
+PRINTED = ("label-efficiency", "memory")
+"""Figures that the LaTeX report shows, which are written as PDF too."""
 
 
 def write_grid(folder):
@@ -321,7 +369,9 @@ def _write_page(folder, name, ending, compose):
         return
     text, drawings = compose(path)
     for each, draw in drawings.items():
-        figures.save(draw(), folder / "figures" / f"{name}-{each}.svg")
+        figure = draw()
+        for ending in ("svg", "pdf") if each in PRINTED else ("svg",):
+            figures.save(figure, folder / "figures" / f"{name}-{each}.{ending}")
     with atomic(path.with_name(f"{name.upper()}.md")) as part:
         part.write_text(text, encoding="utf-8")
 

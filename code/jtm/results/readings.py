@@ -287,7 +287,7 @@ def sentences(grid, task):
             chosen.setdefault(row_text(row), []).append(percent(fraction))
     said = []
     if chosen:
-        parts = [f"{name} with {_list(shares)}" for name, shares in chosen.items()]
+        parts = [f"{name} with {listed(shares)}" for name, shares in chosen.items()]
         said.append(f"Validation scores highest {'; '.join(parts)} of the labels.")
     for opponent, name in OPPONENTS.items():
         found = {f: compare_cpc(grid, task, opponent, f) for f in fractions}
@@ -303,8 +303,21 @@ def sentences(grid, task):
     return list(filter(None, said))
 
 
-def _list(words):
-    """Join words as a sentence does."""
+def listed(words):
+    """
+    Join words as a sentence does.
+
+    Parameters
+    ----------
+    words : iterable of str
+        The words.
+
+    Returns
+    -------
+    str
+        As 'a, b and c'.
+    """
+    words = list(words)
     if not words:
         return "none"
     *most, last = words
@@ -338,6 +351,37 @@ def overview(grid):
     return markdown(rows)
 
 
+def verdicts(grid, opponent, fractions=FRACTIONS, split="test"):
+    """
+    Sort the comparisons of CPC with another line by who wins.
+
+    Parameters
+    ----------
+    grid : Grid
+        The results.
+    opponent : str
+        One of :data:`jtm.results.compare.LINES`.
+    fractions : sequence of float
+        Shares of the labels that count.
+    split : str
+        Where they were scored.
+
+    Returns
+    -------
+    dict of int to list of str
+        The task of each comparison by its verdict: 1 ahead, 0 not to be told apart,
+        -1 behind; those that have not run are passed over.
+    """
+    found = {sign: [] for sign in VERDICTS}
+    for task in grid.tasks:
+        for fraction in grid.fractions(task):
+            if fraction in fractions:
+                each = compare_cpc(grid, task, opponent, fraction, split)
+                if each:
+                    found[each.verdict].append(task)
+    return found
+
+
 def tally(grid):
     """
     Count the comparisons of CPC that were won, lost and left open.
@@ -354,19 +398,14 @@ def tally(grid):
     """
     said = []
     for opponent, name in OPPONENTS.items():
-        found = {}
-        for task in grid.tasks:
-            for fraction in grid.fractions(task):
-                each = compare_cpc(grid, task, opponent, fraction)
-                if each:
-                    found.setdefault(each.verdict, []).append(task)
-        if found:
+        found = verdicts(grid, opponent)
+        total = sum(map(len, found.values()))
+        if total:
             parts = [
-                f"{word} in {len(tasks)} ({', '.join(dict.fromkeys(tasks))})"
-                for sign, word in VERDICTS.items()
-                if (tasks := found.get(sign))
+                f"{VERDICTS[sign]} in {len(tasks)} ({', '.join(dict.fromkeys(tasks))})"
+                for sign, tasks in found.items()
+                if tasks
             ]
-            total = sum(map(len, found.values()))
             said.append(
                 f"Beside {name}, of {total} comparisons CPC is {', '.join(parts)}."
             )
@@ -399,6 +438,100 @@ def wins(grid):
             overview(grid),
         ]
     )
+
+
+def line_table(grid, fraction, split="test"):
+    """
+    Tabulate the lines of the figures at one share of the labels.
+
+    Parameters
+    ----------
+    grid : Grid
+        The results.
+    fraction : float
+        Share of the labels.
+    split : str
+        Where they were scored.
+
+    Returns
+    -------
+    str
+        A row for each task, a column for each of
+        :data:`jtm.results.compare.LINES`; the highest of a row is bold. Empty where
+        nothing was scored.
+    """
+    rows = [["task", *LINES]]
+    for task in grid.tasks:
+        chosen = [grid.line(task, (name,), fraction) for name in LINES]
+        scores = [row and grid.score(row, split) for row in chosen]
+        if any(scores):
+            best = max(score.value for score in scores if score)
+            cells = [s and score_text(s, s.value == best) or "" for s in scores]
+            rows.append([task, *cells])
+    return markdown(rows) if len(rows) > 1 else ""
+
+
+def difference_table(grid, opponent):
+    """
+    Tabulate how far CPC is ahead of another line.
+
+    Parameters
+    ----------
+    grid : Grid
+        The results.
+    opponent : str
+        One of :data:`jtm.results.compare.LINES`.
+
+    Returns
+    -------
+    str
+        A row for each task, a column for each share of the labels; cells are
+        differences in percentage points, bold where the interval leaves out zero.
+        Empty where nothing can be compared.
+    """
+    fractions = sorted({f for task in grid.tasks for f in grid.fractions(task)})
+    rows = [["task", *map(percent, fractions)]]
+    for task in grid.tasks:
+        cells = []
+        for fraction in fractions:
+            found = compare_cpc(grid, task, opponent, fraction)
+            text = difference_text(found) if found else ""
+            value, space, ends = text.partition(" ")
+            bold = found and found.verdict
+            cells.append(f"**{value}**{space}{ends}" if bold else text)
+        if any(cells):
+            rows.append([task, *cells])
+    return markdown(rows) if len(rows) > 1 else ""
+
+
+def choice_table(grid):
+    """
+    Tabulate which row stands for CPC.
+
+    Parameters
+    ----------
+    grid : Grid
+        The results.
+
+    Returns
+    -------
+    str
+        A row for each task, a column for each share of the labels; cells name the
+        representation and the probe that validation put first, without what goes
+        without saying. Empty where there is none.
+    """
+    fractions = sorted({f for task in grid.tasks for f in grid.fractions(task)})
+    rows = [["task", *map(percent, fractions)]]
+    for task in grid.tasks:
+        chosen = [grid.line(task, CPC, fraction) for fraction in fractions]
+        if any(chosen):
+            names = (row and f"{row.representation}, {row.probe}" for row in chosen)
+            cells = (name or "" for name in names)
+            short = (
+                cell.removeprefix("cpc-").removesuffix(", network") for cell in cells
+            )
+            rows.append([task, *short])
+    return markdown(rows) if len(rows) > 1 else ""
 
 
 def timbre_table(grid, fraction):
@@ -454,6 +587,35 @@ def speed_table(grid):
         its seeds; medians over the seeds that both have. Empty where there are
         no curves.
     """
+    found = reached(grid)
+    fractions = sorted({fraction for _, fraction in found})
+    rows = [["task", *map(percent, fractions)]]
+    for task in dict.fromkeys(task for task, _ in found):
+        rows.append(
+            [
+                task,
+                *(" / ".join(map(_soon, found.get((task, f), ()))) for f in fractions),
+            ]
+        )
+    return markdown(rows) if found else ""
+
+
+def reached(grid):
+    """
+    Tell when networks reach a score in training; see :func:`speed_table`.
+
+    Parameters
+    ----------
+    grid : Grid
+        The results.
+
+    Returns
+    -------
+    dict of tuple to list
+        By task and share of the labels, for each of :data:`NETWORKS` the seconds and
+        the steps, the middle one over the seeds that both have; None where most
+        seeds never reach it.
+    """
     found = {}
     for task in grid.tasks:
         for fraction in grid.fractions(task):
@@ -462,16 +624,11 @@ def speed_table(grid):
             if seeds:
                 of_each = [max(curves[1][seed]["score"]) for seed in seeds]
                 target = REACHED * sum(of_each) / len(of_each)
-                times = (
+                found[task, fraction] = [
                     _middle([seconds_to(each[seed], target) for seed in seeds])
                     for each in curves
-                )
-                found[task, fraction] = " / ".join(times)
-    fractions = sorted({fraction for _, fraction in found})
-    rows = [["task", *map(percent, fractions)]]
-    for task in dict.fromkeys(task for task, _ in found):
-        rows.append([task, *(found.get((task, f), "") for f in fractions)])
-    return markdown(rows) if found else ""
+                ]
+    return found
 
 
 NETWORKS = ("CPC, fine-tuned", "supervised")
@@ -528,7 +685,11 @@ def curves_fraction(grid):
 def _middle(found):
     """Give the median of times and steps, never being the longest of all."""
     ordered = sorted(found, key=lambda each: each or (float("inf"), 0))
-    middle = ordered[(len(ordered) - 1) // 2]
+    return ordered[(len(ordered) - 1) // 2]
+
+
+def _soon(middle):
+    """Write a time and its steps."""
     return f"{duration(middle[0])} ({middle[1]})" if middle else "never"
 
 
@@ -561,7 +722,7 @@ def missing(grid):
             if not any(row.representation in names for row in rows)
         ]
         if lines:
-            said.append(f"`{task}` has no row of {_list(lines)} yet.")
+            said.append(f"`{task}` has no row of {listed(lines)} yet.")
         if done < whole:
             said.append(f"`{task}`: {done} of {whole} cells of its rows have run.")
     return said
@@ -585,13 +746,13 @@ def page(grid, pictures):
         Markdown.
     """
     configs = [record.config for record in grid.records]
-    data = _list(sorted({c.get("data", "unnamed") for c in configs}))
+    data = listed(sorted({c.get("data", "unnamed") for c in configs}))
     origins = sorted({c["checkpoint"][:8] for c in configs if c.get("checkpoint")})
     revisions = sorted({record.revision for record in grid.records})
     parts = [
         "# What the grid says",
         f"Written by `python -m jtm report` from `grid.jsonl`: dataset `{data}`, "
-        f"pretrained network {_list(origins)}, code {_list(revisions)}.",
+        f"pretrained network {listed(origins)}, code {listed(revisions)}.",
         "Scores are in percent, means over seeds with 95 % intervals over test "
         "recordings and seeds; differences are in percentage points, paired on "
         "recordings and seeds. 'CPC' is the best of its frozen features and its "

@@ -120,7 +120,8 @@ class TestFiles(WithFolder):
         write_inside(self.folder)
         drawn = {each.name for each in (self.folder / "figures").iterdir()}
         names = ("carried", "memory", "form", "maps", "filters")
-        self.assertEqual(drawn, {f"inside-{name}.svg" for name in names})
+        made = {f"inside-{name}.svg" for name in names} | {"inside-memory.pdf"}
+        self.assertEqual(drawn, made)
         text = self.path.with_name("INSIDE.md").read_text(encoding="utf-8")
         for name in names:
             self.assertIn(f"](../figures/inside-{name}.svg)", text)

@@ -9,6 +9,7 @@ from jtm.cli import ROOT, page_blocks
 from jtm.files import InputError, read_json
 from jtm.results import records
 from jtm.results.page import (
+    PRINTED,
     card_blocks,
     fill,
     grid_page,
@@ -85,6 +86,8 @@ class TestPage(unittest.TestCase):
                 for each in drawings:
                     picture = ROOT / "report" / "figures" / f"{path.stem}-{each}.svg"
                     self.assertTrue(picture.exists(), picture)
+                    printed = picture.with_suffix(".pdf").exists()
+                    self.assertEqual(printed, each in PRINTED, picture)
 
     def test_each_study_has_its_table(self):
         trials = read_json(ROOT / "report" / "results" / "trials.json")
@@ -111,7 +114,8 @@ class TestPage(unittest.TestCase):
         text = path.with_name("GRID.md").read_text(encoding="utf-8")
         self.assertIn("](../figures/grid-label-efficiency.svg)", text)
         drawn = [each.name for each in (folder / "figures").iterdir()]
-        self.assertEqual(drawn, ["grid-label-efficiency.svg"])
+        names = [f"grid-label-efficiency.{ending}" for ending in ("pdf", "svg")]
+        self.assertEqual(sorted(drawn), names)
 
     def test_the_committed_speed_keeps_its_promises(self):
         results = ROOT / "report" / "results"

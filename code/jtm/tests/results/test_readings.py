@@ -150,6 +150,22 @@ class TestGrid(unittest.TestCase):
         seen = grid_of({CPC: 0.5}, ("test", "validation"))
         self.assertEqual(readings.timbre_table(seen, 0.1), "")
 
+    def test_lines_differences_and_choices(self):
+        rows = readings.line_table(self.grid, 0.1).splitlines()
+        self.assertTrue(rows[0].startswith("| task | CPC, frozen | CPC, fine-tuned |"))
+        for score in ("| 62.0 [", "| 55.0 [", "| **70.0** [", "| 40.0 ["):
+            self.assertIn(score, rows[-1])
+        rows = readings.difference_table(self.grid, "supervised").splitlines()
+        self.assertRegex(rows[-1], r"\| multipitch \| \*\*\+12\.0\*\* \[.*\] \|  \|")
+        rows = readings.difference_table(self.grid, "untrained").splitlines()
+        self.assertRegex(rows[-1], r"\| multipitch \| −0\.1 \[")  # open, so not bold
+        rows = readings.choice_table(self.grid).splitlines()
+        self.assertEqual(rows[-1], "| multipitch | c, linear |  |")
+        nothing = grid_of({CQT: 0.5})
+        self.assertEqual(readings.difference_table(nothing, "supervised"), "")
+        self.assertEqual(readings.choice_table(nothing), "")
+        self.assertEqual(readings.line_table(nothing, 1.0), "")
+
     def test_how_soon(self):
         # 95 % of 0.4 is 0.38: fine-tuned at the first look, in two seeds of three.
         lines = readings.speed_table(self.grid).splitlines()
@@ -159,7 +175,8 @@ class TestGrid(unittest.TestCase):
         self.assertEqual(readings.speed_table(grid_of({CPC: 0.5})), "")
 
     def test_never_reached(self):
-        self.assertEqual(readings._middle([None, (1.0, 5), None]), "never")
+        self.assertIsNone(readings._middle([None, (1.0, 5), None]))
+        self.assertEqual(readings._soon(None), "never")
 
     def test_what_is_missing(self):
         said = readings.missing(self.grid)

@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[4] / "toy"))
 import datasheet
 
 from jtm.data.musicnet import LABEL_DTYPE
-from jtm.files import InputError
+from jtm.files import InputError, read_json
 
 TOY = datasheet.TOY
 README = (TOY / "README.md").read_text(encoding="utf-8")
@@ -71,6 +71,13 @@ class TestCommitted(unittest.TestCase):
     def test_statistics_and_figures_are_there(self):
         between = README.split(datasheet.MARKS[0])[1].split(datasheet.MARKS[1])[0]
         self.assertIn("Preset `full`", between)
+        facts = read_json(datasheet.FACTS)
+        for split, row in facts["splits"].items():
+            counts = [row["recordings"], f"{row['hours']:.2f}", row["movements"]]
+            counts += [row["tune families"], row["notes"] or ""]
+            self.assertIn(f"| {split} | {' | '.join(map(str, counts))} |", between)
+        self.assertIn(f"{facts['works']} distinct works", between)
+        self.assertIn(f"lasts {facts['hours']:.1f} hours", between)
         figures = re.findall(r"!\[.*\]\((.+)\)", README)
         self.assertEqual(len(figures), 2)
         for name in (*figures, "datasheet.pdf"):

@@ -1,0 +1,475 @@
+r"""
+What the LaTeX report is made of: every number, table and sentence that is measured.
+
+:func:`write` puts them into ``numbers.tex``, a macro each: a number by its own name,
+such as ``\speedOurs``, a table as ``\tableSpeed``. Tables are those of the pages
+(Markdown), set as LaTeX. A macro always exists; where nothing has run it is empty,
+and the report asks by ``\whenrun`` before it speaks of it. The last macro,
+``\sources``, is a hash of all that the report is made from; the PDF carries it, so
+that a test without TeX can tell whether the PDF is of these very results.
+"""
+
+import hashlib
+import math
+import re
+from pathlib import Path
+from textwrap import wrap
+
+from jtm.constants import FRAME_RATE, SAMPLE_RATE
+from jtm.files import atomic, read_json
+from jtm.results import inside, page, readings
+from jtm.results.compare import CPC, FRACTIONS, Grid
+from jtm.results.readings import duration, percent
+
+FEW = (0.001, 0.003, 0.01)
+"""Shares of the labels that the hypothesis is about."""
+
+COUNTED = {
+    "few labels": (FEW, "test", ("supervised", "untrained")),
+    "all shares": (FRACTIONS, "test", ("untrained", "constant-Q", "log-mel")),
+    "unseen SoundFont": (FRACTIONS, "test_timbre", ("supervised",)),
+}
+"""
+What comparisons are counted over: shares of the labels, where scored, and beside whom
+the report says it in words.
+"""
+
+SOURCES = (
+    "main.tex",
+    "references.bib",
+    "results/grid.jsonl",
+    "results/grid_draws.jsonl",
+    "results/inside.json",
+)
+"""What the report is made from beside its numbers, as far as it is there."""
+
+HEAD = 14
+"""Most letters of a line in the head of a table."""
+
+SIGNS = {
+    "\\": r"\textbackslash{}",
+    **{sign: f"\\{sign}" for sign in "#$%&{}"},
+    "_": " ",  # of names, as in note_pitch
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "−": "$-$",
+    "→": r"$\to$",
+    "·": r"$\cdot$",
+    "µ": r"\textmu{}",
+}
+"""What stands in LaTeX for signs that mean something to it, or that it lacks."""
+
+
+def text(words):
+    r"""
+    Set words of a page as LaTeX.
+
+    Parameters
+    ----------
+    words : str
+        Plain words, with bold and code marked as in Markdown.
+
+    Returns
+    -------
+    str
+        LaTeX; intervals, such as [1.0, 2.0], as the report's ``\interval``.
+    """
+    made = "".join(SIGNS.get(sign, sign) for sign in words)
+    made = re.sub(r"\*\*(.+?)\*\*", r"\\textbf{\1}", made)
+    made = re.sub(r"`(.+?)`", r"\\texttt{\1}", made)
+    made = re.sub(r"(\d) (\\%|s|min|h|[MG]B)(?!\w)", r"\1\\,\2", made)  # units
+    return re.sub(r" \[([^]]+, [^]]+)\]", r"\\interval{\1}", made)
+
+
+def tabular(page_text, turned=False):
+    """
+    Set a Markdown table as LaTeX.
+
+    Parameters
+    ----------
+    page_text : str
+        The table; other lines are passed over.
+    turned : bool
+        Make rows of its columns.
+
+    Returns
+    -------
+    str
+        A tabular with the rules of booktabs, its first column flush left and its
+        heads no wider than :data:`HEAD` letters; empty where there is no table.
+    """
+    lines = [line for line in page_text.splitlines() if line.startswith("|")]
+    if not lines:
+        return ""
+    # The second line is the rule below the heads.
+    rows = [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in (lines[0], *lines[2:])
+    ]
+    rows = list(zip(*rows, strict=True)) if turned else rows
+    heads = []
+    for place, head in enumerate(rows[0]):
+        broken = map(text, wrap(head, HEAD, break_on_hyphens=False))
+        side = "r" if place else "l"
+        heads.append(rf"\shortstack[{side}]{{" + r"\\".join(broken) + "}")
+    head, *rest = [
+        " & ".join(row) + r" \\"
+        for row in (heads, *(map(text, row) for row in rows[1:]))
+    ]
+    columns = "l" + "r" * (len(rows[0]) - 1)
+    return "\n".join(
+        [
+            rf"\begin{{tabular}}{{@{{}}{columns}@{{}}}}\toprule",
+            rf"{head}\midrule",
+            *rest,
+            r"\bottomrule\end{tabular}",
+        ]
+    )
+
+
+def data_macros(data):
+    """
+    Name the facts of the dataset.
+
+    Parameters
+    ----------
+    data : dict
+        What ``toy/datasheet.py`` counted.
+
+    Returns
+    -------
+    dict of str to str
+        Macros by name.
+    """
+    splits = data["splits"]
+    rows = [["split", *splits["train"]]]
+    for split, row in splits.items():
+        shown = row | {"hours": f"{row['hours']:.2f}"}
+        shown["notes"] = f"{row['notes']:,}" if row["notes"] else ""
+        rows.append([split, *map(str, shown.values())])
+    made = {
+        "dataPreset": data["preset"],
+        "dataHours": f"{data['hours']:.1f}",
+        "dataWorks": f"{data['works']}",
+        "dataClips": f"{sum(data['clips'].values()):,}",
+        "dataMinutes": f"{data['seconds'] / 60:.0f}",
+        "dataSpeed": f"{3600 * data['hours'] / data['seconds']:.0f}",
+    }
+    return made | {"tableData": tabular(readings.markdown(rows))}
+
+
+def network_macros(facts):
+    """
+    Name the settings of the network that is judged, and of its training.
+
+    Parameters
+    ----------
+    facts : dict
+        What ``jtm export`` wrote beside the weights.
+
+    Returns
+    -------
+    dict of str to str
+        Macros by name.
+    """
+    config, told = facts["config"], page.training_facts(facts)
+    frame = 1000 / FRAME_RATE  # ms
+    horizon = config["n_predicts"] * config["step_frames"] / FRAME_RATE
+    return {
+        "networkWeights": f"{facts['parameters']:,}",
+        "networkKilobytes": f"{facts['bytes'] / 1000:.0f}",
+        "networkZ": f"{facts['z_dim']}",
+        "networkC": f"{facts['c_dim']:,}",
+        "networkZPitch": f"{config['hidden_encoder']}",
+        "networkCPitch": f"{config['hidden_gar']}",
+        "cpcSteps": f"{config['n_predicts']}",
+        "cpcStepMs": f"{frame * config['step_frames']:g}",
+        "cpcHorizon": f"{horizon:g}",
+        "cpcAnchorMs": f"{frame * config['anchor_frames']:g}",
+        "cpcNegatives": f"{config['negative_sampling_ext']}",
+        "cpcSame": text(percent(config["same_share"])),
+        "cpcTemperature": f"{config['temperature']:g}",
+        "cpcWindow": f"{config['size_window'] / SAMPLE_RATE:.2f}",
+        "cpcBatch": f"{config['batch_size']}",
+        "cpcRate": f"{config['learning_rate']:g}",
+        "cpcChance": f"{math.log(1 + config['negative_sampling_ext']):.2f}",
+        "cpcLoss": f"{told['loss']:.2f}",
+        "cpcPasses": f"{told['passes']}",
+        "cpcUpdates": f"{told['steps']:,}",
+        "cpcHours": f"{told['audio'] / 3600:.1f}",
+        "cpcMinutes": f"{told['clock'] / 60:.0f}",
+    }
+
+
+def speed_macros(speed, memory):
+    """
+    Name what the benchmarks found.
+
+    Parameters
+    ----------
+    speed, memory : dict
+        What ``benchmarks/cpc_step.py`` and ``benchmarks/memory.py`` wrote.
+
+    Returns
+    -------
+    dict of str to str
+        Macros by name.
+    """
+    return {
+        "speedOurs": f"{speed['speedup_float32']:.1f}",
+        "speedOursBf": f"{speed['speedup_bf16']:.1f}",
+        "speedMemory": f"{100 * speed['memory_ratio']:.0f}",
+        "speedLearn": f"{speed['small_audio_seconds_per_second']:.0f}",
+        "speedEmbed": f"{speed['embed_times_real_time']:.0f}",
+        "speedMachine": text(page.machine_text(speed["machine"])),
+        "tableSpeed": tabular(page.speed_table(speed)),
+        "memoryStore": f"{memory['store_bytes'] / 1e6:.0f}",
+        "memoryBound": f"{memory['bound_bytes'] / 1e6:.0f}",
+        "memoryPeak": f"{memory['peak_bytes'] / 1e6:.0f}",
+        "memorySlower": f"{100 * (memory['step_time_ratio'] - 1):.0f}",
+    }
+
+
+def trials_macros(trials):
+    """
+    Name what was tried.
+
+    Parameters
+    ----------
+    trials : list of dict
+        The trials; see :func:`jtm.results.page.network_trials`.
+
+    Returns
+    -------
+    dict of str to str
+        Macros by name.
+    """
+    trials = [trial for trial in trials if trial["study"] == page.EQUAL_TIME]
+    one = trials[0]
+    gained = []
+    for trial in trials:
+        scores = trial["validation"]
+        better = [
+            value > scores[name.replace(" cpc-", " random-")]
+            for name, value in scores.items()
+            if " cpc-" in name
+        ]
+        gained.append(f"{sum(better)} of {len(better)} ({trial['name']})")
+    return {
+        "trialsGained": text(readings.listed(gained)),
+        "trialsMinutes": f"{one['processor_minutes']:g}",
+        "trialsData": one["data"],
+        "tableTrials": tabular(page.network_trials(trials), turned=True),
+    }
+
+
+def inside_macros(found):
+    """
+    Name what was found inside the network.
+
+    Parameters
+    ----------
+    found : dict
+        The answers, None where there is none; see
+        :func:`jtm.results.inside.read_answers`.
+
+    Returns
+    -------
+    dict of str to str
+        Macros by name.
+    """
+    counts = found["recordings"]
+    made = {f"inside{split.title()}": f"{counts[split]}" for split in ("train", "test")}
+    made["tableCarried"] = made["tableNeighbours"] = ""
+    if found["carried"]:
+        made["tableCarried"] = tabular(inside.carried_table(found["carried"]))
+    if found["maps"]:
+        made["tableNeighbours"] = tabular(inside.neighbours_table(found["maps"]))
+    leads = found["memory"]["leads"] if found["memory"] else []
+    for name, over in (("Z", "cpc-z"), ("Untrained", "random-c"), ("Notes", "notes")):
+        ahead = [
+            each
+            for each in leads
+            if each["over"] == over and inside.estimate(each).verdict > 0
+        ]
+        made[f"memoryLead{name}"] = made[f"memoryLast{name}"] = ""
+        if ahead:
+            most = max(ahead, key=lambda each: each["value"])
+            lead = text(readings.difference_text(inside.estimate(most)))
+            made[f"memoryLead{name}"] = f"{lead} at {most['delay']:g}\\,s"
+            made[f"memoryLast{name}"] = f"{ahead[-1]['delay']:g}\\,s"
+    form = found["form"] or {"pieces": "", "seconds": 0, "agreement": ()}
+    made |= {"formPieces": f"{form['pieces']}", "formWindow": f"{form['seconds']:g}"}
+    agreement = {each["representation"]: each for each in form["agreement"]}
+    for name in inside.NAMES:
+        if name != "notes":
+            score = agreement.get(name)
+            score = score and readings.score_text(inside.estimate(score))
+            made[f"form{_word(name)}"] = text(score or "")
+    return made
+
+
+def grid_macros(grid):
+    """
+    Name what the grid says.
+
+    Parameters
+    ----------
+    grid : Grid
+        The results, whatever of them there is.
+
+    Returns
+    -------
+    dict of str to str
+        Macros by name.
+    """
+    share = max(FEW)
+    if not any(grid.rows(task, share) for task in grid.tasks):
+        share = readings.common_fraction(grid)
+    of_least = [of for (_, each), of in grid.labelled.items() if each == min(FRACTIONS)]
+    made = {
+        "gridShare": text(percent(share)),
+        "gridTasks": f"{len(grid.tasks)}",
+        "soonShare": text(percent(readings.REACHED)),
+        "gridSeeds": f"{len({record.seed for record in grid.records})}",
+        "gridLeast": text(duration(min(of_least))) if of_least else "",
+        "tableScores": tabular(readings.line_table(grid, share)),
+        "tableDifferences": tabular(readings.difference_table(grid, "supervised")),
+        "tableChoices": tabular(readings.choice_table(grid)),
+        "tableTimbre": tabular(readings.timbre_table(grid, share)),
+    }
+    rows = [["beside", *COUNTED]]
+    for opponent in readings.OPPONENTS:
+        row = [opponent]
+        for counted, (shares, split, said) in COUNTED.items():
+            won, even, lost = readings.verdicts(grid, opponent, shares, split).values()
+            run = won or even or lost
+            row.append(f"{len(won)} / {len(even)} / {len(lost)}" if run else "")
+            if opponent in said:
+                tasks = readings.listed(dict.fromkeys(lost))
+                told = (
+                    f"ahead in {len(won)} of {len(won + even + lost)} comparisons, "
+                    f"behind in {len(lost)}{f' ({tasks})' if lost else ''} and not to "
+                    f"be told apart in {len(even)}"
+                )
+                name = f"{counted.split()[0]}{_word(opponent)}"
+                made[name] = text(told) if run else ""
+        rows.append(row)
+    run = any(any(row[1:]) for row in rows[1:])
+    made["tableTally"] = tabular(readings.markdown(rows)) if run else ""
+    made["tableOverview"] = tabular(readings.overview(grid)) if run else ""
+    return made | {
+        "tenth": _tenth(grid),
+        "unseenLoss": _loss(grid, share),
+        "soon": _soon(grid),
+    }
+
+
+def _tenth(grid):
+    """Say where CPC is no worse than the supervised with ten times the labels."""
+    found = []
+    for task in grid.tasks:
+        ours = grid.line(task, CPC, max(FEW))
+        theirs = grid.line(task, ("supervised",), 10 * max(FEW))
+        if ours and theirs:
+            found.append(grid.difference(ours, theirs).verdict)
+    level = sum(verdict >= 0 for verdict in found)
+    return f"{level} of {len(found)} tasks" if found else ""
+
+
+def _loss(grid, share):
+    """Say where the unseen SoundFont costs CPC no more than the supervised."""
+    found = []
+    for task in grid.tasks:
+        losses = []
+        for names in (CPC, ("supervised",)):
+            row = grid.line(task, names, share)
+            both = [row and grid.score(row, s) for s in ("test", "test_timbre")]
+            if all(both):
+                losses.append(both[0].value - both[1].value)
+        if len(losses) == 2:
+            found.append(losses[0] <= losses[1] + 1e-9)  # of sums, equal
+    return f"{sum(found)} of {len(found)} tasks" if found else ""
+
+
+def _soon(grid):
+    """Say how often the fine-tuned network is the sooner to learn."""
+    steps = [
+        [each[1] if each else math.inf for each in both]
+        for both in readings.reached(grid).values()
+    ]
+    first = sum(ours < theirs for ours, theirs in steps)
+    last = sum(ours > theirs for ours, theirs in steps)
+    if not steps:
+        return ""
+    return (
+        f"first in {first} of {len(steps)} pairs, last in {last} and level in "
+        f"{len(steps) - first - last}"
+    )
+
+
+def _word(name):
+    """Give a name that a macro may have, such as CpcZ for 'cpc-z'."""
+    return "".join(part.title() for part in re.split("[^A-Za-z]+", name))
+
+
+def numbers(folder, facts, settings):
+    """
+    Write the numbers, tables and sentences of the report.
+
+    Parameters
+    ----------
+    folder : str or Path
+        Folder of the report.
+    facts : dict
+        What ``jtm export`` wrote beside the weights of the network that is reported
+        on; a grid of another, and a look inside another, count as not run.
+    settings : dict of str to str
+        Macros that no results hold: settings of the judge.
+
+    Returns
+    -------
+    str
+        LaTeX, a macro a line but for tables.
+    """
+    folder = Path(folder)
+    results = folder / "results"
+    ours = {facts["sha256"], facts["checkpoint"]}
+    path = results / "grid.jsonl"
+    grid = Grid.read(path) if path.exists() else Grid([])
+    if not {r.config.get("checkpoint", facts["sha256"]) for r in grid.records} <= ours:
+        grid = Grid([])
+    found, _ = inside.read_answers(results / "inside.json")
+    if found["checkpoint"] not in ours:
+        found = found | dict.fromkeys(inside.QUESTIONS)
+    made = (
+        data_macros(read_json(results / "data.json"))
+        | network_macros(facts)
+        | settings
+        | trials_macros(read_json(results / "trials.json"))
+        | speed_macros(*(read_json(results / f"{n}.json") for n in ("speed", "memory")))
+        | inside_macros(found)
+        | grid_macros(grid)
+    )
+    lines = [f"\\newcommand*{{\\{name}}}{{{value}}}" for name, value in made.items()]
+    said = "% Written by `python -m jtm report`.\n" + "\n".join(lines) + "\n"
+    hashed = hashlib.sha256(said.encode())
+    for name in SOURCES:
+        if (folder / name).exists():
+            hashed.update((folder / name).read_bytes())
+    return said + f"\\newcommand*{{\\sources}}{{{hashed.hexdigest()}}}\n"
+
+
+def write(folder, facts, settings):
+    """
+    Write ``numbers.tex``; see :func:`numbers`.
+
+    Parameters
+    ----------
+    folder : str or Path
+        Folder of the report.
+    facts, settings : dict
+        As for :func:`numbers`.
+    """
+    with atomic(Path(folder) / "numbers.tex") as part:
+        part.write_text(numbers(folder, facts, settings), encoding="utf-8")
