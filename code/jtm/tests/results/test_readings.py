@@ -153,8 +153,8 @@ class TestGrid(unittest.TestCase):
     def test_lines_differences_and_choices(self):
         rows = readings.line_table(self.grid, 0.1).splitlines()
         self.assertTrue(rows[0].startswith("| task | CPC, frozen | CPC, fine-tuned |"))
-        for score in ("| 62.0 [", "| 55.0 [", "| **70.0** [", "| 40.0 ["):
-            self.assertIn(score, rows[-1])
+        for part in ("| 62.0 [", "| 55.0 [", "| **70.0** [", "| 40.0 ["):
+            self.assertIn(part, rows[-1])
         rows = readings.difference_table(self.grid, "supervised").splitlines()
         self.assertRegex(rows[-1], r"\| multipitch \| \*\*\+12\.0\*\* \[.*\] \|  \|")
         rows = readings.difference_table(self.grid, "untrained").splitlines()
