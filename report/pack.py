@@ -40,11 +40,19 @@ def tracked():
     list of str
         What git tracks or, in a tree that came out of an archive, what was packed;
         without those that begin with a dot.
+
+    Raises
+    ------
+    InputError
+        If git cannot tell.
     """
     if (ROOT / ".git").exists():
-        told = subprocess.run(
-            ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True
-        )
+        # Whoever owns the files, as in a container.
+        command = ["git", "-c", "safe.directory=*", "ls-files", "-z"]
+        try:
+            told = subprocess.run(command, cwd=ROOT, capture_output=True, check=True)
+        except (OSError, subprocess.CalledProcessError) as error:
+            raise InputError(f"{ROOT}: git cannot list the files ({error})") from error
         names = told.stdout.decode().strip("\0").split("\0")
     else:
         names = (ROOT / MANIFEST).read_text(encoding="utf-8").splitlines()

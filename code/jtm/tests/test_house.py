@@ -1,6 +1,7 @@
 """The rules of the house: imports point one way, and requirements agree."""
 
 import ast
+import json
 import re
 import tomllib
 import unittest
@@ -93,6 +94,23 @@ class TestRequirements(unittest.TestCase):
             name = re.match(r"[\w-]+", item)[0]
             expected.append(CONDA_NAMES.get(name, name) + item.removeprefix(name))
         self.assertEqual(sorted(conda), sorted(expected))
+
+
+class TestNotebook(unittest.TestCase):
+    def test_it_is_small_and_executed_and_holds_calls_alone(self):
+        path = ROOT / "notebooks" / "JTM progress report.ipynb"
+        self.assertLess(path.stat().st_size, 5e6)
+        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+        code = [cell for cell in cells if cell["cell_type"] == "code"]
+        counts = [cell["execution_count"] for cell in code]
+        self.assertEqual(counts, list(range(1, len(code) + 1)))
+        for cell in code:
+            lines = [line for line in cell["source"] if not line.startswith("%")]
+            for node in ast.walk(ast.parse("".join(lines))):
+                made_here = ast.FunctionDef, ast.ClassDef, ast.Lambda, ast.While, ast.If
+                self.assertNotIsInstance(node, made_here)
+            for output in cell["outputs"]:
+                self.assertNotEqual(output["output_type"], "error")
 
 
 if __name__ == "__main__":

@@ -173,6 +173,13 @@ class View(unittest.TestCase):
                 z, c = whole(NetworkSource(model), wave.astype(np.int16))
                 np.testing.assert_allclose(seen["layers"]["z"], z, atol=1e-4)
                 np.testing.assert_allclose(seen["layers"]["c"], c, atol=1e-4)
+            heard = features.listen(recording, seconds=2.0)
+            self.assertEqual(heard["title"], "A, test1, Bright")
+            self.assertEqual(heard["spectrum"].shape, (200, 2 * 97))
+            # The first note is the loudest of its first half.
+            pitch = heard["notes"]["pitch"][0]
+            loudest = heard["spectrum"][5:12].mean(axis=0)[: 2 * 60].argmax()
+            self.assertEqual(21 + round(loudest / 2), pitch)
 
 
 class Keeping(unittest.TestCase):
