@@ -78,6 +78,7 @@ STYLE = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "svg.hashsalt": "jtm",
+    "pdf.fonttype": 42,  # text stays text
 }
 """Type and lines that suit a page."""
 

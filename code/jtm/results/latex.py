@@ -26,7 +26,7 @@ FEW = (0.001, 0.003, 0.01)
 
 COUNTED = {
     "few labels": (FEW, "test", ("supervised", "untrained")),
-    "all shares": (FRACTIONS, "test", ("untrained", "constant-Q", "log-mel")),
+    "all shares": (FRACTIONS, "test", tuple(readings.OPPONENTS)),
     "unseen SoundFont": (FRACTIONS, "test_timbre", ("supervised",)),
 }
 """
@@ -96,7 +96,8 @@ def tabular(page_text, turned=False):
     -------
     str
         A tabular with the rules of booktabs, its first column flush left and its
-        heads no wider than :data:`HEAD` letters; empty where there is no table.
+        heads no wider than :data:`HEAD` letters, without columns that hold nothing;
+        empty where there is no table.
     """
     lines = [line for line in page_text.splitlines() if line.startswith("|")]
     if not lines:
@@ -106,7 +107,8 @@ def tabular(page_text, turned=False):
         [cell.strip() for cell in line.strip("|").split("|")]
         for line in (lines[0], *lines[2:])
     ]
-    rows = list(zip(*rows, strict=True)) if turned else rows
+    columns = [each for each in zip(*rows, strict=True) if any(each[1:])]
+    rows = columns if turned else list(zip(*columns, strict=True))
     heads = []
     for place, head in enumerate(rows[0]):
         broken = map(text, wrap(head, HEAD, break_on_hyphens=False))
@@ -323,15 +325,16 @@ def grid_macros(grid):
     dict of str to str
         Macros by name.
     """
-    share = max(FEW)
-    if not any(grid.rows(task, share) for task in grid.tasks):
-        share = readings.common_fraction(grid)
+    share = readings.common_fraction(grid, max(FEW))
+    shares = sorted({each for _, each in grid.labelled})
+    seeds = len({record.seed for record in grid.records})
     of_least = [of for (_, each), of in grid.labelled.items() if each == min(FRACTIONS)]
     made = {
         "gridShare": text(percent(share)),
         "gridTasks": f"{len(grid.tasks)}",
         "soonShare": text(percent(readings.REACHED)),
-        "gridSeeds": f"{len({record.seed for record in grid.records})}",
+        "gridShares": text(readings.listed(map(percent, shares))),
+        "gridSeeds": "a single seed" if seeds == 1 else f"{seeds} seeds",
         "gridLeast": text(duration(min(of_least))) if of_least else "",
         "tableScores": tabular(readings.line_table(grid, share)),
         "tableDifferences": tabular(readings.difference_table(grid, "supervised")),

@@ -517,21 +517,23 @@ def choice_table(grid):
     -------
     str
         A row for each task, a column for each share of the labels; cells name the
-        representation and the probe that validation put first, without what goes
-        without saying. Empty where there is none.
+        layer and the probe that validation put first, or 'fine-tuned'. Empty where
+        there is none.
     """
     fractions = sorted({f for task in grid.tasks for f in grid.fractions(task)})
     rows = [["task", *map(percent, fractions)]]
     for task in grid.tasks:
         chosen = [grid.line(task, CPC, fraction) for fraction in fractions]
         if any(chosen):
-            names = (row and f"{row.representation}, {row.probe}" for row in chosen)
-            cells = (name or "" for name in names)
-            short = (
-                cell.removeprefix("cpc-").removesuffix(", network") for cell in cells
-            )
-            rows.append([task, *short])
+            rows.append([task, *(_layer(row) if row else "" for row in chosen)])
     return markdown(rows) if len(rows) > 1 else ""
+
+
+def _layer(row):
+    """Name what a row of CPC reads, and by what."""
+    if row.probe == "network":
+        return "fine-tuned"
+    return f"{row.representation.removeprefix('cpc-')}, {row.probe}"
 
 
 def timbre_table(grid, fraction):
@@ -803,7 +805,7 @@ def page(grid, pictures):
     return "\n\n".join(filter(None, parts)) + "\n"
 
 
-def common_fraction(grid):
+def common_fraction(grid, favoured=None):
     """
     Choose the share of labels that most lines have run with.
 
@@ -811,18 +813,22 @@ def common_fraction(grid):
     ----------
     grid : Grid
         The results.
+    favoured : float, optional
+        Share that is chosen where none has more lines.
 
     Returns
     -------
     float
-        The share; of equals the larger.
+        The share; of other equals the larger.
     """
     counts = {}
     for task in grid.tasks:
         for fraction in grid.fractions(task):
             found = sum(bool(grid.line(task, (n,), fraction)) for n in LINES)
             counts[fraction] = counts.get(fraction, 0) + found
-    return max(counts, key=lambda fraction: (counts[fraction], fraction), default=1.0)
+    return max(
+        counts, key=lambda share: (counts[share], share == favoured, share), default=1.0
+    )
 
 
 def _picture(pictures, name, text):

@@ -48,6 +48,11 @@ class TestSetting(unittest.TestCase):
         turned = latex.tabular(table, turned=True).splitlines()
         self.assertEqual(turned[2], r"far too long a head & \textbf{1} \\")
         self.assertEqual(latex.tabular("no table"), "")
+        sparse = latex.tabular(
+            "| a | b | c |\n|---|---|---|\n| x |  | 1 |\n| y |  |  |"
+        )
+        self.assertNotIn("{b}", sparse)
+        self.assertIn("y &  \\\\", sparse)
 
 
 class TestGrid(unittest.TestCase):
@@ -88,11 +93,10 @@ class TestGrid(unittest.TestCase):
         self.assertEqual(
             self.made["soon"], "first in 1 of 1 pairs, last in 0 and level in 0"
         )
-        # At 1 % only CPC has run.
-        self.assertEqual(self.made["unseenLoss"], "")
-        rows = {row._replace(fraction=0.01): value for row, value in self.rows.items()}
-        made = latex.grid_macros(grid_of(rows, curves={r: [None] * 3 for r in rows}))
-        self.assertEqual(made["unseenLoss"], "1 of 1 tasks")
+        # Both lose 10 points; the share is the one that most lines have run with.
+        self.assertEqual(self.made["gridShare"], r"10\,\%")
+        self.assertEqual(self.made["unseenLoss"], "1 of 1 tasks")
+        self.assertEqual(latex.grid_macros(grid_of({CPC: 0.6}))["unseenLoss"], "")
 
     def test_nothing_has_run(self):
         empty = latex.grid_macros(Grid([]))

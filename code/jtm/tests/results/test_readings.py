@@ -161,10 +161,21 @@ class TestGrid(unittest.TestCase):
         self.assertRegex(rows[-1], r"\| multipitch \| −0\.1 \[")  # open, so not bold
         rows = readings.choice_table(self.grid).splitlines()
         self.assertEqual(rows[-1], "| multipitch | c, linear |  |")
+        tuned = CPC._replace(representation="cpc-finetuned", probe="network")
+        rows = readings.choice_table(grid_of({tuned: 0.5}, curves={tuned: [None] * 3}))
+        self.assertIn("| multipitch | fine-tuned |", rows)
         nothing = grid_of({CQT: 0.5})
         self.assertEqual(readings.difference_table(nothing, "supervised"), "")
         self.assertEqual(readings.choice_table(nothing), "")
         self.assertEqual(readings.line_table(nothing, 1.0), "")
+
+    def test_a_favoured_share(self):
+        rows = [CPC._replace(fraction=share) for share in (0.01, 0.1, 1.0)]
+        grid = grid_of(dict.fromkeys(rows, 0.5) | {CQT._replace(fraction=1.0): 0.5})
+        self.assertEqual(readings.common_fraction(grid, 0.01), 1.0)  # has more lines
+        grid = grid_of(dict.fromkeys(rows, 0.5))
+        self.assertEqual(readings.common_fraction(grid, 0.01), 0.01)
+        self.assertEqual(readings.common_fraction(grid), 1.0)
 
     def test_how_soon(self):
         # 95 % of 0.4 is 0.38: fine-tuned at the first look, in two seeds of three.
