@@ -1,5 +1,6 @@
 # make demo: from nothing to a table of what the features are worth.
 # make test: the unit tests, then the notebook.
+# make notebook: run it again from top to bottom, where it lies.
 # make report: report/main.pdf, from the results in report/results/.
 # make submission NAMES="A B C": all of it in one archive, to be handed in.
 # Each makes its own .venv and installs what is missing.
@@ -9,7 +10,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 NOTEBOOK := notebooks/JTM progress report.ipynb
 
-.PHONY: demo test report lint submission clean
+.PHONY: demo test notebook report lint submission clean
 
 demo: $(VENV)/ready
 	$(PY) -m jtm demo
@@ -17,6 +18,10 @@ demo: $(VENV)/ready
 test: $(VENV)/ready
 	$(PY) -m unittest discover code
 	$(PY) -m pytest --nbval-lax --nbval-current-env -p no:cacheprovider "$(NOTEBOOK)"
+
+notebook: $(VENV)/ready
+	$(PY) -m jupyter nbconvert --to notebook --execute --inplace \
+		--ExecutePreprocessor.record_timing=False "$(NOTEBOOK)"
 
 report: $(VENV)/ready
 	$(PY) -m jtm report
