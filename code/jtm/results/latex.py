@@ -82,7 +82,7 @@ def text(words):
 
 
 def tabular(page_text, turned=False):
-    """
+    r"""
     Set a Markdown table as LaTeX.
 
     Parameters
@@ -95,7 +95,8 @@ def tabular(page_text, turned=False):
     Returns
     -------
     str
-        A tabular with the rules of booktabs, its first column flush left and its
+        A tabular with the rules of booktabs, made to fit the line by the report's
+        ``\fit``, its first column flush left and its
         heads no wider than :data:`HEAD` letters, without columns that hold nothing;
         empty where there is no table.
     """
@@ -121,10 +122,10 @@ def tabular(page_text, turned=False):
     columns = "l" + "r" * (len(rows[0]) - 1)
     return "\n".join(
         [
-            rf"\begin{{tabular}}{{@{{}}{columns}@{{}}}}\toprule",
+            rf"\fit{{\begin{{tabular}}{{@{{}}{columns}@{{}}}}\toprule",
             rf"{head}\midrule",
             *rest,
-            r"\bottomrule\end{tabular}",
+            r"\bottomrule\end{tabular}}",
         ]
     )
 
@@ -246,6 +247,10 @@ def trials_macros(trials):
     dict of str to str
         Macros by name.
     """
+    tables = []
+    for study in dict.fromkeys(trial["study"] for trial in trials):
+        table = tabular(page.network_trials(trials, study), turned=True)
+        tables.append(rf"\study{{{text(study.capitalize())}}}{table}")
     trials = [trial for trial in trials if trial["study"] == page.EQUAL_TIME]
     one = trials[0]
     gained = []
@@ -261,7 +266,7 @@ def trials_macros(trials):
         "trialsGained": text(readings.listed(gained)),
         "trialsMinutes": f"{one['processor_minutes']:g}",
         "trialsData": one["data"],
-        "tableTrials": tabular(page.network_trials(trials), turned=True),
+        "tableTrials": "\n".join(tables),
     }
 
 
@@ -282,11 +287,14 @@ def inside_macros(found):
     """
     counts = found["recordings"]
     made = {f"inside{split.title()}": f"{counts[split]}" for split in ("train", "test")}
-    made["tableCarried"] = made["tableNeighbours"] = ""
+    made |= dict.fromkeys(("tableCarried", "tableNeighbours", "neighboursMore"), "")
     if found["carried"]:
         made["tableCarried"] = tabular(inside.carried_table(found["carried"]))
     if found["maps"]:
         made["tableNeighbours"] = tabular(inside.neighbours_table(found["maps"]))
+        shares = [each["purity"] for each in found["maps"]]
+        more = sum(share["cpc-c"] > share["random-c"] for share in shares)
+        made["neighboursMore"] = f"{more} of {len(shares)} kinds"
     leads = found["memory"]["leads"] if found["memory"] else []
     for name, over in (("Z", "cpc-z"), ("Untrained", "random-c"), ("Notes", "notes")):
         ahead = [

@@ -39,11 +39,11 @@ class TestSetting(unittest.TestCase):
         table = "| a | far too long a head |\n|---|---|\n| x_y | **1** |\n\nAnd words."
         self.assertEqual(
             latex.tabular(table),
-            "\\begin{tabular}{@{}lr@{}}\\toprule\n"
+            "\\fit{\\begin{tabular}{@{}lr@{}}\\toprule\n"
             "\\shortstack[l]{a} & \\shortstack[r]{far too long a\\\\head} "
             "\\\\\\midrule\n"
             "x y & \\textbf{1} \\\\\n"
-            "\\bottomrule\\end{tabular}",
+            "\\bottomrule\\end{tabular}}",
         )
         turned = latex.tabular(table, turned=True).splitlines()
         self.assertEqual(turned[2], r"far too long a head & \textbf{1} \\")
@@ -104,6 +104,14 @@ class TestGrid(unittest.TestCase):
         for name in ("tableScores", "tableTally", "fewSupervised", "soon", "tenth"):
             self.assertEqual(empty[name], "", name)
 
+    def test_every_study_has_its_table(self):
+        trials = read_json(REPORT / "results" / "trials.json")
+        more = latex.trials_macros(trials + [trials[0] | {"study": "negatives"}])
+        self.assertIn("\\study{Negatives}\\fit", more["tableTrials"])
+        once = latex.trials_macros(trials)
+        self.assertNotIn("Negatives", once["tableTrials"])
+        self.assertEqual(more["trialsGained"], once["trialsGained"])
+
     def test_nothing_was_found_inside(self):
         path = REPORT / "results" / "inside.json"
         found = read_json(path)
@@ -136,7 +144,7 @@ class TestNumbers(unittest.TestCase):
             records.append(path, [replace(r, config=config) for r in rows])
             run = "\\newcommand*{\\tableScores}{}" not in self.numbers()
             self.assertEqual(run, expected)
-        self.assertIn("\\newcommand*{\\tableCarried}{\\begin", self.numbers())
+        self.assertIn("\\newcommand*{\\tableCarried}{\\fit", self.numbers())
         other = self.numbers(FACTS | {"checkpoint": "0" * 64, "sha256": "1" * 64})
         self.assertIn("\\newcommand*{\\tableCarried}{}", other)
 
