@@ -10,7 +10,7 @@ say() {
 }
 
 has_tex() {
-    command -v pdflatex >/dev/null && kpsewhich IEEEtran.cls booktabs.sty >/dev/null
+    command -v pdflatex >/dev/null && kpsewhich IEEEtran.cls booktabs.sty ptmr8t.tfm >/dev/null
 }
 
 as_root() {
