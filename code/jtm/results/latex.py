@@ -337,7 +337,10 @@ def grid_macros(grid):
     shares = sorted({each for _, each in grid.labelled})
     seeds = len({record.seed for record in grid.records})
     of_least = [of for (_, each), of in grid.labelled.items() if each == min(FRACTIONS)]
+    counts = [(0, 0), *(readings.coverage(grid, task) for task in grid.tasks)]
+    done, whole = map(sum, zip(*counts, strict=True))
     made = {
+        "gridPart": f"{done:,} of {whole:,}" if done < whole else "",
         "gridShare": text(percent(share)),
         "gridTasks": f"{len(grid.tasks)}",
         "soonShare": text(percent(readings.REACHED)),

@@ -695,6 +695,29 @@ def _soon(middle):
     return f"{duration(middle[0])} ({middle[1]})" if middle else "never"
 
 
+def coverage(grid, task):
+    """
+    Count the cells that the rows of a task ask for.
+
+    Parameters
+    ----------
+    grid : Grid
+        The results.
+    task : str
+        The task.
+
+    Returns
+    -------
+    done, whole : int
+        Those that have run, and all: each row with every share of the labels and
+        every seed.
+    """
+    rows = grid.rows(task)
+    kinds = {(row.representation, row.probe) for row in rows}
+    done = sum(grid.score(row).n_seeds for row in rows)
+    return done, len(kinds) * len(FRACTIONS) * len(SEEDS)
+
+
 def missing(grid):
     """
     Say what of the whole grid has not run.
@@ -715,9 +738,7 @@ def missing(grid):
         if not rows:
             said.append(f"`{task}` has not run.")
             continue
-        kinds = {(row.representation, row.probe) for row in rows}
-        whole = len(kinds) * len(FRACTIONS) * len(SEEDS)
-        done = sum(grid.score(row).n_seeds for row in rows)
+        done, whole = coverage(grid, task)
         lines = [
             line
             for line, names in LINES.items()
