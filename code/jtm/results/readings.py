@@ -708,7 +708,7 @@ def coverage(grid, task):
 
     Returns
     -------
-    done, whole : int
+    tuple of int
         Those that have run, and all: each row with every share of the labels and
         every seed.
     """
