@@ -3,8 +3,8 @@ Networks in the grid: trained with labels end to end, from scratch or from CPC.
 
 ``supervised`` is the network of the checkpoint from fresh weights,
 ``cpc-finetuned`` the same from the checkpoint's. Both are trained alike: the same
-heads on z and c side by side (linear; shared across pitch where pitches are asked
-about; on mean and deviation of a window or clip), the same number of steps, and of
+heads on z and c side by side (linear; on an axis of pitch shared as in probes; on
+mean and deviation of a window or clip), the same number of steps, and of
 learning rates to choose from, levels and noise drawn anew for every window, and
 the state kept that is best on validation. The heads start as linear probes of what
 the network gives before any step, so that training need not first undo what chance
@@ -28,7 +28,13 @@ from jtm.data.targets import WINDOW, frame_numbers
 from jtm.evaluation import probes
 from jtm.evaluation.features import Audio, NetworkSource, pitch_parts
 from jtm.evaluation.tasks import CLIP, CLIP_LEAD, TASKS
-from jtm.models.heads import FrameHead, PitchHead, PooledHead, TranscriptionHead
+from jtm.models.heads import (
+    FrameHead,
+    OctaveHead,
+    PitchHead,
+    PooledHead,
+    TranscriptionHead,
+)
 from jtm.training.checkpoints import build_model, load_part, read_checkpoint
 from jtm.training.config import NetworkConfig, RunConfig, SupervisedConfig, make_config
 from jtm.training.supervised import Batches, SupervisedModule, fit
@@ -104,17 +110,22 @@ def make_head(task, n_outputs, model, on_encoder=False, tuned=False):
     """
     dim = model.z_dim + (0 if on_encoder else model.c_dim)
     parts = pitch_parts(model, "z" if on_encoder else "zc")
-    shared = TASKS[task].pitched and parts
+    pitched = TASKS[task].pitched
     if task == "transcription":
-        if not shared:
+        if not parts:
             return TranscriptionHead(dim)
         if tuned:
             return PitchHead(parts, 2, hidden=16, time=9, dropout=0.1)
         return PitchHead(parts, 2)
-    if TASKS[task].family == "frames":
-        return PitchHead(parts) if shared else FrameHead(dim, n_outputs)
-    # Means, then deviations.
-    head = PitchHead(parts * 2) if shared else FrameHead(2 * dim, n_outputs)
+    whole = TASKS[task].family != "frames"  # means, then deviations
+    if not parts:
+        head = FrameHead(dim * (1 + whole), n_outputs)
+    elif pitched:
+        head = PitchHead(parts * (1 + whole))
+    else:
+        head = OctaveHead(parts * (1 + whole), n_outputs)
+    if not whole:
+        return head
     if TASKS[task].family == "clips":
         return PooledHead(head, CLIP_LEAD, CLIP_LEAD + CLIP)
     return PooledHead(head)

@@ -6,8 +6,9 @@ Four kinds, heads of :mod:`jtm.models.heads` that learn alone:
 - ``linear``: logistic regression, multinomial for classes, and one for each
   output where several may be true at once;
 - ``mlp``: the same after one hidden layer;
-- ``shared`` and ``shared-mlp``, for features on an axis of pitch: one such
-  classifier slid along that axis, with a bias for each pitch.
+- ``shared`` and ``shared-mlp``, for features on an axis of pitch: where pitches are
+  asked about, one such classifier slid along that axis, with a bias for each pitch;
+  else a classifier that is shared by the pitches of each octave.
 
 All standardise the features by the training sample. The linear ones are convex:
 L-BFGS from nothing, with an L2 penalty tried from strong to weak, each going on
@@ -56,7 +57,9 @@ CHUNK = 4096
 """Samples that are answered at once."""
 
 
-def fit(kind, train, validation, n_outputs, parts=(), chosen=None, seed=0):
+def fit(
+    kind, train, validation, n_outputs, parts=(), chosen=None, seed=0, pitched=True
+):
     """
     Fit a probe.
 
@@ -68,7 +71,8 @@ def fit(kind, train, validation, n_outputs, parts=(), chosen=None, seed=0):
         Features ``(samples, dim)``, and what is asked: booleans ``(samples,
         ..., outputs)``, or the class ``(samples,)``.
     n_outputs : int
-        Number of logits; of the shared kinds, for each pitch.
+        Number of logits; for each pitch, where pitches are asked about and the
+        kind is a shared one.
     parts : tuple of tuple of int
         How the features lie on the axis of pitch, for the shared kinds; see
         :class:`jtm.models.heads.PitchHead`.
@@ -76,6 +80,8 @@ def fit(kind, train, validation, n_outputs, parts=(), chosen=None, seed=0):
         Settings chosen earlier, to be used as they are.
     seed : int
         Draws the batches and the first weights.
+    pitched : bool
+        Whether pitches are asked about, which decides what is shared.
 
     Returns
     -------
@@ -86,13 +92,14 @@ def fit(kind, train, validation, n_outputs, parts=(), chosen=None, seed=0):
     """
     import torch
 
-    from jtm.models.heads import FrameHead, PitchHead
+    from jtm.models.heads import FrameHead, OctaveHead, PitchHead
 
     hidden = HIDDEN.get(kind, 0)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if kind.startswith("shared"):
-            head = PitchHead(parts, n_outputs, hidden, dropout=DROPOUT)
+            kind_of = PitchHead if pitched else OctaveHead
+            head = kind_of(parts, n_outputs, hidden, dropout=DROPOUT)
         else:
             head = FrameHead(train[0].shape[1], n_outputs, hidden, DROPOUT)
     chosen = fit_head(head, train, validation, chosen, seed)

@@ -276,7 +276,8 @@ class Judge:
             labelled, "validation", labelled.units("validation"), cell.representation
         )
         parts = self.features.pitch_parts(cell.representation)
-        shared = cell.probe.startswith("shared")
+        pitched = TASKS[cell.task].pitched
+        shared = pitched and cell.probe.startswith("shared")
         n_outputs = labelled.n_outputs
         if shared:
             n_outputs = 1 if train[1].ndim < 3 else train[1].shape[1]
@@ -285,7 +286,7 @@ class Judge:
         if TASKS[cell.task].unit in ("windows", "clips"):
             parts = parts * 2  # means, then deviations
         predict, chosen = probes.fit(
-            cell.probe, train, validation, n_outputs, parts, chosen, cell.seed
+            cell.probe, train, validation, n_outputs, parts, chosen, cell.seed, pitched
         )
         answers = {
             split: self._answers(labelled, split, cell.representation, predict)
@@ -594,8 +595,8 @@ def plan(bench, only):
             if name in NETWORKS:
                 kinds = ("network",)
             else:
-                pitched = TASKS[task].pitched and bench.features.pitch_parts(name)
-                kinds = probes.KINDS if pitched else probes.KINDS[:2]
+                on_axis = bench.features.pitch_parts(name)
+                kinds = probes.KINDS if on_axis else probes.KINDS[:2]
             for kind in kinds:
                 cell = Cell(task, name, kind, fraction, seed)
                 if all(

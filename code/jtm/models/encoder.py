@@ -386,12 +386,14 @@ class HarmonicEncoder(nn.Module):
     stacked with the bins of its harmonics (Bittner et al. 2017), and
     two-dimensional convolutions over log-frequency and time turn the stack
     into a map of 88 pitches. A transposed note gives the same latent at
-    another pitch.
+    another pitch. What is learned is added to what was there: behind the learned
+    features of a pitch stand the log magnitudes of its own two bins.
 
     Parameters
     ----------
     channels : int
-        Features of each pitch; z has ``88 * channels`` of them, pitch-major.
+        Learned features of each pitch; z has ``88 * (channels + 2)``,
+        pitch-major.
     norm : str
         One of :data:`NORMS`, applied to the stacked harmonics.
     width : int
@@ -400,12 +402,16 @@ class HarmonicEncoder(nn.Module):
         Taps of each filter.
     """
 
+    passed = 2
+    """Log magnitudes of each pitch, behind its learned features."""
+
     def __init__(self, channels=8, norm="channelNorm", width=24, kernel=2048):
         super().__init__()
-        self.dim = N_PITCHES * channels
+        self.dim = N_PITCHES * (channels + self.passed)
         self.hop = HOP
         # Half-semitone bins from just below the lowest pitch up to Nyquist.
-        low, high, per_semitone = PITCH_MIN - 1.0, 119.0, 2
+        low, high = PITCH_MIN - 1.0, 119.0
+        per_semitone = self.passed
         n_filters = round((high - low) * per_semitone) + 1
         self.filters = SincFilters(
             n_filters, kernel, self.hop, learned=False, low=low, high=high
@@ -417,6 +423,7 @@ class HarmonicEncoder(nn.Module):
         bins = bins.round().long()
         bins[(bins < 0) | (bins >= n_filters)] = n_filters
         self.register_buffer("bins", bins, persistent=False)  # (harmonics, rows)
+        self.first = round((PITCH_MIN - low) * per_semitone)  # bin of the lowest pitch
         self.stack = nn.Conv2d(len(HARMONICS), width, (5, 3), (2, 1), (0, 1))
         self.norm = NORMS[norm](width)
         self.layers = nn.Sequential(
@@ -438,7 +445,7 @@ class HarmonicEncoder(nn.Module):
         Returns
         -------
         torch.Tensor
-            Latents ``(batch, samples // hop, 88 * channels)``.
+            Latents ``(batch, samples // hop, 88 * (channels + 2))``.
         """
         spectrum = self.filters(wave).transpose(1, 2)  # (batch, bins, frames)
         spectrum = functional.pad(spectrum, (0, 0, 0, 1))  # the silent row
@@ -447,4 +454,6 @@ class HarmonicEncoder(nn.Module):
         maps = self.stack(stack)  # (batch, width, pitches, frames)
         maps = self.norm(maps.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
         maps = self.layers(maps)  # (batch, channels, pitches, frames)
-        return maps.permute(0, 3, 2, 1).flatten(2)
+        own = spectrum[:, self.first :][:, : N_PITCHES * self.passed]
+        own = own.unflatten(1, (N_PITCHES, -1)).transpose(1, 2)
+        return torch.cat((maps, own), dim=1).permute(0, 3, 2, 1).flatten(2)

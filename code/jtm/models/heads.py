@@ -12,7 +12,10 @@ from torch.nn import functional
 
 from jtm.constants import N_PITCHES
 
-BELOW, ABOVE = 12, 36
+OCTAVE = 12
+"""Semitones in an octave."""
+
+BELOW, ABOVE = OCTAVE, 3 * OCTAVE
 """Semitones below and above a pitch that decide about it: four octaves, most of
 them above, where its harmonics are."""
 
@@ -298,6 +301,69 @@ class PitchHead(nn.Module):
             frames = len(y)
         y = self.read(y, frames).unflatten(0, x.shape[:-1])
         return y[..., 0, :] if self.n_outputs == 1 else y
+
+
+class OctaveHead(FrameHead):
+    """
+    Read an answer that is not about pitch off frames on an axis of pitch.
+
+    Linearly or by one hidden layer, off the mean and the greatest of the pitches
+    of each octave: which of them it is that sounds makes no difference, so that
+    what is learned of one is known of its neighbours.
+
+    Parameters
+    ----------
+    parts : sequence of tuple of int
+        Semitones from A0 up, and features of each, for each part of the input;
+        a part is laid out pitch by pitch.
+    n_outputs : int
+        Number of logits.
+    hidden : int
+        Size of the hidden layer; 0 has none.
+    dropout : float
+        Share of hidden activations dropped in training.
+    """
+
+    def __init__(self, parts, n_outputs, hidden=0, dropout=0.0):
+        dim = sum(2 * -(-length // OCTAVE) * size for length, size in parts)
+        super().__init__(dim, n_outputs, hidden, dropout)
+        self.parts = tuple(parts)
+
+    def standardise(self, x):
+        """
+        Summarise octaves, and bring them to mean 0 and deviation 1.
+
+        Parameters
+        ----------
+        x : torch.Tensor
+            Frames ``(frames, dim)``.
+
+        Returns
+        -------
+        torch.Tensor
+            Mean and greatest of each octave's pitches ``(frames, features)``.
+        """
+        return super().standardise(self._octaves(x))
+
+    def fix(self, x):
+        """
+        Fix what is standardised by to a sample.
+
+        Parameters
+        ----------
+        x : torch.Tensor
+            Frames ``(frames, dim)``.
+        """
+        super().fix(self._octaves(x))
+
+    def _octaves(self, x):
+        """Summarise the pitches of octaves from A0 up; the last may be short."""
+        found = []
+        parts = x.split([length * size for length, size in self.parts], dim=1)
+        for part, (length, size) in zip(parts, self.parts, strict=True):
+            for octave in part.unflatten(1, (length, size)).split(OCTAVE, dim=1):
+                found += [octave.mean(1), octave.amax(1)]
+        return torch.cat(found, dim=1)
 
 
 class PooledHead(nn.Module):

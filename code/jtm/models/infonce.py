@@ -126,6 +126,13 @@ class InfoNCE(nn.Module):
     n_aligned : int
         Future latents M that the K predictions are aligned to, in order; 0
         predicts the latent of each step itself (M = K).
+    passed : int
+        Features at the end of each group that the encoder only passes on: log
+        magnitudes. They are not predicted.
+    contrast : {"frame", "pitch", "both"}
+        Tell whole latents from others; or each group's part of them by itself, at
+        moments and groups drawn by their magnitudes, from negatives drawn
+        likewise, which needs `passed`; or take the mean of both losses.
     """
 
     def __init__(
@@ -145,8 +152,12 @@ class InfoNCE(nn.Module):
         shared=False,
         groups=1,
         n_aligned=0,
+        passed=0,
+        contrast="frame",
     ):
         super().__init__()
+        self.passed = passed
+        self.contrasts = ("frame", "pitch") if contrast == "both" else (contrast,)
         self.shared = shared
         self.n_aligned = n_aligned
         self.n_predicts = n_predicts
@@ -165,7 +176,7 @@ class InfoNCE(nn.Module):
         )
         self.groups = groups
         self.predict = nn.Linear(
-            c_dim // groups, n_predicts * z_dim // groups, bias=False
+            c_dim // groups, n_predicts * (z_dim // groups - passed), bias=False
         )
 
     def forward(self, z, c, recordings, generator):
@@ -196,15 +207,20 @@ class InfoNCE(nn.Module):
         ValueError
             If the window is too short for the furthest step.
         """
-        scores = self.scores(z, c, recordings, generator)
-        losses, accuracies = info_nce(scores)
+        found = [
+            info_nce(self.scores(z, c, recordings, generator, contrast))
+            for contrast in self.contrasts
+        ]
+        losses, accuracies = (
+            torch.stack(each).mean(0) for each in zip(*found, strict=True)
+        )
         named = {"loss": losses.mean()}
         for k in range(len(losses)):
             named[f"loss_{k + 1}"] = losses[k].detach()
             named[f"accuracy_{k + 1}"] = accuracies[k]
         return named
 
-    def scores(self, z, c, recordings, generator):
+    def scores(self, z, c, recordings, generator, contrast="frame"):
         """
         Score the positive and the negatives of every anchor and step.
 
@@ -216,6 +232,8 @@ class InfoNCE(nn.Module):
             As for :meth:`forward`.
         generator : torch.Generator
             As for :meth:`forward`.
+        contrast : {"frame", "pitch"}
+            What is an anchor: a moment, or a group's part of one.
 
         Returns
         -------
@@ -223,7 +241,7 @@ class InfoNCE(nn.Module):
             Scores ``(batch, anchors, steps, 1 + negatives)``, the positive at
             index 0.
         """
-        batch, frames, z_dim = z.shape
+        frames = z.shape[1]
         steps = torch.arange(1, (self.n_aligned or self.n_predicts) + 1)
         steps = steps * self.step_frames
         reach = int(steps[-1])
@@ -232,17 +250,49 @@ class InfoNCE(nn.Module):
                 f"a window of {frames} frames is too short to predict {reach} ahead"
             )
         anchors = torch.arange(0, frames - reach, self.anchor_stride)
-        context = self.layer(self.dropout(c))[:, : frames - reach : self.anchor_stride]
-        parts = self.predict(context.unflatten(-1, (self.groups, -1)))
-        parts = parts.unflatten(-1, (self.n_predicts, -1))
-        predicted = parts.transpose(2, 3).flatten(3)  # (batch, anchors, K, z_dim)
+        c = self.layer(self.dropout(c)).unflatten(-1, (self.groups, -1))
+        z = z.unflatten(-1, (self.groups, -1))
+        score = self._score_parts if contrast == "pitch" else self._score_frames
+        predicted, positives, negative = score(
+            z, c, anchors, steps, recordings.cpu(), generator
+        )
+        if self.n_aligned:
+            positive = positives @ predicted.transpose(-1, -2)  # (..., steps, K)
+            with torch.no_grad():  # InfoNCE of every latent under every prediction
+                against = negative.float().logsumexp(-1)[:, :, None]
+                costs = functional.softplus(against - positive.float())
+                choice = functional.one_hot(align(costs), self.n_predicts)
+                choice = choice.to(negative.dtype)
+            positive = (choice * positive).sum(-1, keepdim=True)
+            # A product, since the backward of gathering adds in no fixed order.
+            negative = choice @ negative
+        else:
+            positive = (predicted * positives).sum(-1, keepdim=True)
+        return torch.cat((positive, negative), dim=-1)
+
+    def _compare(self, predicted, z):
+        """Scale predictions and latents so that their product is the score."""
         if self.cosine:
             predicted = functional.normalize(predicted, dim=-1) / self.temperature
-            z = functional.normalize(z, dim=-1)
-        else:
-            predicted = predicted / z_dim
+            return predicted, functional.normalize(z, dim=-1)
+        return predicted / z.shape[-1], z
+
+    def _score_frames(self, z, c, anchors, steps, recordings, generator):
+        """
+        Score whole latents.
+
+        Gives predictions ``(batch, anchors, K, dim)``, latents of the steps
+        ``(batch, anchors, steps, dim)`` and scores of negatives ``(batch,
+        anchors, K, negatives)``.
+        """
+        batch, frames = z.shape[:2]
+        z = z[..., : z.shape[-1] - self.passed].flatten(2)
+        parts = self.predict(c[:, : anchors[-1] + 1 : self.anchor_stride])
+        parts = parts.unflatten(-1, (self.n_predicts, -1))
+        predicted = parts.transpose(2, 3).flatten(3)  # (batch, anchors, K, dim)
+        predicted, z = self._compare(predicted, z)
         drawn = draw_negatives(
-            recordings.cpu(),
+            recordings,
             frames,
             anchors[:1] if self.shared else anchors,
             steps[:0] if self.shared else steps,
@@ -258,13 +308,9 @@ class InfoNCE(nn.Module):
         positives = functional.embedding(own.to(z.device), latents)
         if self.shared:
             negatives = functional.embedding(drawn[:, 0].to(z.device), latents)
-            flat = predicted.flatten(1, 2) @ negatives.transpose(-1, -2)
-            negative = flat.unflatten(1, (len(anchors), -1))
             is_positive = (own[..., None] == drawn[:, :, None]).any(2)  # any step's
-            is_positive = is_positive[:, :, None].to(z.device)
-            lowest = torch.finfo(negative.dtype).min
-            negative = negative.masked_fill(is_positive, lowest)
-        elif 2 * self.n_predicts * len(latents) <= self.n_negatives * z_dim:
+            negative = _against(predicted, negatives, is_positive[:, :, None])
+        elif 2 * self.n_predicts * len(latents) <= self.n_negatives * z.shape[-1]:
             # One product with every latent of the batch takes less time and
             # memory than copies of the negatives.
             every = (predicted.flatten(0, 2) @ latents.T).view(*predicted.shape[:3], -1)
@@ -274,19 +320,66 @@ class InfoNCE(nn.Module):
             # Copied once for all steps.
             negatives = functional.embedding(drawn.to(z.device), latents)
             negative = predicted @ negatives.transpose(-1, -2)
-        if self.n_aligned:
-            positive = positives @ predicted.transpose(-1, -2)  # (..., steps, K)
-            with torch.no_grad():  # InfoNCE of every latent under every prediction
-                against = negative.float().logsumexp(-1)[:, :, None]
-                costs = functional.softplus(against - positive.float())
-                choice = functional.one_hot(align(costs), self.n_predicts)
-                choice = choice.to(negative.dtype)
-            positive = (choice * positive).sum(-1, keepdim=True)
-            # A product, since the backward of gathering adds in no fixed order.
-            negative = choice @ negative
-        else:
-            positive = (predicted * positives).sum(-1, keepdim=True)
-        return torch.cat((positive, negative), dim=-1)
+        return predicted, positives, negative
+
+    def _score_parts(self, z, c, anchors, steps, recordings, generator):
+        """Score each group's part by itself, likewise: an anchor is one part."""
+        batch, frames, groups = z.shape[:3]
+        magnitude = z[..., -self.passed :].mean(-1).detach().float().cpu() + 1e-4
+
+        def draw(of, count):
+            return torch.multinomial(of.flatten(1), count, True, generator=generator)
+
+        first = torch.arange(batch)[:, None] * frames * groups
+        anchor = draw(magnitude[:, anchors], PARTS * len(anchors))
+        moment = anchors[anchor // groups] * groups
+        anchor = first + moment + anchor % groups  # (batch, anchors)
+        own = anchor[..., None] + steps * groups
+        # A pool of each window; windows draw from the pools as from latents.
+        pool = first + draw(magnitude, self.n_negatives)
+        drawn = draw_negatives(
+            recordings,
+            self.n_negatives,
+            anchors[:1],
+            steps[:0],
+            self.n_negatives,
+            self.same_share,
+            self.others,
+            generator,
+        )
+        drawn = pool.flatten()[drawn[:, 0]]  # (batch, negatives)
+        is_positive = (own[..., None] == drawn[:, None, None]).any(2)
+        parts = functional.embedding(anchor.to(z.device), c.flatten(0, 2))
+        predicted = self.predict(parts).unflatten(-1, (self.n_predicts, -1))
+        # Positives and negatives are copied together, and scaled once copied.
+        rows = torch.cat((own.flatten(1), drawn), dim=1).to(z.device)
+        z = functional.embedding(rows, z.flatten(0, 2))[..., : -self.passed]
+        predicted, z = self._compare(predicted, z)
+        positives, negatives = z.split((own[0].numel(), drawn.shape[1]), dim=1)
+        positives = positives.unflatten(1, own.shape[1:])
+        return (
+            predicted,
+            positives,
+            _against(predicted, negatives, is_positive[:, :, None]),
+        )
+
+
+PARTS = 4
+"""Anchors of each moment where parts are told apart by themselves: about as many
+as sound, and their loudest harmonics."""
+
+
+def _against(predicted, negatives, is_positive):
+    """
+    Score negatives that all anchors of a window share, but for their positives.
+
+    Predictions ``(batch, anchors, K, dim)``, negatives ``(batch, negatives, dim)``
+    and which of them to pass over ``(batch, anchors, 1, negatives)``.
+    """
+    scores = predicted.flatten(1, 2) @ negatives.transpose(-1, -2)
+    scores = scores.unflatten(1, predicted.shape[1:3])
+    lowest = torch.finfo(scores.dtype).min
+    return scores.masked_fill(is_positive.to(scores.device), lowest)
 
 
 def align(costs):

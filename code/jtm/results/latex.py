@@ -15,7 +15,7 @@ import re
 from pathlib import Path
 from textwrap import wrap
 
-from jtm.constants import FRAME_RATE, SAMPLE_RATE
+from jtm.constants import FRAME_RATE, N_PITCHES, SAMPLE_RATE
 from jtm.files import atomic, read_json
 from jtm.results import inside, page, readings
 from jtm.results.compare import CPC, FRACTIONS, Grid
@@ -183,7 +183,8 @@ def network_macros(facts):
         "networkKilobytes": f"{facts['bytes'] / 1000:.0f}",
         "networkZ": f"{facts['z_dim']}",
         "networkC": f"{facts['c_dim']:,}",
-        "networkZPitch": f"{config['hidden_encoder']}",
+        "networkZPitch": f"{facts['z_dim'] // N_PITCHES}",
+        "networkLearned": f"{config['hidden_encoder']}",
         "networkCPitch": f"{config['hidden_gar']}",
         "cpcSteps": f"{config['n_predicts']}",
         "cpcStepMs": f"{frame * config['step_frames']:g}",

@@ -122,7 +122,7 @@ def memory_text(memory):
     )
 
 
-EQUAL_TIME = "network by equal processor time"
+EQUAL_TIME = "network"
 """The study of networks that were trained for the same processor time."""
 
 
@@ -153,7 +153,7 @@ def network_trials(trials, study=EQUAL_TIME):
     Parameters
     ----------
     trials : list of dict
-        What was tried; ``benchmarks/encoders.py`` adds these.
+        What was tried; ``benchmarks/trials.py`` adds these.
     study : str
         Which of them.
 
@@ -165,7 +165,7 @@ def network_trials(trials, study=EQUAL_TIME):
     trials = [t for t in trials if t["study"] == study]
     columns = [
         (task, layer, share)
-        for task in ("multipitch", "ensemble")
+        for task in ("multipitch", "ensemble", "note_instrument")
         for share in ("0.01", "0.1")
         for layer in "zc"
         if all(f"{task} cpc-{layer} {share}" in each["validation"] for each in trials)
@@ -196,7 +196,8 @@ def network_trials(trials, study=EQUAL_TIME):
         "",
         f"After {one['processor_minutes']:g} minutes of processor time each, on the "
         f"toy set `{one['data']}`: average precision of multi-pitch and accuracy of "
-        "the ensemble (%) on validation, by linear probes on so much of the labels, "
+        "the ensemble and of single notes' instrument (%) on validation, by linear "
+        "probes on so much of the labels, "
         "and the same of the network before training in brackets. One seed.",
     ]
     return "\n".join(lines)

@@ -236,6 +236,7 @@ def build_criterion(config, model):
     InfoNCE
         The criterion.
     """
+    groups = getattr(model.context, "groups", 1)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.random_seed + 1)
         return InfoNCE(
@@ -252,8 +253,10 @@ def build_criterion(config, model):
             predictor=config.predictor,
             dropout=config.dropout,
             shared=config.share_negatives == "window",
-            groups=getattr(model.context, "groups", 1),
+            groups=groups,
             n_aligned=config.aligned,
+            passed=model.encoder.passed if groups > 1 else 0,
+            contrast=config.contrast,
         )
 
 

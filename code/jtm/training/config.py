@@ -236,13 +236,19 @@ class PretrainConfig(NetworkConfig):
         "layer",
         choices=("linear", "transformer"),
     )
+    contrast: str = setting(
+        "both",
+        "what is told from false futures: whole frames; each pitch by itself, the loud "
+        "ones most often, which is for --garMode pitchwise; or both in turn",
+        choices=("frame", "pitch", "both"),
+    )
     negative_sampling_ext: int = setting(
         256, "number of false futures that each true one is told from", low=1
     )
     share_negatives: str = setting(
         "window",
-        "draw the false futures once for all moments of a window, which is many times "
-        "faster, or for each anchor anew, as published",
+        "draw whole frames as false futures once for all moments of a window, which "
+        "is many times faster, or for each anchor anew, as published",
         choices=("window", "anchor"),
     )
     same_share: float = setting(
@@ -414,6 +420,12 @@ def make_config(kind, preset, chosen):
                 )
             values["gar_mode"] = "joint"
         mode = values.get("gar_mode", kind.gar_mode)
+        if mode == "joint" and "contrast" in kind.__dataclass_fields__:
+            if chosen.get("contrast", "frame") != "frame":
+                raise InputError(
+                    f"--contrast {chosen['contrast']} needs --garMode pitchwise"
+                )
+            values["contrast"] = "frame"
         size = values.get("hidden_encoder") or HIDDEN_ENCODER
         values["hidden_encoder"] = size[encoder] if isinstance(size, dict) else size
         size = values.get("hidden_gar") or HIDDEN_GAR
@@ -477,6 +489,8 @@ def _check_pretraining(config):
         )
     if config.other_windows and config.batch_size == 1:
         raise InputError("--otherWindows needs a --batchSize of 2 or more")
+    if config.contrast == "pitch" and config.share_negatives == "anchor":
+        raise InputError("--shareNegatives anchor needs --contrast frame or both")
     if config.load_criterion and not config.load:
         raise InputError("--loadCriterion needs --load")
 

@@ -163,13 +163,21 @@ class TestHarmonicEncoder(unittest.TestCase):
         encoder = HarmonicEncoder(4, norm="none").eval()
         silence = encoder(torch.zeros(1, 1, 8000))
         low, high = (
-            (encoder(sine(p, 8000)) - silence).view(50, 88, 4) for p in (76, 79)
+            (encoder(sine(p, 8000)) - silence).view(50, 88, 6) for p in (76, 79)
         )
         one, other = low[25, 30:70].flatten(), high[25, 33:73].flatten()
         same = torch.cosine_similarity(one, other, dim=0)
         self.assertGreater(same, 0.9)
         still = torch.cosine_similarity(one, high[25, 30:70].flatten(), dim=0)
         self.assertLess(still, 0.5)
+
+    def test_magnitudes_of_each_pitch_are_passed_on(self):
+        encoder = HarmonicEncoder(4).eval()
+        wave = torch.randn(1, 1, 8000, generator=torch.Generator().manual_seed(0))
+        own = encoder(wave).view(50, 88, 6)[..., 4:]
+        # Two bins a semitone from a semitone below the lowest pitch.
+        bins = encoder.filters(wave)[0, :, 2 : 2 + 2 * 88]
+        torch.testing.assert_close(own.flatten(1), bins)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from jtm.models.heads import (
     ABOVE,
     BELOW,
     FrameHead,
+    OctaveHead,
     PitchHead,
     PooledHead,
     TranscriptionHead,
@@ -98,6 +99,34 @@ class Heads(unittest.TestCase):
         self.x[:, 10] += 1.0
         changed = (head(self.x) - y).abs().amax(dim=(0, 2, 3)) > 0
         self.assertEqual(changed.nonzero().flatten().tolist(), [8, 9, 10, 11, 12])
+
+
+class SharedByOctaves(unittest.TestCase):
+    def test_mean_and_greatest_of_each_octave_by_hand(self):
+        head = OctaveHead(((14, 1), (12, 2)), 5).eval()
+        x = torch.zeros(1, 14 + 24)
+        x[0, 3], x[0, 4], x[0, 13] = 6.0, -6.0, 4.0
+        x[0, 14 + 2 * 11 + 1] = 12.0  # second feature of the last semitone
+        found = head.standardise(x) * (1 + 1e-5) ** 0.5  # statistics are 0 and 1
+        expected = [0.0, 6.0, 2.0, 4.0, 0.0, 1.0, 0.0, 12.0]
+        torch.testing.assert_close(found, torch.tensor([expected]))
+        self.assertEqual(head(x).shape, (1, 5))
+
+    def test_which_pitch_of_an_octave_makes_no_difference(self):
+        head = OctaveHead(PARTS, 3, hidden=4).eval()
+        x = torch.zeros(2, 88 * 5)
+        x[0, 2 * 30], x[1, 2 * 35] = 1.0, 1.0
+        one, other = head(x)
+        torch.testing.assert_close(one, other)
+        x[1, 2 * 35], x[1, 2 * 36] = 0.0, 1.0
+        self.assertGreater((head(x)[1] - one).abs().max().item(), 1e-6)
+
+    def test_a_sample_fixes_what_is_standardised_by(self):
+        head = OctaveHead(PARTS, 3)
+        x = torch.randn(50, 88 * 5)
+        head.fix(x)
+        y = head.standardise(x)
+        torch.testing.assert_close(y.mean(0), torch.zeros(80), atol=1e-5, rtol=0)
 
 
 class SharedAcrossPitch(unittest.TestCase):

@@ -3,6 +3,7 @@
 import itertools
 import math
 import unittest
+from unittest import mock
 
 import torch
 
@@ -141,6 +142,58 @@ class TestInfoNCE(unittest.TestCase):
         torch.testing.assert_close(
             plain.scores(z, c, recordings, CHANCE.manual_seed(0)), scores
         )
+
+    def local(self, z, **chosen):
+        """Make a criterion of two groups, each of two features and a magnitude."""
+        torch.manual_seed(0)
+        settings = {"n_predicts": 2, "step_frames": 3, "anchor_stride": 2}
+        settings |= {"n_negatives": 6, "score": "cosine", "groups": 2, "passed": 1}
+        return InfoNCE(8, 6, **(settings | chosen)), torch.randn(*z.shape[:2], 8)
+
+    def test_each_part_by_itself_matches_plain_loops(self):
+        z = torch.rand(2, 20, 2, 3)  # the last feature is the magnitude
+        criterion, c = self.local(z)
+        anchors = torch.tensor([[0, 13, 5, 5] * 7] * 2)  # of moments 0, 2, ... 12
+        pool = torch.tensor([[39, 7, 0, 12, 21, 30], [1, 2, 3, 4, 5, 6]])
+        given = (z.flatten(2), c, torch.tensor([0, 1]), CHANCE.manual_seed(1), "pitch")
+        with mock.patch("torch.multinomial", side_effect=[anchors, pool]) as drawn:
+            scores = criterion.scores(*given)
+        # What is loud is drawn, in proportion.
+        for call, chances in zip(
+            drawn.call_args_list, (z[:, :13:2, :, 2], z[..., 2]), strict=True
+        ):
+            torch.testing.assert_close(call.args[0], chances.flatten(1) + 1e-4)
+        weights = criterion.predict.weight.view(2, 2, 4)
+        candidates = (pool + torch.tensor([[0], [40]])).flatten()
+        chosen = draw_negatives(
+            torch.tensor([0, 1]), 6, torch.tensor([0]), torch.tensor([]).long(), 6, 0.0,
+            False, CHANCE.manual_seed(1),
+        )[:, 0]  # fmt: skip
+        parts = z.flatten(0, 2)[:, :2]
+        for b, i, k in itertools.product(range(2), range(28), range(2)):
+            moment, group = 2 * (anchors[b, i] // 2), anchors[b, i] % 2
+            predicted = weights[k] @ c[b, moment].view(2, 4)[group]
+            own = [b * 40 + (moment + 3 * j) * 2 + group for j in (1, 2)]
+            for n, one in enumerate([own[k], *candidates[chosen[b]]]):
+                found = scores[b, i, k, n].item()
+                if n and one in own:  # a true future of another step, too
+                    self.assertLess(found, -1e30)
+                    continue
+                expected = torch.cosine_similarity(predicted, parts[one], dim=0) / 0.1
+                self.assertAlmostEqual(found, expected.item(), places=4)
+        self.assertTrue((scores[..., 1:] < -1e30).any())
+
+    def test_both_contrasts_are_the_mean_of_their_losses(self):
+        z = torch.rand(2, 20, 6, generator=torch.Generator().manual_seed(0))
+        losses = {}
+        for contrast in ("frame", "pitch", "both"):
+            criterion, c = self.local(z, contrast=contrast, n_negatives=400)
+            named = criterion(z, c, torch.tensor([0, 1]), CHANCE.manual_seed(1))
+            losses[contrast] = named["loss"].item()
+        self.assertNotEqual(losses["frame"], losses["pitch"])
+        mean = (losses["frame"] + losses["pitch"]) / 2
+        # Other chance for the second: many negatives, so nearly the same loss.
+        self.assertAlmostEqual(losses["both"], mean, delta=0.1)
 
     def test_aligned_predictions_as_many_as_latents_are_plain_cpc(self):
         torch.manual_seed(0)

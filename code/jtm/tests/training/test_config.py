@@ -49,6 +49,9 @@ class TestConfig(unittest.TestCase):
         for chosen in ({"encoder_type": "sinc"}, {"ar_mode": "transformer"}):
             config = make_config(PretrainConfig, "small", chosen)
             self.assertEqual((config.gar_mode, config.hidden_gar), ("joint", 256))
+            self.assertEqual(config.contrast, "frame")
+            with self.assertRaisesRegex(InputError, "--contrast both needs --garMode"):
+                make_config(PretrainConfig, "small", chosen | {"contrast": "both"})
             with self.assertRaisesRegex(InputError, "--garMode pitchwise needs"):
                 make_config(PretrainConfig, "small", chosen | {"gar_mode": "pitchwise"})
 
@@ -96,6 +99,12 @@ class TestConfig(unittest.TestCase):
             make_config(PretrainConfig, "small", chosen)
         with self.assertRaisesRegex(InputError, "needs a --batchSize of 2"):
             chosen = {"other_windows": True, "batch_size": 1}
+            make_config(PretrainConfig, "small", chosen)
+
+        with self.assertRaisesRegex(
+            InputError, "anchor needs --contrast frame or both"
+        ):
+            chosen = {"contrast": "pitch", "share_negatives": "anchor"}
             make_config(PretrainConfig, "small", chosen)
 
     def test_a_presets_setting_that_does_nothing_is_let_go(self):
