@@ -41,7 +41,7 @@ model = load_model()
 heads = networks.make_heads({"transcription": labelled}, model, 0, tuned=True).eval()
 load_part(f"{folder}/best.pt", read_checkpoint(f"{folder}/best.pt"), "head", heads)
 piece = labelled.splits["test"][0]
-features = networks.represent(store, piece, model)
+[(_, features)] = networks.represent(store, [piece], model)
 
 # %% Posteriors of sounding and of starting, then notes.
 take = labelled.takes("test", piece)[-1]

@@ -184,6 +184,11 @@ class Audio:
         """
         return cls(lambda start, stop: wave[start:stop], len(wave))
 
+    @property
+    def extent(self):
+        """Number of frames of interest, and of samples that they are read from."""
+        return self.n_frames, min((self.n_frames + MARGIN) * HOP, self.length)
+
     def piece(self, first):
         """
         Read one piece and what lies around it.
@@ -205,7 +210,7 @@ class Audio:
         """
         lead = min(first, MARGIN)
         n_frames = min(self.n_frames - first, PIECE)
-        stop = min((first + PIECE + MARGIN) * HOP, self.length)
+        stop = min((first + PIECE + MARGIN) * HOP, self.extent[1])
         wave = self.read((first - lead) * HOP, stop)
         return wave.astype(np.float32) / 32768, lead, n_frames
 
@@ -259,14 +264,37 @@ class NetworkSource:
             Latents ``(frames, z_dim)`` and contexts ``(frames, c_dim)``,
             float32.
         """
+        for first, z, c in self.stream_together([recording]):
+            yield first, z[0], c[0]
+
+    @torch.no_grad()
+    def stream_together(self, recordings):
+        """
+        Embed recordings side by side, which is faster than one after the other.
+
+        Parameters
+        ----------
+        recordings : sequence of Audio
+            Recordings that are equal in :attr:`Audio.extent`.
+
+        Yields
+        ------
+        first : int
+            First frame of the piece.
+        z, c : numpy.ndarray
+            Latents ``(recordings, frames, z_dim)`` and contexts ``(recordings,
+            frames, c_dim)``, float32.
+        """
         model = self.model
         device = next(model.parameters()).device
-        starts = range(0, recording.n_frames, PIECE)
+        starts = range(0, recordings[0].n_frames, PIECE)
         state = None
         for first in reversed(starts) if model.reverse else starts:
-            wave, lead, n = recording.piece(first)
-            wave = torch.from_numpy(wave).to(device)
-            z = model.encoder(wave[None, None])[:, lead : lead + n]
+            waves, (lead, *_), (n, *_) = zip(
+                *(recording.piece(first) for recording in recordings), strict=True
+            )
+            waves = torch.from_numpy(np.stack(waves)).to(device)
+            z = model.encoder(waves[:, None])[:, lead : lead + n]
             if model.reverse:  # the future is read first
                 c, state = model.context(z.flip(1), state)
                 c = c.flip(1)
@@ -274,7 +302,7 @@ class NetworkSource:
                 c, state = model.context(z, state)
             if isinstance(model.context, TransformerContext):
                 state = state[:, -LOOK_BACK:]
-            yield first, z[0].cpu().numpy(), c[0].cpu().numpy()
+            yield first, z.cpu().numpy(), c.cpu().numpy()
 
     @torch.no_grad()
     def embed(self, waves):

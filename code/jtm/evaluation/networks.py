@@ -13,7 +13,7 @@ put there (Kumar et al. 2022).
 A budget is stated in steps of :data:`BATCH` windows of 1.28 s (clips: 0.5 s):
 :func:`steps`. One run serves the tasks of a family, which share the network and
 have a head each: those of frames, of windows, and of single notes. Each task sees
-the same labels as its probes; of each task, the state counts that is best for it.
+the same labels as its probes; the state counts that is best on the mean of them.
 """
 
 import copy
@@ -62,6 +62,9 @@ LOOKS = 6
 
 LOOKED_AT = {"frames": 64, "windows": 128, "clips": 256}
 """Most windows, or clips, of validation that are looked at while training."""
+
+TOGETHER = 4
+"""Most recordings that are answered about side by side."""
 
 CLIP_FRAMES = CLIP_LEAD + CLIP + 6
 """Frames of a clip that a network hears; the last are for its filters."""
@@ -423,9 +426,9 @@ def make_heads(labelled, model, seed, **chosen):
         )
 
 
-def best_score(module):
+def best_look(module):
     """
-    Tell how good a run is, for choosing its learning rate.
+    Tell after which look a run was best on validation.
 
     Parameters
     ----------
@@ -434,38 +437,18 @@ def best_score(module):
 
     Returns
     -------
-    float
-        Mean over its tasks of the best score on validation.
+    score : float
+        Mean score of its tasks.
+    look : int
+        Number of the look; of equals the first.
     """
-    looks = best_looks(module)
-    scores = [module.curve[look]["score"][task] for task, look in looks.items()]
-    return float(np.mean(scores))
-
-
-def best_looks(module):
-    """
-    Tell after which look each task was answered best.
-
-    Parameters
-    ----------
-    module : SupervisedModule
-        A finished run.
-
-    Returns
-    -------
-    dict of str to int
-        Number of the look by task; of equals the first.
-    """
-    scores = [look["score"] for look in module.curve]
-    return {
-        task: max(range(len(scores)), key=lambda look: scores[look][task])
-        for task in module.head
-    }
+    scores = [float(np.mean([*look["score"].values()])) for look in module.curve]
+    return max(scores), scores.index(max(scores))
 
 
 def answer(module, labelled, splits):
     """
-    Answer with the state that is best for each task.
+    Answer with the state that was best.
 
     Parameters
     ----------
@@ -482,17 +465,14 @@ def answer(module, labelled, splits):
         By task and split, answers as :func:`jtm.evaluation.tasks.score` takes
         them.
     """
-    looks = best_looks(module)
+    path = module.folder / f"checkpoint{best_look(module)[1]}.pt"
+    content = read_checkpoint(path)
+    for part in ("model", "head"):
+        load_part(path, content, part, getattr(module, part))
+    module.eval()
     found = {}
-    for look in sorted({looks[task] for task in labelled}):
-        path = module.folder / f"checkpoint{look}.pt"
-        content = read_checkpoint(path)
-        for part in ("model", "head"):
-            load_part(path, content, part, getattr(module, part))
-        module.eval()
-        here = {task: each for task, each in labelled.items() if looks[task] == look}
-        for split in splits:
-            found |= answers(module.model, module.head, here, split)
+    for split in splits:
+        found |= answers(module.model, module.head, labelled, split)
     return found
 
 
@@ -532,45 +512,59 @@ def answers(model, heads, labelled, split, on_encoder=False):
                 found[task] += list(heads[task](x)[:, None].numpy())
         return {(task, split): made for task, made in found.items()}
     found = {task: {} for task in labelled}
-    for index in sorted({i for each in labelled.values() for i in each.splits[split]}):
-        asked = {t: e for t, e in labelled.items() if index in e.splits[split]}
-        n_frames = max(each.length(split, index) for each in asked.values())
-        x = represent(first.store, index, model, on_encoder, n_frames)
-        for task, each in asked.items():
-            found[task][index] = read_off(heads[task], x, each.takes(split, index)[-1])
+    indices = sorted({i for each in labelled.values() for i in each.splits[split]})
+    lengths = [
+        max(e.length(split, i) for e in labelled.values() if i in e.splits[split])
+        for i in indices
+    ]
+    for index, x in represent(first.store, indices, model, on_encoder, lengths):
+        for task, each in labelled.items():
+            if index in each.splits[split]:
+                take = each.takes(split, index)[-1]
+                found[task][index] = read_off(heads[task], x, take)
     return {
         (task, split): [found[task][index] for index in each.splits[split]]
         for task, each in labelled.items()
     }
 
 
-def represent(store, index, model, on_encoder=False, n_frames=None):
+def represent(store, indices, model, on_encoder=False, lengths=None):
     """
-    Stream a recording through a network.
+    Stream recordings through a network, those of one length side by side.
 
     Parameters
     ----------
     store : Store
         The recordings.
-    index : int
+    indices : sequence of int
         Which of them.
     model : CPC
         The network.
     on_encoder : bool
         Give z alone, not z and c side by side.
-    n_frames : int, optional
-        Frames from the start; all by default.
+    lengths : sequence of int, optional
+        Frames of each, from its start; all by default.
 
-    Returns
-    -------
-    numpy.ndarray
-        Features ``(frames, dim)``.
+    Yields
+    ------
+    index : int
+        The recording.
+    features : numpy.ndarray
+        Its features ``(frames, dim)``.
     """
-    length = int(store.lengths[index])
-    recording = Audio(lambda a, b: store.read(index, a, b), length, n_frames)
-    pieces = sorted(NetworkSource(model).stream(recording), key=lambda piece: piece[0])
-    parts = [z if on_encoder else np.concatenate((z, c), axis=1) for _, z, c in pieces]
-    return np.concatenate(parts)
+    source, alike = NetworkSource(model), {}
+    for index, n_frames in zip(indices, lengths or [None] * len(indices), strict=True):
+        read = partial(store.read, index)
+        recording = Audio(read, int(store.lengths[index]), n_frames)
+        alike.setdefault(recording.extent, []).append((index, recording))
+    for group in alike.values():
+        for some in (group[i : i + TOGETHER] for i in range(0, len(group), TOGETHER)):
+            numbers, recordings = zip(*some, strict=True)
+            pieces = sorted(source.stream_together(recordings), key=lambda p: p[0])
+            parts = [
+                z if on_encoder else np.concatenate((z, c), 2) for _, z, c in pieces
+            ]
+            yield from zip(numbers, np.concatenate(parts, axis=1), strict=True)
 
 
 @torch.no_grad()

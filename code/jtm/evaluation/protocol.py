@@ -391,21 +391,21 @@ class Judge:
                 self.config,
                 plan,
             )
-        best = max(runs, key=lambda rate: networks.best_score(runs[rate]))
+        best = max(runs, key=lambda rate: networks.best_look(runs[rate]))
         module = runs[best]
         wanted = {cell.task: self.labelled[cell.task] for cell in cells}
         found = networks.answer(
             module, wanted, dict.fromkeys(("validation", *self.splits))
         )
         made, beside = [], []
-        looks = networks.best_looks(module)
+        look = networks.best_look(module)[1]
         for cell in cells:
             labelled = self.labelled[cell.task]
             answers = {
                 split: found[cell.task, split]
                 for split in dict.fromkeys(("validation", *self.splits))
             }
-            chosen = {"rate": best, "steps": module.curve[looks[cell.task]]["step"]}
+            chosen = {"rate": best, "steps": module.curve[look]["step"]}
             seconds = labelled.seconds(family.subsets[cell.task])
             curve = {
                 name: [look[name] for look in module.curve]

@@ -278,12 +278,12 @@ class Keeping(unittest.TestCase):
     def test_the_axis_of_pitch(self):
         harmonic = make_cpc(hidden_encoder=2, hidden_context=352)
         kept = self.features(harmonic)
-        self.assertEqual(kept.pitch_parts("cpc-z"), ((88, 2),))
-        self.assertEqual(kept.pitch_parts("cpc-zc"), ((88, 2), (88, 352)))
+        self.assertEqual(kept.pitch_parts("cpc-z"), ((88, 4),))
+        self.assertEqual(kept.pitch_parts("cpc-zc"), ((88, 4), (88, 352)))
         self.assertEqual(kept.pitch_parts("cqt"), ((97, 2),))
         self.assertEqual(kept.pitch_parts("logmel"), ())
         joint = make_cpc(hidden_encoder=2, hidden_context=16, pitchwise=False)
-        self.assertEqual(pitch_parts(joint, "z"), ((88, 2),))
+        self.assertEqual(pitch_parts(joint, "z"), ((88, 4),))
         self.assertEqual(pitch_parts(joint, "zc"), ())
         self.assertEqual(pitch_parts(self.model, "z"), ())
 

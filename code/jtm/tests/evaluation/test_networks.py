@@ -15,7 +15,13 @@ from jtm.evaluation import networks, tasks
 from jtm.evaluation.metrics import average_precision
 from jtm.evaluation.tasks import Labelled
 from jtm.models.cpc import make_cpc
-from jtm.models.heads import FrameHead, PitchHead, PooledHead, TranscriptionHead
+from jtm.models.heads import (
+    FrameHead,
+    OctaveHead,
+    PitchHead,
+    PooledHead,
+    TranscriptionHead,
+)
 from jtm.tests.evaluation.little import SMALL, write_clips, write_dataset
 from jtm.training.config import PretrainConfig, make_config
 
@@ -23,15 +29,15 @@ HARMONIC = {"hidden_encoder": 1, "hidden_context": 88}
 
 
 class Heads(unittest.TestCase):
-    def test_they_are_shared_across_pitch_where_pitches_are_asked_about(self):
+    def test_on_an_axis_of_pitch_they_are_shared_along_it(self):
         model = make_cpc(**HARMONIC)
         plain = make_cpc("conv", 24, hidden_context=16)
         expected = {
             "multipitch": (PitchHead, FrameHead),
             "transcription": (PitchHead, TranscriptionHead),
             "note_pitch": (PitchHead, FrameHead),
-            "instrument_activity": (FrameHead, FrameHead),
-            "ensemble": (FrameHead, FrameHead),
+            "instrument_activity": (OctaveHead, FrameHead),
+            "ensemble": (OctaveHead, FrameHead),
         }
         for task, kinds in expected.items():
             for network, kind in zip((model, plain), kinds, strict=True):
@@ -46,7 +52,7 @@ class Heads(unittest.TestCase):
                 }
                 self.assertEqual(head(x).shape, shapes.get(task, (2, 88)))
         tuned = networks.make_head("transcription", 88, model, True, tuned=True)
-        self.assertEqual(tuned(torch.zeros(2, 9, 88)).shape, (2, 9, 2, 88))
+        self.assertEqual(tuned(torch.zeros(2, 9, 264)).shape, (2, 9, 2, 88))
         self.assertIsNotNone(tuned.time)
 
     def test_the_budget_grows_with_the_labels_from_a_tenth_on(self):
@@ -145,13 +151,30 @@ class OnDataset(unittest.TestCase):
         heads = networks.make_heads(labelled, model, 0).eval()
         found = networks.answers(model, heads, labelled, "test")
         index = labelled["multipitch"].splits["test"][1]
-        x = torch.from_numpy(networks.represent(self.store, index, model))
+        [(_, x)] = networks.represent(self.store, [index], model)
+        x = torch.from_numpy(x)
         self.assertEqual(x.shape, (400, 16))
         with torch.no_grad():
             frames = heads["multipitch"](x[8::16])
             notes = heads["transcription"](x[None, :200])[0]
         np.testing.assert_allclose(found["multipitch", "test"][1], frames, atol=1e-4)
         np.testing.assert_allclose(found["transcription", "test"][1], notes, atol=1e-4)
+
+    def test_recordings_side_by_side_are_as_one_after_the_other(self):
+        model = make_cpc(**HARMONIC).eval()
+        indices = range(len(self.store.lengths))
+        lengths = [100 + 50 * (i % 2) for i in indices]
+        for reverse in (False, True):
+            model.reverse = reverse
+            found = dict(
+                networks.represent(self.store, indices, model, lengths=lengths)
+            )
+            self.assertEqual(sorted(found), list(indices))
+            with mock.patch.object(networks, "TOGETHER", 1):
+                alone = networks.represent(self.store, indices, model, lengths=lengths)
+                for index, x in alone:
+                    self.assertEqual(len(x), lengths[index])
+                    np.testing.assert_allclose(found[index], x, atol=1e-5)
 
 
 class Looks(unittest.TestCase):
@@ -170,14 +193,15 @@ class Looks(unittest.TestCase):
         classes = networks.score(np.eye(4)[[0, 1, 2, 2]], np.array([0, 1, 2, 3]))
         self.assertEqual(classes, 0.75)
 
-    def test_of_each_task_the_best_look_counts_and_of_equals_the_first(self):
-        curve = [{"score": {"a": a, "b": b}} for a, b in ((0.1, 0.9), (0.6, 0.5))]
-        curve.append({"score": {"a": 0.6, "b": 0.9}})
-        module = SimpleNamespace(curve=curve, head={"a": None, "b": None})
-        self.assertEqual(networks.best_looks(module), {"a": 1, "b": 0})
-        self.assertAlmostEqual(networks.best_score(module), 0.75)
+    def test_the_best_look_on_the_mean_counts_and_of_equals_the_first(self):
+        curve = [
+            {"score": {"a": a, "b": b}} for a, b in ((0.1, 0.9), (0.6, 0.8), (0.8, 0.6))
+        ]
+        score, look = networks.best_look(SimpleNamespace(curve=curve))
+        self.assertAlmostEqual(score, 0.7)
+        self.assertEqual(look, 1)
 
-    def test_each_task_is_answered_by_its_own_look(self):
+    def test_the_best_look_answers(self):
         with tempfile.TemporaryDirectory() as folder:
             for look in range(2):
                 state = {"model.weight": torch.full((1, 1), float(look))}
@@ -190,7 +214,7 @@ class Looks(unittest.TestCase):
             module.model = torch.nn.Linear(1, 1, bias=False)
             module.head = torch.nn.ModuleDict(heads)
             module.folder = Path(folder)
-            module.curve = [{"score": {"a": 1, "b": 0}}, {"score": {"a": 0, "b": 1}}]
+            module.curve = [{"score": {"a": 1, "b": 0}}, {"score": {"a": 0, "b": 2}}]
 
             def told(model, heads, labelled, split):
                 return {
@@ -200,7 +224,7 @@ class Looks(unittest.TestCase):
 
             with mock.patch.object(networks, "answers", told):
                 found = networks.answer(module, {"a": 0, "b": 0}, ("test",))
-        self.assertEqual(found, {("a", "test"): (0, 0), ("b", "test"): (1, 1)})
+        self.assertEqual(found, {("a", "test"): (1, 1), ("b", "test"): (1, 1)})
 
 
 if __name__ == "__main__":
