@@ -119,7 +119,8 @@ def _add_train(parser):
         choices=PRESETS,
         default="small",
         help="sizes to start from, which other options change: tiny for a test of "
-        "seconds, small for a laptop, reference for the published recipe",
+        "seconds, small for a laptop, best for the network that comes with the "
+        "package, reference for the published recipe",
     )
     parser.add_argument(
         "--supervised",
@@ -539,23 +540,24 @@ def page_blocks():
     scored = records.read(grid) if grid.exists() else []
     speed = read_json(results / "speed.json")
     memory = read_json(results / "memory.json")
+    facts = read_json(ROOT / "code" / "jtm" / "weights" / "jtm.json")
     return {
         "README.md": {
+            "grid": page.grid_summary(grid),
             "demo picture": "![Scores of each representation on two tasks, with 95 % "
             "intervals](report/figures/demo.svg)",
             "demo table": f"{records.table(found)}\n\nLinear probes on "
             f"{100 * share:g} % of the training labels ({labelled:.1f} minutes), "
             "scored on held-out works.",
+            "times": page.times_table(read_json(results / "commands.json"), facts),
             "speed table": page.speed_table(speed),
         },
         "code/benchmarks/README.md": {
             "profile": page.profile_table(speed),
             "memory": page.memory_text(memory),
-            "networks": page.network_trials(read_json(results / "trials.json")),
+            "trials": page.studies(read_json(results / "trials.json")),
         },
-        "code/jtm/weights/README.md": page.card_blocks(
-            read_json(ROOT / "code" / "jtm" / "weights" / "jtm.json"), scored
-        ),
+        "code/jtm/weights/README.md": page.card_blocks(facts, scored),
     }
 
 

@@ -254,20 +254,42 @@ class Grid:
         Estimate or None
             Score of `row` less that of `other`; None where no seed has both.
         """
+        return _estimate(*self._differences(row, other, split))
+
+    def change(self, row, other, split="test", to="test_timbre"):
+        """
+        Compare what two rows gain from one split to another of the same works.
+
+        Parameters
+        ----------
+        row, other : Row
+            Which; of one task.
+        split, to : str
+            The splits.
+
+        Returns
+        -------
+        Estimate or None
+            Difference in `to` less that in `split`; None where no seed has all
+            four scores.
+        """
+        there, here = (self._differences(row, other, each) for each in (to, split))
+        return _estimate(
+            *(
+                {seed: np.subtract(a[seed], b[seed]) for seed in a.keys() & b.keys()}
+                for a, b in zip(there, here, strict=True)
+            )
+        )
+
+    def _differences(self, row, other, split):
+        """Give the differences of two rows by seed, and those of their draws."""
         if row.task != other.task:
             raise ValueError(f"{row.task} and {other.task} are not on one scale")
         values = [self._values.get((each, split), {}) for each in (row, other)]
         draws = [self.beside(each, "draws", split) for each in (row, other)]
-        seeds = sorted(values[0].keys() & values[1].keys())
-        if not seeds:
-            return None
-        return _estimate(
-            {seed: values[0][seed] - values[1][seed] for seed in seeds},
-            {
-                seed: np.subtract(draws[0][seed], draws[1][seed])
-                for seed in seeds
-                if seed in draws[0] and seed in draws[1]
-            },
+        return tuple(
+            {seed: np.subtract(a[seed], b[seed]) for seed in a if seed in b}
+            for a, b in (values, draws)
         )
 
     def best(self, rows):
@@ -316,6 +338,8 @@ class Grid:
 
 def _estimate(values, draws):
     """Join seeds: mean of their values, interval of their draws (1e-4 a unit)."""
+    if not values:
+        return None
     mean = float(np.mean([*values.values()]))
     if not draws:
         return Estimate(mean, None, None, len(values))

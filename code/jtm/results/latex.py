@@ -17,7 +17,7 @@ from textwrap import wrap
 
 from jtm.constants import FRAME_RATE, N_PITCHES, SAMPLE_RATE
 from jtm.files import atomic, read_json
-from jtm.results import inside, page, readings
+from jtm.results import inside, page, readings, targets
 from jtm.results.compare import CPC, FRACTIONS, Grid
 from jtm.results.readings import duration, percent
 
@@ -249,6 +249,8 @@ def trials_macros(trials):
         Macros by name.
     """
     tables = []
+    # Of the code as it is.
+    trials = [trial for trial in trials if trial["flags"] is not None]
     for study in dict.fromkeys(trial["study"] for trial in trials):
         table = tabular(page.network_trials(trials, study), turned=True)
         tables.append(rf"\study{{{text(study.capitalize())}}}{table}")
@@ -260,7 +262,7 @@ def trials_macros(trials):
         better = [
             value > scores[name.replace(" cpc-", " random-")]
             for name, value in scores.items()
-            if " cpc-" in name
+            if " cpc-" in name and name.endswith(f" {page.TRIED}")
         ]
         gained.append(f"{sum(better)} of {len(better)} ({trial['name']})")
     return {
@@ -374,6 +376,7 @@ def grid_macros(grid):
     made["tableTally"] = tabular(readings.markdown(rows)) if run else ""
     made["tableOverview"] = tabular(readings.overview(grid)) if run else ""
     return made | {
+        "tableTargets": tabular(targets.table(grid)),
         "tenth": _tenth(grid),
         "unseenLoss": _loss(grid, share),
         "soon": _soon(grid),

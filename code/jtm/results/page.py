@@ -4,7 +4,7 @@ from pathlib import Path
 
 from jtm.constants import SAMPLE_RATE
 from jtm.files import InputError, atomic
-from jtm.results import figures, inside, readings, records
+from jtm.results import figures, inside, readings, records, targets
 from jtm.results.compare import Grid
 
 
@@ -96,6 +96,36 @@ def machine_text(machine):
     return where
 
 
+def times_table(times, facts):
+    """
+    Write the table of how long commands take.
+
+    Parameters
+    ----------
+    times : dict
+        What ``benchmarks/commands.py`` found.
+    facts : dict
+        What ``jtm export`` wrote beside the shipped weights.
+
+    Returns
+    -------
+    str
+        Markdown.
+    """
+    best = f"python main.py --preset best --data {facts['config']['data']}"
+    seconds = times["seconds"] | {best: training_facts(facts)["clock"]}
+    return "\n".join(
+        [
+            "| command | time |",
+            "|---|---|",
+            *(f"| `{name}` | {readings.duration(s)} |" for name, s in seconds.items()),
+            "",
+            f"Measured on {machine_text(times['machine'])}, with all that is needed "
+            "installed; OUT stands for a folder.",
+        ]
+    )
+
+
 def memory_text(memory):
     """
     Say what a store larger than the memory allowed costs.
@@ -125,6 +155,9 @@ def memory_text(memory):
 EQUAL_TIME = "network"
 """The study of networks that were trained for the same processor time."""
 
+TRIED = "0.1"
+"""Share of the labels whose scores are shown of trials."""
+
 
 def studies(trials):
     """
@@ -148,7 +181,7 @@ def studies(trials):
 
 def network_trials(trials, study=EQUAL_TIME):
     """
-    Write the table of networks trained for the same processor time.
+    Write the table of recipes tried for the same processor time.
 
     Parameters
     ----------
@@ -164,19 +197,18 @@ def network_trials(trials, study=EQUAL_TIME):
     """
     trials = [t for t in trials if t["study"] == study]
     columns = [
-        (task, layer, share)
+        (task, layer)
         for task in ("multipitch", "ensemble", "note_instrument")
-        for share in ("0.01", "0.1")
         for layer in "zc"
-        if all(f"{task} cpc-{layer} {share}" in each["validation"] for each in trials)
+        if all(_of(trial, "cpc", task, layer) for trial in trials)
     ]
     best = {
         column: max(_of(trial, "cpc", *column) for trial in trials)
         for column in columns
     }
-    heads = [f"{t}, {100 * float(share):g} %, {la}" for t, la, share in columns]
+    heads = [f"{task}, {layer}" for task, layer in columns]
     lines = [
-        "| network | weights | steps | " + " | ".join(heads) + " |",
+        "| trial | weights | steps | " + " | ".join(heads) + " |",
         "|---|---|---|" + "---|" * len(columns),
     ]
     for trial in trials:
@@ -185,27 +217,28 @@ def network_trials(trials, study=EQUAL_TIME):
             value, untrained = (_of(trial, who, *column) for who in ("cpc", "random"))
             text = f"{100 * value:.1f}"
             text = f"**{text}**" if value == best[column] else text
-            cells.append(f"{text} ({100 * untrained:.1f})")
+            cells.append(f"{text} ({100 * untrained:.1f})" if untrained else text)
         lines.append(
             f"| {trial['name']} | {trial['weights']} | {trial['steps']} | "
             + " | ".join(cells)
             + " |"
         )
     one = trials[0]
-    lines += [
-        "",
+    told = (
         f"After {one['processor_minutes']:g} minutes of processor time each, on the "
         f"toy set `{one['data']}`: average precision of multi-pitch and accuracy of "
         "the ensemble and of single notes' instrument (%) on validation, by linear "
-        "probes on so much of the labels, "
-        "and the same of the network before training in brackets. One seed.",
-    ]
-    return "\n".join(lines)
+        f"probes on {100 * float(TRIED):g} % of the labels, and in brackets, where it "
+        "was judged, of the network before training. One seed."
+    )
+    if one["flags"] is None:
+        told += " The code has changed since."
+    return "\n".join([*lines, "", told])
 
 
-def _of(trial, who, task, layer, share):
-    """Read one score of a trial."""
-    return trial["validation"][f"{task} {who}-{layer} {share}"]
+def _of(trial, who, task, layer):
+    """Read one score of a trial, if it has it."""
+    return trial["validation"].get(f"{task} {who}-{layer} {TRIED}")
 
 
 def profile_table(speed):
@@ -400,7 +433,45 @@ def grid_page(path):
     """
     grid = Grid.read(path)
     drawings = figures.grid_figures(grid)
-    return readings.page(grid, _links("grid", drawings)), drawings
+    text = readings.page(grid, _links("grid", drawings), targets.page(grid))
+    return text, drawings
+
+
+def grid_summary(path):
+    """
+    Write what the grid says in short.
+
+    Parameters
+    ----------
+    path : str or Path
+        The results file.
+
+    Returns
+    -------
+    str
+        Markdown for a page at the top of the checkout.
+    """
+    if not Path(path).exists():
+        return "The comparison has not run yet."
+    grid = Grid.read(path)
+    told = [f"- {text}" for text in readings.tally(grid)]
+    seeds = len({record.seed for record in grid.records})
+    least = readings.duration(min(grid.labelled.values()))
+    return "\n".join(
+        [
+            "![Scores over labelled seconds, with 95 % intervals]"
+            "(report/figures/grid-label-efficiency.svg)",
+            "",
+            *told,
+            "",
+            f"On held-out works, from {least} of labelled audio to all of it, {seeds} "
+            f"{'seeds' if seeds > 1 else 'seed'} of labels and of training. 'CPC' is "
+            "the better of its frozen features and its fine-tuned network, every "
+            "opponent the best of its kind, by validation; ahead or behind is what a "
+            "95 % interval says. "
+            "`report/results/GRID.md` has every score and says what has not run.",
+        ]
+    )
 
 
 def inside_page(path):

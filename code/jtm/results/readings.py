@@ -751,7 +751,7 @@ def missing(grid):
     return said
 
 
-def page(grid, pictures):
+def page(grid, pictures, targets=""):
     """
     Write the page of the grid.
 
@@ -762,6 +762,9 @@ def page(grid, pictures):
     pictures : dict of str to str
         Path of each figure from the page, by name; see
         :func:`jtm.results.figures.grid_figures`.
+    targets : str
+        What was aimed at, and whether it is reached; see
+        :func:`jtm.results.targets.page`.
 
     Returns
     -------
@@ -790,6 +793,8 @@ def page(grid, pictures):
     if told:
         parts += ["## Where CPC wins", told]
     parts += _picture(pictures, "label-efficiency", "Score over labelled seconds")
+    if targets:
+        parts += ["## Targets", targets]
     fraction = common_fraction(grid)
     table = timbre_table(grid, fraction)
     if table:

@@ -239,7 +239,7 @@ class PretrainConfig(NetworkConfig):
     contrast: str = setting(
         "both",
         "what is told from false futures: whole frames; each pitch by itself, the loud "
-        "ones most often, which is for --garMode pitchwise; or both in turn",
+        "ones most often, which is for --garMode pitchwise; or the mean of both losses",
         choices=("frame", "pitch", "both"),
     )
     negative_sampling_ext: int = setting(

@@ -105,12 +105,16 @@ class TestGrid(unittest.TestCase):
             self.assertEqual(empty[name], "", name)
 
     def test_every_study_has_its_table(self):
-        trials = read_json(REPORT / "results" / "trials.json")
-        more = latex.trials_macros(trials + [trials[0] | {"study": "negatives"}])
-        self.assertIn("\\study{Negatives}\\fit", more["tableTrials"])
-        once = latex.trials_macros(trials)
-        self.assertNotIn("Negatives", once["tableTrials"])
-        self.assertEqual(more["trialsGained"], once["trialsGained"])
+        scores = {"multipitch cpc-z 0.1": 0.5, "multipitch random-z 0.1": 0.4}
+        scores |= {"multipitch cpc-z 0.01": 0.1, "multipitch random-z 0.01": 0.2}
+        trial = {"study": "network", "name": "wide", "flags": [], "data": "small"}
+        trial |= {"weights": 7, "steps": 9, "processor_minutes": 5.0}
+        trial["validation"] = scores
+        more = [trial, trial | {"study": "negatives"}]
+        made = latex.trials_macros([*more, trial | {"study": "old", "flags": None}])
+        self.assertIn("\\study{Negatives}\\fit", made["tableTrials"])
+        self.assertNotIn("Old", made["tableTrials"])  # of code that has changed
+        self.assertEqual(made["trialsGained"], "1 of 1 (wide)")
 
     def test_nothing_was_found_inside(self):
         path = REPORT / "results" / "inside.json"

@@ -13,8 +13,10 @@ from jtm.results.page import (
     card_blocks,
     fill,
     grid_page,
+    grid_summary,
     inside_page,
     studies,
+    times_table,
     write_grid,
 )
 from jtm.tests.results.test_compare import CPC, CQT, score
@@ -75,6 +77,25 @@ class TestPage(unittest.TestCase):
         self.assertIn("of 4.00 s, which took 281 minutes", said)
         self.assertIn("ended at 2.000", said)
 
+    def test_times_of_commands(self):
+        run = {"windows": 1000, "split": "train", "audio_seconds_per_second": 10}
+        rows = [run | {"step": 1}, {"split": "validation", "loss": 1}]
+        facts = {"config": {"data": "set", "size_window": 16_000}, "history": rows}
+        machine = {"gpu": None, "cores": 2, "processor": "P", "bf16_instructions": True}
+        said = times_table({"machine": machine, "seconds": {"make x": 200}}, facts)
+        self.assertIn("| `make x` | 3.3 min |", said)
+        self.assertIn("--preset best --data set` | 100 s |", said)
+        self.assertIn("Measured on 2 cores of P, with", said)
+
+    def test_the_grid_in_short(self):
+        self.assertIn("not run", grid_summary(self.page.with_name("grid.jsonl")))
+        path = self.page.with_name("some.jsonl")
+        for split in ("validation", "test"):
+            records.append(path, [score(CPC, 0, 0.5, split), score(CQT, 0, 0.4, split)])
+        said = grid_summary(path)
+        self.assertIn("Beside constant-Q, of 1 comparisons CPC is", said)
+        self.assertIn("1 seed of labels", said)
+
     def test_the_committed_pages_say_what_the_results_say(self):
         for name, compose in (("grid.jsonl", grid_page), ("inside.json", inside_page)):
             path = ROOT / "report" / "results" / name
@@ -90,16 +111,18 @@ class TestPage(unittest.TestCase):
                     self.assertEqual(printed, each in PRINTED, picture)
 
     def test_each_study_has_its_table(self):
-        trials = read_json(ROOT / "report" / "results" / "trials.json")
-        other = [trials[0] | {"study": "negatives", "name": "of one recording"}]
-        other[0]["validation"] = {
-            f"multipitch {who}-z 0.1": value
-            for who, value in (("cpc", 0.5), ("random", 0.4))
-        }
-        first, second = studies(trials + other).split("**Negatives**")
-        self.assertIn("**Network by equal processor time**\n\n| network |", first)
-        self.assertIn("| multipitch, 10 %, z |\n", second)
-        self.assertIn("| of one recording | 9968 | 363 | **50.0** (40.0) |", second)
+        trial = {"study": "network", "name": "wide", "flags": [], "data": "small"}
+        trial |= {"weights": 7, "steps": 9, "processor_minutes": 5.0}
+        trial["validation"] = {"multipitch cpc-z 0.1": 0.5, "ensemble cpc-z 0.1": 0.1}
+        both = {"multipitch random-z 0.1": 0.4, "multipitch cpc-c 0.1": 0.3}
+        other = trial | {"study": "past", "name": "old", "flags": None}
+        other["validation"] = trial["validation"] | both
+        first, second = studies([trial, trial | {"name": "b"}, other]).split("**Past**")
+        self.assertIn("| trial | weights | steps | multipitch, z | ensemble, z", first)
+        self.assertIn("| wide | 7 | 9 | **50.0** | **10.0** |\n| b |", first)
+        self.assertIn("| old | 7 | 9 | **50.0** (40.0) | **30.0** | **10.0** |", second)
+        self.assertNotIn("has changed", first)
+        self.assertIn("has changed", second)
 
     def test_the_page_of_a_grid(self):
         folder = self.page.parent

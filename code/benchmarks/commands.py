@@ -1,0 +1,101 @@
+"""
+How long the commands take that a user types.
+
+``python code/benchmarks/commands.py [WORD...]`` runs each command of the README that
+has one of the words in it, or every one, in order, prints its time and adds it to
+``report/results/commands.json``. What is installed already is not installed again, and
+what comes of a command goes to a folder that is deleted, but for what `make` draws
+anew in the checkout.
+"""
+
+import argparse
+import os
+import shlex
+import subprocess
+import sys
+import tempfile
+import time
+
+from cpc_step import RESULTS, machine
+
+from jtm.files import read_json, write_json
+
+TIMES = RESULTS / "commands.json"
+"""Where the times are recorded."""
+
+COMMANDS = (
+    "python toy/generate.py --preset tiny --out OUT/tiny",
+    "python toy/generate.py --preset small --out OUT/small",
+    "python -m jtm check-data OUT/small",
+    "python -m jtm embed OUT/small/test_data --out OUT/embedded",
+    "python main.py --data OUT/tiny --preset tiny --pathCheckpoint OUT/run",
+    "python -m jtm inside --data OUT/small --load code/jtm/weights/jtm.safetensors "
+    "--out OUT/inside.json --work OUT/work",
+    "python -m jtm report",
+    "make demo",
+    "make notebook",
+    "make report",
+    'make submission NAMES="A B C"',
+    "make test",
+)
+"""What is timed; OUT is a folder, and what earlier ones wrote there is read."""
+
+
+def timed(command, folder):
+    """
+    Run a command as a user would.
+
+    Parameters
+    ----------
+    command : str
+        One of :data:`COMMANDS`.
+    folder : str
+        What OUT stands for.
+
+    Returns
+    -------
+    float
+        Seconds that it took.
+
+    Raises
+    ------
+    subprocess.CalledProcessError
+        If it failed.
+    """
+    words = shlex.split(command.replace("OUT", folder))
+    if words[0] == "python":
+        words[0] = sys.executable
+    root = RESULTS.parents[1]
+    start = time.monotonic()
+    subprocess.run(
+        words,
+        cwd=root,
+        env=os.environ | {"PYTHONPATH": str(root / "code")},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        check=True,
+    )
+    return time.monotonic() - start
+
+
+def main():
+    """Time what is asked for, and what it reads."""
+    parser = argparse.ArgumentParser(description=__doc__.strip().splitlines()[0])
+    parser.add_argument("word", nargs="*", help="time the commands that have it")
+    words = parser.parse_args().word or [""]
+    known = read_json(TIMES)["seconds"] if TIMES.exists() else {}
+    with tempfile.TemporaryDirectory() as folder:
+        for command in COMMANDS:
+            wanted = any(word in command for word in words)
+            if not wanted and "toy/generate.py" not in command:
+                continue
+            seconds = timed(command, folder)
+            if wanted:
+                known[command] = seconds
+                kept = {each: known[each] for each in COMMANDS if each in known}
+                write_json(TIMES, {"machine": machine(), "seconds": kept})
+                print(f"{seconds:8.1f} s  {command}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
