@@ -54,6 +54,7 @@ CRITERION = {
     "aligned": ({}, 6),
     "anchor_frames": ({}, 1),
     "predictor": (SINC, "transformer"),
+    "contrast": ({}, "pitch"),
     "negative_sampling_ext": ({}, 3),
     "share_negatives": ({}, "anchor"),
     "same_share": ({}, 1.0),
@@ -93,7 +94,7 @@ class TestEverySettingMakesADifference(unittest.TestCase):
 
     def test_of_the_criterion(self):
         torch.manual_seed(0)
-        z, c = torch.randn(3, 50, 176), torch.randn(3, 50, 352)
+        z, c = torch.rand(3, 50, 352), torch.randn(3, 50, 352)
         recordings = torch.tensor([0, 0, 1])
 
         def loss(chosen):
