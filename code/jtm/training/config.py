@@ -346,7 +346,7 @@ HIDDEN_GAR = {"pitchwise": 16, "joint": 256}
 
 PRESETS = {
     "small": {},
-    "best": {"n_epoch": 4, "scheduler_step": 2},
+    "best": {"n_epoch": 3, "scheduler_step": 2},
     "tiny": {
         "hidden_encoder": {"harmonic": 2, "sinc": 32, "conv": 32},
         "hidden_gar": {"pitchwise": 4, "joint": 32},
