@@ -241,7 +241,7 @@ def trials_macros(trials):
     Parameters
     ----------
     trials : list of dict
-        The trials; see :func:`jtm.results.page.network_trials`.
+        The trials; see :func:`jtm.results.page.trials_table`.
 
     Returns
     -------
@@ -252,21 +252,17 @@ def trials_macros(trials):
     # Of the code as it is.
     trials = [trial for trial in trials if trial["flags"] is not None]
     for study in dict.fromkeys(trial["study"] for trial in trials):
-        table = tabular(page.network_trials(trials, study), turned=True)
+        table = tabular(page.trials_table(trials, study), turned=True)
         tables.append(rf"\study{{{text(study.capitalize())}}}{table}")
-    trials = [trial for trial in trials if trial["study"] == page.EQUAL_TIME]
+    gained = [
+        value > trial["validation"][name.replace(" cpc-", " random-")]
+        for trial in trials
+        for name, value in trial["validation"].items()
+        if " cpc-" in name and name.endswith(f" {page.TRIED}")
+    ]
     one = trials[0]
-    gained = []
-    for trial in trials:
-        scores = trial["validation"]
-        better = [
-            value > scores[name.replace(" cpc-", " random-")]
-            for name, value in scores.items()
-            if " cpc-" in name and name.endswith(f" {page.TRIED}")
-        ]
-        gained.append(f"{sum(better)} of {len(better)} ({trial['name']})")
     return {
-        "trialsGained": text(readings.listed(gained)),
+        "trialsGained": f"{sum(gained)} of {len(gained)}",
         "trialsMinutes": f"{one['processor_minutes']:g}",
         "trialsData": one["data"],
         "tableTrials": "\n".join(tables),

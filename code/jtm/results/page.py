@@ -152,9 +152,6 @@ def memory_text(memory):
     )
 
 
-EQUAL_TIME = "network"
-"""The study of networks that were trained for the same processor time."""
-
 TRIED = "0.1"
 """Share of the labels whose scores are shown of trials."""
 
@@ -174,12 +171,12 @@ def studies(trials):
         Markdown, with the name of each study above its table.
     """
     return "\n\n".join(
-        f"**{name.capitalize()}**\n\n{network_trials(trials, name)}"
+        f"**{name.capitalize()}**\n\n{trials_table(trials, name)}"
         for name in dict.fromkeys(trial["study"] for trial in trials)
     )
 
 
-def network_trials(trials, study=EQUAL_TIME):
+def trials_table(trials, study):
     """
     Write the table of recipes tried for the same processor time.
 

@@ -114,7 +114,7 @@ class TestGrid(unittest.TestCase):
         made = latex.trials_macros([*more, trial | {"study": "old", "flags": None}])
         self.assertIn("\\study{Negatives}\\fit", made["tableTrials"])
         self.assertNotIn("Old", made["tableTrials"])  # of code that has changed
-        self.assertEqual(made["trialsGained"], "1 of 1 (wide)")
+        self.assertEqual(made["trialsGained"], "2 of 2")
 
     def test_nothing_was_found_inside(self):
         path = REPORT / "results" / "inside.json"
