@@ -8,7 +8,9 @@ mean and deviation of a window or clip), the same number of steps, and of
 learning rates to choose from, levels and noise drawn anew for every window, and
 the state kept that is best on validation. The heads start as linear probes of what
 the network gives before any step, so that training need not first undo what chance
-put there (Kumar et al. 2022).
+put there (Kumar et al. 2022). In the end each task takes what validation has best:
+the state kept; the same with the head fitted once more, as a probe; or the start, lest
+a network fall behind a probe of itself only for having been trained.
 
 A budget is stated in steps of :data:`BATCH` windows of 1.28 s (clips: 0.5 s):
 :func:`steps`. One run serves the tasks of a family, which share the network and
@@ -19,6 +21,7 @@ the same labels as its probes; the state counts that is best on the mean of them
 import copy
 from dataclasses import replace
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -48,11 +51,11 @@ RATES = (2e-3, 3e-4)
 HEAD_RATE = 1e-3
 """Learning rate of the heads."""
 
-PROBED = 192
-"""Most labelled windows, or clips, that heads start as probes of."""
+PROBED = 600
+"""Most labelled windows, or clips, of a task that its head is fitted to as a probe."""
 
 PROBED_STEP = 16
-"""Frames from one that they are probes of to the next."""
+"""Frames from one that it is fitted to to the next."""
 
 BATCH = {"frames": 8, "windows": 8, "clips": 16}
 """Windows, or clips, in a batch."""
@@ -60,7 +63,7 @@ BATCH = {"frames": 8, "windows": 8, "clips": 16}
 LOOKS = 6
 """Times that validation is looked at, evenly spaced; a state of each is kept."""
 
-LOOKED_AT = {"frames": 64, "windows": 128, "clips": 256}
+LOOKED_AT = {"frames": 64, "windows": 384, "clips": 256}
 """Most windows, or clips, of validation that are looked at while training."""
 
 TOGETHER = 4
@@ -252,6 +255,25 @@ def targets_of(labelled, index, first, known=True, size=WINDOW):
     return np.int64(labelled.classes_of([index])[0] if known else -1)
 
 
+class Start(NamedTuple):
+    """
+    A network and heads as they are before training.
+
+    Parameters
+    ----------
+    model : CPC
+        The network.
+    heads : nn.ModuleDict
+        The heads by task, fitted as probes.
+    look : dict
+        Their look at validation, as :attr:`SupervisedModule.curve` has them.
+    """
+
+    model: object
+    heads: object
+    look: dict
+
+
 def start(family, network, config, seed):
     """
     Make a network and heads as they are before training.
@@ -269,27 +291,52 @@ def start(family, network, config, seed):
 
     Returns
     -------
-    model : CPC
-        The network.
-    heads : nn.ModuleDict
-        The heads by task, fitted as probes.
+    Start
+        The start.
     """
     model = build_model(replace(config, random_seed=seed)).eval()
     if network is not None:
         model.load_state_dict(network.state_dict())
     heads = make_heads(family.labelled, model, seed)
+    scores = fit_heads(family, model, heads)
+    return Start(model, heads, {"step": 0, "seconds": 0.0, "score": scores})
+
+
+def fit_heads(family, model, heads):
+    """
+    Fit heads as probes of what a network gives, and score them on validation.
+
+    Parameters
+    ----------
+    family : Family
+        The tasks and their labels.
+    model : CPC
+        The network, in evaluation mode.
+    heads : nn.ModuleDict
+        The heads by task; they end in evaluation mode.
+
+    Returns
+    -------
+    dict of str to float
+        Score of each task on the windows that a look is of.
+    """
     held_out = _embed(model, family.held_out, partial(family.read, held_out=True))
+    scores = {}
     for task, head in heads.items():
-        if isinstance(head, TranscriptionHead):  # has layers of its own to learn
-            continue
-        share = PROBED // (len(heads) if family.kind == "windows" else 1)
-        units = family.subsets[task][:share]
-        pairs = [
-            _samples(head, task, embedded)
-            for embedded in (_embed(model, units, family.read), held_out)
-        ]
-        probes.fit_head(head.head if isinstance(head, PooledHead) else head, *pairs)
-    return model, heads
+        if not isinstance(head, TranscriptionHead):  # has layers of its own to learn
+            learned = _embed(model, family.subsets[task][:PROBED], family.read)
+            pairs = [_samples(head, task, each) for each in (learned, held_out)]
+            probes.fit_head(head.head if isinstance(head, PooledHead) else head, *pairs)
+        scores[task] = _look(head.eval(), task, held_out)
+    return scores
+
+
+@torch.no_grad()
+def _look(head, task, embedded):
+    """Score a head on windows, as a look while training does."""
+    pairs = [(x, asked[task]) for x, asked in embedded if np.min(asked[task]) >= 0]
+    logits = [head(x[None])[0].numpy() for x, _ in pairs]
+    return score(np.stack(logits), np.stack([truth for _, truth in pairs]))
 
 
 @torch.no_grad()
@@ -315,7 +362,7 @@ def _samples(head, task, embedded):
     return x[:, numbers].flatten(0, 1).numpy(), truths.reshape(-1, *truths.shape[2:])
 
 
-def train(folder, family, model, heads, origin, config, plan):
+def train(folder, family, begun, origin, config, plan):
     """
     Train a network for a family of tasks, or take up its run where it stopped.
 
@@ -325,10 +372,8 @@ def train(folder, family, model, heads, origin, config, plan):
         Where the run is kept.
     family : Family
         The tasks and their labels.
-    model : CPC
-        The network at the start; left as it is.
-    heads : nn.ModuleDict
-        The heads at the start; left as they are.
+    begun : Start
+        The start; left as it is.
     origin : str
         Hash of the checkpoint that the network is from; empty where it is
         from chance.
@@ -340,7 +385,8 @@ def train(folder, family, model, heads, origin, config, plan):
     Returns
     -------
     SupervisedModule
-        The run, finished; its `curve` tells the score of each look.
+        The run, finished; its `curve` tells the score of each look, the start
+        first.
     """
     seed, n_steps = plan["seed"], steps(plan["fraction"])
     settings = {
@@ -358,8 +404,8 @@ def train(folder, family, model, heads, origin, config, plan):
     config = make_config(SupervisedConfig, "small", settings)
     module = SupervisedModule(
         config,
-        copy.deepcopy(model),
-        copy.deepcopy(heads),
+        copy.deepcopy(begun.model),
+        copy.deepcopy(begun.heads),
         Batches(family.windows, family.read, config.batch_size, seed, n_steps // LOOKS),
         Batches(
             family.held_out,
@@ -371,6 +417,7 @@ def train(folder, family, model, heads, origin, config, plan):
         head_rate=HEAD_RATE,
     )
     fit(module, progress=False)
+    module.curve.insert(0, begun.look)
     return module
 
 
@@ -440,22 +487,85 @@ def best_look(module):
     score : float
         Mean score of its tasks.
     look : int
-        Number of the look; of equals the first.
+        Number of the look in its curve, whose first is the start and does not
+        count; of equals the first.
     """
-    scores = [float(np.mean([*look["score"].values()])) for look in module.curve]
-    return max(scores), scores.index(max(scores))
+    scores = [float(np.mean([*look["score"].values()])) for look in module.curve[1:]]
+    return max(scores), 1 + scores.index(max(scores))
 
 
-def answer(module, labelled, splits):
+class Settled(NamedTuple):
     """
-    Answer with the state that was best.
+    What answers a task in the end.
+
+    Parameters
+    ----------
+    kind : {"trained", "anew", "start"}
+        The state that was best as it is, with its head fitted anew, or the start.
+    model : CPC
+        The network.
+    head : nn.Module
+        The head.
+    step : int
+        The step that the network is of.
+    """
+
+    kind: str
+    model: object
+    head: object
+    step: int
+
+
+def settle(module, begun, family, seed):
+    """
+    Settle on the network and the head that validation has best for each task.
 
     Parameters
     ----------
     module : SupervisedModule
-        A finished run.
+        A finished run; it takes the state that was best.
+    begun : Start
+        What the run started from.
+    family : Family
+        The tasks and their labels.
+    seed : int
+        Draws the weights of heads that are fitted anew.
+
+    Returns
+    -------
+    dict of str to Settled
+        By task; of equals the first kind.
+    """
+    number = best_look(module)[1]
+    path = module.folder / f"checkpoint{number - 1}.pt"
+    content = read_checkpoint(path)
+    for part in ("model", "head"):
+        load_part(path, content, part, getattr(module, part))
+    module.eval()
+    model, look = module.model, module.curve[number]
+    anew = make_heads(family.labelled, model, seed)
+    scores = fit_heads(family, model, anew)
+    found = {}
+    for task in family.labelled:
+        states = {
+            Settled("trained", model, module.head[task], look["step"]): look["score"],
+            Settled("anew", model, anew[task], look["step"]): scores,
+            Settled("start", begun.model, begun.heads[task], 0): begun.look["score"],
+        }
+        found[task] = max(states, key=lambda state: states[state][task])
+    return found
+
+
+def answer(settled, labelled, splits):
+    """
+    Answer tasks by what was settled on.
+
+    Parameters
+    ----------
+    settled : dict of str to Settled
+        What answers each task.
     labelled : dict of str to Labelled
-        The tasks to answer.
+        The tasks to answer, of one family.
     splits : sequence of str
         Where.
 
@@ -465,14 +575,12 @@ def answer(module, labelled, splits):
         By task and split, answers as :func:`jtm.evaluation.tasks.score` takes
         them.
     """
-    path = module.folder / f"checkpoint{best_look(module)[1]}.pt"
-    content = read_checkpoint(path)
-    for part in ("model", "head"):
-        load_part(path, content, part, getattr(module, part))
-    module.eval()
     found = {}
-    for split in splits:
-        found |= answers(module.model, module.head, labelled, split)
+    for model in {settled[task].model for task in labelled}:
+        alike = {t: each for t, each in labelled.items() if settled[t].model is model}
+        heads = {task: settled[task].head for task in alike}
+        for split in splits:
+            found |= answers(model, heads, alike, split)
     return found
 
 
@@ -485,7 +593,7 @@ def answers(model, heads, labelled, split, on_encoder=False):
     ----------
     model : CPC
         The network, in evaluation mode.
-    heads : nn.ModuleDict
+    heads : dict of str to nn.Module
         Heads by task, in evaluation mode.
     labelled : dict of str to Labelled
         The tasks to answer, of one family.

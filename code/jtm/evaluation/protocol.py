@@ -386,26 +386,31 @@ class Judge:
             runs[rate] = networks.train(
                 folder,
                 family,
-                *begun,
+                begun,
                 self.origin if tuned else "",
                 self.config,
                 plan,
             )
-        best = max(runs, key=lambda rate: networks.best_look(runs[rate]))
+        best = max(runs, key=lambda rate: networks.best_look(runs[rate])[0])
         module = runs[best]
-        wanted = {cell.task: self.labelled[cell.task] for cell in cells}
+        settled = networks.settle(module, begun, family, first.seed)
         found = networks.answer(
-            module, wanted, dict.fromkeys(("validation", *self.splits))
+            settled,
+            {cell.task: self.labelled[cell.task] for cell in cells},
+            dict.fromkeys(("validation", *self.splits)),
         )
         made, beside = [], []
-        look = networks.best_look(module)[1]
         for cell in cells:
             labelled = self.labelled[cell.task]
             answers = {
                 split: found[cell.task, split]
                 for split in dict.fromkeys(("validation", *self.splits))
             }
-            chosen = {"rate": best, "steps": module.curve[look]["step"]}
+            chosen = {
+                "rate": best,
+                "steps": settled[cell.task].step,
+                "state": settled[cell.task].kind,
+            }
             seconds = labelled.seconds(family.subsets[cell.task])
             curve = {
                 name: [look[name] for look in module.curve]

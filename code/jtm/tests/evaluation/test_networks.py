@@ -127,18 +127,19 @@ class OnDataset(unittest.TestCase):
         ):
             labelled = self.labelled(*names)
             family = networks.Family(labelled, 1.0, 0)
-            model, heads = networks.start(family, None, self.config, 0)
-            found = networks.answers(model, heads.eval(), labelled, "test")
+            begun = networks.start(family, None, self.config, 0)
+            found = networks.answers(begun.model, begun.heads, labelled, "test")
             for name, each in labelled.items():
                 answers = found[name, "test"]
                 scores, _ = tasks.score(each, "test", answers, {"threshold": 0})
                 self.assertGreater(scores[0]["value"], least, name)
+                self.assertGreater(begun.look["score"][name], least, name)
 
     def test_the_network_starts_where_it_is_told(self):
         family = networks.Family(self.labelled("note_instrument"), 1.0, 0)
-        chance, _ = networks.start(family, None, self.config, 0)
-        other, _ = networks.start(family, None, self.config, 1)
-        kept, _ = networks.start(family, other, self.config, 0)
+        chance = networks.start(family, None, self.config, 0).model
+        other = networks.start(family, None, self.config, 1).model
+        kept = networks.start(family, other, self.config, 0).model
         name = "context.net.weight_hh_l0"
         states = [model.state_dict()[name] for model in (chance, other, kept)]
         self.assertFalse(torch.equal(states[0], states[1]))
@@ -195,36 +196,58 @@ class Looks(unittest.TestCase):
 
     def test_the_best_look_on_the_mean_counts_and_of_equals_the_first(self):
         curve = [
-            {"score": {"a": a, "b": b}} for a, b in ((0.1, 0.9), (0.6, 0.8), (0.8, 0.6))
-        ]
+            {"score": {"a": a, "b": b}}
+            for a, b in ((0.9, 0.9), (0.1, 0.9), (0.6, 0.8), (0.8, 0.6))
+        ]  # the first is the start
         score, look = networks.best_look(SimpleNamespace(curve=curve))
         self.assertAlmostEqual(score, 0.7)
-        self.assertEqual(look, 1)
+        self.assertEqual(look, 2)
 
-    def test_the_best_look_answers(self):
+    def test_each_task_settles_on_what_validation_has_best(self):
+        def linear(value):
+            layer = torch.nn.Linear(1, 1, bias=False)
+            torch.nn.init.constant_(layer.weight, value)
+            return layer
+
+        def heads(value):
+            return torch.nn.ModuleDict({name: linear(value) for name in "abc"})
+
         with tempfile.TemporaryDirectory() as folder:
             for look in range(2):
                 state = {"model.weight": torch.full((1, 1), float(look))}
-                state |= {"head.a.weight": torch.full((1, 1), float(look))}
-                state |= {"head.b.weight": torch.full((1, 1), float(look))}
+                for name in "abc":
+                    state[f"head.{name}.weight"] = torch.full((1, 1), float(look))
                 content = {"state_dict": state, "config": {}}
                 torch.save(content, Path(folder) / f"checkpoint{look}.pt")
-            heads = {name: torch.nn.Linear(1, 1, bias=False) for name in "ab"}
             module = torch.nn.Module()
-            module.model = torch.nn.Linear(1, 1, bias=False)
-            module.head = torch.nn.ModuleDict(heads)
+            module.model, module.head = linear(5), heads(5)
             module.folder = Path(folder)
-            module.curve = [{"score": {"a": 1, "b": 0}}, {"score": {"a": 0, "b": 2}}]
+            module.curve = [
+                {"step": step, "score": dict(zip("abc", scores, strict=True))}
+                for step, scores in enumerate(((0, 0, 3), (1, 0, 0), (2, 2, 1)))
+            ]
+            begun = networks.Start(linear(7), heads(7), module.curve[0])
+            fitted = {"a": 2, "b": 3, "c": 2}  # a is no better than it was
+            with (
+                mock.patch.object(networks, "make_heads", lambda *_: heads(9)),
+                mock.patch.object(networks, "fit_heads", lambda *_: fitted),
+            ):
+                family = SimpleNamespace(labelled=dict.fromkeys("abc"))
+                settled = networks.settle(module, begun, family, 0)
 
-            def told(model, heads, labelled, split):
-                return {
-                    (task, split): (model.weight.item(), heads[task].weight.item())
-                    for task in labelled
-                }
+        def told(model, heads, labelled, split):
+            return {
+                (task, split): (model.weight.item(), heads[task].weight.item())
+                for task in labelled
+            }
 
-            with mock.patch.object(networks, "answers", told):
-                found = networks.answer(module, {"a": 0, "b": 0}, ("test",))
-        self.assertEqual(found, {("a", "test"): (1, 1), ("b", "test"): (1, 1)})
+        with mock.patch.object(networks, "answers", told):
+            found = networks.answer(settled, dict.fromkeys("abc"), ("test",))
+        kinds = {t: (each.kind, each.step) for t, each in settled.items()}
+        expected = {"a": ("trained", 2), "b": ("anew", 2), "c": ("start", 0)}
+        self.assertEqual(kinds, expected)
+        expected = {"a": (1, 1), "b": (1, 9), "c": (7, 7)}
+        self.assertEqual({task: told for (task, _), told in found.items()}, expected)
 
 
 if __name__ == "__main__":

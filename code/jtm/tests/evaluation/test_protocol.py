@@ -205,7 +205,7 @@ class Grid(WithDataset):
             else:
                 expected = {"curve"}
                 self.assertEqual(key[2], "network")
-                self.assertEqual(line["curve"]["step"], [4, 8, 12])
+                self.assertEqual(line["curve"]["step"], [0, 4, 8, 12])
                 self.assertEqual(len(line["curve"]["score"]), 3)
             self.assertEqual(kind, expected, key)
         self.assertEqual({key[:3] for key in beside if key[-1] == "test"}, set(cells))
