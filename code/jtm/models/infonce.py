@@ -13,6 +13,10 @@ from torch.nn import functional
 
 from jtm.models.context import TransformerBlock
 
+PARTS = 4
+"""Anchors of each moment where parts are told apart by themselves: about as many
+as sound, and their loudest harmonics."""
+
 
 def draw_negatives(
     recordings, frames, anchors, steps, n_negatives, same_share, others, generator
@@ -361,11 +365,6 @@ class InfoNCE(nn.Module):
             positives,
             _against(predicted, negatives, is_positive[:, :, None]),
         )
-
-
-PARTS = 4
-"""Anchors of each moment where parts are told apart by themselves: about as many
-as sound, and their loudest harmonics."""
 
 
 def _to_length(x, length):

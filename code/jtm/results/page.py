@@ -114,15 +114,11 @@ def times_table(times, facts):
     """
     best = f"python main.py --preset best --data {facts['config']['data']}"
     seconds = times["seconds"] | {best: training_facts(facts)["clock"]}
-    return "\n".join(
-        [
-            "| command | time |",
-            "|---|---|",
-            *(f"| `{name}` | {readings.duration(s)} |" for name, s in seconds.items()),
-            "",
-            f"Measured on {machine_text(times['machine'])}, with all that is needed "
-            "installed; OUT stands for a folder.",
-        ]
+    rows = [[f"`{name}`", readings.duration(s)] for name, s in seconds.items()]
+    return (
+        f"{readings.markdown([['command', 'time'], *rows])}\n\n"
+        f"Measured on {machine_text(times['machine'])}, with all that is needed "
+        "installed; OUT stands for a folder."
     )
 
 

@@ -14,9 +14,11 @@ from jtm.results.compare import CPC, LINES, TASKS
 FEW = (0.001, 0.003, 0.01)
 """Shares of the labels that count as few."""
 
+MOST = ("ensemble", "instrument", "multipitch")
+"""Tasks in which 1 % of the labels should do as well as 10 % without CPC."""
+
 MARGIN = 0.05
 """Lead through an unheard SoundFont that is aimed at."""
-
 
 ROUNDING = 1e-9
 """Below which a difference of sums is none."""
@@ -85,45 +87,35 @@ def targets(grid):
     tasks = [task for task in TASKS if task in grid.tasks]
     chances = [(task, fraction) for task in tasks for fraction in grid.fractions(task)]
 
-    def ahead(wanted, ours, others, split="test"):
-        made = []
-        for task, fraction in wanted:
-            rows = ours(task, fraction), others(task, fraction)
-            found = all(rows) and grid.difference(*rows, split)
-            if found:
-                about = readings.percent(fraction)
-                made.append(Comparison(task, about, found, found.verdict > 0))
-        return made
+    def beside(name, split="test"):
+        return lambda task, share: readings.compare_cpc(grid, task, name, share, split)
 
-    def line(*names):
-        return lambda task, fraction: grid.line(task, names, fraction)
+    def linear_beside(name):
+        def compare(task, fraction):
+            rows = [
+                grid.best(
+                    row
+                    for row in grid.rows(task, fraction)
+                    if row.representation in LINES[line] and row.probe == "linear"
+                )
+                for line in ("CPC, frozen", name)
+            ]
+            return all(rows) and grid.difference(*rows)
 
-    def linear(name):
-        return lambda task, fraction: grid.best(
-            row
-            for row in grid.rows(task, fraction)
-            if row.representation in LINES[name] and row.probe == "linear"
-        )
+        return compare
+
+    def sooner(task, fraction):
+        rows = grid.line(task, CPC, fraction), grid.line(task, ("supervised",), 0.1)
+        return all(rows) and grid.difference(*rows)
 
     few = [(task, fraction) for task, fraction in chances if fraction in FEW]
-    most = ("ensemble", "instrument", "multipitch")
-    level = []
-    for task in most:
-        rows = line(*CPC)(task, 0.01), line("supervised")(task, 0.1)
-        found = all(rows) and grid.difference(*rows)
-        if found:
-            level.append(
-                Comparison(task, "1 % against 10 %", found, found.value > -ROUNDING)
-            )
-    unheard = [
-        each._replace(holds=each.found.value > MARGIN - ROUNDING)
-        for each in ahead(
-            [(task, 0.01) for task in ("multipitch", "note_instrument", "ensemble")],
-            line(*CPC),
-            line("supervised"),
-            "test_timbre",
-        )
-    ]
+    level = _judge([(task, 0.01) for task in MOST], sooner, _no_less)
+    level = [each._replace(about="1 % against 10 %") for each in level]
+    unheard = _judge(
+        [(task, 0.01) for task in ("multipitch", "note_instrument", "ensemble")],
+        beside("supervised", "test_timbre"),
+        lambda found: found.value > MARGIN - ROUNDING,
+    )
     windows = ("ensemble", "composer", "instrument")
     pitched = ("multipitch", "transcription")
     return [
@@ -131,7 +123,7 @@ def targets(grid):
             "few labels, ahead of supervised",
             "With 0.1, 0.3 and 1 % of the labels CPC is ahead of the same network "
             "trained from scratch, on every task",
-            ahead(few, line(*CPC), line("supervised")),
+            _judge(few, beside("supervised")),
         ),
         Target(
             "1 %, level with supervised at 10 %",
@@ -150,48 +142,72 @@ def targets(grid):
             "linear probe, ahead of log-mel",
             "A linear probe on frozen features is ahead of one on log-mel, on every "
             "task",
-            ahead(chances, linear("CPC, frozen"), linear("log-mel")),
+            _judge(chances, linear_beside("log-mel")),
         ),
         Target(
             "linear probe, ahead of constant-Q on windows",
             "A linear probe on frozen features is ahead of one on constant-Q, on "
             "ensemble, composer and instrument",
-            ahead(
+            _judge(
                 [each for each in chances if each[0] in windows],
-                linear("CPC, frozen"),
-                linear("constant-Q"),
+                linear_beside("constant-Q"),
             ),
         ),
         Target(
             "pitches, best row ahead of constant-Q",
             "The best row of CPC is ahead of the best of constant-Q, on multi-pitch "
             "and transcription",
-            ahead(
+            _judge(
                 [each for each in chances if each[0] in pitched],
-                line(*CPC),
-                line("constant-Q"),
+                beside("constant-Q"),
             ),
         ),
         Target(
             "unseen SoundFont costs no more than supervised",
             "From the heard to the unheard SoundFont CPC loses no more than the "
             "supervised network",
-            _kept(grid, chances),
+            kept(grid, chances),
         ),
     ]
 
 
-def _kept(grid, chances):
-    """Compare what CPC and the supervised network lose through another SoundFont."""
+def _judge(wanted, compare, holds=lambda found: found.verdict > 0):
+    """Compare what has run of tasks and shares of the labels."""
     made = []
-    for task, fraction in chances:
-        rows = (grid.line(task, names, fraction) for names in (CPC, ("supervised",)))
-        ours, other = rows
-        found = ours and other and grid.change(ours, other)
+    for task, fraction in wanted:
+        found = compare(task, fraction)
         if found:
             about = readings.percent(fraction)
-            made.append(Comparison(task, about, found, found.value > -ROUNDING))
+            made.append(Comparison(task, about, found, holds(found)))
     return made
+
+
+def _no_less(found):
+    return found.value > -ROUNDING
+
+
+def kept(grid, wanted):
+    """
+    Compare what CPC and the supervised network lose through another SoundFont.
+
+    Parameters
+    ----------
+    grid : Grid
+        The results.
+    wanted : sequence of tuple
+        Tasks and shares of the labels.
+
+    Returns
+    -------
+    list of Comparison
+        Those that have run; each holds where CPC loses no more.
+    """
+
+    def compare(task, fraction):
+        rows = [grid.line(task, names, fraction) for names in (CPC, ("supervised",))]
+        return all(rows) and grid.change(*rows)
+
+    return _judge(wanted, compare, _no_less)
 
 
 def page(grid):
@@ -229,12 +245,12 @@ def table(grid):
         Markdown; empty where no comparison has run.
     """
     rows = [["target", "holds in", "reached"]]
-    for target in targets(grid):
+    found = targets(grid)
+    for target in found:
         held = sum(each.holds for each in target.compared)
         word = {True: "yes", False: "no", None: "not run"}[target.reached]
         rows.append([target.name, f"{held} of {len(target.compared)}", word])
-    run = any(target.compared for target in targets(grid))
-    return readings.markdown(rows) if run else ""
+    return readings.markdown(rows) if any(each.compared for each in found) else ""
 
 
 def verdict(target):
