@@ -232,13 +232,12 @@ class PitchHead(nn.Module):
 
     def _on_axis(self, x):
         """Lay frames out on the axis of pitch ``(frames, semitones, channels)``."""
-        parts, start = [], 0
         longest = max(length for length, _ in self.parts)
-        for length, size in self.parts:
-            part = x[:, start : start + length * size].unflatten(1, (length, size))
-            parts.append(functional.pad(part, (0, 0, 0, longest - length)))
-            start += length * size
-        return torch.cat(parts, dim=2)
+        padded = [
+            functional.pad(part, (0, 0, 0, longest - part.shape[1]))
+            for part in _split(x, self.parts)
+        ]
+        return torch.cat(padded, dim=2)
 
     def read(self, x, frames=1):
         """
@@ -359,11 +358,16 @@ class OctaveHead(FrameHead):
     def _octaves(self, x):
         """Summarise the pitches of octaves from A0 up; the last may be short."""
         found = []
-        parts = x.split([length * size for length, size in self.parts], dim=1)
-        for part, (length, size) in zip(parts, self.parts, strict=True):
-            for octave in part.unflatten(1, (length, size)).split(OCTAVE, dim=1):
+        for part in _split(x, self.parts):
+            for octave in part.split(OCTAVE, dim=1):
                 found += [octave.mean(1), octave.amax(1)]
         return torch.cat(found, dim=1)
+
+
+def _split(x, parts):
+    """Take frames ``(frames, dim)`` apart: ``(frames, semitones, features)`` each."""
+    pieces = x.split([length * size for length, size in parts], dim=1)
+    return [piece.unflatten(1, part) for piece, part in zip(pieces, parts, strict=True)]
 
 
 class PooledHead(nn.Module):

@@ -1,11 +1,15 @@
 """Pages, and blocks of pages, that a command writes, so that no number is typed."""
 
+import textwrap
 from pathlib import Path
 
 from jtm.constants import SAMPLE_RATE
 from jtm.files import InputError, atomic
 from jtm.results import figures, inside, readings, records, targets
 from jtm.results.compare import Grid
+
+WIDTH = 80
+"""Columns of prose in a page."""
 
 
 def fill(path, blocks):
@@ -31,9 +35,25 @@ def fill(path, blocks):
         _, closed, after = rest.partition(f"<!-- end of {name} -->")
         if not (opened and closed):
             raise InputError(f"{path}: has no block '<!-- {name} -->' with its end")
-        page = f"{before}{opened}{text.strip()}\n{closed}{after}"
+        page = f"{before}{opened}{_wrap(text.strip())}\n{closed}{after}"
     with atomic(path) as part:
         part.write_text(page, encoding="utf-8")
+
+
+def _wrap(text):
+    """Break long lines of prose; tables and pictures stay as they are."""
+    return "\n".join(
+        line
+        if line.startswith(("|", "!"))
+        else textwrap.fill(
+            line,
+            WIDTH,
+            subsequent_indent="  " if line.startswith("- ") else "",
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+        for line in text.split("\n")
+    )
 
 
 def speed_table(speed):
