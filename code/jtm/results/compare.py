@@ -238,7 +238,7 @@ class Grid:
         values = self._values.get((row, split))
         return values and _estimate(values, self.beside(row, "draws", split))
 
-    def difference(self, row, other, split="test"):
+    def difference(self, row, other, split="test", of=None):
         """
         Compare two rows on the same recordings and the seeds that both have.
 
@@ -248,13 +248,15 @@ class Grid:
             Which; of one task.
         split : str
             Where they were scored.
+        of : Grid, optional
+            Where `other` is from; this grid by default.
 
         Returns
         -------
         Estimate or None
             Score of `row` less that of `other`; None where no seed has both.
         """
-        return _estimate(*self._differences(row, other, split))
+        return _estimate(*self._differences(row, other, split, of))
 
     def change(self, row, other, split="test", to="test_timbre"):
         """
@@ -281,12 +283,13 @@ class Grid:
             )
         )
 
-    def _differences(self, row, other, split):
+    def _differences(self, row, other, split, of=None):
         """Give the differences of two rows by seed, and those of their draws."""
         if row.task != other.task:
             raise ValueError(f"{row.task} and {other.task} are not on one scale")
-        values = [self._values.get((each, split), {}) for each in (row, other)]
-        draws = [self.beside(each, "draws", split) for each in (row, other)]
+        pairs = (self, row), (of or self, other)
+        values = [grid._values.get((each, split), {}) for grid, each in pairs]
+        draws = [grid.beside(each, "draws", split) for grid, each in pairs]
         return tuple(
             {seed: np.subtract(a[seed], b[seed]) for seed in a if seed in b}
             for a, b in (values, draws)

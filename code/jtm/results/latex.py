@@ -318,7 +318,7 @@ def inside_macros(found):
     return made
 
 
-def grid_macros(grid):
+def grid_macros(grid, again=None):
     """
     Name what the grid says.
 
@@ -326,6 +326,8 @@ def grid_macros(grid):
     ----------
     grid : Grid
         The results, whatever of them there is.
+    again : Grid, optional
+        Results of a network that was pretrained once more, with another seed.
 
     Returns
     -------
@@ -376,6 +378,7 @@ def grid_macros(grid):
         "tenth": _tenth(grid),
         "unseenLoss": _loss(grid, share),
         "soon": _soon(grid),
+        "again": _again(grid, again) if again else "",
     }
 
 
@@ -396,6 +399,25 @@ def _loss(grid, share):
     found = targets.kept(grid, [(task, share) for task in grid.tasks])
     held = sum(each.holds for each in found)
     return f"{held} of {len(found)} tasks" if found else ""
+
+
+def _again(grid, again):
+    """Say where another pretrained network is not to be told from the shipped one."""
+    found = readings.agreement(grid, again)
+    parts = {}
+    for (task, _), (_, difference) in found.items():
+        parts.setdefault(difference.verdict, []).append(task)
+    shares = readings.listed(dict.fromkeys(percent(share) for _, share in found))
+    said = [
+        f"{name} in {text(readings.listed(parts[verdict]))}"
+        for verdict, name in (
+            (0, "not to be told from it"),
+            (1, "ahead of it"),
+            (-1, "behind it"),
+        )
+        if verdict in parts
+    ]
+    return f"With {text(shares)} of the labels it is {', '.join(said)}" if said else ""
 
 
 def _soon(grid):
@@ -445,6 +467,7 @@ def numbers(folder, facts, settings):
     grid = Grid.read(path) if path.exists() else Grid([])
     if not {r.config.get("checkpoint", facts["sha256"]) for r in grid.records} <= ours:
         grid = Grid([])
+    again = results / "again.jsonl"
     found, _ = inside.read_answers(results / "inside.json")
     if found["checkpoint"] not in ours:
         found = found | dict.fromkeys(inside.QUESTIONS)
@@ -455,7 +478,7 @@ def numbers(folder, facts, settings):
         | trials_macros(read_json(results / "trials.json"))
         | speed_macros(*(read_json(results / f"{n}.json") for n in ("speed", "memory")))
         | inside_macros(found)
-        | grid_macros(grid)
+        | grid_macros(grid, Grid.read(again) if again.exists() else None)
     )
     lines = [f"\\newcommand*{{\\{name}}}{{{value}}}" for name, value in made.items()]
     said = "% Written by `python -m jtm report`.\n" + "\n".join(lines) + "\n"

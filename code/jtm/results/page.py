@@ -446,7 +446,13 @@ def grid_page(path):
     """
     grid = Grid.read(path)
     drawings = figures.grid_figures(grid)
-    text = readings.page(grid, _links("grid", drawings), targets.page(grid))
+    again = path.with_name("again.jsonl")
+    text = readings.page(
+        grid,
+        _links("grid", drawings),
+        targets.page(grid),
+        Grid.read(again) if again.exists() else None,
+    )
     return text, drawings
 
 

@@ -571,6 +571,57 @@ def timbre_table(grid, fraction):
     return markdown(rows) if len(rows) > 1 else ""
 
 
+def again_table(grid, again):
+    """
+    Tabulate what a network that was pretrained once more scores.
+
+    Parameters
+    ----------
+    grid : Grid
+        The results.
+    again : Grid
+        Those of the other network.
+
+    Returns
+    -------
+    str
+        A row for each task and share of the labels that both have: the frozen row
+        that validation chose for the first network, its score by either, and the
+        difference. Empty where there is none.
+    """
+    rows = [["task", "labels", "row", "shipped", "another", "difference"]]
+    for (task, fraction), (row, found) in agreement(grid, again).items():
+        scores = (score_text(each.score(row)) for each in (grid, again))
+        cells = [task, percent(fraction), row_text(row), *scores]
+        rows.append([*cells, difference_text(found)])
+    return markdown(rows) if len(rows) > 1 else ""
+
+
+def agreement(grid, again):
+    """
+    Compare two pretrained networks; see :func:`again_table`.
+
+    Parameters
+    ----------
+    grid, again : Grid
+        The results of both.
+
+    Returns
+    -------
+    dict of tuple to tuple
+        By task and share of the labels the row, and the score of the second
+        network less that of the first.
+    """
+    found = {}
+    for task in again.tasks:
+        for fraction in again.fractions(task):
+            row = grid.line(task, ("CPC, frozen",), fraction)
+            difference = row and again.difference(row, row, of=grid)
+            if difference:
+                found[task, fraction] = row, difference
+    return found
+
+
 def speed_table(grid):
     """
     Tabulate how soon networks reach a score in training.
@@ -751,7 +802,7 @@ def missing(grid):
     return said
 
 
-def page(grid, pictures, targets=""):
+def page(grid, pictures, targets="", again=None):
     """
     Write the page of the grid.
 
@@ -765,6 +816,8 @@ def page(grid, pictures, targets=""):
     targets : str
         What was aimed at, and whether it is reached; see
         :func:`jtm.results.targets.page`.
+    again : Grid, optional
+        Results of a network that was pretrained once more, with another seed.
 
     Returns
     -------
@@ -804,6 +857,15 @@ def page(grid, pictures, targets=""):
             f"{percent(fraction)} of the labels (%).",
             table,
             *_picture(pictures, "timbre", "Scores through both SoundFonts"),
+        ]
+    table = again and again_table(grid, again)
+    if table:
+        parts += [
+            "## Pretrained once more",
+            "The frozen row that stands for CPC, read off the shipped network and off "
+            "another that differs in the seed of its pretraining; the difference is "
+            "the other's less the shipped one's.",
+            table,
         ]
     table = speed_table(grid)
     if table:

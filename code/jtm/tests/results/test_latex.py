@@ -71,6 +71,16 @@ class TestGrid(unittest.TestCase):
         curves = {network: [curve] * 3, tuned: [sooner] * 3}
         self.made = latex.grid_macros(grid_of(self.rows, curves=curves))
 
+    def test_another_pretraining(self):
+        self.assertEqual(self.made["again"], "")
+        grid = grid_of({CPC: 0.6, CPC._replace(task="ensemble"): 0.5})
+        again = grid_of({CPC: 0.6, CPC._replace(task="ensemble"): 0.4})
+        self.assertEqual(
+            latex.grid_macros(grid, again)["again"],
+            r"With 10\,\% of the labels it is not to be told from it in multipitch, "
+            "behind it in ensemble",
+        )
+
     def test_comparisons_are_counted(self):
         self.assertEqual(
             self.made["allConstantQ"],

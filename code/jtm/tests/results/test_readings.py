@@ -150,6 +150,16 @@ class TestGrid(unittest.TestCase):
         seen = grid_of({CPC: 0.5}, ("test", "validation"))
         self.assertEqual(readings.timbre_table(seen, 0.1), "")
 
+    def test_another_pretraining(self):
+        other = CPC._replace(fraction=0.01)
+        grid = grid_of({CPC: 0.6, other: 0.5})
+        again = grid_of({CPC: 0.6, other: 0.45, CQT: 0.9})
+        rows = readings.again_table(grid, again).splitlines()[2:]
+        self.assertEqual(len(rows), 2)
+        self.assertRegex(rows[0], r"multipitch \| 1 % \| `cpc-z` with .*\| −5\.0 \[")
+        self.assertRegex(rows[1], r"\| 60\.0 \[.* \| 60\.0 \[.*\| \+0\.0 \[")
+        self.assertEqual(readings.again_table(grid, grid_of({CQT: 0.9})), "")
+
     def test_lines_differences_and_choices(self):
         rows = readings.line_table(self.grid, 0.1).splitlines()
         self.assertTrue(rows[0].startswith("| task | CPC, frozen | CPC, fine-tuned |"))
