@@ -51,7 +51,7 @@ RATES = (2e-3, 3e-4)
 HEAD_RATE = 1e-3
 """Learning rate of the heads."""
 
-PROBED = {"frames": 200, "windows": 600, "clips": 600}
+PROBED = 600
 """Most labelled windows, or clips, of a task that its head is fitted to as a probe."""
 
 PROBED_STEP = 16
@@ -325,7 +325,7 @@ def fit_heads(family, model, heads):
     for task, head in heads.items():
         if not isinstance(head, TranscriptionHead):  # has layers of its own to learn
             learned = _embed(
-                model, family.subsets[task][: PROBED[family.kind]], family.read
+                model, family.subsets[task][:PROBED], family.read
             )
             pairs = [_samples(head, task, each) for each in (learned, held_out)]
             probes.fit_head(head.head if isinstance(head, PooledHead) else head, *pairs)
