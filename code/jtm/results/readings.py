@@ -863,8 +863,9 @@ def page(grid, pictures, targets="", again=None):
         parts += [
             "## Pretrained once more",
             "The frozen row that stands for CPC, read off the shipped network and off "
-            "another that differs in the seed of its pretraining; the difference is "
-            "the other's less the shipped one's.",
+            "another that differs in the seed of its pretraining (`main.py "
+            "--randomSeed 1`; `jtm grid --out report/results/again.jsonl`); the "
+            "difference is the other's less the shipped one's.",
             table,
         ]
     table = speed_table(grid)
