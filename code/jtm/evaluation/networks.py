@@ -19,6 +19,7 @@ the same labels as its probes; the state counts that is best on the mean of them
 """
 
 import copy
+import itertools
 from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
@@ -51,7 +52,7 @@ RATES = (2e-3, 3e-4)
 HEAD_RATE = 1e-3
 """Learning rate of the heads."""
 
-PROBED = 600
+PROBED = {"frames": 600, "windows": 2000, "clips": 2000}
 """Most labelled windows, or clips, of a task that its head is fitted to as a probe."""
 
 PROBED_STEP = 16
@@ -320,15 +321,20 @@ def fit_heads(family, model, heads):
     dict of str to float
         Score of each task on the windows that a look is of.
     """
-    held_out = _embed(model, family.held_out, partial(family.read, held_out=True))
+    read_held_out = partial(family.read, held_out=True)
+    held_out = [*itertools.chain(*_embed(model, family.held_out, read_held_out))]
     scores = {}
     for task, head in heads.items():
         if not isinstance(head, TranscriptionHead):  # has layers of its own to learn
-            learned = _embed(
-                model, family.subsets[task][:PROBED], family.read
+            units = family.subsets[task][: PROBED[family.kind]]
+            learned = [
+                _samples(head, task, some) for some in _embed(model, units, family.read)
+            ]
+            probes.fit_head(
+                head.head if isinstance(head, PooledHead) else head,
+                [np.concatenate(part) for part in zip(*learned, strict=True)],
+                _samples(head, task, held_out),
             )
-            pairs = [_samples(head, task, each) for each in (learned, held_out)]
-            probes.fit_head(head.head if isinstance(head, PooledHead) else head, *pairs)
         scores[task] = _look(head.eval(), task, held_out)
     return scores
 
@@ -343,13 +349,11 @@ def _look(head, task, embedded):
 
 @torch.no_grad()
 def _embed(model, units, read):
-    """Give z and c of windows, and what is asked about each."""
-    found = []
+    """Give z and c of windows, and what is asked about each, some at a time."""
     for rows in np.array_split(units, -(-len(units) // 16)):
         waves, asked = zip(*(read(*row) for row in rows), strict=True)
         z, c = model(torch.from_numpy(np.stack(waves)))
-        found += zip(torch.cat((z, c), dim=2), asked, strict=True)
-    return found
+        yield [*zip(torch.cat((z, c), dim=2), asked, strict=True)]
 
 
 def _samples(head, task, embedded):
