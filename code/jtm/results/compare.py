@@ -197,6 +197,25 @@ class Grid:
         """
         return sorted({row.fraction for row in self.rows(task)})
 
+    def distinct(self, task):
+        """
+        List the shares of labels that differ in what is labelled.
+
+        With one example a class at least, small shares may come to the same labels;
+        scores with these are one result, not several.
+
+        Parameters
+        ----------
+        task : str
+            What is asked.
+
+        Returns
+        -------
+        list of float
+            From small to large; of those with as much labelled the largest.
+        """
+        return [*{self.labelled[task, f]: f for f in self.fractions(task)}.values()]
+
     def beside(self, row, name, split="test"):
         """
         Give what stands beside the scores of a row.

@@ -364,8 +364,8 @@ def grid_macros(grid, again=None):
                 tasks = readings.listed(dict.fromkeys(lost))
                 told = (
                     f"ahead in {len(won)} of {len(won + even + lost)} comparisons, "
-                    f"behind in {len(lost)}{f' ({tasks})' if lost else ''} and not to "
-                    f"be told apart in {len(even)}"
+                    f"behind in {len(lost)}{f' ({tasks})' if lost else ''} and not "
+                    f"significantly different in {len(even)}"
                 )
                 name = f"{counted.split()[0]}{_word(opponent)}"
                 made[name] = text(told) if run else ""
@@ -411,7 +411,7 @@ def _again(grid, again):
     said = [
         f"{name} in {text(readings.listed(parts[verdict]))}"
         for verdict, name in (
-            (0, "not to be told from it"),
+            (0, "not significantly different from it"),
             (1, "ahead of it"),
             (-1, "behind it"),
         )

@@ -3,7 +3,8 @@ What the grid says, in tables and plain sentences, none of them typed by hand.
 
 Differences and their intervals are of :mod:`jtm.results.compare`; 'ahead' and
 'behind' are said where the 95 % interval of a difference leaves out zero, and
-'cannot be told apart' where it does not.
+'not significantly different' where it does not. Shares of the labels that come to the
+same labels are compared once.
 """
 
 from jtm.results.compare import CPC, FRACTIONS, LINES, SEEDS, TASKS, seconds_to
@@ -16,10 +17,10 @@ OPPONENTS = {
 }
 """Lines that ours are compared with, and how sentences call them."""
 
-VERDICTS = {1: "ahead", 0: "not to be told apart", -1: "behind"}
+VERDICTS = {1: "ahead", 0: "not significantly different", -1: "behind"}
 
 SIGNS = {1: "+", 0: "=", -1: "−", None: "·"}
-"""Marks of an overview: ahead, cannot be told apart, behind, not run."""
+"""Marks of an overview: ahead, not significantly different, behind, no comparison."""
 
 REACHED = 0.95
 """Share of the supervised network's best validation score that is waited for."""
@@ -224,8 +225,11 @@ def compare_cpc(grid, task, opponent, fraction, split="test"):
     Returns
     -------
     Estimate or None
-        CPC's score less the other's; None where one has not run.
+        CPC's score less the other's; None where one has not run, or a larger share
+        comes to the same labels.
     """
+    if fraction not in grid.distinct(task):
+        return None
     ours = grid.line(task, CPC, fraction)
     other = grid.line(task, (opponent,), fraction)
     return ours and other and grid.difference(ours, other, split)
@@ -291,14 +295,14 @@ def sentences(grid, task):
         said.append(f"Validation scores highest {'; '.join(parts)} of the labels.")
     for opponent, name in OPPONENTS.items():
         found = {f: compare_cpc(grid, task, opponent, f) for f in fractions}
-        said.append(sentence(f"Beside {name}, CPC is", found))
+        said.append(sentence(f"Compared with {name}, CPC is", found))
     # The hypothesis: little with CPC against all without.
     most = max(fractions, default=0)
     whole = grid.line(task, ("supervised",), most)
     if whole:
         ours = {f: grid.line(task, CPC, f) for f in fractions if f < most}
         found = {f: row and grid.difference(row, whole) for f, row in ours.items()}
-        name = f"Beside the supervised network with {percent(most)}, CPC is"
+        name = f"Compared with the supervised network with {percent(most)}, CPC is"
         said.append(sentence(name, found))
     return list(filter(None, said))
 
@@ -369,8 +373,8 @@ def verdicts(grid, opponent, fractions=FRACTIONS, split="test"):
     Returns
     -------
     dict of int to list of str
-        The task of each comparison by its verdict: 1 ahead, 0 not to be told apart,
-        -1 behind; those that have not run are passed over.
+        The task of each comparison by its verdict: 1 ahead, 0 not significantly
+        different, -1 behind; those that have not run are passed over.
     """
     found = {sign: [] for sign in VERDICTS}
     for task in grid.tasks:
@@ -394,20 +398,21 @@ def tally(grid):
     Returns
     -------
     list of str
-        One sentence for each opponent, with the tasks.
+        One sentence for each opponent, with the tasks that were won or lost.
     """
     said = []
     for opponent, name in OPPONENTS.items():
         found = verdicts(grid, opponent)
         total = sum(map(len, found.values()))
         if total:
-            parts = [
-                f"{VERDICTS[sign]} in {len(tasks)} ({', '.join(dict.fromkeys(tasks))})"
-                for sign, tasks in found.items()
-                if tasks
-            ]
+            ahead, behind = (
+                f"{VERDICTS[sign]} in {len(found[sign])}"
+                f"{f' ({listed(dict.fromkeys(found[sign]))})' if found[sign] else ''}"
+                for sign in (1, -1)
+            )
             said.append(
-                f"Beside {name}, of {total} comparisons CPC is {', '.join(parts)}."
+                f"Of {total} comparisons with {name}, CPC is {ahead}, {behind} and "
+                f"{VERDICTS[0]} in {len(found[0])}."
             )
     return said
 
@@ -434,7 +439,8 @@ def wins(grid):
         [
             "\n".join(f"- {text}" for text in told),
             f"In this order, {', '.join(map(percent, fractions))} of the labels: `+` "
-            "ahead, `−` behind, `=` not to be told apart, `·` not run.",
+            "ahead, `−` behind, `=` not significantly different, `·` not run, or of "
+            "the same labels as the next.",
             overview(grid),
         ]
     )

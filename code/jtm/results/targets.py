@@ -2,8 +2,9 @@
 What the project set out to show, and whether the grid shows it.
 
 Each target is a set of comparisons on held-out works, and is reached where all of them
-hold. A comparison asks for a difference whose 95 % interval lies above zero, or above
-or at a stated margin; rows are chosen by validation, as everywhere.
+hold. Where one is to be ahead, the 95 % interval of the difference lies above zero;
+where one is to reach another's score, to lose no more, or to lead by so many points,
+the difference itself counts. Rows are chosen by validation, as everywhere.
 """
 
 from typing import NamedTuple
@@ -85,7 +86,7 @@ def targets(grid):
         In the order in which they were set.
     """
     tasks = [task for task in TASKS if task in grid.tasks]
-    chances = [(task, fraction) for task in tasks for fraction in grid.fractions(task)]
+    chances = [(task, fraction) for task in tasks for fraction in grid.distinct(task)]
 
     def beside(name, split="test"):
         return lambda task, share: readings.compare_cpc(grid, task, name, share, split)

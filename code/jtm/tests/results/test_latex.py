@@ -77,15 +77,16 @@ class TestGrid(unittest.TestCase):
         again = grid_of({CPC: 0.6, CPC._replace(task="ensemble"): 0.4})
         self.assertEqual(
             latex.grid_macros(grid, again)["again"],
-            r"With 10\,\% of the labels it is not to be told from it in multipitch, "
+            r"With 10\,\% of the labels it is not significantly different "
+            "from it in multipitch, "
             "behind it in ensemble",
         )
 
     def test_comparisons_are_counted(self):
         self.assertEqual(
             self.made["allConstantQ"],
-            "ahead in 0 of 1 comparisons, behind in 1 (multipitch) and not to be told "
-            "apart in 0",
+            "ahead in 0 of 1 comparisons, behind in 1 (multipitch) and not "
+            "significantly different in 0",
         )
         self.assertIn("ahead in 1 of 1 comparisons", self.made["unseenSupervised"])
         self.assertEqual(self.made["fewSupervised"], "")  # not run

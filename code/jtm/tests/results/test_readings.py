@@ -56,8 +56,8 @@ class TestWords(unittest.TestCase):
         }
         self.assertEqual(
             readings.sentence("It is", found),
-            "It is ahead with 0.1 % (+10.0 [5.0, 15.0]); not to be told apart with "
-            "10 % (+2.0 [−1.0, 5.0]); behind with 100 % (−10.0 [−20.0, −5.0]) of the "
+            "It is ahead with 0.1 % (+10.0 [5.0, 15.0]); not significantly different "
+            "with 10 % (+2.0 [−1.0, 5.0]); behind with 100 % (−10.0 [−20.0, −5.0]) of the "
             "labels.",
         )
         self.assertEqual(readings.sentence("It is", {0.1: None}), "")
@@ -105,8 +105,8 @@ class TestGrid(unittest.TestCase):
             said[1:], ("−8.0", "+22.0", "−0.1", "+12.0", "−18.0"), strict=True
         ):
             self.assertIn(f"10 % ({expected} [", sentence)
-        self.assertIn("Beside constant-Q, CPC is behind with", said[1])
-        self.assertIn("Beside log-mel, CPC is ahead with", said[2])
+        self.assertIn("Compared with constant-Q, CPC is behind with", said[1])
+        self.assertIn("Compared with log-mel, CPC is ahead with", said[2])
         self.assertIn("supervised network with 100 %, CPC is behind", said[5])
 
     def test_nothing_is_chosen_on_test(self):
@@ -141,8 +141,24 @@ class TestGrid(unittest.TestCase):
         said = readings.tally(self.grid)
         self.assertEqual(
             said[0],
-            "Beside constant-Q, of 1 comparisons CPC is behind in 1 (multipitch).",
+            "Of 1 comparisons with constant-Q, CPC is ahead in 0, behind in 1 "
+            "(multipitch) and not significantly different in 0.",
         )
+
+    def test_equal_labels_are_compared_once(self):
+        rows = {}
+        for fraction, seconds in ((0.001, 3), (0.01, 3), (0.1, 9)):
+            for row, value in ((CPC, 0.6), (CQT, 0.5)):
+                rows[row._replace(fraction=fraction)] = value, seconds
+        records = [
+            score(row, 0, value, split, labelled=seconds)
+            for row, (value, seconds) in rows.items()
+            for split in ("validation", "test")
+        ]
+        grid = Grid(records)
+        self.assertEqual(grid.distinct("multipitch"), [0.01, 0.1])
+        self.assertEqual(len(readings.verdicts(grid, "constant-Q")[0]), 2)
+        self.assertIn("| · = = |", readings.overview(grid))
 
     def test_another_soundfont(self):
         row = readings.timbre_table(self.grid, 0.1).splitlines()[-1]
@@ -216,7 +232,7 @@ class TestGrid(unittest.TestCase):
             "# What the grid says",
             "## Missing",
             "(figures/timbre.svg)",
-            "Beside constant-Q, CPC is behind with",
+            "Compared with constant-Q, CPC is behind with",
             "pitches that sound, frame by frame",
         ):
             self.assertIn(part.lower(), text.lower())
