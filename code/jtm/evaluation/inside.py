@@ -106,7 +106,7 @@ def look(checkpoint, data, out, work="logs/inside", progress=True):
         If the checkpoint or the dataset is not fit for it.
     """
     wanted = ("multipitch", "instrument_activity", "note_instrument")
-    bench = Judge(data, checkpoint, work, wanted, False, ("test",), progress)
+    bench = Judge(data, checkpoint, work, wanted, (), ("test",), progress)
     if "multipitch" not in bench.labelled:
         raise InputError(f"{data}: has no labelled recordings to look at")
     # The clips have an instrument and a pitch each; both are asked about here.

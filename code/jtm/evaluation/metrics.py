@@ -143,8 +143,11 @@ def best_threshold(counts, levels):
     Returns
     -------
     float
-        The threshold, at or above which a score counts as found.
+        The threshold, at or above which a score counts as found; 0, as for logits
+        of even odds, where there are no positives to choose by.
     """
+    if not len(levels):
+        return 0.0
     hits, all_ = counts
     return float(levels[np.argmax(2 * hits / np.maximum(all_ + hits[-1], 1))])
 

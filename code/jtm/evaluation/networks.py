@@ -6,13 +6,13 @@ Networks in the grid: trained with labels end to end, from scratch or from CPC.
 heads on z and c side by side (linear; on an axis of pitch shared as in probes; on
 mean and deviation of a window or clip), the same number of steps, and of
 learning rates to choose from, levels and noise drawn anew for every window, and
-the state kept that is best on validation. The heads start as linear probes of what
-the network gives before any step, so that training need not first undo what chance
-put there (Kumar et al. 2022). In the end each task takes what validation has best:
-the state kept; the same with the head fitted once more, as a probe; or the start, lest
-a network fall behind a probe of itself only for having been trained.
+the state kept that is best on validation. Linear heads start as probes of what the
+network gives before any step, so that training need not first undo what chance put
+there (Kumar et al. 2022). In the end each task takes what validation has best: the
+state kept; the same with the head fitted once more, as a probe; or the start, lest a
+network be worse than a probe of itself only for having been trained.
 
-A budget is stated in steps of :data:`BATCH` windows of 1.28 s (clips: 0.5 s):
+A budget is stated in steps of :data:`BATCH` windows of 1.28 s (clips: 0.56 s):
 :func:`steps`. One run serves the tasks of a family, which share the network and
 have a head each: those of frames, of windows, and of single notes. Each task sees
 the same labels as its probes; the state counts that is best on the mean of them.
@@ -20,6 +20,7 @@ the same labels as its probes; the state counts that is best on the mean of them
 
 import copy
 import itertools
+import time
 from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
@@ -56,7 +57,7 @@ PROBED = {"frames": 600, "windows": 2000, "clips": 2000}
 """Most labelled windows, or clips, of a task that its head is fitted to as a probe."""
 
 PROBED_STEP = 16
-"""Frames from one that it is fitted to to the next."""
+"""Every how many frames of a window it is fitted to one."""
 
 BATCH = {"frames": 8, "windows": 8, "clips": 16}
 """Windows, or clips, in a batch."""
@@ -65,7 +66,8 @@ LOOKS = 6
 """Times that validation is looked at, evenly spaced; a state of each is kept."""
 
 LOOKED_AT = {"frames": 64, "windows": 384, "clips": 256}
-"""Most windows, or clips, of validation that are looked at while training."""
+"""Windows, or clips, of validation that are looked at while training, about; tasks
+of windows share them."""
 
 TOGETHER = 4
 """Most recordings that are answered about side by side."""
@@ -86,10 +88,10 @@ def steps(fraction):
     Returns
     -------
     int
-        600 at all of them, 300 at a tenth and below: fewer left networks from
-        scratch, which start with nothing, still improving at the end.
+        600 at all of them, else 300: fewer left networks from scratch, which start
+        with nothing, still improving at the end.
     """
-    return max(300, round(600 * fraction**0.3))
+    return 600 if fraction == 1 else 300
 
 
 def make_head(task, n_outputs, model, on_encoder=False, tuned=False):
@@ -295,17 +297,19 @@ def start(family, network, config, seed):
     Start
         The start.
     """
+    clock = time.monotonic()
     model = build_model(replace(config, random_seed=seed)).eval()
     if network is not None:
         model.load_state_dict(network.state_dict())
     heads = make_heads(family.labelled, model, seed)
     scores = fit_heads(family, model, heads)
-    return Start(model, heads, {"step": 0, "seconds": 0.0, "score": scores})
+    seconds = round(time.monotonic() - clock, 1)
+    return Start(model, heads, {"step": 0, "seconds": seconds, "score": scores})
 
 
 def fit_heads(family, model, heads):
     """
-    Fit heads as probes of what a network gives, and score them on validation.
+    Fit linear heads as probes of what a network gives; score all on validation.
 
     Parameters
     ----------
@@ -323,16 +327,19 @@ def fit_heads(family, model, heads):
     """
     read_held_out = partial(family.read, held_out=True)
     held_out = [*itertools.chain(*_embed(model, family.held_out, read_held_out))]
+    # A head with layers of its own to learn is not a probe.
+    linear = [t for t in heads if not isinstance(heads[t], TranscriptionHead)]
+    learned = {task: [] for task in linear}
+    units = [each[: PROBED[family.kind]] for each in family.subsets.values()]
+    for some in _embed(model, np.unique(np.concatenate(units), axis=0), family.read):
+        for task in linear:
+            learned[task].append(_samples(heads[task], task, some))
     scores = {}
     for task, head in heads.items():
-        if not isinstance(head, TranscriptionHead):  # has layers of its own to learn
-            units = family.subsets[task][: PROBED[family.kind]]
-            learned = [
-                _samples(head, task, some) for some in _embed(model, units, family.read)
-            ]
+        if task in linear:
             probes.fit_head(
                 head.head if isinstance(head, PooledHead) else head,
-                [np.concatenate(part) for part in zip(*learned, strict=True)],
+                [np.concatenate(part) for part in zip(*learned[task], strict=True)],
                 _samples(head, task, held_out),
             )
         scores[task] = _look(head.eval(), task, held_out)
@@ -423,6 +430,8 @@ def train(folder, family, begun, origin, config, plan):
         head_rate=HEAD_RATE,
     )
     fit(module, progress=False)
+    for look in module.curve:
+        look["seconds"] = round(look["seconds"] + begun.look["seconds"], 1)
     module.curve.insert(0, begun.look)
     return module
 
@@ -493,8 +502,8 @@ def best_look(module):
     score : float
         Mean score of its tasks.
     look : int
-        Number of the look in its curve, whose first is the start and does not
-        count; of equals the first.
+        Its place in the curve; the start, at 0, does not count, and of equals the
+        first is taken.
     """
     scores = [float(np.mean([*look["score"].values()])) for look in module.curve[1:]]
     return max(scores), 1 + scores.index(max(scores))
@@ -618,7 +627,7 @@ def answers(model, heads, labelled, split, on_encoder=False):
     if TASKS[first.task].unit == "clips":
         units = first.units(split)
         found = {task: [] for task in labelled}
-        for rows in np.array_split(units, max(1, len(units) // 64)):
+        for rows in np.array_split(units, -(-len(units) // 64)) if len(units) else ():
             waves = [read_wave(first.store, *row, CLIP_FRAMES) for row in rows]
             z, c = model(torch.from_numpy(np.stack(waves)))
             x = z if on_encoder else torch.cat((z, c), dim=2)

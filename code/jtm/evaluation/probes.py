@@ -186,7 +186,7 @@ def _read(head, x, truth):
     """Give logits in the shape of what is asked."""
     hidden_on_axis = head.hidden is not None and hasattr(head, "own")
     logits = head.read(x, len(x)) if hidden_on_axis else head.read(x)
-    if truth.is_floating_point() or truth.dtype == truth.bool().dtype:
+    if truth.ndim > 1:
         return logits.reshape(len(x), *truth.shape[1:])
     return logits.flatten(1)
 

@@ -5,8 +5,9 @@ A cell is one task, representation, probe, label fraction and seed. The labels o
 the fraction are seen in training; validation chooses the settings (penalty or
 decay of a probe, learning rate of a network), once for each task, representation,
 probe and fraction, on the first seed, and the other seeds keep them; it chooses
-thresholds and when to stop in every cell. Test, and test through another
-SoundFont, are scored once, after.
+thresholds and when to stop in every cell. A network, which serves several tasks, has
+one learning rate for all of them; its heads, where they are fitted as probes, are
+chosen in every cell. Test, and test through another SoundFont, are scored once, after.
 
 Probes see no more than :data:`TRAIN_FRAMES` frames or :data:`TRAIN_WINDOWS`
 windows of those that are labelled, spread evenly, since neighbouring frames say
@@ -124,9 +125,9 @@ class Judge:
         Where features and unfinished runs are kept.
     wanted : sequence of str
         Tasks.
-    named : bool
-        Refuse a task that the dataset is not fit for, instead of leaving it out
-        with a word.
+    named : collection of str
+        Tasks to refuse if the dataset is not fit for them, instead of leaving them
+        out with a word.
     splits : sequence of str
         Where to score; 'test_timbre' is passed over where there is none.
     progress : bool
@@ -139,7 +140,7 @@ class Judge:
     """
 
     def __init__(
-        self, data, checkpoint, folder, wanted, named=True, splits=SPLITS, progress=True
+        self, data, checkpoint, folder, wanted, named=(), splits=SPLITS, progress=True
     ):
         self.folder = Path(folder)
         self.progress = progress
@@ -170,7 +171,7 @@ class Judge:
                     store = self.clips
                 self.labelled[task] = Labelled.of(store, task, notes)
             except InputError as error:
-                if named:
+                if task in named:
                     raise
                 print(f"{task} is left out: {error}")
         self.splits = [
@@ -179,6 +180,7 @@ class Judge:
             if split != "test_timbre"
             or any(each.splits[split] for each in self.labelled.values())
         ]
+        self.answered = [*dict.fromkeys(("validation", *self.splits))]
 
     def settings(self, representation):
         """
@@ -208,17 +210,19 @@ class Judge:
             found["network"] = hashlib.sha256(text).hexdigest()
         return found
 
-    def prepare(self, representations):
+    def prepare(self, representations, wanted_tasks):
         """
-        Compute the features that cells read.
+        Compute the features that probes read.
 
         Parameters
         ----------
         representations : sequence of str
             Any of :data:`jtm.evaluation.features.REPRESENTATIONS`.
+        wanted_tasks : sequence of str
+            The tasks that they are for.
         """
         wanted = {}
-        for each in self.labelled.values():
+        for each in (self.labelled[task] for task in wanted_tasks):
             if TASKS[each.task].unit == "clips":
                 self.features.compute_clips(
                     self.clips, representations, self.spans(each), self.progress
@@ -290,7 +294,7 @@ class Judge:
         )
         answers = {
             split: self._answers(labelled, split, cell.representation, predict)
-            for split in dict.fromkeys(("validation", *self.splits))
+            for split in self.answered
         }
         return self.record(cell, answers, chosen, labelled.seconds(units), start)
 
@@ -376,12 +380,15 @@ class Judge:
         begun = networks.start(
             family, self.model if tuned else None, self.config, first.seed
         )
+        # A run of other code, labels or weights is not taken up.
+        about = [self.settings(first.representation), records.revision()]
+        state = hashlib.sha256(json.dumps([*about, *family.labelled]).encode())
+        state.update(family.windows.tobytes())
+        state = state.hexdigest()[:8]
         runs = {}
         for rate in rates:
             plan = {"fraction": first.fraction, "seed": first.seed, "rate": rate}
             name = "-".join(map(str, (first.representation, kind, *plan.values())))
-            # A run that other code began is not taken up.
-            state = f"{self.origin[:8]}-{records.revision()}"
             folder = self.folder / "networks" / f"{name}-{state}"
             runs[rate] = networks.train(
                 folder,
@@ -397,15 +404,12 @@ class Judge:
         found = networks.answer(
             settled,
             {cell.task: self.labelled[cell.task] for cell in cells},
-            dict.fromkeys(("validation", *self.splits)),
+            self.answered,
         )
         made, beside = [], []
         for cell in cells:
             labelled = self.labelled[cell.task]
-            answers = {
-                split: found[cell.task, split]
-                for split in dict.fromkeys(("validation", *self.splits))
-            }
+            answers = {split: found[cell.task, split] for split in self.answered}
             chosen = {
                 "rate": best,
                 "steps": settled[cell.task].step,
@@ -537,12 +541,12 @@ def judge(
         If the checkpoint or the dataset is not fit for it.
     """
     bench = Judge(
-        dataset_root, checkpoint, Path(out).parent, tasks, True, splits, progress
+        dataset_root, checkpoint, Path(out).parent, tasks, tasks, splits, progress
     )
     for split in splits:
         if not all(each.splits[split] for each in bench.labelled.values()):
             raise InputError(f"{dataset_root}: no labelled recording in split {split}")
-    bench.prepare(representations)
+    bench.prepare(representations, tasks)
     made = []
     cells = list(itertools.product(tasks, representations))
     for task, name in tqdm(cells, desc="Probing", unit="probe", disable=not progress):
@@ -650,12 +654,16 @@ def grid(
         nothing, or `out` holds results of another checkpoint or dataset.
     """
     only = only or {}
+    named = only.get("task", TASKS)
+    families = {TASKS[task].family for task in named}
+    if not set(only.get("representation", NETWORKS)) & set(NETWORKS):
+        families = ()
     bench = Judge(
         data,
         checkpoint,
         work,
-        [task for task in TASKS if task in only.get("task", TASKS)],
-        "task" in only,
+        [task for task in TASKS if task in named or TASKS[task].family in families],
+        only.get("task", ()),
         progress=progress,
     )
     jobs = plan(bench, only)
@@ -675,8 +683,12 @@ def grid(
         for job in jobs
         if any(cell not in settings for cell in job)
     ]
-    names = {cell.representation for job in waiting for cell in job}
-    bench.prepare([name for name in REPRESENTATIONS if name in names])
+    cells = [cell for job in waiting for cell in job if cell.probe != "network"]
+    names = {cell.representation for cell in cells}
+    bench.prepare(
+        [name for name in REPRESENTATIONS if name in names],
+        dict.fromkeys(cell.task for cell in cells),
+    )
     whole, left = (sum(map(_cost, part)) for part in (jobs, waiting))
     bar = tqdm(
         total=whole,

@@ -457,7 +457,7 @@ class Labelled:
             return [Take(TRAIN_STEP, length)]
         if unit == "notes":
             whole = int(self.store.lengths[index]) // HOP
-            tuned = min(whole, WINDOW * LEAST["frames"])
+            tuned = min(whole, max(length, WINDOW * LEAST["frames"]))
             return [Take(JUDGED_STEP, tuned), Take(1, length)]
         return [Take(JUDGED_STEP, length)]
 
@@ -646,15 +646,18 @@ def _score_classes(labelled, split, answers):
     """Score the classes of windows or clips."""
     indices = labelled.splits[split]
     n_classes = len(labelled.classes)
-    groups = [labelled.groups[index] for index in indices]
-    names, group = np.unique(groups, return_inverse=True)
     sizes = {"accuracy": 1}
-    if TASKS[labelled.task].unit == "windows":
+    if TASKS[labelled.task].unit == "windows":  # a part each, in their order
         sizes |= POOLED
+        n_parts, part = len(indices), range(len(indices))
+    else:
+        groups = [labelled.groups[index] for index in indices]
+        names, part = np.unique(groups, return_inverse=True)
+        n_parts = len(names)
     made = []
     for metric, size in sizes.items():
-        parts = np.zeros((len(names), n_classes, n_classes), np.int64)
-        of_each = zip(group, labelled.classes_of(indices), answers, strict=True)
+        parts = np.zeros((n_parts, n_classes, n_classes), np.int64)
+        of_each = zip(part, labelled.classes_of(indices), answers, strict=True)
         for row, truth, logits in of_each:
             found = add_up(logits, size).argmax(axis=1)
             truths = np.full(len(found), truth)

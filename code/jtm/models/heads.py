@@ -2,8 +2,8 @@
 Heads: what is read off latents or contexts ``(..., dim)``.
 
 Each head standardises its input, so that one learning rate suits any
-representation, and gives logits. In a network it does so by running statistics;
-a probe fixes them to those of its training sample.
+representation, and gives logits. It does so by running statistics, unless it was
+fitted as a probe, which fixes them to those of its training sample.
 """
 
 import torch
@@ -420,22 +420,6 @@ class PooledHead(nn.Module):
             Mean and deviation ``(batch, 2 * dim)`` of the frames that count.
         """
         return pool(x[:, self.skip : self.stop])
-
-
-class WindowHead(PooledHead):
-    """
-    Read one linear answer off a window, by mean and deviation of its frames.
-
-    Parameters
-    ----------
-    dim : int
-        Size of the frames.
-    n_outputs : int
-        Number of logits.
-    """
-
-    def __init__(self, dim, n_outputs):
-        super().__init__(FrameHead(2 * dim, n_outputs))
 
 
 def pool(x):

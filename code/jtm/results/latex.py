@@ -20,9 +20,7 @@ from jtm.files import atomic, read_json
 from jtm.results import inside, page, readings, targets
 from jtm.results.compare import CPC, FRACTIONS, Grid
 from jtm.results.readings import duration, percent
-
-FEW = (0.001, 0.003, 0.01)
-"""Shares of the labels that the hypothesis is about."""
+from jtm.results.targets import FEW
 
 COUNTED = {
     "few labels": (FEW, "test", ("supervised", "untrained")),

@@ -13,7 +13,7 @@ from jtm.results import readings
 from jtm.results.compare import CPC, LINES, TASKS
 
 FEW = (0.001, 0.003, 0.01)
-"""Shares of the labels that count as few."""
+"""Shares of the labels that count as few, which the hypothesis is about."""
 
 MOST = ("ensemble", "instrument", "multipitch")
 """Tasks in which 1 % of the labels should do as well as 10 % without CPC."""

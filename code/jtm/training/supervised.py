@@ -349,7 +349,7 @@ class SupervisedModule(lightning.LightningModule):
         checkpoint["history"] = self.history
         checkpoint["sums"] = self.sums
         checkpoint["curve"] = self.curve
-        checkpoint["spent"] = self.spent
+        checkpoint["spent"] = self.spent + time.monotonic() - self.clock
 
     def on_load_checkpoint(self, checkpoint):
         """

@@ -93,6 +93,9 @@ class FrameF1(unittest.TestCase):
         scores = np.array([[0.9, 0.8, 0.5, 0.4, 0.1]])
         counts, levels = metrics.precision_counts([truth], [scores])
         self.assertEqual(metrics.best_threshold(counts[0], levels), 0.4)
+        # Nothing sounds: there is no threshold to choose by.
+        counts, levels = metrics.precision_counts([~truth & truth], [scores])
+        self.assertEqual(metrics.best_threshold(counts[0], levels), 0.0)
 
 
 class Classes(unittest.TestCase):

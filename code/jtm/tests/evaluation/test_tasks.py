@@ -89,6 +89,17 @@ class Sorting(unittest.TestCase):
         self.assertEqual(notes.takes("train", 0), [whole])
         self.assertEqual(notes.takes("test", 120)[-1], part)
 
+    def test_few_long_recordings_are_tuned_by_as_far_as_they_are_judged(self):
+        # A task of notes has a budget of decoded frames, dealt to the recordings.
+        kept = store({}, {}, seconds=60)
+        labelled = Labelled.of(kept, "transcription", plays([[1]]))
+        for split in ("validation", "test"):
+            for index in labelled.splits[split]:
+                tuned, judged = labelled.takes(split, index)
+                self.assertGreaterEqual(tuned.n_frames, judged.n_frames)
+                _, first = labelled.units(split)[-1]
+                self.assertLess(first, tuned.n_frames)
+
     def test_labels_are_nested_and_name_every_class_and_set_of_instruments(self):
         rows = [{"ensemble": "abc"[i % 3]} for i in range(6)]
         sets = [(1,), (41,), (1, 41)]
@@ -218,6 +229,25 @@ class Scoring(unittest.TestCase):
         np.testing.assert_allclose(found, [[0.18, 0.08]])
         self.assertEqual(tasks.add_up(logits, 1).shape, (3, 2))
         np.testing.assert_allclose(np.exp(tasks.add_up(logits, 23)), [[0.09, 0.04]])
+
+    def test_recordings_are_drawn_in_their_order_whatever_their_numbers(self):
+        # The same works stand at other numbers in another rendering.
+        rng = np.random.default_rng(0)
+        answers = [rng.normal(size=(3, 2)) for _ in range(4)]
+        drawn = []
+        for first in (8, 98):  # the numbers get a digit more on the way
+            indices = list(range(first, first + 4))
+            labelled = Labelled(
+                None,
+                {"test": indices},
+                "ensemble",
+                ("a", "b"),
+                dict(zip(indices, "abab", strict=True)),
+                {i: f"{i}" for i in indices},
+            )
+            _, beside = tasks.score(labelled, "test", answers, {})
+            drawn.append(beside["draws"])
+        np.testing.assert_array_equal(*drawn)
 
     def test_notes_are_the_unit_of_clips(self):
         labelled = Labelled.of(self.clips, "note_instrument")

@@ -11,7 +11,6 @@ from jtm.models.heads import (
     PitchHead,
     PooledHead,
     TranscriptionHead,
-    WindowHead,
     pool,
 )
 
@@ -36,7 +35,7 @@ class Heads(unittest.TestCase):
     def test_shapes(self):
         self.assertEqual(FrameHead(5, 88)(self.x).shape, (3, 20, 88))
         self.assertEqual(FrameHead(5, 88, hidden=4)(self.x).shape, (3, 20, 88))
-        self.assertEqual(WindowHead(5, 7)(self.x).shape, (3, 7))
+        self.assertEqual(PooledHead(FrameHead(10, 7))(self.x).shape, (3, 7))
         self.assertEqual(TranscriptionHead(5)(self.x).shape, (3, 20, 2, 88))
 
     def test_pool_by_hand(self):
@@ -50,7 +49,7 @@ class Heads(unittest.TestCase):
         self.assertTrue(torch.isfinite(x.grad).all())
 
     def test_a_part_of_the_window_is_pooled(self):
-        whole, part = WindowHead(5, 7), PooledHead(FrameHead(10, 7), 3, 9)
+        whole, part = PooledHead(FrameHead(10, 7)), PooledHead(FrameHead(10, 7), 3, 9)
         part.load_state_dict(whole.state_dict())
         torch.testing.assert_close(part(self.x), whole(self.x[:, 3:9]))
 

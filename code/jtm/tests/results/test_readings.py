@@ -57,8 +57,8 @@ class TestWords(unittest.TestCase):
         self.assertEqual(
             readings.sentence("It is", found),
             "It is ahead with 0.1 % (+10.0 [5.0, 15.0]); not significantly different "
-            "with 10 % (+2.0 [−1.0, 5.0]); behind with 100 % (−10.0 [−20.0, −5.0]) of the "
-            "labels.",
+            "with 10 % (+2.0 [−1.0, 5.0]); behind with 100 % (−10.0 [−20.0, −5.0]) "
+            "of the labels.",
         )
         self.assertEqual(readings.sentence("It is", {0.1: None}), "")
 

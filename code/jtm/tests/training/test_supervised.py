@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from jtm.files import InputError
-from jtm.models.heads import FrameHead, PooledHead, WindowHead
+from jtm.models.heads import FrameHead, PooledHead
 from jtm.training.checkpoints import build_model, read_checkpoint
 from jtm.training.config import SupervisedConfig, make_config
 from jtm.training.pretrain import StoppedError
@@ -35,7 +35,7 @@ def give_row(index, first):
 
 def head(dim=6, n_outputs=2):
     """A head of one task, on mean and deviation of a window."""
-    heads = {"class": WindowHead(dim, n_outputs)}
+    heads = {"class": PooledHead(FrameHead(2 * dim, n_outputs))}
     return torch.nn.ModuleDict(heads)
 
 
@@ -210,7 +210,7 @@ class Fit(unittest.TestCase):
             self.assertTrue(torch.equal(value, before[name]), name)
 
     def test_the_loss_by_hand(self):
-        heads = {"notes": FrameHead(6, 1), "class": WindowHead(6, 2)}
+        heads = {"notes": FrameHead(6, 1), "class": PooledHead(FrameHead(12, 2))}
         module = self.module("hand", torch.nn.ModuleDict(heads))
         for value in module.head.parameters():
             value.data.zero_()
