@@ -23,7 +23,9 @@ made = judge(
     fraction=0.3,
 )
 
-# %% The same as a figure: held-out works, 95 % intervals over recordings.
+# %% The same as a figure, with 95 % intervals over recordings. To the probe these works
+# are new; the shipped network has heard most of them, in the larger set that it learned
+# from. The fair comparison, on works new to both, is report/results/GRID.md.
 figure = figures.probe_dots(made)
 figures.save(figure, "logs/examples/probe.png")
 display(figure)

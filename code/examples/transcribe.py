@@ -34,7 +34,8 @@ chosen = {
 config = make_config(SupervisedConfig, "tiny", chosen)
 scores = supervised.run(config)
 
-# %% The head of the best epoch, and a test piece.
+# %% The head of the best epoch, and a test piece: new to the head, though the shipped
+# network may have heard it in the larger set that it learned from.
 store = build_store(open_dataset(config.data))
 labelled = Labelled.of(store, "transcription")
 model = load_model()

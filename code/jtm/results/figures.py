@@ -16,15 +16,19 @@ import numpy as np
 from jtm.constants import FRAME_RATE, INSTRUMENTS, PITCH_MAX, PITCH_MIN
 from jtm.files import InputError, atomic, read_json
 from jtm.music.audio import frames_to_seconds
-from jtm.results.compare import LINES, row_shares
+from jtm.results.compare import CPC, LINES, row_shares
 from jtm.results.inside import NAMES
 from jtm.results.readings import (
     NETWORKS,
+    VERDICTS,
+    WITHOUT,
     common_fraction,
+    compare_cpc,
     curves_fraction,
     curves_of,
     metric_text,
     percent,
+    verdicts,
 )
 from jtm.results.records import latest
 
@@ -38,7 +42,7 @@ SIX = (
     (BLUE, "o", "-"),
     (SKY, "D", (0, (3, 2))),
     (ORANGE, "s", (0, (5, 1))),
-    (GREY, "P", ":"),
+    (GREY, ">", ":"),
     (PURPLE, "^", "-."),
     (BLACK, "v", (0, (6, 1, 1, 1, 1, 1))),
 )
@@ -410,9 +414,11 @@ def label_efficiency(grid):
     -------
     matplotlib.figure.Figure
         One panel a task; the lines of :data:`jtm.results.compare.LINES`, at each
-        share of the labels the best row by validation, with bands of 95 %.
+        share of the labels the best row by validation; bands of 95 % for CPC's and
+        the supervised network's.
     """
     figure, panels = _task_panels(grid.tasks, 1.75)
+    drawn = set()
     for axis, task in zip(panels, grid.tasks, strict=False):
         for name in LINES:
             points = []
@@ -430,14 +436,63 @@ def label_efficiency(grid):
             colour, mark, dash = STROKES[name]
             style = {"color": colour, "marker": mark, "linestyle": dash}
             axis.plot(seconds, value, **style, markersize=4, lw=1.2)
-            axis.fill_between(seconds, low, high, color=colour, alpha=0.12, lw=0)
+            if name in (*CPC, "supervised"):
+                axis.fill_between(seconds, low, high, color=colour, alpha=0.15, lw=0)
+            drawn.add(name)
         axis.set_xscale("log")
         _name_durations(axis)
         axis.set_ylabel(f"{metric_text(grid.metrics[task])} (%)")
         axis.set_title(task.replace("_", " "))
         axis.grid(color="0.92")
-    _label_below(panels, len(grid.tasks), "labelled sound")
-    _legend(panels[len(grid.tasks)], LINES)
+    _label_below(panels, len(grid.tasks), "labelled audio")
+    _legend(panels[len(grid.tasks)], drawn)
+    return figure
+
+
+@_styled
+def gains(grid):
+    """
+    Draw how far CPC is ahead of the same network without it.
+
+    Parameters
+    ----------
+    grid : jtm.results.compare.Grid
+        The results.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        One panel a task: CPC's score less that of each of
+        :data:`jtm.results.readings.WITHOUT`, over the length of labelled audio, with
+        intervals of 95 %; below zero pretraining has not helped.
+    """
+    figure, panels = _task_panels(grid.tasks, 1.75)
+    for axis, task in zip(panels, grid.tasks, strict=False):
+        for name, side in zip(WITHOUT, (0.94, 1.06), strict=True):
+            colour, mark, dash = STROKES[name]
+            points = [
+                (side * grid.labelled[task, fraction], found)
+                for fraction in grid.fractions(task)
+                if (found := compare_cpc(grid, task, name, fraction))
+            ]
+            if not points:
+                continue
+            seconds = [place for place, _ in points]
+            style = {"color": colour, "marker": mark, "linestyle": dash}
+            values = [100 * found.value for _, found in points]
+            axis.plot(seconds, values, **style, markersize=4, lw=1.2)
+            for place, found in points:
+                if found.low is not None:
+                    ends = 100 * found.low, 100 * found.high
+                    axis.plot((place, place), ends, color=colour, lw=1)
+        axis.axhline(0, color=BLACK, lw=0.8)
+        axis.set_xscale("log")
+        _name_durations(axis)
+        axis.set_ylabel("gain (points)")
+        axis.set_title(task.replace("_", " "))
+        axis.grid(color="0.92")
+    _label_below(panels, len(grid.tasks), "labelled audio")
+    _legend(panels[len(grid.tasks)], WITHOUT, "CPC less {}")
     return figure
 
 
@@ -456,12 +511,20 @@ def _label_below(panels, count, label, columns=3):
         axis.set_xlabel(label)
 
 
-def _legend(axis, names):
+def _legend(axis, names, text="{}"):
     """Explain lines in a panel of their own."""
     from matplotlib.lines import Line2D
 
     handles = [
-        Line2D([], [], color=c, marker=m, linestyle=d, markersize=4, label=name)
+        Line2D(
+            [],
+            [],
+            color=c,
+            marker=m,
+            linestyle=d,
+            markersize=4,
+            label=text.format(name),
+        )
         for name, (c, m, d) in STROKES.items()
         if name in names
     ]
@@ -528,9 +591,12 @@ def timbre_dots(grid, fraction):
         axis.set_xlabel(f"{metric_text(grid.metrics[task])} (%)")
     handles = [
         Line2D([], [], color=BLACK, marker="o", ls="", markerfacecolor=fill, label=text)
-        for fill, text in ((BLACK, "SoundFonts of training"), ("white", "unseen one"))
+        for fill, text in ((BLACK, "SoundFont of the labels"), ("white", "unseen one"))
     ]
-    panels[len(grid.tasks)].legend(handles=handles, loc="center", frameon=False)
+    title = f"{percent(fraction)} of the labels"
+    panels[len(grid.tasks)].legend(
+        handles=handles, title=title, loc="center", frameon=False
+    )
     return figure
 
 
@@ -550,7 +616,7 @@ def learning_curves(grid, fraction):
     -------
     matplotlib.figure.Figure
         One panel for each task that has curves, with scores on validation over
-        seconds of training, one line a seed.
+        steps of training, one line a seed.
     """
     found = {
         (task, name): curves_of(grid, task, name, fraction).values()
@@ -565,11 +631,11 @@ def learning_curves(grid, fraction):
             for curve in found[task, name]:
                 score = 100 * np.array(curve["score"])
                 style = {"color": colour, "marker": mark, "linestyle": dash}
-                axis.plot(curve["seconds"], score, **style, lw=1, markersize=2.5)
+                axis.plot(curve["step"], score, **style, lw=1, markersize=2.5)
         axis.set_title(task.replace("_", " "))
         axis.set_ylabel(f"{metric_text(grid.metrics[task])} (%)")
         axis.grid(color="0.92")
-    _label_below(panels, len(tasks), "training (s)")
+    _label_below(panels, len(tasks), f"training steps, {percent(fraction)} of labels")
     _legend(panels[len(tasks)], NETWORKS)
     return figure
 
@@ -635,13 +701,15 @@ def grid_figures(grid):
     Returns
     -------
     dict of str to callable
-        What draws each figure, by its name: 'label-efficiency', 'timbre',
+        What draws each figure, by its name: 'label-efficiency', 'gains', 'timbre',
         'learning', and 'confusion-TASK' of the row that validation puts first,
         with most labels, all seeds together.
     """
     made = {}
     if grid.tasks:
         made["label-efficiency"] = functools.partial(label_efficiency, grid)
+    if any(verdicts(grid, name)[sign] for name in WITHOUT for sign in VERDICTS):
+        made["gains"] = functools.partial(gains, grid)
     fraction = common_fraction(grid)
     if any(grid.rows(task, fraction, "test_timbre") for task in grid.tasks):
         made["timbre"] = functools.partial(timbre_dots, grid, fraction)

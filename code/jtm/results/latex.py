@@ -305,6 +305,8 @@ def inside_macros(found):
             lead = text(readings.difference_text(inside.estimate(most)))
             made[f"memoryLead{name}"] = f"{lead} at {most['delay']:g}\\,s"
             made[f"memoryLast{name}"] = f"{ahead[-1]['delay']:g}\\,s"
+    furthest = max((each["delay"] for each in leads), default=None)
+    made["memoryFurthest"] = f"{furthest:g}\\,s" if leads else ""
     form = found["form"] or {"pieces": "", "seconds": 0, "agreement": ()}
     made |= {"formPieces": f"{form['pieces']}", "formWindow": f"{form['seconds']:g}"}
     agreement = {each["representation"]: each for each in form["agreement"]}
@@ -377,6 +379,8 @@ def grid_macros(grid, again=None):
         "unseenLoss": _loss(grid, share),
         "soon": _soon(grid),
         "again": _again(grid, again) if again else "",
+        "helped": _helped(grid),
+        "targetsReached": _reached(grid),
     }
 
 
@@ -397,6 +401,21 @@ def _loss(grid, share):
     found = targets.kept(grid, [(task, share) for task in grid.tasks])
     held = sum(each.holds for each in found)
     return f"{held} of {len(found)} tasks" if found else ""
+
+
+def _helped(grid):
+    """Name the tasks in which CPC is ahead of the untrained network somewhere."""
+    won = readings.verdicts(grid, "untrained")[1]
+    return text(readings.listed(dict.fromkeys(won))) if won else ""
+
+
+def _reached(grid):
+    """Count the targets that are reached."""
+    found = [each.reached for each in targets.targets(grid)]
+    if not any(each is not None for each in found):
+        return ""
+    count = sum(map(bool, found))
+    return f"{count or 'none'} of {len(found)} {'is' if count < 2 else 'are'} reached"
 
 
 def _again(grid, again):

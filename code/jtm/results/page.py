@@ -379,7 +379,7 @@ def card_blocks(facts, found):
     }
 
 
-PRINTED = ("label-efficiency", "memory")
+PRINTED = ("label-efficiency", "gains", "memory")
 """Figures that the LaTeX report shows, which are written as PDF too."""
 
 
@@ -478,8 +478,8 @@ def grid_summary(path):
     least = readings.duration(min(grid.labelled.values()))
     return "\n".join(
         [
-            "![Scores over labelled seconds, with 95 % intervals]"
-            "(report/figures/grid-label-efficiency.svg)",
+            "![How many points CPC is ahead, over labelled audio, with 95 % intervals]"
+            "(report/figures/grid-gains.svg)",
             "",
             *told,
             "",

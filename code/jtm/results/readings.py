@@ -17,6 +17,9 @@ OPPONENTS = {
 }
 """Lines that ours are compared with, and how sentences call them."""
 
+WITHOUT = ("supervised", "untrained")
+"""The opponents that are the same network, without pretraining."""
+
 VERDICTS = {1: "ahead", 0: "not significantly different", -1: "behind"}
 
 SIGNS = {1: "+", 0: "=", -1: "−", None: "·"}
@@ -851,7 +854,8 @@ def page(grid, pictures, targets="", again=None):
     told = wins(grid)
     if told:
         parts += ["## Where CPC wins", told]
-    parts += _picture(pictures, "label-efficiency", "Score over labelled seconds")
+    parts += _picture(pictures, "label-efficiency", "Score over labelled audio")
+    parts += _picture(pictures, "gains", "CPC less the same network without it")
     if targets:
         parts += ["## Targets", targets]
     fraction = common_fraction(grid)

@@ -181,14 +181,31 @@ class GridFigures(unittest.TestCase):
         cpc, cqt = axis.lines
         np.testing.assert_allclose(cpc.get_xydata(), [[60, 50]])
         np.testing.assert_allclose(cqt.get_xydata(), [[60, 70], [600, 90]])
-        band = axis.collections[1].get_paths()[0].vertices
-        np.testing.assert_allclose(band[:, 1].max(), 99.5)
-        np.testing.assert_allclose(band[:, 1].min(), 60.5)
+        [band] = axis.collections  # of CPC's, not of constant-Q's
+        band = band.get_paths()[0].vertices
+        np.testing.assert_allclose(band[:, 1].max(), 59.5)
+        np.testing.assert_allclose(band[:, 1].min(), 40.5)
         self.assertEqual(axis.get_title(), "multipitch")
-        self.assertEqual(axis.get_xlabel(), "labelled sound")
+        self.assertEqual(axis.get_xlabel(), "labelled audio")
         self.assertIn("10 min", [t.get_text() for t in axis.get_xticklabels()])
         texts = [t.get_text() for t in legend.get_legend().get_texts()]
-        self.assertEqual(texts, list(LINES))
+        self.assertEqual(texts, ["CPC, frozen", "constant-Q"])
+
+    def test_gains(self):
+        self.assertNotIn("gains", figures.grid_figures(self.grid))
+        network = CPC._replace(representation="supervised", probe="network")
+        for split in ("validation", "test"):
+            self.records.append(score(network, 0, 0.45, split, labelled=60))
+        spread = np.linspace(-1000, 1000, 201) + 4500 + np.linspace(0, 200, 201)
+        self.beside |= draws(network, 0, spread.tolist(), "test")
+        figure = figures.grid_figures(Grid(self.records, self.beside))["gains"]()
+        axis, legend = figure.axes[:2]
+        line, interval, zero = axis.lines
+        np.testing.assert_allclose(line.get_ydata(), [5])
+        np.testing.assert_allclose(sorted(interval.get_ydata()), [3.05, 4.95])
+        np.testing.assert_allclose(zero.get_ydata(), [0, 0])
+        texts = [t.get_text() for t in legend.get_legend().get_texts()]
+        self.assertEqual(texts, ["CPC less supervised", "CPC less untrained"])
 
     def test_lines_differ_without_colour(self):
         strokes = figures.STROKES
@@ -217,7 +234,7 @@ class GridFigures(unittest.TestCase):
         made = figures.grid_figures(Grid(self.records, self.beside))
         self.assertIn("learning", made)
         for line in made["learning"]().axes[0].lines:
-            np.testing.assert_allclose(line.get_xydata(), [[2, 25], [4, 50]])
+            np.testing.assert_allclose(line.get_xydata(), [[1, 25], [2, 50]])
 
     def test_learning_leaves_out_tasks_without_curves(self):
         row = CPC._replace(representation="supervised", probe="network")
