@@ -549,7 +549,11 @@ def page_blocks():
             "demo table": f"{records.table(found)}\n\nLinear probes on "
             f"{100 * share:g} % of the training labels ({labelled:.1f} minutes), "
             "scored on held-out works.",
-            "times": page.times_table(read_json(results / "commands.json"), facts),
+            "times": page.times_table(
+                read_json(results / "commands.json"),
+                facts,
+                read_json(results / "pretraining.json"),
+            ),
             "speed table": page.speed_table(speed),
         },
         "code/benchmarks/README.md": {

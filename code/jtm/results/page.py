@@ -116,7 +116,7 @@ def machine_text(machine):
     return where
 
 
-def times_table(times, facts):
+def times_table(times, facts, pretraining):
     """
     Write the table of how long commands take.
 
@@ -126,15 +126,19 @@ def times_table(times, facts):
         What ``benchmarks/commands.py`` found.
     facts : dict
         What ``jtm export`` wrote beside the shipped weights.
+    pretraining : dict
+        The command that trained them, and the machine.
 
     Returns
     -------
     str
         Markdown.
     """
-    best = f"python main.py --preset best --data {facts['config']['data']}"
-    seconds = times["seconds"] | {best: training_facts(facts)["clock"]}
-    rows = [[f"`{name}`", readings.duration(s)] for name, s in seconds.items()]
+    rows = [[f"`{name}`", readings.duration(s)] for name, s in times["seconds"].items()]
+    took = readings.duration(training_facts(facts)["clock"])
+    threads = pretraining["machine"]["threads"]
+    alone = ", on one of the cores" if threads == 1 else ""
+    rows.append([f"`{pretraining['command']}`", f"{took}{alone}"])
     return (
         f"{readings.markdown([['command', 'time'], *rows])}\n\n"
         f"Measured on {machine_text(times['machine'])}, with all that is needed "

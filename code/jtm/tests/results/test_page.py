@@ -82,9 +82,11 @@ class TestPage(unittest.TestCase):
         rows = [run | {"step": 1}, {"split": "validation", "loss": 1}]
         facts = {"config": {"data": "set", "size_window": 16_000}, "history": rows}
         machine = {"gpu": None, "cores": 2, "processor": "P", "bf16_instructions": True}
-        said = times_table({"machine": machine, "seconds": {"make x": 200}}, facts)
+        times = {"machine": machine, "seconds": {"make x": 200}}
+        pretraining = {"command": "main.py", "machine": {"threads": 1}}
+        said = times_table(times, facts, pretraining)
         self.assertIn("| `make x` | 3.3 min |", said)
-        self.assertIn("--preset best --data set` | 100 s |", said)
+        self.assertIn("| `main.py` | 100 s, on one of the cores |", said)
         self.assertIn("Measured on 2 cores of P, with", said)
 
     def test_the_grid_in_short(self):

@@ -1,0 +1,113 @@
+"""
+Slow features: what stays the same in a recording, learned without labels.
+
+Notes change from window to window; instruments, style and room do not. Of the
+pooled features of windows we keep the few directions in which recordings differ most
+beside what differs within them: linear discriminant analysis with the recording as
+the class (Rao 1948), which asks for no label but which windows are of one recording.
+It is to windows what CPC is to frames. With windows spread around their recording's
+mean, alike and normally, these directions are what picks a window of the same
+recording out of windows of others best, as InfoNCE would ask (van den Oord et al.
+2018). Features that change slowly are an old way to learn without labels (Wiskott and
+Sejnowski 2002), and so are speakers' in speaker recognition (Dehak et al. 2011).
+"""
+
+import numpy as np
+
+SIZE = 8
+"""Directions that are kept."""
+
+RIDGE = 0.03
+"""Variance added within recordings to each feature, beside its own of 1."""
+
+
+class Slow:
+    """
+    Directions in which recordings differ, and their windows do not.
+
+    Parameters
+    ----------
+    parts : tuple of tuple of int
+        How features lie on the axis of pitch, if they do; of these the mean and the
+        greatest of each octave are taken, as :class:`jtm.models.heads.OctaveHead`
+        does.
+    size : int
+        Directions that are kept, at most as many as there are.
+
+    Attributes
+    ----------
+    shift : numpy.ndarray
+        Mean of the features.
+    map : numpy.ndarray
+        From features to directions ``(features, size)``, the slowest first.
+    """
+
+    def __init__(self, parts=(), size=SIZE):
+        self.parts = parts
+        self.size = size
+        self.shift = self.map = None
+
+    def fit(self, recordings):
+        """
+        Find the directions.
+
+        Parameters
+        ----------
+        recordings : iterable of numpy.ndarray
+            Pooled features of the windows of each recording ``(windows, dim)``.
+
+        Returns
+        -------
+        Slow
+            This.
+        """
+        from scipy.linalg import eigh
+
+        counts, means, within = [], [], 0.0
+        for windows in recordings:
+            if len(windows):
+                x = self._summarise(windows)
+                counts.append(len(x))
+                means.append(x.mean(axis=0))
+                within = within + (x - means[-1]).T @ (x - means[-1])
+        weights = np.array(counts) / sum(counts)
+        means = np.stack(means)
+        within = within / sum(counts)
+        self.shift = weights @ means
+        deviations = means - self.shift
+        whole = within + (weights[:, None] * deviations).T @ deviations
+        scale = 1 / np.sqrt(np.maximum(np.diag(whole), 1e-12))
+        # Recordings count alike, however long they are.
+        between = np.cov(scale * means, rowvar=False, bias=True)
+        within = np.outer(scale, scale) * within
+        within[np.diag_indices_from(within)] += RIDGE
+        size = min(self.size, len(scale))
+        _, found = eigh(between, within, subset_by_index=(len(scale) - size, len(scale) - 1))
+        self.map = scale[:, None] * found[:, ::-1]
+        return self
+
+    def __call__(self, windows):
+        """
+        Look at windows along the directions.
+
+        Parameters
+        ----------
+        windows : numpy.ndarray
+            Pooled features ``(windows, dim)``.
+
+        Returns
+        -------
+        numpy.ndarray
+            ``(windows, size)``, float32; within recordings of variance 1 at most.
+        """
+        return ((self._summarise(windows) - self.shift) @ self.map).astype(np.float32)
+
+    def _summarise(self, windows):
+        """Take means and greatest of octaves where there is an axis of pitch."""
+        if self.parts:
+            import torch
+
+            from jtm.models.heads import octaves
+
+            windows = octaves(torch.from_numpy(windows), self.parts).numpy()
+        return windows.astype(np.float64)
