@@ -6,7 +6,9 @@ A representation is named by its source and what is taken of it: ``cpc-z``,
 ``random-z`` ... of the same network as it was before any training, with
 another seed, and hand-made features: ``logmel``, ``mfcc`` and ``cqt``, a
 constant-Q spectrum of two bins a semitone. All lie on one frame grid: frame
-``i`` is centred on the middle of samples ``[160 i, 160 (i + 1))``.
+``i`` is centred on the middle of samples ``[160 i, 160 (i + 1))``. ``cpc-s``,
+``random-s``, ``logmel-s`` and ``cqt-s`` are slow features of windows
+(:mod:`jtm.evaluation.slow`), made of those of :data:`SLOW_OF`.
 
 Recordings are read in pieces with a margin on both sides, so that memory does
 not grow with their length; the context network's state is carried from piece to
@@ -57,8 +59,20 @@ REPRESENTATIONS = (
     "logmel",
     "mfcc",
     "cqt",
+    "cpc-s",
+    "random-s",
+    "logmel-s",
+    "cqt-s",
 )
 """Names of the representations that are compared."""
+
+SLOW_OF = {
+    "cpc-s": "cpc-zc",
+    "random-s": "random-zc",
+    "logmel-s": "logmel",
+    "cqt-s": "cqt",
+}
+"""What slow features are made of."""
 
 N_MELS = 229
 """Mel bands of ``logmel``, as in Onsets and Frames (Hawthorne et al. 2018)."""

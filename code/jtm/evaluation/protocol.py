@@ -27,12 +27,14 @@ from typing import NamedTuple
 import numpy as np
 from tqdm import tqdm
 
+from jtm.constants import HOP
 from jtm.data.musicnet import open_dataset
 from jtm.data.store import build_store
 from jtm.data.targets import WINDOW
 from jtm.evaluation import networks, probes, tasks
-from jtm.evaluation.features import REPRESENTATIONS, Features
+from jtm.evaluation.features import REPRESENTATIONS, SLOW_OF, Features, Take
 from jtm.evaluation.networks import NETWORKS
+from jtm.evaluation.slow import Slow
 from jtm.evaluation.tasks import CLIP, CLIP_LEAD, TASKS, Labelled
 from jtm.files import InputError, digest
 from jtm.results import records
@@ -161,6 +163,7 @@ class Judge:
         self.features = Features(self.folder / "features", models)
         self.store = build_store(open_dataset(data), progress=progress)
         self.clips = None
+        self.slow = {}
         self.labelled = {}
         notes = tasks.reader(self.store)
         for task in wanted:
@@ -221,6 +224,12 @@ class Judge:
         wanted_tasks : sequence of str
             The tasks that they are for.
         """
+        slow = [name for name in representations if name in SLOW_OF]
+        heard = self._heard() if slow else {}
+        self.features.compute(
+            self.store, [SLOW_OF[name] for name in slow], heard, self.progress
+        )
+        representations = [SLOW_OF.get(name, name) for name in representations]
         wanted = {}
         for each in (self.labelled[task] for task in wanted_tasks):
             if TASKS[each.task].unit == "clips":
@@ -232,6 +241,21 @@ class Judge:
                 for index in each.splits[split]:
                     wanted.setdefault(index, []).extend(each.takes(split, index))
         self.features.compute(self.store, representations, wanted, self.progress)
+        for name in slow:
+            made_of = SLOW_OF[name]
+            parts = self.features.pitch_parts(made_of) * 2  # means, then deviations
+            self.slow[name] = Slow(parts).fit(
+                self.features.rows(made_of, self.store, index, take)
+                for index, [take] in heard.items()
+            )
+
+    def _heard(self):
+        """Take all windows of the training recordings, whatever their labels."""
+        return {
+            index: [Take(0, int(length) // HOP)]
+            for index, length in enumerate(self.store.lengths)
+            if self.store.recordings[index].split == "train"
+        }
 
     @staticmethod
     def spans(labelled):
@@ -279,7 +303,7 @@ class Judge:
         validation = self._sample(
             labelled, "validation", labelled.units("validation"), cell.representation
         )
-        parts = self.features.pitch_parts(cell.representation)
+        parts = self.pitch_parts(cell.representation)
         pitched = TASKS[cell.task].pitched
         shared = pitched and cell.probe.startswith("shared")
         n_outputs = labelled.n_outputs
@@ -302,11 +326,9 @@ class Judge:
         """Read what a probe learns from, or is chosen by: features and truth."""
         unit = TASKS[labelled.task].unit
         if unit == "clips":
-            features = self.features.clips(
-                representation, self.clips, self.spans(labelled)
-            )
             rows = units[:TRAIN_WINDOWS, 0]
-            return features[rows], labelled.classes_of(rows)
+            features = self._clips(labelled, representation)[rows]
+            return features, labelled.classes_of(rows)
         limit = TRAIN_FRAMES if split == "train" else VALIDATION_FRAMES
         x, y = [], []
         if unit == "windows" and split == "train":
@@ -327,16 +349,41 @@ class Judge:
             y.append(truth)
         return np.concatenate(x), np.concatenate(y)
 
+    def pitch_parts(self, representation):
+        """
+        Tell how a representation lies on the axis of pitch.
+
+        Parameters
+        ----------
+        representation : str
+            One of :data:`jtm.evaluation.features.REPRESENTATIONS`.
+
+        Returns
+        -------
+        tuple of tuple of int
+            See :meth:`jtm.evaluation.features.Features.pitch_parts`.
+        """
+        if representation in SLOW_OF:
+            return ()
+        return self.features.pitch_parts(representation)
+
     def _rows(self, labelled, representation, index, take, rows=slice(None)):
-        return self.features.rows(representation, labelled.store, index, take, rows)
+        made_of = SLOW_OF.get(representation, representation)
+        found = self.features.rows(made_of, labelled.store, index, take, rows)
+        slow = self.slow.get(representation)
+        return slow(found) if slow else found
+
+    def _clips(self, labelled, representation):
+        made_of = SLOW_OF.get(representation, representation)
+        found = self.features.clips(made_of, self.clips, self.spans(labelled))
+        slow = self.slow.get(representation)
+        return slow(found) if slow else found
 
     def _answers(self, labelled, split, representation, predict):
         """Answer about each recording of a split."""
         indices = labelled.splits[split]
         if TASKS[labelled.task].unit == "clips":
-            features = self.features.clips(
-                representation, self.clips, self.spans(labelled)
-            )
+            features = self._clips(labelled, representation)
             return list(predict(features[indices])[:, None]) if indices else []
         return [
             predict(
@@ -548,7 +595,7 @@ def judge(
             raise InputError(f"{dataset_root}: no labelled recording in split {split}")
     bench.prepare(representations, tasks)
     made = []
-    cells = list(itertools.product(tasks, representations))
+    cells = [pair for pair in itertools.product(tasks, representations) if suits(*pair)]
     for task, name in tqdm(cells, desc="Probing", unit="probe", disable=not progress):
         scores, _ = bench.probe(Cell(task, name, "linear", fraction, seed))
         records.append(out, scores)
@@ -578,6 +625,24 @@ def choices():
     }
 
 
+def suits(task, representation):
+    """
+    Tell whether a task can be asked about a representation.
+
+    Parameters
+    ----------
+    task, representation : str
+        Which.
+
+    Returns
+    -------
+    bool
+        No for slow features where frames, or pitches, are asked about.
+    """
+    of_windows = TASKS[task].family != "frames" and not TASKS[task].pitched
+    return of_windows or representation not in SLOW_OF
+
+
 def plan(bench, only):
     """
     List the cells of the grid, the most telling first.
@@ -603,8 +668,10 @@ def plan(bench, only):
                 continue
             if name in NETWORKS:
                 kinds = ("network",)
+            elif not suits(task, name):
+                continue
             else:
-                on_axis = bench.features.pitch_parts(name)
+                on_axis = bench.pitch_parts(name)
                 kinds = probes.KINDS if on_axis else probes.KINDS[:2]
             for kind in kinds:
                 cell = Cell(task, name, kind, fraction, seed)

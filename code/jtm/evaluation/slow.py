@@ -14,7 +14,7 @@ Sejnowski 2002), and so are speakers' in speaker recognition (Dehak et al. 2011)
 
 import numpy as np
 
-SIZE = 8
+SIZE = 16
 """Directions that are kept."""
 
 RIDGE = 0.03
@@ -82,7 +82,8 @@ class Slow:
         within = np.outer(scale, scale) * within
         within[np.diag_indices_from(within)] += RIDGE
         size = min(self.size, len(scale))
-        _, found = eigh(between, within, subset_by_index=(len(scale) - size, len(scale) - 1))
+        last = len(scale) - 1
+        _, found = eigh(between, within, subset_by_index=(last + 1 - size, last))
         self.map = scale[:, None] * found[:, ::-1]
         return self
 

@@ -342,7 +342,7 @@ class OctaveHead(FrameHead):
         torch.Tensor
             Mean and greatest of each octave's pitches ``(frames, features)``.
         """
-        return super().standardise(self._octaves(x))
+        return super().standardise(octaves(x, self.parts))
 
     def fix(self, x):
         """
@@ -353,15 +353,30 @@ class OctaveHead(FrameHead):
         x : torch.Tensor
             Frames ``(frames, dim)``.
         """
-        super().fix(self._octaves(x))
+        super().fix(octaves(x, self.parts))
 
-    def _octaves(self, x):
-        """Summarise the pitches of octaves from A0 up; the last may be short."""
-        found = []
-        for part in _split(x, self.parts):
-            for octave in part.split(OCTAVE, dim=1):
-                found += [octave.mean(1), octave.amax(1)]
-        return torch.cat(found, dim=1)
+
+def octaves(x, parts):
+    """
+    Summarise the pitches of octaves from A0 up; the last may be short.
+
+    Parameters
+    ----------
+    x : torch.Tensor
+        Frames ``(frames, dim)``.
+    parts : sequence of tuple of int
+        How they lie on the axis of pitch; see :class:`OctaveHead`.
+
+    Returns
+    -------
+    torch.Tensor
+        Mean and greatest of each octave ``(frames, features)``.
+    """
+    found = []
+    for part in _split(x, parts):
+        for octave in part.split(OCTAVE, dim=1):
+            found += [octave.mean(1), octave.amax(1)]
+    return torch.cat(found, dim=1)
 
 
 def _split(x, parts):

@@ -47,12 +47,12 @@ CPC = ("CPC, frozen", "CPC, fine-tuned")
 """The lines that are ours."""
 
 LINES = {
-    "CPC, frozen": ("cpc-z", "cpc-c", "cpc-zc"),
+    "CPC, frozen": ("cpc-z", "cpc-c", "cpc-zc", "cpc-s"),
     "CPC, fine-tuned": ("cpc-finetuned",),
     "supervised": ("supervised",),
-    "untrained": ("random-z", "random-c", "random-zc"),
-    "log-mel": ("logmel",),
-    "constant-Q": ("cqt",),
+    "untrained": ("random-z", "random-c", "random-zc", "random-s"),
+    "log-mel": ("logmel", "logmel-s"),
+    "constant-Q": ("cqt", "cqt-s"),
 }
 """Representations that make one line of a figure, the best of them by validation."""
 
