@@ -489,7 +489,7 @@ def report_facts():
     settings : dict of str to str
         Settings of the judge and of the front end by the name of their macro.
     """
-    from jtm.evaluation import features, networks, probes, protocol
+    from jtm.evaluation import features, networks, probes, protocol, slow
     from jtm.models import encoder, heads
     from jtm.results import latex, readings, records
 
@@ -505,6 +505,7 @@ def report_facts():
         "probeWindows": f"{protocol.TRAIN_WINDOWS:,}",
         "probeHidden": probes.HIDDEN["mlp"],
         "probeHiddenShared": probes.HIDDEN["shared-mlp"],
+        "slowSize": slow.SIZE,
         "probeOctaves": f"{(heads.BELOW + heads.ABOVE) / 12:g}",
         "networkStepsFew": few,
         "networkStepsMost": most,

@@ -352,6 +352,7 @@ def grid_macros(grid, again=None):
         "tableDifferences": tabular(readings.difference_table(grid, "supervised")),
         "tableChoices": tabular(readings.choice_table(grid)),
         "tableTimbre": tabular(readings.timbre_table(grid, share)),
+        "tableSlow": tabular(readings.slow_table(grid, FEW)),
     }
     rows = [["beside", *COUNTED]]
     for opponent in readings.OPPONENTS:

@@ -580,6 +580,53 @@ def timbre_table(grid, fraction):
     return markdown(rows) if len(rows) > 1 else ""
 
 
+def slow_table(grid, shares=FRACTIONS):
+    """
+    Tabulate what slow features are worth, and of what they are made.
+
+    Parameters
+    ----------
+    grid : Grid
+        The results.
+    shares : sequence of float
+        Shares of the labels to tell of.
+
+    Returns
+    -------
+    str
+        A row for each task and share, a column for each of
+        :data:`jtm.results.compare.LINES` that has slow features: the best score by
+        validation without them, then with them alone. Empty where there are none.
+    """
+    names = {
+        line: [name for name in LINES[line] if name.endswith("-s")] for line in LINES
+    }
+    lines = [line for line in LINES if names[line]]
+    rows = [["task", "labels", *lines]]
+    for task in grid.tasks:
+        for fraction in grid.distinct(task):
+            if fraction not in shares:
+                continue
+            cells = []
+            for line in lines:
+                of_line = [
+                    row
+                    for row in grid.rows(task, fraction)
+                    if row.representation in LINES[line]
+                ]
+                slow = [row for row in of_line if row.representation in names[line]]
+                rest = [row for row in of_line if row not in slow]
+                best = [grid.best(some) for some in (rest, slow)]
+                cells.append(
+                    " → ".join(f"{100 * grid.score(row).value:.1f}" for row in best)
+                    if all(best)
+                    else ""
+                )
+            if any(cells):
+                rows.append([task, percent(fraction), *cells])
+    return markdown(rows) if len(rows) > 1 else ""
+
+
 def again_table(grid, again):
     """
     Tabulate what a network that was pretrained once more scores.
@@ -867,6 +914,14 @@ def page(grid, pictures, targets="", again=None):
             f"{percent(fraction)} of the labels (%).",
             table,
             *_picture(pictures, "timbre", "Scores through both SoundFonts"),
+        ]
+    table = slow_table(grid)
+    if table:
+        parts += [
+            "## Slow features",
+            "What tells recordings apart, learned without labels from each method's own "
+            "features: the best score without it → with it alone (%).",
+            table,
         ]
     table = again and again_table(grid, again)
     if table:

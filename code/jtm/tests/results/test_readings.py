@@ -166,6 +166,21 @@ class TestGrid(unittest.TestCase):
         seen = grid_of({CPC: 0.5}, ("test", "validation"))
         self.assertEqual(readings.timbre_table(seen, 0.1), "")
 
+    def test_slow_features(self):
+        self.assertEqual(readings.slow_table(self.grid), "")
+        slow, other = (
+            row._replace(representation=f"{name}-s")
+            for row, name in ((CPC, "cpc"), (CQT, "cqt"))
+        )
+        grid = grid_of({CPC: 0.6, slow: 0.7, CQT: 0.8, other: 0.75})
+        table = readings.slow_table(grid).splitlines()
+        self.assertIn("| CPC, frozen |", table[0])
+        self.assertNotIn("fine-tuned", table[0])
+        self.assertEqual(
+            table[2], "| multipitch | 10 % | 60.0 → 70.0 |  |  | 80.0 → 75.0 |"
+        )
+        self.assertEqual(readings.slow_table(grid, (0.01,)), "")
+
     def test_another_pretraining(self):
         other = CPC._replace(fraction=0.01)
         grid = grid_of({CPC: 0.6, other: 0.5})
