@@ -919,8 +919,8 @@ def page(grid, pictures, targets="", again=None):
     if table:
         parts += [
             "## Slow features",
-            "What tells recordings apart, learned without labels from each method's own "
-            "features: the best score without it → with it alone (%).",
+            "What tells recordings apart, learned without labels from the features of "
+            "each method: the best score without it → with it alone (%).",
             table,
         ]
     table = again and again_table(grid, again)
