@@ -12,7 +12,8 @@ chosen in every cell. Test, and test through another SoundFont, are scored once,
 Probes see no more than :data:`TRAIN_FRAMES` frames or :data:`TRAIN_WINDOWS`
 windows of those that are labelled, spread evenly, since neighbouring frames say
 nearly the same; validation frames are thinned to :data:`VALIDATION_FRAMES` for
-choosing. Networks see all windows that are labelled.
+choosing. Networks see all windows that are labelled. Slow features are found in all
+windows of the training recordings, none of them labelled.
 """
 
 import hashlib

@@ -124,7 +124,9 @@ class Grid:
             share = record.task, record.fraction
             self.labelled.setdefault(share, []).append(record.labelled)
             self._values.setdefault((row, record.split), {})[record.seed] = record.value
-        self.labelled = {key: np.mean(all_) for key, all_ in self.labelled.items()}
+        self.labelled = {
+            key: round(float(np.mean(all_)), 2) for key, all_ in self.labelled.items()
+        }
         self._beside = {}
         for (*row, seed, split), line in (beside or {}).items():
             self._beside.setdefault((Row(*row), split), {})[seed] = line
@@ -180,6 +182,12 @@ class Grid:
             for row, where in self._values
             if row.task == task and where == split and fraction in (None, row.fraction)
         ]
+
+    @property
+    def n_seeds(self):
+        """Fewest and most seeds that a row was scored with; 0 where there is none."""
+        counts = [len(values) for values in self._values.values()]
+        return min(counts, default=0), max(counts, default=0)
 
     def fractions(self, task):
         """

@@ -336,7 +336,6 @@ def grid_macros(grid, again=None):
     """
     share = readings.common_fraction(grid, max(FEW))
     shares = sorted({each for _, each in grid.labelled})
-    seeds = len({record.seed for record in grid.records})
     of_least = [of for (_, each), of in grid.labelled.items() if each == min(FRACTIONS)]
     counts = [(0, 0), *(readings.coverage(grid, task) for task in grid.tasks)]
     done, whole = map(sum, zip(*counts, strict=True))
@@ -346,7 +345,7 @@ def grid_macros(grid, again=None):
         "gridTasks": f"{len(grid.tasks)}",
         "soonShare": text(percent(readings.REACHED)),
         "gridShares": text(readings.listed(map(percent, shares))),
-        "gridSeeds": "a single seed" if seeds == 1 else f"{seeds} seeds",
+        "gridSeeds": readings.seeds_text(grid),
         "gridLeast": text(duration(min(of_least))) if of_least else "",
         "tableScores": tabular(readings.line_table(grid, share)),
         "tableDifferences": tabular(readings.difference_table(grid, "supervised")),

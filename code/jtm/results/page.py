@@ -478,7 +478,6 @@ def grid_summary(path):
         return "The comparison has not run yet."
     grid = Grid.read(path)
     told = [f"- {text}" for text in readings.tally(grid)]
-    seeds = len({record.seed for record in grid.records})
     least = readings.duration(min(grid.labelled.values()))
     return "\n".join(
         [
@@ -487,8 +486,8 @@ def grid_summary(path):
             "",
             *told,
             "",
-            f"On held-out works, from {least} of labelled audio to all of it, {seeds} "
-            f"{'seeds' if seeds > 1 else 'seed'} of labels and of training. 'CPC' is "
+            f"On held-out works, from {least} of labelled audio to all of it, with "
+            f"{readings.seeds_text(grid)} of labels and of training. 'CPC' is "
             "the better of its frozen features and its fine-tuned network, every "
             "opponent the best of its kind, by validation; ahead or behind is what a "
             "95 % interval says. "

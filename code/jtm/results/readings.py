@@ -169,6 +169,26 @@ def row_text(row):
     return f"`{row.representation}` with the {row.probe} probe"
 
 
+def seeds_text(grid):
+    """
+    Say how many seeds scores are means over.
+
+    Parameters
+    ----------
+    grid : Grid
+        The results.
+
+    Returns
+    -------
+    str
+        As '3 seeds', or '1 to 3 seeds' where rows differ.
+    """
+    fewest, most = grid.n_seeds
+    if most == 1:
+        return "a single seed"
+    return f"{most} seeds" if fewest == most else f"{fewest} to {most} seeds"
+
+
 def score_table(grid, task, split="test"):
     """
     Tabulate the rows of a task over the shares of labels.
@@ -888,8 +908,8 @@ def page(grid, pictures, targets="", again=None):
         "# What the grid says",
         f"Written by `python -m jtm report` from `grid.jsonl`: dataset `{data}`, "
         f"pretrained network {listed(origins)}, code {listed(revisions)}.",
-        "Scores are in percent, means over seeds with 95 % intervals over test "
-        "recordings and seeds; differences are in percentage points, paired on "
+        f"Scores are in percent, means over {seeds_text(grid)} with 95 % intervals "
+        "over test recordings and seeds; differences are in percentage points, paired on "
         "recordings and seeds. 'CPC' is the best of its frozen features and its "
         "fine-tuned network, and every line the best of its rows, by validation; "
         "test chooses nothing, and bold marks the highest of a column only. One in "

@@ -35,6 +35,7 @@ class TestScores(unittest.TestCase):
         found = grid.score(CPC)
         self.assertAlmostEqual(found.value, 0.4)
         self.assertEqual(found.n_seeds, 2)
+        self.assertEqual(Grid([score(CQT, 0, 0.5), *grid.records]).n_seeds, (1, 2))
         # Two drawn of two: the mean is 0.3, 0.4 or 0.5, scaled by root two.
         self.assertAlmostEqual(found.low, 0.4 - 0.1 * np.sqrt(2))
         self.assertAlmostEqual(found.high, 0.4 + 0.1 * np.sqrt(2))
@@ -47,6 +48,7 @@ class TestScores(unittest.TestCase):
     def test_what_was_not_run_or_has_no_draws(self):
         grid = Grid([score(CPC, 0, 0.5)])
         self.assertEqual(grid.score(CPC), Estimate(0.5, None, None, 1))
+        self.assertEqual(grid.n_seeds, (1, 1))
         self.assertIsNone(grid.score(CQT))
         self.assertIsNone(grid.score(CPC, "test_timbre"))
         self.assertEqual(Grid([]).tasks, [])

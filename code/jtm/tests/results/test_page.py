@@ -96,7 +96,7 @@ class TestPage(unittest.TestCase):
             records.append(path, [score(CPC, 0, 0.5, split), score(CQT, 0, 0.4, split)])
         said = grid_summary(path)
         self.assertIn("Of 1 comparisons with constant-Q, CPC is", said)
-        self.assertIn("1 seed of labels", said)
+        self.assertIn("with a single seed of labels", said)
 
     def test_the_committed_pages_say_what_the_results_say(self):
         for name, compose in (("grid.jsonl", grid_page), ("inside.json", inside_page)):
