@@ -909,8 +909,8 @@ def page(grid, pictures, targets="", again=None):
         f"Written by `python -m jtm report` from `grid.jsonl`: dataset `{data}`, "
         f"pretrained network {listed(origins)}, code {listed(revisions)}.",
         f"Scores are in percent, means over {seeds_text(grid)} with 95 % intervals "
-        "over test recordings and seeds; differences are in percentage points, paired on "
-        "recordings and seeds. 'CPC' is the best of its frozen features and its "
+        "over test recordings and seeds; differences are in percentage points, paired "
+        "on recordings and seeds. 'CPC' is the best of its frozen features and its "
         "fine-tuned network, and every line the best of its rows, by validation; "
         "test chooses nothing, and bold marks the highest of a column only. One in "
         "twenty comparisons of equals leaves zero out by chance.",
