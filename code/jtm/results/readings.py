@@ -939,8 +939,9 @@ def page(grid, pictures, targets="", again=None):
     if table:
         parts += [
             "## Slow features",
-            "What tells recordings apart, learned without labels from the features of "
-            "each method: the best score without it → with it alone (%).",
+            "What tells recordings apart, learned without labels. All methods that are "
+            "read by probes have it of their own features, the untrained network too. "
+            "The best score without it → with it alone (%).",
             table,
         ]
     table = again and again_table(grid, again)
