@@ -333,7 +333,8 @@ def fit_heads(family, model, heads):
     units = [each[: PROBED[family.kind]] for each in family.subsets.values()]
     for some in _embed(model, np.unique(np.concatenate(units), axis=0), family.read):
         for task in linear:
-            learned[task].append(_samples(heads[task], task, some))
+            if any(np.min(asked[task]) >= 0 for _, asked in some):
+                learned[task].append(_samples(heads[task], task, some))
     scores = {}
     for task, head in heads.items():
         if task in linear:
@@ -349,9 +350,16 @@ def fit_heads(family, model, heads):
 @torch.no_grad()
 def _look(head, task, embedded):
     """Score a head on windows, as a look while training does."""
+    x, truths = _known(task, embedded)
+    logits = [head(each[None])[0].numpy() for each in x]
+    return score(np.stack(logits), truths)
+
+
+def _known(task, embedded):
+    """Give features and truth of the windows that a task asks about."""
     pairs = [(x, asked[task]) for x, asked in embedded if np.min(asked[task]) >= 0]
-    logits = [head(x[None])[0].numpy() for x, _ in pairs]
-    return score(np.stack(logits), np.stack([truth for _, truth in pairs]))
+    x, truths = zip(*pairs, strict=True)
+    return torch.stack(x), np.stack(truths)
 
 
 @torch.no_grad()
@@ -365,11 +373,9 @@ def _embed(model, units, read):
 
 def _samples(head, task, embedded):
     """Give what a head learns from as a probe: features and truth."""
-    truths = np.stack([asked[task] for _, asked in embedded])
-    x = torch.stack([features for features, _ in embedded])
+    x, truths = _known(task, embedded)
     if isinstance(head, PooledHead):
-        known = truths >= 0
-        return head.summarise(x[torch.from_numpy(known)]).numpy(), truths[known]
+        return head.summarise(x).numpy(), truths
     numbers = frame_numbers(x.shape[1], PROBED_STEP)
     truths = truths[:, numbers] > 0
     return x[:, numbers].flatten(0, 1).numpy(), truths.reshape(-1, *truths.shape[2:])
