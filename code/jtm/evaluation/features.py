@@ -35,6 +35,7 @@ from tqdm import tqdm
 
 from jtm.constants import HOP, N_PITCHES, PITCH_MIN, SAMPLE_RATE
 from jtm.data.targets import WINDOW, frame_numbers, frame_roll, read_notes
+from jtm.evaluation.slow import Slow
 from jtm.files import atomic
 from jtm.models.context import TransformerContext
 from jtm.models.encoder import HarmonicEncoder
@@ -509,6 +510,7 @@ class Features:
         self._sources = {name: NetworkSource(model) for name, model in models.items()}
         self._sources |= {name: HandMadeSource(name) for name in HAND_MADE}
         self._prints = {}
+        self._slow = {}
 
     def compute(self, store, representations, wanted, progress=True):
         """
@@ -573,8 +575,11 @@ class Features:
         -------
         numpy.ndarray
             Features ``(rows, dim)``, float32; of windows ``(rows, 2 * dim)``,
-            means first.
+            means first, or slow features ``(rows, dim)``.
         """
+        if representation in SLOW_OF:
+            made_of = self.rows(SLOW_OF[representation], store, index, take, rows)
+            return self._slow[representation](made_of)
         name, _, taken = representation.partition("-")
         parts = []
         for layer in tuple(taken) or self._sources[name].layers:
@@ -583,6 +588,25 @@ class Features:
             parts.append(part if take.step else part.reshape(len(part), 2, -1))
         joined = np.concatenate(parts, axis=-1, dtype=np.float32)
         return joined.reshape(len(joined), -1)
+
+    def fit_slow(self, representation, store, wanted):
+        """
+        Find slow features; :meth:`compute` comes first.
+
+        Parameters
+        ----------
+        representation : str
+            One of :data:`SLOW_OF`.
+        store : Store
+            The recordings.
+        wanted : dict of int to Take
+            What to find them in: windows, by recording of the store.
+        """
+        made_of = SLOW_OF[representation]
+        parts = self.pitch_parts(made_of) * 2  # means, then deviations
+        self._slow[representation] = Slow(parts).fit(
+            self.rows(made_of, store, index, take) for index, take in wanted.items()
+        )
 
     def compute_clips(self, store, representations, spans, progress=True):
         """
@@ -654,8 +678,12 @@ class Features:
         Returns
         -------
         numpy.ndarray
-            Means, then deviations ``(clips, 2 * dim)``, float32.
+            Means, then deviations ``(clips, 2 * dim)``, or slow features ``(clips,
+            dim)``, float32.
         """
+        if representation in SLOW_OF:
+            made_of = self.clips(SLOW_OF[representation], store, spans)
+            return self._slow[representation](made_of)
         name, _, taken = representation.partition("-")
         parts = []
         for layer in tuple(taken) or self._sources[name].layers:
@@ -687,9 +715,9 @@ class Features:
             representation; empty where it has no such axis.
         """
         name, _, taken = representation.partition("-")
-        if name == "cqt":
+        if representation == "cqt":
             return ((CQT_SEMITONES, CQT_BINS),)
-        if name in HAND_MADE:
+        if name in HAND_MADE or taken == "s":
             return ()
         return pitch_parts(self._sources[name].model, taken)
 

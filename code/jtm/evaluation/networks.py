@@ -333,33 +333,32 @@ def fit_heads(family, model, heads):
     units = [each[: PROBED[family.kind]] for each in family.subsets.values()]
     for some in _embed(model, np.unique(np.concatenate(units), axis=0), family.read):
         for task in linear:
-            if any(np.min(asked[task]) >= 0 for _, asked in some):
-                learned[task].append(_samples(heads[task], task, some))
+            known = _known(task, some)
+            if known:
+                learned[task].append(_samples(heads[task], known))
     scores = {}
     for task, head in heads.items():
+        known = _known(task, held_out)
         if task in linear:
             probes.fit_head(
                 head.head if isinstance(head, PooledHead) else head,
                 [np.concatenate(part) for part in zip(*learned[task], strict=True)],
-                _samples(head, task, held_out),
+                _samples(head, known),
             )
-        scores[task] = _look(head.eval(), task, held_out)
+        scores[task] = _look(head.eval(), known)
     return scores
 
 
 @torch.no_grad()
-def _look(head, task, embedded):
+def _look(head, known):
     """Score a head on windows, as a look while training does."""
-    x, truths = _known(task, embedded)
-    logits = [head(each[None])[0].numpy() for each in x]
-    return score(np.stack(logits), truths)
+    logits = [head(x[None])[0].numpy() for x, _ in known]
+    return score(np.stack(logits), np.stack([truth for _, truth in known]))
 
 
 def _known(task, embedded):
     """Give features and truth of the windows that a task asks about."""
-    pairs = [(x, asked[task]) for x, asked in embedded if np.min(asked[task]) >= 0]
-    x, truths = zip(*pairs, strict=True)
-    return torch.stack(x), np.stack(truths)
+    return [(x, asked[task]) for x, asked in embedded if np.min(asked[task]) >= 0]
 
 
 @torch.no_grad()
@@ -371,9 +370,10 @@ def _embed(model, units, read):
         yield [*zip(torch.cat((z, c), dim=2), asked, strict=True)]
 
 
-def _samples(head, task, embedded):
+def _samples(head, known):
     """Give what a head learns from as a probe: features and truth."""
-    x, truths = _known(task, embedded)
+    x = torch.stack([features for features, _ in known])
+    truths = np.stack([truth for _, truth in known])
     if isinstance(head, PooledHead):
         return head.summarise(x).numpy(), truths
     numbers = frame_numbers(x.shape[1], PROBED_STEP)

@@ -35,7 +35,6 @@ from jtm.data.targets import WINDOW
 from jtm.evaluation import networks, probes, tasks
 from jtm.evaluation.features import REPRESENTATIONS, SLOW_OF, Features, Take
 from jtm.evaluation.networks import NETWORKS
-from jtm.evaluation.slow import Slow
 from jtm.evaluation.tasks import CLIP, CLIP_LEAD, TASKS, Labelled
 from jtm.files import InputError, digest
 from jtm.results import records
@@ -164,7 +163,6 @@ class Judge:
         self.features = Features(self.folder / "features", models)
         self.store = build_store(open_dataset(data), progress=progress)
         self.clips = None
-        self.slow = {}
         self.labelled = {}
         notes = tasks.reader(self.store)
         for task in wanted:
@@ -226,11 +224,17 @@ class Judge:
             The tasks that they are for.
         """
         slow = [name for name in representations if name in SLOW_OF]
-        heard = self._heard() if slow else {}
-        self.features.compute(
-            self.store, [SLOW_OF[name] for name in slow], heard, self.progress
-        )
-        representations = [SLOW_OF.get(name, name) for name in representations]
+        if slow:
+            # All windows of the training recordings, whatever their labels.
+            heard = {
+                index: Take(0, int(length) // HOP)
+                for index, length in enumerate(self.store.lengths)
+                if self.store.recordings[index].split == "train"
+            }
+            takes = {index: [take] for index, take in heard.items()}
+            self.features.compute(self.store, slow, takes, self.progress)
+            for name in slow:
+                self.features.fit_slow(name, self.store, heard)
         wanted = {}
         for each in (self.labelled[task] for task in wanted_tasks):
             if TASKS[each.task].unit == "clips":
@@ -242,21 +246,6 @@ class Judge:
                 for index in each.splits[split]:
                     wanted.setdefault(index, []).extend(each.takes(split, index))
         self.features.compute(self.store, representations, wanted, self.progress)
-        for name in slow:
-            made_of = SLOW_OF[name]
-            parts = self.features.pitch_parts(made_of) * 2  # means, then deviations
-            self.slow[name] = Slow(parts).fit(
-                self.features.rows(made_of, self.store, index, take)
-                for index, [take] in heard.items()
-            )
-
-    def _heard(self):
-        """Take all windows of the training recordings, whatever their labels."""
-        return {
-            index: [Take(0, int(length) // HOP)]
-            for index, length in enumerate(self.store.lengths)
-            if self.store.recordings[index].split == "train"
-        }
 
     @staticmethod
     def spans(labelled):
@@ -304,7 +293,7 @@ class Judge:
         validation = self._sample(
             labelled, "validation", labelled.units("validation"), cell.representation
         )
-        parts = self.pitch_parts(cell.representation)
+        parts = self.features.pitch_parts(cell.representation)
         pitched = TASKS[cell.task].pitched
         shared = pitched and cell.probe.startswith("shared")
         n_outputs = labelled.n_outputs
@@ -350,35 +339,11 @@ class Judge:
             y.append(truth)
         return np.concatenate(x), np.concatenate(y)
 
-    def pitch_parts(self, representation):
-        """
-        Tell how a representation lies on the axis of pitch.
-
-        Parameters
-        ----------
-        representation : str
-            One of :data:`jtm.evaluation.features.REPRESENTATIONS`.
-
-        Returns
-        -------
-        tuple of tuple of int
-            See :meth:`jtm.evaluation.features.Features.pitch_parts`.
-        """
-        if representation in SLOW_OF:
-            return ()
-        return self.features.pitch_parts(representation)
-
     def _rows(self, labelled, representation, index, take, rows=slice(None)):
-        made_of = SLOW_OF.get(representation, representation)
-        found = self.features.rows(made_of, labelled.store, index, take, rows)
-        slow = self.slow.get(representation)
-        return slow(found) if slow else found
+        return self.features.rows(representation, labelled.store, index, take, rows)
 
     def _clips(self, labelled, representation):
-        made_of = SLOW_OF.get(representation, representation)
-        found = self.features.clips(made_of, self.clips, self.spans(labelled))
-        slow = self.slow.get(representation)
-        return slow(found) if slow else found
+        return self.features.clips(representation, self.clips, self.spans(labelled))
 
     def _answers(self, labelled, split, representation, predict):
         """Answer about each recording of a split."""
@@ -672,7 +637,7 @@ def plan(bench, only):
             elif not suits(task, name):
                 continue
             else:
-                on_axis = bench.pitch_parts(name)
+                on_axis = bench.features.pitch_parts(name)
                 kinds = probes.KINDS if on_axis else probes.KINDS[:2]
             for kind in kinds:
                 cell = Cell(task, name, kind, fraction, seed)

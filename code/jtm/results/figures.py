@@ -20,7 +20,6 @@ from jtm.results.compare import CPC, LINES, row_shares
 from jtm.results.inside import NAMES
 from jtm.results.readings import (
     NETWORKS,
-    VERDICTS,
     WITHOUT,
     common_fraction,
     compare_cpc,
@@ -28,7 +27,6 @@ from jtm.results.readings import (
     curves_of,
     metric_text,
     percent,
-    verdicts,
 )
 from jtm.results.records import latest
 
@@ -439,11 +437,7 @@ def label_efficiency(grid):
             if name in (*CPC, "supervised"):
                 axis.fill_between(seconds, low, high, color=colour, alpha=0.15, lw=0)
             drawn.add(name)
-        axis.set_xscale("log")
-        _name_durations(axis)
-        axis.set_ylabel(f"{metric_text(grid.metrics[task])} (%)")
-        axis.set_title(task.replace("_", " "))
-        axis.grid(color="0.92")
+        _over_labels(axis, task, f"{metric_text(grid.metrics[task])} (%)")
     _label_below(panels, len(grid.tasks), "labelled audio")
     _legend(panels[len(grid.tasks)], drawn)
     return figure
@@ -486,14 +480,19 @@ def gains(grid):
                     ends = 100 * found.low, 100 * found.high
                     axis.plot((place, place), ends, color=colour, lw=1)
         axis.axhline(0, color=BLACK, lw=0.8)
-        axis.set_xscale("log")
-        _name_durations(axis)
-        axis.set_ylabel("gain (points)")
-        axis.set_title(task.replace("_", " "))
-        axis.grid(color="0.92")
+        _over_labels(axis, task, "gain (points)")
     _label_below(panels, len(grid.tasks), "labelled audio")
     _legend(panels[len(grid.tasks)], WITHOUT, "CPC less {}")
     return figure
+
+
+def _over_labels(axis, task, label):
+    """Lay out a panel over the length of labelled audio."""
+    axis.set_xscale("log")
+    _name_durations(axis)
+    axis.set_ylabel(label)
+    axis.set_title(task.replace("_", " "))
+    axis.grid(color="0.92")
 
 
 def _task_panels(tasks, height, columns=3, **options):
@@ -708,7 +707,12 @@ def grid_figures(grid):
     made = {}
     if grid.tasks:
         made["label-efficiency"] = functools.partial(label_efficiency, grid)
-    if any(verdicts(grid, name)[sign] for name in WITHOUT for sign in VERDICTS):
+    if any(
+        compare_cpc(grid, task, name, fraction)
+        for task in grid.tasks
+        for fraction in grid.fractions(task)
+        for name in WITHOUT
+    ):
         made["gains"] = functools.partial(gains, grid)
     fraction = common_fraction(grid)
     if any(grid.rows(task, fraction, "test_timbre") for task in grid.tasks):

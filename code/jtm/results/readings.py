@@ -618,10 +618,9 @@ def slow_table(grid, shares=FRACTIONS):
         :data:`jtm.results.compare.LINES` that has slow features: the best score by
         validation without them, then with them alone. Empty where there are none.
     """
-    names = {
-        line: [name for name in LINES[line] if name.endswith("-s")] for line in LINES
-    }
-    lines = [line for line in LINES if names[line]]
+    lines = [
+        line for line, names in LINES.items() if any(n.endswith("-s") for n in names)
+    ]
     rows = [["task", "labels", *lines]]
     for task in grid.tasks:
         for fraction in grid.distinct(task):
@@ -634,9 +633,14 @@ def slow_table(grid, shares=FRACTIONS):
                     for row in grid.rows(task, fraction)
                     if row.representation in LINES[line]
                 ]
-                slow = [row for row in of_line if row.representation in names[line]]
-                rest = [row for row in of_line if row not in slow]
-                best = [grid.best(some) for some in (rest, slow)]
+                best = [
+                    grid.best(
+                        row
+                        for row in of_line
+                        if row.representation.endswith("-s") == slow
+                    )
+                    for slow in (False, True)
+                ]
                 cells.append(
                     " → ".join(f"{100 * grid.score(row).value:.1f}" for row in best)
                     if all(best)
