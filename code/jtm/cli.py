@@ -616,9 +616,10 @@ def _add_embed(parser):
     )
     parser.add_argument(
         "--layer",
-        choices=("c", "z", "zc"),
+        choices=("c", "z", "zc", "s"),
         default="c",
-        help="contexts c, which know the past (default), latents z, or both",
+        help="contexts c, which know the past (default), latents z, or both, every "
+        "10 ms; or slow features s, 16 numbers for every 1.28 s",
     )
 
 
@@ -645,7 +646,10 @@ def embed(options):
 def _add_export(parser):
     """Write the network of a checkpoint as safetensors, to be given away."""
     parser.add_argument(
-        "--load", required=True, metavar="FILE", help="checkpoint of pretraining"
+        "--load",
+        metavar="FILE",
+        help="checkpoint of pretraining, or a .safetensors file; by default the "
+        "network that comes with the package",
     )
     parser.add_argument(
         "--out",
@@ -653,6 +657,13 @@ def _add_export(parser):
         metavar="FILE",
         help="the file to write, ending in .safetensors; beside it a .json file says "
         "how the network was trained",
+    )
+    parser.add_argument(
+        "--data",
+        metavar="DIR",
+        help="learn slow features as well (embed --layer s), without labels, from the "
+        "training recordings of a dataset or all those of a folder; they go into "
+        "another file beside it, its name ending in -slow.safetensors",
     )
 
 
@@ -663,15 +674,18 @@ def export(options):
     Parameters
     ----------
     options : argparse.Namespace
-        Has ``load`` and ``out``.
+        Has ``load``, ``out`` and ``data``.
     """
+    from jtm.embedding import WEIGHTS, learn_slow
     from jtm.training import checkpoints
 
-    facts = checkpoints.export(options.load, options.out)
+    facts = checkpoints.export(options.load or WEIGHTS, options.out)
     print(
         f"{options.out}: {facts['parameters']} parameters in {facts['bytes']} bytes, "
         f"SHA-256 {facts['sha256']}"
     )
+    if options.data:
+        print(f"{learn_slow(options.out, options.data)}: slow features")
 
 
 VERBS = {

@@ -4,7 +4,8 @@ The pretrained network that comes with the package, and embeddings from it.
 An embedding has a frame every 10 ms: latents z, which describe about 0.2 s of
 sound, or contexts c, which summarise all that was heard up to there. Recordings
 are heard as in training, as one channel of 16 bits at 16 kHz, and read piece by
-piece, so that no more than the result has to fit into memory.
+piece, so that no more than the result has to fit into memory. Slow features
+(:mod:`jtm.evaluation.slow`) have a row for each whole window of 1.28 s instead.
 """
 
 import contextlib
@@ -19,9 +20,12 @@ import numpy as np
 import soxr
 from tqdm import tqdm
 
-from jtm.constants import HOP, SAMPLE_RATE
+from jtm.constants import FRAME_RATE, HOP, SAMPLE_RATE
 from jtm.data.musicnet import open_dataset
-from jtm.evaluation.features import Audio, NetworkSource
+from jtm.data.store import build_store
+from jtm.data.targets import WINDOW
+from jtm.evaluation.features import Audio, NetworkSource, Take, pitch_parts
+from jtm.evaluation.slow import Slow
 from jtm.files import InputError, atomic, digest, inside, read_json, write_json
 from jtm.music import audio
 from jtm.training import checkpoints
@@ -29,8 +33,8 @@ from jtm.training import checkpoints
 WEIGHTS = Path(__file__).parent / "weights" / "jtm.safetensors"
 """The weights that come with the package."""
 
-LAYERS = ("c", "z", "zc")
-"""What may be taken from a network: contexts, latents, or z and c side by side."""
+LAYERS = ("c", "z", "zc", "s")
+"""What may be taken: contexts, latents, z and c side by side, or slow features."""
 
 MAX_CHANNELS = 64
 """Most channels that an array may have; more are samples on the wrong axis."""
@@ -55,12 +59,14 @@ def load_model(path=None):
     CPC
         The network, an ``nn.Module`` in evaluation mode, on the CPU. It gives
         latents z ``(batch, frames, z_dim)`` and contexts c ``(batch, frames,
-        c_dim)`` from waveforms ``(batch, 1, samples)`` at 16 kHz.
+        c_dim)`` from waveforms ``(batch, 1, samples)`` at 16 kHz. Its attribute
+        ``slow`` has the slow features that :func:`learn_slow` wrote beside it;
+        None where there are none.
 
     Raises
     ------
     InputError
-        If the file is missing, damaged or of another kind.
+        If a file is missing, damaged or of another kind.
 
     Examples
     --------
@@ -70,7 +76,86 @@ def load_model(path=None):
     >>> z.shape[1]
     100
     """
-    return checkpoints.load_model(path or WEIGHTS)[0]
+    path = Path(path or WEIGHTS)
+    model, slow = checkpoints.load_model(path)[0], slow_file(path)
+    model.slow = None
+    if slow.exists():
+        model.slow = Slow.load(slow, checkpoints.fingerprint(model.state_dict()))
+    return model
+
+
+def slow_file(path):
+    """
+    Name the file of the slow features that go with a network.
+
+    Parameters
+    ----------
+    path : str or Path
+        File of the network.
+
+    Returns
+    -------
+    Path
+        The file beside it.
+    """
+    path = Path(path)
+    return path.with_name(f"{path.stem}-slow{checkpoints.WEIGHTS_SUFFIX}")
+
+
+def learn_slow(path, data, progress=True):
+    """
+    Learn slow features of a network from recordings, and write them beside it.
+
+    Parameters
+    ----------
+    path : str or Path
+        File of the network, as in :func:`load_model`.
+    data : str or Path
+        A dataset, of which the training recordings are heard; or a folder of
+        recordings.
+    progress : bool
+        Show progress bars.
+
+    Returns
+    -------
+    Path
+        The file that was written.
+
+    Raises
+    ------
+    InputError
+        If the network or a recording cannot be read, fewer than two recordings
+        last a window, or the file cannot be written.
+    """
+    model = checkpoints.load_model(path)[0]
+    parts = pitch_parts(model) * 2  # means, then deviations
+    store = build_store(open_dataset(data), progress=progress)
+    splits = {recording.split for recording in store.recordings}
+    split = "train" if "train" in splits else "unlabelled"
+    heard = [
+        Audio(functools.partial(store.read, index), length)
+        for index, length in enumerate(store.lengths)
+        if store.recordings[index].split == split and length >= WINDOW * HOP
+    ]
+    if len(heard) < 2:
+        raise InputError(
+            f"{data}: {len(heard)} recordings of {WINDOW / FRAME_RATE} s or more to "
+            "learn from; slow features tell recordings apart and need several"
+        )
+    bar = tqdm(heard, desc="Learning slow features", unit="rec", disable=not progress)
+    made = Slow(parts).fit(
+        np.concatenate([rows for rows, _ in _windows(recording, model)])
+        for recording in bar
+    )
+    made.save(slow_file(path), checkpoints.fingerprint(model.state_dict()))
+    return slow_file(path)
+
+
+def _windows(recording, model):
+    """Give z and c pooled over windows, piece by piece, and the first one's number."""
+    take = Take(0, recording.n_frames)
+    for first, z, c in NetworkSource(model).stream(recording):
+        yield take.of(np.concatenate((z, c), axis=1), first)
 
 
 @functools.cache
@@ -94,20 +179,22 @@ def embed(path_or_array, sample_rate=None, model=None, layer="c"):
     model : CPC, optional
         The network, from :func:`load_model`; it is put into evaluation mode.
         The shipped one by default.
-    layer : {"c", "z", "zc"}
-        What to take: contexts, latents, or z and c side by side.
+    layer : {"c", "z", "zc", "s"}
+        What to take: contexts, latents, or z and c side by side, every 10 ms; or
+        slow features of every 1.28 s, where the network comes with them.
 
     Returns
     -------
     embedding : numpy.ndarray
-        One row for each whole 10 ms ``(frames, dim)``, float32.
+        One row for each whole frame, or window, ``(rows, dim)``, float32.
     times : numpy.ndarray
-        Seconds from the start to the centre of each frame ``(frames,)``.
+        Seconds from the start to the centre of each ``(rows,)``.
 
     Raises
     ------
     InputError
-        If the file or the array is no sound, or is shorter than 10 ms.
+        If the file or the array is no sound or is shorter than a row, or the
+        network has no such layer.
 
     Examples
     --------
@@ -117,14 +204,24 @@ def embed(path_or_array, sample_rate=None, model=None, layer="c"):
     (100, 0.005)
     """
     model = model or _shipped()
-    if layer not in LAYERS:
-        raise InputError(f"layer {layer!r}; expected one of {', '.join(LAYERS)}")
+    _check_layer(model, layer)
     if isinstance(path_or_array, (str, os.PathLike)):
         if sample_rate is not None:
             raise InputError("sample_rate is for arrays; a sound file knows its own")
         return _embed_file(path_or_array, model, layer)
     wave = _to_wave(path_or_array, sample_rate)
     return _embed(Audio.of(audio.to_pcm(wave)), model, layer, "the array")
+
+
+def _check_layer(model, layer):
+    """Refuse a layer that a network does not have."""
+    if layer not in LAYERS:
+        raise InputError(f"layer {layer!r}; expected one of {', '.join(LAYERS)}")
+    if layer == "s" and not getattr(model, "slow", None):
+        raise InputError(
+            "layer 's': this network has no slow features; make a file with them by "
+            "`jtm export --data` and load that"
+        )
 
 
 def _to_wave(array, sample_rate):
@@ -168,10 +265,17 @@ def _embed_file(path, model, layer, advance=lambda seconds: None):
 
 def _embed(recording, model, layer, name, advance=lambda seconds: None):
     """Give the embedding of a recording and its times; refuse one without frames."""
-    if recording.length < HOP:
-        raise InputError(f"{name}: shorter than a frame of 10 ms; nothing to embed")
-    embedding = fill(recording, model, layer, advance)
-    return embedding, audio.frames_to_seconds(np.arange(len(embedding)))
+    if recording.n_frames < (WINDOW if layer == "s" else 1):
+        shortest = "window of 1.28 s" if layer == "s" else "frame of 10 ms"
+        raise InputError(f"{name}: shorter than a {shortest}; nothing to embed")
+    if layer != "s":
+        embedding = fill(recording, model, layer, advance)
+        return embedding, audio.frames_to_seconds(np.arange(len(embedding)))
+    windows = np.empty((recording.n_frames // WINDOW, model.slow.size), np.float32)
+    for rows, start in _windows(recording, model):
+        windows[start : start + len(rows)] = model.slow(rows)
+        advance(len(rows) * WINDOW / FRAME_RATE)
+    return windows, (np.arange(len(windows)) + 0.5) * WINDOW / FRAME_RATE
 
 
 def fill(recording, model, layer, advance=lambda seconds: None):
@@ -200,7 +304,7 @@ def fill(recording, model, layer, advance=lambda seconds: None):
     for first, z, c in NetworkSource(model).stream(recording):
         parts = [{"z": z, "c": c}[part] for part in layer]
         np.concatenate(parts, axis=1, out=embedding[first : first + len(z)])
-        advance(len(z) * HOP / SAMPLE_RATE)
+        advance(len(z) / FRAME_RATE)
     return embedding
 
 
@@ -221,8 +325,8 @@ def embed_files(inputs, out, load=None, layer="c", progress=True):
         Folder for the embeddings.
     load : str or Path, optional
         A network as in :func:`load_model`; the shipped one by default.
-    layer : {"c", "z", "zc"}
-        What to take.
+    layer : {"c", "z", "zc", "s"}
+        What to take, as in :func:`embed`.
     progress : bool
         Show a progress bar.
 
@@ -235,10 +339,11 @@ def embed_files(inputs, out, load=None, layer="c", progress=True):
     Raises
     ------
     InputError
-        If the network cannot be loaded, a folder holds no sound, or `out` cannot
-        be written or holds embeddings of another kind.
+        If the network cannot be loaded or has no such layer, a folder holds no
+        sound, or `out` cannot be written or holds embeddings of another kind.
     """
     model, out = load_model(load), Path(out)
+    _check_layer(model, layer)
     folders, sources = [], {}
     for given in map(Path, inputs):
         given = Path(os.path.abspath(given))
@@ -249,7 +354,9 @@ def embed_files(inputs, out, load=None, layer="c", progress=True):
         folders.append(given if given.is_dir() else given.parent)
         sources |= dict.fromkeys(found)
     root = Path(os.path.commonpath(folders))
-    _claim(out, {"inputs": str(root), "network": digest(load or WEIGHTS), "of": layer})
+    file = load or WEIGHTS
+    file = slow_file(file) if layer == "s" else file
+    _claim(out, {"inputs": str(root), "network": digest(file), "of": layer})
     missing = {}
     for source in sources:
         target = inside(out, f"{source.relative_to(root)}.npz")

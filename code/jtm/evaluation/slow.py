@@ -12,13 +12,21 @@ recording out of windows of others best, as InfoNCE would ask (van den Oord et a
 Sejnowski 2002), and so are speakers' in speaker recognition (Dehak et al. 2011).
 """
 
+import hashlib
+import json
+
 import numpy as np
+
+from jtm.files import InputError, atomic
 
 SIZE = 16
 """Directions that are kept."""
 
 RIDGE = 0.03
 """Variance added within recordings to each feature, beside its own of 1."""
+
+KEY = "jtm-slow"
+"""Name of the entry of a file's metadata that tells what the directions are of."""
 
 
 class Slow:
@@ -32,7 +40,8 @@ class Slow:
         greatest of each octave are taken, as :class:`jtm.models.heads.OctaveHead`
         does.
     size : int
-        Directions that are kept, at most as many as there are.
+        Directions that are kept; fewer where there are fewer features, or no more
+        recordings than that.
 
     Attributes
     ----------
@@ -54,7 +63,8 @@ class Slow:
         Parameters
         ----------
         recordings : iterable of numpy.ndarray
-            Pooled features of the windows of each recording ``(windows, dim)``.
+            Pooled features of the windows of each recording ``(windows, dim)``; of
+            two recordings or more.
 
         Returns
         -------
@@ -81,7 +91,7 @@ class Slow:
         between = np.cov(scale * means, rowvar=False, bias=True)
         within = np.outer(scale, scale) * within
         within[np.diag_indices_from(within)] += RIDGE
-        size = min(self.size, len(scale))
+        size = min(self.size, len(scale), len(means) - 1)
         last = len(scale) - 1
         _, found = eigh(between, within, subset_by_index=(last + 1 - size, last))
         self.map = scale[:, None] * found[:, ::-1]
@@ -103,6 +113,75 @@ class Slow:
         """
         return ((self._summarise(windows) - self.shift) @ self.map).astype(np.float32)
 
+    def save(self, path, network):
+        """
+        Write the directions to a file.
+
+        Parameters
+        ----------
+        path : str or Path
+            The file, ending in ``.safetensors``.
+        network : str
+            Hash of the network whose features they are of.
+
+        Raises
+        ------
+        InputError
+            If the file cannot be written.
+        """
+        from safetensors.numpy import save
+
+        arrays = {"shift": self.shift, "map": np.ascontiguousarray(self.map)}
+        arrays = {name: array.astype(np.float32) for name, array in arrays.items()}
+        told = {"network": network, "parts": self.parts, "sha256": _hash(arrays)}
+        with atomic(path) as part:
+            part.write_bytes(save(arrays, {KEY: json.dumps(told)}))
+
+    @classmethod
+    def load(cls, path, network):
+        """
+        Read directions from a file.
+
+        Parameters
+        ----------
+        path : str or Path
+            What :meth:`save` wrote.
+        network : str
+            Hash of the network that they must be of.
+
+        Returns
+        -------
+        Slow
+            The directions.
+
+        Raises
+        ------
+        InputError
+            If the file is damaged, or of another network.
+        """
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            with safe_open(path, "numpy") as file:
+                told = json.loads(file.metadata()[KEY])
+                arrays = {name: file.get_tensor(name) for name in ("shift", "map")}
+            slow = cls(tuple(map(tuple, told["parts"])), arrays["map"].shape[1])
+            made_for, expected = told["network"], told["sha256"]
+        except (SafetensorError, OSError, LookupError, TypeError, ValueError) as error:
+            raise InputError(
+                f"{path}: no slow features of JTM, or damaged; expected a file that "
+                "`jtm export --data` wrote"
+            ) from error
+        if _hash(arrays) != expected:
+            raise InputError(f"{path}: damaged (its checksum differs); get it anew")
+        if made_for != network:
+            raise InputError(
+                f"{path}: slow features of another network; make those of this one "
+                "with `jtm export --data`, or remove the file"
+            )
+        slow.shift, slow.map = arrays["shift"], arrays["map"]
+        return slow
+
     def _summarise(self, windows):
         """Take means and greatest of octaves where there is an axis of pitch."""
         if self.parts:
@@ -112,3 +191,9 @@ class Slow:
 
             windows = octaves(torch.from_numpy(windows), self.parts).numpy()
         return windows.astype(np.float64)
+
+
+def _hash(arrays):
+    """Hash what a file holds."""
+    held = b"".join(arrays[name].tobytes() for name in sorted(arrays))
+    return hashlib.sha256(held).hexdigest()

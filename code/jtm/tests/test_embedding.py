@@ -20,11 +20,13 @@ import torch
 import jtm
 from jtm import embedding
 from jtm.cli import ROOT, main
+from jtm.data.musicnet import open_dataset
+from jtm.data.store import build_store
 from jtm.evaluation import features
 from jtm.files import InputError, digest, read_json
 from jtm.models.cpc import make_cpc
 from jtm.music import audio
-from jtm.tests.evaluation.little import write_checkpoint
+from jtm.tests.evaluation.little import write_checkpoint, write_dataset
 
 
 def music(seconds, rate, channels=1, seed=0):
@@ -237,6 +239,109 @@ class Verb(Folder):
             code, said = self.embed(path)
         self.assertEqual(code, 2)
         self.assertIn("cannot be written (No space left)", said)
+
+
+class SlowFeatures(Folder):
+    """A network of one folder of recordings, dull and bright ones."""
+
+    def setUp(self):
+        super().setUp()
+        write_checkpoint(self.folder / "model.pt")
+        write_dataset(self.folder / "data")
+        self.out = self.folder / "net.safetensors"
+        self.export = ("export", "--load", self.folder / "model.pt", "--out", self.out)
+        self.slow = self.folder / "net-slow.safetensors"
+
+    def test_they_are_learned_beside_the_network_from_its_training_recordings(self):
+        self.assertIsNone(jtm.load_model(self.folder / "model.pt").slow)
+        code, said = run(*self.export, "--data", self.folder / "data")
+        self.assertEqual(code, 0, said)
+        self.assertIn(f"{self.slow}: slow features", said)
+        slow = jtm.load_model(self.out).slow
+        self.assertEqual(slow.size, 5)  # that tell six recordings apart
+        heard = embedding.load_model(self.folder / "model.pt")
+        sources = {"cpc": heard}
+        store = build_store(open_dataset(self.folder / "data"), progress=False)
+        judged = features.Features(self.folder / "features", sources)
+        takes = {
+            index: features.Take(0, 400)
+            for index, each in enumerate(store.recordings)
+            if each.split == "train"
+        }
+        wanted = {index: [take] for index, take in takes.items()}
+        judged.compute(store, ["cpc-s"], wanted, progress=False)
+        judged.fit_slow("cpc-s", store, takes)
+        index = next(iter(takes))
+        expected = judged.rows("cpc-s", store, index, takes[index])
+        path = store.recordings[index].audio
+        found, times = jtm.embed(path, model=jtm.load_model(self.out), layer="s")
+        self.assertEqual((found.shape, found.dtype), ((3, 5), np.float32))
+        np.testing.assert_allclose(times, [0.64, 1.92, 3.2])
+        # What is judged has been kept with 16 bits.
+        np.testing.assert_allclose(np.abs(found[:, 0]), np.abs(expected[:, 0]), 0.05)
+
+    def test_they_tell_dull_from_bright_where_no_one_said_which_is_which(self):
+        run(*self.export, "--data", self.folder / "data")
+        model, means = jtm.load_model(self.out), {}
+        for name in ("test0", "test1", "validation0", "validation1"):
+            folder = "test_data" if "test" in name else "train_data"
+            path = self.folder / "data" / folder / f"{name}.wav"
+            means[name] = jtm.embed(path, model=model, layer="s")[0][:, 0].mean()
+        within = abs(means["test0"] - means["validation0"])
+        self.assertGreater(abs(means["test0"] - means["test1"]), 3 * within)
+
+    def test_pieces_join(self):
+        run(*self.export, "--data", self.folder / "data")
+        path, model = self.sound("long.wav", 4.0), jtm.load_model(self.out)
+        expected, _ = jtm.embed(path, model=model, layer="s")
+        with mock.patch.object(features, "PIECE", 128):
+            found, _ = jtm.embed(path, model=model, layer="s")
+        np.testing.assert_allclose(found, expected, atol=1e-3)
+
+    def test_own_recordings_without_labels_and_the_command_embeds(self):
+        for number in range(3):
+            self.sound(f"own/{number}.wav", 3.0, seed=number)
+        code, said = run(*self.export, "--data", self.folder / "own")
+        self.assertEqual(code, 0, said)
+        out = ("--out", self.folder / "out", "--load", self.out, "--layer", "s")
+        self.assertEqual(run("embed", self.folder / "own", *out)[0], 0)
+        with np.load(self.folder / "out" / "0.wav.npz", allow_pickle=False) as file:
+            self.assertEqual(file["embedding"].shape, (2, 2))
+            self.assertEqual(len(file["times"]), 2)
+        # Exported once more, the network is the same, and so is what is known of it.
+        again = self.folder / "again.safetensors"
+        self.assertEqual(run("export", "--load", self.out, "--out", again)[0], 0)
+        self.assertEqual(again.read_bytes(), self.out.read_bytes())
+        facts = [read_json(each.with_suffix(".json")) for each in (self.out, again)]
+        self.assertEqual(*facts)
+
+    def test_mistakes_are_told(self):
+        path, short = self.sound("song.wav", 2.0), self.sound("short.wav", 1.27)
+        (self.folder / "own").mkdir()
+        path.rename(self.folder / "own" / "song.wav")
+        path = self.folder / "own" / "song.wav"
+        code, said = run(*self.export, "--data", self.folder / "own")
+        self.assertEqual(code, 2)
+        self.assertIn("own: 1 recordings of 1.28 s or more", said)
+        with self.assertRaisesRegex(InputError, "this network has no slow features"):
+            jtm.embed(path, model=jtm.load_model(self.out), layer="s")
+        run(*self.export, "--data", self.folder / "data")
+        with self.assertRaisesRegex(InputError, "short.wav: shorter than a window"):
+            jtm.embed(short, model=jtm.load_model(self.out), layer="s")
+        whole = self.slow.read_bytes()
+        for content, words in (
+            (whole[:-1] + bytes([whole[-1] ^ 1]), "its checksum differs"),
+            (whole[:-9], "no slow features of JTM, or damaged"),
+            (self.out.read_bytes(), "no slow features of JTM, or damaged"),
+        ):
+            self.slow.write_bytes(content)
+            with self.assertRaisesRegex(InputError, f"slow.safetensors: .*{words}"):
+                jtm.load_model(self.out)
+        self.slow.write_bytes(whole)
+        write_checkpoint(self.folder / "model.pt", seed=1)
+        run(*self.export)
+        with self.assertRaisesRegex(InputError, "slow features of another network"):
+            jtm.load_model(self.out)
 
 
 class Shipped(unittest.TestCase):

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import torch
 
-from jtm.files import InputError, atomic, digest, write_json
+from jtm.files import InputError, atomic, digest, read_json, write_json
 from jtm.models.cpc import make_cpc
 from jtm.models.infonce import InfoNCE
 from jtm.training.config import (
@@ -135,7 +135,7 @@ def export(checkpoint, path):
     Parameters
     ----------
     checkpoint : str or Path
-        A checkpoint of pretraining.
+        A checkpoint of pretraining, or a file that this wrote.
     path : str or Path
         The file to write, ending in ``.safetensors``: the weights, with what
         rebuilds the network in the metadata. A file of the same name ending in
@@ -183,6 +183,9 @@ def export(checkpoint, path):
         "config": settings,
         "history": content.get("history", []),
     }
+    earlier = Path(checkpoint).with_suffix(".json")
+    if Path(checkpoint).suffix == WEIGHTS_SUFFIX and earlier.exists():
+        facts = read_json(earlier) | {"sha256": facts["sha256"]}
     write_json(path.with_suffix(".json"), facts)
     return facts
 
