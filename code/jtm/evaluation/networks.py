@@ -72,6 +72,10 @@ of windows share them."""
 TOGETHER = 4
 """Most recordings that are answered about side by side."""
 
+EDGE = {"frames": 16, "windows": 16, "clips": 0}
+"""Frames on either side of a window that a network hears too, so that filters which
+reach over its edges find there what they find in a recording; clips have their own."""
+
 CLIP_FRAMES = CLIP_LEAD + CLIP + 6
 """Frames of a clip that a network hears; the last are for its filters."""
 
@@ -193,14 +197,14 @@ class Family:
         Returns
         -------
         wave : numpy.ndarray
-            Samples ``(1, samples)``.
+            Samples ``(1, samples)`` of the window and its :data:`EDGE`.
         targets : dict of str to numpy.ndarray
             What each task asks of it; -1 for a class that may not be seen, or
             is not asked for.
         """
         seen = self._validation if held_out else self._train
         size = CLIP_FRAMES if self.kind == "clips" else WINDOW
-        wave = read_wave(self.store, index, first, size)
+        wave = read_wave(self.store, index, first, size, EDGE[self.kind])
         unit = int(index), int(first)
         asked = {
             task: targets_of(each, *unit, unit in seen[task])
@@ -209,7 +213,7 @@ class Family:
         return wave, asked
 
 
-def read_wave(store, index, first, size):
+def read_wave(store, index, first, size, edge=0):
     """
     Read the samples of a window.
 
@@ -221,15 +225,20 @@ def read_wave(store, index, first, size):
         Recording and first frame.
     size : int
         Frames.
+    edge : int
+        Frames more on either side.
 
     Returns
     -------
     numpy.ndarray
-        Samples ``(1, size * 160)`` in [-1, 1], float32; silence after the end.
+        Samples ``(1, (size + 2 * edge) * 160)`` in [-1, 1], float32; silence before the
+        start and after the end.
     """
-    stop = min((first + size) * HOP, int(store.lengths[index]))
-    wave = store.read(index, first * HOP, stop).astype(np.float32) / 32768
-    return np.pad(wave, (0, size * HOP - len(wave)))[None]
+    start = (first - edge) * HOP
+    stop = min((first + size + edge) * HOP, int(store.lengths[index]))
+    wave = store.read(index, max(0, start), stop).astype(np.float32) / 32768
+    wave = np.pad(wave, (max(0, -start), 0))
+    return np.pad(wave, (0, (size + 2 * edge) * HOP - len(wave)))[None]
 
 
 def targets_of(labelled, index, first, known=True, size=WINDOW):
@@ -326,12 +335,15 @@ def fit_heads(family, model, heads):
         Score of each task on the windows that a look is of.
     """
     read_held_out = partial(family.read, held_out=True)
-    held_out = [*itertools.chain(*_embed(model, family.held_out, read_held_out))]
+    edge = EDGE[family.kind]
+    held_out = _embed(model, family.held_out, read_held_out, edge)
+    held_out = [*itertools.chain(*held_out)]
     # A head with layers of its own to learn is not a probe.
     linear = [t for t in heads if not isinstance(heads[t], TranscriptionHead)]
     learned = {task: [] for task in linear}
     units = [each[: PROBED[family.kind]] for each in family.subsets.values()]
-    for some in _embed(model, np.unique(np.concatenate(units), axis=0), family.read):
+    units = np.unique(np.concatenate(units), axis=0)
+    for some in _embed(model, units, family.read, edge):
         for task in linear:
             known = _known(task, some)
             if known:
@@ -362,12 +374,13 @@ def _known(task, embedded):
 
 
 @torch.no_grad()
-def _embed(model, units, read):
+def _embed(model, units, read, edge):
     """Give z and c of windows, and what is asked about each, some at a time."""
     for rows in np.array_split(units, -(-len(units) // 16)):
         waves, asked = zip(*(read(*row) for row in rows), strict=True)
         z, c = model(torch.from_numpy(np.stack(waves)))
-        yield [*zip(torch.cat((z, c), dim=2), asked, strict=True)]
+        x = torch.cat((z, c), dim=2)
+        yield [*zip(x[:, edge : x.shape[1] - edge], asked, strict=True)]
 
 
 def _samples(head, known):
@@ -434,6 +447,7 @@ def train(folder, family, begun, origin, config, plan):
         origin,
         score=score,
         head_rate=HEAD_RATE,
+        edge=EDGE[family.kind],
     )
     fit(module, progress=False)
     for look in module.curve:

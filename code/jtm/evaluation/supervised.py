@@ -76,7 +76,7 @@ def run(config, progress=True):
     else:
         store = build_store(open_dataset(config.data), progress=progress)
     labelled = tasks.Labelled.of(store, task)
-    size = WINDOW
+    size, edge = WINDOW, 0 if origin else networks.EDGE[TASKS[task].family]
     if clips:
         size = networks.CLIP_FRAMES
     elif task == "transcription":
@@ -125,7 +125,7 @@ def run(config, progress=True):
             rows = slice(first, first + size)
             take = _whole(labelled, index)
             return features.rows(name, store, index, take, rows), target
-        wave = networks.read_wave(store, index, first, size)
+        wave = networks.read_wave(store, index, first, size, edge)
         if not origin:
             return wave, target
         with torch.no_grad():
@@ -144,9 +144,10 @@ def run(config, progress=True):
         Batches(windows, read, config.batch_size, config.random_seed),
         Batches(judged, read, config.batch_size),
     )
-    fit(
-        SupervisedModule(config, model, heads, *batches, origin, bool(origin)), progress
+    module = SupervisedModule(
+        config, model, heads, *batches, origin, bool(origin), edge=edge
     )
+    fit(module, progress)
 
     splits = [s for s in ("test", "test_timbre") if labelled.splits[s]]
     answer = partial(networks.answers, model, heads, {task: labelled})

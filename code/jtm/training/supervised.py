@@ -149,6 +149,8 @@ class SupervisedModule(lightning.LightningModule):
         `curve`.
     head_rate : float, optional
         Learning rate of the heads, where it is not that of the network.
+    edge : int
+        Frames on either side of the waveforms that the heads are not given.
 
     Attributes
     ----------
@@ -168,6 +170,7 @@ class SupervisedModule(lightning.LightningModule):
         frozen=False,
         score=None,
         head_rate=None,
+        edge=0,
     ):
         super().__init__()
         self.config = config
@@ -177,6 +180,7 @@ class SupervisedModule(lightning.LightningModule):
         self.frozen = frozen
         self.score = score
         self.head_rate = head_rate
+        self.edge = edge
         self.curve = []
         self.seen = []  # logits and targets of this validation
         self.clock = time.monotonic()
@@ -230,6 +234,7 @@ class SupervisedModule(lightning.LightningModule):
         if not self.frozen:
             z, c = self.model(x)
             x = z if self.config.on_encoder else torch.cat((z, c), dim=2)
+            x = x[:, self.edge : x.shape[1] - self.edge]
         return {task: head(x) for task, head in self.head.items()}
 
     def training_step(self, batch):

@@ -23,7 +23,8 @@ from jtm.models.heads import (
     TranscriptionHead,
 )
 from jtm.tests.evaluation.little import SMALL, write_clips, write_dataset
-from jtm.training.config import PretrainConfig, make_config
+from jtm.training.config import PretrainConfig, SupervisedConfig, make_config
+from jtm.training.supervised import SupervisedModule
 
 HARMONIC = {"hidden_encoder": 1, "hidden_context": 88}
 
@@ -93,11 +94,46 @@ class OnDataset(unittest.TestCase):
         with mock.patch.dict(family._train, {"instrument": set()}):
             for unit in family.windows.tolist():
                 wave, asked = family.read(*unit)
-                self.assertEqual(wave.shape, (1, 128 * 160))
+                self.assertEqual(wave.shape, (1, 160 * 160))
                 self.assertEqual(
                     asked["ensemble"] >= 0, tuple(unit) in seen["ensemble"]
                 )
                 self.assertEqual(asked["instrument"], -1)
+
+    def test_a_window_is_heard_as_in_its_recording(self):
+        whole = networks.read_wave(self.store, 0, 0, 400)[0]
+        self.assertEqual(len(whole), 64_000)
+        within = networks.read_wave(self.store, 0, 200, 128, 16)[0]
+        np.testing.assert_array_equal(within, whole[184 * 160 : 344 * 160])
+        early = networks.read_wave(self.store, 0, 10, 128, 16)[0]
+        self.assertEqual(np.abs(early[: 6 * 160]).max(), 0)
+        np.testing.assert_array_equal(early[6 * 160 :], whole[: 154 * 160])
+        late = networks.read_wave(self.store, 0, 272, 128, 16)[0]
+        np.testing.assert_array_equal(late[: 144 * 160], whole[256 * 160 :])
+        self.assertEqual((len(late), np.abs(late[144 * 160 :]).max()), (25_600, 0))
+        # At the edges too, z is what streaming the recording gives, in training and
+        # where heads are fitted.
+        model = make_cpc(**HARMONIC).eval()
+        family = networks.Family(self.labelled("ensemble"), 1.0, 0)
+        (index, first), edge = (0, 128), networks.EDGE["windows"]
+        ((_, streamed),) = networks.represent(self.store, [index], model)
+        module = SupervisedModule(
+            make_config(SupervisedConfig, "small", {}),
+            model,
+            torch.nn.ModuleDict({"ensemble": torch.nn.Identity()}),
+            *([], []),
+            "",
+            edge=edge,
+        )
+        wave, _ = family.read(index, first)
+        with torch.no_grad():
+            given = module(torch.from_numpy(wave)[None])["ensemble"][0]
+        units = np.array([(index, first)])
+        (((fitted, _),),) = networks._embed(model, units, family.read, edge)
+        for x in (given, fitted):
+            self.assertEqual(len(x), 128)
+            z = x[:, : model.z_dim].numpy()
+            np.testing.assert_allclose(z, streamed[128:256, : model.z_dim], atol=1e-4)
 
     def test_frames_are_asked_about_where_the_window_is(self):
         labelled = self.labelled("multipitch", "transcription")
