@@ -12,21 +12,18 @@ recording out of windows of others best, as InfoNCE would ask (van den Oord et a
 Sejnowski 2002), and so are speakers' in speaker recognition (Dehak et al. 2011).
 """
 
-import hashlib
-import json
-
 import numpy as np
+import torch
 
-from jtm.files import InputError, atomic
+from jtm.files import InputError
+from jtm.models.heads import octaves
+from jtm.training import checkpoints
 
 SIZE = 16
 """Directions that are kept."""
 
 RIDGE = 0.03
 """Variance added within recordings to each feature, beside its own of 1."""
-
-KEY = "jtm-slow"
-"""Name of the entry of a file's metadata that tells what the directions are of."""
 
 
 class Slow:
@@ -129,13 +126,13 @@ class Slow:
         InputError
             If the file cannot be written.
         """
-        from safetensors.numpy import save
-
-        arrays = {"shift": self.shift, "map": np.ascontiguousarray(self.map)}
-        arrays = {name: array.astype(np.float32) for name, array in arrays.items()}
-        told = {"network": network, "parts": self.parts, "sha256": _hash(arrays)}
-        with atomic(path) as part:
-            part.write_bytes(save(arrays, {KEY: json.dumps(told)}))
+        arrays = {"shift": self.shift, "map": self.map}
+        tensors = {
+            name: torch.from_numpy(np.ascontiguousarray(array, np.float32))
+            for name, array in arrays.items()
+        }
+        told = {"network": network, "parts": self.parts}
+        checkpoints.write_tensors(path, tensors, told)
 
     @classmethod
     def load(cls, path, network):
@@ -159,41 +156,20 @@ class Slow:
         InputError
             If the file is damaged, or of another network.
         """
-        from safetensors import SafetensorError, safe_open
-
-        try:
-            with safe_open(path, "numpy") as file:
-                told = json.loads(file.metadata()[KEY])
-                arrays = {name: file.get_tensor(name) for name in ("shift", "map")}
-            slow = cls(tuple(map(tuple, told["parts"])), arrays["map"].shape[1])
-            made_for, expected = told["network"], told["sha256"]
-        except (SafetensorError, OSError, LookupError, TypeError, ValueError) as error:
-            raise InputError(
-                f"{path}: no slow features of JTM, or damaged; expected a file that "
-                "`jtm export --data` wrote"
-            ) from error
-        if _hash(arrays) != expected:
-            raise InputError(f"{path}: damaged (its checksum differs); get it anew")
-        if made_for != network:
+        tensors, told = checkpoints.read_tensors(
+            path, "slow features", {"network": str, "parts": list}
+        )
+        if told["network"] != network:
             raise InputError(
                 f"{path}: slow features of another network; make those of this one "
                 "with `jtm export --data`, or remove the file"
             )
-        slow.shift, slow.map = arrays["shift"], arrays["map"]
+        slow = cls(tuple(map(tuple, told["parts"])), tensors["map"].shape[1])
+        slow.shift, slow.map = (tensors[name].numpy() for name in ("shift", "map"))
         return slow
 
     def _summarise(self, windows):
         """Take means and greatest of octaves where there is an axis of pitch."""
         if self.parts:
-            import torch
-
-            from jtm.models.heads import octaves
-
             windows = octaves(torch.from_numpy(windows), self.parts).numpy()
         return windows.astype(np.float64)
-
-
-def _hash(arrays):
-    """Hash what a file holds."""
-    held = b"".join(arrays[name].tobytes() for name in sorted(arrays))
-    return hashlib.sha256(held).hexdigest()

@@ -87,24 +87,86 @@ def read_checkpoint(path):
 
 def _read_weights(path):
     """Read a network that :func:`export` wrote, as a checkpoint would hold it."""
+    weights, told = read_tensors(path, "network", {"network": dict})
+    state = {f"model.{name}": tensor for name, tensor in weights.items()}
+    return {"state_dict": state, "config": told["network"]}
+
+
+def read_tensors(path, what, expected):
+    """
+    Read what :func:`write_tensors` wrote, running none of it.
+
+    Parameters
+    ----------
+    path : str or Path
+        The file.
+    what : str
+        What it should hold, for messages.
+    expected : dict of str to type
+        What must be told beside the tensors.
+
+    Returns
+    -------
+    tensors : dict of str to torch.Tensor
+        Tensors on the CPU by name.
+    told : dict
+        What stands beside them.
+
+    Raises
+    ------
+    InputError
+        If the file is missing, damaged or of another kind.
+    """
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(path, "pt") as file:
             told = json.loads(file.metadata()[METADATA_KEY])
-            weights = {name: file.get_tensor(name) for name in file.keys()}
-        config, expected = dict(told["network"]), told["sha256"]
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
+        fits = all(isinstance(told[name], kind) for name, kind in expected.items())
+        checksum = told["sha256"]
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
-        raise InputError(
-            f"{path}: no network of JTM, or damaged; expected a file that "
-            "`jtm export` wrote"
-        ) from error
-    if fingerprint(weights) != expected:
+        raise _unfit(path, what) from error
+    if not fits:
+        raise _unfit(path, what)
+    if fingerprint(tensors) != checksum:
         raise InputError(
             f"{path}: damaged (its checksum differs); get or export it anew"
         )
-    state = {f"model.{name}": tensor for name, tensor in weights.items()}
-    return {"state_dict": state, "config": config}
+    return tensors, told
+
+
+def _unfit(path, what):
+    """Say that a file is not what was asked for."""
+    return InputError(
+        f"{path}: no {what} of JTM, or damaged; expected a file that `jtm export` wrote"
+    )
+
+
+def write_tensors(path, tensors, told):
+    """
+    Write tensors to be given away.
+
+    Parameters
+    ----------
+    path : str or Path
+        The file to write.
+    tensors : dict of str to torch.Tensor
+        Tensors on the CPU by name.
+    told : dict
+        What stands beside them, as JSON takes it; a checksum of them is added.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be written.
+    """
+    from safetensors.torch import save
+
+    # One entry, since the order of several is not kept from file to file.
+    told = json.dumps(told | {"sha256": fingerprint(tensors)})
+    with atomic(path) as part:
+        part.write_bytes(save(tensors, {METADATA_KEY: told}))
 
 
 def fingerprint(weights):
@@ -152,8 +214,6 @@ def export(checkpoint, path):
     InputError
         If the checkpoint is not fit for it, or the file cannot be written.
     """
-    from safetensors.torch import save
-
     path = Path(path)
     if path.suffix != WEIGHTS_SUFFIX:
         raise InputError(f"{path}: expected a name ending in {WEIGHTS_SUFFIX}")
@@ -166,10 +226,7 @@ def export(checkpoint, path):
         for item in fields(NetworkConfig)
         if item.name not in run
     }
-    # One entry, since the order of several is not kept from file to file.
-    told = json.dumps({"network": network, "sha256": fingerprint(weights)})
-    with atomic(path) as part:
-        part.write_bytes(save(weights, {METADATA_KEY: told}))
+    write_tensors(path, weights, {"network": network})
     settings = asdict(config) | {"data": Path(config.data).name}
     for place in ("path_checkpoint", "load"):  # of the machine it was trained on
         del settings[place]
