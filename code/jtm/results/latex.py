@@ -41,7 +41,7 @@ SOURCES = (
 )
 """What the report is made from beside its numbers, as far as it is there."""
 
-HEAD = 14
+HEAD = 16
 """Most letters of a line in the head of a table."""
 
 SIGNS = {
@@ -79,7 +79,7 @@ def text(words):
     return re.sub(r" \[([^]]+, [^]]+)\]", r"\\interval{\1}", made)
 
 
-def tabular(page_text, turned=False):
+def tabular(page_text):
     r"""
     Set a Markdown table as LaTeX.
 
@@ -87,8 +87,6 @@ def tabular(page_text, turned=False):
     ----------
     page_text : str
         The table; other lines are passed over.
-    turned : bool
-        Make rows of its columns.
 
     Returns
     -------
@@ -107,7 +105,7 @@ def tabular(page_text, turned=False):
         for line in (lines[0], *lines[2:])
     ]
     columns = [each for each in zip(*rows, strict=True) if any(each[1:])]
-    rows = columns if turned else list(zip(*columns, strict=True))
+    rows = list(zip(*columns, strict=True))
     heads = []
     for place, head in enumerate(rows[0]):
         broken = map(text, wrap(head, HEAD, break_on_hyphens=False))
@@ -250,7 +248,7 @@ def trials_macros(trials):
     # Of the code as it is.
     trials = [trial for trial in trials if trial["flags"] is not None]
     for study in dict.fromkeys(trial["study"] for trial in trials):
-        table = tabular(page.trials_table(trials, study), turned=True)
+        table = tabular(page.trials_table(trials, study))
         tables.append(rf"\study{{{text(study.capitalize())}}}{table}")
     gained = [
         value > trial["validation"][name.replace(" cpc-", " random-")]

@@ -45,8 +45,6 @@ class TestSetting(unittest.TestCase):
             "x y & \\textbf{1} \\\\\n"
             "\\bottomrule\\end{tabular}}",
         )
-        turned = latex.tabular(table, turned=True).splitlines()
-        self.assertEqual(turned[2], r"far too long a head & \textbf{1} \\")
         self.assertEqual(latex.tabular("no table"), "")
         sparse = latex.tabular(
             "| a | b | c |\n|---|---|---|\n| x |  | 1 |\n| y |  |  |"
