@@ -170,7 +170,6 @@ def trial(flags, data, minutes, folder):
         "weights": sum(p.numel() for p in model.parameters()),
         "validation": scores,
         "machine": machine(),
-        "revision": revision(),
     }
 
 
@@ -186,6 +185,7 @@ def main():
     )
     options = parser.parse_args()
     known = read_json(TRIALS) if TRIALS.exists() else []
+    code = {"revision": revision()}  # before the results change the checkout
 
     def about(flags):
         return list(flags), Path(options.data).name, options.minutes
@@ -207,7 +207,7 @@ def main():
                     if same
                     else trial(flags, options.data, options.minutes, Path(folder))
                 )
-                known.append(found | {"study": study, "name": name})
+                known.append(code | found | {"study": study, "name": name})
                 write_json(TRIALS, known)  # kept if the next is stopped
                 print(f"    {found['weights']} weights, {found['steps']} steps")
                 for key, value in found["validation"].items():
