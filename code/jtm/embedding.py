@@ -265,17 +265,11 @@ def _embed_file(path, model, layer, advance=lambda seconds: None):
 
 def _embed(recording, model, layer, name, advance=lambda seconds: None):
     """Give the embedding of a recording and its times; refuse one without frames."""
-    if recording.n_frames < (WINDOW if layer == "s" else 1):
-        shortest = "window of 1.28 s" if layer == "s" else "frame of 10 ms"
-        raise InputError(f"{name}: shorter than a {shortest}; nothing to embed")
-    if layer != "s":
-        embedding = fill(recording, model, layer, advance)
-        return embedding, audio.frames_to_seconds(np.arange(len(embedding)))
-    windows = np.empty((recording.n_frames // WINDOW, model.slow.size), np.float32)
-    for rows, start in _windows(recording, model):
-        windows[start : start + len(rows)] = model.slow(rows)
-        advance(len(rows) * WINDOW / FRAME_RATE)
-    return windows, (np.arange(len(windows)) + 0.5) * WINDOW / FRAME_RATE
+    step, row = (WINDOW, "window of 1.28 s") if layer == "s" else (1, "frame of 10 ms")
+    if recording.n_frames < step:
+        raise InputError(f"{name}: shorter than a {row}; nothing to embed")
+    embedding = fill(recording, model, layer, advance)
+    return embedding, (np.arange(len(embedding)) + 0.5) * step / FRAME_RATE
 
 
 def fill(recording, model, layer, advance=lambda seconds: None):
@@ -288,7 +282,7 @@ def fill(recording, model, layer, advance=lambda seconds: None):
         The recording.
     model : CPC
         The network.
-    layer : {"c", "z", "zc"}
+    layer : {"c", "z", "zc", "s"}
         What to take.
     advance : callable, optional
         Told after each piece how many seconds it was long.
@@ -296,8 +290,15 @@ def fill(recording, model, layer, advance=lambda seconds: None):
     Returns
     -------
     numpy.ndarray
-        Embedding ``(frames, dim)``, float32.
+        Embedding ``(rows, dim)``, float32; a row for each frame, or window.
     """
+    if layer == "s":
+        shape = recording.n_frames // WINDOW, model.slow.size
+        embedding = np.empty(shape, np.float32)
+        for rows, first in _windows(recording, model):
+            embedding[first : first + len(rows)] = model.slow(rows)
+            advance(len(rows) * WINDOW / FRAME_RATE)
+        return embedding
     dims = {"z": model.z_dim, "c": model.c_dim}
     shape = recording.length // HOP, sum(dims[part] for part in layer)
     embedding = np.empty(shape, np.float32)

@@ -717,7 +717,7 @@ class Features:
         name, _, taken = representation.partition("-")
         if representation == "cqt":
             return ((CQT_SEMITONES, CQT_BINS),)
-        if name in HAND_MADE or taken == "s":
+        if representation in SLOW_OF or name in HAND_MADE:
             return ()
         return pitch_parts(self._sources[name].model, taken)
 

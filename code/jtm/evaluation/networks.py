@@ -42,7 +42,7 @@ from jtm.models.heads import (
 )
 from jtm.training.checkpoints import build_model, load_part, read_checkpoint
 from jtm.training.config import NetworkConfig, RunConfig, SupervisedConfig, make_config
-from jtm.training.supervised import Batches, SupervisedModule, fit
+from jtm.training.supervised import Batches, SupervisedModule, features_of, fit
 
 NETWORKS = ("supervised", "cpc-finetuned")
 """Names of the networks that are trained end to end."""
@@ -378,9 +378,8 @@ def _embed(model, units, read, edge):
     """Give z and c of windows, and what is asked about each, some at a time."""
     for rows in np.array_split(units, -(-len(units) // 16)):
         waves, asked = zip(*(read(*row) for row in rows), strict=True)
-        z, c = model(torch.from_numpy(np.stack(waves)))
-        x = torch.cat((z, c), dim=2)
-        yield [*zip(x[:, edge : x.shape[1] - edge], asked, strict=True)]
+        x = features_of(model, torch.from_numpy(np.stack(waves)), edge=edge)
+        yield [*zip(x, asked, strict=True)]
 
 
 def _samples(head, known):
@@ -649,8 +648,7 @@ def answers(model, heads, labelled, split, on_encoder=False):
         found = {task: [] for task in labelled}
         for rows in np.array_split(units, -(-len(units) // 64)) if len(units) else ():
             waves = [read_wave(first.store, *row, CLIP_FRAMES) for row in rows]
-            z, c = model(torch.from_numpy(np.stack(waves)))
-            x = z if on_encoder else torch.cat((z, c), dim=2)
+            x = features_of(model, torch.from_numpy(np.stack(waves)), on_encoder)
             for task in labelled:
                 found[task] += list(heads[task](x)[:, None].numpy())
         return {(task, split): made for task, made in found.items()}

@@ -59,7 +59,7 @@ def run(config, progress=True):
     StoppedError
         If the user stopped it; everything is saved.
     """
-    from jtm.training.supervised import Batches, SupervisedModule, fit
+    from jtm.training.supervised import Batches, SupervisedModule, features_of, fit
 
     start = time.monotonic()
     folder = Path(config.path_checkpoint)
@@ -129,8 +129,7 @@ def run(config, progress=True):
         if not origin:
             return wave, target
         with torch.no_grad():
-            z, c = model(torch.from_numpy(wave)[None])
-        x = z if config.on_encoder else torch.cat((z, c), dim=2)
+            x = features_of(model, torch.from_numpy(wave)[None], config.on_encoder)
         return x[0].numpy(), target
 
     heads = networks.make_heads(

@@ -123,24 +123,19 @@ def read_tensors(path, what, expected):
         with safe_open(path, "pt") as file:
             told = json.loads(file.metadata()[METADATA_KEY])
             tensors = {name: file.get_tensor(name) for name in file.keys()}
-        fits = all(isinstance(told[name], kind) for name, kind in expected.items())
         checksum = told["sha256"]
+        if not all(isinstance(told[name], kind) for name, kind in expected.items()):
+            raise TypeError(f"expected {expected}")
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
-        raise _unfit(path, what) from error
-    if not fits:
-        raise _unfit(path, what)
+        raise InputError(
+            f"{path}: no {what} of JTM, or damaged; expected a file that "
+            "`jtm export` wrote"
+        ) from error
     if fingerprint(tensors) != checksum:
         raise InputError(
             f"{path}: damaged (its checksum differs); get or export it anew"
         )
     return tensors, told
-
-
-def _unfit(path, what):
-    """Say that a file is not what was asked for."""
-    return InputError(
-        f"{path}: no {what} of JTM, or damaged; expected a file that `jtm export` wrote"
-    )
 
 
 def write_tensors(path, tensors, told):

@@ -123,6 +123,31 @@ def vary(waves):
     return gain * (waves + noise * level * torch.randn(waves.shape))
 
 
+def features_of(model, wave, on_encoder=False, edge=0):
+    """
+    Give what heads read off waveforms.
+
+    Parameters
+    ----------
+    model : CPC
+        The network.
+    wave : torch.Tensor
+        Waveforms ``(batch, 1, samples)``.
+    on_encoder : bool
+        Give z alone, not z and c side by side.
+    edge : int
+        Frames on either side that are heard and left out.
+
+    Returns
+    -------
+    torch.Tensor
+        Features ``(batch, frames, dim)``.
+    """
+    z, c = model(wave)
+    x = z if on_encoder else torch.cat((z, c), dim=2)
+    return x[:, edge : x.shape[1] - edge]
+
+
 class SupervisedModule(lightning.LightningModule):
     """
     Train heads, and with them the network unless that is frozen.
@@ -232,9 +257,7 @@ class SupervisedModule(lightning.LightningModule):
             Logits by task, in the shape that its head gives.
         """
         if not self.frozen:
-            z, c = self.model(x)
-            x = z if self.config.on_encoder else torch.cat((z, c), dim=2)
-            x = x[:, self.edge : x.shape[1] - self.edge]
+            x = features_of(self.model, x, self.config.on_encoder, self.edge)
         return {task: head(x) for task, head in self.head.items()}
 
     def training_step(self, batch):
