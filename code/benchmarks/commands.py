@@ -28,9 +28,19 @@ COMMANDS = (
     "python toy/generate.py --preset small --out OUT/small",
     "python -m jtm check-data OUT/small",
     "python -m jtm embed OUT/small/test_data --out OUT/embedded",
-    "python main.py --data OUT/tiny --preset tiny --pathCheckpoint OUT/run",
+    "python main.py --samplingType samesequence --useSincNet --maxChunksInMem 5 "
+    "--data OUT/small --pathCheckpoint OUT/logs",
+    "python main.py --supervised --load OUT/logs/checkpoint3.pt --maxChunksInMem 5 "
+    "--data OUT/small --pathCheckpoint OUT/logs",
+    "python -m jtm export --data OUT/small --out OUT/mine.safetensors",
     "python -m jtm inside --data OUT/small --load code/jtm/weights/jtm.safetensors "
     "--out OUT/inside.json --work OUT/work",
+    "python code/examples/listen.py",
+    "python code/examples/pretrain.py",
+    "python code/examples/embed.py",
+    "python code/examples/probe.py",
+    "python code/examples/transcribe.py",
+    "python code/examples/look_inside.py",
     "python -m jtm report",
     "make demo",
     "make notebook",

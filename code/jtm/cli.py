@@ -531,6 +531,7 @@ def page_blocks():
         For each page by its path in the checkout, the text of its blocks by
         name.
     """
+    from jtm.evaluation.protocol import spent
     from jtm.results import page, records
 
     results = ROOT / "report" / "results"
@@ -554,6 +555,8 @@ def page_blocks():
                 read_json(results / "commands.json"),
                 facts,
                 read_json(results / "pretraining.json"),
+                read_json(results / "data.json"),
+                spent(scored),
             ),
             "speed table": page.speed_table(speed),
         },

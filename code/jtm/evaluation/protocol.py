@@ -746,6 +746,29 @@ def grid(
             bar.update(_cost(job))
 
 
+def spent(made):
+    """
+    Add up how long cells took, each on one core.
+
+    Parameters
+    ----------
+    made : iterable of Record
+        Their scores.
+
+    Returns
+    -------
+    float
+        Seconds, without extraction; tasks that share a network share its time.
+    """
+    took = {}
+    for record in records.latest(made):
+        cell = Cell.of(record)
+        if cell.probe == "network":
+            cell = cell._replace(task=TASKS[cell.task].family)
+        took[cell] = max(took.get(cell, 0.0), record.seconds)
+    return sum(took.values())
+
+
 def _cost(job):
     """Tell how long a job takes, in probes."""
     return NETWORK_COST if job[0].probe == "network" else 1

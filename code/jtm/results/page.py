@@ -116,7 +116,7 @@ def machine_text(machine):
     return where
 
 
-def times_table(times, facts, pretraining):
+def times_table(times, facts, pretraining, data, grid):
     """
     Write the table of how long commands take.
 
@@ -128,17 +128,30 @@ def times_table(times, facts, pretraining):
         What ``jtm export`` wrote beside the shipped weights.
     pretraining : dict
         The command that trained them, and the machine.
+    data : dict
+        The datasheet's facts of the set that they learned from.
+    grid : float
+        Seconds that the cells of the grid took, each on one core.
 
     Returns
     -------
     str
         Markdown.
     """
-    rows = [[f"`{name}`", readings.duration(s)] for name, s in times["seconds"].items()]
-    took = readings.duration(training_facts(facts)["clock"])
+    took = training_facts(facts)["clock"]
     threads = pretraining["machine"]["threads"]
     alone = ", on one of the cores" if threads == 1 else ""
-    rows.append([f"`{pretraining['command']}`", f"{took}{alone}"])
+    preset = data["preset"]
+    weights = "code/jtm/weights/jtm.safetensors"
+    told = {name: readings.duration(s) for name, s in times["seconds"].items()}
+    told |= {
+        f"python toy/generate.py --preset {preset}": readings.duration(data["seconds"]),
+        pretraining["command"]: f"{readings.duration(took)}{alone}",
+        f"python -m jtm grid --data toy/data/{preset} --load {weights}": (
+            f"{readings.duration(grid)} of one core, for the cells that have run"
+        ),
+    }
+    rows = [[f"`{name}`", time] for name, time in told.items()]
     return (
         f"{readings.markdown([['command', 'time'], *rows])}\n\n"
         f"Measured on {machine_text(times['machine'])}, with all that is needed "

@@ -84,9 +84,12 @@ class TestPage(unittest.TestCase):
         machine = {"gpu": None, "cores": 2, "processor": "P", "bf16_instructions": True}
         times = {"machine": machine, "seconds": {"make x": 200}}
         pretraining = {"command": "main.py", "machine": {"threads": 1}}
-        said = times_table(times, facts, pretraining)
+        data = {"preset": "full", "seconds": 1030.5}
+        said = times_table(times, facts, pretraining, data, 40_000)
         self.assertIn("| `make x` | 3.3 min |", said)
         self.assertIn("| `main.py` | 100 s, on one of the cores |", said)
+        self.assertIn("| `python toy/generate.py --preset full` | 17 min |", said)
+        self.assertIn("--load code/jtm/weights/jtm.safetensors` | 11 h of one", said)
         self.assertIn("Measured on 2 cores of P, with", said)
 
     def test_the_grid_in_short(self):
