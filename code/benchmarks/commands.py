@@ -31,7 +31,7 @@ COMMANDS = (
     "python main.py --samplingType samesequence --useSincNet --maxChunksInMem 5 "
     "--data OUT/small --pathCheckpoint OUT/logs",
     "python main.py --supervised --load OUT/logs/checkpoint3.pt --maxChunksInMem 5 "
-    "--data OUT/small --pathCheckpoint OUT/logs",
+    "--data OUT/small --pathCheckpoint OUT/supervised",
     "python -m jtm export --data OUT/small --out OUT/mine.safetensors",
     "python -m jtm inside --data OUT/small --load code/jtm/weights/jtm.safetensors "
     "--out OUT/inside.json --work OUT/work",
@@ -97,10 +97,10 @@ def main():
     wanted = [command for command in COMMANDS if any(w in command for w in words)]
     with tempfile.TemporaryDirectory() as folder:
         for command in COMMANDS:
-            made = command.split()[-1]  # what a later one may read
-            if command not in wanted and not (
-                "generate.py" in command and any(made in each for each in wanted)
-            ):
+            *_, option, made = command.split()
+            writes = option in ("--out", "--pathCheckpoint")
+            read = writes and any(made in each for each in wanted)
+            if command not in wanted and not read:
                 continue
             seconds = timed(command, folder)
             if command in wanted:
