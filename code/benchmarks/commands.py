@@ -3,9 +3,9 @@ How long the commands take that a user types.
 
 ``python code/benchmarks/commands.py [WORD...]`` runs each command of the README that
 has one of the words in it, or every one, in order, prints its time and adds it to
-``report/results/commands.json``. What is installed already is not installed again, and
-what comes of a command goes to a folder that is deleted, but for what `make` draws
-anew in the checkout.
+``report/results/commands.json``. What comes of a command goes to a folder that is
+deleted, but for what `make` and the examples write in the checkout: time those in a
+fresh clone, where ``make lint`` has installed everything, lest they find it done.
 """
 
 import argparse
