@@ -376,6 +376,8 @@ def grid_macros(grid, again=None):
         "tenth": _tenth(grid),
         "unseenLoss": _loss(grid, share),
         "soon": _soon(grid),
+        "settledSupervised": readings.settled(grid, "supervised"),
+        "settledTuned": readings.settled(grid, "cpc-finetuned"),
         "again": _again(grid, again) if again else "",
         "helped": _helped(grid),
         "targetsReached": _reached(grid),

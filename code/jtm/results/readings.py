@@ -767,6 +767,41 @@ NETWORKS = ("CPC, fine-tuned", "supervised")
 """Lines that are trained as a whole."""
 
 
+STATES = {
+    "trained": "the state of training that was best",
+    "anew": "that state with its head fitted anew",
+    "start": "the start, untouched by training",
+}
+"""What a network trained with labels may answer by, and how sentences call it."""
+
+
+def settled(grid, network):
+    """
+    Say what validation took of the runs of a network that is trained with labels.
+
+    Parameters
+    ----------
+    grid : Grid
+        The results.
+    network : {"supervised", "cpc-finetuned"}
+        Which network.
+
+    Returns
+    -------
+    str
+        How often each of :data:`STATES`, over all tasks, shares of the labels and
+        seeds; empty where none has run.
+    """
+    taken = [
+        record.config["state"]
+        for record in grid.records
+        if (record.representation, record.split) == (network, "test")
+        and "state" in record.config
+    ]
+    told = [f"{name} in {taken.count(state)}" for state, name in STATES.items()]
+    return f"{listed(told)} of {len(taken)} cells" if taken else ""
+
+
 def curves_of(grid, task, line, fraction):
     """
     Give the learning curves of a network.
@@ -968,6 +1003,11 @@ def page(grid, pictures, targets="", again=None):
             "the labels.",
             table,
             *_picture(pictures, "learning", "Score over seconds of training"),
+            "\n".join(
+                f"- What validation took of `{name}`: {settled(grid, name)}."
+                for name in ("supervised", "cpc-finetuned")
+                if settled(grid, name)
+            ),
         ]
     for task in grid.tasks:
         metric = metric_text(grid.metrics[task])

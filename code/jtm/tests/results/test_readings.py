@@ -226,6 +226,19 @@ class TestGrid(unittest.TestCase):
         self.assertEqual(readings.curves_fraction(self.grid), 0.1)
         self.assertEqual(readings.speed_table(grid_of({CPC: 0.5})), "")
 
+    def test_what_is_kept_of_training(self):
+        name = "supervised"
+        row = CPC._replace(representation=name, probe="network")
+        made = [
+            score(row, seed, 0.5, split, config={"state": state})
+            for seed, state in enumerate(("trained", "start", "trained"))
+            for split in ("validation", "test")
+        ]
+        said = readings.settled(Grid(made), name)
+        self.assertIn("the state of training that was best in 2, that", said)
+        self.assertIn("anew in 0 and the start, untouched by training in 1 of 3", said)
+        self.assertEqual(readings.settled(Grid([]), name), "")
+
     def test_never_reached(self):
         self.assertIsNone(readings._middle([None, (1.0, 5), None]))
         self.assertEqual(readings._soon(None), "never")
