@@ -44,8 +44,11 @@ from jtm.music import audio
 PIECE = 2048
 """Frames in a piece: 20.48 s, a whole number of windows."""
 
+SHORT_PIECE = 256
+"""The same for networks, a multiple too: what layers hand on stays in the cache."""
+
 MARGIN = 128
-"""Frames read on each side of a piece: 1.28 s, more than any filter reaches."""
+"""Frames read on each side of a piece, more than filters made by hand reach: 1.28 s."""
 
 LOOK_BACK = 1024
 """Frames before its piece that a transformer looks back on: 10.24 s."""
@@ -199,12 +202,23 @@ class Audio:
         """
         return cls(lambda start, stop: wave[start:stop], len(wave))
 
-    @property
-    def extent(self):
-        """Number of frames of interest, and of samples that they are read from."""
-        return self.n_frames, min((self.n_frames + MARGIN) * HOP, self.length)
+    def extent(self, margin):
+        """
+        Tell what is read in all.
 
-    def piece(self, first):
+        Parameters
+        ----------
+        margin : int
+            Frames read on each side.
+
+        Returns
+        -------
+        tuple of int
+            Number of frames of interest, and of samples that they are read from.
+        """
+        return self.n_frames, min((self.n_frames + margin) * HOP, self.length)
+
+    def piece(self, first, size, margin):
         """
         Read one piece and what lies around it.
 
@@ -212,20 +226,23 @@ class Audio:
         ----------
         first : int
             First frame of the piece.
+        size : int
+            Most frames in it.
+        margin : int
+            Frames read on each side, where the recording has them.
 
         Returns
         -------
         wave : numpy.ndarray
-            Samples ``(samples,)`` in [-1, 1], float32: the piece's, and up to
-            :data:`MARGIN` frames before and after where the recording has them.
+            Samples ``(samples,)`` in [-1, 1], float32, of the piece and its margins.
         lead : int
             Frames of `wave` before the piece.
         n_frames : int
-            Frames in the piece; at most :data:`PIECE`.
+            Frames in the piece.
         """
-        lead = min(first, MARGIN)
-        n_frames = min(self.n_frames - first, PIECE)
-        stop = min((first + PIECE + MARGIN) * HOP, self.extent[1])
+        lead = min(first, margin)
+        n_frames = min(self.n_frames - first, size)
+        stop = min((first + size + margin) * HOP, self.extent(margin)[1])
         wave = self.read((first - lead) * HOP, stop)
         return wave.astype(np.float32) / 32768, lead, n_frames
 
@@ -290,7 +307,7 @@ class NetworkSource:
         Parameters
         ----------
         recordings : sequence of Audio
-            Recordings that are equal in :attr:`Audio.extent`.
+            Recordings that are equal in :meth:`Audio.extent`.
 
         Yields
         ------
@@ -302,11 +319,15 @@ class NetworkSource:
         """
         model = self.model
         device = next(model.parameters()).device
-        starts = range(0, recordings[0].n_frames, PIECE)
+        # A transformer reads anew, for each piece, what it looks back on.
+        lasting = isinstance(model.context, TransformerContext)
+        size = PIECE if lasting else SHORT_PIECE
+        starts = range(0, recordings[0].n_frames, size)
         state = None
         for first in reversed(starts) if model.reverse else starts:
             waves, (lead, *_), (n, *_) = zip(
-                *(recording.piece(first) for recording in recordings), strict=True
+                *(each.piece(first, size, self.reach) for each in recordings),
+                strict=True,
             )
             waves = torch.from_numpy(np.stack(waves)).to(device)
             z = model.encoder(waves[:, None])[:, lead : lead + n]
@@ -315,7 +336,7 @@ class NetworkSource:
                 c = c.flip(1)
             else:
                 c, state = model.context(z, state)
-            if isinstance(model.context, TransformerContext):
+            if lasting:
                 state = state[:, -LOOK_BACK:]
             yield first, z.cpu().numpy(), c.cpu().numpy()
 
@@ -377,7 +398,7 @@ class HandMadeSource:
             Features ``(frames, dim)``, float32.
         """
         for first in range(0, recording.n_frames, PIECE):
-            wave, lead, n = recording.piece(first)
+            wave, lead, n = recording.piece(first, PIECE, MARGIN)
             yield first, self.analyse(wave)[lead : lead + n]
 
     def embed(self, waves):

@@ -697,7 +697,8 @@ def represent(store, indices, model, on_encoder=False, lengths=None):
     for index, n_frames in zip(indices, lengths or [None] * len(indices), strict=True):
         read = partial(store.read, index)
         recording = Audio(read, int(store.lengths[index]), n_frames)
-        alike.setdefault(recording.extent, []).append((index, recording))
+        extent = recording.extent(source.reach)
+        alike.setdefault(extent, []).append((index, recording))
     for group in alike.values():
         for some in (group[i : i + TOGETHER] for i in range(0, len(group), TOGETHER)):
             numbers, recordings = zip(*some, strict=True)

@@ -107,7 +107,7 @@ class Embed(Folder):
         for reverse in (False, True):
             model = tiny_model(reverse=reverse)
             expected, _ = jtm.embed(path, model=model)
-            with mock.patch.object(features, "PIECE", 100):
+            with mock.patch.object(features, "SHORT_PIECE", 100):
                 found, _ = jtm.embed(path, model=model)
             np.testing.assert_allclose(found, expected, atol=1e-5)
 
@@ -294,7 +294,7 @@ class SlowFeatures(Folder):
         run(*self.export, "--data", self.folder / "data")
         path, model = self.sound("long.wav", 4.0), jtm.load_model(self.out)
         expected, _ = jtm.embed(path, model=model, layer="s")
-        with mock.patch.object(features, "PIECE", 128):
+        with mock.patch.object(features, "SHORT_PIECE", 128):
             found, _ = jtm.embed(path, model=model, layer="s")
         np.testing.assert_allclose(found, expected, atol=1e-3)
 

@@ -48,6 +48,11 @@ def whole(source, wave):
     return [np.concatenate(layer) for layer in list(zip(*pieces, strict=True))[1:]]
 
 
+def in_pieces(size):
+    """Stream in pieces of so many frames."""
+    return mock.patch.multiple(features, PIECE=size, SHORT_PIECE=size)
+
+
 class Streaming(unittest.TestCase):
     def test_pieces_give_what_the_whole_gives(self):
         wave = noise(6.503)
@@ -56,7 +61,7 @@ class Streaming(unittest.TestCase):
             with torch.no_grad():
                 batch = torch.from_numpy(wave / np.float32(32768))[None, None]
                 expected = [each[0].numpy() for each in model(batch)]
-            with self.subTest(name), mock.patch.object(features, "PIECE", 100):
+            with self.subTest(name), in_pieces(100):
                 found = whole(NetworkSource(model), wave)
                 for ours, theirs in zip(found, expected, strict=True):
                     self.assertEqual(ours.shape, theirs.shape)
@@ -65,7 +70,7 @@ class Streaming(unittest.TestCase):
     def test_a_transformer_looks_back_on_the_piece_before(self):
         model = make_cpc("conv", 24, context="transformer", hidden_context=16).eval()
         wave = noise(3)
-        with mock.patch.object(features, "PIECE", 100):
+        with in_pieces(100):
             _, full = whole(NetworkSource(model), wave)
             with mock.patch.object(features, "LOOK_BACK", 1):
                 _, short = whole(NetworkSource(model), wave)
@@ -102,7 +107,7 @@ class HandMade(unittest.TestCase):
         for name, dim in dims.items():
             (expected,) = whole(HandMadeSource(name), wave)
             self.assertEqual(expected.shape, (321, dim))
-            with mock.patch.object(features, "PIECE", 100):
+            with in_pieces(100):
                 (found,) = whole(HandMadeSource(name), wave)
             # Where a piece ends, the constant-Q filters of the lowest pitches feel
             # the resampling of what they were given, a little.
@@ -161,7 +166,7 @@ class View(unittest.TestCase):
             recording = open_dataset(folder).split("test")[1]
             for settings in (MAKES["sinc"], MAKES["reverse"]):
                 model = make_cpc(**settings)
-                with mock.patch.object(features, "PIECE", 100):
+                with in_pieces(100):
                     seen = features.view(model, recording, seconds=2.0)
                 self.assertEqual(seen["title"], "A, test1, Bright")
                 self.assertEqual(list(seen["layers"]), ["z", "c"])
@@ -219,7 +224,7 @@ class Keeping(unittest.TestCase):
         z, c = whole(NetworkSource(self.model), wave)
         takes = [Take(8, 600), Take(16, 300), Take(1, 130), Take(0, 600)]
         for piece in (features.PIECE, 256):  # in one piece, and in three
-            with mock.patch.object(features, "PIECE", piece):
+            with in_pieces(piece):
                 self.folder = self.folder / str(piece)
                 kept = self.features()
                 kept.compute(store, ("cpc-zc",), {0: takes}, progress=False)
