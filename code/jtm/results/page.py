@@ -155,7 +155,8 @@ def times_table(times, facts, pretraining, data, grid):
     return (
         f"{readings.markdown([['command', 'time'], *rows])}\n\n"
         f"Measured on {machine_text(times['machine'])}, with all that is needed "
-        "installed; OUT stands for a folder."
+        "installed and, for the examples, the toy set `tiny` made; OUT stands for a "
+        "folder."
     )
 
 
