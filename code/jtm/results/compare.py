@@ -263,7 +263,11 @@ class Grid:
             scored.
         """
         values = self._values.get((row, split))
-        return values and _estimate(values, self.beside(row, "draws", split))
+        found = values and _estimate(values, self.beside(row, "draws", split))
+        if not found or found.low is None:
+            return found
+        # Scaled deviations of seeds may reach beyond what a score can be.
+        return found._replace(low=max(0.0, found.low), high=min(1.0, found.high))
 
     def difference(self, row, other, split="test", of=None):
         """
@@ -334,16 +338,41 @@ class Grid:
         Returns
         -------
         Row or None
-            The best, of equals the first; None where none was validated.
+            The best of those with most seeds, since a mean over fewer is another
+            thing; of equals the first. None where none was validated.
         """
-        scored = [row for row in rows if (row, "validation") in self._values]
+        scores = {row: self._values.get((row, "validation"), {}) for row in rows}
+        most = max(map(len, scores.values()), default=0)
         return max(
-            scored,
-            key=lambda row: np.mean([*self._values[row, "validation"].values()]),
+            (row for row, each in scores.items() if each and len(each) == most),
+            key=lambda row: np.mean([*scores[row].values()]),
             default=None,
         )
 
-    def line(self, task, names, fraction):
+    def largest_class(self, task, split="test"):
+        """
+        Give the share of what is asked about that is of the largest class.
+
+        Parameters
+        ----------
+        task : str
+            What is asked.
+        split : str
+            Where.
+
+        Returns
+        -------
+        float or None
+            The accuracy of always answering that class; None for other tasks, and
+            where no confusion matrix is kept.
+        """
+        for row in self.rows(task, split=split):
+            for counts in self.beside(row, "confusion", split).values():
+                counts = np.sum(counts, axis=1)
+                return float(counts.max() / counts.sum())
+        return None
+
+    def line(self, task, names, fraction, slow=True):
         """
         Choose the row that stands for some lines of a figure.
 
@@ -355,6 +384,8 @@ class Grid:
             Any of :data:`LINES`.
         fraction : float
             Share of the labels.
+        slow : bool
+            Whether slow features may stand for them.
 
         Returns
         -------
@@ -362,6 +393,7 @@ class Grid:
             The best of their representations and probes by validation.
         """
         wanted = {each for name in names for each in LINES[name]}
+        wanted -= set() if slow else {each for each in wanted if each.endswith("-s")}
         rows = self.rows(task, fraction)
         return self.best(row for row in rows if row.representation in wanted)
 

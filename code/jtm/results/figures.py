@@ -22,7 +22,7 @@ from jtm.results.readings import (
     NETWORKS,
     WITHOUT,
     common_fraction,
-    compare_cpc,
+    compare_lines,
     curves_fraction,
     curves_of,
     metric_text,
@@ -413,9 +413,10 @@ def label_efficiency(grid):
     matplotlib.figure.Figure
         One panel a task; the lines of :data:`jtm.results.compare.LINES`, at each
         share of the labels the best row by validation; bands of 95 % for CPC's and
-        the supervised network's.
+        the supervised network's; dotted, what always answering the largest class
+        scores.
     """
-    figure, panels = _task_panels(grid.tasks, 1.75)
+    figure, panels = _task_panels(grid.tasks, 1.4)
     drawn = set()
     for axis, task in zip(panels, grid.tasks, strict=False):
         for name in LINES:
@@ -437,6 +438,9 @@ def label_efficiency(grid):
             if name in (*CPC, "supervised"):
                 axis.fill_between(seconds, low, high, color=colour, alpha=0.15, lw=0)
             drawn.add(name)
+        largest = grid.largest_class(task)
+        if largest is not None:
+            axis.axhline(100 * largest, color=BLACK, lw=0.8, linestyle=":")
         _over_labels(axis, task, f"{metric_text(grid.metrics[task])} (%)")
     _label_below(panels, len(grid.tasks), "labelled audio")
     _legend(panels[len(grid.tasks)], drawn)
@@ -460,36 +464,38 @@ def gains(grid):
         :data:`jtm.results.readings.WITHOUT`, over the length of labelled audio, with
         intervals of 95 %; below zero pretraining has not helped.
     """
-    figure, panels = _task_panels(grid.tasks, 1.75)
-    for axis, task in zip(panels, grid.tasks, strict=False):
+    columns = 5
+    figure, panels = _task_panels(grid.tasks, 1.45, columns)
+    for place, (axis, task) in enumerate(zip(panels, grid.tasks, strict=False)):
         for name, side in zip(WITHOUT, (0.94, 1.06), strict=True):
             colour, mark, dash = STROKES[name]
             points = [
                 (side * grid.labelled[task, fraction], found)
                 for fraction in grid.fractions(task)
-                if (found := compare_cpc(grid, task, name, fraction))
+                if (found := compare_lines(grid, task, name, fraction))
             ]
             if not points:
                 continue
-            seconds = [place for place, _ in points]
+            seconds = [at for at, _ in points]
             style = {"color": colour, "marker": mark, "linestyle": dash}
             values = [100 * found.value for _, found in points]
             axis.plot(seconds, values, **style, markersize=4, lw=1.2)
-            for place, found in points:
+            for at, found in points:
                 if found.low is not None:
                     ends = 100 * found.low, 100 * found.high
-                    axis.plot((place, place), ends, color=colour, lw=1)
+                    axis.plot((at, at), ends, color=colour, lw=1)
         axis.axhline(0, color=BLACK, lw=0.8)
-        _over_labels(axis, task, "gain (points)")
-    _label_below(panels, len(grid.tasks), "labelled audio")
+        label = "" if place % columns else "gain (points)"
+        _over_labels(axis, task, label, every=2)
+    _label_below(panels, len(grid.tasks), "labelled audio", columns)
     _legend(panels[len(grid.tasks)], WITHOUT, "CPC less {}")
     return figure
 
 
-def _over_labels(axis, task, label):
+def _over_labels(axis, task, label, every=1):
     """Lay out a panel over the length of labelled audio."""
     axis.set_xscale("log")
-    _name_durations(axis)
+    _name_durations(axis, every)
     axis.set_ylabel(label)
     axis.set_title(task.replace("_", " "))
     axis.grid(color="0.92")
@@ -530,10 +536,10 @@ def _legend(axis, names, text="{}"):
     axis.legend(handles=handles, loc="center", frameon=False, handlelength=3.5)
 
 
-def _name_durations(axis):
+def _name_durations(axis, every=1):
     """Tell seconds on a logarithmic axis by the units that suit them."""
     low, high = axis.get_xlim()
-    shown = [seconds for seconds in DURATIONS if low <= seconds <= high]
+    shown = [seconds for seconds in DURATIONS if low <= seconds <= high][::every]
     axis.set_xticks(shown, [DURATIONS[seconds] for seconds in shown])
     axis.minorticks_off()
 
@@ -708,7 +714,7 @@ def grid_figures(grid):
     if grid.tasks:
         made["label-efficiency"] = functools.partial(label_efficiency, grid)
     if any(
-        compare_cpc(grid, task, name, fraction)
+        compare_lines(grid, task, name, fraction)
         for task in grid.tasks
         for fraction in grid.fractions(task)
         for name in WITHOUT

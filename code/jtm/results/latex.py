@@ -23,9 +23,9 @@ from jtm.results.readings import duration, percent
 from jtm.results.targets import FEW
 
 COUNTED = {
-    "few labels": (FEW, "test", ("supervised", "untrained")),
+    "few labels": (FEW, "test", ()),
     "all shares": (FRACTIONS, "test", tuple(readings.OPPONENTS)),
-    "unseen SoundFont": (FRACTIONS, "test_timbre", ("supervised",)),
+    "unseen SoundFont": (FRACTIONS, "test_timbre", ("supervised", "untrained")),
 }
 """
 What comparisons are counted over: shares of the labels, where scored, and beside whom
@@ -250,15 +250,20 @@ def trials_macros(trials):
     for study in dict.fromkeys(trial["study"] for trial in trials):
         table = tabular(page.trials_table(trials, study))
         tables.append(rf"\study{{{text(study.capitalize())}}}{table}")
-    gained = [
-        value > trial["validation"][name.replace(" cpc-", " random-")]
-        for trial in trials
-        for name, value in trial["validation"].items()
-        if " cpc-" in name and name.endswith(f" {page.TRIED}")
+    gained = {}
+    # One that stands in several studies counts once.
+    for trial in {tuple(each["flags"]): each for each in trials}.values():
+        for name, value in trial["validation"].items():
+            task, what, share = name.split()
+            if what.startswith("cpc-") and share == f"{page.TRIED}":
+                untrained = trial["validation"][name.replace(" cpc-", " random-")]
+                gained.setdefault(task, []).append(value > untrained)
+    told = [
+        f"{sum(each)} of {len(each)} of {text(task)}" for task, each in gained.items()
     ]
     one = trials[0]
     return {
-        "trialsGained": f"{sum(gained)} of {len(gained)}",
+        "trialsGained": readings.listed(told),
         "trialsMinutes": f"{one['processor_minutes']:g}",
         "trialsData": one["data"],
         "tableTrials": "\n".join(tables),
@@ -282,14 +287,19 @@ def inside_macros(found):
     """
     counts = found["recordings"]
     made = {f"inside{split.title()}": f"{counts[split]}" for split in ("train", "test")}
-    made |= dict.fromkeys(("tableCarried", "tableNeighbours", "neighboursMore"), "")
+    made |= dict.fromkeys(("tableCarried", "tableNeighbours", "neighbours"), "")
     if found["carried"]:
         made["tableCarried"] = tabular(inside.carried_table(found["carried"]))
     if found["maps"]:
         made["tableNeighbours"] = tabular(inside.neighbours_table(found["maps"]))
-        shares = [each["purity"] for each in found["maps"]]
-        more = sum(share["cpc-c"] > share["random-c"] for share in shares)
-        made["neighboursMore"] = f"{more} of {len(shares)} kinds"
+        parts = {}
+        for each in found["maps"]:
+            before, after = (each["purity"][n] for n in ("random-c", "cpc-c"))
+            told = f"{each['colour']} ({100 * before:.1f} → {100 * after:.1f})"
+            word = "more" if after > before else "fewer"
+            parts.setdefault(word, []).append(told)
+        told = [f"{word} in {readings.listed(kinds)}" for word, kinds in parts.items()]
+        made["neighbours"] = text(readings.listed(told))
     leads = found["memory"]["leads"] if found["memory"] else []
     for name, over in (("Z", "cpc-z"), ("Untrained", "random-c"), ("Notes", "notes")):
         ahead = [
@@ -346,35 +356,42 @@ def grid_macros(grid, again=None):
         "gridSeeds": readings.seeds_text(grid),
         "gridLeast": text(duration(min(of_least))) if of_least else "",
         "tableScores": tabular(readings.line_table(grid, share)),
-        "tableDifferences": tabular(readings.difference_table(grid, "supervised")),
         "tableChoices": tabular(readings.choice_table(grid)),
         "tableTimbre": tabular(readings.timbre_table(grid, share)),
         "tableSlow": tabular(readings.slow_table(grid, FEW)),
     }
-    rows = [["beside", *COUNTED]]
-    for opponent in readings.OPPONENTS:
-        row = [opponent]
+    rows = [["compared", *COUNTED]]
+    compared = [(f"CPC beside {each}", each, {}) for each in readings.OPPONENTS]
+    compared += [
+        (name, "supervised", {"ours": ours, "slow": slow})
+        for name, (ours, slow, _) in readings.ASIDE.items()
+    ]
+    for name, opponent, options in compared:
+        row = [name]
         for counted, (shares, split, said) in COUNTED.items():
-            won, even, lost = readings.verdicts(grid, opponent, shares, split).values()
+            found = readings.verdicts(grid, opponent, shares, split, **options)
+            won, even, lost = found.values()
             run = won or even or lost
             row.append(f"{len(won)} / {len(even)} / {len(lost)}" if run else "")
-            if opponent in said:
+            if opponent in said and not options:
                 tasks = readings.listed(dict.fromkeys(lost))
                 told = (
                     f"ahead in {len(won)} of {len(won + even + lost)} comparisons, "
                     f"behind in {len(lost)}{f' ({tasks})' if lost else ''} and not "
                     f"significantly different in {len(even)}"
                 )
-                name = f"{counted.split()[0]}{_word(opponent)}"
-                made[name] = text(told) if run else ""
+                macro = f"{counted.split()[0]}{_word(opponent)}"
+                made[macro] = text(told) if run else ""
         rows.append(row)
     run = any(any(row[1:]) for row in rows[1:])
     made["tableTally"] = tabular(readings.markdown(rows)) if run else ""
-    made["tableOverview"] = tabular(readings.overview(grid)) if run else ""
     return made | {
         "tableTargets": tabular(targets.table(grid)),
-        "tenth": _tenth(grid),
-        "unseenLoss": _loss(grid, share),
+        "short": text(readings.short(grid, FEW)),
+        "largestComposer": _largest(grid, "composer"),
+        "tenth": _tenth(grid, CPC),
+        "tenthUntrained": _tenth(grid, ("untrained",)),
+        "unseenLoss": _loss(grid),
         "soon": _soon(grid),
         "settledSupervised": readings.settled(grid, "supervised"),
         "settledTuned": readings.settled(grid, "cpc-finetuned"),
@@ -384,23 +401,33 @@ def grid_macros(grid, again=None):
     }
 
 
-def _tenth(grid):
-    """Say where CPC is no worse than the supervised with ten times the labels."""
-    found = []
+def _largest(grid, task):
+    """Give what always answering the largest class of a task scores."""
+    share = grid.largest_class(task)
+    return "" if share is None else text(f"{100 * share:.1f} %")
+
+
+def _tenth(grid, lines):
+    """Compare lines with the supervised network that has ten times the labels."""
+    found = {sign: [] for sign in readings.VERDICTS}
     for task in grid.tasks:
-        ours = grid.line(task, CPC, max(FEW))
+        ours = grid.line(task, lines, max(FEW))
         theirs = grid.line(task, ("supervised",), 10 * max(FEW))
         if ours and theirs:
-            found.append(grid.difference(ours, theirs).verdict)
-    level = sum(verdict >= 0 for verdict in found)
-    return f"{level} of {len(found)} tasks" if found else ""
+            found[grid.difference(ours, theirs).verdict].append(task)
+    return text(readings.counted(found)) if any(found.values()) else ""
 
 
-def _loss(grid, share):
-    """Say where the unseen SoundFont costs CPC no more than the supervised."""
-    found = targets.kept(grid, [(task, share) for task in grid.tasks])
-    held = sum(each.holds for each in found)
-    return f"{held} of {len(found)} tasks" if found else ""
+def _loss(grid):
+    """Say where the unseen SoundFont costs CPC more than the supervised network."""
+    wanted = [(task, share) for task in grid.tasks for share in grid.distinct(task)]
+    found = [each.found.verdict for each in targets.kept(grid, wanted)]
+    if not found:
+        return ""
+    return (
+        f"significantly larger in {found.count(-1)} of {len(found)} comparisons and "
+        f"smaller in {found.count(1)}"
+    )
 
 
 def _helped(grid):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from jtm.constants import SAMPLE_RATE
 from jtm.files import InputError, atomic
-from jtm.results import figures, inside, readings, records, targets
+from jtm.results import figures, inside, readings, targets
 from jtm.results.compare import Grid
 
 WIDTH = 80
@@ -361,16 +361,17 @@ def card_blocks(facts, found):
         if record.config.get("checkpoint", facts["sha256"])
         in (facts["sha256"], facts["checkpoint"])
         and record.fraction == CARD_FRACTION
-        and record.seed == 0
-        and record.probe in ("linear", "network")
     ]
     if any(record.representation.startswith("cpc") for record in ours):
+        grid = Grid(ours)
         scores = (
-            f"{records.table(ours)}\n\nOn held-out works, with "
-            f"{100 * CARD_FRACTION:g} % of the training labels: linear probes on "
-            "frozen features, of this network (`cpc`), of the same network untrained "
-            "(`random`) and made by hand; and whole networks trained on the labels, "
-            "from scratch (`supervised`) and from these weights (`cpc-finetuned`)."
+            f"{readings.line_table(grid, CARD_FRACTION)}\n\nIn percent, on held-out "
+            f"works, with {readings.percent(CARD_FRACTION)} of the training labels and "
+            f"{readings.seeds_text(grid)}: this network with its features frozen and "
+            "fine-tuned with the labels, the same network trained from scratch "
+            "(`supervised`), the same untrained, and features made by hand; of each "
+            "what validation scores best of its features and probes. "
+            "`report/results/GRID.md` has all of it, with intervals."
         )
     else:
         scores = "The grid in `report/results/` has no scores of these weights."
@@ -491,13 +492,15 @@ def grid_summary(path):
     if not Path(path).exists():
         return "The comparison has not run yet."
     grid = Grid.read(path)
-    told = [f"- {text}" for text in readings.tally(grid)]
+    told = [f"- {text}" for text in readings.tally(grid)[: len(readings.OPPONENTS)]]
+    short = readings.short(grid, targets.FEW)
     least = readings.duration(min(grid.labelled.values()))
     return "\n".join(
         [
             "![How many points CPC is ahead, over labelled audio, with 95 % intervals]"
             "(report/figures/grid-gains.svg)",
             "",
+            *([short, ""] if short else []),
             *told,
             "",
             f"On held-out works, from {least} of labelled audio to all of it, with "

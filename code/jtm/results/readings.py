@@ -17,6 +17,29 @@ OPPONENTS = {
 }
 """Lines that ours are compared with, and how sentences call them."""
 
+ASIDE = {
+    "fine-tuned beside supervised": (
+        ("CPC, fine-tuned",),
+        True,
+        "the network fine-tuned from CPC, which differs in the weights that it starts "
+        "from alone,",
+    ),
+    "untrained beside supervised": (
+        ("untrained",),
+        True,
+        "the untrained network under the probes of CPC",
+    ),
+    "CPC without slow features beside supervised": (
+        CPC,
+        False,
+        "CPC without slow features",
+    ),
+}
+"""
+Comparisons with the supervised network that tell what a lead of CPC is owed to: the
+lines, whether slow features may stand for them, and how sentences call them.
+"""
+
 WITHOUT = ("supervised", "untrained")
 """The opponents that are the same network, without pretraining."""
 
@@ -228,7 +251,7 @@ def score_table(grid, task, split="test"):
     return markdown(rows)
 
 
-def compare_cpc(grid, task, opponent, fraction, split="test"):
+def compare_lines(grid, task, opponent, fraction, split="test", ours=CPC, slow=True):
     """
     Compare the best CPC row with another line, each chosen by validation.
 
@@ -244,6 +267,10 @@ def compare_cpc(grid, task, opponent, fraction, split="test"):
         Share of the labels.
     split : str
         Where they were scored.
+    ours : sequence of str
+        Lines to compare in CPC's place.
+    slow : bool
+        Whether slow features may stand for these.
 
     Returns
     -------
@@ -253,7 +280,7 @@ def compare_cpc(grid, task, opponent, fraction, split="test"):
     """
     if fraction not in grid.distinct(task):
         return None
-    ours = grid.line(task, CPC, fraction)
+    ours = grid.line(task, ours, fraction, slow)
     other = grid.line(task, (opponent,), fraction)
     return ours and other and grid.difference(ours, other, split)
 
@@ -317,7 +344,7 @@ def sentences(grid, task):
         parts = [f"{name} with {listed(shares)}" for name, shares in chosen.items()]
         said.append(f"Validation scores highest {'; '.join(parts)} of the labels.")
     for opponent, name in OPPONENTS.items():
-        found = {f: compare_cpc(grid, task, opponent, f) for f in fractions}
+        found = {f: compare_lines(grid, task, opponent, f) for f in fractions}
         said.append(sentence(f"Compared with {name}, CPC is", found))
     # The hypothesis: little with CPC against all without.
     most = max(fractions, default=0)
@@ -372,13 +399,13 @@ def overview(grid):
     for task in grid.tasks:
         cells = []
         for opponent in OPPONENTS:
-            found = [compare_cpc(grid, task, opponent, f) for f in fractions]
+            found = [compare_lines(grid, task, opponent, f) for f in fractions]
             cells.append(" ".join(SIGNS[each and each.verdict] for each in found))
         rows.append([task, *cells])
     return markdown(rows)
 
 
-def verdicts(grid, opponent, fractions=FRACTIONS, split="test"):
+def verdicts(grid, opponent, fractions=FRACTIONS, split="test", ours=CPC, slow=True):
     """
     Sort the comparisons of CPC with another line by who wins.
 
@@ -392,6 +419,8 @@ def verdicts(grid, opponent, fractions=FRACTIONS, split="test"):
         Shares of the labels that count.
     split : str
         Where they were scored.
+    ours, slow
+        As for :func:`compare_lines`.
 
     Returns
     -------
@@ -403,7 +432,7 @@ def verdicts(grid, opponent, fractions=FRACTIONS, split="test"):
     for task in grid.tasks:
         for fraction in grid.fractions(task):
             if fraction in fractions:
-                each = compare_cpc(grid, task, opponent, fraction, split)
+                each = compare_lines(grid, task, opponent, fraction, split, ours, slow)
                 if each:
                     found[each.verdict].append(task)
     return found
@@ -421,23 +450,81 @@ def tally(grid):
     Returns
     -------
     list of str
-        One sentence for each opponent, with the tasks that were won or lost.
+        One sentence for each opponent, with the tasks that were won or lost; then
+        for each of :data:`ASIDE`.
     """
+    compared = [(each, CPC, True, "CPC") for each in OPPONENTS]
+    compared += [("supervised", *each) for each in ASIDE.values()]
     said = []
-    for opponent, name in OPPONENTS.items():
-        found = verdicts(grid, opponent)
+    for opponent, ours, slow, name in compared:
+        found = verdicts(grid, opponent, ours=ours, slow=slow)
         total = sum(map(len, found.values()))
         if total:
-            ahead, behind = (
-                f"{VERDICTS[sign]} in {len(found[sign])}"
-                f"{f' ({listed(dict.fromkeys(found[sign]))})' if found[sign] else ''}"
-                for sign in (1, -1)
-            )
             said.append(
-                f"Of {total} comparisons with {name}, CPC is {ahead}, {behind} and "
-                f"{VERDICTS[0]} in {len(found[0])}."
+                f"Of {total} comparisons with {OPPONENTS[opponent]}, {name} is "
+                f"{counted(found)}."
             )
     return said
+
+
+def counted(found):
+    """
+    Say in how many comparisons one is ahead, and in how many behind.
+
+    Parameters
+    ----------
+    found : dict of int to list of str
+        From :func:`verdicts`.
+
+    Returns
+    -------
+    str
+        With the tasks that were won or lost.
+    """
+    ahead, behind = (
+        f"{VERDICTS[sign]} in {len(found[sign])}"
+        f"{f' ({listed(dict.fromkeys(found[sign]))})' if found[sign] else ''}"
+        for sign in (1, -1)
+    )
+    return f"{ahead}, {behind} and {VERDICTS[0]} in {len(found[0])}"
+
+
+def short(grid, fractions):
+    """
+    Answer in short whether pretraining spares labels.
+
+    Parameters
+    ----------
+    grid : Grid
+        The results.
+    fractions : sequence of float
+        Shares of the labels that count as few.
+
+    Returns
+    -------
+    str
+        Sentences: CPC beside the supervised network with few labels, and what that
+        is owed to. Empty where one of these has not run.
+    """
+    ours, untrained, tuned = (
+        verdicts(grid, "supervised", fractions, ours=ours)
+        for ours in (CPC, ("untrained",), ("CPC, fine-tuned",))
+    )
+    over = verdicts(grid, "untrained", fractions)
+    if not all(any(found.values()) for found in (ours, untrained, tuned, over)):
+        return ""
+    n_ours, n_over = (sum(map(len, found.values())) for found in (ours, over))
+    tasks = f" ({listed(dict.fromkeys(over[1]))})" if over[1] else ""
+    return (
+        f"With at most {percent(max(fractions))} of the labels, CPC is ahead of the "
+        f"same network trained from scratch in {len(ours[1])} of {n_ours} comparisons "
+        f"and behind in {len(ours[-1])}. The same network untrained, under the same "
+        f"probes, is ahead of it in {len(untrained[1])} and behind in "
+        f"{len(untrained[-1])}; fine-tuned from CPC's weights, it is ahead in "
+        f"{len(tuned[1])} and behind in "
+        f"{len(tuned[-1])}. Of the untrained network CPC is ahead in {len(over[1])} of "
+        f"{n_over}{tasks} and behind in {len(over[-1])}."
+    )
 
 
 def wins(grid):
@@ -486,16 +573,19 @@ def line_table(grid, fraction, split="test"):
     -------
     str
         A row for each task, a column for each of
-        :data:`jtm.results.compare.LINES`; the highest of a row is bold. Empty where
-        nothing was scored.
+        :data:`jtm.results.compare.LINES`; the highest of a row is bold; the last is
+        what always answering the largest class scores. Empty where nothing was
+        scored.
     """
-    rows = [["task", *LINES]]
+    rows = [["task", *LINES, "largest class"]]
     for task in grid.tasks:
         chosen = [grid.line(task, (name,), fraction) for name in LINES]
         scores = [row and grid.score(row, split) for row in chosen]
         if any(scores):
             best = max(score.value for score in scores if score)
             cells = [s and score_text(s, s.value == best) or "" for s in scores]
+            largest = grid.largest_class(task, split)
+            cells.append("" if largest is None else f"{100 * largest:.1f}")
             rows.append([task, *cells])
     return markdown(rows) if len(rows) > 1 else ""
 
@@ -523,7 +613,7 @@ def difference_table(grid, opponent):
     for task in grid.tasks:
         cells = []
         for fraction in fractions:
-            found = compare_cpc(grid, task, opponent, fraction)
+            found = compare_lines(grid, task, opponent, fraction)
             text = difference_text(found) if found else ""
             value, space, ends = text.partition(" ")
             bold = found and found.verdict
@@ -1002,7 +1092,7 @@ def page(grid, pictures, targets="", again=None):
             f"is not counted. The curves are of {percent(curves_fraction(grid))} of "
             "the labels.",
             table,
-            *_picture(pictures, "learning", "Score over seconds of training"),
+            *_picture(pictures, "learning", "Score over steps of training"),
             "\n".join(
                 f"- What validation took of `{name}`: {settled(grid, name)}."
                 for name in ("supervised", "cpc-finetuned")

@@ -89,7 +89,9 @@ def targets(grid):
     chances = [(task, fraction) for task in tasks for fraction in grid.distinct(task)]
 
     def beside(name, split="test"):
-        return lambda task, share: readings.compare_cpc(grid, task, name, share, split)
+        return lambda task, share: readings.compare_lines(
+            grid, task, name, share, split
+        )
 
     def linear_beside(name):
         def compare(task, fraction):

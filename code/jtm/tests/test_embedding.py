@@ -384,10 +384,23 @@ class Shipped(unittest.TestCase):
             jtm.nothing  # noqa: B018
 
 
-class FineTuning(Folder):
-    def test_the_lines_on_the_page_learn(self):
+class Page(Folder):
+    def setUp(self):
+        super().setUp()
         page = (ROOT / "README.md").read_text(encoding="utf-8")
-        (code,) = re.findall(r"```python\n(import jtm.*?)```", page, re.DOTALL)
+        self.codes = re.findall(r"```python\n(import jtm.*?)```", page, re.DOTALL)
+
+    def test_the_lines_that_embed_run(self):
+        soundfile.write(self.folder / "song.wav", music(2.0, 44_100)[0], 44_100)
+        found = {}
+        with contextlib.chdir(self.folder):
+            exec(self.codes[0], found)
+        self.assertEqual(found["embedding"].shape, (200, jtm.load_model().z_dim))
+        self.assertEqual(found["slow"].shape, (1, 16))
+        self.assertEqual(found["c"].shape[:2], (1, 100))
+
+    def test_the_lines_that_fine_tune_learn(self):
+        code = self.codes[1]
         rng = np.random.default_rng(0)
         for number in range(6):
             for name, wave in (

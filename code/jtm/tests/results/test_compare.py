@@ -40,6 +40,20 @@ class TestScores(unittest.TestCase):
         self.assertAlmostEqual(found.low, 0.4 - 0.1 * np.sqrt(2))
         self.assertAlmostEqual(found.high, 0.4 + 0.1 * np.sqrt(2))
 
+    def test_an_interval_ends_where_scores_do(self):
+        beside = draws(CPC, 0, [9800] * 400) | draws(CPC, 1, [10_000] * 400)
+        beside |= draws(CQT, 0, [0] * 400) | draws(CQT, 1, [0] * 400)
+        values = (CPC, 0.98), (CPC, 1.0), (CQT, 0.0), (CQT, 0.0)
+        grid = Grid([score(row, i % 2, v) for i, (row, v) in enumerate(values)], beside)
+        self.assertEqual(grid.score(CPC).high, 1.0)
+        self.assertGreater(grid.difference(CPC, CQT).high, 1.0)
+
+    def test_the_largest_class(self):
+        beside = {(*CPC, 0, "test"): {"confusion": [[1, 2], [0, 1]]}}
+        grid = Grid([score(CPC, 0, 0.5)], beside)
+        self.assertEqual(grid.largest_class("multipitch"), 0.75)
+        self.assertIsNone(grid.largest_class("multipitch", "validation"))
+
     def test_one_seed_has_its_recordings_alone(self):
         grid = Grid([score(CPC, 0, 0.5)], draws(CPC, 0, list(range(4000, 6001))))
         found = grid.score(CPC)
@@ -72,6 +86,14 @@ class TestScores(unittest.TestCase):
         self.assertEqual(grid.best(grid.rows("multipitch")), CQT)
         self.assertEqual(grid.line("multipitch", ("CPC, frozen",), 0.1), CPC)
         self.assertIsNone(grid.line("multipitch", ("supervised",), 0.1))
+        # A single seed is no match for the mean of several.
+        lucky = CPC._replace(representation="cpc-c")
+        more = [score(lucky, 0, 0.99, split) for split in ("test", "validation")]
+        fewer = Grid([*records, *more])
+        self.assertEqual(fewer.line("multipitch", ("CPC, frozen",), 0.1), lucky)
+        more.append(score(CPC, 1, 0.4, "validation"))
+        fewer = Grid([*records, *more])
+        self.assertEqual(fewer.line("multipitch", ("CPC, frozen",), 0.1), CPC)
         self.assertIsNone(grid.line("multipitch", ("CPC, frozen",), 1.0))
         self.assertIsNone(Grid(records[::2]).best([CPC, CQT]))
 

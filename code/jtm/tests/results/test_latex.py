@@ -87,15 +87,22 @@ class TestGrid(unittest.TestCase):
             "significantly different in 0",
         )
         self.assertIn("ahead in 1 of 1 comparisons", self.made["unseenSupervised"])
-        self.assertEqual(self.made["fewSupervised"], "")  # not run
-        self.assertIn(" & 0 / 0 / 1 & 0 / 0 / 1", self.made["tableTally"])
+        self.assertEqual(self.made["allUntrained"], "")  # not run
+        self.assertIn(
+            "CPC beside constant-Q & 0 / 0 / 1 & 0 / 0 / 1", self.made["tableTally"]
+        )
+        self.assertIn(
+            "fine-tuned beside supervised & 1 / 0 / 0", self.made["tableTally"]
+        )
 
     def test_few_labels_against_ten_times_as_many(self):
-        self.assertEqual(self.made["tenth"], "1 of 1 tasks")  # 55 against 50
+        told = "ahead in 1 (multipitch), behind in 0 and not significantly"
+        self.assertIn(told, self.made["tenth"])  # 55 against 50
         self.rows[Row("multipitch", "supervised", "network", 0.1)] = 0.65
         curves = {row: [None] * 3 for row in self.rows}
         made = latex.grid_macros(grid_of(self.rows, curves=curves))
-        self.assertEqual(made["tenth"], "0 of 1 tasks")
+        self.assertIn("ahead in 0, behind in 1 (multipitch)", made["tenth"])
+        self.assertEqual(made["tenthUntrained"], "")  # not run
 
     def test_time_and_an_unseen_sound(self):
         # 95 % of 0.6 is reached at step 10 of one, 20 of the other.
@@ -104,13 +111,16 @@ class TestGrid(unittest.TestCase):
         )
         # Both lose 10 points; the share is the one that most lines have run with.
         self.assertEqual(self.made["gridShare"], r"10\,\%")
-        self.assertEqual(self.made["unseenLoss"], "1 of 1 tasks")
+        self.assertEqual(
+            self.made["unseenLoss"],
+            "significantly larger in 0 of 1 comparisons and smaller in 0",
+        )
         self.assertEqual(latex.grid_macros(grid_of({CPC: 0.6}))["unseenLoss"], "")
 
     def test_nothing_has_run(self):
         empty = latex.grid_macros(Grid([]))
         self.assertEqual(empty.keys(), self.made.keys())
-        for name in ("tableScores", "tableTally", "fewSupervised", "soon", "tenth"):
+        for name in ("tableScores", "tableTally", "allSupervised", "soon", "tenth"):
             self.assertEqual(empty[name], "", name)
 
     def test_every_study_has_its_table(self):
@@ -119,11 +129,14 @@ class TestGrid(unittest.TestCase):
         trial = {"study": "network", "name": "wide", "flags": [], "data": "small"}
         trial |= {"weights": 7, "steps": 9, "processor_minutes": 5.0}
         trial["validation"] = scores
-        more = [trial, trial | {"study": "negatives"}]
+        joint = {"study": "negatives", "flags": ["--garMode", "joint"]}
+        joint["validation"] = scores | {"multipitch cpc-z 0.1": 0.3}
+        more = [trial, trial | {"study": "negatives"}, trial | joint]
         made = latex.trials_macros([*more, trial | {"study": "old", "flags": None}])
         self.assertIn("\\study{Negatives}\\fit", made["tableTrials"])
         self.assertNotIn("Old", made["tableTrials"])  # of code that has changed
-        self.assertEqual(made["trialsGained"], "2 of 2")
+        # The first stands in two studies and counts once.
+        self.assertEqual(made["trialsGained"], "1 of 2 of multipitch")
 
     def test_nothing_was_found_inside(self):
         path = REPORT / "results" / "inside.json"

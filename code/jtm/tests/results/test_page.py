@@ -52,12 +52,15 @@ class TestPage(unittest.TestCase):
     def test_the_card_shows_scores_of_its_own_network_alone(self):
         facts = read_json(ROOT / "code" / "jtm" / "weights" / "jtm.json")
         ours = replace(RECORD, config={"checkpoint": facts["checkpoint"]})
-        scores = card_blocks(facts, [ours])["scores"]
-        self.assertIn("| cpc-z ", scores)
-        self.assertIn("50.0", scores)
+        chosen = replace(ours, split="validation")
+        other = replace(ours, representation="cpc-c", value=0.9)
+        unchosen = replace(other, split="validation", value=0.1)
+        found = [ours, chosen, other, unchosen]
+        scores = card_blocks(facts, found)["scores"]
+        self.assertIn("| CPC, frozen |", scores)
+        self.assertIn("| **50.0** |", scores)  # as validation chooses
         other = replace(RECORD, config={"checkpoint": "0" * 64})
-        rest = [replace(ours, seed=1), replace(ours, fraction=1.0)]
-        rest.append(replace(ours, representation="logmel"))
+        rest = [replace(ours, fraction=1.0), replace(ours, representation="logmel")]
         scores = card_blocks(facts, [other, *rest])["scores"]
         self.assertIn("has no scores of these weights", scores)
 

@@ -119,7 +119,7 @@ class TestGrid(unittest.TestCase):
             for row in values
             for seed in range(3)
         ]
-        found = readings.compare_cpc(Grid(records), "multipitch", "constant-Q", 0.1)
+        found = readings.compare_lines(Grid(records), "multipitch", "constant-Q", 0.1)
         self.assertAlmostEqual(found.value, 0.0)
 
     def test_the_table_of_a_task(self):
@@ -144,6 +144,33 @@ class TestGrid(unittest.TestCase):
             "Of 1 comparisons with constant-Q, CPC is ahead in 0, behind in 1 "
             "(multipitch) and not significantly different in 0.",
         )
+
+    def test_what_a_lead_is_owed_to(self):
+        few = (0.1,)
+        self.assertEqual(
+            readings.short(self.grid, few),
+            "With at most 10 % of the labels, CPC is ahead of the same network trained "
+            "from scratch in 1 of 1 comparisons and behind in 0. The same network "
+            "untrained, under the same probes, is ahead of it in 1 and behind in 0; "
+            "fine-tuned from CPC's weights, it is ahead in 1 and behind in 0. Of the "
+            "untrained network CPC is ahead in 0 of 1 and behind in 0.",
+        )
+        self.assertEqual(readings.short(self.grid, (0.01,)), "")
+        said = readings.tally(self.grid)
+        self.assertEqual(len(said), 7)
+        self.assertIn("the network fine-tuned from CPC, which differs in", said[4])
+        # Slow features alone are ahead: without them there is no lead.
+        names = ("cpc-z", "cpc-s", "supervised")
+        rows = {CPC._replace(representation=name): 0.5 for name in names}
+        rows[CPC._replace(representation="cpc-s")] = 0.6
+        found = [
+            readings.compare_lines(
+                grid_of(rows), "multipitch", "supervised", 0.1, slow=slow
+            )
+            for slow in (True, False)
+        ]
+        self.assertAlmostEqual(found[0].value, 0.1)
+        self.assertAlmostEqual(found[1].value, 0.0)
 
     def test_equal_labels_are_compared_once(self):
         rows = {}
