@@ -166,7 +166,7 @@ def _add_flag(group, item, kind):
     def parse(word):
         try:
             return kind(float(word)) if kind is int and "e" in word else kind(word)
-        except ValueError as error:
+        except (ValueError, OverflowError) as error:
             raise argparse.ArgumentTypeError(
                 f"{word!r}; expected {expected(item)}"
             ) from error
