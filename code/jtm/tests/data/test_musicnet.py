@@ -125,6 +125,18 @@ class TestDataset(Folder):
         )
         self.assertEqual({r.split for r in dataset.recordings}, {"unlabelled"})
 
+    def test_two_files_of_one_name_are_kept_apart_or_refused(self):
+        for name in ("a.wav", "a.flac"):
+            self.sound(f"plain/{name}")
+        ids = [r.id for r in open_dataset(self.root / "plain").recordings]
+        self.assertEqual(ids, ["a.flac", "a.wav"])
+        for name in ("train_data/1.wav", "test_data/1.wav"):
+            self.sound(name)
+        self.assertEqual(len(open_dataset(self.root).recordings), 2)
+        self.sound("train_data/1.flac")
+        with self.assertRaisesRegex(InputError, "1.wav: the same id as 1.flac; .*rena"):
+            open_dataset(self.root)
+
     def test_missing_and_empty_folders(self):
         with self.assertRaisesRegex(InputError, "no such folder"):
             open_dataset(self.root / "nowhere")
