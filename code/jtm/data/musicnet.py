@@ -411,7 +411,7 @@ def read_table(path, required):
     """
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
+            reader = csv.DictReader(file, restval="")  # a short row's cells are empty
             missing = [c for c in required if c not in (reader.fieldnames or ())]
             if missing:
                 raise InputError(

@@ -175,6 +175,12 @@ class TestMistakes(Folder):
         with self.assertRaisesRegex(InputError, "line 3: id 1 stands twice"):
             read_metadata(path)
 
+    def test_what_a_short_row_leaves_out_is_empty(self):
+        path = self.write("m.csv", "id,composer,ensemble", "1,Bach", "2")
+        rows = [{"id": "1", "composer": "Bach", "ensemble": ""}]
+        rows += [{"id": "2", "composer": "", "ensemble": ""}]
+        self.assertEqual(read_metadata(path), rows)
+
 
 class TestWriting(Folder):
     def test_labels_round_trip(self):
