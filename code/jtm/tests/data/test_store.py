@@ -95,6 +95,15 @@ class TestStore(unittest.TestCase):
         self.assertEqual(store.files[0], kept)
         self.assertEqual(kept.stat().st_mtime_ns, time)
 
+    def test_a_link_to_a_sound_file_that_is_gone_is_named(self):
+        (self.root / "train_data").mkdir()  # MusicNet's layout
+        link = self.root / "train_data" / "1.wav"
+        link.symlink_to(self.root / "a.wav")
+        self.build()
+        (self.root / "a.wav").unlink()
+        with self.assertRaisesRegex(InputError, "1.wav: cannot be read .*put it back"):
+            self.build()
+
 
 if __name__ == "__main__":
     unittest.main()
