@@ -119,6 +119,13 @@ class TestRequirements(unittest.TestCase):
                 self.assertIn(PIP_NAMES.get(name, name), named, path)
 
 
+class TestMakefile(unittest.TestCase):
+    def test_clean_leaves_what_was_trained(self):
+        makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+        removed = makefile.partition("\nclean:\n")[2].split()
+        self.assertEqual(removed, ["rm", "-rf", "$(VENV)", "toy/data"])
+
+
 class TestNotebook(unittest.TestCase):
     def test_it_is_small_and_executed_and_holds_calls_alone(self):
         path = ROOT / "notebooks" / "JTM progress report.ipynb"
