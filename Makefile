@@ -4,6 +4,8 @@
 # make report: report/main.pdf, from the results in report/results/.
 # make submission NAMES="A B C": all of it in one archive, to be handed in.
 # Each makes its own .venv and installs what is missing.
+# make clean: remove .venv and the toy sets, all of which is made again when it is
+# needed; logs/, where hours of training may lie, stays.
 
 PYTHON ?= python3
 VENV := .venv
@@ -41,4 +43,4 @@ $(VENV)/ready: requirements.txt pyproject.toml setup.sh
 	touch $@
 
 clean:
-	rm -rf $(VENV) logs toy/data
+	rm -rf $(VENV) toy/data

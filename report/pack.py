@@ -44,7 +44,7 @@ def tracked():
     Raises
     ------
     InputError
-        If git cannot tell.
+        If git cannot tell, or neither is there.
     """
     if (ROOT / ".git").exists():
         # Whoever owns the files, as in a container.
@@ -54,8 +54,13 @@ def tracked():
         except (OSError, subprocess.CalledProcessError) as error:
             raise InputError(f"{ROOT}: git cannot list the files ({error})") from error
         names = told.stdout.decode().strip("\0").split("\0")
-    else:
+    elif (ROOT / MANIFEST).exists():
         names = (ROOT / MANIFEST).read_text(encoding="utf-8").splitlines()
+    else:
+        raise InputError(
+            f"{ROOT}: neither .git nor {MANIFEST} tells which files to pack; "
+            "run it in a git checkout or in an unpacked archive"
+        )
     return sorted(name for name in names if not name.startswith("."))
 
 

@@ -166,7 +166,7 @@ def _add_flag(group, item, kind):
     def parse(word):
         try:
             return kind(float(word)) if kind is int and "e" in word else kind(word)
-        except ValueError as error:
+        except (ValueError, OverflowError) as error:
             raise argparse.ArgumentTypeError(
                 f"{word!r}; expected {expected(item)}"
             ) from error
@@ -408,10 +408,15 @@ def grid(options):
         key, _, word = text.partition("=")
         if key not in choices:
             raise InputError(f"--only {text}: expected a KEY of {', '.join(choices)}")
-        known = {str(value): value for value in choices[key]}
-        if word not in known:
-            raise InputError(f"--only {text}: expected one of {', '.join(known)}")
-        only.setdefault(key, []).append(known[word])
+        known = choices[key]
+        try:
+            value = type(known[0])(word)  # numbers as numbers: 1 is 1.0
+        except ValueError:
+            value = None
+        if value not in known:
+            words = ", ".join(map(str, known))
+            raise InputError(f"--only {text}: expected one of {words}")
+        only.setdefault(key, []).append(value)
     protocol.grid(options.data, options.load, options.out, only, options.work)
 
 

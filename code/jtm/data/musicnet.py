@@ -167,8 +167,8 @@ def open_dataset(root):
     Raises
     ------
     InputError
-        If the folder is missing or holds no sound file, or its metadata file
-        is malformed.
+        If the folder is missing or holds no sound file, its metadata file is
+        malformed, or two files of MusicNet's layout have one id.
     """
     root = Path(root)
     if not root.is_dir():
@@ -204,9 +204,16 @@ def _read_layout(root):
     recordings = []
     for folder in _FOLDERS:
         files = (root / f"{folder}_data").glob("*")
+        seen = {}
         for audio in sorted(p for p in files if p.suffix.lower() in AUDIO_SUFFIXES):
             if audio.name.startswith("."):
                 continue
+            other = seen.setdefault(audio.stem, audio)
+            if other != audio:
+                raise InputError(
+                    f"{audio}: the same id as {other.name}; expected one sound file "
+                    "for each id, so rename or remove one"
+                )
             row = metadata.get(audio.stem, {})
             split = folder
             if folder == "train" and row.get("split") == "validation":
@@ -404,7 +411,7 @@ def read_table(path, required):
     """
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
+            reader = csv.DictReader(file, restval="")  # a short row's cells are empty
             missing = [c for c in required if c not in (reader.fieldnames or ())]
             if missing:
                 raise InputError(

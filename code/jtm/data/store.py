@@ -189,5 +189,11 @@ def _convert(job):
 
 def _fingerprint(source):
     """Tell whether a source has changed, without reading it."""
-    stat = Path(source).stat()
+    try:
+        stat = Path(source).stat()
+    except OSError as error:  # such as a link to what is gone
+        raise InputError(
+            f"{source}: cannot be read ({error.strerror}); "
+            "put it back, or remove it from the dataset"
+        ) from error
     return [stat.st_size, stat.st_mtime_ns]

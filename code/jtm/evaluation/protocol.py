@@ -586,7 +586,7 @@ def choices():
         "task": tuple(TASKS),
         "representation": (*REPRESENTATIONS, *NETWORKS),
         "probe": (*probes.KINDS, "network"),
-        "fraction": FRACTIONS,
+        "fraction": tuple(sorted(FRACTIONS)),
         "seed": SEEDS,
     }
 

@@ -387,7 +387,9 @@ class HarmonicEncoder(nn.Module):
     two-dimensional convolutions over log-frequency and time turn the stack
     into a map of 88 pitches. A transposed note gives the same latent at
     another pitch. What is learned is added to what was there: behind the learned
-    features of a pitch stand the log magnitudes of its own two bins.
+    features of a pitch stand the log magnitudes of its own two bins. The bank starts
+    a semitone below the piano, where :meth:`SincFilters.bands` lets no centre be, so
+    that its lowest three bins are one and the same filter.
 
     Parameters
     ----------

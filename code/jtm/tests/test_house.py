@@ -1,8 +1,10 @@
 """The rules of the house: imports point one way, and requirements agree."""
 
 import ast
+import itertools
 import json
 import re
+import sys
 import tomllib
 import unittest
 from pathlib import Path
@@ -51,6 +53,16 @@ CONDA_NAMES = {
 }
 """Names on conda-forge, where they differ."""
 
+PIP_NAMES = {
+    "IPython": "jupyter",  # which brings it
+    "fluidsynth": "pyfluidsynth",
+    "sklearn": "scikit-learn",
+}
+"""Names of what is to be installed, where they differ from what is imported."""
+
+FOR_LINT = {"numpydoc"}
+"""What ``make lint`` installs by itself."""
+
 
 def imports(path):
     """List the modules that a file imports, anywhere in it."""
@@ -94,6 +106,24 @@ class TestRequirements(unittest.TestCase):
             name = re.match(r"[\w-]+", item)[0]
             expected.append(CONDA_NAMES.get(name, name) + item.removeprefix(name))
         self.assertEqual(sorted(conda), sorted(expected))
+
+    def test_what_is_imported_is_named(self):
+        project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+        named = {re.match(r"[\w-]+", item)[0] for item in project["dependencies"]}
+        outside = (ROOT.glob(f"{folder}*.py") for folder in ("", "toy/", "report/"))
+        files = [*CODE.rglob("*.py"), *itertools.chain(*outside)]
+        here = {part for p in files for part in p.relative_to(ROOT).parts[:-1]}
+        here |= {path.stem for path in files} | FOR_LINT | sys.stdlib_module_names
+        for path in files:
+            for name in {name.split(".")[0] for name in imports(path)} - here:
+                self.assertIn(PIP_NAMES.get(name, name), named, path)
+
+
+class TestMakefile(unittest.TestCase):
+    def test_clean_leaves_what_was_trained(self):
+        makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+        removed = makefile.partition("\nclean:\n")[2].split()
+        self.assertEqual(removed, ["rm", "-rf", "$(VENV)", "toy/data"])
 
 
 class TestNotebook(unittest.TestCase):

@@ -8,6 +8,7 @@ import tempfile
 import unittest
 import zipfile
 from pathlib import Path
+from unittest import mock
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "report"))
 
@@ -15,6 +16,7 @@ import pack
 
 from jtm.cli import ROOT, toy_data
 from jtm.data.musicnet import open_dataset
+from jtm.files import InputError
 
 NAMES = "Ada Byron, Élise d'Arc"
 
@@ -102,6 +104,14 @@ class TestSubmission(unittest.TestCase):
             done = python(ROOT, "report/pack.py", names)
             self.assertEqual(done.returncode, 2, names)
             self.assertRegex(done.stderr, r"\Ajtm: NAMES is .*\n\Z")
+
+
+class TestTracked(unittest.TestCase):
+    def test_a_tree_that_tells_no_files_is_refused(self):
+        folder = Path(self.enterContext(tempfile.TemporaryDirectory()))
+        with mock.patch.object(pack, "ROOT", folder):
+            with self.assertRaisesRegex(InputError, "neither .git nor MANIFEST tells"):
+                pack.tracked()
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ settings in the file's metadata, and serves wherever a checkpoint does.
 import hashlib
 import json
 import pickle
+import struct
 import warnings
 import zipfile
 from dataclasses import asdict, fields
@@ -69,14 +70,18 @@ def read_checkpoint(path):
         state, config = content["state_dict"], content["config"]
         if not (isinstance(state, dict) and isinstance(config, dict)):
             raise TypeError("its parts are of other types")
-    except (
+    except (  # all that reading arbitrary bytes as a pickle may end in
         pickle.UnpicklingError,
         zipfile.BadZipFile,
-        RuntimeError,
+        struct.error,
+        AttributeError,
         EOFError,
-        KeyError,
-        TypeError,
+        LookupError,
         OSError,
+        OverflowError,
+        RuntimeError,
+        TypeError,
+        ValueError,
     ) as error:
         raise InputError(
             f"{path}: not a checkpoint of JTM, or damaged; "

@@ -6,6 +6,7 @@ and explained: its flag, its help and its check are derived from it. The
 defaults are the preset `small`; the other presets say only what differs.
 """
 
+import math
 import re
 from dataclasses import asdict, dataclass, field, fields
 from typing import get_type_hints
@@ -410,6 +411,9 @@ def make_config(kind, preset, chosen):
     values = {k: v for k, v in PRESETS[preset].items() if k in hints} | chosen
     for name in values.keys() - hints.keys():
         raise InputError(f"unknown setting {name!r}; expected one of {sorted(hints)}")
+    for item in fields(kind):
+        if item.name in chosen:
+            _check(item, hints[item.name], chosen[item.name])
     if issubclass(kind, NetworkConfig):
         encoder = values.get("encoder_type", kind.encoder_type)
         transformer = values.get("ar_mode", kind.ar_mode) == "transformer"
@@ -434,8 +438,6 @@ def make_config(kind, preset, chosen):
     for item in fields(kind):
         _check_need(item, values, chosen, kind)
     config = kind(**values)
-    for item in fields(kind):
-        _check(item, hints[item.name], getattr(config, item.name))
     _check_together(config)
     return config
 
@@ -462,6 +464,12 @@ def _check_together(config):
         raise InputError(
             f"--hiddenGar is {config.hidden_gar}; expected a multiple of 8 for a "
             "transformer, which has 8 heads"
+        )
+    sinc = getattr(config, "encoder_type", "") == "sinc"
+    if sinc and config.hidden_encoder < 2:  # a filter's width is the step to the next
+        raise InputError(
+            f"--hiddenEncoder is {config.hidden_encoder}; expected at least 2 for "
+            "--encoderType sinc"
         )
 
 
@@ -502,6 +510,7 @@ def _check(item, kind, value):
     if kind is float and isinstance(value, int):
         value = float(value)
     wrong = type(value) is not kind
+    wrong = wrong or (kind is float and not math.isfinite(value))
     wrong = wrong or (limits["choices"] and value not in limits["choices"])
     words = value.split(",") if limits["several"] and value else []
     wrong = wrong or (limits["several"] and not set(words) <= set(limits["several"]))

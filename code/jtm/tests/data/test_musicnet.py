@@ -125,6 +125,18 @@ class TestDataset(Folder):
         )
         self.assertEqual({r.split for r in dataset.recordings}, {"unlabelled"})
 
+    def test_two_files_of_one_name_are_kept_apart_or_refused(self):
+        for name in ("a.wav", "a.flac"):
+            self.sound(f"plain/{name}")
+        ids = [r.id for r in open_dataset(self.root / "plain").recordings]
+        self.assertEqual(ids, ["a.flac", "a.wav"])
+        for name in ("train_data/1.wav", "test_data/1.wav"):
+            self.sound(name)
+        self.assertEqual(len(open_dataset(self.root).recordings), 2)
+        self.sound("train_data/1.flac")
+        with self.assertRaisesRegex(InputError, "1.wav: the same id as 1.flac; .*rena"):
+            open_dataset(self.root)
+
     def test_missing_and_empty_folders(self):
         with self.assertRaisesRegex(InputError, "no such folder"):
             open_dataset(self.root / "nowhere")
@@ -162,6 +174,12 @@ class TestMistakes(Folder):
         path = self.write("m.csv", "id,composer", "1,Bach", "1,Bach")
         with self.assertRaisesRegex(InputError, "line 3: id 1 stands twice"):
             read_metadata(path)
+
+    def test_what_a_short_row_leaves_out_is_empty(self):
+        path = self.write("m.csv", "id,composer,ensemble", "1,Bach", "2")
+        rows = [{"id": "1", "composer": "Bach", "ensemble": ""}]
+        rows += [{"id": "2", "composer": "", "ensemble": ""}]
+        self.assertEqual(read_metadata(path), rows)
 
 
 class TestWriting(Folder):

@@ -78,16 +78,31 @@ class TestStore(unittest.TestCase):
                 self.build()
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-        left = {f.suffix for f in (self.root / STORE_FOLDER).rglob("*") if f.is_file()}
-        self.assertNotIn(".part", left)
+        left = [f.name for f in (self.root / STORE_FOLDER).rglob("*") if f.is_file()]
+        self.assertEqual([name for name in left if ".part" in name], [])
+        self.assertIn("index.json", left)
         np.testing.assert_array_equal(self.build().read(0), self.wave)
 
     def test_an_unreadable_sound_file_is_named_and_the_rest_is_kept(self):
         (self.root / "bad.wav").write_bytes(b"RIFF????WAVE")
         with self.assertRaisesRegex(InputError, "bad.wav: empty, missing or not"):
             self.build()
+        (kept,) = (self.root / STORE_FOLDER).rglob("a.wav.s16")
+        time = kept.stat().st_mtime_ns
         (self.root / "bad.wav").unlink()
-        self.assertEqual(len(self.build().recordings), 2)
+        store = self.build()
+        self.assertEqual(len(store.recordings), 2)
+        self.assertEqual(store.files[0], kept)
+        self.assertEqual(kept.stat().st_mtime_ns, time)
+
+    def test_a_link_to_a_sound_file_that_is_gone_is_named(self):
+        (self.root / "train_data").mkdir()  # MusicNet's layout
+        link = self.root / "train_data" / "1.wav"
+        link.symlink_to(self.root / "a.wav")
+        self.build()
+        (self.root / "a.wav").unlink()
+        with self.assertRaisesRegex(InputError, "1.wav: cannot be read .*put it back"):
+            self.build()
 
 
 if __name__ == "__main__":

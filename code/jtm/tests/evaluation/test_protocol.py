@@ -393,7 +393,8 @@ class Command(WithDataset):
     def test_only_is_understood_or_refused(self):
         for text, message in (
             ("colour=red", "expected a KEY of task"),
-            ("fraction=0.5", "expected one of 0.1"),
+            ("fraction=0.5", r"expected one of 0\.001, 0\.003, 0\.01, 0\.1, 1\.0"),
+            ("seed=one", "expected one of 0, 1, 2"),
             ("task=genre", "expected one of multipitch"),
         ):
             code, said = self.run_grid("--only", text)
@@ -407,7 +408,7 @@ class Command(WithDataset):
     def test_a_cell_by_the_command(self):
         out = self.folder / "results" / "grid.jsonl"
         words = ("task=ensemble", "representation=mfcc", "probe=linear")
-        words += ("fraction=1.0", "seed=0")
+        words += ("fraction=1", "seed=0")
         code, said = self.run_grid(
             *(part for word in words for part in ("--only", word)),
             *("--out", out, "--work", self.folder / "work"),

@@ -221,6 +221,18 @@ class Export(unittest.TestCase):
             with self.assertRaisesRegex(InputError, "no network of JTM"):
                 load_model(self.out)
 
+    def test_what_is_no_checkpoint_is_refused(self):
+        sentences = [f"{first} begins a text, not a network\n" for first in "etusb"]
+        for content in (
+            b"RIFF" * 200,
+            *(sentence.encode() for sentence in sentences),
+            b"X\1\0\0\0\xb1.",  # text that is not UTF-8
+            b"G\0.",  # a number cut short
+        ):
+            self.checkpoint.write_bytes(content)
+            with self.assertRaisesRegex(InputError, "t0.pt: not a checkpoint of JTM"):
+                load_model(self.checkpoint)
+
     def test_mistakes_are_told(self):
         self.write({})
         with self.assertRaisesRegex(InputError, "expected a name ending in .safe"):

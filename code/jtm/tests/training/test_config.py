@@ -1,6 +1,7 @@
 """Settings: presets, limits, JSON, and folders that belong to one run."""
 
 import json
+import math
 import tempfile
 import unittest
 from dataclasses import asdict, fields
@@ -70,6 +71,10 @@ class TestConfig(unittest.TestCase):
             ("augment_past", "noise,pitch", "noise,reverb,equaliser,level or some"),
             ("augment_past", "noise,noise", "each once"),
             ("augment_past", "noise,", "each once"),
+            ("encoder_type", "mlp", "one of conv, sinc, harmonic"),
+            ("gar_mode", "x", "one of pitchwise, joint"),
+            ("learning_rate", math.nan, "a number of at least 0"),
+            ("scheduler_ramp", math.inf, "a number of at least 0"),
         ):
             with self.assertRaisesRegex(InputError, f"--{flag(name)}.*{words}"):
                 make_config(PretrainConfig, "small", {name: value})
@@ -79,6 +84,9 @@ class TestConfig(unittest.TestCase):
         ):
             with self.assertRaisesRegex(InputError, "multiple of 8"):
                 make_config(PretrainConfig, "small", chosen | {"hidden_gar": 20})
+        chosen = {"encoder_type": "sinc", "hidden_encoder": 1}
+        with self.assertRaisesRegex(InputError, "--hiddenEncoder is 1; .* least 2"):
+            make_config(PretrainConfig, "small", chosen)
 
     def test_what_would_do_nothing_is_refused(self):
         for name, value, words in (
