@@ -61,6 +61,7 @@ STUDIES = {
         "one a step": (),
         "aligned, 8 to 12 steps": ("--aligned", "12"),
         "nearer, 8 steps of 50 ms": ("--stepFrames", "5"),
+        "nearest, 8 steps of 10 ms": ("--stepFrames", "1"),
         "transformer predictor": ("--predictor", "transformer"),
     },
 }
