@@ -128,9 +128,10 @@ def run(config, progress=True):
         wave = networks.read_wave(store, index, first, size, edge)
         if not origin:
             return wave, target
+        wave = torch.from_numpy(wave)[None].to(next(model.parameters()))
         with torch.no_grad():
-            x = features_of(model, torch.from_numpy(wave)[None], config.on_encoder)
-        return x[0].numpy(), target
+            x = features_of(model, wave, config.on_encoder)
+        return x[0].cpu().numpy(), target
 
     heads = networks.make_heads(
         {task: labelled},

@@ -106,6 +106,8 @@ def vary(waves):
     """
     Play waves at other levels, and with noise, drawn from torch's generator.
 
+    The draws are the processor's, so that they are the same wherever the waves are.
+
     Parameters
     ----------
     waves : torch.Tensor
@@ -117,10 +119,11 @@ def vary(waves):
         Same shape; each 12 dB softer to 6 dB louder, with white noise 20 to
         60 dB below its level.
     """
-    draw = torch.rand(2, len(waves), 1, 1)
+    draw = torch.rand(2, len(waves), 1, 1).to(waves)
+    white = torch.randn(waves.shape).to(waves)
     gain, noise = 10 ** ((18 * draw[0] - 12) / 20), 10 ** ((-40 * draw[1] - 20) / 20)
     level = waves.square().mean(dim=2, keepdim=True).sqrt()
-    return gain * (waves + noise * level * torch.randn(waves.shape))
+    return gain * (waves + noise * level * white)
 
 
 def features_of(model, wave, on_encoder=False, edge=0):
@@ -310,7 +313,7 @@ class SupervisedModule(lightning.LightningModule):
         if split == "validation" and self.score:
             self.seen.append((logits, targets))
         total, count = self.sums.get(split, (0.0, 0))
-        total = total + loss.detach().double() * len(inputs)
+        total = total + loss.detach().cpu().double() * len(inputs)
         self.sums[split] = (total, count + len(inputs))
         return loss
 
@@ -322,7 +325,9 @@ class SupervisedModule(lightning.LightningModule):
             scores = {}
             for task in self.head:
                 pairs = [(x[task], y[task]) for x, y in self.seen if task in y]
-                logits, targets = map(torch.cat, zip(*pairs, strict=True))
+                logits, targets = (
+                    torch.cat(part).cpu() for part in zip(*pairs, strict=True)
+                )
                 known = targets.reshape(len(targets), -1)[:, 0] >= 0
                 scores[task] = self.score(logits[known].numpy(), targets[known].numpy())
             seconds = round(self.spent, 1)
@@ -448,7 +453,7 @@ def fit(module, progress=True):
     ----------
     module : SupervisedModule
         What to train; its network and head end with the weights of the epoch
-        that was best on validation, in evaluation mode.
+        that was best on validation, in evaluation mode and on the processor.
     progress : bool
         Show a progress bar.
 
@@ -471,6 +476,7 @@ def fit(module, progress=True):
     if epochs < config.n_epoch:
         logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
         trainer = lightning.Trainer(
+            devices=1,  # each would visit all windows
             max_epochs=config.n_epoch,
             callbacks=[Keeper(folder)] + [_Bar()] * progress,
             logger=False,
@@ -494,4 +500,4 @@ def fit(module, progress=True):
     best = read_checkpoint(folder / "best.pt")
     for part in ("model", "head"):
         load_part(folder / "best.pt", best, part, getattr(module, part))
-    module.eval()
+    module.cpu().eval()

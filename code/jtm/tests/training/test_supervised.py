@@ -5,6 +5,7 @@ import unittest
 from types import MappingProxyType
 from unittest import mock
 
+import lightning
 import numpy as np
 import torch
 
@@ -127,6 +128,13 @@ class Fit(unittest.TestCase):
         answers = module(inputs)["class"].argmax(dim=1)
         self.assertEqual(answers.tolist(), classes["class"].tolist())
         self.assertFalse(module.training)
+
+    def test_one_device_trains(self):
+        with mock.patch.object(
+            lightning, "Trainer", side_effect=lightning.Trainer
+        ) as trainer:
+            self.fitted(self.module("one device", n_epoch=1))
+        self.assertEqual(trainer.call_args.kwargs["devices"], 1)
 
     def test_the_best_epoch_is_kept_not_the_last(self):
         # Steps this large only make it worse after the first epoch.
@@ -271,6 +279,9 @@ class Levels(unittest.TestCase):
         self.assertGreater(noise.std(), 6)
         torch.manual_seed(0)
         self.assertTrue(torch.equal(vary(waves), varied))
+
+    def test_waves_stay_where_they_are(self):
+        self.assertEqual(vary(torch.zeros(2, 1, 160, device="meta")).device.type, "meta")
 
 
 if __name__ == "__main__":
