@@ -281,7 +281,9 @@ class Levels(unittest.TestCase):
         self.assertTrue(torch.equal(vary(waves), varied))
 
     def test_waves_stay_where_they_are(self):
-        self.assertEqual(vary(torch.zeros(2, 1, 160, device="meta")).device.type, "meta")
+        self.assertEqual(
+            vary(torch.zeros(2, 1, 160, device="meta")).device.type, "meta"
+        )
 
 
 if __name__ == "__main__":
