@@ -92,6 +92,8 @@ class WindowLoader:
         The batch that the next iteration starts from, to take up a run.
     device : torch.device
         Where the chunks in memory are, as int16, and the windows cut from them.
+    indices : list of int
+        Recordings of the store that windows are taken from.
     left_out : int
         Recordings that are shorter than a window and were left out.
 
@@ -141,6 +143,7 @@ class WindowLoader:
                 f"a chunk of {chunk_bytes} bytes holds no window of {window} samples; "
                 f"use a --chunkSize of at least {2 * window}"
             )
+        self.indices = kept
         self._chunks = self._pack(kept, per_chunk)
         self._n_active = len(self._chunks)
         if self._n_active > max_chunks:

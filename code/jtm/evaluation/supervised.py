@@ -145,7 +145,14 @@ def run(config, progress=True):
         Batches(judged, read, config.batch_size),
     )
     module = SupervisedModule(
-        config, model, heads, *batches, origin, bool(origin), edge=edge
+        config,
+        model,
+        heads,
+        *batches,
+        origin,
+        bool(origin),
+        edge=edge,
+        data=store.summary(np.unique(windows[:, 0]), np.unique(judged[:, 0])),
     )
     fit(module, progress)
 

@@ -33,6 +33,7 @@ from jtm.models.augment import augment
 from jtm.training.checkpoints import (
     build_criterion,
     build_model,
+    check_data,
     load_part,
     read_checkpoint,
 )
@@ -59,6 +60,11 @@ class CPCModule(lightning.LightningModule):
         The settings.
     train, validation : WindowLoader
         Windows to learn from, and to judge the loss on.
+
+    Attributes
+    ----------
+    data : dict
+        What recordings these are of; see :meth:`jtm.data.store.Store.summary`.
     """
 
     def __init__(self, config, train, validation):
@@ -68,6 +74,7 @@ class CPCModule(lightning.LightningModule):
         self.criterion = build_criterion(config, self.model)
         self.train_windows = train
         self.validation_windows = validation
+        self.data = train.store.summary(train.indices, validation.indices)
         self.epoch_steps = []  # of each epoch that was counted
         self.history = []  # rows of the metrics file
         self.sums = {}  # of this epoch's metrics, by name
@@ -288,6 +295,7 @@ class CPCModule(lightning.LightningModule):
             What will be saved.
         """
         checkpoint["config"] = asdict(self.config)
+        checkpoint["data"] = self.data
         checkpoint["history"] = self.history
         checkpoint["world"] = self.trainer.world_size
         checkpoint["sums"] = {s: self._of_all(sums) for s, sums in self.sums.items()}
@@ -573,6 +581,7 @@ def pretrain(config, progress=True):
                 f"{folder} holds a run of {content.get('world', 1)} processes, not "
                 f"{here.world}; start as many, or choose another --pathCheckpoint"
             )
+        check_data(last, content, config.data, module.data)
         print(f"{folder}: going on from step {content['global_step']}")
     if train.left_out:
         print(f"{train.left_out} recordings are shorter than a window: left out")

@@ -22,7 +22,7 @@ from torch.nn import functional
 from tqdm import tqdm
 
 from jtm.files import InputError
-from jtm.training.checkpoints import load_part, read_checkpoint
+from jtm.training.checkpoints import check_data, load_part, read_checkpoint
 from jtm.training.pretrain import Keeper, write_metrics
 
 
@@ -179,6 +179,9 @@ class SupervisedModule(lightning.LightningModule):
         Learning rate of the heads, where it is not that of the network.
     edge : int
         Frames on either side of the waveforms that the heads are not given.
+    data : dict, optional
+        What recordings the windows are of, as
+        :meth:`jtm.data.store.Store.summary` tells; a run on others is not taken up.
 
     Attributes
     ----------
@@ -199,6 +202,7 @@ class SupervisedModule(lightning.LightningModule):
         score=None,
         head_rate=None,
         edge=0,
+        data=None,
     ):
         super().__init__()
         self.config = config
@@ -209,6 +213,7 @@ class SupervisedModule(lightning.LightningModule):
         self.score = score
         self.head_rate = head_rate
         self.edge = edge
+        self.data = data
         self.curve = []
         self.seen = []  # logits and targets of this validation
         self.clock = time.monotonic()
@@ -379,6 +384,7 @@ class SupervisedModule(lightning.LightningModule):
         """
         checkpoint["config"] = asdict(self.config)
         checkpoint["origin"] = self.origin
+        checkpoint["data"] = self.data
         checkpoint["history"] = self.history
         checkpoint["sums"] = self.sums
         checkpoint["curve"] = self.curve
@@ -460,7 +466,8 @@ def fit(module, progress=True):
     Raises
     ------
     InputError
-        If the loss is no number, or a checkpoint in the folder is damaged.
+        If the loss is no number, or a checkpoint in the folder is damaged or of a
+        run on other recordings.
     StoppedError
         If the user stopped it; everything is saved.
     """
@@ -469,6 +476,8 @@ def fit(module, progress=True):
     epochs = 0
     if last.exists():
         content = read_checkpoint(last)
+        if module.data:
+            check_data(last, content, config.data, module.data)
         epochs = len(content["history"]) // 2
         module.curve = content["curve"]
         if progress:

@@ -3,11 +3,14 @@ import io
 import tempfile
 import unittest
 from pathlib import Path
+from unittest import mock
 
+import soundfile
 import torch
 
+from jtm.evaluation import networks
 from jtm.evaluation.supervised import run
-from jtm.files import InputError
+from jtm.files import InputError, StoppedError
 from jtm.results.records import read
 from jtm.tests.evaluation.little import (
     SMALL,
@@ -123,6 +126,18 @@ class Run(unittest.TestCase):
         self.run_quietly("settings", task="ensemble", n_epoch=1)
         with self.assertRaisesRegex(InputError, "--nEpoch"):
             self.run_quietly("settings", task="ensemble", n_epoch=2)
+
+    def test_a_run_is_not_taken_up_on_other_recordings(self):
+        data = self.folder / "changed"
+        write_dataset(data)
+        chosen = {"data": str(data), "task": "ensemble"}
+        with mock.patch.object(networks, "answers", side_effect=StoppedError):
+            with self.assertRaises(StoppedError):
+                self.run_quietly("stopped", **chosen)
+        shorter, rate = soundfile.read(data / "train_data" / "train0.wav")
+        soundfile.write(data / "train_data" / "train0.wav", shorter[:50_000], rate)
+        with self.assertRaisesRegex(InputError, "other recordings: 6 .*choose another"):
+            self.run_quietly("stopped", **chosen)
 
     def test_what_cannot_work_is_refused_and_leaves_nothing(self):
         cases = {

@@ -4,6 +4,7 @@ import contextlib
 import io
 import pickle
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -321,6 +322,54 @@ class TestPretrain(unittest.TestCase):
         self.assertIn("finished", said)
         with self.assertRaisesRegex(InputError, "--hiddenGar 16, not 24"):
             self.run_quietly(self.config(hidden_gar=24))
+
+    def stop(self, config, step):
+        """Stop a run after a step."""
+        on_end = module_under_test.Keeper.on_train_batch_end
+
+        def stop(keeper, trainer, *rest):
+            keeper.signal = 2 if trainer.global_step == step else None
+            return on_end(keeper, trainer, *rest)
+
+        with (
+            mock.patch.object(module_under_test.Keeper, "on_train_batch_end", stop),
+            self.assertRaises(module_under_test.StoppedError),
+        ):
+            self.run_quietly(config)
+
+    def test_a_run_is_not_taken_up_on_other_recordings(self):
+        whole, _ = self.run_quietly(self.config("whole"))
+        config = self.config()
+        self.stop(config, 9)  # inside the second epoch
+        audio = self.folder / "audio"
+        added = audio / "4.wav"
+        shutil.copy(audio / "0.wav", added)
+        last = self.folder / "run" / "last.pt"
+        before = last.read_bytes()
+        with self.assertRaisesRegex(
+            InputError,
+            r"other recordings: 3 \(0.4 min\) to learn from and 1 \(0.1 min\).* now "
+            r"has 4 \(0.5 min\) .*; choose another --pathCheckpoint",
+        ):
+            self.run_quietly(config)
+        self.assertEqual(last.read_bytes(), before)
+        added.unlink()
+        # What a run leaves out is none of its business.
+        soundfile.write(audio / "short.wav", np.zeros(9000), 16000)
+        again, _ = self.run_quietly(config)
+        states = [read_checkpoint(p)["state_dict"] for p in (whole, again)]
+        for name, weights in states[0].items():
+            self.assertTrue(torch.equal(weights, states[1][name]), name)
+
+    def test_a_run_of_before_recordings_were_told_is_taken_up(self):
+        self.stop(self.config(), 3)
+        last = self.folder / "run" / "last.pt"
+        content = torch.load(last, weights_only=True)
+        del content["data"]
+        torch.save(content, last)
+        _, said = self.run_quietly(self.config())
+        self.assertIn("going on from step 3", said)
+        self.assertIn("data", read_checkpoint(last))
 
     def test_patience_stops_for_good(self):
         # With a learning rate of zero the loss can't fall.

@@ -175,6 +175,19 @@ class Fit(unittest.TestCase):
             trained.assert_not_called()
         self.assertTrue(torch.equal(again[WEIGHT], whole[WEIGHT]))
 
+    def test_a_run_is_not_taken_up_on_other_recordings(self):
+        summary = {"recordings": [3, 1], "samples": [960_000, 0], "sha256": "one"}
+        stopped = self.module("other", more={"data": summary}, n_epoch=1)
+        self.fitted(stopped)
+        more = {"data": summary | {"recordings": [4, 1], "sha256": "other"}}
+        with self.assertRaisesRegex(InputError, "3 .1.0 min. .*now has 4 .*choose"):
+            self.fitted(self.module("other", more=more))
+        for known in (summary, None):
+            content = torch.load(stopped.folder / "last.pt", weights_only=True)
+            content["data"] = known  # None before this was kept
+            torch.save(content, stopped.folder / "last.pt")
+            self.fitted(self.module("other", more={"data": summary}, n_epoch=1))
+
     def test_the_learning_rate_falls_to_zero_in_a_line(self):
         module = self.module("rate", n_epoch=2)
         rates = []
