@@ -589,7 +589,14 @@ def pretrain(config, progress=True):
     if progress:
         callbacks.append(Bar())
     if config.patience:
-        callbacks.append(EarlyStopping("validation_loss", patience=config.patience))
+        # It checks after validation, before the epoch is saved, its count with it.
+        callbacks.append(
+            EarlyStopping(
+                "validation_loss",
+                patience=config.patience,
+                check_on_train_epoch_end=False,
+            )
+        )
     trainer = make_trainer(config, folder, callbacks)
     with warnings.catch_warnings():
         # The module gives each epoch its own windows, from the step it is at.

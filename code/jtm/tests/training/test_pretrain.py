@@ -380,6 +380,28 @@ class TestPretrain(unittest.TestCase):
         self.assertIn("finished, 3 epochs", said)
         self.assertEqual(again, checkpoint)
 
+    def test_stopped_after_an_epoch_it_has_as_much_patience_as_before(self):
+        chosen = {"learning_rate": 0.0, "patience": 2, "n_epoch": 9}
+        whole, _ = self.run_quietly(self.config("whole", **chosen))
+        on_end = module_under_test.Keeper.on_train_epoch_end
+
+        def stop(keeper, trainer, *rest):
+            keeper.signal = 2
+            on_end(keeper, trainer, *rest)
+
+        with mock.patch.object(module_under_test.Keeper, "on_train_epoch_end", stop):
+            for _ in range(2):
+                with self.assertRaises(module_under_test.StoppedError):
+                    self.run_quietly(self.config(**chosen))
+        taken_up, _ = self.run_quietly(self.config(**chosen))
+        self.assertEqual(taken_up.name, whole.name)
+        states = [
+            read_checkpoint(checkpoint)["callbacks"] for checkpoint in (whole, taken_up)
+        ]
+        (key,) = [key for key in states[0] if "EarlyStopping" in key]
+        self.assertEqual(states[0][key], states[1][key])
+        self.assertEqual(states[0][key]["wait_count"], 2)
+
     def test_a_checkpoint_reloads_to_equal_outputs(self):
         checkpoint, _ = self.run_quietly(self.config())
         wave = torch.randn(1, 1, 8000)
