@@ -634,8 +634,8 @@ def loaders(config, store):
     train : WindowLoader
         Windows to learn from.
     validation : WindowLoader
-        At most :data:`VALIDATION_WINDOWS` to judge the loss on, sampled by the
-        same scheme but never carried over.
+        Windows to judge the loss on, at most :data:`VALIDATION_WINDOWS` of them:
+        sampled by the same scheme, with no state carried over.
 
     Raises
     ------
@@ -648,15 +648,14 @@ def loaders(config, store):
         "store": store,
         "window": config.size_window,
         "batch_size": config.batch_size,
+        "scheme": config.sampling_type,
+        "seed": config.random_seed,
         "chunk_bytes": config.chunk_size,
         "pad": config.short_recordings == "pad",
     }
-    scheme = config.sampling_type
-    categories = None
-    if scheme == "samecategory":
-        category = {
-            i: store.recordings[i].metadata.get(config.labels_by) for i in train
-        }
+    categories = None, None
+    if config.sampling_type == "samecategory":
+        category = [r.metadata.get(config.labels_by) for r in store.recordings]
         known = [i for i in train if category[i]]
         if not known:
             columns = sorted(
@@ -669,19 +668,22 @@ def loaders(config, store):
         if len(known) < len(train):
             left_out = len(train) - len(known)
             print(f"{left_out} recordings have no {config.labels_by}: left out")
-        train, categories = known, [category[i] for i in known]
+        train = known
+        # Where all would be left out, each is judged by itself.
+        validation = [i for i in validation if category[i]] or validation
+        categories = [[category[i] or i for i in part] for part in (train, validation)]
     windows = WindowLoader(
         indices=train,
-        scheme=scheme,
-        categories=categories,
-        seed=config.random_seed,
+        categories=categories[0],
         max_chunks=config.max_chunks_in_mem,
         rank=here.rank,
         world=here.world,
         **common,
     )
-    # A stretch of each held-out recording, so that all of them have a say.
-    judged = WindowLoader(indices=validation, seed=config.random_seed, **common)
+    # The memory is training's: of these few windows each is read for itself.
+    judged = WindowLoader(
+        indices=validation, categories=categories[1], max_chunks=0, **common
+    )
     return windows, judged
 
 

@@ -249,6 +249,36 @@ class TestPretrain(unittest.TestCase):
         ):
             self.assertNotEqual(base, windows({name: value}), name)
 
+    def test_validation_is_sampled_by_the_same_scheme(self):
+        audio = self.folder / "audio"
+        write_tunes(audio, 8)
+        (audio / "train_data").mkdir()
+        rows = ["id,split,ensemble"]
+        for i in range(8):
+            (audio / f"{i}.wav").rename(audio / "train_data" / f"{i}.wav")
+            split = "validation" if i < 4 else "train"
+            rows.append(f"{i},{split},{('Solo', 'Trio')[i % 2]}")
+        (audio / "musicnet_metadata.csv").write_text("\n".join(rows) + "\n")
+        kinds = {"uniform": set(), "samesequence": set(), "samecategory": set()}
+        for scheme, together in kinds.items():
+            # As many chunks as there are recordings, of which one may be in memory.
+            chosen = {"chunk_size": 9 * 32000, "max_chunks_in_mem": 1}
+            judged = self.module(sampling_type=scheme, **chosen).validation_windows
+            batches = [set(batch.recordings.tolist()) for batch in judged]
+            self.assertEqual(len(set.union(*batches)), 4)
+            together.update(map(frozenset, batches))
+            self.assertFalse(judged._held)
+        self.assertTrue(
+            any(i % 2 == 0 and i + 1 in b for b in kinds["uniform"] for i in b)
+        )
+        self.assertEqual({len(b) for b in kinds["samesequence"]}, {1})
+        of_one_kind = [len({i % 2 for i in b}) for b in kinds["samecategory"]]
+        self.assertEqual(set(of_one_kind), {1})
+        self.assertEqual(max(map(len, kinds["samecategory"])), 2)
+        lanes = self.module(sampling_type="sequential").validation_windows
+        starts = [sorted(batch.starts.tolist()) for batch in lanes]
+        self.assertEqual(starts, sorted(starts))
+
     def test_the_learning_rate_rises_then_halves(self):
         chosen = {"scheduler_ramp": 0.5, "scheduler_step": 2, "learning_rate": 0.1}
         module = self.module(**chosen)
