@@ -501,7 +501,7 @@ def fit(module, progress=True):
             warnings.filterwarnings("ignore", message=".*dataloader.*")
             warnings.filterwarnings("ignore", message=".*many workers.*")
             warnings.filterwarnings("ignore", message=".*treespec.*")
-            # A frozen network is meant to be in evaluation mode.
+            # A frozen network is meant to be in evaluation mode, and what is fixed.
             warnings.filterwarnings("ignore", message=".*eval mode.*")
             trainer.fit(
                 module, ckpt_path=last if last.exists() else None, weights_only=True
