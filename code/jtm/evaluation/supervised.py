@@ -140,8 +140,10 @@ def run(config, progress=True):
         on_encoder=config.on_encoder,
         tuned=True,
     )
+    # One window has no deviation for a head of classes to standardise by.
+    least = 2 if labelled.classes else 1
     batches = (
-        Batches(windows, read, config.batch_size, config.random_seed),
+        Batches(windows, read, config.batch_size, config.random_seed, least=least),
         Batches(judged, read, config.batch_size),
     )
     module = SupervisedModule(

@@ -44,6 +44,9 @@ class Batches:
     steps : int, optional
         Batches in an epoch, which then may hold a window several times, or
         some not at all; by default an epoch visits each window once.
+    least : int, optional
+        Fewest windows in a batch, if there are as many; rather than fewer, some
+        batches hold one more than `batch_size`.
 
     Attributes
     ----------
@@ -53,8 +56,9 @@ class Batches:
         The batch that the next iteration starts from, to take up a run.
     """
 
-    def __init__(self, windows, read, batch_size, seed=None, steps=None):
+    def __init__(self, windows, read, batch_size, seed=None, steps=None, least=1):
         self.steps = steps
+        self.least = least
         self.windows = windows
         self.read = read
         self.batch_size = batch_size
@@ -66,7 +70,8 @@ class Batches:
         """Count the batches of an epoch."""
         if self.steps:
             return self.steps
-        return -(-len(self.windows) // self.batch_size)
+        wanted = -(-len(self.windows) // self.batch_size)
+        return min(wanted, max(1, len(self.windows) // self.least))
 
     def __iter__(self):
         """

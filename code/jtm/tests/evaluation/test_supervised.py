@@ -83,6 +83,16 @@ class Run(unittest.TestCase):
         config = make_config(SupervisedConfig, "tiny", SMALL)
         self.assertEqual(made["accuracy"].config["hidden_gar"], config.hidden_gar)
 
+    def test_an_odd_number_of_windows_two_by_two(self):
+        data = self.folder / "odd"
+        write_dataset(data)
+        tune = data / "train_data" / "train0.wav"
+        wave, rate = soundfile.read(tune)
+        soundfile.write(tune, wave[:50_000], rate)  # 17 windows, not 18
+        chosen = {"task": "ensemble", "batch_size": 2, "n_epoch": 1}
+        made, _ = self.run_quietly("odd run", data=str(data), **chosen)
+        self.assertAlmostEqual(made["accuracy"].labelled, 17 * 1.28)
+
     def test_single_notes_frozen_and_from_scratch(self):
         for name, more in (("kept", {"load": str(self.checkpoint)}), ("new", {})):
             chosen = {"task": "note_instrument", "n_epoch": 12, "batch_size": 4}

@@ -79,6 +79,16 @@ class Order(unittest.TestCase):
     def test_no_batch_is_left_with_one_window(self):
         batches = Batches(WINDOWS[:9], give_row, 4)
         self.assertEqual([len(row) for row in self.rows(batches)], [3, 3, 3])
+        for size, least, n, expected in (
+            (2, 1, 5, [2, 2, 1]),
+            (2, 2, 5, [3, 2]),
+            (2, 2, 6, [2, 2, 2]),
+            (3, 2, 4, [2, 2]),
+            (2, 2, 1, [1]),
+        ):
+            batches = Batches(WINDOWS[:n], give_row, size, 0, least=least)
+            self.assertEqual([len(row) for row in self.rows(batches)], expected)
+            self.assertEqual(len(batches), len(expected))
 
 
 class Fit(unittest.TestCase):
