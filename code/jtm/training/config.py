@@ -16,7 +16,6 @@ from jtm.files import InputError, read_json, write_json
 CONFIG_FILE = "config.json"
 """Name of the file that keeps a run's settings beside its checkpoints."""
 
-
 CHUNKS = ("max_chunks_in_mem", "chunk_size")
 """Settings that training with labels takes, as the original did, but has no use for."""
 

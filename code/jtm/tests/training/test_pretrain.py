@@ -275,6 +275,14 @@ class TestPretrain(unittest.TestCase):
         of_one_kind = [len({i % 2 for i in b}) for b in kinds["samecategory"]]
         self.assertEqual(set(of_one_kind), {1})
         self.assertEqual(max(map(len, kinds["samecategory"])), 2)
+        # Held-out recordings without a category are judged each by itself.
+        rows = [
+            row.rsplit(",", 1)[0] + "," if "validation" in row else row for row in rows
+        ]
+        (audio / "musicnet_metadata.csv").write_text("\n".join(rows) + "\n")
+        alone = self.module(sampling_type="samecategory").validation_windows
+        self.assertEqual({len(batch.recordings.unique()) for batch in alone}, {1})
+        self.assertEqual(alone.indices, judged.indices)
         lanes = self.module(sampling_type="sequential").validation_windows
         starts = [sorted(batch.starts.tolist()) for batch in lanes]
         self.assertEqual(starts, sorted(starts))
