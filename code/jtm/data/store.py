@@ -7,6 +7,8 @@ never built again, and what is read is checked once against its checksum.
 """
 
 import concurrent.futures
+import hashlib
+import json
 import os
 import time
 from pathlib import Path
@@ -46,6 +48,34 @@ class Store:
         self.lengths = np.asarray(lengths, dtype=np.int64)
         self.checksums = list(checksums)
         self._verified = [False] * len(self.files)
+
+    def summary(self, train, validation):
+        """
+        Sum up what a run is made on, the same wherever the dataset lies.
+
+        Parameters
+        ----------
+        train, validation : sequence of int
+            Recordings that it learns from, and that it is judged on.
+
+        Returns
+        -------
+        dict
+            ``recordings`` and ``samples`` of both, and ``sha256`` of the names and
+            lengths of all, in order.
+        """
+        parts = [
+            [
+                (self.recordings[i].split, self.recordings[i].id, int(self.lengths[i]))
+                for i in part
+            ]
+            for part in (train, validation)
+        ]
+        return {
+            "recordings": [len(part) for part in parts],
+            "samples": [sum(length for *_, length in part) for part in parts],
+            "sha256": hashlib.sha256(json.dumps(parts).encode()).hexdigest(),
+        }
 
     def read(self, index, start=0, stop=None):
         """

@@ -77,7 +77,8 @@ class WindowLoader:
     chunk_bytes : int
         Most bytes of samples in a chunk.
     max_chunks : int
-        Most chunks in memory, with the ones being read ahead.
+        Most chunks in memory, with the ones being read ahead; 0 holds none, so
+        that each window is read when its batch is asked for.
     pad : bool
         Fill recordings shorter than a window with silence instead of leaving
         them out.
@@ -92,6 +93,8 @@ class WindowLoader:
         The batch that the next iteration starts from, to take up a run.
     device : torch.device
         Where the chunks in memory are, as int16, and the windows cut from them.
+    indices : list of int
+        Recordings of the store that windows are taken from.
     left_out : int
         Recordings that are shorter than a window and were left out.
 
@@ -141,9 +144,11 @@ class WindowLoader:
                 f"a chunk of {chunk_bytes} bytes holds no window of {window} samples; "
                 f"use a --chunkSize of at least {2 * window}"
             )
+        self.indices = kept
         self._chunks = self._pack(kept, per_chunk)
         self._n_active = len(self._chunks)
-        if self._n_active > max_chunks:
+        self._in_memory = max_chunks > 0
+        if self._in_memory and self._n_active > max_chunks:
             # Half of the room is for the chunks being read ahead.
             self._n_active = max(1, max_chunks // 2)
         self._prefetch = max_chunks > 1
@@ -281,6 +286,8 @@ class WindowLoader:
 
     def _read(self, chunks):
         """Read chunks from disk; kept from epoch to epoch where all fit."""
+        if not self._in_memory:
+            return {}
         keep = self._n_active == len(self._chunks)
         samples = {}
         for chunk in chunks:
@@ -297,12 +304,16 @@ class WindowLoader:
         return samples
 
     def _gather(self, samples, batch):
-        """Copy the windows of a batch out of the chunks in memory."""
+        """Copy the windows of a batch out of the chunks in memory, or read them."""
         shape = (len(batch), self.window)
         waves = torch.zeros(shape, dtype=torch.int16, device=self.device)
-        for row, (_, _, (chunk, piece, _, start)) in enumerate(batch):
-            first = start - self._chunks[chunk][piece][1]
-            wave = samples[chunk][piece][first : first + self.window]
+        for row, (_, _, (chunk, piece, recording, start)) in enumerate(batch):
+            if self._in_memory:
+                first = start - self._chunks[chunk][piece][1]
+                wave = samples[chunk][piece][first : first + self.window]
+            else:
+                stop = min(start + self.window, self.store.lengths[recording])
+                wave = torch.from_numpy(self.store.read(recording, start, stop))
             waves[row, : len(wave)] = wave
         lanes, fresh, windows = zip(*batch, strict=True)
         return Batch(

@@ -448,6 +448,8 @@ def train(folder, family, begun, origin, config, plan):
         head_rate=HEAD_RATE,
         edge=EDGE[family.kind],
     )
+    # What it starts from is in evaluation mode; what is fixed stays so.
+    module.train()
     fit(module, progress=False)
     for look in module.curve:
         look["seconds"] = round(look["seconds"] + begun.look["seconds"], 1)

@@ -128,9 +128,10 @@ def run(config, progress=True):
         wave = networks.read_wave(store, index, first, size, edge)
         if not origin:
             return wave, target
+        wave = torch.from_numpy(wave)[None].to(next(model.parameters()))
         with torch.no_grad():
-            x = features_of(model, torch.from_numpy(wave)[None], config.on_encoder)
-        return x[0].numpy(), target
+            x = features_of(model, wave, config.on_encoder)
+        return x[0].cpu().numpy(), target
 
     heads = networks.make_heads(
         {task: labelled},
@@ -139,12 +140,21 @@ def run(config, progress=True):
         on_encoder=config.on_encoder,
         tuned=True,
     )
+    # One window has no deviation for a head of classes to standardise by.
+    least = 2 if labelled.classes else 1
     batches = (
-        Batches(windows, read, config.batch_size, config.random_seed),
+        Batches(windows, read, config.batch_size, config.random_seed, least=least),
         Batches(judged, read, config.batch_size),
     )
     module = SupervisedModule(
-        config, model, heads, *batches, origin, bool(origin), edge=edge
+        config,
+        model,
+        heads,
+        *batches,
+        origin,
+        bool(origin),
+        edge=edge,
+        data=store.summary(np.unique(windows[:, 0]), np.unique(judged[:, 0])),
     )
     fit(module, progress)
 

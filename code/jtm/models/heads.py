@@ -273,7 +273,10 @@ class PitchHead(nn.Module):
 
     def _band(self, n_rows):
         """Lay the shared weights out as one matrix from all pitches to all."""
-        shift = torch.arange(n_rows)[:, None] - torch.arange(N_PITCHES) + BELOW
+        rows, columns = (
+            torch.arange(n, device=self.weight.device) for n in (n_rows, N_PITCHES)
+        )
+        shift = rows[:, None] - columns + BELOW
         inside = (shift >= 0) & (shift < len(self.weight))
         band = self.weight[shift.clamp(0, len(self.weight) - 1)]
         band = band * inside[..., None, None]  # (semitones, 88, channels, outputs)

@@ -17,6 +17,9 @@ from jtm.files import InputError, read_json, write_json
 CONFIG_FILE = "config.json"
 """Name of the file that keeps a run's settings beside its checkpoints."""
 
+CHUNKS = ("max_chunks_in_mem", "chunk_size")
+"""Settings that training with labels takes, as the original did, but has no use for."""
+
 
 def flag(name):
     """
@@ -106,11 +109,15 @@ class RunConfig:
         2e-3, "size of the optimiser's steps (Adam)", low=0.0, high=1.0
     )
     max_chunks_in_mem: int = setting(
-        5, "most chunks of audio in memory at a time", low=1
+        5,
+        "most chunks of audio in memory at a time while pretraining; with --supervised "
+        "it may be given and does nothing",
+        low=1,
     )
     chunk_size: int = setting(
         10**9,
-        "most bytes in a chunk; 16-bit audio at 16 kHz takes 32000 a second",
+        "most bytes in such a chunk; 16-bit audio at 16 kHz takes 32000 a second. With "
+        "--supervised it does nothing either",
         low=6400,
     )
 
@@ -621,7 +628,8 @@ def settle(folder, config):
     more = isinstance(config, PretrainConfig) and there["n_epoch"] < config.n_epoch
     if more:
         there["n_epoch"] = config.n_epoch
-    for name in sorted(here.keys() | there.keys()):
+    idle = CHUNKS if isinstance(config, SupervisedConfig) else ()
+    for name in sorted((here.keys() | there.keys()) - set(idle)):
         if there.get(name) != here.get(name):
             raise InputError(
                 f"{folder} holds a run with --{flag(name)} {there.get(name)!r}, not "

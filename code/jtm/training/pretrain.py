@@ -33,6 +33,7 @@ from jtm.models.augment import augment
 from jtm.training.checkpoints import (
     build_criterion,
     build_model,
+    check_data,
     load_part,
     read_checkpoint,
 )
@@ -59,6 +60,11 @@ class CPCModule(lightning.LightningModule):
         The settings.
     train, validation : WindowLoader
         Windows to learn from, and to judge the loss on.
+
+    Attributes
+    ----------
+    data : dict
+        What recordings these are of; see :meth:`jtm.data.store.Store.summary`.
     """
 
     def __init__(self, config, train, validation):
@@ -68,6 +74,7 @@ class CPCModule(lightning.LightningModule):
         self.criterion = build_criterion(config, self.model)
         self.train_windows = train
         self.validation_windows = validation
+        self.data = train.store.summary(train.indices, validation.indices)
         self.epoch_steps = []  # of each epoch that was counted
         self.history = []  # rows of the metrics file
         self.sums = {}  # of this epoch's metrics, by name
@@ -288,6 +295,7 @@ class CPCModule(lightning.LightningModule):
             What will be saved.
         """
         checkpoint["config"] = asdict(self.config)
+        checkpoint["data"] = self.data
         checkpoint["history"] = self.history
         checkpoint["world"] = self.trainer.world_size
         checkpoint["sums"] = {s: self._of_all(sums) for s, sums in self.sums.items()}
@@ -573,6 +581,7 @@ def pretrain(config, progress=True):
                 f"{folder} holds a run of {content.get('world', 1)} processes, not "
                 f"{here.world}; start as many, or choose another --pathCheckpoint"
             )
+        check_data(last, content, config.data, module.data)
         print(f"{folder}: going on from step {content['global_step']}")
     if train.left_out:
         print(f"{train.left_out} recordings are shorter than a window: left out")
@@ -580,7 +589,14 @@ def pretrain(config, progress=True):
     if progress:
         callbacks.append(Bar())
     if config.patience:
-        callbacks.append(EarlyStopping("validation_loss", patience=config.patience))
+        # It checks after validation, before the epoch is saved, its count with it.
+        callbacks.append(
+            EarlyStopping(
+                "validation_loss",
+                patience=config.patience,
+                check_on_train_epoch_end=False,
+            )
+        )
     trainer = make_trainer(config, folder, callbacks)
     with warnings.catch_warnings():
         # The module gives each epoch its own windows, from the step it is at.
@@ -618,8 +634,8 @@ def loaders(config, store):
     train : WindowLoader
         Windows to learn from.
     validation : WindowLoader
-        At most :data:`VALIDATION_WINDOWS` to judge the loss on, sampled by the
-        same scheme but never carried over.
+        Windows to judge the loss on, at most :data:`VALIDATION_WINDOWS` of them:
+        sampled by the same scheme, with no state carried over.
 
     Raises
     ------
@@ -632,15 +648,14 @@ def loaders(config, store):
         "store": store,
         "window": config.size_window,
         "batch_size": config.batch_size,
+        "scheme": config.sampling_type,
+        "seed": config.random_seed,
         "chunk_bytes": config.chunk_size,
         "pad": config.short_recordings == "pad",
     }
-    scheme = config.sampling_type
-    categories = None
-    if scheme == "samecategory":
-        category = {
-            i: store.recordings[i].metadata.get(config.labels_by) for i in train
-        }
+    categories = None, None
+    if config.sampling_type == "samecategory":
+        category = [r.metadata.get(config.labels_by) for r in store.recordings]
         known = [i for i in train if category[i]]
         if not known:
             columns = sorted(
@@ -653,19 +668,22 @@ def loaders(config, store):
         if len(known) < len(train):
             left_out = len(train) - len(known)
             print(f"{left_out} recordings have no {config.labels_by}: left out")
-        train, categories = known, [category[i] for i in known]
+        train = known
+        # Where all would be left out, each is judged by itself.
+        validation = [i for i in validation if category[i]] or validation
+        categories = [[category[i] or i for i in part] for part in (train, validation)]
     windows = WindowLoader(
         indices=train,
-        scheme=scheme,
-        categories=categories,
-        seed=config.random_seed,
+        categories=categories[0],
         max_chunks=config.max_chunks_in_mem,
         rank=here.rank,
         world=here.world,
         **common,
     )
-    # A stretch of each held-out recording, so that all of them have a say.
-    judged = WindowLoader(indices=validation, seed=config.random_seed, **common)
+    # The memory is training's: of these few windows each is read for itself.
+    judged = WindowLoader(
+        indices=validation, categories=categories[1], max_chunks=0, **common
+    )
     return windows, judged
 
 

@@ -22,7 +22,7 @@ from torch.nn import functional
 from tqdm import tqdm
 
 from jtm.files import InputError
-from jtm.training.checkpoints import load_part, read_checkpoint
+from jtm.training.checkpoints import check_data, load_part, read_checkpoint
 from jtm.training.pretrain import Keeper, write_metrics
 
 
@@ -44,6 +44,9 @@ class Batches:
     steps : int, optional
         Batches in an epoch, which then may hold a window several times, or
         some not at all; by default an epoch visits each window once.
+    least : int, optional
+        Fewest windows in a batch, if there are as many; rather than fewer, some
+        batches hold one more than `batch_size`.
 
     Attributes
     ----------
@@ -53,8 +56,9 @@ class Batches:
         The batch that the next iteration starts from, to take up a run.
     """
 
-    def __init__(self, windows, read, batch_size, seed=None, steps=None):
+    def __init__(self, windows, read, batch_size, seed=None, steps=None, least=1):
         self.steps = steps
+        self.least = least
         self.windows = windows
         self.read = read
         self.batch_size = batch_size
@@ -66,7 +70,8 @@ class Batches:
         """Count the batches of an epoch."""
         if self.steps:
             return self.steps
-        return -(-len(self.windows) // self.batch_size)
+        wanted = -(-len(self.windows) // self.batch_size)
+        return min(wanted, max(1, len(self.windows) // self.least))
 
     def __iter__(self):
         """
@@ -106,6 +111,8 @@ def vary(waves):
     """
     Play waves at other levels, and with noise, drawn from torch's generator.
 
+    The draws are the processor's, so that they are the same wherever the waves are.
+
     Parameters
     ----------
     waves : torch.Tensor
@@ -117,10 +124,11 @@ def vary(waves):
         Same shape; each 12 dB softer to 6 dB louder, with white noise 20 to
         60 dB below its level.
     """
-    draw = torch.rand(2, len(waves), 1, 1)
+    draw = torch.rand(2, len(waves), 1, 1).to(waves)
+    white = torch.randn(waves.shape).to(waves)
     gain, noise = 10 ** ((18 * draw[0] - 12) / 20), 10 ** ((-40 * draw[1] - 20) / 20)
     level = waves.square().mean(dim=2, keepdim=True).sqrt()
-    return gain * (waves + noise * level * torch.randn(waves.shape))
+    return gain * (waves + noise * level * white)
 
 
 def features_of(model, wave, on_encoder=False, edge=0):
@@ -176,6 +184,9 @@ class SupervisedModule(lightning.LightningModule):
         Learning rate of the heads, where it is not that of the network.
     edge : int
         Frames on either side of the waveforms that the heads are not given.
+    data : dict, optional
+        What recordings the windows are of, as
+        :meth:`jtm.data.store.Store.summary` tells; a run on others is not taken up.
 
     Attributes
     ----------
@@ -196,6 +207,7 @@ class SupervisedModule(lightning.LightningModule):
         score=None,
         head_rate=None,
         edge=0,
+        data=None,
     ):
         super().__init__()
         self.config = config
@@ -206,6 +218,7 @@ class SupervisedModule(lightning.LightningModule):
         self.score = score
         self.head_rate = head_rate
         self.edge = edge
+        self.data = data
         self.curve = []
         self.seen = []  # logits and targets of this validation
         self.clock = time.monotonic()
@@ -310,7 +323,7 @@ class SupervisedModule(lightning.LightningModule):
         if split == "validation" and self.score:
             self.seen.append((logits, targets))
         total, count = self.sums.get(split, (0.0, 0))
-        total = total + loss.detach().double() * len(inputs)
+        total = total + loss.detach().cpu().double() * len(inputs)
         self.sums[split] = (total, count + len(inputs))
         return loss
 
@@ -322,7 +335,9 @@ class SupervisedModule(lightning.LightningModule):
             scores = {}
             for task in self.head:
                 pairs = [(x[task], y[task]) for x, y in self.seen if task in y]
-                logits, targets = map(torch.cat, zip(*pairs, strict=True))
+                logits, targets = (
+                    torch.cat(part).cpu() for part in zip(*pairs, strict=True)
+                )
                 known = targets.reshape(len(targets), -1)[:, 0] >= 0
                 scores[task] = self.score(logits[known].numpy(), targets[known].numpy())
             seconds = round(self.spent, 1)
@@ -374,6 +389,7 @@ class SupervisedModule(lightning.LightningModule):
         """
         checkpoint["config"] = asdict(self.config)
         checkpoint["origin"] = self.origin
+        checkpoint["data"] = self.data
         checkpoint["history"] = self.history
         checkpoint["sums"] = self.sums
         checkpoint["curve"] = self.curve
@@ -448,14 +464,15 @@ def fit(module, progress=True):
     ----------
     module : SupervisedModule
         What to train; its network and head end with the weights of the epoch
-        that was best on validation, in evaluation mode.
+        that was best on validation, in evaluation mode and on the processor.
     progress : bool
         Show a progress bar.
 
     Raises
     ------
     InputError
-        If the loss is no number, or a checkpoint in the folder is damaged.
+        If the loss is no number, or a checkpoint in the folder is damaged or of a
+        run on other recordings.
     StoppedError
         If the user stopped it; everything is saved.
     """
@@ -464,6 +481,8 @@ def fit(module, progress=True):
     epochs = 0
     if last.exists():
         content = read_checkpoint(last)
+        if module.data:
+            check_data(last, content, config.data, module.data)
         epochs = len(content["history"]) // 2
         module.curve = content["curve"]
         if progress:
@@ -471,6 +490,7 @@ def fit(module, progress=True):
     if epochs < config.n_epoch:
         logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
         trainer = lightning.Trainer(
+            devices=1,  # each would visit all windows
             max_epochs=config.n_epoch,
             callbacks=[Keeper(folder)] + [_Bar()] * progress,
             logger=False,
@@ -486,7 +506,7 @@ def fit(module, progress=True):
             warnings.filterwarnings("ignore", message=".*dataloader.*")
             warnings.filterwarnings("ignore", message=".*many workers.*")
             warnings.filterwarnings("ignore", message=".*treespec.*")
-            # A frozen network is meant to be in evaluation mode.
+            # A frozen network is meant to be in evaluation mode, and what is fixed.
             warnings.filterwarnings("ignore", message=".*eval mode.*")
             trainer.fit(
                 module, ckpt_path=last if last.exists() else None, weights_only=True
@@ -494,4 +514,4 @@ def fit(module, progress=True):
     best = read_checkpoint(folder / "best.pt")
     for part in ("model", "head"):
         load_part(folder / "best.pt", best, part, getattr(module, part))
-    module.eval()
+    module.cpu().eval()

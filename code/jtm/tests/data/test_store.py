@@ -1,6 +1,7 @@
 """The chunk store: exact samples, what is rebuilt and what is refused."""
 
 import resource
+import shutil
 import tempfile
 import unittest
 from pathlib import Path
@@ -59,6 +60,18 @@ class TestStore(unittest.TestCase):
         self.build()
         left = [f.name for f in (self.root / STORE_FOLDER).rglob("*.s16")]
         self.assertEqual(left, ["a.wav.s16"])
+
+    def test_the_summary_is_of_names_and_lengths_wherever_they_lie(self):
+        before = self.build().summary([1], [0])
+        self.assertEqual(before["recordings"], [1, 1])
+        self.assertEqual(before["samples"], [32000, 40000])
+        self.assertNotEqual(self.build().summary([0], [1]), before)
+        moved = shutil.copytree(self.root, self.root / "moved")
+        store = build_store(open_dataset(moved), progress=False)
+        self.assertEqual(store.summary([1], [0]), before)
+        soundfile.write(moved / "a.wav", self.wave[:30000], 16000)
+        store = build_store(open_dataset(moved), progress=False)
+        self.assertNotEqual(store.summary([1], [0])["sha256"], before["sha256"])
 
     def test_damage_is_named_and_truncation_is_built_anew(self):
         store = self.build()

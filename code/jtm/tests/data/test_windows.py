@@ -154,6 +154,22 @@ class TestWindows(unittest.TestCase):
         list(all_in)
         self.assertEqual(all_in.store.read_bytes, read)  # nothing is read twice
 
+    def test_without_chunks_each_window_is_read_for_itself(self):
+        lengths = [99, *LENGTHS]
+        for scheme in SCHEMES:
+            for chunk_bytes in (10**6, 1600):
+                options = {"chunk_bytes": chunk_bytes, "pad": True, "scheme": scheme}
+                held = loader(lengths, max_chunks=50, **options)
+                read = loader(lengths, max_chunks=0, **options)
+                for one, other in zip(held, read, strict=True):
+                    for part, same in zip(one, other, strict=True):
+                        self.assertTrue(torch.equal(part, same))
+        alone = loader(max_chunks=0, chunk_bytes=1600)
+        wanted = 0
+        for batch in alone:
+            wanted += 2 * batch.waves.numel()
+            self.assertEqual(alone.store.read_bytes, wanted)
+
     def test_chunks_and_windows_are_int16_on_the_device_asked_for(self):
         one = loader()
         one.device = torch.device("meta")  # a device that every machine has

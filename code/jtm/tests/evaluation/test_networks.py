@@ -1,13 +1,16 @@
 """Networks of the grid: what they see, where they start, which state counts."""
 
+import contextlib
 import tempfile
 import unittest
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from unittest import mock
 
 import numpy as np
 import torch
+from torch.nn import BatchNorm1d, Dropout
 
 from jtm.data.musicnet import open_dataset
 from jtm.data.store import build_store
@@ -15,11 +18,13 @@ from jtm.evaluation import networks, tasks
 from jtm.evaluation.metrics import average_precision
 from jtm.evaluation.tasks import Labelled
 from jtm.models.cpc import make_cpc
+from jtm.models.encoder import HarmonicEncoder
 from jtm.models.heads import (
     FrameHead,
     OctaveHead,
     PitchHead,
     PooledHead,
+    Standard,
     TranscriptionHead,
 )
 from jtm.tests.evaluation.little import SMALL, write_clips, write_dataset
@@ -208,6 +213,52 @@ class OnDataset(unittest.TestCase):
         states = [model.state_dict()[name] for model in (chance, other, kept)]
         self.assertFalse(torch.equal(states[0], states[1]))
         self.assertTrue(torch.equal(states[1], states[2]))
+
+    def train(self, family, config):
+        """Train for a few steps; give the run and the modes of its layers."""
+        begun = networks.start(family, None, config, 0)
+        modes, judge = {"train": set(), "validation": set()}, SupervisedModule._judge
+
+        def judged(module, split, *batch):
+            modes[split] |= {
+                (type(part), part.training)
+                for part in module.modules()
+                if part != module
+            }
+            return judge(module, split, *batch)
+
+        with (
+            mock.patch.multiple(networks, steps=lambda fraction: 4, LOOKS=2),
+            mock.patch.object(SupervisedModule, "_judge", judged),
+        ):
+            plan = {"fraction": 1.0, "seed": 0, "rate": 1e-3}
+            folder = Path(self.enterContext(tempfile.TemporaryDirectory()))
+            return networks.train(folder, family, begun, "", config, plan), modes
+
+    def test_layers_are_in_training_while_they_learn_but_what_is_fixed_stays(self):
+        config = replace(self.config, norm_mode="batchNorm")
+        family = networks.Family(self.labelled("multipitch", "transcription"), 1.0, 0)
+        module, modes = self.train(family, config)
+        for kind, training in ((BatchNorm1d, True), (Dropout, True), (Standard, False)):
+            self.assertIn((kind, training), modes["train"])
+            self.assertNotIn((kind, not training), modes["train"])
+        self.assertEqual({training for _, training in modes["validation"]}, {False})
+        self.assertFalse(any(part.training for part in module.modules()))
+
+    def test_the_harmonic_network_learns_alike_in_either_mode(self):
+        config = make_config(PretrainConfig, "small", {})
+        family = networks.Family(self.labelled("multipitch", "transcription"), 1.0, 0)
+        states = []
+        for training in (True, False):
+            with contextlib.ExitStack() as stack:
+                if not training:
+                    still = mock.patch.object(SupervisedModule, "train")
+                    stack.enter_context(still)
+                module, modes = self.train(family, config)
+            self.assertIn((HarmonicEncoder, training), modes["train"])
+            states.append(module.state_dict())
+        for name, value in states[0].items():
+            self.assertTrue(torch.equal(value, states[1][name]), name)
 
     def test_answers_are_those_of_the_head_on_the_judged_part(self):
         labelled = self.labelled("multipitch", "transcription")

@@ -3,11 +3,14 @@ import io
 import tempfile
 import unittest
 from pathlib import Path
+from unittest import mock
 
+import soundfile
 import torch
 
+from jtm.evaluation import networks
 from jtm.evaluation.supervised import run
-from jtm.files import InputError
+from jtm.files import InputError, StoppedError
 from jtm.results.records import read
 from jtm.tests.evaluation.little import (
     SMALL,
@@ -80,6 +83,16 @@ class Run(unittest.TestCase):
         config = make_config(SupervisedConfig, "tiny", SMALL)
         self.assertEqual(made["accuracy"].config["hidden_gar"], config.hidden_gar)
 
+    def test_an_odd_number_of_windows_two_by_two(self):
+        data = self.folder / "odd"
+        write_dataset(data)
+        tune = data / "train_data" / "train0.wav"
+        wave, rate = soundfile.read(tune)
+        soundfile.write(tune, wave[:50_000], rate)  # 17 windows, not 18
+        chosen = {"task": "ensemble", "batch_size": 2, "n_epoch": 1}
+        made, _ = self.run_quietly("odd run", data=str(data), **chosen)
+        self.assertAlmostEqual(made["accuracy"].labelled, 17 * 1.28)
+
     def test_single_notes_frozen_and_from_scratch(self):
         for name, more in (("kept", {"load": str(self.checkpoint)}), ("new", {})):
             chosen = {"task": "note_instrument", "n_epoch": 12, "batch_size": 4}
@@ -123,6 +136,18 @@ class Run(unittest.TestCase):
         self.run_quietly("settings", task="ensemble", n_epoch=1)
         with self.assertRaisesRegex(InputError, "--nEpoch"):
             self.run_quietly("settings", task="ensemble", n_epoch=2)
+
+    def test_a_run_is_not_taken_up_on_other_recordings(self):
+        data = self.folder / "changed"
+        write_dataset(data)
+        chosen = {"data": str(data), "task": "ensemble"}
+        with mock.patch.object(networks, "answers", side_effect=StoppedError):
+            with self.assertRaises(StoppedError):
+                self.run_quietly("stopped", **chosen)
+        shorter, rate = soundfile.read(data / "train_data" / "train0.wav")
+        soundfile.write(data / "train_data" / "train0.wav", shorter[:50_000], rate)
+        with self.assertRaisesRegex(InputError, "other recordings: 6 .*choose another"):
+            self.run_quietly("stopped", **chosen)
 
     def test_what_cannot_work_is_refused_and_leaves_nothing(self):
         cases = {

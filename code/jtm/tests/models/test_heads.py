@@ -38,6 +38,12 @@ class Heads(unittest.TestCase):
         self.assertEqual(PooledHead(FrameHead(10, 7))(self.x).shape, (3, 7))
         self.assertEqual(TranscriptionHead(5)(self.x).shape, (3, 20, 2, 88))
 
+    def test_the_answer_is_where_the_head_is(self):
+        parts = {"hidden": 2, "time": 3}
+        for head in (PitchHead(PARTS), PitchHead(PARTS, **parts), OctaveHead(PARTS, 7)):
+            y = head.to("meta")(torch.zeros(3, 20, 440, device="meta"))
+            self.assertEqual(y.device.type, "meta")
+
     def test_pool_by_hand(self):
         x = torch.tensor([[[0.0, 3.0], [2.0, 3.0], [4.0, 3.0]]])
         expected = torch.tensor([[2.0, 3.0, (8 / 3) ** 0.5, 0.0]])

@@ -154,6 +154,18 @@ class TestConfig(unittest.TestCase):
         with self.assertRaisesRegex(InputError, "--hiddenGar 4, not 64"):
             settle(self.folder, other)
 
+    def test_chunks_make_no_other_run_of_training_with_labels(self):
+        for cls in (SupervisedConfig, PretrainConfig):
+            folder = self.folder / cls.__name__
+            settle(folder, make_config(cls, "tiny", {"max_chunks_in_mem": 5}))
+            for chosen in ({"max_chunks_in_mem": 9}, {"chunk_size": 10**6}):
+                config = make_config(cls, "tiny", chosen)
+                if cls is SupervisedConfig:
+                    settle(folder, config)
+                    continue
+                with self.assertRaisesRegex(InputError, "holds a run with --.*hunk"):
+                    settle(folder, config)
+
     def test_a_run_older_than_a_setting_goes_on_with_its_default(self):
         config = make_config(PretrainConfig, "tiny", {})
         settle(self.folder, config)

@@ -4,6 +4,7 @@ import contextlib
 import io
 import pickle
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -248,6 +249,44 @@ class TestPretrain(unittest.TestCase):
         ):
             self.assertNotEqual(base, windows({name: value}), name)
 
+    def test_validation_is_sampled_by_the_same_scheme(self):
+        audio = self.folder / "audio"
+        write_tunes(audio, 8)
+        (audio / "train_data").mkdir()
+        rows = ["id,split,ensemble"]
+        for i in range(8):
+            (audio / f"{i}.wav").rename(audio / "train_data" / f"{i}.wav")
+            split = "validation" if i < 4 else "train"
+            rows.append(f"{i},{split},{('Solo', 'Trio')[i % 2]}")
+        (audio / "musicnet_metadata.csv").write_text("\n".join(rows) + "\n")
+        kinds = {"uniform": set(), "samesequence": set(), "samecategory": set()}
+        for scheme, together in kinds.items():
+            # As many chunks as there are recordings, of which one may be in memory.
+            chosen = {"chunk_size": 9 * 32000, "max_chunks_in_mem": 1}
+            judged = self.module(sampling_type=scheme, **chosen).validation_windows
+            batches = [set(batch.recordings.tolist()) for batch in judged]
+            self.assertEqual(len(set.union(*batches)), 4)
+            together.update(map(frozenset, batches))
+            self.assertFalse(judged._held)
+        self.assertTrue(
+            any(i % 2 == 0 and i + 1 in b for b in kinds["uniform"] for i in b)
+        )
+        self.assertEqual({len(b) for b in kinds["samesequence"]}, {1})
+        of_one_kind = [len({i % 2 for i in b}) for b in kinds["samecategory"]]
+        self.assertEqual(set(of_one_kind), {1})
+        self.assertEqual(max(map(len, kinds["samecategory"])), 2)
+        # Held-out recordings without a category are judged each by itself.
+        rows = [
+            row.rsplit(",", 1)[0] + "," if "validation" in row else row for row in rows
+        ]
+        (audio / "musicnet_metadata.csv").write_text("\n".join(rows) + "\n")
+        alone = self.module(sampling_type="samecategory").validation_windows
+        self.assertEqual({len(batch.recordings.unique()) for batch in alone}, {1})
+        self.assertEqual(alone.indices, judged.indices)
+        lanes = self.module(sampling_type="sequential").validation_windows
+        starts = [sorted(batch.starts.tolist()) for batch in lanes]
+        self.assertEqual(starts, sorted(starts))
+
     def test_the_learning_rate_rises_then_halves(self):
         chosen = {"scheduler_ramp": 0.5, "scheduler_step": 2, "learning_rate": 0.1}
         module = self.module(**chosen)
@@ -322,6 +361,54 @@ class TestPretrain(unittest.TestCase):
         with self.assertRaisesRegex(InputError, "--hiddenGar 16, not 24"):
             self.run_quietly(self.config(hidden_gar=24))
 
+    def stop(self, config, step):
+        """Stop a run after a step."""
+        on_end = module_under_test.Keeper.on_train_batch_end
+
+        def stop(keeper, trainer, *rest):
+            keeper.signal = 2 if trainer.global_step == step else None
+            return on_end(keeper, trainer, *rest)
+
+        with (
+            mock.patch.object(module_under_test.Keeper, "on_train_batch_end", stop),
+            self.assertRaises(module_under_test.StoppedError),
+        ):
+            self.run_quietly(config)
+
+    def test_a_run_is_not_taken_up_on_other_recordings(self):
+        whole, _ = self.run_quietly(self.config("whole"))
+        config = self.config()
+        self.stop(config, 9)  # inside the second epoch
+        audio = self.folder / "audio"
+        added = audio / "4.wav"
+        shutil.copy(audio / "0.wav", added)
+        last = self.folder / "run" / "last.pt"
+        before = last.read_bytes()
+        with self.assertRaisesRegex(
+            InputError,
+            r"other recordings: 3 \(0.4 min\) to learn from and 1 \(0.1 min\).* now "
+            r"has 4 \(0.5 min\) .*; choose another --pathCheckpoint",
+        ):
+            self.run_quietly(config)
+        self.assertEqual(last.read_bytes(), before)
+        added.unlink()
+        # What a run leaves out is none of its business.
+        soundfile.write(audio / "short.wav", np.zeros(9000), 16000)
+        again, _ = self.run_quietly(config)
+        states = [read_checkpoint(p)["state_dict"] for p in (whole, again)]
+        for name, weights in states[0].items():
+            self.assertTrue(torch.equal(weights, states[1][name]), name)
+
+    def test_a_run_of_before_recordings_were_told_is_taken_up(self):
+        self.stop(self.config(), 3)
+        last = self.folder / "run" / "last.pt"
+        content = torch.load(last, weights_only=True)
+        del content["data"]
+        torch.save(content, last)
+        _, said = self.run_quietly(self.config())
+        self.assertIn("going on from step 3", said)
+        self.assertIn("data", read_checkpoint(last))
+
     def test_patience_stops_for_good(self):
         # With a learning rate of zero the loss can't fall.
         chosen = {"learning_rate": 0.0, "patience": 2, "n_epoch": 9}
@@ -330,6 +417,28 @@ class TestPretrain(unittest.TestCase):
         again, said = self.run_quietly(self.config(**chosen))
         self.assertIn("finished, 3 epochs", said)
         self.assertEqual(again, checkpoint)
+
+    def test_stopped_after_an_epoch_it_has_as_much_patience_as_before(self):
+        chosen = {"learning_rate": 0.0, "patience": 2, "n_epoch": 9}
+        whole, _ = self.run_quietly(self.config("whole", **chosen))
+        on_end = module_under_test.Keeper.on_train_epoch_end
+
+        def stop(keeper, trainer, *rest):
+            keeper.signal = 2
+            on_end(keeper, trainer, *rest)
+
+        with mock.patch.object(module_under_test.Keeper, "on_train_epoch_end", stop):
+            for _ in range(2):
+                with self.assertRaises(module_under_test.StoppedError):
+                    self.run_quietly(self.config(**chosen))
+        taken_up, _ = self.run_quietly(self.config(**chosen))
+        self.assertEqual(taken_up.name, whole.name)
+        states = [
+            read_checkpoint(checkpoint)["callbacks"] for checkpoint in (whole, taken_up)
+        ]
+        (key,) = [key for key in states[0] if "EarlyStopping" in key]
+        self.assertEqual(states[0][key], states[1][key])
+        self.assertEqual(states[0][key]["wait_count"], 2)
 
     def test_a_checkpoint_reloads_to_equal_outputs(self):
         checkpoint, _ = self.run_quietly(self.config())

@@ -5,6 +5,7 @@ import unittest
 from types import MappingProxyType
 from unittest import mock
 
+import lightning
 import numpy as np
 import torch
 
@@ -78,6 +79,16 @@ class Order(unittest.TestCase):
     def test_no_batch_is_left_with_one_window(self):
         batches = Batches(WINDOWS[:9], give_row, 4)
         self.assertEqual([len(row) for row in self.rows(batches)], [3, 3, 3])
+        for size, least, n, expected in (
+            (2, 1, 5, [2, 2, 1]),
+            (2, 2, 5, [3, 2]),
+            (2, 2, 6, [2, 2, 2]),
+            (3, 2, 4, [2, 2]),
+            (2, 2, 1, [1]),
+        ):
+            batches = Batches(WINDOWS[:n], give_row, size, 0, least=least)
+            self.assertEqual([len(row) for row in self.rows(batches)], expected)
+            self.assertEqual(len(batches), len(expected))
 
 
 class Fit(unittest.TestCase):
@@ -128,6 +139,13 @@ class Fit(unittest.TestCase):
         self.assertEqual(answers.tolist(), classes["class"].tolist())
         self.assertFalse(module.training)
 
+    def test_one_device_trains(self):
+        with mock.patch.object(
+            lightning, "Trainer", side_effect=lightning.Trainer
+        ) as trainer:
+            self.fitted(self.module("one device", n_epoch=1))
+        self.assertEqual(trainer.call_args.kwargs["devices"], 1)
+
     def test_the_best_epoch_is_kept_not_the_last(self):
         # Steps this large only make it worse after the first epoch.
         module = self.module("best", learning_rate=1.0, n_epoch=4)
@@ -166,6 +184,19 @@ class Fit(unittest.TestCase):
             again = self.fitted(self.module("stopped"))
             trained.assert_not_called()
         self.assertTrue(torch.equal(again[WEIGHT], whole[WEIGHT]))
+
+    def test_a_run_is_not_taken_up_on_other_recordings(self):
+        summary = {"recordings": [3, 1], "samples": [960_000, 0], "sha256": "one"}
+        stopped = self.module("other", more={"data": summary}, n_epoch=1)
+        self.fitted(stopped)
+        more = {"data": summary | {"recordings": [4, 1], "sha256": "other"}}
+        with self.assertRaisesRegex(InputError, "3 .1.0 min. .*now has 4 .*choose"):
+            self.fitted(self.module("other", more=more))
+        for known in (summary, None):
+            content = torch.load(stopped.folder / "last.pt", weights_only=True)
+            content["data"] = known  # None before this was kept
+            torch.save(content, stopped.folder / "last.pt")
+            self.fitted(self.module("other", more={"data": summary}, n_epoch=1))
 
     def test_the_learning_rate_falls_to_zero_in_a_line(self):
         module = self.module("rate", n_epoch=2)
@@ -271,6 +302,11 @@ class Levels(unittest.TestCase):
         self.assertGreater(noise.std(), 6)
         torch.manual_seed(0)
         self.assertTrue(torch.equal(vary(waves), varied))
+
+    def test_waves_stay_where_they_are(self):
+        self.assertEqual(
+            vary(torch.zeros(2, 1, 160, device="meta")).device.type, "meta"
+        )
 
 
 if __name__ == "__main__":
