@@ -16,6 +16,7 @@ choosing. Networks see all windows that are labelled. Slow features are found in
 windows of the training recordings, none of them labelled.
 """
 
+import contextlib
 import hashlib
 import itertools
 import json
@@ -31,7 +32,7 @@ from tqdm import tqdm
 from jtm.constants import HOP
 from jtm.data.musicnet import open_dataset
 from jtm.data.store import build_store
-from jtm.data.targets import WINDOW
+from jtm.data.targets import WINDOW, labelled_splits
 from jtm.evaluation import networks, probes, tasks
 from jtm.evaluation.features import REPRESENTATIONS, SLOW_OF, Features, Take
 from jtm.evaluation.networks import NETWORKS
@@ -225,11 +226,17 @@ class Judge:
         """
         slow = [name for name in representations if name in SLOW_OF]
         if slow:
-            # All windows of the training recordings, whatever their labels.
+            # All windows of the training recordings, whatever their labels and the
+            # tasks; not those that became validation where the dataset marks none.
+            held_out = set()
+            with contextlib.suppress(InputError):  # too few are labelled to split
+                splits = labelled_splits(self.store.recordings, self.store.lengths)
+                held_out.update(splits["validation"])
             heard = {
                 index: Take(0, int(length) // HOP)
                 for index, length in enumerate(self.store.lengths)
                 if self.store.recordings[index].split == "train"
+                and index not in held_out
             }
             takes = {index: [take] for index, take in heard.items()}
             self.features.compute(self.store, slow, takes, self.progress)

@@ -160,6 +160,20 @@ class Judge(WithDataset):
             if record.metric == "accuracy" and record.split == "test":
                 self.assertAlmostEqual(record.value, 0.5, delta=0.25)
 
+    def test_slow_features_hear_nothing_of_what_is_held_out(self):
+        with (
+            mock.patch.dict("jtm.tests.evaluation.little.SPLITS", {"validation": 0}),
+            tempfile.TemporaryDirectory() as root,
+        ):
+            write_dataset(root, seconds=2.0)
+            work = self.folder / "slow"
+            bench = protocol.Judge(root, None, work, ("ensemble",), progress=False)
+            with mock.patch.object(bench.features, "fit_slow") as fit:
+                bench.prepare(["cqt-s"], ["ensemble"])
+        splits = bench.labelled["ensemble"].splits
+        self.assertEqual(len(splits["validation"]), 2)
+        self.assertEqual(list(fit.call_args.args[2]), splits["train"])
+
     def test_validation_can_be_scored_and_test_left_alone(self):
         made = self.judge(
             "validation", representations=("logmel",), splits=("validation",)
