@@ -691,7 +691,8 @@ def grid(
     ------
     InputError
         If the checkpoint or the dataset is not fit for it, `only` leaves
-        nothing, or `out` holds results of another checkpoint or dataset.
+        nothing, or a later seed without the first, which chooses its settings, or
+        `out` holds results of another checkpoint or dataset.
     """
     only = only or {}
     named = only.get("task", TASKS)
@@ -723,6 +724,7 @@ def grid(
         for job in jobs
         if any(cell not in settings for cell in job)
     ]
+    _check_first(waiting, settings, out)
     cells = [cell for job in waiting for cell in job if cell.probe != "network"]
     names = {cell.representation for cell in cells}
     bench.prepare(
@@ -779,6 +781,19 @@ def spent(made):
 def _cost(job):
     """Tell how long a job takes, in probes."""
     return NETWORK_COST if job[0].probe == "network" else 1
+
+
+def _check_first(waiting, settings, out):
+    """Refuse a later seed whose settings the first neither has chosen nor will."""
+    there = {*settings, *itertools.chain.from_iterable(waiting)}
+    for job in waiting:
+        first = [cell._replace(seed=SEEDS[0]) for cell in job]
+        if there.isdisjoint(first):
+            named = ", ".join(f"{k}={v}" for k, v in first[0]._asdict().items())
+            raise InputError(
+                f"{out}: has no {named}, which chooses the settings that seed "
+                f"{job[0].seed} keeps; run it first, with --only seed={SEEDS[0]}"
+            )
 
 
 def _run(bench, job, settings):

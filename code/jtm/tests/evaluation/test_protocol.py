@@ -303,6 +303,21 @@ class Grid(WithDataset):
             self.grid("days", seed=(2,), **only)
         self.assertEqual(given, [(2, penalty)])
 
+    def test_a_later_seed_does_not_choose_for_itself(self):
+        only = {"task": ("ensemble",), "fraction": (1.0,)}
+        for name, probe in (("mfcc", "linear"), ("supervised", "network")):
+            only |= {"representation": (name,), "probe": (probe,)}
+            cell = f"task=ensemble, representation={name}, probe={probe}, fraction=1.0"
+            message = f"no {cell}, seed=0, .*seed 2 .*--only seed=0"
+            with mock.patch.object(protocol.Judge, "prepare") as prepare:
+                with self.assertRaisesRegex(InputError, message):
+                    self.grid("later", seed=(2,), **only)
+            prepare.assert_not_called()
+        # In whatever order seeds are named, the first comes first.
+        only |= {"representation": ("mfcc",), "probe": ("linear",)}
+        made = self.grid("later", seed=(2, 0), **only)
+        self.assertEqual([*dict.fromkeys(record.seed for record in made)], [0, 2])
+
     def test_networks_choose_their_rate_likewise(self):
         only = {"task": ("note_pitch",), "representation": ("supervised",)}
         only |= {"fraction": (1.0,), "seed": (0, 1)}
