@@ -147,7 +147,7 @@ class Judge:
     ):
         self.folder = Path(folder)
         self.progress = progress
-        self.data = Path(data).name
+        self.data = Path(data).resolve().name
         self.origin = ""
         self.model = None
         self.config = make_config(PretrainConfig, "small", {})
@@ -690,9 +690,9 @@ def grid(
     Raises
     ------
     InputError
-        If the checkpoint or the dataset is not fit for it, `only` leaves
-        nothing, or a later seed without the first, which chooses its settings, or
-        `out` holds results of another checkpoint or dataset.
+        If the checkpoint or the dataset is not fit for it; if `only` leaves nothing,
+        or a later seed without the first, which chooses its settings; or if `out`
+        holds results of another checkpoint or dataset.
     """
     only = only or {}
     named = only.get("task", TASKS)
@@ -707,6 +707,11 @@ def grid(
         only.get("task", ()),
         progress=progress,
     )
+    if not bench.labelled:
+        raise InputError(
+            f"{data}: fit for no task, for the reasons above; expected a dataset with "
+            "labels in MusicNet's layout"
+        )
     jobs = plan(bench, only)
     if not jobs:
         raise InputError("--only leaves no cell; see jtm grid --help")

@@ -16,6 +16,7 @@ from jtm.evaluation import networks, probes, protocol, tasks
 from jtm.evaluation.metrics import average_precision
 from jtm.evaluation.protocol import Cell, grid, judge
 from jtm.files import InputError
+from jtm.music import audio
 from jtm.results import compare, records
 from jtm.results.records import append, read, read_beside
 from jtm.tests.evaluation.little import write_checkpoint, write_clips, write_dataset
@@ -410,6 +411,24 @@ class Grid(WithDataset):
     def test_a_task_that_is_named_and_cannot_be_is_refused(self):
         with self.assertRaisesRegex(InputError, "composer.*two or more"):
             self.grid("named", task=("composer",))
+
+    def test_a_dataset_without_labels_is_told(self):
+        with tempfile.TemporaryDirectory() as root:
+            wave = np.zeros(32_000)
+            for split in ("train", "test"):
+                audio.write(Path(root) / f"{split}_data" / "a.wav", wave, 16_000)
+            out, work = self.folder / "bare.jsonl", self.folder / "bare"
+            for only in (None, {"seed": [0]}):
+                with (
+                    contextlib.redirect_stdout(io.StringIO()),
+                    self.assertRaisesRegex(InputError, "fit for no task.*labels"),
+                ):
+                    grid(root, None, out, only, work, progress=False)
+
+    def test_a_dataset_is_named_by_its_folder_however_it_is_told(self):
+        with contextlib.chdir(self.root):
+            bench = protocol.Judge(".", None, self.folder / "here", (), progress=False)
+        self.assertEqual(bench.data, "data")
 
 
 class Command(WithDataset):
