@@ -107,6 +107,12 @@ class Sorting(unittest.TestCase):
         self.assertEqual(notes.takes("train", 0), [whole])
         self.assertEqual(notes.takes("test", 120)[-1], part)
 
+    def test_recordings_that_a_task_does_not_ask_about_count_for_that_length(self):
+        rows = [{"ensemble": "ab "[i % 3].strip()} for i in range(60)]
+        labelled = Labelled.of(store(*rows, seconds=100), "ensemble")
+        # 40 are asked about, and still 30 windows of each.
+        self.assertEqual(len(labelled.units("test")), 40 * 30)
+
     def test_few_long_recordings_are_tuned_by_as_far_as_they_are_judged(self):
         # A task of notes has a budget of decoded frames, dealt to the recordings.
         kept = store({}, {}, seconds=60)
