@@ -10,7 +10,7 @@ import csv
 from dataclasses import dataclass
 from pathlib import Path
 
-from jtm.constants import INSTRUMENTS, LABEL_RATE
+from jtm.constants import INSTRUMENTS, LABEL_RATE, PITCH_MAX, PITCH_MIN
 from jtm.data.musicnet import read_table
 from jtm.files import InputError, atomic, inside
 
@@ -102,6 +102,11 @@ def read_notes(root):
             raise InputError(
                 f"{path}, line {line}: instrument {numbers[0]}, split {row['split']}; "
                 f"expected one of {list(INSTRUMENTS)} and of {list(NOTE_SPLITS)}"
+            )
+        if not PITCH_MIN <= numbers[1] <= PITCH_MAX:
+            raise InputError(
+                f"{path}, line {line}: note {numbers[1]}; expected a MIDI number of "
+                f"the piano, {PITCH_MIN} to {PITCH_MAX}"
             )
         audio = inside(Path(root) / "notes", row["file"])
         clips.append(Clip(audio, *numbers, row["split"], row["soundfont"]))

@@ -13,6 +13,8 @@ never cross a recording. A label fraction is a share of these windows: nested
 the recordings, with at least one window of each class.
 """
 
+from collections import Counter
+
 import numpy as np
 
 from jtm.constants import (
@@ -237,7 +239,7 @@ def _spans(notes):
     return first, last, column
 
 
-def labelled_splits(recordings, lengths, column="ensemble"):
+def labelled_splits(recordings, lengths):
     """
     Sort labelled recordings into splits.
 
@@ -248,15 +250,15 @@ def labelled_splits(recordings, lengths, column="ensemble"):
     lengths : sequence of int
         Their lengths in samples at 16 kHz; those shorter than a window are
         left out.
-    column : str
-        Column of the metadata with the classes, to hold out by.
 
     Returns
     -------
     dict of str to list of int
         Indices by split. Where the dataset marks no validation split, as
-        MusicNet doesn't, whole works are held out of training: of each class
-        the second in alphabetical order, and every eighth after it.
+        MusicNet doesn't, whole works are held out of training, the same for all
+        tasks: of each ensemble the second in alphabetical order, and every
+        eighth after it. Where training would be left without an ensemble or a
+        composer, the next work goes instead.
 
     Raises
     ------
@@ -270,18 +272,11 @@ def labelled_splits(recordings, lengths, column="ensemble"):
         if recording.labels is not None and recording.split in splits and long_enough:
             splits[recording.split].append(index)
     if not splits["validation"]:
-        works = {}
-        for index in splits["train"]:
-            row = recordings[index].metadata
-            work = (row.get("composer"), row.get("composition", recordings[index].id))
-            work = row.get("tune_family") or work
-            works.setdefault(row.get(column), {}).setdefault(work, []).append(index)
-        for of_class in works.values():
-            for work in sorted(of_class, key=str)[1::8]:
-                splits["validation"] += of_class[work]
-        held_out = set(splits["validation"])
+        held_out = _hold_out(recordings, splits["train"], ("ensemble", "composer"))
+        if not held_out:  # each composer has one work: no task of theirs, but others
+            held_out = _hold_out(recordings, splits["train"], ("ensemble",))
+        splits["validation"] = sorted(held_out)
         splits["train"] = [i for i in splits["train"] if i not in held_out]
-        splits["validation"].sort()
     for split in ("train", "validation", "test"):
         if not splits[split]:
             raise InputError(
@@ -291,6 +286,34 @@ def labelled_splits(recordings, lengths, column="ensemble"):
             )
     _check_tunes(recordings, splits)
     return splits
+
+
+def _hold_out(recordings, train, columns):
+    """Choose works for validation; training keeps every class of some columns."""
+    works, counts = {}, Counter()
+    for index in train:
+        row = recordings[index].metadata
+        work = (row.get("composer"), row.get("composition", recordings[index].id))
+        work = row.get("tune_family") or work
+        works.setdefault(row.get("ensemble"), {}).setdefault(work, []).append(index)
+        counts.update(_classes(row, columns))
+    held_out = set()
+    for of_ensemble in works.values():
+        order = sorted(of_ensemble, key=str)[1:]
+        for first in range(0, len(order), 8):
+            for work in order[first : first + 8]:
+                rows = [recordings[index].metadata for index in of_ensemble[work]]
+                taken = Counter(c for row in rows for c in _classes(row, columns))
+                if all(counts[c] > taken[c] for c in taken):
+                    counts -= taken
+                    held_out.update(of_ensemble[work])
+                    break
+    return held_out
+
+
+def _classes(row, columns):
+    """Give the classes that a row of the metadata names."""
+    return [(column, row[column]) for column in columns if row.get(column)]
 
 
 def _check_tunes(recordings, splits):

@@ -25,6 +25,7 @@ they depend on: the audio, the function that was applied to it, and what was tak
 
 import contextlib
 import hashlib
+import os
 import warnings
 from pathlib import Path
 from typing import NamedTuple
@@ -777,8 +778,16 @@ class Features:
                                 np.float16,
                                 (take.rows, rows.shape[1]),
                             )
+                            _reserve(files[layer, take].filename)
                         file = files[layer, take]
                         file[start : start + len(rows)] = np.clip(rows, -limit, limit)
+
+
+def _reserve(path):
+    """Take the space of a mapped file, lest a full disk kill who writes to it."""
+    if hasattr(os, "posix_fallocate"):  # not on macOS and Windows
+        with open(path, "r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, os.path.getsize(path))
 
 
 def pitch_parts(model, taken="zc"):

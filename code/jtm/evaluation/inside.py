@@ -120,7 +120,7 @@ def look(checkpoint, data, out, work="logs/inside", progress=True):
     total = len(REPRESENTATIONS) * (len(bench.labelled) + 1 + len(DELAYS))
     with tqdm(desc="Looking", total=total, unit="probe", disable=not progress) as bar:
         found = {
-            "data": Path(data).name,
+            "data": bench.data,
             "checkpoint": bench.origin,
             "revision": revision(),
             "recordings": {

@@ -16,6 +16,7 @@ choosing. Networks see all windows that are labelled. Slow features are found in
 windows of the training recordings, none of them labelled.
 """
 
+import contextlib
 import hashlib
 import itertools
 import json
@@ -31,7 +32,7 @@ from tqdm import tqdm
 from jtm.constants import HOP
 from jtm.data.musicnet import open_dataset
 from jtm.data.store import build_store
-from jtm.data.targets import WINDOW
+from jtm.data.targets import WINDOW, labelled_splits
 from jtm.evaluation import networks, probes, tasks
 from jtm.evaluation.features import REPRESENTATIONS, SLOW_OF, Features, Take
 from jtm.evaluation.networks import NETWORKS
@@ -146,7 +147,7 @@ class Judge:
     ):
         self.folder = Path(folder)
         self.progress = progress
-        self.data = Path(data).name
+        self.data = Path(data).resolve().name
         self.origin = ""
         self.model = None
         self.config = make_config(PretrainConfig, "small", {})
@@ -225,11 +226,17 @@ class Judge:
         """
         slow = [name for name in representations if name in SLOW_OF]
         if slow:
-            # All windows of the training recordings, whatever their labels.
+            # All windows of the training recordings, whatever their labels and the
+            # tasks; not those that became validation where the dataset marks none.
+            held_out = set()
+            with contextlib.suppress(InputError):  # too few are labelled to split
+                splits = labelled_splits(self.store.recordings, self.store.lengths)
+                held_out.update(splits["validation"])
             heard = {
                 index: Take(0, int(length) // HOP)
                 for index, length in enumerate(self.store.lengths)
                 if self.store.recordings[index].split == "train"
+                and index not in held_out
             }
             takes = {index: [take] for index, take in heard.items()}
             self.features.compute(self.store, slow, takes, self.progress)
@@ -683,8 +690,9 @@ def grid(
     Raises
     ------
     InputError
-        If the checkpoint or the dataset is not fit for it, `only` leaves
-        nothing, or `out` holds results of another checkpoint or dataset.
+        If the checkpoint or the dataset is not fit for it; if `only` leaves nothing,
+        or a later seed without the first, which chooses its settings; or if `out`
+        holds results of another checkpoint or dataset.
     """
     only = only or {}
     named = only.get("task", TASKS)
@@ -699,6 +707,11 @@ def grid(
         only.get("task", ()),
         progress=progress,
     )
+    if not bench.labelled:
+        raise InputError(
+            f"{data}: fit for no task, for the reasons above; expected a dataset with "
+            "labels in MusicNet's layout"
+        )
     jobs = plan(bench, only)
     if not jobs:
         raise InputError("--only leaves no cell; see jtm grid --help")
@@ -716,6 +729,7 @@ def grid(
         for job in jobs
         if any(cell not in settings for cell in job)
     ]
+    _check_first(waiting, settings, out)
     cells = [cell for job in waiting for cell in job if cell.probe != "network"]
     names = {cell.representation for cell in cells}
     bench.prepare(
@@ -772,6 +786,19 @@ def spent(made):
 def _cost(job):
     """Tell how long a job takes, in probes."""
     return NETWORK_COST if job[0].probe == "network" else 1
+
+
+def _check_first(waiting, settings, out):
+    """Refuse a later seed whose settings the first neither has chosen nor will."""
+    there = {*settings, *itertools.chain.from_iterable(waiting)}
+    for job in waiting:
+        first = [cell._replace(seed=SEEDS[0]) for cell in job]
+        if there.isdisjoint(first):
+            named = ", ".join(f"{k}={v}" for k, v in first[0]._asdict().items())
+            raise InputError(
+                f"{out}: has no {named}, which chooses the settings that seed "
+                f"{job[0].seed} keeps; run it first, with --only seed={SEEDS[0]}"
+            )
 
 
 def _run(bench, job, settings):

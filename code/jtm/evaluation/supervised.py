@@ -5,8 +5,13 @@ With ``--load`` the network of a checkpoint stays frozen, and a head learns on i
 features. Without, the same network is trained from scratch, end to end. The head
 is shared across pitch where pitches are asked about and the features have that
 axis. The epoch that is best on validation is scored.
+
+Features of all training and validation frames are kept in the run's folder until
+it is finished, so that it can go on where it stopped: two bytes a number, with the
+pretrained network 1.65 GB an hour of sound (z alone 0.63 GB). Single notes need none.
 """
 
+import shutil
 import time
 from dataclasses import asdict
 from functools import partial
@@ -31,6 +36,9 @@ from jtm.training.config import NetworkConfig, RunConfig, settle
 
 RECORD_FILE = "record.json"
 """Name of the file in a run's folder that holds its scores."""
+
+FEATURES = "features"
+"""Name of the folder in a run's folder for features, until it is finished."""
 
 VALIDATION_WINDOWS = 256
 """Most windows that the loss of an epoch is judged on."""
@@ -85,12 +93,14 @@ def run(config, progress=True):
     judged = labelled.units("validation", size)
     spread = np.linspace(0, len(judged) - 1, min(VALIDATION_WINDOWS, len(judged)))
     judged = judged[spread.astype(int)]
-    if not (len(windows) and len(judged)):
-        raise InputError(
-            f"{config.data}: no labelled recording to train or validate on is as long "
-            f"as a window of {size / FRAME_RATE:g} s; use a smaller "
-            "--transcriptionWindow"
-        )
+    for split, units in (("train", windows), ("validation", judged)):
+        if not len(units):
+            longest = max(labelled.length(split, i) for i in labelled.splits[split])
+            raise InputError(
+                f"{config.data}: of a {split} recording {longest / FRAME_RATE:g} s at "
+                f"most are used, less than a window of {size / FRAME_RATE:g} s; use a "
+                "smaller --transcriptionWindow"
+            )
     if labelled.classes and min(config.batch_size, len(windows)) < 2:
         raise InputError(
             f"--task {task} standardises over the windows of a batch; "
@@ -100,6 +110,7 @@ def run(config, progress=True):
     if (folder / RECORD_FILE).exists():
         made = records.read(folder / RECORD_FILE)
         _check_origin(config, origin, made[0].config["checkpoint"])
+        shutil.rmtree(folder / FEATURES, ignore_errors=True)  # of a run cut off here
         print(f"{folder}: finished, {config.n_epoch} epochs; nothing left to do")
         _tell(made)
         return made
@@ -110,7 +121,7 @@ def run(config, progress=True):
     name = ("cpc-z" if config.on_encoder else "cpc-zc") if origin else "supervised"
     if origin and not clips:
         # All frames, once: windows of an epoch are read from them.
-        features = Features(folder / "features", {"cpc": model})
+        features = Features(folder / FEATURES, {"cpc": model})
         wanted = {
             index: [_whole(labelled, index)]
             for split in ("train", "validation")
@@ -188,6 +199,7 @@ def run(config, progress=True):
         for fields in tasks.score(labelled, split, answers[task, split], thresholds)[0]
     ]
     records.write(folder / RECORD_FILE, made)
+    shutil.rmtree(folder / FEATURES, ignore_errors=True)
     _tell(made)
     return made
 

@@ -20,10 +20,11 @@ By the names that ``--task`` takes, with the main metric of each first:
 Recordings of at least a window take part. Probes learn from every
 :data:`TRAIN_STEP`-th frame of a labelled window. A recording is judged on its
 beginning, of equal length for all of a split: what :data:`JUDGED` windows (or, for
-notes, :data:`DECODED`) allow each of them, and no less than :data:`LEAST`; of that,
-frames are judged at every :data:`JUDGED_STEP`-th, notes and windows all. Intervals
-are over recordings; over notes (instrument and pitch) where clips are asked about,
-since clips of one note differ but in loudness and length.
+notes, :data:`DECODED`) allow each labelled recording of it, counting those too that
+a task has no class for, and no less than :data:`LEAST`; of that, frames are judged
+at every :data:`JUDGED_STEP`-th, notes and windows all. Intervals are over
+recordings; over notes (instrument and pitch) where clips are asked about, since clips
+of one note differ but in loudness and length.
 
 Thresholds are those that score best on validation. Whoever answers, a probe or a
 network, is scored by the same code.
@@ -60,7 +61,7 @@ JUDGED_STEP = 16
 """Frames from one that is judged to the next: 160 ms."""
 
 JUDGED = {"validation": 1000, "test": 1800, "test_timbre": 1800}
-"""Windows of a split that are judged."""
+"""Windows of a split that are judged, if a task asks about all of its recordings."""
 
 DECODED = {"validation": 300, "test": 600, "test_timbre": 600}
 """Windows of a split whose notes are judged."""

@@ -419,8 +419,10 @@ def verdicts(grid, opponent, fractions=FRACTIONS, split="test", ours=CPC, slow=T
         Shares of the labels that count.
     split : str
         Where they were scored.
-    ours, slow
-        As for :func:`compare_lines`.
+    ours : sequence of str
+        Lines to compare in CPC's place.
+    slow : bool
+        Whether slow features may stand for these.
 
     Returns
     -------

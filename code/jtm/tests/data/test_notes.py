@@ -37,6 +37,8 @@ class TestNotes(unittest.TestCase):
             ("a.wav,41,60", "line 2.*whole numbers"),
             ("a.wav,40,60,72,1,0,9,train,x", "line 2: instrument 40"),
             ("a.wav,41,60,72,1,0,9,dev,x", "line 2.*split dev"),
+            ("a.wav,41,20,72,1,0,9,train,x", "line 2: note 20; expected .* 21 to 108"),
+            ("a.wav,41,109,72,1,0,9,train,x", "line 2: note 109"),
             ("../a.wav,41,60,72,1,0,9,train,x", "leads outside"),
         ):
             with self.assertRaisesRegex(InputError, told, msg=line):

@@ -170,6 +170,28 @@ class Splits(unittest.TestCase):
         self.assertEqual(splits["train"], [0, 3])
         self.assertEqual(splits["validation"], [1, 2])
 
+    def test_the_only_work_of_a_composer_is_not_held_out(self):
+        # As in MusicNet, where all of Faure is one piano quartet.
+        recordings = [
+            recording(name, labels="csv", ensemble=e, composer=c, composition=w)
+            for name, e, c, w in (
+                ("a", "Piano Quartet", "Brahms", "25"),
+                ("b", "Piano Quartet", "Faure", "15"),
+                ("c", "Piano Quartet", "Faure", "15"),
+                ("d", "Piano Quartet", "Mozart", "478"),
+                ("e", "Solo Piano", "Brahms", "117"),
+                ("f", "Solo Piano", "Mozart", "330"),
+                ("g", "Solo Piano", "Mozart", "331"),
+            )
+        ]
+        recordings.append(recording("h", "test", "csv"))
+        splits = self.split(recordings)
+        # Of the quartets Mozart's goes, and of the sonatas one that leaves him one.
+        self.assertEqual(splits["validation"], [3, 5])
+        # Where each has one work alone, other tasks can still be validated.
+        few = [recordings[i] for i in (0, 1, 2, 7)]
+        self.assertEqual(self.split(few)["validation"], [1, 2])
+
     def test_what_is_short_or_unlabelled_is_left_out(self):
         recordings = [
             recording("a", labels="csv"),

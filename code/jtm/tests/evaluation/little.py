@@ -18,7 +18,7 @@ SMALL = {"encoder_type": "sinc", "hidden_encoder": 32, "hidden_gar": 16}
 """A network that is quick."""
 
 
-def write_dataset(root, seconds=4.0):
+def write_dataset(root, seconds=4.0, composers=("A",)):
     """Write recordings of two ensembles, dull and bright, with random notes."""
     root, rng, rows = Path(root), np.random.default_rng(0), []
     for split, n in SPLITS.items():
@@ -29,20 +29,21 @@ def write_dataset(root, seconds=4.0):
             wave, labels = performance(rng, seconds, 1 + 5 * bright, (1, 41)[bright])
             audio.write(root / f"{folder}_data" / f"{name}.wav", wave, 16_000)
             write_labels(root / f"{folder}_labels" / f"{name}.csv", labels)
-            row = {"id": name, "composer": "A", "composition": name, "split": split}
+            row = {"id": name, "composition": name, "split": split}
+            row["composer"] = composers[number // 2 % len(composers)]
             rows.append(row | {"ensemble": ("Dull", "Bright")[bright]})
     write_metadata(root / "musicnet_metadata.csv", rows)
 
 
-def write_clips(root):
+PITCHES = {"train": (48, 60, 72), "validation": (48, 60), "test": (60, 72)}
+"""Pitches of the single notes."""
+
+
+def write_clips(root, pitches_of=PITCHES):
     """Write single notes of two instruments, dull and bright, of 0.5 s."""
     root, clips = Path(root), []
     time = np.arange(8_000) / 16_000
-    for split, pitches in (
-        ("train", (48, 60, 72)),
-        ("validation", (48, 60)),
-        ("test", (60, 72)),
-    ):
+    for split, pitches in pitches_of.items():
         for pitch in pitches:
             for program, harmonics in ((1, 1), (41, 6)):
                 for velocity in (40, 100):

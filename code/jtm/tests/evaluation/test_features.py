@@ -1,3 +1,4 @@
+import errno
 import tempfile
 import unittest
 from pathlib import Path
@@ -17,6 +18,7 @@ from jtm.evaluation.features import (
     Take,
     pitch_parts,
 )
+from jtm.files import InputError
 from jtm.models.cpc import make_cpc
 from jtm.music import audio
 from jtm.tests.evaluation.little import write_dataset
@@ -306,6 +308,15 @@ class Keeping(unittest.TestCase):
             kept = self.compute(("logmel",), [0], Take(1, 1), store=store)
         found = kept.rows("logmel", store, 0, Take(1, 1))
         self.assertEqual(found.tolist(), [[65504.0, -65504.0, 1.5]])
+
+    def test_a_full_disk_is_told_and_leaves_nothing(self):
+        full = OSError(errno.ENOSPC, "No space left on device")
+        with mock.patch("os.posix_fallocate", side_effect=full, create=True) as space:
+            with self.assertRaisesRegex(InputError, "No space left.*free some"):
+                self.compute(("logmel",), [0], Take(1, 100))
+        # All of it is asked for, before anything is written.
+        self.assertGreater(space.call_args.args[2], 100 * features.N_MELS * 2)
+        self.assertEqual(list(self.folder.iterdir()), [])
 
     def test_an_interrupted_extraction_leaves_nothing(self):
         with mock.patch.object(HandMadeSource, "stream") as stream:

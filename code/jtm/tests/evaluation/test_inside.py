@@ -182,11 +182,15 @@ class TestAll(unittest.TestCase):
     def test_a_network_is_looked_into(self):
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
-            little.write_dataset(folder / "data", seconds=6.0)
+            with mock.patch.dict(little.SPLITS, {"test": 4}):
+                little.write_dataset(folder / "data", seconds=6.0, composers="AB")
+            little.write_clips(folder / "data")
             little.write_checkpoint(folder / "net.pt")
             out = folder / "inside.json"
             with (
-                mock.patch.multiple(inside, LONG=3, LAG=1, DELAYS=(0.0, 0.3)),
+                mock.patch.multiple(
+                    inside, LONG=3, LAG=1, DELAYS=(0.0, 0.3), NEIGHBOURS=2
+                ),
                 redirect_stdout(io.StringIO()),
             ):
                 inside.look(
@@ -206,12 +210,33 @@ class TestAll(unittest.TestCase):
         self.assertGreater(scores["notes", 0.0], 0.95)
         self.assertLess(scores["notes", 0.3], 0.5)
         self.assertGreater(scores["cpc-z", 0.0], 0.6)
-        self.assertEqual(found["form"]["pieces"], 2)
+        self.assertEqual(found["form"]["pieces"], 4)
         self.assertEqual(arrays["form-cpc-c"].shape, (4, 4))
         self.assertEqual(found["filters"]["moved"], 0.0)
-        self.assertEqual(found["recordings"], {"train": 6, "validation": 2, "test": 2})
-        # One composer alone and no single notes: there is nothing to map.
-        self.assertEqual(found["maps"], [])
+        self.assertEqual(found["recordings"], {"train": 6, "validation": 2, "test": 4})
+        self.check_maps(found["maps"], arrays)
+
+    def check_maps(self, maps, arrays):
+        kinds = [(each["of"], each["colour"], each["points"]) for each in maps]
+        # Two clips of each of four notes; four windows of each of four recordings.
+        notes, windows = 4 * 2, 4 * 4
+        expected = [("notes", "instrument", notes), ("notes", "pitch", notes)]
+        self.assertEqual(kinds, [*expected, ("windows", "composer", windows)])
+        labels = [each["labels"] for each in maps]
+        self.assertEqual(labels, [["piano", "violin"], [], ["A", "B"]])
+        self.assertEqual(arrays["map-notes-pitch"].tolist(), [60] * 4 + [72] * 4)
+        self.assertEqual(arrays["map-windows-composer"].tolist(), [0] * 8 + [1] * 8)
+        for each in maps:
+            # Of three other notes, or recordings, one is of the same class.
+            self.assertAlmostEqual(each["chance"], 1 / 3)
+            self.assertEqual(list(each["purity"]), list(inside.REPRESENTATIONS))
+            for kind in ("pca", "tsne"):
+                places = arrays[f"map-{each['of']}-cpc-c-{kind}"]
+                self.assertEqual(places.shape, (each["points"], 2))
+        # To log-mel, windows are like those of the other composer's work for the same
+        # ensemble, and notes like those of the same instrument.
+        self.assertLess(maps[2]["purity"]["logmel"], 0.1)
+        self.assertGreater(maps[0]["purity"]["logmel"], 0.5)
 
     def test_nothing_to_look_at(self):
         with tempfile.TemporaryDirectory() as name, redirect_stdout(io.StringIO()):

@@ -10,12 +10,15 @@ from unittest import mock
 import numpy as np
 
 from jtm.cli import main
+from jtm.constants import INSTRUMENTS
 from jtm.data.musicnet import open_dataset
 from jtm.data.store import build_store
 from jtm.evaluation import networks, probes, protocol, tasks
 from jtm.evaluation.metrics import average_precision
 from jtm.evaluation.protocol import Cell, grid, judge
+from jtm.evaluation.tasks import TASKS
 from jtm.files import InputError
+from jtm.music import audio
 from jtm.results import compare, records
 from jtm.results.records import append, read, read_beside
 from jtm.tests.evaluation.little import write_checkpoint, write_clips, write_dataset
@@ -92,20 +95,32 @@ class Judge(WithDataset):
 
         def shuffled(labelled, index, n_frames, start=0):
             roll = real(labelled, index, n_frames, start)
-            return roll[np.random.default_rng(index).permutation(len(roll))]
+            rng = np.random.default_rng(index)
+            if labelled.task == "instrument_activity":  # one plays all the time
+                swapped = rng.random(n_frames) < 0.5
+                of_one, of_other = (list(INSTRUMENTS).index(i) for i in (1, 41))
+                roll[swapped, of_one] ^= True
+                roll[swapped, of_other] ^= True
+            return roll[rng.permutation(len(roll))]
 
+        asked = ("multipitch", "instrument_activity", "transcription")
         with mock.patch.object(tasks.Labelled, "rolls", shuffled):
-            made = self.judge("leak", tasks=("multipitch", "instrument_activity"))
-        labelled = tasks.Labelled.of(self.store, "multipitch")
-        truth = np.concatenate(
-            [real(labelled, i, 400) for i in labelled.splits["test"]]
-        )
-        # Chance knows how often each pitch sounds, and no more.
-        rates = np.broadcast_to(truth.mean(axis=0), truth.shape)
-        chance = average_precision(truth, rates)
-        for key, record in made.items():
-            if key[0] == "multipitch" and key[3] == "average_precision":
-                self.assertLess(record.value, chance + 0.1, key)
+            made = self.judge("leak", tasks=asked)
+        for task in asked:
+            labelled = tasks.Labelled.of(self.store, task)
+            truth = [shuffled(labelled, i, 400) for i in labelled.splits["test"]]
+            truth = np.concatenate(truth)
+            truth = truth[:, 0] if task == "transcription" else truth
+            # Chance knows how often each pitch sounds, and no more.
+            rates = np.broadcast_to(truth.mean(axis=0), truth.shape)
+            chance = average_precision(truth, rates)
+            of_task = {k: r for k, r in made.items() if k[0] == task}
+            self.assertEqual(len({k[1] for k in of_task}), 9)  # none is slow
+            for key, record in of_task.items():
+                if key[3] == "average_precision":
+                    self.assertLess(record.value, chance + 0.15, key)
+                elif key[3] == "note_f1":  # of five pitches
+                    self.assertLess(record.value, 0.3, key)
 
     def test_classes_dealt_anew_fall_to_chance(self):
         real = tasks.Labelled.of.__func__
@@ -114,37 +129,41 @@ class Judge(WithDataset):
             labelled = real(cls, store, task, notes)
             rng = np.random.default_rng(4)
             for indices in labelled.splits.values():
-                # Of as many, half dull and half bright: half are misnamed.
+                # Of the dull, and of the bright, half are misnamed; notes get the
+                # names of other notes.
                 for kind in (indices[0::2], indices[1::2]):
-                    names = rng.permutation(["Dull", "Bright"] * len(kind))
-                    labelled.names.update(zip(kind, names.tolist(), strict=False))
+                    names = [labelled.names[index] for index in kind]
+                    if TASKS[task].unit == "windows":
+                        names = ([*labelled.classes] * len(kind))[: len(kind)]
+                    names = rng.permutation(names)
+                    labelled.names.update(zip(kind, names.tolist(), strict=True))
             return labelled
 
+        of_windows = ("ensemble", "composer", "instrument")
         with (
             mock.patch.object(tasks.Labelled, "of", classmethod(dealt)),
             mock.patch.dict("jtm.tests.evaluation.little.SPLITS", {"test": 20}),
             tempfile.TemporaryDirectory() as root,
         ):
-            write_dataset(root, seconds=2.0)
+            write_dataset(root, seconds=2.0, composers="AB")
+            octave = tuple(range(54, 66))
+            write_clips(root, dict.fromkeys(("train", "validation", "test"), octave))
             made = judge(
                 self.checkpoint,
                 root,
-                tasks=("ensemble",),
+                tasks=(*of_windows, "note_pitch", "note_instrument"),
                 out=self.folder / "dealt" / "records.jsonl",
                 progress=False,
             )
             # Networks choose a state and a head, which is a way to leak too.
             patches = {"steps": lambda fraction: 12, "LOOKS": 3}
-            with (
-                mock.patch.multiple(networks, **patches),
-                contextlib.redirect_stdout(io.StringIO()),  # composer is left out
-            ):
+            with mock.patch.multiple(networks, **patches):
                 grid(
                     root,
                     self.checkpoint,
                     self.folder / "dealt.jsonl",
                     {
-                        "task": ["ensemble"],
+                        "task": of_windows,
                         "representation": ["supervised", "cpc-finetuned"],
                         "fraction": [1.0],
                         "seed": [0],
@@ -153,12 +172,30 @@ class Judge(WithDataset):
                     progress=False,
                 )
         made += read(self.folder / "dealt.jsonl")
-        judged = {(r.representation, r.split) for r in made}
-        self.assertIn(("supervised", "test"), judged)
-        self.assertIn(("cpc-finetuned", "test"), judged)
+        made = [r for r in made if (r.metric, r.split) == ("accuracy", "test")]
+        judged = {(record.task, record.representation) for record in made}
+        for task in of_windows:
+            names = {name for of_task, name in judged if of_task == task}
+            self.assertEqual(names, {*protocol.REPRESENTATIONS, *networks.NETWORKS})
         for record in made:
-            if record.metric == "accuracy" and record.split == "test":
-                self.assertAlmostEqual(record.value, 0.5, delta=0.25)
+            if record.task == "note_pitch":  # of twelve
+                self.assertLess(record.value, 0.3, record)
+            else:
+                self.assertAlmostEqual(record.value, 0.5, delta=0.25, msg=record)
+
+    def test_slow_features_hear_nothing_of_what_is_held_out(self):
+        with (
+            mock.patch.dict("jtm.tests.evaluation.little.SPLITS", {"validation": 0}),
+            tempfile.TemporaryDirectory() as root,
+        ):
+            write_dataset(root, seconds=2.0)
+            work = self.folder / "slow"
+            bench = protocol.Judge(root, None, work, ("ensemble",), progress=False)
+            with mock.patch.object(bench.features, "fit_slow") as fit:
+                bench.prepare(["cqt-s"], ["ensemble"])
+        splits = bench.labelled["ensemble"].splits
+        self.assertEqual(len(splits["validation"]), 2)
+        self.assertEqual(list(fit.call_args.args[2]), splits["train"])
 
     def test_validation_can_be_scored_and_test_left_alone(self):
         made = self.judge(
@@ -289,6 +326,21 @@ class Grid(WithDataset):
             self.grid("days", seed=(2,), **only)
         self.assertEqual(given, [(2, penalty)])
 
+    def test_a_later_seed_does_not_choose_for_itself(self):
+        only = {"task": ("ensemble",), "fraction": (1.0,)}
+        for name, probe in (("mfcc", "linear"), ("supervised", "network")):
+            only |= {"representation": (name,), "probe": (probe,)}
+            cell = f"task=ensemble, representation={name}, probe={probe}, fraction=1.0"
+            message = f"no {cell}, seed=0, .*seed 2 .*--only seed=0"
+            with mock.patch.object(protocol.Judge, "prepare") as prepare:
+                with self.assertRaisesRegex(InputError, message):
+                    self.grid("later", seed=(2,), **only)
+            prepare.assert_not_called()
+        # In whatever order seeds are named, the first comes first.
+        only |= {"representation": ("mfcc",), "probe": ("linear",)}
+        made = self.grid("later", seed=(2, 0), **only)
+        self.assertEqual([*dict.fromkeys(record.seed for record in made)], [0, 2])
+
     def test_networks_choose_their_rate_likewise(self):
         only = {"task": ("note_pitch",), "representation": ("supervised",)}
         only |= {"fraction": (1.0,), "seed": (0, 1)}
@@ -381,6 +433,24 @@ class Grid(WithDataset):
     def test_a_task_that_is_named_and_cannot_be_is_refused(self):
         with self.assertRaisesRegex(InputError, "composer.*two or more"):
             self.grid("named", task=("composer",))
+
+    def test_a_dataset_without_labels_is_told(self):
+        with tempfile.TemporaryDirectory() as root:
+            wave = np.zeros(32_000)
+            for split in ("train", "test"):
+                audio.write(Path(root) / f"{split}_data" / "a.wav", wave, 16_000)
+            out, work = self.folder / "bare.jsonl", self.folder / "bare"
+            for only in (None, {"seed": [0]}):
+                with (
+                    contextlib.redirect_stdout(io.StringIO()),
+                    self.assertRaisesRegex(InputError, "fit for no task.*labels"),
+                ):
+                    grid(root, None, out, only, work, progress=False)
+
+    def test_a_dataset_is_named_by_its_folder_however_it_is_told(self):
+        with contextlib.chdir(self.root):
+            bench = protocol.Judge(".", None, self.folder / "here", (), progress=False)
+        self.assertEqual(bench.data, "data")
 
 
 class Command(WithDataset):

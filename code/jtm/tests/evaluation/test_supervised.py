@@ -8,9 +8,11 @@ from unittest import mock
 import soundfile
 import torch
 
-from jtm.evaluation import networks
+from jtm.evaluation import networks, tasks
+from jtm.evaluation.features import Features
 from jtm.evaluation.supervised import run
 from jtm.files import InputError, StoppedError
+from jtm.results import records
 from jtm.results.records import read
 from jtm.tests.evaluation.little import (
     SMALL,
@@ -65,10 +67,14 @@ class Run(unittest.TestCase):
         kept = read_checkpoint(folder / "best.pt")["state_dict"]
         for name, value in load_model(self.checkpoint)[0].state_dict().items():
             self.assertTrue((kept[f"model.{name}"] == value).all(), name)
+        # Features, gigabytes of real music, go when they are of no more use.
+        self.assertFalse((folder / "features").exists())
+        (folder / "features").mkdir()
         # The same again is finished; on another network it is refused.
         again, said = self.run_quietly("frozen", **chosen)
         self.assertEqual(again, made)
         self.assertIn("finished", said)
+        self.assertFalse((folder / "features").exists())
         self.assertIn("note F1", said)
         self.addCleanup(write_checkpoint, self.checkpoint)
         write_checkpoint(self.checkpoint, seed=7)
@@ -112,8 +118,9 @@ class Run(unittest.TestCase):
     def test_training_from_scratch_moves_the_whole_network(self):
         made, _ = self.run_quietly("moved", task="multipitch", n_epoch=1)
         self.assertEqual(list(made), ["average_precision", "frame_f1"])
-        first = self.run_quietly("still", task="multipitch", learning_rate=0.0)
-        self.assertNotEqual(made, first)
+        still, _ = self.run_quietly("still", task="multipitch", learning_rate=0.0)
+        values = [found["average_precision"].value for found in (made, still)]
+        self.assertNotEqual(*values)
         states = [
             read_checkpoint(self.folder / name / "best.pt")["state_dict"]
             for name in ("moved", "still")
@@ -148,6 +155,31 @@ class Run(unittest.TestCase):
         soundfile.write(data / "train_data" / "train0.wav", shorter[:50_000], rate)
         with self.assertRaisesRegex(InputError, "other recordings: 6 .*choose another"):
             self.run_quietly("stopped", **chosen)
+
+    def test_a_run_that_can_go_on_keeps_its_features(self):
+        chosen = {"load": str(self.checkpoint), "task": "multipitch", "n_epoch": 1}
+        stop = mock.patch.object(records, "write", side_effect=KeyboardInterrupt)
+        with stop, self.assertRaises(KeyboardInterrupt):
+            self.run_quietly("cut off", **chosen)
+        self.assertTrue(list((self.folder / "cut off" / "features").iterdir()))
+        with mock.patch.object(Features, "_extract") as extract:
+            self.run_quietly("cut off", **chosen)
+        extract.assert_not_called()
+        self.assertFalse((self.folder / "cut off" / "features").exists())
+
+    def test_a_window_longer_than_what_is_used(self):
+        # Recordings are of 4 s; of those of validation the beginning is judged.
+        little = {"validation": 2}, {"notes": 2}
+        with (
+            mock.patch.dict(tasks.DECODED, little[0]),
+            mock.patch.dict(tasks.LEAST, little[1]),
+        ):
+            for seconds, told in (
+                (3, "of a validation recording 2.56 s at most .* window of 3 s"),
+                (5, "of a train recording 4 s at most .* window of 5 s"),
+            ):
+                with self.assertRaisesRegex(InputError, told):
+                    self.run_quietly("long", transcription_window=1000 * seconds)
 
     def test_what_cannot_work_is_refused_and_leaves_nothing(self):
         cases = {

@@ -63,6 +63,24 @@ class Sorting(unittest.TestCase):
         with self.assertRaisesRegex(InputError, "'Satie'.*test split.*no training"):
             Labelled.of(kept, "composer")
 
+    def test_a_split_that_is_made_here_suits_every_task(self):
+        # As MusicNet is: no validation split, and all of Faure is one work.
+        works = [
+            ("Piano Quartet", "Brahms", "25"),
+            ("Piano Quartet", "Faure", "15"),
+            ("Piano Quartet", "Mozart", "478"),
+            ("Solo Piano", "Brahms", "117"),
+            ("Solo Piano", "Mozart", "330"),
+        ]
+        names = ("ensemble", "composer", "composition")
+        kept = store(*(dict(zip(names, work, strict=True)) for work in works))
+        kept.recordings = [r for r in kept.recordings if r.split != "validation"]
+        for task, classes in (("ensemble", 2), ("composer", 3), ("multipitch", 0)):
+            labelled = Labelled.of(kept, task)
+            self.assertEqual(len(labelled.classes), classes)
+            self.assertEqual(labelled.splits["train"], [0, 1, 3, 4])
+            self.assertEqual(labelled.splits["validation"], [2])
+
     def test_the_instrument_is_that_of_the_labels_where_it_is_one(self):
         rows = [{}] * 4
         notes = plays([(1,), (41, 41), (1, 41), ()])
@@ -88,6 +106,12 @@ class Sorting(unittest.TestCase):
         whole, part = Take(8, 10_000), Take(1, 10 * WINDOW)
         self.assertEqual(notes.takes("train", 0), [whole])
         self.assertEqual(notes.takes("test", 120)[-1], part)
+
+    def test_recordings_that_a_task_does_not_ask_about_count_for_that_length(self):
+        rows = [{"ensemble": "ab "[i % 3].strip()} for i in range(60)]
+        labelled = Labelled.of(store(*rows, seconds=100), "ensemble")
+        # 40 are asked about, and still 30 windows of each.
+        self.assertEqual(len(labelled.units("test")), 40 * 30)
 
     def test_few_long_recordings_are_tuned_by_as_far_as_they_are_judged(self):
         # A task of notes has a budget of decoded frames, dealt to the recordings.
