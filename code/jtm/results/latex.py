@@ -244,12 +244,14 @@ def trials_macros(trials):
     dict of str to str
         Macros by name.
     """
-    tables = []
+    lines = []
     # Of the code as it is.
     trials = [trial for trial in trials if trial["flags"] is not None]
     for study in dict.fromkeys(trial["study"] for trial in trials):
-        table = tabular(page.trials_table(trials, study))
-        tables.append(rf"\study{{{text(study.capitalize())}}}{table}")
+        table = page.trials_table(trials, study).splitlines()
+        head, rule, *rows = [line for line in table if line.startswith("|")]
+        lines = lines or [head, rule]
+        lines += [f"| {study.capitalize()}: |" + "  |" * (head.count("|") - 2), *rows]
     gained = {}
     # One that stands in several studies counts once.
     for trial in {tuple(each["flags"]): each for each in trials}.values():
@@ -266,7 +268,7 @@ def trials_macros(trials):
         "trialsGained": readings.listed(told),
         "trialsMinutes": f"{one['processor_minutes']:g}",
         "trialsData": one["data"],
-        "tableTrials": "\n".join(tables),
+        "tableTrials": tabular("\n".join(lines)),
     }
 
 

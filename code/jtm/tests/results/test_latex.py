@@ -133,7 +133,8 @@ class TestGrid(unittest.TestCase):
         joint["validation"] = scores | {"multipitch cpc-z 0.1": 0.3}
         more = [trial, trial | {"study": "negatives"}, trial | joint]
         made = latex.trials_macros([*more, trial | {"study": "old", "flags": None}])
-        self.assertIn("\\study{Negatives}\\fit", made["tableTrials"])
+        self.assertIn("\nNegatives: &  & ", made["tableTrials"])
+        self.assertEqual(made["tableTrials"].count("toprule"), 1)
         self.assertNotIn("Old", made["tableTrials"])  # of code that has changed
         # The first stands in two studies and counts once.
         self.assertEqual(made["trialsGained"], "1 of 2 of multipitch")
