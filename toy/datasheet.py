@@ -35,6 +35,7 @@ from jtm.constants import (  # noqa: E402
 from jtm.data.check import coverage  # noqa: E402
 from jtm.data.musicnet import SPLITS, open_dataset, read_labels  # noqa: E402
 from jtm.data.notes import NOTE_SPLITS, read_notes  # noqa: E402
+from jtm.data.store import STORE_FOLDER  # noqa: E402
 from jtm.files import InputError  # noqa: E402
 from jtm.music import audio  # noqa: E402
 
@@ -109,7 +110,11 @@ def statistics(root):
     }
     cost = files.read_json(root / COST_FILE)
     state = files.read_json(root / STATE_FILE)
-    size = sum(path.stat().st_size for path in root.rglob("*") if path.is_file())
+    size = sum(  # without the copy at 16 kHz that whoever reads it makes
+        path.stat().st_size
+        for path in root.rglob("*")
+        if path.is_file() and STORE_FOLDER not in path.parts
+    )
     clips = read_notes(root)
     hours = sum(audio.duration(r.audio) for r in dataset.recordings)
     hours = (hours + sum(audio.duration(clip.audio) for clip in clips)) / 3600
