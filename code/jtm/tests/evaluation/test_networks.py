@@ -246,6 +246,9 @@ class OnDataset(unittest.TestCase):
         self.assertFalse(any(part.training for part in module.modules()))
 
     def test_the_harmonic_network_learns_alike_in_either_mode(self):
+        # Several threads add up in no fixed order.
+        self.addCleanup(torch.set_num_threads, torch.get_num_threads())
+        torch.set_num_threads(1)
         config = make_config(PretrainConfig, "small", {})
         family = networks.Family(self.labelled("multipitch", "transcription"), 1.0, 0)
         states = []
