@@ -33,8 +33,8 @@ from jtm.constants import (  # noqa: E402
     PITCH_RANGES,
 )
 from jtm.data.check import coverage  # noqa: E402
+from jtm.data.clips import CLIP_SPLITS, read_clips  # noqa: E402
 from jtm.data.musicnet import SPLITS, open_dataset, read_labels  # noqa: E402
-from jtm.data.notes import NOTE_SPLITS, read_notes  # noqa: E402
 from jtm.data.store import STORE_FOLDER  # noqa: E402
 from jtm.files import InputError  # noqa: E402
 from jtm.music import audio  # noqa: E402
@@ -115,7 +115,7 @@ def statistics(root):
         for path in root.rglob("*")
         if path.is_file() and STORE_FOLDER not in path.parts
     )
-    clips = read_notes(root)
+    clips = read_clips(root)
     hours = sum(audio.duration(r.audio) for r in dataset.recordings)
     hours = (hours + sum(audio.duration(clip.audio) for clip in clips)) / 3600
     facts = {
@@ -123,7 +123,7 @@ def statistics(root):
         "seed": state["seed"],
         "splits": counted,
         "works": len(works),
-        "clips": {s: sum(clip.split == s for clip in clips) for s in NOTE_SPLITS},
+        "clips": {s: sum(clip.split == s for clip in clips) for s in CLIP_SPLITS},
         "hours": hours,
         "seconds": cost["seconds"],
         "processors": cost["processors"],
@@ -163,14 +163,14 @@ def statistics(root):
             ],
         ),
         _table(
-            ("instrument", "hours of notes", "clips " + ", ".join(NOTE_SPLITS)),
+            ("instrument", "hours of notes", "clips " + ", ".join(CLIP_SPLITS)),
             [
                 (
                     name,
                     f"{instruments[program] / 3600:.2f}",
                     ", ".join(
                         str(sum(c.program == program and c.split == s for c in clips))
-                        for s in NOTE_SPLITS
+                        for s in CLIP_SPLITS
                     ),
                 )
                 for program, name in INSTRUMENTS.items()

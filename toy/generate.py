@@ -30,8 +30,9 @@ import recipe  # noqa: E402
 
 from jtm import files  # noqa: E402
 from jtm.constants import INSTRUMENTS, LABEL_RATE  # noqa: E402
-from jtm.data import musicnet, notes  # noqa: E402
+from jtm.data import musicnet  # noqa: E402
 from jtm.data.check import coverage  # noqa: E402
+from jtm.data.clips import Clip, write_clips  # noqa: E402
 from jtm.files import InputError  # noqa: E402
 from jtm.music import audio, midi, synth  # noqa: E402
 from jtm.music.score import Note, Score, note_value  # noqa: E402
@@ -91,7 +92,7 @@ def generate(preset, out, seed=0, soundfont=None, progress=True, processes=None)
         pairs = recipe.split_notes(size.note_step, seed)
         jobs = [(str(out), *pair, split, fonts) for pair, split in pairs.items()]
         clips = pool.map(_make_notes, jobs, "rendering notes")
-    notes.write_notes(out, [clip for made in clips for clip in made])
+    write_clips(out, [clip for made in clips for clip in made])
     # Last, as it tells that all the rest is there.
     musicnet.write_metadata(
         out / musicnet.METADATA_FILE, sorted(rows, key=lambda row: row["id"])
@@ -289,7 +290,7 @@ def _make_notes(job):
                 clip = recipe.treat_note(wave[first:last], note.velocity)
                 audio.write(wav, clip, LABEL_RATE)
             clips.append(
-                notes.Clip(
+                Clip(
                     *(wav, program, pitch, note.velocity),
                     *(round(start * LABEL_RATE), end, target, Path(font).name),
                 )

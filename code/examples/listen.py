@@ -9,8 +9,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the package
 from IPython.display import Audio, display
 
 from jtm.cli import toy_data
+from jtm.data.clips import read_clips
 from jtm.data.musicnet import SPLITS, open_dataset
-from jtm.data.notes import read_notes
 from jtm.evaluation.features import listen
 from jtm.music import audio
 from jtm.results import figures, show
@@ -32,6 +32,6 @@ figures.save(figure, "logs/examples/listen.png")
 display(figure)
 
 # %% A single note; the full set has every playable pitch of 11 instruments.
-clip = read_notes(data)[0]
+clip = read_clips(data)[0]
 print(clip.audio.name)
 display(Audio(audio.read(clip.audio), rate=16_000))

@@ -11,8 +11,8 @@ from IPython.display import display
 
 from jtm.cli import toy_data
 from jtm.data.musicnet import open_dataset
+from jtm.data.rolls import PLAYED_DTYPE
 from jtm.data.store import build_store
-from jtm.data.targets import PLAYED_DTYPE
 from jtm.embedding import WEIGHTS, load_model
 from jtm.evaluation import metrics, networks, supervised, transcription
 from jtm.evaluation.features import listen

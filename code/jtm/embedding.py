@@ -22,8 +22,8 @@ from tqdm import tqdm
 
 from jtm.constants import FRAME_RATE, HOP, SAMPLE_RATE
 from jtm.data.musicnet import open_dataset
+from jtm.data.rolls import WINDOW
 from jtm.data.store import build_store
-from jtm.data.targets import WINDOW
 from jtm.evaluation.features import Audio, NetworkSource, Take, pitch_parts
 from jtm.evaluation.slow import Slow
 from jtm.files import InputError, atomic, digest, inside, read_json, write_json

@@ -34,8 +34,8 @@ from jtm.constants import (
     PITCH_MIN,
     PITCH_RANGES,
 )
+from jtm.data.clips import CLIPS_FILE, read_clips
 from jtm.data.musicnet import open_dataset, read_labels
-from jtm.data.notes import NOTES_FILE, read_notes
 from jtm.files import InputError
 from jtm.music import audio, midi
 
@@ -146,8 +146,8 @@ def check(root, progress=True, processes=None):
     """
     dataset = open_dataset(root)
     clips = ()
-    if (dataset.root / NOTES_FILE).exists():
-        clips = read_notes(dataset.root)
+    if (dataset.root / CLIPS_FILE).exists():
+        clips = read_clips(dataset.root)
     bare = [replace(r, metadata={}) for r in dataset.recordings]  # can be pickled
     with contextlib.ExitStack() as stack:
         spread = map

@@ -6,9 +6,13 @@ are therefore joined to families by what is sung (:func:`tune_families`), and
 whole families go to one split (:func:`assign_families`).
 """
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 
 import numpy as np
+
+from jtm.constants import FRAME_RATE, HOP
+from jtm.data.rolls import WINDOW
+from jtm.files import InputError
 
 PHRASE = 10
 """Intervals in a run of melody that two works are compared by."""
@@ -160,3 +164,95 @@ def assign_families(families, classes, weights, quotas):
             home[family] = max(order, key=short.__getitem__)
             short[home[family]] -= sum(content_of.values())
     return [home[family] for family in families]
+
+
+def labelled_splits(recordings, lengths):
+    """
+    Sort labelled recordings into splits.
+
+    Parameters
+    ----------
+    recordings : sequence of Recording
+        All recordings of a store.
+    lengths : sequence of int
+        Their lengths in samples at 16 kHz; those shorter than a window are
+        left out.
+
+    Returns
+    -------
+    dict of str to list of int
+        Indices by split. Where the dataset marks no validation split, as
+        MusicNet doesn't, whole works are held out of training, the same for all
+        tasks: of each ensemble the second in alphabetical order, and every
+        eighth after it. Where training would be left without an ensemble or a
+        composer, the next work goes instead.
+
+    Raises
+    ------
+    InputError
+        If there is no labelled recording to learn from, to validate on, or to
+        test on, or one tune stands in two splits.
+    """
+    splits = {split: [] for split in ("train", "validation", "test", "test_timbre")}
+    for index, recording in enumerate(recordings):
+        long_enough = lengths[index] >= WINDOW * HOP
+        if recording.labels is not None and recording.split in splits and long_enough:
+            splits[recording.split].append(index)
+    if not splits["validation"]:
+        held_out = _hold_out(recordings, splits["train"], ("ensemble", "composer"))
+        if not held_out:  # each composer has one work: no task of theirs, but others
+            held_out = _hold_out(recordings, splits["train"], ("ensemble",))
+        splits["validation"] = sorted(held_out)
+        splits["train"] = [i for i in splits["train"] if i not in held_out]
+    for split in ("train", "validation", "test"):
+        if not splits[split]:
+            raise InputError(
+                f"no labelled recording of at least {WINDOW / FRAME_RATE} s in the "
+                f"{split} split; expected a dataset in MusicNet's layout with labels "
+                "in train_labels/ and test_labels/"
+            )
+    _check_tunes(recordings, splits)
+    return splits
+
+
+def _hold_out(recordings, train, columns):
+    """Choose works for validation; training keeps every class of some columns."""
+    works, counts = {}, Counter()
+    for index in train:
+        row = recordings[index].metadata
+        work = (row.get("composer"), row.get("composition", recordings[index].id))
+        work = row.get("tune_family") or work
+        works.setdefault(row.get("ensemble"), {}).setdefault(work, []).append(index)
+        counts.update(_classes(row, columns))
+    held_out = set()
+    for of_ensemble in works.values():
+        order = sorted(of_ensemble, key=str)[1:]
+        for first in range(0, len(order), 8):
+            for work in order[first : first + 8]:
+                rows = [recordings[index].metadata for index in of_ensemble[work]]
+                taken = Counter(c for row in rows for c in _classes(row, columns))
+                if all(counts[c] > taken[c] for c in taken):
+                    counts -= taken
+                    held_out.update(of_ensemble[work])
+                    break
+    return held_out
+
+
+def _classes(row, columns):
+    """Give the classes that a row of the metadata names."""
+    return [(column, row[column]) for column in columns if row.get(column)]
+
+
+def _check_tunes(recordings, splits):
+    """Refuse a tune that is heard on two sides; test_timbre is test once more."""
+    home = {}
+    for split, indices in splits.items():
+        side = "test" if split == "test_timbre" else split
+        for index in indices:
+            family = recordings[index].metadata.get("tune_family")
+            if family and home.setdefault(family, side) != side:
+                raise InputError(
+                    f"{recordings[index].audio}: its tune ({family}) is in the split "
+                    f"{home[family]} and in {side}, so that memory would be rewarded; "
+                    "move all of its recordings to one split"
+                )

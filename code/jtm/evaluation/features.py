@@ -35,7 +35,7 @@ import torch
 from tqdm import tqdm
 
 from jtm.constants import HOP, N_PITCHES, PITCH_MIN, SAMPLE_RATE
-from jtm.data.targets import WINDOW, frame_numbers, frame_roll, read_notes
+from jtm.data.rolls import WINDOW, frame_numbers, frame_roll, read_notes
 from jtm.evaluation.slow import Slow
 from jtm.files import atomic
 from jtm.models.context import TransformerContext
@@ -105,7 +105,7 @@ class Take(NamedTuple):
     Parameters
     ----------
     step : int
-        Keep each frame of :func:`jtm.data.targets.frame_numbers` with this
+        Keep each frame of :func:`jtm.data.rolls.frame_numbers` with this
         step; 0 keeps the mean and deviation of each window instead.
     n_frames : int
         Length of what it is taken of, in frames from the start.

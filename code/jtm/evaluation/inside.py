@@ -32,7 +32,7 @@ import numpy as np
 from tqdm import tqdm
 
 from jtm.constants import FRAME_RATE, HOP
-from jtm.data.targets import WINDOW, frame_numbers
+from jtm.data.rolls import WINDOW, frame_numbers
 from jtm.evaluation import metrics, probes
 from jtm.evaluation.features import FFT, Take
 from jtm.evaluation.protocol import TRAIN_FRAMES, VALIDATION_FRAMES, Cell, Judge

@@ -253,7 +253,7 @@ def note_f1(reference, estimate, offsets=False):
     Parameters
     ----------
     reference, estimate : numpy.ndarray
-        Notes of :data:`jtm.data.targets.NOTE_DTYPE`; times in seconds.
+        Notes of :data:`jtm.data.rolls.NOTE_DTYPE`; times in seconds.
     offsets : bool
         Ask for right offsets too.
 

@@ -29,7 +29,7 @@ import numpy as np
 import torch
 
 from jtm.constants import HOP
-from jtm.data.targets import WINDOW, frame_numbers
+from jtm.data.rolls import WINDOW, frame_numbers
 from jtm.evaluation import probes
 from jtm.evaluation.features import Audio, NetworkSource, pitch_parts
 from jtm.evaluation.tasks import CLIP, CLIP_LEAD, TASKS

@@ -31,8 +31,9 @@ from tqdm import tqdm
 
 from jtm.constants import HOP
 from jtm.data.musicnet import open_dataset
+from jtm.data.rolls import WINDOW
+from jtm.data.splits import labelled_splits
 from jtm.data.store import build_store
-from jtm.data.targets import WINDOW, labelled_splits
 from jtm.evaluation import networks, probes, tasks
 from jtm.evaluation.features import REPRESENTATIONS, SLOW_OF, Features, Take
 from jtm.evaluation.networks import NETWORKS

@@ -22,8 +22,8 @@ import torch
 
 from jtm.constants import FRAME_RATE
 from jtm.data.musicnet import open_dataset
+from jtm.data.rolls import WINDOW
 from jtm.data.store import build_store
-from jtm.data.targets import WINDOW
 from jtm.evaluation import networks, tasks
 from jtm.evaluation.features import Features, Take
 from jtm.evaluation.tasks import TASKS

@@ -45,11 +45,12 @@ from jtm.constants import (
     PITCH_MAX,
     PITCH_MIN,
 )
-from jtm.data import targets
+from jtm.data import rolls
+from jtm.data.clips import read_clips
 from jtm.data.musicnet import Dataset, Recording
-from jtm.data.notes import read_notes as read_clips
+from jtm.data.rolls import WINDOW, frame_numbers
+from jtm.data.splits import labelled_splits
 from jtm.data.store import STORE_FOLDER, build_store
-from jtm.data.targets import WINDOW, frame_numbers
 from jtm.evaluation import metrics, transcription
 from jtm.evaluation.features import Take
 from jtm.files import InputError
@@ -178,7 +179,7 @@ class Labelled:
         Frames from the start of a recording that are judged, by split.
     notes : callable
         Gives the notes of a recording, ``(notes,)`` of
-        :data:`jtm.data.targets.PLAYED_DTYPE`, from its index.
+        :data:`jtm.data.rolls.PLAYED_DTYPE`, from its index.
     """
 
     store: object
@@ -231,7 +232,7 @@ class Labelled:
             }
             lengths = dict.fromkeys(splits, CLIP_LEAD + CLIP)
         else:
-            splits = targets.labelled_splits(recordings, store.lengths)
+            splits = labelled_splits(recordings, store.lengths)
             kind = "notes" if unit == "notes" else "frames"
             budget = DECODED if unit == "notes" else JUDGED
             lengths = {
@@ -333,7 +334,7 @@ class Labelled:
             rows = [(i, self.clip_start(i)) for i in indices]
             return np.array(rows, np.int64).reshape(-1, 2)
         lengths = {i: self.length(split, i) * HOP for i in indices}
-        return targets.cut_windows(lengths, indices, size)
+        return rolls.cut_windows(lengths, indices, size)
 
     def clip_start(self, index):
         """
@@ -369,7 +370,7 @@ class Labelled:
         -------
         numpy.ndarray
             Rows of :meth:`units`, in the order of
-            :func:`jtm.data.targets.label_subset`: at least one of each class;
+            :func:`jtm.data.rolls.label_subset`: at least one of each class;
             where several answers may be true at once, of each set of
             instruments that plays.
         """
@@ -386,7 +387,7 @@ class Labelled:
             [self.groups[i] for i in units[:, 0]], return_inverse=True
         )
         rows = np.stack((groups, units[:, 1]), axis=1)
-        return units[targets.label_subset(rows, fraction, seed, classes)]
+        return units[rolls.label_subset(rows, fraction, seed, classes)]
 
     def seconds(self, units, size=WINDOW):
         """
@@ -428,8 +429,8 @@ class Labelled:
         """
         notes = self.notes(index)
         if self.task == "instrument_activity":
-            return targets.instrument_roll(notes, n_frames, start)
-        roll = targets.frame_roll(notes, n_frames, start)
+            return rolls.instrument_roll(notes, n_frames, start)
+        roll = rolls.frame_roll(notes, n_frames, start)
         if self.task == "transcription":
             onsets = transcription.onset_targets(notes, n_frames, start)
             roll = np.stack((roll, onsets), axis=1)
@@ -501,12 +502,12 @@ def reader(store):
     Returns
     -------
     callable
-        Gives notes of :data:`jtm.data.targets.PLAYED_DTYPE` from an index.
+        Gives notes of :data:`jtm.data.rolls.PLAYED_DTYPE` from an index.
     """
 
     @functools.cache
     def read(index):
-        return targets.read_notes(store.recordings[index], int(store.lengths[index]))
+        return rolls.read_notes(store.recordings[index], int(store.lengths[index]))
 
     return read
 
@@ -519,7 +520,7 @@ def _pitch_name(pitch):
 def _class_of(recording, task, notes, index):
     """Name the class of a recording; empty where it is asked nothing."""
     if task != "instrument":
-        return targets.class_name(recording, task)
+        return rolls.class_name(recording, task)
     programs = np.unique(notes(index)["program"])
     if len(programs) != 1:
         return ""

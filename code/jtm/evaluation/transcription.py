@@ -13,7 +13,7 @@ from functools import partial
 
 import numpy as np
 
-from jtm.data.targets import onset_roll, rolls_to_notes
+from jtm.data.rolls import onset_roll, rolls_to_notes
 from jtm.evaluation.metrics import note_f1
 
 REACH = 3
@@ -36,7 +36,7 @@ def onset_targets(notes, n_frames, start=0):
     Parameters
     ----------
     notes : numpy.ndarray
-        Notes ``(notes,)`` of :data:`jtm.data.targets.NOTE_DTYPE`.
+        Notes ``(notes,)`` of :data:`jtm.data.rolls.NOTE_DTYPE`.
     n_frames : int
         Number of frames.
     start : int
@@ -91,7 +91,7 @@ def decode(posteriors, thresholds):
     Returns
     -------
     numpy.ndarray
-        Notes ``(notes,)`` of :data:`jtm.data.targets.NOTE_DTYPE` by start.
+        Notes ``(notes,)`` of :data:`jtm.data.rolls.NOTE_DTYPE` by start.
     """
     frame, onset = thresholds
     sounding = posteriors[:, 0] > np.log(frame / (1 - frame))
@@ -141,7 +141,7 @@ def onset_f1(reference, estimate, tolerance=0.05):
     Parameters
     ----------
     reference, estimate : numpy.ndarray
-        Notes of :data:`jtm.data.targets.NOTE_DTYPE`, by start.
+        Notes of :data:`jtm.data.rolls.NOTE_DTYPE`, by start.
     tolerance : float
         Greatest distance of onsets in seconds.
 

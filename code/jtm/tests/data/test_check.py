@@ -9,6 +9,7 @@ import numpy as np
 
 from jtm.constants import LABEL_RATE
 from jtm.data.check import check, count_overlaps, coverage, flux
+from jtm.data.clips import Clip, write_clips
 from jtm.data.musicnet import (
     LABEL_DTYPE,
     Recording,
@@ -16,7 +17,6 @@ from jtm.data.musicnet import (
     write_labels,
     write_metadata,
 )
-from jtm.data.notes import Clip, write_notes
 from jtm.music import audio, midi
 from jtm.music.score import Note, Score, note_value
 
@@ -70,7 +70,7 @@ class TestCheck(unittest.TestCase):
             wave = tones(Score((Note(0.1, 1.0, 1, pitch),)), 1.2)
             audio.write(path, wave, LABEL_RATE)
             clips.append(Clip(path, 1, pitch, 80, 4410, 44_100, split, "bells"))
-        write_notes(root, clips)
+        write_clips(root, clips)
         cls.clips, cls.rows = clips, rows
 
     def setUp(self):
@@ -151,7 +151,7 @@ class TestCheck(unittest.TestCase):
             for c in self.clips
             for rest in [(80, c.start - 1000, c.end, c.split, "bells")]
         ]
-        write_notes(self.root, moved)
+        write_clips(self.root, moved)
         text = self.assert_violates(
             "notes: onsets against the flux, median", "notes: pitch confirmed by YIN"
         )
@@ -163,7 +163,7 @@ class TestCheck(unittest.TestCase):
         wave = 0.5 * audio.read(extra.audio, LABEL_RATE)
         audio.write(path, wave, LABEL_RATE)
         again = Clip(path, 1, 45, 40, extra.start, extra.end, "test", "bells")
-        write_notes(self.root, [*self.clips, again])
+        write_clips(self.root, [*self.clips, again])
         self.assert_violates("notes: pitches of an instrument in two splits")
 
     def test_recordings_of_people_are_not_held_to_exactness(self):

@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from jtm.data.clips import Clip
+from jtm.data.clips import write_clips as write_table
 from jtm.data.musicnet import LABEL_DTYPE, write_labels, write_metadata
-from jtm.data.notes import Clip, write_notes
 from jtm.music import audio
 from jtm.training.checkpoints import build_model
 from jtm.training.config import PretrainConfig, make_config
@@ -64,7 +65,7 @@ def write_clips(root, pitches_of=PITCHES):
                             "toy.sf2",
                         )
                     )
-    write_notes(root, clips)
+    write_table(root, clips)
 
 
 def performance(rng, seconds, harmonics, program=1):

@@ -3,7 +3,7 @@ import unittest
 import numpy as np
 from sklearn.metrics import accuracy_score, f1_score
 
-from jtm.data.targets import NOTE_DTYPE
+from jtm.data.rolls import NOTE_DTYPE
 from jtm.evaluation import metrics
 from jtm.results.compare import row_shares
 

@@ -9,8 +9,8 @@ import numpy as np
 
 from jtm.constants import INSTRUMENTS
 from jtm.data.musicnet import Recording, open_dataset
+from jtm.data.rolls import PLAYED_DTYPE, WINDOW, onset_roll
 from jtm.data.store import build_store
-from jtm.data.targets import PLAYED_DTYPE, WINDOW, onset_roll
 from jtm.evaluation import metrics, tasks
 from jtm.evaluation.features import Take
 from jtm.evaluation.tasks import Labelled

@@ -2,7 +2,7 @@ import unittest
 
 import numpy as np
 
-from jtm.data.targets import NOTE_DTYPE, frame_roll, onset_roll
+from jtm.data.rolls import NOTE_DTYPE, frame_roll, onset_roll
 from jtm.evaluation.metrics import note_f1
 from jtm.evaluation.transcription import (
     choose_thresholds,

@@ -15,8 +15,8 @@ import recipe
 
 from jtm import files
 from jtm.data.check import check
+from jtm.data.clips import read_clips
 from jtm.data.musicnet import open_dataset, read_metadata
-from jtm.data.notes import read_notes
 from jtm.files import InputError
 from jtm.music import synth
 
@@ -66,7 +66,7 @@ class TestGenerate(unittest.TestCase):
                     for split in ("test", "test_timbre")
                 )
                 self.assertEqual(same == new, part.startswith("labels"), other.id)
-        clips = read_notes(self.root)
+        clips = read_clips(self.root)
         self.assertEqual({clip.split for clip in clips} >= {"train", "test"}, True)
         self.assertTrue(all(clip.audio.exists() for clip in clips))
 

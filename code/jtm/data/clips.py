@@ -14,10 +14,10 @@ from jtm.constants import INSTRUMENTS, LABEL_RATE, PITCH_MAX, PITCH_MIN
 from jtm.data.musicnet import read_table
 from jtm.files import InputError, atomic, inside
 
-NOTES_FILE = "notes.csv"
+CLIPS_FILE = "notes.csv"
 """Name of the table at the root of the dataset."""
 
-NOTE_COLUMNS = (
+CLIP_COLUMNS = (
     "file",
     "instrument",
     "note",
@@ -30,7 +30,7 @@ NOTE_COLUMNS = (
 )
 """Columns of the table; the first four as facts stand in the file name too."""
 
-NOTE_SPLITS = ("train", "validation", "test", "test_timbre")
+CLIP_SPLITS = ("train", "validation", "test", "test_timbre")
 """Splits of the notes."""
 
 
@@ -52,7 +52,7 @@ class Clip:
     start, end : int
         Onset and offset in samples at 44.1 kHz, half-open.
     split : str
-        One of :data:`NOTE_SPLITS`.
+        One of :data:`CLIP_SPLITS`.
     soundfont : str
         File name of the SoundFont.
     """
@@ -67,7 +67,7 @@ class Clip:
     soundfont: str
 
 
-def read_notes(root):
+def read_clips(root):
     """
     Read the notes part of a dataset.
 
@@ -86,9 +86,9 @@ def read_notes(root):
     InputError
         If the table is missing or malformed.
     """
-    path = Path(root) / NOTES_FILE
+    path = Path(root) / CLIPS_FILE
     clips = []
-    for line, row in read_table(path, NOTE_COLUMNS):
+    for line, row in read_table(path, CLIP_COLUMNS):
         try:
             numbers = [
                 int(row[name])
@@ -98,10 +98,10 @@ def read_notes(root):
             raise InputError(
                 f"{path}, line {line}: {error}; expected whole numbers"
             ) from error
-        if numbers[0] not in INSTRUMENTS or row["split"] not in NOTE_SPLITS:
+        if numbers[0] not in INSTRUMENTS or row["split"] not in CLIP_SPLITS:
             raise InputError(
                 f"{path}, line {line}: instrument {numbers[0]}, split {row['split']}; "
-                f"expected one of {list(INSTRUMENTS)} and of {list(NOTE_SPLITS)}"
+                f"expected one of {list(INSTRUMENTS)} and of {list(CLIP_SPLITS)}"
             )
         if not PITCH_MIN <= numbers[1] <= PITCH_MAX:
             raise InputError(
@@ -113,7 +113,7 @@ def read_notes(root):
     return tuple(clips)
 
 
-def write_notes(root, clips):
+def write_clips(root, clips):
     """
     Write the table of the notes part, at once or not at all.
 
@@ -124,10 +124,10 @@ def write_notes(root, clips):
     clips : sequence of Clip
         The notes, in the order wanted.
     """
-    path = Path(root) / NOTES_FILE
+    path = Path(root) / CLIPS_FILE
     with atomic(path) as part, open(part, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(NOTE_COLUMNS)
+        writer.writerow(CLIP_COLUMNS)
         for clip in clips:
             writer.writerow(
                 (

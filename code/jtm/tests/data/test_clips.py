@@ -4,10 +4,10 @@ import tempfile
 import unittest
 from pathlib import Path
 
-from jtm.data.notes import NOTE_COLUMNS, NOTES_FILE, Clip, read_notes, write_notes
+from jtm.data.clips import CLIP_COLUMNS, CLIPS_FILE, Clip, read_clips, write_clips
 from jtm.files import InputError
 
-HEADING = ",".join(NOTE_COLUMNS)
+HEADING = ",".join(CLIP_COLUMNS)
 
 
 class TestNotes(unittest.TestCase):
@@ -17,16 +17,16 @@ class TestNotes(unittest.TestCase):
         self.root = Path(folder.name)
 
     def read(self, *lines):
-        (self.root / NOTES_FILE).write_text("\n".join((HEADING, *lines)) + "\n")
-        return read_notes(self.root)
+        (self.root / CLIPS_FILE).write_text("\n".join((HEADING, *lines)) + "\n")
+        return read_clips(self.root)
 
     def test_round_trip(self):
         clips = (
             Clip(self.root / "notes" / "a.wav", 41, 60, 72, 4416, 22080, "train", "x"),
             Clip(self.root / "notes" / "b.wav", 1, 21, 40, 0, 9, "test_timbre", "y"),
         )
-        write_notes(self.root, clips)
-        self.assertEqual(read_notes(self.root), clips)
+        write_clips(self.root, clips)
+        self.assertEqual(read_clips(self.root), clips)
 
     def test_empty(self):
         self.assertEqual(self.read(), ())
@@ -44,7 +44,7 @@ class TestNotes(unittest.TestCase):
             with self.assertRaisesRegex(InputError, told, msg=line):
                 self.read(line)
         with self.assertRaisesRegex(InputError, "notes.csv"):
-            read_notes(self.root / "nowhere")
+            read_clips(self.root / "nowhere")
 
 
 if __name__ == "__main__":
