@@ -2,7 +2,8 @@
 The commands: ``jtm VERB``, and ``python main.py`` for ``jtm train``.
 
 A user's mistake ends in one line on standard error and exit code 2; a run that
-is stopped by Ctrl-C or SIGTERM saves first and exits with code 130.
+is stopped by Ctrl-C or SIGTERM saves first and exits with code 130. A crash, which is
+a fault of the program, ends in one line too, and with ``--debug`` in its traceback.
 """
 
 import argparse
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import get_type_hints
 
 from jtm.data.musicnet import METADATA_FILE, WHERE_TO_GET_MUSICNET
-from jtm.files import InputError, StoppedError, locked, read_json
+from jtm.files import InputError, StoppedError, crash, locked, read_json
 from jtm.training.config import (
     PRESETS,
     NetworkConfig,
@@ -51,8 +52,8 @@ def main(arguments=None):
     Returns
     -------
     int
-        Exit code: 0 done, 1 a check has failed, 2 a user's mistake, 130
-        stopped.
+        Exit code: 0 done, 1 a check or some of the files have failed or the
+        program has crashed, 2 a user's mistake, 130 stopped.
     """
     parser = argparse.ArgumentParser(
         prog="jtm", description="Learn music from raw audio, without labels."
@@ -60,15 +61,20 @@ def main(arguments=None):
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     for name, (add, _) in VERBS.items():
         text = add.__doc__.strip().splitlines()[0]
-        add(verbs.add_parser(name, help=text, description=text))
-    return run(lambda: _dispatch(parser.parse_args(arguments)))
+        verb = verbs.add_parser(name, help=text, description=text)
+        add(verb)
+        _add_debug(verb)
+    options = parser.parse_args(arguments)
+    return run(lambda: VERBS[options.verb][1](options), options.debug)
 
 
-def _dispatch(options):
-    return VERBS[options.verb][1](options)
+def _add_debug(parser):
+    parser.add_argument(
+        "--debug", action="store_true", help="print the traceback of a crash"
+    )
 
 
-def run(command):
+def run(command, debug=False):
     """
     Run a command's function, telling a user's mistake in one line.
 
@@ -76,12 +82,17 @@ def run(command):
     ----------
     command : callable
         Takes nothing; gives an exit code or None.
+    debug : bool
+        Let a crash end in its traceback.
 
     Returns
     -------
     int
         The exit code.
     """
+    for stream in (sys.stdout, sys.stderr):  # names may hold what a terminal cannot
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
     try:
         return command() or 0
     except InputError as error:
@@ -91,6 +102,11 @@ def run(command):
         if not place().rank:
             print("jtm: stopped; the same command goes on from here", file=sys.stderr)
         return 130
+    except Exception as error:
+        if debug:
+            raise
+        print(f"jtm: {crash(error)}", file=sys.stderr)
+        return 1
 
 
 def train_main(arguments=None):
@@ -109,7 +125,9 @@ def train_main(arguments=None):
     """
     parser = argparse.ArgumentParser(prog="main.py", description=_add_train.__doc__)
     _add_train(parser)
-    return run(lambda: train(parser.parse_args(arguments)))
+    _add_debug(parser)
+    options = parser.parse_args(arguments)
+    return run(lambda: train(options), options.debug)
 
 
 def _add_train(parser):
@@ -200,7 +218,8 @@ def train(options):
     """
     chosen = dict(vars(options))
     preset, supervised = chosen.pop("preset"), chosen.pop("supervised")
-    chosen.pop("verb", None)
+    for name in ("verb", "debug"):
+        chosen.pop(name, None)
     cls = SupervisedConfig if supervised else PretrainConfig
     known = get_type_hints(cls)
     network = get_type_hints(NetworkConfig).keys() - get_type_hints(RunConfig).keys()

@@ -7,9 +7,13 @@ to join a name from a file to a folder without leaving that folder.
 """
 
 import contextlib
+import errno
+import functools
 import hashlib
 import json
 import os
+import sys
+import traceback
 from pathlib import Path
 
 try:
@@ -27,8 +31,66 @@ class InputError(ValueError):
     """
 
 
+class NoSpaceError(InputError):
+    """Nothing more can be written there, so that a batch of files ends too."""
+
+
 class StoppedError(Exception):
     """The user stopped a run, which has saved what it did and can go on."""
+
+
+@contextlib.contextmanager
+def one_of_many(name, failed, debug=False, write=None):
+    """
+    Let one file of a batch fail without ending the batch.
+
+    Parameters
+    ----------
+    name : str or Path
+        The file, which messages name.
+    failed : list
+        Receives `name` if the block raises.
+    debug : bool
+        Print the traceback of what is no user's mistake.
+    write : callable, optional
+        Prints a line; to standard error by default.
+
+    Yields
+    ------
+    None
+        Nothing.
+    """
+    write = write or functools.partial(print, file=sys.stderr)
+    try:
+        yield
+    except (NoSpaceError, StoppedError):
+        raise
+    except Exception as error:  # whatever a library makes of a file
+        failed.append(name)
+        if isinstance(error, InputError):
+            write(f"jtm: {error}")
+            return
+        if debug:
+            write(traceback.format_exc())
+        write(f"jtm: {name}: {crash(error)}")
+
+
+def crash(error):
+    """
+    Describe in one line an exception that nobody foresaw.
+
+    Parameters
+    ----------
+    error : Exception
+        The exception.
+
+    Returns
+    -------
+    str
+        Its kind, its text, and how to see where it came from.
+    """
+    text = " ".join(str(error).split())
+    return f"unexpected {type(error).__name__}: {text} (--debug shows where)"
 
 
 @contextlib.contextmanager
@@ -49,16 +111,22 @@ def atomic(path):
     Raises
     ------
     InputError
+        If the name is too long.
+    NoSpaceError
         If the folder cannot be made or written, or the disk is full.
     """
     path = Path(path)
-    part = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
+    # Of a length of its own, since the name may be as long as names can be.
+    key = hashlib.sha256(os.fsencode(path.name)).hexdigest()[:8]
+    part = path.with_name(f".{key}.{os.getpid()}.part{path.suffix[:16]}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield part
         os.replace(part, path)
     except OSError as error:
-        raise InputError(
+        if error.errno == errno.ENAMETOOLONG:
+            raise InputError(f"{path}: its name is too long; shorten it") from error
+        raise NoSpaceError(
             f"{path}: cannot be written ({error.strerror or error}); "
             "free some space or choose another folder"
         ) from error

@@ -6,6 +6,8 @@ Three units of time meet here: seconds, samples at some rate, and frames. Frame
 what sounds at its centre, so audio and labels are cut with the same indices.
 """
 
+import os
+
 import numpy as np
 import soundfile
 import soxr
@@ -41,7 +43,7 @@ def blocks(path, sample_rate=SAMPLE_RATE):
     """
     empty = True
     try:
-        with soundfile.SoundFile(path) as file:
+        with soundfile.SoundFile(_named(path)) as file:
             resampler = soxr.ResampleStream(file.samplerate, sample_rate, 1)
             while True:
                 block = file.read(1 << 18, dtype="float32", always_2d=True)
@@ -127,12 +129,17 @@ def duration(path):
         If the file is missing, is not a sound file or holds no sample.
     """
     try:
-        info = soundfile.info(path)
+        info = soundfile.info(_named(path))
     except (soundfile.SoundFileError, OSError) as error:
         raise InputError(_unreadable(path)) from error
     if not info.frames:
         raise InputError(_unreadable(path))
     return info.frames / info.samplerate
+
+
+def _named(path):
+    """Name a file as soundfile takes it, whose names need not be valid UTF-8."""
+    return os.fspath(path) if os.name == "nt" else os.fsencode(path)
 
 
 def _unreadable(path):

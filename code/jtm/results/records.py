@@ -368,10 +368,13 @@ def revision():
         Git's short name of the commit, with '-dirty' where files differ from
         it; 'unknown' outside a checkout.
     """
+    root = Path(__file__).resolve().parents[3]
+    if not (root / ".git").exists():  # a repository around it is another project's
+        return "unknown"
     try:
         told = subprocess.run(
             ["git", "describe", "--always", "--dirty"],
-            cwd=Path(__file__).parent,
+            cwd=root,
             capture_output=True,
             text=True,
             check=True,

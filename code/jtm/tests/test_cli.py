@@ -2,13 +2,19 @@
 
 import contextlib
 import io
+import os
 import subprocess
 import sys
 import tempfile
 import time
 import unittest
 from pathlib import Path
+from unittest import mock
 
+import numpy as np
+import soundfile
+
+from jtm import cli
 from jtm.cli import train_main
 from jtm.tests.training.test_pretrain import write_tunes
 
@@ -97,6 +103,39 @@ class TestCommands(unittest.TestCase):
         shown = r"Pretraining: 100%.*00:00.*loss \d.*accuracy 0\.\d.*\d+ audio-s/s"
         self.assertRegex(done.stderr, shown)
         self.assertTrue((self.folder / "logs" / "checkpoint0.pt").exists())
+
+    def test_file_names_that_no_terminal_shows_pass_every_command(self):
+        audio = os.fsencode(self.folder / "audio")
+        os.mkdir(audio)
+        rng = np.random.default_rng(0)
+        for name in (b"caf\xe9.wav", b"good.wav", b"x" * 237 + b".wav"):
+            path = os.path.join(audio, name)
+            soundfile.write(path, 0.1 * rng.standard_normal(48_000), 16_000)
+        out = self.folder / "\u00e9crit"
+        for command in (
+            ("check-data", os.fsdecode(audio)),
+            ("embed", os.fsdecode(audio), "--out", str(out)),
+            ("embed", os.path.join(os.fsdecode(audio), "caf\udce9.wav"), "--out", "o"),
+            ("train", "--preset", "tiny", "--nEpoch", "1", "--data", os.fsdecode(audio))
+            + ("--pathCheckpoint", str(self.folder / "caf\u00e9")),
+        ):
+            said = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+            with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+                with contextlib.chdir(self.folder):
+                    code = cli.main([*command])
+            said.seek(0)
+            self.assertEqual(code, 0, said.read())
+        self.assertEqual(len(list(out.glob("*.npz"))), 3)
+
+    def test_a_crash_is_one_line_and_debug_shows_where(self):
+        fault = {"check-data": (cli.VERBS["check-data"][0], lambda options: 1 // 0)}
+        with mock.patch.object(cli, "VERBS", fault):
+            said = io.StringIO()
+            with contextlib.redirect_stderr(said):
+                self.assertEqual(cli.main(["check-data", "x"]), 1)
+            self.assertRegex(said.getvalue(), r"\Ajtm: unexpected ZeroDiv.*debug.*\n\Z")
+            with self.assertRaises(ZeroDivisionError):
+                cli.main(["check-data", "x", "--debug"])
 
 
 if __name__ == "__main__":

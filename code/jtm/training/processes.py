@@ -1,4 +1,4 @@
-"""Which of the processes that train together this one is."""
+"""Where this process runs: its place among those that train together, its device."""
 
 import os
 from typing import NamedTuple
@@ -59,3 +59,21 @@ def place(environment=None):
     else:
         return Place(0, 1, 1)
     return Place(*(int(found[name]) for name in names))
+
+
+def best_device():
+    """
+    Choose the device for networks that are used, not trained.
+
+    Returns
+    -------
+    torch.device
+        A CUDA GPU where there is one, else Apple's (MPS), else the CPU. Training
+        leaves the choice to Lightning, which chooses alike.
+    """
+    import torch  # takes seconds, and every command reads this file
+
+    for name, backend in (("cuda", torch.cuda), ("mps", torch.backends.mps)):
+        if backend.is_available():
+            return torch.device(name)
+    return torch.device("cpu")

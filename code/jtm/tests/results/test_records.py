@@ -1,10 +1,14 @@
+import importlib.util
 import json
+import shutil
+import subprocess
 import tempfile
 import unittest
 from dataclasses import asdict, replace
 from pathlib import Path
 
 from jtm.files import InputError
+from jtm.results import records
 from jtm.results.records import (
     CELL_FIELDS,
     Record,
@@ -149,6 +153,19 @@ class Readings(unittest.TestCase):
 
     def test_revision_is_one_word(self):
         self.assertRegex(revision(), r"^\S+$")
+
+    def test_a_repository_around_the_project_does_not_name_it(self):
+        folder = Path(self.enterContext(tempfile.TemporaryDirectory()))
+        copy = folder / "libraries" / "jtm" / "code" / "jtm" / "results" / "copied.py"
+        copy.parent.mkdir(parents=True)
+        shutil.copy(records.__file__, copy)
+        subprocess.run(["git", "init", "-q", folder], check=True)
+        author = ("-c", "user.name=A", "-c", "user.email=a@example.org")
+        command = ("commit", "-q", "--allow-empty", "-m", "theirs")
+        subprocess.run(["git", *author, *command], cwd=folder, check=True)
+        spec = importlib.util.spec_from_file_location("copied", copy)
+        spec.loader.exec_module(copied := importlib.util.module_from_spec(spec))
+        self.assertEqual(copied.revision(), "unknown")
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import tempfile
 import time
 import unittest
 from pathlib import Path
+from unittest import mock
 
 import torch
 
@@ -18,7 +19,7 @@ from jtm.cli import train_main
 from jtm.files import InputError
 from jtm.tests.training.test_pretrain import write_tunes
 from jtm.training.checkpoints import read_checkpoint
-from jtm.training.processes import place
+from jtm.training.processes import best_device, place
 
 ROOT = Path(__file__).resolve().parents[4]
 
@@ -39,6 +40,20 @@ class TestPlace(unittest.TestCase):
         found["SLURM_NTASKS_PER_NODE"] = "2"
         self.assertEqual(place(found), (3, 4, 2))
         self.assertEqual(place(found | {"SLURM_JOB_NAME": "bash"}), (0, 1, 1))
+
+
+class TestDevice(unittest.TestCase):
+    def test_a_gpu_where_there_is_one(self):
+        for cuda, mps, expected in (
+            (True, True, "cuda"),
+            (False, True, "mps"),
+            (False, False, "cpu"),
+        ):
+            with (
+                mock.patch("torch.cuda.is_available", return_value=cuda),
+                mock.patch("torch.backends.mps.is_available", return_value=mps),
+            ):
+                self.assertEqual(best_device().type, expected)
 
 
 class TestTwoProcesses(unittest.TestCase):
