@@ -1,11 +1,11 @@
 """
 Labels on the frame grid: what is asked of a network about a frame or a window.
 
-Frame ``i`` is labelled by what sounds at its centre, ``(i + 0.5) * 10`` ms, so a
-note from ``start`` up to, not including, ``end`` sounds in the frames whose
-centre lies in that half-open interval. Rolls have one column for each of the 88
-pitches of the piano; which instrument plays is forgotten, and notes outside the
-piano's range are left out.
+Frame ``i`` is labelled by what sounds at its centre, ``(i + 0.5) * hop`` samples at
+16 kHz, so a note from ``start`` up to, not including, ``end`` sounds in the frames
+whose centre lies in that half-open interval. The hop is a network's
+(``model.encoder.hop``), 160 samples or 10 ms by default. Rolls have one column for
+each of the 88 pitches of the piano; notes outside its range are left out.
 
 Labels are given out in windows of :data:`WINDOW` frames that do not overlap and
 never cross a recording. A label fraction is a share of these windows: nested
@@ -16,7 +16,6 @@ the recordings, with at least one window of each class.
 import numpy as np
 
 from jtm.constants import (
-    FRAME_RATE,
     HOP,
     INSTRUMENTS,
     LABEL_RATE,
@@ -81,7 +80,7 @@ def read_notes(recording, samples):
     return notes
 
 
-def frame_roll(notes, n_frames, start=0):
+def frame_roll(notes, n_frames, start=0, hop=HOP):
     """
     Tell which pitches sound in each frame.
 
@@ -93,6 +92,8 @@ def frame_roll(notes, n_frames, start=0):
         Number of frames; what lies beyond is left out.
     start : int
         First of these frames in the recording.
+    hop : int
+        Samples at 16 kHz from one frame to the next.
 
     Returns
     -------
@@ -107,11 +108,11 @@ def frame_roll(notes, n_frames, start=0):
     >>> frame_roll(notes, 4)[:, 60 - 21].tolist()
     [False, True, True, False]
     """
-    first, last, column = _spans(notes)
+    first, last, column = _spans(notes, hop)
     return _roll(first - start, last - start, column, (n_frames, N_PITCHES))
 
 
-def instrument_roll(notes, n_frames, start=0):
+def instrument_roll(notes, n_frames, start=0, hop=HOP):
     """
     Tell which instruments sound in each frame.
 
@@ -123,6 +124,8 @@ def instrument_roll(notes, n_frames, start=0):
         Number of frames; what lies beyond is left out.
     start : int
         First of these frames in the recording.
+    hop : int
+        Samples at 16 kHz from one frame to the next.
 
     Returns
     -------
@@ -130,12 +133,48 @@ def instrument_roll(notes, n_frames, start=0):
         Booleans ``(n_frames, 11)``, a column for each of
         :data:`jtm.constants.INSTRUMENTS` in their order; others are left out.
     """
-    programs = np.array(list(INSTRUMENTS))  # sorted
-    notes = notes[np.isin(notes["program"], programs)]
-    column = np.searchsorted(programs, notes["program"])
-    edges = (np.ceil(notes[e] * FRAME_RATE - 0.5).astype(int) for e in ("start", "end"))
-    first, last = (edge - start for edge in edges)
-    return _roll(first, last, column, (n_frames, len(programs)))
+    notes, column = _played(notes)
+    first, last = (_frame(notes[edge], hop) - start for edge in ("start", "end"))
+    return _roll(first, last, column, (n_frames, len(INSTRUMENTS)))
+
+
+def part_roll(notes, n_frames, start=0, hop=HOP):
+    """
+    Compute which instrument plays which pitch in each frame.
+
+    Parameters
+    ----------
+    notes : numpy.ndarray
+        Notes ``(notes,)`` of :data:`PLAYED_DTYPE`.
+    n_frames : int
+        Number of frames; what lies beyond is left out.
+    start : int
+        First of these frames in the recording.
+    hop : int
+        Samples at 16 kHz from one frame to the next.
+
+    Returns
+    -------
+    numpy.ndarray
+        Booleans ``(n_frames, 88, 11)``: pitches from MIDI 21 up, and
+        :data:`jtm.constants.INSTRUMENTS` in their order; others are left out.
+
+    Examples
+    --------
+    A violin (program 41, the third instrument) plays middle C for 20 ms:
+
+    >>> notes = np.array([(0.0, 0.02, 60, 41)], PLAYED_DTYPE)
+    >>> np.argwhere(part_roll(notes, 4)).tolist()
+    [[0, 39, 2], [1, 39, 2]]
+    """
+    notes, instrument = _played(notes)
+    column = notes["pitch"] - PITCH_MIN
+    here = (column >= 0) & (column < N_PITCHES)
+    notes, instrument, column = notes[here], instrument[here], column[here]
+    first, last = (_frame(notes[edge], hop) - start for edge in ("start", "end"))
+    n = len(INSTRUMENTS)
+    roll = _roll(first, last, column * n + instrument, (n_frames, N_PITCHES * n))
+    return roll.reshape(n_frames, N_PITCHES, n)
 
 
 def frame_numbers(n_frames, step):
@@ -157,7 +196,7 @@ def frame_numbers(n_frames, step):
     return np.arange(step // 2, n_frames, step)
 
 
-def onset_roll(notes, n_frames, start=0):
+def onset_roll(notes, n_frames, start=0, hop=HOP):
     """
     Tell which pitches start in each frame.
 
@@ -169,25 +208,27 @@ def onset_roll(notes, n_frames, start=0):
         Number of frames; what lies beyond is left out.
     start : int
         First of these frames in the recording.
+    hop : int
+        Samples at 16 kHz from one frame to the next.
 
     Returns
     -------
     numpy.ndarray
         Booleans ``(n_frames, 88)``, true in the first frame of each note.
     """
-    first, last, column = _spans(notes)
+    first, last, column = _spans(notes, hop)
     here = (last > first) & (first >= start) & (first < start + n_frames)
     roll = np.zeros((n_frames, N_PITCHES), bool)
     roll[first[here] - start, column[here]] = True
     return roll
 
 
-def rolls_to_notes(frames, onsets):
+def rolls_to_notes(frames, onsets, hop=HOP):
     """
     Turn rolls back into notes.
 
     The inverse of :func:`frame_roll` and :func:`onset_roll` within half a
-    frame, 5 ms, at both ends; notes that contain no frame's centre are lost,
+    frame at both ends; notes that contain no frame's centre are lost,
     and of notes that overlap at one pitch the earlier ends where the later
     starts.
 
@@ -195,6 +236,8 @@ def rolls_to_notes(frames, onsets):
     ----------
     frames, onsets : numpy.ndarray
         Booleans ``(frames, 88)``: what sounds, and what starts.
+    hop : int
+        Samples at 16 kHz from one frame to the next.
 
     Returns
     -------
@@ -212,8 +255,8 @@ def rolls_to_notes(frames, onsets):
     position = column * (len(frames) + 1) + first
     last = stops[np.searchsorted(stops, position, side="right")]
     notes = np.zeros(len(first), NOTE_DTYPE)
-    notes["start"] = first / FRAME_RATE
-    notes["end"] = (first + last - position) / FRAME_RATE
+    notes["start"] = first * hop / SAMPLE_RATE
+    notes["end"] = (first + last - position) * hop / SAMPLE_RATE
     notes["pitch"] = column + PITCH_MIN
     return np.sort(notes, order=("start", "pitch"))
 
@@ -227,14 +270,25 @@ def _roll(first, last, column, shape):
     return change[:-1].cumsum(axis=0) > 0
 
 
-def _spans(notes):
+def _spans(notes, hop):
     """First frame, frame after the last, and column of each note on the piano."""
     column = notes["pitch"] - PITCH_MIN
     on_piano = (column >= 0) & (column < N_PITCHES)
     notes, column = notes[on_piano], column[on_piano]
-    first = np.ceil(notes["start"] * FRAME_RATE - 0.5).astype(np.int64)
-    last = np.ceil(notes["end"] * FRAME_RATE - 0.5).astype(np.int64)
-    return first, last, column
+    return _frame(notes["start"], hop), _frame(notes["end"], hop), column
+
+
+def _frame(seconds, hop):
+    """First frame whose centre does not lie before a time."""
+    # Rounded to the millionth of a frame, as 0.005 * 100 - 0.5 is above zero.
+    return np.ceil(np.round(seconds * SAMPLE_RATE / hop - 0.5, 6)).astype(np.int64)
+
+
+def _played(notes):
+    """Select the notes of the eleven instruments, and find the column of each."""
+    programs = np.array(list(INSTRUMENTS))  # sorted
+    notes = notes[np.isin(notes["program"], programs)]
+    return notes, np.searchsorted(programs, notes["program"])
 
 
 def class_name(recording, column):
@@ -266,7 +320,7 @@ def class_name(recording, column):
     return recording.metadata[column]
 
 
-def cut_windows(lengths, recordings, size=WINDOW):
+def cut_windows(lengths, recordings, size=WINDOW, hop=HOP):
     """
     Cut recordings into windows that do not overlap.
 
@@ -278,6 +332,8 @@ def cut_windows(lengths, recordings, size=WINDOW):
         Which of them to cut.
     size : int
         Frames in a window.
+    hop : int
+        Samples at 16 kHz from one frame to the next.
 
     Returns
     -------
@@ -295,7 +351,7 @@ def cut_windows(lengths, recordings, size=WINDOW):
     rows = [
         (index, start)
         for index in recordings
-        for start in range(0, lengths[index] // HOP - size + 1, size)
+        for start in range(0, lengths[index] // hop - size + 1, size)
     ]
     return np.array(rows, np.int64).reshape(-1, 2)
 

@@ -17,6 +17,7 @@ from jtm.data.rolls import (
     instrument_roll,
     label_subset,
     onset_roll,
+    part_roll,
     read_notes,
     rolls_to_notes,
 )
@@ -141,6 +142,61 @@ class Instruments(unittest.TestCase):
         self.assertEqual(np.argwhere(roll).tolist(), [[i, 2] for i in range(2, 6)])
         later = instrument_roll(np.array(rows, PLAYED_DTYPE), 3, start=4)
         np.testing.assert_array_equal(later, roll[4:7])
+
+
+class Parts(unittest.TestCase):
+    def setUp(self):
+        self.notes = np.array(
+            [
+                (0.0, 0.03, 60, 1),
+                (0.02, 0.04, 60, 41),  # in unison with the piano for a frame
+                (0.02, 0.04, 20, 41),  # below the piano's range
+                (0.02, 0.04, 62, 13),  # none of the eleven
+            ],
+            PLAYED_DTYPE,
+        )
+
+    def test_by_hand(self):
+        roll = part_roll(self.notes, 5)
+        self.assertEqual((roll.shape, roll.dtype), ((5, 88, 11), bool))
+        expected = [[0, 39, 0], [1, 39, 0], [2, 39, 0], [2, 39, 2], [3, 39, 2]]
+        self.assertEqual(np.argwhere(roll).tolist(), expected)
+        np.testing.assert_array_equal(part_roll(self.notes, 3, 2), roll[2:])
+        self.assertEqual(part_roll(self.notes[:0], 3).sum(), 0)
+
+    def test_the_margins_are_the_rolls_of_pitches_and_of_instruments(self):
+        rng = np.random.default_rng(0)
+        notes = np.zeros(80, PLAYED_DTYPE)
+        notes["start"] = rng.uniform(0, 3, 80)
+        notes["end"] = notes["start"] + rng.uniform(0, 0.5, 80)
+        notes["pitch"] = rng.integers(21, 109, 80)
+        notes["program"] = rng.choice((1, 41, 42, 74), 80)
+        for hop in (160, 320):
+            roll = part_roll(notes, 150, 7, hop)
+            np.testing.assert_array_equal(
+                roll.any(axis=2), frame_roll(notes, 150, 7, hop)
+            )
+            np.testing.assert_array_equal(
+                roll.any(axis=1), instrument_roll(notes, 150, 7, hop)
+            )
+
+
+class Hops(unittest.TestCase):
+    def test_a_frame_of_20_ms_is_labelled_by_its_centre(self):
+        # Centres lie at 10, 30, 50 ms ...; the interval is half-open.
+        truth = notes((0.01, 0.03, 60), (0.0101, 0.0501, 61))
+        roll = frame_roll(truth, 4, hop=320)
+        np.testing.assert_array_equal(roll[:, 60 - 21], [1, 0, 0, 0])
+        np.testing.assert_array_equal(roll[:, 61 - 21], [0, 1, 1, 0])
+        onsets = onset_roll(truth, 4, hop=320)
+        self.assertEqual(np.argwhere(onsets).tolist(), [[0, 39], [1, 40]])
+        found = rolls_to_notes(roll, onsets, 320)
+        self.assertEqual(found["start"].tolist(), [0.0, 0.02])
+        self.assertEqual(found["end"].tolist(), [0.02, 0.06])
+
+    def test_windows_count_frames_of_the_hop(self):
+        rows = cut_windows([48_000], [0], 64, 320)
+        self.assertEqual(rows.tolist(), [[0, 0], [0, 64]])
 
 
 class Windows(unittest.TestCase):
