@@ -14,6 +14,7 @@ import json
 import os
 import sys
 import traceback
+import warnings
 from pathlib import Path
 
 try:
@@ -37,6 +38,22 @@ class NoSpaceError(InputError):
 
 class StoppedError(Exception):
     """The user stopped a run, which has saved what it did and can go on."""
+
+
+class InputWarning(UserWarning):
+    """Something odd in what the user gave that is worked around."""
+
+
+def warn(message):
+    """
+    Warn of something odd in what the user gave.
+
+    Parameters
+    ----------
+    message : str
+        One line that names the file; each is shown once.
+    """
+    warnings.warn(message, InputWarning, stacklevel=3)
 
 
 @contextlib.contextmanager

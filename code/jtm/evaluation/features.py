@@ -848,7 +848,7 @@ def view(model, recording, seconds=10.0):
     wave = audio.read(recording.audio)
     notes = read_notes(recording, len(wave))
     shown = wave[: round(seconds * SAMPLE_RATE)]
-    pcm = Audio.of(np.round(shown * 32767).astype(np.int16))
+    pcm = Audio.of(audio.to_pcm(shown))
     layers = {}
     for source in (HandMadeSource("logmel"), NetworkSource(model)):
         pieces = sorted(source.stream(pcm), key=lambda piece: piece[0])

@@ -6,17 +6,22 @@ Three units of time meet here: seconds, samples at some rate, and frames. Frame
 what sounds at its centre, so audio and labels are cut with the same indices.
 """
 
-import os
-
 import numpy as np
 import soundfile
 import soxr
 
 from jtm.constants import FRAME_RATE, SAMPLE_RATE
-from jtm.files import InputError, atomic
+from jtm.files import InputError, atomic, warn
+from jtm.music import containers
 
 AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
 """Endings of the sound files that are read, in lower case."""
+
+ABSURD_PEAK = 16.0
+"""Peak from which samples are not a loud recording but of another scale."""
+
+LOUD_PEAK = 10 ** (1 / 20)
+"""Peak above which clipping is warned of; lossy decoders overshoot by up to 1 dB."""
 
 
 def blocks(path, sample_rate=SAMPLE_RATE):
@@ -39,29 +44,67 @@ def blocks(path, sample_rate=SAMPLE_RATE):
     Raises
     ------
     InputError
-        If the file is missing, is not a sound file or holds no sample.
+        If the file is missing, is not a sound file, holds no sample, or holds
+        samples that are not finite or of another scale; see :func:`check_level`.
+
+    Warns
+    -----
+    InputWarning
+        If the file is cut off or longer than its header states, or samples
+        beyond full scale will be clipped.
     """
-    empty = True
+    frames, peak = 0, 0.0
     try:
-        with soundfile.SoundFile(_named(path)) as file:
+        with containers.opened(path) as (file, stated):
             resampler = soxr.ResampleStream(file.samplerate, sample_rate, 1)
-            while True:
-                block = file.read(1 << 18, dtype="float32", always_2d=True)
-                if not np.isfinite(block).all():
-                    raise InputError(f"{path}: holds samples that are not numbers")
-                last = not len(block)
+            for block in containers.pieces(path, file):
+                check_level(path, np.abs(block).max())
+                frames += len(block)
                 wave = block.mean(axis=1)
+                peak = max(peak, np.abs(wave).max())
                 if file.samplerate != sample_rate:
-                    wave = resampler.resample_chunk(wave, last=last)
+                    wave = resampler.resample_chunk(wave)
                 if wave.size:
-                    empty = False
                     yield wave
-                if last:
-                    break
+            if file.samplerate != sample_rate:
+                wave = resampler.resample_chunk(np.zeros(0, np.float32), last=True)
+                if wave.size:
+                    yield wave
+            if frames:
+                seconds = frames / file.samplerate
+                containers.tell_end(path, file, seconds, stated)
     except (soundfile.SoundFileError, OSError) as error:
         raise InputError(_unreadable(path)) from error
-    if empty:
+    if not frames:
         raise InputError(_unreadable(path))
+    if peak > LOUD_PEAK:
+        decibels = 20 * np.log10(peak)
+        warn(f"{path}: up to {decibels:.1f} dB beyond full scale, where it is clipped")
+
+
+def check_level(name, peak):
+    """
+    Refuse samples that are not finite or of another scale.
+
+    Parameters
+    ----------
+    name : str or Path
+        What holds them, for the message.
+    peak : float
+        The largest absolute sample.
+
+    Raises
+    ------
+    InputError
+        If the peak is not finite, or is :data:`ABSURD_PEAK` or more.
+    """
+    if not np.isfinite(peak):
+        raise InputError(f"{name}: holds samples that are not finite numbers")
+    if peak >= ABSURD_PEAK:
+        raise InputError(
+            f"{name}: a sample of {peak:.0f}, where full scale is 1; likely integers "
+            "saved as floats: divide them by their full scale, such as 32768"
+        )
 
 
 def read(path, sample_rate=SAMPLE_RATE):
@@ -111,7 +154,9 @@ def to_pcm(wave):
 
 def duration(path):
     """
-    Tell the length of a sound file from its header.
+    Compute the length of a sound file.
+
+    It is read to its end only where its header states no length or a wrong one.
 
     Parameters
     ----------
@@ -129,17 +174,12 @@ def duration(path):
         If the file is missing, is not a sound file or holds no sample.
     """
     try:
-        info = soundfile.info(_named(path))
+        seconds = containers.seconds(path)
     except (soundfile.SoundFileError, OSError) as error:
         raise InputError(_unreadable(path)) from error
-    if not info.frames:
+    if not seconds:
         raise InputError(_unreadable(path))
-    return info.frames / info.samplerate
-
-
-def _named(path):
-    """Name a file as soundfile takes it, whose names need not be valid UTF-8."""
-    return os.fspath(path) if os.name == "nt" else os.fsencode(path)
+    return seconds
 
 
 def _unreadable(path):
@@ -176,7 +216,7 @@ def write(path, wave, sample_rate):
 
 def frames_to_seconds(frames):
     """
-    Give the time of the centre of each frame.
+    Compute the time of the centre of each frame.
 
     Parameters
     ----------
@@ -202,7 +242,7 @@ def frames_to_seconds(frames):
 
 def seconds_to_frames(seconds):
     """
-    Give the frame that each time falls in.
+    Compute the frame that each time falls in.
 
     Parameters
     ----------

@@ -53,7 +53,7 @@ class TestFiles(unittest.TestCase):
             for look in (audio.read, audio.duration):
                 with self.assertRaisesRegex(InputError, path.name):
                     look(path)
-        with self.assertRaisesRegex(InputError, "not numbers"):
+        with self.assertRaisesRegex(InputError, "not finite"):
             audio.read(nan)
 
     def test_unwritable_folder(self):

@@ -1,0 +1,251 @@
+"""
+Where a sound file ends: at its decoder's end, whatever its header states.
+
+libsndfile stops at the length in a file's header. That is an estimate in an MP3
+without a count of frames, too little in MP3s joined end to end, and missing in a
+FLAC from a pipe; of a file that was cut off it is more than there is.
+"""
+
+import contextlib
+import mmap
+import os
+import re
+import threading
+
+import soundfile
+
+from jtm.files import warn
+
+TOLERANCE = 0.2
+"""Seconds by which header and decoder may differ, as by an MP3's padding."""
+
+_PIECE = 1 << 18  # frames that are read at a time
+_UNSTATED = 1 << 62  # frames from which libsndfile means that none are stated
+_MP3_KBPS = {
+    1: (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
+    2: (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
+}
+
+
+class _Stream(soundfile.SoundFile):
+    """A sound file that soundfile reads on in, without seeking by its length."""
+
+    def __init__(self, file, **options):
+        if not isinstance(file, int) and os.name != "nt":
+            file = os.fsencode(file)  # a name need not be valid UTF-8
+        super().__init__(file, **options)
+
+    def seekable(self):
+        return False
+
+
+@contextlib.contextmanager
+def opened(path):
+    """
+    Open a sound file to be read to its decoder's end.
+
+    Parameters
+    ----------
+    path : str or Path
+        The file.
+
+    Yields
+    ------
+    file : soundfile.SoundFile
+        The file; only ``read`` may be called.
+    stated : float or None
+        Seconds that its header states, or None where it states none.
+    """
+    with contextlib.ExitStack() as stack:
+        file = stack.enter_context(_Stream(path))
+        stated = file.frames / file.samplerate if file.frames < _UNSTATED else None
+        if file.format == "MP3":
+            held, first, counted = _scan_mp3(path)
+            short = held > stated + TOLERANCE
+            if short or (not counted and held and held < stated - TOLERANCE):
+                # Where no count of frames is in it, a pipe is read to its end.
+                file = stack.enter_context(_piped(path, first))
+        yield file, stated
+
+
+def seconds(path):
+    """
+    Compute the length of a sound file.
+
+    Parameters
+    ----------
+    path : str or Path
+        The file.
+
+    Returns
+    -------
+    float
+        Seconds, as the header states them; where it states none, or fewer than an
+        MP3 has frames for, those that are read.
+    """
+    with opened(path) as (file, stated):
+        if stated is not None and file.frames < _UNSTATED:
+            return stated
+        return sum(map(len, pieces(path, file))) / file.samplerate
+
+
+def pieces(path, file):
+    """
+    Read an opened sound file to its decoder's end, or to where it is damaged.
+
+    Parameters
+    ----------
+    path : str or Path
+        The file.
+    file : soundfile.SoundFile
+        The same, from :func:`opened`.
+
+    Yields
+    ------
+    numpy.ndarray
+        Samples ``(frames, channels)`` in float32.
+
+    Raises
+    ------
+    soundfile.SoundFileError
+        If nothing can be read.
+    """
+    n_pieces = 0
+    try:
+        while len(piece := file.read(_PIECE, dtype="float32", always_2d=True)):
+            yield piece
+            n_pieces += 1
+    except soundfile.SoundFileError:
+        # The piece in which it fails is read again, in steps to as near as possible.
+        step, found = 1 << 10, False
+        with contextlib.suppress(soundfile.SoundFileError), _Stream(path) as again:
+            for _ in range(n_pieces):
+                again.read(_PIECE)
+            while len(piece := again.read(step, dtype="float32", always_2d=True)):
+                yield piece
+                found = True
+        if not n_pieces and not found:
+            raise
+
+
+def tell_end(path, file, held, stated):
+    """
+    Warn where a file's header and its content disagree about its end.
+
+    Parameters
+    ----------
+    path : str or Path
+        The file.
+    file : soundfile.SoundFile
+        The file, read to its end.
+    held : float
+        Seconds that were read.
+    stated : float or None
+        What the header states; see :func:`opened`.
+    """
+    cut_off = rest = False
+    if file.format in ("WAV", "WAVEX"):
+        log = file.extra_info
+        size = re.search(r"data : (\d+) \(should be", log)
+        cut_off = size and 0 < int(size[1]) < 0xFFFFF000  # more: from a pipe
+        stop = re.search(r"Unknown chunk marker .* at position (\d+)", log)
+        second = os.path.getsize(path) / max(held, TOLERANCE)
+        rest = stop and os.path.getsize(path) - int(stop[1]) > TOLERANCE * second
+    elif file.format == "OGG":
+        cut_off, rest = _scan_ogg(path)
+    if cut_off or (stated is not None and held < stated - TOLERANCE):
+        of = f" of {stated:.1f} s" if stated and stated > held + TOLERANCE else ""
+        warn(f"{path}: cut off or damaged; {held:.1f} s{of} can be read")
+    elif rest:
+        warn(
+            f"{path}: only {held:.1f} s are read; more follows that its header does "
+            "not count, so convert it anew"
+        )
+    elif stated is not None and held > stated + TOLERANCE:
+        warn(
+            f"{path}: its header states {stated:.1f} s, but it holds {held:.1f} s, "
+            "all of which are read"
+        )
+
+
+@contextlib.contextmanager
+def _piped(path, first):
+    """Open a sound file from some byte on as a pipe, which has no length."""
+    reading, writing = os.pipe()
+
+    def feed():
+        with contextlib.suppress(BrokenPipeError), open(writing, "wb") as sink:
+            with open(path, "rb") as source:
+                source.seek(first)
+                while piece := source.read(1 << 16):
+                    sink.write(piece)
+
+    feeder = threading.Thread(target=feed, daemon=True)
+    feeder.start()
+    try:
+        with _Stream(reading, closefd=False) as file:
+            yield file
+    finally:
+        os.close(reading)  # ends the feeder, if it is not done
+        feeder.join()
+
+
+def _scan_mp3(path):
+    """
+    Walk through the frames of an MP3.
+
+    Returns
+    -------
+    seconds : float
+        Its length; 0 where it has no frames of layer III.
+    first : int
+        Byte of the first frame of sound.
+    counted : bool
+        Whether a frame before it counts all frames.
+    """
+    seconds, first, counted = 0.0, None, False
+    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=1) as data:
+        place, size = 0, len(data)
+        if data[:3] == b"ID3":
+            place = 10 + sum(data[6 + i] << 7 * (3 - i) for i in range(4))
+        while 0 <= place < size - 4:
+            frame = _mp3_frame(int.from_bytes(data[place : place + 4], "big"))
+            if not frame:
+                place = data.find(b"\xff", place + 1)
+                continue
+            length, duration = frame
+            head = data[place : place + 64] if first is None else b""
+            if any(mark in head for mark in (b"Xing", b"Info", b"VBRI")):
+                counted = True  # this frame counts the others and has no sound
+            else:
+                seconds += duration
+                first = place if first is None else first
+            place += length
+    return seconds, first or 0, counted
+
+
+def _mp3_frame(header):
+    """Compute the bytes and seconds of a frame from its header, or None."""
+    version = {3: 1, 2: 2, 0: 2.5}.get(header >> 19 & 3)
+    rate, kbps = header >> 10 & 3, header >> 12 & 15
+    layer_3 = header >> 21 == 0x7FF and header >> 17 & 3 == 1
+    if not (layer_3 and version and rate < 3 and 0 < kbps < 15):
+        return None
+    rate = (44_100, 48_000, 32_000)[rate] // {1: 1, 2: 2, 2.5: 4}[version]
+    samples = 1152 if version == 1 else 576
+    kbps = _MP3_KBPS[1 if version == 1 else 2][kbps - 1]
+    return samples * 125 * kbps // rate + (header >> 9 & 1), samples / rate
+
+
+def _scan_ogg(path):
+    """Tell whether an Ogg file lacks its last page, and whether another follows."""
+    ended = more = False
+    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=1) as data:
+        place = 0
+        while data[place : place + 4] == b"OggS":
+            more = more or ended
+            ended = bool(data[place + 5] & 4)
+            lengths = data[place + 27 : place + 27 + data[place + 26]]
+            place += 27 + len(lengths) + sum(lengths)
+            ended = ended and place <= len(data)
+    return not ended and not more, more

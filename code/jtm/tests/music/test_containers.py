@@ -1,0 +1,136 @@
+"""Sound is read to its real end, and a header that says otherwise is told of."""
+
+import os
+import tempfile
+import threading
+import unittest
+import warnings
+from pathlib import Path
+
+import numpy as np
+import soundfile
+
+from jtm.files import InputError, InputWarning
+from jtm.music import audio, containers
+
+RATE = 44_100
+
+
+class TestEnds(unittest.TestCase):
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.folder = Path(folder.name)
+
+    def bytes_of(self, name, seconds=5, **options):
+        """Noise that is loud in its second half alone, as a sound file's bytes."""
+        chance = np.random.default_rng(0)
+        wave = 0.1 * chance.standard_normal(seconds * RATE)
+        wave[: len(wave) // 2] *= 0.01
+        path = self.folder / name
+        soundfile.write(path, wave, RATE, **options)
+        return bytearray(path.read_bytes())
+
+    def seconds(self, name, content, told=None):
+        """Write bytes, read them as sound, and look for a warning."""
+        path = self.folder / name
+        path.write_bytes(content)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", InputWarning)
+            found = len(audio.read(path, RATE)) / RATE
+        said = " ".join(str(each.message) for each in caught)
+        if told:
+            self.assertRegex(said, told)
+        else:
+            self.assertEqual(said, "")
+        return found
+
+    def mp3(self):
+        content = self.bytes_of("v.mp3", 20, bitrate_mode="VARIABLE")
+        _, first, counted = containers._scan_mp3(self.folder / "v.mp3")
+        self.assertTrue(counted)
+        return content, first
+
+    def test_an_mp3_of_variable_rate_without_its_count(self):
+        content, first = self.mp3()
+        self.assertEqual(self.seconds("v.mp3", content), 20)
+        bare = content[first:]
+        # The header's estimate is of 6 s or so, of which no more was read.
+        found = self.seconds("x.mp3", bare, "x.mp3: .*states .* all of which are read")
+        self.assertAlmostEqual(found, 20, delta=0.1)
+        self.assertAlmostEqual(audio.duration(self.folder / "x.mp3"), 20, delta=0.1)
+
+    def test_mp3s_joined_end_to_end(self):
+        content, first = self.mp3()
+        found = self.seconds("two.mp3", content + content, "states 20.0 s")
+        self.assertAlmostEqual(found, 40, delta=0.2)
+        tagged = b"ID3\x03\0\0\0\0\x01\x00" + 128 * b"\xff" + content
+        self.assertEqual(self.seconds("tag.mp3", tagged), 20)
+        self.seconds("cut.mp3", content[: len(content) // 3], "cut.mp3: cut off")
+
+    def test_an_mp3_from_a_pipe_may_be_left_in_its_middle(self):
+        content, first = self.mp3()
+        path = self.folder / "x.mp3"
+        path.write_bytes(content[first:])
+        before = threading.active_count()
+        next(audio.blocks(path))
+        self.assertEqual(threading.active_count(), before)
+        handles = len(os.listdir("/proc/self/fd"))
+        next(audio.blocks(path))
+        self.assertEqual(len(os.listdir("/proc/self/fd")), handles)
+
+    def test_a_flac_without_a_length(self):
+        content = self.bytes_of("a.flac")
+        content[21] &= 0xF0  # 36 bits: samples in all, 0 from a pipe
+        content[22:26] = bytes(4)
+        self.assertEqual(self.seconds("p.flac", content), 5)
+        self.assertEqual(audio.duration(self.folder / "p.flac"), 5)
+
+    def test_what_is_cut_off_is_told_and_read_as_far_as_it_goes(self):
+        for name in ("a.flac", "a.wav", "a.ogg"):
+            content = self.bytes_of(name)
+            self.assertEqual(self.seconds(name, content), 5)
+            found = self.seconds(name, content[: len(content) // 2], "cut off")
+            self.assertGreater(found, 1)
+            self.assertLess(found, 4)
+
+    def test_more_than_the_header_counts(self):
+        wav, ogg = self.bytes_of("a.wav"), self.bytes_of("a.ogg")
+        self.seconds("two.ogg", ogg + ogg, "only 5.0 s .* more follows")
+        wav[40:44] = (2 * RATE).to_bytes(4, "little")
+        self.seconds("a.wav", wav, "only 1.0 s .* more follows")
+        wav[4:8] = wav[40:44] = b"\xff" * 4  # what a recorder writes into a pipe
+        self.assertEqual(self.seconds("a.wav", wav), 5)
+
+
+class TestLevels(unittest.TestCase):
+    def read(self, peak, subtype="FLOAT"):
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "a.wav"
+            soundfile.write(path, np.array([0.0, peak, -peak]), 16_000, subtype=subtype)
+            return audio.read(path)
+
+    def test_integers_saved_as_floats_are_refused(self):
+        for peak in (32_768, 8_388_607, 100):
+            with self.assertRaisesRegex(InputError, "a.wav.*integers saved as floats"):
+                self.read(peak)
+
+    def test_clipping_is_warned_of(self):
+        with self.assertWarnsRegex(InputWarning, "a.wav.*6.0 dB beyond full scale"):
+            self.read(2.0)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            self.read(1.1)
+            self.read(1.0, "PCM_16")
+
+    def test_beyond_full_scale_nothing_wraps_round(self):
+        pcm = audio.to_pcm(np.array([1.01, -1.01, 5.0, 1.0]))
+        self.assertEqual(pcm.tolist(), [32767, -32768, 32767, 32767])
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "a.wav"
+            audio.write(path, np.array([1.01, -1.01]), 16_000)
+            self.assertEqual(soundfile.read(path, dtype="int16")[0][0], 32767)
+
+
+if __name__ == "__main__":
+    unittest.main()
