@@ -17,7 +17,14 @@ from pathlib import Path
 from typing import get_type_hints
 
 from jtm.data.musicnet import METADATA_FILE, WHERE_TO_GET_MUSICNET
-from jtm.files import InputError, StoppedError, crash, locked, read_json
+from jtm.files import (
+    InputError,
+    StoppedError,
+    crash,
+    locked,
+    read_json,
+    show_warnings_in_one_line,
+)
 from jtm.training.config import (
     PRESETS,
     NetworkConfig,
@@ -93,6 +100,7 @@ def run(command, debug=False):
     for stream in (sys.stdout, sys.stderr):  # names may hold what a terminal cannot
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
+    show_warnings_in_one_line()
     try:
         return command() or 0
     except InputError as error:

@@ -56,6 +56,18 @@ def warn(message):
     warnings.warn(message, InputWarning, stacklevel=3)
 
 
+def show_warnings_in_one_line():
+    """Print each :class:`InputWarning` as one line, as the commands do."""
+    plain = warnings.formatwarning
+
+    def one_line(message, category, *place, **more):
+        if issubclass(category, InputWarning):
+            return f"jtm: warning: {message}\n"
+        return plain(message, category, *place, **more)
+
+    warnings.formatwarning = one_line
+
+
 @contextlib.contextmanager
 def one_of_many(name, failed, debug=False, write=None):
     """
