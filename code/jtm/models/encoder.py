@@ -378,18 +378,85 @@ class SincEncoder(nn.Module):
         return z[:, : wave.shape[-1] // self.hop]
 
 
-class HarmonicEncoder(nn.Module):
+class HarmonicStack(nn.Module):
+    """
+    Stack the harmonics of each pitch (Bittner et al. 2017) on a log-frequency axis.
+
+    Quadrature band-passes, two a semitone from a semitone below the piano up to the
+    Nyquist frequency, forget phase; each bin is stacked with the bins of its
+    harmonics, so that a transposed note is the same stack elsewhere.
+
+    Parameters
+    ----------
+    kernel : int
+        Taps of each filter.
+    learned : bool
+        Learn the centres and widths of the filters.
+    """
+
+    passed = 2
+    """Bins a semitone; encoders pass the log magnitudes of a pitch's own bins on."""
+
+    def __init__(self, kernel=2048, learned=False):
+        super().__init__()
+        low, high = PITCH_MIN - 1.0, 119.0
+        n_filters = round((high - low) * self.passed) + 1
+        self.filters = SincFilters(
+            n_filters, kernel, HOP, learned=learned, low=low, high=high
+        )
+        # Row p of the stack for a harmonic is bin p + harmonic; bins outside
+        # the bank read the silent row appended at the end.
+        rows = torch.arange(low, PITCH_MAX + 1.5, 1 / self.passed)
+        bins = (rows + torch.tensor(HARMONICS)[:, None] - low) * self.passed
+        bins = bins.round().long()
+        bins[(bins < 0) | (bins >= n_filters)] = n_filters
+        self.register_buffer("bins", bins, persistent=False)  # (harmonics, rows)
+        self.first = round((PITCH_MIN - low) * self.passed)  # bin of A0
+
+    def magnitudes(self, wave):
+        """
+        Compute log magnitudes.
+
+        Parameters
+        ----------
+        wave : torch.Tensor
+            Waveform ``(batch, 1, samples)`` at 16 kHz.
+
+        Returns
+        -------
+        torch.Tensor
+            Log magnitudes ``(batch, samples // 160, bins)``, about 0 to 1.
+        """
+        return self.filters(wave)
+
+    def stack_harmonics(self, magnitudes):
+        """
+        Stack harmonics.
+
+        Parameters
+        ----------
+        magnitudes : torch.Tensor
+            Log magnitudes ``(batch, frames, bins)``.
+
+        Returns
+        -------
+        torch.Tensor
+            Stacks ``(batch, harmonics, rows, frames)``, channels last in memory,
+            which is twice as fast; rows are half semitones from a semitone below
+            the piano to one above.
+        """
+        padded = functional.pad(magnitudes.transpose(1, 2), (0, 0, 0, 1))
+        return padded[:, self.bins].contiguous(memory_format=torch.channels_last)
+
+
+class HarmonicEncoder(HarmonicStack):
     """
     Encode onto a pitch axis with weights shared across pitch.
 
-    Fixed quadrature band-passes, two a semitone, forget phase; each bin is
-    stacked with the bins of its harmonics (Bittner et al. 2017), and
-    two-dimensional convolutions over log-frequency and time turn the stack
-    into a map of 88 pitches. A transposed note gives the same latent at
-    another pitch. What is learned is added to what was there: behind the learned
-    features of a pitch stand the log magnitudes of its own two bins. The bank starts
-    a semitone below the piano, where :meth:`SincFilters.bands` lets no centre be, so
-    that its lowest three bins are one and the same filter.
+    Two-dimensional convolutions over log-frequency and time turn the stacked
+    harmonics into a map of 88 pitches. A transposed note gives the same latent at
+    another pitch. Behind the learned features of a pitch stand the log magnitudes of
+    its own two bins.
 
     Parameters
     ----------
@@ -404,28 +471,10 @@ class HarmonicEncoder(nn.Module):
         Taps of each filter.
     """
 
-    passed = 2
-    """Log magnitudes of each pitch, behind its learned features."""
-
     def __init__(self, channels=8, norm="channelNorm", width=24, kernel=2048):
-        super().__init__()
+        super().__init__(kernel)
         self.dim = N_PITCHES * (channels + self.passed)
         self.hop = HOP
-        # Half-semitone bins from just below the lowest pitch up to Nyquist.
-        low, high = PITCH_MIN - 1.0, 119.0
-        per_semitone = self.passed
-        n_filters = round((high - low) * per_semitone) + 1
-        self.filters = SincFilters(
-            n_filters, kernel, self.hop, learned=False, low=low, high=high
-        )
-        # Row p of the stack for a harmonic is bin p + harmonic; bins outside
-        # the bank read the silent row appended at the end.
-        rows = torch.arange(low, PITCH_MAX + 1.5, 1 / per_semitone)
-        bins = (rows + torch.tensor(HARMONICS)[:, None] - low) * per_semitone
-        bins = bins.round().long()
-        bins[(bins < 0) | (bins >= n_filters)] = n_filters
-        self.register_buffer("bins", bins, persistent=False)  # (harmonics, rows)
-        self.first = round((PITCH_MIN - low) * per_semitone)  # bin of the lowest pitch
         self.stack = nn.Conv2d(len(HARMONICS), width, (5, 3), (2, 1), (0, 1))
         self.norm = NORMS[norm](width)
         self.layers = nn.Sequential(
@@ -449,13 +498,10 @@ class HarmonicEncoder(nn.Module):
         torch.Tensor
             Latents ``(batch, samples // hop, 88 * (channels + 2))``.
         """
-        spectrum = self.filters(wave).transpose(1, 2)  # (batch, bins, frames)
-        spectrum = functional.pad(spectrum, (0, 0, 0, 1))  # the silent row
-        # Channels last, in memory: twice as fast, and what the norm reads anyway.
-        stack = spectrum[:, self.bins].contiguous(memory_format=torch.channels_last)
-        maps = self.stack(stack)  # (batch, width, pitches, frames)
+        magnitudes = self.magnitudes(wave)  # (batch, frames, bins)
+        maps = self.stack(self.stack_harmonics(magnitudes))
         maps = self.norm(maps.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
         maps = self.layers(maps)  # (batch, channels, pitches, frames)
-        own = spectrum[:, self.first :][:, : N_PITCHES * self.passed]
-        own = own.unflatten(1, (N_PITCHES, -1)).transpose(1, 2)
-        return torch.cat((maps, own), dim=1).permute(0, 3, 2, 1).flatten(2)
+        own = magnitudes[..., self.first :][..., : N_PITCHES * self.passed]
+        own = own.unflatten(2, (N_PITCHES, -1))  # (batch, frames, pitches, 2)
+        return torch.cat((maps.permute(0, 3, 2, 1), own), dim=3).flatten(2)
