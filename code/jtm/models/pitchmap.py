@@ -299,7 +299,7 @@ class PitchMapTrunk(nn.Module):
         Parameters
         ----------
         features : torch.Tensor
-            z and c side by side ``(batch, frames, z_dim + c_dim)``.
+            Latents z and contexts c side by side ``(batch, frames, z_dim + c_dim)``.
 
         Returns
         -------
