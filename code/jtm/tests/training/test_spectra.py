@@ -1,0 +1,93 @@
+"""Kept log magnitudes: the same as computed at once, silence around, variations."""
+
+import tempfile
+import unittest
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import torch
+
+from jtm.models.encoder import HarmonicStack
+from jtm.training import spectra
+
+
+def noise(seconds, seed=0):
+    """Make white noise as 16-bit samples."""
+    rng = np.random.default_rng(seed)
+    return (3000 * rng.standard_normal(round(16000 * seconds))).astype(np.int16)
+
+
+class Store:
+    """Recordings in memory, with the part of a store's interface that is used."""
+
+    def __init__(self, *waves):
+        self.waves = waves
+        self.lengths = [len(wave) for wave in waves]
+        self.checksums = [str(hash(wave.tobytes())) for wave in waves]
+
+    def read(self, index, start=0, stop=None):
+        """Read samples."""
+        return self.waves[index][start:stop]
+
+
+class TestSpectra(unittest.TestCase):
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.folder = Path(folder.name)
+        self.encoder = HarmonicStack(kernel=512)
+
+    def make(self, *waves):
+        """Make the spectra of some waves."""
+        return spectra.Spectra(Store(*waves), self.encoder, self.folder)
+
+    def test_blocks_give_what_the_whole_gives(self):
+        wave = noise(2.005)
+        kept = self.make(wave)
+        self.addCleanup(setattr, spectra, "BLOCK", spectra.BLOCK)
+        spectra.BLOCK = 37
+        whole = self.encoder.magnitudes(
+            torch.tensor(wave / 32768.0).float()[None, None]
+        )
+        found = kept.read(0)
+        self.assertEqual(found.shape, (200, whole.shape[2]))
+        np.testing.assert_allclose(found, whole[0].numpy(), atol=2e-3)
+
+    def test_silence_lies_outside(self):
+        kept = self.make(noise(0.5))
+        found = kept.read(0, -10, 80)
+        self.assertEqual(len(found), 80)
+        self.assertFalse(found[:10].any() or found[60:].any())
+        np.testing.assert_array_equal(found[10:60], kept.read(0))
+        self.assertFalse(kept.read(0, 70, 5).any())
+        self.assertFalse(kept.read(0, -9, 5).any())
+
+    def test_other_filters_or_other_sound_have_other_files(self):
+        self.make(noise(0.2)).prepare([0], progress=False)
+        self.encoder = HarmonicStack(kernel=1024)
+        self.make(noise(0.2), noise(0.2, 1)).prepare([0, 1], progress=False)
+        self.assertEqual(len([*self.folder.rglob("*.npy")]), 3)
+
+    def test_what_is_there_is_not_computed_again(self):
+        kept = self.make(noise(0.2))
+        kept.prepare([0], progress=False)
+        kept.encoder = SimpleNamespace(filters=None)  # would fail
+        kept.prepare([0], progress=False)
+
+
+class TestVary(unittest.TestCase):
+    def test_level_and_noise_change_and_the_seed_decides(self):
+        x = torch.full((2, 30, 40), 0.5)
+        one, same, other = (
+            spectra.vary(x, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2)
+        )
+        torch.testing.assert_close(one, same)
+        self.assertFalse(torch.allclose(one, other))
+        decibels = 10 * 18 * (one - x) / np.log(10)
+        self.assertLess(decibels.abs().max(), 30)
+        self.assertGreater(decibels.std(), 1)
+
+    def test_silence_stays_silent(self):
+        silent = torch.zeros(1, 5, 8)
+        torch.testing.assert_close(spectra.vary(silent), silent)
