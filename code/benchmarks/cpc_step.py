@@ -29,15 +29,16 @@ from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
 from jtm.constants import SAMPLE_RATE
+from jtm.cpc.config import PretrainConfig
+from jtm.cpc.loss import draw_negatives
+from jtm.cpc.run import build_criterion, loaders
 from jtm.data.musicnet import open_dataset
 from jtm.data.store import build_store
 from jtm.evaluation.features import Audio, NetworkSource
 from jtm.files import write_json
-from jtm.models.infonce import draw_negatives
 from jtm.music import audio
-from jtm.training.checkpoints import build_criterion, build_model
-from jtm.training.config import PretrainConfig, make_config
-from jtm.training.pretrain import loaders
+from jtm.training.checkpoints import build_model
+from jtm.training.config import make_config
 
 RESULTS = Path(__file__).resolve().parents[2] / "report" / "results"
 """Where the committed results are."""

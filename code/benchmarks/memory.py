@@ -18,11 +18,12 @@ import numpy as np
 from cpc_step import RESULTS, Step, machine, make_corpus, peak_memory
 
 from jtm.constants import SAMPLE_RATE
+from jtm.cpc.config import PretrainConfig
 from jtm.data.musicnet import open_dataset
 from jtm.data.store import build_store
 from jtm.data.windows import WindowLoader
 from jtm.files import write_json
-from jtm.training.config import PretrainConfig, make_config
+from jtm.training.config import make_config
 
 CHUNKS = 5
 """Chunks in memory, as ``--maxChunksInMem`` has it by default."""

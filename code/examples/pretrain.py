@@ -9,10 +9,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the package
 from IPython.display import display
 
 from jtm.cli import toy_data
+from jtm.cpc.config import PretrainConfig
+from jtm.cpc.run import pretrain
 from jtm.results import figures
 from jtm.training.checkpoints import load_model
-from jtm.training.config import PretrainConfig, make_config
-from jtm.training.pretrain import pretrain
+from jtm.training.config import make_config
 
 # %% A preset, and what differs from it; help(PretrainConfig) tells all settings.
 chosen = {

@@ -16,6 +16,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import get_type_hints
 
+from jtm.cpc.config import PretrainConfig
 from jtm.data.musicnet import METADATA_FILE, WHERE_TO_GET_MUSICNET
 from jtm.files import (
     InputError,
@@ -28,7 +29,6 @@ from jtm.files import (
 from jtm.training.config import (
     PRESETS,
     NetworkConfig,
-    PretrainConfig,
     RunConfig,
     SupervisedConfig,
     expected,
@@ -260,7 +260,7 @@ def _train(config, preset, supervised):
 
         run_supervised(config)
         return
-    from jtm.training.pretrain import pretrain
+    from jtm.cpc.run import pretrain
 
     print(f"last checkpoint: {pretrain(config, progress=not place().rank)}")
 
@@ -347,12 +347,12 @@ def demo(options):
     options : argparse.Namespace
         Has ``out`` and ``preset``.
     """
+    from jtm.cpc.run import pretrain
     from jtm.data.musicnet import open_dataset
     from jtm.evaluation.features import view
     from jtm.evaluation.protocol import judge
     from jtm.results import figures
     from jtm.training.checkpoints import load_model
-    from jtm.training.pretrain import pretrain
 
     out = Path(options.out)
     data = toy_data(options.preset)

@@ -56,7 +56,7 @@ def load_model(path=None):
 
     Returns
     -------
-    CPC
+    Network
         The network, an ``nn.Module`` in evaluation mode, on the CPU. It gives
         latents z ``(batch, frames, z_dim)`` and contexts c ``(batch, frames,
         c_dim)`` from waveforms ``(batch, 1, samples)`` at 16 kHz. Its attribute
@@ -176,7 +176,7 @@ def embed(path_or_array, sample_rate=None, model=None, layer="c"):
         within [-1, 1] or signed integers of full scale. Channels are averaged.
     sample_rate : int, optional
         Rate of an array in Hz; a file knows its own.
-    model : CPC, optional
+    model : Network, optional
         The network, from :func:`load_model`; it is put into evaluation mode.
         The shipped one by default.
     layer : {"c", "z", "zc", "s"}
@@ -280,7 +280,7 @@ def fill(recording, model, layer, advance=lambda seconds: None):
     ----------
     recording : Audio
         The recording.
-    model : CPC
+    model : Network
         The network.
     layer : {"c", "z", "zc", "s"}
         What to take.

@@ -27,7 +27,7 @@ class HearModel(nn.Module):
 
     Parameters
     ----------
-    network : CPC
+    network : Network
         The network.
 
     Attributes

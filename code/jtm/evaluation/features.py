@@ -254,7 +254,7 @@ class NetworkSource:
 
     Parameters
     ----------
-    model : CPC
+    model : Network
         The network; it is put into evaluation mode.
     """
 
@@ -523,7 +523,7 @@ class Features:
     ----------
     folder : str or Path
         Where the features are kept.
-    models : dict of str to CPC
+    models : dict of str to Network
         Networks by the name of their source, such as 'cpc' and 'random'.
     """
 
@@ -796,7 +796,7 @@ def pitch_parts(model, taken="zc"):
 
     Parameters
     ----------
-    model : CPC
+    model : Network
         The network.
     taken : {"z", "c", "zc"}
         Which output.
@@ -828,7 +828,7 @@ def view(model, recording, seconds=10.0):
 
     Parameters
     ----------
-    model : CPC
+    model : Network
         The network.
     recording : Recording
         A recording with labels.

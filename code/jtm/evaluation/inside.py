@@ -205,9 +205,9 @@ def filters(model, config):
 
     Parameters
     ----------
-    model : CPC
+    model : Network
         The trained network.
-    config : PretrainConfig
+    config : NetworkConfig
         Its settings.
 
     Returns

@@ -108,7 +108,7 @@ def make_head(task, n_outputs, model, on_encoder=False, tuned=False):
         What is asked.
     n_outputs : int
         Number of answers.
-    model : CPC
+    model : Network
         The network that it reads.
     on_encoder : bool
         Read z alone, not z and c side by side.
@@ -273,7 +273,7 @@ class Start(NamedTuple):
 
     Parameters
     ----------
-    model : CPC
+    model : Network
         The network.
     heads : nn.ModuleDict
         The heads by task, fitted as probes.
@@ -294,9 +294,9 @@ def start(family, network, config, seed):
     ----------
     family : Family
         The tasks and their labels.
-    network : CPC or None
+    network : Network or None
         The pretrained network to start from; None starts from chance.
-    config : PretrainConfig
+    config : NetworkConfig
         Settings of the network.
     seed : int
         Draws weights.
@@ -324,7 +324,7 @@ def fit_heads(family, model, heads):
     ----------
     family : Family
         The tasks and their labels.
-    model : CPC
+    model : Network
         The network, in evaluation mode.
     heads : nn.ModuleDict
         The heads by task; they end in evaluation mode.
@@ -408,7 +408,7 @@ def train(folder, family, begun, origin, config, plan):
     origin : str
         Hash of the checkpoint that the network is from; empty where it is
         from chance.
-    config : PretrainConfig
+    config : NetworkConfig
         Settings of the network.
     plan : dict
         ``fraction``, ``seed`` and ``rate`` of the run.
@@ -487,7 +487,7 @@ def make_heads(labelled, model, seed, **chosen):
     ----------
     labelled : dict of str to Labelled
         The tasks.
-    model : CPC
+    model : Network
         The network that they read.
     seed : int
         The seed.
@@ -538,7 +538,7 @@ class Settled(NamedTuple):
     ----------
     kind : {"trained", "anew", "start"}
         The state that was best as it is, with its head fitted anew, or the start.
-    model : CPC
+    model : Network
         The network.
     head : nn.Module
         The head.
@@ -627,7 +627,7 @@ def answers(model, heads, labelled, split, on_encoder=False):
 
     Parameters
     ----------
-    model : CPC
+    model : Network
         The network, in evaluation mode.
     heads : dict of str to nn.Module
         Heads by task, in evaluation mode.
@@ -681,7 +681,7 @@ def represent(store, indices, model, on_encoder=False, lengths=None):
         The recordings.
     indices : sequence of int
         Which of them.
-    model : CPC
+    model : Network
         The network.
     on_encoder : bool
         Give z alone, not z and c side by side.

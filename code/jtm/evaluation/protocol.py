@@ -44,7 +44,6 @@ from jtm.results.records import Record
 from jtm.training.checkpoints import build_model, load_model
 from jtm.training.config import (
     NetworkConfig,
-    PretrainConfig,
     RunConfig,
     make_config,
 )
@@ -151,7 +150,7 @@ class Judge:
         self.data = Path(data).resolve().name
         self.origin = ""
         self.model = None
-        self.config = make_config(PretrainConfig, "small", {})
+        self.config = make_config(NetworkConfig, "small", {})
         models = {}
         if checkpoint:
             self.model, self.config = load_model(checkpoint)

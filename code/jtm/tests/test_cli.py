@@ -16,7 +16,7 @@ import soundfile
 
 from jtm import cli
 from jtm.cli import train_main
-from jtm.tests.training.test_pretrain import write_tunes
+from jtm.tests.cpc.test_run import write_tunes
 
 ROOT = Path(__file__).resolve().parents[3]
 

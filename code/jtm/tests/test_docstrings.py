@@ -7,7 +7,8 @@ import unittest
 from dataclasses import fields
 
 import jtm
-from jtm.training.config import PretrainConfig, SupervisedConfig
+from jtm.cpc.config import PretrainConfig
+from jtm.training.config import SupervisedConfig
 
 
 def load_tests(_, tests, __):

@@ -24,7 +24,7 @@ from jtm.data.musicnet import open_dataset
 from jtm.data.store import build_store
 from jtm.evaluation import features
 from jtm.files import InputError, digest, read_json
-from jtm.models.cpc import make_cpc
+from jtm.models.network import make_network
 from jtm.music import audio
 from jtm.tests.evaluation.little import write_checkpoint, write_dataset
 
@@ -41,7 +41,7 @@ def music(seconds, rate, channels=1, seed=0):
 def tiny_model(**settings):
     """Make a network that is quick."""
     torch.manual_seed(0)
-    return make_cpc("conv", 24, hidden_context=16, **settings).eval()
+    return make_network("conv", 24, hidden_context=16, **settings).eval()
 
 
 def run(*arguments):

@@ -10,7 +10,7 @@ from torch import nn
 import jtm
 from jtm import hear
 from jtm.files import InputError
-from jtm.models.cpc import CPC
+from jtm.models.network import Network
 from jtm.tests.evaluation.little import write_checkpoint
 
 LENGTHS = (1, 2, 79, 80, 81, 159, 160, 161, 239, 240, 241, 1600, 16_000, 16_079, 16_123)
@@ -74,7 +74,7 @@ class Hear(unittest.TestCase):
                 self.assertLessEqual(end - times[-1].item(), 10)
 
     def test_timestamps_are_centred(self):
-        model = hear.HearModel(CPC(Energy(), Latents()))
+        model = hear.HearModel(Network(Energy(), Latents()))
         for n_samples in (1, 60, 80, 81, 239, 240, 241, 1600, 4321):
             loud = set()
             for at in range(0, n_samples, 7):

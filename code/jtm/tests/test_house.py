@@ -38,10 +38,23 @@ MAY_IMPORT = {
         "results",
     },
     "results": {"constants", "files", "music", "results"},
-    "embedding": {"constants", "files", "music", "data", "training", "evaluation"},
-    "hear": {"constants", "files", "music", "models", "evaluation", "embedding"},
 }
-"""What each room of the package may import of the package."""
+"""What each floor of the package may import of the package."""
+
+STUDIES = {"cpc"}
+"""Stand on the floors; none imports another, no floor imports one."""
+
+MAY_IMPORT |= {study: {*MAY_IMPORT, study} for study in STUDIES}
+MAY_IMPORT |= {
+    "embedding": {
+        *("constants", "files", "music", "data", "training", "evaluation"),
+        *STUDIES,
+    },
+    "hear": {
+        *("constants", "files", "music", "models", "evaluation", "embedding"),
+        *STUDIES,
+    },
+}
 
 NO_TORCH = ("constants", "files", "music", "results")
 

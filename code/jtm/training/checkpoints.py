@@ -21,11 +21,9 @@ import torch
 
 from jtm.constants import SAMPLE_RATE
 from jtm.files import InputError, atomic, digest, read_json, write_json
-from jtm.models.cpc import make_cpc
-from jtm.models.infonce import InfoNCE
+from jtm.models.network import make_network
 from jtm.training.config import (
     NetworkConfig,
-    PretrainConfig,
     RunConfig,
     flag,
     make_config,
@@ -228,7 +226,7 @@ def export(checkpoint, path):
         if item.name not in run
     }
     write_tensors(path, weights, {"network": network})
-    settings = asdict(config) | {"data": Path(config.data).name}
+    settings = asdict(config) | content["config"] | {"data": Path(config.data).name}
     for place in ("path_checkpoint", "load"):  # of the machine it was trained on
         del settings[place]
     facts = {
@@ -254,17 +252,17 @@ def build_model(config):
 
     Parameters
     ----------
-    config : PretrainConfig
+    config : NetworkConfig
         The settings; ``random_seed`` draws the weights.
 
     Returns
     -------
-    CPC
+    Network
         The network.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.random_seed)
-        return make_cpc(
+        return make_network(
             encoder=config.encoder_type,
             hidden_encoder=config.hidden_encoder,
             norm=config.norm_mode,
@@ -281,46 +279,6 @@ def build_model(config):
         )
 
 
-def build_criterion(config, model):
-    """
-    Make the InfoNCE criterion of a run, untrained.
-
-    Parameters
-    ----------
-    config : PretrainConfig
-        The settings; ``random_seed`` draws the weights.
-    model : CPC
-        The network that it judges.
-
-    Returns
-    -------
-    InfoNCE
-        The criterion.
-    """
-    groups = getattr(model.context, "groups", 1)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.random_seed + 1)
-        return InfoNCE(
-            model.c_dim,
-            model.z_dim,
-            n_predicts=config.n_predicts,
-            step_frames=config.step_frames,
-            anchor_stride=config.anchor_frames,
-            n_negatives=config.negative_sampling_ext,
-            same_share=config.same_share,
-            others=config.other_windows,
-            score=config.score,
-            temperature=config.temperature,
-            predictor=config.predictor,
-            dropout=config.dropout,
-            shared=config.share_negatives == "window",
-            groups=groups,
-            n_aligned=config.aligned,
-            passed=model.encoder.passed if groups > 1 else 0,
-            contrast=config.contrast,
-        )
-
-
 def load_model(path):
     """
     Make the network of a checkpoint, with its weights.
@@ -332,10 +290,10 @@ def load_model(path):
 
     Returns
     -------
-    model : CPC
+    model : Network
         The network in evaluation mode.
-    config : PretrainConfig
-        The settings that it was trained with.
+    config : NetworkConfig
+        The settings of it that it was trained with.
 
     Raises
     ------
@@ -351,7 +309,7 @@ def load_model(path):
 
 def config_of(path, content):
     """
-    Give the settings in a checkpoint of pretraining.
+    Return the settings of the network in a checkpoint of pretraining.
 
     Parameters
     ----------
@@ -362,16 +320,20 @@ def config_of(path, content):
 
     Returns
     -------
-    PretrainConfig
-        The settings.
+    NetworkConfig
+        The settings of its network.
 
     Raises
     ------
     InputError
-        If they are not settings of pretraining.
+        If it was trained on labels, or the settings are not those of a network.
     """
+    if any(name.startswith("head.") for name in content["state_dict"]):
+        raise InputError(f"{path}: not a checkpoint of pretraining: it learned labels")
+    known = {item.name for item in fields(NetworkConfig)}
+    chosen = {name: each for name, each in content["config"].items() if name in known}
     try:
-        return make_config(PretrainConfig, "small", content["config"])
+        return make_config(NetworkConfig, "small", chosen)
     except InputError as error:
         raise InputError(f"{path}: not a checkpoint of pretraining: {error}") from error
 
@@ -428,7 +390,7 @@ def load_part(path, content, part, module, config=None):
         Which part.
     module : nn.Module
         Receives the weights.
-    config : PretrainConfig, optional
+    config : NetworkConfig, optional
         Settings of the module, to say which of them differs.
 
     Raises

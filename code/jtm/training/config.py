@@ -9,16 +9,12 @@ defaults are the preset `small`; the other presets say only what differs.
 import math
 import re
 from dataclasses import asdict, dataclass, field, fields
-from typing import get_type_hints
+from typing import ClassVar
 
-from jtm.constants import HOP
 from jtm.files import InputError, read_json, write_json
 
 CONFIG_FILE = "config.json"
 """Name of the file that keeps a run's settings beside its checkpoints."""
-
-CHUNKS = ("max_chunks_in_mem", "chunk_size")
-"""Settings that training with labels takes, as the original did, but has no use for."""
 
 
 def flag(name):
@@ -74,21 +70,42 @@ def setting(default, text, choices=None, low=None, high=None, several=(), needs=
     return field(default=default, metadata={"help": text, **limits})
 
 
-def _documented(cls):
-    """Tell of each setting in the docstring of its class what its help tells."""
-    lines = [cls.__doc__ or "", "", "Parameters", "----------"]
-    for item in fields(cls):
+def documented(kind):
+    """
+    Add the help of each setting to the docstring of its class.
+
+    Parameters
+    ----------
+    kind : type
+        A dataclass of settings.
+
+    Returns
+    -------
+    type
+        The same class.
+    """
+    lines = [kind.__doc__ or "", "", "Parameters", "----------"]
+    for item in fields(kind):
         text = item.metadata["help"]
-        lines += [f"{item.name} : {get_type_hints(cls)[item.name].__name__}"]
+        lines += [f"{item.name} : {item.type.__name__}"]
         lines += [f"    {text[0].upper()}{text[1:]}."]
-    cls.__doc__ = "\n".join(lines + [""])
-    return cls
+    kind.__doc__ = "\n".join(lines + [""])
+    return kind
 
 
-@_documented
+@documented
 @dataclass(frozen=True)
 class RunConfig:
     """Settings that every run has."""
+
+    presets: ClassVar[dict] = {}
+    """What each preset changes of the defaults, with what the parent's changes."""
+
+    may_grow: ClassVar[bool] = False
+    """Whether a run may be given more epochs: no step depends on their number."""
+
+    idle: ClassVar[tuple] = ()
+    """Settings that are taken and do nothing."""
 
     data: str = setting(
         "",
@@ -121,11 +138,33 @@ class RunConfig:
         low=6400,
     )
 
+    @classmethod
+    def _complete(cls, values, chosen):
+        """Fill in place values that depend on others; refuse what cannot be."""
 
-@_documented
+    def _check(self):
+        """Refuse settings that do not go together."""
+
+
+@documented
 @dataclass(frozen=True)
 class NetworkConfig(RunConfig):
     """Settings of the network."""
+
+    presets: ClassVar[dict] = {
+        "best": {"n_epoch": 3},
+        "tiny": {
+            "hidden_encoder": {"harmonic": 2, "sinc": 32, "conv": 32},
+            "hidden_gar": {"pitchwise": 4, "joint": 32},
+            "n_epoch": 4,
+        },
+        "reference": {
+            "encoder_type": "conv",
+            "hidden_encoder": 512,
+            "sinc_mode": "plain",
+            "learning_rate": 2e-4,
+        },
+    }
 
     encoder_type: str = setting(
         "harmonic",
@@ -195,128 +234,49 @@ class NetworkConfig(RunConfig):
         0.0, "share of the context's activations dropped in training", low=0.0, high=0.9
     )
 
+    @classmethod
+    def _complete(cls, values, chosen):
+        """Choose how the context is made, and sizes, where none are asked for."""
+        encoder = values.get("encoder_type", cls.encoder_type)
+        transformer = values.get("ar_mode", cls.ar_mode) == "transformer"
+        if encoder != "harmonic" or transformer:
+            if chosen.get("gar_mode") == "pitchwise":
+                raise InputError(
+                    "--garMode pitchwise needs --encoderType harmonic and --arMode "
+                    "GRU, LSTM or RNN"
+                )
+            values["gar_mode"] = "joint"
+        mode = values.get("gar_mode", cls.gar_mode)
+        size = values.get("hidden_encoder") or HIDDEN_ENCODER
+        values["hidden_encoder"] = size[encoder] if isinstance(size, dict) else size
+        size = values.get("hidden_gar") or HIDDEN_GAR
+        values["hidden_gar"] = size[mode] if isinstance(size, dict) else size
 
-@_documented
-@dataclass(frozen=True)
-class PretrainConfig(NetworkConfig):
-    """Settings of CPC pretraining."""
+    def _attends(self):
+        """Tell whether the contexts are divided among a transformer's heads."""
+        return self.ar_mode == "transformer"
 
-    size_window: int = setting(
-        61440, "samples in a training window at 16 kHz; 16000 are one second", low=3200
-    )
-    augment_past: str = setting(
-        "",
-        "augment what the context network reads, but not what it predicts: "
-        "noise,reverb,equaliser,level or some of these; costs a second pass of the "
-        "encoder",
-        several=("noise", "reverb", "equaliser", "level"),
-    )
-    sampling_type: str = setting(
-        "uniform",
-        "which windows share a batch, and so serve as each other's negatives: any, "
-        "those of one recording, those of one category (see --labelsBy), or parallel "
-        "readings in order of time with the context carried over",
-        choices=("uniform", "samesequence", "samecategory", "sequential"),
-    )
-    labels_by: str = setting(
-        "ensemble",
-        "the column of the metadata that names the category, such as ensemble or "
-        "composer",
-        needs=("sampling_type", "samecategory"),
-    )
-    n_predicts: int = setting(8, "number of future steps predicted", low=1)
-    step_frames: int = setting(
-        10, "frames of 10 ms from one predicted step to the next", low=1
-    )
-    aligned: int = setting(
-        0,
-        "aligned CPC: number of future steps, more than --nPredicts, that the "
-        "predictions are matched to in order, each with one step or more, wherever "
-        "they fit best; 0 predicts each step by itself",
-        low=0,
-    )
-    anchor_frames: int = setting(
-        4, "frames of 10 ms from one moment that predicts to the next", low=1
-    )
-    predictor: str = setting(
-        "linear",
-        "what predicts: a linear map for each step, or the same after one transformer "
-        "layer",
-        choices=("linear", "transformer"),
-    )
-    contrast: str = setting(
-        "both",
-        "what is told from false futures: whole frames; each pitch by itself, the loud "
-        "ones most often, which is for --garMode pitchwise; or the mean of both losses",
-        choices=("frame", "pitch", "both"),
-    )
-    negative_sampling_ext: int = setting(
-        256, "number of false futures that each true one is told from", low=1
-    )
-    share_negatives: str = setting(
-        "window",
-        "draw whole frames as false futures once for all moments of a window, which "
-        "is many times faster, or for each anchor anew, as published",
-        choices=("window", "anchor"),
-    )
-    same_share: float = setting(
-        0.5,
-        "share of the false futures that come from the same recording, as all do with "
-        "--samplingType samesequence; the rest comes from any window of the batch",
-        low=0.0,
-        high=1.0,
-    )
-    other_windows: bool = setting(
-        False,
-        "take no false future from the window that predicts, unless it is alone in its "
-        "batch",
-    )
-    score: str = setting(
-        "cosine",
-        "how prediction and candidate are compared: cosine over --temperature, or "
-        "their inner product averaged over dimensions",
-        choices=("cosine", "inner"),
-    )
-    temperature: float = setting(
-        0.1, "smaller sharpens the choice", low=1e-3, needs=("score", "cosine")
-    )
-    scheduler_step: int = setting(
-        0, "halve the learning rate every so many epochs; 0 never does", low=0
-    )
-    scheduler_ramp: float = setting(
-        0.5, "epochs over which the learning rate rises from zero", low=0.0
-    )
-    accumulate: int = setting(
-        1, "batches whose gradients are added up before each step", low=1
-    )
-    gradient_clip: float = setting(
-        1.0, "longest gradient; longer ones are shortened to it, 0 shortens none", low=0
-    )
-    patience: int = setting(
-        0,
-        "stop after so many epochs without a better validation loss; 0 never does",
-        low=0,
-    )
-    precision: str = setting(
-        "float32",
-        "arithmetic of the network; bf16 is faster on processors that have it",
-        choices=("float32", "bf16"),
-    )
-    short_recordings: str = setting(
-        "leave",
-        "what to do with recordings shorter than a window: leave them out, or pad them "
-        "with silence",
-        choices=("leave", "pad"),
-    )
-    load_criterion: bool = setting(
-        False, "with --load: take the predictors of the checkpoint too"
-    )
+    def _check(self):
+        """Refuse settings of the network that do not go together."""
+        if self._attends() and self.hidden_gar % 8:
+            raise InputError(
+                f"--hiddenGar is {self.hidden_gar}; expected a multiple of 8 for a "
+                "transformer, which has 8 heads"
+            )
+        if self.encoder_type == "sinc" and self.hidden_encoder < 2:
+            # A filter's width is the step to the next.
+            raise InputError(
+                f"--hiddenEncoder is {self.hidden_encoder}; expected at least 2 for "
+                "--encoderType sinc"
+            )
 
 
-@_documented
+@documented
 @dataclass(frozen=True)
 class SupervisedConfig(NetworkConfig):
     """Settings of training with labels."""
+
+    idle: ClassVar[tuple] = ("max_chunks_in_mem", "chunk_size")
 
     task: str = setting(
         "transcription",
@@ -346,43 +306,14 @@ class SupervisedConfig(NetworkConfig):
     )
 
 
+PRESETS = ("small", "best", "tiny", "reference")
+"""Names of the presets; each class of settings says what they change of its own."""
+
 HIDDEN_ENCODER = {"harmonic": 8, "sinc": 256, "conv": 256}
 """Channels of the latents by encoder, where none are asked for."""
 
 HIDDEN_GAR = {"pitchwise": 16, "joint": 256}
 """Size of the summary by how it is made, where none is asked for."""
-
-PRESETS = {
-    "small": {},
-    "best": {"n_epoch": 3, "scheduler_step": 2},
-    "tiny": {
-        "hidden_encoder": {"harmonic": 2, "sinc": 32, "conv": 32},
-        "hidden_gar": {"pitchwise": 4, "joint": 32},
-        "size_window": 32000,
-        "n_epoch": 4,
-        "n_predicts": 4,
-        "negative_sampling_ext": 16,
-        "anchor_frames": 8,
-    },
-    "reference": {
-        "encoder_type": "conv",
-        "hidden_encoder": 512,
-        "sinc_mode": "plain",
-        "size_window": 20480,
-        "learning_rate": 2e-4,
-        "sampling_type": "samesequence",
-        "n_predicts": 12,
-        "step_frames": 1,
-        "anchor_frames": 1,
-        "negative_sampling_ext": 128,
-        "share_negatives": "anchor",
-        "same_share": 0.0,
-        "score": "inner",
-        "scheduler_ramp": 0.0,
-        "gradient_clip": 0.0,
-    },
-}
-"""What each preset changes of the defaults; `small` is the defaults."""
 
 
 def make_config(kind, preset, chosen):
@@ -410,42 +341,27 @@ def make_config(kind, preset, chosen):
 
     Examples
     --------
-    >>> config = make_config(PretrainConfig, "reference", {"n_epoch": 10})
+    >>> config = make_config(NetworkConfig, "reference", {"n_epoch": 10})
     >>> config.encoder_type, config.hidden_encoder, config.n_epoch
     ('conv', 512, 10)
     """
-    hints = get_type_hints(kind)
-    values = {k: v for k, v in PRESETS[preset].items() if k in hints} | chosen
+    hints = {item.name: item.type for item in fields(kind)}
+    values = {}
+    for cls in reversed(kind.__mro__):
+        values |= vars(cls).get("presets", {}).get(preset, {})
+    values |= chosen
     for name in values.keys() - hints.keys():
         raise InputError(f"unknown setting {name!r}; expected one of {sorted(hints)}")
     for item in fields(kind):
         if item.name in chosen:
-            _check(item, hints[item.name], chosen[item.name])
-    if issubclass(kind, NetworkConfig):
-        encoder = values.get("encoder_type", kind.encoder_type)
-        transformer = values.get("ar_mode", kind.ar_mode) == "transformer"
-        if encoder != "harmonic" or transformer:
-            if chosen.get("gar_mode") == "pitchwise":
-                raise InputError(
-                    "--garMode pitchwise needs --encoderType harmonic and --arMode "
-                    "GRU, LSTM or RNN"
-                )
-            values["gar_mode"] = "joint"
-        mode = values.get("gar_mode", kind.gar_mode)
-        if mode == "joint" and "contrast" in kind.__dataclass_fields__:
-            if chosen.get("contrast", "frame") != "frame":
-                raise InputError(
-                    f"--contrast {chosen['contrast']} needs --garMode pitchwise"
-                )
-            values["contrast"] = "frame"
-        size = values.get("hidden_encoder") or HIDDEN_ENCODER
-        values["hidden_encoder"] = size[encoder] if isinstance(size, dict) else size
-        size = values.get("hidden_gar") or HIDDEN_GAR
-        values["hidden_gar"] = size[mode] if isinstance(size, dict) else size
+            _check_value(item, hints[item.name], chosen[item.name])
+    kind._complete(values, chosen)
     for item in fields(kind):
+        if item.name in values:
+            _check_value(item, hints[item.name], values[item.name])
         _check_need(item, values, chosen, kind)
     config = kind(**values)
-    _check_together(config)
+    config._check()
     return config
 
 
@@ -461,57 +377,7 @@ def _check_need(item, values, chosen, cls):
     del values[item.name]
 
 
-def _check_together(config):
-    """Refuse settings that do not go together."""
-    attends = getattr(config, "ar_mode", "") == "transformer"
-    if isinstance(config, PretrainConfig):
-        _check_pretraining(config)
-        attends |= config.predictor == "transformer" and config.gar_mode == "joint"
-    if attends and config.hidden_gar % 8:
-        raise InputError(
-            f"--hiddenGar is {config.hidden_gar}; expected a multiple of 8 for a "
-            "transformer, which has 8 heads"
-        )
-    sinc = getattr(config, "encoder_type", "") == "sinc"
-    if sinc and config.hidden_encoder < 2:  # a filter's width is the step to the next
-        raise InputError(
-            f"--hiddenEncoder is {config.hidden_encoder}; expected at least 2 for "
-            "--encoderType sinc"
-        )
-
-
-def _check_pretraining(config):
-    """Refuse settings of pretraining that do not go together."""
-    if config.sampling_type == "sequential":
-        if config.ar_mode == "transformer" or config.cpc_mode == "reverse":
-            raise InputError(
-                "--samplingType sequential carries the state of the past over; it "
-                "needs --arMode GRU, LSTM or RNN and --cpcMode forward"
-            )
-    if 0 < config.aligned <= config.n_predicts:
-        raise InputError(
-            f"--aligned is {config.aligned}; expected more than --nPredicts, "
-            f"{config.n_predicts}, or 0"
-        )
-    reach = (config.aligned or config.n_predicts) * config.step_frames
-    if config.size_window // HOP <= reach:
-        raise InputError(
-            f"--sizeWindow is {config.size_window}; expected at least "
-            f"{HOP * (reach + 1)} to predict {reach} frames of 10 ms ahead"
-        )
-    if config.augment_past and config.cpc_mode == "reverse":
-        raise InputError(
-            "--augmentPast needs --cpcMode forward; in reverse the past is predicted"
-        )
-    if config.other_windows and config.batch_size == 1:
-        raise InputError("--otherWindows needs a --batchSize of 2 or more")
-    if config.contrast == "pitch" and config.share_negatives == "anchor":
-        raise InputError("--shareNegatives anchor needs --contrast frame or both")
-    if config.load_criterion and not config.load:
-        raise InputError("--loadCriterion needs --load")
-
-
-def _check(item, kind, value):
+def _check_value(item, kind, value):
     """Refuse a value of the wrong type or outside the limits of its field."""
     limits = item.metadata
     if kind is float and isinstance(value, int):
@@ -610,8 +476,7 @@ def settle(folder, config):
         The run's folder.
     config : RunConfig
         The run's settings; written to the folder if it holds none, or if they
-        only ask for more epochs of pretraining, in which no step depends on
-        how many there will be.
+        only ask for more epochs of one that may grow.
 
     Raises
     ------
@@ -625,11 +490,10 @@ def settle(folder, config):
     # A setting that a run knows nothing of is newer than the run.
     there = {item.name: item.default for item in fields(config)} | read_json(path)
     here = asdict(config)
-    more = isinstance(config, PretrainConfig) and there["n_epoch"] < config.n_epoch
+    more = config.may_grow and there["n_epoch"] < config.n_epoch
     if more:
         there["n_epoch"] = config.n_epoch
-    idle = CHUNKS if isinstance(config, SupervisedConfig) else ()
-    for name in sorted((here.keys() | there.keys()) - set(idle)):
+    for name in sorted((here.keys() | there.keys()) - set(config.idle)):
         if there.get(name) != here.get(name):
             raise InputError(
                 f"{folder} holds a run with --{flag(name)} {there.get(name)!r}, not "

@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from jtm.files import InputError
 from jtm.training.checkpoints import check_data, load_part, read_checkpoint
-from jtm.training.pretrain import Keeper, write_metrics
+from jtm.training.loop import Keeper, write_metrics
 
 
 class Batches:
@@ -137,7 +137,7 @@ def features_of(model, wave, on_encoder=False, edge=0):
 
     Parameters
     ----------
-    model : CPC
+    model : Network
         The network.
     wave : torch.Tensor
         Waveforms ``(batch, 1, samples)``.
@@ -164,7 +164,7 @@ class SupervisedModule(lightning.LightningModule):
     ----------
     config : SupervisedConfig
         The settings.
-    model : CPC
+    model : Network
         The network.
     head : nn.ModuleDict
         By task, what gives logits from features ``(batch, frames, dim)``: z,

@@ -6,12 +6,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from jtm.cpc.config import PretrainConfig
 from jtm.data.clips import Clip
 from jtm.data.clips import write_clips as write_table
 from jtm.data.musicnet import LABEL_DTYPE, write_labels, write_metadata
 from jtm.music import audio
 from jtm.training.checkpoints import build_model
-from jtm.training.config import PretrainConfig, make_config
+from jtm.training.config import make_config
 
 SPLITS = {"train": 6, "validation": 2, "test": 2}
 

@@ -19,7 +19,7 @@ from jtm.evaluation.features import (
     pitch_parts,
 )
 from jtm.files import InputError
-from jtm.models.cpc import make_cpc
+from jtm.models.network import make_network
 from jtm.music import audio
 from jtm.tests.evaluation.little import write_dataset
 
@@ -59,7 +59,7 @@ class Streaming(unittest.TestCase):
     def test_pieces_give_what_the_whole_gives(self):
         wave = noise(6.503)
         for name, settings in MAKES.items():
-            model = make_cpc(**settings).eval()
+            model = make_network(**settings).eval()
             with torch.no_grad():
                 batch = torch.from_numpy(wave / np.float32(32768))[None, None]
                 expected = [each[0].numpy() for each in model(batch)]
@@ -70,7 +70,9 @@ class Streaming(unittest.TestCase):
                     np.testing.assert_allclose(ours, theirs, atol=1e-4)
 
     def test_a_transformer_looks_back_on_the_piece_before(self):
-        model = make_cpc("conv", 24, context="transformer", hidden_context=16).eval()
+        model = make_network(
+            "conv", 24, context="transformer", hidden_context=16
+        ).eval()
         wave = noise(3)
         with in_pieces(100):
             _, full = whole(NetworkSource(model), wave)
@@ -83,7 +85,7 @@ class Streaming(unittest.TestCase):
         self.assertGreater(np.abs(short - expected).max(), 1e-3)
 
     def test_networks_are_read_in_evaluation_mode(self):
-        model = make_cpc("conv", 24, norm="batchNorm").train()
+        model = make_network("conv", 24, norm="batchNorm").train()
         before = {k: v.clone() for k, v in model.state_dict().items()}
         whole(NetworkSource(model), noise(1))
         for name, value in model.state_dict().items():
@@ -167,7 +169,7 @@ class View(unittest.TestCase):
             write_dataset(folder, seconds=4.0)
             recording = open_dataset(folder).split("test")[1]
             for settings in (MAKES["sinc"], MAKES["reverse"]):
-                model = make_cpc(**settings)
+                model = make_network(**settings)
                 with in_pieces(100):
                     seen = features.view(model, recording, seconds=2.0)
                 self.assertEqual(seen["title"], "A, test1, Bright")
@@ -194,7 +196,7 @@ class Keeping(unittest.TestCase):
         folder = tempfile.TemporaryDirectory()
         self.addCleanup(folder.cleanup)
         self.folder = Path(folder.name) / "features"
-        self.model = make_cpc("conv", 24, hidden_context=16)
+        self.model = make_network("conv", 24, hidden_context=16)
         self.store = fake_store(noise(2, seed=1), noise(1.5, seed=2))
 
     def features(self, model=None):
@@ -283,19 +285,19 @@ class Keeping(unittest.TestCase):
             self.assertEqual(extract.call_count, 3)
 
     def test_the_axis_of_pitch(self):
-        harmonic = make_cpc(hidden_encoder=2, hidden_context=352)
+        harmonic = make_network(hidden_encoder=2, hidden_context=352)
         kept = self.features(harmonic)
         self.assertEqual(kept.pitch_parts("cpc-z"), ((88, 4),))
         self.assertEqual(kept.pitch_parts("cpc-zc"), ((88, 4), (88, 352)))
         self.assertEqual(kept.pitch_parts("cqt"), ((97, 2),))
         self.assertEqual(kept.pitch_parts("logmel"), ())
-        joint = make_cpc(hidden_encoder=2, hidden_context=16, pitchwise=False)
+        joint = make_network(hidden_encoder=2, hidden_context=16, pitchwise=False)
         self.assertEqual(pitch_parts(joint, "z"), ((88, 4),))
         self.assertEqual(pitch_parts(joint, "zc"), ())
         self.assertEqual(pitch_parts(self.model, "z"), ())
 
     def test_settings_that_no_weight_shows_are_told_apart(self):
-        forward, reverse = (make_cpc("conv", 24, reverse=r) for r in (False, True))
+        forward, reverse = (make_network("conv", 24, reverse=r) for r in (False, True))
         reverse.load_state_dict(forward.state_dict())
         self.assertNotEqual(
             NetworkSource(forward).fingerprint, NetworkSource(reverse).fingerprint

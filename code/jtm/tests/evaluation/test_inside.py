@@ -11,13 +11,14 @@ from unittest import mock
 import numpy as np
 import torch
 
+from jtm.cpc.config import PretrainConfig
 from jtm.evaluation import inside, metrics
 from jtm.files import InputError
-from jtm.models.cpc import make_cpc
+from jtm.models.network import make_network
 from jtm.results.inside import read_answers
 from jtm.tests.evaluation import little
 from jtm.training.checkpoints import build_model
-from jtm.training.config import PretrainConfig, make_config
+from jtm.training.config import make_config
 
 
 class TestFilters(unittest.TestCase):
@@ -42,7 +43,7 @@ class TestFilters(unittest.TestCase):
 
     def test_networks_whose_filters_do_not_learn(self):
         for encoder in ("conv", "harmonic"):
-            model = make_cpc(encoder=encoder, hidden_encoder=4, hidden_context=4)
+            model = make_network(encoder=encoder, hidden_encoder=4, hidden_context=4)
             self.assertIsNone(inside.filters(model, None))
 
 

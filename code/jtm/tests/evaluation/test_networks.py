@@ -12,12 +12,12 @@ import numpy as np
 import torch
 from torch.nn import BatchNorm1d, Dropout
 
+from jtm.cpc.config import PretrainConfig
 from jtm.data.musicnet import open_dataset
 from jtm.data.store import build_store
 from jtm.evaluation import networks, tasks
 from jtm.evaluation.metrics import average_precision
 from jtm.evaluation.tasks import Labelled
-from jtm.models.cpc import make_cpc
 from jtm.models.encoder import HarmonicEncoder
 from jtm.models.heads import (
     FrameHead,
@@ -27,8 +27,9 @@ from jtm.models.heads import (
     Standard,
     TranscriptionHead,
 )
+from jtm.models.network import make_network
 from jtm.tests.evaluation.little import SMALL, write_clips, write_dataset
-from jtm.training.config import PretrainConfig, SupervisedConfig, make_config
+from jtm.training.config import SupervisedConfig, make_config
 from jtm.training.supervised import SupervisedModule
 
 HARMONIC = {"hidden_encoder": 1, "hidden_context": 88}
@@ -36,8 +37,8 @@ HARMONIC = {"hidden_encoder": 1, "hidden_context": 88}
 
 class Heads(unittest.TestCase):
     def test_on_an_axis_of_pitch_they_are_shared_along_it(self):
-        model = make_cpc(**HARMONIC)
-        plain = make_cpc("conv", 24, hidden_context=16)
+        model = make_network(**HARMONIC)
+        plain = make_network("conv", 24, hidden_context=16)
         expected = {
             "multipitch": (PitchHead, FrameHead),
             "transcription": (PitchHead, TranscriptionHead),
@@ -118,7 +119,7 @@ class OnDataset(unittest.TestCase):
         self.assertEqual((len(late), np.abs(late[144 * 160 :]).max()), (25_600, 0))
         # At the edges too, z is what streaming the recording gives, in training and
         # where heads are fitted.
-        model = make_cpc(**HARMONIC).eval()
+        model = make_network(**HARMONIC).eval()
         family = networks.Family(self.labelled("ensemble"), 1.0, 0)
         (index, first), edge = (0, 128), networks.EDGE["windows"]
         ((_, streamed),) = networks.represent(self.store, [index], model)
@@ -266,7 +267,7 @@ class OnDataset(unittest.TestCase):
     def test_answers_are_those_of_the_head_on_the_judged_part(self):
         labelled = self.labelled("multipitch", "transcription")
         labelled["transcription"].lengths["test"] = 200
-        model = make_cpc("sinc", 8, hidden_context=8).eval()
+        model = make_network("sinc", 8, hidden_context=8).eval()
         heads = networks.make_heads(labelled, model, 0).eval()
         found = networks.answers(model, heads, labelled, "test")
         index = labelled["multipitch"].splits["test"][1]
@@ -282,13 +283,13 @@ class OnDataset(unittest.TestCase):
     def test_no_clips_no_answers(self):
         labelled = self.labelled("note_pitch")
         labelled["note_pitch"].splits["test_timbre"] = []
-        model = make_cpc(**HARMONIC).eval()
+        model = make_network(**HARMONIC).eval()
         heads = networks.make_heads(labelled, model, 0).eval()
         found = networks.answers(model, heads, labelled, "test_timbre")
         self.assertEqual(found, {("note_pitch", "test_timbre"): []})
 
     def test_recordings_side_by_side_are_as_one_after_the_other(self):
-        model = make_cpc(**HARMONIC).eval()
+        model = make_network(**HARMONIC).eval()
         indices = range(len(self.store.lengths))
         lengths = [100 + 50 * (i % 2) for i in indices]
         for reverse in (False, True):

@@ -7,9 +7,9 @@ from unittest import mock
 import torch
 
 from jtm.constants import SAMPLE_RATE
+from jtm.cpc.config import PretrainConfig
 from jtm.models import augment as module_under_test
 from jtm.models.augment import KINDS, augment, equaliser, reverberation
-from jtm.training.config import PretrainConfig
 
 
 def chance(seed=0):

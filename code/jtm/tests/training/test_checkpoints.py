@@ -12,9 +12,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from jtm.cli import main
+from jtm.cpc.config import PretrainConfig
+from jtm.cpc.run import build_criterion
 from jtm.files import InputError, digest, read_json
 from jtm.training.checkpoints import (
-    build_criterion,
     build_model,
     export,
     load_model,
@@ -22,7 +23,6 @@ from jtm.training.checkpoints import (
 )
 from jtm.training.config import (
     NetworkConfig,
-    PretrainConfig,
     RunConfig,
     flag,
     make_config,

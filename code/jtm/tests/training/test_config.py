@@ -6,11 +6,12 @@ import tempfile
 import unittest
 from dataclasses import asdict, fields
 from pathlib import Path
+from unittest import mock
 
+from jtm.cpc.config import PretrainConfig
 from jtm.files import InputError
 from jtm.training.config import (
     PRESETS,
-    PretrainConfig,
     SupervisedConfig,
     flag,
     load_config,
@@ -181,10 +182,16 @@ class TestConfig(unittest.TestCase):
         for cls in (PretrainConfig, SupervisedConfig):
             for item in fields(cls):
                 self.assertGreater(len(item.metadata["help"].split()), 3, item.name)
-        known = {item.name for item in fields(PretrainConfig)}
-        known |= {item.name for item in fields(SupervisedConfig)}
-        for preset in PRESETS.values():
-            self.assertLessEqual(preset.keys(), known)
+            known = {item.name for item in fields(cls)}
+            self.assertLessEqual(cls.presets.keys(), set(PRESETS))
+            for preset in cls.presets.values():
+                self.assertLessEqual(preset.keys(), known)
+
+    def test_a_presets_own_values_are_checked(self):
+        for name, value in (("batch_size", 0), ("score", "euclid")):
+            with mock.patch.dict(PretrainConfig.presets, tiny={name: value}):
+                with self.assertRaisesRegex(InputError, f"--{flag(name)} is {value!r}"):
+                    make_config(PretrainConfig, "tiny", {})
 
     def test_flags_are_the_originals(self):
         flags = {

@@ -17,7 +17,7 @@ import torch
 
 from jtm.cli import train_main
 from jtm.files import InputError
-from jtm.tests.training.test_pretrain import write_tunes
+from jtm.tests.cpc.test_run import write_tunes
 from jtm.training.checkpoints import read_checkpoint
 from jtm.training.processes import best_device, place
 

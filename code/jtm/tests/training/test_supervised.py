@@ -9,11 +9,10 @@ import lightning
 import numpy as np
 import torch
 
-from jtm.files import InputError
+from jtm.files import InputError, StoppedError
 from jtm.models.heads import FrameHead, PooledHead
 from jtm.training.checkpoints import build_model, read_checkpoint
 from jtm.training.config import SupervisedConfig, make_config
-from jtm.training.pretrain import StoppedError
 from jtm.training.supervised import Batches, SupervisedModule, fit, vary
 
 WEIGHT = "head.class.head.linear.weight"

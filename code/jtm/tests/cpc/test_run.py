@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import unittest
+from dataclasses import asdict
 from pathlib import Path
 from unittest import mock
 
@@ -17,11 +18,13 @@ import numpy as np
 import soundfile
 import torch
 
-from jtm.files import InputError
-from jtm.training import pretrain as module_under_test
+from jtm.cpc import run as module_under_test
+from jtm.cpc.config import PretrainConfig
+from jtm.cpc.run import pretrain
+from jtm.files import InputError, StoppedError
+from jtm.training import loop
 from jtm.training.checkpoints import load_model, read_checkpoint
-from jtm.training.config import PretrainConfig, make_config
-from jtm.training.pretrain import pretrain
+from jtm.training.config import make_config, settle
 
 CODE = Path(__file__).resolve().parents[3]
 
@@ -100,9 +103,11 @@ class TestPretrain(unittest.TestCase):
         )
         script = (
             "import os, signal, sys\n"
-            "from jtm.training import pretrain as p\n"
-            "from jtm.training.config import PretrainConfig, load_config\n"
-            "p.SAVE_SECONDS = 0\n"
+            "from jtm.cpc import run as p\n"
+            "from jtm.cpc.config import PretrainConfig\n"
+            "from jtm.training import loop\n"
+            "from jtm.training.config import load_config\n"
+            "loop.SAVE_SECONDS = 0\n"
             "step = p.Keeper.on_train_batch_end\n"
             "def kill(self, trainer, *rest):\n"
             "    step(self, trainer, *rest)\n"
@@ -117,7 +122,7 @@ class TestPretrain(unittest.TestCase):
             steps = read_checkpoint(whole)["global_step"]
             config = self.config(f"killed{number}", **chosen)
             path = Path(config.path_checkpoint) / "config.json"
-            module_under_test.settle(path.parent, config)
+            settle(path.parent, config)
             kills = (1, steps // 2) if number else (1, steps // 2, steps - 1)
             for step in kills:
                 done = subprocess.run(
@@ -180,7 +185,7 @@ class TestPretrain(unittest.TestCase):
 
             with (
                 mock.patch.object(module_under_test.Keeper, "on_train_batch_end", stop),
-                self.assertRaises(module_under_test.StoppedError),
+                self.assertRaises(StoppedError),
             ):
                 self.run_quietly(config)
             last = read_checkpoint(Path(config.path_checkpoint) / "last.pt")
@@ -371,7 +376,7 @@ class TestPretrain(unittest.TestCase):
 
         with (
             mock.patch.object(module_under_test.Keeper, "on_train_batch_end", stop),
-            self.assertRaises(module_under_test.StoppedError),
+            self.assertRaises(StoppedError),
         ):
             self.run_quietly(config)
 
@@ -429,7 +434,7 @@ class TestPretrain(unittest.TestCase):
 
         with mock.patch.object(module_under_test.Keeper, "on_train_epoch_end", stop):
             for _ in range(2):
-                with self.assertRaises(module_under_test.StoppedError):
+                with self.assertRaises(StoppedError):
                     self.run_quietly(self.config(**chosen))
         taken_up, _ = self.run_quietly(self.config(**chosen))
         self.assertEqual(taken_up.name, whole.name)
@@ -445,7 +450,7 @@ class TestPretrain(unittest.TestCase):
         wave = torch.randn(1, 1, 8000)
         model, config = load_model(checkpoint)
         again, _ = load_model(checkpoint)
-        self.assertEqual(config, self.config())
+        self.assertLessEqual(asdict(config).items(), asdict(self.config()).items())
         with torch.no_grad():
             torch.testing.assert_close(model(wave), again(wave), rtol=0, atol=0)
         fresh = module_under_test.build_model(config).eval()
@@ -519,7 +524,7 @@ class TestPretrain(unittest.TestCase):
         for bad, told in ((0, "no checkpoint yet"), (2, "checkpoint is .*last.pt")):
             with (
                 mock.patch.object(module_under_test.CPCModule, "_judge", broken),
-                mock.patch.object(module_under_test, "SAVE_SECONDS", 0),
+                mock.patch.object(loop, "SAVE_SECONDS", 0),
                 self.assertRaisesRegex(
                     InputError, f"loss is nan at step {bad}, in rec.*wav; .*{told}"
                 ),
@@ -536,7 +541,7 @@ class TestPretrain(unittest.TestCase):
 
         with (
             mock.patch.object(module_under_test.CPCModule, "_judge", broken),
-            mock.patch.object(module_under_test, "SAVE_SECONDS", 0),
+            mock.patch.object(loop, "SAVE_SECONDS", 0),
             self.assertRaisesRegex(InputError, "no numbers after step 2; .*last.pt"),
         ):
             self.run_quietly(self.config(gradient_clip=0.0))

@@ -1,4 +1,4 @@
-"""The CPC network: waveform to latents z and contexts c."""
+"""The network: waveform to latents z and contexts c."""
 
 from torch import nn
 
@@ -7,7 +7,7 @@ from jtm.models.context import RecurrentContext, TransformerContext
 from jtm.models.encoder import ConvEncoder, HarmonicEncoder, SincEncoder
 
 
-class CPC(nn.Module):
+class Network(nn.Module):
     """
     Encode a waveform and summarise its past (van den Oord et al. 2018).
 
@@ -76,7 +76,7 @@ class CPC(nn.Module):
         return self.context(z)[0]
 
 
-def make_cpc(
+def make_network(
     encoder="harmonic",
     hidden_encoder=8,
     norm="channelNorm",
@@ -92,7 +92,7 @@ def make_cpc(
     pitchwise=True,
 ):
     """
-    Make a CPC network from plain settings.
+    Make a network from plain settings.
 
     Parameters
     ----------
@@ -126,7 +126,7 @@ def make_cpc(
 
     Returns
     -------
-    CPC
+    Network
         The network, freshly initialised from torch's global seed.
     """
     if encoder == "conv":
@@ -144,4 +144,4 @@ def make_cpc(
         summary = RecurrentContext(
             net.dim, groups * hidden_context, context, layers, groups
         )
-    return CPC(net, summary, reverse)
+    return Network(net, summary, reverse)

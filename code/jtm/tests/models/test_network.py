@@ -5,18 +5,18 @@ import unittest
 import torch
 
 from jtm.constants import HOP
-from jtm.models.cpc import make_cpc
-from jtm.models.infonce import InfoNCE
+from jtm.cpc.loss import InfoNCE
+from jtm.models.network import make_network
 
 
-class TestCPC(unittest.TestCase):
+class TestNetwork(unittest.TestCase):
     def test_sound_beyond_the_encoders_reach_leaves_the_context_unchanged(self):
         torch.manual_seed(0)
         wave = torch.randn(1, 1, 100 * HOP)
         changed = wave.clone()
         changed[..., 60 * HOP :] = 0
         for encoder, size in (("conv", 16), ("sinc", 16), ("harmonic", 2)):
-            model = make_cpc(encoder, size, hidden_context=16).eval()
+            model = make_network(encoder, size, hidden_context=16).eval()
             (_, c), (_, after) = model(wave), model(changed)
             reach = 10  # frames: half of the longest filter, and the layers after it
             torch.testing.assert_close(c[:, : 60 - reach], after[:, : 60 - reach])
@@ -27,7 +27,7 @@ class TestCPC(unittest.TestCase):
         wave = torch.randn(1, 1, 100 * HOP)
         changed = wave.clone()
         changed[..., : 40 * HOP] = 0
-        model = make_cpc("conv", 16, hidden_context=16, reverse=True).eval()
+        model = make_network("conv", 16, hidden_context=16, reverse=True).eval()
         (_, c), (_, after) = model(wave), model(changed)
         torch.testing.assert_close(c[:, 50:], after[:, 50:])
         self.assertFalse(torch.allclose(c[:, 38], after[:, 38]))
@@ -35,7 +35,7 @@ class TestCPC(unittest.TestCase):
     def test_one_batch_can_be_overfitted(self):
         torch.manual_seed(0)
         wave = torch.randn(4, 1, 40 * HOP)
-        model = make_cpc("conv", 32, hidden_context=64)
+        model = make_network("conv", 32, hidden_context=64)
         criterion = InfoNCE(64, 32, 2, n_negatives=8, score="cosine")
         weights = [*model.parameters(), *criterion.parameters()]
         optimizer = torch.optim.Adam(weights, 1e-2)
@@ -53,7 +53,7 @@ class TestCPC(unittest.TestCase):
         outputs = []
         for seed in (0, 0, 1):
             torch.manual_seed(seed)
-            outputs.append(make_cpc("conv", 8).eval()(torch.ones(1, 1, 1600))[1])
+            outputs.append(make_network("conv", 8).eval()(torch.ones(1, 1, 1600))[1])
         torch.testing.assert_close(outputs[0], outputs[1], rtol=0, atol=0)
         self.assertFalse(torch.allclose(outputs[0], outputs[2]))
 

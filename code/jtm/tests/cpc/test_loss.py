@@ -8,7 +8,7 @@ from unittest import mock
 import torch
 
 from benchmarks.cpc_step import published_criterion
-from jtm.models.infonce import InfoNCE, align, draw_negatives, info_nce
+from jtm.cpc.loss import InfoNCE, align, draw_negatives, info_nce
 
 CHANCE = torch.Generator()
 

@@ -1,0 +1,1 @@
+"""The CPC study: pretraining without labels by contrastive predictive coding."""
