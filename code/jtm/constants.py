@@ -18,6 +18,9 @@ HOP = 160
 FRAME_RATE = SAMPLE_RATE / HOP
 """Frames per second: 100."""
 
+MAP_STRIDE = 2
+"""Frames of 10 ms in a frame of a pitch map."""
+
 PITCH_MIN = 21
 """MIDI number of the lowest pitch of the piano, A0 (27.5 Hz)."""
 

@@ -7,7 +7,7 @@ The defaults are the preset `small`; the other presets say only what differs.
 from dataclasses import dataclass
 from typing import ClassVar
 
-from jtm.constants import HOP
+from jtm.constants import HOP, MAP_STRIDE
 from jtm.files import InputError
 from jtm.training.config import NetworkConfig, documented, setting
 
@@ -181,6 +181,13 @@ class PretrainConfig(NetworkConfig):
             raise InputError(
                 f"--aligned is {self.aligned}; expected more than --nPredicts, "
                 f"{self.n_predicts}, or 0"
+            )
+        if self.encoder_type == "pitchmap" and (
+            self.step_frames % MAP_STRIDE or self.anchor_frames % MAP_STRIDE
+        ):
+            raise InputError(
+                "--stepFrames and --anchorFrames: expected multiples of "
+                f"{MAP_STRIDE} for --encoderType pitchmap, whose frames are of 20 ms"
             )
         reach = (self.aligned or self.n_predicts) * self.step_frames
         if self.size_window // HOP <= reach:

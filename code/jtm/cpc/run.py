@@ -21,7 +21,7 @@ from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.loggers import TensorBoardLogger
 from tqdm.auto import tqdm
 
-from jtm.constants import SAMPLE_RATE
+from jtm.constants import HOP, SAMPLE_RATE
 from jtm.cpc.loss import InfoNCE
 from jtm.data.musicnet import open_dataset
 from jtm.data.store import build_store
@@ -65,8 +65,8 @@ def build_criterion(config, model):
             model.c_dim,
             model.z_dim,
             n_predicts=config.n_predicts,
-            step_frames=config.step_frames,
-            anchor_stride=config.anchor_frames,
+            step_frames=config.step_frames * HOP // model.encoder.hop,
+            anchor_stride=config.anchor_frames * HOP // model.encoder.hop,
             n_negatives=config.negative_sampling_ext,
             same_share=config.same_share,
             others=config.other_windows,

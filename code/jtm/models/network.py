@@ -4,7 +4,13 @@ from torch import nn
 
 from jtm.constants import N_PITCHES
 from jtm.models.context import RecurrentContext, TransformerContext
-from jtm.models.encoder import ConvEncoder, HarmonicEncoder, SincEncoder
+from jtm.models.encoder import (
+    ConvEncoder,
+    HarmonicEncoder,
+    HarmonicStack,
+    SincEncoder,
+)
+from jtm.models.pitchmap import PitchMapContext, PitchMapEncoder
 
 
 class Network(nn.Module):
@@ -90,16 +96,17 @@ def make_network(
     absolute=False,
     reverse=False,
     pitchwise=True,
+    learned=False,
 ):
     """
     Make a network from plain settings.
 
     Parameters
     ----------
-    encoder : {"conv", "sinc", "harmonic"}
+    encoder : {"conv", "sinc", "harmonic", "pitchmap"}
         Kind of encoder.
     hidden_encoder : int
-        Channels of z; for the harmonic encoder, channels for each pitch.
+        Channels of z; for encoders with a pitch axis, channels for each pitch.
     norm : str
         One of :data:`jtm.models.encoder.NORMS`.
     quadrature : bool
@@ -108,8 +115,8 @@ def make_network(
         For the sinc encoder: taps of each filter.
     spacing : {"semitone", "mel"}
         For the sinc encoder: where the filters start.
-    context : {"GRU", "LSTM", "RNN", "transformer"}
-        Kind of context network.
+    context : {"GRU", "LSTM", "RNN", "transformer", "conv"}
+        Kind of context network; dilated convolutions need an axis of pitch.
     hidden_context : int
         Size of c, or of each pitch's part of it.
     layers : int
@@ -121,8 +128,10 @@ def make_network(
     reverse : bool
         Read time backwards.
     pitchwise : bool
-        With a recurrent context: summarise each of the 88 pitches of the
-        harmonic encoder for itself, with weights shared across pitch.
+        With a recurrent context: summarise each of the 88 pitches of an encoder
+        with a pitch axis for itself, with weights shared across pitch.
+    learned : bool
+        For the pitchmap encoder: learn the filters.
 
     Returns
     -------
@@ -133,14 +142,19 @@ def make_network(
         net = ConvEncoder(hidden_encoder, norm)
     elif encoder == "sinc":
         net = SincEncoder(hidden_encoder, norm, quadrature, kernel, spacing)
+    elif encoder == "pitchmap":
+        net = PitchMapEncoder(hidden_encoder, norm, learned)
     else:
         net = HarmonicEncoder(hidden_encoder, norm)
-    if context == "transformer":
+    if context == "conv":
+        summary = PitchMapContext(net.dim, hidden_context)
+    elif context == "transformer":
         summary = TransformerContext(
             net.dim, hidden_context, layers, dropout=dropout, absolute=absolute
         )
     else:
-        groups = N_PITCHES if pitchwise and encoder == "harmonic" else 1
+        on_axis = isinstance(net, HarmonicStack)
+        groups = N_PITCHES if pitchwise and on_axis else 1
         summary = RecurrentContext(
             net.dim, groups * hidden_context, context, layers, groups
         )

@@ -14,11 +14,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from jtm.constants import HOP, N_PITCHES
+from jtm.constants import HOP, MAP_STRIDE, N_PITCHES
 from jtm.models.encoder import HARMONICS, NORMS, HarmonicStack
-
-STRIDE = 2
-"""Frames of 10 ms in a frame of the map."""
 
 ENCODER = ((1, 1), (12, 1), (1, 1))
 """Dilations, in semitones and in frames of 20 ms, of the encoder's blocks."""
@@ -166,8 +163,8 @@ class PitchMapEncoder(HarmonicStack):
     def __init__(self, channels=32, norm="channelNorm", learned=False, kernel=2048):
         super().__init__(kernel, learned)
         self.dim = N_PITCHES * (channels + self.passed)
-        self.hop = STRIDE * HOP
-        self.stem = nn.Conv2d(len(HARMONICS), channels, (5, 4), (2, STRIDE), (0, 1))
+        self.hop = MAP_STRIDE * HOP
+        self.stem = nn.Conv2d(len(HARMONICS), channels, (5, 4), (2, MAP_STRIDE), (0, 1))
         self.norm_stem = NORMS[norm](channels)
         self.blocks = nn.Sequential(*(PitchBlock(channels, d) for d in ENCODER))
         self.norm = NORMS[norm](channels)
@@ -208,7 +205,7 @@ class PitchMapEncoder(HarmonicStack):
         maps = functional.relu(normed(self.norm_stem, maps))
         maps = normed(self.norm, self.blocks(maps))
         own = magnitudes[..., self.first :][..., : N_PITCHES * self.passed]
-        own = own.unflatten(1, (-1, STRIDE)).amax(2).unflatten(2, (N_PITCHES, -1))
+        own = own.unflatten(1, (-1, MAP_STRIDE)).amax(2).unflatten(2, (N_PITCHES, -1))
         z = torch.cat((maps.permute(0, 3, 2, 1), own.to(maps.dtype)), dim=3)
         return z.flatten(2)  # (batch, frames, 88 * (channels + 2))
 
@@ -224,6 +221,9 @@ class PitchMapContext(nn.Module):
     channels : int
         Features of each pitch; c has ``88 * channels``, pitch-major.
     """
+
+    groups = N_PITCHES
+    """Parts of z and c that belong to each other."""
 
     def __init__(self, z_dim, channels=32):
         super().__init__()

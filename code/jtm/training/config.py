@@ -154,8 +154,8 @@ class NetworkConfig(RunConfig):
     presets: ClassVar[dict] = {
         "best": {"n_epoch": 3},
         "tiny": {
-            "hidden_encoder": {"harmonic": 2, "sinc": 32, "conv": 32},
-            "hidden_gar": {"pitchwise": 4, "joint": 32},
+            "hidden_encoder": {"harmonic": 2, "pitchmap": 4, "sinc": 32, "conv": 32},
+            "hidden_gar": {"pitchwise": 4, "conv": 4, "joint": 32},
             "n_epoch": 4,
         },
         "reference": {
@@ -169,13 +169,14 @@ class NetworkConfig(RunConfig):
     encoder_type: str = setting(
         "harmonic",
         "network from waveform to latents: plain convolutions, learned band-pass "
-        "filters, or harmonics stacked on a pitch axis, the weights shared across it",
-        choices=("conv", "sinc", "harmonic"),
+        "filters, or harmonics stacked on a pitch axis, the weights shared across it, "
+        "every 10 ms (harmonic) or deeper and every 20 ms (pitchmap)",
+        choices=("conv", "sinc", "harmonic", "pitchmap"),
     )
     hidden_encoder: int = setting(
         0,
-        "channels of the latents; for the harmonic encoder, channels of each of the 88 "
-        "pitches (default: 8 for harmonic, 256 for sinc and conv)",
+        "channels of the latents; with a pitch axis, channels of each of the 88 "
+        "pitches (default: 8 for harmonic, 32 for pitchmap, 256 for sinc and conv)",
         low=0,
     )
     sinc_mode: str = setting(
@@ -197,6 +198,11 @@ class NetworkConfig(RunConfig):
         choices=("semitone", "mel"),
         needs=("encoder_type", "sinc"),
     )
+    learn_filters: bool = setting(
+        False,
+        "learn the filters' centres and widths, as SincNet does",
+        needs=("encoder_type", "pitchmap"),
+    )
     norm_mode: str = setting(
         "channelNorm",
         "normalisation inside the encoder",
@@ -204,19 +210,20 @@ class NetworkConfig(RunConfig):
     )
     ar_mode: str = setting(
         "GRU",
-        "network that summarises the past",
-        choices=("GRU", "LSTM", "RNN", "transformer"),
+        "network that summarises the past; conv, dilated causal convolutions, is the "
+        "default of --encoderType pitchmap and for it alone",
+        choices=("GRU", "LSTM", "RNN", "transformer", "conv"),
     )
     hidden_gar: int = setting(
         0,
         "size of the summary, or of each pitch's if it is pitchwise; a multiple of 8 "
-        "for a transformer (default: 16 pitchwise, else 256)",
+        "for a transformer (default: 16 pitchwise, 32 for conv, else 256)",
         low=0,
     )
     gar_mode: str = setting(
         "pitchwise",
-        "for --encoderType harmonic and a recurrent --arMode: summarise each pitch for "
-        "itself, with weights shared across pitch, or all pitches jointly",
+        "with a pitch axis and a recurrent --arMode: summarise each pitch for itself, "
+        " with weights shared across pitch, or all pitches jointly",
         choices=("pitchwise", "joint"),
     )
     layers_gar: int = setting(1, "layers of the network that summarises", low=1)
@@ -238,15 +245,21 @@ class NetworkConfig(RunConfig):
     def _complete(cls, values, chosen):
         """Choose how the context is made, and sizes, where none are asked for."""
         encoder = values.get("encoder_type", cls.encoder_type)
-        transformer = values.get("ar_mode", cls.ar_mode) == "transformer"
-        if encoder != "harmonic" or transformer:
+        if encoder == "pitchmap":
+            values.setdefault("ar_mode", "conv")
+        context = values.get("ar_mode", cls.ar_mode)
+        if context == "conv" and encoder != "pitchmap":
+            raise InputError("--arMode conv needs --encoderType pitchmap")
+        if encoder not in PITCH_AXIS or context == "transformer":
             if chosen.get("gar_mode") == "pitchwise":
                 raise InputError(
-                    "--garMode pitchwise needs --encoderType harmonic and --arMode "
-                    "GRU, LSTM or RNN"
+                    "--garMode pitchwise needs --encoderType harmonic or pitchmap, and "
+                    "--arMode GRU, LSTM or RNN"
                 )
             values["gar_mode"] = "joint"
-        mode = values.get("gar_mode", cls.gar_mode)
+        elif context == "conv" and chosen.get("gar_mode") == "joint":
+            raise InputError("--garMode joint needs --arMode GRU, LSTM or RNN")
+        mode = context if context == "conv" else values.get("gar_mode", cls.gar_mode)
         size = values.get("hidden_encoder") or HIDDEN_ENCODER
         values["hidden_encoder"] = size[encoder] if isinstance(size, dict) else size
         size = values.get("hidden_gar") or HIDDEN_GAR
@@ -309,10 +322,13 @@ class SupervisedConfig(NetworkConfig):
 PRESETS = ("small", "best", "tiny", "reference")
 """Names of the presets; each class of settings says what they change of its own."""
 
-HIDDEN_ENCODER = {"harmonic": 8, "sinc": 256, "conv": 256}
+PITCH_AXIS = ("harmonic", "pitchmap")
+"""Encoders with a pitch axis."""
+
+HIDDEN_ENCODER = {"harmonic": 8, "pitchmap": 32, "sinc": 256, "conv": 256}
 """Channels of the latents by encoder, where none are asked for."""
 
-HIDDEN_GAR = {"pitchwise": 16, "joint": 256}
+HIDDEN_GAR = {"pitchwise": 16, "conv": 32, "joint": 256}
 """Size of the summary by how it is made, where none is asked for."""
 
 

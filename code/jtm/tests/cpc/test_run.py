@@ -223,6 +223,19 @@ class TestPretrain(unittest.TestCase):
         loaders = module_under_test.loaders(config, store)
         return module_under_test.CPCModule(config, *loaders)
 
+    def test_a_pitch_map_learns_fixed_or_with_its_filters(self):
+        chosen = {"encoder_type": "pitchmap", "hidden_encoder": 2, "hidden_gar": 2}
+        for run, learn in (("fixed", False), ("learned", True)):
+            config = self.config(run, learn_filters=learn, n_epoch=1, **chosen)
+            self.assertEqual((config.ar_mode, config.contrast), ("conv", "both"))
+            checkpoint, _ = self.run_quietly(config)
+            model, _ = load_model(checkpoint)
+            z, c = model(torch.zeros(1, 1, 16000))
+            self.assertEqual(z.shape, (1, 50, 88 * (2 + 2)))
+            self.assertEqual(c.shape, (1, 50, 88 * 2))
+            names = {name for name, _ in model.named_parameters()}
+            self.assertEqual("encoder.filters.centre" in names, learn)
+
     def test_every_setting_of_sampling_makes_a_difference(self):
         soundfile.write(self.folder / "audio" / "short.wav", np.zeros(9000), 16000)
         small = {"chunk_size": 5 * 32000, "max_chunks_in_mem": 2}

@@ -193,6 +193,19 @@ class TestConfig(unittest.TestCase):
                 with self.assertRaisesRegex(InputError, f"--{flag(name)} is {value!r}"):
                     make_config(PretrainConfig, "tiny", {})
 
+    def test_a_pitch_map_has_convolutions_for_context_and_steps_of_20_ms(self):
+        config = make_config(PretrainConfig, "small", {"encoder_type": "pitchmap"})
+        self.assertEqual(config.ar_mode, "conv")
+        self.assertEqual((config.hidden_encoder, config.hidden_gar), (32, 32))
+        for chosen, told in (
+            ({"encoder_type": "pitchmap", "step_frames": 5}, "multiples of 2"),
+            ({"encoder_type": "pitchmap", "gar_mode": "joint"}, "--garMode joint"),
+            ({"ar_mode": "conv"}, "--encoderType pitchmap"),
+            ({"learn_filters": True}, "--encoderType pitchmap"),
+        ):
+            with self.assertRaisesRegex(InputError, told):
+                make_config(PretrainConfig, "small", chosen)
+
     def test_flags_are_the_originals(self):
         flags = {
             flag(name) for name in asdict(make_config(PretrainConfig, "small", {}))
