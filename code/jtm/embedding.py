@@ -23,6 +23,7 @@ from tqdm import tqdm
 from jtm.constants import FRAME_RATE, HOP, SAMPLE_RATE
 from jtm.data.musicnet import open_dataset
 from jtm.data.rolls import WINDOW
+from jtm.data.splits import split_recordings
 from jtm.data.store import build_store
 from jtm.evaluation.features import Audio, NetworkSource, Take, pitch_parts
 from jtm.evaluation.slow import Slow
@@ -130,12 +131,11 @@ def learn_slow(path, data, progress=True):
     model = checkpoints.load_model(path)[0]
     parts = pitch_parts(model) * 2  # means, then deviations
     store = build_store(open_dataset(data), progress=progress)
-    splits = {recording.split for recording in store.recordings}
-    split = "train" if "train" in splits else "unlabelled"
+    splits = split_recordings(store.recordings, store.lengths)
     heard = [
-        Audio(functools.partial(store.read, index), length)
-        for index, length in enumerate(store.lengths)
-        if store.recordings[index].split == split and length >= WINDOW * HOP
+        Audio(functools.partial(store.read, index), store.lengths[index])
+        for index in splits["train"] or splits["unlabelled"]
+        if store.lengths[index] >= WINDOW * HOP
     ]
     if len(heard) < 2:
         raise InputError(

@@ -24,6 +24,7 @@ from tqdm.auto import tqdm
 from jtm.constants import HOP, SAMPLE_RATE
 from jtm.cpc.loss import InfoNCE
 from jtm.data.musicnet import open_dataset
+from jtm.data.splits import split_recordings
 from jtm.data.store import build_store
 from jtm.data.windows import WindowLoader
 from jtm.files import InputError
@@ -381,16 +382,15 @@ class Bar(lightning.Callback):
         self.bar.close()
 
 
-def held_out(store, seed=0, window=0):
+def held_out(store, window=0):
     """
-    Choose the recordings to learn from and those to judge the loss on.
+    Choose the recordings to learn from and those to validate on.
 
     Parameters
     ----------
     store : Store
-        The recordings. Test recordings are never among the chosen.
-    seed : int
-        Draws the held-out recordings where the dataset marks none.
+        The recordings. Test recordings are never among the chosen, and those
+        that tasks validate on never among what is learned from.
     window : int
         Samples that a drawn recording must have, if any has.
 
@@ -399,21 +399,11 @@ def held_out(store, seed=0, window=0):
     train : list of int
         Indices into the store of what to learn from.
     validation : list of int
-        Indices of what to judge on; a single recording is on both sides.
+        Indices of what to validate on; a single recording is on both sides.
     """
-    splits = [recording.split for recording in store.recordings]
-    train = [i for i, s in enumerate(splits) if s in ("train", "unlabelled")]
-    validation = [i for i, s in enumerate(splits) if s == "validation"]
-    if not validation:
-        fit = [i for i in train if store.lengths[i] >= window] or train
-        order = torch.randperm(
-            len(fit), generator=torch.Generator().manual_seed(seed)
-        ).tolist()
-        n_held = math.ceil(0.05 * len(fit)) if len(fit) > 1 else 0
-        validation = sorted(fit[i] for i in order[:n_held]) or fit
-        if n_held:
-            train = sorted(set(train) - set(validation))
-    return train, validation
+    splits = split_recordings(store.recordings, store.lengths, max(1, window))
+    train = sorted(splits["train"] + splits["unlabelled"])
+    return train, splits["validation"] or train
 
 
 def pretrain(config, progress=True):
@@ -530,7 +520,7 @@ def loaders(config, store):
     InputError
         If the metadata lacks the category that is asked for.
     """
-    train, validation = held_out(store, config.random_seed, config.size_window)
+    train, validation = held_out(store, config.size_window)
     here = place()
     common = {
         "store": store,

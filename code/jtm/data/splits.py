@@ -11,6 +11,7 @@ from collections import Counter, defaultdict
 import numpy as np
 
 from jtm.constants import FRAME_RATE, HOP
+from jtm.data.musicnet import SPLITS
 from jtm.data.rolls import WINDOW
 from jtm.files import InputError
 
@@ -166,6 +167,63 @@ def assign_families(families, classes, weights, quotas):
     return [home[family] for family in families]
 
 
+def split_recordings(recordings, lengths, window=None):
+    """
+    Sort recordings into splits, the same for pretraining and all tasks.
+
+    Where the dataset marks no labelled recording for validation, as MusicNet
+    doesn't, whole works are held out of training: of each ensemble the second in
+    alphabetical order, and every eighth after it. Where training would be left
+    without an ensemble or a composer, the next work goes instead.
+
+    Parameters
+    ----------
+    recordings : sequence of Recording
+        All recordings of a store.
+    lengths : sequence of int
+        Their lengths in samples at 16 kHz.
+    window : int, optional
+        For pretraining, where neither marks nor labels decide: hold out one
+        work in twenty, of recordings of at least so many samples.
+
+    Returns
+    -------
+    dict of str to list of int
+        Indices by split, all of :data:`jtm.data.musicnet.SPLITS`. What is held
+        out is in `validation` alone, with what else is of the same work or tune.
+
+    Raises
+    ------
+    InputError
+        If one tune stands in two of training, validation and test.
+    """
+    splits = {split: [] for split in SPLITS}
+    for index, recording in enumerate(recordings):
+        splits[recording.split].append(index)
+    labelled = {i for i in range(len(recordings)) if _can_label(recordings, lengths, i)}
+    held_out = set()
+    if labelled.isdisjoint(splits["validation"]):
+        train = [i for i in splits["train"] if i in labelled]
+        held_out = _hold_out(recordings, train, ("ensemble", "composer"))
+        if not held_out:  # each composer has one work: no task of theirs, but others
+            held_out = _hold_out(recordings, train, ("ensemble",))
+    if window and not held_out and not splits["validation"]:
+        heard = splits["train"] + splits["unlabelled"]
+        long = [i for i in heard if lengths[i] >= window] or heard
+        works = sorted({_work(recordings[i]) for i in long}, key=str)
+        if len(works) > 1:
+            order = np.random.default_rng(0).permutation(len(works))
+            held_out = {works[i] for i in order[: -(-len(works) // 20)]}
+    if held_out:
+        for split in ("train", "unlabelled"):
+            moved = {i for i in splits[split] if _work(recordings[i]) in held_out}
+            splits["validation"] += moved
+            splits[split] = [i for i in splits[split] if i not in moved]
+        splits["validation"].sort()
+    _check_tunes(recordings, splits)
+    return splits
+
+
 def labelled_splits(recordings, lengths):
     """
     Sort labelled recordings into splits.
@@ -181,11 +239,7 @@ def labelled_splits(recordings, lengths):
     Returns
     -------
     dict of str to list of int
-        Indices by split. Where the dataset marks no validation split, as
-        MusicNet doesn't, whole works are held out of training, the same for all
-        tasks: of each ensemble the second in alphabetical order, and every
-        eighth after it. Where training would be left without an ensemble or a
-        composer, the next work goes instead.
+        Indices by split; see :func:`split_recordings`.
 
     Raises
     ------
@@ -193,17 +247,11 @@ def labelled_splits(recordings, lengths):
         If there is no labelled recording to learn from, to validate on, or to
         test on, or one tune stands in two splits.
     """
-    splits = {split: [] for split in ("train", "validation", "test", "test_timbre")}
-    for index, recording in enumerate(recordings):
-        long_enough = lengths[index] >= WINDOW * HOP
-        if recording.labels is not None and recording.split in splits and long_enough:
-            splits[recording.split].append(index)
-    if not splits["validation"]:
-        held_out = _hold_out(recordings, splits["train"], ("ensemble", "composer"))
-        if not held_out:  # each composer has one work: no task of theirs, but others
-            held_out = _hold_out(recordings, splits["train"], ("ensemble",))
-        splits["validation"] = sorted(held_out)
-        splits["train"] = [i for i in splits["train"] if i not in held_out]
+    splits = {
+        split: [i for i in indices if _can_label(recordings, lengths, i)]
+        for split, indices in split_recordings(recordings, lengths).items()
+        if split != "unlabelled"
+    }
     for split in ("train", "validation", "test"):
         if not splits[split]:
             raise InputError(
@@ -211,48 +259,60 @@ def labelled_splits(recordings, lengths):
                 f"{split} split; expected a dataset in MusicNet's layout with labels "
                 "in train_labels/ and test_labels/"
             )
-    _check_tunes(recordings, splits)
     return splits
+
+
+def _can_label(recordings, lengths, index):
+    """Tell whether a recording has labels and lasts a window."""
+    return recordings[index].labels is not None and lengths[index] >= WINDOW * HOP
+
+
+def _work(recording):
+    """Name what must not be heard on two sides: a tune, a work, or one file."""
+    row = recording.metadata
+    work = row.get("composer"), row.get("composition") or recording.id
+    return row.get("tune_family") or work
 
 
 def _hold_out(recordings, train, columns):
     """Choose works for validation; training keeps every class of some columns."""
-    works, counts = {}, Counter()
+    works, ensembles, counts = {}, {}, Counter()
     for index in train:
         row = recordings[index].metadata
-        work = (row.get("composer"), row.get("composition", recordings[index].id))
-        work = row.get("tune_family") or work
-        works.setdefault(row.get("ensemble"), {}).setdefault(work, []).append(index)
+        work = _work(recordings[index])
+        works.setdefault(work, Counter()).update(_classes(row, columns))
+        ensembles.setdefault(row.get("ensemble"), {})[work] = None
         counts.update(_classes(row, columns))
     held_out = set()
-    for of_ensemble in works.values():
+    for of_ensemble in ensembles.values():
         order = sorted(of_ensemble, key=str)[1:]
         for first in range(0, len(order), 8):
             for work in order[first : first + 8]:
-                rows = [recordings[index].metadata for index in of_ensemble[work]]
-                taken = Counter(c for row in rows for c in _classes(row, columns))
-                if all(counts[c] > taken[c] for c in taken):
-                    counts -= taken
-                    held_out.update(of_ensemble[work])
+                if work in held_out:
+                    break
+                if all(counts[c] > n for c, n in works[work].items()):
+                    counts -= works[work]
+                    held_out.add(work)
                     break
     return held_out
 
 
 def _classes(row, columns):
-    """Give the classes that a row of the metadata names."""
+    """List the classes that a row of the metadata names."""
     return [(column, row[column]) for column in columns if row.get(column)]
 
 
 def _check_tunes(recordings, splits):
-    """Refuse a tune that is heard on two sides; test_timbre is test once more."""
+    """Refuse a tune that is heard on two sides."""
+    sides = {"test_timbre": "test", "unlabelled": "train"}
     home = {}
     for split, indices in splits.items():
-        side = "test" if split == "test_timbre" else split
+        side = sides.get(split, split)
         for index in indices:
             family = recordings[index].metadata.get("tune_family")
             if family and home.setdefault(family, side) != side:
                 raise InputError(
                     f"{recordings[index].audio}: its tune ({family}) is in the split "
-                    f"{home[family]} and in {side}, so that memory would be rewarded; "
+                    f"{home[family]} and in {split}, so that memory would be rewarded; "
                     "move all of its recordings to one split"
                 )

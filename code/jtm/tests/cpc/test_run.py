@@ -249,13 +249,6 @@ class TestPretrain(unittest.TestCase):
 
         base = windows({})
         self.assertEqual(base, windows({}))
-        store = self.module(**small).train_windows.store
-        held_out = module_under_test.held_out
-        other_seed = next(  # that holds out the same recording, so orders are all
-            seed
-            for seed in range(1, 100)
-            if held_out(store, seed, 16000) == held_out(store, 0, 16000)
-        )
         for name, value in (
             ("sampling_type", "samesequence"),
             ("size_window", 8000),
@@ -263,7 +256,7 @@ class TestPretrain(unittest.TestCase):
             ("chunk_size", 2 * 32000),
             ("max_chunks_in_mem", 9),
             ("short_recordings", "pad"),
-            ("random_seed", other_seed),
+            ("random_seed", 1),
         ):
             self.assertNotEqual(base, windows({name: value}), name)
 

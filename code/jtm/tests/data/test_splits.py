@@ -11,6 +11,7 @@ from jtm.data.splits import (
     labelled_splits,
     runs,
     similarity,
+    split_recordings,
     tune_families,
 )
 from jtm.files import InputError
@@ -161,7 +162,14 @@ class Splits(unittest.TestCase):
             ("test_timbre", "c"),
         ]
         self.split(of([*kept, ("train", ""), ("test", "")]))  # exercises have none
-        for other in (("test", "a"), ("train", "b"), ("validation", "c")):
+        self.split(of([*kept, ("unlabelled", "a")]))  # both are learned from
+        for other in (
+            ("test", "a"),
+            ("train", "b"),
+            ("validation", "c"),
+            ("unlabelled", "b"),
+            ("unlabelled", "c"),
+        ):
             with self.assertRaisesRegex(InputError, "its tune .* memory"):
                 self.split(of([*kept, other]))
 
@@ -173,6 +181,48 @@ class Splits(unittest.TestCase):
             recording("d", "test", "csv", tune_family="z"),
         ]
         self.assertEqual(self.split(recordings)["validation"], [1, 2])
+
+    def test_pretraining_holds_out_what_tasks_validate_on(self):
+        # As MusicNet is: no split is marked. Its unlabelled neighbours of the same
+        # work, and labelled ones too short for a window, go with what is held out.
+        recordings = [
+            recording(f"{w}{i}", labels="csv", composer=w[0], composition=w)
+            for w in ("Ba", "Bb", "Bc", "Ma", "Mb", "Mc")
+            for i in range(2)
+        ]
+        recordings += [
+            recording("u", "unlabelled", composer="B", composition="Bb"),
+            recording("v", "unlabelled", composer="B", composition="Bd"),
+            recording("w", "test", "csv", composer="B", composition="Bb1"),
+        ]
+        lengths = [WINDOW * 160] * len(recordings)
+        lengths[3] = 1600
+        tasks = labelled_splits(recordings, lengths)
+        self.assertTrue(tasks["validation"])
+        for window in (None, 1, WINDOW * 160, 10**9):
+            splits = split_recordings(recordings, lengths, window)
+            self.assertLessEqual(set(tasks["validation"]), set(splits["validation"]))
+            works = [
+                {recordings[i].metadata["composition"] for i in indices}
+                for indices in (
+                    splits["validation"],
+                    splits["train"] + splits["unlabelled"] + splits["test"],
+                )
+            ]
+            self.assertFalse(works[0] & works[1])
+            self.assertEqual(sum(map(len, splits.values())), len(recordings))
+        self.assertIn(3, splits["validation"])
+        self.assertIn(12, splits["validation"])
+
+    def test_one_in_twenty_is_held_out_where_nothing_is_labelled(self):
+        recordings = [recording(f"{i}", "unlabelled") for i in range(40)]
+        lengths = [1000] * 20 + [9] * 20
+        splits = split_recordings(recordings, lengths, 100)
+        self.assertEqual(len(splits["validation"]), 1)
+        self.assertLess(splits["validation"][0], 20)
+        self.assertEqual(split_recordings(recordings, lengths)["validation"], [])
+        alone = split_recordings(recordings[:1], lengths, 100)
+        self.assertEqual((alone["unlabelled"], alone["validation"]), ([0], []))
 
     def test_nothing_to_test_on(self):
         recordings = [recording(str(i), labels="csv") for i in range(3)]
