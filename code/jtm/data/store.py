@@ -4,9 +4,15 @@ A 16 kHz, 16-bit copy of a dataset on disk, built once and read piece by piece.
 Every recording becomes one file of raw little-endian samples beside an
 ``index.json`` that knows its source, length and checksum. What is unchanged is
 never built again, and what is read is checked once against its checksum.
+
+The copy lies in the dataset. Where that is read-only it lies in the user's cache
+folder, and where the flag ``--store`` or :data:`CACHE_VARIABLE` names a folder, in
+that.
 """
 
 import concurrent.futures
+import contextlib
+import functools
 import hashlib
 import json
 import os
@@ -17,13 +23,26 @@ import numpy as np
 from tqdm import tqdm
 
 from jtm.constants import SAMPLE_RATE
-from jtm.files import InputError, atomic, digest, inside, locked, read_json, write_json
+from jtm.files import (
+    InputError,
+    NoSpaceError,
+    atomic,
+    digest,
+    inside,
+    locked,
+    read_json,
+    write_json,
+)
 from jtm.music import audio
 
 STORE_FOLDER = ".jtm-store"
 """Name of the store's folder inside the dataset that it copies."""
 
+CACHE_VARIABLE = "JTM_CACHE"
+"""Environment variable that names a folder for the copies of all datasets."""
+
 _SAVE_SECONDS = 5  # between two writes of the index while building
+_MAX_NAME = 240  # bytes of a file name that every file system takes
 
 
 class Store:
@@ -49,6 +68,15 @@ class Store:
         self.checksums = list(checksums)
         self._verified = [False] * len(self.files)
 
+    @functools.cached_property
+    def fingerprint(self):
+        """
+        Hash of the content: samples, labels, splits and metadata, in order.
+
+        The same wherever the dataset lies and whatever its folder is called.
+        """
+        return self._hash(range(len(self.files)), labels=True)
+
     def summary(self, train, validation):
         """
         Sum up what a run is made on, the same wherever the dataset lies.
@@ -56,26 +84,34 @@ class Store:
         Parameters
         ----------
         train, validation : sequence of int
-            Recordings that it learns from, and that it is judged on.
+            Recordings that it learns from, and that it is validated on.
 
         Returns
         -------
         dict
-            ``recordings`` and ``samples`` of both, and ``sha256`` of the names and
-            lengths of all, in order.
+            ``recordings`` and ``samples`` of both, and ``sha256`` of the names,
+            splits and samples of all, in order.
         """
-        parts = [
-            [
-                (self.recordings[i].split, self.recordings[i].id, int(self.lengths[i]))
-                for i in part
-            ]
-            for part in (train, validation)
-        ]
+        parts = (list(train), list(validation))
         return {
             "recordings": [len(part) for part in parts],
-            "samples": [sum(length for *_, length in part) for part in parts],
-            "sha256": hashlib.sha256(json.dumps(parts).encode()).hexdigest(),
+            "samples": [int(self.lengths[part].sum()) for part in parts],
+            "sha256": self._hash([*parts[0], -1, *parts[1]]),
         }
+
+    def _hash(self, indices, labels=False):
+        """Hash recordings by content; -1 separates the two sides of a run."""
+        told = hashlib.sha256()
+        for i in indices:
+            parts = [i]
+            if i >= 0:
+                recording = self.recordings[i]
+                parts = [recording.split, recording.id, self.checksums[i]]
+                if labels:
+                    parts.append(sorted(recording.metadata.items()))
+                    parts.append(recording.labels and digest(recording.labels))
+            told.update(json.dumps(parts).encode())
+        return told.hexdigest()
 
     def read(self, index, start=0, stop=None):
         """
@@ -116,7 +152,7 @@ class Store:
             ) from error
 
 
-def build_store(dataset, folder=None, progress=True):
+def build_store(dataset, folder=None, progress=True, part=""):
     """
     Copy a dataset to 16 kHz and 16 bits, or open the copy that is there.
 
@@ -125,9 +161,11 @@ def build_store(dataset, folder=None, progress=True):
     dataset : Dataset
         What to copy.
     folder : str or Path, optional
-        Where to keep the copy; ``.jtm-store`` in the dataset by default.
+        Folder for the copies of several datasets; see :func:`store_folder`.
     progress : bool
         Show a progress bar.
+    part : str
+        Keep a copy of its own, of this name, for a part of the dataset.
 
     Returns
     -------
@@ -137,39 +175,90 @@ def build_store(dataset, folder=None, progress=True):
     Raises
     ------
     InputError
-        If a sound file cannot be read or the copy cannot be written; what was
-        done is kept, and the next call goes on from there.
+        If sound files cannot be read, all of which are named, or the copy cannot
+        be written; what was done is kept, and the next call goes on from there.
     """
-    folder = Path(folder or dataset.root / STORE_FOLDER)
+    folder = store_folder(dataset.root, folder) / part
     index_file = folder / "index.json"
-    old, entries, missing = _compare(dataset, folder, index_file)
+    files = {}
+    for recording in dataset.recordings:
+        key = f"{recording.split}/{recording.id}"
+        files[key] = inside(folder, _file_name(key))
+    old, entries, missing = _compare(dataset, files, index_file)
     if missing:
         with locked(folder / ".lock"):  # another process may be at it
-            old, entries, missing = _compare(dataset, folder, index_file)
+            old, entries, missing = _compare(dataset, files, index_file)
             if missing:
                 _build(missing, entries, index_file, progress)
-    elif entries != old:
-        write_json(index_file, entries)
-    for key in old.keys() - entries.keys():  # recordings that are gone
-        inside(folder, f"{key}.s16").unlink(missing_ok=True)
-    keys = [f"{r.split}/{r.id}" for r in dataset.recordings]
+    elif entries != old:  # recordings are gone
+        with contextlib.suppress(InputError, OSError):  # of a read-only copy
+            write_json(index_file, entries)
+            for key in old.keys() - entries.keys():
+                inside(folder, _file_name(key)).unlink(missing_ok=True)
     return Store(
         dataset.recordings,
-        [inside(folder, f"{key}.s16") for key in keys],
-        [entries[key]["samples"] for key in keys],
-        [entries[key]["sha256"] for key in keys],
+        files.values(),
+        [entries[key]["samples"] for key in files],
+        [entries[key]["sha256"] for key in files],
     )
 
 
-def _compare(dataset, folder, index_file):
-    """Give the old index, what of it still holds, and what is to be built."""
+def store_folder(root, cache=None):
+    """
+    Choose where the copy of a dataset is kept.
+
+    Parameters
+    ----------
+    root : str or Path
+        The dataset's folder.
+    cache : str or Path, optional
+        Folder for the copies of several datasets; :data:`CACHE_VARIABLE` by
+        default.
+
+    Returns
+    -------
+    Path
+        A folder of the dataset's own: in `cache` if one is named, else in the
+        dataset if that can be written or holds a copy, else in the user's cache.
+
+    Raises
+    ------
+    InputError
+        If the user's cache folder is needed and unknown.
+    """
+    root = Path(root)
+    cache = cache or os.environ.get(CACHE_VARIABLE)
+    own = root / STORE_FOLDER
+    if not cache:
+        if os.access(own if own.exists() else root, os.W_OK) or own.exists():
+            return own
+        try:
+            home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+        except RuntimeError as error:  # no home
+            raise InputError(
+                f"{root}: read-only, and there is no cache folder for its copy at "
+                f"16 kHz; name one with --store, or in {CACHE_VARIABLE}"
+            ) from error
+        cache = Path(home) / "jtm"
+    place = hashlib.sha256(os.fsencode(root.resolve())).hexdigest()[:12]
+    return Path(cache) / f"{root.resolve().name[:40]}-{place}"
+
+
+def _file_name(key):
+    """Name the file of samples of a recording, by a hash if its id is long."""
+    split, _, name = key.partition("/")
+    if len(os.fsencode(Path(name).name)) > _MAX_NAME:
+        name = hashlib.sha256(os.fsencode(name)).hexdigest()
+    return f"{split}/{name}.s16"
+
+
+def _compare(dataset, files, index_file):
+    """Return the old index, what of it still holds, and what is to be built."""
     old = read_json(index_file) if index_file.exists() else {}
     entries, missing = {}, []
-    for recording in dataset.recordings:
-        key = f"{recording.split}/{recording.id}"
-        file = inside(folder, f"{key}.s16")
+    for recording, (key, file) in zip(dataset.recordings, files.items(), strict=True):
         entry = old.get(key)
-        if entry and entry["source"] == _fingerprint(recording.audio):
+        if entry and entry["source"] == _stamp(recording.audio):
             if file.exists() and file.stat().st_size == 2 * entry["samples"]:
                 entries[key] = entry
                 continue
@@ -179,7 +268,7 @@ def _compare(dataset, folder, index_file):
 
 def _build(missing, entries, index_file, progress):
     """Convert what is missing on all cores, saving the index as it goes."""
-    saved = time.monotonic()
+    saved, failed = time.monotonic(), []
     bar = tqdm(
         total=len(missing),
         desc="Reading audio at 16 kHz",
@@ -191,34 +280,41 @@ def _build(missing, entries, index_file, progress):
     pool = concurrent.futures.ThreadPoolExecutor(os.cpu_count())
     try:
         with bar, pool:
-            for key, entry in pool.map(_convert, missing):
-                entries[key] = entry
+            for key, made in pool.map(_convert, missing):
+                if isinstance(made, InputError):
+                    failed.append(str(made))
+                else:
+                    entries[key] = made
                 bar.update()
                 if time.monotonic() - saved > _SAVE_SECONDS:
                     write_json(index_file, entries)
                     saved = time.monotonic()
     finally:
         write_json(index_file, entries)
+    if failed:
+        raise InputError("\njtm: ".join(failed))
 
 
 def _convert(job):
-    """Write the samples of one recording; give its key and index entry."""
+    """Write the samples of one recording; return its key and entry, or mistake."""
     key, source, file = job
     samples = 0
-    with atomic(file) as part, open(part, "wb") as out:
-        for block in audio.blocks(source, SAMPLE_RATE):
-            pcm = audio.to_pcm(block)
-            out.write(pcm.tobytes())
-            samples += pcm.size
-    return key, {
-        "source": _fingerprint(source),
-        "samples": samples,
-        "sha256": digest(file),
-    }
+    try:
+        with atomic(file) as part, open(part, "wb") as out:
+            for block in audio.blocks(source, SAMPLE_RATE):
+                pcm = audio.to_pcm(block)
+                out.write(pcm.tobytes())
+                samples += pcm.size
+        entry = {"source": _stamp(source), "samples": samples, "sha256": digest(file)}
+    except NoSpaceError:
+        raise
+    except InputError as error:
+        return key, error
+    return key, entry
 
 
-def _fingerprint(source):
-    """Tell whether a source has changed, without reading it."""
+def _stamp(source):
+    """Return the size and time of a source, by which a change is told."""
     try:
         stat = Path(source).stat()
     except OSError as error:  # such as a link to what is gone

@@ -129,9 +129,8 @@ class WindowLoader:
         self.first_batch = 0
         self.device = torch.device("cpu")
         self._category = dict(zip(indices, categories or indices, strict=True))
-        short = [i for i in indices if store.lengths[i] < window]
-        self.left_out = 0 if pad else len(short)
-        kept = list(indices) if pad else [i for i in indices if i not in set(short)]
+        kept = [i for i in indices if pad or store.lengths[i] >= window]
+        self.left_out = len(indices) - len(kept)
         if not kept:
             longest = max((store.lengths[i] for i in indices), default=0) / 16000
             raise InputError(

@@ -50,7 +50,7 @@ from jtm.data.clips import read_clips
 from jtm.data.musicnet import Dataset, Recording
 from jtm.data.rolls import WINDOW, frame_numbers
 from jtm.data.splits import labelled_splits
-from jtm.data.store import STORE_FOLDER, build_store
+from jtm.data.store import build_store
 from jtm.evaluation import metrics, transcription
 from jtm.evaluation.features import Take
 from jtm.files import InputError
@@ -152,7 +152,7 @@ def clip_store(root, progress=True):
         for clip in read_clips(root)
     ]
     dataset = Dataset(Path(root), tuple(recordings))
-    return build_store(dataset, Path(root) / STORE_FOLDER / "notes", progress)
+    return build_store(dataset, progress=progress, part="notes")
 
 
 @dataclass(frozen=True)

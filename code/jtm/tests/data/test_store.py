@@ -1,16 +1,18 @@
 """The chunk store: exact samples, what is rebuilt and what is refused."""
 
+import os
 import resource
 import shutil
 import tempfile
 import unittest
+import unittest.mock
 from pathlib import Path
 
 import numpy as np
 import soundfile
 
 from jtm.data.musicnet import open_dataset
-from jtm.data.store import STORE_FOLDER, build_store
+from jtm.data.store import STORE_FOLDER, build_store, store_folder
 from jtm.files import InputError
 
 
@@ -61,7 +63,7 @@ class TestStore(unittest.TestCase):
         left = [f.name for f in (self.root / STORE_FOLDER).rglob("*.s16")]
         self.assertEqual(left, ["a.wav.s16"])
 
-    def test_the_summary_is_of_names_and_lengths_wherever_they_lie(self):
+    def test_the_summary_is_of_names_and_samples_wherever_they_lie(self):
         before = self.build().summary([1], [0])
         self.assertEqual(before["recordings"], [1, 1])
         self.assertEqual(before["samples"], [32000, 40000])
@@ -72,6 +74,83 @@ class TestStore(unittest.TestCase):
         soundfile.write(moved / "a.wav", self.wave[:30000], 16000)
         store = build_store(open_dataset(moved), progress=False)
         self.assertNotEqual(store.summary([1], [0])["sha256"], before["sha256"])
+
+    def test_the_fingerprint_is_of_content_wherever_it_lies(self):
+        before = self.build().fingerprint
+        moved = shutil.copytree(self.root, self.root.parent / f"{self.root.name}-moved")
+        self.addCleanup(shutil.rmtree, moved)
+
+        def now():
+            return build_store(open_dataset(moved), progress=False).fingerprint
+
+        self.assertEqual(now(), before)
+        (moved / "deep").rename(moved / "train_data")
+        unlabelled = now()  # MusicNet's layout now, of one recording
+        self.assertNotEqual(unlabelled, before)
+        (moved / "train_labels").mkdir()
+        labels = moved / "train_labels" / "b.csv"
+        labels.write_text("as they are")
+        labelled = now()
+        labels.write_text("as they were")
+        (moved / "musicnet_metadata.csv").write_text("id,composer\nb,Bach\n")
+        self.assertEqual(len({before, unlabelled, labelled, now()}), 4)
+        wave = np.roll(self.wave, 1)  # as long as before
+        soundfile.write(moved / "train_data" / "b.flac", wave, 16000)
+        found = now()
+        soundfile.write(moved / "train_data" / "b.flac", -wave, 16000)
+        self.assertNotEqual(found, now())
+
+    def test_the_copy_lies_where_it_is_asked_to_or_can(self):
+        cache = self.root.parent / f"{self.root.name}-cache"
+        self.addCleanup(shutil.rmtree, cache, True)
+        dataset = open_dataset(self.root)
+        named = build_store(dataset, cache / "named", progress=False)
+        with unittest.mock.patch.dict("os.environ", {"JTM_CACHE": str(cache / "set")}):
+            of_variable = self.build()
+        home = {"XDG_CACHE_HOME": str(cache / "home")}
+        with (
+            unittest.mock.patch.dict("os.environ", home),
+            unittest.mock.patch("os.access", return_value=False),  # read-only
+        ):
+            of_home = build_store(dataset, progress=False)
+            part = build_store(dataset, progress=False, part="notes")
+        self.assertFalse((self.root / STORE_FOLDER).exists())
+        for store, place in ((named, "named"), (of_variable, "set"), (of_home, "home")):
+            self.assertTrue(store.files[0].is_relative_to(cache / place))
+            np.testing.assert_array_equal(store.read(0), self.wave)
+        self.assertEqual(part.files[0].parents[1].name, "notes")
+        # One folder for two datasets of one name: neither takes the other's place.
+        other = self.root / "other" / self.root.name
+        other.mkdir(parents=True)
+        soundfile.write(other / "a.wav", -self.wave, 16000)
+        build_store(open_dataset(other), cache / "named", progress=False)
+        np.testing.assert_array_equal(named.read(0), self.wave)
+
+    def test_read_only_data_and_no_home(self):
+        with (
+            unittest.mock.patch.dict("os.environ"),
+            unittest.mock.patch("os.access", return_value=False),
+            unittest.mock.patch("pathlib.Path.home", side_effect=RuntimeError),
+        ):
+            os.environ.pop("XDG_CACHE_HOME", None)
+            with self.assertRaisesRegex(InputError, "--store.*JTM_CACHE"):
+                self.build()
+            (self.root / STORE_FOLDER).mkdir()  # a copy that came with the data
+            self.assertEqual(store_folder(self.root), self.root / STORE_FOLDER)
+
+    def test_names_as_long_as_names_can_be(self):
+        long = self.root / "deep" / ("x" * 251 + ".wav")
+        soundfile.write(long, self.wave, 16000)
+        store = self.build()
+        np.testing.assert_array_equal(store.read(2), self.wave)
+        times = [f.stat().st_mtime_ns for f in store.files]
+        self.assertEqual([f.stat().st_mtime_ns for f in self.build().files], times)
+
+    def test_all_unreadable_files_are_named_at_once(self):
+        for name in ("bad.wav", "worse.flac"):
+            (self.root / name).write_bytes(b"RIFF????WAVE")
+        with self.assertRaisesRegex(InputError, "(?s)bad.wav.*\njtm: .*worse.flac"):
+            self.build()
 
     def test_damage_is_named_and_truncation_is_built_anew(self):
         store = self.build()
