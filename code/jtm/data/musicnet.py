@@ -18,6 +18,8 @@ name) the duration in beats, ``note_value`` a name such as 'Dotted Half'.
 """
 
 import csv
+import os
+from collections import Counter, deque
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -25,7 +27,8 @@ from types import MappingProxyType
 import numpy as np
 
 from jtm.constants import LABEL_RATE
-from jtm.files import InputError, atomic, inside
+from jtm.data.store import STORE_FOLDER
+from jtm.files import InputError, atomic, inside, warn
 from jtm.music.audio import AUDIO_SUFFIXES
 
 WHERE_TO_GET_MUSICNET = """\
@@ -84,6 +87,12 @@ LABEL_DTYPE = np.dtype(
 )
 """One label: a note from sample ``start`` up to, not including, sample ``end``."""
 
+FOREIGN_SUFFIXES = tuple(
+    ".m4a .mp4 .aac .wma .opus .aif .aiff .caf .au .ape .wv .mka .webm".split()
+)
+"""Endings of sound files that are not read, in lower case."""
+
+_JUNK = {"__MACOSX", "@eaDir", "$RECYCLE.BIN", STORE_FOLDER}
 _FOLDERS = ("train", "test", "test_timbre", "unlabelled")
 
 
@@ -124,14 +133,20 @@ class Dataset:
         The folder.
     recordings : tuple of Recording
         All its recordings, by split and id.
+    passed_over : tuple of tuple
+        What was not taken: its path, and why.
+    rows_alone : tuple of str
+        Ids in the metadata of which there is no recording.
     """
 
     root: Path
     recordings: tuple
+    passed_over: tuple = ()
+    rows_alone: tuple = ()
 
     def split(self, *names):
         """
-        Give the recordings of one or more splits.
+        Return the recordings of one or more splits.
 
         Parameters
         ----------
@@ -169,31 +184,122 @@ def open_dataset(root):
     InputError
         If the folder is missing or holds no sound file, its metadata file is
         malformed, or two files of MusicNet's layout have one id.
+
+    Warns
+    -----
+    InputWarning
+        If sound is passed over, or recordings and rows of the metadata do not
+        match.
     """
     root = Path(root)
     if not root.is_dir():
         raise InputError(
             f"{root}: no such folder; expected MusicNet's layout or sound files"
         )
-    layout = any((root / f"{folder}_data").is_dir() for folder in _FOLDERS)
-    recordings = _read_layout(root) if layout else _read_folder(root)
-    if not recordings:
-        raise InputError(
-            f"{root}: no sound file found; expected MusicNet's layout "
-            f"(train_data/ID.wav ...) or files ending in {', '.join(AUDIO_SUFFIXES)}"
+    if any((root / f"{folder}_data").is_dir() for folder in _FOLDERS):
+        dataset = _read_layout(root)
+    else:
+        files, passed_over = find_sounds(root)
+        recordings = (
+            Recording(path.relative_to(root).as_posix(), path, None, "unlabelled")
+            for path in files
         )
-    return Dataset(root, tuple(recordings))
+        dataset = Dataset(root, tuple(recordings), tuple(passed_over))
+    told = summarise(len(dataset.recordings), dataset.passed_over)
+    if not dataset.recordings:
+        raise InputError(
+            f"{root}: no sound file found; expected MusicNet's layout (train_data/"
+            f"ID.wav ...) or files ending in {', '.join(AUDIO_SUFFIXES)} ({told})"
+        )
+    if dataset.passed_over:
+        warn(f"{root}: {told}")
+    return dataset
 
 
-def _read_folder(root):
-    """Find sound files at any depth; hidden files and folders are passed over."""
-    recordings = []
-    for path in sorted(root.rglob("*")):
-        name = path.relative_to(root)
-        hidden = any(part.startswith(".") for part in name.parts)
-        if path.suffix.lower() in AUDIO_SUFFIXES and path.is_file() and not hidden:
-            recordings.append(Recording(name.as_posix(), path, None, "unlabelled"))
-    return recordings
+def find_sounds(root, deep=True):
+    """
+    Find the sound files of a folder.
+
+    Links are followed, but no file or folder is taken twice. Names that systems
+    leave behind, such as ``._song.wav``, are ignored.
+
+    Parameters
+    ----------
+    root : str or Path
+        The folder.
+    deep : bool
+        Search its folders too, and pass over links to what is gone.
+
+    Returns
+    -------
+    files : list of Path
+        The sound files, in order.
+    passed_over : list of tuple
+        Path of each sound that was not taken, and why.
+    """
+    files, passed_over, seen = [], [], {}
+    folders, linked = deque([Path(root)]), deque()  # a link's target goes first
+    while folders or linked:
+        folder = (folders or linked).popleft()
+        other = seen.setdefault(os.path.realpath(folder), folder)
+        if other != folder:
+            passed_over.append((folder, "linked folders that are taken already"))
+            continue
+        try:
+            entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+        except OSError as error:
+            passed_over.append((folder, f"folders with an error ({error.strerror})"))
+            continue
+        for entry in entries:
+            path = folder / entry.name
+            suffix = path.suffix.lower()
+            if _is_junk(entry.name):
+                continue
+            if entry.is_dir():
+                if deep:
+                    (linked if entry.is_symlink() else folders).append(path)
+            elif suffix in FOREIGN_SUFFIXES:
+                advice = f"convert by 'ffmpeg -i NAME{suffix} NAME.flac'"
+                passed_over.append((path, f"{suffix}, which is not read; {advice}"))
+            elif suffix in AUDIO_SUFFIXES:
+                if deep and not entry.is_file():
+                    passed_over.append((path, "links to what is gone"))
+                else:
+                    files.append(path)
+    kept = []
+    for path in sorted(files, key=lambda path: (path.is_symlink(), path)):
+        if seen.setdefault(os.path.realpath(path), path) == path:
+            kept.append(path)
+        else:
+            passed_over.append((path, "linked files that are taken already"))
+    return sorted(kept), passed_over
+
+
+def summarise(n_taken, passed_over):
+    """
+    Sum up what was taken of a folder and what was not.
+
+    Parameters
+    ----------
+    n_taken : int
+        Number of files taken.
+    passed_over : sequence of tuple
+        Paths and reasons, as of :func:`find_sounds`.
+
+    Returns
+    -------
+    str
+        Such as '3 taken, 1 passed over: 1 links to what is gone'.
+    """
+    reasons = Counter(why for _, why in passed_over)
+    why = "; ".join(f"{n} {reason}" for reason, n in reasons.items())
+    return f"{n_taken} taken, {len(passed_over)} passed over" + (why and f": {why}")
+
+
+def _is_junk(name):
+    """Tell whether a name is one that systems, or an interruption, leave behind."""
+    part = name.startswith(".") and ".part" in name
+    return part or name.startswith(("._", ".Trash")) or name in _JUNK
 
 
 def _read_layout(root):
@@ -201,13 +307,14 @@ def _read_layout(root):
     metadata = {}
     if (root / METADATA_FILE).exists():
         metadata = {row["id"]: row for row in read_metadata(root / METADATA_FILE)}
-    recordings = []
+    recordings, passed_over = [], []
     for folder in _FOLDERS:
-        files = (root / f"{folder}_data").glob("*")
+        if not (root / f"{folder}_data").is_dir():
+            continue
+        files, passed = find_sounds(root / f"{folder}_data", deep=False)
+        passed_over += passed
         seen = {}
-        for audio in sorted(p for p in files if p.suffix.lower() in AUDIO_SUFFIXES):
-            if audio.name.startswith("."):
-                continue
+        for audio in files:
             other = seen.setdefault(audio.stem, audio)
             if other != audio:
                 raise InputError(
@@ -228,7 +335,15 @@ def _read_layout(root):
                     MappingProxyType(row),
                 )
             )
-    return recordings
+    ids = {recording.id for recording in recordings}
+    if metadata and recordings and not any(r.metadata for r in recordings):
+        warn(
+            f"{root / METADATA_FILE}: none of its rows is of a recording, such as id "
+            f"{next(iter(metadata))!r}, and none of the recordings, such as "
+            f"{min(ids)!r}, has a row; expected their names without ending as ids"
+        )
+    alone = tuple(id for id in metadata if id not in ids)
+    return Dataset(root, tuple(recordings), tuple(passed_over), alone)
 
 
 def read_metadata(path):
@@ -253,6 +368,7 @@ def read_metadata(path):
     rows = []
     seen = set()
     for line, row in read_table(path, ("id",)):
+        row["id"] = row["id"].strip()
         if row["id"] in seen:
             raise InputError(f"{path}, line {line}: id {row['id']} stands twice")
         seen.add(row["id"])

@@ -11,14 +11,16 @@ from jtm.data.check import check
 from jtm.data.musicnet import (
     LABEL_COLUMNS,
     METADATA_COLUMNS,
+    find_sounds,
     labels_of,
     open_dataset,
     read_labels,
     read_metadata,
+    summarise,
     write_labels,
     write_metadata,
 )
-from jtm.files import InputError
+from jtm.files import InputError, InputWarning
 from jtm.music.score import Note, Score, note_value
 
 HEADING = ",".join(LABEL_COLUMNS)
@@ -103,6 +105,57 @@ class TestRealQuirks(Folder):
         self.assertFalse(report.failed, str(report))
 
 
+class TestFinding(Folder):
+    def find(self):
+        files, passed_over = find_sounds(self.root)
+        return [path.relative_to(self.root).as_posix() for path in files], passed_over
+
+    def test_links_are_followed_and_nothing_is_taken_twice(self):
+        with tempfile.TemporaryDirectory() as elsewhere:
+            self.sound("b/real.wav")
+            (Path(elsewhere) / "far.wav").write_bytes(b"")
+            (self.root / "a").symlink_to(self.root / "b")  # sorts before it
+            (self.root / "b" / "loop").symlink_to(self.root)
+            (self.root / "c").symlink_to(elsewhere)
+            (self.root / "0.wav").symlink_to(self.root / "b" / "real.wav")
+            (self.root / "gone.wav").symlink_to(self.root / "nowhere.wav")
+            found, passed_over = self.find()
+        self.assertEqual(found, ["b/real.wav", "c/far.wav"])
+        told = summarise(len(found), passed_over)
+        self.assertIn("2 taken, 4 passed over", told)
+        for why in ("2 linked folders", "1 linked files", "1 links to what is gone"):
+            self.assertIn(why, told)
+
+    def test_known_junk_alone_is_hidden(self):
+        for name in ("._a.wav", ".DS_Store", "__MACOSX/b.wav", ".jtm-store/c.wav"):
+            self.sound("x.wav").rename(self.write(name))
+        self.sound("x.wav").rename(self.write(".d.1234.part.wav"))
+        self.sound(".hidden/kept.wav")
+        self.sound(".kept.wav")
+        self.assertEqual(self.find(), ([".hidden/kept.wav", ".kept.wav"], []))
+
+    def test_formats_that_are_not_read_are_named_with_what_to_do(self):
+        self.sound("a.wav")
+        self.write("deep/b.M4A", "")
+        self.write("c.txt", "no sound")
+        with self.assertWarnsRegex(InputWarning, "1 taken, 1 passed over: 1 .m4a.*ffm"):
+            open_dataset(self.root)
+        (self.root / "a.wav").unlink()
+        with self.assertRaisesRegex(InputError, "no sound file found.*m4a"):
+            open_dataset(self.root)
+
+    def test_metadata_that_match_nothing(self):
+        self.sound("train_data/1.wav")
+        self.write("musicnet_metadata.csv", "id,split", "x1,train", "x2,validation")
+        with self.assertWarnsRegex(InputWarning, "none of its rows .*'x1'.*'1'"):
+            dataset = open_dataset(self.root)
+        self.assertEqual(dataset.rows_alone, ("x1", "x2"))
+        self.write("musicnet_metadata.csv", "id,split", " 1 ,validation", "2,train")
+        dataset = open_dataset(self.root)
+        self.assertEqual(dataset.rows_alone, ("2",))
+        self.assertEqual(dataset.recordings[0].split, "validation")
+
+
 class TestDataset(Folder):
     def test_validation_is_marked_in_the_metadata(self):
         for name in ("train_data/1", "train_data/2", "unlabelled_data/3"):
@@ -116,7 +169,7 @@ class TestDataset(Folder):
             dataset.split("valid")
 
     def test_any_folder_of_sound_files(self):
-        for name in ("a.wav", "deep/er/b.FLAC", ".hidden/c.wav", "._d.wav"):
+        for name in ("a.wav", "deep/er/b.FLAC", "._d.wav"):
             self.sound(name)
         self.write("notes.txt", "no sound")
         dataset = open_dataset(self.root)
