@@ -642,7 +642,7 @@ def _add_embed(parser):
         required=True,
         metavar="DIR",
         help="folder for the .npz files, each with the arrays embedding and times; "
-        "what is there and newer than its input is left as it is",
+        "what is there of an input that has not changed since is left as it is",
     )
     parser.add_argument(
         "--load",
@@ -674,8 +674,8 @@ def embed(options):
     """
     from jtm.embedding import embed_files
 
-    failed = embed_files(options.inputs, options.out, options.load, options.layer)
-    return int(failed > 0)
+    chosen = (options.inputs, options.out, options.load, options.layer)
+    return int(embed_files(*chosen, debug=options.debug) > 0)
 
 
 def _add_export(parser):
@@ -711,16 +711,20 @@ def export(options):
     options : argparse.Namespace
         Has ``load``, ``out`` and ``data``.
     """
-    from jtm.embedding import WEIGHTS, learn_slow
+    from jtm import embedding
     from jtm.training import checkpoints
 
-    facts = checkpoints.export(options.load or WEIGHTS, options.out)
+    facts = checkpoints.export(options.load or embedding.WEIGHTS, options.out)
+    try:
+        embedding.load_model(options.out)
+    except InputError:  # beside it lie slow features of the network it replaces
+        embedding.slow_file(options.out).unlink()
     print(
         f"{options.out}: {facts['parameters']} parameters in {facts['bytes']} bytes, "
         f"SHA-256 {facts['sha256']}"
     )
     if options.data:
-        print(f"{learn_slow(options.out, options.data)}: slow features")
+        print(f"{embedding.learn_slow(options.out, options.data)}: slow features")
 
 
 VERBS = {

@@ -3,7 +3,7 @@ The pretrained network that comes with the package, and embeddings from it.
 
 An embedding has a frame every 10 ms: latents z, which describe about 0.2 s of
 sound, or contexts c, which summarise all that was heard up to there. Recordings
-are heard as in training, as one channel of 16 bits at 16 kHz, and read piece by
+are converted as in training, to one channel of 16 bits at 16 kHz, and read piece by
 piece, so that no more than the result has to fit into memory. Slow features
 (:mod:`jtm.evaluation.slow`) have a row for each whole window of 1.28 s instead.
 """
@@ -14,6 +14,7 @@ import numbers
 import os
 import sys
 import tempfile
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -27,26 +28,35 @@ from jtm.data.splits import split_recordings
 from jtm.data.store import build_store
 from jtm.evaluation.features import Audio, NetworkSource, Take, pitch_parts
 from jtm.evaluation.slow import Slow
-from jtm.files import InputError, atomic, digest, inside, read_json, write_json
+from jtm.files import (
+    InputError,
+    atomic,
+    digest,
+    inside,
+    one_of_many,
+    read_json,
+    write_json,
+)
 from jtm.music import audio
 from jtm.training import checkpoints
+from jtm.training.processes import best_device
 
 WEIGHTS = Path(__file__).parent / "weights" / "jtm.safetensors"
 """The weights that come with the package."""
 
 LAYERS = ("c", "z", "zc", "s")
-"""What may be taken: contexts, latents, z and c side by side, or slow features."""
+"""Contexts, latents, z and c side by side, or slow features."""
 
 MAX_CHANNELS = 64
-"""Most channels that an array may have; more are samples on the wrong axis."""
+"""Maximum number of channels of an array; a longer axis holds samples."""
 
-CLAIM_FILE = "embeddings.json"
-"""Name of the file that says what a folder of embeddings was made from."""
+MADE_FROM = "embeddings.json"
+"""Name of the file in a folder of embeddings that says what they were made from."""
 
 
 def load_model(path=None):
     """
-    Give a pretrained network.
+    Load a pretrained network.
 
     Parameters
     ----------
@@ -58,9 +68,9 @@ def load_model(path=None):
     Returns
     -------
     Network
-        The network, an ``nn.Module`` in evaluation mode, on the CPU. It gives
+        The network, an ``nn.Module`` in evaluation mode, on the CPU. It returns
         latents z ``(batch, frames, z_dim)`` and contexts c ``(batch, frames,
-        c_dim)`` from waveforms ``(batch, 1, samples)`` at 16 kHz. Its attribute
+        c_dim)`` of waveforms ``(batch, 1, samples)`` at 16 kHz. Its attribute
         ``slow`` has the slow features that :func:`learn_slow` wrote beside it;
         None where there are none.
 
@@ -112,8 +122,7 @@ def learn_slow(path, data, progress=True):
     path : str or Path
         File of the network, as in :func:`load_model`.
     data : str or Path
-        A dataset, of which the training recordings are heard; or a folder of
-        recordings.
+        A dataset, whose training recordings are used; or a folder of recordings.
     progress : bool
         Show progress bars.
 
@@ -129,6 +138,8 @@ def learn_slow(path, data, progress=True):
         last a window, or the file cannot be written.
     """
     model = checkpoints.load_model(path)[0]
+    fingerprint = checkpoints.fingerprint(model.state_dict())
+    model.to(best_device())
     parts = pitch_parts(model) * 2  # means, then deviations
     store = build_store(open_dataset(data), progress=progress)
     splits = split_recordings(store.recordings, store.lengths)
@@ -143,25 +154,26 @@ def learn_slow(path, data, progress=True):
             "learn from; slow features tell recordings apart and need several"
         )
     bar = tqdm(heard, desc="Learning slow features", unit="rec", disable=not progress)
-    made = Slow(parts).fit(
-        np.concatenate([rows for rows, _ in _windows(recording, model)])
+    slow = Slow(parts).fit(
+        np.concatenate([rows for _, rows in _windows(recording, model)])
         for recording in bar
     )
-    made.save(slow_file(path), checkpoints.fingerprint(model.state_dict()))
+    slow.save(slow_file(path), fingerprint)
     return slow_file(path)
 
 
 def _windows(recording, model):
-    """Give z and c pooled over windows, piece by piece, and the first one's number."""
+    """Yield the number of the first window and z and c pooled over each, by pieces."""
     take = Take(0, recording.n_frames)
     for first, z, c in NetworkSource(model).stream(recording):
-        yield take.of(np.concatenate((z, c), axis=1), first)
+        rows, start = take.of(np.concatenate((z, c), axis=1), first)
+        yield start, rows
 
 
 @functools.cache
 def _shipped():
     """Load the shipped network once, for all that name no other."""
-    return load_model()
+    return load_model().to(best_device())
 
 
 def embed(path_or_array, sample_rate=None, model=None, layer="c"):
@@ -172,16 +184,18 @@ def embed(path_or_array, sample_rate=None, model=None, layer="c"):
     ----------
     path_or_array : str, Path or array
         A WAV, FLAC, OGG or MP3 file of any rate, number of channels and
-        length; or samples ``(samples,)`` or ``(channels, samples)``, floats
-        within [-1, 1] or signed integers of full scale. Channels are averaged.
+        length; or samples ``(samples,)``, ``(channels, samples)`` or ``(samples,
+        channels)`` with at most 64 channels, floats within [-1, 1] or signed
+        integers of full scale. Channels are averaged.
     sample_rate : int, optional
-        Rate of an array in Hz; a file knows its own.
+        Sample rate of an array in Hz; a file has its own.
     model : Network, optional
-        The network, from :func:`load_model`; it is put into evaluation mode.
-        The shipped one by default.
+        The network, from :func:`load_model`; it is put into evaluation mode and runs
+        on the device that it is on. By default the shipped one, on a GPU where there
+        is one.
     layer : {"c", "z", "zc", "s"}
-        What to take: contexts, latents, or z and c side by side, every 10 ms; or
-        slow features of every 1.28 s, where the network comes with them.
+        Contexts, latents, or z and c side by side, every 10 ms; or slow features of
+        every 1.28 s, where the network comes with them.
 
     Returns
     -------
@@ -225,14 +239,16 @@ def _check_layer(model, layer):
 
 
 def _to_wave(array, sample_rate):
-    """Make one channel at 16 kHz of an array; refuse what is no sound."""
+    """Convert an array to one channel at 16 kHz; refuse what is no sound."""
     wave = np.asarray(array)
     if not (isinstance(sample_rate, numbers.Real) and sample_rate > 0):
         raise InputError("an array needs its sample_rate in Hz, such as 44100")
-    if wave.ndim not in (1, 2) or (wave.ndim == 2 and len(wave) > MAX_CHANNELS):
+    channels = [axis for axis, n in enumerate(wave.shape) if n <= MAX_CHANNELS]
+    if wave.ndim not in (1, 2) or (wave.ndim == 2 and len(channels) != 1):
         raise InputError(
-            f"an array of shape {wave.shape}; expected (samples,) or "
-            f"(channels, samples) with at most {MAX_CHANNELS} channels"
+            f"an array of shape {wave.shape}; expected (samples,), (channels, samples) "
+            f"or (samples, channels) with at most {MAX_CHANNELS} channels and more "
+            "samples"
         )
     if np.issubdtype(wave.dtype, np.signedinteger):
         wave = wave / -float(np.iinfo(wave.dtype).min)
@@ -241,9 +257,11 @@ def _to_wave(array, sample_rate):
             f"an array of {wave.dtype}; expected floats within [-1, 1] or signed "
             "integers"
         )
-    wave = np.atleast_2d(wave).mean(axis=0, dtype=np.float32)
+    if wave.ndim == 2:
+        wave = wave.mean(axis=channels[0])
+    wave = wave.astype(np.float32)
     if not np.isfinite(wave).all():
-        raise InputError("the array holds samples that are not numbers")
+        raise InputError("the array holds NaN or infinite samples")
     return soxr.resample(wave, sample_rate, SAMPLE_RATE) if wave.size else wave
 
 
@@ -264,59 +282,37 @@ def _embed_file(path, model, layer, advance=lambda seconds: None):
 
 
 def _embed(recording, model, layer, name, advance=lambda seconds: None):
-    """Give the embedding of a recording and its times; refuse one without frames."""
+    """Compute the embedding of a recording, piece by piece, and its times."""
     step, row = (WINDOW, "window of 1.28 s") if layer == "s" else (1, "frame of 10 ms")
     if recording.n_frames < step:
         raise InputError(f"{name}: shorter than a {row}; nothing to embed")
-    embedding = fill(recording, model, layer, advance)
+    if layer == "s":
+        dim = model.slow.size
+        parts = (
+            (first, model.slow(rows)) for first, rows in _windows(recording, model)
+        )
+    else:
+        dim = sum({"z": model.z_dim, "c": model.c_dim}[part] for part in layer)
+        parts = (
+            (first, np.concatenate([{"z": z, "c": c}[part] for part in layer], axis=1))
+            for first, z, c in NetworkSource(model).stream(recording)
+        )
+    embedding = np.empty((recording.n_frames // step, dim), np.float32)
+    for first, rows in parts:
+        embedding[first : first + len(rows)] = rows
+        advance(len(rows) * step / FRAME_RATE)
     return embedding, (np.arange(len(embedding)) + 0.5) * step / FRAME_RATE
 
 
-def fill(recording, model, layer, advance=lambda seconds: None):
-    """
-    Embed a recording piece by piece.
-
-    Parameters
-    ----------
-    recording : Audio
-        The recording.
-    model : Network
-        The network.
-    layer : {"c", "z", "zc", "s"}
-        What to take.
-    advance : callable, optional
-        Told after each piece how many seconds it was long.
-
-    Returns
-    -------
-    numpy.ndarray
-        Embedding ``(rows, dim)``, float32; a row for each frame, or window.
-    """
-    if layer == "s":
-        shape = recording.n_frames // WINDOW, model.slow.size
-        embedding = np.empty(shape, np.float32)
-        for rows, first in _windows(recording, model):
-            embedding[first : first + len(rows)] = model.slow(rows)
-            advance(len(rows) * WINDOW / FRAME_RATE)
-        return embedding
-    dims = {"z": model.z_dim, "c": model.c_dim}
-    shape = recording.length // HOP, sum(dims[part] for part in layer)
-    embedding = np.empty(shape, np.float32)
-    for first, z, c in NetworkSource(model).stream(recording):
-        parts = [{"z": z, "c": c}[part] for part in layer]
-        np.concatenate(parts, axis=1, out=embedding[first : first + len(z)])
-        advance(len(z) / FRAME_RATE)
-    return embedding
-
-
-def embed_files(inputs, out, load=None, layer="c", progress=True):
+def embed_files(inputs, out, load=None, layer="c", progress=True, debug=False):
     """
     Embed sound files, and those in folders, into a file each.
 
     Each lies in `out` as the input lies in the deepest folder that holds all
-    inputs, named by the input's full name and ``.npz``, with the arrays
-    ``embedding`` and ``times`` of :func:`embed`. What is there and newer than its
-    input is left as it is, so that a run that was stopped goes on.
+    inputs, named by the input's full name and ``.npz``, with the arrays ``embedding``
+    and ``times`` of :func:`embed`, the fingerprint of the ``network``, the ``layer``,
+    and size and time of the ``source``. What is there of the source as it is now is
+    left, so that a run that was stopped goes on.
 
     Parameters
     ----------
@@ -325,26 +321,74 @@ def embed_files(inputs, out, load=None, layer="c", progress=True):
     out : str or Path
         Folder for the embeddings.
     load : str or Path, optional
-        A network as in :func:`load_model`; the shipped one by default.
+        A network as in :func:`load_model`; the shipped one by default. It runs on a
+        GPU where there is one.
     layer : {"c", "z", "zc", "s"}
-        What to take, as in :func:`embed`.
+        As in :func:`embed`.
     progress : bool
-        Show a progress bar.
+        Show a progress bar, and what was done.
+    debug : bool
+        Print the traceback of what fails unexpectedly.
 
     Returns
     -------
     int
-        Number of inputs that could not be embedded; each is told on standard
-        error.
+        Number of inputs that could not be embedded; each is named on standard error.
 
     Raises
     ------
     InputError
         If the network cannot be loaded or has no such layer, a folder holds no
-        sound, or `out` cannot be written or holds embeddings of another kind.
+        sound, `out` cannot be written or holds embeddings of another kind, or no
+        input at all could be embedded.
     """
     model, out = load_model(load), Path(out)
     _check_layer(model, layer)
+    sources, root = _find(inputs)
+    made_from = {
+        "network": checkpoints.fingerprint(model.state_dict()),
+        "layer": layer,
+    }
+    if layer == "s":
+        made_from["slow"] = digest(slow_file(load or WEIGHTS))
+    model.to(best_device())
+    _claim(out, made_from | {"inputs": str(root)})
+    missing = {}
+    for source in sources:
+        target = inside(out, f"{source.relative_to(root)}.npz")
+        if not _is_there(target, source, made_from):
+            missing[source] = target
+    seconds = {source: _duration(source) for source in missing}
+    failed = []
+    tell = functools.partial(tqdm.write, file=sys.stderr)
+    with tqdm(
+        total=sum(seconds.values()),
+        desc="Embedding",
+        bar_format="{l_bar}{bar}| {n:.0f}/{total:.0f} s [{elapsed}<{remaining}]",
+        disable=not (progress and missing),
+    ) as bar:
+        for source, target in missing.items():
+            before = bar.n
+            with one_of_many(source, failed, debug, tell):
+                state = _state(source)
+                embedding, times = _embed_file(source, model, layer, bar.update)
+                with atomic(target) as part:
+                    arrays = {"embedding": embedding, "times": times}
+                    np.savez(part, **arrays, **made_from, source=state)
+            bar.update(before + seconds[source] - bar.n)  # what no frame covers
+    if failed and len(failed) == len(sources):
+        raise InputError(f"none of {len(sources)} files could be embedded")
+    if progress:
+        n_made = len(missing) - len(failed)
+        print(
+            f"{out}: {n_made} of {len(sources)} embedded, {len(failed)} failed, "
+            f"{len(sources) - len(missing)} are there already"
+        )
+    return len(failed)
+
+
+def _find(inputs):
+    """List the sound files of files and folders, and the folder that holds all."""
     folders, sources = [], {}
     for given in map(Path, inputs):
         given = Path(os.path.abspath(given))
@@ -354,62 +398,47 @@ def embed_files(inputs, out, load=None, layer="c", progress=True):
             found = [given]
         folders.append(given if given.is_dir() else given.parent)
         sources |= dict.fromkeys(found)
-    root = Path(os.path.commonpath(folders))
-    file = load or WEIGHTS
-    file = slow_file(file) if layer == "s" else file
-    _claim(out, {"inputs": str(root), "network": digest(file), "of": layer})
-    missing = {}
-    for source in sources:
-        target = inside(out, f"{source.relative_to(root)}.npz")
-        if not _is_newer(target, source):
-            missing[source] = target
-    done = len(sources) - len(missing)
-    if progress and done:
-        print(f"{out}: {done} of {len(sources)} are there already")
-    seconds = {source: _duration(source) for source in missing}
-    failed = 0
-    with tqdm(
-        total=sum(seconds.values()),
-        desc="Embedding",
-        bar_format="{l_bar}{bar}| {n:.0f}/{total:.0f} s [{elapsed}<{remaining}]",
-        disable=not (progress and missing),
-    ) as bar:
-        for source, target in missing.items():
-            before = bar.n
-            try:
-                embedding, times = _embed_file(source, model, layer, bar.update)
-            except InputError as error:
-                bar.write(f"jtm: {error}", file=sys.stderr)
-                failed += 1
-            else:
-                with atomic(target) as part:
-                    np.savez(part, embedding=embedding, times=times)
-            bar.update(before + seconds[source] - bar.n)  # what no frame covers
-    return failed
+    return list(sources), Path(os.path.commonpath(folders))
 
 
 def _claim(out, made_from):
     """Make a folder that of one kind of embeddings; refuse one of another kind."""
-    file = out / CLAIM_FILE
+    file = out / MADE_FROM
     if not file.exists():
         write_json(file, made_from)
-    there = read_json(file)
-    if there != made_from:
+    if read_json(file) != made_from:
         raise InputError(
             f"{out} holds other embeddings ({file.name} there says of what); choose "
-            "another --out, or remove the folder"
+            "another --out"
         )
 
 
-def _is_newer(target, source):
-    """Tell whether a file was written after the one it is made from."""
-    with contextlib.suppress(OSError):  # of a source that is not there
-        return target.stat().st_mtime >= source.stat().st_mtime
-    return False
+def _is_there(target, source, made_from):
+    """Check whether a file holds the embedding of a source as it is now."""
+    try:
+        with np.load(target, allow_pickle=False) as file:
+            there = {key: str(file[key]) for key in made_from}
+            state = file["source"].tolist()
+    except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile):
+        return False  # missing, damaged or of an earlier version
+    if there != made_from:
+        raise InputError(
+            f"{target}: an embedding by another network or of another layer; choose "
+            "another --out"
+        )
+    return state == _state(source)
+
+
+def _state(source):
+    """Return size and time of a file, as far as it can be asked."""
+    with contextlib.suppress(OSError):
+        stat = source.stat()
+        return [stat.st_size, stat.st_mtime_ns]
+    return []
 
 
 def _duration(source):
-    """Give a file's length in seconds, or 0 where it cannot be read."""
-    with contextlib.suppress(InputError):
+    """Return a file's length in seconds, or 0 where it cannot be read."""
+    with contextlib.suppress(Exception):  # which is told in its turn
         return audio.duration(source)
     return 0.0

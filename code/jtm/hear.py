@@ -15,10 +15,9 @@ from torch import nn
 
 from jtm import embedding
 from jtm.constants import FRAME_RATE, HOP, SAMPLE_RATE
-from jtm.evaluation.features import Audio
 from jtm.files import InputError
 from jtm.models.heads import pool
-from jtm.music.audio import to_pcm
+from jtm.training.processes import best_device
 
 
 class HearModel(nn.Module):
@@ -62,10 +61,10 @@ class HearModel(nn.Module):
         """
         n_samples = audio.shape[1]
         n_timestamps, lead = _grid(n_samples)
-        pcm = np.zeros(max(lead + n_samples, n_timestamps * HOP), np.int16)
+        padded = np.zeros(max(lead + n_samples, n_timestamps * HOP), np.float32)
         for sound in audio.detach().cpu().float().numpy():
-            pcm[lead : lead + n_samples] = to_pcm(sound)
-            yield embedding.fill(Audio.of(pcm), self.network, "c")
+            padded[lead : lead + n_samples] = sound
+            yield embedding.embed(padded, SAMPLE_RATE, self.network)[0]
 
 
 def _grid(n_samples):
@@ -90,7 +89,7 @@ def _grid(n_samples):
 
 def load_model(model_file_path=""):
     """
-    Give a pretrained network.
+    Load a pretrained network.
 
     Parameters
     ----------
@@ -101,14 +100,15 @@ def load_model(model_file_path=""):
     Returns
     -------
     HearModel
-        The network, in evaluation mode.
+        The network, in evaluation mode, on a GPU where there is one.
 
     Raises
     ------
     InputError
         If the file is missing, damaged or of another kind.
     """
-    return HearModel(embedding.load_model(model_file_path or None)).eval()
+    network = embedding.load_model(model_file_path or None)
+    return HearModel(network).to(best_device()).eval()
 
 
 def get_timestamp_embeddings(audio, model):

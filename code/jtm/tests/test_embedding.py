@@ -3,7 +3,7 @@
 import contextlib
 import io
 import os
-import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -27,6 +27,7 @@ from jtm.files import InputError, digest, read_json
 from jtm.models.network import make_network
 from jtm.music import audio
 from jtm.tests.evaluation.little import write_checkpoint, write_dataset
+from jtm.training import checkpoints
 
 
 def music(seconds, rate, channels=1, seed=0):
@@ -93,6 +94,16 @@ class Embed(Folder):
             error = np.abs(from_array - expected)[middle].mean()
             self.assertLess(error, 0.02 * expected[middle].std(), rate)
 
+    def test_arrays_of_either_orientation_are_one(self):
+        model = tiny_model()
+        for n_channels in (1, 2, 64):
+            wave = music(0.2, 16_000, n_channels)
+            expected, _ = jtm.embed(wave, 16_000, model)
+            found, _ = jtm.embed(wave.T, 16_000, model)
+            np.testing.assert_allclose(found, expected, atol=1e-3)
+        mono, _ = jtm.embed(wave.mean(0), 16_000, model)
+        np.testing.assert_allclose(found, mono, atol=1e-3)
+
     def test_integers_are_of_full_scale(self):
         model, wave = tiny_model(), music(0.2, 16_000)[0]
         expected, _ = jtm.embed(wave, 16_000, model)
@@ -127,10 +138,13 @@ class Embed(Folder):
             (np.zeros(0), 44_100, "shorter than a frame"),
             (np.zeros(16_000), None, "needs its sample_rate"),
             (np.zeros(16_000), 0, "needs its sample_rate"),
-            (np.zeros((16_000, 2)), 16_000, r"\(channels, samples\)"),
+            (np.zeros((65, 16_000)), 16_000, r"\(channels, samples\)"),
+            (np.zeros((16_000, 65)), 16_000, r"\(samples, channels\)"),
+            (np.zeros((60, 60)), 16_000, "at most 64 channels and more samples"),
+            (np.zeros((2, 64)), 16_000, "at most 64 channels and more samples"),
             (np.zeros((1, 1, 500)), 16_000, r"\(channels, samples\)"),
             (np.zeros(500, np.uint8), 16_000, "array of uint8; expected floats"),
-            (np.full(500, np.nan), 16_000, "not numbers"),
+            (np.full(500, np.nan), 16_000, "NaN or infinite"),
         ):
             with self.assertRaisesRegex(InputError, words):
                 jtm.embed(array, rate, model)
@@ -200,18 +214,96 @@ class Verb(Folder):
         self.assertIn("leads outside", said)
         self.assertEqual(list((self.folder / "elsewhere").iterdir()), [])
 
-    def test_what_is_newer_is_left(self):
-        old, new = self.sound("in/old.wav"), self.sound("in/new.wav")
-        self.embed(self.folder / "in")
-        for name in ("old", "new"):
-            os.utime(self.out / f"{name}.wav.npz", (1e9, 1e9))
+    def test_what_is_there_of_an_unchanged_source_is_left(self):
+        song, _ = self.sound("in/song.wav"), self.sound("in/other.wav")
+        old = self.sound("old.wav", seed=1)  # of the same size
         os.utime(old, (9e8, 9e8))
-        os.utime(new, (1.1e9, 1.1e9))
+        self.assertIn("2 of 2 embedded", self.embed(self.folder / "in")[1])
+        before = (self.out / "other.wav.npz").stat().st_mtime_ns
+        shutil.copy2(old, song)  # with its old time
         code, said = self.embed(self.folder / "in")
         self.assertEqual(code, 0)
-        self.assertIn("1 of 2 are there already", said)
-        self.assertEqual((self.out / "old.wav.npz").stat().st_mtime, 1e9)
-        self.assertGreater((self.out / "new.wav.npz").stat().st_mtime, 1e9)
+        self.assertIn("1 of 2 embedded, 0 failed, 1 are there already", said)
+        self.assertEqual((self.out / "other.wav.npz").stat().st_mtime_ns, before)
+        with np.load(self.out / "song.wav.npz", allow_pickle=False) as file:
+            expected, _ = jtm.embed(old, model=jtm.load_model(self.model))
+            np.testing.assert_array_equal(file["embedding"], expected)
+        # A file that was cut off is made again.
+        whole = (self.out / "song.wav.npz").read_bytes()
+        (self.out / "song.wav.npz").write_bytes(whole[:900])
+        self.assertIn("1 of 2 embedded", self.embed(self.folder / "in")[1])
+        self.assertIn("2 are there already", self.embed(self.folder / "in")[1])
+
+    def test_an_embedding_of_another_network_is_refused_by_name(self):
+        song = self.sound("song.wav")
+        self.embed(song)
+        with np.load(self.out / "song.wav.npz", allow_pickle=False) as file:
+            model = jtm.load_model(self.model)
+            expected = checkpoints.fingerprint(model.state_dict())
+            self.assertEqual(
+                (str(file["network"]), str(file["layer"])), (expected, "c")
+            )
+        moved = (self.out / "song.wav.npz").rename(self.folder / "moved.npz")
+        shutil.rmtree(self.out)
+        write_checkpoint(self.model, seed=1)
+        self.sound("second.wav")
+        self.embed(self.folder / "second.wav")
+        moved.rename(self.out / "song.wav.npz")
+        code, said = self.embed(song)
+        self.assertEqual(code, 2)
+        self.assertIn("song.wav.npz: an embedding by another network", said)
+
+    def test_a_file_that_breaks_the_program_does_not_end_the_batch(self):
+        for name in ("a.wav", "b.wav", "c.wav"):
+            self.sound(f"in/{name}")
+
+        def blocks(path):
+            if Path(path).name == "b.wav":
+                raise UnicodeError("what a library makes of it")
+            return whole(path)
+
+        whole = audio.blocks
+        with mock.patch.object(audio, "blocks", blocks):
+            code, said = self.embed(self.folder / "in")
+            self.assertEqual(code, 1)
+            self.assertRegex(said, "jtm: .*b.wav: unexpected UnicodeError: what a lib")
+            self.assertNotIn("Traceback", said)
+            self.assertIn("2 of 3 embedded, 1 failed, 0 are there already", said)
+            options = ("--out", self.out, "--load", self.model, "--debug")
+            code, said = run("embed", self.folder / "in", *options)
+            self.assertEqual(code, 1)
+            self.assertIn("Traceback", said)
+            code, said = run("embed", self.folder / "in" / "b.wav", "--out", "o")
+            self.assertEqual(code, 2)
+            self.assertIn("none of 1 files could be embedded", said)
+
+    def test_names_as_long_as_they_can_be(self):
+        self.sound("in/a.wav")
+        self.sound("in/" + 237 * "x" + ".wav")  # 241 bytes, with .npz 245
+        self.assertEqual(self.embed(self.folder / "in")[0], 0)
+        self.sound("in/" + 250 * "x" + ".wav")
+        code, said = self.embed(self.folder / "in")
+        self.assertEqual(code, 1)
+        self.assertRegex(said, "jtm: .*x.wav.npz: its name is too long; shorten it")
+        self.assertNotIn("free some space", said)
+        self.assertEqual(len(self.made()), 2)
+
+    def test_a_gpu_is_used_where_there_is_one(self):
+        song = self.sound("song.wav")
+        for use in (
+            lambda: self.embed(song),
+            lambda: jtm.embed(song),
+            lambda: jtm.hear.load_model(),
+        ):
+            embedding._shipped.cache_clear()
+            self.addCleanup(embedding._shipped.cache_clear)
+            with mock.patch.object(torch.nn.Module, "to", autospec=True) as to:
+                to.side_effect = lambda module, device: module
+                device = torch.device("cuda")
+                cuda = mock.patch("torch.cuda.is_available", return_value=True)
+                with cuda:
+                    use()
+            self.assertIn(mock.call(mock.ANY, device), to.mock_calls)
 
     def test_another_layer_or_network_needs_another_folder(self):
         path = self.sound("song.wav")
@@ -339,9 +431,22 @@ class SlowFeatures(Folder):
                 jtm.load_model(self.out)
         self.slow.write_bytes(whole)
         write_checkpoint(self.folder / "model.pt", seed=1)
-        run(*self.export)
+        other = self.folder / "other.safetensors"
+        run("export", "--load", self.folder / "model.pt", "--out", other)
+        shutil.copy(self.slow, self.folder / "other-slow.safetensors")
         with self.assertRaisesRegex(InputError, "slow features of another network"):
-            jtm.load_model(self.out)
+            jtm.load_model(other)
+
+    def test_another_network_in_its_place_does_not_keep_them(self):
+        run(*self.export, "--data", self.folder / "data")
+        self.assertEqual(run(*self.export)[0], 0)  # the same network
+        self.assertTrue(jtm.load_model(self.out).slow)
+        for damage in (False, True):
+            write_checkpoint(self.folder / "model.pt", seed=1 + damage)
+            if damage:
+                self.slow.write_bytes(b"cut off")
+            self.assertEqual(run(*self.export)[0], 0)
+            self.assertIsNone(jtm.load_model(self.out).slow)
 
 
 class Shipped(unittest.TestCase):
@@ -382,45 +487,6 @@ class Shipped(unittest.TestCase):
         self.assertLessEqual({"embed", "hear", "load_model"}, set(names))
         with self.assertRaises(AttributeError):
             jtm.nothing  # noqa: B018
-
-
-class Page(Folder):
-    def setUp(self):
-        super().setUp()
-        page = (ROOT / "README.md").read_text(encoding="utf-8")
-        self.codes = re.findall(r"```python\n(import jtm.*?)```", page, re.DOTALL)
-
-    def test_the_lines_that_embed_run(self):
-        soundfile.write(self.folder / "song.wav", music(2.0, 44_100)[0], 44_100)
-        found = {}
-        with contextlib.chdir(self.folder):
-            exec(self.codes[0], found)
-        self.assertEqual(found["embedding"].shape, (200, jtm.load_model().z_dim))
-        self.assertEqual(found["slow"].shape, (1, 16))
-        self.assertEqual(found["c"].shape[:2], (1, 100))
-
-    def test_the_lines_that_fine_tune_learn(self):
-        code = self.codes[1]
-        rng = np.random.default_rng(0)
-        for number in range(6):
-            for name, wave in (
-                ("tones", music(1.1, 16_000, seed=number)[0]),
-                ("noise", 0.1 * rng.standard_normal(17_600)),
-            ):
-                path = self.folder / "sounds" / name / f"{number}.wav"
-                path.parent.mkdir(parents=True, exist_ok=True)
-                soundfile.write(path, wave, 16_000)
-        fewer = code.replace("(100, 8)", "(12, 8)")
-        self.assertNotEqual(fewer, code)
-        torch.manual_seed(0)
-        found = {}
-        with contextlib.chdir(self.folder):
-            exec(fewer, found)
-        self.assertEqual(list(found["classes"]), ["noise", "tones"])
-        self.assertLess(found["loss"].item(), 0.2)  # by chance 0.69
-        start = jtm.load_model().state_dict()
-        for name, weights in found["model"].named_parameters():
-            self.assertFalse(torch.equal(weights, start[name]), name)
 
 
 class Hub(unittest.TestCase):

@@ -51,7 +51,7 @@ MAY_IMPORT |= {
         *STUDIES,
     },
     "hear": {
-        *("constants", "files", "music", "models", "evaluation", "embedding"),
+        *("constants", "files", "models", "training", "embedding"),
         *STUDIES,
     },
 }

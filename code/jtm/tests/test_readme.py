@@ -1,0 +1,141 @@
+"""What the README shows runs as it stands there."""
+
+import contextlib
+import io
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import tempfile
+import unittest
+from pathlib import Path
+from unittest import mock
+
+import numpy as np
+import soundfile
+import torch
+
+import jtm
+from jtm import cli
+from jtm.tests.test_embedding import music
+
+PAGE = (cli.ROOT / "README.md").read_text(encoding="utf-8")
+PYTHON = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+SHELL = re.findall(r"^    ((?:make|python|jtm|torchrun) .*)", PAGE, re.MULTILINE)
+SHELL += re.findall(r"`((?:make|python|jtm) [^`]*)`", PAGE)
+SHELL += re.findall(r"^srun \S+ (python .*)", PAGE, re.MULTILINE)
+
+
+class Readme(unittest.TestCase):
+    def setUp(self):
+        self.folder = Path(self.enterContext(tempfile.TemporaryDirectory()))
+        self.enterContext(contextlib.chdir(self.folder))
+
+    def test_the_lines_that_embed_run(self):
+        soundfile.write("song.wav", music(2.0, 44_100, 2).T, 44_100)  # stereo
+        exec(PYTHON[0], found := {})
+        self.assertEqual(found["embedding"].shape, (200, jtm.load_model().z_dim))
+        self.assertEqual(found["slow"].shape, (1, 16))
+        self.assertEqual(found["c"].shape[:2], (1, 100))
+
+    def test_the_lines_that_fine_tune_learn(self):
+        rng = np.random.default_rng(0)
+        for number in range(6):
+            for name, wave in (
+                ("tones", music(1.1, 16_000, seed=number)[0]),
+                ("noise", 0.1 * rng.standard_normal(17_600)),
+            ):
+                path = self.folder / "sounds" / name / f"{number}.wav"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                soundfile.write(path, wave, 16_000)
+        fewer = PYTHON[1].replace("(100, 8)", "(12, 8)")
+        self.assertNotEqual(fewer, PYTHON[1])
+        torch.manual_seed(0)
+        exec(fewer, found := {})
+        self.assertEqual(list(found["classes"]), ["noise", "tones"])
+        self.assertLess(found["loss"].item(), 0.2)  # by chance 0.69
+        start = jtm.load_model().state_dict()
+        for name, weights in found["model"].named_parameters():
+            self.assertFalse(torch.equal(weights, start[name]), name)
+
+    def test_all_python_is_run(self):
+        self.assertEqual(len(PYTHON), 2)
+
+    def test_every_command_line_is_understood(self):
+        """Run each line up to where its work begins."""
+        self.assertGreater(len(SHELL), 20)
+        begun = []
+        start = {
+            verb: (add, lambda options: begun.append(options))
+            for verb, (add, _) in cli.VERBS.items()
+        }
+        self.enterContext(mock.patch.object(cli, "VERBS", start))
+        self.enterContext(mock.patch.object(cli, "train", begun.append))
+        for line in SHELL:
+            with self.subTest(line):
+                words = shlex.split(re.sub(r"\\?\|\S*", "", line).replace("...", ""))
+                if words[0] == "make":
+                    done = subprocess.run(
+                        ["make", "-n", *words[1:]], cwd=cli.ROOT, capture_output=True
+                    )
+                    self.assertEqual(done.returncode, 0, done.stderr)
+                    continue
+                script = next((w for w in words if w.endswith(".py")), None)
+                if script and script != "main.py":
+                    self.assertTrue((cli.ROOT / script).is_file())
+                    continue
+                before = len(begun)
+                with contextlib.redirect_stdout(io.StringIO()) as said:
+                    try:
+                        if script:
+                            after = words[words.index(script) + 1 :]
+                            self.assertEqual(cli.train_main(after), 0)
+                        else:
+                            after = words[1 + 2 * (words[0] == "python") :]
+                            self.assertEqual(cli.main(after), 0)
+                    except SystemExit as end:  # of --help
+                        self.assertEqual(end.code, 0)
+                        self.assertIn("usage:", said.getvalue())
+                        continue
+                self.assertEqual(len(begun), before + 1)
+
+    def test_quick_command_lines_run(self):
+        """Run those of one's own recordings on two of them."""
+        home, song = self.folder / "home", music(2.0, 16_000)[0]
+        (home / "recordings").mkdir(parents=True)
+        self.enterContext(mock.patch.dict(os.environ, HOME=str(home)))
+        for name in ("a", "b"):
+            soundfile.write(home / "recordings" / f"{name}.wav", song, 16_000)
+        quick = ("~/recordings", "jtm embed FILES_OR_", "jtm export --load CHECKPOINT")
+        lines = [line for line in SHELL if any(word in line for word in quick)]
+        self.assertEqual(len(lines), 3, lines)
+        self.assertIn("main.py", lines[0])  # the others use what it writes
+        for line in lines:
+            line = line.replace("FILES_OR_FOLDERS...", "~/recordings")
+            line = line.replace("CHECKPOINT", "logs/recordings/checkpoint0.pt")
+            line = os.path.expandvars(line.replace("~", "$HOME"))
+            words = shlex.split(line)
+            with contextlib.redirect_stdout(io.StringIO()):
+                if words[0] == "python":
+                    smaller = ("--preset", "tiny", "--nEpoch", "1")
+                    code = cli.train_main([*words[2:], *smaller])
+                else:
+                    code = cli.main(words[1:])
+            self.assertEqual(code, 0, line)
+        self.assertEqual(len(list(Path("DIR").glob("*.npz"))), 2)
+        self.assertIsNotNone(jtm.load_model("FILE.safetensors"))
+        shutil.rmtree(home)
+
+    def test_minutes_are_those_of_the_commands(self):
+        told = re.search(r"about (\w+) minutes on two cores", " ".join(PAGE.split()))
+        demo = cli.VERBS["demo"][0]
+        with contextlib.redirect_stdout(io.StringIO()) as said:
+            with self.assertRaises(SystemExit):
+                cli.main(["demo", "--help"])
+        self.assertIn(f"about {told[1]} minutes on two cores", said.getvalue())
+        self.assertTrue(demo)
+
+
+if __name__ == "__main__":
+    unittest.main()
