@@ -1,14 +1,15 @@
 """
 Self-supervised learning of music from raw audio.
 
-Data flows one way through the package, and imports point the same way::
+The package is built in floors: data flows upward through them, and each imports from
+the floors below alone::
 
     score -> MIDI -> audio -> dataset folder -> chunk store -> windows
           -> encoder z -> context c -> InfoNCE | probe | transcription head
           -> results (JSON) -> figures, tables, numbers -> notebook and report
 
 Three names are for everyday use, with the pretrained network that comes with the
-package: :func:`load_model` gives the network, :func:`embed` gives embeddings of a
+package: :func:`load_model` returns the network, :func:`embed` gives embeddings of a
 sound file or an array with their times, and :mod:`jtm.hear` is the network behind
 the interface of HEAR. They are loaded when they are first asked for, since PyTorch
 takes seconds to load.

@@ -41,7 +41,7 @@ ROOT = Path(__file__).resolve().parents[2]
 """The checkout, where the toy set's generator is."""
 
 DEMO_EPOCHS = 3
-"""Passes of the demonstration's pretraining: what its twelve minutes allow."""
+"""Epochs of the demonstration's pretraining: what its ten minutes allow."""
 
 DEMO_FRACTION = 0.1
 """Share of the training labels that the demonstration's probes may see."""
@@ -324,7 +324,7 @@ def toy_data(preset, progress=True):
 
 
 def _add_demo(parser):
-    """Make the toy set, pretrain, judge the features and draw the figures."""
+    """Make the toy set, pretrain, evaluate the features and draw the figures."""
     parser.add_argument(
         "--out",
         default="logs/demo",
@@ -334,7 +334,8 @@ def _add_demo(parser):
         "--preset",
         choices=("small", "tiny"),
         default="small",
-        help="small takes minutes and is worth reading; tiny tries the machinery",
+        help="small (default) takes about ten minutes on two cores, tiny is a test "
+        "of less than a minute whose scores mean nothing",
     )
 
 

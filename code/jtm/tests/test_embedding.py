@@ -273,7 +273,9 @@ class Verb(Folder):
             code, said = run("embed", self.folder / "in", *options)
             self.assertEqual(code, 1)
             self.assertIn("Traceback", said)
-            code, said = run("embed", self.folder / "in" / "b.wav", "--out", "o")
+            code, said = run(
+                "embed", self.folder / "in" / "b.wav", "--out", self.folder / "alone"
+            )
             self.assertEqual(code, 2)
             self.assertIn("none of 1 files could be embedded", said)
 

@@ -23,7 +23,7 @@ from jtm.tests.test_embedding import music
 PAGE = (cli.ROOT / "README.md").read_text(encoding="utf-8")
 PYTHON = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 SHELL = re.findall(r"^    ((?:make|python|jtm|torchrun) .*)", PAGE, re.MULTILINE)
-SHELL += re.findall(r"`((?:make|python|jtm) [^`]*)`", PAGE)
+SHELL += re.findall(r"`((?:make|python|jtm) (?!-m jtm`)[^`]*)`", PAGE)
 SHELL += re.findall(r"^srun \S+ (python .*)", PAGE, re.MULTILINE)
 
 
@@ -74,7 +74,7 @@ class Readme(unittest.TestCase):
         self.enterContext(mock.patch.object(cli, "train", begun.append))
         for line in SHELL:
             with self.subTest(line):
-                words = shlex.split(re.sub(r"\\?\|\S*", "", line).replace("...", ""))
+                words = shlex.split(re.sub(r"\\\|\S*", "", line), comments=True)
                 if words[0] == "make":
                     done = subprocess.run(
                         ["make", "-n", *words[1:]], cwd=cli.ROOT, capture_output=True
@@ -128,13 +128,11 @@ class Readme(unittest.TestCase):
         shutil.rmtree(home)
 
     def test_minutes_are_those_of_the_commands(self):
-        told = re.search(r"about (\w+) minutes on two cores", " ".join(PAGE.split()))
-        demo = cli.VERBS["demo"][0]
+        told = re.search(r"about \w+ minutes on two cores", " ".join(PAGE.split()))[0]
         with contextlib.redirect_stdout(io.StringIO()) as said:
             with self.assertRaises(SystemExit):
                 cli.main(["demo", "--help"])
-        self.assertIn(f"about {told[1]} minutes on two cores", said.getvalue())
-        self.assertTrue(demo)
+        self.assertIn(told, " ".join(said.getvalue().split()))
 
 
 if __name__ == "__main__":
