@@ -4,15 +4,15 @@ Make the toy set: real scores, rendered, in MusicNet's layout.
     python toy/generate.py --preset small
 
 reads scores from music21's corpus, arranges them for MusicNet's ensembles and
-renders them with FluidSynth on all cores. The same seed gives the same bytes on
-the same FluidSynth, whatever the number of processes and however often it was
-interrupted: the same command goes on where it stopped.
+renders them with FluidSynth on all cores. The same random seed gives the same bytes
+on the same FluidSynth, whatever the number of processes and however often it was
+interrupted: the same command resumes it.
 """
 
 import argparse
+import contextlib
 import hashlib
 import importlib.metadata
-import itertools
 import multiprocessing
 import os
 import signal
@@ -22,11 +22,20 @@ import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 
+try:
+    import fcntl
+except ImportError:  # Windows, where two generators are not kept apart
+    fcntl = None
+
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / "toy"), str(ROOT / "code")]
 
+import acoustics  # noqa: E402
+import arrange  # noqa: E402
 import numpy as np  # noqa: E402
-import recipe  # noqa: E402
+import perform  # noqa: E402
+import voices  # noqa: E402
+import works  # noqa: E402
 
 from jtm import files  # noqa: E402
 from jtm.constants import INSTRUMENTS, LABEL_RATE  # noqa: E402
@@ -35,30 +44,35 @@ from jtm.data.check import coverage  # noqa: E402
 from jtm.data.clips import Clip, write_clips  # noqa: E402
 from jtm.files import InputError  # noqa: E402
 from jtm.music import audio, midi, synth  # noqa: E402
-from jtm.music.score import Note, Score, note_value  # noqa: E402
+from jtm.music.score import note_value  # noqa: E402
 
 STATE_FILE = "toy.json"
-"""What a folder of the toy set was made from; decides whether it may go on."""
+"""What a folder of the toy set is made from; decides whether it may be resumed."""
 
 COST_FILE = "generation.json"
 """Seconds that the generation took, those of interrupted runs with them."""
 
 
-def generate(preset, out, seed=0, soundfont=None, progress=True, processes=None):
+def generate(
+    preset, out, seed=0, soundfont=None, hours=None, progress=True, processes=None
+):
     """
     Make a toy set, or finish one.
 
     Parameters
     ----------
     preset : str
-        'tiny', 'small' or 'full'.
+        'tiny', 'small', 'full' or 'wide'.
     out : str or Path
         The folder; made if missing.
     seed : int
-        Seed of everything.
+        Random seed of everything.
     soundfont : str or Path, optional
         The SoundFont of the second test split; by default FluidR3 if the system
         has it, else there is no such split.
+    hours : float, optional
+        Hours of audio in 'wide', by default as in the preset; the folder may be
+        given more later.
     progress : bool
         Whether to show progress bars.
     processes : int, optional
@@ -67,40 +81,64 @@ def generate(preset, out, seed=0, soundfont=None, progress=True, processes=None)
     Raises
     ------
     InputError
-        If the folder holds something else, FluidSynth or a SoundFont is missing,
-        the seed is negative, or the disk is full.
+        If the folder holds something else, FluidSynth, a score or a SoundFont is
+        missing or damaged, an option is out of range, or the disk is full. Nothing
+        is written before all inputs are checked.
     """
     out = Path(out)
-    size = recipe.PRESETS[preset]
+    size = works.PRESETS[preset]
+    hours = size.hours if hours is None else hours
     if seed < 0:
         raise InputError(f"seed {seed}: expected a whole number from 0 on")
+    if hours and not (size.hours and 0 < hours < np.inf):
+        raise InputError(
+            f"{hours} hours: expected a positive number, and --preset wide"
+        )
     fonts = _fonts(soundfont)
-    _claim(out, preset, seed, fonts)
-    if (out / musicnet.METADATA_FILE).exists():
+    state = _state(preset, seed, fonts)
+    if _is_finished(out, state, hours):
         return
-    for part in out.rglob(".*.part*"):  # what a killed process left
-        part.unlink()
-    with _Pool(out, processes, progress) as pool:
-        works = recipe.choose_works(size, seed)
-        music = pool.map(recipe.read_work, [w.path for w in works], "reading scores")
-        numbers = {"train": 5000, "validation": 6000, "test": 7000, "unlabelled": 8000}
-        jobs = []
-        for piece in recipe.plan(works, music, size, seed):
-            numbers[piece.split] += 1
-            jobs.append((str(out), str(numbers[piece.split]), piece, seed, fonts))
-        rows = pool.map(_make_piece, jobs, "rendering pieces")
-        pairs = recipe.split_notes(size.note_step, seed)
+    for font in {fonts["main"], fonts["timbre"], *fonts["unlabelled"]} - {None}:
+        synth.check_soundfont(font)
+    with _alone(out):
+        if _is_finished(out, state, hours):  # by another process
+            return
+        files.write_json(out / STATE_FILE, state)
+        (out / musicnet.METADATA_FILE).unlink(missing_ok=True)  # of fewer hours
+        for part in out.rglob(".*.part*"):  # what a killed process left
+            part.unlink()
+        with _Pool(out, processes, progress) as pool:
+            _make(pool, out, size, seed, fonts, hours)
+
+
+def _make(pool, out, size, seed, fonts, hours):
+    """Write all that is not there yet, and the metadata last, which say so."""
+    chosen = works.choose_works(size, seed)
+    music = pool.map(voices.read_work, [w.path for w in chosen], "reading scores")
+    if size.hours:
+        pieces = works.plan_wide(chosen, music, size, seed, hours)
+    else:
+        pieces = works.plan(chosen, music, size, seed)
+    numbers = {"train": 5000, "validation": 6000, "test": 7000, "unlabelled": 8000}
+    if size.hours:
+        numbers["unlabelled"] = 100_000
+    jobs = []
+    for piece in pieces:
+        numbers[piece.split] += 1
+        jobs.append((str(out), str(numbers[piece.split]), piece, seed, fonts, size))
+    rows = pool.map(_make_piece, jobs, "rendering pieces")
+    if size.note_step:
+        pairs = works.split_notes(size.note_step, seed)
         jobs = [(str(out), *pair, split, fonts) for pair, split in pairs.items()]
-        clips = pool.map(_make_notes, jobs, "rendering notes")
-    write_clips(out, [clip for made in clips for clip in made])
-    # Last, as it tells that all the rest is there.
+        made = pool.map(_make_clips, jobs, "rendering notes")
+        write_clips(out, [clip for clips in made for clip in clips])
     musicnet.write_metadata(
         out / musicnet.METADATA_FILE, sorted(rows, key=lambda row: row["id"])
     )
 
 
 class _Pool:
-    """Calls functions on all cores, with progress bars, and keeps count of the cost."""
+    """Calls functions on all cores, with progress bars, and adds up their cost."""
 
     def __init__(self, out, processes, progress):
         self.path = out / COST_FILE
@@ -155,6 +193,8 @@ def _fonts(soundfont):
         soundfont = synth.find_soundfont(synth.TIMBRE_SOUNDFONTS)
     elif not Path(soundfont).is_file():
         raise InputError(f"{soundfont}: no such SoundFont; expected an SF2 or SF3 file")
+    elif not synth.is_soundfont(soundfont):
+        raise InputError(f"{soundfont}: not a SoundFont that FluidSynth can read")
     extra = synth.find_soundfont(synth.EXTRA_SOUNDFONTS)
     if soundfont and files.digest(soundfont) in map(
         files.digest, (main, extra or main)
@@ -169,11 +209,13 @@ def _fonts(soundfont):
     }
 
 
-def _claim(out, preset, seed, fonts):
-    """Write what the folder is to hold, or check that it holds just that."""
+def _state(preset, seed, fonts):
+    """Describe all that a set depends on, which has to be there."""
     paths = {fonts["main"], fonts["timbre"], *fonts["unlabelled"]} - {None}
-    sources = [recipe.__file__, __file__, synth.__file__]
-    state = {
+    modules = (works, voices, arrange, perform, acoustics, synth)
+    sources = [*(module.__file__ for module in modules), __file__]
+    voices.corpus_root()
+    return {
         "preset": preset,
         "seed": seed,
         "soundfonts": {Path(p).name: files.digest(p) for p in sorted(paths)},
@@ -183,67 +225,104 @@ def _claim(out, preset, seed, fonts):
             "".join(map(files.digest, sources)).encode()
         ).hexdigest(),
     }
+
+
+def _is_finished(out, state, hours):
+    """Return whether a folder holds the whole set; refuse it if it holds another."""
     path = out / STATE_FILE
-    if path.exists():
-        found = files.read_json(path)
-        # What is finished may have been made by an earlier version of this file.
-        finished = (out / musicnet.METADATA_FILE).exists()
-        for key in ("preset", "seed") if finished else state:
-            if found.get(key) != (value := state[key]):
-                raise InputError(
-                    f"{out}: holds a toy set of another {key} ({found.get(key)}, "
-                    f"not {value}); choose another folder or remove this one"
-                )
-    elif out.exists() and not out.is_dir():
+    if out.exists() and not out.is_dir():
         raise InputError(f"{out}: is a file; expected a folder or a new name")
-    elif out.is_dir() and any(out.iterdir()):
+    if not out.is_dir() or not _is_begun(out):
+        return False
+    if not path.exists():
         raise InputError(
             f"{out}: holds something else than a toy set; choose another folder"
         )
-    else:
-        files.write_json(path, state)
+    found = files.read_json(path)
+    metadata = out / musicnet.METADATA_FILE
+    finished = metadata.exists()
+    if finished and hours:
+        rows = musicnet.read_metadata(metadata)
+        finished = sum(float(row["seconds"]) for row in rows) >= hours * 3600
+    # What is finished may have been made by an earlier version of this file.
+    for key in ("preset", "seed") if finished else state:
+        if found.get(key) != (value := state[key]):
+            raise InputError(
+                f"{out}: holds a toy set of another {key} ({found.get(key)}, "
+                f"not {value}); choose another folder or remove this one"
+            )
+    return finished
+
+
+def _is_begun(out):
+    """Return whether a folder holds more than the state of a set never begun."""
+    return any(path.name not in (STATE_FILE, COST_FILE) for path in out.iterdir())
+
+
+@contextlib.contextmanager
+def _alone(out):
+    """Lock a folder, made if it is missing, until the block or the process ends."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        folder = os.open(out, os.O_RDONLY) if fcntl else None
+    except OSError as error:
+        raise InputError(f"{out}: cannot be written ({error.strerror})") from error
+    try:
+        if fcntl:
+            try:
+                fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                told = f"{out}: another process makes this toy set; waiting for it"
+                print(told, file=sys.stderr, flush=True)
+                fcntl.flock(folder, fcntl.LOCK_EX)
+        yield
+    finally:
+        if fcntl:
+            os.close(folder)
 
 
 def _make_piece(job):
-    """Write one piece, unless it is there, and give its row of the metadata."""
-    out, name, piece, seed, fonts = job
+    """Write one piece, unless it is there, and return its row of the metadata."""
+    out, name, piece, seed, fonts, size = job
     out = Path(out)
-    labelled = piece.split != "unlabelled"
-    rng = recipe.generator(seed, "piece", name)
-    if piece.program:
-        parts = [(piece.program, voice, False) for voice in piece.music.voices]
+    rng = works.generator(seed, "piece", name)
+    if piece.procedural:
+        parts = [(piece.programs[0], voice, False) for voice in piece.music.voices]
         transposition = 0
     else:
-        parts, transposition = recipe.arrange(piece.music, piece.ensemble, rng)
-    score = recipe.perform(parts, piece.music, piece.tempo, rng)
-    sound = recipe.draw_sound(rng, wide=not labelled)
+        parts, transposition = arrange.arrange(piece.music, piece.programs, rng)
+    score = perform.perform(parts, piece.music, piece.tempo, rng)
+    sound = acoustics.draw_sound(rng, wide=piece.split == "unlabelled")
+    if size.hours:
+        sound = acoustics.draw_tuning(rng, sound)
     folder = "train" if piece.split == "validation" else piece.split
     font = fonts["main"]
-    if not labelled:
+    if piece.split == "unlabelled":
         font = fonts["unlabelled"][int(name) % len(fonts["unlabelled"])]
     targets = {folder: font}
     if folder == "test" and fonts["timbre"]:
         targets["test_timbre"] = fonts["timbre"]
-    if labelled:
+    labelled = bool(size.hours) or piece.split != "unlabelled"
+    if piece.split != "unlabelled":
         midi.write(out / "midi" / f"{name}.mid", score)
-        labels = musicnet.labels_of(score, note_value)
     tail = 1.5 + max(0.0, piece.seconds - score.seconds)
     for target, path in targets.items():
         wav = out / f"{target}_data" / f"{name}.wav"
         if labelled:
+            labels = musicnet.labels_of(score, note_value)
             musicnet.write_labels(out / f"{target}_labels" / f"{name}.csv", labels)
         if not wav.exists():
-            room = recipe.generator(seed, "room", name)
-            wave = recipe.treat(synth.render(score, path, tail), sound, room)
+            room = works.generator(seed, "room", name)
+            wave, _ = acoustics.render(score, path, sound, rng=room, tail=tail)
             audio.write(wav, wave, LABEL_RATE)
     return {
         "id": name,
         "composer": piece.work.composer,
         "composition": piece.work.composition,
         "movement": piece.work.movement,
-        "ensemble": piece.ensemble if labelled else "",
-        "source": "procedural" if piece.program else "corpus",
-        "transcriber": "" if piece.program else "music21 corpus",
+        "ensemble": "" if piece.split == "unlabelled" else piece.ensemble,
+        "source": "procedural" if piece.procedural else "corpus",
+        "transcriber": "" if piece.procedural else "music21 corpus",
         "catalog_name": piece.work.catalog,
         "seconds": round(audio.duration(wav), 3),
         "split": piece.split,
@@ -254,45 +333,40 @@ def _make_piece(job):
         "transposition": transposition,
         "tempo": round(piece.tempo, 2),
         "soundfont": Path(font).name,
+        musicnet.TIMBRE_SOUNDFONT: Path(targets.get("test_timbre", "")).name,
+        "tuning": sound.tuning,
         "reverb_seconds": sound.reverb_seconds,
         "peak_db": sound.peak_db,
         "seed": seed,
     }
 
 
-def _make_notes(job):
+def _make_clips(job):
     """Write the clips of one pitch of one instrument, unless they are there."""
     out, program, pitch, split, fonts = job
     targets = {split: fonts["main"]}
     if split == "test" and fonts["timbre"]:
         targets["test_timbre"] = fonts["timbre"]
-    start = synth.snap(recipe.NOTE_ONSET)
-    kinds = list(itertools.product(recipe.VELOCITIES, recipe.DURATIONS))
+    score, cuts = perform.single_notes(program, pitch)
     clips = []
     for target, font in targets.items():
-        # One rendering for all, with time between them for the sound to die away.
-        played, spans, now = [], [], 0.0
-        for velocity, length in kinds:
-            end = synth.snap(start + recipe.DURATIONS[length])
-            played.append(Note(now + start, now + end, program, pitch, velocity))
-            size = synth.snap(end + recipe.NOTE_TAIL)
-            spans.append([round(time * LABEL_RATE) for time in (now, now + size, end)])
-            now = float(synth.snap(now + size + 3.0))
-        wavs = [
-            Path(out, "notes") / f"{INSTRUMENTS[program]}_p{pitch:03d}_v{velocity:03d}_"
-            f"{length}_{Path(font).stem}.wav"
-            for velocity, length in kinds
-        ]
-        missing = not all(wav.exists() for wav in wavs)
-        wave = synth.render(Score(tuple(played)), font, 1.0) if missing else None
-        for note, wav, (first, last, end) in zip(played, wavs, spans, strict=True):
+        wave = None
+        for note, length, first, last, end in cuts:
+            wav = Path(
+                *(out, "notes"),
+                f"{INSTRUMENTS[program]}_p{pitch:03d}_v{note.velocity:03d}_{length}_"
+                f"{Path(font).stem}.wav",
+            )
             if not wav.exists():
-                clip = recipe.treat_note(wave[first:last], note.velocity)
+                if wave is None:  # one rendering for all
+                    wave = synth.render(score, font, 1.0)
+                clip = acoustics.treat_note(wave[first:last], note.velocity)
                 audio.write(wav, clip, LABEL_RATE)
+            start = round(float(synth.snap(perform.NOTE_ONSET)) * LABEL_RATE)
             clips.append(
                 Clip(
-                    *(wav, program, pitch, note.velocity),
-                    *(round(start * LABEL_RATE), end, target, Path(font).name),
+                    *(wav, program, pitch, note.velocity, start, end, target),
+                    Path(font).name,
                 )
             )
     return clips
@@ -313,10 +387,11 @@ def main(argv=None):
         Exit code: 0, or 2 after a mistake of the user's.
     """
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0].strip())
-    parser.add_argument("--preset", choices=recipe.PRESETS, default="small")
+    parser.add_argument("--preset", choices=works.PRESETS, default="small")
     parser.add_argument("--out", help="folder (default: toy/data/PRESET)")
+    parser.add_argument("--seed", type=int, default=0, help="random seed (default: 0)")
     parser.add_argument(
-        "--seed", type=int, default=0, help="of everything (default: 0)"
+        "--hours", type=float, help="hours of audio in the preset wide (default: 40)"
     )
     parser.add_argument(
         "--soundfont",
@@ -325,15 +400,15 @@ def main(argv=None):
     options = parser.parse_args(argv)
     out = Path(options.out or ROOT / "toy" / "data" / options.preset)
     try:
-        generate(options.preset, out, options.seed, options.soundfont)
+        generate(options.preset, out, options.seed, options.soundfont, options.hours)
     except InputError as error:
         print(error, file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print(f"{out}: interrupted; the same command goes on here", file=sys.stderr)
+        print(f"{out}: interrupted; the same command resumes it", file=sys.stderr)
         return 130
     dataset = musicnet.open_dataset(out)
-    counts, playable = coverage(dataset.split("train"))
+    counts, playable = coverage(dataset.split("train", "unlabelled"))
     print(
         f"{out}: the toy set '{options.preset}' is complete, with "
         f"{len(dataset.recordings)} recordings; {np.count_nonzero(counts[playable])} "

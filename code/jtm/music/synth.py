@@ -14,8 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
-from jtm.constants import LABEL_RATE
+from jtm.constants import INSTRUMENTS, LABEL_RATE, PITCH_RANGES
 from jtm.files import InputError
+from jtm.music.score import Note, Score
 
 BLOCK = 64
 """Samples between the moments at which FluidSynth takes events: 1.45 ms."""
@@ -23,11 +24,26 @@ BLOCK = 64
 GAIN = 0.25
 """Gain of the synthesiser; low, as levels are set on the float samples."""
 
+A4 = 440.0
+"""Hz of A4 that SoundFonts are tuned to."""
+
+BEND_RANGE = 200
+"""Cents that a pitch wheel reaches up or down, General MIDI's default."""
+
 TIMBRE_SOUNDFONTS = ("FluidR3Mono_GM.sf3", "FluidR3_GM.sf2")
 """File names of the SoundFont that is heard in tests only."""
 
 EXTRA_SOUNDFONTS = ("sf_GMbank.sf2",)
 """File names of further SoundFonts for unlabelled audio."""
+
+_SETTINGS = {
+    "synth.reverb.active": 0,
+    "synth.chorus.active": 0,
+    "synth.cpu-cores": 1,
+    "synth.dynamic-sample-loading": 1,
+    "synth.lock-memory": 0,
+    "synth.polyphony": 512,
+}
 
 _FOLDERS = (
     "/usr/share/sounds/sf2",
@@ -42,7 +58,7 @@ _FOLDERS = (
 
 def default_soundfont():
     """
-    Give the SoundFont that comes with pretty_midi, TimGM6mb.
+    Return the SoundFont that comes with pretty_midi, TimGM6mb.
 
     Returns
     -------
@@ -66,12 +82,12 @@ def default_soundfont():
 
 def find_soundfont(names):
     """
-    Look for a SoundFont where systems keep them.
+    Find a SoundFont in the usual folders of systems.
 
     Parameters
     ----------
     names : sequence of str
-        File names, the best first.
+        File names, in order of preference.
 
     Returns
     -------
@@ -101,7 +117,7 @@ def snap(seconds):
 
 def version():
     """
-    Tell which FluidSynth plays.
+    Return the version of FluidSynth.
 
     Returns
     -------
@@ -120,7 +136,34 @@ def version():
     return library.fluid_version_str().decode()
 
 
-def render(score, soundfont, tail=1.5):
+def check_soundfont(soundfont, programs=tuple(INSTRUMENTS)):
+    """
+    Check that a SoundFont can be played, which a look at its header can't tell.
+
+    Parameters
+    ----------
+    soundfont : str or Path
+        An SF2 or SF3 file.
+    programs : sequence of int
+        General MIDI programs that it must play, counted from 1.
+
+    Raises
+    ------
+    InputError
+        If FluidSynth or the SoundFont is missing, or it lacks a program or
+        stays silent in one.
+    """
+    for program in programs:
+        pitch = sum(PITCH_RANGES.get(program, (60, 60))) // 2
+        wave = render(Score((Note(0.0, 0.2, program, pitch, 100),)), soundfont, 0)
+        if not np.abs(wave).max() > 0:
+            raise InputError(
+                f"{soundfont}: General MIDI program {program} is silent; the file is "
+                "damaged, or in a format that this FluidSynth was built without"
+            )
+
+
+def render(score, soundfont, tail=1.5, cents=None):
     """
     Play a score.
 
@@ -133,6 +176,9 @@ def render(score, soundfont, tail=1.5):
         An SF2 or SF3 file with the General MIDI programs.
     tail : float
         Seconds to go on after the last offset, for what still rings.
+    cents : dict of int to float, optional
+        Tuning by program, in cents against A4 at 440 Hz, in -200..200; 0 for
+        programs that are not named.
 
     Returns
     -------
@@ -145,42 +191,13 @@ def render(score, soundfont, tail=1.5):
     InputError
         If FluidSynth or the SoundFont is missing, or the latter lacks a program.
     """
-    import ctypes
-
-    pointer, integer = ctypes.c_void_p, ctypes.c_int
     library = _library()
     import fluidsynth
 
-    write_float = library.fluid_synth_write_float
-    write_float.argtypes = (
-        *(pointer, integer),
-        *(pointer, integer, integer),
-        *(pointer, integer, integer),
-    )
-    events = []
     channels = {program: _channel(i) for i, program in enumerate(score.programs)}
-    for note in score.notes:
-        start, end = (_block(time) for time in (note.start, note.end))
-        events.append((start, 1, channels[note.program], note.pitch, note.velocity))
-        events.append((max(end, start + 1), 0, channels[note.program], note.pitch, 0))
-    length = _block(score.seconds + tail)
-    sound = np.empty((2, length * BLOCK), dtype=np.float32)  # (channels, samples)
-    left, right = (channel.ctypes.data for channel in sound)
-    synth = fluidsynth.Synth(
-        gain=GAIN,
-        samplerate=LABEL_RATE,
-        channels=16,
-        **{
-            "synth.reverb.active": 0,
-            "synth.chorus.active": 0,
-            "synth.cpu-cores": 1,
-            "synth.dynamic-sample-loading": 1,
-            "synth.lock-memory": 0,
-            "synth.polyphony": 512,
-        },
-    )
+    synth = fluidsynth.Synth(gain=GAIN, samplerate=LABEL_RATE, channels=16, **_SETTINGS)
     try:
-        font = synth.sfload(str(soundfont)) if _is_soundfont(soundfont) else -1
+        font = synth.sfload(str(soundfont)) if is_soundfont(soundfont) else -1
         if font < 0:
             raise InputError(f"{soundfont}: not a SoundFont that FluidSynth can read")
         for program, channel in channels.items():
@@ -189,29 +206,65 @@ def render(score, soundfont, tail=1.5):
                     f"{soundfont}: has no General MIDI program {program}; "
                     "choose a SoundFont with the whole General MIDI bank"
                 )
-        position = 0
-        # Releases come before onsets of the same moment, as 0 < 1.
-        for block, on, channel, pitch, velocity in (*sorted(events), (length,) * 5):
-            if block > position:
-                offset = position * BLOCK * sound.itemsize
-                count = (block - position) * BLOCK
-                write_float(
-                    synth.synth, count, left + offset, 0, 1, right + offset, 0, 1
-                )
-                position = block
-            if block == length:
-                break
-            if on:
-                synth.noteon(channel, pitch, velocity)
-            else:
-                synth.noteoff(channel, pitch)
+            if bend := round((cents or {}).get(program, 0) / BEND_RANGE * 8191):
+                synth.pitch_bend(channel, bend)
+        length = _block(score.seconds + tail)
+        return _play(library, synth, _events(score, channels), length)
     finally:
         synth.delete()
+
+
+def _events(score, channels):
+    """List (block, whether a note starts, channel, pitch, velocity) in order."""
+    events = []
+    for note in score.notes:
+        start, end = (_block(time) for time in (note.start, note.end))
+        channel = channels[note.program]
+        events.append((start, 1, channel, note.pitch, note.velocity))
+        events.append((max(end, start + 1), 0, channel, note.pitch, 0))
+    return sorted(events)  # releases before onsets of the same moment, as 0 < 1
+
+
+def _play(library, synth, events, length):
+    """Play events to a waveform ``(samples,)``, `length` blocks long."""
+    import ctypes
+
+    pointer, integer = ctypes.c_void_p, ctypes.c_int
+    write_float = library.fluid_synth_write_float
+    channel = (pointer, integer, integer)  # buffer, first sample, step
+    write_float.argtypes = (pointer, integer, *channel, *channel)
+    sound = np.empty((2, length * BLOCK), dtype=np.float32)  # (channels, samples)
+    left, right = (side.ctypes.data for side in sound)
+    position = 0
+    for block, on, channel, pitch, velocity in (*events, (length,) * 5):
+        if block > position:
+            offset = position * BLOCK * sound.itemsize
+            count = (block - position) * BLOCK
+            write_float(synth.synth, count, left + offset, 0, 1, right + offset, 0, 1)
+            position = block
+        if block == length:
+            break
+        if on:
+            synth.noteon(channel, pitch, velocity)
+        else:
+            synth.noteoff(channel, pitch)
     return sound.mean(axis=0)
 
 
-def _is_soundfont(path):
-    """Look at the first bytes, as FluidSynth's loaders print what they dislike."""
+def is_soundfont(path):
+    """
+    Look at a file's first bytes, as FluidSynth's loaders print what they dislike.
+
+    Parameters
+    ----------
+    path : str or Path
+        The file.
+
+    Returns
+    -------
+    bool
+        Whether it begins as a SoundFont does; False if it cannot be read.
+    """
     try:
         with open(path, "rb") as file:
             return file.read(12)[8:] == b"sfbk"

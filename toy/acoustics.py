@@ -1,0 +1,231 @@
+"""
+Acoustics: from notes to the samples of a file.
+
+:func:`render` is the one way from a score to sound: any score, any SoundFont, any
+room, tuning and tempo.
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from arrange import arrange
+from perform import change_tempo, perform
+from voices import Music, from_music21
+
+from jtm.constants import LABEL_RATE
+from jtm.music import synth
+from jtm.music.score import Score
+
+
+@dataclass(frozen=True)
+class Sound:
+    """
+    Tuning, room and level of a rendering.
+
+    Parameters
+    ----------
+    peak_db : float
+        Peak level of the file in dB below full scale.
+    reverb_seconds : float
+        Time in which the room's sound falls by 60 dB; 0 for no room.
+    wet_db : float
+        Energy of the room's sound against the direct one, in dB.
+    noise_db : float
+        Level of white noise against the peak, in dB; -inf for none.
+    tilt_db : float
+        Equaliser: dB more at 8 kHz than at 125 Hz.
+    tuning : float
+        Hz of A4.
+    spread_cents : float
+        Standard deviation of the players' own tunings around that.
+    """
+
+    peak_db: float = -3.0
+    reverb_seconds: float = 0.0
+    wet_db: float = -10.0
+    noise_db: float = -np.inf
+    tilt_db: float = 0.0
+    tuning: float = synth.A4
+    spread_cents: float = 0.0
+
+
+def draw_sound(rng, wide=False):
+    """
+    Draw a room and a level.
+
+    Parameters
+    ----------
+    rng : numpy.random.Generator
+        Random generator.
+    wide : bool
+        Vary everything widely, as for unlabelled audio; otherwise half of the
+        draws are dry at -3 dB and the others differ in room and level.
+
+    Returns
+    -------
+    Sound
+        The draw.
+    """
+    if not wide and rng.random() < 0.5:
+        return Sound()
+    sound = Sound(
+        peak_db=round(rng.uniform(-15, -1), 2),
+        reverb_seconds=round(rng.uniform(0.3, 1.2), 2),
+        wet_db=round(rng.uniform(-18, -6), 2),
+    )
+    if wide:
+        sound = replace(
+            sound,
+            reverb_seconds=round(rng.choice((0.0, rng.uniform(0.2, 2.5))), 2),
+            noise_db=round(rng.uniform(-80, -35), 2),
+            tilt_db=round(rng.normal(0, 6), 2),
+        )
+    return sound
+
+
+def draw_tuning(rng, sound):
+    """
+    Draw a tuning.
+
+    Parameters
+    ----------
+    rng : numpy.random.Generator
+        Random generator.
+    sound : Sound
+        What is to be tuned.
+
+    Returns
+    -------
+    Sound
+        The same with A4 at 440 +- 15 Hz and players a few cents apart.
+    """
+    tuning = round(synth.A4 + rng.uniform(-15, 15), 2)
+    return replace(sound, tuning=tuning, spread_cents=4.0)
+
+
+def render(score, soundfont, sound=None, tempo=1.0, programs=(1,), rng=None, tail=1.5):
+    """
+    Render a score to a waveform.
+
+    Parameters
+    ----------
+    score : Score, Music or music21.stream.Score
+        A performance, which is played as it is, or a notated score, which is
+        arranged for `programs` and performed first.
+    soundfont : str or Path
+        An SF2 or SF3 file.
+    sound : Sound, optional
+        Tuning, room and level; by default 440 Hz, dry, with its peak at -3 dB.
+    tempo : float
+        Speed against the score's own (:attr:`Music.tempo`, or the performance).
+    programs : sequence of int
+        General MIDI program of each player, counted from 1; for notated scores.
+    rng : numpy.random.Generator, optional
+        Draws arrangement, performance and room; seeded by 0 by default.
+    tail : float
+        Seconds to go on after the last offset.
+
+    Returns
+    -------
+    wave : numpy.ndarray
+        Waveform ``(samples,)`` in int16 at 44.1 kHz.
+    notes : Score
+        What is heard: onsets and offsets in seconds of `wave`, true to the sample,
+        and in beats of the notated score.
+
+    Raises
+    ------
+    InputError
+        If FluidSynth or the SoundFont is missing, or the latter lacks a program.
+    """
+    sound = sound or Sound()
+    rng = rng or np.random.default_rng(0)
+    if not isinstance(score, Score):
+        music = score if isinstance(score, Music) else from_music21(score)
+        parts, _ = arrange(music, programs, rng)
+        score = perform(parts, music, music.tempo * tempo, rng)
+    elif tempo != 1:
+        score = change_tempo(score, tempo)
+    cents = {}
+    if sound.tuning != synth.A4 or sound.spread_cents:
+        offset = 1200 * np.log2(sound.tuning / synth.A4)
+        for program in score.programs:
+            cents[program] = offset + rng.normal(0, sound.spread_cents)
+    wave = synth.render(score, soundfont, tail, cents)
+    return treat(wave, sound, rng), score
+
+
+def treat(wave, sound, rng):
+    """
+    Put a rendering into its room, at its level.
+
+    Parameters
+    ----------
+    wave : numpy.ndarray
+        Waveform ``(samples,)`` at 44.1 kHz.
+    sound : Sound
+        Room, noise, equaliser and level.
+    rng : numpy.random.Generator
+        Draws the room's reflections and the noise.
+
+    Returns
+    -------
+    numpy.ndarray
+        Waveform ``(samples,)`` in int16. The direct sound comes first and undelayed, so
+        labels stay true.
+    """
+    from scipy.signal import oaconvolve
+
+    if sound.reverb_seconds:
+        # Polack's model of a diffuse room: noise that decays exponentially.
+        times = np.arange(int(sound.reverb_seconds * LABEL_RATE)) / LABEL_RATE
+        echo = rng.normal(size=times.size) * 10 ** (-3 * times / sound.reverb_seconds)
+        echo[: int(0.005 * LABEL_RATE)] = 0  # no wall is nearer
+        echo = np.convolve(echo, (0.3, 0.4, 0.3), "same")  # walls are dull
+        echo *= 10 ** (sound.wet_db / 20) / np.sqrt(np.sum(echo**2))
+        echo[0] = 1
+        wave = oaconvolve(wave, echo.astype(np.float32))[: wave.size]
+    if sound.tilt_db:
+        wave = _tilt(wave, sound.tilt_db)
+    peak = np.abs(wave).max() or 1.0
+    wave = wave / peak
+    if np.isfinite(sound.noise_db):
+        wave = wave + 10 ** (sound.noise_db / 20) * rng.normal(size=wave.size)
+        wave = wave / np.abs(wave).max()
+    return np.round(wave * (10 ** (sound.peak_db / 20) * 32767)).astype(np.int16)
+
+
+def _tilt(wave, decibels):
+    """Filter with a straight line in dB over log-frequency, 125 Hz to 8 kHz."""
+    from scipy.signal import oaconvolve
+
+    taps = 1023
+    frequencies = np.fft.rfftfreq(4096, 1 / LABEL_RATE)
+    octaves = np.log2(np.clip(frequencies, 125, 8000) / 1000)
+    kernel = np.fft.irfft(10 ** (decibels * octaves / 6 / 20))
+    kernel = np.roll(kernel, taps // 2)[:taps] * np.hanning(taps)
+    return oaconvolve(wave, kernel.astype(np.float32), "same")
+
+
+def treat_note(wave, velocity):
+    """
+    Set the level of a single note and end it without a click.
+
+    Parameters
+    ----------
+    wave : numpy.ndarray
+        Waveform ``(samples,)`` at 44.1 kHz.
+    velocity : int
+        MIDI velocity; the peak lies 40 log10(velocity / 127) dB below -1 dB of
+        full scale, General MIDI's recommended law.
+
+    Returns
+    -------
+    numpy.ndarray
+        Waveform ``(samples,)`` in int16; the last 20 ms fade out.
+    """
+    wave = wave.copy()
+    fade = int(0.02 * LABEL_RATE)
+    wave[-fade:] *= np.linspace(1, 0, fade)
+    peak = 10 ** (-1 / 20) * (velocity / 127) ** 2
+    return np.round(wave * (peak * 32767 / np.abs(wave).max())).astype(np.int16)

@@ -1,0 +1,169 @@
+"""Arrangement: the voices of a score given to the players of an ensemble."""
+
+import numpy as np
+
+from jtm.constants import PITCH_RANGES
+
+KEYBOARDS = (1, 7)
+"""Programs that play many voices at once: piano and harpsichord."""
+
+BOWED = (41, 42, 43)
+"""Programs of the strings that play double stops when they are alone."""
+
+
+def arrange(music, programs, rng):
+    """
+    Give the voices of a score to players.
+
+    The players with one note at a time take voices in the order of their
+    registers. Where voices are left over a keyboard plays them (without one they
+    rest); where players are left over they double a voice at the octave. All is
+    transposed together, then each player by whole octaves into the instrument's
+    range.
+
+    Parameters
+    ----------
+    music : Music
+        The score.
+    programs : sequence of int
+        General MIDI program of each player, counted from 1.
+    rng : numpy.random.Generator
+        Random generator.
+
+    Returns
+    -------
+    parts : list of tuple
+        For each player (program, notes, whether it leads), notes a list of
+        (beat, beats, pitch).
+    transposition : int
+        Semitones that everything was moved by, before octaves.
+    """
+    transposition = int(rng.integers(-5, 7))
+    voices = [
+        [(beat, beats, pitch + transposition) for beat, beats, pitch in voice]
+        for voice in music.voices
+    ]
+    keyboard = next((p for p in programs if p in KEYBOARDS), None)
+    players = sorted((p for p in programs if p != keyboard), key=_centre, reverse=True)
+    taken = _assign(len(players), len(voices), keyboard, rng)
+    parts = []
+    used = set()
+    for i, program in enumerate(players):
+        index = taken[i * len(taken) // len(players)]
+        notes = _into_range(voices[index], program)
+        if len(programs) == 1:
+            notes = _fill(notes, voices, program, music)
+        if (program, index) in used:
+            notes = _double(notes, program)
+        used.add((program, index))
+        parts.append((program, notes, index == 0))
+    if len(players) == 1 and keyboard is None and players[0] in BOWED:
+        stops = _double_stops(parts[0][1], voices[1:], players[0], rng)
+        parts.append((players[0], stops, False))
+    if keyboard is not None:
+        parts += _accompany(voices, taken, keyboard, rng)
+    return parts, transposition
+
+
+def _assign(players, voices, keyboard, rng):
+    """Choose the voices for players of one note at a time, highest first."""
+    if players == 1:
+        return [0 if keyboard is None or rng.random() < 0.7 else voices // 2]
+    inner = 1 + rng.permutation(max(0, voices - 2))[: min(players, voices) - 2]
+    return sorted({0, voices - 1, *map(int, inner)})[:players]
+
+
+def _accompany(voices, taken, keyboard, rng):
+    """Give the other voices to the keyboard, sometimes with octaves in a hand."""
+    rest = [i for i in range(len(voices)) if i not in taken]
+    if len(rest) < 2:
+        rest = list(range(len(voices)))
+    parts = [(keyboard, _into_range(voices[i], keyboard, 0), i == 0) for i in rest]
+    for index, octave, chance in ((rest[-1], -12, 0.5), (0, 12, 0.3)):
+        if index in rest and rng.random() < chance:
+            hand = _into_range(voices[index], keyboard, 0)
+            octaves = [(beat, beats, pitch + octave) for beat, beats, pitch in hand]
+            parts.append((keyboard, _fold(octaves, keyboard), False))
+    return parts
+
+
+def _centre(program):
+    return sum(PITCH_RANGES[program]) / 2
+
+
+def _into_range(notes, program, pull=1):
+    """
+    Move notes by the octaves that leave fewest outside, then fold the rest.
+
+    ``pull`` weighs the wish to lie near the middle of the instrument against the
+    wish to stay where the composer wrote.
+    """
+    low, high = PITCH_RANGES[program]
+    pitches = np.array([pitch for _, _, pitch in notes])
+
+    def cost(octave):
+        moved = pitches + 12 * octave
+        outside = np.mean((moved < low) | (moved > high))
+        distance = abs(np.median(moved) - _centre(program)) if pull else 0
+        return outside, pull * distance // 12, abs(octave)
+
+    octave = min(range(-4, 5), key=cost)
+    return _fold([(b, d, pitch + 12 * octave) for b, d, pitch in notes], program)
+
+
+def _fold(notes, program):
+    """Move single notes by octaves into an instrument's range."""
+    low, high = PITCH_RANGES[program]
+    return [
+        (beat, beats, pitch + 12 * max(0, -(-(low - pitch) // 12)))
+        if pitch < low
+        else (beat, beats, pitch - 12 * max(0, -(-(pitch - high) // 12)))
+        for beat, beats, pitch in notes
+    ]
+
+
+def _fill(melody, voices, program, music):
+    """Let a lone player take other voices where the melody rests a bar or more."""
+    melody = list(melody)
+    for voice in voices[1:]:
+        ends = [0.0, *(beat + beats for beat, beats, _ in melody)]
+        starts = [*(beat for beat, _, _ in melody), music.length]
+        rests = [
+            (end, start)
+            for end, start in zip(ends, starts, strict=True)
+            if start - end >= music.bar
+        ]
+        melody += [
+            (beat, beats, pitch)
+            for beat, beats, pitch in _into_range(voice, program)
+            if any(end <= beat and beat + beats <= start for end, start in rests)
+        ]
+        melody.sort()
+    return melody
+
+
+def _double(notes, program):
+    """Double at the octave below or above, whichever fits more notes."""
+    low, high = PITCH_RANGES[program]
+    best = max(
+        (-12, 12), key=lambda s: sum(low <= pitch + s <= high for _, _, pitch in notes)
+    )
+    return [
+        (b, d, pitch + best) for b, d, pitch in notes if low <= pitch + best <= high
+    ]
+
+
+def _double_stops(melody, others, program, rng):
+    """Add to a lone string now and then a note of another voice under its own."""
+    low, _ = PITCH_RANGES[program]
+    stops = []
+    starts = {
+        beat: (beats, pitch) for voice in others[::-1] for beat, beats, pitch in voice
+    }
+    for beat, beats, pitch in melody:
+        if beat in starts and rng.random() < 0.25:
+            length, under = starts[beat]
+            under = pitch - (pitch - under) % 12
+            if pitch - 12 < under < pitch - 2 and under >= low:
+                stops.append((beat, min(beats, length), under))
+    return stops

@@ -1,0 +1,176 @@
+"""Scores as voices: what is arranged, played and compared."""
+
+import importlib.util
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from jtm.files import InputError
+
+
+@dataclass(frozen=True)
+class Music:
+    """
+    The notes of a score, voice by voice.
+
+    Parameters
+    ----------
+    voices : tuple of tuple
+        Each voice a tuple of (beat, beats, pitch), by beat and without overlap,
+        the highest voice first.
+    bar : float
+        Beats (quarter notes) in a bar.
+    length : float
+        Beats in all.
+    """
+
+    voices: tuple
+    bar: float
+    length: float
+
+    @property
+    def melody(self):
+        """Pitches of the highest voice."""
+        return [pitch for _, _, pitch in self.voices[0]]
+
+    @property
+    def tempo(self):
+        """Quarter notes a minute that suit the density of onsets."""
+        onsets = {beat for voice in self.voices for beat, _, _ in voice}
+        return float(np.clip(96 * (1.6 * self.length / len(onsets)) ** 0.5, 50, 180))
+
+
+def corpus_root():
+    """
+    Find music21's corpus.
+
+    Returns
+    -------
+    Path
+        Its folder, found without importing music21.
+
+    Raises
+    ------
+    InputError
+        If music21 is not installed, or without its corpus.
+    """
+    package = importlib.util.find_spec("music21")
+    root = Path(package.origin).parent / "corpus" if package else None
+    if root is None or not (root / "bach").is_dir():
+        raise InputError(
+            "music21 with its corpus of scores is missing; "
+            "run pip install -r requirements.txt"
+        )
+    return root
+
+
+def read_work(path):
+    """
+    Parse a work of the corpus.
+
+    Parameters
+    ----------
+    path : str
+        File in music21's corpus.
+
+    Returns
+    -------
+    Music
+        Its notes.
+    """
+    from music21 import converter
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # overfull measures, and the like
+        return from_music21(
+            converter.parse(corpus_root() / path, forceSource=True, storePickle=False)
+        )
+
+
+def from_music21(score):
+    """
+    Separate a music21 score into voices.
+
+    Parameters
+    ----------
+    score : music21.stream.Score
+        The score.
+
+    Returns
+    -------
+    Music
+        Its notes: ties joined, grace notes left out, chords spread over voices.
+        Of a chorale with instruments only the four sung parts are taken.
+    """
+    parts = list(score.parts)
+    sung = [p for p in parts if p.partName in ("Soprano", "Alto", "Tenor", "Bass")]
+    voices = [
+        voice
+        for part in (sung if len(sung) == 4 else parts)
+        for voice in _voices(part.flatten().notes)
+    ]
+    voices.sort(key=lambda voice: -np.mean([pitch for _, _, pitch in voice]))
+    meter = next(iter(parts[0].flatten().getElementsByClass("TimeSignature")), None)
+    bar = float(meter.barDuration.quarterLength) if meter else 4.0
+    voices = _close_gaps(voices, bar)
+    length = max(beat + beats for voice in voices for beat, beats, _ in voice)
+    return Music(tuple(voices), bar, length)
+
+
+def _close_gaps(voices, bar):
+    """Remove whole bars in which nobody plays, as where only the horns did."""
+    spans = sorted((beat, beat + beats) for voice in voices for beat, beats, _ in voice)
+    starts, shifts = [0.0], [0.0]
+    end = 0.0
+    for start, stop in spans:
+        if start - end >= 2 * bar:
+            starts.append(start)
+            shifts.append(shifts[-1] + ((start - end) // bar - 1) * bar)
+        end = max(end, stop)
+
+    def shift(beat):
+        return beat - shifts[int(np.searchsorted(starts, beat, "right")) - 1]
+
+    return [tuple((shift(b), beats, pitch) for b, beats, pitch in v) for v in voices]
+
+
+def _voices(elements):
+    """Spread a part over voices: the k-th voice takes the k-th highest notes."""
+    notes = _join_ties(elements)
+    layers = []
+    for beat, pitch in sorted(notes, key=lambda key: (key[0], -key[1])):
+        depth = 0
+        while depth < len(layers) and layers[depth][-1][0] == beat:
+            depth += 1
+        if depth == len(layers):
+            layers.append([])
+        layer = layers[depth]
+        if layer and layer[-1][0] + layer[-1][1] > beat:
+            layer[-1] = (layer[-1][0], beat - layer[-1][0], layer[-1][2])
+        layer.append((beat, notes[beat, pitch], pitch))
+    # A voice of a few double stops is no voice.
+    return [tuple(x) for x in layers if len(x) >= max(8, len(layers[0]) / 4)]
+
+
+def _join_ties(elements):
+    """Return a dict of (beat, pitch) to beats, tied notes joined into one."""
+    notes = {}
+    ends = {}  # pitch -> the key of a note that a tie may prolong
+    for element in elements:
+        for note in getattr(element, "notes", (element,)):
+            beats = float(element.duration.quarterLength)
+            beat, pitch = float(element.offset), note.pitch.midi
+            if beats <= 0 or not 0 <= pitch <= 127:
+                continue
+            tie = note.tie or element.tie
+            kind = tie.type if tie else None
+            key = ends.get(pitch)
+            if kind in ("continue", "stop") and key is not None:
+                notes[key] = max(notes[key], beat + beats - key[0])
+            else:
+                key = (beat, pitch)
+                notes[key] = max(beats, notes.get(key, 0))
+            ends[pitch] = key if kind in ("start", "continue") else None
+    return notes
