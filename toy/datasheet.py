@@ -4,7 +4,7 @@ Write the statistics, figures and PDF of the datasheet from a generated set.
     python toy/datasheet.py toy/data/full
 
 counts what is in the folder, puts the tables between the marks in
-``toy/README.md`` and the counts in ``report/results/data.json``, where the report has
+``toy/datasheet.md`` and the counts in ``report/results/data.json``, where the report has
 them from, draws ``toy/figures/`` and, where LaTeX is installed, builds
 ``toy/datasheet.pdf`` from the same text.
 """
@@ -14,7 +14,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections import Counter, defaultdict
+from collections import Counter
 from pathlib import Path
 
 TOY = Path(__file__).resolve().parent
@@ -25,7 +25,6 @@ from generate import COST_FILE, STATE_FILE  # noqa: E402
 
 from jtm import files  # noqa: E402
 from jtm.constants import (  # noqa: E402
-    ENSEMBLES,
     INSTRUMENTS,
     LABEL_RATE,
     PITCH_MAX,
@@ -39,7 +38,8 @@ from jtm.data.store import STORE_FOLDER  # noqa: E402
 from jtm.files import InputError  # noqa: E402
 from jtm.music import audio  # noqa: E402
 
-README = TOY / "README.md"
+SHEET = TOY / "datasheet.md"
+TEMPLATE = TOY / "statistics.md.j2"
 FIGURES = TOY / "figures"
 FACTS = TOY.parent / "report" / "results" / "data.json"
 MARKS = ("<!-- statistics -->", "<!-- end of statistics -->")
@@ -52,151 +52,115 @@ def statistics(root):
     Parameters
     ----------
     root : str or Path
-        A finished toy set.
+        A finished toy set with single notes.
 
     Returns
     -------
     text : str
-        Markdown tables.
+        Markdown tables, from the template ``statistics.md.j2``.
     facts : dict
         The counts of the set as a whole, for JSON: ``splits`` with a dict for each,
         ``works``, ``hours``, ``clips`` by split, and what it was made from and cost.
     shown : dict
         What the figures show: 'coverage' (11, 88) labels in training,
         'polyphony' seconds by number of sounding notes, 'seconds' of every
-        labelled piece, 'ensembles' (21, composers) pieces, 'composers'.
+        labelled piece, 'ensembles' (21, composers) pieces, as a table.
+
+    Raises
+    ------
+    InputError
+        If it is not a toy set.
     """
+    import jinja2
+    import pandas as pd
+
     root = Path(root)
     dataset = open_dataset(root)
     if not (root / STATE_FILE).exists():
         raise InputError(f"{root}: not a toy set; expected {STATE_FILE} in it")
-    counted, seconds, instruments = {}, [], defaultdict(float)
-    polyphony = Counter()
+    state, cost = (files.read_json(root / name) for name in (STATE_FILE, COST_FILE))
+    table = pd.DataFrame([{**r.metadata, "split": r.split} for r in dataset.recordings])
+    table["seconds"] = table["seconds"].astype(float)
+    corpus = table[table["source"] == "corpus"]
+    pieces = corpus[corpus["split"].isin(SPLITS[:3])]
+    notes, polyphony, instruments = _count_notes(dataset)
+    clips = read_clips(root)
+    by_split = Counter(clip.split for clip in clips)
+    by_both = Counter((clip.program, clip.split) for clip in clips)
+    paths = [item.audio for item in (*dataset.recordings, *clips)]
+    facts = {
+        "preset": state["preset"],
+        "seed": state["seed"],
+        "splits": {
+            s: _describe(table, corpus, s) | {"notes": notes[s]} for s in SPLITS
+        },
+        "works": len(pieces.groupby(["composer", "composition"])),
+        "clips": {split: by_split[split] for split in CLIP_SPLITS},
+        "hours": sum(map(audio.duration, paths)) / 3600,
+        "seconds": cost["seconds"],
+        "processors": cost["processors"],
+    }
     counts, playable = coverage(dataset.split("train"))
-    composers = sorted({r.metadata["composer"] for r in _corpus(dataset, *SPLITS[:3])})
-    ensembles = np.zeros((len(ENSEMBLES), len(composers)), int)
-    for split in SPLITS:
-        recordings = dataset.split(split)
-        notes = 0
-        for recording in recordings if split != "unlabelled" else ():
-            labels = read_labels(recording.labels)
-            notes += len(labels)
-            if split != "test_timbre":
-                polyphony.update(_polyphony(labels))
-                seconds.append(float(recording.metadata["seconds"]))
-                lengths = (labels["end"] - labels["start"]) / LABEL_RATE
-                for program, length in zip(labels["program"], lengths, strict=True):
-                    instruments[int(program)] += length
-        for recording in _corpus(dataset, split) if split in SPLITS[:3] else ():
-            ensemble = list(ENSEMBLES).index(recording.metadata["ensemble"])
-            ensembles[ensemble, composers.index(recording.metadata["composer"])] += 1
-        length = sum(float(r.metadata["seconds"]) for r in recordings)
-        corpus = [r.metadata for r in _corpus(dataset, split)]
-        counted[split] = {
-            "recordings": len(recordings),
-            "hours": round(length / 3600, 2),
-            "movements": len({row["corpus_path"] for row in corpus}),
-            "tune families": len({row["tune_family"] for row in corpus}),
-            "notes": notes,
-        }
-    labelled = _corpus(dataset, *SPLITS[:3])
-    works = {(r.metadata["composer"], r.metadata["composition"]) for r in labelled}
+    composers = pd.crosstab(corpus["composer"], corpus["split"])
+    columns = [*SPLITS[:3], "unlabelled"]
+    template = jinja2.Template(
+        TEMPLATE.read_text("utf-8"), undefined=jinja2.StrictUndefined
+    )
+    text = template.render(
+        {**state, **cost, **facts},
+        composers=composers.reindex(columns=columns, fill_value=0).T.to_dict("list"),
+        instruments={
+            name: {
+                "hours": instruments[program] / 3600,
+                "clips": [by_both[program, split] for split in CLIP_SPLITS],
+            }
+            for program, name in INSTRUMENTS.items()
+        },
+        heard=np.count_nonzero(counts[playable]),
+        playable=playable.sum(),
+        gigabytes=_size(root) / 1e9,
+    )
     shown = {
         "coverage": counts,
         "polyphony": dict(polyphony),
-        "seconds": seconds,
-        "ensembles": ensembles,
-        "composers": composers,
+        "seconds": table["seconds"][table["split"].isin(SPLITS[:3])],
+        "ensembles": pd.crosstab(pieces["ensemble"], pieces["composer"]),
     }
-    cost = files.read_json(root / COST_FILE)
-    state = files.read_json(root / STATE_FILE)
-    size = sum(  # without the copy at 16 kHz that whoever reads it makes
+    return text, facts, shown
+
+
+def _describe(table, corpus, split):
+    """Count the recordings, hours, movements and tune families of a split."""
+    own, corpus = (rows[rows["split"] == split] for rows in (table, corpus))
+    return {
+        "recordings": len(own),
+        "hours": round(float(own["seconds"].sum()) / 3600, 2),
+        "movements": corpus["corpus_path"].nunique(),
+        "tune families": corpus["tune_family"].nunique(),
+    }
+
+
+def _count_notes(dataset):
+    """Count notes by split, seconds by polyphony, seconds of notes by program."""
+    notes, polyphony, instruments = Counter(), Counter(), Counter()
+    for recording in dataset.split(*SPLITS[:4]):
+        labels = read_labels(recording.labels)
+        notes[recording.split] += len(labels)
+        if recording.split != "test_timbre":
+            polyphony.update(_polyphony(labels))
+            lengths = (labels["end"] - labels["start"]) / LABEL_RATE
+            for program, length in zip(labels["program"], lengths, strict=True):
+                instruments[int(program)] += float(length)
+    return notes, polyphony, instruments
+
+
+def _size(root):
+    """Sum the bytes of a set, without the copy at 16 kHz that its readers make."""
+    return sum(
         path.stat().st_size
         for path in root.rglob("*")
         if path.is_file() and STORE_FOLDER not in path.parts
     )
-    clips = read_clips(root)
-    hours = sum(audio.duration(r.audio) for r in dataset.recordings)
-    hours = (hours + sum(audio.duration(clip.audio) for clip in clips)) / 3600
-    facts = {
-        "preset": state["preset"],
-        "seed": state["seed"],
-        "splits": counted,
-        "works": len(works),
-        "clips": {s: sum(clip.split == s for clip in clips) for s in CLIP_SPLITS},
-        "hours": hours,
-        "seconds": cost["seconds"],
-        "processors": cost["processors"],
-    }
-    text = [
-        f"Preset `{state['preset']}`, seed {state['seed']}, FluidSynth "
-        f"{state['fluidsynth']}, music21 {state['music21']}.",
-        _table(
-            ("split", *counted["train"]),
-            [
-                (
-                    split,
-                    row["recordings"],
-                    f"{row['hours']:.2f}",
-                    row["movements"],
-                    row["tune families"],
-                    row["notes"] or "",
-                )
-                for split, row in counted.items()
-            ],
-        ),
-        f"The labelled pieces are of {len(works)} distinct works (a mass or a quartet "
-        "counts once). The column of movements leaves exercises out.",
-        _table(
-            ("composer", *SPLITS[:3], "unlabelled"),
-            [
-                (
-                    name,
-                    *(
-                        _count(dataset, split, name)
-                        for split in (*SPLITS[:3], SPLITS[4])
-                    ),
-                )
-                for name in sorted(
-                    {r.metadata["composer"] for r in _corpus(dataset, *SPLITS)}
-                )
-            ],
-        ),
-        _table(
-            ("instrument", "hours of notes", "clips " + ", ".join(CLIP_SPLITS)),
-            [
-                (
-                    name,
-                    f"{instruments[program] / 3600:.2f}",
-                    ", ".join(
-                        str(sum(c.program == program and c.split == s for c in clips))
-                        for s in CLIP_SPLITS
-                    ),
-                )
-                for program, name in INSTRUMENTS.items()
-            ],
-        ),
-        f"In training {np.count_nonzero(counts[playable])} of the {playable.sum()} "
-        "playable pitches of all instruments occur. All sound together lasts "
-        f"{hours:.1f} hours and takes {size / 1e9:.1f} GB.",
-        f"It was made in {cost['seconds'] / 60:.1f} minutes on {cost['processors']} "
-        f"cores, {hours * 3600 / cost['seconds']:.0f} times as fast as it plays, with "
-        f"{cost['processor_seconds'] / 60:.1f} minutes of processor time.",
-    ]
-    return "\n\n".join(text), facts, shown
-
-
-def _corpus(dataset, *splits):
-    return [r for r in dataset.split(*splits) if r.metadata["source"] == "corpus"]
-
-
-def _count(dataset, split, composer):
-    return sum(r.metadata["composer"] == composer for r in _corpus(dataset, split))
-
-
-def _table(head, rows):
-    lines = [head, ["---"] + ["---:"] * (len(head) - 1), *rows]
-    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
 
 
 def _polyphony(labels):
@@ -245,23 +209,20 @@ def draw(root, shown):
     axes[1, 0].set(
         title="Length of labelled pieces", xlabel="seconds", ylabel="recordings"
     )
-    axes[1, 1].imshow(shown["ensembles"], cmap="Blues", aspect="auto")
-    axes[1, 1].set_title("Ensembles by composers (recordings)")
-    axes[1, 1].set_xticks(
-        range(len(shown["composers"])), shown["composers"], rotation=30
-    )
-    axes[1, 1].set_yticks(range(len(ENSEMBLES)), list(ENSEMBLES), fontsize=8)
-    for (row, column), count in np.ndenumerate(shown["ensembles"]):
-        dark = count > 0.6 * shown["ensembles"].max()
-        axes[1, 1].text(
-            *(column, row, count),
-            color="white" if dark else "black",
-            ha="center",
-            va="center",
-            fontsize=7,
-        )
+    _draw_ensembles(axes[1, 1], shown["ensembles"])
     _save(figure, "statistics")
     _draw_example(open_dataset(root), plt)
+
+
+def _draw_ensembles(axes, table):
+    axes.imshow(table, cmap="Blues", aspect="auto")
+    axes.set_title("Ensembles by composers (recordings)")
+    axes.set_xticks(range(len(table.columns)), table.columns, rotation=30)
+    axes.set_yticks(range(len(table)), table.index, fontsize=8)
+    for (row, column), count in np.ndenumerate(table.to_numpy()):
+        colour = "white" if count > 0.6 * table.to_numpy().max() else "black"
+        style = {"color": colour, "ha": "center", "va": "center", "fontsize": 7}
+        axes.text(column, row, count, **style)
 
 
 def _draw_coverage(axes, counts):
@@ -354,6 +315,7 @@ _HEAD = r"""\documentclass[a4paper,10pt]{article}
 \usepackage{textcomp,lmodern,graphicx,booktabs,longtable,hyperref,microtype}
 \setlength{\parindent}{0pt}\setlength{\parskip}{5pt plus 1pt}
 \emergencystretch=3em
+\pdfinfoomitdate=1\pdftrailerid{}\pdfsuppressptexinfo=-1 % the same bytes each time
 \begin{document}
 """
 
@@ -500,13 +462,13 @@ def main(argv=None):
     try:
         text, facts, shown = statistics(options.folder)
         files.write_json(FACTS, facts)
-        before, rest = README.read_text(encoding="utf-8").split(MARKS[0])
+        before, rest = SHEET.read_text(encoding="utf-8").split(MARKS[0])
         after = rest.split(MARKS[1])[1]
-        readme = f"{before}{MARKS[0]}\n\n{text}\n\n{MARKS[1]}{after}"
-        with files.atomic(README) as part:
-            part.write_text(readme, encoding="utf-8")
+        sheet = f"{before}{MARKS[0]}\n\n{text}\n\n{MARKS[1]}{after}"
+        with files.atomic(SHEET) as part:
+            part.write_text(sheet, encoding="utf-8")
         draw(options.folder, shown)
-        if not build_pdf(readme, TOY / "datasheet.pdf"):
+        if not build_pdf(sheet, TOY / "datasheet.pdf"):
             print(
                 "no PDF: pdflatex is missing; install texlive-latex-recommended "
                 "and texlive-fonts-recommended"

@@ -103,6 +103,11 @@ def from_music21(score):
     Music
         Its notes: ties joined, grace notes left out, chords spread over voices.
         Of a chorale with instruments only the four sung parts are taken.
+
+    Raises
+    ------
+    InputError
+        If no voice of it has eight notes.
     """
     parts = list(score.parts)
     sung = [p for p in parts if p.partName in ("Soprano", "Alto", "Tenor", "Bass")]
@@ -111,6 +116,8 @@ def from_music21(score):
         for part in (sung if len(sung) == 4 else parts)
         for voice in _voices(part.flatten().notes)
     ]
+    if not voices:
+        raise InputError("the score has no voice of eight notes or more")
     voices.sort(key=lambda voice: -np.mean([pitch for _, _, pitch in voice]))
     meter = next(iter(parts[0].flatten().getElementsByClass("TimeSignature")), None)
     bar = float(meter.barDuration.quarterLength) if meter else 4.0

@@ -11,11 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jtm.constants import INSTRUMENTS, LABEL_RATE, PITCH_MAX, PITCH_MIN
-from jtm.data.musicnet import read_table
+from jtm.data.musicnet import CLIPS_FILE, read_table
 from jtm.files import InputError, atomic, inside
-
-CLIPS_FILE = "notes.csv"
-"""Name of the table at the root of the dataset."""
 
 CLIP_COLUMNS = (
     "file",

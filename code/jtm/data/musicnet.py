@@ -71,6 +71,12 @@ METADATA_COLUMNS = (
 METADATA_FILE = "musicnet_metadata.csv"
 """Name of the metadata file at the root of the layout."""
 
+CLIPS_FILE = "notes.csv"
+"""Name of the table of single notes at the root of the layout."""
+
+TIMBRE_SOUNDFONT = "timbre_soundfont"
+"""Column of a test recording's row: SoundFont of its copy in ``test_timbre``."""
+
 SPLITS = ("train", "validation", "test", "test_timbre", "unlabelled")
 """Names of the splits, as :meth:`Dataset.split` takes them."""
 
@@ -313,6 +319,7 @@ def _read_layout(root):
             continue
         files, passed = find_sounds(root / f"{folder}_data", deep=False)
         passed_over += passed
+        unseen = _unseen_soundfont(root) if folder == "test_timbre" else ""
         seen = {}
         for audio in files:
             other = seen.setdefault(audio.stem, audio)
@@ -322,6 +329,8 @@ def _read_layout(root):
                     "for each id, so rename or remove one"
                 )
             row = metadata.get(audio.stem, {})
+            if row and folder == "test_timbre":
+                row = _timbre_row(row, unseen)
             split = folder
             if folder == "train" and row.get("split") == "validation":
                 split = "validation"
@@ -344,6 +353,21 @@ def _read_layout(root):
         )
     alone = tuple(id for id in metadata if id not in ids)
     return Dataset(root, tuple(recordings), tuple(passed_over), alone)
+
+
+def _timbre_row(row, unseen):
+    """Return the row of a recording that shares it with its copy in the test split."""
+    soundfont = row.get(TIMBRE_SOUNDFONT) or unseen
+    return {**row, "split": "test_timbre", "soundfont": soundfont}
+
+
+def _unseen_soundfont(root):
+    """Find the SoundFont that older metadata don't name: the single notes do."""
+    if (root / CLIPS_FILE).exists():
+        for _, row in read_table(root / CLIPS_FILE, ("split", "soundfont")):
+            if row["split"] == "test_timbre":
+                return row["soundfont"]
+    return ""
 
 
 def read_metadata(path):

@@ -9,6 +9,7 @@ gives the same samples. Reverberation and chorus are off.
 """
 
 import importlib.util
+import os
 import sys
 from pathlib import Path
 
@@ -253,7 +254,7 @@ def _play(library, synth, events, length):
 
 def is_soundfont(path):
     """
-    Look at a file's first bytes, as FluidSynth's loaders print what they dislike.
+    Check the outer form of a SoundFont, before FluidSynth prints what it dislikes.
 
     Parameters
     ----------
@@ -263,13 +264,23 @@ def is_soundfont(path):
     Returns
     -------
     bool
-        Whether it begins as a SoundFont does; False if it cannot be read.
+        Whether it is a RIFF file with the three whole chunks of a SoundFont;
+        False if it cannot be read.
     """
     try:
         with open(path, "rb") as file:
-            return file.read(12)[8:] == b"sfbk"
+            size = os.fstat(file.fileno()).st_size
+            if file.read(12)[8:] != b"sfbk":
+                return False
+            found = []
+            while len(head := file.read(12)) == 12:  # 'LIST', bytes that follow, kind
+                found.append(head[8:])
+                end = file.seek(int.from_bytes(head[4:8], "little") - 4, os.SEEK_CUR)
+                if end > size:
+                    return False
     except OSError:
         return False
+    return found[:3] == [b"INFO", b"sdta", b"pdta"]
 
 
 def _block(seconds):

@@ -17,7 +17,7 @@ from jtm.data.musicnet import LABEL_DTYPE
 from jtm.files import InputError, read_json
 
 TOY = datasheet.TOY
-README = (TOY / "README.md").read_text(encoding="utf-8")
+SHEET = datasheet.SHEET.read_text(encoding="utf-8")
 
 
 class TestCounting(unittest.TestCase):
@@ -52,24 +52,24 @@ class TestLatex(unittest.TestCase):
             self.assertIn(piece, latex)
 
     def test_nothing_of_the_datasheet_is_lost(self):
-        latex = datasheet.to_latex(README)
+        latex = datasheet.to_latex(SHEET)
         plain = re.sub(r"[^A-Za-z]+", " ", latex)
-        for heading in re.findall(r"^## (.+)$", README, re.MULTILINE):
+        for heading in re.findall(r"^## (.+)$", SHEET, re.MULTILINE):
             self.assertIn(heading, plain)
-        words = set(re.findall(r"[a-z]{9,}", re.sub(r"\(.*?\)|<.*?>", "", README)))
+        words = set(re.findall(r"[a-z]{9,}", re.sub(r"\(.*?\)|<.*?>", "", SHEET)))
         self.assertEqual(words - set(re.findall(r"[a-z]{9,}", latex)), set())
 
     @unittest.skipUnless(shutil.which("pdflatex"), "needs LaTeX")
     def test_it_builds(self):
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "a.pdf"
-            self.assertTrue(datasheet.build_pdf(README, path))
+            self.assertTrue(datasheet.build_pdf(SHEET, path))
             self.assertTrue(path.read_bytes().startswith(b"%PDF"))
 
 
 class TestCommitted(unittest.TestCase):
     def test_statistics_and_figures_are_there(self):
-        between = README.split(datasheet.MARKS[0])[1].split(datasheet.MARKS[1])[0]
+        between = SHEET.split(datasheet.MARKS[0])[1].split(datasheet.MARKS[1])[0]
         self.assertIn("Preset `full`", between)
         facts = read_json(datasheet.FACTS)
         for split, row in facts["splits"].items():
@@ -78,7 +78,7 @@ class TestCommitted(unittest.TestCase):
             self.assertIn(f"| {split} | {' | '.join(map(str, counts))} |", between)
         self.assertIn(f"{facts['works']} distinct works", between)
         self.assertIn(f"lasts {facts['hours']:.1f} hours", between)
-        figures = re.findall(r"!\[.*\]\((.+)\)", README)
+        figures = re.findall(r"!\[.*\]\((.+)\)", SHEET)
         self.assertEqual(len(figures), 2)
         for name in (*figures, "datasheet.pdf"):
             self.assertTrue((TOY / name).exists(), name)

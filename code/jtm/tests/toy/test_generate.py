@@ -2,8 +2,11 @@
 
 import contextlib
 import io
+import shutil
 import sys
 import tempfile
+import threading
+import time
 import unittest
 from pathlib import Path
 from unittest import mock
@@ -11,16 +14,25 @@ from unittest import mock
 sys.path.insert(0, str(Path(__file__).resolve().parents[4] / "toy"))
 
 import generate
-import recipe
+import numpy as np
+import voices
+import works
 
 from jtm import files
+from jtm.constants import INSTRUMENTS
 from jtm.data.check import check
 from jtm.data.clips import read_clips
-from jtm.data.musicnet import open_dataset, read_metadata
+from jtm.data.musicnet import (
+    TIMBRE_SOUNDFONT,
+    open_dataset,
+    read_labels,
+    read_metadata,
+    write_metadata,
+)
 from jtm.files import InputError
 from jtm.music import synth
 
-NANO = recipe.Preset(3, 1, 1, 2, (2.0, 3.0), 1, 1, 0, 36, 9e3)
+NANO = works.Preset(3, 1, 1, 2, (2.0, 3.0), 1, 1, 0, 36, 9e3)
 """A few seconds of music, so that a test can afford it twice."""
 
 
@@ -36,7 +48,7 @@ def digests(root):
 class TestGenerate(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
-        cls.enterClassContext(mock.patch.dict(recipe.PRESETS, nano=NANO))
+        cls.enterClassContext(mock.patch.dict(works.PRESETS, nano=NANO))
         cls.folder = Path(cls.enterClassContext(tempfile.TemporaryDirectory()))
         cls.root = cls.folder / "set"
         generate.generate("nano", cls.root, progress=False, processes=2)
@@ -96,8 +108,35 @@ class TestGenerate(unittest.TestCase):
         self.assertGreater(cost["processor_seconds"], 0)
 
     def test_finished_is_finished(self):
-        with mock.patch.object(recipe, "choose_works", side_effect=AssertionError):
+        with mock.patch.object(works, "choose_works", side_effect=AssertionError):
             generate.generate("nano", self.root, progress=False)
+
+    def test_each_recording_tells_its_own_soundfont(self):
+        if synth.find_soundfont(synth.TIMBRE_SOUNDFONTS) is None:
+            self.skipTest("needs a second SoundFont")
+        metadata = self.root / "musicnet_metadata.csv"
+        # As it is, and without the column, as it was generated earlier.
+        rows = read_metadata(metadata)
+        older = self.folder / "older"
+        shutil.copytree(self.root, older)
+        for row in rows:
+            del row[TIMBRE_SOUNDFONT]
+        write_metadata(older / metadata.name, rows)
+        for root in (self.root, older):
+            told = {
+                (r.split, r.metadata["soundfont"], r.metadata["split"])
+                for r in open_dataset(root).split("test", "test_timbre", "train")
+            }
+            main = synth.default_soundfont().name
+            unseen = synth.find_soundfont(synth.TIMBRE_SOUNDFONTS).name
+            self.assertEqual(
+                told,
+                {
+                    ("train", main, "train"),
+                    ("test", main, "test"),
+                    ("test_timbre", unseen, "test_timbre"),
+                },
+            )
 
     def test_another_set_is_left_alone(self):
         for preset, seed in (("tiny", 0), ("nano", 1)):
@@ -122,6 +161,114 @@ class TestGenerate(unittest.TestCase):
         with self.assertRaisesRegex(InputError, "heard in training"):
             generate.generate("nano", new, soundfont=synth.default_soundfont())
         self.assertFalse(new.exists())
+
+    def test_a_broken_input_is_found_before_anything_is_written(self):
+        new = self.folder / "broken"
+        whole = synth.default_soundfont().read_bytes()
+        damaged = self.folder / "damaged.sf2"
+        silent = self.folder / "silent.sf2"
+        samples = whole.index(b"smpl") + 8
+        size = int.from_bytes(whole[samples - 4 : samples], "little")
+        silent.write_bytes(whole[:samples] + bytes(size) + whole[samples + size :])
+        for content in (b"RIFF", b"no SoundFont", whole[:100_000], whole[:-1000]):
+            damaged.write_bytes(content)
+            with self.assertRaisesRegex(InputError, "damaged.sf2: (not|has no)"):
+                generate.generate("nano", new, soundfont=damaged, progress=False)
+        with self.assertRaisesRegex(InputError, "silent.sf2: .* is silent"):
+            generate.generate("nano", new, soundfont=silent, progress=False)
+        with (
+            mock.patch.object(voices.importlib.util, "find_spec", return_value=None),
+            self.assertRaisesRegex(InputError, "missing; run pip"),
+        ):
+            generate.generate("nano", new, progress=False)
+        for hours in (-1.0, np.nan, np.inf):
+            with self.assertRaisesRegex(InputError, "hours"):
+                generate.generate("wide", new, hours=hours, progress=False)
+        with self.assertRaisesRegex(InputError, "--preset wide"):
+            generate.generate("nano", new, hours=1.0, progress=False)
+        self.assertFalse(new.exists())
+
+    def test_a_folder_claimed_in_vain_is_free(self):
+        # As an earlier version left one, which then refused plain commands.
+        claimed = self.folder / "claimed"
+        files.write_json(claimed / generate.STATE_FILE, {"preset": "tiny", "seed": 3})
+        with (
+            mock.patch.object(generate, "_make", side_effect=KeyboardInterrupt),
+            self.assertRaises(KeyboardInterrupt),
+        ):
+            generate.generate("nano", claimed, progress=False)
+        state = files.read_json(claimed / generate.STATE_FILE)
+        self.assertEqual((state["preset"], state["seed"]), ("nano", 0))
+
+    def test_two_generators_take_turns(self):
+        together = self.folder / "together"
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(generate._alone(together))
+            part = together / "train_data" / ".5001.1.part.wav"
+            part.parent.mkdir()
+            part.write_bytes(b"being written by the first")
+            files.write_json(
+                together / generate.STATE_FILE,
+                files.read_json(self.root / generate.STATE_FILE),
+            )
+            told = io.StringIO()
+            stack.enter_context(contextlib.redirect_stderr(told))
+            second = threading.Thread(
+                target=generate.generate, args=("nano", together), daemon=True
+            )
+            stack.enter_context(mock.patch.object(synth, "check_soundfont"))
+            with mock.patch.object(generate, "_make") as make:
+                second.start()
+                for _ in range(1200):
+                    if "waiting" in told.getvalue():
+                        break
+                    time.sleep(0.05)
+                self.assertIn("another process", told.getvalue())
+                self.assertTrue(part.exists())
+                # The first one finishes; the second then finds nothing to do.
+                part.unlink()
+                shutil.copy(self.root / "musicnet_metadata.csv", together)
+                stack.close()
+                second.join(30)
+                self.assertFalse(second.is_alive())
+                make.assert_not_called()
+
+    def test_wide(self):
+        wide = works.replace(NANO, hours=0.003, presets=("nano",), note_step=0)
+        root = self.folder / "wide"
+        with mock.patch.dict(works.PRESETS, vast=wide):
+            generate.generate("vast", root, hours=0.001, progress=False, processes=2)
+            few = digests(root)
+            generate.generate("vast", root, progress=False, processes=1)
+            other = self.folder / "wide at once"
+            generate.generate("vast", other, progress=False, processes=2)
+            self.assertEqual(digests(root), digests(other))
+            with mock.patch.object(generate, "_make", side_effect=AssertionError):
+                generate.generate("vast", root, hours=0.002, progress=False)
+        kept = {name: few[name] for name in few if name != "musicnet_metadata.csv"}
+        self.assertEqual(kept, {name: digests(root)[name] for name in kept})
+        recordings = open_dataset(root).recordings
+        self.assertEqual({r.split for r in recordings}, {"unlabelled"})
+        self.assertEqual(
+            {r.metadata["soundfont"] for r in recordings},
+            {Path(font).name for font in generate._fonts(None)["unlabelled"]},
+        )
+        self.assertGreater(len({r.metadata["tuning"] for r in recordings}), 1)
+        seconds = sum(float(r.metadata["seconds"]) for r in recordings)
+        self.assertGreaterEqual(seconds, 0.003 * 3600)
+        for recording in recordings:
+            programs = {int(p) for p in read_labels(recording.labels)["program"]}
+            names = set(recording.metadata["instruments"].split("+"))
+            self.assertEqual({INSTRUMENTS[p] for p in programs}, names)
+        held_out = {
+            row["corpus_path"]
+            for row in read_metadata(self.root / "musicnet_metadata.csv")
+            if row["split"] in ("validation", "test")
+        }
+        paths = {r.metadata["corpus_path"] for r in recordings}
+        self.assertFalse(paths & held_out)
+        report = check(root, progress=False)
+        self.assertFalse(report.failed, str(report))
 
     def test_command_line(self):
         for arguments, code in (

@@ -1,0 +1,155 @@
+"""Rooms and levels leave direct sound where it is; any score can be rendered."""
+
+import sys
+import unittest
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[4] / "toy"))
+
+import acoustics
+
+from jtm.constants import LABEL_RATE
+from jtm.files import InputError
+from jtm.music.score import Note, Score
+from jtm.music.synth import default_soundfont
+from jtm.tests.toy.random_music import tune
+
+FONT = default_soundfont()
+
+
+class TestRender(unittest.TestCase):
+    """One seam from any score to sound and its notes."""
+
+    def test_performance_is_played_as_it_is(self):
+        score = Score((Note(0.0, 0.5, 74, 69), Note(0.5, 1.0, 74, 72)))
+        wave, notes = acoustics.render(score, FONT, tail=0.5)
+        self.assertEqual((notes, wave.dtype), (score, np.int16))
+        self.assertAlmostEqual(wave.size / LABEL_RATE, 1.5, delta=2e-3)
+        peak = 20 * np.log10(np.abs(wave.astype(float)).max() / 32768)
+        self.assertAlmostEqual(peak, -3, delta=0.05)
+
+    def test_tempo_of_a_performance(self):
+        score = Score((Note(0.0, 0.5, 74, 69), Note(0.5, 1.0, 74, 72)))
+        wave, notes = acoustics.render(score, FONT, tempo=2.0, tail=0.0)
+        self.assertAlmostEqual(notes.notes[1].start, 0.25, delta=1e-3)
+        self.assertAlmostEqual(wave.size / LABEL_RATE, 0.5, delta=2e-3)
+
+    def test_tuning(self):
+        def hertz(tuning):
+            sound = acoustics.Sound(tuning=tuning)
+            score = Score((Note(0.0, 2.0, 7, 69),))
+            wave = acoustics.render(score, FONT, sound, tail=0.0)[0][LABEL_RATE // 2 :]
+            spectrum = np.abs(np.fft.rfft(wave * np.hanning(wave.size), 2**19))
+            return np.argmax(spectrum)
+
+        for tuning in (425.0, 455.0):
+            self.assertAlmostEqual(
+                1200 * np.log2(hertz(tuning) / hertz(440.0)),
+                1200 * np.log2(tuning / 440.0),
+                delta=1.5,  # FluidSynth counts in whole cents
+            )
+
+    def test_players_differ_by_cents_and_labels_stay(self):
+        score = Score((Note(0.0, 0.5, 74, 69), Note(0.0, 0.5, 41, 69)))
+        waves = []
+        for spread in (0.0, 4.0, 4.0):
+            sound = acoustics.Sound(tuning=441.0, spread_cents=spread)
+            wave, notes = acoustics.render(score, FONT, sound)
+            self.assertEqual(notes, score)
+            waves.append(wave)
+        self.assertTrue((waves[0] != waves[1]).any())
+        np.testing.assert_array_equal(waves[1], waves[2])
+
+    def test_notated_scores_are_arranged_and_performed(self):
+        music = tune(0, beats=8)
+        wave, notes = acoustics.render(music, FONT, programs=(74, 43), tempo=1.2)
+        self.assertEqual(notes.programs, (43, 74))
+        self.assertAlmostEqual(wave.size / LABEL_RATE, notes.seconds + 1.5, delta=2e-3)
+        from music21 import note, stream
+
+        part = stream.Part()
+        part.append([note.Note(pitch, quarterLength=1) for pitch in range(60, 72)])
+        _, notes = acoustics.render(stream.Score([part]), FONT, programs=(41,))
+        self.assertEqual(len(notes.notes), 12)
+        self.assertEqual(
+            {n.start_beat for n in notes.notes}, set(map(float, range(12)))
+        )
+        with self.assertRaisesRegex(InputError, "eight notes"):
+            acoustics.render(stream.Score([stream.Part()]), FONT)
+
+
+class TestRooms(unittest.TestCase):
+    def setUp(self):
+        self.click = np.zeros(LABEL_RATE, np.float32)
+        self.click[1000] = 0.01
+
+    def test_direct_sound_is_first_and_undelayed(self):
+        sound = acoustics.Sound(peak_db=-6.0, reverb_seconds=0.5, wet_db=-10.0)
+        wave = acoustics.treat(self.click, sound, np.random.default_rng(0)).astype(
+            float
+        )
+        self.assertEqual(np.abs(wave).argmax(), 1000)
+        self.assertAlmostEqual(wave.max() / 32768, 10 ** (-6 / 20), delta=1e-3)
+        self.assertLess(np.abs(wave[:1000]).max(), 2)
+        late = wave[1000 + LABEL_RATE // 4 :]
+        early = wave[1001 : 1000 + LABEL_RATE // 4]
+        fall = 10 * np.log10(np.sum(late**2) / np.sum(early**2))
+        self.assertAlmostEqual(fall, -30, delta=3)  # 60 dB in half a second
+        energy = 10 * np.log10(np.sum(wave[1001:] ** 2) / wave[1000] ** 2)
+        self.assertAlmostEqual(energy, -10, delta=0.5)
+
+    def test_noise_and_tilt_keep_the_peak(self):
+        rng = np.random.default_rng(0)
+        noisy = acoustics.Sound(peak_db=-3.0, noise_db=-40.0, tilt_db=6.0)
+        wave = acoustics.treat(self.click, noisy, rng).astype(float)
+        self.assertLessEqual(np.abs(np.abs(wave).argmax() - 1000), 1)
+        self.assertAlmostEqual(np.abs(wave).max() / 32768, 10 ** (-3 / 20), delta=1e-3)
+        floor = np.std(wave[5000:]) / np.abs(wave).max()
+        self.assertAlmostEqual(20 * np.log10(floor), -40, delta=1)
+
+    def test_tilt(self):
+        click = np.zeros(8192)
+        click[4096] = 1
+        gain = np.abs(np.fft.rfft(acoustics._tilt(click, 12.0)))
+        low, middle, high = (
+            gain[round(f * 8192 / LABEL_RATE)] for f in (150, 1000, 8000)
+        )
+        self.assertAlmostEqual(20 * np.log10(high / middle), 6, delta=0.5)
+        self.assertAlmostEqual(20 * np.log10(low / middle), -5.5, delta=1)
+
+    def test_silence_stays_silence(self):
+        wave = acoustics.treat(
+            np.zeros(100), acoustics.Sound(), np.random.default_rng(0)
+        )
+        self.assertFalse(wave.any())
+
+    def test_tuning_is_drawn(self):
+        rng = np.random.default_rng(0)
+        sound = acoustics.Sound(peak_db=-7.0)
+        drawn = [acoustics.draw_tuning(rng, sound) for _ in range(200)]
+        tunings = [each.tuning for each in drawn]
+        self.assertTrue(425 <= min(tunings) < 428 < 452 < max(tunings) <= 455)
+        self.assertEqual({each.peak_db for each in drawn}, {-7.0})
+
+    def test_draws(self):
+        rng = np.random.default_rng(0)
+        plain = [acoustics.draw_sound(rng) for _ in range(200)]
+        dry = sum(sound == acoustics.Sound() for sound in plain)
+        self.assertTrue(70 < dry < 130, dry)
+        wide = [acoustics.draw_sound(rng, wide=True) for _ in range(50)]
+        self.assertGreater(np.ptp([sound.noise_db for sound in wide]), 30)
+        self.assertTrue(all(sound.peak_db <= -1 for sound in plain + wide))
+
+    def test_level_follows_velocity(self):
+        wave = np.sin(np.arange(LABEL_RATE) / 20).astype(np.float32)
+        soft, loud = (acoustics.treat_note(wave, v) for v in (40, 80))
+        decibels = 20 * np.log10(np.abs(loud).max() / np.abs(soft).max())
+        self.assertAlmostEqual(decibels, 12.04, delta=0.02)
+        self.assertEqual(loud[-1], 0)
+        self.assertLess(np.abs(acoustics.treat_note(wave, 127)).max(), 32767)
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,98 @@
+"""Scores become voices, and voices parts that their players can play."""
+
+import sys
+import unittest
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[4] / "toy"))
+
+import arrange
+import voices
+
+from jtm.constants import ENSEMBLES, PITCH_RANGES
+from jtm.tests.toy.random_music import performance, tune
+
+
+class TestReading(unittest.TestCase):
+    def test_ties_chords_and_grace_notes(self):
+        from music21 import chord, note, stream, tie
+
+        part = stream.Part()
+        for i in range(8):  # enough chords to make two voices
+            part.insert(4 + i, chord.Chord(["C4", "G4"], quarterLength=1))
+        long = [note.Note("E5", quarterLength=2) for _ in range(3)]
+        for i, kind in enumerate(("start", "continue", "stop")):
+            long[i].tie = tie.Tie(kind)
+            part.insert(20 + 2 * i, long[i])
+        part.insert(30, note.Note("E5", quarterLength=2))
+        part.insert(32, note.Note("E5", quarterLength=2))
+        part.insert(31, note.Note("A5", quarterLength=1).getGrace())
+        upper, lower = voices._voices(part.flatten().notes)
+        expected = [(4.0 + i, 1.0, 67) for i in range(8)]
+        expected += [(20.0, 6.0, 76), (30.0, 2.0, 76), (32.0, 2.0, 76)]
+        self.assertEqual(list(upper), expected)
+        self.assertEqual([pitch for _, _, pitch in lower], [60] * 8)
+
+    def test_chorale_of_the_corpus(self):
+        music = voices.read_work("bach/bwv269.mxl")
+        self.assertEqual(len(music.voices), 4)
+        self.assertEqual(music.bar, 3.0)
+        heights = [np.mean([p for _, _, p in voice]) for voice in music.voices]
+        self.assertEqual(heights, sorted(heights, reverse=True))
+        self.assertEqual(music.melody[:6], [67, 67, 74, 71, 69, 67])
+
+    def test_bars_without_music_are_taken_out(self):
+        two = [((0.0, 4.0, 60), (16.0, 4.0, 62)), ((0.0, 2.0, 50), (17.0, 1.0, 52))]
+        self.assertEqual(
+            voices._close_gaps(two, 4.0),
+            [((0.0, 4.0, 60), (8.0, 4.0, 62)), ((0.0, 2.0, 50), (9.0, 1.0, 52))],
+        )
+
+
+class TestArrangement(unittest.TestCase):
+    def test_every_ensemble_plays_with_all_players_in_range(self):
+        for ensemble, programs in ENSEMBLES.items():
+            score = performance(ensemble)
+            self.assertEqual(set(score.programs), set(programs), ensemble)
+            for note in score.notes:
+                low, high = PITCH_RANGES[note.program]
+                self.assertTrue(low <= note.pitch <= high, (ensemble, note))
+
+    def test_any_players_fit_any_number_of_voices(self):
+        for seed in range(60):
+            rng = np.random.default_rng(seed)
+            music = tune(seed)
+            music = replace(music, voices=music.voices[: rng.integers(1, 5)])
+            programs = rng.choice(list(PITCH_RANGES), rng.integers(1, 7), replace=False)
+            parts, _ = arrange.arrange(music, tuple(programs), rng)
+            self.assertEqual({part[0] for part in parts}, set(programs))
+
+    def test_string_quartet_plays_the_four_voices(self):
+        music = tune(3)
+        parts, shift = arrange.arrange(
+            music, ENSEMBLES["String Quartet"], np.random.default_rng(0)
+        )
+        self.assertEqual([program for program, _, _ in parts], [41, 41, 42, 43])
+        for (_, notes, _), voice in zip(parts, music.voices, strict=True):
+            moved = {
+                (p - q - shift) % 12
+                for (_, _, p), (_, _, q) in zip(notes, voice, strict=True)
+            }
+            self.assertEqual(moved, {0})
+
+    def test_lone_players_do_not_rest_for_long(self):
+        music = tune(4)
+        gap = [n for n in music.voices[0] if not 8 <= n[0] < 40]
+        music = replace(music, voices=(tuple(gap), *music.voices[1:]))
+        parts, _ = arrange.arrange(
+            music, ENSEMBLES["Solo Flute"], np.random.default_rng(0)
+        )
+        onsets = np.sort([beat for beat, _, _ in parts[0][1]])
+        self.assertLess(np.diff(onsets).max(), 4)
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,75 @@
+"""Performances lie on the synthesiser's grid and can be recognised."""
+
+import sys
+import unittest
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[4] / "toy"))
+
+import perform
+
+from jtm.constants import LABEL_RATE
+from jtm.data.check import count_overlaps
+from jtm.data.musicnet import labels_of
+from jtm.music.score import Note, note_value
+from jtm.music.synth import BLOCK
+from jtm.tests.toy.random_music import performance
+
+
+class TestPerformance(unittest.TestCase):
+    def test_labels_lie_on_the_synthesisers_grid_and_never_overlap(self):
+        for ensemble in ("Wind Octet", "Piano Quintet", "Solo Violin"):
+            labels = labels_of(performance(ensemble), note_value)
+            self.assertFalse((labels["start"] % BLOCK).any())
+            self.assertFalse((labels["end"] % BLOCK).any())
+            self.assertEqual(count_overlaps(labels), 0)
+
+    def test_expressive_but_recognisable(self):
+        score = performance("String Quartet")
+        starts = np.array([note.start for note in score.notes])
+        beats = np.array([note.start_beat for note in score.notes])
+        slope, _ = np.polyfit(beats, starts, 1)
+        self.assertAlmostEqual(slope, 0.6, delta=0.06)  # 100 beats a minute
+        together = starts[beats == 8]
+        self.assertGreater(np.ptp(together), 0)
+        self.assertLess(np.ptp(together), 0.1)
+        for beat in (4, 20):  # nothing is played in the wrong order
+            self.assertLess(
+                starts[beats == beat].max(), starts[beats == beat + 1].min()
+            )
+        velocities = [note.velocity for note in score.notes]
+        self.assertGreater(np.std(velocities), 4)
+
+    def test_change_tempo(self):
+        score = performance("Solo Piano")
+        faster = perform.change_tempo(score, 2.0)
+        self.assertAlmostEqual(faster.seconds, score.seconds / 2, delta=0.01)
+        self.assertEqual(count_overlaps(labels_of(faster, note_value)), 0)
+        self.assertFalse((labels_of(faster, note_value)["start"] % BLOCK).any())
+
+    def test_single_notes(self):
+        score, clips = perform.single_notes(41, 60)
+        self.assertEqual(len(clips), 6)
+        for note, length, first, last, end in clips:
+            onset = round(note.start * LABEL_RATE) - first
+            self.assertAlmostEqual(onset / LABEL_RATE, perform.NOTE_ONSET, delta=1e-3)
+            seconds = (end - onset) / LABEL_RATE
+            self.assertAlmostEqual(seconds, perform.DURATIONS[length], delta=2e-3)
+            self.assertGreaterEqual(last - first, 1.28 * LABEL_RATE)
+        self.assertEqual([clip[0] for clip in clips], list(score.notes))
+
+    def test_untangle(self):
+        notes = [
+            Note(0.0, 1.0, 41, 60),
+            Note(0.03, 1.5, 41, 60),  # struck together
+            Note(1.2, 2.0, 41, 60),  # struck again
+            Note(0.0, 1.0, 42, 60),  # another instrument
+        ]
+        spans = [(n.start, n.end, n.program) for n in perform.untangle(notes)]
+        self.assertEqual(spans, [(0.0, 1.2, 41), (1.2, 2.0, 41), (0.0, 1.0, 42)])
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,160 @@
+"""No tune is in two splits, ensembles are balanced, the same seed plans the same."""
+
+import sys
+import unittest
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from unittest import mock
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[4] / "toy"))
+
+import works
+
+from jtm.constants import ENSEMBLES, INSTRUMENTS, PITCH_RANGES
+from jtm.tests.toy.random_music import tune
+
+PRESET = works.Preset(42, 21, 21, 10, (6.0, 7.0), 2, 1, 2, 1, np.inf)
+
+
+def corpus():
+    """Invent works of three composers, twenty of them under two titles."""
+    listed, music = [], []
+    for composer, count in (("Bach", 90), ("Palestrina", 30), ("Haydn", 12)):
+        for i in range(count):
+            path = f"{composer}/{i}"
+            listed.append(works.Work(path, composer, path, "", "", path))
+            music.append(tune(len(music)))
+    for i in range(0, 40, 2):  # a tune under another title and in another key
+        moved = tuple(
+            tuple((b, d, p + 3) for b, d, p in voice) for voice in music[i].voices
+        )
+        music[i + 1] = replace(music[i], voices=moved)
+    return listed, music
+
+
+class TestPlan(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.works, cls.music = corpus()
+        cls.pieces = works.plan(cls.works, cls.music, PRESET, 0)
+
+    def test_sizes_and_ensembles(self):
+        for split, size in (("train", 42), ("validation", 21), ("test", 21)):
+            chosen = [p for p in self.pieces if p.split == split and not p.procedural]
+            ensembles = Counter(piece.ensemble for piece in chosen)
+            self.assertEqual(ensembles, dict.fromkeys(ENSEMBLES, size // 21))
+        wild = [p for p in self.pieces if p.split == "unlabelled"]
+        self.assertEqual(len(wild), 10)
+
+    def test_no_tune_on_two_sides(self):
+        index = {work.path: i for i, work in enumerate(self.works)}
+        homes = {}
+        for piece in self.pieces:
+            if not piece.procedural:
+                i = index[piece.work.path]
+                tune = i - i % 2 if i < 40 else i
+                self.assertEqual(homes.setdefault(tune, piece.split), piece.split)
+
+    def test_train_knows_every_composer(self):
+        known = {p.work.composer for p in self.pieces if p.split == "train"}
+        asked = {p.work.composer for p in self.pieces if p.split != "unlabelled"}
+        self.assertEqual(known, asked)
+
+    def test_exercises_cover_every_playable_pitch(self):
+        heard = {
+            (piece.programs[0], int(pitch))
+            for piece in self.pieces
+            if piece.procedural and piece.split == "train"
+            for voice in piece.music.voices
+            for _, _, pitch in voice
+        }
+        playable = {
+            (program, pitch)
+            for program, (low, high) in PITCH_RANGES.items()
+            for pitch in range(low, high + 1)
+        }
+        self.assertEqual(heard, playable)
+
+    def test_same_seed_same_plan(self):
+        again = works.plan(self.works, self.music, PRESET, 0)
+        self.assertEqual(again, self.pieces)
+        self.assertNotEqual(works.plan(self.works, self.music, PRESET, 1), again)
+
+    def test_short_works_are_played_again(self):
+        music = tune(0, beats=8)
+        (stretch, first, tempo), *more = works._stretches(
+            music, PRESET, np.random.default_rng(0)
+        )
+        self.assertEqual((first, more), (0, []))
+        self.assertGreaterEqual(stretch.length * 60 / tempo, 6.0)
+        first_verse = [p for b, _, p in stretch.voices[0] if b < 8]
+        second_verse = [p for b, _, p in stretch.voices[0] if 8 <= b < 10]
+        self.assertEqual(second_verse, first_verse[: len(second_verse)])
+        self.assertGreater(len(second_verse), 0)
+
+
+class TestWide(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.works, cls.music = corpus()
+        # Two presets, of which the other holds out other works.
+        other = replace(PRESET, train=21, seconds=(7.0, 8.0))
+        cls.presets = {"some": PRESET, "other": other}
+        cls.wide = replace(PRESET, presets=tuple(cls.presets))
+        cls.enterClassContext(mock.patch.dict(works.PRESETS, cls.presets))
+        cls.enterClassContext(
+            mock.patch.object(works, "choose_works", lambda preset, seed: cls.works)
+        )
+        cls.pieces = works.plan_wide(cls.works, cls.music, cls.wide, 0, 0.5)
+
+    def test_no_held_out_tune_is_heard(self):
+        index = {work.path: i for i, work in enumerate(self.works)}
+
+        def tunes(pieces):  # tunes below 40 have two titles each
+            found = (index[p.work.path] for p in pieces if not p.procedural)
+            return {i - i % 2 if i < 40 else i for i in found}
+
+        for preset in self.presets.values():
+            pieces = works.plan(self.works, self.music, preset, 0)
+            held_out = [p for p in pieces if p.split in ("validation", "test")]
+            self.assertFalse(tunes(held_out) & tunes(self.pieces))
+        self.assertEqual({piece.split for piece in self.pieces}, {"unlabelled"})
+
+    def test_fewer_hours_are_the_first_of_more(self):
+        self.assertGreaterEqual(sum(p.seconds for p in self.pieces), 1800)
+        fewer = works.plan_wide(self.works, self.music, self.wide, 0, 0.1)
+        self.assertEqual(fewer, self.pieces[: len(fewer)])
+        self.assertLess(len(fewer), len(self.pieces))
+
+    def test_players_and_tempo_vary(self):
+        programs = {p for piece in self.pieces for p in piece.programs}
+        self.assertEqual(programs, set(INSTRUMENTS))
+        self.assertEqual(
+            {len(piece.programs) for piece in self.pieces},
+            set(range(1, works.WIDE_PLAYERS + 1)),
+        )
+        index = {work.path: i for i, work in enumerate(self.works)}
+        factors = [
+            piece.tempo / self.music[index[piece.work.path]].tempo
+            for piece in self.pieces
+        ]
+        self.assertLess(min(factors), 0.75)
+        self.assertGreater(max(factors), 1.3)
+
+
+class TestNotes(unittest.TestCase):
+    def test_splits(self):
+        splits = works.split_notes(1, 0)
+        self.assertEqual(len(splits), 511)
+        taught = {pitch for (_, pitch), split in splits.items() if split == "train"}
+        self.assertEqual(taught, set(range(21, 109)))
+        for name in ("train", "validation", "test"):
+            programs = {p for (p, _), split in splits.items() if split == name}
+            self.assertEqual(programs, set(PITCH_RANGES), name)
+
+
+if __name__ == "__main__":
+    unittest.main()
