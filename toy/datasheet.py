@@ -4,8 +4,8 @@ Write the statistics, figures and PDF of the datasheet from a generated set.
     python toy/datasheet.py toy/data/full
 
 counts what is in the folder, puts the tables between the marks in
-``toy/datasheet.md`` and the counts in ``report/results/data.json``, where the report has
-them from, draws ``toy/figures/`` and, where LaTeX is installed, builds
+``toy/datasheet.md`` and the counts in ``report/results/data.json``, where the report
+has them from, draws ``toy/figures/`` and, where LaTeX is installed, builds
 ``toy/datasheet.pdf`` from the same text.
 """
 
@@ -312,7 +312,7 @@ def _save(figure, name):
 _HEAD = r"""\documentclass[a4paper,10pt]{article}
 \usepackage[margin=24mm]{geometry}
 \usepackage[T1]{fontenc}
-\usepackage{textcomp,lmodern,graphicx,booktabs,longtable,hyperref,microtype}
+\usepackage{textcomp,mathptmx,courier,graphicx,booktabs,longtable,hyperref,microtype}
 \setlength{\parindent}{0pt}\setlength{\parskip}{5pt plus 1pt}
 \emergencystretch=3em
 \pdfinfoomitdate=1\pdftrailerid{}\pdfsuppressptexinfo=-1 % the same bytes each time
