@@ -14,8 +14,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "code"))
 
-from jtm.cli import run, toy_data  # noqa: E402
+from jtm.cli import run  # noqa: E402
 from jtm.data import musicnet  # noqa: E402
+from jtm.data.toyset import toy_data  # noqa: E402
 from jtm.files import InputError, atomic  # noqa: E402
 
 MANIFEST = "MANIFEST"

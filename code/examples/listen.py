@@ -8,9 +8,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the package
 
 from IPython.display import Audio, display
 
-from jtm.cli import toy_data
 from jtm.data.clips import read_clips
 from jtm.data.musicnet import SPLITS, open_dataset
+from jtm.data.toyset import toy_data
 from jtm.evaluation.features import listen
 from jtm.music import audio
 from jtm.results import figures, show

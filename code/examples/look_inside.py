@@ -8,10 +8,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the package
 
 from IPython.display import display
 
-from jtm.cli import ROOT, toy_data
 from jtm.data.musicnet import open_dataset
+from jtm.data.toyset import toy_data
 from jtm.embedding import load_model
 from jtm.evaluation.features import view
+from jtm.files import ROOT
 from jtm.results import figures
 from jtm.results.inside import read_answers
 

@@ -8,9 +8,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the package
 
 from IPython.display import display
 
-from jtm.cli import toy_data
 from jtm.cpc.config import PretrainConfig
 from jtm.cpc.run import pretrain
+from jtm.data.toyset import toy_data
 from jtm.results import figures
 from jtm.training.checkpoints import load_model
 from jtm.training.config import make_config

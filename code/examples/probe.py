@@ -8,7 +8,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the package
 
 from IPython.display import display
 
-from jtm.cli import toy_data
+from jtm.data.toyset import toy_data
 from jtm.embedding import WEIGHTS
 from jtm.evaluation.protocol import judge
 from jtm.results import figures

@@ -9,10 +9,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the package
 import numpy as np
 from IPython.display import display
 
-from jtm.cli import toy_data
 from jtm.data.musicnet import open_dataset
 from jtm.data.rolls import PLAYED_DTYPE
 from jtm.data.store import build_store
+from jtm.data.toyset import toy_data
 from jtm.embedding import WEIGHTS, load_model
 from jtm.evaluation import metrics, networks, supervised, transcription
 from jtm.evaluation.features import listen

@@ -10,19 +10,19 @@ import argparse
 import contextlib
 import os
 import shutil
-import subprocess
 import sys
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import get_type_hints
 
 from jtm.cpc.config import PretrainConfig
-from jtm.data.musicnet import METADATA_FILE, WHERE_TO_GET_MUSICNET
+from jtm.data import musicnet, store
+from jtm.data.toyset import default_data, toy_data
 from jtm.files import (
+    ROOT,
     InputError,
     StoppedError,
     crash,
-    locked,
     read_json,
     show_warnings_in_one_line,
 )
@@ -36,9 +36,6 @@ from jtm.training.config import (
     make_config,
 )
 from jtm.training.processes import place
-
-ROOT = Path(__file__).resolve().parents[2]
-"""The checkout, where the toy set's generator is."""
 
 DEMO_EPOCHS = 3
 """Epochs of the demonstration's pretraining: what its ten minutes allow."""
@@ -70,18 +67,26 @@ def main(arguments=None):
         text = add.__doc__.strip().splitlines()[0]
         verb = verbs.add_parser(name, help=text, description=text)
         add(verb)
-        _add_debug(verb)
+        _add_common(verb)
     options = parser.parse_args(arguments)
-    return run(lambda: VERBS[options.verb][1](options), options.debug)
+    return run(lambda: VERBS[options.verb][1](options), options)
 
 
-def _add_debug(parser):
-    parser.add_argument(
+def _add_common(parser):
+    """Add the options of every command."""
+    group = parser.add_argument_group("every command")
+    group.add_argument(
+        "--store",
+        metavar="DIR",
+        help="folder for the copies of datasets at 16 kHz, instead of the datasets "
+        f"themselves; the environment variable {store.CACHE_VARIABLE} names one too",
+    )
+    group.add_argument(
         "--debug", action="store_true", help="print the traceback of a crash"
     )
 
 
-def run(command, debug=False):
+def run(command, common=None):
     """
     Run a command's function, telling a user's mistake in one line.
 
@@ -89,8 +94,8 @@ def run(command, debug=False):
     ----------
     command : callable
         Takes nothing; gives an exit code or None.
-    debug : bool
-        Let a crash end in its traceback.
+    common : argparse.Namespace, optional
+        The options of every command, ``store`` and ``debug``.
 
     Returns
     -------
@@ -101,8 +106,14 @@ def run(command, debug=False):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
     show_warnings_in_one_line()
+    if common and common.store:
+        os.environ[store.CACHE_VARIABLE] = os.path.abspath(common.store)
+    musicnet.OPENED.clear()
     try:
-        return command() or 0
+        code = command() or 0
+        for folder, told in musicnet.OPENED.items() if not place().rank else ():
+            print(f"{folder}: {told}")
+        return code
     except InputError as error:
         print(f"jtm: {error}", file=sys.stderr)
         return 2
@@ -111,7 +122,7 @@ def run(command, debug=False):
             print("jtm: stopped; the same command goes on from here", file=sys.stderr)
         return 130
     except Exception as error:
-        if debug:
+        if common and common.debug:
             raise
         print(f"jtm: {crash(error)}", file=sys.stderr)
         return 1
@@ -133,9 +144,9 @@ def train_main(arguments=None):
     """
     parser = argparse.ArgumentParser(prog="main.py", description=_add_train.__doc__)
     _add_train(parser)
-    _add_debug(parser)
+    _add_common(parser)
     options = parser.parse_args(arguments)
-    return run(lambda: train(options), options.debug)
+    return run(lambda: train(options), options)
 
 
 def _add_train(parser):
@@ -226,7 +237,7 @@ def train(options):
     """
     chosen = dict(vars(options))
     preset, supervised = chosen.pop("preset"), chosen.pop("supervised")
-    for name in ("verb", "debug"):
+    for name in ("verb", "store", "debug"):
         chosen.pop(name, None)
     cls = SupervisedConfig if supervised else PretrainConfig
     known = get_type_hints(cls)
@@ -263,64 +274,6 @@ def _train(config, preset, supervised):
     from jtm.cpc.run import pretrain
 
     print(f"last checkpoint: {pretrain(config, progress=not place().rank)}")
-
-
-def default_data(preset):
-    """
-    Give the dataset of who names none.
-
-    Parameters
-    ----------
-    preset : str
-        One of the presets; `tiny` has a toy set of its own.
-
-    Returns
-    -------
-    str
-        MusicNet in ``data/musicnet`` if it is there, else the toy set.
-    """
-    if Path("data/musicnet").is_dir():
-        return "data/musicnet"
-    return toy_data("tiny" if preset == "tiny" else "small")
-
-
-def toy_data(preset, progress=True):
-    """
-    Give a toy set, making it on first use.
-
-    Parameters
-    ----------
-    preset : {"tiny", "small", "full"}
-        Which.
-    progress : bool
-        Show progress bars.
-
-    Returns
-    -------
-    str
-        Its folder.
-
-    Raises
-    ------
-    InputError
-        If it cannot be made here.
-    """
-    folder = Path(os.path.relpath(ROOT / "toy" / "data" / preset))
-    if (folder / METADATA_FILE).exists():
-        return folder.as_posix()
-    generator = ROOT / "toy" / "generate.py"
-    if not generator.exists():
-        raise InputError("no dataset given; name one with --data")
-    with locked(folder.with_name(f".{preset}.lock")):
-        if (folder / METADATA_FILE).exists():  # another process has made it
-            return folder.as_posix()
-        print(f"making the toy set in {folder} first", flush=True)
-        command = [sys.executable, generator, "--preset", preset, "--out", folder]
-        done = subprocess.run(command, capture_output=not progress, text=True)
-        if done.returncode:
-            reason = "see above" if progress else done.stderr.strip()
-            raise InputError(f"{folder}: the toy set could not be made; {reason}")
-    return folder.as_posix()
 
 
 def _add_demo(parser):
@@ -605,7 +558,7 @@ def page_blocks():
 def _add_check(parser):
     """Verify a dataset: labels inside the audio, onsets, pitches, levels."""
     parser.add_argument("data", metavar="DIR", help="MusicNet's layout, or sound files")
-    parser.epilog = WHERE_TO_GET_MUSICNET
+    parser.epilog = musicnet.WHERE_TO_GET_MUSICNET
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
 
 

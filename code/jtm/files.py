@@ -23,6 +23,10 @@ except ImportError:  # Windows, where nothing here starts several processes at o
     fcntl = None
 
 
+ROOT = Path(__file__).resolve().parents[2]
+"""The checkout, where there is one: the folder of README.md, toy/ and report/."""
+
+
 class InputError(ValueError):
     """
     A mistake in what the user gave, told in one line.

@@ -98,6 +98,9 @@ FOREIGN_SUFFIXES = tuple(
 )
 """Endings of sound files that are not read, in lower case."""
 
+OPENED = {}
+"""Folders that this process opened, and what was taken of each, for its last words."""
+
 _JUNK = {"__MACOSX", "@eaDir", "$RECYCLE.BIN", STORE_FOLDER}
 _FOLDERS = ("train", "test", "test_timbre", "unlabelled")
 
@@ -217,6 +220,7 @@ def open_dataset(root):
             f"{root}: no sound file found; expected MusicNet's layout (train_data/"
             f"ID.wav ...) or files ending in {', '.join(AUDIO_SUFFIXES)} ({told})"
         )
+    OPENED[str(root)] = told
     if dataset.passed_over:
         warn(f"{root}: {told}")
     return dataset

@@ -16,6 +16,7 @@ import soundfile
 
 from jtm import cli
 from jtm.cli import train_main
+from jtm.data.store import STORE_FOLDER
 from jtm.tests.cpc.test_run import write_tunes
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -111,20 +112,28 @@ class TestCommands(unittest.TestCase):
         for name in (b"caf\xe9.wav", b"good.wav", b"x" * 237 + b".wav"):
             path = os.path.join(audio, name)
             soundfile.write(path, 0.1 * rng.standard_normal(48_000), 16_000)
+        (self.folder / "audio" / "song.m4a").touch()
+        cache = str(self.folder / "cache")
+        self.enterContext(mock.patch.dict(os.environ))
         out = self.folder / "\u00e9crit"
         for command in (
             ("check-data", os.fsdecode(audio)),
             ("embed", os.fsdecode(audio), "--out", str(out)),
             ("embed", os.path.join(os.fsdecode(audio), "caf\udce9.wav"), "--out", "o"),
             ("train", "--preset", "tiny", "--nEpoch", "1", "--data", os.fsdecode(audio))
-            + ("--pathCheckpoint", str(self.folder / "caf\u00e9")),
+            + ("--pathCheckpoint", str(self.folder / "caf\u00e9"), "--store", cache),
         ):
             said = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
             with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
                 with contextlib.chdir(self.folder):
                     code = cli.main([*command])
             said.seek(0)
-            self.assertEqual(code, 0, said.read())
+            self.assertEqual(code, 0, told := said.read())
+            if command[1] == os.fsdecode(audio) or command[0] == "train":
+                *_, last = told.strip().splitlines()
+                self.assertRegex(last, "audio: 3 taken, 1 passed over: 1 .m4a, which")
+        self.assertEqual(len(list(Path(cache).rglob("*.s16"))), 3)
+        self.assertFalse((self.folder / "audio" / STORE_FOLDER).exists())
         self.assertEqual(len(list(out.glob("*.npz"))), 3)
 
     def test_a_crash_is_one_line_and_debug_shows_where(self):

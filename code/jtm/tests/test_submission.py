@@ -14,9 +14,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "report"))
 
 import pack
 
-from jtm.cli import ROOT, toy_data
 from jtm.data.musicnet import open_dataset
-from jtm.files import InputError
+from jtm.data.toyset import toy_data
+from jtm.files import ROOT, InputError
 
 NAMES = "Ada Byron, Élise d'Arc"
 
