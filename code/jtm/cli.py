@@ -22,7 +22,7 @@ from jtm.files import (
     ROOT,
     InputError,
     StoppedError,
-    crash,
+    describe,
     read_json,
     show_warnings_in_one_line,
 )
@@ -124,7 +124,7 @@ def run(command, common=None):
     except Exception as error:
         if common and common.debug:
             raise
-        print(f"jtm: {crash(error)}", file=sys.stderr)
+        print(f"jtm: {describe(error)}", file=sys.stderr)
         return 1
 
 

@@ -260,8 +260,7 @@ def _to_wave(array, sample_rate):
     if wave.ndim == 2:
         wave = wave.mean(axis=channels[0])
     wave = wave.astype(np.float32)
-    if not np.isfinite(wave).all():
-        raise InputError("the array holds NaN or infinite samples")
+    audio.check_level("the array", np.abs(wave).max(initial=0))
     return soxr.resample(wave, sample_rate, SAMPLE_RATE) if wave.size else wave
 
 

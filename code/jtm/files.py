@@ -100,30 +100,32 @@ def one_of_many(name, failed, debug=False, write=None):
         raise
     except Exception as error:  # whatever a library makes of a file
         failed.append(name)
-        if isinstance(error, InputError):
-            write(f"jtm: {error}")
-            return
-        if debug:
+        if debug and not isinstance(error, InputError):
             write(traceback.format_exc())
-        write(f"jtm: {name}: {crash(error)}")
+        write(f"jtm: {describe(error, name)}")
 
 
-def crash(error):
+def describe(error, name="a fault of the program"):
     """
-    Describe in one line an exception that nobody foresaw.
+    Describe an exception in one line.
 
     Parameters
     ----------
     error : Exception
         The exception.
+    name : str or Path
+        The file that it arose with.
 
     Returns
     -------
     str
-        Its kind, its text, and how to see where it came from.
+        The text of an :class:`InputError`; of any other exception `name`, its kind,
+        its text, and how to see where it came from.
     """
+    if isinstance(error, InputError):
+        return str(error)
     text = " ".join(str(error).split())
-    return f"unexpected {type(error).__name__}: {text} (--debug shows where)"
+    return f"{name}: unexpected {type(error).__name__}: {text} (--debug shows where)"
 
 
 @contextlib.contextmanager

@@ -36,7 +36,7 @@ from jtm.constants import (
 )
 from jtm.data.clips import CLIPS_FILE, read_clips
 from jtm.data.musicnet import open_dataset, read_labels
-from jtm.files import InputError
+from jtm.files import describe
 from jtm.music import audio, midi
 
 ONSET_LIMIT_NOTES = 0.010
@@ -191,8 +191,8 @@ def _listen(path, facts):
     """Read a file; note its length, level and content."""
     try:
         wave = audio.read(path, LABEL_RATE)
-    except InputError as error:
-        facts.problems.append(str(error))
+    except Exception as error:  # whatever a library makes of a file
+        facts.problems.append(describe(error, path))
         return None
     facts.seconds = len(wave) / LABEL_RATE
     facts.digest = hashlib.sha256(wave.tobytes()).hexdigest()
@@ -211,8 +211,8 @@ def _look_at_recording(recording):
     try:
         labels = read_labels(recording.labels)
         score = midi.read(played) if played.exists() else None
-    except InputError as error:
-        facts.problems.append(str(error))
+    except Exception as error:
+        facts.problems.append(describe(error, recording.labels))
         return facts
     facts.labels = len(labels)
     ends = labels["end"] / LABEL_RATE

@@ -27,6 +27,7 @@ from jtm.files import (
     InputError,
     NoSpaceError,
     atomic,
+    describe,
     digest,
     inside,
     locked,
@@ -308,8 +309,8 @@ def _convert(job):
         entry = {"source": _stamp(source), "samples": samples, "sha256": digest(file)}
     except NoSpaceError:
         raise
-    except InputError as error:
-        return key, error
+    except Exception as error:  # whatever a library makes of a file
+        return key, InputError(describe(error, source))
     return key, entry
 
 

@@ -16,7 +16,10 @@ import soundfile
 
 from jtm import cli
 from jtm.cli import train_main
+from jtm.data import check
+from jtm.data.musicnet import Recording
 from jtm.data.store import STORE_FOLDER
+from jtm.music import audio
 from jtm.tests.cpc.test_run import write_tunes
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -136,13 +139,43 @@ class TestCommands(unittest.TestCase):
         self.assertFalse((self.folder / "audio" / STORE_FOLDER).exists())
         self.assertEqual(len(list(out.glob("*.npz"))), 3)
 
+    def test_one_file_that_breaks_a_library_ends_no_batch(self):
+        for name in "abc":
+            path, rate = self.folder / "audio" / f"{name}.wav", 16_000
+            path.parent.mkdir(exist_ok=True)
+            soundfile.write(
+                path, 0.1 * np.random.default_rng(0).normal(size=rate), rate
+            )
+
+        def blocks(path, *rate):
+            if "b.wav" in str(path):
+                raise LookupError("what a library makes of it")
+            return whole(path, *rate)
+
+        whole = audio.blocks
+        self.enterContext(mock.patch.object(audio, "blocks", blocks))
+        one = Recording("b", self.folder / "audio" / "b.wav", None, "unlabelled")
+        [problem] = check._look_at_recording(one).problems  # its pool has no mock
+        self.assertRegex(problem, "audio/b.wav: unexpected LookupError: wh")
+        for verb, options, code in (
+            ("embed", ("--out", str(self.folder / "out")), 1),
+            ("train", ("--pathCheckpoint", str(self.folder / "run"), "--data"), 2),
+        ):
+            with contextlib.redirect_stderr(said := io.StringIO()):
+                with contextlib.redirect_stdout(said):
+                    found = cli.main([verb, *options, str(self.folder / "audio")])
+            self.assertEqual(found, code, said.getvalue())
+            self.assertRegex(said.getvalue(), "audio/b.wav: unexpected LookupError: wh")
+        self.assertEqual(len(list((self.folder / "out").glob("*.npz"))), 2)
+        self.assertEqual(len(list(self.folder.rglob("*.s16"))), 2)
+
     def test_a_crash_is_one_line_and_debug_shows_where(self):
         fault = {"check-data": (cli.VERBS["check-data"][0], lambda options: 1 // 0)}
         with mock.patch.object(cli, "VERBS", fault):
             said = io.StringIO()
             with contextlib.redirect_stderr(said):
                 self.assertEqual(cli.main(["check-data", "x"]), 1)
-            self.assertRegex(said.getvalue(), r"\Ajtm: unexpected ZeroDiv.*debug.*\n\Z")
+            self.assertRegex(said.getvalue(), r"\Ajtm: a fault .* ZeroDiv.*debug.*\n\Z")
             with self.assertRaises(ZeroDivisionError):
                 cli.main(["check-data", "x", "--debug"])
 

@@ -144,7 +144,8 @@ class Embed(Folder):
             (np.zeros((2, 64)), 16_000, "at most 64 channels and more samples"),
             (np.zeros((1, 1, 500)), 16_000, r"\(channels, samples\)"),
             (np.zeros(500, np.uint8), 16_000, "array of uint8; expected floats"),
-            (np.full(500, np.nan), 16_000, "NaN or infinite"),
+            (np.full(500, np.nan), 16_000, "not finite"),
+            (np.full(500, 9000.0), 16_000, "likely integers"),
         ):
             with self.assertRaisesRegex(InputError, words):
                 jtm.embed(array, rate, model)
