@@ -1,58 +1,43 @@
 """
-Features of recordings: embedded once with everything frozen, and kept on disk.
+Features of recordings: computed once with everything frozen, and kept on disk.
 
 A representation is named by its source and what is taken of it: ``cpc-z``,
-``cpc-c`` and ``cpc-zc`` (both, side by side) of the network that is judged,
-``random-z`` ... of the same network as it was before any training, with
-another seed, and hand-made features: ``logmel``, ``mfcc`` and ``cqt``, a
-constant-Q spectrum of two bins a semitone. All lie on one frame grid: frame
-``i`` is centred on the middle of samples ``[160 i, 160 (i + 1))``. ``cpc-s``,
-``random-s``, ``logmel-s`` and ``cqt-s`` are slow features of windows
-(:mod:`jtm.evaluation.slow`), made of those of :data:`SLOW_OF`.
+``cpc-c`` and ``cpc-zc`` (both, side by side) of the network that is evaluated,
+``random-z`` ... of the same network as it was before any training, with another
+random seed, and hand-made features (:mod:`jtm.evaluation.baselines`): ``logmel``,
+``mfcc`` and ``cqt``. ``cpc-s``, ``random-s``, ``logmel-s`` and ``cqt-s`` are slow
+features of windows (:mod:`jtm.evaluation.slow`), made of those of :data:`SLOW_OF`.
 
-Recordings are read in pieces with a margin on both sides, so that memory does
-not grow with their length; the context network's state is carried from piece to
-piece. The result is that of the whole recording at once, with three exceptions: a
-transformer looks back no further than :data:`LOOK_BACK` frames beyond its piece,
-a norm over time (instance norm) sees its piece alone, and so do the hand-made
-features, whose filters reach no further than the margin.
-
-Not every frame is kept, only what is asked for (:class:`Take`): each n-th frame,
+Not every frame is kept, only a selection (:class:`FrameSelection`): each n-th frame,
 or mean and deviation of each window. Features are kept in half precision, which
 rounds a value by less than a part in a thousand, in ``.npy`` files named by what
-they depend on: the audio, the function that was applied to it, and what was taken.
+they depend on: the audio, the function that was applied to it, and the selection.
 """
 
 import contextlib
+import copy
 import hashlib
 import os
-import warnings
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from tqdm import tqdm
 
-from jtm.constants import HOP, N_PITCHES, PITCH_MIN, SAMPLE_RATE
+from jtm.constants import HOP, SAMPLE_RATE
 from jtm.data.rolls import WINDOW, frame_numbers, frame_roll, read_notes
+from jtm.evaluation.baselines import (
+    CQT_BINS,
+    CQT_SEMITONES,
+    HAND_MADE,
+    HandMadeSource,
+    cqt,
+)
 from jtm.evaluation.slow import Slow
+from jtm.evaluation.streaming import Audio, NetworkSource, pitch_parts
 from jtm.files import atomic
-from jtm.models.context import TransformerContext
-from jtm.models.encoder import HarmonicEncoder
 from jtm.music import audio
-
-PIECE = 2048
-"""Frames in a piece: 20.48 s, a whole number of windows."""
-
-SHORT_PIECE = 256
-"""The same for networks, a multiple too: what layers hand on stays in the cache."""
-
-MARGIN = 128
-"""Frames read on each side of a piece, more than filters made by hand reach: 1.28 s."""
-
-LOOK_BACK = 1024
-"""Frames before its piece that a transformer looks back on: 10.24 s."""
+from jtm.training.processes import best_device
 
 REPRESENTATIONS = (
     "cpc-z",
@@ -79,28 +64,10 @@ SLOW_OF = {
 }
 """What slow features are made of."""
 
-N_MELS = 229
-"""Mel bands of ``logmel``, as in Onsets and Frames (Hawthorne et al. 2018)."""
 
-N_MFCC = 20
-"""Cepstral coefficients of ``mfcc``, beside their first differences."""
-
-CQT_BINS = 2
-"""Bins a semitone of ``cqt``."""
-
-CQT_SEMITONES = 97
-"""Semitones of ``cqt`` from A0 up, as far as a filter fits below 8 kHz."""
-
-CLIPS_AT_ONCE = 32
-"""Single notes that are embedded together, which is several times faster."""
-
-FFT = 2048
-"""Samples in a window of ``logmel`` and ``mfcc``: 128 ms."""
-
-
-class Take(NamedTuple):
+class FrameSelection(NamedTuple):
     """
-    What is kept of a recording's features.
+    Which of a recording's frames are kept, and in what form.
 
     Parameters
     ----------
@@ -108,22 +75,33 @@ class Take(NamedTuple):
         Keep each frame of :func:`jtm.data.rolls.frame_numbers` with this
         step; 0 keeps the mean and deviation of each window instead.
     n_frames : int
-        Length of what it is taken of, in frames from the start.
+        Number of frames, from the start, that are selected from.
+    window : int
+        Frames in a window.
+    lead : int
+        Frames before the first window, which lies in the first piece.
+    excerpt : int
+        First frame of an excerpt, that is taken for the whole recording: nothing
+        before it is heard, and nothing after its `n_frames`; -1 selects from
+        the recording itself.
     """
 
     step: int
     n_frames: int
+    window: int = WINDOW
+    lead: int = 0
+    excerpt: int = -1
 
     @property
     def rows(self):
         """Number of rows that are kept."""
         if self.step:
             return len(frame_numbers(self.n_frames, self.step))
-        return self.n_frames // WINDOW
+        return (self.n_frames - self.lead) // self.window
 
     def of(self, part, first):
         """
-        Take from one piece.
+        Select from one piece.
 
         Parameters
         ----------
@@ -144,9 +122,44 @@ class Take(NamedTuple):
             numbers = frame_numbers(self.n_frames, self.step)
             start, stop = np.searchsorted(numbers, (first, first + len(part)))
             return part[numbers[start:stop] - first], start
-        n = len(part) // WINDOW
-        windows = part[: n * WINDOW].reshape(n, WINDOW, part.shape[1])
-        return pool(windows), first // WINDOW
+        part = part[self.lead if first == 0 else 0 :]
+        n = len(part) // self.window
+        windows = part[: n * self.window].reshape(n, self.window, part.shape[1])
+        return pool(windows), first // self.window
+
+    def read(self, store, index, hop=HOP):
+        """
+        Open what is selected from.
+
+        Parameters
+        ----------
+        store : Store
+            The recordings.
+        index : int
+            Which recording of the store.
+        hop : int
+            Samples from one frame to the next.
+
+        Returns
+        -------
+        Audio
+            The recording, or the excerpt, with silence where the recording ends
+            within it.
+        """
+        length = int(store.lengths[index])
+        if self.excerpt < 0:
+            return Audio(
+                lambda a, b: store.read(index, a, b), length, self.n_frames * hop
+            )
+        offset, size = self.excerpt * hop, self.n_frames * hop
+
+        def read(start, stop):
+            wave = store.read(
+                index, *(min(offset + edge, length) for edge in (start, stop))
+            )
+            return np.pad(wave, (0, stop - start - len(wave)))
+
+        return Audio(read, size)
 
 
 def pool(windows):
@@ -166,355 +179,6 @@ def pool(windows):
     return np.concatenate((windows.mean(axis=1), windows.std(axis=1)), axis=1)
 
 
-class Audio:
-    """
-    The samples of one recording, given in pieces with margins.
-
-    Parameters
-    ----------
-    read : callable
-        Gives int16 samples at 16 kHz from a start up to a stop.
-    length : int
-        Samples in all.
-    n_frames : int, optional
-        Frames, from the start, that are of interest; all by default.
-    """
-
-    def __init__(self, read, length, n_frames=None):
-        self.read = read
-        self.length = int(length)
-        whole = self.length // HOP
-        self.n_frames = whole if n_frames is None else min(n_frames, whole)
-
-    @classmethod
-    def of(cls, wave):
-        """
-        Make a recording of an array.
-
-        Parameters
-        ----------
-        wave : numpy.ndarray
-            Samples ``(samples,)`` in int16 at 16 kHz.
-
-        Returns
-        -------
-        Audio
-            The recording.
-        """
-        return cls(lambda start, stop: wave[start:stop], len(wave))
-
-    def extent(self, margin):
-        """
-        Tell what is read in all.
-
-        Parameters
-        ----------
-        margin : int
-            Frames read on each side.
-
-        Returns
-        -------
-        tuple of int
-            Number of frames of interest, and of samples that they are read from.
-        """
-        return self.n_frames, min((self.n_frames + margin) * HOP, self.length)
-
-    def piece(self, first, size, margin):
-        """
-        Read one piece and what lies around it.
-
-        Parameters
-        ----------
-        first : int
-            First frame of the piece.
-        size : int
-            Most frames in it.
-        margin : int
-            Frames read on each side, where the recording has them.
-
-        Returns
-        -------
-        wave : numpy.ndarray
-            Samples ``(samples,)`` in [-1, 1], float32, of the piece and its margins.
-        lead : int
-            Frames of `wave` before the piece.
-        n_frames : int
-            Frames in the piece.
-        """
-        lead = min(first, margin)
-        n_frames = min(self.n_frames - first, size)
-        stop = min((first + size + margin) * HOP, self.extent(margin)[1])
-        wave = self.read((first - lead) * HOP, stop)
-        return wave.astype(np.float32) / 32768, lead, n_frames
-
-
-class NetworkSource:
-    """
-    Read z and c from a frozen network.
-
-    Parameters
-    ----------
-    model : Network
-        The network; it is put into evaluation mode.
-    """
-
-    layers = ("z", "c")
-    reach = 16  # frames, more than any encoder looks ahead
-
-    def __init__(self, model):
-        self.model = model.eval()
-
-    @property
-    def fingerprint(self):
-        """What the network is, as text: a hash of its weights and of an output."""
-        hashed = hashlib.sha256()
-        for name, tensor in sorted(self.model.state_dict().items()):
-            hashed.update(name.encode())
-            hashed.update(tensor.cpu().contiguous().numpy().tobytes())
-        # What it says about a second of fixed noise tells settings and code
-        # apart that no weight shows.
-        noise = np.random.default_rng(0).uniform(-0.1, 0.1, SAMPLE_RATE)
-        for _, *parts in self.stream(Audio.of((32768 * noise).astype(np.int16))):
-            for part in parts:
-                hashed.update(np.round(part, 3).tobytes())
-        return hashed.hexdigest()
-
-    @torch.no_grad()
-    def stream(self, recording):
-        """
-        Embed a recording piece by piece.
-
-        Parameters
-        ----------
-        recording : Audio
-            The recording.
-
-        Yields
-        ------
-        first : int
-            First frame of the piece.
-        z, c : numpy.ndarray
-            Latents ``(frames, z_dim)`` and contexts ``(frames, c_dim)``,
-            float32.
-        """
-        for first, z, c in self.stream_together([recording]):
-            yield first, z[0], c[0]
-
-    @torch.no_grad()
-    def stream_together(self, recordings):
-        """
-        Embed recordings side by side, which is faster than one after the other.
-
-        Parameters
-        ----------
-        recordings : sequence of Audio
-            Recordings that are equal in :meth:`Audio.extent`.
-
-        Yields
-        ------
-        first : int
-            First frame of the piece.
-        z, c : numpy.ndarray
-            Latents ``(recordings, frames, z_dim)`` and contexts ``(recordings,
-            frames, c_dim)``, float32.
-        """
-        model = self.model
-        device = next(model.parameters()).device
-        # A transformer reads anew, for each piece, what it looks back on.
-        lasting = isinstance(model.context, TransformerContext)
-        size = PIECE if lasting else SHORT_PIECE
-        starts = range(0, recordings[0].n_frames, size)
-        state = None
-        for first in reversed(starts) if model.reverse else starts:
-            waves, (lead, *_), (n, *_) = zip(
-                *(each.piece(first, size, self.reach) for each in recordings),
-                strict=True,
-            )
-            waves = torch.from_numpy(np.stack(waves)).to(device)
-            z = model.encoder(waves[:, None])[:, lead : lead + n]
-            if model.reverse:  # the future is read first
-                c, state = model.context(z.flip(1), state)
-                c = c.flip(1)
-            else:
-                c, state = model.context(z, state)
-            if lasting:
-                state = state[:, -LOOK_BACK:]
-            yield first, z.cpu().numpy(), c.cpu().numpy()
-
-    @torch.no_grad()
-    def embed(self, waves):
-        """
-        Embed several recordings of one length at once.
-
-        Parameters
-        ----------
-        waves : numpy.ndarray
-            Samples ``(recordings, samples)`` at 16 kHz, float32.
-
-        Returns
-        -------
-        list of numpy.ndarray
-            Latents and contexts ``(recordings, frames, dim)``.
-        """
-        device = next(self.model.parameters()).device
-        layers = self.model(torch.from_numpy(waves)[:, None].to(device))
-        return [layer.cpu().numpy() for layer in layers]
-
-
-class HandMadeSource:
-    """
-    Compute features that no network learned, piece by piece.
-
-    Parameters
-    ----------
-    name : {"logmel", "mfcc", "cqt"}
-        Which: log-mel spectra, the usual input of deep audio models; cepstral
-        coefficients with their first differences; or constant-Q spectra
-        ``(frames, 97 * 2)`` in order of pitch from A0 up.
-    """
-
-    reach = 64  # frames, more than half the longest filter
-
-    def __init__(self, name):
-        self.name = name
-        self.layers = (name,)
-        self.analyse = {"logmel": log_mel, "mfcc": mfcc, "cqt": cqt}[name]
-        settings = (N_MELS, N_MFCC, CQT_BINS, CQT_SEMITONES, FFT, MARGIN)
-        self.fingerprint = f"{name} {settings}"
-
-    def stream(self, recording):
-        """
-        Analyse a recording piece by piece.
-
-        Parameters
-        ----------
-        recording : Audio
-            The recording.
-
-        Yields
-        ------
-        first : int
-            First frame of the piece.
-        features : numpy.ndarray
-            Features ``(frames, dim)``, float32.
-        """
-        for first in range(0, recording.n_frames, PIECE):
-            wave, lead, n = recording.piece(first, PIECE, MARGIN)
-            yield first, self.analyse(wave)[lead : lead + n]
-
-    def embed(self, waves):
-        """
-        Analyse several recordings of one length at once.
-
-        Parameters
-        ----------
-        waves : numpy.ndarray
-            Samples ``(recordings, samples)`` at 16 kHz, float32.
-
-        Returns
-        -------
-        list of numpy.ndarray
-            Features ``(recordings, frames, dim)`` of the layer.
-        """
-        return [self.analyse(waves)]
-
-
-def _mel_power(wave, power):
-    """Give the mel spectrum ``(bands, frames)``, each on the middle of its frame."""
-    import librosa
-
-    return librosa.feature.melspectrogram(
-        # Zeros on both sides put the middle of a window on the middle of its frame.
-        y=np.pad(wave, [(0, 0)] * (wave.ndim - 1) + [((FFT - HOP) // 2,) * 2]),
-        sr=SAMPLE_RATE,
-        n_fft=FFT,
-        hop_length=HOP,
-        center=False,
-        power=power,
-        n_mels=N_MELS,
-        fmin=30.0,
-    )
-
-
-def log_mel(wave):
-    """
-    Compute a log-mel spectrum.
-
-    Parameters
-    ----------
-    wave : numpy.ndarray
-        Samples ``(..., samples)`` at 16 kHz, float32.
-
-    Returns
-    -------
-    numpy.ndarray
-        Natural logarithm of the magnitude ``(..., frames, 229)``.
-    """
-    return np.log(_mel_power(wave, 1.0).swapaxes(-1, -2) + 1e-5)
-
-
-def mfcc(wave):
-    """
-    Compute mel-frequency cepstral coefficients and their first differences.
-
-    Parameters
-    ----------
-    wave : numpy.ndarray
-        Samples ``(..., samples)`` at 16 kHz, float32.
-
-    Returns
-    -------
-    numpy.ndarray
-        Coefficients, then how fast they change ``(..., frames, 2 * 20)``.
-    """
-    import librosa
-
-    decibels = 10 * np.log10(_mel_power(wave, 2.0) + 1e-8)
-    cepstrum = librosa.feature.mfcc(S=decibels, n_mfcc=N_MFCC)
-    delta = librosa.feature.delta(cepstrum, mode="nearest")
-    return np.concatenate((cepstrum, delta), axis=-2).swapaxes(-1, -2)
-
-
-def cqt(wave):
-    """
-    Compute a constant-Q spectrum (Brown 1991).
-
-    Parameters
-    ----------
-    wave : numpy.ndarray
-        Samples ``(..., samples)`` at 16 kHz, float32.
-
-    Returns
-    -------
-    numpy.ndarray
-        Magnitudes ``(..., frames, 97 * 2)``, two bins a semitone from A0 up, on a
-        logarithmic scale of about 0 to 1 as in
-        :func:`jtm.models.encoder.log_magnitude`.
-    """
-    import librosa
-
-    silence = np.zeros_like(wave[..., : HOP // 2])
-    with warnings.catch_warnings():
-        # A single note is shorter than the longest filters, which see silence.
-        warnings.filterwarnings("ignore", message="n_fft=.* is too large")
-        spectrum = librosa.cqt(
-            # librosa centres frame i on sample 160 i; half a hop less at the start
-            # puts it on the middle of the frame.
-            np.concatenate((wave[..., HOP // 2 :], silence), axis=-1),
-            sr=SAMPLE_RATE,
-            hop_length=HOP,
-            fmin=440 * 2 ** ((PITCH_MIN - 69) / 12),
-            n_bins=CQT_SEMITONES * CQT_BINS,
-            bins_per_octave=12 * CQT_BINS,
-            dtype=np.complex64,
-        )[..., : wave.shape[-1] // HOP]
-    return np.log1p(1e5 * np.abs(spectrum.swapaxes(-1, -2)) ** 2) / 18
-
-
-HAND_MADE = ("logmel", "mfcc", "cqt")
-"""Features that no network learned."""
-
-
 class Features:
     """
     The features of recordings, each computed once.
@@ -529,7 +193,15 @@ class Features:
 
     def __init__(self, folder, models):
         self.folder = Path(folder)
-        self._sources = {name: NetworkSource(model) for name, model in models.items()}
+        device = best_device()
+        self._sources = {
+            name: NetworkSource(
+                model
+                if next(model.parameters()).device == device
+                else copy.deepcopy(model).to(device)
+            )
+            for name, model in models.items()
+        }
         self._sources |= {name: HandMadeSource(name) for name in HAND_MADE}
         self._prints = {}
         self._slow = {}
@@ -544,39 +216,43 @@ class Features:
             The recordings.
         representations : sequence of str
             Any of :data:`REPRESENTATIONS`.
-        wanted : dict of int to sequence of Take
+        wanted : dict of int to sequence of FrameSelection
             What to keep, by recording of the store.
         progress : bool
             Show a progress bar.
         """
-        names = dict.fromkeys(r.partition("-")[0] for r in representations)
-        missing = []
-        for name in names:
-            for index, takes in wanted.items():
-                absent = [
-                    take
-                    for take in dict.fromkeys(takes)
-                    if not all(
-                        self._path(name, layer, store, index, take).exists()
-                        for layer in self._sources[name].layers
-                    )
-                ]
-                if absent:
-                    missing.append((name, index, absent))
-        if not missing:
-            return
-        bar = tqdm(
-            total=sum(_seconds(takes) for _, _, takes in missing),
+        missing = {}  # by source: selections by recording and excerpt
+        for name in dict.fromkeys(r.partition("-")[0] for r in representations):
+            for index, selections in wanted.items():
+                for each in dict.fromkeys(selections):
+                    layers = self._sources[name].layers
+                    paths = (self._path(name, x, store, index, each) for x in layers)
+                    if not all(path.exists() for path in paths):
+                        here = missing.setdefault(name, {})
+                        here.setdefault((index, each.excerpt), []).append(each)
+        recordings = {
+            name: {
+                key: max(selections, key=lambda each: each.n_frames).read(
+                    store, key[0], self._sources[name].hop
+                )
+                for key, selections in here.items()
+            }
+            for name, here in missing.items()
+        }
+        with tqdm(
+            total=sum(r.wanted for some in recordings.values() for r in some.values()),
             desc="Extracting features",
             unit="s",
-            disable=not progress,
-        )
-        with bar:
-            for name, index, takes in missing:
-                self._extract(name, store, index, takes)
-                bar.update(_seconds(takes))
+            unit_scale=1 / SAMPLE_RATE,
+            disable=not (progress and missing),
+        ) as bar:
+            for name, some in recordings.items():
+                for keys, batch in self._sources[name].batches(some):
+                    wanted_of = [(key[0], missing[name][key]) for key in keys]
+                    self._extract(name, store, wanted_of, batch)
+                    bar.update(sum(recording.wanted for recording in batch))
 
-    def rows(self, representation, store, index, take, rows=slice(None)):
+    def rows(self, representation, store, index, selection, rows=slice(None)):
         """
         Read features of one recording; :meth:`compute` comes first.
 
@@ -588,7 +264,7 @@ class Features:
             The recordings.
         index : int
             Which recording of the store.
-        take : Take
+        selection : FrameSelection
             What was kept.
         rows : numpy.ndarray or slice
             Which rows of that.
@@ -600,14 +276,14 @@ class Features:
             means first, or slow features ``(rows, dim)``.
         """
         if representation in SLOW_OF:
-            made_of = self.rows(SLOW_OF[representation], store, index, take, rows)
+            made_of = self.rows(SLOW_OF[representation], store, index, selection, rows)
             return self._slow[representation](made_of)
         name, _, taken = representation.partition("-")
         parts = []
         for layer in tuple(taken) or self._sources[name].layers:
-            path = self._path(name, layer, store, index, take)
+            path = self._path(name, layer, store, index, selection)
             part = np.load(path, mmap_mode="r")[rows]
-            parts.append(part if take.step else part.reshape(len(part), 2, -1))
+            parts.append(part if selection.step else part.reshape(len(part), 2, -1))
         joined = np.concatenate(parts, axis=-1, dtype=np.float32)
         return joined.reshape(len(joined), -1)
 
@@ -621,105 +297,14 @@ class Features:
             One of :data:`SLOW_OF`.
         store : Store
             The recordings.
-        wanted : dict of int to Take
+        wanted : dict of int to FrameSelection
             What to find them in: windows, by recording of the store.
         """
         made_of = SLOW_OF[representation]
         parts = self.pitch_parts(made_of) * 2  # means, then deviations
         self._slow[representation] = Slow(parts).fit(
-            self.rows(made_of, store, index, take) for index, take in wanted.items()
+            self.rows(made_of, store, index, selection) for index, selection in wanted.items()
         )
-
-    def compute_clips(self, store, representations, spans, progress=True):
-        """
-        Compute features of single notes that are not kept yet.
-
-        Parameters
-        ----------
-        store : Store
-            The clips.
-        representations : sequence of str
-            Any of :data:`REPRESENTATIONS`.
-        spans : numpy.ndarray
-            Clip, first frame and the one after the last to be summarised, a
-            row each ``(clips, 3)``.
-        progress : bool
-            Show a progress bar.
-        """
-        names = dict.fromkeys(r.partition("-")[0] for r in representations)
-        missing = [
-            name
-            for name in names
-            if not all(
-                self._clip_path(name, layer, store, spans).exists()
-                for layer in self._sources[name].layers
-            )
-        ]
-        if not missing:
-            return
-        bar = tqdm(
-            total=len(missing) * len(spans),
-            desc="Extracting features of notes",
-            unit="note",
-            disable=not progress,
-        )
-        with bar:
-            for name in missing:
-                layers = self._sources[name].layers
-                made = {layer: [] for layer in layers}
-                for some in np.array_split(spans, -(-len(spans) // CLIPS_AT_ONCE)):
-                    stop = (int(some[:, 2].max()) + self._sources[name].reach) * HOP
-                    waves = np.zeros((len(some), stop), np.float32)
-                    for wave, index in zip(waves, some[:, 0], strict=True):
-                        samples = store.read(index, 0, min(stop, store.lengths[index]))
-                        wave[: len(samples)] = samples.astype(np.float32) / 32768
-                    parts = self._sources[name].embed(waves)
-                    for layer, part in zip(layers, parts, strict=True):
-                        made[layer] += [
-                            pool(frames[None, start:stop])[0]
-                            for frames, (_, start, stop) in zip(part, some, strict=True)
-                        ]
-                    bar.update(len(some))
-                for layer, rows in made.items():
-                    with atomic(self._clip_path(name, layer, store, spans)) as path:
-                        np.save(path, np.stack(rows).astype(np.float16))
-
-    def clips(self, representation, store, spans):
-        """
-        Read features of single notes; :meth:`compute_clips` comes first.
-
-        Parameters
-        ----------
-        representation : str
-            One of :data:`REPRESENTATIONS`.
-        store : Store
-            The clips.
-        spans : numpy.ndarray
-            As they were computed.
-
-        Returns
-        -------
-        numpy.ndarray
-            Means, then deviations ``(clips, 2 * dim)``, or slow features ``(clips,
-            dim)``, float32.
-        """
-        if representation in SLOW_OF:
-            made_of = self.clips(SLOW_OF[representation], store, spans)
-            return self._slow[representation](made_of)
-        name, _, taken = representation.partition("-")
-        parts = []
-        for layer in tuple(taken) or self._sources[name].layers:
-            part = np.load(self._clip_path(name, layer, store, spans))
-            parts.append(part.reshape(len(part), 2, -1))
-        joined = np.concatenate(parts, axis=-1, dtype=np.float32)
-        return joined.reshape(len(joined), -1)
-
-    def _clip_path(self, name, layer, store, spans):
-        """File of one layer of all clips."""
-        audio_of_all = " ".join(store.checksums[index] for index in spans[:, 0])
-        parts = (self._print(name), audio_of_all, str(spans.tolist()))
-        key = hashlib.sha256(" ".join(parts).encode()).hexdigest()[:32]
-        return self.folder / f"{key}-{layer}.npy"
 
     def pitch_parts(self, representation):
         """
@@ -749,38 +334,34 @@ class Features:
             self._prints[name] = self._sources[name].fingerprint
         return self._prints[name]
 
-    def _path(self, name, layer, store, index, take):
+    def _path(self, name, layer, store, index, selection):
         """File of one layer, named by the audio and what is done to it."""
-        parts = (self._print(name), store.checksums[index], *map(str, take))
+        parts = (self._print(name), store.checksums[index], *map(str, selection))
         key = hashlib.sha256(" ".join(parts).encode()).hexdigest()[:32]
         return self.folder / f"{key}-{layer}.npy"
 
-    def _extract(self, name, store, index, takes):
-        """Stream one recording through a source into files of its layers."""
-        recording = Audio(
-            lambda a, b: store.read(index, a, b),
-            store.lengths[index],
-            max(take.n_frames for take in takes),
-        )
+    def _extract(self, name, store, wanted, recordings):
+        """Stream recordings side by side through a source into files of its layers."""
         source = self._sources[name]
         limit = np.finfo(np.float16).max
         with contextlib.ExitStack() as stack:
             files = {}
-            for first, *parts in source.stream(recording):
-                for layer, part in zip(source.layers, parts, strict=True):
-                    for take in takes:
-                        rows, start = take.of(part, first)
-                        if (layer, take) not in files:
-                            path = self._path(name, layer, store, index, take)
-                            files[layer, take] = np.lib.format.open_memmap(
-                                stack.enter_context(atomic(path)),
-                                "w+",
-                                np.float16,
-                                (take.rows, rows.shape[1]),
-                            )
-                            _reserve(files[layer, take].filename)
-                        file = files[layer, take]
-                        file[start : start + len(rows)] = np.clip(rows, -limit, limit)
+            for first, *layers in source.stream_together(recordings):
+                for layer, parts in zip(source.layers, layers, strict=True):
+                    for (index, selections), part in zip(wanted, parts, strict=True):
+                        for selection in selections:
+                            rows, start = selection.of(part, first)
+                            path = self._path(name, layer, store, index, selection)
+                            if path not in files:
+                                files[path] = np.lib.format.open_memmap(
+                                    stack.enter_context(atomic(path)),
+                                    "w+",
+                                    np.float16,
+                                    (selection.rows, rows.shape[1]),
+                                )
+                                _reserve(files[path].filename)
+                            rows = np.clip(rows, -limit, limit)
+                            files[path][start : start + len(rows)] = rows
 
 
 def _reserve(path):
@@ -788,38 +369,6 @@ def _reserve(path):
     if hasattr(os, "posix_fallocate"):  # not on macOS and Windows
         with open(path, "r+b") as file:
             os.posix_fallocate(file.fileno(), 0, os.path.getsize(path))
-
-
-def pitch_parts(model, taken="zc"):
-    """
-    Tell how a network's output lies on the axis of pitch.
-
-    Parameters
-    ----------
-    model : Network
-        The network.
-    taken : {"z", "c", "zc"}
-        Which output.
-
-    Returns
-    -------
-    tuple of tuple of int
-        Semitones and features of each, for each part; empty unless each of
-        these has one part for each of the 88 pitches.
-    """
-    dims = {"z": model.z_dim, "c": model.c_dim}
-    on_axis = {
-        "z": isinstance(model.encoder, HarmonicEncoder),
-        "c": getattr(model.context, "groups", 1) == N_PITCHES,
-    }
-    if not all(on_axis[part] for part in taken):
-        return ()
-    return tuple((N_PITCHES, dims[part] // N_PITCHES) for part in taken)
-
-
-def _seconds(takes):
-    """Length in seconds of the audio that is streamed for some takes."""
-    return round(max(take.n_frames for take in takes) * HOP / SAMPLE_RATE)
 
 
 def view(model, recording, seconds=10.0):
@@ -851,9 +400,7 @@ def view(model, recording, seconds=10.0):
     pcm = Audio.of(audio.to_pcm(shown))
     layers = {}
     for source in (HandMadeSource("logmel"), NetworkSource(model)):
-        pieces = sorted(source.stream(pcm), key=lambda piece: piece[0])
-        parts = list(zip(*pieces, strict=True))[1:]
-        layers |= dict(zip(source.layers, map(np.concatenate, parts), strict=True))
+        layers |= source.whole(pcm)
     return {
         "spectrogram": layers.pop("logmel"),
         "roll": frame_roll(notes, len(layers["z"])),
