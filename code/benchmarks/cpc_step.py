@@ -34,7 +34,7 @@ from jtm.cpc.loss import draw_negatives
 from jtm.cpc.run import build_criterion, loaders
 from jtm.data.musicnet import open_dataset
 from jtm.data.store import build_store
-from jtm.evaluation.features import Audio, NetworkSource
+from jtm.evaluation.streaming import Audio, NetworkSource
 from jtm.files import write_json
 from jtm.music import audio
 from jtm.training.checkpoints import build_model

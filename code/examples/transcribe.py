@@ -45,7 +45,7 @@ piece = labelled.splits["test"][0]
 [(_, features)] = networks.represent(store, [piece], model)
 
 # %% Posteriors of sounding and of starting, then notes.
-take = labelled.takes("test", piece)[-1]
+take = labelled.selections("test", piece)[-1]
 logits = networks.read_off(heads["transcription"], features, take)
 thresholds = [scores[0].config[f"{name}_threshold"] for name in ("frame", "onset")]
 found = transcription.decode(logits, thresholds)

@@ -475,7 +475,7 @@ def report_facts():
     settings : dict of str to str
         Settings of the judge and of the front end by the name of their macro.
     """
-    from jtm.evaluation import features, networks, probes, protocol, slow
+    from jtm.evaluation import baselines, networks, probes, protocol, slow
     from jtm.models import encoder, heads
     from jtm.results import latex, readings, records
 
@@ -498,9 +498,9 @@ def report_facts():
         "networkBatch": networks.BATCH["frames"],
         "networkRates": readings.listed(f"{rate:g}" for rate in networks.RATES),
         "networkLooks": networks.LOOKS,
-        "melBands": features.N_MELS,
-        "cepstra": features.N_MFCC,
-        "constantQ": features.CQT_BINS,
+        "melBands": baselines.N_MELS,
+        "cepstra": baselines.N_MFCC,
+        "constantQ": baselines.CQT_BINS,
         "draws": records.DRAWS,
     }
     facts = read_json(ROOT / "code" / "jtm" / "weights" / "jtm.json")

@@ -26,8 +26,9 @@ from jtm.data.musicnet import open_dataset
 from jtm.data.rolls import WINDOW
 from jtm.data.splits import split_recordings
 from jtm.data.store import build_store
-from jtm.evaluation.features import Audio, NetworkSource, Take, pitch_parts
+from jtm.evaluation.features import FrameSelection
 from jtm.evaluation.slow import Slow
+from jtm.evaluation.streaming import Audio, NetworkSource, pitch_parts
 from jtm.files import (
     InputError,
     atomic,
@@ -164,9 +165,10 @@ def learn_slow(path, data, progress=True):
 
 def _windows(recording, model):
     """Yield the number of the first window and z and c pooled over each, by pieces."""
-    take = Take(0, recording.n_frames)
+    hop = model.encoder.hop
+    windows = FrameSelection(0, recording.n_frames(hop), WINDOW * HOP // hop)
     for first, z, c in NetworkSource(model).stream(recording):
-        rows, start = take.of(np.concatenate((z, c), axis=1), first)
+        rows, start = windows.of(np.concatenate((z, c), axis=1), first)
         yield start, rows
 
 
@@ -282,9 +284,13 @@ def _embed_file(path, model, layer, advance=lambda seconds: None):
 
 def _embed(recording, model, layer, name, advance=lambda seconds: None):
     """Compute the embedding of a recording, piece by piece, and its times."""
-    step, row = (WINDOW, "window of 1.28 s") if layer == "s" else (1, "frame of 10 ms")
-    if recording.n_frames < step:
-        raise InputError(f"{name}: shorter than a {row}; nothing to embed")
+    hop = model.encoder.hop
+    step, row = (WINDOW * HOP // hop, "window") if layer == "s" else (1, "frame")
+    seconds = step * hop / SAMPLE_RATE
+    if recording.n_frames(hop) < step:
+        raise InputError(
+            f"{name}: shorter than a {row} of {seconds:g} s; nothing to embed"
+        )
     if layer == "s":
         dim = model.slow.size
         parts = (
@@ -296,11 +302,11 @@ def _embed(recording, model, layer, name, advance=lambda seconds: None):
             (first, np.concatenate([{"z": z, "c": c}[part] for part in layer], axis=1))
             for first, z, c in NetworkSource(model).stream(recording)
         )
-    embedding = np.empty((recording.n_frames // step, dim), np.float32)
+    embedding = np.empty((recording.n_frames(hop) // step, dim), np.float32)
     for first, rows in parts:
         embedding[first : first + len(rows)] = rows
-        advance(len(rows) * step / FRAME_RATE)
-    return embedding, (np.arange(len(embedding)) + 0.5) * step / FRAME_RATE
+        advance(len(rows) * seconds)
+    return embedding, (np.arange(len(embedding)) + 0.5) * seconds
 
 
 def embed_files(inputs, out, load=None, layer="c", progress=True, debug=False):

@@ -303,7 +303,8 @@ class Features:
         made_of = SLOW_OF[representation]
         parts = self.pitch_parts(made_of) * 2  # means, then deviations
         self._slow[representation] = Slow(parts).fit(
-            self.rows(made_of, store, index, selection) for index, selection in wanted.items()
+            self.rows(made_of, store, index, selection)
+            for index, selection in wanted.items()
         )
 
     def pitch_parts(self, representation):

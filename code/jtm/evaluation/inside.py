@@ -34,7 +34,8 @@ from tqdm import tqdm
 from jtm.constants import FRAME_RATE, HOP
 from jtm.data.rolls import WINDOW, frame_numbers
 from jtm.evaluation import metrics, probes
-from jtm.evaluation.features import FFT, Take
+from jtm.evaluation.baselines import FFT
+from jtm.evaluation.features import FrameSelection
 from jtm.evaluation.protocol import TRAIN_FRAMES, VALIDATION_FRAMES, Cell, Judge
 from jtm.files import InputError, atomic, write_json
 from jtm.results.records import revision
@@ -191,9 +192,9 @@ def _extract(bench, progress):
     for labelled in bench.labelled.values():
         for split, indices in labelled.splits.items():
             for index in indices:
-                wanted.setdefault(index, []).extend(labelled.takes(split, index))
+                wanted.setdefault(index, []).extend(labelled.selections(split, index))
     for index in bench.labelled["multipitch"].splits["test"]:
-        pieces[index] = Take(0, int(bench.store.lengths[index]) // HOP)
+        pieces[index] = FrameSelection(0, int(bench.store.lengths[index]) // HOP)
         wanted[index].append(pieces[index])
     bench.features.compute(bench.store, REPRESENTATIONS, wanted, progress)
     return pieces
@@ -255,7 +256,7 @@ def _carried(bench, bar):
     named = {"multipitch": "pitch", "instrument_activity": "instrument"}
     for task, labelled in bench.labelled.items():
         truths = [
-            labelled.frames(index, labelled.takes("test", index)[-1])
+            labelled.frames(index, labelled.selections("test", index)[-1])
             for index in labelled.splits["test"]
         ]
         chance = float(np.concatenate(truths).mean())
@@ -285,7 +286,7 @@ def _carried(bench, bar):
         x, y = {}, {}
         for split, indices in labelled.splits.items():
             for index in indices:
-                take = labelled.takes(split, index)[-1]
+                take = labelled.selections(split, index)[-1]
                 x.setdefault(split, []).append(_rows(bench, name, index, take))
                 numbers = frame_numbers(take.n_frames, take.step)
                 y.setdefault(split, []).append(levels[index][numbers])
@@ -500,7 +501,7 @@ def past(bench, split, representation):
     delays = np.round(np.array(DELAYS) * FRAME_RATE).astype(int)
     made = []
     for index in labelled.splits[split]:
-        take = labelled.takes(split, index)[-1]
+        take = labelled.selections(split, index)[-1]
         numbers = frame_numbers(take.n_frames, take.step)
         rows = np.flatnonzero(numbers >= delays.max())
         if not len(rows):
@@ -700,10 +701,17 @@ def _note_maps(bench, labelled, arrays, progress):
     if labelled is None:  # the dataset has none
         return []
     indices = spread(labelled.splits["test"], POINTS)
-    spans = bench.spans(labelled)[indices]
-    bench.features.compute_clips(labelled.store, REPRESENTATIONS, spans, progress)
+    wanted = {index: labelled.selections("test", index) for index in indices}
+    bench.features.compute(labelled.store, REPRESENTATIONS, wanted, progress)
     points = {
-        name: _means(bench.features.clips(name, labelled.store, spans))
+        name: _means(
+            np.concatenate(
+                [
+                    bench.features.rows(name, labelled.store, index, selection)
+                    for index, (selection,) in wanted.items()
+                ]
+            )
+        )
         for name in REPRESENTATIONS
     }
     rows = [labelled.store.recordings[index].metadata for index in indices]

@@ -12,7 +12,7 @@ there (Kumar et al. 2022). In the end each task takes what validation has best: 
 state kept; the same with the head fitted once more, as a probe; or the start, lest a
 network be worse than a probe of itself only for having been trained.
 
-A budget is stated in steps of :data:`BATCH` windows of 1.28 s (clips: 0.56 s):
+A budget is stated in steps of :data:`BATCH` windows of 1.28 s (clips: 0.5 s):
 :func:`steps`. One run serves the tasks of a family, which share the network and
 have a head each: those of frames, of windows, and of single notes. Each task sees
 the same labels as its probes; the state counts that is best on the mean of them.
@@ -31,7 +31,7 @@ import torch
 from jtm.constants import HOP
 from jtm.data.rolls import WINDOW, frame_numbers
 from jtm.evaluation import probes
-from jtm.evaluation.features import Audio, NetworkSource, pitch_parts
+from jtm.evaluation.streaming import Audio, NetworkSource, pitch_parts
 from jtm.evaluation.tasks import CLIP, CLIP_LEAD, TASKS
 from jtm.models.heads import (
     FrameHead,
@@ -69,15 +69,12 @@ LOOKED_AT = {"frames": 64, "windows": 384, "clips": 256}
 """Windows, or clips, of validation that are looked at while training, about; tasks
 of windows share them."""
 
-TOGETHER = 4
-"""Most recordings that are answered about side by side."""
-
 EDGE = {"frames": 16, "windows": 16, "clips": 0}
 """Frames on either side of a window that a network hears too, so that filters which
 reach over its edges find there what they find in a recording; clips have their own."""
 
-CLIP_FRAMES = CLIP_LEAD + CLIP + 6
-"""Frames of a clip that a network hears; the last are for its filters."""
+CLIP_FRAMES = CLIP_LEAD + CLIP
+"""Frames of a clip that a network hears: nothing after those that it is read from."""
 
 
 def steps(fraction):
@@ -663,7 +660,7 @@ def answers(model, heads, labelled, split, on_encoder=False):
     for index, x in represent(first.store, indices, model, on_encoder, lengths):
         for task, each in labelled.items():
             if index in each.splits[split]:
-                take = each.takes(split, index)[-1]
+                take = each.selections(split, index)[-1]
                 found[task][index] = read_off(heads[task], x, take)
     return {
         (task, split): [found[task][index] for index in each.splits[split]]
@@ -695,20 +692,15 @@ def represent(store, indices, model, on_encoder=False, lengths=None):
     features : numpy.ndarray
         Its features ``(frames, dim)``.
     """
-    source, alike = NetworkSource(model), {}
+    source, recordings = NetworkSource(model), {}
     for index, n_frames in zip(indices, lengths or [None] * len(indices), strict=True):
         read = partial(store.read, index)
-        recording = Audio(read, int(store.lengths[index]), n_frames)
-        extent = recording.extent(source.reach)
-        alike.setdefault(extent, []).append((index, recording))
-    for group in alike.values():
-        for some in (group[i : i + TOGETHER] for i in range(0, len(group), TOGETHER)):
-            numbers, recordings = zip(*some, strict=True)
-            pieces = sorted(source.stream_together(recordings), key=lambda p: p[0])
-            parts = [
-                z if on_encoder else np.concatenate((z, c), 2) for _, z, c in pieces
-            ]
-            yield from zip(numbers, np.concatenate(parts, axis=1), strict=True)
+        wanted = None if n_frames is None else n_frames * source.hop
+        recordings[index] = Audio(read, int(store.lengths[index]), wanted)
+    for numbers, batch in source.batches(recordings):
+        pieces = sorted(source.stream_together(batch), key=lambda piece: piece[0])
+        parts = [z if on_encoder else np.concatenate((z, c), 2) for _, z, c in pieces]
+        yield from zip(numbers, np.concatenate(parts, axis=1), strict=True)
 
 
 @torch.no_grad()
@@ -722,7 +714,7 @@ def read_off(head, x, take):
         What answers.
     x : numpy.ndarray
         Features ``(frames, dim)``.
-    take : Take
+    take : FrameSelection
         What is judged.
 
     Returns

@@ -35,9 +35,9 @@ from jtm.data.rolls import WINDOW
 from jtm.data.splits import labelled_splits
 from jtm.data.store import build_store
 from jtm.evaluation import networks, probes, tasks
-from jtm.evaluation.features import REPRESENTATIONS, SLOW_OF, Features, Take
+from jtm.evaluation.features import REPRESENTATIONS, SLOW_OF, Features, FrameSelection
 from jtm.evaluation.networks import NETWORKS
-from jtm.evaluation.tasks import CLIP, CLIP_LEAD, TASKS, Labelled
+from jtm.evaluation.tasks import TASKS, Labelled
 from jtm.files import InputError, digest
 from jtm.results import records
 from jtm.results.records import Record
@@ -233,7 +233,7 @@ class Judge:
                 splits = labelled_splits(self.store.recordings, self.store.lengths)
                 held_out.update(splits["validation"])
             heard = {
-                index: Take(0, int(length) // HOP)
+                index: FrameSelection(0, int(length) // HOP)
                 for index, length in enumerate(self.store.lengths)
                 if self.store.recordings[index].split == "train"
                 and index not in held_out
@@ -242,38 +242,14 @@ class Judge:
             self.features.compute(self.store, slow, takes, self.progress)
             for name in slow:
                 self.features.fit_slow(name, self.store, heard)
-        wanted = {}
-        for each in (self.labelled[task] for task in wanted_tasks):
-            if TASKS[each.task].unit == "clips":
-                self.features.compute_clips(
-                    self.clips, representations, self.spans(each), self.progress
-                )
-                continue
-            for split in dict.fromkeys(("train", "validation", *self.splits)):
-                for index in each.splits[split]:
-                    wanted.setdefault(index, []).extend(each.takes(split, index))
-        self.features.compute(self.store, representations, wanted, self.progress)
-
-    @staticmethod
-    def spans(labelled):
-        """
-        Give the part of each clip that is read.
-
-        Parameters
-        ----------
-        labelled : Labelled
-            A task of clips.
-
-        Returns
-        -------
-        numpy.ndarray
-            Clip, first frame and the one after the last ``(clips, 3)``.
-        """
-        starts = [
-            labelled.clip_start(index) + CLIP_LEAD
-            for index in range(len(labelled.store.lengths))
-        ]
-        return np.array([(i, s, s + CLIP) for i, s in enumerate(starts)])
+        for store in (self.store, self.clips):
+            wanted = {}
+            for each in (self.labelled[task] for task in wanted_tasks):
+                for split in ("train", *self.answered) if each.store is store else ():
+                    for index in each.splits[split]:
+                        found = each.selections(split, index)
+                        wanted.setdefault(index, []).extend(found)
+            self.features.compute(store, representations, wanted, self.progress)
 
     def probe(self, cell, chosen=None):
         """
@@ -321,50 +297,44 @@ class Judge:
 
     def _sample(self, labelled, split, units, representation):
         """Read what a probe learns from, or is chosen by: features and truth."""
-        unit = TASKS[labelled.task].unit
-        if unit == "clips":
-            rows = units[:TRAIN_WINDOWS, 0]
-            features = self._clips(labelled, representation)[rows]
-            return features, labelled.classes_of(rows)
-        limit = TRAIN_FRAMES if split == "train" else VALIDATION_FRAMES
+        framewise = TASKS[labelled.task].family == "frames"
+        most = VALIDATION_FRAMES if split == "validation" else TRAIN_FRAMES
+        if split == "validation":  # of all its recordings
+            units = tasks.evenly(units, most)
+        else:  # any beginning of the labels is spread over them
+            units = units[: most if framewise else TRAIN_WINDOWS]
+        each = max(1, most // len(units))
         x, y = [], []
-        if unit == "windows" and split == "train":
-            units = units[:TRAIN_WINDOWS]
-        elif unit != "windows":
-            units = units[:limit]
-        each = max(1, limit // len(units))
         for index in np.unique(units[:, 0]):
-            take = labelled.takes(split, index)[0]
-            first = units[units[:, 0] == index, 1]
-            if unit == "windows":
-                rows = np.sort(first // WINDOW)
-                truth = np.full(len(rows), labelled.classes_of([index])[0])
+            selection = labelled.selections(split, index)[0]
+            first = np.sort(units[units[:, 0] == index, 1])
+            if framewise:
+                rows = _spread(first, selection.step, each)
+                truth = labelled.frames(index, selection)[rows]
             else:
-                rows = _spread(np.sort(first), take.step, each)
-                truth = labelled.frames(index, take)[rows]
-            x.append(self._rows(labelled, representation, index, take, rows))
+                rows = first // WINDOW
+                truth = np.full(len(rows), labelled.classes_of([index])[0])
+            x.append(self._rows(labelled, representation, index, selection, rows))
             y.append(truth)
         return np.concatenate(x), np.concatenate(y)
 
-    def _rows(self, labelled, representation, index, take, rows=slice(None)):
-        return self.features.rows(representation, labelled.store, index, take, rows)
-
-    def _clips(self, labelled, representation):
-        return self.features.clips(representation, self.clips, self.spans(labelled))
+    def _rows(self, labelled, representation, index, selection, rows=slice(None)):
+        return self.features.rows(
+            representation, labelled.store, index, selection, rows
+        )
 
     def _answers(self, labelled, split, representation, predict):
         """Answer about each recording of a split."""
-        indices = labelled.splits[split]
-        if TASKS[labelled.task].unit == "clips":
-            features = self._clips(labelled, representation)
-            return list(predict(features[indices])[:, None]) if indices else []
         return [
             predict(
                 self._rows(
-                    labelled, representation, index, labelled.takes(split, index)[-1]
+                    labelled,
+                    representation,
+                    index,
+                    labelled.selections(split, index)[-1],
                 )
             )
-            for index in indices
+            for index in labelled.splits[split]
         ]
 
     def network(self, cells, rates):

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from jtm.files import InputError
-from jtm.models.heads import octaves
+from jtm.models.heads import CONSTANT, octaves
 from jtm.training import checkpoints
 
 SIZE = 16
@@ -83,7 +83,10 @@ class Slow:
         self.shift = weights @ means
         deviations = means - self.shift
         whole = within + (weights[:, None] * deviations).T @ deviations
-        scale = 1 / np.sqrt(np.maximum(np.diag(whole), 1e-12))
+        variance = np.diag(whole)
+        # Features that never vary say nothing, and are left out.
+        varies = variance > (CONSTANT * self.shift) ** 2
+        scale = np.sqrt(np.divide(1, variance, np.zeros(len(varies)), where=varies))
         # Recordings count alike, however long they are.
         between = np.cov(scale * means, rowvar=False, bias=True)
         within = np.outer(scale, scale) * within

@@ -1,6 +1,5 @@
 """
-Recordings read piece by piece through a frozen network, so that memory does not
-grow with their length.
+Frozen networks over whole recordings, piece by piece, in bounded memory.
 
 Frame ``i`` is centred on the middle of samples ``[hop * i, hop * (i + 1))``, the hop
 being the encoder's. A piece is read with a margin on both sides, which covers what

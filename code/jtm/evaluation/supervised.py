@@ -25,7 +25,7 @@ from jtm.data.musicnet import open_dataset
 from jtm.data.rolls import WINDOW
 from jtm.data.store import build_store
 from jtm.evaluation import networks, tasks
-from jtm.evaluation.features import Features, Take
+from jtm.evaluation.features import Features, FrameSelection
 from jtm.evaluation.tasks import TASKS
 from jtm.files import InputError, digest
 from jtm.models.heads import PitchHead, PooledHead
@@ -206,7 +206,7 @@ def run(config, progress=True):
 
 def _whole(labelled, index):
     """Take all frames of a recording."""
-    return Take(1, labelled.length("train", index))
+    return FrameSelection(1, labelled.length("train", index))
 
 
 def _kind(head):

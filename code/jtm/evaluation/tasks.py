@@ -52,7 +52,7 @@ from jtm.data.rolls import WINDOW, frame_numbers
 from jtm.data.splits import labelled_splits
 from jtm.data.store import build_store
 from jtm.evaluation import metrics, transcription
-from jtm.evaluation.features import Take
+from jtm.evaluation.features import FrameSelection
 from jtm.files import InputError
 
 TRAIN_STEP = 8
@@ -436,7 +436,7 @@ class Labelled:
             roll = np.stack((roll, onsets), axis=1)
         return roll
 
-    def takes(self, split, index):
+    def selections(self, split, index):
         """
         Tell which features of a recording answers are read from.
 
@@ -449,19 +449,22 @@ class Labelled:
 
         Returns
         -------
-        list of Take
+        list of FrameSelection
             First what probes learn from or are tuned by; last what is judged.
         """
         unit, length = TASKS[self.task].unit, self.length(split, index)
         if unit == "windows":
-            return [Take(0, length)]
+            return [FrameSelection(0, length)]
+        if unit == "clips":
+            start = self.clip_start(index)
+            return [FrameSelection(0, CLIP_LEAD + CLIP, CLIP, CLIP_LEAD, start)]
         if split == "train":
-            return [Take(TRAIN_STEP, length)]
+            return [FrameSelection(TRAIN_STEP, length)]
         if unit == "notes":
             whole = int(self.store.lengths[index]) // HOP
             tuned = min(whole, max(length, WINDOW * LEAST["frames"]))
-            return [Take(JUDGED_STEP, tuned), Take(1, length)]
-        return [Take(JUDGED_STEP, length)]
+            return [FrameSelection(JUDGED_STEP, tuned), FrameSelection(1, length)]
+        return [FrameSelection(JUDGED_STEP, length)]
 
     @functools.cached_property
     def _frames(self):
@@ -476,7 +479,7 @@ class Labelled:
         ----------
         index : int
             Which recording of the store.
-        take : Take
+        take : FrameSelection
             What is taken.
 
         Returns
@@ -488,6 +491,26 @@ class Labelled:
             numbers = frame_numbers(take.n_frames, take.step)
             self._frames[index, take] = self.rolls(index, take.n_frames)[numbers]
         return self._frames[index, take]
+
+
+def evenly(rows, most):
+    """
+    Choose rows spread evenly over all, so that those at the end count too.
+
+    Parameters
+    ----------
+    rows : numpy.ndarray
+        Rows in the order of recordings.
+    most : int
+        Maximum number of them.
+
+    Returns
+    -------
+    numpy.ndarray
+        All, or `most` of them in their order.
+    """
+    n = min(most, len(rows))
+    return rows[np.arange(n) * len(rows) // max(n, 1)]
 
 
 def reader(store):
@@ -606,7 +629,7 @@ def score(labelled, split, answers, chosen):
 def _truths(labelled, split):
     """Give what is true of the judged frames of each recording."""
     return [
-        labelled.frames(index, labelled.takes(split, index)[-1])
+        labelled.frames(index, labelled.selections(split, index)[-1])
         for index in labelled.splits[split]
     ]
 

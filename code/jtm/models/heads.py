@@ -20,18 +20,31 @@ BELOW, ABOVE = OCTAVE, 3 * OCTAVE
 them above, where its harmonics are."""
 
 
-class Standard(nn.BatchNorm1d):
+CONSTANT = 1e-5
+"""Ratio of deviation to mean up to which a channel counts as constant: rounding."""
+
+
+class Standard(nn.Module):
     """
     Standardise channels, by running statistics until they are fixed.
+
+    Each is divided by its own deviation, however small: nothing is added to it, so
+    that the scale of a channel makes no difference. One that never varies says
+    nothing, and is left at zero.
 
     Parameters
     ----------
     channels : int
         Size of the input ``(samples, channels)``.
+    momentum : float
+        Weight of a batch in the running statistics.
     """
 
-    def __init__(self, channels):
-        super().__init__(channels, affine=False)
+    def __init__(self, channels, momentum=0.1):
+        super().__init__()
+        self.momentum = momentum
+        self.register_buffer("mean", torch.zeros(channels))
+        self.register_buffer("variance", torch.ones(channels))
         self.register_buffer("fixed", torch.tensor(False))
 
     def train(self, mode=True):
@@ -50,6 +63,32 @@ class Standard(nn.BatchNorm1d):
         """
         return super().train(mode and not self.fixed)
 
+    def forward(self, x):
+        """
+        Standardise.
+
+        Parameters
+        ----------
+        x : torch.Tensor
+            Samples ``(samples, channels)``; in training they move the running
+            statistics, unless these are fixed.
+
+        Returns
+        -------
+        torch.Tensor
+            Same shape.
+        """
+        mean, variance = self.mean, self.variance
+        if self.training:
+            variance, mean = torch.var_mean(x, dim=0, correction=0)
+            with torch.no_grad():
+                self.mean.lerp_(mean, self.momentum)
+                self.variance.lerp_(variance, self.momentum)
+        constant = variance <= (CONSTANT * mean) ** 2
+        # Where it is constant, 1 in place of its root keeps the gradient finite.
+        scale = torch.where(constant, 1.0, variance).rsqrt()
+        return (x - mean) * torch.where(constant, 0.0, scale)
+
     @torch.no_grad()
     def fix(self, x):
         """
@@ -60,9 +99,9 @@ class Standard(nn.BatchNorm1d):
         x : torch.Tensor
             The sample ``(samples, channels)``.
         """
-        variance, self.running_mean[:] = torch.var_mean(x, dim=0, correction=0)
-        # A feature that never varies says nothing, and is left at zero.
-        self.running_var[:] = torch.where(variance < 1e-12, torch.inf, variance)
+        variance, mean = torch.var_mean(x, dim=0, correction=0)
+        self.mean.copy_(mean)
+        self.variance.copy_(variance)
         self.fixed.fill_(True)
         self.eval()
 
@@ -484,7 +523,7 @@ class TranscriptionHead(nn.Module):
     def __init__(self, dim, hidden=192, kernel=9, dropout=0.2):
         super().__init__()
         self.dropout = nn.Dropout(dropout)
-        self.norm = nn.BatchNorm1d(dim, affine=False)
+        self.norm = Standard(dim)
         self.frame = nn.Conv1d(dim, hidden, 1)
         self.time = nn.Conv1d(hidden, hidden, kernel, padding=kernel // 2)
         self.answers = nn.Conv1d(hidden, 2 * N_PITCHES, 1)
@@ -503,7 +542,8 @@ class TranscriptionHead(nn.Module):
         torch.Tensor
             Logits ``(batch, frames, 2, 88)``: sounding, then starting.
         """
-        y = self.dropout(self.norm(x.transpose(1, 2)))
+        y = self.norm(x.flatten(0, 1)).view_as(x)
+        y = self.dropout(y.transpose(1, 2))
         y = self.dropout(functional.relu(self.frame(y)))
         y = self.dropout(functional.relu(self.time(y) + y))
         y = self.answers(y).transpose(1, 2)  # (batch, frames, 176)

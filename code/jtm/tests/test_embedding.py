@@ -134,7 +134,7 @@ class Embed(Folder):
     def test_what_is_no_sound_is_refused(self):
         model = tiny_model()
         for array, rate, words in (
-            (np.zeros(159), 16_000, "the array: shorter than a frame of 10 ms"),
+            (np.zeros(159), 16_000, "the array: shorter than a frame of 0.01 s"),
             (np.zeros(0), 44_100, "shorter than a frame"),
             (np.zeros(16_000), None, "needs its sample_rate"),
             (np.zeros(16_000), 0, "needs its sample_rate"),
@@ -359,7 +359,7 @@ class SlowFeatures(Folder):
         store = build_store(open_dataset(self.folder / "data"), progress=False)
         judged = features.Features(self.folder / "features", sources)
         takes = {
-            index: features.Take(0, 400)
+            index: features.FrameSelection(0, 400)
             for index, each in enumerate(store.recordings)
             if each.split == "train"
         }

@@ -1,3 +1,4 @@
+import contextlib
 import errno
 import tempfile
 import unittest
@@ -9,15 +10,10 @@ import numpy as np
 import torch
 
 from jtm.data.musicnet import open_dataset
-from jtm.evaluation import features
-from jtm.evaluation.features import (
-    Audio,
-    Features,
-    HandMadeSource,
-    NetworkSource,
-    Take,
-    pitch_parts,
-)
+from jtm.evaluation import baselines, features, streaming
+from jtm.evaluation.baselines import HandMadeSource
+from jtm.evaluation.features import Features, FrameSelection
+from jtm.evaluation.streaming import Audio, NetworkSource, pitch_parts
 from jtm.files import InputError
 from jtm.models.network import make_network
 from jtm.music import audio
@@ -45,14 +41,18 @@ def fake_store(*waves):
 
 
 def whole(source, wave):
-    """Stream a recording; give its layers in order of time."""
-    pieces = sorted(source.stream(Audio.of(wave)), key=lambda piece: piece[0])
-    return [np.concatenate(layer) for layer in list(zip(*pieces, strict=True))[1:]]
+    """Stream a recording; return its layers in order of time."""
+    return [*source.whole(Audio.of(wave)).values()]
 
 
+@contextlib.contextmanager
 def in_pieces(size):
     """Stream in pieces of so many frames."""
-    return mock.patch.multiple(features, PIECE=size, SHORT_PIECE=size)
+    with (
+        mock.patch.multiple(streaming, PIECE=size, SHORT_PIECE=size),
+        mock.patch.object(baselines, "PIECE", size),
+    ):
+        yield
 
 
 class Streaming(unittest.TestCase):
@@ -76,7 +76,7 @@ class Streaming(unittest.TestCase):
         wave = noise(3)
         with in_pieces(100):
             _, full = whole(NetworkSource(model), wave)
-            with mock.patch.object(features, "LOOK_BACK", 1):
+            with mock.patch.object(streaming, "LOOK_BACK", 1):
                 _, short = whole(NetworkSource(model), wave)
         with torch.no_grad():
             batch = torch.from_numpy(wave / np.float32(32768))[None, None]
@@ -101,13 +101,13 @@ class Streaming(unittest.TestCase):
 
         for _ in HandMadeSource("logmel").stream(Audio(read, 16_000 * 120)):
             pass
-        self.assertLessEqual(longest, (features.PIECE + 2 * features.MARGIN) * 160)
+        self.assertLessEqual(longest, (streaming.PIECE + 2 * baselines.MARGIN) * 160)
 
 
 class HandMade(unittest.TestCase):
     def test_pieces_give_what_the_whole_gives(self):
         wave = noise(3.21)
-        dims = {"logmel": features.N_MELS, "mfcc": 40, "cqt": 194}
+        dims = {"logmel": baselines.N_MELS, "mfcc": 40, "cqt": 194}
         for name, dim in dims.items():
             (expected,) = whole(HandMadeSource(name), wave)
             self.assertEqual(expected.shape, (321, dim))
@@ -139,7 +139,7 @@ class HandMade(unittest.TestCase):
 
         wave = noise(0.5)
         (found,) = whole(HandMadeSource("mfcc"), wave)
-        power = features._mel_power(wave / np.float32(32768), 2.0)
+        power = baselines._mel_power(wave / np.float32(32768), 2.0)
         expected = scipy.fft.dct(10 * np.log10(power + 1e-8), axis=0, norm="ortho")
         np.testing.assert_allclose(found[:, :20], expected[:20].T, rtol=1e-3, atol=1e-3)
 
@@ -159,7 +159,9 @@ class HandMade(unittest.TestCase):
         time = np.arange(16_000) / 16_000
         wave = (8000 * np.sin(2 * np.pi * 880 * time)).astype(np.int16)
         (spectrum,) = whole(HandMadeSource("logmel"), wave)
-        centres = librosa.mel_frequencies(features.N_MELS + 2, fmin=30, fmax=8000)[1:-1]
+        centres = librosa.mel_frequencies(baselines.N_MELS + 2, fmin=30, fmax=8000)[
+            1:-1
+        ]
         self.assertAlmostEqual(centres[spectrum[50].argmax()], 880, delta=15)
 
 
@@ -204,17 +206,17 @@ class Keeping(unittest.TestCase):
 
     def compute(self, names, indices=(0, 1), take=None, model=None, store=None):
         kept = self.features(model)
-        wanted = {i: [take or Take(1, 200 - 50 * i)] for i in indices}
+        wanted = {i: [take or FrameSelection(1, 200 - 50 * i)] for i in indices}
         kept.compute(store or self.store, names, wanted, progress=False)
         return kept
 
     def test_rows(self):
         kept = self.compute(("cpc-zc", "logmel"))
-        first, second = Take(1, 200), Take(1, 150)
+        first, second = FrameSelection(1, 200), FrameSelection(1, 150)
         self.assertEqual(kept.rows("cpc-z", self.store, 0, first).shape, (200, 24))
         self.assertEqual(kept.rows("cpc-c", self.store, 1, second).shape, (150, 16))
         mel = kept.rows("logmel", self.store, 1, second)
-        self.assertEqual(mel.shape, (150, features.N_MELS))
+        self.assertEqual(mel.shape, (150, baselines.N_MELS))
         z, c = whole(NetworkSource(self.model), noise(2, seed=1))
         both = kept.rows("cpc-zc", self.store, 0, first, np.array([3, 150]))
         self.assertEqual(both.dtype, np.float32)
@@ -226,8 +228,11 @@ class Keeping(unittest.TestCase):
         wave = noise(6, seed=5)
         store = fake_store(wave)
         z, c = whole(NetworkSource(self.model), wave)
-        takes = [Take(8, 600), Take(16, 300), Take(1, 130), Take(0, 600)]
-        for piece in (features.PIECE, 256):  # in one piece, and in three
+        takes = [
+            FrameSelection(step, n)
+            for step, n in ((8, 600), (16, 300), (1, 130), (0, 600))
+        ]
+        for piece in (streaming.PIECE, 256):  # in one piece, and in three
             with in_pieces(piece):
                 self.folder = self.folder / str(piece)
                 kept = self.features()
@@ -245,26 +250,61 @@ class Keeping(unittest.TestCase):
             self.assertEqual(pooled.shape, (4, 80))
             np.testing.assert_allclose(pooled[1], expected, atol=2e-3)
 
-    def test_clips(self):
-        kept = self.features()
-        spans = np.array([[0, 10, 50], [1, 0, 40]])
-        kept.compute_clips(self.store, ("cpc-zc", "cqt"), spans, progress=False)
-        found = kept.clips("cpc-zc", self.store, spans)
-        z, c = whole(NetworkSource(self.model), noise(2, seed=1))
-        both = np.concatenate((z, c), axis=1)[10:50]
-        expected = np.concatenate((both.mean(axis=0), both.std(axis=0)))
-        np.testing.assert_allclose(found[0], expected, atol=2e-3)
-        for name in ("logmel", "mfcc", "cqt"):
-            kept.compute_clips(self.store, (name,), spans, progress=False)
-            (frames,) = whole(HandMadeSource(name), noise(1.5, seed=2))
-            expected = np.concatenate(
-                (frames[:40].mean(axis=0), frames[:40].std(axis=0))
+    def test_a_note_is_read_from_its_excerpt_alone(self):
+        # Whatever sounds before and after it: other notes, or the note itself.
+        names = ("cpc-zc", "logmel", "mfcc", "cqt")
+        selections = [FrameSelection(0, 50, 40, 10, start) for start in (0, 30)]
+        waves = noise(2, seed=1), noise(2, seed=1)
+        waves[1][: 30 * 160] = noise(0.3, seed=5)
+        waves[1][80 * 160 :] = noise(1.2, seed=6)
+        store, kept = fake_store(*waves), self.features()
+        wanted = {0: selections, 1: selections}
+        kept.compute(store, names, wanted, progress=False)
+        for name in names:
+            for selection, alike in zip(selections, (False, True), strict=True):
+                one, other = (kept.rows(name, store, i, selection) for i in (0, 1))
+                self.assertEqual(len(one), 1)
+                self.assertEqual(np.array_equal(one, other), alike, name)
+            excerpt = Audio.of(waves[0][30 * 160 : 80 * 160])
+            source = kept._sources[name.partition("-")[0]]
+            frames = np.concatenate([*source.whole(excerpt).values()], axis=1)[10:]
+            expected = np.concatenate((frames.mean(axis=0), frames.std(axis=0)))
+            np.testing.assert_allclose(
+                one[0], expected, rtol=2e-3, atol=2e-3, err_msg=name
             )
-            found = kept.clips(name, self.store, spans)[1]
-            np.testing.assert_allclose(found, expected, rtol=2e-3, atol=2e-3)
-        with mock.patch.object(NetworkSource, "stream") as stream:
-            kept.compute_clips(self.store, ("cpc-z",), spans, progress=False)
-            stream.assert_not_called()
+
+    def test_an_excerpt_that_the_recording_is_too_short_for_ends_in_silence(self):
+        wave = noise(0.6)
+        kept, selection = self.features(), FrameSelection(0, 50, 40, 10, 30)
+        found = []
+        for each in (wave, np.pad(wave, (0, 3200))):
+            store = fake_store(each)
+            kept.compute(store, ("cpc-z",), {0: [selection]}, progress=False)
+            found.append(kept.rows("cpc-z", store, 0, selection))
+        np.testing.assert_array_equal(*found)
+
+    def test_recordings_side_by_side_are_those_one_by_one(self):
+        waves = [noise(3, seed=seed) for seed in range(9)] + [noise(2, seed=9)]
+        store, selection = fake_store(*waves), FrameSelection(8, 200)
+        kept = self.features()
+        with in_pieces(128):
+            wanted = dict.fromkeys(range(10), [selection])
+            kept.compute(store, ("cpc-c", "logmel"), wanted, progress=False)
+        for name, source in (("cpc-c", kept._sources["cpc"]), ("logmel", None)):
+            for index in (0, 8, 9):
+                layers = (source or HandMadeSource(name)).whole(Audio.of(waves[index]))
+                np.testing.assert_allclose(
+                    kept.rows(name, store, index, selection),
+                    layers[name.removeprefix("cpc-")][4:200:8],
+                    atol=2e-2,
+                )
+
+    def test_a_network_is_used_on_the_best_device_and_left_where_it_was(self):
+        with mock.patch.object(features, "best_device", lambda: torch.device("meta")):
+            kept = self.features()
+        used = kept._sources["cpc"].model
+        self.assertEqual({p.device.type for p in used.parameters()}, {"meta"})
+        self.assertEqual({p.device.type for p in self.model.parameters()}, {"cpu"})
 
     def test_what_is_kept_is_not_computed_again(self):
         self.compute(("cpc-c", "logmel"))
@@ -277,7 +317,7 @@ class Keeping(unittest.TestCase):
             other = fake_store(noise(2, seed=3))
             self.compute(("logmel",), [0], store=other)
             extract.assert_called_once()
-            self.compute(("logmel",), [0], Take(8, 200))
+            self.compute(("logmel",), [0], FrameSelection(8, 200))
             self.assertEqual(extract.call_count, 2)
             with torch.no_grad():
                 self.model.encoder.layers[0].weight[0, 0, 0] += 1e-3
@@ -296,6 +336,20 @@ class Keeping(unittest.TestCase):
         self.assertEqual(pitch_parts(joint, "zc"), ())
         self.assertEqual(pitch_parts(self.model, "z"), ())
 
+    def test_an_edit_of_hand_made_features_makes_others_of_them(self):
+        names = ("N_MELS", "MEL_MIN", "MEL_FLOOR", "N_MFCC", "CQT_BINS", "HOP")
+        for name in names:
+            before = HandMadeSource("cqt").fingerprint
+            with mock.patch.object(baselines, name, 7):
+                self.assertNotEqual(HandMadeSource("cqt").fingerprint, before, name)
+        with tempfile.TemporaryDirectory() as folder:
+            edited = Path(folder) / "baselines.py"
+            text = Path(baselines.__file__).read_text()
+            edited.write_text(text.replace("np.log1p(1e5", "np.log1p(1e6"))
+            with mock.patch.object(baselines, "__file__", edited):
+                self.assertNotEqual(HandMadeSource("cqt").fingerprint, before)
+        self.assertNotEqual(HandMadeSource("mfcc").fingerprint, before)
+
     def test_settings_that_no_weight_shows_are_told_apart(self):
         forward, reverse = (make_network("conv", 24, reverse=r) for r in (False, True))
         reverse.load_state_dict(forward.state_dict())
@@ -304,26 +358,26 @@ class Keeping(unittest.TestCase):
         )
 
     def test_what_half_precision_cannot_hold_stays_finite(self):
-        with mock.patch.object(HandMadeSource, "stream") as stream:
-            stream.return_value = [(0, np.array([[1e6, -1e6, 1.5]]))]
+        with mock.patch.object(HandMadeSource, "stream_together") as stream:
+            stream.return_value = [(0, np.array([[[1e6, -1e6, 1.5]]]))]
             store = fake_store(noise(0.01))
-            kept = self.compute(("logmel",), [0], Take(1, 1), store=store)
-        found = kept.rows("logmel", store, 0, Take(1, 1))
+            kept = self.compute(("logmel",), [0], FrameSelection(1, 1), store=store)
+        found = kept.rows("logmel", store, 0, FrameSelection(1, 1))
         self.assertEqual(found.tolist(), [[65504.0, -65504.0, 1.5]])
 
     def test_a_full_disk_is_told_and_leaves_nothing(self):
         full = OSError(errno.ENOSPC, "No space left on device")
         with mock.patch("os.posix_fallocate", side_effect=full, create=True) as space:
             with self.assertRaisesRegex(InputError, "No space left.*free some"):
-                self.compute(("logmel",), [0], Take(1, 100))
+                self.compute(("logmel",), [0], FrameSelection(1, 100))
         # All of it is asked for, before anything is written.
-        self.assertGreater(space.call_args.args[2], 100 * features.N_MELS * 2)
+        self.assertGreater(space.call_args.args[2], 100 * baselines.N_MELS * 2)
         self.assertEqual(list(self.folder.iterdir()), [])
 
     def test_an_interrupted_extraction_leaves_nothing(self):
-        with mock.patch.object(HandMadeSource, "stream") as stream:
-            stream.side_effect = lambda recording: iter(
-                [(0, np.zeros((10, 3))), RuntimeError()]
+        with mock.patch.object(HandMadeSource, "stream_together") as stream:
+            stream.side_effect = lambda recordings: iter(
+                [(0, np.zeros((1, 10, 3))), RuntimeError()]
             )
             with self.assertRaises(TypeError):
                 self.compute(("logmel",), [0])

@@ -12,7 +12,7 @@ from jtm.data.musicnet import Recording, open_dataset
 from jtm.data.rolls import PLAYED_DTYPE, WINDOW, onset_roll
 from jtm.data.store import build_store
 from jtm.evaluation import metrics, tasks
-from jtm.evaluation.features import Take
+from jtm.evaluation.features import FrameSelection
 from jtm.evaluation.tasks import Labelled
 from jtm.files import InputError
 from jtm.tests.evaluation.little import write_clips, write_dataset
@@ -101,11 +101,13 @@ class Sorting(unittest.TestCase):
         self.assertEqual(len(labelled.units("test")), 60 * 30)
         self.assertEqual(len(labelled.units("validation")), 60 * 24)
         self.assertEqual(len(labelled.units("train")), 60 * 78)
-        self.assertEqual(labelled.takes("test", 120), [Take(0, 30 * WINDOW)])
+        self.assertEqual(
+            labelled.selections("test", 120), [FrameSelection(0, 30 * WINDOW)]
+        )
         notes = Labelled.of(store(*rows, seconds=100), "transcription")
-        whole, part = Take(8, 10_000), Take(1, 10 * WINDOW)
-        self.assertEqual(notes.takes("train", 0), [whole])
-        self.assertEqual(notes.takes("test", 120)[-1], part)
+        whole, part = FrameSelection(8, 10_000), FrameSelection(1, 10 * WINDOW)
+        self.assertEqual(notes.selections("train", 0), [whole])
+        self.assertEqual(notes.selections("test", 120)[-1], part)
 
     def test_recordings_that_a_task_does_not_ask_about_count_for_that_length(self):
         rows = [{"ensemble": "ab "[i % 3].strip()} for i in range(60)]
@@ -119,7 +121,7 @@ class Sorting(unittest.TestCase):
         labelled = Labelled.of(kept, "transcription", plays([[1]]))
         for split in ("validation", "test"):
             for index in labelled.splits[split]:
-                tuned, judged = labelled.takes(split, index)
+                tuned, judged = labelled.selections(split, index)
                 self.assertGreaterEqual(tuned.n_frames, judged.n_frames)
                 _, first = labelled.units(split)[-1]
                 self.assertLess(first, tuned.n_frames)
@@ -138,6 +140,14 @@ class Sorting(unittest.TestCase):
                 self.assertLessEqual(set(units), set(larger or units))
                 larger = units
             self.assertEqual(labelled.seconds(labelled.subset(0.001, 0)), 3.84)
+
+    def test_a_part_is_chosen_evenly_to_the_last(self):
+        found = tasks.evenly(np.arange(10_000), 3_000)
+        self.assertEqual((len(found), found[0]), (3_000, 0))
+        self.assertGreater(found[-1], 9_990)
+        self.assertLessEqual(np.diff(found).max(), 4)
+        np.testing.assert_array_equal(tasks.evenly(np.arange(5), 9), np.arange(5))
+        self.assertEqual(len(tasks.evenly(np.arange(0), 9)), 0)
 
 
 class Scoring(unittest.TestCase):
@@ -158,7 +168,7 @@ class Scoring(unittest.TestCase):
         for task, n_outputs in (("multipitch", 88), ("instrument_activity", 11)):
             labelled = Labelled.of(self.store, task)
             answers = [
-                4.0 * labelled.frames(i, labelled.takes("test", i)[-1]) - 2.0
+                4.0 * labelled.frames(i, labelled.selections("test", i)[-1]) - 2.0
                 for i in labelled.splits["test"]
             ]
             self.assertEqual(answers[0].shape, (25, n_outputs))
@@ -172,7 +182,7 @@ class Scoring(unittest.TestCase):
             )
             self.assertEqual(found, {"average_precision": 1.0, "frame_f1": 0.0})
             validation = [
-                labelled.frames(i, labelled.takes("validation", i)[-1]) * 7.0
+                labelled.frames(i, labelled.selections("validation", i)[-1]) * 7.0
                 for i in labelled.splits["validation"]
             ]
             self.assertEqual(tasks.choose(labelled, validation), {"threshold": 7.0})
@@ -180,11 +190,11 @@ class Scoring(unittest.TestCase):
     def test_the_frames_that_are_judged_are_the_middles_of_their_steps(self):
         labelled = Labelled.of(self.store, "instrument_activity")
         index = labelled.splits["test"][1]  # a violin all the time
-        found = labelled.frames(index, Take(16, 400))
+        found = labelled.frames(index, FrameSelection(16, 400))
         self.assertEqual(np.argwhere(found[0]).ravel().tolist(), [2])
         self.assertEqual(list(INSTRUMENTS)[2], 41)
         pitches = Labelled.of(self.store, "multipitch")
-        taken = pitches.frames(index, Take(16, 400))
+        taken = pitches.frames(index, FrameSelection(16, 400))
         np.testing.assert_array_equal(taken, pitches.rolls(index, 400)[8::16])
 
     def test_who_knows_the_notes_scores_1(self):
