@@ -16,7 +16,7 @@ import torch
 
 from jtm.constants import HOP, N_PITCHES, SAMPLE_RATE
 from jtm.models.context import TransformerContext
-from jtm.models.encoder import HarmonicEncoder
+from jtm.models.encoder import HarmonicStack
 
 PIECE = 2048
 """Frames of a piece; like :data:`SHORT_PIECE` a whole number of windows of 1.28 s."""
@@ -306,7 +306,7 @@ def pitch_parts(model, taken="zc"):
     """
     dims = {"z": model.z_dim, "c": model.c_dim}
     on_axis = {
-        "z": isinstance(model.encoder, HarmonicEncoder),
+        "z": isinstance(model.encoder, HarmonicStack),
         "c": getattr(model.context, "groups", 1) == N_PITCHES,
     }
     if not all(on_axis[part] for part in taken):

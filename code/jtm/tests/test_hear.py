@@ -135,7 +135,7 @@ class Hear(unittest.TestCase):
 class Energy(nn.Module):
     """An encoder that gives the energy of each frame."""
 
-    dim = 1
+    dim, hop = 1, 160
 
     def __init__(self):
         super().__init__()

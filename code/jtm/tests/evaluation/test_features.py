@@ -24,6 +24,12 @@ MAKES = {
     "sinc": {"encoder": "sinc", "hidden_encoder": 24, "hidden_context": 16},
     "conv": {"encoder": "conv", "hidden_encoder": 24, "context": "LSTM"},
     "reverse": {"encoder": "conv", "hidden_encoder": 24, "reverse": True},
+    "pitchmap": {
+        "encoder": "pitchmap",
+        "hidden_encoder": 2,
+        "context": "conv",
+        "hidden_context": 2,
+    },
 }
 
 
