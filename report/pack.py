@@ -26,7 +26,7 @@ SAMPLED = {"train": 2, "validation": 1, "test": 1}
 """Recordings of each split in the sample, about 8 s each."""
 
 NOT_PASSED_ON = ("Palestrina",)
-"""Composers whose encodings forbid it; see the licences in ``toy/datasheet.md``."""
+"""Composers whose encodings forbid it; see the licences in ``toy/datasheet.pdf``."""
 
 MOST_BYTES = 25_000_000
 """Largest archive: what mail takes."""

@@ -3,10 +3,9 @@ Write the statistics, figures and PDF of the datasheet from a generated set.
 
     python toy/datasheet.py toy/data/full
 
-counts what is in the folder, puts the tables between the marks in
-``toy/datasheet.md`` and the counts in ``report/results/data.json``, where the report
-has them from, draws ``toy/figures/`` and, where LaTeX is installed, builds
-``toy/datasheet.pdf`` from the same text.
+counts what is in the folder into ``report/results/data.json``, where the report has
+its numbers from too, draws ``toy/figures/`` and, where LaTeX is installed, builds
+``toy/datasheet.pdf`` from ``toy/datasheet.tex.j2``.
 """
 
 import argparse
@@ -38,11 +37,9 @@ from jtm.data.store import STORE_FOLDER  # noqa: E402
 from jtm.files import InputError  # noqa: E402
 from jtm.music import audio  # noqa: E402
 
-SHEET = TOY / "datasheet.md"
-TEMPLATE = TOY / "statistics.md.j2"
+TEMPLATE = TOY / "datasheet.tex.j2"
 FIGURES = TOY / "figures"
 FACTS = TOY.parent / "report" / "results" / "data.json"
-MARKS = ("<!-- statistics -->", "<!-- end of statistics -->")
 
 
 def statistics(root):
@@ -56,11 +53,10 @@ def statistics(root):
 
     Returns
     -------
-    text : str
-        Markdown tables, from the template ``statistics.md.j2``.
     facts : dict
-        The counts of the set as a whole, for JSON: ``splits`` with a dict for each,
-        ``works``, ``hours``, ``clips`` by split, and what it was made from and cost.
+        Counts for JSON: ``splits``, ``composers``, ``instruments`` and ``clips`` with
+        an entry for each, ``works``, ``hours``, ``gigabytes``, ``pitches`` (heard in
+        training, playable), and what the set was made from and cost.
     shown : dict
         What the figures show: 'coverage' (11, 88) labels in training,
         'polyphony' seconds by number of sounding notes, 'seconds' of every
@@ -71,7 +67,6 @@ def statistics(root):
     InputError
         If it is not a toy set.
     """
-    import jinja2
     import pandas as pd
 
     root = Path(root)
@@ -88,45 +83,37 @@ def statistics(root):
     by_split = Counter(clip.split for clip in clips)
     by_both = Counter((clip.program, clip.split) for clip in clips)
     paths = [item.audio for item in (*dataset.recordings, *clips)]
-    facts = {
-        "preset": state["preset"],
-        "seed": state["seed"],
-        "splits": {
-            s: _describe(table, corpus, s) | {"notes": notes[s]} for s in SPLITS
-        },
-        "works": len(pieces.groupby(["composer", "composition"])),
-        "clips": {split: by_split[split] for split in CLIP_SPLITS},
-        "hours": sum(map(audio.duration, paths)) / 3600,
-        "seconds": cost["seconds"],
-        "processors": cost["processors"],
-    }
     counts, playable = coverage(dataset.split("train"))
     composers = pd.crosstab(corpus["composer"], corpus["split"])
     columns = [*SPLITS[:3], "unlabelled"]
-    template = jinja2.Template(
-        TEMPLATE.read_text("utf-8"), undefined=jinja2.StrictUndefined
-    )
-    text = template.render(
-        {**state, **cost, **facts},
-        composers=composers.reindex(columns=columns, fill_value=0).T.to_dict("list"),
-        instruments={
+    facts = {
+        **{name: state[name] for name in ("preset", "seed", "fluidsynth", "music21")},
+        **cost,
+        "splits": {
+            split: {**_describe(table, corpus, split), "notes": notes[split]}
+            for split in SPLITS
+        },
+        "works": len(pieces.groupby(["composer", "composition"])),
+        "composers": composers.reindex(columns=columns, fill_value=0).T.to_dict("list"),
+        "instruments": {
             name: {
-                "hours": instruments[program] / 3600,
+                "hours": round(instruments[program] / 3600, 2),
                 "clips": [by_both[program, split] for split in CLIP_SPLITS],
             }
             for program, name in INSTRUMENTS.items()
         },
-        heard=np.count_nonzero(counts[playable]),
-        playable=playable.sum(),
-        gigabytes=_size(root) / 1e9,
-    )
+        "clips": {split: by_split[split] for split in CLIP_SPLITS},
+        "pitches": [int(np.count_nonzero(counts[playable])), int(playable.sum())],
+        "hours": sum(map(audio.duration, paths)) / 3600,
+        "gigabytes": round(_size(root) / 1e9, 2),
+    }
     shown = {
         "coverage": counts,
         "polyphony": dict(polyphony),
         "seconds": table["seconds"][table["split"].isin(SPLITS[:3])],
         "ensembles": pd.crosstab(pieces["ensemble"], pieces["composer"]),
     }
-    return text, facts, shown
+    return facts, shown
 
 
 def _describe(table, corpus, split):
@@ -307,109 +294,14 @@ def _save(figure, name):
     figure.savefig(FIGURES / f"{name}.pdf", dpi=100, metadata={"CreationDate": None})
 
 
-# --- The same as LaTeX -------------------------------------------------------
-
-_HEAD = r"""\documentclass[a4paper,10pt]{article}
-\usepackage[margin=24mm]{geometry}
-\usepackage[T1]{fontenc}
-\usepackage{textcomp,mathptmx,courier,graphicx,booktabs,longtable,hyperref,microtype}
-\setlength{\parindent}{0pt}\setlength{\parskip}{5pt plus 1pt}
-\emergencystretch=3em
-\pdfinfoomitdate=1\pdftrailerid{}\pdfsuppressptexinfo=-1 % the same bytes each time
-\begin{document}
-"""
-
-_ESCAPES = {c: "\\" + c for c in "#$%&_{}"} | {
-    "\\": r"\textbackslash{}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "<": r"\textless{}",
-    ">": r"\textgreater{}",
-}
-
-
-def to_latex(markdown):
+def build_pdf(facts, path):
     """
-    Turn the datasheet's Markdown into a LaTeX document.
+    Build the datasheet's PDF, the same bytes from the same facts and figures.
 
     Parameters
     ----------
-    markdown : str
-        Headings, paragraphs, lists, tables, code, links and images.
-
-    Returns
-    -------
-    str
-        A document for pdflatex.
-    """
-    import mistune
-
-    tree = mistune.create_markdown(renderer=None, plugins=["table"])(markdown)
-    return _HEAD + _latex(tree) + "\\end{document}\n"
-
-
-def _latex(tokens):
-    return "".join(_token(token) for token in tokens)
-
-
-def _escape(text):
-    return "".join(_ESCAPES.get(c, c) for c in text)
-
-
-def _token(token):
-    kind = token["type"]
-    inside = _latex(token["children"]) if "children" in token else ""
-    if kind == "heading":
-        level = token["attrs"]["level"]
-        if level == 1:
-            return f"{{\\LARGE\\bfseries {inside}\\par}}\\medskip\n\n"
-        return f"\\{'sub' * (level - 2)}section*{{{inside}}}\n"
-    if kind == "block_code":
-        return f"\\begin{{verbatim}}\n{token['raw']}\\end{{verbatim}}\n"
-    if kind == "list":
-        name = "enumerate" if token["attrs"]["ordered"] else "itemize"
-        return f"\\begin{{{name}}}\n{inside}\\end{{{name}}}\n"
-    if kind == "table":
-        heads = token["children"][0]["children"]
-        columns = "".join((cell["attrs"]["align"] or "left")[0] for cell in heads)
-        return (
-            f"\\begin{{center}}\\begin{{tabular}}{{{columns}}}\\toprule\n{inside}"
-            "\\bottomrule\\end{tabular}\\end{center}\n"
-        )
-    if kind in ("table_head", "table_row"):
-        cells = " & ".join(_latex(cell["children"]) for cell in token["children"])
-        return cells + (r" \\\midrule" if kind == "table_head" else r" \\") + "\n"
-    if kind == "image":
-        source = Path(token["attrs"]["url"]).with_suffix(".pdf").as_posix()
-        return (
-            "\\begin{center}\\includegraphics[width=\\linewidth]"
-            f"{{{source}}}\\\\{{\\small {inside}}}\\end{{center}}"
-        )
-    if kind == "link":
-        return f"\\href{{{_escape(token['attrs']['url'])}}}{{{inside}}}"
-    wraps = {
-        "paragraph": ("", "\n\n"),
-        "list_item": (r"\item ", "\n"),
-        "strong": (r"\textbf{", "}"),
-        "emphasis": (r"\emph{", "}"),
-    }
-    if kind in wraps:
-        return inside.join(wraps[kind])
-    if kind == "text":
-        return _escape(token["raw"])
-    if kind == "codespan":
-        return rf"\texttt{{{_escape(token['raw'])}}}"
-    return {"softbreak": "\n", "linebreak": r"\\ "}.get(kind, inside)
-
-
-def build_pdf(markdown, path):
-    """
-    Build the datasheet's PDF.
-
-    Parameters
-    ----------
-    markdown : str
-        The datasheet.
+    facts : dict
+        From :func:`statistics`.
     path : str or Path
         The PDF to write.
 
@@ -427,7 +319,7 @@ def build_pdf(markdown, path):
         return False
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / "datasheet.tex"
-        source.write_text(to_latex(markdown), encoding="utf-8")
+        source.write_text(to_latex(facts), encoding="utf-8")
         command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error"]
         done = subprocess.run(
             [*command, f"-output-directory={folder}", str(source)],
@@ -440,6 +332,35 @@ def build_pdf(markdown, path):
         with files.atomic(path) as part:
             shutil.copy(Path(folder) / "datasheet.pdf", part)
     return True
+
+
+def to_latex(facts):
+    """
+    Fill in the datasheet.
+
+    Parameters
+    ----------
+    facts : dict
+        From :func:`statistics`.
+
+    Returns
+    -------
+    str
+        A document for pdflatex, from the template ``datasheet.tex.j2``.
+    """
+    import jinja2
+
+    # Braces and percent signs mean something to LaTeX.
+    marks = {"variable": ("<<", ">>"), "block": ("<%", "%>"), "comment": ("<#", "#>")}
+    names = {
+        f"{kind}_{side}_string": mark
+        for kind, pair in marks.items()
+        for side, mark in zip(("start", "end"), pair, strict=True)
+    }
+    environment = jinja2.Environment(
+        undefined=jinja2.StrictUndefined, trim_blocks=True, **names
+    )
+    return environment.from_string(TEMPLATE.read_text("utf-8")).render(facts)
 
 
 def main(argv=None):
@@ -457,18 +378,19 @@ def main(argv=None):
         Exit code: 0, or 2 after a mistake of the user's.
     """
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0].strip())
-    parser.add_argument("folder", help="a finished toy set, such as toy/data/full")
+    parser.add_argument(
+        "folder",
+        nargs="?",
+        help="a finished toy set, such as toy/data/full; "
+        "without one the PDF is built from the numbers and figures that are there",
+    )
     options = parser.parse_args(argv)
     try:
-        text, facts, shown = statistics(options.folder)
-        files.write_json(FACTS, facts)
-        before, rest = SHEET.read_text(encoding="utf-8").split(MARKS[0])
-        after = rest.split(MARKS[1])[1]
-        sheet = f"{before}{MARKS[0]}\n\n{text}\n\n{MARKS[1]}{after}"
-        with files.atomic(SHEET) as part:
-            part.write_text(sheet, encoding="utf-8")
-        draw(options.folder, shown)
-        if not build_pdf(sheet, TOY / "datasheet.pdf"):
+        if options.folder:
+            facts, shown = statistics(options.folder)
+            files.write_json(FACTS, facts)
+            draw(options.folder, shown)
+        if not build_pdf(files.read_json(FACTS), TOY / "datasheet.pdf"):
             print(
                 "no PDF: pdflatex is missing; install texlive-latex-recommended "
                 "and texlive-fonts-recommended"
