@@ -2,13 +2,15 @@
 
 import shutil
 import tempfile
+import tracemalloc
 import unittest
 from pathlib import Path
 
 import numpy as np
 
 from jtm.constants import LABEL_RATE
-from jtm.data.check import check, count_overlaps, coverage, flux
+from jtm.data import check as check_module
+from jtm.data.check import Finding, Report, check, count_overlaps, coverage, flux
 from jtm.data.clips import Clip, write_clips
 from jtm.data.musicnet import (
     LABEL_DTYPE,
@@ -113,6 +115,51 @@ class TestCheck(unittest.TestCase):
         text = self.assert_violates("readable and consistent")
         self.assertRegex(text, "0.csv, line 1")
         self.assertRegex(text, "1.wav: empty, missing")
+
+    def test_a_neighbours_labels(self):
+        shutil.copy(self.root / "test_labels/1.csv", self.root / "train_labels/0.csv")
+        shutil.rmtree(self.root / "midi")
+        text = self.assert_violates("labels unlike the sound")
+        self.assertRegex(text, "train_labels/0.csv: correlation .* another recording")
+        (self.root / "musicnet_metadata.csv").unlink()  # as if people played
+        self.assert_violates("labels unlike the sound")
+
+    def test_metadata_that_match_nothing(self):
+        path = self.root / "musicnet_metadata.csv"
+        write_metadata(path, [row | {"id": f"no. {row['id']}"} for row in self.rows])
+        text = self.assert_violates(
+            "recordings without metadata", "metadata without a recording"
+        )
+        self.assertRegex(text, "(?s)train_data/0.wav.*id 'no. 1'")
+        write_metadata(path, [*self.rows, self.rows[0] | {"id": "gone"}])
+        self.assertIn("id 'gone'", self.assert_violates())
+
+    def test_what_is_passed_over_or_cut_off(self):
+        (self.root / "train_data" / "2.m4a").write_bytes(b"")
+        path = self.root / "test_data" / "1.wav"
+        path.write_bytes(path.read_bytes()[:-26_000])
+        text = self.assert_violates("cut off, or of odd level")
+        self.assertRegex(text, "(?s)1.wav: cut off.*2.m4a: .m4a, which is not read")
+
+    def test_the_table_names_ten_files_or_all(self):
+        found = Finding("files", "20", "0", True, tuple(f"<{i}>" for i in range(20)))
+        report = Report(self.root, (found,))
+        self.assertIn("and 10 more", str(report))
+        self.assertNotIn("<10>", str(report))
+        self.assertIn("<19>", report.table(None))
+
+    def test_a_long_file_is_read_in_pieces(self):
+        path = self.root / "unlabelled_data" / "long.wav"
+        wave = np.random.default_rng(0).integers(-900, 900, 4_000_000).astype(np.int16)
+        audio.write(path, wave, LABEL_RATE)
+        tracemalloc.start()
+        self.addCleanup(tracemalloc.stop)
+        facts = check_module._Facts()
+        kept = check_module._listen(path, facts, seconds=1.0)
+        self.assertEqual(len(kept), LABEL_RATE)
+        self.assertAlmostEqual(facts.seconds, 4e6 / LABEL_RATE)
+        # Less than half of the 16 MB that it takes as a whole, three times.
+        self.assertLess(tracemalloc.get_traced_memory()[1], 8e6)
 
     def test_score_differs_from_labels(self):
         midi.write(self.root / "midi/0.mid", piece(7))
