@@ -558,6 +558,9 @@ def page_blocks():
 def _add_check(parser):
     """Verify a dataset: labels inside the audio, onsets, pitches, levels."""
     parser.add_argument("data", metavar="DIR", help="MusicNet's layout, or sound files")
+    parser.add_argument(
+        "--all", action="store_true", help="name all files that a check found"
+    )
     parser.epilog = musicnet.WHERE_TO_GET_MUSICNET
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
 
@@ -579,7 +582,7 @@ def check_data(options):
     from jtm.data.check import check
 
     report = check(options.data)
-    print(report)
+    print(report.table(None if options.all else 10))
     return int(report.failed)
 
 
