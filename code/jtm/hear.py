@@ -32,9 +32,9 @@ class HearModel(nn.Module):
     Attributes
     ----------
     sample_rate : int
-        Rate of the audio in Hz.
+        Sample rate of the audio in Hz.
     timestamp_embedding_size, scene_embedding_size : int
-        Numbers in an embedding.
+        Dimensions of an embedding.
     """
 
     def __init__(self, network):
@@ -55,31 +55,35 @@ class HearModel(nn.Module):
 
         Yields
         ------
-        numpy.ndarray
+        torch.Tensor
             Embeddings of one sound ``(n_timestamps, timestamp_embedding_size)``,
-            float32.
+            float32, on the device of `audio`.
+
+        Raises
+        ------
+        InputError
+            If `audio` is no batch of sounds.
         """
+        if not (audio.ndim == 2 and audio.numel() and audio.is_floating_point()):
+            raise InputError(
+                f"audio of {audio.dtype} and shape {tuple(audio.shape)}; expected "
+                "floats within [-1, 1] as (n_sounds, n_samples)"
+            )
         n_samples = audio.shape[1]
         n_timestamps, lead = _grid(n_samples)
         padded = np.zeros(max(lead + n_samples, n_timestamps * HOP), np.float32)
         for sound in audio.detach().cpu().float().numpy():
             padded[lead : lead + n_samples] = sound
-            yield embedding.embed(padded, SAMPLE_RATE, self.network)[0]
+            c, _ = embedding.embed(padded, SAMPLE_RATE, self.network)
+            yield torch.from_numpy(c).to(audio.device)
 
 
 def _grid(n_samples):
     """
-    Lay timestamps over a sound.
+    Return the number of timestamps of a sound, and samples of silence before it.
 
     They are the centres of frames, and as many as lie before the end. Only a
     sound of half a frame or less has none; it is put in the middle of one.
-
-    Returns
-    -------
-    n_timestamps : int
-        How many.
-    lead : int
-        Samples of silence before the sound.
     """
     half = HOP // 2
     if n_samples <= half:
@@ -101,11 +105,6 @@ def load_model(model_file_path=""):
     -------
     HearModel
         The network, in evaluation mode, on a GPU where there is one.
-
-    Raises
-    ------
-    InputError
-        If the file is missing, damaged or of another kind.
     """
     network = embedding.load_model(model_file_path or None)
     return HearModel(network).to(best_device()).eval()
@@ -130,20 +129,12 @@ def get_timestamp_embeddings(audio, model):
     timestamps : torch.Tensor
         Milliseconds from the start to the centre of each frame ``(n_sounds,
         n_timestamps)``, float32; the last is within 10 ms of the end.
-
-    Raises
-    ------
-    InputError
-        If `audio` is no batch of sounds.
     """
-    _check(audio)
-    embeddings = torch.stack([torch.from_numpy(c) for c in model(audio)])
+    embeddings = torch.stack(list(model(audio)))
     n_timestamps, lead = _grid(audio.shape[1])
     centres = (np.arange(n_timestamps) + 0.5) / FRAME_RATE - lead / SAMPLE_RATE
-    timestamps = torch.from_numpy(1000 * centres).float()
-    return embeddings.to(audio.device), timestamps.to(audio.device).repeat(
-        len(audio), 1
-    )
+    timestamps = torch.from_numpy(1000 * centres).float().to(audio.device)
+    return embeddings, timestamps.repeat(len(audio), 1)
 
 
 def get_scene_embeddings(audio, model):
@@ -162,23 +153,5 @@ def get_scene_embeddings(audio, model):
     torch.Tensor
         Means, then standard deviations over time ``(n_sounds,
         scene_embedding_size)``, float32, on the device of `audio`.
-
-    Raises
-    ------
-    InputError
-        If `audio` is no batch of sounds.
     """
-    _check(audio)
-    scenes = [pool(torch.from_numpy(c)[None]) for c in model(audio)]
-    return torch.cat(scenes).to(audio.device)
-
-
-def _check(audio):
-    """Refuse what is no batch of sounds."""
-    if not (audio.ndim == 2 and audio.numel() and audio.is_floating_point()):
-        raise InputError(
-            f"audio of {audio.dtype} and shape {tuple(audio.shape)}; expected floats "
-            "within [-1, 1] as (n_sounds, n_samples)"
-        )
-    if not torch.isfinite(audio).all():
-        raise InputError("the audio holds samples that are not numbers")
+    return torch.cat([pool(c[None]) for c in model(audio)])
