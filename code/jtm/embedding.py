@@ -1,11 +1,11 @@
 """
 The pretrained network that comes with the package, and embeddings from it.
 
-An embedding has a frame every 10 ms: latents z, which describe about 0.2 s of
-sound, or contexts c, which summarise all that was heard up to there. Recordings
-are converted as in training, to one channel of 16 bits at 16 kHz, and read piece by
-piece, so that no more than the result has to fit into memory. Slow features
-(:mod:`jtm.evaluation.slow`) have a row for each whole window of 1.28 s instead.
+An embedding has a frame for each hop of the encoder, 10 or 20 ms: latents z, which
+describe about 0.2 s of sound, or contexts c, which summarise all that was heard up to
+there. Recordings are converted as in training, to one channel of 16 bits at 16 kHz, and
+read piece by piece, so that no more than the result has to fit into memory. Slow
+features (:mod:`jtm.evaluation.slow`) have a row for each window of 1.28 s instead.
 """
 
 import contextlib
@@ -196,7 +196,7 @@ def embed(path_or_array, sample_rate=None, model=None, layer="c"):
         on the device that it is on. By default the shipped one, on a GPU where there
         is one.
     layer : {"c", "z", "zc", "s"}
-        Contexts, latents, or z and c side by side, every 10 ms; or slow features of
+        Contexts, latents, or z and c side by side, of each frame; or slow features of
         every 1.28 s, where the network comes with them.
 
     Returns
@@ -285,11 +285,12 @@ def _embed_file(path, model, layer, advance=lambda seconds: None):
 def _embed(recording, model, layer, name, advance=lambda seconds: None):
     """Compute the embedding of a recording, piece by piece, and its times."""
     hop = model.encoder.hop
-    step, row = (WINDOW * HOP // hop, "window") if layer == "s" else (1, "frame")
-    seconds = step * hop / SAMPLE_RATE
-    if recording.n_frames(hop) < step:
+    row, samples = ("window", WINDOW * HOP) if layer == "s" else ("frame", hop)
+    n_rows = recording.n_frames(hop) // (samples // hop)
+    if not n_rows:
         raise InputError(
-            f"{name}: shorter than a {row} of {seconds:g} s; nothing to embed"
+            f"{name}: shorter than a {row} of {samples / SAMPLE_RATE:g} s; nothing to "
+            "embed"
         )
     if layer == "s":
         dim = model.slow.size
@@ -302,11 +303,11 @@ def _embed(recording, model, layer, name, advance=lambda seconds: None):
             (first, np.concatenate([{"z": z, "c": c}[part] for part in layer], axis=1))
             for first, z, c in NetworkSource(model).stream(recording)
         )
-    embedding = np.empty((recording.n_frames(hop) // step, dim), np.float32)
+    embedding = np.empty((n_rows, dim), np.float32)
     for first, rows in parts:
         embedding[first : first + len(rows)] = rows
-        advance(len(rows) * seconds)
-    return embedding, (np.arange(len(embedding)) + 0.5) * seconds
+        advance(len(rows) * samples / SAMPLE_RATE)
+    return embedding, (np.arange(n_rows) + 0.5) * samples / SAMPLE_RATE
 
 
 def embed_files(inputs, out, load=None, layer="c", progress=True, debug=False):

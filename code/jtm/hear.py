@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from jtm import embedding
-from jtm.constants import FRAME_RATE, HOP, SAMPLE_RATE
+from jtm.constants import SAMPLE_RATE
 from jtm.files import InputError
 from jtm.models.heads import pool
 from jtm.training.processes import best_device
@@ -69,26 +69,26 @@ class HearModel(nn.Module):
                 f"audio of {audio.dtype} and shape {tuple(audio.shape)}; expected "
                 "floats within [-1, 1] as (n_sounds, n_samples)"
             )
-        n_samples = audio.shape[1]
-        n_timestamps, lead = _grid(n_samples)
-        padded = np.zeros(max(lead + n_samples, n_timestamps * HOP), np.float32)
+        n_samples, hop = audio.shape[1], self.network.encoder.hop
+        n_timestamps, lead = _grid(n_samples, hop)
+        padded = np.zeros(max(lead + n_samples, n_timestamps * hop), np.float32)
         for sound in audio.detach().cpu().float().numpy():
             padded[lead : lead + n_samples] = sound
             c, _ = embedding.embed(padded, SAMPLE_RATE, self.network)
             yield torch.from_numpy(c).to(audio.device)
 
 
-def _grid(n_samples):
+def _grid(n_samples, hop):
     """
     Return the number of timestamps of a sound, and samples of silence before it.
 
     They are the centres of frames, and as many as lie before the end. Only a
     sound of half a frame or less has none; it is put in the middle of one.
     """
-    half = HOP // 2
+    half = hop // 2
     if n_samples <= half:
         return 1, half - n_samples // 2
-    return (n_samples - half - 1) // HOP + 1, 0
+    return (n_samples - half - 1) // hop + 1, 0
 
 
 def load_model(model_file_path=""):
@@ -112,7 +112,7 @@ def load_model(model_file_path=""):
 
 def get_timestamp_embeddings(audio, model):
     """
-    Embed sounds every 10 ms.
+    Embed the frames of sounds.
 
     Parameters
     ----------
@@ -128,11 +128,12 @@ def get_timestamp_embeddings(audio, model):
         float32, on the device of `audio`.
     timestamps : torch.Tensor
         Milliseconds from the start to the centre of each frame ``(n_sounds,
-        n_timestamps)``, float32; the last is within 10 ms of the end.
+        n_timestamps)``, float32; the last is within a frame of the end.
     """
     embeddings = torch.stack(list(model(audio)))
-    n_timestamps, lead = _grid(audio.shape[1])
-    centres = (np.arange(n_timestamps) + 0.5) / FRAME_RATE - lead / SAMPLE_RATE
+    hop = model.network.encoder.hop
+    n_timestamps, lead = _grid(audio.shape[1], hop)
+    centres = (hop * (np.arange(n_timestamps) + 0.5) - lead) / SAMPLE_RATE
     timestamps = torch.from_numpy(1000 * centres).float().to(audio.device)
     return embeddings, timestamps.repeat(len(audio), 1)
 
