@@ -22,7 +22,7 @@ from jtm import embedding
 from jtm.cli import ROOT, main
 from jtm.data.musicnet import open_dataset
 from jtm.data.store import build_store
-from jtm.evaluation import features
+from jtm.evaluation import features, streaming
 from jtm.files import InputError, digest, read_json
 from jtm.models.network import make_network
 from jtm.music import audio
@@ -118,7 +118,7 @@ class Embed(Folder):
         for reverse in (False, True):
             model = tiny_model(reverse=reverse)
             expected, _ = jtm.embed(path, model=model)
-            with mock.patch.object(features, "SHORT_PIECE", 100):
+            with mock.patch.object(streaming, "SHORT_PIECE", 100):
                 found, _ = jtm.embed(path, model=model)
             np.testing.assert_allclose(found, expected, atol=1e-5)
 
@@ -389,7 +389,7 @@ class SlowFeatures(Folder):
         run(*self.export, "--data", self.folder / "data")
         path, model = self.sound("long.wav", 4.0), jtm.load_model(self.out)
         expected, _ = jtm.embed(path, model=model, layer="s")
-        with mock.patch.object(features, "SHORT_PIECE", 128):
+        with mock.patch.object(streaming, "SHORT_PIECE", 128):
             found, _ = jtm.embed(path, model=model, layer="s")
         np.testing.assert_allclose(found, expected, atol=1e-3)
 
