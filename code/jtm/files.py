@@ -171,7 +171,7 @@ def atomic(path):
 
 
 @contextlib.contextmanager
-def locked(path):
+def locked(path, busy=""):
     """
     Let one process at a time do something; others wait for their turn.
 
@@ -180,6 +180,8 @@ def locked(path):
     path : str or Path
         A file to lock, made if it is missing; the lock ends with the block, or
         with the process.
+    busy : str
+        What to say, instead of waiting, where another process has the lock.
 
     Yields
     ------
@@ -189,7 +191,7 @@ def locked(path):
     Raises
     ------
     InputError
-        If the file cannot be made.
+        If the file cannot be made, or another process has the lock.
     """
     try:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
@@ -200,7 +202,10 @@ def locked(path):
         # Where there are no locks, work may be done twice, but not wrongly.
         with contextlib.suppress(OSError):
             if fcntl:
-                fcntl.flock(file, fcntl.LOCK_EX)
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | (fcntl.LOCK_NB if busy else 0))
+                except BlockingIOError:
+                    raise InputError(busy) from None
         yield
 
 

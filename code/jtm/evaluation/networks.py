@@ -21,7 +21,7 @@ the same labels as its probes; the state counts that is best on the mean of them
 import copy
 import itertools
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from typing import NamedTuple
 
@@ -42,7 +42,8 @@ from jtm.models.heads import (
 )
 from jtm.training.checkpoints import build_model, load_part, read_checkpoint
 from jtm.training.config import NetworkConfig, RunConfig, SupervisedConfig, make_config
-from jtm.training.supervised import Batches, SupervisedModule, features_of, fit
+from jtm.training.finetune import Batches, SupervisedModule, features_of
+from jtm.training.loop import Plan, fit
 
 NETWORKS = ("supervised", "cpc-finetuned")
 """Names of the networks that are trained end to end."""
@@ -417,41 +418,89 @@ def train(folder, family, begun, origin, config, plan):
         first.
     """
     seed, n_steps = plan["seed"], steps(plan["fraction"])
+    size, rate = BATCH[family.kind], plan["rate"]
     settings = {
         name: getattr(config, name)
         for name in NetworkConfig.__dataclass_fields__
         if name not in RunConfig.__dataclass_fields__
     }
-    settings |= {
-        "path_checkpoint": str(folder),
-        "random_seed": seed,
-        "n_epoch": LOOKS,
-        "learning_rate": plan["rate"],
-        "batch_size": BATCH[family.kind],
-    }
+    settings |= {"path_checkpoint": str(folder), "random_seed": seed, "n_epoch": LOOKS}
+    settings |= {"learning_rate": rate, "batch_size": size}
     config = make_config(SupervisedConfig, "small", settings)
-    module = SupervisedModule(
-        config,
+    held_out = partial(family.read, held_out=True)
+    module = Watched(
+        Plan(LOOKS, seed, folder),
         copy.deepcopy(begun.model),
         copy.deepcopy(begun.heads),
-        Batches(family.windows, family.read, config.batch_size, seed, n_steps // LOOKS),
-        Batches(
-            family.held_out,
-            partial(family.read, held_out=True),
-            2 * config.batch_size,
-        ),
-        origin,
-        score=score,
-        head_rate=HEAD_RATE,
+        Batches(family.windows, family.read, size, seed, n_steps // LOOKS),
+        Batches(family.held_out, held_out, 2 * size),
+        rate,
+        HEAD_RATE,
         edge=EDGE[family.kind],
+        facts={"config": asdict(config), "origin": origin},
     )
     # What it starts from is in evaluation mode; what is fixed stays so.
     module.train()
-    fit(module, progress=False)
+    fit(module, quiet=True)
     for look in module.curve:
         look["seconds"] = round(look["seconds"] + begun.look["seconds"], 1)
     module.curve.insert(0, begun.look)
     return module
+
+
+class Watched(SupervisedModule):
+    """
+    Networks and heads in training, whose tasks are scored on validation.
+
+    Attributes
+    ----------
+    curve : list of dict
+        For each epoch the `step` it ended at, the `seconds` of training so far, and
+        the `score` on validation by task.
+    """
+
+    curve = ()
+
+    def forward(self, x):
+        """Keep the logits."""
+        self.latest = super().forward(x)
+        return self.latest
+
+    def loss(self, batch, split, step):
+        """Keep the logits and targets of validation."""
+        named = super().loss(batch, split, step)
+        if split == "validation":
+            self.seen.append((self.latest, batch[1]))
+        return named
+
+    def on_validation_epoch_start(self):
+        """Forget those of the last validation."""
+        super().on_validation_epoch_start()
+        self.seen = []
+
+    def close_epoch(self):
+        """Score the tasks."""
+        scores = {}
+        for task in self.head:
+            pairs = [(x[task], y[task]) for x, y in self.seen if task in y]
+            logits, targets = (
+                torch.cat(part).cpu() for part in zip(*pairs, strict=True)
+            )
+            known = targets.reshape(len(targets), -1)[:, 0] >= 0
+            scores[task] = score(logits[known].numpy(), targets[known].numpy())
+        look = {"step": self.global_step, "seconds": round(self.seconds, 1)}
+        self.curve = [*self.curve, look | {"score": scores}]
+        super().close_epoch()
+
+    def on_save_checkpoint(self, checkpoint):
+        """Keep the curve."""
+        super().on_save_checkpoint(checkpoint)
+        checkpoint["curve"] = self.curve
+
+    def on_load_checkpoint(self, checkpoint):
+        """Take the curve back."""
+        super().on_load_checkpoint(checkpoint)
+        self.curve = checkpoint["curve"]
 
 
 def score(logits, truth):
@@ -570,7 +619,7 @@ def settle(module, begun, family, seed):
         By task; of equals the first kind.
     """
     number = best_look(module)[1]
-    path = module.folder / f"checkpoint{number - 1}.pt"
+    path = module.plan.folder / f"checkpoint{number - 1}.pt"
     content = read_checkpoint(path)
     for part in ("model", "head"):
         load_part(path, content, part, getattr(module, part))

@@ -415,7 +415,7 @@ class Judge:
             made += some
             beside += more
         for module in runs.values():
-            shutil.rmtree(module.folder)
+            shutil.rmtree(module.plan.folder)
         return made, beside
 
     def record(self, cell, answers, chosen, labelled_seconds, start, curve=None):

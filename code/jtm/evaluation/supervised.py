@@ -16,6 +16,7 @@ import time
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -31,8 +32,11 @@ from jtm.files import InputError, digest
 from jtm.models.heads import PitchHead, PooledHead
 from jtm.results import records
 from jtm.results.records import Record
-from jtm.training.checkpoints import build_model, load_model, read_checkpoint
-from jtm.training.config import NetworkConfig, RunConfig, settle
+from jtm.training.checkpoints import build_model, load_model
+from jtm.training.config import NetworkConfig, RunConfig
+from jtm.training.finetune import Batches, SupervisedModule, features_of
+from jtm.training.folder import check, claim
+from jtm.training.loop import Plan, fit
 
 RECORD_FILE = "record.json"
 """Name of the file in a run's folder that holds its scores."""
@@ -67,33 +71,65 @@ def run(config, progress=True):
     StoppedError
         If the user stopped it; everything is saved.
     """
-    from jtm.training.supervised import Batches, SupervisedModule, features_of, fit
-
-    start = time.monotonic()
-    folder = Path(config.path_checkpoint)
+    start, folder, task = time.monotonic(), Path(config.path_checkpoint), config.task
+    check(config)  # what takes no time first, and all before anything is written
     network, origin = config, ""
     if config.load:
         model, network = load_model(config.load)
         origin = digest(config.load)
     else:
         model = build_model(config)
-    task = config.task
-    clips = TASKS[task].unit == "clips"
-    if clips:
+    if TASKS[task].unit == "clips":
         store = tasks.clip_store(config.data, progress)
     else:
         store = build_store(open_dataset(config.data), progress=progress)
     labelled = tasks.Labelled.of(store, task)
-    size, edge = WINDOW, 0 if origin else networks.EDGE[TASKS[task].family]
-    if clips:
+    cut = _cut(config, labelled, origin)
+    data = store.summary(np.unique(cut.train[:, 0]), np.unique(cut.validation[:, 0]))
+    with claim(config, data, origin):
+        file = folder / RECORD_FILE
+        if file.exists():
+            made = records.read(file)
+            print(f"{folder}: finished, {config.n_epoch} epochs; nothing left to do")
+        else:
+            module = _module(config, model, labelled, cut, progress)
+            module.facts |= {"config": asdict(config), "data": data, "origin": origin}
+            fit(module, progress)
+            settings = asdict(config) | {"checkpoint": origin}
+            # With a checkpoint, the network is the one it was trained with.
+            names = NetworkConfig.__dataclass_fields__.keys()
+            names -= RunConfig.__dataclass_fields__.keys()
+            settings |= {name: getattr(network, name) for name in sorted(names)}
+            made = _score(module, labelled, cut, config, settings, start)
+            records.write(file, made)
+        shutil.rmtree(folder / FEATURES, ignore_errors=True)
+    _tell(made)
+    return made
+
+
+class _Cut(NamedTuple):
+    """Windows ``(windows, 2)`` of a run, their frames, and frames heard around them."""
+
+    train: np.ndarray
+    validation: np.ndarray
+    size: int
+    edge: int
+
+
+def _cut(config, labelled, origin):
+    """Cut the labelled recordings into windows; refuse what leaves too few."""
+    task, size = config.task, WINDOW
+    edge = 0 if origin else networks.EDGE[TASKS[task].family]
+    if TASKS[task].unit == "clips":
         size = networks.CLIP_FRAMES
     elif task == "transcription":
         size = round(config.transcription_window / 1000 * FRAME_RATE)
-    windows = labelled.subset(1.0, 0, size)
-    judged = labelled.units("validation", size)
-    spread = np.linspace(0, len(judged) - 1, min(VALIDATION_WINDOWS, len(judged)))
-    judged = judged[spread.astype(int)]
-    for split, units in (("train", windows), ("validation", judged)):
+    train = labelled.subset(1.0, 0, size)
+    validation = labelled.units("validation", size)
+    n_validation = min(VALIDATION_WINDOWS, len(validation))
+    spread = np.linspace(0, len(validation) - 1, n_validation)
+    validation = validation[spread.astype(int)]
+    for split, units in (("train", train), ("validation", validation)):
         if not len(units):
             longest = max(labelled.length(split, i) for i in labelled.splits[split])
             raise InputError(
@@ -101,43 +137,43 @@ def run(config, progress=True):
                 f"most are used, less than a window of {size / FRAME_RATE:g} s; use a "
                 "smaller --transcriptionWindow"
             )
-    if labelled.classes and min(config.batch_size, len(windows)) < 2:
+    if labelled.classes and min(config.batch_size, len(train)) < 2:
         raise InputError(
             f"--task {task} standardises over the windows of a batch; "
-            "expected a --batchSize of at least 2, and two windows to learn from"
+            "expected a --batchSize of at least 2, and two training windows"
         )
-    settle(folder, config)
-    if (folder / RECORD_FILE).exists():
-        made = records.read(folder / RECORD_FILE)
-        _check_origin(config, origin, made[0].config["checkpoint"])
-        shutil.rmtree(folder / FEATURES, ignore_errors=True)  # of a run cut off here
-        print(f"{folder}: finished, {config.n_epoch} epochs; nothing left to do")
-        _tell(made)
-        return made
-    if (folder / "last.pt").exists():
-        there = read_checkpoint(folder / "last.pt")["origin"]
-        _check_origin(config, origin, there)
+    return _Cut(train, validation, size, edge)
 
-    name = ("cpc-z" if config.on_encoder else "cpc-zc") if origin else "supervised"
-    if origin and not clips:
+
+def _name(config):
+    """Name what the head reads, as the records do."""
+    frozen = "cpc-z" if config.on_encoder else "cpc-zc"
+    return frozen if config.load else "supervised"
+
+
+def _module(config, model, labelled, cut, progress):
+    """Make the module of a run, and the features of a frozen network."""
+    task, store, frozen = config.task, labelled.store, bool(config.load)
+    clips = TASKS[task].unit == "clips"
+    if frozen and not clips:
         # All frames, once: windows of an epoch are read from them.
-        features = Features(folder / FEATURES, {"cpc": model})
+        features = Features(Path(config.path_checkpoint) / FEATURES, {"cpc": model})
         wanted = {
             index: [_whole(labelled, index)]
             for split in ("train", "validation")
             for index in labelled.splits[split]
         }
-        features.compute(store, (name,), wanted, progress)
+        features.compute(store, (_name(config),), wanted, progress)
 
     def read(index, first):
-        """Give the input and the target of a window."""
-        target = {task: networks.targets_of(labelled, index, first, size=size)}
-        if origin and not clips:
-            rows = slice(first, first + size)
-            take = _whole(labelled, index)
-            return features.rows(name, store, index, take, rows), target
-        wave = networks.read_wave(store, index, first, size, edge)
-        if not origin:
+        """Read the input and the target of a window."""
+        target = networks.targets_of(labelled, index, first, size=cut.size)
+        target = {task: target}
+        if frozen and not clips:
+            rows, take = slice(first, first + cut.size), _whole(labelled, index)
+            return features.rows(_name(config), store, index, take, rows), target
+        wave = networks.read_wave(store, index, first, cut.size, cut.edge)
+        if not frozen:
             return wave, target
         wave = torch.from_numpy(wave)[None].to(next(model.parameters()))
         with torch.no_grad():
@@ -152,56 +188,45 @@ def run(config, progress=True):
         tuned=True,
     )
     # One window has no deviation for a head of classes to standardise by.
-    least = 2 if labelled.classes else 1
-    batches = (
-        Batches(windows, read, config.batch_size, config.random_seed, least=least),
-        Batches(judged, read, config.batch_size),
-    )
-    module = SupervisedModule(
-        config,
+    least, size = 2 if labelled.classes else 1, config.batch_size
+    return SupervisedModule(
+        Plan(config.n_epoch, config.random_seed, config.path_checkpoint),
         model,
         heads,
-        *batches,
-        origin,
-        bool(origin),
-        edge=edge,
-        data=store.summary(np.unique(windows[:, 0]), np.unique(judged[:, 0])),
+        Batches(cut.train, read, size, config.random_seed, least=least),
+        Batches(cut.validation, read, size),
+        config.learning_rate,
+        frozen=frozen,
+        on_encoder=config.on_encoder,
+        edge=cut.edge,
     )
-    fit(module, progress)
 
+
+def _score(module, labelled, cut, config, settings, start):
+    """Score a trained module on test."""
+    task = config.task
     splits = [s for s in ("test", "test_timbre") if labelled.splits[s]]
-    answer = partial(networks.answers, model, heads, {task: labelled})
+    answer = partial(networks.answers, module.model, module.head, {task: labelled})
     answers = {}
     for split in ("validation", *splits):
         answers |= answer(split, config.on_encoder)
     thresholds = tasks.choose(labelled, answers[task, "validation"])
-    settings = asdict(config) | {"checkpoint": origin} | thresholds
-    # With a checkpoint, the network is the one it was trained with.
-    settings |= {
-        k: getattr(network, k)
-        for k in NetworkConfig.__dataclass_fields__
-        if k not in RunConfig.__dataclass_fields__
-    }
     common = {
         "task": task,
-        "representation": name,
-        "probe": _kind(heads[task]) if origin else "network",
+        "representation": _name(config),
+        "probe": _kind(module.head[task]) if config.load else "network",
         "fraction": 1.0,
-        "labelled": labelled.seconds(windows, size),
+        "labelled": labelled.seconds(cut.train, cut.size),
         "seed": config.random_seed,
         "seconds": round(time.monotonic() - start, 2),
         "revision": records.revision(),
-        "config": settings,
+        "config": settings | thresholds,
     }
-    made = [
+    return [
         Record(split=split, **common, **fields)
         for split in splits
         for fields in tasks.score(labelled, split, answers[task, split], thresholds)[0]
     ]
-    records.write(folder / RECORD_FILE, made)
-    shutil.rmtree(folder / FEATURES, ignore_errors=True)
-    _tell(made)
-    return made
 
 
 def _whole(labelled, index):
@@ -215,16 +240,6 @@ def _kind(head):
     if getattr(head, "time", None) is not None:
         return "head"
     return "shared" if isinstance(head, PitchHead) else "linear"
-
-
-def _check_origin(config, origin, there):
-    """Refuse a folder whose run began from another checkpoint than this one."""
-    if origin != there:
-        raise InputError(
-            f"{config.path_checkpoint} holds a run on another network: {config.load} "
-            "has changed since; choose another --pathCheckpoint, or remove the folder "
-            "to start anew"
-        )
 
 
 def _tell(made):

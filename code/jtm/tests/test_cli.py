@@ -104,7 +104,7 @@ class TestCommands(unittest.TestCase):
         options = ("--preset", "tiny", "--data", self.folder / "audio", "--nEpoch", 1)
         done = main(*options, "--useSincNet", cwd=self.folder)
         self.assertEqual(done.returncode, 0, done.stderr)
-        shown = r"Pretraining: 100%.*00:00.*loss \d.*accuracy 0\.\d.*\d+ audio-s/s"
+        shown = r"Pretraining: 100%.*00:00.*loss \d.*accuracy 0\.\d.*\d+ audio seconds"
         self.assertRegex(done.stderr, shown)
         self.assertTrue((self.folder / "logs" / "checkpoint0.pt").exists())
 

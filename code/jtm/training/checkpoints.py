@@ -19,7 +19,6 @@ from pathlib import Path
 
 import torch
 
-from jtm.constants import SAMPLE_RATE
 from jtm.files import InputError, atomic, digest, read_json, write_json
 from jtm.models.network import make_network
 from jtm.training.config import (
@@ -337,44 +336,6 @@ def config_of(path, content):
         return make_config(NetworkConfig, "small", chosen)
     except InputError as error:
         raise InputError(f"{path}: not a checkpoint of pretraining: {error}") from error
-
-
-def check_data(path, content, data, here):
-    """
-    Refuse to take up a run whose recordings have changed since.
-
-    Parameters
-    ----------
-    path : Path
-        The run's last checkpoint.
-    content : dict
-        What it holds; checkpoints of before this was kept are not checked.
-    data : str
-        The dataset.
-    here : dict
-        What :meth:`jtm.data.store.Store.summary` tells of it now.
-
-    Raises
-    ------
-    InputError
-        If it is not what the run was made on.
-    """
-    there = content.get("data")
-    if not there or there["sha256"] == here["sha256"]:
-        return
-    told = []
-    for summary in (there, here):
-        train, validation = (
-            f"{n} ({samples / SAMPLE_RATE / 60:.1f} min)"
-            for n, samples in zip(
-                summary["recordings"], summary["samples"], strict=True
-            )
-        )
-        told.append(f"{train} to learn from and {validation} to judge on")
-    raise InputError(
-        f"{path.parent} holds a run on other recordings: {told[0]}, where {data} now "
-        f"has {told[1]}; choose another --pathCheckpoint, or bring the recordings back"
-    )
 
 
 def load_part(path, content, part, module, config=None):

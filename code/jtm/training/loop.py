@@ -1,21 +1,471 @@
-"""Checkpoints and curves of a run, whatever it learns."""
+"""
+One training loop, which knows nothing of music.
 
+A study's module adds its loss, its parameter groups and its loaders to
+:class:`Module`, and :func:`fit` trains it. What a step does follows from the random
+seed and the step's number alone, so a run that was stopped anywhere goes on from its
+last checkpoint and ends with the same weights as one that never stopped.
+"""
+
+import contextlib
 import csv
+import logging
 import math
 import shutil
 import signal
+import threading
 import time
+import warnings
+import zipfile
+import zlib
+from dataclasses import dataclass
 from pathlib import Path
 
 import lightning
+import torch
+from tqdm.auto import tqdm
 
 from jtm.files import InputError, StoppedError, atomic
+from jtm.training.checkpoints import read_checkpoint
+from jtm.training.folder import BEST, LAST, newest
+from jtm.training.processes import place
 
 SAVE_SECONDS = 100
-"""Seconds between two writes of ``last.pt`` inside an epoch."""
+"""Seconds between two writes of the last checkpoint inside an epoch."""
 
 METRICS_FILE = "metrics.csv"
-"""Curves of a run: a row for each epoch and split."""
+"""Name of the file with a run's curves: a row for each epoch and split."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """
+    How a module is trained.
+
+    Parameters
+    ----------
+    n_epoch : int
+        Passes over the training loader.
+    seed : int
+        Random seed.
+    folder : str or Path, optional
+        Receives checkpoints and curves; without it nothing is written, and only the
+        best state is kept, in memory.
+    accumulate : int
+        Batches whose gradients are added up before each optimiser step.
+    gradient_clip : float
+        Gradient-norm clipping threshold; 0 disables.
+    precision : {"float32", "bf16"}
+        Arithmetic of the network.
+    patience : int
+        Epochs without improvement after which training stops; 0 disables.
+    n_validation : int, optional
+        Maximum number of validation batches.
+    parallel : bool
+        Train on as many processes as torchrun or srun has started.
+    """
+
+    n_epoch: int
+    seed: int = 0
+    folder: str | Path | None = None
+    accumulate: int = 1
+    gradient_clip: float = 0.0
+    precision: str = "float32"
+    patience: int = 0
+    n_validation: int | None = None
+    parallel: bool = False
+
+
+class Module(lightning.LightningModule):
+    """
+    A network in training, to be derived from.
+
+    Parameters
+    ----------
+    plan : Plan
+        How it is trained.
+    train, validation : iterable
+        Batches; the attributes ``epoch`` and ``first_batch`` of `train` say what the
+        next iteration gives, its method ``count(epoch)`` how many batches an epoch
+        has. Without `validation` the epoch is known by `score`, or by training loss.
+    facts : dict, optional
+        What else is kept in each checkpoint, such as ``config``.
+    score : callable, optional
+        Computes a score from the module after each epoch, in evaluation mode; the
+        state that is best by it is kept, instead of that of the least loss.
+
+    Attributes
+    ----------
+    history : list of dict
+        For each epoch and split a row of the metrics file.
+    seconds : float
+        Seconds of training so far, validation apart.
+    """
+
+    title = "Training"
+    """What the progress bar says."""
+
+    def __init__(self, plan, train, validation=None, facts=None, score=None):
+        super().__init__()
+        self.plan = plan
+        self.train_batches = train
+        self.validation_batches = validation
+        self.facts = {"config": {}} | (facts or {})
+        self.score = score
+        self.history = []
+        self.epoch_steps = []  # of each epoch that was counted
+        self.sums = {}  # of this epoch's named values over its windows, by split
+        self.spent = self.began = 0.0  # seconds before now, and before this epoch
+        self.clock = None
+
+    def loss(self, batch, split, step):
+        """
+        Compute the loss of a batch.
+
+        Parameters
+        ----------
+        batch : sequence
+            What the loader gives; its first part counts the windows.
+        split : {"train", "validation"}
+            What the batch is for.
+        step : int
+            Number of the step; of validation negative. Torch's generator is seeded
+            with it.
+
+        Returns
+        -------
+        dict of str to torch.Tensor
+            ``loss``, and what else is to be averaged over the epoch, by name.
+        """
+        raise NotImplementedError
+
+    def groups(self):
+        """
+        List what is learned.
+
+        Returns
+        -------
+        list of dict
+            Parameter groups of AdamW, each with ``params``, ``lr`` and, where it is
+            not 0, ``weight_decay``.
+        """
+        raise NotImplementedError
+
+    def factor(self, step):
+        """
+        Schedule the learning rates.
+
+        Parameters
+        ----------
+        step : int
+            Number of the optimiser step, from 0.
+
+        Returns
+        -------
+        float
+            What the learning rates are multiplied with; see :func:`schedule`.
+        """
+        return 1.0
+
+    def facts_of(self, split, windows, seconds):
+        """
+        Add columns to the metrics file.
+
+        Parameters
+        ----------
+        split : {"train", "validation"}
+            The split.
+        windows : int
+            Windows in the epoch, over all processes.
+        seconds : float
+            Seconds of training in the epoch.
+
+        Returns
+        -------
+        dict of str to float
+            The columns.
+        """
+        return {}
+
+    def where(self, batch):
+        """
+        Say where a batch is from, for messages.
+
+        Parameters
+        ----------
+        batch : sequence
+            The batch.
+
+        Returns
+        -------
+        str
+            Such as ', in recordings 1 and 2'.
+        """
+        return ""
+
+    def steps_before(self, epoch):
+        """
+        Count the optimiser steps before an epoch.
+
+        Parameters
+        ----------
+        epoch : int
+            The epoch.
+
+        Returns
+        -------
+        int
+            Steps.
+        """
+        for uncounted in range(len(self.epoch_steps), epoch):
+            batches = self.train_batches.count(uncounted)
+            self.epoch_steps.append(math.ceil(batches / self.plan.accumulate))
+        return sum(self.epoch_steps[:epoch])
+
+    @property
+    def seconds(self):
+        """Seconds of training so far, validation apart."""
+        running = time.monotonic() - self.clock if self.clock else 0.0
+        return self.spent + running
+
+    def train_dataloader(self):
+        """
+        Return the batches of the current epoch, from the current step on.
+
+        Returns
+        -------
+        iterable
+            The batches.
+        """
+        done = self.global_step - self.steps_before(self.current_epoch)
+        self.train_batches.epoch = self.current_epoch
+        self.train_batches.first_batch = done * self.plan.accumulate
+        return self.train_batches
+
+    def val_dataloader(self):
+        """
+        Return the batches of validation, the same every epoch.
+
+        Returns
+        -------
+        iterable
+            The batches.
+        """
+        return self.validation_batches
+
+    def configure_optimizers(self):
+        """
+        Make AdamW over the parameter groups, and the schedule of its rates.
+
+        Returns
+        -------
+        dict
+            As Lightning expects it.
+        """
+        optimizer = torch.optim.AdamW(self.groups(), weight_decay=0.0)
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, self.factor)
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
+        }
+
+    def on_train_start(self):
+        """Start the clock."""
+        self.clock = time.monotonic()
+
+    def training_step(self, batch):
+        """
+        Compute the loss of a batch.
+
+        Parameters
+        ----------
+        batch : sequence
+            The batch.
+
+        Returns
+        -------
+        torch.Tensor
+            The loss.
+        """
+        loss = self._named(batch, "train", self.global_step)["loss"]
+        if not torch.isfinite(loss):
+            raise InputError(
+                f"the loss is {loss.item()} at step {self.global_step}"
+                f"{self.where(batch)}; {advice(self.plan.folder)}"
+            )
+        return loss
+
+    def validation_step(self, batch, index):
+        """
+        Add up the loss of a batch, with the same random numbers every epoch.
+
+        Parameters
+        ----------
+        batch : sequence
+            The batch.
+        index : int
+            Number of the batch.
+        """
+        self._named(batch, "validation", -1 - index)
+
+    def _named(self, batch, split, step):
+        """Compute the losses of a batch, and add them to the sums of the split."""
+        # Processes train on different windows, but validate on the same ones alike.
+        rank = self.global_rank if split == "train" else 0
+        torch.manual_seed(zlib.crc32(f"{self.plan.seed} {step} {rank}".encode()))
+        named, windows = self.loss(batch, split, step), len(batch[0])
+        sums = self.sums.setdefault(split, {"windows": 0})
+        sums["windows"] += windows
+        for name, value in named.items():
+            sums[name] = sums.get(name, 0) + value.detach() * windows
+        return named
+
+    def on_validation_epoch_start(self):
+        """Forget the sums of the last validation, and stop the clock."""
+        self.sums.pop("validation", None)
+        self.spent, self.clock = self.seconds, None
+
+    def on_validation_epoch_end(self):
+        """Start the clock again."""
+        self.clock = time.monotonic()
+
+    def _of_all(self, sums):
+        """Add up the sums of an epoch over the processes."""
+        if self.trainer.world_size == 1:
+            return sums
+        values = [torch.as_tensor(v, dtype=torch.float64) for v in sums.values()]
+        values = torch.stack([value.to(self.device) for value in values])
+        total = self.trainer.strategy.reduce(values, reduce_op="sum")
+        return dict(zip(sums, total.unbind(), strict=True))
+
+    def close_epoch(self):
+        """Add the epoch's row of each split to the history, and write it."""
+        self.spent, self.clock = self.seconds, None
+        epoch_seconds, self.began = self.spent - self.began, self.spent
+        for split in [*self.sums]:
+            sums = self.sums.pop(split)
+            sums = self._of_all(sums) if split == "train" else sums
+            windows = int(sums.pop("windows"))
+            row = {"epoch": self.current_epoch, "step": self.global_step}
+            row |= {"split": split, "windows": windows}
+            row |= self.facts_of(split, windows, epoch_seconds)
+            row |= {name: float(value) / windows for name, value in sums.items()}
+            self.history.append(row)
+            if self.logger:
+                named = {f"{split}/{k}": v for k, v in row.items() if k != "split"}
+                self.logger.log_metrics(named, step=self.global_step)
+        if self.score:
+            modes = [(module, module.training) for module in self.modules()]
+            with torch.no_grad():
+                self.history[-1]["score"] = float(self.score(self.eval()))
+            for module, mode in modes:  # what is frozen stays in evaluation mode
+                module.training = mode
+        if self.plan.folder and self.global_rank == 0:
+            write_metrics(self.plan.folder, self.history)
+        self.clock = time.monotonic()
+
+    def on_save_checkpoint(self, checkpoint):
+        """
+        Add what Lightning does not know of to a checkpoint.
+
+        Parameters
+        ----------
+        checkpoint : dict
+            What will be saved.
+        """
+        checkpoint |= self.facts
+        checkpoint["history"] = self.history
+        checkpoint["world"] = self.trainer.world_size
+        checkpoint["sums"] = {s: self._of_all(sums) for s, sums in self.sums.items()}
+        checkpoint["seconds"] = self.seconds, self.began
+
+    def on_load_checkpoint(self, checkpoint):
+        """
+        Take back what :meth:`on_save_checkpoint` added.
+
+        Parameters
+        ----------
+        checkpoint : dict
+            What was saved.
+        """
+        self.history = checkpoint["history"]
+        if self.global_rank == 0:  # they are those of all processes
+            self.sums = checkpoint["sums"]
+        self.spent, self.began = checkpoint.get("seconds", (0.0, 0.0))
+
+
+def schedule(n_steps, warmup=0, decay="linear"):
+    """
+    Make a schedule of learning rates that ends at zero.
+
+    Parameters
+    ----------
+    n_steps : int
+        Optimiser steps of the whole run.
+    warmup : int
+        Steps over which the rate rises.
+    decay : {"linear", "cosine"}
+        How it falls.
+
+    Returns
+    -------
+    callable
+        Computes the factor of the learning rate from the number of the step.
+
+    Examples
+    --------
+    >>> [schedule(4, warmup=2)(step) for step in range(5)]
+    [0.5, 0.75, 0.5, 0.25, 0.0]
+    """
+
+    def factor(step):
+        share = min(1.0, step / n_steps)
+        fall = 1 - share if decay == "linear" else (1 + math.cos(math.pi * share)) / 2
+        return fall * min(1.0, (step + 1) / warmup if warmup else 1.0)
+
+    return factor
+
+
+def best_epoch(history):
+    """
+    Find the epoch that was best: by score, or else by validation or training loss.
+
+    Parameters
+    ----------
+    history : list of dict
+        Rows as :attr:`Module.history` has them.
+
+    Returns
+    -------
+    int or None
+        The epoch, of equals the first; None where every value is NaN.
+    """
+    losses = {}
+    for row in history:  # of an epoch the last row counts
+        losses[row["epoch"]] = -row["score"] if "score" in row else row["loss"]
+    known = {epoch: loss for epoch, loss in losses.items() if not math.isnan(loss)}
+    return min(known, key=known.get, default=None)
+
+
+def stalled(history, patience):
+    """
+    Tell whether a run has not become better for so many epochs.
+
+    Parameters
+    ----------
+    history : list of dict
+        Rows as :attr:`Module.history` has them.
+    patience : int
+        Epochs; 0 disables.
+
+    Returns
+    -------
+    bool
+        Whether it has not.
+    """
+    best = best_epoch(history)
+    since = history[-1]["epoch"] - (-1 if best is None else best) if history else 0
+    return 0 < patience <= since
 
 
 def write_metrics(folder, history):
@@ -29,22 +479,23 @@ def write_metrics(folder, history):
     history : list of dict
         A row for each epoch and split.
     """
+    names = list(dict.fromkeys(name for row in history for name in row))
     with (
         atomic(Path(folder) / METRICS_FILE) as part,
         open(part, "w", newline="") as file,
     ):
-        writer = csv.DictWriter(file, history[0], lineterminator="\n")
+        writer = csv.DictWriter(file, names, lineterminator="\n")
         writer.writeheader()
         writer.writerows(history)
 
 
 def advice(folder):
     """
-    Say what to do about a run that came to a number that is none.
+    Say what to do about a loss or weights that are not finite.
 
     Parameters
     ----------
-    folder : str or Path
+    folder : str, Path or None
         The run's folder.
 
     Returns
@@ -52,12 +503,11 @@ def advice(folder):
     str
         Where the last good checkpoint is, and how to go on from it.
     """
-    last = Path(folder) / "last.pt"
-    if not last.exists():
+    if not folder or not (Path(folder) / LAST).exists():
         return "there is no checkpoint yet; try a smaller --learningRate"
     return (
-        f"the last good checkpoint is {last}; start from it with --load, a smaller "
-        "--learningRate and another --pathCheckpoint"
+        f"the last good checkpoint is {Path(folder) / LAST}; start from it with "
+        "--load, a smaller --learningRate and another --pathCheckpoint"
     )
 
 
@@ -65,55 +515,46 @@ class Keeper(lightning.Callback):
     """
     Save checkpoints: each epoch's, the best, and the last at short intervals.
 
+    Lightning's own is not used, since it writes in place, and before an epoch's
+    curves are closed.
+
     Parameters
     ----------
-    folder : Path
-        Receives ``checkpoint{epoch}.pt``, ``best.pt`` and ``last.pt``.
+    plan : Plan
+        How the run is trained; its folder receives ``checkpoint{epoch}.pt``,
+        ``best.pt`` and ``last.pt``.
     """
 
-    def __init__(self, folder):
-        self.folder = folder
-        self.best = math.inf
+    def __init__(self, plan):
+        self.plan = plan
+        self.folder = Path(plan.folder) if plan.folder else None
         self.saved = time.monotonic()
         self.signal = None
-        self.handlers = {}
+        self.best = None  # the best state, where there is no folder
 
-    def state_dict(self):
+    @contextlib.contextmanager
+    def signals(self):
         """
-        Give what a resumed run must know.
+        Let Ctrl-C and SIGTERM wait for the end of a step, which is then saved.
 
-        Returns
-        -------
-        dict
-            The best validation loss so far.
+        Yields
+        ------
+        None
+            Nothing.
         """
-        return {"best": self.best}
-
-    def load_state_dict(self, state):
-        """
-        Take back what :meth:`state_dict` gave.
-
-        Parameters
-        ----------
-        state : dict
-            What was saved.
-        """
-        self.best = state["best"]
-
-    def on_train_start(self, trainer, module):
-        """Let Ctrl-C and SIGTERM wait for the end of the step, then save."""
+        handlers = {}
 
         def note(number, _):
             self.signal = number
 
-        for number in (signal.SIGINT, signal.SIGTERM):
-            self.handlers[number] = signal.signal(number, note)
-
-    def teardown(self, trainer, module, stage):
-        """Give Ctrl-C and SIGTERM back their meaning."""
-        for number, handler in self.handlers.items():
-            signal.signal(number, handler)
-        self.handlers = {}
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                handlers[number] = signal.signal(number, note)
+        try:
+            yield
+        finally:
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
 
     def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
         """Save from time to time, and before stopping."""
@@ -123,35 +564,38 @@ class Keeper(lightning.Callback):
             return
         stopping = self._any(trainer, self.signal is not None)
         due = self._any(trainer, time.monotonic() - self.saved > SAVE_SECONDS)
-        if due or stopping:
-            self._save(trainer, "last.pt")
+        if self.folder and (due or stopping):
+            self._save(trainer, LAST)
         if stopping:
+            raise StoppedError
+
+    def on_train_epoch_end(self, trainer, module):
+        """Save the epoch's curves and checkpoint, and the best one."""
+        module.close_epoch()
+        better = best_epoch(module.history) == trainer.current_epoch
+        if self.folder:
+            name = f"checkpoint{trainer.current_epoch}.pt"
+            self._save(trainer, name)
+            for target in (BEST, LAST) if better else (LAST,):
+                if trainer.is_global_zero:
+                    copy(self.folder / name, self.folder / target)
+        elif better:
+            state = module.state_dict()
+            self.best = {name: value.cpu().clone() for name, value in state.items()}
+        if self._any(trainer, stalled(module.history, self.plan.patience)):
+            trainer.should_stop = True
+        if self._any(trainer, self.signal is not None):
             raise StoppedError
 
     def _any(self, trainer, flag):
         """Tell whether a flag is up in any process, so that all do the same."""
         return trainer.strategy.reduce_boolean_decision(flag, all=False)
 
-    def on_train_epoch_end(self, trainer, module):
-        """Save the epoch's curves and checkpoint, and the best one."""
-        module.close_epoch()
-        loss = float(trainer.callback_metrics["validation_loss"])
-        better = loss < self.best
-        self.best = min(loss, self.best)
-        name = f"checkpoint{trainer.current_epoch}.pt"
-        self._save(trainer, name)
-        for copy in ("best.pt", "last.pt") if better else ("last.pt",):
-            if trainer.is_global_zero:
-                with atomic(self.folder / copy) as part:
-                    shutil.copyfile(self.folder / name, part)
-        if self._any(trainer, self.signal is not None):
-            raise StoppedError
-
     def _save(self, trainer, name):
-        """Save under a final name at once or not at all, and sound weights only."""
+        """Save under a final name at once or not at all, and finite weights only."""
         if not all(p.isfinite().all() for p in trainer.lightning_module.parameters()):
             raise InputError(
-                f"some weights are no numbers after step {trainer.global_step}; "
+                f"non-finite weights after step {trainer.global_step}; "
                 f"{advice(self.folder)}"
             )
         if trainer.is_global_zero:
@@ -160,3 +604,151 @@ class Keeper(lightning.Callback):
         else:  # gives its share of what is saved, but writes nothing
             trainer.save_checkpoint(self.folder / name)
         self.saved = time.monotonic()
+
+
+def copy(source, target):
+    """
+    Copy a file, at once or not at all.
+
+    Parameters
+    ----------
+    source, target : Path
+        From where to where.
+    """
+    with atomic(target) as part:
+        shutil.copyfile(source, part)
+
+
+class Bar(lightning.Callback):
+    """Show one progress bar for the whole run, with the time left of all of it."""
+
+    def on_train_start(self, trainer, module):
+        """Start the bar where the run starts."""
+        steps, done = module.steps_before(module.plan.n_epoch), module.global_step
+        self.bar = tqdm(desc=module.title, total=steps, initial=done, unit="step")
+
+    def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
+        """Move the bar on and show this epoch's means."""
+        sums = module.sums["train"]
+        words = [f"epoch {trainer.current_epoch}"]
+        for name in ("loss", "accuracy_1"):
+            if name in sums:
+                mean = float(sums[name]) / sums["windows"]
+                words.append(f"{name.removesuffix('_1')} {mean:.3f}")
+        seconds = module.seconds - module.began
+        windows = sums["windows"] * trainer.world_size
+        for name, value in module.facts_of("train", windows, seconds).items():
+            words.append(f"{value:.0f} {name.replace('_', ' ')}")
+        self.bar.set_postfix_str(", ".join(words), refresh=False)
+        self.bar.update(module.global_step - self.bar.n)
+
+    def teardown(self, trainer, module, stage):
+        """Close the bar."""
+        if hasattr(self, "bar"):
+            self.bar.close()
+
+
+def fit(module, progress=True, quiet=False, logger=False):
+    """
+    Train a module, or go on where its run stopped.
+
+    Parameters
+    ----------
+    module : Module
+        What to train; it ends in evaluation mode, on the CPU, with the weights of
+        the best epoch.
+    progress : bool
+        Show a progress bar.
+    quiet : bool
+        Print nothing, and show no bar.
+    logger : lightning.pytorch.loggers.Logger, optional
+        Receives the curves too.
+
+    Returns
+    -------
+    Path or None
+        The checkpoint of the last epoch; None without a folder.
+
+    Raises
+    ------
+    InputError
+        If the loss or a weight is not finite, or all checkpoints are damaged.
+    StoppedError
+        If the user stopped it; everything is saved.
+    """
+    plan, keeper, say = (
+        module.plan,
+        Keeper(module.plan),
+        "{}".format if quiet else print,
+    )
+    path, content = newest(plan.folder) if plan.folder else (None, None)
+    history = content["history"] if content else []
+    epochs = history[-1]["epoch"] + 1 if history else 0
+    if content and not place().rank:
+        _mend(Path(plan.folder), path, content)
+    if epochs >= plan.n_epoch or stalled(history, plan.patience):
+        say(f"{plan.folder}: finished, {epochs} epochs; nothing left to do")
+        module.on_load_checkpoint(content)
+    else:
+        if content:
+            say(f"{plan.folder}: going on from step {content['global_step']}")
+        _train(module, keeper, path, progress and not quiet, logger)
+        epochs = module.history[-1]["epoch"] + 1
+    state = keeper.best
+    if plan.folder:
+        path = Path(plan.folder) / f"checkpoint{epochs - 1}.pt"
+        best = path.with_name(BEST)
+        state = read_checkpoint(best if best.exists() else path)["state_dict"]
+    if state:
+        module.load_state_dict(state)
+    module.cpu().eval()
+    return path
+
+
+def _mend(folder, path, content):
+    """Write again what is missing or damaged beside the newest checkpoint."""
+    if path.name != LAST:
+        copy(path, folder / LAST)
+    if not content["history"]:
+        return
+    epoch = folder / f"checkpoint{content['history'][-1]['epoch']}.pt"
+    if not epoch.exists() and not content["sums"]:  # no step since the epoch's end
+        copy(path, epoch)
+    source = folder / f"checkpoint{best_epoch(content['history'])}.pt"
+    if source.exists() and not zipfile.is_zipfile(folder / BEST):
+        copy(source, folder / BEST)
+
+
+def _train(module, keeper, start, progress, logger):
+    """Train from a checkpoint, or from the module's own weights, to the end."""
+    plan, here = module.plan, place()
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    trainer = lightning.Trainer(
+        devices=here.local if plan.parallel else 1,
+        num_nodes=here.world // here.local if plan.parallel else 1,
+        max_epochs=plan.n_epoch,
+        accumulate_grad_batches=plan.accumulate,
+        gradient_clip_val=plan.gradient_clip or None,
+        precision={"float32": "32-true", "bf16": "bf16-mixed"}[plan.precision],
+        callbacks=[keeper] + [Bar()] * progress,
+        logger=logger,
+        limit_val_batches=0 if module.validation_batches is None else plan.n_validation,
+        reload_dataloaders_every_n_epochs=1,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        log_every_n_steps=1,
+    )
+    with warnings.catch_warnings(), keeper.signals():
+        # The module gives each epoch its own batches, from the step it is at.
+        warnings.filterwarnings("ignore", message=".*dataloader.*")
+        warnings.filterwarnings("ignore", message=".*many workers.*")
+        warnings.filterwarnings("ignore", message=".*treespec.*")
+        # A frozen network is meant to be in evaluation mode.
+        warnings.filterwarnings("ignore", message=".*eval mode.*")
+        # A gradient in the order of memory that a kernel of one tap came in.
+        warnings.filterwarnings("ignore", message="Grad strides do not match")
+        trainer.fit(module, ckpt_path=start, weights_only=True)

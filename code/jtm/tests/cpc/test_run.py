@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import os
 import pickle
 import resource
 import shutil
@@ -9,8 +10,10 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 import unittest
-from dataclasses import asdict
+import warnings
+from dataclasses import asdict, replace
 from pathlib import Path
 from unittest import mock
 
@@ -24,7 +27,7 @@ from jtm.cpc.run import pretrain
 from jtm.files import InputError, StoppedError
 from jtm.training import loop
 from jtm.training.checkpoints import load_model, read_checkpoint
-from jtm.training.config import make_config, settle
+from jtm.training.config import make_config, save_config
 
 CODE = Path(__file__).resolve().parents[3]
 
@@ -108,12 +111,12 @@ class TestPretrain(unittest.TestCase):
             "from jtm.training import loop\n"
             "from jtm.training.config import load_config\n"
             "loop.SAVE_SECONDS = 0\n"
-            "step = p.Keeper.on_train_batch_end\n"
+            "step = loop.Keeper.on_train_batch_end\n"
             "def kill(self, trainer, *rest):\n"
             "    step(self, trainer, *rest)\n"
             "    if trainer.global_step == int(sys.argv[2]):\n"
             "        os.kill(os.getpid(), signal.SIGKILL)\n"
-            "p.Keeper.on_train_batch_end = kill\n"
+            "loop.Keeper.on_train_batch_end = kill\n"
             "config = load_config(sys.argv[1], PretrainConfig)\n"
             "p.pretrain(config)\n"  # what shows bars must change nothing
         )
@@ -122,7 +125,8 @@ class TestPretrain(unittest.TestCase):
             steps = read_checkpoint(whole)["global_step"]
             config = self.config(f"killed{number}", **chosen)
             path = Path(config.path_checkpoint) / "config.json"
-            settle(path.parent, config)
+            path.parent.mkdir()
+            save_config(path, config)
             kills = (1, steps // 2) if number else (1, steps // 2, steps - 1)
             for step in kills:
                 done = subprocess.run(
@@ -147,7 +151,7 @@ class TestPretrain(unittest.TestCase):
 
     def test_the_context_reads_the_augmented_copy_and_predicts_the_clean_window(self):
         module = self.module(augment_past="noise,level")
-        batch = next(iter(module.train_windows))
+        batch = next(iter(module.train_batches))
         wave = batch.waves[:, None].float() / 32768
         judged, heard = [], []
 
@@ -163,8 +167,8 @@ class TestPretrain(unittest.TestCase):
             mock.patch.object(module.criterion, "forward", criterion),
             mock.patch.object(module_under_test, "augment", louder),
         ):
-            module.train()._judge(batch, 0)
-            module.eval()._judge(batch, 0)
+            module.loss(batch, "train", 0)
+            module.loss(batch, "validation", -1)
         self.assertEqual(heard, [["noise", "level"]])  # in training alone
         model = module.model
         z, c = model(wave)
@@ -172,7 +176,7 @@ class TestPretrain(unittest.TestCase):
         torch.testing.assert_close(judged[1], (z, c))
 
     def test_ctrl_c_and_sigterm_save_before_they_stop(self):
-        step = module_under_test.Keeper.on_train_batch_end
+        step = loop.Keeper.on_train_batch_end
         for number in (signal.SIGINT, signal.SIGTERM):
             config = self.config(f"run{number}", n_epoch=50)
             count = []
@@ -184,7 +188,7 @@ class TestPretrain(unittest.TestCase):
                 return step(self, trainer, *rest)
 
             with (
-                mock.patch.object(module_under_test.Keeper, "on_train_batch_end", stop),
+                mock.patch.object(loop.Keeper, "on_train_batch_end", stop),
                 self.assertRaises(StoppedError),
             ):
                 self.run_quietly(config)
@@ -192,19 +196,46 @@ class TestPretrain(unittest.TestCase):
             self.assertEqual(last["global_step"], 3)
 
     def test_best_is_the_epoch_with_the_least_validation_loss(self):
-        losses = iter((2.0, 1.0, 3.0))
-
-        def judged(self):
-            self.log("validation_loss", next(losses))
-
-        with mock.patch.object(
-            module_under_test.CPCModule, "on_validation_epoch_end", judged
-        ):
-            checkpoint, _ = self.run_quietly(self.config(n_epoch=3))
+        checkpoint = self.validate_with(2.0, 1.0, 3.0)
         best = read_checkpoint(checkpoint.with_name("best.pt"))
         self.assertEqual(best["history"][-1]["epoch"], 1)
         curves = checkpoint.parent / "tensorboard"
         self.assertTrue(list(curves.glob("events*")))
+
+    def validate_with(self, *losses):
+        """Run as many epochs, whose validation losses are given."""
+        computed = module_under_test.CPCModule.loss
+
+        def given(module, batch, split, step):
+            named = computed(module, batch, split, step)
+            if split == "validation":
+                named["loss"] = torch.tensor(losses[module.current_epoch])
+            return named
+
+        with mock.patch.object(module_under_test.CPCModule, "loss", given):
+            return self.run_quietly(self.config(n_epoch=len(losses)))[0]
+
+    def test_a_validation_loss_of_nan_is_never_the_best(self):
+        checkpoint = self.validate_with(torch.nan, 2.0, torch.nan)
+        best = read_checkpoint(checkpoint.with_name("best.pt"))
+        self.assertEqual(best["history"][-1]["epoch"], 1)
+
+    def test_the_rate_counts_training_alone(self):
+        computed = module_under_test.CPCModule.loss
+
+        def slow(module, batch, split, step):
+            time.sleep(2.0 if split == "validation" else 0.0)
+            return computed(module, batch, split, step)
+
+        with mock.patch.object(module_under_test.CPCModule, "loss", slow):
+            started = time.monotonic()
+            checkpoint, _ = self.run_quietly(self.config(n_epoch=1))
+            whole = time.monotonic() - started
+        content = read_checkpoint(checkpoint)
+        row = content["history"][0]
+        seconds = row["windows"] / row["audio_seconds_per_second"]
+        self.assertAlmostEqual(seconds, content["seconds"][1], delta=0.2)
+        self.assertLess(seconds, whole - 2.0)
 
     def test_short_recordings_are_counted_in_the_log_or_padded(self):
         soundfile.write(self.folder / "audio" / "short.wav", np.zeros(9000), 16000)
@@ -241,7 +272,7 @@ class TestPretrain(unittest.TestCase):
         small = {"chunk_size": 5 * 32000, "max_chunks_in_mem": 2}
 
         def windows(chosen):
-            batches = list(self.module(**small | chosen).train_windows)
+            batches = list(self.module(**small | chosen).train_batches)
             return [
                 list(zip(batch.recordings.tolist(), batch.starts.tolist(), strict=True))
                 for batch in batches
@@ -274,7 +305,7 @@ class TestPretrain(unittest.TestCase):
         for scheme, together in kinds.items():
             # As many chunks as there are recordings, of which one may be in memory.
             chosen = {"chunk_size": 9 * 32000, "max_chunks_in_mem": 1}
-            judged = self.module(sampling_type=scheme, **chosen).validation_windows
+            judged = self.module(sampling_type=scheme, **chosen).validation_batches
             batches = [set(batch.recordings.tolist()) for batch in judged]
             self.assertEqual(len(set.union(*batches)), 4)
             together.update(map(frozenset, batches))
@@ -291,10 +322,10 @@ class TestPretrain(unittest.TestCase):
             row.rsplit(",", 1)[0] + "," if "validation" in row else row for row in rows
         ]
         (audio / "musicnet_metadata.csv").write_text("\n".join(rows) + "\n")
-        alone = self.module(sampling_type="samecategory").validation_windows
+        alone = self.module(sampling_type="samecategory").validation_batches
         self.assertEqual({len(batch.recordings.unique()) for batch in alone}, {1})
         self.assertEqual(alone.indices, judged.indices)
-        lanes = self.module(sampling_type="sequential").validation_windows
+        lanes = self.module(sampling_type="sequential").validation_batches
         starts = [sorted(batch.starts.tolist()) for batch in lanes]
         self.assertEqual(starts, sorted(starts))
 
@@ -320,7 +351,7 @@ class TestPretrain(unittest.TestCase):
 
     def test_gradients_are_shortened_to_the_length_asked_for(self):
         lengths = []
-        step = torch.optim.Adam.step
+        step = torch.optim.AdamW.step
 
         def watched(self, closure=None):
             done = step(self, closure)
@@ -329,7 +360,7 @@ class TestPretrain(unittest.TestCase):
             return done
 
         for clip in (0.0, 0.01):
-            with mock.patch.object(torch.optim.Adam, "step", watched):
+            with mock.patch.object(torch.optim.AdamW, "step", watched):
                 chosen = {"n_epoch": 1, "gradient_clip": clip}
                 self.run_quietly(self.config(f"clip {clip}", **chosen))
         free, clipped = lengths[:6], lengths[6:]
@@ -374,14 +405,14 @@ class TestPretrain(unittest.TestCase):
 
     def stop(self, config, step):
         """Stop a run after a step."""
-        on_end = module_under_test.Keeper.on_train_batch_end
+        on_end = loop.Keeper.on_train_batch_end
 
         def stop(keeper, trainer, *rest):
             keeper.signal = 2 if trainer.global_step == step else None
             return on_end(keeper, trainer, *rest)
 
         with (
-            mock.patch.object(module_under_test.Keeper, "on_train_batch_end", stop),
+            mock.patch.object(loop.Keeper, "on_train_batch_end", stop),
             self.assertRaises(StoppedError),
         ):
             self.run_quietly(config)
@@ -397,7 +428,7 @@ class TestPretrain(unittest.TestCase):
         before = last.read_bytes()
         with self.assertRaisesRegex(
             InputError,
-            r"other recordings: 3 \(0.4 min\) to learn from and 1 \(0.1 min\).* now "
+            r"other recordings: 3 \(0.4 min\) for training and 1 \(0.1 min\).* now "
             r"has 4 \(0.5 min\) .*; choose another --pathCheckpoint",
         ):
             self.run_quietly(config)
@@ -432,24 +463,18 @@ class TestPretrain(unittest.TestCase):
     def test_stopped_after_an_epoch_it_has_as_much_patience_as_before(self):
         chosen = {"learning_rate": 0.0, "patience": 2, "n_epoch": 9}
         whole, _ = self.run_quietly(self.config("whole", **chosen))
-        on_end = module_under_test.Keeper.on_train_epoch_end
+        on_end = loop.Keeper.on_train_epoch_end
 
         def stop(keeper, trainer, *rest):
             keeper.signal = 2
             on_end(keeper, trainer, *rest)
 
-        with mock.patch.object(module_under_test.Keeper, "on_train_epoch_end", stop):
+        with mock.patch.object(loop.Keeper, "on_train_epoch_end", stop):
             for _ in range(2):
                 with self.assertRaises(StoppedError):
                     self.run_quietly(self.config(**chosen))
         taken_up, _ = self.run_quietly(self.config(**chosen))
         self.assertEqual(taken_up.name, whole.name)
-        states = [
-            read_checkpoint(checkpoint)["callbacks"] for checkpoint in (whole, taken_up)
-        ]
-        (key,) = [key for key in states[0] if "EarlyStopping" in key]
-        self.assertEqual(states[0][key], states[1][key])
-        self.assertEqual(states[0][key]["wait_count"], 2)
 
     def test_a_checkpoint_reloads_to_equal_outputs(self):
         checkpoint, _ = self.run_quietly(self.config())
@@ -492,14 +517,119 @@ class TestPretrain(unittest.TestCase):
             read_checkpoint(path)
         self.assertFalse(marker.exists())
 
-    def test_a_damaged_checkpoint_is_refused(self):
-        checkpoint, _ = self.run_quietly(self.config(n_epoch=1))
-        whole = checkpoint.read_bytes()
-        last = checkpoint.with_name("last.pt")
-        for damaged in (whole[:5000], b"", bytes(5000)):
-            last.write_bytes(damaged)
-            with self.assertRaisesRegex(InputError, "last.pt: not a checkpoint of JTM"):
-                self.run_quietly(self.config(n_epoch=1))
+    def test_a_run_goes_on_from_its_newest_whole_checkpoint(self):
+        whole, _ = self.run_quietly(self.config("whole", n_epoch=3))
+        self.run_quietly(self.config(n_epoch=2))
+        folder = self.folder / "run"
+        kept = (folder / "checkpoint1.pt").read_bytes()
+        best = (folder / "best.pt").read_bytes()
+        for damaged in (kept[:5000], b"", bytes(5000), None):
+            for name in ("last.pt", "best.pt"):
+                (folder / name).unlink()
+                if damaged is not None:
+                    (folder / name).write_bytes(damaged)
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
+                path, said = self.run_quietly(self.config(n_epoch=2))
+            self.assertIn("finished, 2 epochs", said)
+            self.assertEqual(path, folder / "checkpoint1.pt")
+            told = " ".join(str(each.message) for each in caught)
+            found = "last.pt damaged; checkpoint1.pt is the newest" in told
+            self.assertEqual(found, damaged is not None)
+            for name, content in (("last.pt", kept), ("best.pt", best)):
+                self.assertEqual((folder / name).read_bytes(), content)
+        # A finished epoch is not trained again, nor its file written.
+        (folder / "last.pt").unlink()
+        (folder / "checkpoint0.pt").write_bytes(b"mine")
+        more, said = self.run_quietly(self.config(n_epoch=3))
+        self.assertIn("going on from step", said)
+        self.assertEqual((folder / "checkpoint0.pt").read_bytes(), b"mine")
+        self.assertEqual((folder / "checkpoint1.pt").read_bytes(), kept)
+        states = [read_checkpoint(each)["state_dict"] for each in (more, whole)]
+        for name, value in states[0].items():
+            self.assertTrue(torch.equal(value, states[1][name]), name)
+        for path in folder.glob("*.pt"):
+            path.write_bytes(b"")
+        with self.assertRaisesRegex(InputError, "no whole checkpoint .* is left"):
+            self.run_quietly(self.config(n_epoch=3))
+
+    def test_a_damaged_last_is_passed_over_in_the_middle_of_an_epoch(self):
+        whole, _ = self.run_quietly(self.config("whole"))
+        config = self.config()
+        self.stop(config, 9)  # inside the second epoch
+        (self.folder / "run" / "last.pt").write_bytes(b"")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            again, said = self.run_quietly(config)
+        self.assertIn("going on from step 6", said)
+        states = [read_checkpoint(p)["state_dict"] for p in (whole, again)]
+        for name, value in states[0].items():
+            self.assertTrue(torch.equal(value, states[1][name]), name)
+
+    def test_a_run_is_known_wherever_it_lies_and_however_that_is_spelled(self):
+        whole, _ = self.run_quietly(self.config("whole"))
+        start = self.folder / "start.pt"
+        shutil.copy(whole, start)
+        begun = self.config(n_epoch=1, load=str(start))
+        self.run_quietly(begun)
+        moved = self.folder / "moved"
+        moved.mkdir()
+        for name in ("run", "audio", "start.pt"):
+            (self.folder / name).rename(moved / name)
+        self.addCleanup(os.chdir, os.getcwd())
+        os.chdir(moved)
+        here = {"data": "audio/", "path_checkpoint": "run/", "load": "./start.pt"}
+        path, said = self.run_quietly(replace(begun, **here))
+        self.assertIn("finished", said)
+        self.run_quietly(replace(begun, **here, n_epoch=2))
+        (moved / "run" / "config.json").unlink()
+        with self.assertRaisesRegex(InputError, "--hiddenGar 16, not 24; choose") as no:
+            self.run_quietly(replace(begun, **here, hidden_gar=24))
+        self.assertNotIn("remove", str(no.exception))
+        shutil.copy(moved / path.with_name("checkpoint1.pt"), start.with_name("o.pt"))
+        os.replace(self.folder / "o.pt", "start.pt")
+        with self.assertRaisesRegex(InputError, "a run from another checkpoint"):
+            self.run_quietly(replace(begun, **here, n_epoch=2))
+
+    def test_two_processes_do_not_share_a_folder(self):
+        config = self.config(n_epoch=1)
+        folder = Path(config.path_checkpoint)
+        script = (
+            "import sys, time\n"
+            "from jtm.cpc.config import PretrainConfig\n"
+            "from jtm.training.config import load_config\n"
+            "from jtm.training.folder import claim\n"
+            "with claim(load_config(sys.argv[1], PretrainConfig)):\n"
+            "    print('held', flush=True)\n"
+            "    time.sleep(600)\n"
+        )
+        folder.mkdir()
+        save_config(folder / "config.json", config)
+        other = subprocess.Popen(
+            [sys.executable, "-c", script, str(folder / "config.json")],
+            cwd=CODE,
+            stdout=subprocess.PIPE,
+        )
+        self.addCleanup(other.stdout.close)
+        self.addCleanup(other.wait)
+        self.addCleanup(other.kill)
+        self.assertEqual(other.stdout.readline(), b"held\n")
+        with self.assertRaisesRegex(InputError, "run: another process is at this run"):
+            self.run_quietly(config)
+        self.assertFalse((folder / "last.pt").exists())
+        other.kill()
+        other.wait()
+        self.run_quietly(config)  # a lock does not outlive its process
+
+    def test_what_takes_no_time_is_checked_before_data_are_read(self):
+        self.run_quietly(self.config(n_epoch=1))
+        for chosen, words in (
+            ({"hidden_gar": 24}, "--hiddenGar 16, not 24"),
+            ({"load": "none.pt", "path_checkpoint": "x"}, "none.pt: no such"),
+        ):
+            config = replace(self.config(n_epoch=1), data="nowhere", **chosen)
+            with self.assertRaisesRegex(InputError, words):
+                self.run_quietly(config)
 
     def test_a_full_disk_is_told_and_leaves_no_half_checkpoint(self):
         config = self.config(n_epoch=1)
@@ -521,15 +651,15 @@ class TestPretrain(unittest.TestCase):
         self.assertTrue((folder / "checkpoint0.pt").exists())
 
     def test_a_loss_that_is_not_finite_names_step_recordings_and_checkpoint(self):
-        judge = module_under_test.CPCModule._judge
+        computed = module_under_test.CPCModule.loss
 
-        def broken(self, batch, step):
-            named = judge(self, batch, step)
+        def broken(self, batch, split, step):
+            named = computed(self, batch, split, step)
             return named | {"loss": named["loss"] * (torch.nan if step == bad else 1)}
 
         for bad, told in ((0, "no checkpoint yet"), (2, "checkpoint is .*last.pt")):
             with (
-                mock.patch.object(module_under_test.CPCModule, "_judge", broken),
+                mock.patch.object(module_under_test.CPCModule, "loss", broken),
                 mock.patch.object(loop, "SAVE_SECONDS", 0),
                 self.assertRaisesRegex(
                     InputError, f"loss is nan at step {bad}, in rec.*wav; .*{told}"
@@ -537,18 +667,20 @@ class TestPretrain(unittest.TestCase):
             ):
                 self.run_quietly(self.config())
 
-    def test_weights_that_are_no_numbers_are_not_saved(self):
-        judge = module_under_test.CPCModule._judge
+    def test_non_finite_weights_are_not_saved(self):
+        computed = module_under_test.CPCModule.loss
 
-        def broken(self, batch, step):  # the loss is sound, its gradient is not
-            named = judge(self, batch, step)
+        def broken(self, batch, split, step):  # the loss is finite, its gradient not
+            named = computed(self, batch, split, step)
             infinite = (0 * named["loss"]).sqrt() if step == 1 else 0
             return named | {"loss": named["loss"] + infinite}
 
         with (
-            mock.patch.object(module_under_test.CPCModule, "_judge", broken),
+            mock.patch.object(module_under_test.CPCModule, "loss", broken),
             mock.patch.object(loop, "SAVE_SECONDS", 0),
-            self.assertRaisesRegex(InputError, "no numbers after step 2; .*last.pt"),
+            self.assertRaisesRegex(
+                InputError, "non-finite weights after step 2; .*last.pt"
+            ),
         ):
             self.run_quietly(self.config(gradient_clip=0.0))
         last = read_checkpoint(self.folder / "run" / "last.pt")

@@ -17,7 +17,6 @@ from jtm.training.config import (
     load_config,
     make_config,
     save_config,
-    settle,
 )
 
 
@@ -146,37 +145,6 @@ class TestConfig(unittest.TestCase):
         path.write_text(json.dumps({"hidden_gra": 12}))
         with self.assertRaisesRegex(InputError, "config.json: unknown setting"):
             load_config(path, PretrainConfig)
-
-    def test_a_folder_belongs_to_one_run(self):
-        config = make_config(PretrainConfig, "tiny", {})
-        settle(self.folder, config)
-        settle(self.folder, config)
-        other = make_config(PretrainConfig, "tiny", {"hidden_gar": 64})
-        with self.assertRaisesRegex(InputError, "--hiddenGar 4, not 64"):
-            settle(self.folder, other)
-
-    def test_chunks_make_no_other_run_of_training_with_labels(self):
-        for cls in (SupervisedConfig, PretrainConfig):
-            folder = self.folder / cls.__name__
-            settle(folder, make_config(cls, "tiny", {"max_chunks_in_mem": 5}))
-            for chosen in ({"max_chunks_in_mem": 9}, {"chunk_size": 10**6}):
-                config = make_config(cls, "tiny", chosen)
-                if cls is SupervisedConfig:
-                    settle(folder, config)
-                    continue
-                with self.assertRaisesRegex(InputError, "holds a run with --.*hunk"):
-                    settle(folder, config)
-
-    def test_a_run_older_than_a_setting_goes_on_with_its_default(self):
-        config = make_config(PretrainConfig, "tiny", {})
-        settle(self.folder, config)
-        path = self.folder / "config.json"
-        older = json.loads(path.read_text())
-        del older["aligned"]
-        path.write_text(json.dumps(older))
-        settle(self.folder, config)
-        with self.assertRaisesRegex(InputError, "--aligned 0, not 6"):
-            settle(self.folder, make_config(PretrainConfig, "tiny", {"aligned": 6}))
 
     def test_every_setting_is_explained_and_every_preset_names_settings(self):
         for cls in (PretrainConfig, SupervisedConfig):

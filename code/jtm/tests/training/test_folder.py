@@ -1,0 +1,124 @@
+"""A run's folder: one run's, and one process's at a time."""
+
+import json
+import tempfile
+import unittest
+from pathlib import Path
+
+import torch
+
+from jtm.cpc.config import PretrainConfig
+from jtm.files import InputError
+from jtm.training.config import SupervisedConfig, make_config
+from jtm.training.folder import claim, newest
+
+DATA = {"recordings": [3, 1], "samples": [960_000, 0], "sha256": "one"}
+
+
+class TestFolder(unittest.TestCase):
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.folder = Path(folder.name)
+
+    def claim(self, cls=PretrainConfig, data=None, origin="", **chosen):
+        chosen = {"path_checkpoint": str(self.folder / "run")} | chosen
+        with claim(make_config(cls, "tiny", chosen), data, origin):
+            pass
+
+    def save(self, name, **content):
+        path = self.folder / "run" / name
+        path.parent.mkdir(exist_ok=True)
+        config = json.loads((path.parent / "config.json").read_text())
+        content = {"state_dict": {}, "config": config, "history": []} | content
+        torch.save(content, path)
+
+    def test_a_folder_belongs_to_one_run(self):
+        self.claim()
+        self.claim()
+        with self.assertRaisesRegex(InputError, "--hiddenGar 4, not 64; choose"):
+            self.claim(hidden_gar=64)
+        # More epochs of pretraining make no other run of it; fewer do.
+        self.claim(n_epoch=9)
+        self.assertEqual(self.saved()["n_epoch"], 9)
+        with self.assertRaisesRegex(InputError, "--nEpoch 9, not 5"):
+            self.claim(n_epoch=5)
+
+    def saved(self):
+        return json.loads((self.folder / "run" / "config.json").read_text())
+
+    def test_chunks_make_no_other_run_of_training_with_labels(self):
+        for cls in (SupervisedConfig, PretrainConfig):
+            run = {"cls": cls, "path_checkpoint": str(self.folder / cls.__name__)}
+            self.claim(**run, max_chunks_in_mem=5)
+            for chosen in ({"max_chunks_in_mem": 9}, {"chunk_size": 10**6}):
+                if cls is SupervisedConfig:
+                    self.claim(**run, **chosen)
+                    continue
+                with self.assertRaisesRegex(InputError, "holds a run with --.*hunk"):
+                    self.claim(**run, **chosen)
+
+    def test_a_run_older_than_a_setting_goes_on_with_its_default(self):
+        self.claim()
+        path = self.folder / "run" / "config.json"
+        older = json.loads(path.read_text())
+        del older["aligned"]
+        path.write_text(json.dumps(older))
+        self.claim()
+        with self.assertRaisesRegex(InputError, "--aligned 0, not 6"):
+            self.claim(aligned=6)
+
+    def test_a_run_is_known_by_its_recordings_start_and_processes(self):
+        self.claim(data=DATA)
+        self.save("last.pt", data=DATA, origin="a", world=1)
+        self.claim(data=DATA, origin="a")
+        other = DATA | {"recordings": [4, 1], "sha256": "other"}
+        with self.assertRaisesRegex(InputError, "3 .1.0 min. .*now has 4 .*choose"):
+            self.claim(data=other, origin="a")
+        with self.assertRaisesRegex(InputError, "from another checkpoint: none is not"):
+            self.claim(data=DATA)
+        self.save("last.pt", world=2)
+        with self.assertRaisesRegex(InputError, "a run of 2 processes, not 1"):
+            self.claim(data=DATA)
+        self.save("last.pt", data=None)  # before this was kept
+        self.claim(data=DATA, origin="a")
+
+    def test_nothing_is_written_where_another_is_at_it(self):
+        self.claim()
+        before = self.saved()
+        chosen = {"path_checkpoint": str(self.folder / "run")}
+        with claim(make_config(PretrainConfig, "tiny", chosen)):
+            with self.assertRaisesRegex(InputError, "another process is at this run"):
+                self.claim(n_epoch=9)
+        self.assertEqual(self.saved(), before)
+        self.claim(n_epoch=9)
+
+    def test_the_newest_whole_checkpoint(self):
+        run = self.folder / "run"
+        self.assertEqual(newest(run), (None, None))
+        self.claim()
+        self.assertEqual(newest(run), (None, None))
+        rows = [{"epoch": epoch} for epoch in range(12)]
+        for epoch in (0, 9, 10):
+            self.save(f"checkpoint{epoch}.pt", history=rows[: epoch + 1])
+        self.save("checkpoint.pt")
+        self.save("checkpoint-best.pt")
+        self.assertEqual(newest(run)[0].name, "checkpoint10.pt")
+        for done, expected in ((12, "last"), (11, "last"), (10, "checkpoint10")):
+            self.save("last.pt", history=rows[:done])
+            self.assertEqual(newest(run)[0].stem, expected)
+        (run / "checkpoint10.pt").write_bytes(b"")
+        self.save("last.pt", history=rows[:11])
+        self.assertEqual(newest(run)[0].stem, "last")
+        (run / "last.pt").write_bytes(b"")
+        with self.assertWarnsRegex(Warning, "last.pt, checkpoint10.pt damaged; .*t9"):
+            self.assertEqual(newest(run)[0].stem, "checkpoint9")
+        (run / "last.pt").unlink()
+        (run / "checkpoint9.pt").unlink()
+        (run / "checkpoint0.pt").write_bytes(b"")
+        with self.assertRaisesRegex(InputError, "no whole checkpoint of the run is"):
+            newest(run)
+
+
+if __name__ == "__main__":
+    unittest.main()

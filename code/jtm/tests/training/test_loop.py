@@ -1,0 +1,181 @@
+"""The loop by itself, on a network of one layer."""
+
+import contextlib
+import io
+import math
+import signal
+import tempfile
+import time
+import unittest
+from pathlib import Path
+from unittest import mock
+
+import torch
+
+from jtm.files import InputError, StoppedError
+from jtm.training import loop
+from jtm.training.checkpoints import read_checkpoint
+from jtm.training.loop import Module, Plan, best_epoch, fit, schedule, stalled
+
+
+class Numbers:
+    """Batches of random numbers, of a line's points."""
+
+    epoch = first_batch = 0
+
+    def count(self, epoch):
+        return 5
+
+    def __len__(self):
+        return 5
+
+    def __iter__(self):
+        first, self.first_batch = self.first_batch, 0
+        for number in range(first, 5):
+            generator = torch.Generator().manual_seed(100 * self.epoch + number)
+            x = torch.randn(8, 3, generator=generator)
+            yield x, x.sum(1, keepdim=True)
+
+
+class Line(Module):
+    """Fits a line, with dropout."""
+
+    def __init__(self, *arguments, **more):
+        super().__init__(*arguments, **more)
+        torch.manual_seed(0)
+        self.body, self.head = torch.nn.Linear(3, 3), torch.nn.Linear(3, 1)
+        self.frozen = torch.nn.Dropout().eval()
+        self.rates = []
+
+    def loss(self, batch, split, step):
+        if split == "train":
+            groups = self.optimizers().param_groups
+            self.rates.append([group["lr"] for group in groups])
+        x = torch.nn.functional.dropout(self.body(batch[0]), 0.1, self.training)
+        return {"loss": (self.head(x) - batch[1]).square().mean()}
+
+    def groups(self):
+        return [
+            {"params": self.body.parameters(), "lr": 0.01, "weight_decay": 0.1},
+            {"params": self.head.parameters(), "lr": 0.1},
+        ]
+
+
+def fitted(plan, **more):
+    module = Line(plan, Numbers(), **more)
+    fit(module, quiet=True)
+    return module
+
+
+class TestFit(unittest.TestCase):
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.folder = Path(folder.name)
+
+    def test_without_a_folder_it_writes_nothing_and_keeps_the_best_state(self):
+        scores, states = iter((0.2, math.nan, 0.9, 0.9, 0.5)), []
+
+        def score(module):
+            self.assertFalse(module.training or module.body.training)
+            states.append(module.head.weight.clone())
+            return next(scores)
+
+        said = io.StringIO()
+        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+            module = fitted(Plan(5), score=score)
+        self.assertEqual(said.getvalue(), "")
+        self.assertTrue(torch.equal(module.head.weight, states[2]))
+        self.assertFalse(torch.equal(module.head.weight, states[3]))
+        self.assertFalse(module.training)
+        self.assertEqual([row["score"] for row in module.history][2:], [0.9, 0.9, 0.5])
+
+    def test_a_score_stops_it_early_and_leaves_modes_as_they_are(self):
+        modes = []
+
+        def score(module):
+            return -len(module.history)
+
+        class Watched(Line):
+            def loss(self, batch, split, step):
+                modes.append((self.body.training, self.frozen.training))
+                return super().loss(batch, split, step)
+
+        module = Watched(Plan(20, patience=2), Numbers(), score=score)
+        fit(module, quiet=True)
+        self.assertEqual(len(module.history), 3)
+        self.assertEqual(set(modes), {(True, False)})
+
+    def test_small_networks_train_without_delay(self):
+        fitted(Plan(1))  # what is imported once
+        before = time.process_time()
+        for _ in range(5):
+            fitted(Plan(2))
+        self.assertLess((time.process_time() - before) / 5, 0.5)
+
+    def test_groups_have_rates_and_weight_decay_of_their_own(self):
+        module = Line(Plan(2), Numbers())
+        module.factor = schedule(10, warmup=4)
+        fit(module, quiet=True)
+        ratios = [body / head for body, head in module.rates]
+        self.assertTrue(all(math.isclose(ratio, 0.1) for ratio in ratios[1:]))
+        self.assertEqual(len(module.rates), 10)
+        expected = [0.1 * module.factor(step) for step in range(10)]
+        for found, rate in zip(module.rates, expected, strict=True):
+            self.assertAlmostEqual(found[1], rate)
+        decays = module.configure_optimizers()["optimizer"].param_groups
+        self.assertEqual([group["weight_decay"] for group in decays], [0.1, 0.0])
+
+    def test_schedules(self):
+        for decay, half in (("linear", 0.5), ("cosine", 0.5)):
+            factor = schedule(8, decay=decay)
+            self.assertEqual((factor(0), factor(8), factor(9)), (1.0, 0.0, 0.0))
+            self.assertAlmostEqual(factor(4), half)
+        self.assertAlmostEqual(schedule(8, decay="cosine")(2), 0.8535534)
+        self.assertAlmostEqual(schedule(8, warmup=4)(1), 0.5 * 7 / 8)
+
+    def test_stopped_before_the_first_step_it_says_so_and_goes_on(self):
+        whole = fitted(Plan(2, folder=self.folder / "whole"))
+        load = loop.lightning.Trainer.fit
+
+        def interrupted(*arguments, **more):
+            signal.raise_signal(signal.SIGINT)  # while the trainer is set up
+            return load(*arguments, **more)
+
+        plan = Plan(2, folder=self.folder / "run")
+        with mock.patch.object(loop.lightning.Trainer, "fit", interrupted):
+            with self.assertRaises(StoppedError):
+                fitted(plan)
+        last = read_checkpoint(self.folder / "run" / "last.pt")
+        self.assertEqual(last["global_step"], 1)
+        again = fitted(plan)
+        for name, value in whole.state_dict().items():
+            self.assertTrue(torch.equal(value, again.state_dict()[name]), name)
+        with self.assertRaises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)  # has its meaning again
+
+    def test_a_loss_that_is_not_finite_stops_the_run(self):
+        class Broken(Line):
+            def loss(self, batch, split, step):
+                return {"loss": super().loss(batch, split, step)["loss"] * math.nan}
+
+        with self.assertRaisesRegex(InputError, "loss is nan at step 0; there is no"):
+            fit(Broken(Plan(1), Numbers()), quiet=True)
+
+    def test_the_best_epoch(self):
+        nan = math.nan
+        for losses, best, waited in (
+            ([], None, 0),
+            ([nan], None, 1),
+            ([nan, 2.0, 1.0, nan, 1.0], 2, 2),
+            ([1.0, 1.0], 0, 1),
+        ):
+            rows = [{"epoch": e, "loss": loss} for e, loss in enumerate(losses)]
+            self.assertEqual(best_epoch(rows), best)
+            for patience in range(1, 4):
+                self.assertEqual(stalled(rows, patience), waited >= patience)
+            self.assertFalse(stalled(rows, 0))
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,195 @@
+"""
+The folder of a run: whose it is, and where the run stands.
+
+A run is known by what it does: its settings, the recordings that it learns from and
+the checkpoint that it starts from, by their checksums. Where these lie, and how their
+paths are spelled, makes no other run of it.
+"""
+
+import contextlib
+from dataclasses import asdict, fields
+from pathlib import Path
+
+from jtm.constants import SAMPLE_RATE
+from jtm.files import InputError, locked, read_json, warn
+from jtm.training.checkpoints import read_checkpoint
+from jtm.training.config import CONFIG_FILE, flag, save_config
+from jtm.training.processes import place
+
+LAST = "last.pt"
+"""Name of the checkpoint that a run goes on from."""
+
+BEST = "best.pt"
+"""Name of the checkpoint of the epoch that was best on validation."""
+
+LOCK = ".lock"
+"""Name of the file in a run's folder that is locked while a process is at it."""
+
+PATHS = ("data", "path_checkpoint", "load")
+"""Settings that say where things lie; what lies there is compared instead."""
+
+
+def newest(folder):
+    """
+    Find the newest whole checkpoint of a run.
+
+    Parameters
+    ----------
+    folder : str or Path
+        The run's folder.
+
+    Returns
+    -------
+    path : Path or None
+        Its file; None where the run has none.
+    content : dict or None
+        What it holds.
+
+    Raises
+    ------
+    InputError
+        If there are checkpoints, and all are damaged.
+    """
+    folder = Path(folder)
+    numbered = {
+        int(path.stem.removeprefix("checkpoint")): path
+        for path in folder.glob("checkpoint*.pt")
+        if path.stem.removeprefix("checkpoint").isdecimal()
+    }
+    found, damaged = (None, None), []
+    if (folder / LAST).exists():
+        try:
+            found = folder / LAST, read_checkpoint(folder / LAST)
+        except InputError:
+            damaged.append(LAST)
+    history = found[1].get("history", []) if found[1] else []
+    done = len({row["epoch"] for row in history})
+    for number in sorted(numbered, reverse=True):
+        if number < done or (number + 1 == done and found[0]):
+            break  # the last is as new
+        try:
+            found = numbered[number], read_checkpoint(numbered[number])
+            break
+        except InputError:
+            damaged.append(numbered[number].name)
+    if damaged and not found[0]:
+        raise InputError(
+            f"{folder}: {', '.join(damaged)} damaged, and no whole checkpoint of the "
+            "run is left; choose another --pathCheckpoint"
+        )
+    if damaged:
+        warn(f"{folder}: {', '.join(damaged)} damaged; {found[0].name} is the newest")
+    return found
+
+
+def check(config):
+    """
+    Refuse a folder that holds a run of other settings.
+
+    Parameters
+    ----------
+    config : RunConfig
+        The run's settings.
+
+    Returns
+    -------
+    bool
+        Whether the folder is this run's already, to the number of epochs.
+
+    Raises
+    ------
+    InputError
+        If the folder holds another run; the setting that differs is named.
+    """
+    folder = Path(config.path_checkpoint)
+    if (folder / CONFIG_FILE).exists():
+        there = read_json(folder / CONFIG_FILE)
+    else:  # gone, which makes no other run of it
+        content = newest(folder)[1]
+        if not content:
+            return False
+        there = content["config"]
+    # A setting that a run knows nothing of is newer than the run.
+    there = {item.name: item.default for item in fields(config)} | there
+    here = asdict(config)
+    more = config.may_grow and there["n_epoch"] < config.n_epoch
+    grown = {"n_epoch"} if more else set()
+    for name in sorted((here.keys() | there.keys()) - {*config.idle, *PATHS} - grown):
+        if there.get(name) != here.get(name):
+            raise InputError(
+                f"{folder} holds a run with --{flag(name)} {there.get(name)!r}, not "
+                f"{here.get(name)!r}; choose another --pathCheckpoint"
+            )
+    return (folder / CONFIG_FILE).exists() and not more
+
+
+@contextlib.contextmanager
+def claim(config, data=None, origin=""):
+    """
+    Hold a run's folder while the run is at work, and write its settings there.
+
+    Of several processes of one run the first holds it for all.
+
+    Parameters
+    ----------
+    config : RunConfig
+        The run's settings.
+    data : dict, optional
+        What it learns from, as :meth:`jtm.data.store.Store.summary` tells it.
+    origin : str
+        Hash of the checkpoint that it starts from; empty where from none.
+
+    Yields
+    ------
+    None
+        Nothing.
+
+    Raises
+    ------
+    InputError
+        If another process is at the folder, it holds another run, or it cannot be
+        written; nothing has been written then.
+    """
+    folder, here = Path(config.path_checkpoint), place()
+    check(config)
+    path, content = newest(folder)
+    if content:
+        _check_origin(config, content, data, origin)
+        if content.get("world", 1) != here.world:
+            raise InputError(
+                f"{folder} holds a run of {content.get('world', 1)} processes, not "
+                f"{here.world}; start as many, or choose another --pathCheckpoint"
+            )
+    if here.rank:
+        yield
+        return
+    busy = f"{folder}: another process is at this run; let it end, or choose another "
+    with locked(folder / LOCK, busy + "--pathCheckpoint"):
+        if not check(config):  # as it stands now that no other can change it
+            save_config(folder / CONFIG_FILE, config)
+        yield
+
+
+def _check_origin(config, content, data, origin):
+    """Refuse to go on with other recordings, or from another start, than before."""
+    folder, before = config.path_checkpoint, content.get("data")
+    if content.get("origin", origin) != origin:
+        raise InputError(
+            f"{folder} holds a run from another checkpoint: {config.load or 'none'} is "
+            "not what it started from; choose another --pathCheckpoint"
+        )
+    if not data or not before or before["sha256"] == data["sha256"]:
+        return
+    told = []
+    for summary in (before, data):
+        train, validation = (
+            f"{n} ({samples / SAMPLE_RATE / 60:.1f} min)"
+            for n, samples in zip(
+                summary["recordings"], summary["samples"], strict=True
+            )
+        )
+        told.append(f"{train} for training and {validation} for validation")
+    raise InputError(
+        f"{folder} holds a run on other recordings: {told[0]}, where {config.data} now "
+        f"has {told[1]}; choose another --pathCheckpoint, or bring the recordings back"
+    )
