@@ -5,7 +5,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent / "code"))
 
-from jtm.cli import train_main  # noqa: E402
+try:
+    from jtm.cli import train_main
+except KeyboardInterrupt:  # before there was anything to stop
+    print("jtm: stopped", file=sys.stderr)
+    sys.exit(130)
 
 if __name__ == "__main__":
     sys.exit(train_main())

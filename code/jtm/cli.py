@@ -35,7 +35,7 @@ from jtm.training.config import (
     flag,
     make_config,
 )
-from jtm.training.processes import place
+from jtm.training.processes import is_first, place
 
 DEMO_EPOCHS = 3
 """Epochs of the demonstration's pretraining: what its ten minutes allow."""
@@ -111,21 +111,28 @@ def run(command, common=None):
     musicnet.OPENED.clear()
     try:
         code = command() or 0
-        for folder, told in musicnet.OPENED.items() if not place().rank else ():
+        for folder, told in musicnet.OPENED.items() if is_first() else ():
             print(f"{folder}: {told}")
         return code
     except InputError as error:
         print(f"jtm: {error}", file=sys.stderr)
         return 2
     except (KeyboardInterrupt, StoppedError):
-        if not place().rank:
+        if is_first():
             print("jtm: stopped; the same command goes on from here", file=sys.stderr)
         return 130
+    except BrokenPipeError:  # whoever read the output has gone, as in `... | head`
+        return 1
     except Exception as error:
         if common and common.debug:
             raise
         print(f"jtm: {describe(error)}", file=sys.stderr)
         return 1
+    finally:
+        try:
+            sys.stdout.flush()
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def train_main(arguments=None):
@@ -202,7 +209,9 @@ def _add_flag(group, item, kind):
 
     def parse(word):
         try:
-            return kind(float(word)) if kind is int and "e" in word else kind(word)
+            if kind is int and "e" in word and float(word).is_integer():
+                return int(float(word))
+            return kind(word)
         except (ValueError, OverflowError) as error:
             raise argparse.ArgumentTypeError(
                 f"{word!r}; expected {expected(item)}"
@@ -264,6 +273,9 @@ def train(options):
 
 def _train(config, preset, supervised):
     """Train as the settings say, on the data that they name or the usual."""
+    from jtm.training.folder import check
+
+    check(config)  # before a toy set is made
     config = replace(config, data=config.data or default_data(preset))
     print(f"data {config.data}, checkpoints and curves in {config.path_checkpoint}")
     if supervised:

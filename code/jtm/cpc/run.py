@@ -106,53 +106,18 @@ class CPCModule(Module):
         self.carried = None  # hidden states of the streams, for sequential sampling
 
     def train_dataloader(self):
-        """
-        Return the windows of the current epoch, read onto the network's device.
-
-        Returns
-        -------
-        WindowLoader
-            The windows.
-        """
+        """Read the windows of the epoch onto the network's device."""
         self.train_batches.device = self.device
         return super().train_dataloader()
 
     def where(self, batch):
-        """
-        Name the recordings of a batch.
-
-        Parameters
-        ----------
-        batch : Batch
-            Windows.
-
-        Returns
-        -------
-        str
-            Their ids.
-        """
+        """Name the recordings of a batch."""
         recordings = self.train_batches.store.recordings
         ids = sorted({recordings[i].id for i in batch.recordings})
         return f", in recordings {', '.join(ids)}"
 
     def loss(self, batch, split, step):
-        """
-        Compute InfoNCE, its random numbers drawn from the seed and the step alone.
-
-        Parameters
-        ----------
-        batch : Batch
-            Windows.
-        split : {"train", "validation"}
-            Only in training the past is augmented, and the state carried over.
-        step : int
-            Number of the step.
-
-        Returns
-        -------
-        dict of str to torch.Tensor
-            As :class:`jtm.cpc.loss.InfoNCE` computes it.
-        """
+        """Compute InfoNCE; in training the past may be augmented, or carried over."""
         generator = torch.Generator().manual_seed(torch.initial_seed())
         wave = batch.waves[:, None].float() / 32768  # (batch, 1, samples)
         z = read = self.model.encoder(wave)
@@ -185,52 +150,17 @@ class CPCModule(Module):
         return c
 
     def facts_of(self, split, windows, seconds):
-        """
-        Add how many seconds of audio a second of training takes in.
-
-        Parameters
-        ----------
-        split : {"train", "validation"}
-            The split; validation counts 0.
-        windows : int
-            Windows in the epoch.
-        seconds : float
-            Seconds of training in the epoch.
-
-        Returns
-        -------
-        dict of str to float
-            The column.
-        """
+        """Add how many seconds of audio training takes in a second."""
         audio = windows * self.config.size_window / SAMPLE_RATE
         rate = audio / max(seconds, 1e-9) if split == "train" else 0.0
         return {"audio_seconds_per_second": round(rate, 1)}
 
     def groups(self):
-        """
-        List what is learned: everything, at one rate.
-
-        Returns
-        -------
-        list of dict
-            Parameter groups.
-        """
+        """List everything, at one learning rate."""
         return [{"params": list(self.parameters()), "lr": self.config.learning_rate}]
 
     def factor(self, step):
-        """
-        Schedule the learning rate: a linear rise, then halvings.
-
-        Parameters
-        ----------
-        step : int
-            Number of the optimiser step.
-
-        Returns
-        -------
-        float
-            What the learning rate is multiplied with.
-        """
+        """Schedule the learning rate: a linear rise, then halvings."""
         per_epoch = self.steps_before(1)
         ramp = self.config.scheduler_ramp * per_epoch
         rise = min(1.0, (step + 1) / ramp) if ramp else 1.0
@@ -238,28 +168,14 @@ class CPCModule(Module):
         return rise * 0.5 ** (step // every if every else 0)
 
     def on_save_checkpoint(self, checkpoint):
-        """
-        Add the hidden states of the streams, of all processes.
-
-        Parameters
-        ----------
-        checkpoint : dict
-            What will be saved.
-        """
+        """Add the hidden states of the streams, of all processes."""
         super().on_save_checkpoint(checkpoint)
         checkpoint["carried"] = self.carried and [
             self.all_gather(part).view(-1, *part.shape) for part in self.carried
         ]  # each (processes, layers, streams, dim)
 
     def on_load_checkpoint(self, checkpoint):
-        """
-        Take back what :meth:`on_save_checkpoint` added.
-
-        Parameters
-        ----------
-        checkpoint : dict
-            What was saved.
-        """
+        """Take back the hidden states."""
         super().on_load_checkpoint(checkpoint)
         if checkpoint["carried"]:
             self.carried = [part[self.global_rank] for part in checkpoint["carried"]]

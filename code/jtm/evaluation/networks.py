@@ -276,7 +276,7 @@ class Start(NamedTuple):
     heads : nn.ModuleDict
         The heads by task, fitted as probes.
     look : dict
-        Their look at validation, as :attr:`SupervisedModule.curve` has them.
+        Their look at validation, as :attr:`_Watched.curve` has them.
     """
 
     model: object
@@ -428,7 +428,7 @@ def train(folder, family, begun, origin, config, plan):
     settings |= {"learning_rate": rate, "batch_size": size}
     config = make_config(SupervisedConfig, "small", settings)
     held_out = partial(family.read, held_out=True)
-    module = Watched(
+    module = _Watched(
         Plan(LOOKS, seed, folder),
         copy.deepcopy(begun.model),
         copy.deepcopy(begun.heads),
@@ -448,7 +448,7 @@ def train(folder, family, begun, origin, config, plan):
     return module
 
 
-class Watched(SupervisedModule):
+class _Watched(SupervisedModule):
     """
     Networks and heads in training, whose tasks are scored on validation.
 

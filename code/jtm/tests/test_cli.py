@@ -16,11 +16,13 @@ import soundfile
 
 from jtm import cli
 from jtm.cli import train_main
+from jtm.cpc.config import PretrainConfig
 from jtm.data import check
 from jtm.data.musicnet import Recording
 from jtm.data.store import STORE_FOLDER
 from jtm.music import audio
 from jtm.tests.cpc.test_run import write_tunes
+from jtm.training.config import make_config, save_config
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -82,6 +84,7 @@ class TestCommands(unittest.TestCase):
         self.refused("'many'; expected a whole number", "--batchSize", "many")
         self.refused("expected one of conv, sinc", "--encoderType", "mlp")
         self.refused("'1e400'; expected a whole number", "--chunkSize", "1e400")
+        self.refused("'1.5e0'; expected a whole number", "--nEpoch", "1.5e0")
         self.refused("--learningRate is nan; expected", "--learningRate", "nan")
         self.refused("--onEncoder does nothing without --superv", "--onEncoder")
         self.refused("--nPredicts does nothing", "--supervised", "--nPredicts", 3)
@@ -96,6 +99,47 @@ class TestCommands(unittest.TestCase):
             *("--data", zero, "--pathCheckpoint", self.folder / "run"),
         )
         self.assertFalse((self.folder / "run").exists())
+
+    def test_mistakes_are_found_before_a_toy_set_is_made(self):
+        run, file = self.folder / "run", self.folder / "file"
+        run.mkdir()
+        config = make_config(PretrainConfig, "small", {"hidden_gar": 77})
+        save_config(run / "config.json", config)
+        file.touch()
+        with mock.patch("jtm.cli.default_data", side_effect=AssertionError):
+            self.refused("--hiddenGar 77, not 16", "--pathCheckpoint", run)
+            self.refused("cannot be written", "--pathCheckpoint", file / "run")
+            load = ("--load", self.folder / "none.pt")
+            self.refused("none.pt: no such checkpoint", *load)
+            self.refused("none.pt: no such checkpoint", "--supervised", *load)
+
+    def test_a_reader_that_has_gone_ends_in_no_traceback(self):
+        for words in ("--help", "--data nowhere"):
+            command = f"{sys.executable} {ROOT / 'main.py'} {words} | true"
+            done = subprocess.run(command, shell=True, capture_output=True, text=True)
+            self.assertNotIn("Error", done.stderr)
+            self.assertNotIn("Traceback", done.stderr)
+
+    def test_ctrl_c_while_it_sets_out_says_that_it_stopped(self):
+        script = (
+            "import os, signal, sys, threading\n"
+            "from jtm import cli\n"
+            "def data(preset):\n"
+            "    os.kill(os.getpid(), signal.SIGINT)\n"
+            "    threading.Event().wait(60)\n"
+            "cli.default_data = data\n"
+            "sys.exit(cli.train_main([]))\n"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", script],
+            cwd=self.folder,
+            env=os.environ | {"PYTHONPATH": str(ROOT / "code")},
+            capture_output=True,
+            text=True,
+        )
+        self.assertEqual(done.returncode, 130, done.stderr)
+        self.assertRegex(done.stderr, "^jtm: stopped")
+        self.assertNotIn("Traceback", done.stderr)
 
     def test_a_folder_of_recordings_is_pretrained_on(self):
         audio = self.folder / "audio" / "deep"

@@ -7,6 +7,7 @@ paths are spelled, makes no other run of it.
 """
 
 import contextlib
+import os
 from dataclasses import asdict, fields
 from pathlib import Path
 
@@ -84,7 +85,7 @@ def newest(folder):
 
 def check(config):
     """
-    Refuse a folder that holds a run of other settings.
+    Refuse what a run can't start with, before anything is read or written.
 
     Parameters
     ----------
@@ -99,9 +100,17 @@ def check(config):
     Raises
     ------
     InputError
-        If the folder holds another run; the setting that differs is named.
+        If the folder holds a run of other settings, which are named, or can't be
+        written, or the checkpoint to start from can't be read.
     """
     folder = Path(config.path_checkpoint)
+    above = next(each for each in (folder, *folder.absolute().parents) if each.exists())
+    if not (above.is_dir() and os.access(above, os.W_OK)):
+        raise InputError(
+            f"{folder}: cannot be written; choose another --pathCheckpoint"
+        )
+    if config.load:
+        read_checkpoint(config.load)
     if (folder / CONFIG_FILE).exists():
         there = read_json(folder / CONFIG_FILE)
     else:  # gone, which makes no other run of it

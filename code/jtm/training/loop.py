@@ -23,12 +23,13 @@ from pathlib import Path
 
 import lightning
 import torch
+from lightning.fabric.plugins.environments import LightningEnvironment
 from tqdm.auto import tqdm
 
 from jtm.files import InputError, StoppedError, atomic
 from jtm.training.checkpoints import read_checkpoint
 from jtm.training.folder import BEST, LAST, newest
-from jtm.training.processes import place
+from jtm.training.processes import Place, is_first, place
 
 SAVE_SECONDS = 100
 """Seconds between two writes of the last checkpoint inside an epoch."""
@@ -188,19 +189,7 @@ class Module(lightning.LightningModule):
         return {}
 
     def where(self, batch):
-        """
-        Say where a batch is from, for messages.
-
-        Parameters
-        ----------
-        batch : sequence
-            The batch.
-
-        Returns
-        -------
-        str
-            Such as ', in recordings 1 and 2'.
-        """
+        """Say where a batch is from, for messages, such as ', in recordings 1, 2'."""
         return ""
 
     def steps_before(self, epoch):
@@ -229,39 +218,18 @@ class Module(lightning.LightningModule):
         return self.spent + running
 
     def train_dataloader(self):
-        """
-        Return the batches of the current epoch, from the current step on.
-
-        Returns
-        -------
-        iterable
-            The batches.
-        """
+        """Return the batches of the current epoch, from the current step on."""
         done = self.global_step - self.steps_before(self.current_epoch)
         self.train_batches.epoch = self.current_epoch
         self.train_batches.first_batch = done * self.plan.accumulate
         return self.train_batches
 
     def val_dataloader(self):
-        """
-        Return the batches of validation, the same every epoch.
-
-        Returns
-        -------
-        iterable
-            The batches.
-        """
+        """Return the batches of validation, the same every epoch."""
         return self.validation_batches
 
     def configure_optimizers(self):
-        """
-        Make AdamW over the parameter groups, and the schedule of its rates.
-
-        Returns
-        -------
-        dict
-            As Lightning expects it.
-        """
+        """Make AdamW over the parameter groups, and the schedule of its rates."""
         optimizer = torch.optim.AdamW(self.groups(), weight_decay=0.0)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, self.factor)
         return {
@@ -274,19 +242,7 @@ class Module(lightning.LightningModule):
         self.clock = time.monotonic()
 
     def training_step(self, batch):
-        """
-        Compute the loss of a batch.
-
-        Parameters
-        ----------
-        batch : sequence
-            The batch.
-
-        Returns
-        -------
-        torch.Tensor
-            The loss.
-        """
+        """Compute the loss of a batch; refuse one that is not finite."""
         loss = self._named(batch, "train", self.global_step)["loss"]
         if not torch.isfinite(loss):
             raise InputError(
@@ -296,16 +252,7 @@ class Module(lightning.LightningModule):
         return loss
 
     def validation_step(self, batch, index):
-        """
-        Add up the loss of a batch, with the same random numbers every epoch.
-
-        Parameters
-        ----------
-        batch : sequence
-            The batch.
-        index : int
-            Number of the batch.
-        """
+        """Add up the loss of a batch, with the same random numbers every epoch."""
         self._named(batch, "validation", -1 - index)
 
     def _named(self, batch, split, step):
@@ -365,14 +312,7 @@ class Module(lightning.LightningModule):
         self.clock = time.monotonic()
 
     def on_save_checkpoint(self, checkpoint):
-        """
-        Add what Lightning does not know of to a checkpoint.
-
-        Parameters
-        ----------
-        checkpoint : dict
-            What will be saved.
-        """
+        """Add what Lightning does not know of to a checkpoint."""
         checkpoint |= self.facts
         checkpoint["history"] = self.history
         checkpoint["world"] = self.trainer.world_size
@@ -380,14 +320,7 @@ class Module(lightning.LightningModule):
         checkpoint["seconds"] = self.seconds, self.began
 
     def on_load_checkpoint(self, checkpoint):
-        """
-        Take back what :meth:`on_save_checkpoint` added.
-
-        Parameters
-        ----------
-        checkpoint : dict
-            What was saved.
-        """
+        """Take back what :meth:`on_save_checkpoint` added."""
         self.history = checkpoint["history"]
         if self.global_rank == 0:  # they are those of all processes
             self.sums = checkpoint["sums"]
@@ -684,7 +617,7 @@ def fit(module, progress=True, quiet=False, logger=False):
     path, content = newest(plan.folder) if plan.folder else (None, None)
     history = content["history"] if content else []
     epochs = history[-1]["epoch"] + 1 if history else 0
-    if content and not place().rank:
+    if content and is_first():
         _mend(Path(plan.folder), path, content)
     if epochs >= plan.n_epoch or stalled(history, plan.patience):
         say(f"{plan.folder}: finished, {epochs} epochs; nothing left to do")
@@ -721,12 +654,13 @@ def _mend(folder, path, content):
 
 def _train(module, keeper, start, progress, logger):
     """Train from a checkpoint, or from the module's own weights, to the end."""
-    plan, here = module.plan, place()
+    plan, here = module.plan, place() if module.plan.parallel else Place(0, 1, 1)
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     trainer = lightning.Trainer(
-        devices=here.local if plan.parallel else 1,
-        num_nodes=here.world // here.local if plan.parallel else 1,
+        devices=here.local,
+        num_nodes=here.world // here.local,
+        plugins=None if plan.parallel else LightningEnvironment(),
         max_epochs=plan.n_epoch,
         accumulate_grad_batches=plan.accumulate,
         gradient_clip_val=plan.gradient_clip or None,

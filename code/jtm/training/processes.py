@@ -42,7 +42,8 @@ def place(environment=None):
     Raises
     ------
     InputError
-        If a SLURM job does not say how many tasks each machine has.
+        If a SLURM job of several tasks was started without srun, or does not say
+        how many tasks each machine has.
     """
     found = os.environ if environment is None else environment
     if "LOCAL_WORLD_SIZE" in found:  # torchrun, also inside a SLURM job
@@ -50,6 +51,12 @@ def place(environment=None):
     elif int(found.get("SLURM_NTASKS", 1)) > 1:
         if found.get("SLURM_JOB_NAME") in ("bash", "interactive"):
             return Place(0, 1, 1)  # a shell in a job, whose other tasks are idle
+        if not {"SLURM_STEP_ID", "SLURM_STEPID"} & found.keys():
+            raise InputError(
+                f"SLURM gave this job {found['SLURM_NTASKS']} tasks, and this is one "
+                "process, which would wait for the others for ever; put srun before "
+                "the command, or ask for one task"
+            )
         names = ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_NTASKS_PER_NODE")
         if names[2] not in found:
             raise InputError(
@@ -59,6 +66,18 @@ def place(environment=None):
     else:
         return Place(0, 1, 1)
     return Place(*(int(found[name]) for name in names))
+
+
+def is_first():
+    """
+    Tell whether this process speaks for those that were started with it.
+
+    Returns
+    -------
+    bool
+        Whether torchrun or srun, if any, gave it number 0.
+    """
+    return int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", 0))) == 0
 
 
 def best_device():

@@ -29,8 +29,9 @@ from jtm.models.heads import (
 )
 from jtm.models.network import make_network
 from jtm.tests.evaluation.little import SMALL, write_clips, write_dataset
-from jtm.training.config import SupervisedConfig, make_config
-from jtm.training.supervised import SupervisedModule
+from jtm.training.config import make_config
+from jtm.training.finetune import SupervisedModule
+from jtm.training.loop import Plan
 
 HARMONIC = {"hidden_encoder": 1, "hidden_context": 88}
 
@@ -124,11 +125,11 @@ class OnDataset(unittest.TestCase):
         (index, first), edge = (0, 128), networks.EDGE["windows"]
         ((_, streamed),) = networks.represent(self.store, [index], model)
         module = SupervisedModule(
-            make_config(SupervisedConfig, "small", {}),
+            Plan(1),
             model,
             torch.nn.ModuleDict({"ensemble": torch.nn.Identity()}),
             *([], []),
-            "",
+            rate=0.0,
             edge=edge,
         )
         wave, _ = family.read(index, first)
@@ -218,19 +219,19 @@ class OnDataset(unittest.TestCase):
     def train(self, family, config):
         """Train for a few steps; give the run and the modes of its layers."""
         begun = networks.start(family, None, config, 0)
-        modes, judge = {"train": set(), "validation": set()}, SupervisedModule._judge
+        modes, loss = {"train": set(), "validation": set()}, SupervisedModule.loss
 
-        def judged(module, split, *batch):
+        def watched(module, batch, split, step):
             modes[split] |= {
                 (type(part), part.training)
                 for part in module.modules()
                 if part != module
             }
-            return judge(module, split, *batch)
+            return loss(module, batch, split, step)
 
         with (
             mock.patch.multiple(networks, steps=lambda fraction: 4, LOOKS=2),
-            mock.patch.object(SupervisedModule, "_judge", judged),
+            mock.patch.object(SupervisedModule, "loss", watched),
         ):
             plan = {"fraction": 1.0, "seed": 0, "rate": 1e-3}
             folder = Path(self.enterContext(tempfile.TemporaryDirectory()))
@@ -348,7 +349,7 @@ class Looks(unittest.TestCase):
                 torch.save(content, Path(folder) / f"checkpoint{look}.pt")
             module = torch.nn.Module()
             module.model, module.head = linear(5), heads(5)
-            module.folder = Path(folder)
+            module.plan = Plan(2, folder=Path(folder))
             module.curve = [
                 {"step": step, "score": dict(zip("abc", scores, strict=True))}
                 for step, scores in enumerate(((0, 0, 3), (1, 0, 0), (2, 2, 1)))

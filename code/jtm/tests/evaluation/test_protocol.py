@@ -355,7 +355,7 @@ class Grid(WithDataset):
         with mock.patch.object(networks, "answer", side_effect=KeyboardInterrupt):
             with self.assertRaises(KeyboardInterrupt):
                 self.grid("halfway", **only)
-        step = "jtm.training.supervised.SupervisedModule.training_step"
+        step = "jtm.training.finetune.SupervisedModule.training_step"
         with mock.patch(step) as trained:
             self.grid("halfway", **only)
             trained.assert_not_called()

@@ -78,7 +78,7 @@ class Run(unittest.TestCase):
         self.assertIn("note F1", said)
         self.addCleanup(write_checkpoint, self.checkpoint)
         write_checkpoint(self.checkpoint, seed=7)
-        with self.assertRaisesRegex(InputError, "another network"):
+        with self.assertRaisesRegex(InputError, "from another checkpoint"):
             self.run_quietly("frozen", **chosen)
 
     def test_ensemble_from_scratch(self):

@@ -34,12 +34,18 @@ class TestPlace(unittest.TestCase):
         self.assertEqual(place(found | {"SLURM_NTASKS": "2"}), (5, 8, 4))
 
     def test_srun_says_it(self):
-        found = {"SLURM_PROCID": "3", "SLURM_NTASKS": "4"}
+        found = {"SLURM_PROCID": "3", "SLURM_NTASKS": "4", "SLURM_STEP_ID": "0"}
         with self.assertRaisesRegex(InputError, "with --ntasks-per-node instead"):
             place(found)
         found["SLURM_NTASKS_PER_NODE"] = "2"
         self.assertEqual(place(found), (3, 4, 2))
         self.assertEqual(place(found | {"SLURM_JOB_NAME": "bash"}), (0, 1, 1))
+
+    def test_several_tasks_without_srun_would_hang(self):
+        found = {"SLURM_PROCID": "0", "SLURM_NTASKS": "2", "SLURM_JOB_NAME": "train"}
+        for tasks in ({}, {"SLURM_NTASKS_PER_NODE": "2"}):
+            with self.assertRaisesRegex(InputError, "put srun before the command"):
+                place(found | tasks)
 
 
 class TestDevice(unittest.TestCase):
@@ -82,7 +88,11 @@ class TestTwoProcesses(unittest.TestCase):
             common |= {"TORCHELASTIC_RUN_ID": "test"}  # what Lightning looks for
             numbers = ("RANK", "LOCAL_RANK")
         else:
-            common |= {"SLURM_NTASKS": 2, "SLURM_NTASKS_PER_NODE": 2}
+            common |= {
+                "SLURM_STEP_ID": 0,
+                "SLURM_NTASKS": 2,
+                "SLURM_NTASKS_PER_NODE": 2,
+            }
             common |= {"SLURM_NNODES": 1, "SLURM_NODEID": 0, "SLURM_JOB_NAME": "test"}
             numbers = ("SLURM_PROCID", "SLURM_LOCALID")
         processes = []
