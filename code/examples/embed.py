@@ -14,14 +14,14 @@ import jtm
 time = np.arange(44_100) / 44_100
 tone = 0.3 * np.sin(2 * np.pi * 440 * time)
 embedding, times = jtm.embed(tone, sample_rate=44_100)
-print(f"{embedding.shape[0]} frames of {embedding.shape[1]} numbers")
-print(f"their centres from {times[0]:.3f} s to {times[-1]:.3f} s")
+print(f"{embedding.shape[0]} frames of {embedding.shape[1]} dimensions")
+print(f"centred from {times[0]:.3f} s to {times[-1]:.3f} s")
 
-# %% The network itself, as PyTorch knows it: trained further, or taken apart.
+# %% The network itself is an nn.Module, to be fine-tuned or taken apart.
 model = jtm.load_model()
 print(model)
 
-# %% Two tones a fifth apart are less alike than one tone at two levels.
+# %% Latents of two tones a fifth apart differ more than those of a tone at two levels.
 softer, _ = jtm.embed(0.1 * tone, sample_rate=44_100, layer="z")
 fifth, _ = jtm.embed(
     0.3 * np.sin(2 * np.pi * 660 * time), sample_rate=44_100, layer="z"

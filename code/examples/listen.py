@@ -15,13 +15,13 @@ from jtm.evaluation.features import listen
 from jtm.music import audio
 from jtm.results import figures, show
 
-# %% The set, made on first use, lies in MusicNet's layout.
+# %% The set is synthesised on first use, in MusicNet's layout.
 data = toy_data("tiny")
 dataset = open_dataset(data)
 for split in SPLITS:
     print(f"{split:12} {len(dataset.split(split))} recordings")
 
-# %% A piece held out for the test, through a SoundFont of training and an unseen one.
+# %% A test piece, rendered with a training SoundFont and with an unseen one.
 piece = dataset.split("test")[0]
 same = [recording for recording in dataset.recordings if recording.id == piece.id]
 display(show.players(same))

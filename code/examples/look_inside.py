@@ -1,4 +1,4 @@
-"""Look inside the shipped network: a piece in its eyes, and what it remembers."""
+"""Look inside the shipped network: features of a piece, and what c remembers."""
 
 # %% A checkout need not be installed.
 import sys
@@ -16,13 +16,13 @@ from jtm.files import ROOT
 from jtm.results import figures
 from jtm.results.inside import read_answers
 
-# %% Latents z and contexts c of a held-out piece, under its spectrum and its notes.
+# %% Latents z and contexts c of a test piece, below its spectrogram and its notes.
 piece = open_dataset(toy_data("tiny")).split("test")[0]
 figure = figures.piece(**view(load_model(), piece))
 figures.save(figure, "logs/examples/look_inside.png")
 display(figure)
 
-# %% What "jtm inside" has found on the full set: how long c remembers, for one.
+# %% Results of "jtm inside" on the full set, such as how long c remembers.
 found, arrays = read_answers(ROOT / "report" / "results" / "inside.json")
 figure = figures.memory(found["memory"])
 figures.save(figure, "logs/examples/remembers.png")

@@ -15,7 +15,7 @@ from jtm.results import figures
 from jtm.training.checkpoints import load_model
 from jtm.training.config import make_config
 
-# %% A preset, and what differs from it; help(PretrainConfig) tells all settings.
+# %% A preset, and what differs from it; help(PretrainConfig) lists all settings.
 chosen = {
     "data": toy_data("tiny"),
     "path_checkpoint": "logs/examples/pretraining",
@@ -23,12 +23,12 @@ chosen = {
 }
 config = make_config(PretrainConfig, "tiny", chosen)
 
-# %% Stopped and started again, this goes on where it was.
+# %% A run that was stopped resumes where it was.
 checkpoint = pretrain(config)
 model, _ = load_model(checkpoint)
-print(f"{sum(p.numel() for p in model.parameters())} learned parameters")
+print(f"{sum(p.numel() for p in model.parameters())} trainable parameters")
 
-# %% How well each step ahead is told from false ones, on held-out recordings.
+# %% Accuracy among the negatives for each step ahead, on held-out recordings.
 figure = figures.pretraining_curve(checkpoint.parent)
 figures.save(figure, "logs/examples/pretrain.png")
 display(figure)

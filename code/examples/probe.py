@@ -1,4 +1,4 @@
-"""Probe frozen features: see what a linear classifier reads off them."""
+"""Probe frozen features: train a linear classifier on them and score it."""
 
 # %% A checkout need not be installed.
 import sys
@@ -23,9 +23,9 @@ made = judge(
     fraction=0.3,
 )
 
-# %% The same as a figure, with 95 % intervals over recordings. To the probe these works
-# are new; the shipped network has heard most of them, in the larger set that it learned
-# from. The fair comparison, on works new to both, is report/results/GRID.md.
+# %% The same as a figure, with 95 % intervals over recordings. The probe has not seen
+# these works, but the shipped network has most of them, in the larger set that it was
+# trained on. The fair comparison, on works new to both, is report/results/GRID.md.
 figure = figures.probe_dots(made)
 figures.save(figure, "logs/examples/probe.png")
 display(figure)

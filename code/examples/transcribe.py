@@ -1,4 +1,4 @@
-"""Transcribe: train a head on frozen features, and write what it hears as MIDI."""
+"""Transcribe: train a head on frozen features, and write its notes as MIDI."""
 
 # %% A checkout need not be installed.
 import sys
@@ -29,13 +29,13 @@ chosen = {
     "data": toy_data("tiny"),
     "path_checkpoint": folder,
     "load": str(WEIGHTS),
-    "learning_rate": 1e-2,  # many labels would bear a smaller one
+    "learning_rate": 1e-2,  # with many labels a smaller one is better
 }
 config = make_config(SupervisedConfig, "tiny", chosen)
 scores = supervised.run(config)
 
 # %% The head of the best epoch, and a test piece: new to the head, though the shipped
-# network may have heard it in the larger set that it learned from.
+# network may have seen it in the larger set that it was trained on.
 store = build_store(open_dataset(config.data))
 labelled = Labelled.of(store, "transcription")
 model = load_model()
@@ -44,16 +44,16 @@ load_part(f"{folder}/best.pt", read_checkpoint(f"{folder}/best.pt"), "head", hea
 piece = labelled.splits["test"][0]
 [(_, features)] = networks.represent(store, [piece], model)
 
-# %% Posteriors of sounding and of starting, then notes.
+# %% Frame and onset logits, decoded into notes.
 take = labelled.selections("test", piece)[-1]
 logits = networks.read_off(heads["transcription"], features, take)
 thresholds = [scores[0].config[f"{name}_threshold"] for name in ("frame", "onset")]
 found = transcription.decode(logits, thresholds)
 truth = labelled.notes(piece)
-print(f"{len(found)} notes found, {len(truth)} were played")
+print(f"{len(found)} notes found, {len(truth)} in the reference")
 print(f"F1 {metrics.note_f1(truth, found):.2f}")
 
-# %% The notes that were found, as a piano would play them, over the sound.
+# %% The estimated notes over the sound, and as MIDI for a piano.
 notes = [Note(start, end, 1, pitch) for start, end, pitch in found.tolist()]
 midi.write("logs/examples/transcribe.mid", Score(tuple(notes)))
 shown = listen(store.recordings[piece])
