@@ -13,10 +13,10 @@ from pathlib import Path
 
 import numpy as np
 from arrange import KEYBOARDS
+from families import assign_families, tune_families
 from voices import Music, corpus_root
 
 from jtm.constants import ENSEMBLES, INSTRUMENTS, PITCH_RANGES
-from jtm.data.splits import assign_families, tune_families
 
 SHARES = {
     "Bach": 0.40,

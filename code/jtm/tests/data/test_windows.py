@@ -1,5 +1,6 @@
 """Windows: what shares a batch, that each is visited once, and the memory bound."""
 
+import time
 import unittest
 from collections import Counter
 
@@ -208,6 +209,14 @@ class TestWindows(unittest.TestCase):
         ]
         self.assertEqual(len(short), 1)
         self.assertEqual(short[0].tolist(), [*range(4000, 4099), 0])
+
+    def test_many_recordings_take_time_in_proportion(self):
+        times = []
+        for n in (5_000, 40_000):
+            start = time.process_time()
+            loader([100, 20] * (n // 2))
+            times.append(time.process_time() - start)
+        self.assertLess(times[1], 30 * times[0] + 1)  # 64 of what is quadratic
 
     def test_nothing_long_enough_and_too_small_chunks_are_refused(self):
         with self.assertRaisesRegex(InputError, "smaller --sizeWindow"):
