@@ -131,7 +131,7 @@ def describe(error, name="a fault of the program"):
 @contextlib.contextmanager
 def atomic(path):
     """
-    Give a temporary path that takes the final name when the block succeeds.
+    Yield a temporary path that takes the final name when the block succeeds.
 
     Parameters
     ----------

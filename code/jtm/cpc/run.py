@@ -137,8 +137,8 @@ class CPCModule(Module):
         state = None
         if self.carried is not None:
             self.carried = [part.to(z.device) for part in self.carried]
-            keep = (~batch.fresh).to(z)[None, :, None]
-            state = tuple(part[:, batch.lanes].to(z) * keep for part in self.carried)
+            keep = (~batch.reset).to(z)[None, :, None]
+            state = tuple(part[:, batch.streams].to(z) * keep for part in self.carried)
         c, parts = self.model.context(z, state)
         if self.carried is None:
             streams = self.config.batch_size
@@ -146,7 +146,7 @@ class CPCModule(Module):
                 part.new_zeros(part.shape[0], streams, part.shape[2]) for part in parts
             ]
         for held, part in zip(self.carried, parts, strict=True):
-            held[:, batch.lanes] = part.detach().to(held)
+            held[:, batch.streams] = part.detach().to(held)
         return c
 
     def facts_of(self, split, windows, seconds):

@@ -409,7 +409,7 @@ def label_match(wave, labels, hop=4096):
 
 
 def _piece_miss(wave, starts, reach=0.1):
-    """Tell by how many seconds the mean flux about the labelled onsets is late."""
+    """Compute by how many seconds the mean flux about the labelled onsets is late."""
     rises = flux(wave)
     onsets = np.unique(np.round(starts * LABEL_RATE / 64).astype(int))
     span = int(reach * LABEL_RATE / 64)
@@ -435,7 +435,7 @@ def _look_at_clip(clip):
 
 
 def _cents_off(wave, pitch):
-    """Tell by how many cents YIN's median differs from a pitch."""
+    """Compute by how many cents YIN's median differs from a pitch."""
     import librosa
 
     hertz = librosa.yin(

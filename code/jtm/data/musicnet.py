@@ -307,7 +307,7 @@ def summarise(n_taken, passed_over):
 
 
 def _is_junk(name):
-    """Tell whether a name is one that systems, or an interruption, leave behind."""
+    """Return whether a name is one that systems, or an interruption, leave behind."""
     part = name.startswith(".") and ".part" in name
     return part or name.startswith(("._", ".Trash")) or name in _JUNK
 
@@ -508,7 +508,7 @@ def labels_of(score, note_values):
     score : Score
         The notes as they are played.
     note_values : callable
-        Gives the name of a notated duration in beats.
+        Returns the name of a notated duration in beats.
 
     Returns
     -------

@@ -1,5 +1,5 @@
 """
-Labels on the frame grid: what is asked of a network about a frame or a window.
+Labels on the frame grid: targets for a frame or a window.
 
 Frame ``i`` is labelled by what sounds at its centre, ``(i + 0.5) * hop`` samples at
 16 kHz, so a note from ``start`` up to, not including, ``end`` sounds in the frames
@@ -82,7 +82,7 @@ def read_notes(recording, samples):
 
 def frame_roll(notes, n_frames, start=0, hop=HOP):
     """
-    Tell which pitches sound in each frame.
+    Mark which pitches sound in each frame.
 
     Parameters
     ----------
@@ -114,7 +114,7 @@ def frame_roll(notes, n_frames, start=0, hop=HOP):
 
 def instrument_roll(notes, n_frames, start=0, hop=HOP):
     """
-    Tell which instruments sound in each frame.
+    Mark which instruments sound in each frame.
 
     Parameters
     ----------
@@ -198,7 +198,7 @@ def frame_numbers(n_frames, step):
 
 def onset_roll(notes, n_frames, start=0, hop=HOP):
     """
-    Tell which pitches start in each frame.
+    Mark which pitches start in each frame.
 
     Parameters
     ----------

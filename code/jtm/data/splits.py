@@ -106,7 +106,7 @@ def labelled_splits(recordings, lengths):
 
 
 def _can_label(recordings, lengths, index):
-    """Tell whether a recording has labels and lasts a window."""
+    """Return whether a recording has labels and lasts a window."""
     return recordings[index].labels is not None and lengths[index] >= WINDOW * HOP
 
 

@@ -142,14 +142,14 @@ class Store:
                 if digest(file) != self.checksums[index]:
                     raise InputError(
                         f"{file}: damaged (its checksum differs); "
-                        "delete it and run again, and it is built anew"
+                        "delete it and run again, and it is built again"
                     )
                 self._verified[index] = True
             stop = self.lengths[index] if stop is None else stop
             return np.fromfile(file, "<i2", count=int(stop - start), offset=2 * start)
         except OSError as error:
             raise InputError(
-                f"{file}: cannot be read ({error.strerror}); run again to build it anew"
+                f"{file}: cannot be read ({error.strerror}); run again"
             ) from error
 
 

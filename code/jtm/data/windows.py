@@ -3,9 +3,9 @@ Training windows of a store, in the order of one of four sampling schemes.
 
 The audio is cut into pieces, the pieces are packed into chunks that mix
 recordings, and only so many chunks are in memory at a time. Windows stand
-side by side on each piece, from a start drawn anew each epoch where the piece
+side by side on each piece, from a start drawn in each epoch where the piece
 leaves room; none crosses a recording. The order of chunks, and of the windows
-across the chunks in memory, is drawn anew each epoch. Everything is a function
+across the chunks in memory, is drawn in each epoch. Everything is a function
 of seed, epoch and rank, so a run can be taken up at any batch.
 """
 
@@ -21,12 +21,12 @@ SCHEMES = ("uniform", "samesequence", "samecategory", "sequential")
 """Names of the sampling schemes, as ``--samplingType`` takes them."""
 
 PIECES_PER_CHUNK = 16
-"""Least number of pieces that a chunk is cut for, so that it mixes recordings."""
+"""Minimum number of pieces that a chunk is cut for, so that it mixes recordings."""
 
 
 class Batch(NamedTuple):
     """
-    Windows to be learned from together.
+    Windows of one training step.
 
     Parameters
     ----------
@@ -36,10 +36,10 @@ class Batch(NamedTuple):
         Index of each window's recording in the store, int64 ``(batch,)``.
     starts : torch.Tensor
         First sample of each window in its recording, int64 ``(batch,)``.
-    lanes : torch.Tensor
+    streams : torch.Tensor
         For the scheme `sequential`, which of the parallel readings each window
         goes on with, int64 ``(batch,)``; elsewhere counts up from 0.
-    fresh : torch.Tensor
+    reset : torch.Tensor
         Whether the window follows on nothing, so that no state is carried to
         it, bool ``(batch,)``.
     """
@@ -47,8 +47,8 @@ class Batch(NamedTuple):
     waves: torch.Tensor
     recordings: torch.Tensor
     starts: torch.Tensor
-    lanes: torch.Tensor
-    fresh: torch.Tensor
+    streams: torch.Tensor
+    reset: torch.Tensor
 
 
 class WindowLoader:
@@ -64,8 +64,8 @@ class WindowLoader:
     window : int
         Samples in a window, at 16 kHz.
     batch_size : int
-        Most windows in a batch; the last batches of a group are evened out,
-        so that none is left with a single window.
+        Maximum number of windows in a batch; the last batches of a group are
+        evened out, so that none is left with a single window.
     scheme : str
         One of :data:`SCHEMES`: windows of any recordings, of one recording, or
         of one category in each batch, or ``batch_size`` parallel readings in
@@ -73,12 +73,12 @@ class WindowLoader:
     categories : sequence of str, optional
         Category of each recording in `indices`, for `samecategory`.
     seed : int
-        Source of all chance.
+        Random seed.
     chunk_bytes : int
-        Most bytes of samples in a chunk.
+        Maximum number of bytes of samples in a chunk.
     max_chunks : int
-        Most chunks in memory, with the ones being read ahead; 0 holds none, so
-        that each window is read when its batch is asked for.
+        Maximum number of chunks in memory, with the ones being read ahead; 0
+        holds none, so that each window is read when its batch is.
     pad : bool
         Fill recordings shorter than a window with silence instead of leaving
         them out.
@@ -182,8 +182,8 @@ class WindowLoader:
 
     def _rounds(self, epoch):
         """Plan an epoch: chunks together in memory, and their batches."""
-        chance = np.random.default_rng((self.seed, 1, epoch))
-        order = chance.permutation(len(self._chunks))
+        rng = np.random.default_rng((self.seed, 1, epoch))
+        order = rng.permutation(len(self._chunks))
         for first in range(0, len(order), self._n_active):
             chunks = order[first : first + self._n_active]
             runs = []  # windows of each piece: (chunk, piece, recording, start)
@@ -191,20 +191,20 @@ class WindowLoader:
                 for piece, (recording, start, stop) in enumerate(self._chunks[chunk]):
                     n_windows = max(1, (stop - start) // self.window)
                     slack = max(0, stop - start - n_windows * self.window)
-                    offset = int(chance.integers(slack + 1))
+                    offset = int(rng.integers(slack + 1))
                     starts = start + offset + np.arange(n_windows) * self.window
                     runs.append([(chunk, piece, recording, s) for s in starts])
-            batches = self._batches(runs, chance)
+            batches = self._batches(runs, rng)
             if self.scheme != "sequential":  # every process takes as many steps
                 batches = batches[: len(batches) // self.world * self.world]
                 batches = batches[self.rank :: self.world]
             if batches:
                 yield chunks, batches
 
-    def _batches(self, runs, chance):
-        """Deal windows into batches: lists of (lane, fresh, window)."""
+    def _batches(self, runs, rng):
+        """Deal windows into batches: lists of (stream, reset, window)."""
         if self.scheme == "sequential":
-            return self._lanes(runs, chance)
+            return self._streams(runs, rng)
         groups = {}
         for run in runs:
             for window in run:
@@ -216,22 +216,28 @@ class WindowLoader:
                 groups.setdefault(key, []).append(window)
         batches = []
         for group in groups.values():
-            order = chance.permutation(len(group))
+            order = rng.permutation(len(group))
             for part in np.array_split(order, -(-len(group) // self.batch_size)):
-                batches.append([(lane, True, group[k]) for lane, k in enumerate(part)])
-        return [batches[k] for k in chance.permutation(len(batches))]
+                batches.append(
+                    [(stream, True, group[k]) for stream, k in enumerate(part)]
+                )
+        return [batches[k] for k in rng.permutation(len(batches))]
 
-    def _lanes(self, runs, chance):
+    def _streams(self, runs, rng):
         """Read runs side by side, each going on where the last one ended."""
-        lanes = [[] for _ in range(self.batch_size * self.world)]
-        for k in chance.permutation(len(runs)):
-            shortest = min(lanes, key=len)
+        streams = [[] for _ in range(self.batch_size * self.world)]
+        for k in rng.permutation(len(runs)):
+            shortest = min(streams, key=len)
             shortest += [(j == 0, window) for j, window in enumerate(runs[k])]
-        # A lane stays with its process, and every process takes as many steps.
-        shares = [lanes[rank :: self.world] for rank in range(self.world)]
+        # A stream stays with its process, and every process takes as many steps.
+        shares = [streams[rank :: self.world] for rank in range(self.world)]
         n_steps = min(max(map(len, share)) for share in shares)
         return [
-            [(n, *lane[i]) for n, lane in enumerate(shares[self.rank]) if i < len(lane)]
+            [
+                (n, *stream[i])
+                for n, stream in enumerate(shares[self.rank])
+                if i < len(stream)
+            ]
             for i in range(n_steps)
         ]
 
@@ -262,7 +268,7 @@ class WindowLoader:
         Yields
         ------
         Batch
-            Windows to be learned from together.
+            Windows of one training step.
         """
         skip, self.first_batch = self.first_batch, 0
         rounds = self._rounds(self.epoch)
@@ -314,11 +320,11 @@ class WindowLoader:
                 stop = min(start + self.window, self.store.lengths[recording])
                 wave = torch.from_numpy(self.store.read(recording, start, stop))
             waves[row, : len(wave)] = wave
-        lanes, fresh, windows = zip(*batch, strict=True)
+        streams, reset, windows = zip(*batch, strict=True)
         return Batch(
             waves,
             torch.tensor([w[2] for w in windows]),
             torch.tensor([int(w[3]) for w in windows]),
-            torch.tensor(lanes),
-            torch.tensor(fresh),
+            torch.tensor(streams),
+            torch.tensor(reset),
         )

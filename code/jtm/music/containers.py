@@ -238,7 +238,7 @@ def _mp3_frame(header):
 
 
 def _scan_ogg(path):
-    """Tell whether an Ogg file lacks its last page, and whether another follows."""
+    """Return whether an Ogg file lacks its last page, and whether another follows."""
     ended = more = False
     with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=1) as data:
         place = 0

@@ -81,14 +81,14 @@ class TestWindows(unittest.TestCase):
         heads = {}
         fresh = 0
         for batch in loader(scheme="sequential"):
-            for lane, r, s, f in zip(
-                batch.lanes, batch.recordings, batch.starts, batch.fresh, strict=True
+            for stream, r, s, f in zip(
+                batch.streams, batch.recordings, batch.starts, batch.reset, strict=True
             ):
                 if f:
                     fresh += 1
                 else:
-                    self.assertEqual(heads[int(lane)], (int(r), int(s) - 100))
-                heads[int(lane)] = (int(r), int(s))
+                    self.assertEqual(heads[int(stream)], (int(r), int(s) - 100))
+                heads[int(stream)] = (int(r), int(s))
         self.assertEqual(fresh, 6)  # one for each recording of a window or more
 
     def test_no_batch_of_one_where_two_would_do(self):
@@ -127,17 +127,17 @@ class TestWindows(unittest.TestCase):
         for rank in range(2):
             heads = {}
             for batch in loader(scheme="sequential", rank=rank, world=2):
-                for lane, r, s, f in zip(
-                    batch.lanes,
+                for stream, r, s, f in zip(
+                    batch.streams,
                     batch.recordings,
                     batch.starts,
-                    batch.fresh,
+                    batch.reset,
                     strict=True,
                 ):
-                    self.assertLess(int(lane), 4)
+                    self.assertLess(int(stream), 4)
                     if not f:
-                        self.assertEqual(heads[int(lane)], (int(r), int(s) - 100))
-                    heads[int(lane)] = (int(r), int(s))
+                        self.assertEqual(heads[int(stream)], (int(r), int(s) - 100))
+                    heads[int(stream)] = (int(r), int(s))
             self.assertTrue(heads)
 
     def test_memory_stays_within_the_chunks_allowed(self):
