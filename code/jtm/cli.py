@@ -11,7 +11,7 @@ import contextlib
 import os
 import shutil
 import sys
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import get_type_hints
 
@@ -31,7 +31,7 @@ from jtm.training.config import (
     NetworkConfig,
     RunConfig,
     SupervisedConfig,
-    expected,
+    add_flags,
     flag,
     make_config,
 )
@@ -42,6 +42,41 @@ DEMO_EPOCHS = 3
 
 DEMO_FRACTION = 0.1
 """Share of the training labels that the demonstration's probes may see."""
+
+
+VERBS = {}
+"""Each command's function, which takes the parsed options, and its options."""
+
+
+def _verb(name, *options):
+    """Add a command: its docstring's first line is its help, its text goes below."""
+
+    def add(function):
+        VERBS[name] = function, options
+        return function
+
+    return add
+
+
+def _option(*names, **settings):
+    """Declare an option as ``add_argument`` takes it; its default joins its help."""
+    if "default" in settings and settings["default"] is not argparse.SUPPRESS:
+        settings["help"] += " (default: %(default)s)"
+    return names, settings
+
+
+DATA = _option(
+    "--data", required=True, metavar="DIR", help="dataset in MusicNet's layout"
+)
+COMMON = (
+    _option(
+        "--store",
+        metavar="DIR",
+        help="folder for the copies of datasets at 16 kHz, instead of the datasets "
+        f"themselves; the environment variable {store.CACHE_VARIABLE} names one too",
+    ),
+    _option("--debug", action="store_true", help="print the traceback of a crash"),
+)
 
 
 def main(arguments=None):
@@ -63,27 +98,54 @@ def main(arguments=None):
         prog="jtm", description="Learn music from raw audio, without labels."
     )
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
-    for name, (add, _) in VERBS.items():
-        text = add.__doc__.strip().splitlines()[0]
-        verb = verbs.add_parser(name, help=text, description=text)
-        add(verb)
-        _add_common(verb)
+    for name, (function, options) in VERBS.items():
+        explained = options if callable(options) else function
+        text, _, epilog = explained.__doc__.partition("\n")
+        kind = argparse.RawDescriptionHelpFormatter
+        about = {"description": text, "epilog": epilog, "formatter_class": kind}
+        _fill(verbs.add_parser(name, help=text, **about), name, options)
     options = parser.parse_args(arguments)
-    return run(lambda: VERBS[options.verb][1](options), options)
+    return run(lambda: VERBS[options.verb][0](options), options)
 
 
-def _add_common(parser):
-    """Add the options of every command."""
+def train_main(arguments=None):
+    """
+    Run ``python main.py``: pretraining, or training with labels.
+
+    Parameters
+    ----------
+    arguments : list of str, optional
+        The command line; that of the process by default.
+
+    Returns
+    -------
+    int
+        The exit code.
+    """
+    parser = argparse.ArgumentParser(prog="main.py", description=_train.__doc__)
+    _fill(parser, "train", VERBS["train"][1])
+    options = parser.parse_args(arguments)
+    return run(lambda: VERBS["train"][0](options), options)
+
+
+def _fill(parser, name, options):
+    """Add the options of a command to its parser, and those of every command."""
+    if callable(options):
+        options(parser)
+        options = ()
+    for names, settings in options:
+        parser.add_argument(*names, **settings)
+    if name == "train":
+        kinds = {
+            "every run": RunConfig,
+            "the network": NetworkConfig,
+            "pretraining, without labels": PretrainConfig,
+            "with --supervised": SupervisedConfig,
+        }
+        add_flags(parser, kinds)
     group = parser.add_argument_group("every command")
-    group.add_argument(
-        "--store",
-        metavar="DIR",
-        help="folder for the copies of datasets at 16 kHz, instead of the datasets "
-        f"themselves; the environment variable {store.CACHE_VARIABLE} names one too",
-    )
-    group.add_argument(
-        "--debug", action="store_true", help="print the traceback of a crash"
-    )
+    for names, settings in COMMON:
+        group.add_argument(*names, **settings)
 
 
 def run(command, common=None):
@@ -93,7 +155,7 @@ def run(command, common=None):
     Parameters
     ----------
     command : callable
-        Takes nothing; gives an exit code or None.
+        Takes nothing; returns an exit code or None.
     common : argparse.Namespace, optional
         The options of every command, ``store`` and ``debug``.
 
@@ -135,115 +197,33 @@ def run(command, common=None):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def train_main(arguments=None):
-    """
-    Run ``python main.py``: pretraining, or training with labels.
-
-    Parameters
-    ----------
-    arguments : list of str, optional
-        The command line; that of the process by default.
-
-    Returns
-    -------
-    int
-        The exit code.
-    """
-    parser = argparse.ArgumentParser(prog="main.py", description=_add_train.__doc__)
-    _add_train(parser)
-    _add_common(parser)
-    options = parser.parse_args(arguments)
-    return run(lambda: train(options), options)
-
-
-def _add_train(parser):
-    """Pretrain a CPC network, or train on labels with --supervised."""
-    parser.add_argument(
+@_verb(
+    "train",
+    _option(
         "--preset",
         choices=PRESETS,
         default="small",
         help="sizes to start from, which other options change: tiny for a test of "
         "seconds, small for a laptop, best for the network that comes with the "
         "package, reference for the published recipe",
-    )
-    parser.add_argument(
+    ),
+    _option(
         "--supervised",
         action="store_true",
         help="train on labels: on the frozen network of the checkpoint that --load "
         "names, or the whole network from scratch",
-    )
-    parser.add_argument(
+    ),
+    _option(
         "--useSincNet",
         action="store_const",
         const="sinc",
         dest="encoder_type",
         default=argparse.SUPPRESS,
         help="short for --encoderType sinc",
-    )
-    said = set()
-    for cls, title in (
-        (RunConfig, "every run"),
-        (NetworkConfig, "the network"),
-        (PretrainConfig, "pretraining, without labels"),
-        (SupervisedConfig, "with --supervised"),
-    ):
-        group = parser.add_argument_group(title)
-        hints = get_type_hints(cls)
-        for item in fields(cls):
-            if item.name not in said:
-                _add_flag(group, item, hints[item.name])
-                said.add(item.name)
-
-
-def _add_flag(group, item, kind):
-    """Add the flag of one setting; an absent flag leaves no trace."""
-    text = item.metadata["help"].replace("%", "%%")
-    common = {"dest": item.name, "default": argparse.SUPPRESS}
-    if kind is bool:
-        group.add_argument(
-            f"--{flag(item.name)}", action="store_true", help=text, **common
-        )
-        return
-    if item.default not in ("", 0) and "default" not in text:
-        text += f" (default: {item.default})"
-
-    def parse(word):
-        try:
-            if kind is int and "e" in word and float(word).is_integer():
-                return int(float(word))
-            return kind(word)
-        except (ValueError, OverflowError) as error:
-            raise argparse.ArgumentTypeError(
-                f"{word!r}; expected {expected(item)}"
-            ) from error
-
-    metavar = (
-        "|".join(item.metadata["choices"] or ())
-        or {
-            int: "N",
-            float: "X",
-            str: "TEXT",
-        }[kind]
-    )
-    group.add_argument(
-        f"--{flag(item.name)}", type=parse, metavar=metavar, help=text, **common
-    )
-
-
-def train(options):
-    """
-    Pretrain or train with labels, as the options say.
-
-    Parameters
-    ----------
-    options : argparse.Namespace
-        What `main.py` was given.
-
-    Returns
-    -------
-    int
-        The exit code.
-    """
+    ),
+)
+def _train(options):
+    """Pretrain a CPC network, or train on labels with --supervised."""
     chosen = dict(vars(options))
     preset, supervised = chosen.pop("preset"), chosen.pop("supervised")
     for name in ("verb", "store", "debug"):
@@ -267,11 +247,10 @@ def train(options):
         raise InputError("--supervised trains in one process, without torchrun or srun")
     # Of the processes that train together, one speaks.
     with contextlib.redirect_stdout(None if place().rank else sys.stdout):
-        _train(config, preset, supervised)
-    return 0
+        _start(config, preset, supervised)
 
 
-def _train(config, preset, supervised):
+def _start(config, preset, supervised):
     """Train as the settings say, on the data that they name or the usual."""
     from jtm.training.folder import check
 
@@ -567,30 +546,12 @@ def page_blocks():
     }
 
 
-def _add_check(parser):
-    """Verify a dataset: labels inside the audio, onsets, pitches, levels."""
-    parser.add_argument("data", metavar="DIR", help="MusicNet's layout, or sound files")
-    parser.add_argument(
-        "--all", action="store_true", help="name all files that a check found"
-    )
-    parser.epilog = musicnet.WHERE_TO_GET_MUSICNET
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-
-
-def check_data(options):
-    """
-    Print what a check of a dataset found.
-
-    Parameters
-    ----------
-    options : argparse.Namespace
-        Has ``data``.
-
-    Returns
-    -------
-    int
-        1 if anything is wrong, else 0.
-    """
+@_verb(
+    "check-data",
+    _option("data", metavar="DIR", help="MusicNet's layout, or sound files"),
+    _option("--all", action="store_true", help="name all files that a check found"),
+)
+def _check_data(options):
     from jtm.data.check import check
 
     report = check(options.data)
@@ -598,88 +559,73 @@ def check_data(options):
     return int(report.failed)
 
 
-def _add_embed(parser):
-    """Embed sound files with the pretrained network, into one .npz a file."""
-    parser.add_argument(
+_check_data.__doc__ = (
+    "Verify a dataset: labels inside the audio, onsets, pitches, levels.\n\n"
+    + musicnet.WHERE_TO_GET_MUSICNET
+)
+
+
+@_verb(
+    "embed",
+    _option(
         "inputs",
         nargs="+",
         metavar="FILE",
         help="sound files, and folders with them at any depth",
-    )
-    parser.add_argument(
+    ),
+    _option(
         "--out",
         required=True,
         metavar="DIR",
         help="folder for the .npz files, each with the arrays embedding and times; "
         "what is there of an input that has not changed since is left as it is",
-    )
-    parser.add_argument(
+    ),
+    _option(
         "--load",
         metavar="FILE",
         help="another network: a .safetensors file or a .pt checkpoint",
-    )
-    parser.add_argument(
+    ),
+    _option(
         "--layer",
         choices=("c", "z", "zc", "s"),
         default="c",
-        help="contexts c, which know the past (default), latents z, or both, every "
-        "10 ms; or slow features s, 16 numbers for every 1.28 s",
-    )
-
-
-def embed(options):
-    """
-    Embed files and folders.
-
-    Parameters
-    ----------
-    options : argparse.Namespace
-        Has ``inputs``, ``out``, ``load`` and ``layer``.
-
-    Returns
-    -------
-    int
-        1 if any input could not be embedded, else 0.
-    """
+        help="contexts c, which know the past, latents z, or both, of each frame; or "
+        "slow features s, 16 numbers for every 1.28 s",
+    ),
+)
+def _embed(options):
+    """Embed sound files with the pretrained network, into one .npz a file."""
     from jtm.embedding import embed_files
 
     chosen = (options.inputs, options.out, options.load, options.layer)
     return int(embed_files(*chosen, debug=options.debug) > 0)
 
 
-def _add_export(parser):
-    """Write the network of a checkpoint as safetensors, to be given away."""
-    parser.add_argument(
+@_verb(
+    "export",
+    _option(
         "--load",
         metavar="FILE",
         help="checkpoint of pretraining, or a .safetensors file; by default the "
         "network that comes with the package",
-    )
-    parser.add_argument(
+    ),
+    _option(
         "--out",
         required=True,
         metavar="FILE",
         help="the file to write, ending in .safetensors; beside it a .json file says "
         "how the network was trained",
-    )
-    parser.add_argument(
+    ),
+    _option(
         "--data",
         metavar="DIR",
         help="learn slow features as well (embed --layer s), without labels, from the "
         "training recordings of a dataset or all those of a folder; they go into "
         "another file beside it, its name ending in -slow.safetensors",
-    )
-
-
-def export(options):
-    """
-    Write the network of a checkpoint.
-
-    Parameters
-    ----------
-    options : argparse.Namespace
-        Has ``load``, ``out`` and ``data``.
-    """
+    ),
+)
+def _export(options):
+    """Write the network of a checkpoint as safetensors, to be given away."""
     from jtm import embedding
     from jtm.training import checkpoints
 
@@ -696,14 +642,9 @@ def export(options):
         print(f"{embedding.learn_slow(options.out, options.data)}: slow features")
 
 
-VERBS = {
-    "train": (_add_train, train),
-    "demo": (_add_demo, demo),
-    "check-data": (_add_check, check_data),
-    "grid": (_add_grid, grid),
-    "inside": (_add_inside, look_inside),
-    "report": (_add_report, report),
-    "embed": (_add_embed, embed),
-    "export": (_add_export, export),
+VERBS |= {
+    "demo": (demo, _add_demo),
+    "grid": (grid, _add_grid),
+    "inside": (look_inside, _add_inside),
+    "report": (report, _add_report),
 }
-"""Every verb with what adds its options and what runs it."""

@@ -214,8 +214,12 @@ class TestCommands(unittest.TestCase):
         self.assertEqual(len(list(self.folder.rglob("*.s16"))), 2)
 
     def test_a_crash_is_one_line_and_debug_shows_where(self):
-        fault = {"check-data": (cli.VERBS["check-data"][0], lambda options: 1 // 0)}
-        with mock.patch.object(cli, "VERBS", fault):
+        def fault(options):
+            """Divide by zero."""
+            return 1 // 0
+
+        options = cli.VERBS["check-data"][1]
+        with mock.patch.dict(cli.VERBS, {"check-data": (fault, options)}):
             said = io.StringIO()
             with contextlib.redirect_stderr(said):
                 self.assertEqual(cli.main(["check-data", "x"]), 1)

@@ -1,6 +1,7 @@
 """What the README shows runs as it stands there."""
 
 import contextlib
+import functools
 import io
 import os
 import re
@@ -66,12 +67,9 @@ class Readme(unittest.TestCase):
         """Run each line up to where its work begins."""
         self.assertGreater(len(SHELL), 20)
         begun = []
-        start = {
-            verb: (add, lambda options: begun.append(options))
-            for verb, (add, _) in cli.VERBS.items()
-        }
-        self.enterContext(mock.patch.object(cli, "VERBS", start))
-        self.enterContext(mock.patch.object(cli, "train", begun.append))
+        for verb, (function, options) in cli.VERBS.items():
+            begin = functools.update_wrapper(lambda o: begun.append(o), function)
+            self.enterContext(mock.patch.dict(cli.VERBS, {verb: (begin, options)}))
         for line in SHELL:
             with self.subTest(line):
                 words = shlex.split(re.sub(r"\\\|\S*", "", line), comments=True)

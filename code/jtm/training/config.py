@@ -6,10 +6,12 @@ and explained: its flag, its help and its check are derived from it. The
 defaults are the preset `small`; the other presets say only what differs.
 """
 
+import argparse
+import functools
 import math
 import re
 from dataclasses import asdict, dataclass, field, fields
-from typing import ClassVar
+from typing import ClassVar, get_type_hints
 
 from jtm.files import InputError, read_json, write_json
 
@@ -407,23 +409,13 @@ def _check_value(item, kind, value):
     wrong = wrong or (limits["low"] is not None and value < limits["low"])
     wrong = wrong or (limits["high"] is not None and value > limits["high"])
     if wrong:
-        raise InputError(f"--{flag(item.name)} is {value!r}; expected {expected(item)}")
+        raise InputError(
+            f"--{flag(item.name)} is {value!r}; expected {_expected(item)}"
+        )
 
 
-def expected(item):
-    """
-    Say what values a setting may take.
-
-    Parameters
-    ----------
-    item : dataclasses.Field
-        The setting.
-
-    Returns
-    -------
-    str
-        Such as 'one of a, b' or 'int of at least 1'.
-    """
+def _expected(item):
+    """Say what values a setting may take, such as 'one of a, b'."""
     limits = item.metadata
     if limits["choices"]:
         return "one of " + ", ".join(limits["choices"])
@@ -439,6 +431,56 @@ def expected(item):
     if limits["high"] is not None:
         words += f" and at most {limits['high']:g}"
     return words
+
+
+def add_flags(parser, groups):
+    """
+    Add the flags of settings to a command line; an absent flag leaves no trace.
+
+    Parameters
+    ----------
+    parser : argparse.ArgumentParser
+        Receives them.
+    groups : dict of str to type
+        Classes of settings by the title of their group; a setting that several
+        have is in the first.
+    """
+    named = set()
+    for title, kind in groups.items():
+        group = parser.add_argument_group(title)
+        hints = get_type_hints(kind)
+        for item in fields(kind):
+            if item.name not in named:
+                named.add(item.name)
+                _add_flag(group, item, hints[item.name])
+
+
+def _add_flag(group, item, kind):
+    """Add the flag of one setting."""
+    how = {"help": item.metadata["help"].replace("%", "%%")}
+    if kind is bool:
+        how |= {"action": "store_true"}
+    else:
+        if item.default not in ("", 0) and "default" not in how["help"]:
+            how["help"] += f" (default: {item.default})"
+        choices = "|".join(item.metadata["choices"] or ())
+        how["metavar"] = choices or {int: "N", float: "X", str: "TEXT"}[kind]
+        how["type"] = functools.partial(_parse, item, kind)
+    group.add_argument(
+        f"--{flag(item.name)}", dest=item.name, default=argparse.SUPPRESS, **how
+    )
+
+
+def _parse(item, kind, word):
+    """Convert a word of the command line; an integer may be written as 1e6."""
+    try:
+        if kind is int and "e" in word and float(word).is_integer():
+            return int(float(word))
+        return kind(word)
+    except (ValueError, OverflowError) as error:
+        raise argparse.ArgumentTypeError(
+            f"{word!r}; expected {_expected(item)}"
+        ) from error
 
 
 def save_config(path, config):
