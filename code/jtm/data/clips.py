@@ -14,16 +14,8 @@ from jtm.constants import INSTRUMENTS, LABEL_RATE, PITCH_MAX, PITCH_MIN
 from jtm.data.musicnet import CLIPS_FILE, read_table
 from jtm.files import InputError, atomic, inside
 
-CLIP_COLUMNS = (
-    "file",
-    "instrument",
-    "note",
-    "velocity",
-    "duration",
-    "start_time",
-    "end_time",
-    "split",
-    "soundfont",
+CLIP_COLUMNS = tuple(
+    "file instrument note velocity duration start_time end_time split soundfont".split()
 )
 """Columns of the table; the first four as facts stand in the file name too."""
 

@@ -44,27 +44,14 @@ Unpack the archive and put the metadata file beside its folders, so that there a
 and so on. Then check it: jtm check-data data/musicnet"""
 """What a user is told who asks for the real set."""
 
-LABEL_COLUMNS = (
-    "start_time",
-    "end_time",
-    "instrument",
-    "note",
-    "start_beat",
-    "end_beat",
-    "note_value",
+LABEL_COLUMNS = tuple(
+    "start_time end_time instrument note start_beat end_beat note_value".split()
 )
 """Columns of a label file, in MusicNet's order."""
 
-METADATA_COLUMNS = (
-    "id",
-    "composer",
-    "composition",
-    "movement",
-    "ensemble",
-    "source",
-    "transcriber",
-    "catalog_name",
-    "seconds",
+METADATA_COLUMNS = tuple(
+    "id composer composition movement ensemble source transcriber catalog_name "
+    "seconds".split()
 )
 """Columns of ``musicnet_metadata.csv``, in MusicNet's order."""
 

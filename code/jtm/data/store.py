@@ -109,7 +109,8 @@ class Store:
                 recording = self.recordings[i]
                 parts = [recording.split, recording.id, self.checksums[i]]
                 if labels:
-                    parts.append(sorted(recording.metadata.items()))
+                    # A row with too many cells has them under None.
+                    parts.append(sorted(recording.metadata.items(), key=str))
                     parts.append(recording.labels and digest(recording.labels))
             told.update(json.dumps(parts).encode())
         return told.hexdigest()

@@ -243,7 +243,7 @@ def _scan_ogg(path):
     with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=1) as data:
         place = 0
         while data[place : place + 4] == b"OggS":
-            more = more or ended
+            more = more or (ended and bool(data[place + 5] & 2))
             ended = bool(data[place + 5] & 4)
             lengths = data[place + 27 : place + 27 + data[place + 26]]
             place += 27 + len(lengths) + sum(lengths)
