@@ -198,6 +198,8 @@ def _check_origin(config, content, data, origin):
             )
         )
         told.append(f"{train} for training and {validation} for validation")
+    if told[0] == told[1]:
+        told[1] += ", of other content or names"
     raise InputError(
         f"{folder} holds a run on other recordings: {told[0]}, where {config.data} now "
         f"has {told[1]}; choose another --pathCheckpoint, or bring the recordings back"

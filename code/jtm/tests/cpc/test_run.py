@@ -434,6 +434,12 @@ class TestPretrain(unittest.TestCase):
             self.run_quietly(config)
         self.assertEqual(last.read_bytes(), before)
         added.unlink()
+        original = (audio / "0.wav").read_bytes()
+        wave, rate = soundfile.read(audio / "0.wav")
+        soundfile.write(audio / "0.wav", -wave, rate)  # as long as before
+        with self.assertRaisesRegex(InputError, "now has 3 .*, of other content"):
+            self.run_quietly(config)
+        (audio / "0.wav").write_bytes(original)
         # What a run leaves out is none of its business.
         soundfile.write(audio / "short.wav", np.zeros(9000), 16000)
         again, _ = self.run_quietly(config)
