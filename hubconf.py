@@ -10,7 +10,7 @@ dependencies = ["numpy", "safetensors", "soundfile", "soxr", "torch", "tqdm"]
 
 def jtm(path=None):
     """
-    Give a pretrained network.
+    Return a pretrained network.
 
     Parameters
     ----------
