@@ -1,16 +1,15 @@
 """The network: waveform to latents z and contexts c."""
 
+import importlib
+import inspect
+
 from torch import nn
 
 from jtm.constants import N_PITCHES
+from jtm.models import ENCODERS
 from jtm.models.context import RecurrentContext, TransformerContext
-from jtm.models.encoder import (
-    ConvEncoder,
-    HarmonicEncoder,
-    HarmonicStack,
-    SincEncoder,
-)
-from jtm.models.pitchmap import PitchMapContext, PitchMapEncoder
+from jtm.models.encoder import HarmonicStack
+from jtm.models.pitchmap import PitchMapContext
 
 
 class Network(nn.Module):
@@ -103,8 +102,8 @@ def make_network(
 
     Parameters
     ----------
-    encoder : {"conv", "sinc", "harmonic", "pitchmap"}
-        Kind of encoder.
+    encoder : str
+        Kind of encoder, one of :data:`jtm.models.ENCODERS`.
     hidden_encoder : int
         Channels of z; for encoders with a pitch axis, channels for each pitch.
     norm : str
@@ -138,14 +137,17 @@ def make_network(
     Network
         The network, freshly initialised from torch's global seed.
     """
-    if encoder == "conv":
-        net = ConvEncoder(hidden_encoder, norm)
-    elif encoder == "sinc":
-        net = SincEncoder(hidden_encoder, norm, quadrature, kernel, spacing)
-    elif encoder == "pitchmap":
-        net = PitchMapEncoder(hidden_encoder, norm, learned)
-    else:
-        net = HarmonicEncoder(hidden_encoder, norm)
+    module, name = ENCODERS[encoder].where.split(".")
+    kind = getattr(importlib.import_module(f"jtm.models.{module}"), name)
+    settings = {
+        "quadrature": quadrature,
+        "kernel": kernel,
+        "spacing": spacing,
+        "learned": learned,
+    }
+    known = inspect.signature(kind).parameters
+    taken = {key: value for key, value in settings.items() if key in known}
+    net = kind(hidden_encoder, norm, **taken)
     if context == "conv":
         summary = PitchMapContext(net.dim, hidden_context)
     elif context == "transformer":

@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import ClassVar, get_type_hints
 
 from jtm.files import InputError, read_json, write_json
+from jtm.models import ENCODERS
 
 CONFIG_FILE = "config.json"
 """Name of the file that keeps a run's settings beside its checkpoints."""
@@ -156,7 +157,7 @@ class NetworkConfig(RunConfig):
     presets: ClassVar[dict] = {
         "best": {"n_epoch": 3},
         "tiny": {
-            "hidden_encoder": {"harmonic": 2, "pitchmap": 4, "sinc": 32, "conv": 32},
+            "hidden_encoder": {name: each.tiny for name, each in ENCODERS.items()},
             "hidden_gar": {"pitchwise": 4, "conv": 4, "joint": 32},
             "n_epoch": 4,
         },
@@ -173,7 +174,7 @@ class NetworkConfig(RunConfig):
         "network from waveform to latents: plain convolutions, learned band-pass "
         "filters, or harmonics stacked on a pitch axis, the weights shared across it, "
         "every 10 ms (harmonic) or deeper and every 20 ms (pitchmap)",
-        choices=("conv", "sinc", "harmonic", "pitchmap"),
+        choices=tuple(ENCODERS),
     )
     hidden_encoder: int = setting(
         0,
@@ -252,7 +253,7 @@ class NetworkConfig(RunConfig):
         context = values.get("ar_mode", cls.ar_mode)
         if context == "conv" and encoder != "pitchmap":
             raise InputError("--arMode conv needs --encoderType pitchmap")
-        if encoder not in PITCH_AXIS or context == "transformer":
+        if not ENCODERS[encoder].pitch_axis or context == "transformer":
             if chosen.get("gar_mode") == "pitchwise":
                 raise InputError(
                     "--garMode pitchwise needs --encoderType harmonic or pitchmap, and "
@@ -324,10 +325,7 @@ class SupervisedConfig(NetworkConfig):
 PRESETS = ("small", "best", "tiny", "reference")
 """Names of the presets; each class of settings says what they change of its own."""
 
-PITCH_AXIS = ("harmonic", "pitchmap")
-"""Encoders with a pitch axis."""
-
-HIDDEN_ENCODER = {"harmonic": 8, "pitchmap": 32, "sinc": 256, "conv": 256}
+HIDDEN_ENCODER = {name: each.channels for name, each in ENCODERS.items()}
 """Channels of the latents by encoder, where none are asked for."""
 
 HIDDEN_GAR = {"pitchwise": 16, "conv": 32, "joint": 256}
