@@ -1,4 +1,4 @@
-"""Arrangement: the voices of a score given to the players of an ensemble."""
+"""Arrangement: the voices of a score assigned to the players of an ensemble."""
 
 import numpy as np
 
@@ -13,7 +13,7 @@ BOWED = (41, 42, 43)
 
 def arrange(music, programs, rng):
     """
-    Give the voices of a score to players.
+    Assign the voices of a score to players.
 
     The players with one note at a time take voices in the order of their
     registers. Where voices are left over a keyboard plays them (without one they
@@ -74,7 +74,7 @@ def _assign(players, voices, keyboard, rng):
 
 
 def _accompany(voices, taken, keyboard, rng):
-    """Give the other voices to the keyboard, sometimes with octaves in a hand."""
+    """Assign the other voices to the keyboard, sometimes with octaves in a hand."""
     rest = [i for i in range(len(voices)) if i not in taken]
     if len(rest) < 2:
         rest = list(range(len(voices)))

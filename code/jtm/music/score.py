@@ -82,7 +82,7 @@ class Score:
 
     def piano_roll(self, times):
         """
-        Tell which piano pitches sound at each time.
+        Compute which piano pitches sound at each time.
 
         Parameters
         ----------
