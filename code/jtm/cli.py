@@ -13,7 +13,6 @@ import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import get_type_hints
 
 from jtm.cpc.config import PretrainConfig
 from jtm.data import musicnet, store
@@ -229,8 +228,9 @@ def _train(options):
     for name in ("verb", "store", "debug"):
         chosen.pop(name, None)
     cls = SupervisedConfig if supervised else PretrainConfig
-    known = get_type_hints(cls)
-    network = get_type_hints(NetworkConfig).keys() - get_type_hints(RunConfig).keys()
+    known = cls.__pydantic_fields__.keys()
+    network = NetworkConfig.__pydantic_fields__.keys()
+    network -= RunConfig.__pydantic_fields__.keys()
     for name in chosen:
         if name not in known:
             where = "with" if supervised else "without"

@@ -4,16 +4,28 @@ Settings of CPC pretraining, and what the presets change of them.
 The defaults are the preset `small`; the other presets say only what differs.
 """
 
-from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import AfterValidator, Field
 
 from jtm.constants import HOP, MAP_STRIDE
 from jtm.files import InputError
-from jtm.training.config import NetworkConfig, documented, setting
+from jtm.training.config import NetworkConfig, settings
+
+AUGMENTATIONS = ("noise", "reverb", "equaliser", "level")
+"""What the past may be augmented with."""
 
 
-@documented
-@dataclass(frozen=True)
+def _augmentations(text):
+    """Refuse a list of augmentations with one unknown, or twice."""
+    words = text.split(",") if text else []
+    if len({*words} & {*AUGMENTATIONS}) < len(words):
+        known = ",".join(AUGMENTATIONS)
+        raise ValueError(f"{known} or some of these, each once, with commas between")
+    return text
+
+
+@settings
 class PretrainConfig(NetworkConfig):
     """Settings of CPC pretraining."""
 
@@ -42,120 +54,123 @@ class PretrainConfig(NetworkConfig):
 
     may_grow: ClassVar[bool] = True
 
-    size_window: int = setting(
-        61440, "samples in a training window at 16 kHz; 16000 are one second", low=3200
+    size_window: int = Field(
+        61440,
+        ge=3200,
+        description="samples in a training window at 16 kHz; 16000 are one second",
     )
-    augment_past: str = setting(
+    augment_past: Annotated[str, AfterValidator(_augmentations)] = Field(
         "",
-        "augment what the context network reads, but not what it predicts: "
-        "noise,reverb,equaliser,level or some of these; costs a second pass of the "
-        "encoder",
-        several=("noise", "reverb", "equaliser", "level"),
+        description="augment what the context network reads, but not what is "
+        f"predicted: {','.join(AUGMENTATIONS)} or some of these; costs a second pass "
+        "of the encoder",
     )
-    sampling_type: str = setting(
-        "uniform",
-        "which windows share a batch, and so serve as each other's negatives: any, "
-        "those of one recording, those of one category (see --labelsBy), or parallel "
-        "readings in order of time with the context carried over",
-        choices=("uniform", "samesequence", "samecategory", "sequential"),
+    sampling_type: Literal["uniform", "samesequence", "samecategory", "sequential"] = (
+        Field(
+            "uniform",
+            description="which windows share a batch, and so serve as each other's "
+            "negatives: any, those of one recording, those of one category (see "
+            "--labelsBy), or parallel streams in order of time, whose hidden states "
+            "are carried over (truncated BPTT)",
+        )
     )
-    labels_by: str = setting(
+    labels_by: str = Field(
         "ensemble",
-        "the column of the metadata that names the category, such as ensemble or "
+        description="metadata column that names the category, such as ensemble or "
         "composer",
-        needs=("sampling_type", "samecategory"),
+        json_schema_extra={"sampling_type": "samecategory"},
     )
-    n_predicts: int = setting(8, "number of future steps predicted", low=1)
-    step_frames: int = setting(
-        10, "frames of 10 ms from one predicted step to the next", low=1
+    n_predicts: int = Field(8, ge=1, description="number of future steps predicted")
+    step_frames: int = Field(
+        10, ge=1, description="frames of 10 ms from one predicted step to the next"
     )
-    aligned: int = setting(
+    aligned: int = Field(
         0,
-        "aligned CPC: number of future steps, more than --nPredicts, that the "
-        "predictions are matched to in order, each with one step or more, wherever "
-        "they fit best; 0 predicts each step by itself",
-        low=0,
+        ge=0,
+        description="aligned CPC: number of future steps, more than --nPredicts, that "
+        "the predictions are aligned to in order, each with one step or more, at the "
+        "least cost; 0 predicts each step by itself",
     )
-    anchor_frames: int = setting(
-        4, "frames of 10 ms from one moment that predicts to the next", low=1
+    anchor_frames: int = Field(
+        4, ge=1, description="frames of 10 ms from one anchor to the next"
     )
-    predictor: str = setting(
+    predictor: Literal["linear", "transformer"] = Field(
         "linear",
-        "what predicts: a linear map for each step, or the same after one transformer "
-        "layer",
-        choices=("linear", "transformer"),
+        description="predictor: a linear map for each step, or the same after one "
+        "transformer layer",
     )
-    contrast: str = setting(
+    contrast: Literal["frame", "pitch", "both"] = Field(
         "both",
-        "what is told from false futures: whole frames; each pitch by itself, the loud "
-        "ones most often, which is for --garMode pitchwise; or the mean of both losses",
-        choices=("frame", "pitch", "both"),
+        description="what is contrasted with negatives: whole frames; each pitch by "
+        "itself, sampled by loudness, which is for --garMode pitchwise; or the mean "
+        "of both losses",
     )
-    negative_sampling_ext: int = setting(
-        256, "number of false futures that each true one is told from", low=1
+    negative_sampling_ext: int = Field(
+        256, ge=1, description="number of negatives per positive"
     )
-    share_negatives: str = setting(
+    share_negatives: Literal["window", "anchor"] = Field(
         "window",
-        "draw whole frames as false futures once for all moments of a window, which "
-        "is many times faster, or for each anchor anew, as published",
-        choices=("window", "anchor"),
+        description="draw the negatives of whole frames once for all anchors of a "
+        "window, which is many times faster, or for each anchor, as published",
     )
-    same_share: float = setting(
+    same_share: float = Field(
         0.5,
-        "share of the false futures that come from the same recording, as all do with "
-        "--samplingType samesequence; the rest comes from any window of the batch",
-        low=0.0,
-        high=1.0,
+        ge=0,
+        le=1,
+        description="fraction of negatives from the same recording, as all are with "
+        "--samplingType samesequence; the others are from any window of the batch",
     )
-    other_windows: bool = setting(
+    other_windows: bool = Field(
         False,
-        "take no false future from the window that predicts, unless it is alone in its "
-        "batch",
+        description="draw no negative from the anchor's own window, unless it is alone "
+        "in its batch",
     )
-    score: str = setting(
+    score: Literal["cosine", "inner"] = Field(
         "cosine",
-        "how prediction and candidate are compared: cosine over --temperature, or "
-        "their inner product averaged over dimensions",
-        choices=("cosine", "inner"),
+        description="similarity of prediction and candidate: cosine over "
+        "--temperature, or the inner product averaged over dimensions",
     )
-    temperature: float = setting(
-        0.1, "smaller sharpens the choice", low=1e-3, needs=("score", "cosine")
+    temperature: float = Field(
+        0.1,
+        ge=1e-3,
+        description="softmax temperature",
+        json_schema_extra={"score": "cosine"},
     )
-    scheduler_step: int = setting(
-        0, "halve the learning rate every so many epochs; 0 never does", low=0
+    scheduler_step: int = Field(
+        0, ge=0, description="epochs between halvings of the learning rate; 0 disables"
     )
-    scheduler_ramp: float = setting(
-        0.5, "epochs over which the learning rate rises from zero", low=0.0
+    scheduler_ramp: float = Field(
+        0.5, ge=0, description="epochs of linear learning-rate warm-up"
     )
-    accumulate: int = setting(
-        1, "batches whose gradients are added up before each step", low=1
+    accumulate: int = Field(
+        1, ge=1, description="batches of gradient accumulation per optimiser step"
     )
-    gradient_clip: float = setting(
-        1.0, "longest gradient; longer ones are shortened to it, 0 shortens none", low=0
+    gradient_clip: float = Field(
+        1.0, ge=0, description="gradient-norm clipping threshold; 0 disables"
     )
-    patience: int = setting(
+    patience: int = Field(
         0,
-        "stop after so many epochs without a better validation loss; 0 never does",
-        low=0,
+        ge=0,
+        description="epochs without a lower validation loss before early stopping; 0 "
+        "disables",
     )
-    precision: str = setting(
+    precision: Literal["float32", "bf16"] = Field(
         "float32",
-        "arithmetic of the network; bf16 is faster on processors that have it",
-        choices=("float32", "bf16"),
+        description="arithmetic of the network; bf16 (mixed) is faster on hardware "
+        "that has it",
     )
-    short_recordings: str = setting(
+    short_recordings: Literal["leave", "pad"] = Field(
         "leave",
-        "what to do with recordings shorter than a window: leave them out, or pad them "
-        "with silence",
-        choices=("leave", "pad"),
+        description="leave out recordings shorter than a window, or pad them with "
+        "silence",
     )
-    load_criterion: bool = setting(
-        False, "with --load: take the predictors of the checkpoint too"
+    load_criterion: bool = Field(
+        False, description="with --load: load the predictors of the checkpoint too"
     )
 
     @classmethod
     def _complete(cls, values, chosen):
-        """Choose the contrast too: pitches need a summary of each."""
+        """Choose the contrast too: that of pitches needs a context of each."""
         super()._complete(values, chosen)
         if values.get("gar_mode", cls.gar_mode) == "joint":
             if chosen.get("contrast", "frame") != "frame":
@@ -174,7 +189,7 @@ class PretrainConfig(NetworkConfig):
         if self.sampling_type == "sequential":
             if self.ar_mode == "transformer" or self.cpc_mode == "reverse":
                 raise InputError(
-                    "--samplingType sequential carries the state of the past over; it "
+                    "--samplingType sequential carries hidden states over; it "
                     "needs --arMode GRU, LSTM or RNN and --cpcMode forward"
                 )
         if 0 < self.aligned <= self.n_predicts:

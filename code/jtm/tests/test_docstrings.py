@@ -4,11 +4,10 @@ import doctest
 import importlib
 import pkgutil
 import unittest
-from dataclasses import fields
 
 import jtm
 from jtm.cpc.config import PretrainConfig
-from jtm.training.config import SupervisedConfig
+from jtm.training.config import SupervisedConfig, explain
 
 
 def load_tests(_, tests, __):
@@ -27,10 +26,15 @@ def load_tests(_, tests, __):
 class TestSettings(unittest.TestCase):
     def test_docstrings_of_settings_tell_what_the_help_tells(self):
         for kind in (PretrainConfig, SupervisedConfig):
-            for item in fields(kind):
-                text = item.metadata["help"]
-                told = f"{item.name} : {item.type.__name__}\n    {text[0].upper()}"
-                self.assertIn(f"{told}{text[1:]}.", kind.__doc__)
+            for name, item in kind.__pydantic_fields__.items():
+                of, choices, text = explain(item)
+                of = (
+                    "{" + ", ".join(map(repr, choices)) + "}"
+                    if choices
+                    else of.__name__
+                )
+                told = f"{name} : {of}\n    {text[0].upper()}{text[1:]}."
+                self.assertIn(told, kind.__doc__)
 
 
 if __name__ == "__main__":

@@ -1,17 +1,19 @@
 """
 Settings of a run: one frozen dataclass each, to and from JSON and flags.
 
-A field is the only place where a setting is named, typed, limited, defaulted
-and explained: its flag, its help and its check are derived from it. The
+A field is the only place where a setting is named, typed, limited, defaulted and
+explained: pydantic checks it, and its flag and its help are derived from it. The
 defaults are the preset `small`; the other presets say only what differs.
 """
 
 import argparse
-import functools
-import math
+import contextlib
 import re
-from dataclasses import asdict, dataclass, field, fields
-from typing import ClassVar, get_type_hints
+from dataclasses import asdict
+from typing import ClassVar, Literal, get_args
+
+from pydantic import ConfigDict, Field, ValidationError
+from pydantic.dataclasses import dataclass
 
 from jtm.files import InputError, read_json, write_json
 from jtm.models import ENCODERS
@@ -19,10 +21,19 @@ from jtm.models import ENCODERS
 CONFIG_FILE = "config.json"
 """Name of the file that keeps a run's settings beside its checkpoints."""
 
+PRESETS = ("small", "best", "tiny", "reference")
+"""Names of the presets; each class of settings says what they change of its own."""
+
+HIDDEN_ENCODER = {name: each.channels for name, each in ENCODERS.items()}
+"""Channels of the latents by encoder, where none are asked for."""
+
+HIDDEN_GAR = {"pitchwise": 16, "conv": 32, "joint": 256}
+"""Size of the contexts by how they are computed, where none is asked for."""
+
 
 def flag(name):
     """
-    Give the flag of a setting.
+    Return the flag of a setting.
 
     Parameters
     ----------
@@ -42,103 +53,104 @@ def flag(name):
     return re.sub(r"_(\w)", lambda match: match[1].upper(), name)
 
 
-def setting(default, text, choices=None, low=None, high=None, several=(), needs=None):
+def explain(item):
     """
-    Declare one setting.
+    Explain a setting, for its flag's help and its class's docstring.
 
     Parameters
     ----------
-    default : object
-        Its value in the preset `small`.
-    text : str
-        What it does, in words a student understands.
-    choices : tuple, optional
-        The values it may take.
-    low, high : float, optional
-        Its least and greatest value.
-    several : tuple, optional
-        Words of which its value lists any, separated by commas.
-    needs : tuple of str, optional
-        Another setting and the value of it under which this one does anything.
+    item : pydantic.fields.FieldInfo
+        The setting.
 
     Returns
     -------
-    dataclasses.Field
-        The field.
+    kind : type
+        Type of its values: bool, int, float or str.
+    choices : tuple of str
+        The values it may take; empty where they are not listed.
+    text : str
+        What it does, and under which other setting.
     """
-    limits = {"choices": choices, "low": low, "high": high, "several": several}
-    limits["needs"] = needs
+    choices, needs = get_args(item.annotation), item.json_schema_extra
+    text = item.description
     if needs:
-        text = f"for --{flag(needs[0])} {needs[1]}: {text}"
-    return field(default=default, metadata={"help": text, **limits})
+        text = f"for {_flags(needs)}: {text}"
+    return str if choices else item.annotation, choices, text
 
 
-def documented(kind):
+def _flags(values):
+    """Spell settings as flags."""
+    return " ".join(f"--{flag(name)} {value}" for name, value in values.items())
+
+
+def settings(kind):
     """
-    Add the help of each setting to the docstring of its class.
+    Make a class a dataclass of settings, and document its fields.
 
     Parameters
     ----------
     kind : type
-        A dataclass of settings.
+        The class.
 
     Returns
     -------
     type
-        The same class.
+        The dataclass, frozen, which pydantic checks when one is made.
     """
+    strict = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+    kind = dataclass(frozen=True, config=strict)(kind)
     lines = [kind.__doc__ or "", "", "Parameters", "----------"]
-    for item in fields(kind):
-        text = item.metadata["help"]
-        lines += [f"{item.name} : {item.type.__name__}"]
-        lines += [f"    {text[0].upper()}{text[1:]}."]
+    for name, item in kind.__pydantic_fields__.items():
+        of, choices, text = explain(item)
+        of = f"{{{', '.join(map(repr, choices))}}}" if choices else of.__name__
+        lines += [f"{name} : {of}", f"    {text[0].upper()}{text[1:]}."]
     kind.__doc__ = "\n".join(lines + [""])
     return kind
 
 
-@documented
-@dataclass(frozen=True)
+@settings
 class RunConfig:
     """Settings that every run has."""
 
     presets: ClassVar[dict] = {}
-    """What each preset changes of the defaults, with what the parent's changes."""
+    """What each preset changes of the defaults, beside what the parent's changes."""
 
     may_grow: ClassVar[bool] = False
     """Whether a run may be given more epochs: no step depends on their number."""
 
     idle: ClassVar[tuple] = ()
-    """Settings that are taken and do nothing."""
+    """Settings that are accepted and have no effect."""
 
-    data: str = setting(
+    data: str = Field(
         "",
-        "dataset folder: MusicNet's layout, or any folder with WAV, FLAC, OGG or MP3 "
-        "files; without it, MusicNet in data/musicnet if it is there, else the toy "
-        "set, made on first use",
+        description="dataset folder: MusicNet's layout, or any folder with WAV, FLAC, "
+        "OGG or MP3 files; without it, MusicNet in data/musicnet if it is there, else "
+        "the toy set, made on first use",
     )
-    path_checkpoint: str = setting(
+    path_checkpoint: str = Field(
         "",
-        "folder for checkpoints, settings and curves; the same command in the same "
-        "folder goes on where it stopped (default: logs, or logs/supervised-TASK)",
+        description="folder for checkpoints, settings and curves; the same command in "
+        "the same folder goes on where it stopped (default: logs, or "
+        "logs/supervised-TASK)",
     )
-    load: str = setting("", "checkpoint to start from, such as logs/checkpoint3.pt")
-    random_seed: int = setting(0, "source of all chance; same seed, same result", low=0)
-    n_epoch: int = setting(4, "passes over the training data", low=1)
-    batch_size: int = setting(8, "windows learned from at once", low=1)
-    learning_rate: float = setting(
-        2e-3, "size of the optimiser's steps (Adam)", low=0.0, high=1.0
+    load: str = Field(
+        "", description="checkpoint to start from, such as logs/checkpoint3.pt"
     )
-    max_chunks_in_mem: int = setting(
+    random_seed: int = Field(0, ge=0, description="random seed")
+    n_epoch: int = Field(4, ge=1, description="number of epochs")
+    batch_size: int = Field(8, ge=1, description="batch size, in windows")
+    learning_rate: float = Field(2e-3, ge=0, le=1, description="learning rate of Adam")
+    max_chunks_in_mem: int = Field(
         5,
-        "most chunks of audio in memory at a time while pretraining; with --supervised "
-        "it may be given and does nothing",
-        low=1,
+        ge=1,
+        description="maximum number of chunks of audio in memory during pretraining; "
+        "accepted without effect with --supervised, as the original command has it",
     )
-    chunk_size: int = setting(
+    chunk_size: int = Field(
         10**9,
-        "most bytes in such a chunk; 16-bit audio at 16 kHz takes 32000 a second. With "
-        "--supervised it does nothing either",
-        low=6400,
+        ge=6400,
+        description="maximum size of a chunk in bytes; 16-bit audio at 16 kHz takes "
+        "32000 a second. No effect with --supervised either",
     )
 
     @classmethod
@@ -149,8 +161,10 @@ class RunConfig:
         """Refuse settings that do not go together."""
 
 
-@documented
-@dataclass(frozen=True)
+_SINC = {"encoder_type": "sinc"}
+
+
+@settings
 class NetworkConfig(RunConfig):
     """Settings of the network."""
 
@@ -169,84 +183,76 @@ class NetworkConfig(RunConfig):
         },
     }
 
-    encoder_type: str = setting(
+    encoder_type: Literal[*ENCODERS] = Field(
         "harmonic",
-        "network from waveform to latents: plain convolutions, learned band-pass "
-        "filters, or harmonics stacked on a pitch axis, the weights shared across it, "
-        "every 10 ms (harmonic) or deeper and every 20 ms (pitchmap)",
-        choices=tuple(ENCODERS),
+        description="encoder, from waveform to latents: plain convolutions, learned "
+        "band-pass filters, or harmonics stacked on a pitch axis with weights shared "
+        "across pitch, every 10 ms (harmonic) or deeper and every 20 ms (pitchmap)",
     )
-    hidden_encoder: int = setting(
+    hidden_encoder: int = Field(
         0,
-        "channels of the latents; with a pitch axis, channels of each of the 88 "
+        ge=0,
+        description="channels of the latents; with a pitch axis, of each of the 88 "
         "pitches (default: 8 for harmonic, 32 for pitchmap, 256 for sinc and conv)",
-        low=0,
     )
-    sinc_mode: str = setting(
+    sinc_mode: Literal["quadrature", "plain"] = Field(
         "quadrature",
-        "log magnitudes of quadrature pairs, which forget the phase of the wave, or "
-        "plain filtered waves",
-        choices=("quadrature", "plain"),
-        needs=("encoder_type", "sinc"),
+        description="log magnitudes of quadrature pairs, which are invariant to phase, "
+        "or the filtered waveforms",
+        json_schema_extra=_SINC,
     )
-    sinc_kernel: int = setting(
+    sinc_kernel: int = Field(
         2048,
-        "taps of each filter; pitches of df Hz apart need about 16000 / df of them",
-        low=251,
-        needs=("encoder_type", "sinc"),
+        ge=251,
+        description="taps of each filter; to resolve pitches df Hz apart takes about "
+        "16000 / df of them",
+        json_schema_extra=_SINC,
     )
-    sinc_spacing: str = setting(
+    sinc_spacing: Literal["semitone", "mel"] = Field(
         "semitone",
-        "where the filters start before they are learned: evenly in pitch or in mel",
-        choices=("semitone", "mel"),
-        needs=("encoder_type", "sinc"),
+        description="initial spacing of the filters, in pitch or in mel",
+        json_schema_extra=_SINC,
     )
-    learn_filters: bool = setting(
+    learn_filters: bool = Field(
         False,
-        "learn the filters' centres and widths, as SincNet does",
-        needs=("encoder_type", "pitchmap"),
+        description="learn the filters' centres and widths, as SincNet does",
+        json_schema_extra={"encoder_type": "pitchmap"},
     )
-    norm_mode: str = setting(
-        "channelNorm",
-        "normalisation inside the encoder",
-        choices=("channelNorm", "batchNorm", "instanceNorm", "none"),
+    norm_mode: Literal["channelNorm", "batchNorm", "instanceNorm", "none"] = Field(
+        "channelNorm", description="normalisation inside the encoder"
     )
-    ar_mode: str = setting(
+    ar_mode: Literal["GRU", "LSTM", "RNN", "transformer", "conv"] = Field(
         "GRU",
-        "network that summarises the past; conv, dilated causal convolutions, is the "
+        description="context network; conv, dilated causal convolutions, is the "
         "default of --encoderType pitchmap and for it alone",
-        choices=("GRU", "LSTM", "RNN", "transformer", "conv"),
     )
-    hidden_gar: int = setting(
+    hidden_gar: int = Field(
         0,
-        "size of the summary, or of each pitch's if it is pitchwise; a multiple of 8 "
-        "for a transformer (default: 16 pitchwise, 32 for conv, else 256)",
-        low=0,
+        ge=0,
+        description="size of the contexts, or of each pitch's if pitchwise; a multiple "
+        "of 8 for a transformer (default: 16 pitchwise, 32 for conv, else 256)",
     )
-    gar_mode: str = setting(
+    gar_mode: Literal["pitchwise", "joint"] = Field(
         "pitchwise",
-        "with a pitch axis and a recurrent --arMode: summarise each pitch for itself, "
-        " with weights shared across pitch, or all pitches jointly",
-        choices=("pitchwise", "joint"),
+        description="with a pitch axis and a recurrent --arMode: a context for each "
+        "pitch, with weights shared across pitch, or one for all pitches",
     )
-    layers_gar: int = setting(1, "layers of the network that summarises", low=1)
-    abspos: bool = setting(
+    layers_gar: int = Field(1, ge=1, description="layers of the context network")
+    abspos: bool = Field(
         False,
-        "absolute positions instead of relative ones",
-        needs=("ar_mode", "transformer"),
+        description="absolute instead of relative positional encoding",
+        json_schema_extra={"ar_mode": "transformer"},
     )
-    cpc_mode: str = setting(
-        "forward",
-        "predict the future from the past, or in reverse",
-        choices=("forward", "reverse"),
+    cpc_mode: Literal["forward", "reverse"] = Field(
+        "forward", description="predict the future from the past, or in reverse"
     )
-    dropout: float = setting(
-        0.0, "share of the context's activations dropped in training", low=0.0, high=0.9
+    dropout: float = Field(
+        0.0, ge=0, le=0.9, description="dropout rate of the contexts"
     )
 
     @classmethod
     def _complete(cls, values, chosen):
-        """Choose how the context is made, and sizes, where none are asked for."""
+        """Choose how contexts are computed, and sizes, where none are asked for."""
         encoder = values.get("encoder_type", cls.encoder_type)
         if encoder == "pitchmap":
             values.setdefault("ar_mode", "conv")
@@ -287,49 +293,37 @@ class NetworkConfig(RunConfig):
             )
 
 
-@documented
-@dataclass(frozen=True)
+@settings
 class SupervisedConfig(NetworkConfig):
     """Settings of training with labels."""
 
     idle: ClassVar[tuple] = ("max_chunks_in_mem", "chunk_size")
 
-    task: str = setting(
+    task: Literal[
         "transcription",
-        "what is learned: the notes with onset and offset; the pitches, or the "
+        "multipitch",
+        "instrument_activity",
+        "ensemble",
+        "composer",
+        "instrument",
+        "note_pitch",
+        "note_instrument",
+    ] = Field(
+        "transcription",
+        description="task: the notes with onset and offset; the pitches, or the "
         "instruments, of each frame; the ensemble, the composer, or the instrument "
         "that plays alone, of each window; the pitch or the instrument of a single "
         "note",
-        choices=(
-            "transcription",
-            "multipitch",
-            "instrument_activity",
-            "ensemble",
-            "composer",
-            "instrument",
-            "note_pitch",
-            "note_instrument",
-        ),
     )
-    on_encoder: bool = setting(
-        False, "learn from the encoder's latents z alone, without the contexts c"
+    on_encoder: bool = Field(
+        False, description="train on the latents z alone, without the contexts c"
     )
-    transcription_window: int = setting(
+    transcription_window: int = Field(
         1280,
-        "milliseconds of audio in a training window",
-        low=100,
-        needs=("task", "transcription"),
+        ge=100,
+        description="length of a training window in milliseconds",
+        json_schema_extra={"task": "transcription"},
     )
-
-
-PRESETS = ("small", "best", "tiny", "reference")
-"""Names of the presets; each class of settings says what they change of its own."""
-
-HIDDEN_ENCODER = {name: each.channels for name, each in ENCODERS.items()}
-"""Channels of the latents by encoder, where none are asked for."""
-
-HIDDEN_GAR = {"pitchwise": 16, "conv": 32, "joint": 256}
-"""Size of the summary by how it is made, where none is asked for."""
 
 
 def make_config(kind, preset, chosen):
@@ -361,74 +355,38 @@ def make_config(kind, preset, chosen):
     >>> config.encoder_type, config.hidden_encoder, config.n_epoch
     ('conv', 512, 10)
     """
-    hints = {item.name: item.type for item in fields(kind)}
     values = {}
     for cls in reversed(kind.__mro__):
         values |= vars(cls).get("presets", {}).get(preset, {})
     values |= chosen
-    for name in values.keys() - hints.keys():
-        raise InputError(f"unknown setting {name!r}; expected one of {sorted(hints)}")
-    for item in fields(kind):
-        if item.name in chosen:
-            _check_value(item, hints[item.name], chosen[item.name])
-    kind._complete(values, chosen)
-    for item in fields(kind):
-        if item.name in values:
-            _check_value(item, hints[item.name], values[item.name])
-        _check_need(item, values, chosen, kind)
-    config = kind(**values)
+    try:
+        kind(**chosen)
+        kind._complete(values, chosen)
+        default = asdict(kind())
+        for name, item in kind.__pydantic_fields__.items():
+            for other, needed in (item.json_schema_extra or {}).items():
+                if name not in values or values.get(other, default[other]) == needed:
+                    continue
+                if chosen.get(name, default[name]) != default[name]:
+                    needs = _flags(item.json_schema_extra)
+                    raise InputError(f"--{flag(name)} needs {needs}")
+                del values[name]  # a preset's that does nothing
+        config = kind(**values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name, known = first["loc"][0], sorted(kind.__pydantic_fields__)
+        if name not in known:
+            raise InputError(
+                f"unknown setting {name!r}; expected one of {known}"
+            ) from None
+        expected = first["msg"].removeprefix("Value error, ")
+        expected = re.sub("^Input should be (?=[gl])", "a number ", expected)
+        expected = expected.removeprefix("Input should be ")
+        raise InputError(
+            f"--{flag(name)} is {first['input']!r}; expected {expected}"
+        ) from None
     config._check()
     return config
-
-
-def _check_need(item, values, chosen, cls):
-    """Refuse a choice that does nothing; let a preset's that does nothing go."""
-    if not item.metadata["needs"] or item.name not in values:
-        return
-    other, value = item.metadata["needs"]
-    if values.get(other, getattr(cls, other)) == value:
-        return
-    if chosen.get(item.name, item.default) != item.default:
-        raise InputError(f"--{flag(item.name)} needs --{flag(other)} {value}")
-    del values[item.name]
-
-
-def _check_value(item, kind, value):
-    """Refuse a value of the wrong type or outside the limits of its field."""
-    limits = item.metadata
-    if kind is float and isinstance(value, int):
-        value = float(value)
-    wrong = type(value) is not kind
-    wrong = wrong or (kind is float and not math.isfinite(value))
-    wrong = wrong or (limits["choices"] and value not in limits["choices"])
-    words = value.split(",") if limits["several"] and value else []
-    wrong = wrong or (limits["several"] and not set(words) <= set(limits["several"]))
-    wrong = wrong or len(set(words)) < len(words)
-    wrong = wrong or (limits["low"] is not None and value < limits["low"])
-    wrong = wrong or (limits["high"] is not None and value > limits["high"])
-    if wrong:
-        raise InputError(
-            f"--{flag(item.name)} is {value!r}; expected {_expected(item)}"
-        )
-
-
-def _expected(item):
-    """Say what values a setting may take, such as 'one of a, b'."""
-    limits = item.metadata
-    if limits["choices"]:
-        return "one of " + ", ".join(limits["choices"])
-    if limits["several"]:
-        words = ",".join(limits["several"])
-        return f"{words} or some of these, each once, with commas between"
-    kind = item.type if isinstance(item.type, str) else item.type.__name__
-    words = {"int": "a whole number", "float": "a number", "str": "text"}.get(
-        kind, kind
-    )
-    if limits["low"] is not None:
-        words += f" of at least {limits['low']:g}"
-    if limits["high"] is not None:
-        words += f" and at most {limits['high']:g}"
-    return words
 
 
 def add_flags(parser, groups):
@@ -444,41 +402,30 @@ def add_flags(parser, groups):
         have is in the first.
     """
     named = set()
-    for title, kind in groups.items():
+    for title, cls in groups.items():
         group = parser.add_argument_group(title)
-        hints = get_type_hints(kind)
-        for item in fields(kind):
-            if item.name not in named:
-                named.add(item.name)
-                _add_flag(group, item, hints[item.name])
+        for name, item in cls.__pydantic_fields__.items():
+            if name in named:
+                continue
+            named.add(name)
+            kind, choices, text = explain(item)
+            how = {"action": "store_true"}
+            if kind is not bool:
+                if item.default not in ("", 0) and "default" not in text:
+                    text += f" (default: {item.default})"
+                names = {int: "N", float: "X", str: "|".join(choices) or "TEXT"}
+                how = {"type": _whole if kind is int else kind, "metavar": names[kind]}
+            how |= {"dest": name, "default": argparse.SUPPRESS}
+            group.add_argument(f"--{flag(name)}", help=text.replace("%", "%%"), **how)
 
 
-def _add_flag(group, item, kind):
-    """Add the flag of one setting."""
-    how = {"help": item.metadata["help"].replace("%", "%%")}
-    if kind is bool:
-        how |= {"action": "store_true"}
-    else:
-        if item.default not in ("", 0) and "default" not in how["help"]:
-            how["help"] += f" (default: {item.default})"
-        choices = "|".join(item.metadata["choices"] or ())
-        how["metavar"] = choices or {int: "N", float: "X", str: "TEXT"}[kind]
-        how["type"] = functools.partial(_parse, item, kind)
-    group.add_argument(
-        f"--{flag(item.name)}", dest=item.name, default=argparse.SUPPRESS, **how
-    )
-
-
-def _parse(item, kind, word):
-    """Convert a word of the command line; an integer may be written as 1e6."""
-    try:
-        if kind is int and "e" in word and float(word).is_integer():
+def _whole(word):
+    """Read a whole number, which may be written as 1e6."""
+    with contextlib.suppress(ValueError, OverflowError):
+        if "e" in word and float(word).is_integer():
             return int(float(word))
-        return kind(word)
-    except (ValueError, OverflowError) as error:
-        raise argparse.ArgumentTypeError(
-            f"{word!r}; expected {_expected(item)}"
-        ) from error
+        return int(word)
+    raise argparse.ArgumentTypeError(f"{word!r}; expected a whole number")
 
 
 def save_config(path, config):

@@ -8,7 +8,7 @@ paths are spelled, makes no other run of it.
 
 import contextlib
 import os
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from pathlib import Path
 
 from jtm.constants import SAMPLE_RATE
@@ -119,7 +119,7 @@ def check(config):
             return False
         there = content["config"]
     # A setting that a run knows nothing of is newer than the run.
-    there = {item.name: item.default for item in fields(config)} | there
+    there = asdict(type(config)()) | there
     here = asdict(config)
     more = config.may_grow and there["n_epoch"] < config.n_epoch
     grown = {"n_epoch"} if more else set()
