@@ -28,8 +28,8 @@ SAMPLED = {"train": 2, "validation": 1, "test": 1}
 NOT_PASSED_ON = ("Palestrina",)
 """Composers whose encodings forbid it; see the licences in ``toy/datasheet.pdf``."""
 
-MOST_BYTES = 25_000_000
-"""Largest archive: what mail takes."""
+MOST_BYTES = 15_000_000
+"""Maximum size of the archive."""
 
 
 def tracked():

@@ -12,6 +12,7 @@ from jtm.data.toyset import toy_data
 from jtm.embedding import WEIGHTS
 from jtm.evaluation.protocol import judge
 from jtm.results import figures
+from jtm.results.records import latest
 
 # %% The shipped network, the same untrained, and spectra, with a third of the labels.
 made = judge(
@@ -25,7 +26,7 @@ made = judge(
 
 # %% The same as a figure, with 95 % intervals over recordings. The probe has not seen
 # these works, but the shipped network has most of them, in the larger set that it was
-# trained on. The fair comparison, on works new to both, is report/results/GRID.md.
-figure = figures.probe_dots(made)
+# trained on. The fair comparison, on works new to both, is the table in the README.
+figure = figures.probe_dots(latest(made))
 figures.save(figure, "logs/examples/probe.png")
 display(figure)

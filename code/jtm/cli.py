@@ -22,7 +22,6 @@ from jtm.files import (
     InputError,
     StoppedError,
     describe,
-    read_json,
     show_warnings_in_one_line,
 )
 from jtm.training.config import (
@@ -297,6 +296,7 @@ def demo(options):
     from jtm.evaluation.features import view
     from jtm.evaluation.protocol import judge
     from jtm.results import figures
+    from jtm.results.records import latest
     from jtm.training.checkpoints import load_model
 
     out = Path(options.out)
@@ -317,7 +317,7 @@ def demo(options):
     piece = open_dataset(data).split("test")[0]
     for name, figure in (
         ("pretraining", figures.pretraining_curve(checkpoint.parent)),
-        ("probes", figures.probe_dots(made)),
+        ("probes", figures.probe_dots(latest(made))),
         ("piece", figures.piece(**view(load_model(checkpoint)[0], piece))),
     ):
         figures.save(figure, out / f"{name}.svg")
@@ -345,10 +345,10 @@ def _add_grid(parser):
     )
     parser.add_argument(
         "--out",
-        default="report/results/grid.jsonl",
+        default="logs/grid/grid.jsonl",
         metavar="FILE",
         help="results, added cell by cell; what stands there is not run again "
-        "(default: report/results/grid.jsonl)",
+        "(default: logs/grid/grid.jsonl)",
     )
     parser.add_argument(
         "--work",
@@ -443,107 +443,10 @@ def report(_):
     _ : argparse.Namespace
         Not used.
     """
-    from jtm.results import figures, latex, page, records
+    from jtm.results import inside, render
 
-    found = records.read(ROOT / "report" / "results" / "demo.jsonl")
-    picture = ROOT / "report" / "figures" / "demo.svg"
-    figures.save(figures.probe_dots(found), picture)
-    for name, blocks in page_blocks().items():
-        page.fill(ROOT / name, blocks)
-    page.write_grid(ROOT / "report")
-    page.write_inside(ROOT / "report")
-    latex.write(ROOT / "report", *report_facts())
-
-
-def report_facts():
-    """
-    Give what the LaTeX report says beside its results.
-
-    Returns
-    -------
-    facts : dict
-        How the shipped network was trained.
-    settings : dict of str to str
-        Settings of the judge and of the front end by the name of their macro.
-    """
-    from jtm.evaluation import baselines, networks, probes, protocol, slow
-    from jtm.models import encoder, heads
-    from jtm.results import latex, readings, records
-
-    filters = encoder.HarmonicEncoder().filters
-    few, most = networks.steps(min(protocol.FRACTIONS)), networks.steps(1.0)
-    shares = (latex.text(readings.percent(f)) for f in sorted(protocol.FRACTIONS))
-    settings = {
-        "filters": len(filters.centre),
-        "filterTaps": filters.kernel,
-        "harmonics": len(encoder.HARMONICS),
-        "shares": readings.listed(shares),
-        "probeFrames": f"{protocol.TRAIN_FRAMES:,}",
-        "probeWindows": f"{protocol.TRAIN_WINDOWS:,}",
-        "probeHidden": probes.HIDDEN["mlp"],
-        "probeHiddenShared": probes.HIDDEN["shared-mlp"],
-        "slowSize": slow.SIZE,
-        "probeOctaves": f"{(heads.BELOW + heads.ABOVE) / 12:g}",
-        "networkStepsFew": few,
-        "networkStepsMost": most,
-        "networkBatch": networks.BATCH["frames"],
-        "networkRates": readings.listed(f"{rate:g}" for rate in networks.RATES),
-        "networkLooks": networks.LOOKS,
-        "melBands": baselines.N_MELS,
-        "cepstra": baselines.N_MFCC,
-        "constantQ": baselines.CQT_BINS,
-        "draws": records.DRAWS,
-    }
-    facts = read_json(ROOT / "code" / "jtm" / "weights" / "jtm.json")
-    return facts, {name: str(value) for name, value in settings.items()}
-
-
-def page_blocks():
-    """
-    Write the blocks of the pages that hold results.
-
-    Returns
-    -------
-    dict of str to dict
-        For each page by its path in the checkout, the text of its blocks by
-        name.
-    """
-    from jtm.evaluation.protocol import spent
-    from jtm.results import page, records
-
-    results = ROOT / "report" / "results"
-    found = records.read(results / "demo.jsonl")
-    labelled = max(record.labelled for record in found) / 60
-    share = found[0].fraction
-    grid = results / "grid.jsonl"
-    scored = records.read(grid) if grid.exists() else []
-    speed = read_json(results / "speed.json")
-    memory = read_json(results / "memory.json")
-    facts = read_json(ROOT / "code" / "jtm" / "weights" / "jtm.json")
-    return {
-        "README.md": {
-            "grid": page.grid_summary(grid),
-            "demo picture": "![Scores of each representation on two tasks, with 95 % "
-            "intervals](report/figures/demo.svg)",
-            "demo table": f"{records.table(found)}\n\nLinear probes on "
-            f"{100 * share:g} % of the training labels ({labelled:.1f} minutes), "
-            "scored on held-out works.",
-            "times": page.times_table(
-                read_json(results / "commands.json"),
-                facts,
-                read_json(results / "pretraining.json"),
-                read_json(results / "data.json"),
-                spent(scored),
-            ),
-            "speed table": page.speed_table(speed),
-        },
-        "code/benchmarks/README.md": {
-            "profile": page.profile_table(speed),
-            "memory": page.memory_text(memory),
-            "trials": page.studies(read_json(results / "trials.json")),
-        },
-        "code/jtm/weights/README.md": page.card_blocks(facts, scored),
-    }
+    render.report(ROOT)
+    inside.write_page(ROOT / "report")
 
 
 @_verb(

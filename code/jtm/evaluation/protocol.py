@@ -34,13 +34,15 @@ from jtm.data.musicnet import open_dataset
 from jtm.data.rolls import WINDOW
 from jtm.data.splits import labelled_splits
 from jtm.data.store import build_store
+from jtm.evaluation import cells as records
 from jtm.evaluation import networks, probes, tasks
+from jtm.evaluation.cells import Record
 from jtm.evaluation.features import REPRESENTATIONS, SLOW_OF, Features, FrameSelection
 from jtm.evaluation.networks import NETWORKS
 from jtm.evaluation.tasks import TASKS, Labelled
 from jtm.files import InputError, digest
-from jtm.results import records
-from jtm.results.records import Record
+from jtm.results import tables
+from jtm.results.records import latest, revision
 from jtm.training.checkpoints import build_model, load_model
 from jtm.training.config import (
     NetworkConfig,
@@ -267,7 +269,7 @@ class Judge:
         list of Record
             The scores.
         list of dict
-            What stands beside them; see :func:`jtm.results.records.append_beside`.
+            What stands beside them; see :func:`jtm.evaluation.cells.append_beside`.
         """
         start = time.monotonic()
         labelled = self.labelled[cell.task]
@@ -354,7 +356,7 @@ class Judge:
         list of Record
             The scores of all cells.
         list of dict
-            What stands beside them; see :func:`jtm.results.records.append_beside`.
+            What stands beside them; see :func:`jtm.evaluation.cells.append_beside`.
         """
         start = time.monotonic()
         first = cells[0]
@@ -371,7 +373,7 @@ class Judge:
             family, self.model if tuned else None, self.config, first.seed
         )
         # A run of other code, labels or weights is not taken up.
-        about = [self.settings(first.representation), records.revision()]
+        about = [self.settings(first.representation), revision()]
         state = hashlib.sha256(json.dumps([*about, *family.labelled]).encode())
         state.update(family.windows.tobytes())
         state = state.hexdigest()[:8]
@@ -455,7 +457,7 @@ class Judge:
         common = cell._asdict() | {
             "labelled": labelled_seconds,
             "seconds": round(time.monotonic() - start, 2),
-            "revision": records.revision(),
+            "revision": revision(),
             "config": config,
         }
         made, beside = [], []
@@ -546,7 +548,8 @@ def judge(
     if progress:
         for split in splits:
             print(f"\nScores on {split}, with 95 % intervals over recordings:\n")
-            print(records.table(made, split))
+            table = latest(made)
+            print(tables.write(tables.run_scores(table, split)))
     return made
 
 
@@ -649,7 +652,7 @@ def grid(
     out : str or Path
         Results file that the records are added to, cell by cell; draws,
         confusion matrices and curves go to the file beside it that
-        :func:`jtm.results.records.beside` names.
+        :func:`jtm.evaluation.cells.beside` names.
     only : dict of str to list, optional
         Values that are wanted, by any field of :class:`Cell`.
     work : str or Path
@@ -728,29 +731,6 @@ def grid(
             records.append(out, made)
             settings |= {Cell.of(record): record.config for record in made}
             bar.update(_cost(job))
-
-
-def spent(made):
-    """
-    Add up how long cells took, each on one core.
-
-    Parameters
-    ----------
-    made : iterable of Record
-        Their scores.
-
-    Returns
-    -------
-    float
-        Seconds, without extraction; tasks that share a network share its time.
-    """
-    took = {}
-    for record in records.latest(made):
-        cell = Cell.of(record)
-        if cell.probe == "network":
-            cell = cell._replace(task=TASKS[cell.task].family)
-        took[cell] = max(took.get(cell, 0.0), record.seconds)
-    return sum(took.values())
 
 
 def _cost(job):

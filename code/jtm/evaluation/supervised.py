@@ -25,13 +25,14 @@ from jtm.constants import FRAME_RATE
 from jtm.data.musicnet import open_dataset
 from jtm.data.rolls import WINDOW
 from jtm.data.store import build_store
+from jtm.evaluation import cells as records
 from jtm.evaluation import networks, tasks
+from jtm.evaluation.cells import Record
 from jtm.evaluation.features import Features, FrameSelection
 from jtm.evaluation.tasks import TASKS
 from jtm.files import InputError, digest
 from jtm.models.heads import PitchHead, PooledHead
-from jtm.results import records
-from jtm.results.records import Record
+from jtm.results.records import revision
 from jtm.training.checkpoints import build_model, load_model
 from jtm.training.config import NetworkConfig, RunConfig
 from jtm.training.finetune import Batches, SupervisedModule, features_of
@@ -219,7 +220,7 @@ def _score(module, labelled, cut, config, settings, start):
         "labelled": labelled.seconds(cut.train, cut.size),
         "seed": config.random_seed,
         "seconds": round(time.monotonic() - start, 2),
-        "revision": records.revision(),
+        "revision": revision(),
         "config": settings | thresholds,
     }
     return [

@@ -16,25 +16,17 @@ import numpy as np
 from jtm.constants import FRAME_RATE, INSTRUMENTS, PITCH_MAX, PITCH_MIN
 from jtm.files import InputError, atomic, read_json
 from jtm.music.audio import frames_to_seconds
-from jtm.results.compare import CPC, LINES, row_shares
 from jtm.results.inside import NAMES
-from jtm.results.readings import (
-    NETWORKS,
-    WITHOUT,
-    common_fraction,
-    compare_lines,
-    curves_fraction,
-    curves_of,
-    metric_text,
-    percent,
-)
-from jtm.results.records import latest
+from jtm.results.records import METHODS, SPLITS, Contrast
+from jtm.results.tables import in_words
 
 BLACK, BLUE, ORANGE = "#000000", "#0072B2", "#D55E00"
 """Okabe and Ito's black, blue and vermilion."""
 
-SKY, GREEN, PURPLE, GREY = "#56B4E9", "#009E73", "#CC79A7", "#808080"
-"""Their sky blue, bluish green and reddish purple, and a grey."""
+SKY, GREEN, PURPLE, AMBER = "#56B4E9", "#009E73", "#CC79A7", "#E69F00"
+"""Their sky blue, bluish green, reddish purple and orange."""
+
+GREY = "#808080"
 
 SIX = (
     (BLUE, "o", "-"),
@@ -46,19 +38,28 @@ SIX = (
 )
 """Colours, marks and dashes of up to six lines, told apart in grey too."""
 
-STROKES = dict(zip(LINES, SIX, strict=True))
-"""Colour, mark and dashes of :data:`jtm.results.compare.LINES`."""
-
-DURATIONS = {
-    0.1: "0.1 s",
-    1: "1 s",
-    10: "10 s",
-    60: "1 min",
-    600: "10 min",
-    3600: "1 h",
-    36000: "10 h",
+STROKES = {
+    "scratch": (ORANGE, "s", (0, (5, 1))),
+    "cpc-finetuned": (BLUE, "o", "-"),
+    "cpc-joint": (BLACK, "*", (0, (6, 1, 1, 1, 1, 1))),
+    "cpc-frozen": (SKY, "D", (0, (3, 2))),
+    "untrained-frozen": (GREY, ">", ":"),
+    "scratch-selftrained": (AMBER, "H", "-."),
+    "cpc-selftrained": (GREEN, "p", (0, (8, 2))),
+    "logmel": (PURPLE, "^", (0, (2, 1, 1, 1))),
+    "cqt": ("0.35", "v", (0, (1, 2))),
 }
-"""Names of lengths of time on an axis, in seconds."""
+"""Colour, mark and dashes of the methods of the benchmark."""
+
+BANDED = ("scratch", "cpc-finetuned", "scratch-selftrained", "cpc-selftrained")
+"""Methods whose intervals are drawn over labels; more would hide one another."""
+
+PAIRS = (
+    ("cpc-finetuned", "scratch"),
+    ("cpc-selftrained", "scratch-selftrained"),
+    ("cpc-frozen", "untrained-frozen"),
+)
+"""Methods with CPC, each with what it would be without."""
 
 FAMILIES = {
     "cpc": (BLUE, "o", BLUE),
@@ -208,14 +209,14 @@ def pretraining_curve(folder):
 
 
 @_styled
-def probe_dots(records, split="test"):
+def probe_dots(table, split="test"):
     """
     Draw the main score of each representation, with its 95 % interval.
 
     Parameters
     ----------
-    records : iterable of Record
-        Scores of one label fraction and seed; the latest of each counts.
+    table : pandas.DataFrame
+        Scores of a single run; see :func:`jtm.results.records.read_scores`.
     split : str
         Where the scores were taken.
 
@@ -229,32 +230,24 @@ def probe_dots(records, split="test"):
     InputError
         If there is no main score on that split.
     """
-    records = [r for r in latest(records) if r.primary and r.split == split]
-    if not records:
+    table = table[table["primary"] & (table["split"] == split)]
+    if not len(table):
         raise InputError(f"no main score on {split} among the records")
-    tasks = list(dict.fromkeys((r.task, r.metric) for r in records))
-    names = list(dict.fromkeys(r.representation for r in records))
+    names = [*table["representation"].unique()]
+    tasks = table.groupby(["task", "metric"], sort=False)
     figure, axes = _figure(0.7 + 0.2 * len(names), ncols=len(tasks), sharey=True)
-    for axis, (task, metric) in zip(axes[0], tasks, strict=True):
-        for record in records:
-            if (record.task, record.metric) != (task, metric):
-                continue
+    for axis, ((task, metric), part) in zip(axes[0], tasks, strict=True):
+        for record in part.itertuples():
             family = record.representation.partition("-")[0]
             colour, mark, fill = FAMILIES.get(family, FAMILIES["other"])
             row = names.index(record.representation)
-            if record.low is not None:
-                ends = 100 * record.low, 100 * record.high
+            ends = 100 * np.array([record.low, record.high], float)
+            if not np.isnan(ends).any():
                 axis.plot(ends, (row, row), color=colour, linewidth=1.2, zorder=1)
-            axis.plot(
-                100 * record.value,
-                row,
-                mark,
-                color=colour,
-                markerfacecolor=fill,
-                markersize=5,
-            )
-        axis.set_title(task.replace("_", " "))
-        axis.set_xlabel(f"{metric.replace('_', ' ')} (%)")
+            style = {"color": colour, "markerfacecolor": fill, "markersize": 5}
+            axis.plot(100 * record.value, row, mark, **style)
+        axis.set_title(in_words(task))
+        axis.set_xlabel(f"{in_words(metric)} (%)")
         axis.grid(axis="x", color="0.9")
         axis.set_axisbelow(True)
     axes[0, 0].set_yticks(range(len(names)), names)
@@ -398,110 +391,32 @@ def principal_components(features, count=COMPONENTS):
     return left * np.sqrt(len(features)) * (sizes > 1e-5 * max(sizes[0], 1e-5))
 
 
-@_styled
-def label_efficiency(grid):
+def benchmark_figures(bench):
     """
-    Draw how scores grow with labels.
+    List the figures of the benchmark.
 
     Parameters
     ----------
-    grid : jtm.results.compare.Grid
+    bench : jtm.results.compare.Benchmark
         The results.
 
     Returns
     -------
-    matplotlib.figure.Figure
-        One panel a task; the lines of :data:`jtm.results.compare.LINES`, at each
-        share of the labels the best row by validation; bands of 95 % for CPC's and
-        the supervised network's; dotted, what always answering the largest class
-        scores.
+    dict of str to callable
+        What draws each figure, by name: 'labels', 'gains' and 'sounds'; without those
+        that there are no scores for.
     """
-    figure, panels = _task_panels(grid.tasks, 1.4)
-    drawn = set()
-    for axis, task in zip(panels, grid.tasks, strict=False):
-        for name in LINES:
-            points = []
-            for fraction in grid.fractions(task):
-                row = grid.line(task, (name,), fraction)
-                score = row and grid.score(row)
-                if score:
-                    low = score.value if score.low is None else score.low
-                    high = score.value if score.high is None else score.high
-                    seconds = grid.labelled[task, fraction]
-                    points.append((seconds, score.value, low, high))
-            if not points:
-                continue
-            seconds, value, low, high = np.array(points).T * [[1], [100], [100], [100]]
-            colour, mark, dash = STROKES[name]
-            style = {"color": colour, "marker": mark, "linestyle": dash}
-            axis.plot(seconds, value, **style, markersize=4, lw=1.2)
-            if name in (*CPC, "supervised"):
-                axis.fill_between(seconds, low, high, color=colour, alpha=0.15, lw=0)
-            drawn.add(name)
-        largest = grid.largest_class(task)
-        if largest is not None:
-            axis.axhline(100 * largest, color=BLACK, lw=0.8, linestyle=":")
-        _over_labels(axis, task, f"{metric_text(grid.metrics[task])} (%)")
-    _label_below(panels, len(grid.tasks), "labelled audio")
-    _legend(panels[len(grid.tasks)], drawn)
-    return figure
+    tasks = [task for task in bench.tasks if bench.amounts(task)]
+    made = {}
+    if tasks:
+        made["labels"] = functools.partial(labels, bench, tasks)
+        made["sounds"] = functools.partial(sounds, bench, tasks)
+    if any(_gains(bench, task) for task in tasks):
+        made["gains"] = functools.partial(gains, bench, tasks)
+    return made
 
 
-@_styled
-def gains(grid):
-    """
-    Draw how far CPC is ahead of the same network without it.
-
-    Parameters
-    ----------
-    grid : jtm.results.compare.Grid
-        The results.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
-        One panel a task: CPC's score less that of each of
-        :data:`jtm.results.readings.WITHOUT`, over the length of labelled audio, with
-        intervals of 95 %; below zero pretraining has not helped.
-    """
-    columns = 5
-    figure, panels = _task_panels(grid.tasks, 1.45, columns)
-    for place, (axis, task) in enumerate(zip(panels, grid.tasks, strict=False)):
-        for name, side in zip(WITHOUT, (0.94, 1.06), strict=True):
-            colour, mark, dash = STROKES[name]
-            points = [
-                (side * grid.labelled[task, fraction], found)
-                for fraction in grid.fractions(task)
-                if (found := compare_lines(grid, task, name, fraction))
-            ]
-            if not points:
-                continue
-            seconds = [at for at, _ in points]
-            style = {"color": colour, "marker": mark, "linestyle": dash}
-            values = [100 * found.value for _, found in points]
-            axis.plot(seconds, values, **style, markersize=4, lw=1.2)
-            for at, found in points:
-                if found.low is not None:
-                    ends = 100 * found.low, 100 * found.high
-                    axis.plot((at, at), ends, color=colour, lw=1)
-        axis.axhline(0, color=BLACK, lw=0.8)
-        label = "" if place % columns else "gain (points)"
-        _over_labels(axis, task, label, every=2)
-    _label_below(panels, len(grid.tasks), "labelled audio", columns)
-    _legend(panels[len(grid.tasks)], WITHOUT, "CPC less {}")
-    return figure
-
-
-def _over_labels(axis, task, label, every=1):
-    """Lay out a panel over the length of labelled audio."""
-    axis.set_xscale("log")
-    _name_durations(axis, every)
-    axis.set_ylabel(label)
-    axis.set_title(task.replace("_", " "))
-    axis.grid(color="0.92")
-
-
-def _task_panels(tasks, height, columns=3, **options):
+def _panels(tasks, height, columns=3, **options):
     """Make a panel for each task and, last, one that holds the legend."""
     rows = -(-(len(tasks) + 1) // columns)
     figure, axes = _figure(height * rows, nrows=rows, ncols=columns, **options)
@@ -510,237 +425,193 @@ def _task_panels(tasks, height, columns=3, **options):
     return figure, axes.ravel()
 
 
-def _label_below(panels, count, label, columns=3):
-    """Label the axis of the panels that have none below them."""
-    for axis in panels[max(0, count - columns) : count]:
-        axis.set_xlabel(label)
-
-
-def _legend(axis, names, text="{}"):
-    """Explain lines in a panel of their own."""
-    from matplotlib.lines import Line2D
-
-    handles = [
-        Line2D(
-            [],
-            [],
-            color=c,
-            marker=m,
-            linestyle=d,
-            markersize=4,
-            label=text.format(name),
-        )
-        for name, (c, m, d) in STROKES.items()
-        if name in names
-    ]
-    axis.legend(handles=handles, loc="center", frameon=False, handlelength=3.5)
-
-
-def _name_durations(axis, every=1):
-    """Tell seconds on a logarithmic axis by the units that suit them."""
-    low, high = axis.get_xlim()
-    shown = [seconds for seconds in DURATIONS if low <= seconds <= high][::every]
-    axis.set_xticks(shown, [DURATIONS[seconds] for seconds in shown])
-    axis.minorticks_off()
-
-
 @_styled
-def timbre_dots(grid, fraction):
+def labels(bench, tasks):
     """
-    Draw scores through the SoundFonts of training and through another.
+    Draw how scores grow with labels.
 
     Parameters
     ----------
-    grid : jtm.results.compare.Grid
+    bench : jtm.results.compare.Benchmark
         The results.
-    fraction : float
-        Share of the labels.
+    tasks : sequence of str
+        The tasks, one panel each.
 
     Returns
     -------
     matplotlib.figure.Figure
-        One panel a task, one row for each of
-        :data:`jtm.results.compare.LINES`; full marks for seen SoundFonts, hollow
-        ones for the unseen, with 95 % intervals.
+        Scores on the test over labelled recordings, a line a method, those of
+        :data:`BANDED` with intervals of 95 %; dotted, what always answering the
+        largest class scores.
     """
-    from matplotlib.lines import Line2D
-
-    names = list(LINES)
-    figure, panels = _task_panels(grid.tasks, 1.5, sharey=True)
-    for axis, task in zip(panels, grid.tasks, strict=False):
-        for place, name in enumerate(names):
-            row = grid.line(task, (name,), fraction)
-            colour, mark, _ = STROKES[name]
-            for split, shift in (("test", -0.14), ("test_timbre", 0.14)):
-                score = row and grid.score(row, split)
-                if not score:
-                    continue
-                fill = colour if split == "test" else "white"
-                y = place + shift
-                if score.low is not None:
-                    ends = 100 * score.low, 100 * score.high
-                    axis.plot(ends, (y, y), color=colour, lw=1, zorder=1)
-                axis.plot(
-                    100 * score.value,
-                    y,
-                    mark,
-                    color=colour,
-                    markerfacecolor=fill,
-                    markersize=4.5,
-                )
-        axis.set_title(task.replace("_", " "))
-        axis.grid(axis="x", color="0.92")
-        axis.set_axisbelow(True)
-        axis.set_yticks(range(len(names)), names)
-        axis.set_ylim(len(names) - 0.5, -0.5)
-        axis.set_xlabel(f"{metric_text(grid.metrics[task])} (%)")
-    handles = [
-        Line2D([], [], color=BLACK, marker="o", ls="", markerfacecolor=fill, label=text)
-        for fill, text in ((BLACK, "SoundFont of the labels"), ("white", "unseen one"))
-    ]
-    title = f"{percent(fraction)} of the labels"
-    panels[len(grid.tasks)].legend(
-        handles=handles, title=title, loc="center", frameon=False
+    figure, panels = _panels(tasks, 1.9)
+    drawn = {}
+    for axis, task in zip(panels, tasks, strict=False):
+        for method in filter(STROKES.get, bench.methods(task)):
+            colour, mark, dash = STROKES[method]
+            style = {"color": colour, "marker": mark, "linestyle": dash}
+            found = {a: bench.score(task, method, a) for a in bench.amounts(task)}
+            found = {amount: each for amount, each in found.items() if each}
+            if not found:
+                continue
+            values = [100 * each.value for each in found.values()]
+            axis.plot([*found], values, lw=1.2, markersize=4, **style)
+            drawn[method] = style
+            ends = [(a, e.low, e.high) for a, e in found.items() if e.low is not None]
+            if ends and method in BANDED:
+                at, low, high = np.array(ends).T
+                band = {"color": colour, "alpha": 0.12, "lw": 0}
+                axis.fill_between(at, 100 * low, 100 * high, **band)
+        for amount in (0, *bench.amounts(task)):
+            largest = bench.score(task, "largest", amount)
+            if largest:
+                axis.axhline(100 * largest.value, color=BLACK, lw=0.8, linestyle=":")
+                break
+        axis.set_xscale("log")
+        amounts = bench.amounts(task)
+        axis.set_xticks(amounts, [f"{amount:g}" for amount in amounts])
+        axis.minorticks_off()
+        axis.set_title(in_words(task))
+        axis.set_ylabel(f"{in_words(bench.metrics[task])} (%)")
+        axis.grid(color="0.92")
+    for axis in panels[max(0, len(tasks) - 3) : len(tasks)]:
+        axis.set_xlabel("labelled recordings")
+    handles = [_line(label=METHODS[m], **drawn[m]) for m in METHODS if m in drawn]
+    panels[len(tasks)].legend(
+        handles=handles, loc="center", frameon=False, handlelength=3.5
     )
     return figure
 
 
+def _line(**style):
+    """Make an entry of a legend."""
+    from matplotlib.lines import Line2D
+
+    return Line2D([], [], **({"markersize": 4, "lw": 1.2} | style))
+
+
+def _gains(bench, task):
+    """Give the gains of CPC in a task, by pair, split and amount of labels."""
+    found = {}
+    for pair in PAIRS:
+        for split in ("test", "test_timbre"):
+            for amount in bench.amounts(task):
+                gain = bench.difference(Contrast(task, *pair, amount, split))
+                if gain:
+                    found[pair, split, amount] = gain
+    return found
+
+
 @_styled
-def learning_curves(grid, fraction):
+def gains(bench, tasks):
     """
-    Draw how networks learn with time, from pretrained weights and from scratch.
+    Draw what CPC gains over the same method without it.
 
     Parameters
     ----------
-    grid : jtm.results.compare.Grid
+    bench : jtm.results.compare.Benchmark
         The results.
-    fraction : float
-        Share of the labels.
+    tasks : sequence of str
+        The tasks, one panel each.
 
     Returns
     -------
     matplotlib.figure.Figure
-        One panel for each task that has curves, with scores on validation over
-        steps of training, one line a seed.
+        Differences of :data:`PAIRS` in percentage points, with intervals of 95 %,
+        over labelled recordings; full marks for the seen SoundFont, hollow ones for
+        the unseen.
     """
-    found = {
-        (task, name): curves_of(grid, task, name, fraction).values()
-        for task in grid.tasks
-        for name in NETWORKS
-    }
-    tasks = [t for t in grid.tasks if any(found[t, name] for name in NETWORKS)]
-    figure, panels = _task_panels(tasks, 1.75)
+    figure, panels = _panels(tasks, 1.75)
     for axis, task in zip(panels, tasks, strict=False):
-        for name in NETWORKS:
-            colour, mark, dash = STROKES[name]
-            for curve in found[task, name]:
-                score = 100 * np.array(curve["score"])
-                style = {"color": colour, "marker": mark, "linestyle": dash}
-                axis.plot(curve["step"], score, **style, lw=1, markersize=2.5)
-        axis.set_title(task.replace("_", " "))
-        axis.set_ylabel(f"{metric_text(grid.metrics[task])} (%)")
-        axis.grid(color="0.92")
-    _label_below(panels, len(tasks), f"training steps, {percent(fraction)} of labels")
-    _legend(panels[len(tasks)], NETWORKS)
+        amounts = bench.amounts(task)
+        for (pair, split, amount), gain in _gains(bench, task).items():
+            colour, mark, _ = STROKES[pair[0]]
+            row = 2 * list(PAIRS).index(pair) + (split == "test_timbre")
+            at = amounts.index(amount) + (row - 2.5) * 0.13
+            if gain.low is not None:
+                ends = 100 * gain.low, 100 * gain.high
+                axis.plot((at, at), ends, color=colour, lw=1, zorder=1)
+            fill = colour if split == "test" else "white"
+            style = {"color": colour, "markerfacecolor": fill, "markersize": 4}
+            axis.plot(at, 100 * gain.value, mark, **style)
+        axis.axhline(0, color=BLACK, lw=0.8)
+        axis.set_xticks(range(len(amounts)), [f"{amount:g}" for amount in amounts])
+        axis.set_xlim(-0.5, len(amounts) - 0.5)
+        axis.set_title(in_words(task))
+        axis.grid(axis="y", color="0.92")
+        axis.set_axisbelow(True)
+    for place, axis in enumerate(panels[: len(tasks)]):
+        axis.set_ylabel("" if place % 3 else "gain (points)")
+        axis.set_xlabel("labelled recordings" if place >= len(tasks) - 3 else "")
+    handles = [
+        _line(color=c, marker=m, ls="", label=f"{METHODS[a]}\n− {METHODS[b]}")
+        for a, b in PAIRS
+        for c, m, _ in [STROKES[a]]
+    ]
+    panels[len(tasks)].legend(
+        handles=handles + _sounds_legend()[:2], loc="center", frameon=False
+    )
     return figure
 
 
+def _sounds_legend():
+    """Explain the marks of seen, unseen and real sounds."""
+    return [
+        _line(color=BLACK, marker=mark, ls="", markerfacecolor=fill, label=SPLITS[each])
+        for each, (mark, fill) in zip(
+            ("test", "test_timbre", "real"),
+            (("o", BLACK), ("o", "white"), ("x", BLACK)),
+            strict=True,
+        )
+    ]
+
+
 @_styled
-def confusion(counts, classes, title=""):
+def sounds(bench, tasks, amount=10):
     """
-    Draw what each class is taken for.
+    Draw scores through the seen SoundFont, the unseen one and on real recordings.
 
     Parameters
     ----------
-    counts : numpy.ndarray
-        Counts ``(classes, classes)``; rows are the truth.
-    classes : sequence of str
-        Their names.
-    title : str
-        What stands above.
+    bench : jtm.results.compare.Benchmark
+        The results.
+    tasks : sequence of str
+        The tasks, one panel each.
+    amount : float
+        Labelled recordings; of a task that lacks this amount the nearest is shown.
 
     Returns
     -------
     matplotlib.figure.Figure
-        Shares of each row in percent; a class that does not occur is blank.
+        One row a method; full marks for the seen SoundFont, hollow ones for the
+        unseen, crosses for real recordings, with intervals of 95 %.
     """
-    from matplotlib.figure import Figure
-
-    counts = np.asarray(counts)
-    shares = 100 * row_shares(counts)
-    shares[counts.sum(axis=1) == 0] = np.nan
-    n = len(classes)
-    side = 1.6 + 0.21 * n
-    figure = Figure(figsize=(side + 0.8, side), layout="constrained")
-    axis = figure.subplots()
-    image = axis.imshow(shares, cmap="cividis", vmin=0, vmax=100)
-    for row, column in np.argwhere(shares >= 0.5):
-        value = shares[row, column]
-        axis.text(
-            column,
-            row,
-            f"{value:.0f}",
-            ha="center",
-            va="center",
-            fontsize=5.5,
-            color="black" if value > 55 else "white",
-        )
-    axis.set_xticks(range(n), classes, rotation=90)
-    axis.set_yticks(range(n), classes)
-    axis.set_xlabel("taken for")
-    axis.set_ylabel("truth")
-    axis.set_title(title, loc="left")
-    figure.colorbar(image, ax=axis, label="share of the row (%)", shrink=0.8)
+    shown = [m for m in STROKES if any(m in bench.methods(task) for task in tasks)]
+    height = 0.7 + 0.17 * len(shown)
+    figure, panels = _panels(tasks, height, sharey=True)
+    for axis, task in zip(panels, tasks, strict=False):
+        near = min(bench.amounts(task), key=lambda each: abs(each - amount))
+        for row, method in enumerate(shown):
+            colour, mark, _ = STROKES[method]
+            for place, split in enumerate(("test", "test_timbre", "real")):
+                score = bench.score(task, method, near, split)
+                if not score:
+                    continue
+                y = row + 0.24 * (place - 1)
+                if score.low is not None:
+                    ends = 100 * score.low, 100 * score.high
+                    axis.plot(ends, (y, y), color=colour, lw=1, zorder=1)
+                style = {"color": colour, "markersize": 4}
+                style["markerfacecolor"] = "white" if split == "test_timbre" else colour
+                axis.plot(100 * score.value, y, "x" if place == 2 else mark, **style)
+        axis.set_title(f"{in_words(task)}, {near:g} labelled")
+        axis.set_xlabel(f"{in_words(bench.metrics[task])} (%)")
+        axis.grid(axis="x", color="0.92")
+        axis.set_axisbelow(True)
+        axis.set_yticks(range(len(shown)), [METHODS[method] for method in shown])
+        axis.set_ylim(len(shown) - 0.5, -0.5)
+    panels[len(tasks)].legend(handles=_sounds_legend(), loc="center", frameon=False)
     return figure
-
-
-def grid_figures(grid):
-    """
-    List the figures of the grid that its results allow.
-
-    Parameters
-    ----------
-    grid : jtm.results.compare.Grid
-        The results.
-
-    Returns
-    -------
-    dict of str to callable
-        What draws each figure, by its name: 'label-efficiency', 'gains', 'timbre',
-        'learning', and 'confusion-TASK' of the row that validation puts first,
-        with most labels, all seeds together.
-    """
-    made = {}
-    if grid.tasks:
-        made["label-efficiency"] = functools.partial(label_efficiency, grid)
-    if any(
-        compare_lines(grid, task, name, fraction)
-        for task in grid.tasks
-        for fraction in grid.fractions(task)
-        for name in WITHOUT
-    ):
-        made["gains"] = functools.partial(gains, grid)
-    fraction = common_fraction(grid)
-    if any(grid.rows(task, fraction, "test_timbre") for task in grid.tasks):
-        made["timbre"] = functools.partial(timbre_dots, grid, fraction)
-    fraction = curves_fraction(grid)
-    if fraction:
-        made["learning"] = functools.partial(learning_curves, grid, fraction)
-    for task in grid.tasks:
-        for fraction in reversed(grid.fractions(task)):
-            row = grid.best(grid.rows(task, fraction))
-            counts = grid.beside(row, "confusion") if row else {}
-            if counts:
-                classes = next(iter(grid.beside(row, "classes").values()))
-                title = (
-                    f"{row.representation}, {row.probe}, {percent(fraction)} of labels"
-                )
-                total = np.sum([*counts.values()], axis=0)
-                made[f"confusion-{task}"] = functools.partial(
-                    confusion, total, classes, title
-                )
-                break
-    return made
 
 
 INSIDE = dict(

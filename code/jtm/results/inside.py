@@ -10,9 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
-from jtm.files import InputError, read_json
+from jtm.files import InputError, atomic, read_json
+from jtm.results import tables
 from jtm.results.compare import Estimate
-from jtm.results.readings import difference_text, markdown, score_text
+from jtm.results.tables import points as difference_text
 
 NAMES = {
     "cpc-z": "z",
@@ -23,6 +24,18 @@ NAMES = {
     "notes": "the notes",
 }
 """Names of what is probed."""
+
+
+def _score_text(estimate):
+    """Write a score and its interval in percent."""
+    return tables.write_cell(tables.Score(*estimate[:3]))
+
+
+def _markdown(rows):
+    """Lay out a Markdown table."""
+    rows = [rows[0], ["---"] * len(rows[0]), *rows[1:]]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
 
 QUESTIONS = ("filters", "carried", "memory", "form", "maps")
 """What a file of answers has."""
@@ -89,7 +102,7 @@ def _table(answers, column, heads, chance=None):
     cells = {}
     for each in answers:
         row = cells.setdefault(each["representation"], {})
-        row[each[column]] = score_text(estimate(each))
+        row[each[column]] = _score_text(estimate(each))
     rows = [["", *heads.values()]]
     rows += [
         [NAMES[name], *(row.get(head, "") for head in heads)]
@@ -97,7 +110,7 @@ def _table(answers, column, heads, chance=None):
     ]
     if chance:
         rows.append(["chance", *(f"{100 * chance[head]:.1f}" for head in heads)])
-    return markdown(rows)
+    return _markdown(rows)
 
 
 def carried_table(answers):
@@ -139,7 +152,7 @@ def neighbours_table(answers):
         shares = [f"{100 * each['purity'][name]:.1f}" for each in answers]
         rows.append([NAMES[name], *shares])
     rows.append(["chance", *(f"{100 * each['chance']:.1f}" for each in answers)])
-    return markdown(rows)
+    return _markdown(rows)
 
 
 def remembered(leads):
@@ -269,3 +282,30 @@ def page(found, pictures):
 def _picture(pictures, name, text):
     """Link a figure, if there is one."""
     return [f"![{text}]({pictures[name]})"] if name in pictures else []
+
+
+def write_page(folder):
+    """
+    Write the page of what was found inside, and its figures.
+
+    Parameters
+    ----------
+    folder : str or Path
+        Folder of the report, with ``results/inside.json``; the page becomes
+        ``results/INSIDE.md``, a figure ``figures/inside-NAME.svg``. Where nothing
+        was asked, nothing is written.
+    """
+    from jtm.results import figures
+
+    path = Path(folder) / "results" / "inside.json"
+    if not path.exists():
+        return
+    found, arrays = read_answers(path)
+    drawings = figures.inside_figures(found, arrays)
+    pictures = {name: f"../figures/inside-{name}.svg" for name in drawings}
+    for name, draw in drawings.items():
+        figure = draw()
+        for ending in ("svg", "pdf") if name == "memory" else ("svg",):
+            figures.save(figure, Path(folder) / "figures" / f"inside-{name}.{ending}")
+    with atomic(path.with_name("INSIDE.md")) as part:
+        part.write_text(page(found, pictures), encoding="utf-8")

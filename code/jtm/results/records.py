@@ -1,361 +1,553 @@
 """
-Scores as they are kept: the only reader and writer of results.
+Records of the benchmark: the only reader and writer of its scores.
 
-A results file holds one JSON object a line, one for each score; the file of a
-single run, ending in ``.json``, holds a list of them. Every number in the
-notebook and the report, and every figure of scores, is read from such a file. A
-later record about the same thing replaces an earlier one.
+A score is a row of a table with the columns :data:`COLUMNS`, kept in
+``benchmark.csv.gz``. Beside it lie ``benchmark_draws.npz``, bootstrap draws of the
+primary metrics, and ``benchmark.json``, the header: what was run, on which dataset and
+from which checkpoint, by their hashes.
+
+While the benchmark runs, each cell (a task, a method, an amount of labels, a seed) is
+one small file of its own in the folder ``cells``, so that any number of processes may
+write at once and a killed one loses its cell alone. :func:`compile_cells` joins them.
 """
 
 import base64
+import gzip
+import io
 import json
-import struct
 import subprocess
-from dataclasses import asdict, dataclass, fields
+import zipfile
 from pathlib import Path
+from typing import NamedTuple
 
-from jtm.files import InputError, atomic, read_json, write_json
+import numpy as np
+import pandas as pd
+
+from jtm.files import InputError, atomic, inside, locked, read_json, write_json
+
+COLUMNS = (
+    "task",
+    "method",
+    "labelled_recordings",
+    "seed",
+    "split",
+    "metric",
+    "value",
+    "primary",
+    "seconds",
+)
+"""Columns of a table of scores; `value` is between 0 and 1."""
+
+KEY = COLUMNS[:6]
+"""Columns that tell scores apart."""
+
+CELL = COLUMNS[:4]
+"""Columns that tell cells apart."""
+
+METHODS = {
+    "scratch": "from scratch",
+    "cpc-finetuned": "CPC, fine-tuned",
+    "cpc-joint": "CPC beside the labels",
+    "cpc-frozen": "CPC, frozen",
+    "untrained-frozen": "untrained, frozen",
+    "scratch-selftrained": "from scratch, self-trained",
+    "cpc-selftrained": "CPC, self-trained",
+    "logmel": "log-mel",
+    "cqt": "constant-Q",
+    "largest": "largest class",
+}
+"""Names of the methods, in the order in which they are shown."""
+
+SPLITS = {
+    "validation": "validation",
+    "test": "seen SoundFont",
+    "test_timbre": "unseen SoundFont",
+    "real": "real recordings",
+}
+"""Names of the splits; `test` and `test_timbre` are the same held-out works."""
+
+UNIT = 1e-4
+"""Of a score, what draws are rounded to."""
+
+HASHES = ("data", "checkpoint")
+"""Parts of a header that all scores of a file share."""
 
 
-@dataclass(frozen=True)
-class Record:
+class Contrast(NamedTuple):
     """
-    One score.
+    A comparison that is named before the benchmark runs.
 
     Parameters
     ----------
-    task : str
-        What was asked, such as 'multipitch'.
-    representation : str
-        What the answer was read from, such as 'cpc-z'.
-    probe : str
-        What read it, such as 'linear'.
-    fraction : float
-        Share of the labelled training windows whose labels were seen.
-    labelled : float
-        Length of those windows in seconds.
-    seed : int
-        Seed of the labelled subset and of training.
+    task, method, other : str
+        The score of `method` less that of `other`, by the task's primary metric.
+    labelled_recordings : float
+        Amount of labels.
     split : str
-        Where it was scored: 'validation', 'test' or 'test_timbre'.
-    metric : str
-        Name of the score, such as 'average_precision'.
-    value : float
-        The score.
-    low, high : float or None
-        Ends of its 95 % interval over recordings; None where there is none.
-    seconds : float
-        Time that the cell took, with training and without extraction.
-    revision : str
-        State of the code that made it.
-    config : dict
-        Settings that made it; anything that JSON can hold.
-    primary : bool
-        Whether this is the main metric of its task.
-
-    Raises
-    ------
-    ValueError
-        If the value is not a finite number, which JSON cannot hold.
+        One of :data:`SPLITS`.
     """
 
     task: str
-    representation: str
-    probe: str
-    fraction: float
-    labelled: float
-    seed: int
+    method: str
+    other: str
+    labelled_recordings: float
     split: str
-    metric: str
-    value: float
-    low: float | None
-    high: float | None
-    seconds: float
-    revision: str
-    config: dict
-    primary: bool
-
-    def __post_init__(self):
-        if not float("-inf") < self.value < float("inf"):
-            raise ValueError(f"{self.task}, {self.metric}: the score is {self.value}")
-
-    @property
-    def key(self):
-        """What the score is about: all that tells it from another, as a tuple."""
-        return (
-            self.task,
-            self.representation,
-            self.probe,
-            self.fraction,
-            self.seed,
-            self.split,
-            self.metric,
-        )
 
 
-def append(path, records):
+def header_path(path):
     """
-    Add records to a results file, all of them or none.
+    Name the header of a table of scores.
 
     Parameters
     ----------
     path : str or Path
-        The file; made where it is missing.
-    records : iterable of Record
-        What to add.
-
-    Raises
-    ------
-    InputError
-        If the file cannot be written.
-    """
-    _add_lines(path, map(asdict, records))
-
-
-DRAWS = 500
-"""Bootstrap draws that are kept of a main score."""
-
-
-def beside(path):
-    """
-    Name the file for what stands beside the scores of a results file.
-
-    Parameters
-    ----------
-    path : str or Path
-        The results file, such as ``grid.jsonl``.
+        The table, such as ``report/results/benchmark.csv.gz``.
 
     Returns
     -------
     Path
-        The file in the same folder, such as ``grid_draws.jsonl``.
+        ``benchmark.json`` beside it.
     """
-    path = Path(path)
-    return path.with_name(f"{path.stem}_draws{path.suffix}")
+    return Path(path).with_name("benchmark.json")
 
 
-def append_beside(path, lines):
+def draws_path(path):
     """
-    Add what stands beside scores, all of it or nothing.
+    Name the file of bootstrap draws of a table of scores.
 
     Parameters
     ----------
     path : str or Path
-        The results file; see :func:`beside`.
-    lines : iterable of dict
-        One for each cell and split: the fields ``task, representation, probe,
-        fraction, seed, split`` of its records, and any of ``draws``, the main
-        score of :data:`DRAWS` bootstrap draws in units of 1e-4, the same draws
-        for all who are scored on the same recordings; ``confusion``, counts
-        whose rows are the truth, with the names of the ``classes``; and
-        ``curve``, the ``step``, ``seconds`` and ``score`` on validation while a
-        network was trained, a list each. In the file, draws are 16-bit integers
-        in base64, a third as long as in digits.
-
-    Raises
-    ------
-    InputError
-        If the file cannot be written.
-    """
-    packed = []
-    for line in lines:
-        if "draws" in line:
-            draws = struct.pack(f"<{len(line['draws'])}H", *line["draws"])
-            line = line | {"draws": base64.b64encode(draws).decode()}
-        packed.append(line)
-    _add_lines(beside(path), packed)
-
-
-def read_beside(path):
-    """
-    Read what stands beside the scores of a results file.
-
-    Parameters
-    ----------
-    path : str or Path
-        The results file; see :func:`beside`.
+        The table, such as ``report/results/benchmark.csv.gz``.
 
     Returns
     -------
-    dict of tuple to dict
-        The latest of each cell and split, by ``(task, representation, probe,
-        fraction, seed, split)``; lines as in :func:`append_beside`.
+    Path
+        ``benchmark_draws.npz`` beside it.
+    """
+    return Path(path).with_name("benchmark_draws.npz")
+
+
+def begin(folder, data, checkpoint, plan, contrasts):
+    """
+    Open a folder for the cells of a benchmark, or take up one that is there.
+
+    Parameters
+    ----------
+    folder : str or Path
+        The folder.
+    data, checkpoint : str
+        Hashes of the dataset's content and of the pretrained network's weights.
+    plan : iterable of tuple
+        Cells that are to run, as ``(task, method, labelled_recordings, seed)``.
+    contrasts : iterable of Contrast
+        Comparisons that are named before the run.
 
     Raises
     ------
     InputError
-        If the file cannot be read, or a line of it is not such a line.
+        If the folder holds cells of another dataset or checkpoint.
     """
-    path = beside(path)
-    found = {}
-    for number, text in enumerate(_lines(path), 1):
-        try:
-            line = json.loads(text)
-            if "draws" in line:
-                draws = base64.b64decode(line["draws"], validate=True)
-                line["draws"] = [n for (n,) in struct.iter_unpack("<H", draws)]
-            found[tuple(line[name] for name in CELL_FIELDS)] = line
-        except (KeyError, TypeError, ValueError, struct.error) as error:
-            raise InputError(
-                f"{path}, line {number}: expected a JSON object with the keys "
-                f"{', '.join(CELL_FIELDS)} ({error})"
-            ) from error
-    return found
+    path = Path(folder) / "benchmark.json"
+    header = {
+        "data": data,
+        "checkpoint": checkpoint,
+        "plan": [list(cell) for cell in plan],
+        "contrasts": [list(contrast) for contrast in contrasts],
+    }
+    with locked(Path(folder) / ".benchmark.lock"):
+        if path.exists():
+            _refuse_other(path, read_header(path), header)
+        write_json(path, header)
 
 
-CELL_FIELDS = ("task", "representation", "probe", "fraction", "seed", "split")
-"""What tells the lines beside the scores apart."""
+def read_header(path):
+    """
+    Read a header.
 
+    Parameters
+    ----------
+    path : str or Path
+        A ``benchmark.json``.
 
-def _add_lines(path, items):
-    """Add JSON objects to a file, one a line."""
-    path = Path(path)
-    before = path.read_text(encoding="utf-8") if path.exists() else ""
-    lines = "".join(json.dumps(item) + "\n" for item in items)
-    with atomic(path) as part:
-        part.write_text(before + lines, encoding="utf-8")
+    Returns
+    -------
+    dict
+        Has ``data``, ``checkpoint``, ``plan`` and ``contrasts``, the latter as
+        :class:`Contrast`; see :func:`begin`.
 
-
-def _lines(path):
-    """Read the lines of a file."""
+    Raises
+    ------
+    InputError
+        If it cannot be read or is something else.
+    """
+    header = read_json(path)
     try:
-        return path.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+        contrasts = [Contrast(*each) for each in header["contrasts"]]
+        plan = [tuple(cell) for cell in header["plan"]]
+        hashes = {name: str(header[name]) for name in HASHES}
+    except (KeyError, TypeError) as error:
+        raise InputError(
+            f"{path}: expected the header of a benchmark, with {', '.join(HASHES)}, "
+            f"plan and contrasts ({error})"
+        ) from error
+    return {**hashes, "plan": plan, "contrasts": contrasts}
 
 
-def write(path, records):
-    """
-    Write the records of a single run.
-
-    Parameters
-    ----------
-    path : str or Path
-        The file, ending in ``.json``; replaced where it exists.
-    records : iterable of Record
-        What to write.
-
-    Raises
-    ------
-    InputError
-        If the file cannot be written.
-    """
-    write_json(path, [asdict(record) for record in records])
-
-
-def read(path):
-    """
-    Read a results file.
-
-    Parameters
-    ----------
-    path : str or Path
-        The file.
-
-    Returns
-    -------
-    list of Record
-        Its records, in the order of the file.
-
-    Raises
-    ------
-    InputError
-        If the file cannot be read, or something in it is not a record.
-    """
-    path = Path(path)
-    if path.suffix == ".json":
-        items, kind = read_json(path), "entry"
-        if not isinstance(items, list):
-            raise InputError(f"{path}: not a list of records")
-    else:
-        items, kind = _lines(path), "line"
-    names = [field.name for field in fields(Record)]
-    records = []
-    for number, item in enumerate(items, 1):
-        try:
-            item = json.loads(item) if kind == "line" else item
-            records.append(Record(**item))
-        except (TypeError, ValueError) as error:
+def _refuse_other(path, there, here):
+    """Refuse scores of another dataset or checkpoint, whatever its name."""
+    for name in HASHES:
+        if there[name] != here[name]:
             raise InputError(
-                f"{path}, {kind} {number}: not a record ({error}); "
-                f"expected a JSON object with the keys {', '.join(names)}"
-            ) from error
-    return records
+                f"{path}: holds scores of another {name} ({there[name][:8]}, not "
+                f"{here[name][:8]}); choose another folder"
+            )
 
 
-def latest(records):
+def cell_path(folder, name):
     """
-    Keep the last record about each thing.
+    Name the file of a cell, which exists once the cell has run.
 
     Parameters
     ----------
-    records : iterable of Record
-        In the order they were written.
+    folder : str or Path
+        The folder given to :func:`begin`.
+    name : str
+        Name of the cell, fit for a file.
 
     Returns
     -------
-    list of Record
-        One for each key, in the order the keys first came.
+    Path
+        The file.
     """
-    return list({record.key: record for record in records}.values())
+    return inside(Path(folder) / "cells", f"{name}.json")
 
 
-def table(records, split="test"):
+def draws_key(row):
     """
-    Lay out the main scores as a Markdown table.
+    Name the draws of a score.
 
     Parameters
     ----------
-    records : iterable of Record
-        Scores; the latest main score of each representation and task counts.
-    split : str
-        Where the scores were taken.
+    row : mapping
+        Has the fields :data:`KEY`.
 
     Returns
     -------
     str
-        One row for each representation and probe, one column for each task;
-        value and 95 % interval in percent, the best of each column in bold.
-        Where a file holds several label fractions or seeds, each is a row.
+        ``task|method|labelled_recordings|seed|split|metric``.
     """
-    records = [r for r in latest(records) if r.primary and r.split == split]
-    columns = list(dict.fromkeys((r.task, r.metric) for r in records))
-    cells = {}
-    for r in records:
-        row = cells.setdefault((r.representation, r.probe, r.fraction, r.seed), {})
-        row[r.task, r.metric] = r
-    best = {c: max(row[c].value for row in cells.values() if c in row) for c in columns}
-    # What is the same in every row goes without saying.
-    keys = list(zip(*cells, strict=True)) or [()] * 4
-    heads = ["representation", "probe", "labels", "seed"]
-    shown = [0] + [i for i in (1, 2, 3) if len(set(keys[i])) > 1]
-    rows = [
-        [heads[i] for i in shown]
-        + [f"{task}, {metric.replace('_', ' ')} (%)" for task, metric in columns]
-    ]
-    for key, row in cells.items():
-        names = (key[0], key[1], f"{100 * key[2]:g} %", str(key[3]))
-        scores = [_cell(row.get(c), best[c]) for c in columns]
-        rows.append([names[i] for i in shown] + scores)
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    rows.insert(1, ["-" * width for width in widths])
-    return "\n".join(
-        "| "
-        + " | ".join(text.ljust(w) for text, w in zip(row, widths, strict=True))
-        + " |"
-        for row in rows
+    values = (row[name] for name in KEY)
+    return "|".join(v if isinstance(v, str) else f"{v:g}" for v in values)
+
+
+def save_cell(folder, name, rows, draws):
+    """
+    Write the scores of a cell, all of them or none.
+
+    Parameters
+    ----------
+    folder : str or Path
+        The folder given to :func:`begin`.
+    name : str
+        Name of the cell; what was written under it before is replaced.
+    rows : iterable of dict
+        Scores, with the fields :data:`COLUMNS`.
+    draws : dict of str to numpy.ndarray
+        For each score that has them, by :func:`draws_key`, the score ``(n_draws,)``
+        of each bootstrap resample of the test's tune families: the same resamples
+        for all rows of a task and split, so that differences are paired.
+
+    Raises
+    ------
+    InputError
+        If the folder was not opened by :func:`begin`, or something is no score.
+    """
+    header = read_header(Path(folder) / "benchmark.json")
+    path = cell_path(folder, name)
+    table = check(pd.DataFrame(rows, columns=COLUMNS), path)
+    keys = {draws_key(row) for row in table.to_dict("records")}
+    if not draws.keys() <= keys:
+        raise InputError(f"{path}: draws of {min(draws.keys() - keys)}, but no score")
+    packed = {
+        key: base64.b64encode(_in_units(each).tobytes()).decode()
+        for key, each in draws.items()
+    }
+    content = {name: header[name] for name in HASHES}
+    content |= {"rows": table.to_dict("records"), "draws": packed}
+    with atomic(path) as part:
+        part.write_text(json.dumps(content), encoding="utf-8")
+
+
+def _in_units(draws):
+    """Round scores between 0 and 1 to 16-bit integers."""
+    return np.round(np.clip(draws, 0, 1) / UNIT).astype("<u2")
+
+
+def _read_cell(path, header):
+    """Return the rows and the draws of a cell."""
+    content = read_json(path)
+    try:
+        _refuse_other(path, content, header)
+        rows = list(content["rows"])
+        draws = {
+            key: np.frombuffer(base64.b64decode(each), "<u2")
+            for key, each in content["draws"].items()
+        }
+    except (KeyError, TypeError, AttributeError) as error:
+        raise InputError(
+            f"{path}: not a cell of a benchmark ({error}); delete it to run it again"
+        ) from error
+    return rows, draws
+
+
+def _read_cells(folder, header):
+    """Return the table and the draws of all cells of a folder."""
+    cells, draws = {}, {}
+    for path in sorted((folder / "cells").glob("[!.]*.json")):
+        cells[path], more = _read_cell(path, header)
+        draws |= more
+    rows = [row for rows in cells.values() for row in rows]
+    try:
+        return check(pd.DataFrame(rows, columns=COLUMNS), folder / "cells"), draws
+    except InputError:
+        for path, rows in cells.items():  # name the cell, if it is one alone
+            check(pd.DataFrame(rows, columns=COLUMNS), path)
+        raise
+
+
+def compile_cells(folder, out):
+    """
+    Join the cells that have run with the scores that are there.
+
+    Parameters
+    ----------
+    folder : str or Path
+        The folder given to :func:`begin`.
+    out : str or Path
+        The table, ending in ``.csv.gz``; its scores that no cell replaces are kept.
+        The draws and the header are written beside it.
+
+    Returns
+    -------
+    pandas.DataFrame
+        All scores, in the order of the plan.
+
+    Raises
+    ------
+    InputError
+        If `out` or a cell holds scores of another dataset or checkpoint, or cannot
+        be read.
+    """
+    folder, out = Path(folder), Path(out)
+    header = read_header(folder / "benchmark.json")
+    with locked(out.with_name(".benchmark.lock")):
+        if header_path(out).exists():
+            _refuse_other(header_path(out), read_header(header_path(out)), header)
+        table, draws = _read_cells(folder, header)
+        if out.exists():
+            table = pd.concat([read(out), table])
+            table = table.drop_duplicates([*KEY], keep="last")
+            draws = read_draws(draws_path(out)) | draws
+        place = {tuple(cell): i for i, cell in enumerate(header["plan"])}
+        places = [place.get(cell, len(place)) for cell in _cells(table)]
+        table = table.iloc[np.argsort(places, kind="stable")].reset_index(drop=True)
+        # Draws first: a score without draws would look as if it had no interval.
+        _write_draws(draws_path(out), draws)
+        write_json(header_path(out), header)
+        _write_table(out, table)
+    return table
+
+
+def _cells(table):
+    """List the cell of each row."""
+    return list(table[[*CELL]].itertuples(index=False, name=None))
+
+
+def _write_table(path, table):
+    text = table.to_csv(index=False, float_format="%.6g", lineterminator="\n")
+    with atomic(path) as part:  # undated, so that equal scores are equal bytes
+        part.write_bytes(gzip.compress(text.encode(), mtime=0))
+
+
+def _write_draws(path, draws):
+    lengths = sorted({len(each) for each in draws.values()})
+    if len(lengths) > 1:
+        raise InputError(f"{path}: draws differ in number ({lengths}); run cells again")
+    keys = sorted(draws)
+    values = np.stack([draws[key] for key in keys]) if keys else np.zeros((0, 0), "<u2")
+    content = io.BytesIO()
+    np.savez_compressed(content, keys=np.array(keys, str), draws=values)
+    with atomic(path) as part:
+        part.write_bytes(content.getvalue())
+
+
+def read(path):
+    """
+    Read a table of scores.
+
+    Parameters
+    ----------
+    path : str or Path
+        The table, ending in ``.csv.gz``.
+
+    Returns
+    -------
+    pandas.DataFrame
+        A row a score, with the columns :data:`COLUMNS`.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be read, or a line is no score.
+    """
+    try:
+        table = pd.read_csv(path, keep_default_na=False)
+    except OSError as error:
+        reason = error.strerror or error
+        raise InputError(f"{path}: cannot be read ({reason})") from error
+    except (ValueError, EOFError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"{path}: not a table of scores ({reason})") from error
+    return check(table, path)
+
+
+def check(table, path):
+    """
+    Refuse what is no table of scores.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        The table.
+    path : str or Path
+        Its file, for messages.
+
+    Returns
+    -------
+    pandas.DataFrame
+        The same, numbers as numbers.
+
+    Raises
+    ------
+    InputError
+        If columns differ from :data:`COLUMNS`, a line is no score, or two lines
+        score the same.
+    """
+    if tuple(table.columns) != COLUMNS:
+        raise InputError(f"{path}: expected the columns {', '.join(COLUMNS)}")
+    table = table.copy()
+    numbers = ("labelled_recordings", "seed", "value", "seconds")
+    for name in numbers:
+        table[name] = pd.to_numeric(table[name], errors="coerce")
+    primary = table["primary"].map(
+        {True: True, False: False, "True": True, "False": False}
     )
+    bad = {
+        "method": (~table["method"].isin([*METHODS]), f"one of {', '.join(METHODS)}"),
+        "split": (~table["split"].isin([*SPLITS]), f"one of {', '.join(SPLITS)}"),
+        "value": (~table["value"].between(0, 1), "0 to 1"),
+        "labelled_recordings": (~(table["labelled_recordings"] >= 0), "a number"),
+        "seed": (~(table["seed"] % 1 == 0), "a whole number"),
+        "seconds": (~(table["seconds"] >= 0), "a number"),
+        "primary": (primary.isna(), "True or False"),
+    }
+    for name, (wrong, expected) in bad.items():
+        if wrong.any():
+            line = int(np.argmax(wrong.to_numpy())) + 2  # the first line names columns
+            raise InputError(f"{path}, line {line}: {name}, expected {expected}")
+    twice = table.duplicated([*KEY])
+    if twice.any():
+        line = int(np.argmax(twice.to_numpy())) + 2
+        raise InputError(f"{path}, line {line}: stands there twice")
+    kinds = {"seed": int, "primary": bool} | dict.fromkeys(
+        ("labelled_recordings", "value", "seconds"), float
+    )
+    return table.assign(primary=primary).astype(kinds)
 
 
-def _cell(record, best):
-    if record is None:
-        return ""
-    value = f"{100 * record.value:.1f}"
-    if record.value == best:
-        value = f"**{value}**"
-    if record.low is None:
-        return value
-    return f"{value} [{100 * record.low:.1f}, {100 * record.high:.1f}]"
+def read_draws(path):
+    """
+    Read bootstrap draws.
+
+    Parameters
+    ----------
+    path : str or Path
+        A ``benchmark_draws.npz``; without it there are no draws.
+
+    Returns
+    -------
+    dict of str to numpy.ndarray
+        By :func:`draws_key`, ``(n_draws,)`` scores in units of :data:`UNIT`.
+
+    Raises
+    ------
+    InputError
+        If the file is something else.
+    """
+    if not Path(path).exists():
+        return {}
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            keys, draws = file["keys"], file["draws"]
+        if draws.dtype != np.uint16 or draws.ndim != 2:
+            raise ValueError(f"draws are {draws.dtype}, {draws.ndim} dimensions")
+        return dict(zip(keys.tolist(), draws, strict=True))
+    except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise InputError(f"{path}: not bootstrap draws ({error})") from error
+
+
+def read_scores(path):
+    """
+    Read the scores of a single run, as a demo or a training with labels writes them.
+
+    Parameters
+    ----------
+    path : str or Path
+        JSON lines or, ending in ``.json``, a list; see
+        :class:`jtm.evaluation.cells.Record`.
+
+    Returns
+    -------
+    pandas.DataFrame
+        A row a score; of one that stands there twice the last.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be read, or something in it is no score.
+    """
+    path = Path(path)
+    try:
+        if path.suffix == ".json":
+            rows = read_json(path)
+        else:
+            lines = path.read_text(encoding="utf-8").splitlines()
+            rows = [json.loads(line) for line in lines]
+        return latest(rows)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{path}: not scores of a run ({error})") from error
+
+
+def latest(rows):
+    """
+    Tabulate the scores of single runs.
+
+    Parameters
+    ----------
+    rows : sequence of dict or of jtm.evaluation.cells.Record
+        Scores in the order in which they were made.
+
+    Returns
+    -------
+    pandas.DataFrame
+        A row a score; of one that stands there twice the last.
+    """
+    key = ["task", "representation", "probe", "fraction", "seed", "split", "metric"]
+    table = pd.DataFrame(rows)
+    return table.drop_duplicates(key, keep="last").reset_index(drop=True)
 
 
 def revision():
@@ -365,19 +557,16 @@ def revision():
     Returns
     -------
     str
-        Git's short name of the commit, with '-dirty' where files differ from
-        it; 'unknown' outside a checkout.
+        Git's short name of the commit, with '-dirty' where files differ from it;
+        'unknown' outside a checkout, even within a repository of something else.
     """
     root = Path(__file__).resolve().parents[3]
-    if not (root / ".git").exists():  # a repository around it is another project's
+    if not (root / ".git").exists():
         return "unknown"
+    command = ["git", "describe", "--always", "--dirty"]
     try:
         told = subprocess.run(
-            ["git", "describe", "--always", "--dirty"],
-            cwd=root,
-            capture_output=True,
-            text=True,
-            check=True,
+            command, cwd=root, capture_output=True, text=True, check=True
         )
     except (OSError, subprocess.CalledProcessError):
         return "unknown"

@@ -5,17 +5,17 @@ What has not run yet is named in a line of its own, so that the notebook runs be
 the long commands have.
 """
 
-from pathlib import Path
+import pandas as pd
 
 from jtm.constants import SAMPLE_RATE
 from jtm.music import audio
-from jtm.results import readings
-from jtm.results.compare import Grid
+from jtm.results import records, render, tables
+from jtm.results.compare import Benchmark
 
 
 def players(recordings, seconds=6.0):
     """
-    Give an audio player for each recording.
+    Return an audio player for each recording.
 
     Parameters
     ----------
@@ -45,41 +45,23 @@ def players(recordings, seconds=6.0):
     return HTML("".join(parts))
 
 
-def read_grid(path):
+def read_benchmark(results):
     """
-    Read the grid, or an empty one where it has not run.
+    Read the benchmark, or an empty one where it has not run.
 
     Parameters
     ----------
-    path : str or Path
-        The results file.
+    results : str or Path
+        The folder of results.
 
     Returns
     -------
-    Grid
-        What it holds.
+    jtm.results.compare.Benchmark
+        What has run.
     """
-    return Grid.read(path) if Path(path).exists() else Grid([])
-
-
-def missing(grid):
-    """
-    Say what of the grid has not run.
-
-    Parameters
-    ----------
-    grid : Grid
-        The results.
-
-    Returns
-    -------
-    IPython.display.Markdown
-        A list, or one line where nothing is missing.
-    """
-    lacks = readings.missing(grid)
-    if not lacks:
-        return text("Every cell of the grid has run.")
-    return text("\n".join(f"- {each}" for each in lacks))
+    found = render.read_benchmark(results)
+    nothing = records.check(pd.DataFrame(columns=records.COLUMNS), results)
+    return found or Benchmark(nothing, {}, {"plan": [], "contrasts": []})
 
 
 def picture(drawings, name):
@@ -90,7 +72,7 @@ def picture(drawings, name):
     ----------
     drawings : dict of str to callable
         What draws each figure, by name; see
-        :func:`jtm.results.figures.grid_figures`.
+        :func:`jtm.results.figures.benchmark_figures`.
     name : str
         Which of them.
 
@@ -102,6 +84,23 @@ def picture(drawings, name):
     if name in drawings:
         return drawings[name]()
     return text(f"The figure *{name}* is not here yet: what it shows has not run.")
+
+
+def table(frame):
+    """
+    Show a table.
+
+    Parameters
+    ----------
+    frame : pandas.DataFrame
+        One of :mod:`jtm.results.tables`.
+
+    Returns
+    -------
+    IPython.display.Markdown
+        What Jupyter shows.
+    """
+    return text(tables.write(frame))
 
 
 def text(markdown):

@@ -53,10 +53,7 @@ class TestSubmission(unittest.TestCase):
             "notebooks/JTM progress report.ipynb",
         ):
             self.assertTrue((self.root / name).is_file(), name)
-        # The paper is there once the grid has run.
-        report = self.root / "report"
-        run = (report / "results" / "grid.jsonl").exists()
-        self.assertEqual((report / "main.pdf").exists(), run)
+        self.assertTrue((self.root / "report" / "main.pdf").is_file())
         self.assertFalse(any(path.name == ".git" for path in self.root.rglob("*")))
 
     def test_the_same_bytes_and_from_the_unpacked_tree_too(self):
@@ -91,7 +88,7 @@ class TestSubmission(unittest.TestCase):
             # Of the tests, those that read what lies outside the package.
             *(
                 ("-m", "unittest", "discover", "code", "-p", f"test_{name}.py")
-                for name in ("house", "latex", "page", "works", "score")
+                for name in ("house", "tables", "render", "works", "score")
             ),
         ):
             done = python(self.root, *command)

@@ -13,16 +13,15 @@ from jtm.cli import main
 from jtm.constants import INSTRUMENTS
 from jtm.data.musicnet import open_dataset
 from jtm.data.store import build_store
+from jtm.evaluation import cells as records
 from jtm.evaluation import networks, probes, protocol, tasks
+from jtm.evaluation.cells import append, read, read_beside
 from jtm.evaluation.metrics import average_precision
 from jtm.evaluation.protocol import Cell, grid, judge
 from jtm.evaluation.tasks import TASKS
 from jtm.files import InputError
 from jtm.music import audio
-from jtm.results import compare, records
-from jtm.results.records import append, read, read_beside
 from jtm.tests.evaluation.little import write_checkpoint, write_clips, write_dataset
-from jtm.tests.results.test_compare import score
 
 QUICK = {
     "STEPS": 20,
@@ -367,15 +366,6 @@ class Grid(WithDataset):
         self.assertEqual({record.task for record in made}, {"ensemble"})
         for call in start.call_args_list:
             self.assertEqual(set(call.args[0].labelled), {"ensemble", "instrument"})
-
-    def test_tasks_of_one_network_share_its_time(self):
-        cells = [("supervised", "network"), ("cqt", "linear")]
-        made = [
-            score(compare.Row(task, *cell, 0.1), 0, 0.5, seconds=10.0 + place)
-            for cell in cells
-            for place, task in enumerate(("ensemble", "composer", "note_pitch"))
-        ]
-        self.assertEqual(protocol.spent([*made, *made]), 11 + 12 + 10 + 11 + 12)
 
     def test_the_most_telling_come_first(self):
         bench = protocol.Judge(

@@ -8,12 +8,12 @@ from unittest import mock
 import soundfile
 import torch
 
+from jtm.evaluation import cells as records
 from jtm.evaluation import networks, tasks
+from jtm.evaluation.cells import read
 from jtm.evaluation.features import Features
 from jtm.evaluation.supervised import run
 from jtm.files import InputError, StoppedError
-from jtm.results import records
-from jtm.results.records import read
 from jtm.tests.evaluation.little import (
     SMALL,
     write_checkpoint,

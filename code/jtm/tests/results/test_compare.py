@@ -1,183 +1,168 @@
-"""Rows compared on hand-made draws, and intervals that hold what was planted."""
+"""Methods compared on hand-made draws, and intervals that hold what was planted."""
 
 import unittest
-from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 
-from jtm.evaluation import protocol, tasks
-from jtm.results import compare
-from jtm.results.compare import Estimate, Grid, Row, draw_seeds, seconds_to
-from jtm.tests.results.test_records import RECORD
+from jtm.results import compare, records
+from jtm.results.compare import Benchmark, draw_seeds, holm, p_value
+from jtm.results.records import Contrast
+from jtm.tests.results import synthetic
 
-CPC = Row("multipitch", "cpc-z", "linear", 0.1)
-CQT = Row("multipitch", "cqt", "linear", 0.1)
-
-
-def score(row, seed, value, split="test", **changes):
-    """Give the record of a row."""
-    return replace(
-        RECORD, **row._asdict(), seed=seed, split=split, value=value, **changes
-    )
+PAIR = ("cpc-finetuned", "scratch")
 
 
-def draws(row, seed, values, split="test"):
-    """Give an entry of what stands beside the scores; draws in 1e-4."""
-    return {(*row, seed, split): {"draws": values}}
+def made(scores, draws, **header):
+    """Make a benchmark of one task from scores and draws by method and seed."""
+    rows, packed = [], {}
+    for (method, seed), value in scores.items():
+        row = {"task": "t", "method": method, "labelled_recordings": 3, "seed": seed}
+        row |= {"split": "test", "metric": "m", "value": value, "primary": True}
+        rows.append(row | {"seconds": 1})
+        if (method, seed) in draws:
+            packed[records.draws_key(row)] = 1e4 * np.array(draws[method, seed])
+    table = records.check(pd.DataFrame(rows, columns=records.COLUMNS), "made")
+    return Benchmark(table, packed, {"plan": [], "contrasts": []} | header)
 
 
-class TestScores(unittest.TestCase):
-    def test_the_mean_over_seeds_and_its_interval(self):
-        beside = {}
-        for seed, value in enumerate((0.3, 0.5)):
-            beside |= draws(CPC, seed, [round(1e4 * value)] * 400)
-        grid = Grid([score(CPC, 0, 0.3), score(CPC, 1, 0.5)], beside)
-        found = grid.score(CPC)
-        self.assertAlmostEqual(found.value, 0.4)
-        self.assertEqual(found.n_seeds, 2)
-        self.assertEqual(Grid([score(CQT, 0, 0.5), *grid.records]).n_seeds, (1, 2))
-        # Two drawn of two: the mean is 0.3, 0.4 or 0.5, scaled by root two.
-        self.assertAlmostEqual(found.low, 0.4 - 0.1 * np.sqrt(2))
-        self.assertAlmostEqual(found.high, 0.4 + 0.1 * np.sqrt(2))
+class TestByHand(unittest.TestCase):
+    def setUp(self):
+        self.draws = {
+            ("scratch", 0): np.linspace(0.4, 0.5, 201),
+            ("cpc-finetuned", 0): np.linspace(0.4, 0.5, 201) + 0.03,
+        }
+        scores = {("scratch", 0): 0.45, ("cpc-finetuned", 0): 0.48}
+        self.bench = made(scores, self.draws)
 
-    def test_an_interval_ends_where_scores_do(self):
-        beside = draws(CPC, 0, [9800] * 400) | draws(CPC, 1, [10_000] * 400)
-        beside |= draws(CQT, 0, [0] * 400) | draws(CQT, 1, [0] * 400)
-        values = (CPC, 0.98), (CPC, 1.0), (CQT, 0.0), (CQT, 0.0)
-        grid = Grid([score(row, i % 2, v) for i, (row, v) in enumerate(values)], beside)
-        self.assertEqual(grid.score(CPC).high, 1.0)
-        self.assertGreater(grid.difference(CPC, CQT).high, 1.0)
+    def test_one_seed(self):
+        found = self.bench.score("t", "scratch", 3)
+        np.testing.assert_allclose(found[:4], (0.45, 0.4025, 0.4975, 1), atol=1e-9)
+        self.assertIsNone(self.bench.score("t", "cqt", 3))
+        self.assertIsNone(self.bench.score("t", "scratch", 3, "real"))
 
-    def test_the_largest_class(self):
-        beside = {(*CPC, 0, "test"): {"confusion": [[1, 2], [0, 1]]}}
-        grid = Grid([score(CPC, 0, 0.5)], beside)
-        self.assertEqual(grid.largest_class("multipitch"), 0.75)
-        self.assertIsNone(grid.largest_class("multipitch", "validation"))
-
-    def test_one_seed_has_its_recordings_alone(self):
-        grid = Grid([score(CPC, 0, 0.5)], draws(CPC, 0, list(range(4000, 6001))))
-        found = grid.score(CPC)
-        np.testing.assert_allclose((found.low, found.high), (0.405, 0.595))
-
-    def test_what_was_not_run_or_has_no_draws(self):
-        grid = Grid([score(CPC, 0, 0.5)])
-        self.assertEqual(grid.score(CPC), Estimate(0.5, None, None, 1))
-        self.assertEqual(grid.n_seeds, (1, 1))
-        self.assertIsNone(grid.score(CQT))
-        self.assertIsNone(grid.score(CPC, "test_timbre"))
-        self.assertEqual(Grid([]).tasks, [])
-
-    def test_the_latest_main_scores_count(self):
-        records = [
-            score(CPC, 0, 0.1),
-            score(CPC, 0, 0.7),
-            score(CPC, 0, 0.9, metric="frame_f1", primary=False),
-        ]
-        self.assertEqual(Grid(records).score(CPC).value, 0.7)
-
-    def test_best_is_of_validation(self):
-        records = [
-            score(CPC, 0, 0.9),
-            score(CPC, 0, 0.4, "validation"),
-            score(CQT, 0, 0.2),
-            score(CQT, 0, 0.5, "validation"),
-        ]
-        grid = Grid(records)
-        self.assertEqual(grid.best(grid.rows("multipitch")), CQT)
-        self.assertEqual(grid.line("multipitch", ("CPC, frozen",), 0.1), CPC)
-        self.assertIsNone(grid.line("multipitch", ("supervised",), 0.1))
-        # A single seed is no match for the mean of several.
-        lucky = CPC._replace(representation="cpc-c")
-        more = [score(lucky, 0, 0.99, split) for split in ("test", "validation")]
-        fewer = Grid([*records, *more])
-        self.assertEqual(fewer.line("multipitch", ("CPC, frozen",), 0.1), lucky)
-        more.append(score(CPC, 1, 0.4, "validation"))
-        fewer = Grid([*records, *more])
-        self.assertEqual(fewer.line("multipitch", ("CPC, frozen",), 0.1), CPC)
-        self.assertIsNone(grid.line("multipitch", ("CPC, frozen",), 1.0))
-        self.assertIsNone(Grid(records[::2]).best([CPC, CQT]))
-
-
-class TestDifference(unittest.TestCase):
-    def test_rows_are_paired_draw_by_draw_and_seed_by_seed(self):
-        rng = np.random.default_rng(0)
-        records, beside = [], {}
-        for seed, shift in enumerate((-1000, 0, 1000)):
-            hard = rng.integers(3000, 7000, 500) + shift  # far apart, alike for both
-            for row, more in ((CPC, 200), (CQT, 0)):
-                records.append(score(row, seed, 0.5 + (shift + more) / 1e4))
-                beside |= draws(row, seed, (hard + more).tolist())
-        found = Grid(records, beside).difference(CPC, CQT)
-        np.testing.assert_allclose(found[:3], 0.02)
-        self.assertEqual(found.n_seeds, 3)
+    def test_differences_are_paired(self):
+        # Each draw of families is 3 points higher, however much families differ.
+        found = self.bench.difference(Contrast("t", *PAIR, 3, "test"))
+        np.testing.assert_allclose(found[:4], (0.03, 0.03, 0.03, 1), atol=1e-9)
         self.assertEqual(found.verdict, 1)
+        self.assertAlmostEqual(found.p, 2 / 202)
+        found = self.bench.difference(Contrast("t", *PAIR[::-1], 3, "test"))
+        self.assertEqual(found.verdict, -1)
+        self.assertIsNone(self.bench.difference(Contrast("t", "cqt", "a", 3, "test")))
 
-    def test_only_the_seeds_that_both_have(self):
-        records = [score(CPC, 0, 0.5), score(CPC, 1, 0.9), score(CQT, 0, 0.6)]
-        found = Grid(records).difference(CPC, CQT)
-        self.assertAlmostEqual(found.value, -0.1)
-        self.assertEqual((found.n_seeds, found.low, found.verdict), (1, None, 0))
-        self.assertIsNone(Grid(records[1:]).difference(CPC, CQT))
+    def test_only_seeds_that_both_have(self):
+        scores = {("scratch", 0): 0.4, ("scratch", 1): 0.9, ("cpc-finetuned", 0): 0.5}
+        found = made(scores, {}).difference(Contrast("t", *PAIR, 3, "test"))
+        self.assertAlmostEqual(found.value, 0.1)
+        self.assertEqual((found.low, found.p, found.n_seeds), (None, None, 1))
+        self.assertEqual(found.verdict, 0)
 
-    def test_verdicts(self):
-        self.assertEqual(Estimate(0.1, 0.01, 0.2, 3).verdict, 1)
-        self.assertEqual(Estimate(-0.1, -0.2, -0.01, 3).verdict, -1)
-        self.assertEqual(Estimate(0.1, 0.0, 0.2, 3).verdict, 0)
+    def test_no_interval_where_a_seed_lacks_draws(self):
+        scores = {("scratch", 0): 0.45, ("scratch", 1): 0.55}
+        found = made(scores, self.draws).score("t", "scratch", 3)
+        self.assertAlmostEqual(found.value, 0.5)
+        self.assertIsNone(found.low)
 
-    def test_tasks_are_not_on_one_scale(self):
-        with self.assertRaisesRegex(ValueError, "not on one scale"):
-            Grid([]).difference(CPC, CPC._replace(task="ensemble"))
+    def test_a_score_stays_between_0_and_1(self):
+        draws = {("scratch", s): np.full(50, v) for s, v in enumerate((1.0, 0.9))}
+        scores = {key: each[0] for key, each in draws.items()}
+        found = made(scores, draws).score("t", "scratch", 3)
+        self.assertEqual(found.high, 1)
+
+    def test_p_values_by_hand(self):
+        self.assertEqual(p_value(np.array([-1.0, 1, 2, 3])), 4 / 5)
+        self.assertEqual(p_value(np.zeros(5)), 1)
+        self.assertEqual(p_value(np.ones(99)), 2 / 100)
+
+    def test_holm_by_hand(self):
+        np.testing.assert_allclose(holm([0.01, 0.04, 0.03]), [0.03, 0.06, 0.06])
+        np.testing.assert_allclose(holm([0.01, 0.04], 4), [0.04, 0.12])
+        found = holm([None, 0.01, 0.6])
+        np.testing.assert_allclose(found, [np.nan, 0.03, 1])
+        self.assertEqual(len(holm([])), 0)
+
+    def test_contrasts_that_have_not_run_are_counted(self):
+        named = [Contrast("t", *PAIR, amount, "test") for amount in (3, 10, 30)]
+        found = made(
+            {("scratch", 0): 0.45, ("cpc-finetuned", 0): 0.48},
+            self.draws,
+            contrasts=named,
+        ).contrasts()
+        self.assertEqual(len(found), 1)
+        self.assertAlmostEqual(found["p_holm"][0], 3 * 2 / 202)
+        nothing = made({("cqt", 0): 0.5}, {}, contrasts=named).contrasts()
+        self.assertEqual(len(nothing), 0)
+        self.assertIn("p_holm", nothing)
 
 
-class TestCoverage(unittest.TestCase):
-    """Systems of which the truth is known, on recordings and seeds by chance."""
-
-    def simulate(self, truth, trials=400, n_recordings=40, n_seeds=3):
+class TestIntervals(unittest.TestCase):
+    def test_seeds_are_drawn_with_their_full_variance(self):
         rng = np.random.default_rng(0)
-        times = rng.multinomial(n_recordings, np.full(n_recordings, 1 / 40), 500) / 40
-        for _ in range(trials):
-            of_recording = rng.normal(size=n_recordings)
-            of_seed = 0.1 * rng.normal(size=(n_seeds, 1))
-            noise = 0.3 * rng.normal(size=(n_seeds, n_recordings))
-            values = truth + of_recording + of_seed + noise
-            yield np.quantile(draw_seeds(values @ times.T), (0.025, 0.975))
+        draws = np.repeat(rng.normal(size=(3, 1)), 4000, axis=1)
+        drawn = draw_seeds(draws)
+        expected = draws[:, 0].std(ddof=1) / np.sqrt(3)
+        self.assertAlmostEqual(drawn.std(), expected, delta=0.01 * expected)
 
-    def test_no_difference_is_found_in_95_of_100(self):
-        holds = [low <= 0 <= high for low, high in self.simulate(0.0)]
-        self.assertGreater(np.mean(holds), 0.91)
-        self.assertLess(np.mean(holds), 0.98)
-
-    def test_a_planted_difference_is_found(self):
-        found = [low > 0 for low, _ in self.simulate(0.8)]
-        self.assertGreater(np.mean(found), 0.98)
-
-    def test_the_spread_of_seeds_is_that_of_their_mean(self):
-        # Seeds alone differ; over many triples the drawn variance is a third of
-        # theirs, as that of a mean of three is.
+    def test_they_hold_the_truth(self):
         rng = np.random.default_rng(0)
-        found = [
-            draw_seeds(np.repeat(rng.normal(size=(3, 1)), 300, axis=1), seed).var()
-            for seed in range(400)
-        ]
-        self.assertAlmostEqual(np.mean(found), 1 / 3, delta=0.04)
+        n_families, n_seeds, held = 40, 3, 0
+        for _ in range(200):
+            families = rng.normal(0, 0.2, n_families)
+            seeds = rng.normal(0, 0.01, (n_seeds, 1))
+            noise = rng.normal(0, 0.05, (n_seeds, n_families))
+            scores = 0.5 + families + seeds + noise
+            which = rng.integers(0, n_families, (400, n_families))
+            drawn = draw_seeds(scores[:, which].mean(axis=2), 2)
+            low, high = np.quantile(drawn, (0.025, 0.975))
+            held += low <= 0.5 <= high
+        self.assertGreaterEqual(held, 180)
+        self.assertLessEqual(held, 199)
 
 
-class TestSeconds(unittest.TestCase):
-    def test_the_first_time_counts(self):
-        curve = {"step": [1, 2, 3], "seconds": [5.0, 9.0, 14.0], "score": [0, 0.6, 0.5]}
-        self.assertEqual(seconds_to(curve, 0.5), (9.0, 2))
-        self.assertEqual(seconds_to(curve, 0.6), (9.0, 2))
-        self.assertIsNone(seconds_to(curve, 0.61))
+class TestBenchmark(unittest.TestCase):
+    def setUp(self):
+        self.bench = synthetic.bench(
+            ("transcription", "composer"), lambda cell: cell[1] == "cqt"
+        )
+
+    def test_what_was_planted_is_found(self):
+        found = self.bench.contrasts()
+        self.assertEqual(len(found), 18)
+        early = found[found["labelled_recordings"] <= 3]
+        self.assertTrue((early["low"] > 0).all())
+        self.assertTrue((found["p_holm"] >= found["p"]).all())
+
+    def test_what_has_run(self):
+        self.assertEqual(self.bench.tasks, ["transcription", "composer"])
+        self.assertEqual(self.bench.amounts("composer"), [10, 30, 294])
+        self.assertNotIn("cqt", self.bench.methods("composer"))
+        self.assertEqual(self.bench.methods("composer")[-1], "largest")
+        # Five amounts, of which two have five seeds, and three amounts.
+        missing = self.bench.missing
+        self.assertEqual(len(missing), 2 * 5 + 3 * 3 + 3 * 3)
+        self.assertEqual(missing[0], ("transcription", "cqt", 1, 0))
+
+    def test_all_scores(self):
+        found = self.bench.scores().set_index(
+            ["task", "method", "labelled_recordings", "split"]
+        )
+        row = found.loc["transcription", "scratch", 1, "test"]
+        self.assertEqual(row["n_seeds"], 5)
+        self.assertLess(row["low"], row["value"])
+        one = self.bench.score("transcription", "scratch", 1)
+        self.assertEqual(one.value, row["value"])
+
+    def test_a_minor_metric(self):
+        found = self.bench.score("composer", "scratch", 10, metric="minor")
+        self.assertEqual((found.value, found.low), (0.5, None))
 
 
-class TestWholeGrid(unittest.TestCase):
-    def test_it_is_the_one_that_the_command_runs(self):
-        self.assertEqual(compare.TASKS.keys(), tasks.TASKS.keys())
-        self.assertEqual(compare.FRACTIONS, tuple(sorted(protocol.FRACTIONS)))
-        self.assertEqual(compare.SEEDS, protocol.SEEDS)
-        lines = {name for names in compare.LINES.values() for name in names}
-        known = set(protocol.choices()["representation"])
-        self.assertEqual(known - lines, {"mfcc"})
+class TestDocs(unittest.TestCase):
+    def test_examples(self):
+        import doctest
+
+        self.assertEqual(doctest.testmod(compare).failed, 0)
 
 
 if __name__ == "__main__":

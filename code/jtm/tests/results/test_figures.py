@@ -2,16 +2,23 @@ import csv
 import json
 import tempfile
 import unittest
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from jtm.files import InputError
 from jtm.results import figures
-from jtm.results.compare import LINES, Grid
-from jtm.tests.results.test_compare import CPC, CQT, draws, score
-from jtm.tests.results.test_records import RECORD
+from jtm.results.records import METHODS, Contrast
+from jtm.tests.results import synthetic
+
+RECORD = {"task": "multipitch", "representation": "cpc-z", "split": "test"} | {
+    "metric": "average_precision",
+    "primary": True,
+    "value": 0.5,
+    "low": 0.4,
+    "high": 0.6,
+}
 
 
 class WithFolder(unittest.TestCase):
@@ -57,15 +64,15 @@ class Curve(WithFolder):
 
 
 class Dots(unittest.TestCase):
-    def test_it_shows_the_latest_main_scores(self):
+    def test_it_shows_the_main_scores(self):
         records = [
-            replace(RECORD, value=0.1),
             RECORD,
-            replace(RECORD, representation="logmel", value=0.7, low=None, high=None),
-            replace(RECORD, task="ensemble", metric="accuracy", value=0.3),
-            replace(RECORD, metric="minor", primary=False, value=0.99),
-            replace(RECORD, split="validation", value=0.99),
+            RECORD | {"representation": "logmel", "value": 0.7, "low": None},
+            RECORD | {"task": "ensemble", "metric": "accuracy", "value": 0.3},
+            RECORD | {"metric": "minor", "primary": False, "value": 0.99},
+            RECORD | {"split": "validation", "value": 0.99},
         ]
+        records = pd.DataFrame(records)
         pitch, ensemble = figures.probe_dots(records).axes
         spans = [line.get_xdata() for line in pitch.lines]
         self.assertEqual([list(s) for s in spans], [[40.0, 60.0], [50.0], [70.0]])
@@ -81,14 +88,14 @@ class Dots(unittest.TestCase):
         import matplotlib as mpl
 
         with mpl.rc_context({"font.size": 30, "axes.labelsize": 30}):
-            axis = figures.probe_dots([RECORD]).axes[0]
+            axis = figures.probe_dots(pd.DataFrame([RECORD])).axes[0]
             self.assertEqual(mpl.rcParams["font.size"], 30)
         self.assertEqual(axis.title.get_fontsize(), 8)
         self.assertEqual(axis.xaxis.label.get_fontsize(), 8)
 
     def test_nothing_to_show(self):
         with self.assertRaisesRegex(InputError, "validation"):
-            figures.probe_dots([RECORD], split="validation")
+            figures.probe_dots(pd.DataFrame([RECORD]), split="validation")
 
 
 class Notes(unittest.TestCase):
@@ -154,7 +161,7 @@ class Piece(WithFolder):
     def test_the_same_figure_is_the_same_file(self):
         for ending in ("pdf", "svg", "png"):
             for name in ("a", "b"):
-                figure = figures.probe_dots([RECORD])
+                figure = figures.probe_dots(pd.DataFrame([RECORD]))
                 figures.save(figure, self.folder / f"{name}.{ending}")
             written = [(self.folder / f"{n}.{ending}").read_bytes() for n in "ab"]
             self.assertEqual(*written)
@@ -163,118 +170,67 @@ class Piece(WithFolder):
         self.assertEqual(len(list(self.folder.iterdir())), 6)
 
 
-class GridFigures(unittest.TestCase):
+class BenchmarkFigures(unittest.TestCase):
     def setUp(self):
-        records, beside = [], {}
-        for row, value in ((CPC, 0.5), (CQT, 0.7), (CQT._replace(fraction=1.0), 0.9)):
-            for split, change in (("validation", 0), ("test", 0), ("test_timbre", 0.2)):
-                seconds = 600 * row.fraction
-                records.append(score(row, 0, value - change, split, labelled=seconds))
-                spread = np.linspace(-1000, 1000, 201) + 1e4 * (value - change)
-                beside |= draws(row, 0, spread.tolist(), split)
-        self.records, self.beside = records, beside
-        self.grid = Grid(records, beside)
+        self.bench = synthetic.bench(
+            ("transcription", "ensemble"), lambda cell: cell[1] == "cpc-selftrained"
+        )
 
     def test_scores_over_labels(self):
-        figure = figures.label_efficiency(self.grid)
-        axis, legend = figure.axes[:2]
-        cpc, cqt = axis.lines
-        np.testing.assert_allclose(cpc.get_xydata(), [[60, 50]])
-        np.testing.assert_allclose(cqt.get_xydata(), [[60, 70], [600, 90]])
-        [band] = axis.collections  # of CPC's, not of constant-Q's
-        band = band.get_paths()[0].vertices
-        np.testing.assert_allclose(band[:, 1].max(), 59.5)
-        np.testing.assert_allclose(band[:, 1].min(), 40.5)
-        self.assertEqual(axis.get_title(), "multipitch")
-        self.assertEqual(axis.get_xlabel(), "labelled audio")
-        self.assertIn("10 min", [t.get_text() for t in axis.get_xticklabels()])
+        figure = figures.benchmark_figures(self.bench)["labels"]()
+        axis, other, legend = figure.axes[:3]
+        line = next(each for each in axis.lines if each.get_color() == figures.BLUE)
+        amounts = (1, 3, 10, 30, 294)
+        found = [
+            self.bench.score("transcription", "cpc-finetuned", each) for each in amounts
+        ]
+        shown = [(a, 100 * each.value) for a, each in zip(amounts, found, strict=True)]
+        np.testing.assert_allclose(line.get_xydata(), shown)
+        self.assertEqual(len(axis.collections), 3)  # bands of the methods trained
+        band = axis.collections[1].get_paths()[0].vertices
+        self.assertAlmostEqual(band[:, 1].max(), 100 * max(e.high for e in found))
+        self.assertEqual(axis.get_title(), "transcription")
+        self.assertEqual(axis.get_ylabel(), "note F1 (%)")
+        self.assertEqual(other.get_xlabel(), "labelled recordings")
+        dotted = other.lines[-1].get_ydata()
+        largest = self.bench.score("ensemble", "largest", 294)
+        np.testing.assert_allclose(dotted, [100 * largest.value] * 2)
         texts = [t.get_text() for t in legend.get_legend().get_texts()]
-        self.assertEqual(texts, ["CPC, frozen", "constant-Q"])
+        self.assertIn("untrained, frozen", texts)
+        self.assertNotIn("CPC, self-trained", texts)  # has not run
 
     def test_gains(self):
-        self.assertNotIn("gains", figures.grid_figures(self.grid))
-        network = CPC._replace(representation="supervised", probe="network")
-        for split in ("validation", "test"):
-            self.records.append(score(network, 0, 0.45, split, labelled=60))
-        spread = np.linspace(-1000, 1000, 201) + 4500 + np.linspace(0, 200, 201)
-        self.beside |= draws(network, 0, spread.tolist(), "test")
-        figure = figures.grid_figures(Grid(self.records, self.beside))["gains"]()
-        axis, legend = figure.axes[:2]
-        line, interval, zero = axis.lines
-        np.testing.assert_allclose(line.get_ydata(), [5])
-        np.testing.assert_allclose(sorted(interval.get_ydata()), [3.05, 4.95])
-        np.testing.assert_allclose(zero.get_ydata(), [0, 0])
-        texts = [t.get_text() for t in legend.get_legend().get_texts()]
-        self.assertEqual(texts, ["CPC less supervised", "CPC less untrained"])
-
-    def test_lines_differ_without_colour(self):
-        strokes = figures.STROKES
-        self.assertEqual(strokes.keys(), LINES.keys())
-        for index in (0, 1, 2):  # colour, mark, dashes
-            self.assertEqual(len({s[index] for s in strokes.values()}), len(strokes))
-
-    def test_both_soundfonts(self):
-        axis = figures.timbre_dots(self.grid, 0.1).axes[0]
-        marks = [line for line in axis.lines if len(line.get_xdata()) == 1]
-        shown = [(m.get_xdata()[0], round(m.get_ydata()[0])) for m in marks]
-        np.testing.assert_allclose(shown, [(50, 0), (30, 0), (70, 5), (50, 5)])
-        fills = [m.get_markerfacecolor() == "white" for m in marks]
-        self.assertEqual(fills, [False, True, False, True])
-
-    def test_learning(self):
-        rows = [
-            CPC._replace(representation=name, probe="network")
-            for name in ("cpc-finetuned", "supervised")
-        ]
-        curve = {"step": [1, 2], "seconds": [2.0, 4.0], "score": [0.25, 0.5]}
-        for row in rows:
-            self.records.append(score(row, 0, 0.5, "validation"))
-            self.records.append(score(row, 0, 0.5))
-            self.beside[(*row, 0, "validation")] = {"curve": curve}
-        made = figures.grid_figures(Grid(self.records, self.beside))
-        self.assertIn("learning", made)
-        for line in made["learning"]().axes[0].lines:
-            np.testing.assert_allclose(line.get_xydata(), [[1, 25], [2, 50]])
-
-    def test_learning_leaves_out_tasks_without_curves(self):
-        row = CPC._replace(representation="supervised", probe="network")
-        for task in ("multipitch", "ensemble"):
-            self.records.append(score(row._replace(task=task), 0, 0.5, "validation"))
-            self.records.append(score(row._replace(task=task), 0, 0.5))
-        curve = {"step": [1], "seconds": [2.0], "score": [0.25]}
-        self.beside[(*row, 0, "validation")] = {"curve": curve}
-        figure = figures.learning_curves(Grid(self.records, self.beside), 0.1)
-        titles = [axis.get_title() for axis in figure.axes if axis.get_title()]
-        self.assertEqual(titles, ["multipitch"])
-
-    def test_confusion_by_hand(self):
-        figure = figures.confusion([[3, 1, 0], [0, 0, 0], [0, 2, 2]], ["a", "b", "c"])
+        figure = figures.benchmark_figures(self.bench)["gains"]()
         axis = figure.axes[0]
-        shares = axis.images[0].get_array().filled(np.nan)
-        np.testing.assert_allclose(
-            shares, [[75, 25, 0], [np.nan] * 3, [0, 50, 50]], equal_nan=True
-        )
-        shown = [(*t.get_position(), t.get_text()) for t in axis.texts]
-        self.assertEqual(
-            shown, [(0, 0, "75"), (1, 0, "25"), (1, 2, "50"), (2, 2, "50")]
-        )
-        self.assertEqual(axis.get_ylabel(), "truth")
+        marks = [line for line in axis.lines if len(line.get_xdata()) == 1]
+        self.assertEqual(len(marks), 2 * 2 * 5)  # pairs that have run, splits, amounts
+        contrast = Contrast("transcription", "cpc-finetuned", "scratch", 1, "test")
+        gain = self.bench.difference(contrast)
+        self.assertAlmostEqual(marks[0].get_ydata()[0], 100 * gain.value)
+        interval = axis.lines[0].get_ydata()
+        np.testing.assert_allclose(interval, [100 * gain.low, 100 * gain.high])
+        hollow = [mark.get_markerfacecolor() == "white" for mark in marks]
+        self.assertEqual(sum(hollow), 10)
 
-    def test_confusion_of_the_best_row_by_validation_with_most_labels(self):
-        row = CQT._replace(fraction=1.0)
-        for each in (CPC, CQT, row):
-            counts = [[9, 1], [1, 9]] if each == row else [[0, 1], [1, 0]]
-            line = self.beside[(*each, 0, "test")]
-            line |= {"confusion": counts, "classes": ["a", "b"]}
-        made = figures.grid_figures(Grid(self.records, self.beside))
-        axis = made["confusion-multipitch"]().axes[0]
-        np.testing.assert_allclose(axis.images[0].get_array(), [[90, 10], [10, 90]])
-        self.assertIn("cqt", axis.get_title(loc="left"))
+    def test_sounds(self):
+        figure = figures.benchmark_figures(self.bench)["sounds"]()
+        axis = figure.axes[0]
+        self.assertEqual(axis.get_title(), "transcription, 10 labelled")
+        marks = [line for line in axis.lines if len(line.get_xdata()) == 1]
+        self.assertEqual(len(marks), 3 * 7)
+        score = self.bench.score("transcription", "scratch", 10, "real")
+        self.assertAlmostEqual(marks[2].get_xdata()[0], 100 * score.value)
+
+    def test_methods_differ_without_colour(self):
+        self.assertEqual(figures.STROKES.keys(), METHODS.keys() - {"largest"})
+        for index in (0, 1, 2):  # colour, mark, dashes
+            seen = {stroke[index] for stroke in figures.STROKES.values()}
+            self.assertEqual(len(seen), len(figures.STROKES))
 
     def test_what_results_do_not_allow_is_left_out(self):
-        made = figures.grid_figures(self.grid)
-        self.assertEqual(made.keys(), {"label-efficiency", "timbre"})
-        self.assertEqual(figures.grid_figures(Grid([])), {})
+        self.assertEqual(figures.benchmark_figures(synthetic.bench(())), {})
+        alone = synthetic.bench(("ensemble",), lambda cell: cell[1] != "scratch")
+        self.assertEqual(figures.benchmark_figures(alone).keys(), {"labels", "sounds"})
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import numpy as np
 
 from jtm.files import InputError
 from jtm.results import figures, inside
-from jtm.results.page import write_inside
+from jtm.results.inside import write_page
 
 NAMES = ("cpc-z", "cpc-c", "random-z", "random-c", "logmel")
 
@@ -114,10 +114,10 @@ class TestFiles(WithFolder):
             inside.read_answers(self.path)
 
     def test_the_page_and_its_figures(self):
-        write_inside(self.folder)  # nothing was asked, nothing is written
+        write_page(self.folder)  # nothing was asked, nothing is written
         self.assertEqual(list(self.path.parent.iterdir()), [])
         self.write(*answers())
-        write_inside(self.folder)
+        write_page(self.folder)
         drawn = {each.name for each in (self.folder / "figures").iterdir()}
         names = ("carried", "memory", "form", "maps", "filters")
         made = {f"inside-{name}.svg" for name in names} | {"inside-memory.pdf"}

@@ -1,158 +1,274 @@
+"""Scores are kept: by processes side by side, by killed ones, and of one dataset."""
+
+import gzip
 import importlib.util
-import json
+import multiprocessing
+import os
 import shutil
+import signal
 import subprocess
 import tempfile
 import unittest
-from dataclasses import asdict, replace
 from pathlib import Path
+from unittest import mock
 
-from jtm.files import InputError
+import numpy as np
+import pandas as pd
+
+from jtm.files import InputError, read_json, write_json
 from jtm.results import records
-from jtm.results.records import (
-    CELL_FIELDS,
-    Record,
-    append,
-    append_beside,
-    beside,
-    latest,
-    read,
-    read_beside,
-    revision,
-    table,
-    write,
-)
+from jtm.results.records import COLUMNS, KEY
+from jtm.tests.results import synthetic
 
-RECORD = Record(
-    task="multipitch",
-    representation="cpc-z",
-    probe="linear",
-    fraction=0.1,
-    labelled=12.8,
-    seed=0,
-    split="test",
-    metric="average_precision",
-    value=0.5,
-    low=0.4,
-    high=0.6,
-    seconds=1.5,
-    revision="abc",
-    config={"steps": 100},
-    primary=True,
-)
+ROWS = 40
+"""Rows that each of two processes writes."""
+
+
+def cell(number, method="scratch"):
+    """Make the row and the draws of a small cell."""
+    row = {"task": "transcription", "method": method, "labelled_recordings": 3}
+    row |= {"seed": number, "split": "test", "metric": "note_f1"}
+    row |= {"value": 0.5, "primary": True, "seconds": 1.0}
+    return [row], {records.draws_key(row): np.full(10, 0.5)}
+
+
+def work(folder, out, method):
+    """Run cells and compile after each, as a process of a benchmark does."""
+    for number in range(ROWS):
+        records.save_cell(folder, f"{method}-{number}", *cell(number, method))
+        if number % 8 == 7:
+            records.compile_cells(folder, out)
 
 
 class Files(unittest.TestCase):
     def setUp(self):
-        folder = tempfile.TemporaryDirectory()
-        self.addCleanup(folder.cleanup)
-        self.path = Path(folder.name) / "results" / "grid.jsonl"
+        self.folder = Path(self.enterContext(tempfile.TemporaryDirectory()))
+        self.out = self.folder / "results" / "benchmark.csv.gz"
+        self.work = self.folder / "work"
+        records.begin(self.work, **synthetic.header(()))
 
-    def test_what_is_appended_is_read(self):
-        other = replace(RECORD, representation="logmel", low=None, high=None)
-        append(self.path, [RECORD])
-        append(self.path, [other, RECORD])
-        self.assertEqual(read(self.path), [RECORD, other, RECORD])
+    def save(self, number=0, **changes):
+        rows, draws = cell(number)
+        records.save_cell(self.work, f"{number}", [rows[0] | changes], draws)
 
-    def test_the_file_of_a_run(self):
-        path = self.path.with_name("record.json")
-        write(path, [RECORD, RECORD])
-        write(path, [RECORD])
-        self.assertEqual(read(path), [RECORD])
-        self.assertEqual(json.loads(path.read_text()), [asdict(RECORD)])
-        path.write_text('[{"task": 3}]')
-        with self.assertRaisesRegex(InputError, "record.json, entry 1"):
-            read(path)
-        path.write_text("3")
-        with self.assertRaisesRegex(InputError, "not a list"):
-            read(path)
 
-    def test_what_stands_beside(self):
-        cell = {name: getattr(RECORD, name) for name in CELL_FIELDS}
-        append_beside(self.path, [cell | {"draws": [1, 2]}])
-        timbre = cell | {"split": "test_timbre"}
-        append_beside(self.path, [timbre | {"draws": [3]}, cell | {"draws": [4]}])
-        self.assertEqual(beside(self.path).name, "grid_draws.jsonl")
-        found = read_beside(self.path)
-        self.assertEqual([line["draws"] for line in found.values()], [[4], [3]])
-        self.assertIn(tuple(timbre.values()), found)
-        with open(beside(self.path), "a") as file:
-            file.write('{"task": "multipitch"}\n')
-        with self.assertRaisesRegex(InputError, "grid_draws.jsonl, line 4"):
-            read_beside(self.path)
-        with self.assertRaisesRegex(InputError, "none_draws.jsonl: cannot be read"):
-            read_beside(self.path.with_name("none.jsonl"))
+class TestCells(Files):
+    def test_what_is_saved_is_read(self):
+        tasks = ("ensemble",)
+        out = self.folder / "other" / "benchmark.csv.gz"
+        made = synthetic.run(self.folder / "whole", out, tasks)
+        found = records.read(out)
+        pd.testing.assert_frame_equal(found, made, rtol=1e-5)
+        self.assertEqual(tuple(found.columns), COLUMNS)
+        self.assertEqual(len(found), 8 * len(synthetic.plan(tasks)))
+        self.assertEqual(records.read_header(records.header_path(out))["data"][0], "d")
+        with np.load(records.draws_path(out), allow_pickle=False) as file:
+            keys, draws = file["keys"], file["draws"]
+        self.assertEqual(draws.dtype, np.uint16)
+        self.assertEqual(draws.shape, (len(keys), 100))
+        main = found[found["primary"] & (found["split"] != "validation")]
+        named = {records.draws_key(row) for row in main.to_dict("records")}
+        self.assertEqual(set(keys), named)
+        self.assertIn("ensemble|scratch|10|0|test_timbre|accuracy", named)
+        expected = synthetic.cell("ensemble", "cqt", 30, 1, 100)[1]
+        key = "ensemble|cqt|30|1|real|accuracy"
+        got = records.read_draws(records.draws_path(out))[key] * records.UNIT
+        np.testing.assert_allclose(got, np.clip(expected[key], 0, 1), atol=5e-5)
 
-    def test_the_keys_are_those_agreed_on(self):
-        append(self.path, [RECORD])
-        agreed = (
-            "task representation probe fraction labelled seed split metric value low "
-            "high seconds revision config primary"
-        )
-        self.assertEqual(" ".join(json.loads(self.path.read_text())), agreed)
+    def test_equal_scores_are_equal_bytes(self):
+        self.save()
+        records.compile_cells(self.work, self.out)
+        before = {p.name: p.read_bytes() for p in self.out.parent.iterdir()}
+        records.compile_cells(self.work, self.out)
+        after = {p.name: p.read_bytes() for p in self.out.parent.iterdir()}
+        self.assertEqual(before, after)
 
+    def test_two_processes_lose_nothing(self):
+        context = multiprocessing.get_context("fork")
+        both = [
+            context.Process(target=work, args=(self.work, self.out, method))
+            for method in ("scratch", "cpc-finetuned")
+        ]
+        for process in both:
+            process.start()
+        for process in both:
+            process.join()
+            self.assertEqual(process.exitcode, 0)
+        records.compile_cells(self.work, self.out)
+        self.assertEqual(len(records.read(self.out)), 2 * ROWS)
+        draws = records.read_draws(records.draws_path(self.out))
+        self.assertEqual(len(draws), 2 * ROWS)
+
+    def test_killed_in_the_middle(self):
+        self.save(0)
+        records.compile_cells(self.work, self.out)
+
+        def killed():
+            replace = os.replace
+
+            def never(part, path):  # what was written so far is complete, or not there
+                if Path(path).name in ("1.json", "benchmark.csv.gz"):
+                    os.kill(os.getpid(), signal.SIGKILL)
+                replace(part, path)
+
+            with mock.patch.object(os, "replace", never):
+                self.save(1)
+
+        def killed_compiling():
+            self.save(2)
+            with mock.patch.object(
+                records,
+                "_write_table",
+                lambda *_: os.kill(os.getpid(), signal.SIGKILL),
+            ):
+                records.compile_cells(self.work, self.out)
+
+        for run in (killed, killed_compiling):
+            process = multiprocessing.get_context("fork").Process(target=run)
+            process.start()
+            process.join()
+            self.assertEqual(process.exitcode, -signal.SIGKILL)
+            self.assertEqual(records.read(self.out)["seed"].tolist(), [0])
+        self.assertFalse(records.cell_path(self.work, "1").exists())
+        self.assertTrue(records.cell_path(self.work, "2").exists())
+        self.save(1)  # a run that goes on
+        table = records.compile_cells(self.work, self.out)
+        self.assertEqual(sorted(table["seed"]), [0, 1, 2])
+
+    def test_scores_that_no_cell_replaces_are_kept(self):
+        self.save(0)
+        self.save(1)
+        records.compile_cells(self.work, self.out)
+        shutil.rmtree(self.work / "cells")
+        self.save(1, value=0.75)
+        table = records.compile_cells(self.work, self.out)
+        self.assertEqual(sorted(table["value"]), [0.5, 0.75])
+
+    def test_a_name_stays_in_its_folder(self):
+        with self.assertRaisesRegex(InputError, "leads outside"):
+            records.cell_path(self.work, "../../else")
+
+
+class TestHeader(Files):
+    def test_another_dataset_or_checkpoint_is_refused(self):
+        self.save()
+        records.compile_cells(self.work, self.out)
+        other = self.folder / "elsewhere"
+        for name in records.HASHES:
+            header = synthetic.header(()) | {name: "0" * 64}
+            with self.assertRaisesRegex(InputError, f"another {name} .*choose another"):
+                records.begin(self.work, **header)
+            shutil.rmtree(other, ignore_errors=True)
+            records.begin(other, **header)  # a folder of its own
+            with self.assertRaisesRegex(InputError, f"another {name}"):
+                records.compile_cells(other, self.out)
+            # A cell that was carried over is refused too.
+            shutil.copytree(self.work / "cells", other / "cells")
+            with self.assertRaisesRegex(InputError, f"0.json: .*another {name}"):
+                records.compile_cells(other, other / "benchmark.csv.gz")
+        records.begin(self.work, **synthetic.header(("ensemble",)))  # a longer plan
+        header = records.read_header(self.work / "benchmark.json")
+        self.assertGreater(len(header["plan"]), 0)
+
+    def test_a_folder_that_was_not_begun(self):
+        with self.assertRaisesRegex(InputError, "benchmark.json: cannot be read"):
+            records.save_cell(self.folder, "a", *cell(0))
+        (self.work / "benchmark.json").write_text("[]")
+        with self.assertRaisesRegex(InputError, "expected the header of a benchmark"):
+            self.save()
+
+
+class TestOdd(Files):
     def test_an_odd_line_is_named(self):
-        missing = asdict(RECORD)
-        missing.pop("seed")
-        for line in (
-            json.dumps(asdict(RECORD) | {"colour": "red"}),
-            json.dumps(missing),
-            "[1, 2]",
-            '{"task": "multip',
+        self.save(0)
+        self.save(1)
+        table = records.compile_cells(self.work, self.out)
+        for name, value, told in (
+            ("value", 1.5, "line 3: value, expected 0 to 1"),
+            ("value", "nan", "line 3: value"),
+            ("method", "magic", "line 3: method, expected one of scratch"),
+            ("split", "train", "line 3: split"),
+            ("seed", 0.5, "line 3: seed, expected a whole number"),
+            ("primary", "maybe", "line 3: primary, expected True or False"),
+            ("seed", 0, "line 3: stands there twice"),
+            ("labelled_recordings", "all", "line 3: labelled_recordings"),
         ):
-            append(self.path, [RECORD])
-            with open(self.path, "a") as file:
-                file.write(line + "\n")
-            with self.assertRaisesRegex(InputError, "grid.jsonl, line 2: not a record"):
-                read(self.path)
-            self.path.unlink()
+            odd = table.astype(object)
+            odd.loc[1, name] = value
+            self.out.write_bytes(gzip.compress(odd.to_csv(index=False).encode()))
+            with self.assertRaisesRegex(InputError, told):
+                records.read(self.out)
+        odd = table.drop(columns="seconds")
+        self.out.write_bytes(gzip.compress(odd.to_csv(index=False).encode()))
+        with self.assertRaisesRegex(InputError, "expected the columns task, method"):
+            records.read(self.out)
 
-    def test_a_missing_file(self):
-        with self.assertRaisesRegex(InputError, "cannot be read"):
-            read(self.path)
+    def test_files_of_something_else(self):
+        self.out.parent.mkdir()
+        for content in (b"", b"abc", gzip.compress(b""), gzip.compress(b'"')[:-9]):
+            self.out.write_bytes(content)
+            with self.assertRaisesRegex(InputError, "benchmark.csv.gz: "):
+                records.read(self.out)
+        with self.assertRaisesRegex(InputError, "none.csv.gz: cannot be read"):
+            records.read(self.out.with_name("none.csv.gz"))
+        draws = records.draws_path(self.out)
+        np.savez(draws, keys=np.array([{}], object), draws=np.zeros((1, 2), "<u2"))
+        with self.assertRaisesRegex(InputError, "not bootstrap draws"):  # a pickle
+            records.read_draws(draws)
+        draws.write_bytes(b"PK")
+        with self.assertRaisesRegex(InputError, "not bootstrap draws"):
+            records.read_draws(draws)
 
-    def test_a_score_is_a_number(self):
-        with self.assertRaises(ValueError):
-            replace(RECORD, value=float("nan"))
+    def test_odd_cells(self):
+        with self.assertRaisesRegex(InputError, "0.json, line 2: value"):
+            self.save(value=float("nan"))
+        rows, draws = cell(0)
+        with self.assertRaisesRegex(InputError, "draws of x, but no score"):
+            records.save_cell(self.work, "0", rows, draws | {"x": np.zeros(3)})
+        self.assertFalse(records.cell_path(self.work, "0").exists())
+        self.save(1)
+        path = records.cell_path(self.work, "1")
+        content = read_json(path)
+        for change in ({"rows": 3}, {"draws": []}, {"rows": [{"task": "a"}]}):
+            write_json(path, content | change)
+            with self.assertRaisesRegex(InputError, "1.json"):
+                records.compile_cells(self.work, self.out)
+        write_json(path, {k: v for k, v in content.items() if k != "rows"})
+        with self.assertRaisesRegex(InputError, "1.json: not a cell"):
+            records.compile_cells(self.work, self.out)
+        self.assertFalse(self.out.exists())
+
+    def test_keys_are_the_columns_that_tell_scores_apart(self):
+        row = dict(zip(KEY, ("a", "b", 3.0, 0, "test", "m"), strict=True))
+        self.assertEqual(records.draws_key(row), "a|b|3|0|test|m")
 
 
-class Readings(unittest.TestCase):
+class TestRuns(Files):
+    ROW = {"task": "multipitch", "representation": "cpc-z", "probe": "linear"} | {
+        "fraction": 0.1,
+        "seed": 0,
+        "split": "test",
+        "metric": "average_precision",
+        "value": 0.5,
+    }
+
     def test_the_latest_replaces(self):
-        other = replace(RECORD, seed=1)
-        newer = replace(RECORD, value=0.7, seconds=9.0)
-        self.assertEqual(latest([RECORD, other, newer]), [newer, other])
+        table = records.latest([self.ROW, self.ROW | {"value": 0.7}])
+        self.assertEqual(table["value"].tolist(), [0.7])
 
-    def test_table(self):
-        records = [
-            RECORD,
-            replace(RECORD, representation="logmel", value=0.75, low=None, high=None),
-            replace(RECORD, task="ensemble", metric="accuracy", value=0.25),
-            replace(RECORD, metric="minor", primary=False),
-            replace(RECORD, split="validation", value=0.9),
-            replace(RECORD, value=0.625),
-        ]
-        expected = [
-            ["representation", "multipitch, average precision (%)"]
-            + ["ensemble, accuracy (%)"],
-            ["cpc-z", "62.5 [40.0, 60.0]", "**25.0** [40.0, 60.0]"],
-            ["logmel", "**75.0**", ""],
-        ]
-        lines = table(records).splitlines()
-        self.assertEqual(set(lines.pop(1)), set("|- "))
-        cells = [[c.strip() for c in line.split("|")[1:-1]] for line in lines]
-        self.assertEqual(cells, expected)
+    def test_files_of_something_else(self):
+        path = self.folder / "demo.jsonl"
+        for content in ("[1]\n", '{"task": 3}\n', "{"):
+            path.write_text(content)
+            with self.assertRaisesRegex(InputError, "demo.jsonl: not scores"):
+                records.read_scores(path)
+        with self.assertRaisesRegex(InputError, "cannot be read"):
+            records.read_scores(self.folder / "none.jsonl")
 
-    def test_table_tells_rows_apart(self):
-        lines = table([RECORD, replace(RECORD, fraction=1.0)]).splitlines()
-        self.assertIn("labels", lines[0])
-        self.assertIn("10 %", lines[2])
-        self.assertIn("100 %", lines[3])
 
-    def test_table_of_nothing(self):
-        self.assertIn("representation", table([]))
-
+class TestRevision(unittest.TestCase):
     def test_revision_is_one_word(self):
-        self.assertRegex(revision(), r"^\S+$")
+        self.assertRegex(records.revision(), r"^\S+$")
 
     def test_a_repository_around_the_project_does_not_name_it(self):
         folder = Path(self.enterContext(tempfile.TemporaryDirectory()))

@@ -1,23 +1,21 @@
-"""What the notebook shows, where results are there and where they are not."""
+"""What the notebook shows, where results are missing too."""
 
 import tempfile
 import unittest
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from jtm.data.musicnet import Recording
 from jtm.music import audio
-from jtm.results import readings, records, show
-from jtm.results.figures import grid_figures
-from jtm.tests.results.test_compare import CPC, CQT, score
+from jtm.results import figures, show
+from jtm.tests.results import synthetic
 
 
 class TestShow(unittest.TestCase):
     def setUp(self):
-        folder = tempfile.TemporaryDirectory()
-        self.addCleanup(folder.cleanup)
-        self.folder = Path(folder.name)
+        self.folder = Path(self.enterContext(tempfile.TemporaryDirectory()))
 
     def test_players_hold_the_beginnings_alone(self):
         recordings = []
@@ -34,28 +32,19 @@ class TestShow(unittest.TestCase):
         self.assertLess(abs(len(page) / 2 - 8_000 * 2 * 4 / 3), 500)
 
     def test_what_has_not_run_is_named(self):
-        grid = show.read_grid(self.folder / "grid.jsonl")
-        self.assertIn("- `ensemble` has not run.", show.missing(grid).data)
-        drawings = grid_figures(grid)
-        said = show.picture(drawings, "label-efficiency").data
-        self.assertIn("*label-efficiency* is not here yet", said)
-        self.assertIn("Nothing is here yet", show.text(readings.wins(grid)).data)
+        bench = show.read_benchmark(self.folder)
+        self.assertEqual((bench.missing, len(bench.contrasts())), ([], 0))
+        drawings = figures.benchmark_figures(bench)
+        said = show.picture(drawings, "labels").data
+        self.assertIn("*labels* is not here yet", said)
+        self.assertIn("Nothing is here yet", show.text("").data)
+        self.assertIn("Nothing is here yet", show.table(pd.DataFrame({"a": []})).data)
 
     def test_what_has_run_is_shown(self):
-        path = self.folder / "grid.jsonl"
-        records.append(
-            path,
-            [
-                score(row, 0, value, split)
-                for row, value in ((CPC, 0.6), (CQT, 0.5))
-                for split in ("validation", "test")
-            ],
-        )
-        grid = show.read_grid(path)
-        figure = show.picture(grid_figures(grid), "label-efficiency")
-        self.assertEqual(figure.axes[0].get_title(), "multipitch")
-        self.assertIn("| multipitch | = |", show.text(readings.wins(grid)).data)
-        self.assertNotIn("`multipitch` has not run", show.missing(grid).data)
+        drawings = figures.benchmark_figures(synthetic.bench(("composer",)))
+        figure = show.picture(drawings, "labels")
+        self.assertEqual(figure.axes[0].get_title(), "composer")
+        self.assertIn("| 1 |", show.table(pd.DataFrame({"a": [1]})).data)
 
 
 if __name__ == "__main__":
