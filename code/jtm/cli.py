@@ -9,14 +9,12 @@ a fault of the program, ends in one line too, and with ``--debug`` in its traceb
 import argparse
 import contextlib
 import os
-import shutil
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 from jtm.cpc.config import PretrainConfig
 from jtm.data import musicnet, store
-from jtm.data.toyset import default_data, toy_data
+from jtm.data.toyset import default_data
 from jtm.files import (
     ROOT,
     InputError,
@@ -34,13 +32,6 @@ from jtm.training.config import (
     make_config,
 )
 from jtm.training.processes import is_first, place
-
-DEMO_EPOCHS = 3
-"""Epochs of the demonstration's pretraining: what its ten minutes allow."""
-
-DEMO_FRACTION = 0.1
-"""Share of the training labels that the demonstration's probes may see."""
-
 
 VERBS = {}
 """Each command's function, which takes the parsed options, and its options."""
@@ -97,8 +88,7 @@ def main(arguments=None):
     )
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     for name, (function, options) in VERBS.items():
-        explained = options if callable(options) else function
-        text, _, epilog = explained.__doc__.partition("\n")
+        text, _, epilog = function.__doc__.partition("\n")
         kind = argparse.RawDescriptionHelpFormatter
         about = {"description": text, "epilog": epilog, "formatter_class": kind}
         _fill(verbs.add_parser(name, help=text, **about), name, options)
@@ -128,9 +118,6 @@ def train_main(arguments=None):
 
 def _fill(parser, name, options):
     """Add the options of a command to its parser, and those of every command."""
-    if callable(options):
-        options(parser)
-        options = ()
     for names, settings in options:
         parser.add_argument(*names, **settings)
     if name == "train":
@@ -266,117 +253,59 @@ def _start(config, preset, supervised):
     print(f"last checkpoint: {pretrain(config, progress=not place().rank)}")
 
 
-def _add_demo(parser):
-    """Make the toy set, pretrain, evaluate the features and draw the figures."""
-    parser.add_argument(
-        "--out",
-        default="logs/demo",
-        help="folder for all that comes of it (default: logs/demo)",
-    )
-    parser.add_argument(
+@_verb(
+    "demo",
+    _option("--out", default="logs/demo", help="folder for all that comes of it"),
+    _option(
         "--preset",
         choices=("small", "tiny"),
         default="small",
-        help="small (default) takes about ten minutes on two cores, tiny is a test "
-        "of less than a minute whose scores mean nothing",
-    )
+        help="small takes about ten minutes on two cores, tiny is a test of less than "
+        "a minute whose scores mean nothing",
+    ),
+)
+def _demo(options):
+    """Make the toy set, pretrain, evaluate the features and draw the figures."""
+    from jtm.cpc.demo import demo
+
+    demo(options.preset, options.out)
 
 
-def demo(options):
-    """
-    Run the whole path: data, pretraining, probes, figures and a table.
-
-    Parameters
-    ----------
-    options : argparse.Namespace
-        Has ``out`` and ``preset``.
-    """
-    from jtm.cpc.run import pretrain
-    from jtm.data.musicnet import open_dataset
-    from jtm.evaluation.features import view
-    from jtm.evaluation.protocol import judge
-    from jtm.results import figures
-    from jtm.results.records import latest
-    from jtm.training.checkpoints import load_model
-
-    out = Path(options.out)
-    data = toy_data(options.preset)
-    chosen = {
-        "data": data,
-        "path_checkpoint": (out / "pretraining").as_posix(),
-        "n_epoch": DEMO_EPOCHS,
-    }
-    checkpoint = pretrain(make_config(PretrainConfig, options.preset, chosen))
-    made = judge(
-        checkpoint,
-        data,
-        representations=("cpc-z", "cpc-c", "random-z", "random-c", "logmel"),
-        out=out / "records.jsonl",
-        fraction=DEMO_FRACTION,
-    )
-    piece = open_dataset(data).split("test")[0]
-    for name, figure in (
-        ("pretraining", figures.pretraining_curve(checkpoint.parent)),
-        ("probes", figures.probe_dots(latest(made))),
-        ("piece", figures.piece(**view(load_model(checkpoint)[0], piece))),
-    ):
-        figures.save(figure, out / f"{name}.svg")
-        print(f"figure {out / name}.svg")
-    shutil.rmtree(out / "features")  # gigabytes, and computed in a minute
-
-
-def _add_grid(parser):
-    """Judge features and networks on all tasks, label fractions and seeds."""
-    parser.add_argument(
-        "--data", required=True, metavar="DIR", help="dataset in MusicNet's layout"
-    )
-    parser.add_argument(
+@_verb(
+    "grid",
+    DATA,
+    _option(
         "--load",
         metavar="CHECKPOINT",
         help="pretrained network; without it what needs one is left out",
-    )
-    parser.add_argument(
+    ),
+    _option(
         "--only",
         action="append",
-        default=[],
         metavar="KEY=VALUE",
         help="run these cells alone; KEY is task, representation, probe, fraction or "
         "seed; several values of one KEY add up, several KEYs narrow down",
-    )
-    parser.add_argument(
+    ),
+    _option(
         "--out",
         default="logs/grid/grid.jsonl",
         metavar="FILE",
-        help="results, added cell by cell; what stands there is not run again "
-        "(default: logs/grid/grid.jsonl)",
-    )
-    parser.add_argument(
+        help="results, added cell by cell; what stands there is not run again",
+    ),
+    _option(
         "--work",
         default="logs/grid",
         metavar="DIR",
         help="folder for features, gigabytes that can be computed again, and for "
-        "unfinished runs (default: logs/grid)",
-    )
-
-
-def grid(options):
-    """
-    Run the grid, or what is left of it.
-
-    Parameters
-    ----------
-    options : argparse.Namespace
-        Has ``data``, ``load``, ``only``, ``out`` and ``work``.
-
-    Raises
-    ------
-    InputError
-        If an ``--only`` is not understood, or what is asked for cannot be.
-    """
+        "unfinished runs",
+    ),
+)
+def _grid(options):
+    """Evaluate features and networks on all tasks, label fractions and seeds."""
     from jtm.evaluation import protocol
 
     only, choices = {}, protocol.choices()
-    for text in options.only:
+    for text in options.only or ():
         key, _, word = text.partition("=")
         if key not in choices:
             raise InputError(f"--only {text}: expected a KEY of {', '.join(choices)}")
@@ -392,57 +321,35 @@ def grid(options):
     protocol.grid(options.data, options.load, options.out, only, options.work)
 
 
-def _add_inside(parser):
-    """Look into a network: its filters, what z and c carry, memory, form, maps."""
-    parser.add_argument(
-        "--data", required=True, metavar="DIR", help="dataset in MusicNet's layout"
-    )
-    parser.add_argument(
-        "--load", required=True, metavar="CHECKPOINT", help="pretrained network"
-    )
-    parser.add_argument(
+@_verb(
+    "inside",
+    DATA,
+    _option("--load", required=True, metavar="CHECKPOINT", help="pretrained network"),
+    _option(
         "--out",
-        default="report/results/inside.json",
+        default="logs/inside/inside.json",
         metavar="FILE",
-        help="answers, with arrays for the figures in a file beside it ending in .npz "
-        "(default: report/results/inside.json)",
-    )
-    parser.add_argument(
+        help="answers, with arrays for the figures in a file beside it ending in .npz; "
+        "`jtm report` draws report/results/inside.json",
+    ),
+    _option(
         "--work",
         default="logs/inside",
         metavar="DIR",
-        help="folder for features, which can be computed again (default: logs/inside)",
-    )
-
-
-def look_inside(options):
-    """
-    Answer what a network holds, where, and for how long.
-
-    Parameters
-    ----------
-    options : argparse.Namespace
-        Has ``data``, ``load``, ``out`` and ``work``.
-    """
+        help="folder for features, which can be computed again",
+    ),
+)
+def _inside(options):
+    """Look inside a network: its filters, what z and c carry, memory, form, maps."""
     from jtm.evaluation.inside import look
 
     look(options.load, options.data, options.out, options.work)
-    print(f"answers in {options.out}; `jtm report` draws those of report/results")
+    print(f"answers in {options.out}; `jtm report` draws report/results/inside.json")
 
 
-def _add_report(parser):
+@_verb("report")
+def _report(_):
     """Rewrite the tables, sentences and figures of the pages from report/results."""
-
-
-def report(_):
-    """
-    Redraw what the pages show from the committed results.
-
-    Parameters
-    ----------
-    _ : argparse.Namespace
-        Not used.
-    """
     from jtm.results import inside, render
 
     render.report(ROOT)
@@ -543,11 +450,3 @@ def _export(options):
     )
     if options.data:
         print(f"{embedding.learn_slow(options.out, options.data)}: slow features")
-
-
-VERBS |= {
-    "demo": (demo, _add_demo),
-    "grid": (grid, _add_grid),
-    "inside": (look_inside, _add_inside),
-    "report": (report, _add_report),
-}
