@@ -14,8 +14,8 @@ from torch.nn import functional
 from jtm.models.context import TransformerBlock
 
 PARTS = 4
-"""Anchors of each moment where parts are told apart by themselves: about as many
-as sound, and their loudest harmonics."""
+"""Anchors per frame where the parts of frames are contrasted by themselves: about as
+many as sound, and their loudest harmonics."""
 
 
 def draw_negatives(
@@ -44,7 +44,7 @@ def draw_negatives(
     others : bool
         Never draw from the anchor's own window, as long as there is another.
     generator : torch.Generator
-        Source of chance, on the CPU.
+        Random number generator, on the CPU.
 
     Returns
     -------
@@ -71,8 +71,8 @@ def draw_negatives(
         order = torch.argsort(~allowed * batch + own)  # allowed windows first
         n_own = 0 if others and batch > 1 else frames - len(steps)
         total = n_own + n_windows * frames  # (batch,)
-        chance = torch.rand(batch, n_anchors, count, generator=generator)
-        index = (chance.double() * total[:, None, None]).long()
+        uniform = torch.rand(batch, n_anchors, count, generator=generator)
+        index = (uniform.double() * total[:, None, None]).long()
         index = torch.minimum(index, total[:, None, None] - 1)
         in_own = index < n_own
         frame = index
@@ -91,7 +91,7 @@ def draw_negatives(
 
 class InfoNCE(nn.Module):
     """
-    Predict K future latents from the context and tell them from negatives.
+    Predict K future latents from the context and contrast them with negatives.
 
     Parameters
     ----------
@@ -107,7 +107,7 @@ class InfoNCE(nn.Module):
     n_negatives : int
         Negatives N of each anchor.
     same_share : float
-        Share of negatives from the anchor's own recording.
+        Fraction of negatives from the anchor's own recording.
     others : bool
         Never draw negatives from the anchor's own window, as long as there is
         another.
@@ -115,15 +115,15 @@ class InfoNCE(nn.Module):
         Inner product averaged over dimensions, as published code has it, or
         cosine over `temperature`.
     temperature : float
-        Divisor of cosine scores.
+        Softmax temperature of cosine scores.
     predictor : {"linear", "transformer"}
         One linear map for each step, on the context as it is or after one
         causal transformer layer (Riviere et al. 2020).
     dropout : float
-        Share of context features dropped in training.
+        Dropout rate of the contexts.
     shared : bool
-        Draw the negatives once a window instead of once an anchor; an anchor
-        whose positive is drawn passes over it. Many times faster.
+        Draw the negatives once a window instead of once an anchor; where
+        it is an anchor's positive it is masked. Many times faster.
     groups : int
         Equal parts of c and z, such as pitches, each predicted from its own
         part by the same weights.
@@ -134,9 +134,9 @@ class InfoNCE(nn.Module):
         Features at the end of each group that the encoder only passes on: log
         magnitudes. They are not predicted.
     contrast : {"frame", "pitch", "both"}
-        Tell whole latents from others; or each group's part of them by itself, at
-        moments and groups drawn by their magnitudes, from negatives drawn
-        likewise, which needs `passed`; or take the mean of both losses.
+        Contrast whole latents; or each group's part of them by itself, at frames
+        and groups sampled by magnitude, with negatives sampled likewise, which
+        needs `passed`; or take the mean of both losses.
     """
 
     def __init__(
@@ -196,7 +196,7 @@ class InfoNCE(nn.Module):
         recordings : torch.Tensor
             Recording of each window, integers ``(batch,)``.
         generator : torch.Generator
-            Source of the negatives, on the CPU.
+            Random number generator of the negatives, on the CPU.
 
         Returns
         -------
@@ -237,7 +237,7 @@ class InfoNCE(nn.Module):
         generator : torch.Generator
             As for :meth:`forward`.
         contrast : {"frame", "pitch"}
-            What is an anchor: a moment, or a group's part of one.
+            What an anchor is: a frame, or a group's part of one.
 
         Returns
         -------
@@ -335,8 +335,8 @@ class InfoNCE(nn.Module):
 
         first = torch.arange(batch)[:, None] * frames * groups
         anchor = draw(magnitude[:, anchors], PARTS * len(anchors))
-        moment = anchors[anchor // groups] * groups
-        anchor = first + moment + anchor % groups  # (batch, anchors)
+        frame = anchors[anchor // groups] * groups
+        anchor = first + frame + anchor % groups  # (batch, anchors)
         own = anchor[..., None] + steps * groups
         # A pool of each window; windows draw from the pools as from latents.
         pool = first + draw(magnitude, self.n_negatives)

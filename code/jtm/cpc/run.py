@@ -25,7 +25,7 @@ from jtm.training.loop import Module, Plan, fit
 from jtm.training.processes import place
 
 VALIDATION_WINDOWS = 256
-"""Most windows that the validation loss is taken over."""
+"""Maximum number of windows of the validation loss."""
 
 
 def build_criterion(config, model):
@@ -37,7 +37,7 @@ def build_criterion(config, model):
     config : PretrainConfig
         The settings; ``random_seed`` draws the weights.
     model : Network
-        The network that it judges.
+        The network that it trains.
 
     Returns
     -------
@@ -183,7 +183,7 @@ class CPCModule(Module):
 
 def held_out(store, window=0):
     """
-    Choose the recordings to learn from and those to validate on.
+    Choose the recordings of training and of validation.
 
     Parameters
     ----------
@@ -274,9 +274,9 @@ def loaders(config, store):
     Returns
     -------
     train : WindowLoader
-        Windows to learn from.
+        Windows of training.
     validation : WindowLoader
-        Windows to judge the loss on, at most :data:`VALIDATION_WINDOWS` of them:
+        Windows of validation, at most :data:`VALIDATION_WINDOWS` of them:
         sampled by the same scheme, with no state carried over.
 
     Raises
@@ -311,7 +311,7 @@ def loaders(config, store):
             left_out = len(train) - len(known)
             print(f"{left_out} recordings have no {config.labels_by}: left out")
         train = known
-        # Where all would be left out, each is judged by itself.
+        # Where all would be left out, each is a category of its own.
         validation = [i for i in validation if category[i]] or validation
         categories = [[category[i] or i for i in part] for part in (train, validation)]
     windows = WindowLoader(
@@ -323,7 +323,7 @@ def loaders(config, store):
         **common,
     )
     # The memory is training's: of these few windows each is read for itself.
-    judged = WindowLoader(
+    held_out_windows = WindowLoader(
         indices=validation, categories=categories[1], max_chunks=0, **common
     )
-    return windows, judged
+    return windows, held_out_windows

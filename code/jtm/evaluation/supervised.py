@@ -46,7 +46,7 @@ FEATURES = "features"
 """Name of the folder in a run's folder for features, until it is finished."""
 
 VALIDATION_WINDOWS = 256
-"""Most windows that the loss of an epoch is judged on."""
+"""Maximum number of windows of the validation loss."""
 
 
 def run(config, progress=True):

@@ -55,7 +55,7 @@ def augment(wave, kinds, generator):
         What to do, of :data:`KINDS`; reverberation and equaliser first, then
         noise, then the level, in whatever order they are listed.
     generator : torch.Generator
-        Source of chance, on the CPU.
+        Random number generator, on the CPU.
 
     Returns
     -------
@@ -67,8 +67,8 @@ def augment(wave, kinds, generator):
 
     def draw(bounds, *shape):
         low, high = bounds
-        chance = torch.rand(batch, *shape, generator=generator)
-        return (low + (high - low) * chance).to(wave.device)
+        uniform = torch.rand(batch, *shape, generator=generator)
+        return (low + (high - low) * uniform).to(wave.device)
 
     # Room for the longest reverberation, which would wrap around to the start.
     size = samples + int(REVERB_SECONDS[1] * SAMPLE_RATE)
@@ -78,18 +78,18 @@ def augment(wave, kinds, generator):
         octaves = math.log2(BAND_CENTRES[1] / BAND_CENTRES[0])
         centres = BAND_CENTRES[0] * 2 ** draw((0, octaves), BANDS)
         gains, widths = draw(BAND_GAINS, BANDS), draw((1.0, 2.0), BANDS)
-        spectrum = spectrum * equaliser(centres, gains, widths, size)
+        spectrum = spectrum * _equaliser(centres, gains, widths, size)
     if "reverb" in kinds:
         # Tails of a constant length, in each of which the decay is its own.
         tail = torch.randn(
             batch, int(REVERB_SECONDS[1] * SAMPLE_RATE), generator=generator
         ).to(wave.device)
-        responses = reverberation(tail, draw(REVERB_SECONDS), draw(DIRECT_TO_REVERB))
+        responses = _reverberation(tail, draw(REVERB_SECONDS), draw(DIRECT_TO_REVERB))
         spectrum = spectrum * torch.fft.rfft(responses, size)
     if "noise" in kinds:
         parts = torch.randn(batch, spectrum.shape[1], 2, generator=generator)
         white = torch.view_as_complex(parts).to(wave.device)
-        spectrum = spectrum + coloured_noise(
+        spectrum = spectrum + _coloured_noise(
             white, spectrum, draw(NOISE_SLOPE), draw(SIGNAL_TO_NOISE), samples
         )
     augmented = torch.fft.irfft(spectrum, size)[:, None, :samples]
@@ -98,26 +98,13 @@ def augment(wave, kinds, generator):
     return augmented.to(wave.dtype)
 
 
-def equaliser(centres, gains, widths, size):
+def _equaliser(centres, gains, widths, size):
     """
-    Give the frequency response of peaking filters in a row.
+    Compute the frequency response ``(batch, size // 2 + 1)`` of peaking filters.
 
-    Each is the second-order filter ``(s^2 + s A / Q + 1) / (s^2 + s / (A Q) +
-    1)`` under the bilinear transform, which is causal; its gain is reached at
-    the centre, and half of it in dB at either end of the width.
-
-    Parameters
-    ----------
-    centres, gains, widths : torch.Tensor
-        Centre in Hz, gain in dB and width in octaves of each filter
-        ``(batch, filters)``.
-    size : int
-        Samples of the transform.
-
-    Returns
-    -------
-    torch.Tensor
-        Complex response ``(batch, size // 2 + 1)``.
+    Each is the second-order filter ``(s^2 + s A / Q + 1) / (s^2 + s / (A Q) + 1)``
+    under the bilinear transform, which is causal; its gain in dB is reached at the
+    centre in Hz, and half of it at either end of the width in octaves.
     """
     half = torch.arange(1, size // 2, device=centres.device) * (math.pi / size)
     ratio = half.tan() / (math.pi * centres[..., None] / SAMPLE_RATE).tan()
@@ -129,24 +116,12 @@ def equaliser(centres, gains, widths, size):
     return functional.pad(response, (1, 1), value=1.0).prod(1)
 
 
-def reverberation(tail, seconds, ratio):
+def _reverberation(tail, seconds, ratio):
     """
-    Give impulse responses of rooms: the direct sound, then a decaying tail.
+    Compute impulse responses of rooms, of unit energy: direct sound, decaying tail.
 
-    Parameters
-    ----------
-    tail : torch.Tensor
-        White noise ``(batch, samples)``.
-    seconds : torch.Tensor
-        Time in which the tail falls by 60 dB ``(batch,)``.
-    ratio : torch.Tensor
-        Energy of the direct sound over that of the tail in dB ``(batch,)``.
-
-    Returns
-    -------
-    torch.Tensor
-        Impulse responses of unit energy ``(batch, samples)``; the direct sound
-        is the first sample, so that onsets stay where they are.
+    White noise ``(batch, samples)`` falls by 60 dB in `seconds`; `ratio` is the energy
+    of the direct sound, at the first sample so that onsets stay, over it in dB.
     """
     time = torch.arange(tail.shape[1], device=tail.device) / SAMPLE_RATE
     decay = 10 ** (-3 * time / seconds[:, None])
@@ -158,28 +133,12 @@ def reverberation(tail, seconds, ratio):
     return response / response.norm(dim=1, keepdim=True)
 
 
-def coloured_noise(white, spectrum, slope, ratio, samples):
+def _coloured_noise(white, spectrum, slope, ratio, samples):
     """
-    Colour noise, and scale it to a signal-to-noise ratio.
+    Colour white noise, a spectrum, and scale it to a signal-to-noise ratio in dB.
 
-    Parameters
-    ----------
-    white : torch.Tensor
-        Spectrum of white noise ``(batch, frequencies)``, complex.
-    spectrum : torch.Tensor
-        Spectrum of the signal, of the same shape.
-    slope : torch.Tensor
-        Power of frequency by which the power falls, above 20 Hz ``(batch,)``.
-    ratio : torch.Tensor
-        Signal-to-noise ratio in dB ``(batch,)``.
-    samples : int
-        Length of the signal, which may end before the transform does.
-
-    Returns
-    -------
-    torch.Tensor
-        Spectrum of the noise ``(batch, frequencies)``, complex; it fills the
-        whole transform.
+    The power falls with the power `slope` of frequency above 20 Hz. The signal has
+    `samples`, the noise fills the whole transform.
     """
     n = white.shape[1]
     frequency = torch.linspace(0, SAMPLE_RATE / 2, n, device=white.device)

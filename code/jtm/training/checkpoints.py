@@ -63,7 +63,7 @@ def read_checkpoint(path):
         return _read_weights(path)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what is odd about it is told below
+            warnings.simplefilter("ignore")  # what is odd about it is said below
             content = torch.load(path, map_location="cpu", weights_only=True)
         state, config = content["state_dict"], content["config"]
         if not (isinstance(state, dict) and isinstance(config, dict)):
@@ -90,9 +90,9 @@ def read_checkpoint(path):
 
 def _read_weights(path):
     """Read a network that :func:`export` wrote, as a checkpoint would hold it."""
-    weights, told = read_tensors(path, "network", {"network": dict})
+    weights, metadata = read_tensors(path, "network", {"network": dict})
     state = {f"model.{name}": tensor for name, tensor in weights.items()}
-    return {"state_dict": state, "config": told["network"]}
+    return {"state_dict": state, "config": metadata["network"]}
 
 
 def read_tensors(path, what, expected):
@@ -106,14 +106,14 @@ def read_tensors(path, what, expected):
     what : str
         What it should hold, for messages.
     expected : dict of str to type
-        What must be told beside the tensors.
+        What the metadata must hold, by name.
 
     Returns
     -------
     tensors : dict of str to torch.Tensor
         Tensors on the CPU by name.
-    told : dict
-        What stands beside them.
+    metadata : dict
+        The metadata.
 
     Raises
     ------
@@ -124,10 +124,10 @@ def read_tensors(path, what, expected):
 
     try:
         with safe_open(path, "pt") as file:
-            told = json.loads(file.metadata()[METADATA_KEY])
+            metadata = json.loads(file.metadata()[METADATA_KEY])
             tensors = {name: file.get_tensor(name) for name in file.keys()}
-        checksum = told["sha256"]
-        if not all(isinstance(told[name], kind) for name, kind in expected.items()):
+        checksum = metadata["sha256"]
+        if not all(isinstance(metadata[name], kind) for name, kind in expected.items()):
             raise TypeError(f"expected {expected}")
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         raise InputError(
@@ -136,14 +136,14 @@ def read_tensors(path, what, expected):
         ) from error
     if fingerprint(tensors) != checksum:
         raise InputError(
-            f"{path}: damaged (its checksum differs); get or export it anew"
+            f"{path}: damaged (its checksum differs); get or export it again"
         )
-    return tensors, told
+    return tensors, metadata
 
 
-def write_tensors(path, tensors, told):
+def write_tensors(path, tensors, metadata):
     """
-    Write tensors to be given away.
+    Write tensors, with metadata.
 
     Parameters
     ----------
@@ -151,8 +151,8 @@ def write_tensors(path, tensors, told):
         The file to write.
     tensors : dict of str to torch.Tensor
         Tensors on the CPU by name.
-    told : dict
-        What stands beside them, as JSON takes it; a checksum of them is added.
+    metadata : dict
+        What the metadata hold, as JSON takes it; a checksum is added.
 
     Raises
     ------
@@ -162,9 +162,9 @@ def write_tensors(path, tensors, told):
     from safetensors.torch import save
 
     # One entry, since the order of several is not kept from file to file.
-    told = json.dumps(told | {"sha256": fingerprint(tensors)})
+    metadata = json.dumps(metadata | {"sha256": fingerprint(tensors)})
     with atomic(path) as part:
-        part.write_bytes(save(tensors, {METADATA_KEY: told}))
+        part.write_bytes(save(tensors, {METADATA_KEY: metadata}))
 
 
 def fingerprint(weights):

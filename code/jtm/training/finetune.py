@@ -1,12 +1,11 @@
 """
 Training with labels: a head alone on frozen features, or a whole network.
 
-The loop knows nothing of music. It is given windows as a function that reads an
+Windows are given as a function that reads an
 input and its targets, one for each task by name, and learns multi-label targets
 (floats) by binary cross-entropy and classes (integers, negative where unknown) by
 cross-entropy; several tasks add up. A network that learns hears its windows at
-levels and with noise drawn anew each time. As in pretraining, what a step does
-follows from the seed and the step's number alone.
+levels and with noise drawn again each time.
 """
 
 import numpy as np
@@ -18,7 +17,7 @@ from jtm.training.loop import Module, schedule
 
 class Batches:
     """
-    Read labelled windows in batches, in a new order each epoch.
+    Load labelled windows in batches, shuffled each epoch.
 
     Parameters
     ----------
@@ -28,15 +27,15 @@ class Batches:
         Gives the input of a window as an array, and its targets as a dict of
         arrays by task, from the index and the first frame.
     batch_size : int
-        Most windows in a batch; all hold the same number, or one less.
+        Maximum number of windows in a batch; all hold as many, or one less.
     seed : int, optional
         Draws the order; without it the windows come as they are.
     steps : int, optional
         Batches in an epoch, which then may hold a window several times, or
         some not at all; by default an epoch visits each window once.
     least : int, optional
-        Fewest windows in a batch, if there are as many; rather than fewer, some
-        batches hold one more than `batch_size`.
+        Minimum number of windows in a batch, if there are as many; rather than fewer,
+        some batches hold one more than `batch_size`.
 
     Attributes
     ----------
@@ -115,7 +114,7 @@ class Batches:
 
 def vary(waves):
     """
-    Play waves at other levels, and with noise, drawn from torch's generator.
+    Augment waves with gain and noise drawn from torch's generator.
 
     The draws are the processor's, so that they are the same wherever the waves are.
 
@@ -139,7 +138,7 @@ def vary(waves):
 
 def features_of(model, wave, on_encoder=False, edge=0):
     """
-    Give what heads read off waveforms.
+    Compute the features that heads read.
 
     Parameters
     ----------
@@ -148,7 +147,7 @@ def features_of(model, wave, on_encoder=False, edge=0):
     wave : torch.Tensor
         Waveforms ``(batch, 1, samples)``.
     on_encoder : bool
-        Give z alone, not z and c side by side.
+        Return z alone, not z and c side by side.
     edge : int
         Frames on either side that are heard and left out.
 
@@ -253,7 +252,7 @@ class SupervisedModule(Module):
 
 def task_loss(logits, target):
     """
-    Give the loss of one task.
+    Compute the loss of one task.
 
     Parameters
     ----------

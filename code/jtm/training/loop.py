@@ -34,6 +34,9 @@ from jtm.training.processes import Place, is_first, place
 SAVE_SECONDS = 100
 """Seconds between two writes of the last checkpoint inside an epoch."""
 
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+"""Signals that stop a run after the step that it is at."""
+
 METRICS_FILE = "metrics.csv"
 """Name of the file with a run's curves: a row for each epoch and split."""
 
@@ -247,7 +250,7 @@ class Module(lightning.LightningModule):
         if not torch.isfinite(loss):
             raise InputError(
                 f"the loss is {loss.item()} at step {self.global_step}"
-                f"{self.where(batch)}; {advice(self.plan.folder)}"
+                f"{self.where(batch)}; {_advice(self.plan.folder)}"
             )
         return loss
 
@@ -308,7 +311,7 @@ class Module(lightning.LightningModule):
             for module, mode in modes:  # what is frozen stays in evaluation mode
                 module.training = mode
         if self.plan.folder and self.global_rank == 0:
-            write_metrics(self.plan.folder, self.history)
+            _write_metrics(self.plan.folder, self.history)
         self.clock = time.monotonic()
 
     def on_save_checkpoint(self, checkpoint):
@@ -324,6 +327,8 @@ class Module(lightning.LightningModule):
         self.history = checkpoint["history"]
         if self.global_rank == 0:  # they are those of all processes
             self.sums = checkpoint["sums"]
+            for sums in self.sums.values():
+                sums["windows"] = int(sums["windows"])
         self.spent, self.began = checkpoint.get("seconds", (0.0, 0.0))
 
 
@@ -359,20 +364,8 @@ def schedule(n_steps, warmup=0, decay="linear"):
     return factor
 
 
-def best_epoch(history):
-    """
-    Find the epoch that was best: by score, or else by validation or training loss.
-
-    Parameters
-    ----------
-    history : list of dict
-        Rows as :attr:`Module.history` has them.
-
-    Returns
-    -------
-    int or None
-        The epoch, of equals the first; None where every value is NaN.
-    """
+def _best_epoch(history):
+    """Find the epoch of the highest score, or the least loss; None if all are NaN."""
     losses = {}
     for row in history:  # of an epoch the last row counts
         losses[row["epoch"]] = -row["score"] if "score" in row else row["loss"]
@@ -380,38 +373,15 @@ def best_epoch(history):
     return min(known, key=known.get, default=None)
 
 
-def stalled(history, patience):
-    """
-    Tell whether a run has not become better for so many epochs.
-
-    Parameters
-    ----------
-    history : list of dict
-        Rows as :attr:`Module.history` has them.
-    patience : int
-        Epochs; 0 disables.
-
-    Returns
-    -------
-    bool
-        Whether it has not.
-    """
-    best = best_epoch(history)
+def _stalled(history, patience):
+    """Tell whether a run has not become better for so many epochs."""
+    best = _best_epoch(history)
     since = history[-1]["epoch"] - (-1 if best is None else best) if history else 0
     return 0 < patience <= since
 
 
-def write_metrics(folder, history):
-    """
-    Write the curves of a run.
-
-    Parameters
-    ----------
-    folder : str or Path
-        The run's folder; receives ``metrics.csv``.
-    history : list of dict
-        A row for each epoch and split.
-    """
+def _write_metrics(folder, history):
+    """Write the history to a run's folder."""
     names = list(dict.fromkeys(name for row in history for name in row))
     with (
         atomic(Path(folder) / METRICS_FILE) as part,
@@ -422,20 +392,8 @@ def write_metrics(folder, history):
         writer.writerows(history)
 
 
-def advice(folder):
-    """
-    Say what to do about a loss or weights that are not finite.
-
-    Parameters
-    ----------
-    folder : str, Path or None
-        The run's folder.
-
-    Returns
-    -------
-    str
-        Where the last good checkpoint is, and how to go on from it.
-    """
+def _advice(folder):
+    """Say how to go on from a loss or weights that are not finite."""
     if not folder or not (Path(folder) / LAST).exists():
         return "there is no checkpoint yet; try a smaller --learningRate"
     return (
@@ -475,19 +433,28 @@ class Keeper(lightning.Callback):
         None
             Nothing.
         """
-        handlers = {}
+        handlers = {
+            number: signal.getsignal(number) or signal.SIG_DFL for number in SIGNALS
+        }
+        self._listen()
+        try:
+            yield
+        finally:
+            self._listen(handlers)
+
+    def on_train_start(self, trainer, module):
+        """Listen again, since Lightning has put handlers of its own in place."""
+        self._listen()
+
+    def _listen(self, handlers=None):
+        """Note signals, or give them back their handlers."""
 
         def note(number, _):
             self.signal = number
 
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                handlers[number] = signal.signal(number, note)
-        try:
-            yield
-        finally:
-            for number, handler in handlers.items():
-                signal.signal(number, handler)
+            for number in SIGNALS:
+                signal.signal(number, (handlers or {}).get(number, note))
 
     def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
         """Save from time to time, and before stopping."""
@@ -505,17 +472,17 @@ class Keeper(lightning.Callback):
     def on_train_epoch_end(self, trainer, module):
         """Save the epoch's curves and checkpoint, and the best one."""
         module.close_epoch()
-        better = best_epoch(module.history) == trainer.current_epoch
+        better = _best_epoch(module.history) == trainer.current_epoch
         if self.folder:
             name = f"checkpoint{trainer.current_epoch}.pt"
             self._save(trainer, name)
             for target in (BEST, LAST) if better else (LAST,):
                 if trainer.is_global_zero:
-                    copy(self.folder / name, self.folder / target)
+                    _copy(self.folder / name, self.folder / target)
         elif better:
             state = module.state_dict()
             self.best = {name: value.cpu().clone() for name, value in state.items()}
-        if self._any(trainer, stalled(module.history, self.plan.patience)):
+        if self._any(trainer, _stalled(module.history, self.plan.patience)):
             trainer.should_stop = True
         if self._any(trainer, self.signal is not None):
             raise StoppedError
@@ -529,7 +496,7 @@ class Keeper(lightning.Callback):
         if not all(p.isfinite().all() for p in trainer.lightning_module.parameters()):
             raise InputError(
                 f"non-finite weights after step {trainer.global_step}; "
-                f"{advice(self.folder)}"
+                f"{_advice(self.folder)}"
             )
         if trainer.is_global_zero:
             with atomic(self.folder / name) as part:
@@ -539,15 +506,8 @@ class Keeper(lightning.Callback):
         self.saved = time.monotonic()
 
 
-def copy(source, target):
-    """
-    Copy a file, at once or not at all.
-
-    Parameters
-    ----------
-    source, target : Path
-        From where to where.
-    """
+def _copy(source, target):
+    """Copy a file, at once or not at all."""
     with atomic(target) as part:
         shutil.copyfile(source, part)
 
@@ -619,7 +579,7 @@ def fit(module, progress=True, quiet=False, logger=False):
     epochs = history[-1]["epoch"] + 1 if history else 0
     if content and is_first():
         _mend(Path(plan.folder), path, content)
-    if epochs >= plan.n_epoch or stalled(history, plan.patience):
+    if epochs >= plan.n_epoch or _stalled(history, plan.patience):
         say(f"{plan.folder}: finished, {epochs} epochs; nothing left to do")
         module.on_load_checkpoint(content)
     else:
@@ -641,15 +601,15 @@ def fit(module, progress=True, quiet=False, logger=False):
 def _mend(folder, path, content):
     """Write again what is missing or damaged beside the newest checkpoint."""
     if path.name != LAST:
-        copy(path, folder / LAST)
+        _copy(path, folder / LAST)
     if not content["history"]:
         return
     epoch = folder / f"checkpoint{content['history'][-1]['epoch']}.pt"
     if not epoch.exists() and not content["sums"]:  # no step since the epoch's end
-        copy(path, epoch)
-    source = folder / f"checkpoint{best_epoch(content['history'])}.pt"
+        _copy(path, epoch)
+    source = folder / f"checkpoint{_best_epoch(content['history'])}.pt"
     if source.exists() and not zipfile.is_zipfile(folder / BEST):
-        copy(source, folder / BEST)
+        _copy(source, folder / BEST)
 
 
 def _train(module, keeper, start, progress, logger):

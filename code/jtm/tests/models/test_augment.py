@@ -9,7 +9,7 @@ import torch
 from jtm.constants import SAMPLE_RATE
 from jtm.cpc.config import AUGMENTATIONS
 from jtm.models import augment as module_under_test
-from jtm.models.augment import KINDS, augment, equaliser, reverberation
+from jtm.models.augment import KINDS, augment
 
 
 def chance(seed=0):
@@ -77,7 +77,7 @@ class TestAugment(unittest.TestCase):
     def test_equaliser_reaches_its_gain_at_the_centre_and_half_at_the_edges(self):
         decibels = (
             20
-            * equaliser(
+            * module_under_test._equaliser(
                 torch.tensor([[1000.0], [200.0]]),
                 torch.tensor([[6.0], [-9.0]]),
                 torch.tensor([[1.0], [2.0]]),
@@ -97,7 +97,9 @@ class TestAugment(unittest.TestCase):
 
     def test_reverberation_falls_by_60_db_in_its_time(self):
         tail = torch.randn(1, 16000, generator=chance())
-        response = reverberation(tail, torch.tensor([0.5]), torch.tensor([10.0]))[0]
+        response = module_under_test._reverberation(
+            tail, torch.tensor([0.5]), torch.tensor([10.0])
+        )[0]
         self.assertAlmostEqual(response.square().sum().item(), 1.0, places=5)
         direct, late = response[0].square(), response[1:].square()
         self.assertAlmostEqual(10 * math.log10(direct / late.sum()), 10.0, places=3)

@@ -15,7 +15,7 @@ import torch
 from jtm.files import InputError, StoppedError
 from jtm.training import loop
 from jtm.training.checkpoints import read_checkpoint
-from jtm.training.loop import Module, Plan, best_epoch, fit, schedule, stalled
+from jtm.training.loop import Module, Plan, fit, schedule
 
 
 class Numbers:
@@ -171,10 +171,10 @@ class TestFit(unittest.TestCase):
             ([1.0, 1.0], 0, 1),
         ):
             rows = [{"epoch": e, "loss": loss} for e, loss in enumerate(losses)]
-            self.assertEqual(best_epoch(rows), best)
+            self.assertEqual(loop._best_epoch(rows), best)
             for patience in range(1, 4):
-                self.assertEqual(stalled(rows, patience), waited >= patience)
-            self.assertFalse(stalled(rows, 0))
+                self.assertEqual(loop._stalled(rows, patience), waited >= patience)
+            self.assertFalse(loop._stalled(rows, 0))
 
 
 if __name__ == "__main__":
