@@ -16,7 +16,7 @@ from jtm.data.toyset import toy_data
 from jtm.embedding import WEIGHTS, load_model
 from jtm.evaluation import metrics, networks, supervised, transcription
 from jtm.evaluation.features import listen
-from jtm.evaluation.tasks import Labelled
+from jtm.evaluation.labelled import Labelled
 from jtm.music import midi
 from jtm.music.score import Note, Score
 from jtm.results import figures

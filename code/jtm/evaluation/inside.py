@@ -36,7 +36,8 @@ from jtm.data.rolls import WINDOW, frame_numbers
 from jtm.evaluation import metrics, probes
 from jtm.evaluation.baselines import FFT
 from jtm.evaluation.features import FrameSelection
-from jtm.evaluation.protocol import TRAIN_FRAMES, VALIDATION_FRAMES, Cell, Judge
+from jtm.evaluation.probes import TRAIN_FRAMES, VALIDATION_SAMPLES
+from jtm.evaluation.protocol import Cell, Judge
 from jtm.files import InputError, atomic, write_json
 from jtm.results.records import revision
 from jtm.training.checkpoints import build_model
@@ -244,7 +245,7 @@ def filters(model, config):
 
 def _answer(representation, parts, of_sum, **about):
     """Write down a score with its interval over recordings."""
-    low, high = metrics.interval(metrics.bootstrap(parts, of_sum))
+    low, high = metrics.interval(metrics.bootstrap(parts, None, of_sum))
     value = float(of_sum(parts.sum(axis=0)))
     answer = {"representation": representation, "value": value, "low": low}
     return about | answer | {"high": high}
@@ -297,7 +298,7 @@ def _carried(bench, bar):
             )
             for split, most in (
                 ("train", TRAIN_FRAMES),
-                ("validation", VALIDATION_FRAMES),
+                ("validation", VALIDATION_SAMPLES),
             )
         )
         predict = ridge(train, validation)
@@ -436,10 +437,10 @@ def _memory(bench, bar):
                 )
                 for split, most in (
                     ("train", TRAIN_FRAMES),
-                    ("validation", VALIDATION_FRAMES),
+                    ("validation", VALIDATION_SAMPLES),
                 )
             ]
-            predict, _ = probes.fit("linear", *sets, sets[0][1].shape[1])
+            predict, _ = probes.fit("linear", *sets, sets[0][1].shape[1:])
             scores = [predict(features) for features in x["test"]]
             parts, _ = metrics.precision_counts(y["test"], scores)
             counts[name, delay] = parts
@@ -470,7 +471,9 @@ def lead(ours, other):
         ``value``, the difference, and the ends of its interval, ``low`` and
         ``high``, from the same draws of recordings for both.
     """
-    draws = [metrics.bootstrap(each, metrics.precision_score) for each in (ours, other)]
+    draws = [
+        metrics.bootstrap(each, None, metrics.precision_score) for each in (ours, other)
+    ]
     low, high = metrics.interval(draws[0] - draws[1])
     values = [metrics.precision_score(each.sum(axis=0)) for each in (ours, other)]
     return {"value": values[0] - values[1], "low": low, "high": high}

@@ -96,7 +96,7 @@ def steps(fraction):
     return 600 if fraction == 1 else 300
 
 
-def make_head(task, n_outputs, model, on_encoder=False, tuned=False):
+def make_head(task, shape, model, on_encoder=False, tuned=False):
     """
     Make the head of a task.
 
@@ -104,8 +104,8 @@ def make_head(task, n_outputs, model, on_encoder=False, tuned=False):
     ----------
     task : str
         What is asked.
-    n_outputs : int
-        Number of answers.
+    shape : tuple of int
+        Shape of an answer.
     model : Network
         The network that it reads.
     on_encoder : bool
@@ -122,12 +122,13 @@ def make_head(task, n_outputs, model, on_encoder=False, tuned=False):
     dim = model.z_dim + (0 if on_encoder else model.c_dim)
     parts = pitch_parts(model, "z" if on_encoder else "zc")
     pitched = TASKS[task].pitched
-    if task == "transcription":
+    n_outputs = shape[-1]
+    if len(shape) > 1:  # of notes
         if not parts:
-            return TranscriptionHead(dim)
+            return TranscriptionHead(dim, shape[0])
         if tuned:
-            return PitchHead(parts, 2, hidden=16, time=9, dropout=0.1)
-        return PitchHead(parts, 2)
+            return PitchHead(parts, shape[0], hidden=16, time=9, dropout=0.1)
+        return PitchHead(parts, shape[0])
     whole = TASKS[task].family != "frames"  # means, then deviations
     if not parts:
         head = FrameHead(dim * (1 + whole), n_outputs)
@@ -258,7 +259,7 @@ def targets_of(labelled, index, first, known=True, size=WINDOW):
     -------
     numpy.ndarray
         The class, -1 where it is not known; or floats of
-        :meth:`jtm.evaluation.tasks.Labelled.rolls`.
+        :meth:`jtm.evaluation.labelled.Labelled.rolls`.
     """
     if not labelled.classes:
         return labelled.rolls(index, size, first).astype(np.float32)
@@ -549,7 +550,7 @@ def make_heads(labelled, model, seed, **chosen):
         torch.manual_seed(seed)
         return torch.nn.ModuleDict(
             {
-                task: make_head(task, each.n_outputs, model, **chosen)
+                task: make_head(task, each.shape, model, **chosen)
                 for task, each in labelled.items()
             }
         )
@@ -654,7 +655,7 @@ def answer(settled, labelled, splits):
     Returns
     -------
     dict of tuple to list of numpy.ndarray
-        By task and split, answers as :func:`jtm.evaluation.tasks.score` takes
+        By task and split, answers as :meth:`jtm.evaluation.tasks.Task.score` takes
         them.
     """
     found = {}
@@ -687,11 +688,11 @@ def answers(model, heads, labelled, split, on_encoder=False):
     Returns
     -------
     dict of tuple to list of numpy.ndarray
-        By task and split, answers as :func:`jtm.evaluation.tasks.score` takes
+        By task and split, answers as :meth:`jtm.evaluation.tasks.Task.score` takes
         them.
     """
     first = next(iter(labelled.values()))
-    if TASKS[first.task].unit == "clips":
+    if first.task.unit == "clips":
         units = first.units(split)
         found = {task: [] for task in labelled}
         for rows in np.array_split(units, -(-len(units) // 64)) if len(units) else ():

@@ -21,6 +21,8 @@ the hidden layers' first weights.
 
 import numpy as np
 
+from jtm.data.rolls import WINDOW
+from jtm.evaluation.labelled import evenly
 from jtm.evaluation.metrics import average_precision
 
 KINDS = ("linear", "mlp", "shared", "shared-mlp")
@@ -39,7 +41,7 @@ STEPS = 200
 """Steps of Adam, its rate falling to zero in a line."""
 
 CHECK = 20
-"""Steps from one look at validation to the next."""
+"""Steps from one validation to the next."""
 
 BATCH = 256
 """Samples in a batch of Adam."""
@@ -56,10 +58,103 @@ DROPOUT = 0.3
 CHUNK = 4096
 """Samples that are answered at once."""
 
+TRAIN_FRAMES = 6_000
+"""Maximum number of frames that a probe learns from."""
 
-def fit(
-    kind, train, validation, n_outputs, parts=(), chosen=None, seed=0, pitched=True
-):
+TRAIN_WINDOWS = 4_000
+"""Maximum number of windows, or clips, that a probe learns from."""
+
+VALIDATION_SAMPLES = 3_000
+"""Maximum number of validation frames, or windows, that settings are chosen on."""
+
+
+def samples(features, labelled, split, representation, units):
+    """
+    Read what a probe learns from, or is chosen by.
+
+    Neighbouring frames say nearly the same: of each window some are taken, evenly.
+
+    Parameters
+    ----------
+    features : Features
+        The features, computed.
+    labelled : Labelled
+        The recordings.
+    split : {"train", "validation"}
+        Which of them.
+    representation : str
+        One of :data:`jtm.evaluation.features.REPRESENTATIONS`.
+    units : numpy.ndarray
+        Rows of :meth:`jtm.evaluation.labelled.Labelled.units`; those to learn from
+        in an order of which any beginning is spread over all.
+
+    Returns
+    -------
+    x : numpy.ndarray
+        Features ``(samples, dim)``.
+    y : numpy.ndarray
+        Targets ``(samples, *shape)``, or classes ``(samples,)``.
+    """
+    framewise = labelled.task.family == "frames"
+    most = TRAIN_FRAMES if split == "train" else VALIDATION_SAMPLES
+    if split == "train":
+        units = units[: most if framewise else TRAIN_WINDOWS]
+    else:  # of all validation recordings
+        units = evenly(units, most)
+    window, x, y = labelled.frames_of(WINDOW), [], []
+    for index in np.unique(units[:, 0]):
+        selection = labelled.selections(split, index)[0]
+        first = np.sort(units[units[:, 0] == index, 1])
+        if framewise:
+            in_window = window // selection.step
+            each = min(max(1, most // len(units)), in_window)
+            offsets = ((np.arange(each) + 0.5) * in_window / each).astype(np.int64)
+            rows = (first[:, None] // selection.step + offsets).ravel()
+            y.append(labelled.frames(index, selection)[rows])
+        else:
+            rows = first // window if labelled.task.unit == "windows" else first * 0
+            y.append(np.full(len(rows), labelled.classes_of([index])[0]))
+        x.append(features.rows(representation, labelled.store, index, selection, rows))
+    return np.concatenate(x), np.concatenate(y)
+
+
+def answers(features, labelled, split, representation, predict):
+    """
+    Predict all that is evaluated of a split.
+
+    Parameters
+    ----------
+    features : Features
+        The features, computed.
+    labelled : Labelled
+        The recordings.
+    split : str
+        Which of them.
+    representation : str
+        One of :data:`jtm.evaluation.features.REPRESENTATIONS`.
+    predict : callable
+        From :func:`fit`.
+
+    Returns
+    -------
+    list of numpy.ndarray
+        Logits about each recording, as :meth:`jtm.evaluation.tasks.Task.score` takes
+        them.
+    """
+    return [
+        predict(
+            features.rows(
+                representation,
+                labelled.store,
+                index,
+                labelled.selections(split, index)[-1],
+            )
+        )
+        for index in labelled.splits[split]
+    ]
+
+
+def fit(kind, train, validation, shape, parts=(), chosen=None, seed=0, pitched=True):
     """
     Fit a probe.
 
@@ -68,11 +163,10 @@ def fit(
     kind : str
         One of :data:`KINDS`.
     train, validation : tuple of numpy.ndarray
-        Features ``(samples, dim)``, and what is asked: booleans ``(samples,
-        ..., outputs)``, or the class ``(samples,)``.
-    n_outputs : int
-        Number of logits; for each pitch, where pitches are asked about and the
-        kind is a shared one.
+        Features ``(samples, dim)``, and targets: booleans ``(samples, *shape)``, or
+        the class ``(samples,)``.
+    shape : tuple of int
+        Shape of an answer; the last is that of pitches where there are.
     parts : tuple of tuple of int
         How the features lie on the axis of pitch, for the shared kinds; see
         :class:`jtm.models.heads.PitchHead`.
@@ -86,7 +180,7 @@ def fit(
     Returns
     -------
     predict : callable
-        Gives logits ``(samples, ...)`` from features ``(samples, dim)``.
+        Returns logits ``(samples, ...)`` from features ``(samples, dim)``.
     chosen : dict
         The settings that validation chose, and the score it had with them.
     """
@@ -99,17 +193,19 @@ def fit(
         torch.manual_seed(seed)
         if kind.startswith("shared"):
             kind_of = PitchHead if pitched else OctaveHead
+            n_outputs = int(np.prod(shape[:-1] if pitched else shape))
             head = kind_of(parts, n_outputs, hidden, dropout=DROPOUT)
         else:
+            n_outputs = int(np.prod(shape))
             head = FrameHead(train[0].shape[1], n_outputs, hidden, DROPOUT)
     chosen = fit_head(head, train, validation, chosen, seed)
     truth = torch.from_numpy(train[1])
 
     def predict(features):
-        samples = torch.from_numpy(features).split(CHUNK)
+        parts = torch.from_numpy(features).split(CHUNK)
         with torch.no_grad():
             return np.concatenate(
-                [_read(head, head.standardise(part), truth).numpy() for part in samples]
+                [_read(head, head.standardise(part), truth).numpy() for part in parts]
             )
 
     return predict, chosen
@@ -124,7 +220,7 @@ def fit_head(head, train, validation, chosen=None, seed=0):
     head : FrameHead or PitchHead
         The head; it ends in evaluation mode.
     train, validation : tuple of numpy.ndarray
-        Features and what is asked.
+        Features and targets.
     chosen : dict, optional
         Settings chosen earlier, to be used as they are.
     seed : int
@@ -144,14 +240,14 @@ def fit_head(head, train, validation, chosen=None, seed=0):
     truth = torch.from_numpy(train[1])
     _start(head, truth)
 
-    def judge():
+    def evaluate():
         head.eval()
         with torch.no_grad():
             found = [_read(head, part, truth) for part in x_validation.split(CHUNK)]
         return score(torch.cat(found).numpy(), validation[1])
 
     learn = _minimise if head.hidden is None else _descend
-    state, chosen = learn(head, x, truth, judge, chosen, seed)
+    state, chosen = learn(head, x, truth, evaluate, chosen, seed)
     head.load_state_dict(state)
     head.eval()
     return chosen
@@ -171,19 +267,21 @@ def score(logits, truth):
     Returns
     -------
     float
-        Accuracy of classes; else average precision, of a transcription the
-        mean of those of what sounds and what starts.
+        Accuracy of classes; else average precision, of tasks of notes the mean of
+        those of what sounds and what starts.
     """
     if truth.ndim == 1:
         return float((logits.argmax(axis=1) == truth).mean())
     if truth.ndim == 2:
         return average_precision(truth, logits)
-    of_each = [average_precision(truth[:, i], logits[:, i]) for i in range(2)]
-    return float(np.mean(of_each))
+    halves = (slice(-1), slice(-1, None))  # what sounds, what starts
+    return float(
+        np.mean([average_precision(truth[:, i], logits[:, i]) for i in halves])
+    )
 
 
 def _read(head, x, truth):
-    """Give logits in the shape of what is asked."""
+    """Return logits in the shape of the targets."""
     hidden_on_axis = head.hidden is not None and hasattr(head, "own")
     logits = head.read(x, len(x)) if hidden_on_axis else head.read(x)
     if truth.ndim > 1:
@@ -192,7 +290,7 @@ def _read(head, x, truth):
 
 
 def _loss(head, x, truth):
-    """Give the mean loss in nats: of outputs, or of classes."""
+    """Compute the mean loss in nats: of outputs, or of classes."""
     from torch.nn import functional
 
     logits = _read(head, x, truth)
@@ -225,8 +323,8 @@ def _keep(head):
     return {name: value.clone() for name, value in head.state_dict().items()}
 
 
-def _minimise(head, x, truth, judge, chosen, seed):
-    """Fit a linear probe by L-BFGS; give its weights and settings."""
+def _minimise(head, x, truth, evaluate, chosen, seed):
+    """Fit a linear probe by L-BFGS; return its weights and settings."""
     import torch
 
     shared = hasattr(head, "own")
@@ -250,7 +348,7 @@ def _minimise(head, x, truth, judge, chosen, seed):
             return loss
 
         optimizer.step(closure)
-        value = judge()
+        value = evaluate()
         falls = falls + 1 if value < best else 0
         if falls == 2 and truth.ndim > 1:
             break
@@ -262,8 +360,8 @@ def _minimise(head, x, truth, judge, chosen, seed):
     return state, found
 
 
-def _descend(head, x, truth, judge, chosen, seed):
-    """Fit a probe with a hidden layer by Adam; give its weights and settings."""
+def _descend(head, x, truth, evaluate, chosen, seed):
+    """Fit a probe with a hidden layer by Adam; return its weights and settings."""
     import torch
 
     first = _keep(head)
@@ -283,7 +381,7 @@ def _descend(head, x, truth, judge, chosen, seed):
                 _loss(head, x[rows], truth[rows]).backward()
                 optimizer.step()
                 if step % CHECK == 0:
-                    value = judge()
+                    value = evaluate()
                     if value > best:
                         best, state = value, _keep(head)
                         found = {

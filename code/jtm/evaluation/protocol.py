@@ -9,14 +9,13 @@ thresholds and when to stop in every cell. A network, which serves several tasks
 one learning rate for all of them; its heads, where they are fitted as probes, are
 chosen in every cell. Test, and test through another SoundFont, are scored once, after.
 
-Probes see no more than :data:`TRAIN_FRAMES` frames or :data:`TRAIN_WINDOWS`
-windows of those that are labelled, spread evenly, since neighbouring frames say
-nearly the same; validation frames are thinned to :data:`VALIDATION_FRAMES` for
-choosing. Networks see all windows that are labelled. Slow features are found in all
+Probes see no more labelled frames and windows than :mod:`jtm.evaluation.probes` says.
+Networks see all windows that are labelled. Slow features are found in all
 windows of the training recordings, none of them labelled.
 """
 
 import contextlib
+import functools
 import hashlib
 import itertools
 import json
@@ -31,15 +30,15 @@ from tqdm import tqdm
 
 from jtm.constants import HOP
 from jtm.data.musicnet import open_dataset
-from jtm.data.rolls import WINDOW
 from jtm.data.splits import labelled_splits
 from jtm.data.store import build_store
 from jtm.evaluation import cells as records
-from jtm.evaluation import networks, probes, tasks
+from jtm.evaluation import networks, probes
 from jtm.evaluation.cells import Record
 from jtm.evaluation.features import REPRESENTATIONS, SLOW_OF, Features, FrameSelection
+from jtm.evaluation.labelled import Labelled, clip_store, reader
 from jtm.evaluation.networks import NETWORKS
-from jtm.evaluation.tasks import TASKS, Labelled
+from jtm.evaluation.tasks import TASKS
 from jtm.files import InputError, digest
 from jtm.results import tables
 from jtm.results.records import latest, revision
@@ -61,15 +60,6 @@ LEADING = ("multipitch", "ensemble", "note_pitch")
 
 SPLITS = ("validation", "test", "test_timbre")
 """Where the grid is scored."""
-
-TRAIN_FRAMES = 6_000
-"""Most frames that a probe learns from."""
-
-VALIDATION_FRAMES = 3_000
-"""Most validation frames that a probe's settings are chosen on."""
-
-TRAIN_WINDOWS = 4_000
-"""Most windows that a probe learns from."""
 
 CONFUSED = 30
 """Most classes whose confusion matrix is kept."""
@@ -167,12 +157,12 @@ class Judge:
         self.store = build_store(open_dataset(data), progress=progress)
         self.clips = None
         self.labelled = {}
-        notes = tasks.reader(self.store)
+        notes = reader(self.store)
         for task in wanted:
             try:
                 store = self.store
                 if TASKS[task].unit == "clips":
-                    self.clips = self.clips or tasks.clip_store(data, progress)
+                    self.clips = self.clips or clip_store(data, progress)
                     store = self.clips
                 self.labelled[task] = Labelled.of(store, task, notes)
             except InputError as error:
@@ -274,70 +264,24 @@ class Judge:
         start = time.monotonic()
         labelled = self.labelled[cell.task]
         units = labelled.subset(cell.fraction, cell.seed)
-        train = self._sample(labelled, "train", units, cell.representation)
-        validation = self._sample(
-            labelled, "validation", labelled.units("validation"), cell.representation
-        )
+        read = functools.partial(probes.samples, self.features, labelled)
+        train = read("train", cell.representation, units)
+        held_out = labelled.units("validation")
+        validation = read("validation", cell.representation, held_out)
         parts = self.features.pitch_parts(cell.representation)
-        pitched = TASKS[cell.task].pitched
-        shared = pitched and cell.probe.startswith("shared")
-        n_outputs = labelled.n_outputs
-        if shared:
-            n_outputs = 1 if train[1].ndim < 3 else train[1].shape[1]
-        elif train[1].ndim > 2:
-            n_outputs = int(np.prod(train[1].shape[1:]))
-        if TASKS[cell.task].unit in ("windows", "clips"):
+        if labelled.task.family != "frames":
             parts = parts * 2  # means, then deviations
+        shape, pitched = labelled.shape, labelled.task.pitched
         predict, chosen = probes.fit(
-            cell.probe, train, validation, n_outputs, parts, chosen, cell.seed, pitched
+            cell.probe, train, validation, shape, parts, chosen, cell.seed, pitched
         )
         answers = {
-            split: self._answers(labelled, split, cell.representation, predict)
+            split: probes.answers(
+                self.features, labelled, split, cell.representation, predict
+            )
             for split in self.answered
         }
         return self.record(cell, answers, chosen, labelled.seconds(units), start)
-
-    def _sample(self, labelled, split, units, representation):
-        """Read what a probe learns from, or is chosen by: features and truth."""
-        framewise = TASKS[labelled.task].family == "frames"
-        most = VALIDATION_FRAMES if split == "validation" else TRAIN_FRAMES
-        if split == "validation":  # of all its recordings
-            units = tasks.evenly(units, most)
-        else:  # any beginning of the labels is spread over them
-            units = units[: most if framewise else TRAIN_WINDOWS]
-        each = max(1, most // len(units))
-        x, y = [], []
-        for index in np.unique(units[:, 0]):
-            selection = labelled.selections(split, index)[0]
-            first = np.sort(units[units[:, 0] == index, 1])
-            if framewise:
-                rows = _spread(first, selection.step, each)
-                truth = labelled.frames(index, selection)[rows]
-            else:
-                rows = first // WINDOW
-                truth = np.full(len(rows), labelled.classes_of([index])[0])
-            x.append(self._rows(labelled, representation, index, selection, rows))
-            y.append(truth)
-        return np.concatenate(x), np.concatenate(y)
-
-    def _rows(self, labelled, representation, index, selection, rows=slice(None)):
-        return self.features.rows(
-            representation, labelled.store, index, selection, rows
-        )
-
-    def _answers(self, labelled, split, representation, predict):
-        """Answer about each recording of a split."""
-        return [
-            predict(
-                self._rows(
-                    labelled,
-                    representation,
-                    index,
-                    labelled.selections(split, index)[-1],
-                )
-            )
-            for index in labelled.splits[split]
-        ]
 
     def network(self, cells, rates):
         """
@@ -429,7 +373,7 @@ class Judge:
         cell : Cell
             Which.
         answers : dict of str to list of numpy.ndarray
-            By split; see :func:`jtm.evaluation.tasks.score`.
+            By split; see :meth:`jtm.evaluation.tasks.Task.score`.
         chosen : dict
             What validation has chosen.
         labelled_seconds : float
@@ -447,9 +391,9 @@ class Judge:
             What stands beside them.
         """
         labelled = self.labelled[cell.task]
-        thresholds = tasks.choose(labelled, answers["validation"])
+        thresholds = labelled.task.choose(labelled, answers["validation"])
         scored = {
-            split: tasks.score(labelled, split, answers[split], thresholds)
+            split: labelled.task.score(labelled, split, answers[split], thresholds)
             for split in self.splits
             if labelled.splits[split]
         }
@@ -475,14 +419,6 @@ class Judge:
             if len(line) > len(cell) + 1:
                 beside.append(line)
         return made, beside
-
-
-def _spread(first, step, each):
-    """Choose rows of frames evenly from windows that start at some frames."""
-    in_window = WINDOW // step
-    each = min(each, in_window)
-    offsets = ((np.arange(each) + 0.5) * in_window / each).astype(np.int64)
-    return (first[:, None] // step + offsets).ravel()
 
 
 def judge(

@@ -26,9 +26,10 @@ from jtm.data.musicnet import open_dataset
 from jtm.data.rolls import WINDOW
 from jtm.data.store import build_store
 from jtm.evaluation import cells as records
-from jtm.evaluation import networks, tasks
+from jtm.evaluation import networks
 from jtm.evaluation.cells import Record
 from jtm.evaluation.features import Features, FrameSelection
+from jtm.evaluation.labelled import Labelled, clip_store
 from jtm.evaluation.tasks import TASKS
 from jtm.files import InputError, digest
 from jtm.models.heads import PitchHead, PooledHead
@@ -81,10 +82,10 @@ def run(config, progress=True):
     else:
         model = build_model(config)
     if TASKS[task].unit == "clips":
-        store = tasks.clip_store(config.data, progress)
+        store = clip_store(config.data, progress)
     else:
         store = build_store(open_dataset(config.data), progress=progress)
-    labelled = tasks.Labelled.of(store, task)
+    labelled = Labelled.of(store, task)
     cut = _cut(config, labelled, origin)
     data = store.summary(np.unique(cut.train[:, 0]), np.unique(cut.validation[:, 0]))
     with claim(config, data, origin):
@@ -123,7 +124,7 @@ def _cut(config, labelled, origin):
     edge = 0 if origin else networks.EDGE[TASKS[task].family]
     if TASKS[task].unit == "clips":
         size = networks.CLIP_FRAMES
-    elif task == "transcription":
+    elif TASKS[task].unit == "notes":
         size = round(config.transcription_window / 1000 * FRAME_RATE)
     train = labelled.subset(1.0, 0, size)
     validation = labelled.units("validation", size)
@@ -211,7 +212,7 @@ def _score(module, labelled, cut, config, settings, start):
     answers = {}
     for split in ("validation", *splits):
         answers |= answer(split, config.on_encoder)
-    thresholds = tasks.choose(labelled, answers[task, "validation"])
+    thresholds = labelled.task.choose(labelled, answers[task, "validation"])
     common = {
         "task": task,
         "representation": _name(config),
@@ -226,7 +227,9 @@ def _score(module, labelled, cut, config, settings, start):
     return [
         Record(split=split, **common, **fields)
         for split in splits
-        for fields in tasks.score(labelled, split, answers[task, split], thresholds)[0]
+        for fields in labelled.task.score(
+            labelled, split, answers[task, split], thresholds
+        )[0]
     ]
 
 

@@ -1,56 +1,46 @@
 """
-Tasks: what is asked about labelled recordings, and how answers are scored.
+Tasks: targets of labelled recordings, and how answers are scored.
 
-By the names that ``--task`` takes, with the main metric of each first:
+By the names that ``--task`` takes, with the primary metric of each first:
 
-- ``multipitch``: which of the 88 pitches sound in a frame of 10 ms; average
-  precision over all frames x pitches, beside F1 at a threshold;
-- ``instrument_activity``: which of MusicNet's eleven instruments sound in a
-  frame, by the labels; the same metrics;
 - ``transcription``: the notes; note F1 by pitch and onset (50 ms), beside note F1
   with offset and the average precision of the frames;
-- ``ensemble``, ``composer``: who plays, and whose work it is, in a window of
-  1.28 s; accuracy over windows, beside macro-F1, and accuracy of 5 and 30 s by
-  adding up the log posteriors of their windows;
-- ``instrument``: the same of who plays, where by the labels it is one instrument;
+- ``who_plays_what``: which instrument plays which pitch in a frame; average precision
+  over frames x 88 x 11, beside note F1 by pitch, onset and instrument;
+- ``instrument_activity``: which of MusicNet's eleven instruments sound in a frame, by
+  the labels; average precision, beside F1 at a threshold;
+- ``multipitch``: which of the 88 pitches sound in a frame; the same metrics;
+- ``ensemble``, ``composer``: the ensemble, and the composer, of a window of 1.28 s;
+  accuracy over windows, beside macro-F1, and accuracy of 5 and 30 s by adding up the
+  log posteriors of their windows;
+- ``instrument``: the instrument of a window, of recordings with one by the labels;
 - ``note_pitch``, ``note_instrument``: the pitch, and the instrument, of a single
   note, read from its first 0.4 s, the length of the shortest, so that long ones
   are no easier; accuracy over clips, beside macro-F1.
 
-Recordings of at least a window take part. Probes learn from every
-:data:`TRAIN_STEP`-th frame of a labelled window. A recording is judged on its
-beginning, of equal length for all of a split: what :data:`JUDGED` windows (or, for
-notes, :data:`DECODED`) allow each labelled recording of it, counting those too that
-a task has no class for, and no less than :data:`LEAST`; of that, frames are judged
-at every :data:`JUDGED_STEP`-th, notes and windows all. Intervals are over
-recordings; over notes (instrument and pitch) where clips are asked about, since clips
-of one note differ but in loudness and length.
+A task is an object of one of the classes below, which hold what it needs: targets,
+the frames that are read, thresholds chosen on validation, and scores. A new task is
+an entry of :data:`TASKS`, and a class where it is of a new kind.
 
-Thresholds are those that score best on validation. Whoever answers, a probe or a
-network, is scored by the same code.
+Probes learn from every :data:`TRAIN_STEP`-th frame of a labelled window. A recording
+is evaluated on its beginning, of equal length for all of a split: what
+:data:`EVALUATED` windows (or, for notes, :data:`DECODED`) allow each labelled
+recording of it, and at least :data:`MINIMUM`; of that, frames are evaluated at every
+:data:`EVALUATED_STEP`-th, notes and windows all. Steps and windows are stated in
+frames of 10 ms, and converted to the frames of a network.
+
+Intervals are over tune families, or recordings where families are not known; over
+notes (instrument and pitch) for clips, since clips of one note differ but in loudness
+and length. Whatever answers, a probe or a network, is scored by the same code.
 """
 
-import functools
-from dataclasses import dataclass, field
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import numpy as np
 
-from jtm.constants import (
-    FRAME_RATE,
-    HOP,
-    INSTRUMENTS,
-    LABEL_RATE,
-    N_PITCHES,
-    PITCH_MAX,
-    PITCH_MIN,
-)
+from jtm.constants import INSTRUMENTS, N_PITCHES, PITCH_MAX, PITCH_MIN
 from jtm.data import rolls
-from jtm.data.clips import read_clips
-from jtm.data.musicnet import Dataset, Recording
 from jtm.data.rolls import WINDOW, frame_numbers
-from jtm.data.splits import labelled_splits
-from jtm.data.store import build_store
 from jtm.evaluation import metrics, transcription
 from jtm.evaluation.features import FrameSelection
 from jtm.files import InputError
@@ -58,17 +48,17 @@ from jtm.files import InputError
 TRAIN_STEP = 8
 """Frames from one that a probe may learn from to the next: 80 ms."""
 
-JUDGED_STEP = 16
-"""Frames from one that is judged to the next: 160 ms."""
+EVALUATED_STEP = 16
+"""Frames from one that is evaluated to the next: 160 ms."""
 
-JUDGED = {"validation": 1000, "test": 1800, "test_timbre": 1800}
-"""Windows of a split that are judged, if a task asks about all of its recordings."""
+EVALUATED = {"validation": 1000, "test": 1800, "test_timbre": 1800}
+"""Windows of a split that are evaluated, if all of its recordings have a target."""
 
 DECODED = {"validation": 300, "test": 600, "test_timbre": 600}
-"""Windows of a split whose notes are judged."""
+"""Windows of a split whose notes are evaluated."""
 
-LEAST = {"frames": 24, "windows": 24, "notes": 8}
-"""Least windows of a recording that are judged, where it has so many."""
+MINIMUM = {"frames": 24, "windows": 24, "notes": 8}
+"""Minimum windows of a recording that are evaluated, where it has so many."""
 
 POOLED = {"accuracy_5s": 4, "accuracy_30s": 23}
 """Windows whose log posteriors are added up: 5.12 s and 29.44 s."""
@@ -77,371 +67,111 @@ CLIP_LEAD, CLIP = 10, 40
 """Frames of a clip before the onset, and those that are read: 0.1 s and 0.4 s."""
 
 
-class Task(NamedTuple):
-    """
-    One task.
-
-    Parameters
-    ----------
-    unit : {"frames", "notes", "windows", "clips"}
-        What is answered about.
-    metric : str
-        The main metric.
-    family : str
-        Tasks of one family may share one network: 'frames', 'windows', 'clips'.
-    pitched : bool
-        Whether each of the 88 pitches is asked about, so that a probe may be
-        shared across them.
-    """
-
-    unit: str
-    metric: str
-    family: str
-    pitched: bool
-
-
-TASKS = {
-    "multipitch": Task("frames", "average_precision", "frames", True),
-    "ensemble": Task("windows", "accuracy", "windows", False),
-    "note_pitch": Task("clips", "accuracy", "clips", True),
-    "note_instrument": Task("clips", "accuracy", "clips", False),
-    "instrument": Task("windows", "accuracy", "windows", False),
-    "composer": Task("windows", "accuracy", "windows", False),
-    "instrument_activity": Task("frames", "average_precision", "frames", False),
-    "transcription": Task("notes", "note_f1", "frames", True),
-}
-"""The tasks by name, the most telling first."""
-
-
-def clip_store(root, progress=True):
-    """
-    Open the single notes of a dataset at 16 kHz.
-
-    Parameters
-    ----------
-    root : str or Path
-        The dataset's folder.
-    progress : bool
-        Show a progress bar where they are read first.
-
-    Returns
-    -------
-    Store
-        The clips; each one's metadata holds its ``pitch``, ``instrument`` and
-        ``onset``, in seconds.
-
-    Raises
-    ------
-    InputError
-        If the dataset has no single notes.
-    """
-    from pathlib import Path
-
-    recordings = [
-        Recording(
-            clip.audio.stem,
-            clip.audio,
-            None,
-            clip.split,
-            {
-                "pitch": _pitch_name(clip.pitch),
-                "instrument": INSTRUMENTS[clip.program],
-                "onset": clip.start / LABEL_RATE,
-            },
-        )
-        for clip in read_clips(root)
-    ]
-    dataset = Dataset(Path(root), tuple(recordings))
-    return build_store(dataset, progress=progress, part="notes")
-
-
 @dataclass(frozen=True)
-class Labelled:
+class Task:
     """
-    The labelled recordings, or clips, of a store, and what is asked about them.
+    One task; its methods take the recordings that it is asked of.
 
     Parameters
     ----------
-    store : Store
-        The recordings.
-    splits : dict of str to list of int
-        Indices of the labelled ones, by split.
-    task : str
-        What is asked.
-    classes : tuple of str
-        The classes; empty where the task has none.
-    names : dict of int to str
-        Class of each recording, where there are classes.
-    groups : dict of int to str
-        What each recording is a sample of, for intervals and for spreading
-        labels: itself, or for clips the note.
-    lengths : dict of str to int
-        Frames from the start of a recording that are judged, by split.
-    notes : callable
-        Gives the notes of a recording, ``(notes,)`` of
-        :data:`jtm.data.rolls.PLAYED_DTYPE`, from its index.
+    name : str
+        Its name.
+    metric : str
+        The primary metric.
+    shape : tuple of int
+        Shape of the targets of a frame; empty where there are classes.
+    roll : callable, optional
+        Computes the targets of frames, as :func:`jtm.data.rolls.frame_roll` does.
+    pitched : bool
+        Whether each of the 88 pitches has a target, so that a probe may be shared
+        across them.
+    instruments : bool
+        Whether targets name instruments, each of which labels should show.
     """
 
-    store: object
-    splits: dict
-    task: str
-    classes: tuple = ()
-    names: dict = field(default_factory=dict)
-    groups: dict = field(default_factory=dict)
-    lengths: dict = field(default_factory=dict)
-    notes: object = None
+    name: str
+    metric: str
+    shape: tuple = ()
+    roll: object = None
+    pitched: bool = False
+    instruments: bool = False
 
-    @classmethod
-    def of(cls, store, task, notes=None):
+    unit = "frames"
+    """What is scored: 'frames', 'notes', 'windows' or 'clips'."""
+
+    family = "frames"
+    """Tasks of one family may share one network: 'frames', 'windows', 'clips'."""
+
+    def budget(self, n_recordings):
         """
-        Sort a store's recordings for a task.
+        Compute the frames of 10 ms that are evaluated of a split's recordings.
 
         Parameters
         ----------
-        store : Store
-            The recordings, or for tasks of single notes the clips.
-        task : str
-            What is asked.
-        notes : callable, optional
-            Gives the notes of a recording; tasks that share it read each
-            label file once. See :func:`reader`.
+        n_recordings : dict of str to int
+            Number of recordings of each split.
 
         Returns
         -------
-        Labelled
-            The recordings, checked to have what the task needs; those whose
-            class is left empty in the metadata are left out.
-
-        Raises
-        ------
-        InputError
-            If a split is empty, a class is missing, or occurs in no training
-            recording.
+        dict of str to int
+            Frames of a recording, from its start, by split.
         """
-        notes = notes or reader(store)
-        recordings, unit = store.recordings, TASKS[task].unit
-        if unit == "clips":
-            splits = {s: [] for s in ("train", "validation", "test", "test_timbre")}
-            for index, recording in enumerate(recordings):
-                splits[recording.split].append(index)
-            key = task.removeprefix("note_")
-            names = {i: r.metadata[key] for i, r in enumerate(recordings)}
-            groups = {
-                i: f"{r.metadata['instrument']} {r.metadata['pitch']}"
-                for i, r in enumerate(recordings)
-            }
-            lengths = dict.fromkeys(splits, CLIP_LEAD + CLIP)
-        else:
-            splits = labelled_splits(recordings, store.lengths)
-            kind = "notes" if unit == "notes" else "frames"
-            budget = DECODED if unit == "notes" else JUDGED
-            lengths = {
-                split: WINDOW * max(LEAST[kind], windows // max(1, len(splits[split])))
-                for split, windows in budget.items()
-            }
-            groups = {i: f"{i}" for indices in splits.values() for i in indices}
-            names = {}
-            if unit == "windows":
-                names = {
-                    index: _class_of(recordings[index], task, notes, index)
-                    for indices in splits.values()
-                    for index in indices
-                }
-            # An exercise, say, is in no composer's hand: a cell left empty on
-            # purpose, unlike a column that is missing.
-            splits = {
-                split: [i for i in indices if names.get(i, "...") != ""]
-                for split, indices in splits.items()
-            }
-        classes = ()
-        if names:
-            classes = tuple(sorted({names[i] for i in splits["train"]}))
-            if len(classes) < 2:
-                raise InputError(
-                    f"the training recordings name {classes or 'nothing'} as their "
-                    f"{task}; expected two or more to tell apart"
-                )
-            _check_classes(recordings, splits, names, classes, task)
-            if TASKS[task].pitched:  # all of the axis of pitch, occurring or not
-                classes = tuple(map(_pitch_name, range(PITCH_MIN, PITCH_MAX + 1)))
-        for split in ("validation", "test"):
-            if not splits[split]:
-                raise InputError(
-                    f"no {unit} in the {split} split with a label of {task}"
-                )
-        return cls(store, splits, task, classes, names, groups, lengths, notes)
+        windows = DECODED if self.unit == "notes" else EVALUATED
+        return {
+            split: WINDOW
+            * max(MINIMUM[self.unit], n // max(1, n_recordings.get(split, 0)))
+            for split, n in windows.items()
+        }
 
-    @property
-    def n_outputs(self):
-        """Number of answers: pitches, instruments or classes."""
-        if self.classes:
-            return len(self.classes)
-        return N_PITCHES if TASKS[self.task].pitched else len(INSTRUMENTS)
-
-    def length(self, split, index):
+    def class_of(self, recording, notes):
         """
-        Count the frames of a recording that are used.
+        Name the class of a recording.
 
         Parameters
         ----------
-        split : str
-            The split it is in.
-        index : int
-            Which recording of the store.
+        recording : Recording
+            The recording.
+        notes : callable
+            Returns its notes.
 
         Returns
         -------
-        int
-            Frames from the start: of a training recording all.
+        str or None
+            The class; empty where the recording has no target, None where the
+            task has no classes.
         """
-        whole = int(self.store.lengths[index]) // HOP
-        return min(whole, self.lengths.get(split, whole))
+        return None
 
-    def classes_of(self, indices):
+    def targets(self, notes, n_frames, start, hop):
         """
-        Give the classes of recordings.
+        Compute the targets of frames.
 
         Parameters
         ----------
-        indices : sequence of int
-            Which recordings of the store.
-
-        Returns
-        -------
-        numpy.ndarray
-            Indices ``(recordings,)`` into the classes.
-        """
-        return np.searchsorted(self.classes, [self.names[i] for i in indices])
-
-    def units(self, split, size=WINDOW):
-        """
-        Give the windows, or clips, of a split that are used.
-
-        Parameters
-        ----------
-        split : str
-            Which split.
-        size : int
-            Frames in a window.
-
-        Returns
-        -------
-        numpy.ndarray
-            Rows ``(units, 2)``: index of the recording and first frame.
-        """
-        indices = self.splits[split]
-        if TASKS[self.task].unit == "clips":
-            rows = [(i, self.clip_start(i)) for i in indices]
-            return np.array(rows, np.int64).reshape(-1, 2)
-        lengths = {i: self.length(split, i) * HOP for i in indices}
-        return rolls.cut_windows(lengths, indices, size)
-
-    def clip_start(self, index):
-        """
-        Give the first frame of a clip that is read.
-
-        Parameters
-        ----------
-        index : int
-            Which clip of the store.
-
-        Returns
-        -------
-        int
-            The frame; the onset is :data:`CLIP_LEAD` frames later.
-        """
-        onset = self.store.recordings[index].metadata["onset"]
-        return max(0, round(onset * FRAME_RATE) - CLIP_LEAD)
-
-    def subset(self, fraction, seed, size=WINDOW):
-        """
-        Give the training windows, or clips, whose labels may be seen.
-
-        Parameters
-        ----------
-        fraction : float
-            Share of them.
-        seed : int
-            Draws the share.
-        size : int
-            Frames in a window.
-
-        Returns
-        -------
-        numpy.ndarray
-            Rows of :meth:`units`, in the order of
-            :func:`jtm.data.rolls.label_subset`: at least one of each class;
-            where several answers may be true at once, of each set of
-            instruments that plays.
-        """
-        units = self.units("train", size)
-        if self.classes:
-            classes = self.classes_of(units[:, 0])
-        else:
-            sets = {
-                i: str(np.unique(self.notes(i)["program"]))
-                for i in self.splits["train"]
-            }
-            _, classes = np.unique([sets[i] for i in units[:, 0]], return_inverse=True)
-        _, groups = np.unique(
-            [self.groups[i] for i in units[:, 0]], return_inverse=True
-        )
-        rows = np.stack((groups, units[:, 1]), axis=1)
-        return units[rolls.label_subset(rows, fraction, seed, classes)]
-
-    def seconds(self, units, size=WINDOW):
-        """
-        Tell how much labelled sound units are.
-
-        Parameters
-        ----------
-        units : numpy.ndarray
-            Rows of :meth:`units`.
-        size : int
-            Frames in a window.
-
-        Returns
-        -------
-        float
-            Seconds; of a clip the part that is read.
-        """
-        size = CLIP if TASKS[self.task].unit == "clips" else size
-        return round(len(units) * size / FRAME_RATE, 2)
-
-    def rolls(self, index, n_frames, start=0):
-        """
-        Tell what is asked about frames of a recording.
-
-        Parameters
-        ----------
-        index : int
-            Which recording of the store.
+        notes : numpy.ndarray
+            Notes ``(notes,)`` of :data:`jtm.data.rolls.PLAYED_DTYPE`.
         n_frames : int
             Number of frames.
         start : int
             First of them.
+        hop : int
+            Samples at 16 kHz from one frame to the next.
 
         Returns
         -------
         numpy.ndarray
-            Booleans ``(n_frames, outputs)``; of a transcription ``(n_frames, 2,
-            88)``: what sounds, and what starts.
+            Booleans ``(n_frames, *shape)``.
         """
-        notes = self.notes(index)
-        if self.task == "instrument_activity":
-            return rolls.instrument_roll(notes, n_frames, start)
-        roll = rolls.frame_roll(notes, n_frames, start)
-        if self.task == "transcription":
-            onsets = transcription.onset_targets(notes, n_frames, start)
-            roll = np.stack((roll, onsets), axis=1)
-        return roll
+        return self.roll(notes, n_frames, start, hop)
 
-    def selections(self, split, index):
+    def selections(self, labelled, split, index):
         """
-        Tell which features of a recording answers are read from.
+        Select the frames of a recording that answers are read from.
 
         Parameters
         ----------
+        labelled : Labelled
+            The recordings.
         split : str
             The split it is in.
         index : int
@@ -450,195 +180,260 @@ class Labelled:
         Returns
         -------
         list of FrameSelection
-            First what probes learn from or are tuned by; last what is judged.
+            First what probes learn from or are tuned by; last what is evaluated.
         """
-        unit, length = TASKS[self.task].unit, self.length(split, index)
-        if unit == "windows":
-            return [FrameSelection(0, length)]
-        if unit == "clips":
-            start = self.clip_start(index)
-            return [FrameSelection(0, CLIP_LEAD + CLIP, CLIP, CLIP_LEAD, start)]
-        if split == "train":
-            return [FrameSelection(TRAIN_STEP, length)]
-        if unit == "notes":
-            whole = int(self.store.lengths[index]) // HOP
-            tuned = min(whole, max(length, WINDOW * LEAST["frames"]))
-            return [FrameSelection(JUDGED_STEP, tuned), FrameSelection(1, length)]
-        return [FrameSelection(JUDGED_STEP, length)]
+        step = TRAIN_STEP if split == "train" else EVALUATED_STEP
+        length = labelled.length(split, index)
+        return [FrameSelection(labelled.frames_of(step), length)]
 
-    @functools.cached_property
-    def _frames(self):
-        """Rolls of the frames that are taken, by recording and take."""
-        return {}
-
-    def frames(self, index, take):
+    def choose(self, labelled, answers):
         """
-        Tell what is asked about the frames that are taken of a recording.
+        Choose thresholds on validation.
 
         Parameters
         ----------
-        index : int
-            Which recording of the store.
-        take : FrameSelection
-            What is taken.
+        labelled : Labelled
+            The recordings.
+        answers : list of numpy.ndarray
+            Logits about each validation recording; see :meth:`score`.
 
         Returns
         -------
-        numpy.ndarray
-            Booleans as of :meth:`rolls`, a row for each that is taken.
+        dict
+            Thresholds by name; empty where there are classes.
         """
-        if (index, take) not in self._frames:
-            numbers = frame_numbers(take.n_frames, take.step)
-            self._frames[index, take] = self.rolls(index, take.n_frames)[numbers]
-        return self._frames[index, take]
+        counts, levels = metrics.precision_counts(
+            labelled.truths("validation"), answers
+        )
+        return {"threshold": metrics.best_threshold(counts.sum(axis=0), levels)}
+
+    def score(self, labelled, split, answers, chosen):
+        """
+        Score the answers about a split.
+
+        Parameters
+        ----------
+        labelled : Labelled
+            The recordings.
+        split : str
+            Which of them.
+        answers : list of numpy.ndarray
+            Logits about each recording of the split, in its order: of the evaluated
+            frames ``(frames, *shape)``, of windows ``(windows, classes)``, of a
+            clip ``(1, classes)``.
+        chosen : dict
+            Thresholds from :meth:`choose`.
+
+        Returns
+        -------
+        scores : list of dict
+            For each metric ``metric``, ``value``, the ends of its interval ``low``
+            and ``high``, and whether it is ``primary``.
+        beside : dict
+            ``draws`` of the primary metric, and of classes the ``confusion`` matrix.
+        """
+        groups, truths = labelled.groups_of(split), labelled.truths(split)
+        found = [logits >= chosen["threshold"] for logits in answers]
+        parts = np.stack(list(map(metrics.frame_counts, truths, found)))
+        return self._finish(
+            _precision(truths, answers, groups),
+            _summary("frame_f1", parts, groups, metrics.f1),
+        )
+
+    def _finish(self, *scores, **beside):
+        """Mark the primary metric, and set its draws beside the scores."""
+        for each in scores:
+            draws = each.pop("draws")
+            each["primary"] = each["metric"] == self.metric
+            if each["primary"]:
+                beside["draws"] = draws
+        return list(scores), beside
 
 
-def evenly(rows, most):
-    """
-    Choose rows spread evenly over all, so that those at the end count too.
+class _Transcription(Task):
+    """Which notes are played: what sounds, then what starts ``(2, 88)``."""
 
-    Parameters
-    ----------
-    rows : numpy.ndarray
-        Rows in the order of recordings.
-    most : int
-        Maximum number of them.
+    unit = "notes"
 
-    Returns
-    -------
-    numpy.ndarray
-        All, or `most` of them in their order.
-    """
-    n = min(most, len(rows))
-    return rows[np.arange(n) * len(rows) // max(n, 1)]
+    def targets(self, notes, n_frames, start, hop):
+        roll = rolls.frame_roll(notes, n_frames, start, hop)
+        onsets = transcription.onset_targets(notes, n_frames, start, hop)
+        return np.stack((roll, onsets), axis=1)
 
+    def selections(self, labelled, split, index):
+        # All frames are evaluated, and tuned by at least as many.
+        (tuned,) = super().selections(labelled, split, index)
+        if split == "train":
+            return [tuned]
+        whole = int(labelled.store.lengths[index]) // labelled.hop
+        least = min(whole, labelled.frames_of(WINDOW) * MINIMUM["frames"])
+        length = max(tuned.n_frames, least)
+        return [tuned._replace(n_frames=length), FrameSelection(1, tuned.n_frames)]
 
-def reader(store):
-    """
-    Give what reads the notes of each recording once.
-
-    Parameters
-    ----------
-    store : Store
-        The recordings.
-
-    Returns
-    -------
-    callable
-        Gives notes of :data:`jtm.data.rolls.PLAYED_DTYPE` from an index.
-    """
-
-    @functools.cache
-    def read(index):
-        return rolls.read_notes(store.recordings[index], int(store.lengths[index]))
-
-    return read
-
-
-def _pitch_name(pitch):
-    """Name a pitch so that names sort as pitches do."""
-    return f"{pitch:03}"
-
-
-def _class_of(recording, task, notes, index):
-    """Name the class of a recording; empty where it is asked nothing."""
-    if task != "instrument":
-        return rolls.class_name(recording, task)
-    programs = np.unique(notes(index)["program"])
-    if len(programs) != 1:
-        return ""
-    return INSTRUMENTS.get(int(programs[0]), f"program {programs[0]}")
-
-
-def _check_classes(recordings, splits, names, classes, task):
-    """Refuse a class that is asked for and can't be learned."""
-    for split, indices in splits.items():
-        for index in indices:
-            if names[index] not in classes:
-                raise InputError(
-                    f"{recordings[index].audio}: {task} '{names[index]}' occurs in the "
-                    f"{split} split but in no training recording, so it can't be "
-                    "learned; move a recording of it to training or leave this one out"
-                )
-
-
-def choose(labelled, answers):
-    """
-    Choose on validation what scoring needs.
-
-    Parameters
-    ----------
-    labelled : Labelled
-        The recordings.
-    answers : list of numpy.ndarray
-        What was answered about each validation recording; see :func:`score`.
-
-    Returns
-    -------
-    dict
-        Thresholds, on logits; empty where classes are asked for.
-    """
-    if labelled.classes:
-        return {}
-    indices = labelled.splits["validation"]
-    if TASKS[labelled.task].unit == "notes":
-        references = [_excerpt(labelled, "validation", index) for index in indices]
-        frame, onset = transcription.choose_thresholds(answers, references)
+    def choose(self, labelled, answers):
+        frame, onset = transcription.choose_thresholds(
+            answers, labelled.references("validation"), labelled.hop
+        )
         return {"frame_threshold": frame, "onset_threshold": onset}
-    counts, levels = metrics.precision_counts(_truths(labelled, "validation"), answers)
-    return {"threshold": metrics.best_threshold(counts.sum(axis=0), levels)}
+
+    def score(self, labelled, split, answers, chosen):
+        groups, references = labelled.groups_of(split), labelled.references(split)
+        thresholds = chosen["frame_threshold"], chosen["onset_threshold"]
+        found = [transcription.decode(x, thresholds, labelled.hop) for x in answers]
+        truths = [truth[:, 0] for truth in labelled.truths(split)]
+        return self._finish(
+            _mean_of_notes("note_f1", references, found, groups),
+            _mean_of_notes("note_offset_f1", references, found, groups, offsets=True),
+            _precision(truths, [logits[:, 0] for logits in answers], groups),
+        )
 
 
-def score(labelled, split, answers, chosen):
-    """
-    Score the answers about a split.
+class _WhoPlaysWhat(_Transcription):
+    """Which instrument plays which note: 11 of what sounds, one of what starts."""
 
-    Parameters
-    ----------
-    labelled : Labelled
-        The recordings.
-    split : str
-        Which of them.
-    answers : list of numpy.ndarray
-        Logits about each recording of the split, in its order: of the judged
-        frames ``(frames, outputs)``, of windows ``(windows, classes)``, of a
-        clip ``(1, classes)``, of notes ``(frames, 2, 88)``.
-    chosen : dict
-        Thresholds from :func:`choose`.
+    def targets(self, notes, n_frames, start, hop):
+        parts = rolls.part_roll(notes, n_frames, start, hop).transpose(0, 2, 1)
+        onsets = transcription.onset_targets(
+            transcription.of_instruments(notes), n_frames, start, hop
+        )
+        return np.concatenate((parts, onsets[:, None]), axis=1)
 
-    Returns
-    -------
-    scores : list of dict
-        Fields of a record for each metric.
-    beside : dict
-        ``draws`` of the main metric, and of classes the ``confusion`` matrix.
-    """
-    unit = TASKS[labelled.task].unit
-    if labelled.classes:
-        return _score_classes(labelled, split, answers)
-    if unit == "notes":
-        return _score_notes(labelled, split, answers, chosen)
-    truths = _truths(labelled, split)
-    made = [_precision(truths, answers)]
-    found = [logits >= chosen["threshold"] for logits in answers]
-    parts = map(metrics.frame_counts, truths, found)
-    made.append(_summary("frame_f1", np.stack(list(parts)), metrics.f1))
-    return _finish(labelled, made)
+    def score(self, labelled, split, answers, chosen):
+        groups, references = labelled.groups_of(split), labelled.references(split)
+        thresholds = chosen["frame_threshold"], chosen["onset_threshold"]
+        found = [transcription.decode(x, thresholds, labelled.hop) for x in answers]
+        # All frames x 88 x 11 would be many: average precision is of every 160 ms.
+        step, indices = labelled.frames_of(EVALUATED_STEP), labelled.splits[split]
+        thin = [FrameSelection(step, len(logits)) for logits in answers]
+        truths = [
+            labelled.frames(i, each)[:, :-1]
+            for i, each in zip(indices, thin, strict=True)
+        ]
+        logits = [x[frame_numbers(len(x), step), :-1] for x in answers]
+        return self._finish(
+            _precision(truths, logits, groups),
+            _mean_of_notes(
+                "note_instrument_f1",
+                [transcription.by_instrument(notes) for notes in references],
+                [transcription.by_instrument(notes) for notes in found],
+                groups,
+            ),
+        )
 
 
-def _truths(labelled, split):
-    """Give what is true of the judged frames of each recording."""
-    return [
-        labelled.frames(index, labelled.selections(split, index)[-1])
-        for index in labelled.splits[split]
-    ]
+class _Category(Task):
+    """What the metadata name a recording's class, of its windows."""
+
+    unit = family = "windows"
+
+    def class_of(self, recording, notes):
+        return rolls.class_name(recording, self.name)
+
+    def classes(self, names):
+        """List the classes of the training recordings, of which there must be two."""
+        classes = tuple(sorted(set(names)))
+        if len(classes) < 2:
+            raise InputError(
+                f"the training recordings name {classes or 'nothing'} as their "
+                f"{self.name}; expected two or more to tell apart"
+            )
+        return classes
+
+    def selections(self, labelled, split, index):
+        length, window = labelled.length(split, index), labelled.frames_of(WINDOW)
+        return [FrameSelection(0, length, window)]
+
+    def choose(self, labelled, answers):
+        return {}
+
+    pooled = POOLED
+    """Metrics of several windows together, with their number."""
+
+    def score(self, labelled, split, answers, chosen):
+        indices, n_classes = labelled.splits[split], len(labelled.classes)
+        truths, groups = labelled.classes_of(indices), labelled.groups_of(split)
+        scores = []
+        for metric, size in {"accuracy": 1, **self.pooled}.items():
+            parts = np.zeros((len(indices), n_classes, n_classes), np.int64)
+            for part, truth, logits in zip(parts, truths, answers, strict=True):
+                found = add_up(logits, size).argmax(axis=1)
+                part[truth] = np.bincount(found, minlength=n_classes)
+            scores.append(_summary(metric, parts, groups, metrics.accuracy))
+            if size == 1:
+                scores.append(_summary("macro_f1", parts, groups, metrics.macro_f1))
+                confusion = parts.sum(axis=0)
+        return self._finish(*scores, confusion=confusion)
 
 
-def _summary(metric, parts, of_sum, value=None):
-    """Give a score with its interval and draws."""
-    draws = metrics.bootstrap(parts, of_sum)
+class _Instrument(_Category):
+    """Which instrument plays, of recordings where by the labels it is one."""
+
+    def class_of(self, recording, notes):
+        programs = np.unique(notes()["program"])
+        if len(programs) != 1:
+            return ""
+        return INSTRUMENTS.get(int(programs[0]), f"program {programs[0]}")
+
+
+class _SingleNote(_Category):
+    """What the table of single notes says of a clip."""
+
+    unit = family = "clips"
+    pooled = {}
+
+    def class_of(self, recording, notes):
+        return recording.metadata[self.name.removeprefix("note_")]
+
+    def classes(self, names):
+        names = super().classes(names)
+        return PITCH_NAMES if self.pitched else names  # all on the axis
+
+    def budget(self, n_recordings):
+        return dict.fromkeys(EVALUATED, CLIP_LEAD + CLIP)
+
+    def selections(self, labelled, split, index):
+        lead, read = map(labelled.frames_of, (CLIP_LEAD, CLIP))
+        start = labelled.clip_start(index)
+        return [FrameSelection(0, lead + read, read, lead, start)]
+
+
+PITCH_NAMES = tuple(f"{pitch:03}" for pitch in range(PITCH_MIN, PITCH_MAX + 1))
+"""Names of the pitches, which sort as pitches do."""
+
+TASKS = {
+    task.name: task
+    for task in (
+        Task("multipitch", "average_precision", (N_PITCHES,), rolls.frame_roll, True),
+        _Category("ensemble", "accuracy"),
+        _SingleNote("note_pitch", "accuracy", pitched=True),
+        _SingleNote("note_instrument", "accuracy", instruments=True),
+        _Instrument("instrument", "accuracy", instruments=True),
+        _Category("composer", "accuracy"),
+        Task(
+            "instrument_activity",
+            "average_precision",
+            (len(INSTRUMENTS),),
+            rolls.instrument_roll,
+            instruments=True,
+        ),
+        _Transcription("transcription", "note_f1", (2, N_PITCHES), pitched=True),
+        _WhoPlaysWhat(
+            "who_plays_what",
+            "average_precision",
+            (len(INSTRUMENTS) + 1, N_PITCHES),
+            pitched=True,
+            instruments=True,
+        ),
+    )
+}
+"""The tasks by name."""
+
+
+def _summary(metric, parts, groups, statistic, value=None):
+    """Return a score with its interval and draws."""
+    draws = metrics.bootstrap(parts, groups, statistic)
     low, high = metrics.interval(draws)
-    value = of_sum(parts.sum(axis=0)) if value is None else value
+    value = statistic(parts.sum(axis=0)) if value is None else value
     return {
         "metric": metric,
         "value": float(value),
@@ -648,50 +443,21 @@ def _summary(metric, parts, of_sum, value=None):
     }
 
 
-def _precision(truths, scores):
+def _precision(truths, logits, groups):
     """Score rolls by average precision."""
-    value = metrics.average_precision(np.concatenate(truths), np.concatenate(scores))
-    counts, _ = metrics.precision_counts(truths, scores)
-    return _summary("average_precision", counts, metrics.precision_score, value)
+    value = metrics.average_precision(np.concatenate(truths), np.concatenate(logits))
+    counts, _ = metrics.precision_counts(truths, logits)
+    score = metrics.precision_score
+    return _summary("average_precision", counts, groups, score, value)
 
 
-def _finish(labelled, made, **beside):
-    """Mark the main metric, and set its draws beside the scores."""
-    scores = []
-    for each in made:
-        draws = each.pop("draws")
-        primary = each["metric"] == TASKS[labelled.task].metric
-        if primary:
-            beside["draws"] = draws
-        scores.append(each | {"primary": primary})
-    return scores, beside
-
-
-def _score_classes(labelled, split, answers):
-    """Score the classes of windows or clips."""
-    indices = labelled.splits[split]
-    n_classes = len(labelled.classes)
-    sizes = {"accuracy": 1}
-    if TASKS[labelled.task].unit == "windows":  # a part each, in their order
-        sizes |= POOLED
-        n_parts, part = len(indices), range(len(indices))
-    else:
-        groups = [labelled.groups[index] for index in indices]
-        names, part = np.unique(groups, return_inverse=True)
-        n_parts = len(names)
-    made = []
-    for metric, size in sizes.items():
-        parts = np.zeros((n_parts, n_classes, n_classes), np.int64)
-        of_each = zip(part, labelled.classes_of(indices), answers, strict=True)
-        for row, truth, logits in of_each:
-            found = add_up(logits, size).argmax(axis=1)
-            truths = np.full(len(found), truth)
-            parts[row] += metrics.confusion(truths, found, n_classes)
-        made.append(_summary(metric, parts, metrics.accuracy))
-        if size == 1:
-            made.append(_summary("macro_f1", parts, metrics.macro_f1))
-            counts = parts.sum(axis=0)
-    return _finish(labelled, made, confusion=counts)
+def _mean_of_notes(metric, references, found, groups, **how):
+    """Score notes by the mean F1 of recordings."""
+    values = [
+        metrics.note_f1(*pair, **how) for pair in zip(references, found, strict=True)
+    ]
+    parts = np.stack((values, np.ones(len(values))), axis=1)
+    return _summary(metric, parts, groups, metrics.mean)
 
 
 def add_up(logits, size):
@@ -711,38 +477,9 @@ def add_up(logits, size):
         Log posteriors ``(windows // size, classes)``, unnormalised; a
         recording of fewer windows is taken as a whole.
     """
-    logits = logits.astype(np.float64)
-    peak = logits.max(axis=1, keepdims=True)
-    logits = logits - peak
-    posteriors = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+    from scipy.special import log_softmax
+
+    posteriors = log_softmax(logits.astype(np.float64), axis=1)
     size = min(size, len(posteriors))
     n = len(posteriors) // size
     return posteriors[: n * size].reshape(n, size, -1).sum(axis=1)
-
-
-def _excerpt(labelled, split, index):
-    """Give the notes of the part of a recording that is judged."""
-    end = labelled.length(split, index) / FRAME_RATE
-    notes = labelled.notes(index)
-    notes = notes[notes["start"] < end]
-    notes["end"] = np.minimum(notes["end"], end)
-    return notes
-
-
-def _score_notes(labelled, split, answers, chosen):
-    """Score the notes, and the frames, of the judged parts."""
-    thresholds = chosen["frame_threshold"], chosen["onset_threshold"]
-    indices = labelled.splits[split]
-    references = [_excerpt(labelled, split, index) for index in indices]
-    found = [transcription.decode(logits, thresholds) for logits in answers]
-    made = []
-    for metric, offsets in (("note_f1", False), ("note_offset_f1", True)):
-        values = [
-            metrics.note_f1(truth, notes, offsets)
-            for truth, notes in zip(references, found, strict=True)
-        ]
-        parts = np.stack((values, np.ones(len(values))), axis=1)
-        made.append(_summary(metric, parts, metrics.mean))
-    truths = [truth[:, 0] for truth in _truths(labelled, split)]
-    made.append(_precision(truths, [logits[:, 0] for logits in answers]))
-    return _finish(labelled, made)

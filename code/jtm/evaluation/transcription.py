@@ -1,23 +1,25 @@
 """
 From posteriors to notes.
 
-A note starts where the logit of its onset is a peak above a threshold, and
-lasts as long as its pitch sounds by a threshold of its own, or until the same
-pitch starts again (after Onsets and Frames, Hawthorne et al. 2018, which also
-lets no note sound without an onset). The thresholds are chosen on validation,
-one after the other: the onset's by note F1, which no offset enters, then the
-frame's by note F1 with offsets.
+A note starts where the logit of its onset is a peak above a threshold, and lasts as
+long as its pitch sounds by a threshold of its own, or until the same pitch starts
+again (after Onsets and Frames, Hawthorne et al. 2018, which also lets no note sound
+without an onset). Where instruments are told apart, an onset is that of each
+instrument that sounds at its pitch then. The thresholds are chosen on validation, one
+after the other: the onset's by F1 of pitch and onset, which nothing else enters, then
+the frame's by note F1 with offsets, or with instruments.
 """
 
 from functools import partial
 
 import numpy as np
 
-from jtm.data.rolls import onset_roll, rolls_to_notes
+from jtm.constants import HOP, INSTRUMENTS
+from jtm.data.rolls import PLAYED_DTYPE, onset_roll, rolls_to_notes
 from jtm.evaluation.metrics import note_f1
 
 REACH = 3
-"""Frames on each side, 30 ms, that a peak must be the highest of."""
+"""Frames of 10 ms on each side that a peak must be the highest of."""
 
 WIDEN = 1
 """Frames on each side of an onset that also count as one in training."""
@@ -25,10 +27,50 @@ WIDEN = 1
 THRESHOLDS = (0.01, 0.03, 0.06, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
 """Probabilities that are tried as thresholds."""
 
+APART = 200
+"""Semitones that :func:`by_instrument` puts between instruments."""
 
-def onset_targets(notes, n_frames, start=0):
+
+def of_instruments(notes):
     """
-    Give the onsets that a network is asked for.
+    Keep the notes of MusicNet's eleven instruments.
+
+    Parameters
+    ----------
+    notes : numpy.ndarray
+        Notes ``(notes,)`` of :data:`jtm.data.rolls.PLAYED_DTYPE`.
+
+    Returns
+    -------
+    numpy.ndarray
+        Some of the notes.
+    """
+    return notes[np.isin(notes["program"], list(INSTRUMENTS))]
+
+
+def by_instrument(notes):
+    """
+    Give each instrument pitches of its own, so that matching tells them apart.
+
+    Parameters
+    ----------
+    notes : numpy.ndarray
+        Notes ``(notes,)`` of :data:`jtm.data.rolls.PLAYED_DTYPE`.
+
+    Returns
+    -------
+    numpy.ndarray
+        The notes of the eleven instruments, each instrument :data:`APART` semitones
+        above the one before.
+    """
+    notes = of_instruments(notes).copy()
+    notes["pitch"] += APART * np.searchsorted(list(INSTRUMENTS), notes["program"])
+    return notes
+
+
+def onset_targets(notes, n_frames, start=0, hop=HOP):
+    """
+    Compute the onsets that are learned.
 
     Annotated onsets are true to a frame or two, so a frame on each side counts
     too.
@@ -41,17 +83,19 @@ def onset_targets(notes, n_frames, start=0):
         Number of frames.
     start : int
         First of these frames in the recording.
+    hop : int
+        Samples at 16 kHz from one frame to the next.
 
     Returns
     -------
     numpy.ndarray
         Booleans ``(n_frames, 88)``.
     """
-    exact = onset_roll(notes, n_frames + 2 * WIDEN, start - WIDEN)
+    exact = onset_roll(notes, n_frames + 2 * WIDEN, start - WIDEN, hop)
     return np.any([exact[i : i + n_frames] for i in range(2 * WIDEN + 1)], axis=0)
 
 
-def peaks(onsets, threshold):
+def peaks(onsets, threshold, hop=HOP):
     """
     Find where notes start.
 
@@ -61,53 +105,73 @@ def peaks(onsets, threshold):
         Logits ``(frames, 88)`` of onsets.
     threshold : float
         Probability above which a peak counts.
+    hop : int
+        Samples at 16 kHz from one frame to the next.
 
     Returns
     -------
     numpy.ndarray
         Booleans ``(frames, 88)``; of equal neighbours the first is the peak.
     """
-    n_frames = len(onsets)
+    n_frames, reach = len(onsets), max(1, REACH * HOP // hop)
     found = onsets > np.log(threshold / (1 - threshold))
-    silence = np.full((REACH, onsets.shape[1]), -np.inf)
+    silence = np.full((reach, onsets.shape[1]), -np.inf)
     padded = np.concatenate((silence, onsets, silence))
-    for shift in range(1, REACH + 1):
-        found &= onsets > padded[REACH - shift :][:n_frames]
-        found &= onsets >= padded[REACH + shift :][:n_frames]
+    for shift in range(1, reach + 1):
+        found &= onsets > padded[reach - shift :][:n_frames]
+        found &= onsets >= padded[reach + shift :][:n_frames]
     return found
 
 
-def decode(posteriors, thresholds):
+def decode(posteriors, thresholds, hop=HOP):
     """
     Turn posteriors into notes.
 
     Parameters
     ----------
     posteriors : numpy.ndarray
-        Logits ``(frames, 2, 88)``: sounding, then starting.
+        Logits ``(frames, 2, 88)``: sounding, then starting; or ``(frames, 12, 88)``:
+        sounding of each of :data:`jtm.constants.INSTRUMENTS`, then starting.
     thresholds : tuple of float
         Probabilities above which a pitch sounds, and starts.
+    hop : int
+        Samples at 16 kHz from one frame to the next.
 
     Returns
     -------
     numpy.ndarray
-        Notes ``(notes,)`` of :data:`jtm.data.rolls.NOTE_DTYPE` by start.
+        Notes ``(notes,)`` of :data:`jtm.data.rolls.NOTE_DTYPE` by start, or with
+        instruments of :data:`jtm.data.rolls.PLAYED_DTYPE`.
     """
     frame, onset = thresholds
-    sounding = posteriors[:, 0] > np.log(frame / (1 - frame))
-    return rolls_to_notes(sounding, peaks(posteriors[:, 1], onset))
+    sounding = posteriors[:, :-1] > np.log(frame / (1 - frame))
+    starts = peaks(posteriors[:, -1], onset, hop)
+    if sounding.shape[1] == 1:
+        return rolls_to_notes(sounding[:, 0], starts, hop)
+    found = []
+    for program, part in zip(INSTRUMENTS, sounding.swapaxes(0, 1), strict=True):
+        # In its first frame or the next, as an onset is true to a frame or two.
+        near = part | np.pad(part, ((0, 1), (0, 0)))[1:]
+        notes = rolls_to_notes(part, starts & near, hop)
+        found.append(np.zeros(len(notes), PLAYED_DTYPE))
+        for name in notes.dtype.names:
+            found[-1][name] = notes[name]
+        found[-1]["program"] = program
+    return np.sort(np.concatenate(found), order=("start", "pitch", "program"))
 
 
-def choose_thresholds(posteriors, references):
+def choose_thresholds(posteriors, references, hop=HOP):
     """
     Choose the thresholds on validation recordings.
 
     Parameters
     ----------
     posteriors : sequence of numpy.ndarray
-        Logits ``(frames, 2, 88)`` of each recording.
+        Logits of each recording; see :func:`decode`.
     references : sequence of numpy.ndarray
-        Notes of each recording.
+        Notes of each recording; with instruments where these are told apart.
+    hop : int
+        Samples at 16 kHz from one frame to the next.
 
     Returns
     -------
@@ -115,18 +179,27 @@ def choose_thresholds(posteriors, references):
         Thresholds for :func:`decode`: sounding, and starting.
     """
 
-    def score(thresholds, judge):
-        return np.mean(
-            [
-                judge(truth, decode(logits, thresholds))
-                for logits, truth in zip(posteriors, references, strict=True)
-            ]
-        )
+    def mean_score(logits_of_each, notes_of_each, thresholds, score):
+        pairs = zip(logits_of_each, notes_of_each, strict=True)
+        return np.mean([score(notes, decode(x, thresholds, hop)) for x, notes in pairs])
 
-    onset = max(THRESHOLDS, key=lambda t: score((0.5, t), onset_f1))
+    pitches, score = posteriors, partial(note_f1, offsets=True)
+    if any(logits.shape[1] > 2 for logits in posteriors):
+        references = [of_instruments(notes) for notes in references]
+        pitches = [
+            np.stack((logits[:, :-1].max(axis=1), logits[:, -1]), axis=1)
+            for logits in posteriors
+        ]
+
+        def score(notes, found):
+            return onset_f1(by_instrument(notes), by_instrument(found))
+
+    onset = max(
+        THRESHOLDS, key=lambda t: mean_score(pitches, references, (0.5, t), onset_f1)
+    )
     frame = max(
         THRESHOLDS[2::2],
-        key=lambda t: score((t, onset), partial(note_f1, offsets=True)),
+        key=lambda t: mean_score(posteriors, references, (t, onset), score),
     )
     return frame, onset
 

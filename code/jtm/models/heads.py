@@ -511,6 +511,8 @@ class TranscriptionHead(nn.Module):
     ----------
     dim : int
         Size of the frames.
+    n_outputs : int
+        Number of logits for each pitch: sounding, then starting.
     hidden : int
         Size of the hidden layers.
     kernel : int
@@ -520,13 +522,13 @@ class TranscriptionHead(nn.Module):
         it the head learns an hour of music by heart.
     """
 
-    def __init__(self, dim, hidden=192, kernel=9, dropout=0.2):
+    def __init__(self, dim, n_outputs=2, hidden=192, kernel=9, dropout=0.2):
         super().__init__()
         self.dropout = nn.Dropout(dropout)
         self.norm = Standard(dim)
         self.frame = nn.Conv1d(dim, hidden, 1)
         self.time = nn.Conv1d(hidden, hidden, kernel, padding=kernel // 2)
-        self.answers = nn.Conv1d(hidden, 2 * N_PITCHES, 1)
+        self.answers = nn.Conv1d(hidden, n_outputs * N_PITCHES, 1)
 
     def forward(self, x):
         """
@@ -540,11 +542,11 @@ class TranscriptionHead(nn.Module):
         Returns
         -------
         torch.Tensor
-            Logits ``(batch, frames, 2, 88)``: sounding, then starting.
+            Logits ``(batch, frames, n_outputs, 88)``.
         """
         y = self.norm(x.flatten(0, 1)).view_as(x)
         y = self.dropout(y.transpose(1, 2))
         y = self.dropout(functional.relu(self.frame(y)))
         y = self.dropout(functional.relu(self.time(y) + y))
-        y = self.answers(y).transpose(1, 2)  # (batch, frames, 176)
-        return y.unflatten(2, (2, N_PITCHES))
+        y = self.answers(y).transpose(1, 2)  # (batch, frames, n_outputs * 88)
+        return y.unflatten(2, (-1, N_PITCHES))

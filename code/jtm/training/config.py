@@ -301,6 +301,7 @@ class SupervisedConfig(NetworkConfig):
 
     task: Literal[
         "transcription",
+        "who_plays_what",
         "multipitch",
         "instrument_activity",
         "ensemble",
@@ -310,10 +311,10 @@ class SupervisedConfig(NetworkConfig):
         "note_instrument",
     ] = Field(
         "transcription",
-        description="task: the notes with onset and offset; the pitches, or the "
-        "instruments, of each frame; the ensemble, the composer, or the instrument "
-        "that plays alone, of each window; the pitch or the instrument of a single "
-        "note",
+        description="task: the notes with onset and offset, or with their "
+        "instruments; the pitches, or the instruments, of each frame; the ensemble, "
+        "the composer, or the instrument that plays alone, of each window; the pitch "
+        "or the instrument of a single note",
     )
     on_encoder: bool = Field(
         False, description="train on the latents z alone, without the contexts c"

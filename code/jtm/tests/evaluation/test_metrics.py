@@ -1,7 +1,7 @@
 import unittest
 
 import numpy as np
-from sklearn.metrics import accuracy_score, f1_score
+from sklearn.metrics import accuracy_score, confusion_matrix, f1_score
 
 from jtm.data.rolls import NOTE_DTYPE
 from jtm.evaluation import metrics
@@ -99,20 +99,24 @@ class FrameF1(unittest.TestCase):
 
 class Classes(unittest.TestCase):
     def test_by_hand(self):
-        counts = metrics.confusion(np.array([0, 0, 0, 1]), np.array([0, 0, 1, 1]), 3)
+        counts = confusion_matrix(
+            np.array([0, 0, 0, 1]), np.array([0, 0, 1, 1]), labels=range(3)
+        )
         np.testing.assert_array_equal(counts, [[2, 1, 0], [0, 1, 0], [0, 0, 0]])
         self.assertEqual(metrics.accuracy(counts), 0.75)
         # F1 is 4/5 and 2/3; the class that never occurs is left out.
         self.assertAlmostEqual(metrics.macro_f1(counts), (4 / 5 + 2 / 3) / 2)
 
     def test_a_class_that_is_only_guessed(self):
-        counts = metrics.confusion(np.array([0, 0, 1]), np.array([0, 2, 1]), 3)
+        counts = confusion_matrix(
+            np.array([0, 0, 1]), np.array([0, 2, 1]), labels=range(3)
+        )
         self.assertAlmostEqual(metrics.macro_f1(counts), (2 / 3 + 1) / 2)
 
     def test_against_scikit_learn(self):
         rng = np.random.default_rng(0)
         truth, estimate = rng.integers(0, 5, (2, 300))
-        counts = metrics.confusion(truth, estimate, 6)
+        counts = confusion_matrix(truth, estimate, labels=range(6))
         self.assertAlmostEqual(
             metrics.accuracy(counts), accuracy_score(truth, estimate)
         )
@@ -162,7 +166,7 @@ class Intervals(unittest.TestCase):
     def test_two_recordings(self):
         # The draws are (0, 0), (0, 1), (1, 0), (1, 1): means 0, 1/2 and 1.
         parts = np.array([[0.0, 1.0], [1.0, 1.0]])
-        draws = metrics.bootstrap(parts, metrics.mean)
+        draws = metrics.bootstrap(parts, None, metrics.mean)
         self.assertEqual(set(draws), {0.0, 0.5, 1.0})
         self.assertAlmostEqual(np.mean(draws == 0.5), 0.5, delta=0.06)
         self.assertEqual(metrics.interval(draws), (0.0, 1.0))
@@ -173,32 +177,49 @@ class Intervals(unittest.TestCase):
         right = np.array([1, 1, 1, 1, 1, 0, 0, 0, 0, 0])
         counts = np.array(
             [
-                metrics.confusion(np.zeros(100, int), np.full(100, 1 - r), 2)
+                confusion_matrix(
+                    np.zeros(100, int), np.full(100, 1 - r), labels=range(2)
+                )
                 for r in right
             ]
         )
-        low, high = metrics.interval(metrics.bootstrap(counts, metrics.accuracy))
+        low, high = metrics.interval(metrics.bootstrap(counts, None, metrics.accuracy))
         self.assertAlmostEqual(low, 0.2, delta=0.01)
         self.assertAlmostEqual(high, 0.8, delta=0.01)
 
     def test_against_the_normal_approximation(self):
         values = np.random.default_rng(0).normal(size=400)
         parts = np.stack((values, np.ones(400)), axis=1)
-        low, high = metrics.interval(metrics.bootstrap(parts, metrics.mean))
+        low, high = metrics.interval(metrics.bootstrap(parts, None, metrics.mean))
         half = 1.96 * values.std() / 20
         self.assertAlmostEqual(low, values.mean() - half, delta=0.02)
         self.assertAlmostEqual(high, values.mean() + half, delta=0.02)
 
     def test_draws_are_shared_by_systems(self):
         parts = np.random.default_rng(0).random((7, 2))
-        one, other = (metrics.bootstrap(p, lambda s: s[0]) for p in (parts, parts + 1))
+        one, other = (
+            metrics.bootstrap(p, None, lambda s: s[0]) for p in (parts, parts + 1)
+        )
         np.testing.assert_allclose(other - one, 7.0)
         self.assertFalse(
-            np.array_equal(one, metrics.bootstrap(parts, lambda s: s[0], seed=1))
+            np.array_equal(one, metrics.bootstrap(parts, None, lambda s: s[0], seed=1))
         )
 
+    def test_a_group_is_drawn_as_a_whole(self):
+        # Two families of two: the draws are right about none, one or both.
+        parts = np.array([[0.0, 1.0], [1.0, 1.0], [0.0, 1.0], [1.0, 1.0]])
+        draws = metrics.bootstrap(parts, ["b", "a", "b", "a"], metrics.mean)
+        self.assertEqual(set(draws), {0.0, 0.5, 1.0})
+        # As many draws as asked for, the same whatever groups are called.
+        few = metrics.bootstrap(parts, [9, 10, 9, 10], metrics.mean, draws=7, seed=3)
+        same = metrics.bootstrap(parts, "xyxy", metrics.mean, draws=7, seed=3)
+        self.assertEqual(few.tolist(), same.tolist())
+        self.assertEqual(len(few), 7)
+        alone = metrics.bootstrap(parts, "xxxx", metrics.mean)
+        self.assertEqual(len(alone), 0)
+
     def test_one_recording_has_no_interval(self):
-        draws = metrics.bootstrap(np.ones((1, 2)), metrics.mean)
+        draws = metrics.bootstrap(np.ones((1, 2)), None, metrics.mean)
         self.assertEqual(metrics.interval(draws), (None, None))
 
 

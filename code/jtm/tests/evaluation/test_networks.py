@@ -16,8 +16,8 @@ from jtm.cpc.config import PretrainConfig
 from jtm.data.musicnet import open_dataset
 from jtm.data.store import build_store
 from jtm.evaluation import networks, tasks
+from jtm.evaluation.labelled import Labelled, clip_store
 from jtm.evaluation.metrics import average_precision
-from jtm.evaluation.tasks import Labelled
 from jtm.models.encoder import HarmonicEncoder
 from jtm.models.heads import (
     FrameHead,
@@ -77,7 +77,7 @@ class OnDataset(unittest.TestCase):
         write_dataset(root)
         write_clips(root)
         cls.store = build_store(open_dataset(root), progress=False)
-        cls.clips = tasks.clip_store(root, progress=False)
+        cls.clips = clip_store(root, progress=False)
         cls.config = make_config(PretrainConfig, "tiny", SMALL)
 
     def labelled(self, *names):
@@ -174,7 +174,7 @@ class OnDataset(unittest.TestCase):
             found = networks.answers(begun.model, begun.heads, labelled, "test")
             for name, each in labelled.items():
                 answers = found[name, "test"]
-                scores, _ = tasks.score(each, "test", answers, {"threshold": 0})
+                scores, _ = each.task.score(each, "test", answers, {"threshold": 0})
                 self.assertGreater(scores[0]["value"], least, name)
                 self.assertGreater(begun.look["score"][name], least, name)
 

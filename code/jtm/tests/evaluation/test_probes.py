@@ -40,7 +40,7 @@ def on_axis(n, seed, pitches, shuffled=False):
 
 class Linear(unittest.TestCase):
     def fit(self, train, validation, **more):
-        return probes.fit("linear", train, validation, train[1].shape[1], **more)
+        return probes.fit("linear", train, validation, train[1].shape[1:], **more)
 
     def test_it_recovers_a_planted_signal(self):
         predict, chosen = self.fit(planted(800, 0), planted(300, 1))
@@ -52,7 +52,10 @@ class Linear(unittest.TestCase):
     def test_shuffled_labels_leave_it_at_chance(self):
         for kind in ("linear", "mlp"):
             predict, _ = probes.fit(
-                kind, planted(800, 0, shuffled=True), planted(300, 1, shuffled=True), 4
+                kind,
+                planted(800, 0, shuffled=True),
+                planted(300, 1, shuffled=True),
+                (4,),
             )
             features, roll = planted(2000, 2)
             score = average_precision(roll, predict(features))
@@ -81,7 +84,7 @@ class Linear(unittest.TestCase):
 
         train, other = classes(300, 0), classes(100, 1)
         with mock.patch.multiple(probes, PENALTIES=(0.1,), ITERATIONS=300):
-            predict, _ = probes.fit("linear", train, other, 3)
+            predict, _ = probes.fit("linear", train, other, (3,))
         mean, deviation = train[0].mean(axis=0), train[0].std(axis=0)
         reference = LogisticRegression(C=1 / (0.1 * 300), tol=1e-8, max_iter=1000)
         reference.fit((train[0] - mean) / deviation, train[1])
@@ -108,7 +111,7 @@ class Linear(unittest.TestCase):
         train, validation = planted(100, 0), planted(50, 1)
         _, chosen = self.fit(train, validation, chosen={"penalty": 0.7})
         self.assertEqual(chosen["penalty"], 0.7)
-        _, chosen = probes.fit("mlp", train, validation, 4, chosen={"decay": 0.7})
+        _, chosen = probes.fit("mlp", train, validation, (4,), chosen={"decay": 0.7})
         self.assertEqual(chosen["decay"], 0.7)
 
     def test_pitches_that_never_sound(self):
@@ -121,7 +124,7 @@ class Linear(unittest.TestCase):
 class Classes(unittest.TestCase):
     def test_they_recover_a_planted_signal(self):
         for kind in ("linear", "mlp"):
-            predict, chosen = probes.fit(kind, classes(300, 0), classes(100, 1), 3)
+            predict, chosen = probes.fit(kind, classes(300, 0), classes(100, 1), (3,))
             features, truth = classes(500, 2)
             score = (predict(features).argmax(axis=1) == truth).mean()
             self.assertGreater(score, 0.95)
@@ -130,7 +133,10 @@ class Classes(unittest.TestCase):
     def test_shuffled_labels_leave_them_at_chance(self):
         for kind in ("linear", "mlp"):
             predict, _ = probes.fit(
-                kind, classes(300, 0, shuffled=True), classes(100, 1, shuffled=True), 3
+                kind,
+                classes(300, 0, shuffled=True),
+                classes(100, 1, shuffled=True),
+                (3,),
             )
             features, truth = classes(2000, 2)
             score = (predict(features).argmax(axis=1) == truth).mean()
@@ -140,7 +146,7 @@ class Classes(unittest.TestCase):
         train = np.eye(21, dtype=np.float32), np.arange(21)
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            predict, _ = probes.fit("linear", train, train, 21)
+            predict, _ = probes.fit("linear", train, train, (21,))
         found = predict(np.eye(21, dtype=np.float32)).argmax(axis=1)
         self.assertEqual(found.tolist(), list(range(21)))
 
@@ -155,14 +161,15 @@ class Hidden(unittest.TestCase):
 
     def test_the_hidden_layer_learns_what_no_line_tells(self):
         data = self.exclusive(600, 0), self.exclusive(200, 1)
-        linear, mlp = (probes.fit(kind, *data, 2)[1] for kind in ("linear", "mlp"))
+        linear, mlp = (probes.fit(kind, *data, (2,))[1] for kind in ("linear", "mlp"))
         self.assertLess(linear["validation"], 0.75)
         self.assertGreater(mlp["validation"], 0.95)
 
     def test_same_seed_same_probe(self):
         data = planted(200, 0, strength=0.5), planted(100, 1, strength=0.5)
         found = [
-            probes.fit("mlp", *data, 4, seed=seed)[0](data[1][0]) for seed in (0, 0, 1)
+            probes.fit("mlp", *data, (4,), seed=seed)[0](data[1][0])
+            for seed in (0, 0, 1)
         ]
         np.testing.assert_array_equal(found[0], found[1])
         self.assertFalse(np.array_equal(found[0], found[2]))
@@ -180,9 +187,9 @@ class Shared(unittest.TestCase):
         data = on_axis(300, 0, range(30, 42)), on_axis(200, 1, range(30, 42))
         features, roll = on_axis(300, 2, range(50, 62))
         for kind, least in (("shared", 0.9), ("shared-mlp", 0.8)):
-            predict, _ = probes.fit(kind, *data, 1, ((88, 2),))
+            predict, _ = probes.fit(kind, *data, (88,), ((88, 2),))
             self.assertGreater(average_precision(roll, predict(features)), least, kind)
-        predict, _ = probes.fit("linear", *data, 88)
+        predict, _ = probes.fit("linear", *data, (88,))
         self.assertLess(average_precision(roll, predict(features)), 0.3)
 
     def test_classes_that_are_pitches(self):
@@ -191,7 +198,7 @@ class Shared(unittest.TestCase):
             for x, roll in (on_axis(200, 0, range(88)), on_axis(100, 1, range(88)))
         ]
         for kind in ("shared", "shared-mlp"):
-            predict, chosen = probes.fit(kind, *data, 1, ((88, 2),))
+            predict, chosen = probes.fit(kind, *data, (88,), ((88, 2),))
             self.assertEqual(predict(data[0][0]).shape, (200, 88))
             self.assertGreater(chosen["validation"], 0.9, kind)
 
@@ -200,8 +207,8 @@ class Shared(unittest.TestCase):
         for seed, n in enumerate((300, 100)):
             x, roll = on_axis(n, seed, range(20, 60))
             data.append((x, np.stack((roll, np.roll(roll, 12, axis=1)), axis=1)))
-        for kind, n_outputs in (("shared", 2), ("shared-mlp", 2), ("linear", 176)):
-            predict, chosen = probes.fit(kind, *data, n_outputs, ((88, 2),))
+        for kind in ("shared", "shared-mlp", "linear"):
+            predict, chosen = probes.fit(kind, *data, (2, 88), ((88, 2),))
             self.assertEqual(predict(data[1][0]).shape, (100, 2, 88))
             self.assertGreater(chosen["validation"], 0.8, kind)
 
@@ -209,7 +216,7 @@ class Shared(unittest.TestCase):
         data = [on_axis(300, seed, range(20, 60), shuffled=True) for seed in (0, 1)]
         features, roll = on_axis(500, 2, range(20, 60))
         for kind in ("shared", "shared-mlp"):
-            predict, _ = probes.fit(kind, *data, 1, ((88, 2),))
+            predict, _ = probes.fit(kind, *data, (88,), ((88, 2),))
             # One shared weight more or less moves all pitches at once.
             self.assertLess(average_precision(roll, predict(features)), 0.3, kind)
 

@@ -16,6 +16,7 @@ from jtm.data.store import build_store
 from jtm.evaluation import cells as records
 from jtm.evaluation import networks, probes, protocol, tasks
 from jtm.evaluation.cells import append, read, read_beside
+from jtm.evaluation.labelled import Labelled
 from jtm.evaluation.metrics import average_precision
 from jtm.evaluation.protocol import Cell, grid, judge
 from jtm.evaluation.tasks import TASKS
@@ -90,7 +91,7 @@ class Judge(WithDataset):
             self.assertEqual(record.labelled, 9 * 1.28)
 
     def test_shuffled_labels_fall_to_chance(self):
-        real = tasks.Labelled.rolls
+        real = Labelled.rolls
 
         def shuffled(labelled, index, n_frames, start=0):
             roll = real(labelled, index, n_frames, start)
@@ -103,10 +104,10 @@ class Judge(WithDataset):
             return roll[rng.permutation(len(roll))]
 
         asked = ("multipitch", "instrument_activity", "transcription")
-        with mock.patch.object(tasks.Labelled, "rolls", shuffled):
+        with mock.patch.object(Labelled, "rolls", shuffled):
             made = self.judge("leak", tasks=asked)
         for task in asked:
-            labelled = tasks.Labelled.of(self.store, task)
+            labelled = Labelled.of(self.store, task)
             truth = [shuffled(labelled, i, 400) for i in labelled.splits["test"]]
             truth = np.concatenate(truth)
             truth = truth[:, 0] if task == "transcription" else truth
@@ -122,7 +123,7 @@ class Judge(WithDataset):
                     self.assertLess(record.value, 0.3, key)
 
     def test_classes_dealt_anew_fall_to_chance(self):
-        real = tasks.Labelled.of.__func__
+        real = Labelled.of.__func__
 
         def dealt(cls, store, task, notes=None):
             labelled = real(cls, store, task, notes)
@@ -140,7 +141,7 @@ class Judge(WithDataset):
 
         of_windows = ("ensemble", "composer", "instrument")
         with (
-            mock.patch.object(tasks.Labelled, "of", classmethod(dealt)),
+            mock.patch.object(Labelled, "of", classmethod(dealt)),
             mock.patch.dict("jtm.tests.evaluation.little.SPLITS", {"test": 20}),
             tempfile.TemporaryDirectory() as root,
         ):

@@ -172,7 +172,7 @@ class Run(unittest.TestCase):
         little = {"validation": 2}, {"notes": 2}
         with (
             mock.patch.dict(tasks.DECODED, little[0]),
-            mock.patch.dict(tasks.LEAST, little[1]),
+            mock.patch.dict(tasks.MINIMUM, little[1]),
         ):
             for seconds, told in (
                 (3, "of a validation recording 2.56 s at most .* window of 3 s"),

@@ -2,6 +2,7 @@
 
 import tempfile
 import unittest
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,7 +14,12 @@ from jtm.data.rolls import PLAYED_DTYPE, WINDOW, onset_roll
 from jtm.data.store import build_store
 from jtm.evaluation import metrics, tasks
 from jtm.evaluation.features import FrameSelection
-from jtm.evaluation.tasks import Labelled
+from jtm.evaluation.labelled import (
+    Labelled,
+    clip_store,
+    evenly,
+    labelled_recordings,
+)
 from jtm.files import InputError
 from jtm.tests.evaluation.little import write_clips, write_dataset
 
@@ -142,12 +148,97 @@ class Sorting(unittest.TestCase):
             self.assertEqual(labelled.seconds(labelled.subset(0.001, 0)), 3.84)
 
     def test_a_part_is_chosen_evenly_to_the_last(self):
-        found = tasks.evenly(np.arange(10_000), 3_000)
+        found = evenly(np.arange(10_000), 3_000)
         self.assertEqual((len(found), found[0]), (3_000, 0))
         self.assertGreater(found[-1], 9_990)
         self.assertLessEqual(np.diff(found).max(), 4)
-        np.testing.assert_array_equal(tasks.evenly(np.arange(5), 9), np.arange(5))
-        self.assertEqual(len(tasks.evenly(np.arange(0), 9)), 0)
+        np.testing.assert_array_equal(evenly(np.arange(5), 9), np.arange(5))
+        self.assertEqual(len(evenly(np.arange(0), 9)), 0)
+
+
+class WholeRecordings(unittest.TestCase):
+    def setUp(self):
+        rows = [{"ensemble": "abc"[i % 3]} for i in range(30)]
+        programs = [*INSTRUMENTS]
+        self.sets = [(programs[i % 11], programs[i % 4]) for i in range(30)]
+        self.store = store(*rows, seconds=100)
+        self.store.recordings = [
+            replace(recording, metadata=recording.metadata | {"tune_family": f"{i}"})
+            for i, recording in enumerate(self.store.recordings)
+        ]
+
+    def labelled(self, task):
+        return Labelled.of(self.store, task, plays(self.sets))
+
+    def test_fewer_are_among_more_and_all_are_of_training(self):
+        for task in ("transcription", "who_plays_what", "ensemble"):
+            labelled = self.labelled(task)
+            for seed in range(3):
+                drawn = labelled_recordings(labelled, 30, seed).tolist()
+                for n in (1, 3, 10):
+                    fewer = labelled_recordings(labelled, n, seed).tolist()
+                    self.assertEqual(fewer, drawn[:n])
+                indices = [index for index, *_ in drawn]
+                self.assertEqual(sorted(indices), labelled.splits["train"])
+                self.assertEqual(drawn[0][1:], [0, 3000])
+            first = {
+                tuple(labelled_recordings(labelled, 5, seed)[:, 0]) for seed in range(9)
+            }
+            self.assertGreater(len(first), 5)
+
+    def test_every_instrument_and_every_class_sounds(self):
+        for seed in range(10):
+            labelled = self.labelled("instrument_activity")
+            # Two at a time there are eleven to show, seven of them alone with few.
+            drawn = labelled_recordings(labelled, 10, seed)[:, 0]
+            self.assertEqual({p for i in drawn for p in self.sets[i]}, {*INSTRUMENTS})
+            drawn = labelled_recordings(self.labelled("ensemble"), 3, seed)[:, 0]
+            self.assertEqual({i % 3 for i in drawn}, {0, 1, 2})
+
+    def test_an_instrument_that_enters_later_is_not_labelled(self):
+        late = plays(self.sets)
+
+        def notes(index):
+            found = late(index)
+            if index != 17:
+                return found[found["program"] != 71]
+            found["start"], found["end"] = 40, 50
+            found["program"] = 71
+            return found
+
+        labelled = Labelled.of(self.store, "who_plays_what", notes)
+        firsts = [labelled_recordings(labelled, 10, seed)[:, 0] for seed in range(5)]
+        self.assertFalse(all(17 in first for first in firsts))
+        longer = labelled_recordings(labelled, 10, 0, seconds=60.0)
+        self.assertIn(17, longer[:, 0])
+
+    def test_all_and_too_many(self):
+        labelled = self.labelled("transcription")
+        for n in (0, None):
+            spans = labelled_recordings(labelled, n)
+            self.assertEqual(spans.tolist(), [[i, 0, 10_000] for i in range(30)])
+        np.testing.assert_array_equal(labelled.windows(spans), labelled.units("train"))
+        with self.assertRaisesRegex(InputError, "31 labelled .* there are 30"):
+            labelled_recordings(labelled, 31)
+
+    def test_frames_of_another_hop(self):
+        labelled = self.labelled("multipitch").at(320)
+        spans = labelled_recordings(labelled, 2, 1)
+        self.assertEqual(spans[:, 1:].tolist(), [[0, 1500], [0, 1500]])
+        windows = labelled.windows(spans)
+        self.assertEqual((len(windows), windows[1].tolist()[1]), (2 * 23, 64))
+        self.assertEqual(labelled.seconds(windows), round(46 * 1.28, 2))
+        self.assertEqual(labelled.selections("train", 0), [FrameSelection(4, 5000)])
+        whole = self.labelled("multipitch")
+        self.assertEqual(whole.length("test", 60), 2 * labelled.length("test", 60))
+        # What sounds at the centre of 20 ms.
+        notes = np.array([(0.01, 0.03, 60, 1)], PLAYED_DTYPE)
+        roll = Labelled.of(self.store, "multipitch", lambda index: notes).at(320)
+        self.assertEqual(np.argwhere(roll.rolls(0, 5)).tolist(), [[0, 39]])
+
+    def test_intervals_are_over_tune_families(self):
+        labelled = self.labelled("ensemble")
+        self.assertEqual(labelled.groups_of("test"), [f"{i}" for i in range(60, 90)])
 
 
 class Scoring(unittest.TestCase):
@@ -159,7 +250,7 @@ class Scoring(unittest.TestCase):
         write_dataset(cls.root)
         write_clips(cls.root)
         cls.store = build_store(open_dataset(cls.root), progress=False)
-        cls.clips = tasks.clip_store(cls.root, progress=False)
+        cls.clips = clip_store(cls.root, progress=False)
 
     def values(self, scored):
         return {score["metric"]: score["value"] for score in scored[0]}
@@ -173,19 +264,21 @@ class Scoring(unittest.TestCase):
             ]
             self.assertEqual(answers[0].shape, (25, n_outputs))
             found = self.values(
-                tasks.score(labelled, "test", answers, {"threshold": 0})
+                labelled.task.score(labelled, "test", answers, {"threshold": 0})
             )
             self.assertEqual(found, {"average_precision": 1.0, "frame_f1": 1.0})
             answers = [answer - 9 for answer in answers]  # nothing is found
             found = self.values(
-                tasks.score(labelled, "test", answers, {"threshold": 0})
+                labelled.task.score(labelled, "test", answers, {"threshold": 0})
             )
             self.assertEqual(found, {"average_precision": 1.0, "frame_f1": 0.0})
             validation = [
                 labelled.frames(i, labelled.selections("validation", i)[-1]) * 7.0
                 for i in labelled.splits["validation"]
             ]
-            self.assertEqual(tasks.choose(labelled, validation), {"threshold": 7.0})
+            self.assertEqual(
+                labelled.task.choose(labelled, validation), {"threshold": 7.0}
+            )
 
     def test_the_frames_that_are_judged_are_the_middles_of_their_steps(self):
         labelled = Labelled.of(self.store, "instrument_activity")
@@ -207,13 +300,13 @@ class Scoring(unittest.TestCase):
             return 6.0 * rolls - 3.0
 
         answers = [answer(index) for index in labelled.splits["test"]]
-        found = self.values(tasks.score(labelled, "test", answers, thresholds))
+        found = self.values(labelled.task.score(labelled, "test", answers, thresholds))
         names = ("note_f1", "note_offset_f1", "average_precision")
         self.assertEqual(found, dict.fromkeys(names, 1.0))
         silent = [logits - 9.0 for logits in answers]
-        found = self.values(tasks.score(labelled, "test", silent, thresholds))
+        found = self.values(labelled.task.score(labelled, "test", silent, thresholds))
         self.assertEqual(list(found.values()), [0.0, 0.0, 1.0])
-        chosen = tasks.choose(
+        chosen = labelled.task.choose(
             labelled, [answer(index) for index in labelled.splits["validation"]]
         )
         self.assertEqual(chosen.keys(), thresholds.keys())
@@ -222,15 +315,42 @@ class Scoring(unittest.TestCase):
         labelled = Labelled.of(self.store, "transcription", plays([()]))
         answers = [np.full((400, 2, 88), -5.0)] * 2
         thresholds = {"frame_threshold": 0.5, "onset_threshold": 0.5}
-        found = self.values(tasks.score(labelled, "test", answers, thresholds))
+        found = self.values(labelled.task.score(labelled, "test", answers, thresholds))
         expected = {"note_f1": 1.0, "note_offset_f1": 1.0, "average_precision": 0.0}
         self.assertEqual(found, expected)
+
+    def test_who_knows_what_each_plays_scores_1(self):
+        for hop in (160, 320):
+            labelled = Labelled.of(self.store, "who_plays_what").at(hop)
+            self.assertEqual(labelled.shape, (12, 88))
+            n_frames = 64_000 // hop
+            answers = {}
+            for split in ("validation", "test"):
+                answers[split] = []
+                for index in labelled.splits[split]:
+                    notes = labelled.notes(index)
+                    rolls = labelled.rolls(index, n_frames)
+                    rolls[:, -1] = onset_roll(notes, n_frames, hop=hop)
+                    answers[split].append(6.0 * rolls - 3.0)
+            chosen = labelled.task.choose(labelled, answers["validation"])
+            found = self.values(
+                labelled.task.score(labelled, "test", answers["test"], chosen)
+            )
+            self.assertEqual(
+                found, {"average_precision": 1.0, "note_instrument_f1": 1.0}
+            )
+            # The right notes by the wrong instrument.
+            swapped = [x.copy() for x in answers["test"]]
+            for x in swapped:
+                x[:, [0, 2]] = x[:, [2, 0]]
+            found = self.values(labelled.task.score(labelled, "test", swapped, chosen))
+            self.assertEqual(found["note_instrument_f1"], 0.0)
+            self.assertLess(found["average_precision"], 0.1)
 
     def test_notes_beyond_what_is_judged_are_no_miss(self):
         labelled = Labelled.of(self.store, "transcription")
         labelled.lengths["test"] = 200
-        index = labelled.splits["test"][0]
-        notes = tasks._excerpt(labelled, "test", index)
+        notes = labelled.references("test")[0]
         self.assertEqual(len(notes), 8)  # four a second, for two
         self.assertEqual(notes["end"].max(), 2.0)
 
@@ -239,7 +359,7 @@ class Scoring(unittest.TestCase):
         self.assertEqual(labelled.classes, ("Bright", "Dull"))
         # Always 'Bright' is right for one of two recordings: F1 2/3 and 0.
         answers = [np.tile([1.0, 0.0], (3, 1))] * 2
-        scores, beside = tasks.score(labelled, "test", answers, {})
+        scores, beside = labelled.task.score(labelled, "test", answers, {})
         found = self.values((scores, beside))
         self.assertEqual(found["accuracy"], 0.5)
         self.assertAlmostEqual(found["macro_f1"], 1 / 3)
@@ -252,7 +372,9 @@ class Scoring(unittest.TestCase):
         labelled = Labelled.of(self.store, "ensemble")
         # Of three windows two are a little wrong and one is very right.
         wrong = np.array([[0.0, 1.0], [9.0, 0.0], [0.0, 1.0]])
-        found = self.values(tasks.score(labelled, "test", [wrong[:, ::-1], wrong], {}))
+        found = self.values(
+            labelled.task.score(labelled, "test", [wrong[:, ::-1], wrong], {})
+        )
         self.assertEqual(found["accuracy"], 1 / 3)
         self.assertEqual(found["accuracy_5s"], 1.0)
         self.assertEqual(found["accuracy_30s"], 1.0)
@@ -274,12 +396,12 @@ class Scoring(unittest.TestCase):
             labelled = Labelled(
                 None,
                 {"test": indices},
-                "ensemble",
+                tasks.TASKS["ensemble"],
                 ("a", "b"),
                 dict(zip(indices, "abab", strict=True)),
                 {i: f"{i}" for i in indices},
             )
-            _, beside = tasks.score(labelled, "test", answers, {})
+            _, beside = labelled.task.score(labelled, "test", answers, {})
             drawn.append(beside["draws"])
         np.testing.assert_array_equal(*drawn)
 
@@ -290,7 +412,7 @@ class Scoring(unittest.TestCase):
         truths = labelled.classes_of(labelled.splits["test"])
         # Right about the pianos.
         answers = [np.array([[1.0, 0.0]])] * 8
-        scores, beside = tasks.score(labelled, "test", answers, {})
+        scores, beside = labelled.task.score(labelled, "test", answers, {})
         self.assertEqual(self.values((scores, beside))["accuracy"], 0.5)
         self.assertEqual((truths == 0).sum(), 4)
         # A draw of four notes is right in quarters.
@@ -298,7 +420,7 @@ class Scoring(unittest.TestCase):
 
     def test_the_classes_of_pitches_are_the_whole_axis(self):
         labelled = Labelled.of(self.clips, "note_pitch")
-        self.assertEqual(labelled.n_outputs, 88)
+        self.assertEqual(labelled.shape, (88,))
         index = labelled.splits["train"][0]
         pitch = int(self.clips.recordings[index].metadata["pitch"])
         self.assertEqual(labelled.classes_of([index]).tolist(), [pitch - 21])
@@ -312,7 +434,7 @@ class Scoring(unittest.TestCase):
     def test_a_dataset_without_single_notes(self):
         with tempfile.TemporaryDirectory() as folder:
             with self.assertRaisesRegex(InputError, "notes.csv"):
-                tasks.clip_store(folder)
+                clip_store(folder)
 
 
 if __name__ == "__main__":

@@ -2,9 +2,16 @@ import unittest
 
 import numpy as np
 
-from jtm.data.rolls import NOTE_DTYPE, frame_roll, onset_roll
+from jtm.data.rolls import (
+    NOTE_DTYPE,
+    PLAYED_DTYPE,
+    frame_roll,
+    onset_roll,
+    part_roll,
+)
 from jtm.evaluation.metrics import note_f1
 from jtm.evaluation.transcription import (
+    by_instrument,
     choose_thresholds,
     decode,
     onset_f1,
@@ -51,6 +58,29 @@ class Decoding(unittest.TestCase):
         posteriors = logits(TRUTH, 150)
         posteriors[:, 1] = -5.0
         self.assertEqual(len(decode(posteriors, (0.5, 0.5))), 0)
+
+
+class Instruments(unittest.TestCase):
+    def test_each_has_pitches_of_its_own(self):
+        notes = np.array(
+            [(0, 1, 60, 1), (0, 1, 60, 41), (0, 1, 61, 74), (0, 1, 60, 13)],
+            PLAYED_DTYPE,
+        )
+        found = by_instrument(notes)
+        self.assertEqual(found["pitch"].tolist(), [60, 460, 2061])
+        self.assertEqual(note_f1(found, found), 1.0)
+        self.assertEqual(note_f1(found[:1], found[1:2]), 0.0)
+
+    def test_unison_is_two_notes_where_both_sound(self):
+        notes = np.array([(0.1, 0.5, 60, 1), (0.1, 0.3, 60, 41)], PLAYED_DTYPE)
+        for hop in (160, 320):
+            rolls = part_roll(notes, 60, hop=hop).transpose(0, 2, 1)
+            onsets = onset_roll(notes, 60, hop=hop)[:, None]
+            posteriors = np.where(np.concatenate((rolls, onsets), 1), 3.0, -3.0)
+            found = decode(posteriors, (0.5, 0.5), hop)
+            self.assertEqual(found.dtype, notes.dtype)
+            self.assertEqual(found["program"].tolist(), [1, 41])
+            np.testing.assert_allclose(found["end"], notes["end"])
 
 
 class Targets(unittest.TestCase):

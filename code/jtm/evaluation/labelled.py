@@ -1,0 +1,614 @@
+"""
+Labelled recordings of a store, sorted for a task, and which labels may be seen.
+
+Labels are given out as whole recordings (:func:`labelled_recordings`), as people
+label them, or as windows spread over all recordings (:meth:`Labelled.subset`).
+"""
+
+import functools
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+
+from jtm.constants import FRAME_RATE, HOP, INSTRUMENTS, LABEL_RATE, SAMPLE_RATE
+from jtm.data import rolls
+from jtm.data.clips import read_clips
+from jtm.data.musicnet import Dataset, Recording
+from jtm.data.rolls import WINDOW, frame_numbers
+from jtm.data.splits import labelled_splits
+from jtm.data.store import build_store
+from jtm.evaluation.tasks import CLIP, CLIP_LEAD, TASKS, Task
+from jtm.files import InputError
+
+SECONDS = 30.0
+"""Seconds of each recording that are labelled, where not all are."""
+
+
+def clip_store(root, progress=True):
+    """
+    Open the single notes of a dataset at 16 kHz.
+
+    Parameters
+    ----------
+    root : str or Path
+        The dataset's folder.
+    progress : bool
+        Show a progress bar where they are read first.
+
+    Returns
+    -------
+    Store
+        The clips; each one's metadata holds its ``pitch``, ``instrument`` and
+        ``onset``, in seconds.
+
+    Raises
+    ------
+    InputError
+        If the dataset has no single notes.
+    """
+    recordings = [
+        Recording(
+            clip.audio.stem,
+            clip.audio,
+            None,
+            clip.split,
+            {
+                "pitch": f"{clip.pitch:03}",
+                "instrument": INSTRUMENTS[clip.program],
+                "onset": clip.start / LABEL_RATE,
+            },
+        )
+        for clip in read_clips(root)
+    ]
+    dataset = Dataset(Path(root), tuple(recordings))
+    return build_store(dataset, progress=progress, part="notes")
+
+
+def reader(store):
+    """
+    Return what reads the notes of each recording once.
+
+    Parameters
+    ----------
+    store : Store
+        The recordings.
+
+    Returns
+    -------
+    callable
+        Returns notes of :data:`jtm.data.rolls.PLAYED_DTYPE` of an index.
+    """
+
+    @functools.cache
+    def read(index):
+        return rolls.read_notes(store.recordings[index], int(store.lengths[index]))
+
+    return read
+
+
+def evenly(rows, most):
+    """
+    Choose rows spread evenly over all, so that those at the end count too.
+
+    Parameters
+    ----------
+    rows : numpy.ndarray
+        Rows in the order of recordings.
+    most : int
+        Maximum number of them.
+
+    Returns
+    -------
+    numpy.ndarray
+        All, or `most` of them in their order.
+    """
+    n = min(most, len(rows))
+    return rows[np.arange(n) * len(rows) // max(n, 1)]
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """
+    The labelled recordings, or clips, of a store, and their targets for a task.
+
+    Parameters
+    ----------
+    store : Store
+        The recordings.
+    splits : dict of str to list of int
+        Indices of the labelled ones, by split.
+    task : Task
+        The task.
+    classes : tuple of str
+        The classes; empty where the task has none.
+    names : dict of int to str
+        Class of each recording, where there are classes.
+    groups : dict of int to str
+        What each recording is a sample of, for intervals: its tune family or
+        itself, or for clips the note.
+    lengths : dict of str to int
+        Frames of 10 ms from the start of a recording that are evaluated, by split.
+    notes : callable
+        Returns the notes of a recording, ``(notes,)`` of
+        :data:`jtm.data.rolls.PLAYED_DTYPE`, from its index.
+    hop : int
+        Samples at 16 kHz from one frame to the next; see :meth:`at`. All frames
+        below, but those of `lengths`, are of this hop.
+    """
+
+    store: object
+    splits: dict
+    task: Task
+    classes: tuple = ()
+    names: dict = field(default_factory=dict)
+    groups: dict = field(default_factory=dict)
+    lengths: dict = field(default_factory=dict)
+    notes: object = None
+    hop: int = HOP
+
+    @classmethod
+    def of(cls, store, name, notes=None):
+        """
+        Sort a store's recordings for a task.
+
+        Parameters
+        ----------
+        store : Store
+            The recordings, or for tasks of single notes the clips.
+        name : str
+            The task.
+        notes : callable, optional
+            Returns the notes of a recording; tasks that share it read each
+            label file once. See :func:`reader`.
+
+        Returns
+        -------
+        Labelled
+            The recordings, checked to have what the task needs; those whose
+            class is left empty in the metadata are left out.
+
+        Raises
+        ------
+        InputError
+            If a split is empty, a class is missing, or occurs in no training
+            recording.
+        """
+        notes, task, recordings = notes or reader(store), TASKS[name], store.recordings
+        if task.unit == "clips":
+            splits = {s: [] for s in ("train", "validation", "test", "test_timbre")}
+            for index, recording in enumerate(recordings):
+                splits[recording.split].append(index)
+        else:
+            splits = labelled_splits(recordings, store.lengths)
+        lengths = task.budget({split: len(some) for split, some in splits.items()})
+        names, groups = {}, {}
+        for index in (i for indices in splits.values() for i in indices):
+            row = recordings[index].metadata
+            groups[index] = row.get("tune_family") or f"recording {index}"
+            if task.unit == "clips":
+                groups[index] = f"{row['instrument']} {row['pitch']}"
+            names[index] = task.class_of(
+                recordings[index], functools.partial(notes, index)
+            )
+        # An exercise, say, is in no composer's hand: a cell left empty on purpose,
+        # unlike a column that is missing.
+        splits = {
+            split: [index for index in indices if names[index] != ""]
+            for split, indices in splits.items()
+        }
+        classes = ()
+        if not task.shape:
+            known = {names[index] for index in splits["train"]}
+            classes = task.classes(known)
+            _check_classes(recordings, splits, names, known, name)
+        for split in ("validation", "test"):
+            if not splits[split]:
+                raise InputError(
+                    f"no {task.unit} in the {split} split with a label of {name}"
+                )
+        return cls(store, splits, task, classes, names, groups, lengths, notes)
+
+    def at(self, hop):
+        """
+        Count in the frames of another hop.
+
+        Parameters
+        ----------
+        hop : int
+            Samples from one frame to the next, such as ``model.encoder.hop``.
+
+        Returns
+        -------
+        Labelled
+            The same recordings.
+        """
+        return self if hop == self.hop else replace(self, hop=hop)
+
+    def frames_of(self, n_frames):
+        """
+        Convert a number of frames of 10 ms.
+
+        Parameters
+        ----------
+        n_frames : int
+            Frames of 10 ms.
+
+        Returns
+        -------
+        int
+            Frames of the hop; at least one.
+        """
+        return max(1, n_frames * HOP // self.hop)
+
+    @property
+    def shape(self):
+        """Shape of the answer about a frame, a window or a clip."""
+        return self.task.shape or (len(self.classes),)
+
+    def length(self, split, index):
+        """
+        Count the frames of a recording that are used.
+
+        Parameters
+        ----------
+        split : str
+            The split it is in.
+        index : int
+            Which recording of the store.
+
+        Returns
+        -------
+        int
+            Frames from the start: of a training recording all.
+        """
+        whole = int(self.store.lengths[index]) // self.hop
+        if split not in self.lengths:
+            return whole
+        return min(whole, self.frames_of(self.lengths[split]))
+
+    def classes_of(self, indices):
+        """
+        Return the classes of recordings.
+
+        Parameters
+        ----------
+        indices : sequence of int
+            Which recordings of the store.
+
+        Returns
+        -------
+        numpy.ndarray
+            Indices ``(recordings,)`` into the classes.
+        """
+        return np.searchsorted(self.classes, [self.names[i] for i in indices])
+
+    def groups_of(self, split):
+        """
+        Return what each recording of a split is a sample of.
+
+        Parameters
+        ----------
+        split : str
+            Which split.
+
+        Returns
+        -------
+        list of str
+            The group of each, in the split's order.
+        """
+        return [self.groups[index] for index in self.splits[split]]
+
+    def units(self, split, size=None):
+        """
+        Return the windows, or clips, of a split that are used.
+
+        Parameters
+        ----------
+        split : str
+            Which split.
+        size : int, optional
+            Frames in a window; of 1.28 s by default.
+
+        Returns
+        -------
+        numpy.ndarray
+            Rows ``(units, 2)``: index of the recording and first frame.
+        """
+        indices = self.splits[split]
+        if self.task.unit == "clips":
+            rows = [(i, self.clip_start(i)) for i in indices]
+            return np.array(rows, np.int64).reshape(-1, 2)
+        return self.windows([(i, 0, self.length(split, i)) for i in indices], size)
+
+    def windows(self, spans, size=None):
+        """
+        Cut labelled spans into windows.
+
+        Parameters
+        ----------
+        spans : sequence
+            Rows of :func:`labelled_recordings`.
+        size : int, optional
+            Frames in a window; of 1.28 s by default.
+
+        Returns
+        -------
+        numpy.ndarray
+            Rows ``(windows, 2)``: index of the recording and first frame; what is
+            left at the end of a span, less than a window, is dropped.
+        """
+        size = size or self.frames_of(WINDOW)
+        rows = [
+            (index, start)
+            for index, first, stop in spans
+            for start in range(first, stop - size + 1, size)
+        ]
+        return np.array(rows, np.int64).reshape(-1, 2)
+
+    def clip_start(self, index):
+        """
+        Return the first frame of a clip that is read.
+
+        Parameters
+        ----------
+        index : int
+            Which clip of the store.
+
+        Returns
+        -------
+        int
+            The frame; the onset is :data:`CLIP_LEAD` frames of 10 ms later.
+        """
+        onset = self.store.recordings[index].metadata["onset"]
+        frame = round(onset * SAMPLE_RATE / self.hop) - self.frames_of(CLIP_LEAD)
+        return max(0, frame)
+
+    def subset(self, fraction, seed, size=None):
+        """
+        Return training windows, or clips, spread over all, whose labels may be seen.
+
+        Parameters
+        ----------
+        fraction : float
+            Share of them.
+        seed : int
+            Draws the share.
+        size : int, optional
+            Frames in a window; of 1.28 s by default.
+
+        Returns
+        -------
+        numpy.ndarray
+            Rows of :meth:`units`, in the order of
+            :func:`jtm.data.rolls.label_subset`: at least one of each class;
+            where several answers may be true at once, of each set of
+            instruments that plays.
+        """
+        units = self.units("train", size)
+        if self.classes:
+            classes = self.classes_of(units[:, 0])
+        else:
+            sets = {
+                i: str(np.unique(self.notes(i)["program"]))
+                for i in self.splits["train"]
+            }
+            _, classes = np.unique([sets[i] for i in units[:, 0]], return_inverse=True)
+        groups = units[:, 0]
+        if self.task.unit == "clips":
+            names = [self.groups[i] for i in units[:, 0]]
+            _, groups = np.unique(names, return_inverse=True)
+        rows = np.stack((groups, units[:, 1]), axis=1)
+        return units[rolls.label_subset(rows, fraction, seed, classes)]
+
+    def seconds(self, units, size=None):
+        """
+        Compute how much labelled sound units are.
+
+        Parameters
+        ----------
+        units : numpy.ndarray
+            Rows of :meth:`units`.
+        size : int, optional
+            Frames in a window; of 1.28 s by default.
+
+        Returns
+        -------
+        float
+            Seconds; of a clip the part that is read.
+        """
+        size = size or self.frames_of(WINDOW)
+        if self.task.unit == "clips":
+            size = self.frames_of(CLIP)
+        return round(len(units) * size * self.hop / SAMPLE_RATE, 2)
+
+    def rolls(self, index, n_frames, start=0):
+        """
+        Return the targets of frames of a recording.
+
+        Parameters
+        ----------
+        index : int
+            Which recording of the store.
+        n_frames : int
+            Number of frames.
+        start : int
+            First of them.
+
+        Returns
+        -------
+        numpy.ndarray
+            Booleans ``(n_frames, *shape)``.
+        """
+        return self.task.targets(self.notes(index), n_frames, start, self.hop)
+
+    def selections(self, split, index):
+        """
+        Select the frames of a recording that answers are read from.
+
+        Parameters
+        ----------
+        split : str
+            The split it is in.
+        index : int
+            Which recording of the store.
+
+        Returns
+        -------
+        list of FrameSelection
+            First what probes learn from or are tuned by; last what is evaluated.
+        """
+        return self.task.selections(self, split, index)
+
+    @functools.cached_property
+    def _frames(self):
+        """Targets of the frames that are selected, by recording and selection."""
+        return {}
+
+    def frames(self, index, selection):
+        """
+        Return the targets of the selected frames of a recording.
+
+        Parameters
+        ----------
+        index : int
+            Which recording of the store.
+        selection : FrameSelection
+            Which frames.
+
+        Returns
+        -------
+        numpy.ndarray
+            Booleans ``(rows, *shape)``.
+        """
+        if (index, selection) not in self._frames:
+            numbers = frame_numbers(selection.n_frames, selection.step)
+            roll = self.rolls(index, selection.n_frames)
+            self._frames[index, selection] = roll[numbers]
+        return self._frames[index, selection]
+
+    def truths(self, split):
+        """
+        Return the targets of the evaluated frames of each recording.
+
+        Parameters
+        ----------
+        split : str
+            Which split.
+
+        Returns
+        -------
+        list of numpy.ndarray
+            Booleans ``(frames, *shape)`` of each.
+        """
+        return [
+            self.frames(index, self.selections(split, index)[-1])
+            for index in self.splits[split]
+        ]
+
+    def references(self, split):
+        """
+        Return the notes of the evaluated part of each recording.
+
+        Parameters
+        ----------
+        split : str
+            Which split.
+
+        Returns
+        -------
+        list of numpy.ndarray
+            Notes of :data:`jtm.data.rolls.PLAYED_DTYPE` of each.
+        """
+        found = []
+        for index in self.splits[split]:
+            end = self.length(split, index) * self.hop / SAMPLE_RATE
+            notes = self.notes(index)
+            notes = notes[notes["start"] < end]
+            notes["end"] = np.minimum(notes["end"], end)
+            found.append(notes)
+        return found
+
+
+def _check_classes(recordings, splits, names, known, task):
+    """Refuse a class that has a label and can't be learned."""
+    for split, indices in splits.items():
+        for index in indices:
+            if names[index] not in known:
+                raise InputError(
+                    f"{recordings[index].audio}: {task} '{names[index]}' occurs in the "
+                    f"{split} split but in no training recording, so it can't be "
+                    "learned; move a recording of it to training or leave this one out"
+                )
+
+
+def labelled_recordings(labelled, n=None, seed=0, seconds=SECONDS):
+    """
+    Draw the training recordings whose labels may be seen, and how much of each.
+
+    First come recordings that show, within what is labelled of them, as many new
+    instruments (of tasks about instruments) or a new class (of tasks of classes) as
+    can be, until nothing new is left; then any others. Of each the beginning is
+    labelled.
+
+    Parameters
+    ----------
+    labelled : Labelled
+        The recordings of a task. Of single notes, as many are drawn as last, with
+        what is read of each, as long as `n` recordings.
+    n : int, optional
+        Number of recordings; None or 0 takes all, each as a whole.
+    seed : int
+        Draws the order: with one seed, fewer recordings are among more.
+    seconds : float
+        Seconds of each that are labelled.
+
+    Returns
+    -------
+    numpy.ndarray
+        Rows ``(recordings, 3)``: index, first labelled frame and the one after the
+        last, in the order drawn.
+
+    Raises
+    ------
+    InputError
+        If there are fewer recordings.
+    """
+    indices = labelled.splits["train"]
+    if labelled.task.unit == "clips":
+        n_clips = round(n * seconds * FRAME_RATE / CLIP) if n else len(indices)
+        units = labelled.subset(min(1.0, n_clips / len(indices)), seed)
+        length = labelled.frames_of(CLIP_LEAD + CLIP)
+        return np.stack((*units.T, units[:, 1] + length), axis=1)
+    if n and n > len(indices):
+        raise InputError(
+            f"{n} labelled recordings; there are {len(indices)} to train on"
+        )
+    spans = [(i, 0, labelled.length("train", i)) for i in indices]
+    if not n:
+        return np.array(spans, np.int64)
+    most = round(seconds * SAMPLE_RATE / labelled.hop)
+    spans = [(index, first, min(stop, most)) for index, first, stop in spans]
+    shown = [_shown(labelled, *span) for span in spans]
+    rest = np.random.default_rng(seed).permutation(len(spans)).tolist()
+    order, seen = [], set()
+    while rest and len(order) < n:
+        best = max(rest, key=lambda row: len(shown[row] - seen))  # the first of equals
+        if not shown[best] - seen:
+            break
+        seen |= shown[best]
+        order.append(best)
+        rest.remove(best)
+    return np.array([spans[row] for row in (order + rest)[:n]], np.int64)
+
+
+def _shown(labelled, index, first, stop):
+    """Return the instruments, or the class, that a labelled span shows."""
+    if labelled.classes:
+        return {labelled.names[index]}
+    if not labelled.task.instruments:
+        return set()
+    roll = rolls.instrument_roll(
+        labelled.notes(index), stop - first, first, labelled.hop
+    )
+    return set(np.flatnonzero(roll.any(axis=0)).tolist())
