@@ -115,6 +115,12 @@ class Run(unittest.TestCase):
         made, _ = self.run_quietly("activity", **chosen, learning_rate=0.02)
         self.assertGreater(made["average_precision"].value, 0.8)
 
+    def test_who_plays_what(self):
+        chosen = {"task": "who_plays_what", "load": str(self.checkpoint)}
+        made, _ = self.run_quietly("parts", **chosen, n_epoch=8, learning_rate=0.01)
+        self.assertEqual(list(made), ["average_precision", "note_instrument_f1"])
+        self.assertGreater(made["average_precision"].value, 0.4)
+
     def test_training_from_scratch_moves_the_whole_network(self):
         made, _ = self.run_quietly("moved", task="multipitch", n_epoch=1)
         self.assertEqual(list(made), ["average_precision", "frame_f1"])
