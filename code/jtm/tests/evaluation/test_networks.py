@@ -43,23 +43,26 @@ class Heads(unittest.TestCase):
         expected = {
             "multipitch": (PitchHead, FrameHead),
             "transcription": (PitchHead, TranscriptionHead),
+            "who_plays_what": (PitchHead, TranscriptionHead),
             "note_pitch": (PitchHead, FrameHead),
             "instrument_activity": (OctaveHead, FrameHead),
             "ensemble": (OctaveHead, FrameHead),
         }
         for task, kinds in expected.items():
             for network, kind in zip((model, plain), kinds, strict=True):
-                head = networks.make_head(task, 88, network)
+                shape = tasks.TASKS[task].shape or (88,)
+                head = networks.make_head(task, shape, network)
                 inner = head.head if isinstance(head, PooledHead) else head
                 self.assertIs(type(inner), kind, task)
                 x = torch.zeros(2, 128, network.z_dim + network.c_dim)
                 shapes = {
                     "multipitch": (2, 128, 88),
                     "transcription": (2, 128, 2, 88),
-                    "instrument_activity": (2, 128, 88),
+                    "instrument_activity": (2, 128, 11),
+                    "who_plays_what": (2, 128, 12, 88),
                 }
                 self.assertEqual(head(x).shape, shapes.get(task, (2, 88)))
-        tuned = networks.make_head("transcription", 88, model, True, tuned=True)
+        tuned = networks.make_head("transcription", (2, 88), model, True, tuned=True)
         self.assertEqual(tuned(torch.zeros(2, 9, 264)).shape, (2, 9, 2, 88))
         self.assertIsNotNone(tuned.time)
 
@@ -299,11 +302,13 @@ class OnDataset(unittest.TestCase):
                 networks.represent(self.store, indices, model, lengths=lengths)
             )
             self.assertEqual(sorted(found), list(indices))
-            with mock.patch.object(networks, "TOGETHER", 1):
-                alone = networks.represent(self.store, indices, model, lengths=lengths)
-                for index, x in alone:
-                    self.assertEqual(len(x), lengths[index])
-                    np.testing.assert_allclose(found[index], x, atol=1e-5)
+            for index in indices:
+                alone = networks.represent(
+                    self.store, [index], model, lengths=[lengths[index]]
+                )
+                ((_, x),) = alone
+                self.assertEqual(len(x), lengths[index])
+                np.testing.assert_allclose(found[index], x, atol=1e-5)
 
 
 class Looks(unittest.TestCase):
