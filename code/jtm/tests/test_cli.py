@@ -8,6 +8,7 @@ import sys
 import tempfile
 import time
 import unittest
+from dataclasses import asdict
 from pathlib import Path
 from unittest import mock
 
@@ -20,9 +21,10 @@ from jtm.cpc.config import PretrainConfig
 from jtm.data import check
 from jtm.data.musicnet import Recording
 from jtm.data.store import STORE_FOLDER
+from jtm.files import write_json
 from jtm.music import audio
 from jtm.tests.cpc.test_run import write_tunes
-from jtm.training.config import make_config, save_config
+from jtm.training.config import make_config
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -104,7 +106,7 @@ class TestCommands(unittest.TestCase):
         run, file = self.folder / "run", self.folder / "file"
         run.mkdir()
         config = make_config(PretrainConfig, "small", {"hidden_gar": 77})
-        save_config(run / "config.json", config)
+        write_json(run / "config.json", asdict(config))
         file.touch()
         with mock.patch("jtm.cli.default_data", side_effect=AssertionError):
             self.refused("--hiddenGar 77, not 16", "--pathCheckpoint", run)

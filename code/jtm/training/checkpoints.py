@@ -301,33 +301,14 @@ def load_model(path):
         If the file is not a checkpoint of pretraining, or does not fit.
     """
     content = read_checkpoint(path)
-    config = config_of(path, content)
+    config = _config_of(path, content)
     model = build_model(config)
     load_part(path, content, "model", model)
     return model.eval(), config
 
 
-def config_of(path, content):
-    """
-    Return the settings of the network in a checkpoint of pretraining.
-
-    Parameters
-    ----------
-    path : str or Path
-        The checkpoint, for messages.
-    content : dict
-        What it holds.
-
-    Returns
-    -------
-    NetworkConfig
-        The settings of its network.
-
-    Raises
-    ------
-    InputError
-        If it was trained on labels, or the settings are not those of a network.
-    """
+def _config_of(path, content):
+    """Return the settings of the network; refuse those of training with labels."""
     if any(name.startswith("head.") for name in content["state_dict"]):
         raise InputError(f"{path}: not a checkpoint of pretraining: it learned labels")
     known = {item.name for item in fields(NetworkConfig)}

@@ -15,11 +15,8 @@ from typing import ClassVar, Literal, get_args
 from pydantic import ConfigDict, Field, ValidationError
 from pydantic.dataclasses import dataclass
 
-from jtm.files import InputError, read_json, write_json
+from jtm.files import InputError
 from jtm.models import ENCODERS
-
-CONFIG_FILE = "config.json"
-"""Name of the file that keeps a run's settings beside its checkpoints."""
 
 PRESETS = ("small", "best", "tiny", "reference")
 """Names of the presets; each class of settings says what they change of its own."""
@@ -427,44 +424,3 @@ def _whole(word):
             return int(float(word))
         return int(word)
     raise argparse.ArgumentTypeError(f"{word!r}; expected a whole number")
-
-
-def save_config(path, config):
-    """
-    Write settings as JSON.
-
-    Parameters
-    ----------
-    path : str or Path
-        The file to write.
-    config : RunConfig
-        The settings.
-    """
-    write_json(path, asdict(config))
-
-
-def load_config(path, cls):
-    """
-    Read settings from JSON.
-
-    Parameters
-    ----------
-    path : str or Path
-        The file to read.
-    cls : type
-        The dataclass of the settings.
-
-    Returns
-    -------
-    RunConfig
-        Settings of type `cls`.
-
-    Raises
-    ------
-    InputError
-        If the file is missing or broken, or names an unknown setting.
-    """
-    try:
-        return make_config(cls, "small", read_json(path))
-    except (InputError, TypeError, AttributeError) as error:
-        raise InputError(f"{path}: {error}") from error

@@ -237,7 +237,7 @@ class SupervisedModule(Module):
         inputs, targets = batch
         vary_them = split == "train" and not self.frozen
         logits = self(vary(inputs) if vary_them else inputs)
-        losses = [task_loss(logits[task], target) for task, target in targets.items()]
+        losses = [_task_loss(logits[task], target) for task, target in targets.items()]
         return {"loss": sum(losses)}
 
     def groups(self):
@@ -250,23 +250,8 @@ class SupervisedModule(Module):
         return groups
 
 
-def task_loss(logits, target):
-    """
-    Compute the loss of one task.
-
-    Parameters
-    ----------
-    logits : torch.Tensor
-        Logits ``(batch, ...)``, of classes ``(batch, classes)``.
-    target : torch.Tensor
-        Floats in the shape of `logits`, or classes ``(batch,)``, negative
-        where the class is not known.
-
-    Returns
-    -------
-    torch.Tensor
-        The mean in nats; of nothing 0.
-    """
+def _task_loss(logits, target):
+    """Compute cross-entropy of classes, or binary cross-entropy of floats, in nats."""
     if target.is_floating_point():
         return functional.binary_cross_entropy_with_logits(logits, target)
     known = target >= 0

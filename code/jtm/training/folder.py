@@ -12,10 +12,13 @@ from dataclasses import asdict
 from pathlib import Path
 
 from jtm.constants import SAMPLE_RATE
-from jtm.files import InputError, locked, read_json, warn
+from jtm.files import InputError, locked, read_json, warn, write_json
 from jtm.training.checkpoints import read_checkpoint
-from jtm.training.config import CONFIG_FILE, flag, save_config
+from jtm.training.config import flag
 from jtm.training.processes import place
+
+CONFIG_FILE = "config.json"
+"""Name of the file that keeps a run's settings beside its checkpoints."""
 
 LAST = "last.pt"
 """Name of the checkpoint that a run goes on from."""
@@ -175,7 +178,7 @@ def claim(config, data=None, origin=""):
     busy = f"{folder}: another process is at this run; let it end, or choose another "
     with locked(folder / LOCK, busy + "--pathCheckpoint"):
         if not check(config):  # as it stands now that no other can change it
-            save_config(folder / CONFIG_FILE, config)
+            write_json(folder / CONFIG_FILE, asdict(config))
         yield
 
 

@@ -24,10 +24,10 @@ import torch
 from jtm.cpc import run as module_under_test
 from jtm.cpc.config import PretrainConfig
 from jtm.cpc.run import pretrain
-from jtm.files import InputError, StoppedError
+from jtm.files import InputError, StoppedError, write_json
 from jtm.training import loop
 from jtm.training.checkpoints import load_model, read_checkpoint
-from jtm.training.config import make_config, save_config
+from jtm.training.config import make_config
 
 CODE = Path(__file__).resolve().parents[3]
 
@@ -105,11 +105,11 @@ class TestPretrain(unittest.TestCase):
             },
         )
         script = (
-            "import os, signal, sys\n"
+            "import json, os, signal, sys\n"
             "from jtm.cpc import run as p\n"
             "from jtm.cpc.config import PretrainConfig\n"
             "from jtm.training import loop\n"
-            "from jtm.training.config import load_config\n"
+            "from jtm.training.config import make_config\n"
             "loop.SAVE_SECONDS = 0\n"
             "step = loop.Keeper.on_train_batch_end\n"
             "def kill(self, trainer, *rest):\n"
@@ -117,7 +117,8 @@ class TestPretrain(unittest.TestCase):
             "    if trainer.global_step == int(sys.argv[2]):\n"
             "        os.kill(os.getpid(), signal.SIGKILL)\n"
             "loop.Keeper.on_train_batch_end = kill\n"
-            "config = load_config(sys.argv[1], PretrainConfig)\n"
+            "settings = json.load(open(sys.argv[1]))\n"
+            "config = make_config(PretrainConfig, 'small', settings)\n"
             "p.pretrain(config)\n"  # what shows bars must change nothing
         )
         for number, chosen in enumerate(variants):
@@ -126,7 +127,7 @@ class TestPretrain(unittest.TestCase):
             config = self.config(f"killed{number}", **chosen)
             path = Path(config.path_checkpoint) / "config.json"
             path.parent.mkdir()
-            save_config(path, config)
+            write_json(path, asdict(config))
             kills = (1, steps // 2) if number else (1, steps // 2, steps - 1)
             for step in kills:
                 done = subprocess.run(
@@ -601,16 +602,17 @@ class TestPretrain(unittest.TestCase):
         config = self.config(n_epoch=1)
         folder = Path(config.path_checkpoint)
         script = (
-            "import sys, time\n"
+            "import json, sys, time\n"
             "from jtm.cpc.config import PretrainConfig\n"
-            "from jtm.training.config import load_config\n"
+            "from jtm.training.config import make_config\n"
             "from jtm.training.folder import claim\n"
-            "with claim(load_config(sys.argv[1], PretrainConfig)):\n"
+            "settings = json.load(open(sys.argv[1]))\n"
+            "with claim(make_config(PretrainConfig, 'small', settings)):\n"
             "    print('held', flush=True)\n"
             "    time.sleep(600)\n"
         )
         folder.mkdir()
-        save_config(folder / "config.json", config)
+        write_json(folder / "config.json", asdict(config))
         other = subprocess.Popen(
             [sys.executable, "-c", script, str(folder / "config.json")],
             cwd=CODE,
