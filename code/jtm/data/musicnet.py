@@ -336,13 +336,14 @@ def _read_layout(root):
                 )
             )
     ids = {recording.id for recording in recordings}
-    if metadata and recordings and not any(r.metadata for r in recordings):
-        warn(
-            f"{root / METADATA_FILE}: none of its rows is of a recording, such as id "
-            f"{next(iter(metadata))!r}, and none of the recordings, such as "
-            f"{min(ids)!r}, has a row; expected their names without ending as ids"
-        )
     alone = tuple(id for id in metadata if id not in ids)
+    bare = [r.id for r in recordings if not r.metadata and r.split != "unlabelled"]
+    if alone and bare:
+        warn(
+            f"{root / METADATA_FILE}: {len(alone)} of {len(metadata)} rows, such as id "
+            f"{alone[0]!r}, are of no recording, and {len(bare)} recordings, such as "
+            f"{bare[0]!r}, have no row; expected a file's name without ending as its id"
+        )
     return Dataset(root, tuple(recordings), tuple(passed_over), alone)
 
 

@@ -121,6 +121,9 @@ class TestCheck(unittest.TestCase):
         shutil.rmtree(self.root / "midi")
         text = self.assert_violates("labels unlike the sound")
         self.assertRegex(text, "train_labels/0.csv: correlation .* another recording")
+        transposed = labels_of(piece(0), note_value)
+        transposed["pitch"] += 1
+        write_labels(self.root / "train_labels/0.csv", transposed)
         (self.root / "musicnet_metadata.csv").unlink()  # as if people played
         self.assert_violates("labels unlike the sound")
 

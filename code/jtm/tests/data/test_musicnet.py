@@ -147,9 +147,14 @@ class TestFinding(Folder):
     def test_metadata_that_match_nothing(self):
         self.sound("train_data/1.wav")
         self.write("musicnet_metadata.csv", "id,split", "x1,train", "x2,validation")
-        with self.assertWarnsRegex(InputWarning, "none of its rows .*'x1'.*'1'"):
+        with self.assertWarnsRegex(InputWarning, "2 of 2 rows.*'x1'.* 1 rec.*'1'"):
             dataset = open_dataset(self.root)
         self.assertEqual(dataset.rows_alone, ("x1", "x2"))
+        self.sound("train_data/two.wav")
+        self.write("musicnet_metadata.csv", "id,split", "1,train", "2,validation")
+        with self.assertWarnsRegex(InputWarning, "1 of 2 rows.*'2'.*1 rec.*'two'"):
+            open_dataset(self.root)  # or training would draw another validation
+        (self.root / "train_data" / "two.wav").unlink()
         self.write("musicnet_metadata.csv", "id,split", " 1 ,validation", "2,train")
         dataset = open_dataset(self.root)
         self.assertEqual(dataset.rows_alone, ("2",))
