@@ -54,7 +54,7 @@ CONFIRMED = 0.15
 """
 Least correlation of a piece's labels with its sound.
 
-In the toy sets it is 0.25 or more, and 0.14 or less with another piece's labels or
+In the toy sets it is 0.22 or more, and 0.14 or less with another piece's labels or
 those of a semitone beside, in pieces of 8 s.
 """
 
