@@ -32,6 +32,7 @@ sys.path[:0] = [str(ROOT / "toy"), str(ROOT / "code")]
 
 import acoustics  # noqa: E402
 import arrange  # noqa: E402
+import families  # noqa: E402
 import numpy as np  # noqa: E402
 import perform  # noqa: E402
 import voices  # noqa: E402
@@ -212,7 +213,7 @@ def _fonts(soundfont):
 def _state(preset, seed, fonts):
     """Describe all that a set depends on, which has to be there."""
     paths = {fonts["main"], fonts["timbre"], *fonts["unlabelled"]} - {None}
-    modules = (works, voices, arrange, perform, acoustics, synth)
+    modules = (works, families, voices, arrange, perform, acoustics, synth)
     sources = [*(module.__file__ for module in modules), __file__]
     voices.corpus_root()
     return {
