@@ -14,6 +14,7 @@ over families alone. For contrasts that were named before the run, two-sided p v
 are corrected by Holm's method over all that were named, run or not.
 """
 
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -107,8 +108,8 @@ class Benchmark:
         """
         return cls(
             records.read(path),
-            records.read_draws(records.draws_path(path)),
-            records.read_header(records.header_path(path)),
+            records.read_draws(Path(path).with_name(records.DRAWS)),
+            records.read_header(Path(path).with_name(records.HEADER)),
         )
 
     @property
@@ -217,24 +218,6 @@ class Benchmark:
                 for each in (self._values, self._draws)
             )
         )
-
-    def scores(self):
-        """
-        Estimate all primary scores.
-
-        Returns
-        -------
-        pandas.DataFrame
-            Columns ``task, method, labelled_recordings, split`` and those of
-            :class:`Estimate`.
-        """
-        found = [
-            (*place[:4], *self.score(*place))
-            for place in self._values
-            if place[4] == self.metrics.get(place[0])
-        ]
-        columns = ["task", "method", "labelled_recordings", "split"]
-        return pd.DataFrame(found, columns=columns + [*Estimate._fields])
 
     def contrasts(self, named=None):
         """

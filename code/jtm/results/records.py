@@ -66,6 +66,9 @@ SPLITS = {
 }
 """Names of the splits; `test` and `test_timbre` are the same held-out works."""
 
+HEADER, DRAWS = "benchmark.json", "benchmark_draws.npz"
+"""Names of the files beside a table of scores."""
+
 UNIT = 1e-4
 """Of a score, what draws are rounded to."""
 
@@ -94,40 +97,6 @@ class Contrast(NamedTuple):
     split: str
 
 
-def header_path(path):
-    """
-    Name the header of a table of scores.
-
-    Parameters
-    ----------
-    path : str or Path
-        The table, such as ``report/results/benchmark.csv.gz``.
-
-    Returns
-    -------
-    Path
-        ``benchmark.json`` beside it.
-    """
-    return Path(path).with_name("benchmark.json")
-
-
-def draws_path(path):
-    """
-    Name the file of bootstrap draws of a table of scores.
-
-    Parameters
-    ----------
-    path : str or Path
-        The table, such as ``report/results/benchmark.csv.gz``.
-
-    Returns
-    -------
-    Path
-        ``benchmark_draws.npz`` beside it.
-    """
-    return Path(path).with_name("benchmark_draws.npz")
-
-
 def begin(folder, data, checkpoint, plan, contrasts):
     """
     Open a folder for the cells of a benchmark, or take up one that is there.
@@ -148,7 +117,7 @@ def begin(folder, data, checkpoint, plan, contrasts):
     InputError
         If the folder holds cells of another dataset or checkpoint.
     """
-    path = Path(folder) / "benchmark.json"
+    path = Path(folder) / HEADER
     header = {
         "data": data,
         "checkpoint": checkpoint,
@@ -263,7 +232,7 @@ def save_cell(folder, name, rows, draws):
     InputError
         If the folder was not opened by :func:`begin`, or something is no score.
     """
-    header = read_header(Path(folder) / "benchmark.json")
+    header = read_header(Path(folder) / HEADER)
     path = cell_path(folder, name)
     table = check(pd.DataFrame(rows, columns=COLUMNS), path)
     keys = {draws_key(row) for row in table.to_dict("records")}
@@ -340,21 +309,22 @@ def compile_cells(folder, out):
         be read.
     """
     folder, out = Path(folder), Path(out)
-    header = read_header(folder / "benchmark.json")
+    header = read_header(folder / HEADER)
     with locked(out.with_name(".benchmark.lock")):
-        if header_path(out).exists():
-            _refuse_other(header_path(out), read_header(header_path(out)), header)
+        beside, drawn = out.with_name(HEADER), out.with_name(DRAWS)
+        if beside.exists():
+            _refuse_other(beside, read_header(beside), header)
         table, draws = _read_cells(folder, header)
         if out.exists():
             table = pd.concat([read(out), table])
             table = table.drop_duplicates([*KEY], keep="last")
-            draws = read_draws(draws_path(out)) | draws
+            draws = read_draws(drawn) | draws
         place = {tuple(cell): i for i, cell in enumerate(header["plan"])}
         places = [place.get(cell, len(place)) for cell in _cells(table)]
         table = table.iloc[np.argsort(places, kind="stable")].reset_index(drop=True)
         # Draws first: a score without draws would look as if it had no interval.
-        _write_draws(draws_path(out), draws)
-        write_json(header_path(out), header)
+        _write_draws(drawn, draws)
+        write_json(beside, header)
         _write_table(out, table)
     return table
 

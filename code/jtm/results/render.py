@@ -8,6 +8,7 @@ end of NAME -->``; ``numbers.tex.j2`` has the macros of the LaTeX report.
 """
 
 import hashlib
+import math
 import re
 import textwrap
 from pathlib import Path
@@ -67,27 +68,6 @@ def duration(seconds):
             return f"{amount:.0f} {unit}" if amount >= 10 else f"{amount:.1f} {unit}"
 
 
-def listed(words):
-    """
-    Join words as a sentence does.
-
-    Parameters
-    ----------
-    words : iterable of str
-        The words.
-
-    Returns
-    -------
-    str
-        As 'a, b and c'.
-    """
-    words = list(words)
-    if not words:
-        return "none"
-    *most, last = words
-    return f"{', '.join(most)} and {last}" if most else last
-
-
 def machine(facts):
     """
     Name the machine that something was measured on.
@@ -138,11 +118,14 @@ def template(file, form="markdown"):
         keep_trailing_newline=True,
         **marks,
     )
-    environment.globals |= {"tables": tables, "methods": records.METHODS}
+    environment.globals |= {
+        "tables": tables,
+        "methods": records.METHODS,
+        "log": math.log,
+    }
     environment.globals["splits"] = records.SPLITS
     environment.filters |= {
         "duration": duration,
-        "listed": listed,
         "machine": machine,
         "name": tables.in_words,
         "percent": lambda share, digits=0: f"{100 * share:.{digits}f}",

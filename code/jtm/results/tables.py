@@ -435,23 +435,6 @@ def run_scores(table, split="test"):
     return made
 
 
-def chance_loss(negatives):
-    """
-    Compute the InfoNCE loss of a network that knows nothing.
-
-    Parameters
-    ----------
-    negatives : int
-        Negatives per positive.
-
-    Returns
-    -------
-    float
-        In nats.
-    """
-    return math.log(1 + negatives)
-
-
 def trials(found, study):
     """
     Tabulate recipes that were tried for the same processor time.

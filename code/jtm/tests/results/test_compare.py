@@ -143,16 +143,6 @@ class TestBenchmark(unittest.TestCase):
         self.assertEqual(len(missing), 2 * 5 + 3 * 3 + 3 * 3)
         self.assertEqual(missing[0], ("transcription", "cqt", 1, 0))
 
-    def test_all_scores(self):
-        found = self.bench.scores().set_index(
-            ["task", "method", "labelled_recordings", "split"]
-        )
-        row = found.loc["transcription", "scratch", 1, "test"]
-        self.assertEqual(row["n_seeds"], 5)
-        self.assertLess(row["low"], row["value"])
-        one = self.bench.score("transcription", "scratch", 1)
-        self.assertEqual(one.value, row["value"])
-
     def test_a_minor_metric(self):
         found = self.bench.score("composer", "scratch", 10, metric="minor")
         self.assertEqual((found.value, found.low), (0.5, None))

@@ -61,8 +61,10 @@ class TestCells(Files):
         pd.testing.assert_frame_equal(found, made, rtol=1e-5)
         self.assertEqual(tuple(found.columns), COLUMNS)
         self.assertEqual(len(found), 8 * len(synthetic.plan(tasks)))
-        self.assertEqual(records.read_header(records.header_path(out))["data"][0], "d")
-        with np.load(records.draws_path(out), allow_pickle=False) as file:
+        self.assertEqual(
+            records.read_header(out.with_name(records.HEADER))["data"][0], "d"
+        )
+        with np.load(out.with_name(records.DRAWS), allow_pickle=False) as file:
             keys, draws = file["keys"], file["draws"]
         self.assertEqual(draws.dtype, np.uint16)
         self.assertEqual(draws.shape, (len(keys), 100))
@@ -72,7 +74,7 @@ class TestCells(Files):
         self.assertIn("ensemble|scratch|10|0|test_timbre|accuracy", named)
         expected = synthetic.cell("ensemble", "cqt", 30, 1, 100)[1]
         key = "ensemble|cqt|30|1|real|accuracy"
-        got = records.read_draws(records.draws_path(out))[key] * records.UNIT
+        got = records.read_draws(out.with_name(records.DRAWS))[key] * records.UNIT
         np.testing.assert_allclose(got, np.clip(expected[key], 0, 1), atol=5e-5)
 
     def test_equal_scores_are_equal_bytes(self):
@@ -96,7 +98,7 @@ class TestCells(Files):
             self.assertEqual(process.exitcode, 0)
         records.compile_cells(self.work, self.out)
         self.assertEqual(len(records.read(self.out)), 2 * ROWS)
-        draws = records.read_draws(records.draws_path(self.out))
+        draws = records.read_draws(self.out.with_name(records.DRAWS))
         self.assertEqual(len(draws), 2 * ROWS)
 
     def test_killed_in_the_middle(self):
@@ -211,7 +213,7 @@ class TestOdd(Files):
                 records.read(self.out)
         with self.assertRaisesRegex(InputError, "none.csv.gz: cannot be read"):
             records.read(self.out.with_name("none.csv.gz"))
-        draws = records.draws_path(self.out)
+        draws = self.out.with_name(records.DRAWS)
         np.savez(draws, keys=np.array([{}], object), draws=np.zeros((1, 2), "<u2"))
         with self.assertRaisesRegex(InputError, "not bootstrap draws"):  # a pickle
             records.read_draws(draws)
