@@ -294,7 +294,7 @@ def compile_cells(folder, out):
     folder : str or Path
         The folder given to :func:`begin`.
     out : str or Path
-        The table, ending in ``.csv.gz``; its scores that no cell replaces are kept.
+        The table, ending in ``.csv.gz``; its cells that are not in `folder` are kept.
         The draws and the header are written beside it.
 
     Returns
@@ -316,9 +316,11 @@ def compile_cells(folder, out):
             _refuse_other(beside, read_header(beside), header)
         table, draws = _read_cells(folder, header)
         if out.exists():
-            table = pd.concat([read(out), table])
-            table = table.drop_duplicates([*KEY], keep="last")
-            draws = read_draws(drawn) | draws
+            there, again = read(out), set(_cells(table))
+            there = there[[cell not in again for cell in _cells(there)]]
+            kept = {draws_key(row) for row in there.to_dict("records")}
+            draws |= {k: v for k, v in read_draws(drawn).items() if k in kept}
+            table = pd.concat([there, table])
         place = {tuple(cell): i for i, cell in enumerate(header["plan"])}
         places = [place.get(cell, len(place)) for cell in _cells(table)]
         table = table.iloc[np.argsort(places, kind="stable")].reset_index(drop=True)

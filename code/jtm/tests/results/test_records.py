@@ -137,14 +137,20 @@ class TestCells(Files):
         table = records.compile_cells(self.work, self.out)
         self.assertEqual(sorted(table["seed"]), [0, 1, 2])
 
-    def test_scores_that_no_cell_replaces_are_kept(self):
-        self.save(0)
-        self.save(1)
+    def test_cells_that_no_other_replaces_are_kept(self):
+        for number in (0, 1):
+            rows, draws = cell(number)
+            rows.append(rows[0] | {"metric": "minor", "primary": False})
+            records.save_cell(self.work, f"{number}", rows, draws)
         records.compile_cells(self.work, self.out)
         shutil.rmtree(self.work / "cells")
-        self.save(1, value=0.75)
+        rows, _ = cell(1)
+        records.save_cell(self.work, "1", [rows[0] | {"value": 0.75}], {})
         table = records.compile_cells(self.work, self.out)
-        self.assertEqual(sorted(table["value"]), [0.5, 0.75])
+        self.assertEqual(table["seed"].tolist(), [0, 0, 1])  # of seed 1 nothing old
+        self.assertEqual(table["value"].tolist(), [0.5, 0.5, 0.75])
+        draws = records.read_draws(self.out.with_name(records.DRAWS))
+        self.assertEqual(list(draws), [records.draws_key(cell(0)[0][0])])
 
     def test_a_name_stays_in_its_folder(self):
         with self.assertRaisesRegex(InputError, "leads outside"):
