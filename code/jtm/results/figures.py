@@ -409,10 +409,10 @@ def benchmark_figures(bench):
     tasks = [task for task in bench.tasks if bench.amounts(task)]
     made = {}
     if tasks:
-        made["labels"] = functools.partial(labels, bench, tasks)
-        made["sounds"] = functools.partial(sounds, bench, tasks)
-    if any(_gains(bench, task) for task in tasks):
-        made["gains"] = functools.partial(gains, bench, tasks)
+        made["labels"] = functools.partial(_labels, bench, tasks)
+        made["sounds"] = functools.partial(_sounds, bench, tasks)
+    if any(_gains_of(bench, task) for task in tasks):
+        made["gains"] = functools.partial(_gains, bench, tasks)
     return made
 
 
@@ -426,23 +426,13 @@ def _panels(tasks, height, columns=3, **options):
 
 
 @_styled
-def labels(bench, tasks):
+def _labels(bench, tasks):
     """
     Draw how scores grow with labels.
 
-    Parameters
-    ----------
-    bench : jtm.results.compare.Benchmark
-        The results.
-    tasks : sequence of str
-        The tasks, one panel each.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
-        Scores on the test over labelled recordings, a line a method, those of
-        :data:`BANDED` with intervals of 95 %; dotted, what always answering the
-        largest class scores.
+    Scores on the test over labelled recordings, a line a method, those of
+    :data:`BANDED` with intervals of 95 %; dotted, what always answering the largest
+    class scores.
     """
     figure, panels = _panels(tasks, 1.9)
     drawn = {}
@@ -490,7 +480,7 @@ def _line(**style):
     return Line2D([], [], **({"markersize": 4, "lw": 1.2} | style))
 
 
-def _gains(bench, task):
+def _gains_of(bench, task):
     """Give the gains of CPC in a task, by pair, split and amount of labels."""
     found = {}
     for pair in PAIRS:
@@ -503,28 +493,18 @@ def _gains(bench, task):
 
 
 @_styled
-def gains(bench, tasks):
+def _gains(bench, tasks):
     """
     Draw what CPC gains over the same method without it.
 
-    Parameters
-    ----------
-    bench : jtm.results.compare.Benchmark
-        The results.
-    tasks : sequence of str
-        The tasks, one panel each.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
-        Differences of :data:`PAIRS` in percentage points, with intervals of 95 %,
-        over labelled recordings; full marks for the seen SoundFont, hollow ones for
-        the unseen.
+    Differences of :data:`PAIRS` in percentage points, with intervals of 95 %, over
+    labelled recordings; full marks for the seen SoundFont, hollow ones for the
+    unseen.
     """
     figure, panels = _panels(tasks, 1.75)
     for axis, task in zip(panels, tasks, strict=False):
         amounts = bench.amounts(task)
-        for (pair, split, amount), gain in _gains(bench, task).items():
+        for (pair, split, amount), gain in _gains_of(bench, task).items():
             colour, mark, _ = STROKES[pair[0]]
             row = 2 * list(PAIRS).index(pair) + (split == "test_timbre")
             at = amounts.index(amount) + (row - 2.5) * 0.13
@@ -567,24 +547,12 @@ def _sounds_legend():
 
 
 @_styled
-def sounds(bench, tasks, amount=10):
+def _sounds(bench, tasks, amount=10):
     """
     Draw scores through the seen SoundFont, the unseen one and on real recordings.
 
-    Parameters
-    ----------
-    bench : jtm.results.compare.Benchmark
-        The results.
-    tasks : sequence of str
-        The tasks, one panel each.
-    amount : float
-        Labelled recordings; of a task that lacks this amount the nearest is shown.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
-        One row a method; full marks for the seen SoundFont, hollow ones for the
-        unseen, crosses for real recordings, with intervals of 95 %.
+    One row a method; full marks for the seen SoundFont, hollow ones for the unseen,
+    crosses for real recordings, with intervals of 95 %.
     """
     shown = [m for m in STROKES if any(m in bench.methods(task) for task in tasks)]
     height = 0.7 + 0.17 * len(shown)

@@ -115,7 +115,8 @@ def begin(folder, data, checkpoint, plan, contrasts):
     Raises
     ------
     InputError
-        If the folder holds cells of another dataset or checkpoint.
+        If the folder holds cells of another dataset or checkpoint, or cells that ran
+        when other contrasts were named.
     """
     path = Path(folder) / HEADER
     header = {
@@ -126,7 +127,16 @@ def begin(folder, data, checkpoint, plan, contrasts):
     }
     with locked(Path(folder) / ".benchmark.lock"):
         if path.exists():
-            _refuse_other(path, read_header(path), header)
+            there = read_header(path)
+            _refuse_other(path, there, header)
+            ran = any((Path(folder) / "cells").glob("[!.]*.json"))
+            if ran and there["contrasts"] != [
+                Contrast(*c) for c in header["contrasts"]
+            ]:
+                raise InputError(
+                    f"{path}: cells have run for other contrasts, and contrasts are "
+                    "named before the run; choose another folder"
+                )
         write_json(path, header)
 
 
@@ -403,8 +413,8 @@ def check(table, path):
     Raises
     ------
     InputError
-        If columns differ from :data:`COLUMNS`, a line is no score, or two lines
-        score the same.
+        If columns differ from :data:`COLUMNS`, a line is no score, two lines score
+        the same, or a task has several primary metrics.
     """
     if tuple(table.columns) != COLUMNS:
         raise InputError(f"{path}: expected the columns {', '.join(COLUMNS)}")
@@ -432,6 +442,9 @@ def check(table, path):
     if twice.any():
         line = int(np.argmax(twice.to_numpy())) + 2
         raise InputError(f"{path}, line {line}: stands there twice")
+    metrics = table[primary.astype(bool)].groupby("task")["metric"].nunique()
+    if (metrics > 1).any():
+        raise InputError(f"{path}: {metrics.idxmax()} has several primary metrics")
     kinds = {"seed": int, "primary": bool} | dict.fromkeys(
         ("labelled_recordings", "value", "seconds"), float
     )

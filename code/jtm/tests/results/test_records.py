@@ -175,6 +175,8 @@ class TestHeader(Files):
             with self.assertRaisesRegex(InputError, f"0.json: .*another {name}"):
                 records.compile_cells(other, other / "benchmark.csv.gz")
         records.begin(self.work, **synthetic.header(("ensemble",)))  # a longer plan
+        with self.assertRaisesRegex(InputError, "named before the run"):
+            records.begin(self.work, **synthetic.header(("transcription",)))
         header = records.read_header(self.work / "benchmark.json")
         self.assertGreater(len(header["plan"]), 0)
 
@@ -199,6 +201,7 @@ class TestOdd(Files):
             ("seed", 0.5, "line 3: seed, expected a whole number"),
             ("primary", "maybe", "line 3: primary, expected True or False"),
             ("seed", 0, "line 3: stands there twice"),
+            ("metric", "other", "transcription has several primary metrics"),
             ("labelled_recordings", "all", "line 3: labelled_recordings"),
         ):
             odd = table.astype(object)
