@@ -244,9 +244,10 @@ class Module(lightning.LightningModule):
         """Start the clock."""
         self.clock = time.monotonic()
 
-    def training_step(self, batch):
+    def training_step(self, batch, index):
         """Compute the loss of a batch; refuse one that is not finite."""
-        loss = self._named(batch, "train", self.global_step)["loss"]
+        part = index % self.plan.accumulate
+        loss = self._named(batch, "train", self.global_step, part)["loss"]
         if not torch.isfinite(loss):
             raise InputError(
                 f"the loss is {loss.item()} at step {self.global_step}"
@@ -258,11 +259,12 @@ class Module(lightning.LightningModule):
         """Add up the loss of a batch, with the same random numbers every epoch."""
         self._named(batch, "validation", -1 - index)
 
-    def _named(self, batch, split, step):
+    def _named(self, batch, split, step, part=0):
         """Compute the losses of a batch, and add them to the sums of the split."""
         # Processes train on different windows, but validate on the same ones alike.
         rank = self.global_rank if split == "train" else 0
-        torch.manual_seed(zlib.crc32(f"{self.plan.seed} {step} {rank}".encode()))
+        key = f"{self.plan.seed} {step} {rank}" + f" {part}" * (part > 0)
+        torch.manual_seed(zlib.crc32(key.encode()))
         named, windows = self.loss(batch, split, step), len(batch[0])
         sums = self.sums.setdefault(split, {"windows": 0})
         sums["windows"] += windows

@@ -150,10 +150,10 @@ class Fit(unittest.TestCase):
         stopped = self.module("stopped")
         step = SupervisedModule.training_step
 
-        def stop_at_4(module, batch):
+        def stop_at_4(module, *batch):
             if module.global_step == 4:
                 module.trainer.callbacks[0].signal = 2
-            return step(module, batch)
+            return step(module, *batch)
 
         with mock.patch.object(SupervisedModule, "training_step", stop_at_4):
             with self.assertRaises(StoppedError):
@@ -177,9 +177,9 @@ class Fit(unittest.TestCase):
         rates = []
         step = SupervisedModule.training_step
 
-        def noted(module, batch):
+        def noted(module, *batch):
             rates.append(module.optimizers().param_groups[0]["lr"])
-            return step(module, batch)
+            return step(module, *batch)
 
         with mock.patch.object(SupervisedModule, "training_step", noted):
             self.fitted(module)

@@ -126,6 +126,17 @@ class TestFit(unittest.TestCase):
         decays = module.configure_optimizers()["optimizer"].param_groups
         self.assertEqual([group["weight_decay"] for group in decays], [0.1, 0.0])
 
+    def test_batches_of_a_step_have_random_numbers_of_their_own(self):
+        seeds = []
+
+        class Watched(Line):
+            def loss(self, batch, split, step):
+                seeds.append(torch.initial_seed())
+                return super().loss(batch, split, step)
+
+        fit(Watched(Plan(1, accumulate=5), Numbers()), quiet=True)
+        self.assertEqual(len(set(seeds)), 5)
+
     def test_schedules(self):
         for decay, half in (("linear", 0.5), ("cosine", 0.5)):
             factor = schedule(8, decay=decay)
