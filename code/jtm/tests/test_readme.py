@@ -125,6 +125,17 @@ class Readme(unittest.TestCase):
         self.assertIsNotNone(jtm.load_model("FILE.safetensors"))
         shutil.rmtree(home)
 
+    def test_the_page_of_the_code_names_what_is_there(self):
+        page = (cli.ROOT / "code" / "README.md").read_text(encoding="utf-8")
+        named = set(re.findall(r"`((?:jtm|examples|benchmarks)/[^`]*)`", page))
+        for name in named:
+            self.assertTrue((cli.ROOT / "code" / name).exists(), name)
+        floors = {p.parent.name for p in cli.ROOT.glob("code/jtm/*/__init__.py")}
+        self.assertLessEqual({f"jtm/{name}/" for name in floors}, named)
+        for word, name in re.findall(r"of `([A-Z_]+)` in `([^`]*)`", page):
+            code = (cli.ROOT / "code" / name).read_text(encoding="utf-8")
+            self.assertRegex(code, rf"(?m)^{word} = ")
+
     def test_minutes_are_those_of_the_commands(self):
         told = re.search(r"about \w+ minutes on two cores", " ".join(PAGE.split()))[0]
         with contextlib.redirect_stdout(io.StringIO()) as said:
