@@ -215,9 +215,14 @@ class Features:
         representations : sequence of str
             Any of :data:`REPRESENTATIONS`.
         wanted : dict of int to sequence of FrameSelection
-            What to keep, by recording of the store.
+            What to keep, by recording of the store, in frames of :meth:`hop`.
         progress : bool
             Show a progress bar.
+
+        Raises
+        ------
+        ValueError
+            If a recording has fewer frames than are selected from.
         """
         missing = {}  # by source: selections by recording and excerpt
         for name in dict.fromkeys(r.partition("-")[0] for r in representations):
@@ -228,15 +233,14 @@ class Features:
                     if not all(path.exists() for path in paths):
                         here = missing.setdefault(name, {})
                         here.setdefault((index, each.excerpt), []).append(each)
-        recordings = {
-            name: {
-                key: max(selections, key=lambda each: each.n_frames).read(
-                    store, key[0], self._sources[name].hop
-                )
-                for key, selections in here.items()
-            }
-            for name, here in missing.items()
-        }
+        recordings = {}
+        for name, here in missing.items():
+            hop, recordings[name] = self._sources[name].hop, {}
+            for key, selections in here.items():
+                longest = max(selections, key=lambda each: each.n_frames)
+                recordings[name][key] = longest.read(store, key[0], hop)
+                if recordings[name][key].n_frames(hop) < longest.n_frames:
+                    raise ValueError(f"{longest}: more frames than there are at {hop}")
         with tqdm(
             total=sum(r.wanted for some in recordings.values() for r in some.values()),
             desc="Extracting features",
@@ -305,9 +309,26 @@ class Features:
             for index, selection in wanted.items()
         )
 
+    def hop(self, representation):
+        """
+        Return the hop of a representation, which selections must count in.
+
+        Parameters
+        ----------
+        representation : str
+            One of :data:`REPRESENTATIONS`.
+
+        Returns
+        -------
+        int
+            Samples at 16 kHz from one frame to the next.
+        """
+        made_of = SLOW_OF.get(representation, representation)
+        return self._sources[made_of.partition("-")[0]].hop
+
     def pitch_parts(self, representation):
         """
-        Tell how a representation lies on the axis of pitch.
+        Return how a representation lies on the axis of pitch.
 
         Parameters
         ----------
@@ -372,7 +393,7 @@ def _reserve(path):
 
 def view(model, recording, seconds=10.0):
     """
-    Give what a figure of a piece shows: its sound, its notes and its features.
+    Collect what a figure of a piece shows: its sound, its notes and its features.
 
     Parameters
     ----------
@@ -417,7 +438,7 @@ def _title(recording):
 
 def listen(recording, seconds=8.0):
     """
-    Give what a figure of notes over their sound shows.
+    Collect what a figure of notes over their sound shows.
 
     Parameters
     ----------

@@ -4,7 +4,7 @@ Slow features: what stays the same in a recording, learned without labels.
 Notes change from window to window; instruments, style and room do not. Of the
 pooled features of windows we keep the few directions in which recordings differ most
 beside what differs within them: linear discriminant analysis with the recording as
-the class (Rao 1948), which asks for no label but which windows are of one recording.
+the class (Rao 1948), which needs no label but which windows are of one recording.
 It is to windows what CPC is to frames. With windows spread around their recording's
 mean, alike and normally, these directions are what picks a window of the same
 recording out of windows of others best, as InfoNCE would ask (van den Oord et al.
@@ -34,7 +34,7 @@ class Slow:
     ----------
     parts : tuple of tuple of int
         How features lie on the axis of pitch, if they do; of these the mean and the
-        greatest of each octave are taken, as :class:`jtm.models.heads.OctaveHead`
+        maximum of each octave are taken, as :class:`jtm.models.heads.OctaveHead`
         does.
     size : int
         Directions that are kept; fewer where there are fewer features, or no more
@@ -172,7 +172,7 @@ class Slow:
         return slow
 
     def _summarise(self, windows):
-        """Take means and greatest of octaves where there is an axis of pitch."""
+        """Take means and maxima of octaves where there is an axis of pitch."""
         if self.parts:
             windows = octaves(torch.from_numpy(windows), self.parts).numpy()
         return windows.astype(np.float64)

@@ -70,7 +70,7 @@ CLIP_LEAD, CLIP = 10, 40
 @dataclass(frozen=True)
 class Task:
     """
-    One task; its methods take the recordings that it is asked of.
+    One task; its methods take the recordings that it is of.
 
     Parameters
     ----------

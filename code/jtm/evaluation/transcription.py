@@ -50,7 +50,7 @@ def of_instruments(notes):
 
 def by_instrument(notes):
     """
-    Give each instrument pitches of its own, so that matching tells them apart.
+    Move each instrument to pitches of its own, so that matching tells them apart.
 
     Parameters
     ----------
@@ -208,7 +208,7 @@ def onset_f1(reference, estimate, tolerance=0.05):
     """
     Score notes by pitch and onset, as :func:`jtm.evaluation.metrics.note_f1` does.
 
-    On each pitch, taking the earliest of what still fits is a greatest matching,
+    On each pitch, taking the earliest of what still fits is a maximum matching,
     since all tolerances are equal; it is many times faster than a general one.
 
     Parameters
@@ -216,7 +216,7 @@ def onset_f1(reference, estimate, tolerance=0.05):
     reference, estimate : numpy.ndarray
         Notes of :data:`jtm.data.rolls.NOTE_DTYPE`, by start.
     tolerance : float
-        Greatest distance of onsets in seconds.
+        Maximum distance of onsets in seconds.
 
     Returns
     -------
