@@ -14,7 +14,6 @@ import textwrap
 from pathlib import Path
 
 import jinja2
-import pandas as pd
 
 from jtm.constants import FRAME_RATE, N_PITCHES, SAMPLE_RATE
 from jtm.files import InputError, atomic, read_json
@@ -171,7 +170,7 @@ def facts_of(root):
         "bench": bench,
         "contrasts": bench and [*bench.contrasts().itertuples(index=False)],
         "spent": bench and spent(bench.table),
-        "grid": pd.read_csv(results / "grid.csv.gz"),
+        "grid": records.read_csv(results / "grid.csv.gz"),
         "demo": records.read_scores(results / "demo.jsonl"),
         "inside": inside if inside["checkpoint"] in ours else None,
         "network": network,

@@ -1,4 +1,5 @@
 import json
+import multiprocessing
 import tempfile
 import unittest
 from dataclasses import asdict, replace
@@ -47,6 +48,19 @@ class Files(unittest.TestCase):
         append(self.path, [RECORD])
         append(self.path, [other, RECORD])
         self.assertEqual(read(self.path), [RECORD, other, RECORD])
+
+    def test_two_processes_lose_nothing(self):
+        def work(first):
+            for seed in range(first, first + 40):
+                append(self.path, [replace(RECORD, seed=seed)])
+
+        context = multiprocessing.get_context("fork")
+        both = [context.Process(target=work, args=(first,)) for first in (0, 40)]
+        for process in both:
+            process.start()
+        for process in both:
+            process.join()
+        self.assertEqual(sorted(r.seed for r in read(self.path)), list(range(80)))
 
     def test_the_file_of_a_run(self):
         path = self.path.with_name("record.json")
