@@ -421,9 +421,10 @@ def view(model, recording, seconds=10.0):
     layers = {}
     for source in (HandMadeSource("logmel"), NetworkSource(model)):
         layers |= source.whole(pcm)
+    spectrogram = layers.pop("logmel")
     return {
-        "spectrogram": layers.pop("logmel"),
-        "roll": frame_roll(notes, len(layers["z"])),
+        "spectrogram": spectrogram,
+        "roll": frame_roll(notes, len(spectrogram)),
         "layers": layers,
         "title": _title(recording),
     }

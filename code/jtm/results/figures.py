@@ -315,7 +315,7 @@ def notes_over_sound(spectrum, notes, title=""):
     ----------
     spectrum : numpy.ndarray
         Constant-Q magnitudes ``(frames, 97 * 2)``, two bins a semitone from A0 up;
-        see :func:`jtm.evaluation.features.cqt`.
+        see :func:`jtm.evaluation.baselines.cqt`.
     notes : numpy.ndarray
         Notes with ``start`` and ``end`` in seconds, ``pitch`` and ``program``.
     title : str

@@ -191,6 +191,11 @@ class View(unittest.TestCase):
                 z, c = whole(NetworkSource(model), wave.astype(np.int16))
                 np.testing.assert_allclose(seen["layers"]["z"], z, atol=1e-4)
                 np.testing.assert_allclose(seen["layers"]["c"], c, atol=1e-4)
+            # Of a network with frames of 20 ms all else stays at 10 ms.
+            model = make_network(**MAKES["pitchmap"])
+            seen = features.view(model, recording, seconds=2.0)
+            self.assertEqual((len(seen["roll"]), len(seen["layers"]["z"])), (200, 100))
+            self.assertEqual(seen["roll"].sum(), 200)
             heard = features.listen(recording, seconds=2.0)
             self.assertEqual(heard["title"], "A, test1, Bright")
             self.assertEqual(heard["spectrum"].shape, (200, 2 * 97))
