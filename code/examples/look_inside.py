@@ -8,13 +8,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the package
 
 from IPython.display import display
 
+from jtm.cpc.figures import inside_figures, read_answers
 from jtm.data.musicnet import open_dataset
 from jtm.data.toyset import toy_data
 from jtm.embedding import load_model
 from jtm.evaluation.features import view
 from jtm.files import ROOT
 from jtm.results import figures
-from jtm.results.inside import read_answers
 
 # %% Latents z and contexts c of a test piece, below its spectrogram and its notes.
 piece = open_dataset(toy_data("tiny")).split("test")[0]
@@ -24,6 +24,6 @@ display(figure)
 
 # %% Results of "jtm inside" on the full set, such as how long c remembers.
 found, arrays = read_answers(ROOT / "report" / "results" / "inside.json")
-figure = figures.memory(found["memory"])
+figure = inside_figures(found, arrays)["memory"]()
 figures.save(figure, "logs/examples/remembers.png")
 display(figure)

@@ -341,7 +341,7 @@ def _grid(options):
 )
 def _inside(options):
     """Look inside a network: its filters, what z and c carry, memory, form, maps."""
-    from jtm.evaluation.inside import look
+    from jtm.cpc.inside import look
 
     look(options.load, options.data, options.out, options.work)
     print(f"answers in {options.out}; `jtm report` draws report/results/inside.json")
@@ -350,10 +350,11 @@ def _inside(options):
 @_verb("report")
 def _report(_):
     """Rewrite the tables, sentences and figures of the pages from report/results."""
-    from jtm.results import inside, render
+    from jtm.cpc import pages
+    from jtm.results import render
 
     render.report(ROOT)
-    inside.write_page(ROOT / "report")
+    pages.write_inside(ROOT / "report")
 
 
 @_verb(

@@ -4,12 +4,12 @@ import json
 import tempfile
 import unittest
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 
+from jtm.cpc import figures, pages
 from jtm.files import InputError
-from jtm.results import figures, inside
-from jtm.results.inside import write_page
 
 NAMES = ("cpc-z", "cpc-c", "random-z", "random-c", "logmel")
 
@@ -27,7 +27,7 @@ def answers():
         "data": "small",
         "checkpoint": "0123456789",
         "revision": "abc",
-        "recordings": {"train": 6, "test": 2},
+        "recordings": {"train": 6, "validation": 2, "test": 2},
         "filters": {
             "start": bank,
             "trained": bank | {"centre": [60.5, 61.5], "in_tune": 0.0},
@@ -72,8 +72,7 @@ def answers():
     rng = np.random.default_rng(0)
     arrays = {f"form-{name}": rng.random((5, 5)) for name in (*NAMES, "notes")}
     for name in ("cpc-z", "cpc-c"):
-        for kind in ("pca", "tsne"):
-            arrays[f"map-notes-{name}-{kind}"] = rng.random((4, 2))
+        arrays[f"map-notes-{name}"] = rng.random((4, 2))
     arrays["map-notes-instrument"] = np.array([0, 1, 1, 0])
     arrays["map-notes-pitch"] = np.array([60, 61, 62, 63])
     return found, arrays
@@ -96,28 +95,28 @@ class TestFiles(WithFolder):
     def test_what_was_written_is_read(self):
         found, arrays = answers()
         self.write(found, arrays)
-        read, read_arrays = inside.read_answers(self.path)
+        read, read_arrays = figures.read_answers(self.path)
         self.assertEqual(read, found)
         np.testing.assert_array_equal(read_arrays["form-notes"], arrays["form-notes"])
 
     def test_something_else(self):
         self.write({"maps": []}, {})
         with self.assertRaisesRegex(InputError, "inside.json: expected the answers"):
-            inside.read_answers(self.path)
+            figures.read_answers(self.path)
         # An array of objects would run code when it is opened.
         found, arrays = answers()
         self.write(found, arrays | {"form-notes": np.array([{}], dtype=object)})
         with self.assertRaisesRegex(InputError, "inside.npz: cannot be read as arrays"):
-            inside.read_answers(self.path)
+            figures.read_answers(self.path)
         self.path.with_suffix(".npz").unlink()
         with self.assertRaisesRegex(InputError, "inside.npz: cannot be read as arrays"):
-            inside.read_answers(self.path)
+            figures.read_answers(self.path)
 
     def test_the_page_and_its_figures(self):
-        write_page(self.folder)  # nothing was asked, nothing is written
+        pages.write_inside(self.folder)  # nothing was asked, nothing is written
         self.assertEqual(list(self.path.parent.iterdir()), [])
         self.write(*answers())
-        write_page(self.folder)
+        pages.write_inside(self.folder)
         drawn = {each.name for each in (self.folder / "figures").iterdir()}
         names = ("carried", "memory", "form", "maps", "filters")
         made = {f"inside-{name}.svg" for name in names} | {"inside-memory.pdf"}
@@ -127,39 +126,44 @@ class TestFiles(WithFolder):
             self.assertIn(f"](../figures/inside-{name}.svg)", text)
 
 
-class TestWords(unittest.TestCase):
+class TestWords(WithFolder):
+    def page(self, found, arrays):
+        self.write(found, arrays)
+        with mock.patch.object(pages, "inside_figures", return_value={}):
+            pages.write_inside(self.folder)
+        return self.path.with_name("INSIDE.md").read_text(encoding="utf-8")
+
     def test_tables_and_sentences(self):
-        text = inside.page(answers()[0], {})
+        text = self.page(*answers())
         for part in (
-            "| c, untrained | 50.0 [45.0, 55.0] | 50.0 [45.0, 55.0] |",
-            "| chance | 2.0 | 2.0 |",
-            "| the notes | 80.0 [75.0, 85.0] | 30.0 [25.0, 35.0] |",
-            "- c tells more than z about 0.5 s (+10.0 [9.0, 11.0]).\n"
-            "- c tells more than the notes about no time before.",
-            "|  | instrument of notes | pitch of notes |",
-            "| log-mel | 75.0 | 75.0 |",
-            "| z | 30.0 [25.0, 35.0] |",
-            "moved the centres of its 2 filters by 50 cents on average",
+            "| c, untrained | 50.0 [45.0, 55.0] | 50.0 [45.0, 55.0] |\n",
+            "| chance | 2.0 | 2.0 |\n",
+            "| | 0 s | 0.5 s |\n| --- | --- | --- |\n| z | 80.0 [75.0, 85.0] | 30.0",
+            "| the notes | 80.0 [75.0, 85.0] | 30.0 [25.0, 35.0] |\n",
+            "|  | instrument of notes | pitch of notes |\n",
+            "| log-mel | 75.0 | 75.0 |\n",
+            "| | correlation |\n| --- | --- |\n| z | 30.0 [25.0, 35.0] |\n",
+            "moved the centres of the 2 filters by 50 cents on average",
             "lie 0 % of them, 100 % at the start",
         ):
             self.assertIn(part, text)
+        self.assertNotIn("\n\n\n", text)
 
     def test_what_was_not_answered_is_left_out(self):
         found, arrays = answers()
         found |= {"filters": None, "memory": None, "form": None, "maps": []}
-        text = inside.page(found, {})
-        self.assertIn("no filters that learn", text)
-        for part in ("How far back", "form of a piece", "next to whom"):
+        text = self.page(found, arrays)
+        self.assertIn("filters of this network are fixed", text)
+        for part in ("How far back", "form of a piece", "Nearest"):
             self.assertNotIn(part, text)
         self.assertEqual(figures.inside_figures(found, arrays).keys(), {"carried"})
 
 
 class TestFigures(unittest.TestCase):
-    def setUp(self):
-        found, arrays = answers()
-        self.drawn = {
-            name: draw() for name, draw in figures.inside_figures(found, arrays).items()
-        }
+    @classmethod
+    def setUpClass(cls):
+        drawings = figures.inside_figures(*answers())
+        cls.drawn = {name: draw() for name, draw in drawings.items()}
 
     def test_carried(self):
         pitch, loudness = self.drawn["carried"].axes
@@ -182,8 +186,9 @@ class TestFigures(unittest.TestCase):
         np.testing.assert_allclose(notes.images[0].get_extent(), (0, 6.4, 0, 6.4))
 
     def test_maps(self):
-        titles = [axis.get_title(loc="left") for axis in self.drawn["maps"].axes]
-        self.assertIn("c, PCA: 75 % of neighbours alike", titles)
+        titles = [axis.get_title() for axis in self.drawn["maps"].axes]
+        self.assertIn("c: 75 % of neighbours alike", titles)
+        self.assertIn("instrument of notes (chance 25 %)", titles[0])
         legend = self.drawn["maps"].axes[4].get_legend()
         self.assertEqual([t.get_text() for t in legend.get_texts()], ["flute", "piano"])
 
