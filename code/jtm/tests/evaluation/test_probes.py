@@ -1,11 +1,14 @@
 import unittest
 import warnings
+from types import SimpleNamespace
 from unittest import mock
 
 import numpy as np
 
 from jtm.evaluation import probes
+from jtm.evaluation.labelled import Labelled
 from jtm.evaluation.metrics import average_precision
+from jtm.tests.evaluation.test_tasks import plays, store
 
 
 def planted(n, seed, shuffled=False, strength=3.0):
@@ -36,6 +39,42 @@ def on_axis(n, seed, pitches, shuffled=False):
     features[:, 12:, 1] += roll[:, :-12]
     roll = rng.permutation(roll) if shuffled else roll
     return features.reshape(n, -1).astype(np.float32), roll
+
+
+class Samples(unittest.TestCase):
+    """What probes learn from, and are chosen by."""
+
+    def read(self, task, split, units=None):
+        kept = store(*[{"ensemble": "ab"[i % 2]} for i in range(40)], seconds=40)
+        labelled = Labelled.of(kept, task, plays([(1,), (41,)]))
+        read = {}
+
+        def rows(representation, store, index, selection, rows):
+            read[index] = rows
+            return np.zeros((len(rows), 3), np.float32)
+
+        features = SimpleNamespace(rows=rows)
+        units = labelled.units(split) if units is None else units
+        x, y = probes.samples(features, labelled, split, "logmel", units)
+        self.assertEqual(len(x), len(y))
+        return read, y
+
+    def test_the_last_validation_recordings_count_too(self):
+        for task in ("multipitch", "ensemble"):
+            with mock.patch.object(probes, "VALIDATION_SAMPLES", 80):
+                read, y = self.read(task, "validation")
+            self.assertEqual(sorted(read), list(range(40, 80)), task)
+            self.assertEqual(len(y), 80)
+
+    def test_frames_are_of_the_windows_that_are_labelled(self):
+        read, y = self.read("multipitch", "train", np.array([[3, 256], [7, 0]]))
+        # Every frame that a probe may learn from, 16 of a window.
+        self.assertEqual(read[3].tolist(), list(range(32, 48)))
+        self.assertEqual(read[7].tolist(), list(range(16)))
+        self.assertEqual(y.shape, (32, 88))
+        read, y = self.read("ensemble", "train", np.array([[3, 256], [6, 0]]))
+        self.assertEqual((read[3].tolist(), read[6].tolist()), ([2], [0]))
+        self.assertEqual(y.tolist(), [1, 0])
 
 
 class Linear(unittest.TestCase):
