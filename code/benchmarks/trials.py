@@ -21,7 +21,7 @@ from pathlib import Path
 
 from cpc_step import RESULTS, machine
 
-from jtm.evaluation.protocol import judge
+from jtm.evaluation.probing import probe_features
 from jtm.files import read_json, write_json
 from jtm.results.records import revision
 from jtm.training.checkpoints import load_model, read_checkpoint
@@ -148,7 +148,7 @@ def trial(flags, data, minutes, folder):
         steps = read_checkpoint(checkpoint)["global_step"]
         scores = {}
         for fraction in FRACTIONS:
-            made = judge(
+            made = probe_features(
                 checkpoint,
                 data,
                 TASKS,

@@ -10,12 +10,12 @@ from IPython.display import display
 
 from jtm.data.toyset import toy_data
 from jtm.embedding import WEIGHTS
-from jtm.evaluation.protocol import judge
+from jtm.evaluation.probing import probe_features
 from jtm.results import figures
 from jtm.results.records import latest
 
 # %% The shipped network, the same untrained, and spectra, with a third of the labels.
-made = judge(
+made = probe_features(
     WEIGHTS,
     toy_data("tiny"),
     tasks=("multipitch",),

@@ -244,7 +244,7 @@ def _start(config, preset, supervised):
     config = replace(config, data=config.data or default_data(preset))
     print(f"data {config.data}, checkpoints and curves in {config.path_checkpoint}")
     if supervised:
-        from jtm.evaluation.supervised import run as run_supervised
+        from jtm.cpc.supervised import run as run_supervised
 
         run_supervised(config)
         return
@@ -272,53 +272,50 @@ def _demo(options):
 
 
 @_verb(
-    "grid",
+    "benchmark",
     DATA,
     _option(
         "--load",
+        required=True,
         metavar="CHECKPOINT",
-        help="pretrained network; without it what needs one is left out",
+        help="network pretrained with --encoderType pitchmap",
     ),
     _option(
         "--only",
         action="append",
         metavar="KEY=VALUE",
-        help="run these cells alone; KEY is task, representation, probe, fraction or "
-        "seed; several values of one KEY add up, several KEYs narrow down",
+        help="run these alone; KEY is family, method, amount (labelled recordings, 0 "
+        "for all) or seed; several values of one KEY add up, several KEYs narrow down",
     ),
     _option(
         "--out",
-        default="logs/grid/grid.jsonl",
-        metavar="FILE",
-        help="results, added cell by cell; what stands there is not run again",
+        default="logs/benchmark",
+        metavar="DIR",
+        help="folder for the scores, a file for each run, compiled into "
+        "benchmark.csv.gz; what has run is not run again, and several processes may "
+        "share the work",
     ),
     _option(
         "--work",
-        default="logs/grid",
+        default="logs/benchmark/work",
         metavar="DIR",
-        help="folder for features, gigabytes that can be computed again, and for "
-        "unfinished runs",
+        help="folder for log magnitudes and teachers, which can be made again",
     ),
 )
-def _grid(options):
-    """Evaluate features and networks on all tasks, label fractions and seeds."""
-    from jtm.evaluation import protocol
+def _benchmark(options):
+    """Compare what learns from few labels, with and without audio that has none."""
+    from jtm.cpc import benchmark
 
-    only, choices = {}, protocol.choices()
+    only, choices = {}, benchmark.choices()
     for text in options.only or ():
         key, _, word = text.partition("=")
         if key not in choices:
             raise InputError(f"--only {text}: expected a KEY of {', '.join(choices)}")
-        known = choices[key]
-        try:
-            value = type(known[0])(word)  # numbers as numbers: 1 is 1.0
-        except ValueError:
-            value = None
-        if value not in known:
-            words = ", ".join(map(str, known))
-            raise InputError(f"--only {text}: expected one of {words}")
-        only.setdefault(key, []).append(value)
-    protocol.grid(options.data, options.load, options.out, only, options.work)
+        known = {str(value): value for value in choices[key]}
+        if word not in known:
+            raise InputError(f"--only {text}: expected one of {', '.join(known)}")
+        only.setdefault(key, []).append(known[word])
+    benchmark.run(options.data, options.load, options.out, only, options.work)
 
 
 @_verb(

@@ -8,7 +8,7 @@ from jtm.cpc.run import pretrain
 from jtm.data.musicnet import open_dataset
 from jtm.data.toyset import toy_data
 from jtm.evaluation.features import view
-from jtm.evaluation.protocol import judge
+from jtm.evaluation.probing import probe_features
 from jtm.results import figures
 from jtm.results.records import latest
 from jtm.training.checkpoints import load_model
@@ -40,7 +40,7 @@ def demo(preset, out):
         "n_epoch": EPOCHS,
     }
     checkpoint = pretrain(make_config(PretrainConfig, preset, chosen))
-    made = judge(
+    made = probe_features(
         checkpoint,
         data,
         representations=("cpc-z", "cpc-c", "random-z", "random-c", "logmel"),

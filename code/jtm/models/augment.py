@@ -150,3 +150,60 @@ def _coloured_noise(white, spectrum, slope, ratio, samples):
     energy = spectrum.abs().square().sum(1) / noise.abs().square().sum(1)
     scale = (share * energy * 10 ** (-ratio / 10)).sqrt()
     return noise * scale[:, None]
+
+
+def vary_waves(waves):
+    """
+    Play waves at other levels, and with noise, drawn from torch's generator.
+
+    The draws are the processor's, so that they are the same wherever the waves are.
+
+    Parameters
+    ----------
+    waves : torch.Tensor
+        Waveforms ``(batch, 1, samples)``.
+
+    Returns
+    -------
+    torch.Tensor
+        Same shape; each 12 dB softer to 6 dB louder, with white noise 20 to
+        60 dB below its level.
+    """
+    draw = torch.rand(2, len(waves), 1, 1).to(waves)
+    white = torch.randn(waves.shape).to(waves)
+    gain, noise = 10 ** ((18 * draw[0] - 12) / 20), 10 ** ((-40 * draw[1] - 20) / 20)
+    level = waves.square().mean(dim=2, keepdim=True).sqrt()
+    return gain * (waves + noise * level * white)
+
+
+def vary_magnitudes(magnitudes, generator=None):
+    """
+    Play log magnitudes at other levels, through an equaliser, and with noise.
+
+    Parameters
+    ----------
+    magnitudes : torch.Tensor
+        Log magnitudes ``(batch, frames, bins)``.
+    generator : torch.Generator, optional
+        Draws what is varied, on the CPU; torch's own by default.
+
+    Returns
+    -------
+    torch.Tensor
+        Same shape. Each window 12 dB softer to 6 dB louder, its bands raised and
+        lowered by about 3 dB along a random curve, with noise 10 to 50 dB below its
+        mean power.
+    """
+    batch, _, bins = magnitudes.shape
+    uniform = torch.rand(2, batch, 1, 1, generator=generator)
+    curve = 3 * torch.randn(batch, 1, 7, generator=generator)
+    noise = torch.rand(magnitudes.shape, generator=generator).clamp_min(1e-6)
+    gain = (
+        18 * uniform[0]
+        - 12
+        + functional.interpolate(curve, size=bins, mode="linear", align_corners=True)
+    )
+    power = torch.expm1(18 * magnitudes) * 10 ** (gain / 10).to(magnitudes)
+    level = power.mean((1, 2), keepdim=True) * 10 ** (-4 * uniform[1] - 1).to(power)
+    # The power of Gaussian noise in a band is exponentially distributed.
+    return torch.log1p(power - level * noise.log().to(power)) / 18

@@ -429,6 +429,39 @@ class HarmonicStack(nn.Module):
         """
         return self.filters(wave)
 
+    def forward(self, wave):
+        """
+        Encode.
+
+        Parameters
+        ----------
+        wave : torch.Tensor
+            Waveform ``(batch, 1, samples)`` at 16 kHz.
+
+        Returns
+        -------
+        torch.Tensor
+            Latents ``(batch, samples // hop, dim)``.
+        """
+        wave = wave[..., : wave.shape[-1] // self.hop * self.hop]
+        return self.encode(self.magnitudes(wave))
+
+    def encode(self, magnitudes):
+        """
+        Encode log magnitudes, which may have been kept.
+
+        Parameters
+        ----------
+        magnitudes : torch.Tensor
+            Log magnitudes ``(batch, frames of 10 ms, bins)`` of :meth:`magnitudes`.
+
+        Returns
+        -------
+        torch.Tensor
+            Latents ``(batch, frames, dim)``.
+        """
+        raise NotImplementedError
+
     def stack_harmonics(self, magnitudes):
         """
         Stack harmonics.
@@ -484,21 +517,20 @@ class HarmonicEncoder(HarmonicStack):
             nn.Conv2d(width, channels, 1),
         )
 
-    def forward(self, wave):
+    def encode(self, magnitudes):
         """
-        Encode.
+        Encode log magnitudes, which may have been kept.
 
         Parameters
         ----------
-        wave : torch.Tensor
-            Waveform ``(batch, 1, samples)`` at 16 kHz.
+        magnitudes : torch.Tensor
+            Log magnitudes ``(batch, frames, bins)`` of :meth:`magnitudes`.
 
         Returns
         -------
         torch.Tensor
-            Latents ``(batch, samples // hop, 88 * (channels + 2))``.
+            Latents ``(batch, frames, 88 * (channels + 2))``.
         """
-        magnitudes = self.magnitudes(wave)  # (batch, frames, bins)
         maps = self.stack(self.stack_harmonics(magnitudes))
         maps = self.norm(maps.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
         maps = self.layers(maps)  # (batch, channels, pitches, frames)

@@ -3,8 +3,8 @@ Maps of pitch and time: residual convolutions, the weights shared across pitch.
 
 The default network. Stacked harmonics become a map of 88 pitches every 20 ms
 (:class:`PitchMapEncoder`); dilated causal convolutions summarise its past
-(:class:`PitchMapContext`), all frames at once; labels are read off both by blocks
-that look either way (:class:`PitchMapTrunk`). Every convolution mixes a pitch with
+(:class:`PitchMapContext`), all frames at once. Labels are read off both by blocks that
+look either way; see :mod:`jtm.models.readers`. Every convolution mixes a pitch with
 two others, a semitone, an octave or a twelfth away, and a frame with its neighbours;
 none knows which pitch it is at. Channels last and plain 3 x 3 convolutions are what
 processors are fast at: depthwise ones and loops over frames are not.
@@ -22,9 +22,6 @@ ENCODER = ((1, 1), (12, 1), (1, 1))
 
 CONTEXT = ((1, 2), (12, 4), (1, 8))
 """Dilations of the context's blocks, which together hear 0.56 s of the past."""
-
-TRUNK = ((1, 2), (19, 4))
-"""Dilations of the trunk's blocks."""
 
 RESIDUAL = 0.3
 """Scale of what a block adds at the start, so that deep stacks begin near identity."""
@@ -168,24 +165,6 @@ class PitchMapEncoder(HarmonicStack):
         self.norm_stem = NORMS[norm](channels)
         self.blocks = nn.Sequential(*(PitchBlock(channels, d) for d in ENCODER))
         self.norm = NORMS[norm](channels)
-        self.to(memory_format=torch.channels_last)
-
-    def forward(self, wave):
-        """
-        Encode.
-
-        Parameters
-        ----------
-        wave : torch.Tensor
-            Waveform ``(batch, 1, samples)`` at 16 kHz.
-
-        Returns
-        -------
-        torch.Tensor
-            Latents ``(batch, samples // 320, 88 * (channels + 2))``.
-        """
-        wave = wave[..., : wave.shape[-1] // self.hop * self.hop]
-        return self.encode(self.magnitudes(wave))
 
     def encode(self, magnitudes):
         """
@@ -231,7 +210,6 @@ class PitchMapContext(nn.Module):
         self.project = nn.Conv2d(z_dim // N_PITCHES, channels, 1)
         self.blocks = nn.ModuleList(PitchBlock(channels, d, True) for d in CONTEXT)
         self.norm = nn.LayerNorm(channels)
-        self.to(memory_format=torch.channels_last)
 
     def forward(self, z, state=None):
         """
@@ -269,43 +247,3 @@ def _last(maps, before, frames):
     if before is None:
         before = maps.new_zeros(*maps.shape[:3], frames)
     return torch.cat((before, maps), dim=3)[..., -frames:]
-
-
-class PitchMapTrunk(nn.Module):
-    """
-    Join z and c for reading labels off them, with some of what follows heard.
-
-    Parameters
-    ----------
-    z_dim, c_dim : int
-        Sizes of z and of c.
-    channels : int
-        Features of each pitch.
-    """
-
-    def __init__(self, z_dim, c_dim, channels=32):
-        super().__init__()
-        self.sizes = z_dim, c_dim
-        self.dim = N_PITCHES * channels
-        self.join = nn.Conv2d((z_dim + c_dim) // N_PITCHES, channels, 1)
-        self.blocks = nn.Sequential(*(PitchBlock(channels, d) for d in TRUNK))
-        self.norm = nn.LayerNorm(channels)
-        self.to(memory_format=torch.channels_last)
-
-    def forward(self, features):
-        """
-        Join.
-
-        Parameters
-        ----------
-        features : torch.Tensor
-            Latents z and contexts c side by side ``(batch, frames, z_dim + c_dim)``.
-
-        Returns
-        -------
-        torch.Tensor
-            Features ``(batch, frames, 88, channels)``.
-        """
-        parts = features.split(self.sizes, dim=2)
-        maps = self.join(torch.cat([to_maps(part) for part in parts], dim=1))
-        return normed(self.norm, self.blocks(maps)).permute(0, 3, 2, 1)

@@ -7,10 +7,10 @@ gives of a recording need not be computed again each time the recording is heard
 
 import hashlib
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch.nn import functional
 from tqdm import tqdm
 
 from jtm.constants import HOP
@@ -18,6 +18,52 @@ from jtm.files import atomic
 
 BLOCK = 4096
 """Frames computed at a time: 41 s."""
+
+
+class FrontEnd(NamedTuple):
+    """
+    A fixed analysis of sound into log magnitudes.
+
+    Parameters
+    ----------
+    analyse : callable
+        Gives log magnitudes ``(frames, bins)`` from samples ``(samples,)`` at 16 kHz,
+        float32 in [-1, 1], one for each hop of 10 ms.
+    margin : int
+        Frames on either side that a frame depends on, at most.
+    key : str
+        Tells analyses apart.
+    """
+
+    analyse: object
+    margin: int
+    key: str
+
+
+def harmonic_front_end(encoder):
+    """
+    Make the front end of an encoder with a pitch axis, whose filters are not learned.
+
+    Parameters
+    ----------
+    encoder : jtm.models.encoder.HarmonicStack
+        The encoder.
+
+    Returns
+    -------
+    FrontEnd
+        Its log magnitudes.
+    """
+    filters = encoder.filters
+    kernels = filters.kernels().detach().cpu().numpy()
+
+    @torch.no_grad()
+    def analyse(wave):
+        wave = torch.from_numpy(wave).to(filters.time.device)
+        return encoder.magnitudes(wave[None, None])[0].cpu().numpy()
+
+    key = hashlib.sha256(kernels.tobytes()).hexdigest()[:16]
+    return FrontEnd(analyse, -(-filters.kernel // HOP), key)
 
 
 class Spectra:
@@ -28,19 +74,18 @@ class Spectra:
     ----------
     store : Store
         The recordings.
-    encoder : HarmonicStack
-        Its filters are the front end; they are not learned.
+    front_end : FrontEnd
+        What computes them.
     folder : str or Path
         Where magnitudes are kept: 40 kB a second, a file for each recording, under a
-        name made from the recording's checksum and the filters, so that a file is
+        name made from the recording's checksum and the front end, so that a file is
         never another's.
     """
 
-    def __init__(self, store, encoder, folder):
+    def __init__(self, store, front_end, folder):
         self.store = store
-        self.encoder = encoder
-        state = hashlib.sha256(encoder.filters.kernels().detach().numpy().tobytes())
-        self.folder = Path(folder) / f"magnitudes-{state.hexdigest()[:16]}"
+        self.front_end = front_end
+        self.folder = Path(folder) / f"magnitudes-{front_end.key}"
         self.open = {}
 
     def prepare(self, indices, progress=True):
@@ -64,20 +109,15 @@ class Spectra:
         """Name the file of a recording."""
         return self.folder / f"{self.store.checksums[index]}.npy"
 
-    @torch.no_grad()
     def _compute(self, index):
         """Compute the magnitudes of a recording ``(frames, bins)`` by blocks."""
-        n_frames, parts = self.frames(index), []
-        margin = -(-self.encoder.filters.kernel // HOP)  # frames on either side
-        device = self.encoder.filters.time.device
+        n_frames, parts, margin = self.frames(index), [], self.front_end.margin
         for first in range(0, n_frames, BLOCK):
             last = min(first + BLOCK, n_frames)
             heard = max(0, first - margin), min(last + margin, n_frames)
             wave = self.store.read(index, *(HOP * frame for frame in heard))
-            wave = torch.from_numpy(wave.astype(np.float32) / 32768).to(device)
-            found = self.encoder.magnitudes(wave[None, None])[0]
-            found = found[first - heard[0] :][: last - first]
-            parts.append(found.half().cpu().numpy())
+            found = self.front_end.analyse(wave.astype(np.float32) / 32768)
+            parts.append(found[first - heard[0] :][: last - first].astype(np.float16))
         return np.concatenate(parts)
 
     def frames(self, index):
@@ -123,36 +163,3 @@ class Spectra:
         part = held[max(0, first) : max(0, last)].astype(np.float32)
         before = min(max(0, -first), last - first)
         return np.pad(part, ((before, last - first - before - len(part)), (0, 0)))
-
-
-def vary(magnitudes, generator=None):
-    """
-    Play log magnitudes at other levels, through an equaliser, and with noise.
-
-    Parameters
-    ----------
-    magnitudes : torch.Tensor
-        Log magnitudes ``(batch, frames, bins)``.
-    generator : torch.Generator, optional
-        Draws what is varied, on the CPU; torch's own by default.
-
-    Returns
-    -------
-    torch.Tensor
-        Same shape. Each window 12 dB softer to 6 dB louder, its bands raised and
-        lowered by about 3 dB along a random curve, with noise 10 to 50 dB below its
-        mean power.
-    """
-    batch, _, bins = magnitudes.shape
-    uniform = torch.rand(2, batch, 1, 1, generator=generator)
-    curve = 3 * torch.randn(batch, 1, 7, generator=generator)
-    noise = torch.rand(magnitudes.shape, generator=generator).clamp_min(1e-6)
-    gain = (
-        18 * uniform[0]
-        - 12
-        + functional.interpolate(curve, size=bins, mode="linear", align_corners=True)
-    )
-    power = torch.expm1(18 * magnitudes) * 10 ** (gain / 10).to(magnitudes)
-    level = power.mean((1, 2), keepdim=True) * 10 ** (-4 * uniform[1] - 1).to(power)
-    # The power of Gaussian noise in a band is exponentially distributed.
-    return torch.log1p(power - level * noise.log().to(power)) / 18

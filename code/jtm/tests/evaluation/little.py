@@ -84,9 +84,9 @@ def performance(rng, seconds, harmonics, program=1):
     return wave, np.array(rows, LABEL_DTYPE)
 
 
-def write_checkpoint(path, seed=0):
+def write_checkpoint(path, seed=0, chosen=SMALL):
     """Write a checkpoint of an untrained network."""
-    config = make_config(PretrainConfig, "tiny", SMALL | {"random_seed": seed})
+    config = make_config(PretrainConfig, "tiny", chosen | {"random_seed": seed})
     weights = build_model(config).state_dict()
     state = {f"model.{name}": value for name, value in weights.items()}
     torch.save({"state_dict": state, "config": asdict(config)}, path)

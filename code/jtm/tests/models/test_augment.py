@@ -4,6 +4,7 @@ import math
 import unittest
 from unittest import mock
 
+import numpy as np
 import torch
 
 from jtm.constants import SAMPLE_RATE
@@ -107,5 +108,19 @@ class TestAugment(unittest.TestCase):
         self.assertAlmostEqual(10 * math.log10(early / after), 60.0, delta=1.0)
 
 
-if __name__ == "__main__":
-    unittest.main()
+class TestVaryMagnitudes(unittest.TestCase):
+    def test_level_and_noise_change_and_the_seed_decides(self):
+        x = torch.full((2, 30, 40), 0.5)
+        one, same, other = (
+            module_under_test.vary_magnitudes(x, torch.Generator().manual_seed(seed))
+            for seed in (1, 1, 2)
+        )
+        torch.testing.assert_close(one, same)
+        self.assertFalse(torch.allclose(one, other))
+        decibels = 10 * 18 * (one - x) / np.log(10)
+        self.assertLess(decibels.abs().max(), 30)
+        self.assertGreater(decibels.std(), 1)
+
+    def test_silence_stays_silent(self):
+        silent = torch.zeros(1, 5, 8)
+        torch.testing.assert_close(module_under_test.vary_magnitudes(silent), silent)

@@ -9,10 +9,10 @@ from jtm.models.pitchmap import (
     PitchBlock,
     PitchMapContext,
     PitchMapEncoder,
-    PitchMapTrunk,
     to_features,
     to_maps,
 )
+from jtm.models.readers import PitchTrunk
 
 
 def make():
@@ -96,7 +96,7 @@ class TestTrunk(unittest.TestCase):
 
     def test_what_follows_is_heard(self):
         encoder, context = make()
-        trunk = PitchMapTrunk(encoder.dim, context.dim, 4)
+        trunk = PitchTrunk((encoder.dim, context.dim), 4)
         x = torch.randn(1, 40, encoder.dim + context.dim)
         other = x.clone()
         other[:, 24:] = 0

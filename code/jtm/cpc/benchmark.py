@@ -1,0 +1,546 @@
+"""
+The benchmark: what learning without labels buys, method by method.
+
+A run trains one network, with heads for the tasks of a family, on the labels of so
+many whole recordings, and answers for validation, for held-out works, for the same
+works through a SoundFont that was never heard, and for recordings that are no
+synthesiser. Methods differ in where the weights of the network start, in whether they
+are learned, and in what is made of audio without labels; heads, loop, augmentation and
+number of steps are the same for all. Validation chooses the learning rate of a method,
+once for each family and amount of labels, on the first seed; the state of training;
+and thresholds. Each seed draws its own labels, its own untrained weights and its own
+order of training; test is scored once.
+
+Each run is a file of its own (:func:`jtm.results.records.save_cell`), so several
+processes may work side by side, and what has run is not run again.
+"""
+
+import contextlib
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from safetensors.torch import load_file, save_file
+from tqdm import tqdm
+
+from jtm.constants import HOP, MAP_STRIDE
+from jtm.cpc.config import PretrainConfig
+from jtm.cpc.families import Clips, Family, hand_made, make_network
+from jtm.cpc.labels import Labelled, Windows
+from jtm.cpc.run import build_criterion
+from jtm.data.musicnet import open_dataset
+from jtm.data.store import build_store
+from jtm.evaluation.labelled import Labelled as Recordings
+from jtm.evaluation.labelled import clip_store, labelled_recordings, reader
+from jtm.evaluation.tasks import TASKS
+from jtm.files import InputError, atomic, digest, locked, read_json, write_json
+from jtm.results import records
+from jtm.results.records import SPLITS, Contrast
+from jtm.training.checkpoints import build_model, load_model
+from jtm.training.config import make_config
+from jtm.training.loop import Plan, fit
+from jtm.training.spectra import FrontEnd, Spectra, harmonic_front_end
+
+AMOUNTS = {1: 5, 3: 5, 10: 3, 30: 3, 0: 3}
+"""Labelled recordings, 0 for all, with the number of seeds of each."""
+
+FEWEST = {"transcription": 1}  # else 10
+"""Fewest labelled recordings of a task; tasks about instruments begin at 10."""
+
+FAMILIES = {
+    "frames": ("transcription", "instrument_activity", "who_plays_what"),
+    "windows": ("ensemble", "composer"),
+    "clips": ("note_instrument",),
+}
+"""Tasks that share a network, by what is labelled."""
+
+STEPS = {1: 300, 3: 400, 10: 600, 30: 900, 0: 1500}
+"""Optimiser steps by labelled recordings, after which validation no longer improves."""
+
+EPOCHS = 4
+"""Times that validation is scored in a run, evenly spaced; the best state is kept."""
+
+RATES = ((2e-3, 2e-3), (5e-4, 2e-3))
+"""Learning rates of body and heads to choose from."""
+
+SIZES = ("encoder_type", "hidden_encoder", "hidden_gar", "ar_mode")
+"""Settings of a network that what predicts depends on."""
+
+SILENCE = FrontEnd(lambda wave: np.zeros((len(wave) // HOP, 1), np.float32), 0, "none")
+"""What the largest class is chosen from: nothing."""
+
+SELF_STEPS = 2
+"""How many times as many steps a student takes as its teacher."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """
+    A way to a network.
+
+    Parameters
+    ----------
+    start : {"cpc", "random", "logmel", "cqt", "largest"}
+        Where its weights, or its features, come from.
+    frozen : bool
+        Learn the heads alone.
+    unlabelled : {"", "teacher", "contrast"}
+        What is made of audio without labels while training with labels.
+    teacher : str
+        For self-training: the method that the teacher was trained by.
+    """
+
+    start: str
+    frozen: bool = False
+    unlabelled: str = ""
+    teacher: str = ""
+
+
+METHODS = {
+    "scratch": Method("random"),
+    "cpc-finetuned": Method("cpc"),
+    "cpc-joint": Method("cpc", unlabelled="contrast"),
+    "cpc-frozen": Method("cpc", frozen=True),
+    "untrained-frozen": Method("random", frozen=True),
+    "scratch-selftrained": Method("random", unlabelled="teacher", teacher="scratch"),
+    "cpc-selftrained": Method("cpc", unlabelled="teacher", teacher="cpc-finetuned"),
+    "logmel": Method("logmel", frozen=True),
+    "cqt": Method("cqt", frozen=True),
+    "largest": Method("largest", frozen=True),
+}
+"""Methods by name, the plainest first."""
+
+CONTRASTS = tuple(
+    Contrast(task, method, other, amount, split)
+    for method, other in (
+        ("cpc-finetuned", "scratch"),
+        ("cpc-selftrained", "scratch-selftrained"),
+        ("cpc-frozen", "untrained-frozen"),
+    )
+    for task, amounts in (
+        ("transcription", (1, 3, 10)),
+        ("who_plays_what", (10, 30)),
+        ("instrument_activity", (10, 30)),
+    )
+    for amount in amounts
+    for split in ("test", "test_timbre")
+)
+"""Differences that were named before anything ran; the rest is description."""
+
+DRAWS = 1000
+"""Bootstrap draws of a score that are kept."""
+
+N_UNLABELLED = 4
+"""Windows without labels in a batch of 8, where they are heard."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """
+    One network to be trained.
+
+    Parameters
+    ----------
+    family : str
+        One of :data:`FAMILIES`.
+    method : str
+        One of :data:`METHODS`.
+    amount : int
+        Labelled recordings; 0 for all.
+    seed : int
+        Random seed.
+    """
+
+    family: str
+    method: str
+    amount: int
+    seed: int
+
+    @property
+    def name(self):
+        """Name of its file."""
+        return f"{self.family}-{self.method}-{self.amount}-{self.seed}"
+
+
+def plan(only=None):
+    """
+    List the runs, few labels and plain methods first.
+
+    Parameters
+    ----------
+    only : dict of str to list, optional
+        Values that are wanted, by any field of :class:`Run`.
+
+    Returns
+    -------
+    list of Run
+        The runs; a student comes after its teacher.
+    """
+    runs = [
+        Run(family, method, amount, seed)
+        for seed in range(max(AMOUNTS.values()))
+        for amount in AMOUNTS
+        for family in FAMILIES
+        for method in METHODS
+        if seed < AMOUNTS[amount] and _asked(family, amount)
+    ]
+    return [
+        run
+        for run in runs
+        if all(getattr(run, field) in kept for field, kept in (only or {}).items())
+    ]
+
+
+def _asked(family, amount):
+    """List the tasks of a family that begin at an amount of labels."""
+    return [t for t in FAMILIES[family] if not amount or amount >= FEWEST.get(t, 10)]
+
+
+def asked_of(family, amount):
+    """
+    Choose the tasks of a family that begin at an amount of labels.
+
+    Parameters
+    ----------
+    family : Family
+        The family.
+    amount : int
+        Labelled recordings; 0 for all.
+
+    Returns
+    -------
+    dict of str to Labelled
+        The tasks.
+    """
+    there = _asked(family.name, amount)
+    return {task: each for task, each in family.labelled.items() if task in there}
+
+
+def choices():
+    """
+    List what ``--only`` may name.
+
+    Returns
+    -------
+    dict of str to tuple
+        Values of each field of :class:`Run`.
+    """
+    return {
+        "family": tuple(FAMILIES),
+        "method": tuple(METHODS),
+        "amount": tuple(AMOUNTS),
+        "seed": tuple(range(max(AMOUNTS.values()))),
+    }
+
+
+class Benchmark:
+    """
+    A dataset, a pretrained network, and what is compared on them.
+
+    Parameters
+    ----------
+    data : str or Path
+        A dataset with labels.
+    checkpoint : str or Path
+        The pretrained network, with a pitch map.
+    out : str or Path
+        Folder of the records: a file for each run in ``cells``, compiled into
+        ``benchmark.csv.gz`` and ``benchmark_draws.npz``.
+    work : str or Path
+        Folder for log magnitudes, features and teachers, which can be made again.
+    progress : bool
+        Show progress bars.
+
+    Raises
+    ------
+    InputError
+        If the checkpoint or the dataset is not fit for it, or `out` holds results of
+        others.
+    """
+
+    def __init__(self, data, checkpoint, out, work="logs/benchmark", progress=True):
+        self.out = Path(out)
+        self.work = Path(work)
+        self.progress = progress
+        self.model, self.config = load_model(checkpoint)
+        if self.config.encoder_type != "pitchmap" or self.config.learn_filters:
+            raise InputError(
+                f"{checkpoint}: expected a network of --encoderType pitchmap without "
+                "--learnFilters"
+            )
+        self.store = build_store(open_dataset(data), progress=progress)
+        self.data, self.checkpoint = self.store.fingerprint, digest(checkpoint)
+        self.front_ends = {
+            "network": harmonic_front_end(self.model.encoder),
+            "logmel": hand_made("logmel"),
+            "cqt": hand_made("cqt"),
+            "largest": SILENCE,
+        }
+        self.families = {}
+        notes = reader(self.store)
+        for name, asked in FAMILIES.items():
+            labelled = {}
+            for task in asked:
+                try:
+                    store = self.store
+                    if TASKS[task].unit == "clips":
+                        store = clip_store(data, progress)
+                    labelled[task] = Recordings.of(store, task, notes)
+                except InputError as error:
+                    print(f"{task} is left out: {error}")
+            for heard, front_end in self.front_ends.items() if labelled else ():
+                stride = MAP_STRIDE if heard == "network" else 1
+                read = self._reader(labelled, front_end)
+                self.families[name, heard] = Family(labelled, read, stride)
+
+    def _reader(self, labelled, front_end):
+        """Make what reads the recordings, or the clips, of a family."""
+        first = next(iter(labelled.values()))
+        if first.task.unit == "clips":
+            return Clips(first.store, front_end).read
+        return Spectra(first.store, front_end, self.work).read
+
+    def family(self, run):
+        """
+        Choose the recordings of a run, and what is heard of them.
+
+        Parameters
+        ----------
+        run : Run
+            Which.
+
+        Returns
+        -------
+        Family
+            The family.
+        """
+        start = METHODS[run.method].start
+        return self.families[
+            run.family, start if start in self.front_ends else "network"
+        ]
+
+    def execute(self, run):
+        """
+        Train a network, answer, score and keep the scores.
+
+        Parameters
+        ----------
+        run : Run
+            Which; a student's teacher is trained first, if it is not there.
+        """
+        start = time.monotonic()
+        family = self.family(run)
+        chosen = asked_of(family, run.amount)
+        network, rates = self._best(run, family, chosen)
+        answers = {
+            split: family.answers(network, split, chosen)
+            for split in SPLITS
+            if any(each.splits.get(split) for each in chosen.values())
+        }
+        rows, draws = [], {}
+        for task, labelled in chosen.items():
+            found = {split: each[task] for split, each in answers.items() if each[task]}
+            thresholds = labelled.task.choose(labelled, found["validation"])
+            for split, given in found.items():
+                scores, beside = labelled.task.score(labelled, split, given, thresholds)
+                for score in scores:
+                    row = {"task": task, "method": run.method, "seed": run.seed}
+                    row |= {"labelled_recordings": self.amount(run), "split": split}
+                    row |= {n: score[n] for n in ("metric", "value", "primary")}
+                    rows.append(row)
+                    if score["primary"] and split != "validation":
+                        draws[records.draws_key(row)] = beside["draws"][:DRAWS]
+        seconds = round(time.monotonic() - start, 1)
+        rows = [row | {"seconds": seconds} for row in rows]
+        records.save_cell(self.out, run.name, rows, draws)
+        write_json(self.work / "chosen" / f"{run.name}.json", {"rates": rates})
+
+    def amount(self, run):
+        """
+        Count the labelled recordings of a run.
+
+        Parameters
+        ----------
+        run : Run
+            Which.
+
+        Returns
+        -------
+        int
+            Recordings.
+        """
+        return run.amount or len(self.family(run).spans("train"))
+
+    def _best(self, run, family, chosen):
+        """Train a network at each pair of rates; return the best on validation."""
+        first = replace(run, seed=0)
+        kept = self.work / "chosen" / f"{first.name}.json"
+        pairs = RATES[:1] if METHODS[run.method].frozen else RATES
+        if run.seed and kept.exists():
+            pairs = [tuple(read_json(kept)["rates"])]
+        modules = {pair: self._train(run, family, chosen, pair) for pair in pairs}
+        best = max(
+            modules, key=lambda pair: max(row["score"] for row in modules[pair].history)
+        )
+        network = modules[best].network.eval()
+        if any(method.teacher == run.method for method in METHODS.values()):
+            with atomic(self._teacher_path(run)) as part:
+                save_file(network.state_dict(), part)
+        return network, best
+
+    def _teacher_path(self, run):
+        """Name the file of a network that may teach."""
+        return self.work / "teachers" / f"{run.name}.safetensors"
+
+    def _teacher(self, run, chosen):
+        """Load the teacher of a student, which is trained first if it is not there."""
+        run = replace(run, method=METHODS[run.method].teacher)
+        if not self._teacher_path(run).exists():
+            self.execute(run)
+        network = self.network(run, chosen)
+        network.load_state_dict(load_file(self._teacher_path(run)))
+        return network
+
+    def _unlabelled(self, family):
+        """List the spans of all training audio, whatever its labels."""
+        if family.name == "clips":
+            return family.spans("train")
+        known = family.spans("train")
+        free = [
+            i for i, r in enumerate(self.store.recordings) if r.split == "unlabelled"
+        ]
+        return known + [(i, 0, int(self.store.lengths[i]) // HOP) for i in free]
+
+    def labelled_spans(self, run):
+        """
+        Choose what is labelled for a run.
+
+        Parameters
+        ----------
+        run : Run
+            Which.
+
+        Returns
+        -------
+        list of tuple
+            Index, first frame, and the one after the last.
+        """
+        family = self.family(run)
+        # Of tasks that share a network, the one about instruments draws, if any is.
+        asked = asked_of(family, run.amount).values()
+        drawing = max(asked, key=lambda each: each.task.instruments)
+        drawn = labelled_recordings(drawing, run.amount, run.seed)
+        return list(map(tuple, drawn.tolist()))
+
+    def network(self, run, chosen):
+        """
+        Make the network of a run as it is before training.
+
+        Parameters
+        ----------
+        run : Run
+            Which.
+        chosen : dict of str to Labelled
+            The tasks.
+
+        Returns
+        -------
+        Network
+            Body and heads.
+        """
+        start = METHODS[run.method].start
+        if start in self.front_ends:
+            bins = self.front_ends[start].analyse(np.zeros(HOP, np.float32)).shape[1]
+            return make_network(bins, chosen, run.seed)
+        model = build_model(replace(self.config, random_seed=run.seed))
+        if start == "cpc":
+            model.load_state_dict(self.model.state_dict())
+        return make_network(model, chosen, run.seed)
+
+    def _train(self, run, family, chosen, rates):
+        """Train the network of a run at some learning rates."""
+        method, n_steps = METHODS[run.method], STEPS[run.amount]
+        spans, unlabelled, teacher, contrast = self.labelled_spans(run), (), None, None
+        if method.unlabelled:
+            n_steps *= SELF_STEPS
+            unlabelled = [*spans, *self._unlabelled(family)]
+        if method.unlabelled == "teacher":
+            teacher = self._teacher(run, chosen)
+        elif method.unlabelled == "contrast":
+            own = {name: getattr(self.config, name) for name in SIZES}
+            pretraining = make_config(PretrainConfig, "small", own)
+            contrast = build_criterion(pretraining, self.model)
+        windows = Windows(
+            family.read,
+            spans,
+            family.targets(chosen),
+            n_steps // EPOCHS,
+            seed=run.seed,
+            unlabelled=unlabelled,
+            n_unlabelled=N_UNLABELLED if unlabelled else 0,
+            stride=family.stride,
+            size=family.window,
+            edge=family.edge,
+        )
+        module = Labelled(
+            self.network(run, chosen),
+            Plan(EPOCHS, run.seed, precision="bf16", gradient_clip=1.0),
+            windows,
+            (0.0 if method.frozen else rates[0], rates[1]),
+            teacher,
+            contrast,
+            score=lambda module: family.validate(module.network, chosen),
+        )
+        fit(module, progress=False)
+        return module
+
+
+def run(data, checkpoint, out, only=None, work="logs/benchmark", progress=True):
+    """
+    Run what of the benchmark has not run yet.
+
+    Parameters
+    ----------
+    data : str or Path
+        A dataset with labels.
+    checkpoint : str or Path
+        The pretrained network.
+    out : str or Path
+        Folder for the records; see :class:`Benchmark`.
+    only : dict of str to list, optional
+        Values that are wanted, by any field of :class:`Run`.
+    work : str or Path
+        Folder for what can be made again.
+    progress : bool
+        Show progress bars.
+
+    Raises
+    ------
+    InputError
+        If `only` leaves nothing, or something is not fit for it.
+    """
+    bench = Benchmark(data, checkpoint, out, work, progress)
+    wanted = [run for run in plan() if (run.family, "network") in bench.families]
+    cells = [
+        (task, run.method, bench.amount(run), run.seed)
+        for run in wanted
+        for task in asked_of(bench.family(run), run.amount)
+    ]
+    records.begin(out, bench.data, bench.checkpoint, cells, CONTRASTS)
+    runs = [run for run in plan(only) if run in wanted]
+    if not runs:
+        raise InputError("--only leaves nothing; see jtm benchmark --help")
+    bar = tqdm(runs, "Benchmark", unit="run", disable=not progress)
+    for run in bar:
+        bar.set_postfix_str(run.name)
+        path = records.cell_path(out, run.name)
+        with contextlib.ExitStack() as stack:
+            try:  # another process may be at it
+                lock = bench.work / "claims" / f"{run.name}.lock"
+                stack.enter_context(locked(lock, busy="another process is at it"))
+            except InputError:
+                continue
+            if not path.exists():
+                bench.execute(run)
+                records.compile_cells(out, Path(out) / "benchmark.csv.gz")

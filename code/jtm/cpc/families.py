@@ -1,0 +1,339 @@
+"""
+Tasks that share a network: what is read of recordings, asked of them, and answered.
+
+A family is of frames, of windows or of clips. What the network hears are log
+magnitudes, which are kept, where its front end is a fixed filter bank, and else
+waveforms.
+"""
+
+import numpy as np
+import torch
+
+from jtm.constants import HOP, N_PITCHES
+from jtm.cpc import labels
+from jtm.data.rolls import frame_numbers
+from jtm.evaluation import metrics
+from jtm.evaluation.baselines import HAND_MADE, MARGIN, HandMadeSource
+from jtm.evaluation.tasks import CLIP, CLIP_LEAD
+from jtm.models.encoder import HarmonicStack
+from jtm.models.readers import FlatTrunk, Heads, PitchTrunk
+from jtm.training.spectra import FrontEnd
+
+VALIDATED = 24
+"""Validation recordings, 10 s of each, that are scored in training."""
+
+
+class Family:
+    """
+    Tasks that share a network, and the recordings that they are about.
+
+    Parameters
+    ----------
+    labelled : dict of str to Labelled
+        Its tasks.
+    read : callable
+        Gives what the network hears from index, first frame and number of frames.
+    stride : int
+        Frames of 10 ms in a frame of the network.
+
+    Attributes
+    ----------
+    name : {"frames", "windows", "clips"}
+        What is answered about.
+    """
+
+    def __init__(self, labelled, read, stride=1):
+        self.name = next(iter(labelled.values())).task.family
+        self.labelled = labelled
+        self.read = read
+        self.stride = stride
+        self.store = next(iter(labelled.values())).store
+        self.window = CLIP_LEAD + CLIP if self.name == "clips" else labels.WINDOW
+        self.edge = labels.EDGE if self.name == "frames" else 0
+
+    def spans(self, split, seconds=None):
+        """
+        List what is labelled, or heard, of the recordings of a split.
+
+        Parameters
+        ----------
+        split : str
+            Which.
+        seconds : float, optional
+            Seconds of each, from its start; all by default.
+
+        Returns
+        -------
+        list of tuple
+            Index, first frame, and the one after the last.
+        """
+        first = next(iter(self.labelled.values()))
+        if self.name == "clips":
+            starts = {i: first.clip_start(i) for i in first.splits[split]}
+            return [(i, a, a + self.window) for i, a in starts.items()]
+        most = round(seconds * 100) if seconds else None
+        return [
+            (i, 0, min(int(self.store.lengths[i]) // HOP, most or 10**9))
+            for i in sorted(
+                {i for e in self.labelled.values() for i in e.splits[split]}
+            )
+        ]
+
+    def targets(self, chosen):
+        """
+        Make what gives the targets of a window.
+
+        Parameters
+        ----------
+        chosen : dict of str to Labelled
+            The tasks.
+
+        Returns
+        -------
+        callable
+            Gives targets by task from index, first frame and number of frames.
+        """
+
+        def targets(index, first, n_frames):
+            return {
+                task: _target(each, index, first, n_frames)
+                for task, each in chosen.items()
+            }
+
+        return targets
+
+    def answers(self, network, split, chosen):
+        """
+        Answer for the recordings of a split.
+
+        Parameters
+        ----------
+        network : Network
+            In evaluation mode.
+        split : str
+            Which.
+        chosen : dict of str to Labelled
+            The tasks.
+
+        Returns
+        -------
+        dict of str to list of numpy.ndarray
+            By task, as :func:`jtm.evaluation.tasks.score` takes them.
+        """
+        found = {task: [] for task in chosen}
+        of_task = {task: set(each.splits[split]) for task, each in chosen.items()}
+        for index, first, last in self.spans(split):
+            asked = [task for task in chosen if index in of_task[task]]
+            if self.name == "frames":
+                length = max(chosen[task].length(split, index) for task in asked)
+                inputs = self.read(index, 0, length)[None]
+                logits = labels.answer(network, inputs, self.stride)
+                for task in asked:
+                    kept = chosen[task].selections(split, index)[-1]
+                    rows = logits[task][0][frame_numbers(kept.n_frames, kept.step)]
+                    found[task].append(rows.reshape(len(rows), *chosen[task].shape))
+                continue
+            starts = range(first, last - self.window + 1, self.window)
+            windows = np.stack([self.read(index, a, self.window) for a in starts])
+            logits = labels.answer(network, windows)
+            for task in asked:
+                found[task].append(logits[task])
+        return found
+
+    def validate(self, network, chosen):
+        """
+        Score a network in training, on a part of validation.
+
+        Parameters
+        ----------
+        network : Network
+            In evaluation mode.
+        chosen : dict of str to Labelled
+            The tasks.
+
+        Returns
+        -------
+        float
+            Mean over tasks of :func:`quick_score`.
+        """
+        spans = self.spans("validation", 10.0)
+        if self.name == "frames":
+            spans = spans[:: max(1, len(spans) // VALIDATED)]
+        targets, seen = self.targets(chosen), {task: [] for task in chosen}
+        for index, first, last in spans:
+            size = (last - first) // self.stride * self.stride
+            if self.name != "frames":
+                size = self.window
+            logits = labels.answer(
+                network, self.read(index, first, size)[None], self.stride
+            )
+            truth = targets(index, first, size)
+            for task in chosen:
+                seen[task].append((logits[task][0], truth[task]))
+        scores = [quick_score(*zip(*each, strict=True)) for each in seen.values()]
+        return float(np.mean(scores))
+
+
+def _target(labelled, index, first, n_frames):
+    """Make the target of a window: its class, or what is true of its frames."""
+    if labelled.classes:
+        return np.int64(labelled.classes_of([index])[0])
+    target = labelled.rolls(index, n_frames, first).astype(np.float32)
+    return target[:, None] if labelled.shape == (N_PITCHES,) else target
+
+
+class Clips:
+    """
+    Log magnitudes of what is heard of single notes, kept in memory.
+
+    Parameters
+    ----------
+    store : Store
+        The clips.
+    front_end : FrontEnd
+        What computes them.
+    """
+
+    def __init__(self, store, front_end):
+        self.store = store
+        self.front_end = front_end
+        self.kept = {}
+
+    def read(self, index, first, n_frames):
+        """
+        Read a clip.
+
+        Parameters
+        ----------
+        index : int
+            Which.
+        first, n_frames : int
+            Frames of it; the sound that follows them is not heard.
+
+        Returns
+        -------
+        numpy.ndarray
+            Log magnitudes ``(n_frames, bins)``.
+        """
+        if index not in self.kept:
+            wave = self.store.read(index, first * HOP, (first + n_frames) * HOP)
+            wave = np.pad(wave, (0, n_frames * HOP - len(wave)))
+            self.kept[index] = self.front_end.analyse(wave.astype(np.float32) / 32768)
+        return self.kept[index]
+
+
+def hand_made(name):
+    """
+    Make the front end of features that no network learned.
+
+    Parameters
+    ----------
+    name : {"logmel", "cqt"}
+        Which of :data:`jtm.evaluation.baselines.HAND_MADE`.
+
+    Returns
+    -------
+    FrontEnd
+        It, on the scale of :func:`jtm.models.encoder.log_magnitude`, so that all are
+        varied alike.
+    """
+
+    def analyse(wave):
+        found = HAND_MADE[name](wave)
+        return np.log1p(1e5 * np.exp(2 * found)) / 18 if name == "logmel" else found
+
+    key = f"{name}-{HandMadeSource(name).fingerprint[:16]}"
+    return FrontEnd(analyse, MARGIN, key)
+
+
+def _reader(labelled):
+    """Choose the reader of a task, and what it counts; see `jtm.models.readers`."""
+    if labelled.classes:
+        return "pitch" if labelled.task.pitched else "windows", len(labelled.classes)
+    if labelled.shape[-1] == N_PITCHES:
+        return "map", int(np.prod(labelled.shape[:-1]))
+    return "frames", labelled.shape[0]
+
+
+def reader_of(store):
+    """
+    Make what reads waveforms, for networks whose front end is learned.
+
+    Parameters
+    ----------
+    store : Store
+        The recordings.
+
+    Returns
+    -------
+    callable
+        Gives samples ``(1, samples)``, in [-1, 1], from index, first frame and number
+        of frames; silence before the start and after the end.
+    """
+
+    def read(index, first, n_frames):
+        start, stop = first * HOP, (first + n_frames) * HOP
+        wave = store.read(index, max(0, start), min(stop, int(store.lengths[index])))
+        wave = np.pad(wave.astype(np.float32) / 32768, (max(0, -start), 0))
+        return np.pad(wave, (0, stop - start - len(wave)))[None]
+
+    return read
+
+
+def make_network(model, labelled, seed, on_encoder=False):
+    """
+    Put heads on a network.
+
+    Parameters
+    ----------
+    model : jtm.models.network.Network or int
+        The network; or the number of bins of hand-made features, read as they are.
+    labelled : dict of str to Labelled
+        The tasks.
+    seed : int
+        Draws the weights of the heads.
+    on_encoder : bool
+        Read z alone, without c.
+
+    Returns
+    -------
+    jtm.cpc.labels.Network
+        Body and heads.
+    """
+    asked = {task: _reader(each) for task, each in labelled.items()}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        if isinstance(model, int):
+            heads = Heads(FlatTrunk(model), asked)
+            return labels.Network(torch.nn.Identity(), heads)
+        sizes = (model.z_dim,) if on_encoder else (model.z_dim, model.c_dim)
+        on_axis = isinstance(model.encoder, HarmonicStack)
+        on_axis &= on_encoder or getattr(model.context, "groups", 1) == N_PITCHES
+        trunk = PitchTrunk(sizes) if on_axis else FlatTrunk(sum(sizes))
+        heads = Heads(trunk, asked, model.encoder.hop // HOP)
+        return labels.Network(labels.Body(model, on_encoder), heads)
+
+
+def quick_score(logits, truths):
+    """
+    Score answers while training: average precision, or accuracy of classes.
+
+    Parameters
+    ----------
+    logits : sequence of numpy.ndarray
+        Logits of each window, of frames ``(frames, ...)`` or of classes.
+    truths : sequence of numpy.ndarray
+        Floats ``(frames, ...)``, or classes.
+
+    Returns
+    -------
+    float
+        The score.
+    """
+    if np.ndim(truths[0]) == 0:
+        return np.mean([x.argmax() == y for x, y in zip(logits, truths, strict=True)])
+    found, true = (
+        np.concatenate([each.reshape(len(each), -1) for each in part])
+        for part in (logits, truths)
+    )
+    return metrics.average_precision(true > 0, found)

@@ -1,0 +1,420 @@
+"""
+Learning from a few labelled recordings: the whole network, or heads alone.
+
+All methods of the benchmark share this module: what differs is where the network's
+weights start, whether they stay as they are, and what is done with audio that has no
+labels: nothing; soft labels of a teacher (self-training, Xie et al. 2020), or InfoNCE
+in the same steps. Windows are read from log magnitudes, at random places, and varied in
+level, spectrum and noise.
+"""
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from jtm.constants import HOP
+from jtm.models.augment import vary_magnitudes, vary_waves
+from jtm.training.loop import Module, schedule
+
+WINDOW = 128
+"""Frames of 10 ms in a training window whose labels count: 1.28 s."""
+
+EDGE = 16
+"""Frames on either side that are heard, but whose labels do not count."""
+
+WARMUP = 20
+"""Steps over which the learning rates rise."""
+
+WEIGHT_DECAY = 0.01
+"""Weight decay of AdamW."""
+
+WEIGHTS = {"transcription": 2.0, "who_plays_what": 2.0, "instrument_activity": 0.1}
+"""Weight of a task's loss, where it is not 1."""
+
+
+class Network(torch.nn.Module):
+    """
+    A body and heads on it.
+
+    Parameters
+    ----------
+    body : nn.Module
+        Gives z and c from log magnitudes; see :class:`Body`.
+    heads : nn.Module
+        Gives logits by task from z and c side by side.
+    """
+
+    def __init__(self, body, heads):
+        super().__init__()
+        self.body = body
+        self.heads = heads
+
+    def forward(self, inputs, edge=0):
+        """
+        Compute logits.
+
+        Parameters
+        ----------
+        inputs : torch.Tensor
+            As for :meth:`Body.encode`.
+        edge : int
+            Frames of 10 ms on either side that are heard and left out.
+
+        Returns
+        -------
+        dict of str to torch.Tensor
+            Logits by task: of frames of 10 ms ``(batch, frames, ...)``, of windows
+            ``(batch, classes)``.
+        """
+        logits = self.heads(self.body(inputs))
+        if edge:  # a window has one answer
+            logits = {
+                t: x if x.ndim < 3 else x[:, edge:-edge] for t, x in logits.items()
+            }
+        return logits
+
+
+class Body(torch.nn.Module):
+    """
+    What heads read of a network: z, or z and c side by side.
+
+    Parameters
+    ----------
+    model : jtm.models.network.Network
+        The network.
+    on_encoder : bool
+        Give z alone.
+    """
+
+    def __init__(self, model, on_encoder=False):
+        super().__init__()
+        self.model = model
+        self.on_encoder = on_encoder
+
+    def encode(self, inputs):
+        """
+        Compute z.
+
+        Parameters
+        ----------
+        inputs : torch.Tensor
+            Waveforms ``(batch, 1, samples)``, or log magnitudes ``(batch, frames of
+            10 ms, bins)``.
+
+        Returns
+        -------
+        torch.Tensor
+            Latents ``(batch, frames, z_dim)``.
+        """
+        encoder = self.model.encoder
+        return encoder(inputs) if inputs.shape[1] == 1 else encoder.encode(inputs)
+
+    def forward(self, inputs):
+        """
+        Compute features.
+
+        Parameters
+        ----------
+        inputs : torch.Tensor
+            As for :meth:`encode`.
+
+        Returns
+        -------
+        torch.Tensor
+            Features ``(batch, frames, dim)``.
+        """
+        z = self.encode(inputs)
+        return z if self.on_encoder else torch.cat((z, self.model.summarise(z)), dim=2)
+
+
+class Windows:
+    """
+    Draw labelled windows, and others without labels, in batches.
+
+    Parameters
+    ----------
+    read : callable
+        Gives inputs ``(frames, bins)`` from index, first frame and number of frames.
+    spans : list of tuple
+        Of each labelled recording its index, and the first frame and the one after
+        the last of what is labelled.
+    targets : callable
+        Gives targets by task from index, first frame and number of frames.
+    n_batches : int
+        Batches in an epoch.
+    batch_size : int
+        Windows in a batch.
+    seed : int
+        Random seed.
+    unlabelled : list of tuple, optional
+        Spans without labels; they give `n_unlabelled` windows of each batch.
+    n_unlabelled : int
+        Windows without labels in a batch, behind the labelled ones.
+    stride : int
+        Frames of 10 ms in a frame of the network; windows begin with one.
+    size, edge : int
+        Frames of 10 ms in a window, and those on either side that are heard, but
+        whose labels do not count.
+
+    Attributes
+    ----------
+    epoch, first_batch : int
+        What the next iteration gives.
+    """
+
+    def __init__(
+        self,
+        read,
+        spans,
+        targets,
+        n_batches,
+        batch_size=8,
+        seed=0,
+        unlabelled=(),
+        n_unlabelled=0,
+        stride=1,
+        size=WINDOW,
+        edge=EDGE,
+    ):
+        self.read = read
+        self.size, self.edge, self.stride = size, edge, stride
+        self.pools = [spans] * (batch_size - n_unlabelled) + [unlabelled] * n_unlabelled
+        self.n_labelled = batch_size - n_unlabelled
+        self.shares = {}
+        self.targets = targets
+        self.n_batches = n_batches
+        self.seed = seed
+        self.epoch = self.first_batch = 0
+
+    def count(self, epoch):
+        """
+        Count the batches of an epoch.
+
+        Parameters
+        ----------
+        epoch : int
+            Of no effect: all have the same number.
+
+        Returns
+        -------
+        int
+            Batches.
+        """
+        return self.n_batches
+
+    def __len__(self):
+        """Count the batches of an epoch."""
+        return self.n_batches
+
+    def __iter__(self):
+        """
+        Iterate over the batches of the epoch, from `first_batch` on.
+
+        Yields
+        ------
+        inputs : torch.Tensor
+            Inputs ``(batch, frames, bins)``, the labelled windows first.
+        targets : dict of str to torch.Tensor
+            Targets of the labelled windows, by task.
+        recordings : list of int
+            Recording of each window.
+        """
+        first, self.first_batch = self.first_batch, 0
+        for number in range(first, self.n_batches):
+            rng = np.random.default_rng((self.seed, self.epoch, number))
+            places = [self._place(rng, pool) for pool in self.pools]
+            inputs = [
+                self.read(i, a - self.edge, self.size + 2 * self.edge)
+                for i, a in places
+            ]
+            labels = [
+                self.targets(i, a, self.size) for i, a in places[: self.n_labelled]
+            ]
+            targets = {
+                task: torch.from_numpy(np.stack([each[task] for each in labels]))
+                for task in labels[0]
+            }
+            recordings = [index for index, _ in places]
+            yield torch.from_numpy(np.stack(inputs)), targets, recordings
+
+    def _place(self, rng, spans):
+        """Draw a window: a recording by its length, and a place in it."""
+        share = self.shares.get(id(spans))
+        if share is None:
+            lengths = np.array([last - first for _, first, last in spans], float)
+            share = self.shares[id(spans)] = lengths / lengths.sum()
+        index, first, last = spans[rng.choice(len(spans), p=share)]
+        places = max(1, (last - first - self.size) // self.stride + 1)
+        return index, first + self.stride * int(rng.integers(places))
+
+
+class Labelled(Module):
+    """
+    Train heads, and the body unless it is frozen, on labelled windows.
+
+    Parameters
+    ----------
+    network : Network
+        Body and heads.
+    plan : jtm.training.loop.Plan
+        How it is trained.
+    windows : Windows
+        What it learns from.
+    rates : tuple of float
+        Learning rates of the body, 0 where it is frozen, and of the heads.
+    teacher : Network, optional
+        Gives soft labels to windows without labels.
+    contrast : callable, optional
+        Gives InfoNCE of windows without labels, from z, c, the recording of each
+        window and a generator, and holds weights of its own.
+    **chosen
+        Passed on to :class:`jtm.training.loop.Module`.
+    """
+
+    def __init__(
+        self, network, plan, windows, rates, teacher=None, contrast=None, **chosen
+    ):
+        super().__init__(plan, windows, **chosen)
+        self.network = network
+        self.rates = rates
+        self.contrast = contrast
+        self.teacher = [teacher.eval().requires_grad_(False)] if teacher else []
+        frozen = rates[0] == 0
+        network.body.requires_grad_(not frozen)
+        network.train()
+        if frozen:
+            network.body.eval()
+        self.factor = schedule(plan.n_epoch * len(windows), WARMUP)
+
+    def loss(self, batch, split, step):
+        """
+        Compute the loss of a batch.
+
+        Parameters
+        ----------
+        batch : tuple
+            As :class:`Windows` gives it.
+        split : str
+            What the batch is for.
+        step : int
+            Number of the step.
+
+        Returns
+        -------
+        dict of str to torch.Tensor
+            ``loss``, and by name the loss of each task and of what has no labels.
+        """
+        clean, targets, recordings = batch
+        heard = vary_magnitudes(clean) if clean.shape[1] > 1 else vary_waves(clean)
+        n, edge = self.train_batches.n_labelled, self.train_batches.edge
+        logits = self.network(heard if self.teacher else heard[:n], edge)
+        parts = {t: task_loss(logits[t][:n], target) for t, target in targets.items()}
+        if self.teacher:
+            with torch.no_grad():
+                told = self.teacher[0](clean[n:], edge)
+            share = n / len(clean)
+            for task in parts:
+                soft = _soft(told[task], targets[task])
+                parts[task] = share * parts[task] + (1 - share) * task_loss(
+                    logits[task][n:], soft
+                )
+        total = sum(WEIGHTS.get(task, 1.0) * part for task, part in parts.items())
+        if self.contrast:
+            z = self.network.body.encode(heard[n:])
+            chance = torch.Generator().manual_seed(torch.initial_seed())
+            parts["contrast"] = self.contrast(
+                z,
+                self.network.body.model.summarise(z),
+                torch.tensor(recordings[n:]),
+                chance,
+            )["loss"]
+            total = total + CONTRAST_WEIGHT * parts["contrast"]
+        return {"loss": total} | {name: part.detach() for name, part in parts.items()}
+
+    def groups(self):
+        """
+        List what is learned.
+
+        Returns
+        -------
+        list of dict
+            Heads, then the body and what predicts.
+        """
+        body, heads = self.rates
+        learned = [(self.network.heads, heads)]
+        if body:
+            learned.append((self.network.body, body))
+        if self.contrast:
+            learned.append((self.contrast, body))
+        return [
+            {"params": [*part.parameters()], "lr": rate, "weight_decay": WEIGHT_DECAY}
+            for part, rate in learned
+        ]
+
+
+CONTRAST_WEIGHT = 0.02
+"""Weight of InfoNCE, in nats, beside the labels' binary cross-entropies."""
+
+
+def _soft(logits, like):
+    """Make soft labels from a teacher's logits, of the kind that targets are."""
+    if like.is_floating_point():
+        return logits.sigmoid()
+    return logits.softmax(1)
+
+
+def task_loss(logits, target):
+    """
+    Compute the loss of a task.
+
+    Parameters
+    ----------
+    logits : torch.Tensor
+        Logits ``(batch, ...)``, of classes ``(batch, classes)``.
+    target : torch.Tensor
+        Floats in the shape of `logits` where several may be true; else classes
+        ``(batch,)``, or their probabilities ``(batch, classes)``.
+
+    Returns
+    -------
+    torch.Tensor
+        Mean binary cross-entropy, or cross-entropy, in nats.
+    """
+    if logits.ndim == 2:
+        return functional.cross_entropy(logits, target)
+    return functional.binary_cross_entropy_with_logits(logits, target)
+
+
+@torch.no_grad()
+def answer(network, inputs, stride=1, precision="bf16"):
+    """
+    Compute logits.
+
+    Parameters
+    ----------
+    network : Network
+        Body and heads, in evaluation mode.
+    inputs : numpy.ndarray
+        As for :meth:`Body.encode`.
+    stride : int
+        Frames of 10 ms in a frame of the network.
+    precision : {"float32", "bf16"}
+        Arithmetic of the network.
+
+    Returns
+    -------
+    dict of str to numpy.ndarray
+        Logits by task: of frames of 10 ms ``(batch, frames, ...)``, of windows
+        ``(batch, classes)``.
+    """
+    device = next(network.heads.parameters()).device
+    hop = HOP if inputs.shape[1] == 1 else 1
+    axis = 2 if hop > 1 else 1
+    n_frames = inputs.shape[axis] // hop
+    pad = [(0, 0)] * 3
+    pad[axis] = 0, -n_frames % stride * hop
+    x = torch.from_numpy(np.pad(inputs, pad)).to(device)
+    with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+        found = network(x)
+    told = {task: logits.float().cpu().numpy() for task, logits in found.items()}
+    return {t: x if x.ndim < 3 else x[:, :n_frames] for t, x in told.items()}

@@ -1,0 +1,175 @@
+"""
+``main.py --supervised``: one task, learned from all labels and scored on test.
+
+It is one run of the benchmark with all labels, by way of the command line. With
+``--load`` the network of a checkpoint stays frozen, and heads learn on it. Without, the
+same network is trained from scratch, end to end. The epoch that is best on validation
+is scored.
+"""
+
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+
+from jtm.constants import FRAME_RATE, HOP
+from jtm.cpc.families import Clips, Family, make_network, reader_of
+from jtm.cpc.labels import Labelled, Windows
+from jtm.data.musicnet import open_dataset
+from jtm.data.store import build_store
+from jtm.evaluation.labelled import Labelled as Recordings
+from jtm.evaluation.labelled import clip_store
+from jtm.evaluation.tasks import TASKS
+from jtm.files import InputError, digest, read_json, write_json
+from jtm.models.encoder import HarmonicStack
+from jtm.training.checkpoints import build_model, load_model
+from jtm.training.folder import check, claim
+from jtm.training.loop import Plan, fit
+from jtm.training.spectra import Spectra, harmonic_front_end
+
+RECORD_FILE = "record.json"
+"""Name of the file in a run's folder that holds its scores."""
+
+
+def run(config, progress=True):
+    """
+    Train and score one task, or take up its run where it stopped.
+
+    Parameters
+    ----------
+    config : SupervisedConfig
+        The settings; ``data`` and ``path_checkpoint`` are set.
+    progress : bool
+        Show progress bars.
+
+    Returns
+    -------
+    list of dict
+        The scores on test, which also stand in ``record.json`` of the folder.
+
+    Raises
+    ------
+    InputError
+        If the data or a checkpoint is not fit for it.
+    StoppedError
+        If the user stopped it; everything is saved.
+    """
+    folder, task = Path(config.path_checkpoint), config.task
+    check(config)  # what takes no time first, and all before anything is written
+    origin = digest(config.load) if config.load else ""
+    model = load_model(config.load)[0] if config.load else build_model(config)
+    if TASKS[task].unit == "clips":
+        store = clip_store(config.data, progress)
+    else:
+        store = build_store(open_dataset(config.data), progress=progress)
+    labelled = {task: Recordings.of(store, task)}
+    family = Family(labelled, None, model.encoder.hop // HOP)
+    size = _window(config, family)
+    heard = [sorted({i for i, *_ in family.spans(s)}) for s in ("train", "validation")]
+    data = store.summary(*heard)
+    with claim(config, data, origin):
+        file = folder / RECORD_FILE
+        if file.exists():
+            print(f"{folder}: finished, {config.n_epoch} epochs; nothing left to do")
+            scores = read_json(file)["scores"]
+        else:
+            kept = folder / "magnitudes"  # 145 MB an hour of sound, until it is done
+            family.read = _reader(family, model, kept, progress)
+            module = _module(config, model, family, size)
+            module.facts |= {"config": asdict(config), "data": data, "origin": origin}
+            fit(module, progress)
+            scores = _score(module.network.eval(), family, task)
+            settings = asdict(config) | {"checkpoint": origin}
+            write_json(file, {"config": settings, "scores": scores})
+            shutil.rmtree(kept, ignore_errors=True)
+    _tell(scores)
+    return scores
+
+
+def _window(config, family):
+    """Count the frames of a training window; refuse what leaves no window."""
+    size = family.window
+    if config.task == "transcription":
+        size = round(config.transcription_window / 1000 * FRAME_RATE)
+        size -= size % family.stride
+    for split in ("train", "validation"):
+        longest = max(last - first for _, first, last in family.spans(split))
+        if longest < size:
+            raise InputError(
+                f"{config.data}: the longest {split} recording has "
+                f"{longest / FRAME_RATE:g} s, less than a window of "
+                f"{size / FRAME_RATE:g} s; use a smaller --transcriptionWindow"
+            )
+    return size
+
+
+def _reader(family, model, folder, progress):
+    """Make what reads inputs, and compute log magnitudes where they can be kept."""
+    fixed = isinstance(model.encoder, HarmonicStack) and not [
+        *model.encoder.filters.parameters()
+    ]
+    if fixed and family.name == "clips":
+        return Clips(family.store, harmonic_front_end(model.encoder)).read
+    if not fixed:
+        return reader_of(family.store)
+    spectra = Spectra(family.store, harmonic_front_end(model.encoder), folder)
+    spectra.prepare([i for i, *_ in family.spans("train")], progress)
+    return spectra.read
+
+
+def _module(config, model, family, size):
+    """Make the module of a run."""
+    spans = [s for s in family.spans("train") if s[2] - s[1] >= size]
+    heard = sum(last - first for _, first, last in spans)
+    windows = Windows(
+        family.read,
+        spans,
+        family.targets(family.labelled),
+        -(-heard // (size * config.batch_size)),
+        config.batch_size,
+        config.random_seed,
+        stride=family.stride,
+        size=size,
+        edge=family.edge,
+    )
+    network = make_network(
+        model, family.labelled, config.random_seed, config.on_encoder
+    )
+    return Labelled(
+        network,
+        Plan(
+            config.n_epoch,
+            config.random_seed,
+            config.path_checkpoint,
+            gradient_clip=1.0,
+            precision="bf16",
+        ),
+        windows,
+        (0.0 if config.load else config.learning_rate, config.learning_rate),
+        score=lambda module: family.validate(module.network, family.labelled),
+    )
+
+
+def _score(network, family, task):
+    """Score a trained network on test."""
+    labelled = family.labelled[task]
+    splits = [s for s in ("validation", "test", "test_timbre") if labelled.splits[s]]
+    answers = {s: family.answers(network, s, family.labelled)[task] for s in splits}
+    thresholds = labelled.task.choose(labelled, answers["validation"])
+    return [
+        {"task": task, "split": split} | {name: score[name] for name in SHOWN}
+        for split in splits[1:]
+        for score in labelled.task.score(labelled, split, answers[split], thresholds)[0]
+    ]
+
+
+SHOWN = ("metric", "value", "low", "high", "primary")
+"""Fields of a score that are kept."""
+
+
+def _tell(scores):
+    """Print scores with their intervals, one a line."""
+    for score in scores:
+        name = score["metric"].replace("_", " ").replace("f1", "F1")
+        between = f"95 % interval {score['low']:.3f} to {score['high']:.3f}"
+        told = f"{score['task']}, {score['split']}: {name} {score['value']:.3f}"
+        print(f"{told} ({between})")

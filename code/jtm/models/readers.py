@@ -1,0 +1,322 @@
+"""
+Reading labels off z and c: a trunk that tasks share, and a linear reader of each.
+
+The trunk gives features of each pitch and frame, whatever the network gives: from a
+pitch map by blocks that share their weights across pitch (:class:`PitchTrunk`), from
+anything else by convolutions over time (:class:`FlatTrunk`).
+"""
+
+import torch
+from torch import nn
+
+from jtm.constants import N_PITCHES
+from jtm.models.pitchmap import PitchBlock, normed, to_maps
+
+RARE = -4.0
+"""Logit at the start of what is mostly false."""
+
+TRUNK = ((1, 2), (19, 4))
+"""Dilations, in semitones and in frames, of the blocks of a trunk."""
+
+
+class PitchTrunk(nn.Module):
+    """
+    Join z and c for reading labels off them, with some of what follows heard.
+
+    Parameters
+    ----------
+    sizes : tuple of int
+        Sizes of z, or of z and of c.
+    channels : int
+        Features of each pitch.
+    """
+
+    def __init__(self, sizes, channels=32):
+        super().__init__()
+        self.sizes = list(sizes)
+        self.channels = channels
+        self.join = nn.Conv2d(sum(sizes) // N_PITCHES, channels, 1)
+        self.blocks = nn.Sequential(*(PitchBlock(channels, d) for d in TRUNK))
+        self.norm = nn.LayerNorm(channels)
+
+    def forward(self, features):
+        """
+        Join.
+
+        Parameters
+        ----------
+        features : torch.Tensor
+            Latents z, or z and contexts c side by side ``(batch, frames, dim)``.
+
+        Returns
+        -------
+        torch.Tensor
+            Features ``(batch, frames, 88, channels)``.
+        """
+        parts = features.split(self.sizes, dim=2)
+        maps = self.join(torch.cat([to_maps(part) for part in parts], dim=1))
+        return normed(self.norm, self.blocks(maps)).permute(0, 3, 2, 1)
+
+
+class FlatTrunk(nn.Module):
+    """
+    Make a pitch map of features that have no pitch axis, such as spectra.
+
+    Parameters
+    ----------
+    dim : int
+        Size of the features.
+    hidden, kernel : int
+        Channels inside, and frames that the first convolution hears.
+    channels : int
+        Features of each pitch.
+    """
+
+    def __init__(self, dim, hidden=256, kernel=9, channels=8):
+        super().__init__()
+        self.channels = channels
+        self.layers = nn.Sequential(
+            nn.BatchNorm1d(dim),
+            nn.Conv1d(dim, hidden, kernel, padding=kernel // 2),
+            nn.ReLU(),
+            nn.Dropout(0.1),
+            nn.Conv1d(hidden, hidden, 1),
+            nn.ReLU(),
+            nn.Dropout(0.1),
+            nn.Conv1d(hidden, N_PITCHES * channels, 1),
+        )
+
+    def forward(self, features):
+        """
+        Map.
+
+        Parameters
+        ----------
+        features : torch.Tensor
+            Features ``(batch, frames, dim)``.
+
+        Returns
+        -------
+        torch.Tensor
+            Features ``(batch, frames, 88, channels)``.
+        """
+        maps = self.layers(features.transpose(1, 2)).transpose(1, 2)
+        return maps.unflatten(2, (N_PITCHES, self.channels))
+
+
+class Heads(nn.Module):
+    """
+    A trunk that tasks share and, for each of them, a linear layer that reads it.
+
+    Parameters
+    ----------
+    trunk : nn.Module
+        Gives ``(batch, frames, 88, channels)`` from features, and has ``channels``.
+    tasks : dict of str to tuple
+        By name, what is read: one of :data:`READERS` and the number of classes.
+    stride : int
+        Frames of 10 ms in a frame that the trunk reads.
+    """
+
+    def __init__(self, trunk, tasks, stride=1):
+        super().__init__()
+        self.trunk = trunk
+        self.stride = stride
+        self.readers = nn.ModuleDict(
+            {t: READERS[k](trunk.channels, n, stride) for t, (k, n) in tasks.items()}
+        )
+
+    def forward(self, features):
+        """
+        Read logits.
+
+        Parameters
+        ----------
+        features : torch.Tensor
+            What the trunk reads ``(batch, frames, dim)``.
+
+        Returns
+        -------
+        dict of str to torch.Tensor
+            Logits by task, as its reader says, in float32.
+        """
+        maps = self.trunk(features)
+        return {name: reader(maps).float() for name, reader in self.readers.items()}
+
+
+class MapReader(nn.Module):
+    """
+    Read rows of each pitch, such as what sounds and what starts, every 10 ms.
+
+    Parameters
+    ----------
+    channels : int
+        Features of each pitch.
+    n_rows : int
+        Rows, of which several may be true.
+    stride : int
+        Frames of 10 ms in a frame that is read.
+    """
+
+    def __init__(self, channels, n_rows, stride=1):
+        super().__init__()
+        self.stride = stride
+        self.linear = nn.Linear(channels, n_rows * stride)
+        self.own = nn.Parameter(torch.zeros(n_rows, N_PITCHES))
+        nn.init.zeros_(self.linear.weight)
+        nn.init.constant_(self.linear.bias, RARE)
+
+    def forward(self, maps):
+        """
+        Read.
+
+        Parameters
+        ----------
+        maps : torch.Tensor
+            Features ``(batch, frames, 88, channels)``.
+
+        Returns
+        -------
+        torch.Tensor
+            Logits ``(batch, stride * frames, n_rows, 88)``.
+        """
+        logits = self.linear(maps).unflatten(3, (-1, self.stride))
+        return logits.permute(0, 1, 4, 3, 2).flatten(1, 2) + self.own
+
+
+class FrameReader(nn.Module):
+    """
+    Read classes of each frame off the mean and the maximum over pitch.
+
+    Parameters
+    ----------
+    channels : int
+        Features of each pitch.
+    n_classes : int
+        Classes, of which several may be true.
+    stride : int
+        Frames of 10 ms in a frame that is read.
+    """
+
+    def __init__(self, channels, n_classes, stride=1):
+        super().__init__()
+        self.stride = stride
+        self.linear = nn.Linear(2 * channels, n_classes * stride)
+        nn.init.constant_(self.linear.bias, -2.0)
+
+    def forward(self, maps):
+        """
+        Read.
+
+        Parameters
+        ----------
+        maps : torch.Tensor
+            Features ``(batch, frames, 88, channels)``.
+
+        Returns
+        -------
+        torch.Tensor
+            Logits ``(batch, stride * frames, n_classes)``.
+        """
+        logits = self.linear(over_pitch(maps)).unflatten(2, (self.stride, -1))
+        return logits.flatten(1, 2)
+
+
+class WindowReader(nn.Module):
+    """
+    Read the class of a window off means and deviations over its frames.
+
+    Parameters
+    ----------
+    channels : int
+        Features of each pitch.
+    n_classes : int
+        Classes, of which one is true.
+    stride : int
+        Of no effect; frames are those of the trunk.
+    """
+
+    def __init__(self, channels, n_classes, stride=1):
+        super().__init__()
+        self.linear = nn.Linear(4 * channels, n_classes)
+
+    def forward(self, maps):
+        """
+        Read.
+
+        Parameters
+        ----------
+        maps : torch.Tensor
+            Features ``(batch, frames, 88, channels)``.
+
+        Returns
+        -------
+        torch.Tensor
+            Logits ``(batch, n_classes)``.
+        """
+        frames = over_pitch(maps).float()
+        return self.linear(torch.cat((frames.mean(1), frames.std(1)), dim=1))
+
+
+class PitchReader(nn.Module):
+    """
+    Read which pitch a window holds off means and deviations over its frames.
+
+    Parameters
+    ----------
+    channels : int
+        Features of each pitch.
+    n_classes : int
+        88.
+    stride : int
+        Of no effect; frames are those of the trunk.
+    """
+
+    def __init__(self, channels, n_classes=N_PITCHES, stride=1):
+        super().__init__()
+        self.linear = nn.Linear(2 * channels, 1)
+        self.own = nn.Parameter(torch.zeros(n_classes))
+
+    def forward(self, maps):
+        """
+        Read.
+
+        Parameters
+        ----------
+        maps : torch.Tensor
+            Features ``(batch, frames, 88, channels)``.
+
+        Returns
+        -------
+        torch.Tensor
+            Logits ``(batch, 88)``.
+        """
+        maps = maps.float()
+        pooled = torch.cat((maps.mean(1), maps.std(1)), dim=2)
+        return self.linear(pooled)[..., 0] + self.own
+
+
+def over_pitch(maps):
+    """
+    Pool over pitch.
+
+    Parameters
+    ----------
+    maps : torch.Tensor
+        Features ``(batch, frames, 88, channels)``.
+
+    Returns
+    -------
+    torch.Tensor
+        Means, then maxima ``(batch, frames, 2 * channels)``.
+    """
+    return torch.cat((maps.mean(2), maps.amax(2)), dim=2)
+
+
+READERS = {
+    "map": MapReader,
+    "frames": FrameReader,
+    "windows": WindowReader,
+    "pitch": PitchReader,
+}
+"""Kinds of readers by what they tell."""

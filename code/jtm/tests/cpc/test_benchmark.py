@@ -1,0 +1,186 @@
+"""The benchmark: its plan, what each run learns from, resuming, and two at once."""
+
+import contextlib
+import io
+import tempfile
+import unittest
+from pathlib import Path
+from unittest import mock
+
+import numpy as np
+
+from jtm.cli import main
+from jtm.cpc import benchmark as module_under_test
+from jtm.cpc.benchmark import (
+    AMOUNTS,
+    CONTRASTS,
+    METHODS,
+    Benchmark,
+    Run,
+    asked_of,
+    plan,
+)
+from jtm.evaluation.labelled import Labelled
+from jtm.files import InputError
+from jtm.results import records
+from jtm.tests.evaluation.little import write_checkpoint, write_dataset
+
+
+class TestPlan(unittest.TestCase):
+    def test_students_come_after_their_teachers(self):
+        place = {run: i for i, run in enumerate(plan())}
+        for run, i in place.items():
+            teacher = METHODS[run.method].teacher
+            if teacher:
+                self.assertLess(
+                    place[Run(run.family, teacher, run.amount, run.seed)], i
+                )
+
+    def test_few_recordings_have_more_seeds_and_notes_alone(self):
+        runs = plan()
+        for amount, n_seeds in AMOUNTS.items():
+            seeds = {run.seed for run in runs if run.amount == amount}
+            self.assertEqual(seeds, set(range(n_seeds)))
+        self.assertEqual({r.family for r in runs if r.amount == 1}, {"frames"})
+
+    def test_only_narrows_down(self):
+        runs = plan({"method": ["scratch"], "amount": [3], "seed": [1]})
+        self.assertEqual(runs, [Run("frames", "scratch", 3, 1)])
+
+    def test_contrasts_compare_what_will_run(self):
+        cells = {(r.method, r.amount) for r in plan()}
+        for each in CONTRASTS:
+            for method in (each.method, each.other):
+                self.assertIn((method, each.labelled_recordings), cells)
+        self.assertEqual(len(CONTRASTS), len(set(CONTRASTS)))
+
+
+SMALL = {"encoder_type": "pitchmap", "hidden_encoder": 2, "hidden_gar": 2}
+"""A network that is quick."""
+
+
+class TestBenchmark(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        folder = tempfile.TemporaryDirectory()
+        cls.addClassCleanup(folder.cleanup)
+        cls.folder = Path(folder.name)
+        cls.data, cls.checkpoint = cls.folder / "data", cls.folder / "x.pt"
+        write_dataset(cls.data)
+        write_checkpoint(cls.checkpoint, chosen=SMALL)
+        steps = mock.patch.dict(module_under_test.STEPS, dict.fromkeys(AMOUNTS, 4))
+        steps.start()
+        cls.addClassCleanup(steps.stop)
+
+    def bench(self, out, only, checkpoint=None):
+        """Run part of the benchmark; return its table and what it said."""
+        said = io.StringIO()
+        with contextlib.redirect_stdout(said):
+            module_under_test.run(
+                self.data,
+                checkpoint or self.checkpoint,
+                self.folder / out,
+                {"family": ["frames"], **only},
+                self.folder / f"{out}-work",
+                progress=False,
+            )
+        return records.read(self.folder / out / "benchmark.csv.gz"), said.getvalue()
+
+    def test_every_method_is_scored_and_what_has_run_is_not_run_again(self):
+        only = {"amount": [3], "seed": [0]}
+        table, _ = self.bench("all", only)
+        self.assertEqual(set(table["method"]), set(METHODS))
+        self.assertEqual(set(table["labelled_recordings"]), {3})
+        self.assertEqual(set(table["task"]), {"transcription"})
+        self.assertEqual(set(table["split"]), {"validation", "test"})
+        self.assertTrue(table["value"].between(0, 1).all())
+        draws = records.read_draws(self.folder / "all" / "benchmark_draws.npz")
+        self.assertEqual(len(draws), len(METHODS))
+        with mock.patch.object(Benchmark, "execute", side_effect=AssertionError):
+            again, _ = self.bench("all", only)
+        self.assertTrue(again.equals(table))
+
+    def test_a_run_alone_is_the_same_as_among_others(self):
+        one, _ = self.bench("one", {"method": ["scratch"], "amount": [1], "seed": [0]})
+        only = {"method": ["largest", "scratch"], "amount": [1], "seed": [0]}
+        both, _ = self.bench("both", only)
+        both = both[both["method"] == "scratch"]
+        self.assertEqual(one["value"].tolist(), both["value"].tolist())
+
+    def test_frozen_networks_differ_by_their_seed(self):
+        only = {"method": ["untrained-frozen"], "amount": [1], "seed": [0, 1]}
+        table, _ = self.bench("seeds", only)
+        bench = Benchmark(self.data, self.checkpoint, self.folder / "x", progress=False)
+        first, second = (
+            bench.network(run, asked_of(bench.family(run), 1)).state_dict()
+            for run in plan(only | {"family": ["frames"]})
+        )
+        name = "body.model.encoder.stem.weight"
+        self.assertFalse(first[name].equal(second[name]))
+        self.assertEqual(set(table["seed"]), {0, 1})
+
+    def test_labels_are_of_whole_recordings_of_training(self):
+        bench = Benchmark(self.data, self.checkpoint, self.folder / "x", progress=False)
+        runs = plan({"family": ["frames"], "method": ["scratch"], "seed": [0]})
+        few, more = (
+            bench.labelled_spans(next(r for r in runs if r.amount == n)) for n in (1, 3)
+        )
+        self.assertEqual((len(few), len(more)), (1, 3))
+        self.assertTrue(set(few) < set(more))
+        for index, first, last in more:
+            self.assertEqual(bench.store.recordings[index].split, "train")
+            self.assertEqual((first, last), (0, 400))
+
+    def test_results_of_another_checkpoint_are_refused(self):
+        only = {"method": ["largest"], "amount": [1], "seed": [0]}
+        self.bench("other", only)
+        other = self.folder / "other.pt"
+        write_checkpoint(other, 1, SMALL)
+        with self.assertRaisesRegex(InputError, "checkpoint"):
+            self.bench("other", only, other)
+
+    def test_a_network_without_a_pitch_map_is_refused(self):
+        other = self.folder / "sinc.pt"
+        write_checkpoint(other)
+        with self.assertRaisesRegex(InputError, "--encoderType pitchmap"):
+            self.bench("sinc", {}, other)
+
+    def test_the_command_understands_only_or_refuses(self):
+        for text, message in (
+            ("colour=red", "expected a KEY of family"),
+            ("amount=2", "expected one of 1, 3, 10, 30, 0"),
+            ("seed=one", "expected one of 0, 1, 2, 3, 4"),
+            ("method=magic", "expected one of scratch"),
+        ):
+            code, said = self.command("--only", text)
+            self.assertEqual(code, 2)
+            self.assertRegex(said, message)
+        only = ("--only", "family=clips", "--only", "amount=1")
+        code, said = self.command(*only, "--out", self.folder / "none")
+        self.assertEqual(code, 2)
+        self.assertIn("leaves nothing", said)
+
+    def command(self, *words):
+        """Run the command; return its code and what it said."""
+        given = ("--data", self.data, "--load", self.checkpoint, *words)
+        said = io.StringIO()
+        with contextlib.redirect_stderr(said), contextlib.redirect_stdout(said):
+            code = main(["benchmark", *map(str, given)])
+        return code, said.getvalue()
+
+    def test_shuffled_labels_fall_to_chance(self):
+        real = Labelled.rolls
+
+        def shuffled(labelled, index, n_frames, start=0):
+            roll = real(labelled, index, n_frames, start)
+            rng = np.random.default_rng((index, start))
+            return roll[rng.permutation(len(roll))]
+
+        steps = mock.patch.dict(module_under_test.STEPS, {0: 80})
+        only = {"method": ["scratch", "largest"], "amount": [0], "seed": [0]}
+        with steps, mock.patch.object(Labelled, "rolls", shuffled):
+            table, _ = self.bench("leak", only)
+        table = table[(table["split"] == "test") & (table["metric"] != "note_f1")]
+        for _, rows in table.groupby(["task", "metric"]):
+            value = rows.set_index("method")["value"]
+            self.assertLess(value["scratch"], value["largest"] + 0.15)

@@ -1,0 +1,161 @@
+"""Learning from labels: windows, edges, soft labels, and what stays frozen."""
+
+import unittest
+from types import SimpleNamespace
+from unittest import mock
+
+import numpy as np
+import torch
+
+from jtm.constants import N_PITCHES
+from jtm.cpc import labels
+from jtm.cpc.labels import Labelled, Network, Windows, answer, task_loss
+from jtm.models.readers import FlatTrunk, Heads
+from jtm.training.loop import Plan, fit
+
+BINS = 6
+
+
+def read(index, first, n_frames):
+    """Read inputs that tell recording and frame."""
+    frames = np.arange(first, first + n_frames, dtype=np.float32) / 1000
+    return np.stack([frames + index / 10] * BINS, axis=1)
+
+
+def targets(index, first, n_frames):
+    """Make targets: what sounds and what starts, of a few frames."""
+    roll = np.zeros((n_frames, 2, N_PITCHES), np.float32)
+    roll[:, 0, index] = 1
+    return {"transcription": roll}
+
+
+class Plain(torch.nn.Module):
+    """A body that gives a scaled copy of its input."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale = torch.nn.Parameter(torch.ones(BINS))
+
+    def forward(self, inputs):
+        """Scale."""
+        return inputs * self.scale
+
+
+def make(seed=0):
+    """Make a small network."""
+    torch.manual_seed(seed)
+    heads = Heads(FlatTrunk(BINS, 8, channels=2), {"transcription": ("map", 2)})
+    return Network(Plain(), heads)
+
+
+def windows(**chosen):
+    """Make windows of two labelled recordings and one without labels."""
+    return Windows(read, [(0, 0, 300), (1, 50, 400)], targets, 3, **chosen)
+
+
+class TestWindows(unittest.TestCase):
+    def test_they_lie_in_their_spans_and_edges_around(self):
+        for inputs, asked, recordings in windows(batch_size=6, size=100, edge=10):
+            self.assertEqual(inputs.shape, (6, 120, BINS))
+            self.assertEqual(asked["transcription"].shape[:2], (6, 100))
+            for x, index in zip(inputs[..., 0], recordings, strict=True):
+                first = round(float(x[10] - index / 10) * 1000)
+                low, high = ((0, 300), (50, 400))[index]
+                self.assertTrue(low <= first <= high - 100)
+
+    def test_seed_epoch_and_batch_decide(self):
+        one, same = windows(batch_size=2), windows(batch_size=2)
+        batches = [x for x, *_ in one]
+        same.first_batch = 2
+        torch.testing.assert_close(next(iter(same))[0], batches[2])
+        same.epoch = 1
+        self.assertFalse(torch.equal(next(iter(same))[0], batches[0]))
+
+    def test_windows_without_labels_come_last_and_have_no_targets(self):
+        batch = windows(batch_size=4, unlabelled=[(5, 0, 900)], n_unlabelled=3)
+        for inputs, asked, recordings in batch:
+            self.assertEqual(len(inputs), 4)
+            self.assertEqual(len(asked["transcription"]), 1)
+            self.assertEqual(recordings[1:], [5, 5, 5])
+
+
+class TestLabelled(unittest.TestCase):
+    def train(self, network, rates, **chosen):
+        """Train for a few steps."""
+        few = chosen.pop("windows", windows(batch_size=4))
+        with mock.patch.object(labels, "WARMUP", 0):
+            module = Labelled(network, Plan(4), few, rates, **chosen)
+            fit(module, progress=False)
+        return module
+
+    def test_a_frozen_body_stays_and_heads_learn(self):
+        network = make()
+        before = {k: v.clone() for k, v in network.state_dict().items()}
+        self.train(network, (0.0, 1e-2))
+        after = network.state_dict()
+        torch.testing.assert_close(after["body.scale"], before["body.scale"])
+        name = "heads.readers.transcription.linear.weight"
+        self.assertFalse(torch.equal(after[name], before[name]))
+
+    def test_a_body_that_learns_changes(self):
+        network = make()
+        self.train(network, (1e-2, 1e-2))
+        self.assertFalse(torch.equal(network.body.scale, torch.ones(BINS)))
+
+    def test_a_student_comes_near_its_teacher(self):
+        teacher = make(1).requires_grad_(False)
+        reader = teacher.heads.readers["transcription"]
+        with torch.no_grad():
+            reader.linear.weight.zero_()
+            reader.linear.bias.fill_(-1.0)
+            reader.own[0, 70] = 9.0  # which no label tells of
+        pool = {"unlabelled": [(0, 0, 900)], "n_unlabelled": 3}
+        kept = {k: v.clone() for k, v in teacher.state_dict().items()}
+        told = []
+        for each in (None, teacher):
+            module = self.train(
+                make(),
+                (1e-2, 5e-2),
+                teacher=each,
+                windows=windows(batch_size=4, **pool),
+            )
+            logits = answer(module.network.eval(), read(0, 0, 64)[None])
+            told.append(logits["transcription"][0, :, 0, 70].mean())
+        self.assertGreater(told[1], told[0] + 0.5)
+        for name, value in teacher.state_dict().items():
+            torch.testing.assert_close(value, kept[name])
+
+    def test_contrast_hears_windows_without_labels_alone(self):
+        heard = []
+
+        class Contrast(torch.nn.Module):
+            def forward(self, z, c, recordings, generator):
+                heard.append((len(z), recordings.tolist()))
+                return {"loss": z.square().mean()}
+
+        network = make()
+        network.body.encode = network.body.forward
+        network.body.model = SimpleNamespace(summarise=lambda z: z)
+        pool = windows(batch_size=4, unlabelled=[(7, 0, 900)], n_unlabelled=2)
+        self.train(network, (1e-2, 1e-2), contrast=Contrast(), windows=pool)
+        self.assertEqual(heard[0], (2, [7, 7]))
+
+
+class TestLoss(unittest.TestCase):
+    def test_where_nothing_is_known_a_target_costs_a_bit(self):
+        logits = torch.zeros(1, 5, 2, 3)
+        loss = task_loss(logits, torch.zeros_like(logits))
+        self.assertAlmostEqual(loss.item(), np.log(2), places=6)
+
+    def test_classes_and_their_probabilities(self):
+        logits = torch.tensor([[2.0, 0.0]])
+        one = task_loss(logits, torch.tensor([0]))
+        same = task_loss(logits, torch.tensor([[1.0, 0.0]]))
+        torch.testing.assert_close(one, same)
+
+
+class TestAnswer(unittest.TestCase):
+    def test_frames_are_those_that_were_given(self):
+        network = make().eval()
+        logits = answer(network, read(0, 0, 31)[None], stride=2)
+        self.assertEqual(logits["transcription"].shape, (1, 31, 2, N_PITCHES))

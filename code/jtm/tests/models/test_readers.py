@@ -1,0 +1,57 @@
+"""Readers: shapes on either trunk, what is shared across pitch, and the start."""
+
+import unittest
+
+import torch
+
+from jtm.constants import N_PITCHES
+from jtm.models.readers import READERS, FlatTrunk, Heads, PitchTrunk, WindowReader
+
+TASKS = {
+    "map": (("map", 2), (1, 20, 2, N_PITCHES)),
+    "frames": (("frames", 11), (1, 20, 11)),
+    "windows": (("windows", 5), (1, 5)),
+    "pitch": (("pitch", N_PITCHES), (1, N_PITCHES)),
+}
+"""Every kind of reader, with the shape of what it gives of 10 frames of 20 ms."""
+
+
+class TestReaders(unittest.TestCase):
+    def test_every_kind_reads_either_trunk(self):
+        self.assertEqual(TASKS.keys(), READERS.keys())
+        asked = {name: of for name, (of, _) in TASKS.items()}
+        x = torch.randn(1, 10, 2 * N_PITCHES)
+        for trunk in (PitchTrunk((N_PITCHES,) * 2, 4), FlatTrunk(x.shape[2], 8)):
+            logits = Heads(trunk.eval(), asked, stride=2)(x)
+            for name, (_, shape) in TASKS.items():
+                self.assertEqual(logits[name].shape, shape, name)
+
+    def test_frames_of_a_stride_follow_each_other(self):
+        reader = READERS["map"](1, 2, 2)
+        with torch.no_grad():
+            reader.linear.weight.copy_(
+                torch.tensor([1.0, 10.0, 100.0, 1000.0])[:, None]
+            )
+            reader.linear.bias.zero_()
+        maps = torch.zeros(1, 2, N_PITCHES, 1)
+        maps[0, 1, 7] = 1.0
+        logits = reader(maps)[0, ..., 7]
+        self.assertEqual(logits.tolist(), [[0, 0], [0, 0], [1, 100], [10, 1000]])
+
+    def test_most_is_false_at_the_start(self):
+        logits = READERS["map"](3, 12)(torch.randn(1, 4, N_PITCHES, 3)).sigmoid()
+        self.assertLess(logits.max(), 0.1)
+
+    def test_a_window_is_read_whatever_its_order(self):
+        reader, maps = WindowReader(3, 4), torch.randn(1, 9, N_PITCHES, 3)
+        torch.testing.assert_close(reader(maps), reader(maps.flip(1)))
+
+    def test_a_transposed_map_is_read_elsewhere(self):
+        torch.manual_seed(0)
+        heads = Heads(PitchTrunk((N_PITCHES,), 4), {"notes": ("map", 2)})
+        with torch.no_grad():
+            heads.readers["notes"].linear.weight.normal_()
+        x = torch.zeros(1, 5, N_PITCHES)
+        x[0, 2, 40] = 1.0
+        one, up = heads(x)["notes"], heads(x.roll(3, dims=2))["notes"]
+        torch.testing.assert_close(one[..., 30:60], up[..., 33:63])
