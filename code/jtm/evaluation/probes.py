@@ -20,10 +20,13 @@ the hidden layers' first weights.
 """
 
 import numpy as np
+import torch
+from torch.nn import functional
 
 from jtm.data.rolls import WINDOW
 from jtm.evaluation.labelled import evenly
 from jtm.evaluation.metrics import average_precision
+from jtm.models.heads import FrameHead, OctaveHead, PitchHead
 
 KINDS = ("linear", "mlp", "shared", "shared-mlp")
 """Names of the probes; the last two need features on an axis of pitch."""
@@ -184,10 +187,6 @@ def fit(kind, train, validation, shape, parts=(), chosen=None, seed=0, pitched=T
     chosen : dict
         The settings that validation chose, and the score it had with them.
     """
-    import torch
-
-    from jtm.models.heads import FrameHead, OctaveHead, PitchHead
-
     hidden = HIDDEN.get(kind, 0)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -198,41 +197,6 @@ def fit(kind, train, validation, shape, parts=(), chosen=None, seed=0, pitched=T
         else:
             n_outputs = int(np.prod(shape))
             head = FrameHead(train[0].shape[1], n_outputs, hidden, DROPOUT)
-    chosen = fit_head(head, train, validation, chosen, seed)
-    truth = torch.from_numpy(train[1])
-
-    def predict(features):
-        parts = torch.from_numpy(features).split(CHUNK)
-        with torch.no_grad():
-            return np.concatenate(
-                [_read(head, head.standardise(part), truth).numpy() for part in parts]
-            )
-
-    return predict, chosen
-
-
-def fit_head(head, train, validation, chosen=None, seed=0):
-    """
-    Fit a given head; see :func:`fit`.
-
-    Parameters
-    ----------
-    head : FrameHead or PitchHead
-        The head; it ends in evaluation mode.
-    train, validation : tuple of numpy.ndarray
-        Features and targets.
-    chosen : dict, optional
-        Settings chosen earlier, to be used as they are.
-    seed : int
-        Draws the batches.
-
-    Returns
-    -------
-    dict
-        The settings that validation chose, and the score it had with them.
-    """
-    import torch
-
     x, x_validation = (torch.from_numpy(data[0]) for data in (train, validation))
     head.fix(x)
     with torch.no_grad():
@@ -250,7 +214,15 @@ def fit_head(head, train, validation, chosen=None, seed=0):
     state, chosen = learn(head, x, truth, evaluate, chosen, seed)
     head.load_state_dict(state)
     head.eval()
-    return chosen
+
+    def predict(features):
+        parts = torch.from_numpy(features).split(CHUNK)
+        with torch.no_grad():
+            return np.concatenate(
+                [_read(head, head.standardise(part), truth).numpy() for part in parts]
+            )
+
+    return predict, chosen
 
 
 def score(logits, truth):
@@ -282,40 +254,31 @@ def score(logits, truth):
 
 def _read(head, x, truth):
     """Return logits in the shape of the targets."""
-    hidden_on_axis = head.hidden is not None and hasattr(head, "own")
-    logits = head.read(x, len(x)) if hidden_on_axis else head.read(x)
-    if truth.ndim > 1:
-        return logits.reshape(len(x), *truth.shape[1:])
-    return logits.flatten(1)
+    logits = head.read(x)
+    if truth.ndim == 1:
+        return logits.flatten(1)
+    return logits.reshape(len(x), *truth.shape[1:])
 
 
 def _loss(head, x, truth):
     """Compute the mean loss in nats: of outputs, or of classes."""
-    from torch.nn import functional
-
     logits = _read(head, x, truth)
     if truth.ndim > 1:
         return functional.binary_cross_entropy_with_logits(logits, truth.float())
     return functional.cross_entropy(logits, truth)
 
 
+@torch.no_grad()
 def _start(head, truth):
-    """Start linear weights at nothing, and answers at the base rates."""
-    import torch
-
-    with torch.no_grad():
-        if head.hidden is None:
-            (head.weight if hasattr(head, "own") else head.linear.weight).zero_()
-        if truth.ndim == 1:
-            return
+    """Start linear weights at zero, and answers at the base rates."""
+    if head.hidden is None:
+        head.weights[0].zero_()
+    if truth.ndim > 1:
+        (bias,) = head.biases
+        counts = truth.float().sum(dim=0).reshape(len(bias), -1)
         # Half a count away from never and always.
-        if hasattr(head, "own"):
-            rate = truth.float().reshape(len(truth), head.n_outputs, -1)
-            rate = rate.mean(dim=(0, 2))
-            head.bias.copy_(rate.clamp(1e-5, 1 - 1e-5).logit())
-        else:
-            rate = (truth.float().sum(dim=0).flatten() + 0.5) / (len(truth) + 1)
-            head.linear.bias.copy_(rate.logit())
+        rate = (counts.sum(dim=1) + 0.5) / (len(truth) * counts.shape[1] + 1)
+        bias.copy_(rate.logit())
 
 
 def _keep(head):
@@ -325,13 +288,9 @@ def _keep(head):
 
 def _minimise(head, x, truth, evaluate, chosen, seed):
     """Fit a linear probe by L-BFGS; return its weights and settings."""
-    import torch
-
-    shared = hasattr(head, "own")
-    penalised = [head.weight, head.own] if shared else [head.linear.weight]
     # As many problems as outputs, unless they share weights: their sum, since the
     # mean of many moves too little for L-BFGS to see that it is not at its end.
-    problems = truth[0].numel() if truth.ndim > 1 and not shared else 1
+    problems = truth[0].numel() if truth.ndim > 1 and not head.shared else 1
     best, state, found, falls = -1.0, None, None, 0
     for penalty in (chosen["penalty"],) if chosen else PENALTIES:
         optimizer = torch.optim.LBFGS(
@@ -342,7 +301,7 @@ def _minimise(head, x, truth, evaluate, chosen, seed):
 
         def closure(penalty=penalty, optimizer=optimizer):
             optimizer.zero_grad()
-            size = sum(weight.square().sum() for weight in penalised)
+            size = sum(weight.square().sum() for weight in head.weights)
             loss = problems * _loss(head, x, truth) + penalty / 2 * size
             loss.backward()
             return loss
@@ -362,8 +321,6 @@ def _minimise(head, x, truth, evaluate, chosen, seed):
 
 def _descend(head, x, truth, evaluate, chosen, seed):
     """Fit a probe with a hidden layer by Adam; return its weights and settings."""
-    import torch
-
     first = _keep(head)
     best, state, found = -1.0, None, None
     for decay in (chosen["decay"],) if chosen else DECAYS:

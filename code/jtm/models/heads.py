@@ -1,9 +1,10 @@
 """
-Heads: what is read off latents or contexts ``(..., dim)``.
+Heads of probes: what reads answers off latents or contexts ``(frames, dim)``.
 
-Each head standardises its input, so that one learning rate suits any
-representation, and gives logits. It does so by running statistics, unless it was
-fitted as a probe, which fixes them to those of its training sample.
+Each standardises its input by the sample that it is fitted to, so that one learning
+rate and one penalty suit any representation, and returns logits. All have the same
+interface: :meth:`~FrameHead.fix`, :meth:`~FrameHead.standardise` and
+:meth:`~FrameHead.read`; what is penalised is in ``weights``, the rest in ``biases``.
 """
 
 import torch
@@ -16,99 +17,16 @@ OCTAVE = 12
 """Semitones in an octave."""
 
 BELOW, ABOVE = OCTAVE, 3 * OCTAVE
-"""Semitones below and above a pitch that decide about it: four octaves, most of
+"""Semitones below and above a pitch that decide about it: four octaves, three of
 them above, where its harmonics are."""
-
 
 CONSTANT = 1e-5
 """Ratio of deviation to mean up to which a channel counts as constant: rounding."""
 
 
-class Standard(nn.Module):
-    """
-    Standardise channels, by running statistics until they are fixed.
-
-    Each is divided by its own deviation, however small: nothing is added to it, so
-    that the scale of a channel makes no difference. One that never varies says
-    nothing, and is left at zero.
-
-    Parameters
-    ----------
-    channels : int
-        Size of the input ``(samples, channels)``.
-    momentum : float
-        Weight of a batch in the running statistics.
-    """
-
-    def __init__(self, channels, momentum=0.1):
-        super().__init__()
-        self.momentum = momentum
-        self.register_buffer("mean", torch.zeros(channels))
-        self.register_buffer("variance", torch.ones(channels))
-        self.register_buffer("fixed", torch.tensor(False))
-
-    def train(self, mode=True):
-        """
-        Follow what is given, or not; what is fixed never does.
-
-        Parameters
-        ----------
-        mode : bool
-            Whether to follow.
-
-        Returns
-        -------
-        Standard
-            This layer.
-        """
-        return super().train(mode and not self.fixed)
-
-    def forward(self, x):
-        """
-        Standardise.
-
-        Parameters
-        ----------
-        x : torch.Tensor
-            Samples ``(samples, channels)``; in training they move the running
-            statistics, unless these are fixed.
-
-        Returns
-        -------
-        torch.Tensor
-            Same shape.
-        """
-        mean, variance = self.mean, self.variance
-        if self.training:
-            variance, mean = torch.var_mean(x, dim=0, correction=0)
-            with torch.no_grad():
-                self.mean.lerp_(mean, self.momentum)
-                self.variance.lerp_(variance, self.momentum)
-        constant = variance <= (CONSTANT * mean) ** 2
-        # Where it is constant, 1 in place of its root keeps the gradient finite.
-        scale = torch.where(constant, 1.0, variance).rsqrt()
-        return (x - mean) * torch.where(constant, 0.0, scale)
-
-    @torch.no_grad()
-    def fix(self, x):
-        """
-        Fix the statistics to those of a sample.
-
-        Parameters
-        ----------
-        x : torch.Tensor
-            The sample ``(samples, channels)``.
-        """
-        variance, mean = torch.var_mean(x, dim=0, correction=0)
-        self.mean.copy_(mean)
-        self.variance.copy_(variance)
-        self.fixed.fill_(True)
-        self.eval()
-
-
 class FrameHead(nn.Module):
     """
-    Read an answer off each frame, linearly or by one hidden layer.
+    Frame-wise linear or MLP classifier.
 
     Parameters
     ----------
@@ -122,19 +40,52 @@ class FrameHead(nn.Module):
         Share of hidden activations dropped in training.
     """
 
+    shared = False
+    """Whether weights are shared across pitch."""
+
     def __init__(self, dim, n_outputs, hidden=0, dropout=0.0):
         super().__init__()
-        self.norm = Standard(dim)
+        self._make_scale(dim)
         self.linear = nn.Linear(hidden or dim, n_outputs)
+        self.weights, self.biases = [self.linear.weight], [self.linear.bias]
         self.hidden = None
         if hidden:
             self.hidden = nn.Sequential(
                 nn.Linear(dim, hidden), nn.ReLU(), nn.Dropout(dropout)
             )
 
+    def _make_scale(self, channels):
+        """Make the statistics that channels are standardised by."""
+        self.register_buffer("mean", torch.zeros(channels))
+        self.register_buffer("scale", torch.ones(channels))
+
+    def _lay_out(self, x):
+        """Lay frames out with their channels last."""
+        return x
+
+    @torch.no_grad()
+    def fix(self, x):
+        """
+        Fix what is standardised by to a sample.
+
+        Each channel is divided by its own deviation, however small: nothing is added
+        to it, so that the scale of a channel makes no difference. One that never
+        varies says nothing, and is left at zero.
+
+        Parameters
+        ----------
+        x : torch.Tensor
+            Frames ``(frames, dim)``.
+        """
+        x = self._lay_out(x).flatten(0, -2)
+        variance, mean = torch.var_mean(x, dim=0, correction=0)
+        constant = variance <= (CONSTANT * mean) ** 2
+        self.mean.copy_(mean)
+        self.scale.copy_(torch.where(constant, 0.0, variance.rsqrt()))
+
     def standardise(self, x):
         """
-        Bring frames to mean 0 and deviation 1.
+        Bring channels to mean 0 and deviation 1.
 
         Parameters
         ----------
@@ -144,20 +95,11 @@ class FrameHead(nn.Module):
         Returns
         -------
         torch.Tensor
-            Same shape.
+            What :meth:`read` takes: ``(frames, dim)``; of a :class:`PitchHead`
+            ``(frames, semitones, channels)``, of an :class:`OctaveHead` the
+            features of octaves.
         """
-        return self.norm(x)
-
-    def fix(self, x):
-        """
-        Fix what is standardised by to a sample.
-
-        Parameters
-        ----------
-        x : torch.Tensor
-            Frames ``(frames, dim)``.
-        """
-        self.norm.fix(x)
+        return (self._lay_out(x) - self.mean) * self.scale
 
     def read(self, x):
         """
@@ -166,36 +108,36 @@ class FrameHead(nn.Module):
         Parameters
         ----------
         x : torch.Tensor
-            Frames ``(frames, dim)``.
+            From :meth:`standardise`.
 
         Returns
         -------
         torch.Tensor
-            Logits ``(frames, n_outputs)``.
+            Logits ``(frames, n_outputs)``; of a :class:`PitchHead` ``(frames,
+            n_outputs, 88)``.
         """
         return self.linear(x if self.hidden is None else self.hidden(x))
 
     def forward(self, x):
         """
-        Read.
+        Standardise, and answer.
 
         Parameters
         ----------
         x : torch.Tensor
-            Frames ``(..., dim)``.
+            Frames ``(frames, dim)``.
 
         Returns
         -------
         torch.Tensor
-            Logits ``(..., n_outputs)``.
+            Logits, as :meth:`read` returns them.
         """
-        flat = x.reshape(-1, x.shape[-1])
-        return self.read(self.standardise(flat)).unflatten(0, x.shape[:-1])
+        return self.read(self.standardise(x))
 
 
-class PitchHead(nn.Module):
+class PitchHead(FrameHead):
     """
-    Read an answer for each of the 88 pitches by weights shared across pitch.
+    Classifier of each of the 88 pitches with weights shared across pitch.
 
     One small classifier slides along the axis of pitch, and sees of each pitch
     the octave below and three above; only a bias is each pitch's own. What it
@@ -206,70 +148,38 @@ class PitchHead(nn.Module):
     ----------
     parts : sequence of tuple of int
         Semitones from A0 up, and features of each, for each part of the input;
-        a part is laid out pitch by pitch.
+        a part is laid out pitch by pitch, and one that ends earlier than another
+        is silent there.
     n_outputs : int
         Number of logits for each pitch.
     hidden : int
         Channels of the hidden layer of each pitch; 0 has none.
-    time : int
-        Frames that a further hidden layer, over time, sees; odd, 0 has none.
-        It needs `hidden`, and an input of ``(batch, frames, dim)``.
     dropout : float
         Share of hidden activations dropped in training.
     """
 
-    def __init__(self, parts, n_outputs=1, hidden=0, time=0, dropout=0.0):
-        super().__init__()
+    shared = True
+
+    def __init__(self, parts, n_outputs=1, hidden=0, dropout=0.0):
+        nn.Module.__init__(self)
         self.parts = tuple(parts)
         self.n_outputs = n_outputs
         channels = sum(size for _, size in self.parts)
-        self.norm = Standard(channels)
+        self._make_scale(channels)
         reach = BELOW + 1 + ABOVE
-        self.hidden = self.time = None
-        self.dropout = nn.Dropout(dropout)
+        self.hidden = None
         if hidden:
             self.hidden = nn.Conv2d(channels, hidden, (reach, 1))
             self.hidden = self.hidden.to(memory_format=torch.channels_last)
-            shape = hidden, n_outputs
-            if time:
-                self.time = nn.Conv2d(hidden, hidden, (1, time), padding=(0, time // 2))
-        else:
-            shape = reach, channels, n_outputs
-        scale = (shape[0] * (shape[1] if len(shape) > 2 else 1)) ** -0.5
-        self.weight = nn.Parameter(scale * (2 * torch.rand(shape) - 1))
+            self.dropout = nn.Dropout(dropout)
+        shape = (hidden, n_outputs) if hidden else (reach, channels, n_outputs)
+        n_inputs = hidden or reach * channels
+        self.weight = nn.Parameter((2 * torch.rand(shape) - 1) * n_inputs**-0.5)
         self.bias = nn.Parameter(torch.zeros(n_outputs))
         self.own = nn.Parameter(torch.zeros(N_PITCHES, n_outputs))
+        self.weights, self.biases = [self.weight, self.own], [self.bias]
 
-    def standardise(self, x):
-        """
-        Bring frames to mean 0 and deviation 1, each channel over all pitches.
-
-        Parameters
-        ----------
-        x : torch.Tensor
-            Frames ``(frames, dim)``.
-
-        Returns
-        -------
-        torch.Tensor
-            Frames on the axis of pitch ``(frames, semitones, channels)``; a
-            part that ends earlier than another is silent there.
-        """
-        joined = self._on_axis(x)
-        return self.norm(joined.flatten(0, 1)).view_as(joined)
-
-    def fix(self, x):
-        """
-        Fix what is standardised by to a sample.
-
-        Parameters
-        ----------
-        x : torch.Tensor
-            Frames ``(frames, dim)``.
-        """
-        self.norm.fix(self._on_axis(x).flatten(0, 1))
-
-    def _on_axis(self, x):
+    def _lay_out(self, x):
         """Lay frames out on the axis of pitch ``(frames, semitones, channels)``."""
         longest = max(length for length, _ in self.parts)
         padded = [
@@ -278,21 +188,19 @@ class PitchHead(nn.Module):
         ]
         return torch.cat(padded, dim=2)
 
-    def read(self, x, frames=1):
+    def read(self, x):
         """
-        Answer from standardised frames.
+        Answer from standardised frames; see :meth:`FrameHead.read`.
 
         Parameters
         ----------
         x : torch.Tensor
-            Frames ``(batch * frames, semitones, channels)``.
-        frames : int
-            How many that follow each other belong together.
+            Frames ``(frames, semitones, channels)``.
 
         Returns
         -------
         torch.Tensor
-            Logits ``(batch * frames, n_outputs, 88)``.
+            Logits ``(frames, n_outputs, 88)``.
         """
         if self.hidden is None:
             y = x.flatten(1) @ self._band(x.shape[1])
@@ -300,14 +208,11 @@ class PitchHead(nn.Module):
         else:
             above = max(0, N_PITCHES + ABOVE - x.shape[1])
             y = functional.pad(x, (0, 0, BELOW, above))[:, : BELOW + N_PITCHES + ABOVE]
-            # Frames side by side as the width of an image: several times faster
+            # Frames side by side as the width of one image: several times faster
             # than a batch of them.
-            y = y.unflatten(0, (-1, frames)).permute(0, 3, 2, 1)
-            y = y.contiguous(memory_format=torch.channels_last)
+            y = y.permute(2, 1, 0)[None].contiguous(memory_format=torch.channels_last)
             y = self.dropout(functional.relu(self.hidden(y)))
-            if self.time is not None:
-                y = self.dropout(functional.relu(self.time(y) + y))
-            y = y.permute(0, 3, 2, 1).flatten(0, 1) @ self.weight  # (.., 88, outputs)
+            y = y[0].permute(2, 1, 0) @ self.weight  # (frames, 88, n_outputs)
         return (y + self.bias + self.own).transpose(1, 2)
 
     def _band(self, n_rows):
@@ -321,36 +226,14 @@ class PitchHead(nn.Module):
         band = band * inside[..., None, None]  # (semitones, 88, channels, outputs)
         return band.transpose(1, 2).flatten(2).flatten(0, 1)
 
-    def forward(self, x):
-        """
-        Read.
-
-        Parameters
-        ----------
-        x : torch.Tensor
-            Frames ``(..., dim)``; ``(batch, frames, dim)`` with `time`.
-
-        Returns
-        -------
-        torch.Tensor
-            Logits ``(..., n_outputs, 88)``, or ``(..., 88)`` where each pitch
-            has but one.
-        """
-        frames = x.shape[-2] if self.time is not None else 1
-        y = self.standardise(x.reshape(-1, x.shape[-1]))
-        if self.time is None and self.hidden is not None:
-            frames = len(y)
-        y = self.read(y, frames).unflatten(0, x.shape[:-1])
-        return y[..., 0, :] if self.n_outputs == 1 else y
-
 
 class OctaveHead(FrameHead):
     """
-    Read an answer that is not about pitch off frames on an axis of pitch.
+    Classifier of what is no pitch, from frames on an axis of pitch.
 
-    Linearly or by one hidden layer, off the mean and the greatest of the pitches
-    of each octave: which of them it is that sounds makes no difference, so that
-    what is learned of one is known of its neighbours.
+    It is linear or has one hidden layer, and sees the mean and the maximum of the
+    pitches of each octave: which of them it is that sounds makes no difference, so
+    that what is learned of one is known of its neighbours.
 
     Parameters
     ----------
@@ -370,32 +253,9 @@ class OctaveHead(FrameHead):
         super().__init__(dim, n_outputs, hidden, dropout)
         self.parts = tuple(parts)
 
-    def standardise(self, x):
-        """
-        Summarise octaves, and bring them to mean 0 and deviation 1.
-
-        Parameters
-        ----------
-        x : torch.Tensor
-            Frames ``(frames, dim)``.
-
-        Returns
-        -------
-        torch.Tensor
-            Mean and greatest of each octave's pitches ``(frames, features)``.
-        """
-        return super().standardise(octaves(x, self.parts))
-
-    def fix(self, x):
-        """
-        Fix what is standardised by to a sample.
-
-        Parameters
-        ----------
-        x : torch.Tensor
-            Frames ``(frames, dim)``.
-        """
-        super().fix(octaves(x, self.parts))
+    def _lay_out(self, x):
+        """Summarise octaves."""
+        return octaves(x, self.parts)
 
 
 def octaves(x, parts):
@@ -412,7 +272,7 @@ def octaves(x, parts):
     Returns
     -------
     torch.Tensor
-        Mean and greatest of each octave ``(frames, features)``.
+        Mean and maximum of each octave ``(frames, features)``.
     """
     found = []
     for part in _split(x, parts):
@@ -422,61 +282,9 @@ def octaves(x, parts):
 
 
 def _split(x, parts):
-    """Take frames ``(frames, dim)`` apart: ``(frames, semitones, features)`` each."""
+    """Split frames ``(frames, dim)`` into ``(frames, semitones, features)`` each."""
     pieces = x.split([length * size for length, size in parts], dim=1)
     return [piece.unflatten(1, part) for piece, part in zip(pieces, parts, strict=True)]
-
-
-class PooledHead(nn.Module):
-    """
-    Read an answer off a window, by mean and deviation of its frames.
-
-    Parameters
-    ----------
-    head : nn.Module
-        What answers, from ``(..., 2 * dim)``.
-    skip : int
-        Frames at the start of a window that are not pooled.
-    stop : int, optional
-        First frame after those that are pooled; the window's end by default.
-    """
-
-    def __init__(self, head, skip=0, stop=None):
-        super().__init__()
-        self.head = head
-        self.skip, self.stop = skip, stop
-
-    def forward(self, x):
-        """
-        Read.
-
-        Parameters
-        ----------
-        x : torch.Tensor
-            Frames ``(batch, frames, dim)``.
-
-        Returns
-        -------
-        torch.Tensor
-            Logits ``(batch, n_outputs)``.
-        """
-        return self.head(self.summarise(x))
-
-    def summarise(self, x):
-        """
-        Pool.
-
-        Parameters
-        ----------
-        x : torch.Tensor
-            Frames ``(batch, frames, dim)``.
-
-        Returns
-        -------
-        torch.Tensor
-            Mean and deviation ``(batch, 2 * dim)`` of the frames that count.
-        """
-        return pool(x[:, self.skip : self.stop])
 
 
 def pool(x):
@@ -496,57 +304,3 @@ def pool(x):
     variance, mean = torch.var_mean(x, dim=1, correction=0)
     # The floor keeps the gradient of the root finite where frames are equal.
     return torch.cat((mean, (variance + 1e-8).sqrt()), dim=1)
-
-
-class TranscriptionHead(nn.Module):
-    """
-    Read off each frame which pitches sound and which start.
-
-    A hidden layer for each frame, one over time, since an onset shows only
-    beside what was before and comes after, and two linear answers (compare
-    the two stacks of Onsets and Frames, Hawthorne et al. 2018). It is for
-    features without an axis of pitch; :class:`PitchHead` is for those with one.
-
-    Parameters
-    ----------
-    dim : int
-        Size of the frames.
-    n_outputs : int
-        Number of logits for each pitch: sounding, then starting.
-    hidden : int
-        Size of the hidden layers.
-    kernel : int
-        Frames that the layer over time sees; odd.
-    dropout : float
-        Share of inputs and of hidden activations dropped in training; without
-        it the head learns an hour of music by heart.
-    """
-
-    def __init__(self, dim, n_outputs=2, hidden=192, kernel=9, dropout=0.2):
-        super().__init__()
-        self.dropout = nn.Dropout(dropout)
-        self.norm = Standard(dim)
-        self.frame = nn.Conv1d(dim, hidden, 1)
-        self.time = nn.Conv1d(hidden, hidden, kernel, padding=kernel // 2)
-        self.answers = nn.Conv1d(hidden, n_outputs * N_PITCHES, 1)
-
-    def forward(self, x):
-        """
-        Read.
-
-        Parameters
-        ----------
-        x : torch.Tensor
-            Frames ``(batch, frames, dim)``.
-
-        Returns
-        -------
-        torch.Tensor
-            Logits ``(batch, frames, n_outputs, 88)``.
-        """
-        y = self.norm(x.flatten(0, 1)).view_as(x)
-        y = self.dropout(y.transpose(1, 2))
-        y = self.dropout(functional.relu(self.frame(y)))
-        y = self.dropout(functional.relu(self.time(y) + y))
-        y = self.answers(y).transpose(1, 2)  # (batch, frames, n_outputs * 88)
-        return y.unflatten(2, (-1, N_PITCHES))
