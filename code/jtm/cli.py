@@ -198,14 +198,6 @@ def run(command, common=None):
         help="train on labels: on the frozen network of the checkpoint that --load "
         "names, or the whole network from scratch",
     ),
-    _option(
-        "--useSincNet",
-        action="store_const",
-        const="sinc",
-        dest="encoder_type",
-        default=argparse.SUPPRESS,
-        help="short for --encoderType sinc",
-    ),
 )
 def _train(options):
     """Pretrain a CPC network, or train on labels with --supervised."""

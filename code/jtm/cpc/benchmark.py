@@ -264,10 +264,10 @@ class Benchmark:
         self.work = Path(work)
         self.progress = progress
         self.model, self.config = load_model(checkpoint)
-        if self.config.encoder_type != "pitchmap" or self.config.learn_filters:
+        if self.config.encoder_type != "pitchmap" or self.config.use_sinc_net:
             raise InputError(
                 f"{checkpoint}: expected a network of --encoderType pitchmap without "
-                "--learnFilters"
+                "--useSincNet"
             )
         self.store = build_store(open_dataset(data), progress=progress)
         self.data, self.checkpoint = self.store.fingerprint, digest(checkpoint)

@@ -109,7 +109,7 @@ class TestCommands(unittest.TestCase):
         write_json(run / "config.json", asdict(config))
         file.touch()
         with mock.patch("jtm.cli.default_data", side_effect=AssertionError):
-            self.refused("--hiddenGar 77, not 16", "--pathCheckpoint", run)
+            self.refused("--hiddenGar 77, not 32", "--pathCheckpoint", run)
             self.refused("cannot be written", "--pathCheckpoint", file / "run")
             load = ("--load", self.folder / "none.pt")
             self.refused("none.pt: no such checkpoint", *load)

@@ -275,7 +275,7 @@ def build_model(config):
             absolute=config.abspos,
             reverse=config.cpc_mode == "reverse",
             pitchwise=config.gar_mode == "pitchwise",
-            learned=config.learn_filters,
+            learned=config.use_sinc_net,
         )
 
 

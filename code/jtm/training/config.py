@@ -181,10 +181,17 @@ class NetworkConfig(RunConfig):
     }
 
     encoder_type: Literal[*ENCODERS] = Field(
-        "harmonic",
-        description="encoder, from waveform to latents: plain convolutions, learned "
-        "band-pass filters, or harmonics stacked on a pitch axis with weights shared "
-        "across pitch, every 10 ms (harmonic) or deeper and every 20 ms (pitchmap)",
+        "pitchmap",
+        description="encoder, from waveform to latents: harmonics stacked on a pitch "
+        "axis with weights shared across pitch, every 20 ms (pitchmap) or shallower "
+        "and every 10 ms (harmonic), learned band-pass filters, or plain convolutions",
+    )
+    use_sinc_net: bool = Field(
+        False,
+        description="learn the centres and widths of the band-pass filters, as SincNet "
+        "does; with --encoderType conv they take the place of its first layer, which "
+        "is --encoderType sinc",
+        json_schema_extra={"encoder_type": "pitchmap"},
     )
     hidden_encoder: int = Field(
         0,
@@ -210,18 +217,13 @@ class NetworkConfig(RunConfig):
         description="initial spacing of the filters, in pitch or in mel",
         json_schema_extra=_SINC,
     )
-    learn_filters: bool = Field(
-        False,
-        description="learn the filters' centres and widths, as SincNet does",
-        json_schema_extra={"encoder_type": "pitchmap"},
-    )
     norm_mode: Literal["channelNorm", "batchNorm", "instanceNorm", "none"] = Field(
         "channelNorm", description="normalisation inside the encoder"
     )
     ar_mode: Literal["GRU", "LSTM", "RNN", "transformer", "conv"] = Field(
-        "GRU",
-        description="context network; conv, dilated causal convolutions, is the "
-        "default of --encoderType pitchmap and for it alone",
+        "conv",
+        description="context network; conv, dilated causal convolutions, is for "
+        "--encoderType pitchmap alone, other encoders have GRU by default",
     )
     hidden_gar: int = Field(
         0,
@@ -251,8 +253,11 @@ class NetworkConfig(RunConfig):
     def _complete(cls, values, chosen):
         """Choose how contexts are computed, and sizes, where none are asked for."""
         encoder = values.get("encoder_type", cls.encoder_type)
-        if encoder == "pitchmap":
-            values.setdefault("ar_mode", "conv")
+        if values.get("use_sinc_net") and encoder in ("conv", "sinc"):
+            encoder = values["encoder_type"] = "sinc"
+            del values["use_sinc_net"]
+        if encoder != "pitchmap" or "gar_mode" in chosen:
+            values.setdefault("ar_mode", "GRU")
         context = values.get("ar_mode", cls.ar_mode)
         if context == "conv" and encoder != "pitchmap":
             raise InputError("--arMode conv needs --encoderType pitchmap")
@@ -264,7 +269,7 @@ class NetworkConfig(RunConfig):
                 )
             values["gar_mode"] = "joint"
         elif context == "conv" and chosen.get("gar_mode") == "joint":
-            raise InputError("--garMode joint needs --arMode GRU, LSTM or RNN")
+            raise InputError("--garMode joint needs another --arMode than conv")
         mode = context if context == "conv" else values.get("gar_mode", cls.gar_mode)
         size = values.get("hidden_encoder") or HIDDEN_ENCODER
         values["hidden_encoder"] = size[encoder] if isinstance(size, dict) else size
@@ -277,6 +282,8 @@ class NetworkConfig(RunConfig):
 
     def _check(self):
         """Refuse settings of the network that do not go together."""
+        if self.ar_mode == "conv" and self.layers_gar > 1:
+            raise InputError("--layersGar needs another --arMode than conv")
         if self._attends() and self.hidden_gar % 8:
             raise InputError(
                 f"--hiddenGar is {self.hidden_gar}; expected a multiple of 8 for a "

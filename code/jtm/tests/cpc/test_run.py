@@ -258,7 +258,7 @@ class TestPretrain(unittest.TestCase):
     def test_a_pitch_map_learns_fixed_or_with_its_filters(self):
         chosen = {"encoder_type": "pitchmap", "hidden_encoder": 2, "hidden_gar": 2}
         for run, learn in (("fixed", False), ("learned", True)):
-            config = self.config(run, learn_filters=learn, n_epoch=1, **chosen)
+            config = self.config(run, use_sinc_net=learn, n_epoch=1, **chosen)
             self.assertEqual((config.ar_mode, config.contrast), ("conv", "both"))
             checkpoint, _ = self.run_quietly(config)
             model, _ = load_model(checkpoint)

@@ -48,7 +48,7 @@ NETWORK = {
 }
 """Settings of the network: what each is tried on, and its other value."""
 
-LEARNED = {"learn_filters"}
+LEARNED = {"use_sinc_net"}
 """Settings that decide what is learned, not what is computed before."""
 
 CRITERION = {

@@ -45,6 +45,8 @@ class TestConfig(unittest.TestCase):
 
     def test_pitchwise_where_there_is_a_pitch_axis_and_a_recurrent_network(self):
         config = make_config(PretrainConfig, "small", {})
+        self.assertEqual((config.gar_mode, config.hidden_gar), ("pitchwise", 32))
+        config = make_config(PretrainConfig, "small", {"encoder_type": "harmonic"})
         self.assertEqual((config.gar_mode, config.hidden_gar), ("pitchwise", 16))
         for chosen in ({"encoder_type": "sinc"}, {"ar_mode": "transformer"}):
             config = make_config(PretrainConfig, "small", chosen)
@@ -157,17 +159,37 @@ class TestConfig(unittest.TestCase):
                     make_config(PretrainConfig, "tiny", {})
 
     def test_a_pitch_map_has_convolutions_for_context_and_steps_of_20_ms(self):
-        config = make_config(PretrainConfig, "small", {"encoder_type": "pitchmap"})
-        self.assertEqual(config.ar_mode, "conv")
+        config = make_config(PretrainConfig, "small", {})
+        self.assertEqual((config.encoder_type, config.ar_mode), ("pitchmap", "conv"))
         self.assertEqual((config.hidden_encoder, config.hidden_gar), (32, 32))
+        config = make_config(PretrainConfig, "small", {"gar_mode": "joint"})
+        self.assertEqual((config.ar_mode, config.hidden_gar), ("GRU", 256))
         for chosen, told in (
-            ({"encoder_type": "pitchmap", "step_frames": 5}, "multiples of 2"),
-            ({"encoder_type": "pitchmap", "gar_mode": "joint"}, "--garMode joint"),
-            ({"ar_mode": "conv"}, "--encoderType pitchmap"),
-            ({"learn_filters": True}, "--encoderType pitchmap"),
+            ({"step_frames": 5}, "multiples of 2"),
+            ({"gar_mode": "joint", "ar_mode": "conv"}, "--garMode joint"),
+            ({"layers_gar": 2}, "--layersGar"),
+            ({"encoder_type": "sinc", "ar_mode": "conv"}, "--encoderType pitchmap"),
         ):
             with self.assertRaisesRegex(InputError, told):
                 make_config(PretrainConfig, "small", chosen)
+
+    def test_sincnet_is_the_front_end_of_the_network_that_is_asked_for(self):
+        for chosen, encoder, learned in (
+            ({}, "pitchmap", True),
+            ({"encoder_type": "conv"}, "sinc", False),
+            ({"encoder_type": "sinc"}, "sinc", False),
+        ):
+            chosen |= {"use_sinc_net": True}
+            config = make_config(PretrainConfig, "small", chosen)
+            self.assertEqual(config.encoder_type, encoder)
+            self.assertEqual(config.use_sinc_net, learned)
+        chosen = {"encoder_type": "harmonic", "use_sinc_net": True}
+        with self.assertRaisesRegex(InputError, "--useSincNet needs --encoderType"):
+            make_config(PretrainConfig, "small", chosen)
+        reference = make_config(PretrainConfig, "reference", {"use_sinc_net": True})
+        self.assertEqual(
+            (reference.encoder_type, reference.sinc_mode), ("sinc", "plain")
+        )
 
     def test_flags_are_the_originals(self):
         flags = {
