@@ -30,6 +30,7 @@ from jtm.training.config import (
 
 SINC = {"encoder_type": "sinc"}
 TRANSFORMER = {"ar_mode": "transformer"}
+HARMONIC = {"encoder_type": "harmonic"}
 
 NETWORK = {
     "encoder_type": ({}, "conv"),
@@ -41,7 +42,7 @@ NETWORK = {
     "ar_mode": ({}, "LSTM"),
     "hidden_gar": ({}, 8),
     "gar_mode": ({"hidden_gar": 8}, "joint"),
-    "layers_gar": ({}, 2),
+    "layers_gar": ({"ar_mode": "GRU"}, 2),
     "abspos": (TRANSFORMER, True),
     "cpc_mode": ({}, "reverse"),
     "dropout": (TRANSFORMER, 0.5),
@@ -52,19 +53,19 @@ LEARNED = {"use_sinc_net"}
 """Settings that decide what is learned, not what is computed before."""
 
 CRITERION = {
-    "n_predicts": ({}, 2),
-    "step_frames": ({}, 2),
-    "aligned": ({}, 6),
-    "anchor_frames": ({}, 1),
+    "n_predicts": (HARMONIC, 2),
+    "step_frames": (HARMONIC, 2),
+    "aligned": (HARMONIC, 6),
+    "anchor_frames": (HARMONIC, 1),
     "predictor": (SINC, "transformer"),
-    "contrast": ({}, "pitch"),
-    "negative_sampling_ext": ({}, 3),
-    "share_negatives": ({}, "anchor"),
-    "same_share": ({}, 1.0),
-    "other_windows": ({}, True),
-    "score": ({}, "inner"),
-    "temperature": ({}, 0.5),
-    "dropout": ({}, 0.5),
+    "contrast": (HARMONIC, "pitch"),
+    "negative_sampling_ext": (HARMONIC, 3),
+    "share_negatives": (HARMONIC, "anchor"),
+    "same_share": (HARMONIC, 1.0),
+    "other_windows": (HARMONIC, True),
+    "score": (HARMONIC, "inner"),
+    "temperature": (HARMONIC, 0.5),
+    "dropout": (HARMONIC, 0.5),
 }
 """Settings of the criterion, likewise."""
 
