@@ -233,12 +233,12 @@ class SincFilters(nn.Module):
         Returns
         -------
         tuple of torch.Tensor
-            Centres and widths in Hz, each ``(filters,)``; kept between the
-            lowest pitch of the piano and the Nyquist frequency, the width no
+            Centres and widths in Hz, each ``(filters,)``; kept between a
+            semitone below the piano and the Nyquist frequency, the width no
             narrower than the window can resolve.
         """
         top = 69 + 12 * math.log2(SAMPLE_RATE / 2 / 440)
-        centre = 440 * 2 ** ((self.centre.clamp(PITCH_MIN, top) - 69) / 12)
+        centre = 440 * 2 ** ((self.centre.clamp(PITCH_MIN - 1, top) - 69) / 12)
         width = centre * (2 ** (self.width.abs() / 24) - 2 ** (-self.width.abs() / 24))
         width = width.clamp(min=SAMPLE_RATE / self.kernel)
         return centre, torch.minimum(width, 2 * centre)
