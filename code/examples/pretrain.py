@@ -9,6 +9,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the package
 from IPython.display import display
 
 from jtm.cpc.config import PretrainConfig
+from jtm.cpc.figures import pretraining_curve
 from jtm.cpc.run import pretrain
 from jtm.data.toyset import toy_data
 from jtm.results import figures
@@ -29,6 +30,6 @@ model, _ = load_model(checkpoint)
 print(f"{sum(p.numel() for p in model.parameters())} trainable parameters")
 
 # %% Accuracy among the negatives for each step ahead, on held-out recordings.
-figure = figures.pretraining_curve(checkpoint.parent)
+figure = pretraining_curve(checkpoint.parent)
 figures.save(figure, "logs/examples/pretrain.png")
 display(figure)

@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 
 from jtm.cpc.config import PretrainConfig
+from jtm.cpc.figures import pretraining_curve
 from jtm.cpc.run import pretrain
 from jtm.data.musicnet import open_dataset
 from jtm.data.toyset import toy_data
@@ -49,7 +50,7 @@ def demo(preset, out):
     )
     piece = open_dataset(data).split("test")[0]
     for name, figure in (
-        ("pretraining", figures.pretraining_curve(checkpoint.parent)),
+        ("pretraining", pretraining_curve(checkpoint.parent)),
         ("probes", figures.probe_dots(latest(made))),
         ("piece", figures.piece(**view(load_model(checkpoint)[0], piece))),
     ):

@@ -1,15 +1,18 @@
 """
-Figures of what is inside a network, drawn from saved answers alone.
+Figures of a pretraining run, and of what is inside a network.
 
-The answers are those of :mod:`jtm.cpc.inside`, where each question is explained.
+They are drawn from saved results alone. Answers about a network are those of
+:mod:`jtm.cpc.inside`, where each question is explained.
 """
 
+import csv
 import functools
 import zipfile
 from pathlib import Path
 
 import numpy as np
 
+from jtm.constants import FRAME_RATE
 from jtm.files import InputError, read_json
 from jtm.results.figures import (
     BLACK,
@@ -18,23 +21,26 @@ from jtm.results.figures import (
     GREY,
     ORANGE,
     PURPLE,
-    SIX,
     SKY,
-    _figure,
-    _styled,
+    dot,
+    rows_of,
+    styled,
+    subplots,
 )
-from jtm.results.tables import LAYERS
+from jtm.results.tables import LAYERS, Score
 
 QUESTIONS = ("filters", "carried", "memory", "form", "maps")
 """Keys of the answers."""
 
-NAMES = LAYERS | {"notes": "the notes"}
-"""Names of the representations."""
-
-STROKES = dict(
-    zip(("cpc-c", "cpc-z", "random-c", "random-z", "logmel", "notes"), SIX, strict=True)
-)
-"""Their colours, marks and dashes."""
+STROKES = {
+    "cpc-c": (BLUE, "o", "-"),
+    "cpc-z": (SKY, "D", (0, (3, 2))),
+    "random-c": (ORANGE, "s", (0, (5, 1))),
+    "random-z": (GREY, ">", ":"),
+    "logmel": (PURPLE, "^", "-."),
+    "notes": (BLACK, "v", (0, (6, 1, 1, 1, 1, 1))),
+}
+"""Colours, marks and dashes of representations, told apart in grey too."""
 
 FAMILIES = {
     "piano": (BLUE, "s"),
@@ -91,6 +97,78 @@ def read_answers(path):
         ) from error
 
 
+@styled
+def pretraining_curve(folder):
+    """
+    Draw how loss and accuracy of each predicted step developed on validation.
+
+    Parameters
+    ----------
+    folder : str or Path
+        The folder of a pretraining run, with ``metrics.csv`` and
+        ``config.json``.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        One line a step, darker the nearer, and what chance would reach.
+
+    Raises
+    ------
+    InputError
+        If a file is missing or is not what such a run writes.
+    """
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import Normalize
+
+    path = Path(folder) / "metrics.csv"
+    settings = read_json(Path(folder) / "config.json")
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            rows = [r for r in csv.DictReader(file) if r["split"] == "validation"]
+        steps = range(1, settings["n_predicts"] + 1)
+        ahead = [1000 * k * settings["step_frames"] / FRAME_RATE for k in steps]
+        epochs = [int(row["epoch"]) for row in rows]
+        curves = {
+            name: np.array([[float(row[f"{name}_{k}"]) for k in steps] for row in rows])
+            for name in ("loss", "accuracy")
+        }
+        n_candidates = 1 + settings["negative_sampling_ext"]
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(
+            f"{path}: lacks {error}; expected the curves of a pretraining run"
+        ) from error
+    figure, axes = subplots(2.4, ncols=2)
+    # The palest part of the map is left out, since it fades into the page.
+    colours = ScalarMappable(Normalize(0, ahead[-1] * 1.2), "cividis")
+    panels = (
+        ("loss", 1, "InfoNCE loss (nats)", np.log(n_candidates)),
+        ("accuracy", 100, "accuracy (%)", 100 / n_candidates),
+    )
+    for axis, (name, scale, label, chance) in zip(axes[0], panels, strict=True):
+        for curve, time in zip(scale * curves[name].T, ahead, strict=True):
+            axis.plot(epochs, curve, ".-", color=colours.to_rgba(time), linewidth=1)
+        axis.axhline(chance, color="grey", linestyle=":", linewidth=1)
+        axis.annotate(
+            "chance",
+            (1, chance),
+            xycoords=("axes fraction", "data"),
+            xytext=(3, 0),
+            textcoords="offset points",
+            va="center",
+            color="grey",
+        )
+        axis.set_xlabel("epoch")
+        axis.set_ylabel(label)
+        axis.xaxis.get_major_locator().set_params(integer=True)
+    bar = figure.colorbar(colours, ax=axes[0], ticks=ahead)
+    bar.ax.set_ylim(ahead[0], ahead[-1])
+    bar.set_label("predicted ahead (ms)")
+    return figure
+
+
 def inside_figures(found, arrays):
     """
     List the figures of what is inside a network.
@@ -125,25 +203,20 @@ def inside_figures(found, arrays):
 def _dot_rows(axis, answers, label):
     """Draw answers one below the other, with their intervals, in percent."""
     by_name = {each["representation"]: each for each in answers}
-    names = [name for name in NAMES if name in by_name]
+    names = [name for name in LAYERS if name in by_name]
     for row, name in enumerate(names):
         each, (colour, mark, _) = by_name[name], STROKES[name]
-        if each["low"] is not None:
-            ends = 100 * each["low"], 100 * each["high"]
-            axis.plot(ends, (row, row), color=colour, lw=1.2, zorder=1)
-        axis.plot(100 * each["value"], row, mark, color=colour, markersize=5)
-    axis.set_yticks(range(len(names)), [NAMES[name] for name in names])
-    axis.set_ylim(len(names) - 0.5, -0.5)
+        score = Score(each["value"], each["low"], each["high"])
+        dot(axis, row, score, colour, mark)
+    rows_of(axis, [LAYERS[name] for name in names])
     axis.set_xlabel(label)
-    axis.grid(axis="x", color="0.92")
-    axis.set_axisbelow(True)
 
 
-@_styled
+@styled
 def _carried(answers, _):
     """Draw what a frame carries: a panel for each question, dotted at chance."""
     whats = list(dict.fromkeys(each["what"] for each in answers))
-    figure, axes = _figure(1.6, ncols=len(whats), sharey=True)
+    figure, axes = subplots(1.6, ncols=len(whats), sharey=True)
     for axis, what in zip(axes[0], whats, strict=True):
         asked = [each for each in answers if each["what"] == what]
         metric = asked[0]["metric"].replace("R2", "R²")
@@ -153,10 +226,10 @@ def _carried(answers, _):
     return figure
 
 
-@_styled
+@styled
 def _memory(answer, _):
     """Draw what is known of the past over the delay, and how far c is ahead."""
-    figure, (axes,) = _figure(2.3, ncols=3, width_ratios=(1, 1, 0.45))
+    figure, (axes,) = subplots(2.3, ncols=3, width_ratios=(1, 1, 0.45))
     delays = list(dict.fromkeys(each["delay"] for each in answer["scores"]))
     # Places, not times: the delays are chosen to grow as ratios do.
     places = range(len(delays))
@@ -171,7 +244,7 @@ def _memory(answer, _):
             if points:
                 value, low, high = 100 * np.array(points, float).T
                 style = {"color": colour, "marker": mark, "linestyle": dash}
-                style |= {"lw": 1.2, "markersize": 4, "label": NAMES[name]}
+                style |= {"lw": 1.2, "markersize": 4, "label": LAYERS[name]}
                 axis.plot(places, value, **style)
                 axis.fill_between(places, low, high, color=colour, alpha=0.12, lw=0)
         axis.set_xticks(places, [f"{delay:g}" for delay in delays])
@@ -187,11 +260,11 @@ def _memory(answer, _):
     return figure
 
 
-@_styled
+@styled
 def _form(answer, arrays):
     """Draw the self-similarity of one piece, and the agreement over all."""
     shown = ("notes", "cpc-c", "random-c", "logmel")
-    figure, (axes,) = _figure(1.75, ncols=5, width_ratios=(1, 1, 1, 1, 1.1))
+    figure, (axes,) = subplots(1.75, ncols=5, width_ratios=(1, 1, 1, 1, 1.1))
     for axis, name in zip(axes, shown, strict=False):
         values = arrays[f"form-{name}"].astype(float)
         end = answer["seconds"] * len(values)
@@ -200,7 +273,7 @@ def _form(answer, arrays):
         style = {"cmap": "cividis", "vmin": low, "vmax": high, "origin": "lower"}
         style |= {"extent": (0, end, 0, end), "interpolation": "nearest"}
         axis.imshow(values, **style)
-        axis.set_title(NAMES[name])
+        axis.set_title(LAYERS[name])
         axis.set_xlabel("time (s)")
         axis.locator_params(nbins=3)
         axis.tick_params(labelleft=axis is axes[0])
@@ -211,10 +284,10 @@ def _form(answer, arrays):
     return figure
 
 
-@_styled
+@styled
 def _maps(answers, arrays):
     """Draw t-SNE maps of z and c: a column for each way to colour them."""
-    figure, axes = _figure(5, nrows=3, ncols=len(answers), height_ratios=(5, 5, 2))
+    figure, axes = subplots(5, nrows=3, ncols=len(answers), height_ratios=(5, 5, 2))
     for column, each in zip(axes.T, answers, strict=True):
         values = arrays[f"map-{each['of']}-{each['colour']}"]
         for axis, name in zip(column, ("cpc-z", "cpc-c"), strict=False):
@@ -222,7 +295,7 @@ def _maps(answers, arrays):
             handles = _scatter(axis, x, y, values, each["labels"])
             axis.set_axis_off()
             share = f"{100 * each['purity'][name]:.0f} % of neighbours alike"
-            axis.set_title(f"{NAMES[name]}: {share}")
+            axis.set_title(f"{LAYERS[name]}: {share}")
         head = f"{each['colour']} of {each['of']} (chance {100 * each['chance']:.0f} %)"
         column[0].set_title(f"{head}\n\n{column[0].get_title()}")
         column[2].set_axis_off()
@@ -254,10 +327,10 @@ def _scatter(axis, x, y, values, labels):
     return handles
 
 
-@_styled
+@styled
 def _filters(answer, _):
     """Draw how far each learned filter went, and how wide it is, over pitch."""
-    figure, ((moved, wide),) = _figure(2.2, ncols=2)
+    figure, ((moved, wide),) = subplots(2.2, ncols=2)
     start, trained = answer["start"], answer["trained"]
     way = 100 * np.subtract(trained["centre"], start["centre"])
     moved.plot(start["centre"], way, "o", color=BLUE, markersize=3)

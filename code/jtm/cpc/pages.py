@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from jtm.cpc.figures import NAMES, inside_figures, read_answers
+from jtm.cpc.figures import inside_figures, read_answers
 from jtm.files import atomic
 from jtm.results import figures, render
 
@@ -32,5 +32,5 @@ def write_inside(folder):
         for ending in ("svg", "pdf") if name == "memory" else ("svg",):
             figures.save(figure, path.parents[1] / f"figures/inside-{name}.{ending}")
     with atomic(path.with_name("INSIDE.md")) as part:
-        page = render.template("inside.md.j2").render(found=found, names=NAMES)
+        page = render.template("inside.md.j2").render(found=found)
         part.write_text(page, encoding="utf-8")

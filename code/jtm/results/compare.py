@@ -49,17 +49,10 @@ class Estimate(NamedTuple):
     n_seeds: int
     p: float | None = None
 
-    @property
-    def verdict(self):
-        """Of a difference: 1 above zero, -1 below, 0 where that can't be told."""
-        if self.low is None or self.low <= 0 <= self.high:
-            return 0
-        return 1 if self.low > 0 else -1
-
 
 class Benchmark:
     """
-    The scores of a benchmark, as far as it has run.
+    The primary scores of a benchmark, as far as it has run.
 
     Parameters
     ----------
@@ -75,16 +68,12 @@ class Benchmark:
         self.table, self.header = table, header
         main = table[table["primary"]]
         self.metrics = dict(zip(main["task"], main["metric"], strict=True))
-        self._values, self._draws = {}, {}
-        for row in table.to_dict("records"):
-            place = tuple(
-                row[name]
-                for name in ("task", "method", "labelled_recordings", "split", "metric")
-            )
-            self._values.setdefault(place, {})[row["seed"]] = row["value"]
-            found = draws.get(records.draws_key(row))
-            if found is not None:
-                self._draws.setdefault(place, {})[row["seed"]] = found * UNIT
+        self._seeds = {}  # value and draws of each, by what was scored
+        for row in main.to_dict("records"):
+            place = row["task"], row["method"], row["labelled_recordings"], row["split"]
+            drawn = draws.get(records.draws_key(row))
+            drawn = None if drawn is None else drawn * UNIT
+            self._seeds.setdefault(place, {})[row["seed"]] = row["value"], drawn
 
     @classmethod
     def read(cls, path):
@@ -99,17 +88,21 @@ class Benchmark:
         Returns
         -------
         Benchmark
-            What it and the files beside it hold.
+            What it and the files beside it hold; without them, nothing was planned.
 
         Raises
         ------
         InputError
             If one of them cannot be read.
         """
+        path = Path(path)
+        if not path.exists():
+            nothing = records.check(pd.DataFrame(columns=records.COLUMNS), path)
+            return cls(nothing, {}, {"plan": [], "contrasts": []})
         return cls(
             records.read(path),
-            records.read_draws(Path(path).with_name(records.DRAWS)),
-            records.read_header(Path(path).with_name(records.HEADER)),
+            records.read_draws(path.with_name(records.DRAWS)),
+            records.read_header(path.with_name(records.HEADER)),
         )
 
     @property
@@ -120,8 +113,13 @@ class Benchmark:
     @property
     def missing(self):
         """The planned cells that have not run, as a list of tuples."""
-        there = set(records._cells(self.table))
+        there = set(records.cells(self.table))
         return [cell for cell in self.header["plan"] if cell not in there]
+
+    @property
+    def seconds(self):
+        """The time that all cells took, in seconds of one core."""
+        return float(self.table.groupby([*records.CELL])["seconds"].max().sum())
 
     def methods(self, task, split="test"):
         """
@@ -137,7 +135,7 @@ class Benchmark:
         list of str
             In the order of :data:`jtm.results.records.METHODS`.
         """
-        there = {place[1] for place in self._values if place[0::3] == (task, split)}
+        there = {place[1] for place in self._seeds if place[0::3] == (task, split)}
         return [method for method in METHODS if method in there]
 
     def amounts(self, task, split="test"):
@@ -154,15 +152,10 @@ class Benchmark:
         list of float
             From few to many, without those of the largest class.
         """
-        return sorted(
-            {
-                place[2]
-                for place in self._values
-                if place[0::3] == (task, split) and place[1] != "largest"
-            }
-        )
+        there = [place for place in self._seeds if place[0::3] == (task, split)]
+        return sorted({amount for _, name, amount, _ in there if name != "largest"})
 
-    def score(self, task, method, amount, split="test", metric=None):
+    def score(self, task, method, amount, split="test"):
         """
         Estimate a score.
 
@@ -174,16 +167,13 @@ class Benchmark:
             Number of labelled recordings.
         split : str
             Where it was scored.
-        metric : str, optional
-            The task's primary metric by default.
 
         Returns
         -------
         Estimate or None
             None where it was not scored.
         """
-        place = (task, method, amount, split, metric or self.metrics.get(task))
-        found = _estimate(self._values.get(place, {}), self._draws.get(place, {}))
+        found = _estimate(self._seeds.get((task, method, amount, split), {}))
         if not found or found.low is None:
             return found
         # Scaled deviations of seeds may reach beyond what a score can be.
@@ -204,29 +194,20 @@ class Benchmark:
         Estimate or None
             Its p value is not corrected; None where no seed has both scores.
         """
-        ends = contrast.labelled_recordings, contrast.split
+        task, *methods, amount, split = contrast
         first, second = (
-            (contrast.task, method, *ends, self.metrics.get(contrast.task))
-            for method in (contrast.method, contrast.other)
+            self._seeds.get((task, method, amount, split), {}) for method in methods
         )
-        return _estimate(
-            *(
-                {
-                    seed: each.get(first, {})[seed] - each.get(second, {})[seed]
-                    for seed in each.get(first, {}).keys() & each.get(second, {}).keys()
-                }
-                for each in (self._values, self._draws)
-            )
-        )
+        paired = {}
+        for seed in first.keys() & second.keys():
+            (value, drawn), (other, others) = first[seed], second[seed]
+            lacking = drawn is None or others is None
+            paired[seed] = value - other, None if lacking else drawn - others
+        return _estimate(paired)
 
-    def contrasts(self, named=None):
+    def contrasts(self):
         """
         Estimate the contrasts that were named before the run.
-
-        Parameters
-        ----------
-        named : sequence of Contrast, optional
-            Those of the header by default.
 
         Returns
         -------
@@ -235,23 +216,23 @@ class Benchmark:
             :class:`jtm.results.records.Contrast` and of :class:`Estimate`, and
             ``p_holm``, corrected over all that are named.
         """
-        named = self.header["contrasts"] if named is None else list(named)
-        found = {each: self.difference(each) for each in named}
+        found = {each: self.difference(each) for each in self.header["contrasts"]}
         rows = [(*each, *estimate) for each, estimate in found.items() if estimate]
         columns = [*records.Contrast._fields, *Estimate._fields]
         table = pd.DataFrame(rows, columns=columns)
         return table.assign(p_holm=holm(table["p"], len(found)))
 
 
-def _estimate(values, draws):
+def _estimate(seeds):
     """Join seeds: the mean of their values, the interval of their draws."""
-    if not values:
+    if not seeds:
         return None
-    mean = float(np.mean([*values.values()]))
+    values, draws = zip(*(seeds[seed] for seed in sorted(seeds)), strict=True)
+    mean = float(np.mean(values))
     # Where some seeds lack draws, an interval would be of something else.
-    if draws.keys() != values.keys():
+    if any(each is None for each in draws):
         return Estimate(mean, None, None, len(values))
-    drawn = draw_seeds(np.array([draws[seed] for seed in sorted(draws)]))
+    drawn = draw_seeds(np.array(draws))
     low, high = np.quantile(drawn, (0.025, 0.975))
     return Estimate(mean, float(low), float(high), len(values), p_value(drawn))
 

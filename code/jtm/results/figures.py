@@ -7,14 +7,13 @@ told apart by the colour-blind (Okabe and Ito 2008, and the map cividis) and in
 grey, and marks differ in shape too.
 """
 
-import csv
 import functools
 from pathlib import Path
 
 import numpy as np
 
-from jtm.constants import FRAME_RATE, INSTRUMENTS, PITCH_MAX, PITCH_MIN
-from jtm.files import InputError, atomic, read_json
+from jtm.constants import INSTRUMENTS, PITCH_MAX, PITCH_MIN
+from jtm.files import InputError, atomic
 from jtm.music.audio import frames_to_seconds
 from jtm.results.records import METHODS, SPLITS, Contrast
 from jtm.results.tables import in_words
@@ -26,16 +25,6 @@ SKY, GREEN, PURPLE, AMBER = "#56B4E9", "#009E73", "#CC79A7", "#E69F00"
 """Their sky blue, bluish green, reddish purple and orange."""
 
 GREY = "#808080"
-
-SIX = (
-    (BLUE, "o", "-"),
-    (SKY, "D", (0, (3, 2))),
-    (ORANGE, "s", (0, (5, 1))),
-    (GREY, ">", ":"),
-    (PURPLE, "^", "-."),
-    (BLACK, "v", (0, (6, 1, 1, 1, 1, 1))),
-)
-"""Colours, marks and dashes of up to six lines, told apart in grey too."""
 
 STROKES = {
     "scratch": (ORANGE, "s", (0, (5, 1))),
@@ -85,8 +74,20 @@ STYLE = {
 """Type and lines that suit a page."""
 
 
-def _styled(draw):
-    """Make a function draw in :data:`STYLE`, whatever the caller's settings."""
+def styled(draw):
+    """
+    Make a function draw in :data:`STYLE`, whatever the caller's settings.
+
+    Parameters
+    ----------
+    draw : callable
+        The function.
+
+    Returns
+    -------
+    callable
+        The same in that style.
+    """
 
     @functools.wraps(draw)
     def styled(*args, **kwargs):
@@ -100,15 +101,75 @@ def _styled(draw):
     return styled
 
 
-def _figure(height, **grid):
-    """Make a figure and its panels."""
+def subplots(height, **grid):
+    """
+    Make a figure and its panels.
+
+    Parameters
+    ----------
+    height : float
+        Inches.
+    **grid
+        As of matplotlib's ``subplots``.
+
+    Returns
+    -------
+    figure : matplotlib.figure.Figure
+        The figure, as wide as a page.
+    axes : numpy.ndarray
+        The panels ``(rows, columns)``.
+    """
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(WIDTH, height), layout="constrained")
     return figure, figure.subplots(squeeze=False, **grid)
 
 
-@_styled
+def dot(axis, row, score, colour, mark, size=5, fill=None):
+    """
+    Draw a score in percent, and its interval as a line.
+
+    Parameters
+    ----------
+    axis : matplotlib.axes.Axes
+        Where.
+    row : float
+        Its height.
+    score : object
+        Has ``value``, ``low`` and ``high``, between 0 and 1; without an interval, the
+        latter are None or NaN.
+    colour, mark : str
+        Its colour and mark.
+    size : float
+        Size of the mark.
+    fill : str, optional
+        Colour within the mark.
+    """
+    ends = 100 * np.array([score.low, score.high], float)
+    if not np.isnan(ends).any():
+        axis.plot(ends, (row, row), color=colour, lw=1.2, zorder=1)
+    style = {"color": colour, "markerfacecolor": fill or colour, "markersize": size}
+    axis.plot(100 * score.value, row, mark, **style)
+
+
+def rows_of(axis, names):
+    """
+    Name the rows of a panel, the first on top.
+
+    Parameters
+    ----------
+    axis : matplotlib.axes.Axes
+        The panel.
+    names : sequence of str
+        Names.
+    """
+    axis.set_yticks(range(len(names)), names)
+    axis.set_ylim(len(names) - 0.5, -0.5)
+    axis.grid(axis="x", color="0.92")
+    axis.set_axisbelow(True)
+
+
+@styled
 def save(figure, path):
     """
     Write a figure, at once or not at all.
@@ -135,79 +196,7 @@ def save(figure, path):
             raise InputError(f"{path}: {error}") from error
 
 
-@_styled
-def pretraining_curve(folder):
-    """
-    Draw how loss and accuracy of each predicted step developed on validation.
-
-    Parameters
-    ----------
-    folder : str or Path
-        The folder of a pretraining run, with ``metrics.csv`` and
-        ``config.json``.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
-        One line a step, darker the nearer, and what chance would reach.
-
-    Raises
-    ------
-    InputError
-        If a file is missing or is not what such a run writes.
-    """
-    from matplotlib.cm import ScalarMappable
-    from matplotlib.colors import Normalize
-
-    path = Path(folder) / "metrics.csv"
-    settings = read_json(Path(folder) / "config.json")
-    try:
-        with open(path, newline="", encoding="utf-8") as file:
-            rows = [r for r in csv.DictReader(file) if r["split"] == "validation"]
-        steps = range(1, settings["n_predicts"] + 1)
-        ahead = [1000 * k * settings["step_frames"] / FRAME_RATE for k in steps]
-        epochs = [int(row["epoch"]) for row in rows]
-        curves = {
-            name: np.array([[float(row[f"{name}_{k}"]) for k in steps] for row in rows])
-            for name in ("loss", "accuracy")
-        }
-        n_candidates = 1 + settings["negative_sampling_ext"]
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
-    except (KeyError, TypeError, ValueError) as error:
-        raise InputError(
-            f"{path}: lacks {error}; expected the curves of a pretraining run"
-        ) from error
-    figure, axes = _figure(2.4, ncols=2)
-    # The palest part of the map is left out, since it fades into the page.
-    colours = ScalarMappable(Normalize(0, ahead[-1] * 1.2), "cividis")
-    panels = (
-        ("loss", 1, "InfoNCE loss (nats)", np.log(n_candidates)),
-        ("accuracy", 100, "accuracy (%)", 100 / n_candidates),
-    )
-    for axis, (name, scale, label, chance) in zip(axes[0], panels, strict=True):
-        for curve, time in zip(scale * curves[name].T, ahead, strict=True):
-            axis.plot(epochs, curve, ".-", color=colours.to_rgba(time), linewidth=1)
-        axis.axhline(chance, color="grey", linestyle=":", linewidth=1)
-        axis.annotate(
-            "chance",
-            (1, chance),
-            xycoords=("axes fraction", "data"),
-            xytext=(3, 0),
-            textcoords="offset points",
-            va="center",
-            color="grey",
-        )
-        axis.set_xlabel("epoch")
-        axis.set_ylabel(label)
-        axis.xaxis.get_major_locator().set_params(integer=True)
-    bar = figure.colorbar(colours, ax=axes[0], ticks=ahead)
-    bar.ax.set_ylim(ahead[0], ahead[-1])
-    bar.set_label("predicted ahead (ms)")
-    return figure
-
-
-@_styled
+@styled
 def probe_dots(table, split="test"):
     """
     Draw the main score of each representation, with its 95 % interval.
@@ -234,17 +223,13 @@ def probe_dots(table, split="test"):
         raise InputError(f"no main score on {split} among the records")
     names = [*table["representation"].unique()]
     tasks = table.groupby(["task", "metric"], sort=False)
-    figure, axes = _figure(0.7 + 0.2 * len(names), ncols=len(tasks), sharey=True)
+    figure, axes = subplots(0.7 + 0.2 * len(names), ncols=len(tasks), sharey=True)
     for axis, ((task, metric), part) in zip(axes[0], tasks, strict=True):
         for record in part.itertuples():
             family = record.representation.partition("-")[0]
             colour, mark, fill = FAMILIES.get(family, FAMILIES["other"])
             row = names.index(record.representation)
-            ends = 100 * np.array([record.low, record.high], float)
-            if not np.isnan(ends).any():
-                axis.plot(ends, (row, row), color=colour, linewidth=1.2, zorder=1)
-            style = {"color": colour, "markerfacecolor": fill, "markersize": 5}
-            axis.plot(100 * record.value, row, mark, **style)
+            dot(axis, row, record, colour, mark, fill=fill)
         axis.set_title(in_words(task))
         axis.set_xlabel(f"{in_words(metric)} (%)")
         axis.grid(axis="x", color="0.9")
@@ -254,7 +239,7 @@ def probe_dots(table, split="test"):
     return figure
 
 
-@_styled
+@styled
 def piece(spectrogram, roll, layers, title=""):
     """
     Draw what a network makes of a piece, under its spectrogram and its notes.
@@ -277,7 +262,7 @@ def piece(spectrogram, roll, layers, title=""):
         Panels one above the other, on one axis of time.
     """
     heights = [2, 2] + [1] * len(layers)
-    figure, axes = _figure(
+    figure, axes = subplots(
         0.85 * sum(heights),
         nrows=len(heights),
         sharex=True,
@@ -305,7 +290,7 @@ def piece(spectrogram, roll, layers, title=""):
     return figure
 
 
-@_styled
+@styled
 def notes_over_sound(spectrum, notes, title=""):
     """
     Draw labelled notes over the spectrum of their sound.
@@ -325,7 +310,7 @@ def notes_over_sound(spectrum, notes, title=""):
     matplotlib.figure.Figure
         One panel; the dark is loud, and each instrument has a colour.
     """
-    figure, ((axis,),) = _figure(2.6)
+    figure, ((axis,),) = subplots(2.6)
     end = frames_to_seconds(len(spectrum) - 0.5)
     heights = PITCH_MIN - 0.5, PITCH_MIN + spectrum.shape[1] / 2 - 0.5
     axis.imshow(
@@ -418,13 +403,13 @@ def benchmark_figures(bench):
 def _panels(tasks, height, columns=3, **options):
     """Make a panel for each task and, last, one that holds the legend."""
     rows = -(-(len(tasks) + 1) // columns)
-    figure, axes = _figure(height * rows, nrows=rows, ncols=columns, **options)
+    figure, axes = subplots(height * rows, nrows=rows, ncols=columns, **options)
     for axis in axes.flat[len(tasks) :]:
         axis.set_axis_off()
     return figure, axes.ravel()
 
 
-@_styled
+@styled
 def _labels(bench, tasks):
     """
     Draw how scores grow with labels.
@@ -491,7 +476,7 @@ def _gains_of(bench, task):
     return found
 
 
-@_styled
+@styled
 def _gains(bench, tasks):
     """
     Draw what CPC gains over the same method without it.
@@ -545,7 +530,7 @@ def _sounds_legend():
     ]
 
 
-@_styled
+@styled
 def _sounds(bench, tasks, amount=10):
     """
     Draw scores through the seen SoundFont, the unseen one and on real recordings.
@@ -564,18 +549,11 @@ def _sounds(bench, tasks, amount=10):
                 score = bench.score(task, method, near, split)
                 if not score:
                     continue
-                y = row + 0.24 * (place - 1)
-                if score.low is not None:
-                    ends = 100 * score.low, 100 * score.high
-                    axis.plot(ends, (y, y), color=colour, lw=1, zorder=1)
-                style = {"color": colour, "markersize": 4}
-                style["markerfacecolor"] = "white" if split == "test_timbre" else colour
-                axis.plot(100 * score.value, y, "x" if place == 2 else mark, **style)
+                fill = "white" if split == "test_timbre" else colour
+                mark = "x" if split == "real" else mark
+                dot(axis, row + 0.24 * (place - 1), score, colour, mark, 4, fill)
         axis.set_title(f"{in_words(task)}, {near:g} labelled")
         axis.set_xlabel(f"{in_words(bench.metrics[task])} (%)")
-        axis.grid(axis="x", color="0.92")
-        axis.set_axisbelow(True)
-        axis.set_yticks(range(len(shown)), [METHODS[method] for method in shown])
-        axis.set_ylim(len(shown) - 0.5, -0.5)
+        rows_of(axis, [METHODS[method] for method in shown])
     panels[len(tasks)].legend(handles=_sounds_legend(), loc="center", frameon=False)
     return figure

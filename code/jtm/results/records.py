@@ -326,13 +326,13 @@ def compile_cells(folder, out):
             _refuse_other(beside, read_header(beside), header)
         table, draws = _read_cells(folder, header)
         if out.exists():
-            there, again = read(out), set(_cells(table))
-            there = there[[cell not in again for cell in _cells(there)]]
+            there, again = read(out), set(cells(table))
+            there = there[[cell not in again for cell in cells(there)]]
             kept = {draws_key(row) for row in there.to_dict("records")}
             draws |= {k: v for k, v in read_draws(drawn).items() if k in kept}
             table = pd.concat([there, table])
         place = {tuple(cell): i for i, cell in enumerate(header["plan"])}
-        places = [place.get(cell, len(place)) for cell in _cells(table)]
+        places = [place.get(cell, len(place)) for cell in cells(table)]
         table = table.iloc[np.argsort(places, kind="stable")].reset_index(drop=True)
         # Draws first: a score without draws would look as if it had no interval.
         _write_draws(drawn, draws)
@@ -341,8 +341,20 @@ def compile_cells(folder, out):
     return table
 
 
-def _cells(table):
-    """List the cell of each row."""
+def cells(table):
+    """
+    List the cell of each row.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        Scores.
+
+    Returns
+    -------
+    list of tuple
+        Values of :data:`CELL`.
+    """
     return list(table[[*CELL]].itertuples(index=False, name=None))
 
 

@@ -10,8 +10,8 @@ end of NAME -->``; ``numbers.tex.j2`` has the macros of the LaTeX report.
 import hashlib
 import math
 import re
-import textwrap
 from pathlib import Path
+from textwrap import wrap
 
 import jinja2
 
@@ -19,10 +19,10 @@ from jtm.constants import FRAME_RATE, N_PITCHES, SAMPLE_RATE
 from jtm.files import InputError, atomic, read_json
 from jtm.results import compare, figures, records, tables
 
-TEMPLATES = Path(__file__).with_name("templates")
-
 WIDTH = 80
 """Columns of prose in a page."""
+
+WHOLE_WORDS = {"break_long_words": False, "break_on_hyphens": False}
 
 PAGES = {
     "README.md": "README.md.j2",
@@ -42,96 +42,59 @@ SOURCES = (
 """What the report is made from beside its numbers, as far as it is there."""
 
 
-def duration(seconds):
-    """
-    Name a length of time.
-
-    Parameters
-    ----------
-    seconds : float
-        The time.
-
-    Returns
-    -------
-    str
-        In the unit that suits it, to two figures.
-
-    Examples
-    --------
-    >>> duration(5400), duration(7200)
-    ('90 min', '2.0 h')
-    """
+def _duration(seconds):
+    """Name a length of time in the unit that suits it, such as '90 min' or '2.0 h'."""
     for size, unit in ((3600, "h"), (60, "min"), (1, "s")):
         if seconds >= 2 * size or size == 1:
             amount = seconds / size
             return f"{amount:.0f} {unit}" if amount >= 10 else f"{amount:.1f} {unit}"
 
 
-def machine(facts):
-    """
-    Name the machine that something was measured on.
-
-    Parameters
-    ----------
-    facts : dict
-        As the benchmarks write it.
-
-    Returns
-    -------
-    str
-        The GPU, or the number and kind of the processor's cores.
-    """
+def _machine(facts):
+    """Name the GPU, or the cores, that something was measured on."""
     where = facts["gpu"] or f"{facts['cores']} cores of {facts['processor']}"
     if not (facts["gpu"] or facts["bf16_instructions"]):
         where += ", which have no bf16 instructions"
     return where
 
 
-def template(file, form="markdown"):
+def template(file):
     """
     Load a template.
 
     Parameters
     ----------
     file : str
-        Its name in ``templates/``.
-    form : {"markdown", "latex"}
-        What it makes; in LaTeX, expressions stand between ``<<`` and ``>>``,
-        statements between ``<%`` and ``%>``.
+        Its name in ``templates/``. In one of LaTeX, ``.tex.j2``, expressions stand
+        between ``<<`` and ``>>``, statements between ``<%`` and ``%>``.
 
     Returns
     -------
     jinja2.Template
-        The template, with this module's functions as filters.
+        The template.
     """
-    marks = {}
-    if form == "latex":
+    form, marks = "markdown", {}
+    if file.endswith(".tex.j2"):
+        form = "latex"
         marks = {"block_start_string": "<%", "block_end_string": "%>"}
         marks |= {"variable_start_string": "<<", "variable_end_string": ">>"}
         marks |= {"comment_start_string": "<#", "comment_end_string": "#>"}
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES),
+        loader=jinja2.FileSystemLoader(Path(__file__).with_name("templates")),
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
         **marks,
     )
-    environment.globals |= {
-        "tables": tables,
-        "methods": records.METHODS,
-        "log": math.log,
-    }
-    environment.globals["splits"] = records.SPLITS
+    environment.globals |= {"tables": tables, "log": math.log}
+    environment.globals |= {"methods": records.METHODS, "splits": records.SPLITS}
     environment.filters |= {
-        "duration": duration,
-        "machine": machine,
+        "cell": lambda each: tables.write_cell(each, form),
+        "duration": _duration,
+        "machine": _machine,
         "name": tables.in_words,
         "percent": lambda share, digits=0: f"{100 * share:.{digits}f}",
-        "interval": lambda each, signed=True: tables.write_latex(
-            tables.Score(each["value"], each["low"], each["high"], signed=signed)
-        ),
-        "points": tables.points,
         "table": lambda each: tables.write(each, form),
         "tex": lambda each: tables.escape(str(each)),
     }
@@ -160,63 +123,20 @@ def facts_of(root):
     """
     root = Path(root)
     results = root / "report" / "results"
-    names = ("commands", "data", "memory", "pretraining", "speed", "trials")
-    made = {name: read_json(results / f"{name}.json") for name in names}
+    names = ("commands", "data", "inside", "memory", "pretraining", "speed", "trials")
+    facts = {name: read_json(results / f"{name}.json") for name in names}
     network = read_json(root / "code" / "jtm" / "weights" / "jtm.json")
-    bench = read_benchmark(results)
-    inside = read_json(results / "inside.json")
-    ours = {network["sha256"], network["checkpoint"]}
-    return made | {
-        "bench": bench,
-        "contrasts": bench and [*bench.contrasts().itertuples(index=False)],
-        "spent": bench and spent(bench.table),
+    if facts["inside"]["checkpoint"] not in (network["sha256"], network["checkpoint"]):
+        facts["inside"] = None
+    bench = compare.Benchmark.read(results / "benchmark.csv.gz")
+    return facts | {
+        "bench": bench if bench.header["plan"] else None,
         "grid": records.read_csv(results / "grid.csv.gz"),
         "demo": records.read_scores(results / "demo.jsonl"),
-        "inside": inside if inside["checkpoint"] in ours else None,
         "network": network,
         "training": training(network),
         "rates": {"frame": FRAME_RATE, "audio": SAMPLE_RATE, "pitches": N_PITCHES},
     }
-
-
-def read_benchmark(results):
-    """
-    Read the benchmark, if it has run.
-
-    Parameters
-    ----------
-    results : str or Path
-        The folder of results.
-
-    Returns
-    -------
-    jtm.results.compare.Benchmark or None
-        None where nothing of it has run.
-
-    Raises
-    ------
-    InputError
-        If it cannot be read.
-    """
-    path = Path(results) / "benchmark.csv.gz"
-    return compare.Benchmark.read(path) if path.exists() else None
-
-
-def spent(table):
-    """
-    Add up the time that cells took.
-
-    Parameters
-    ----------
-    table : pandas.DataFrame
-        Scores of the benchmark.
-
-    Returns
-    -------
-    float
-        Seconds of one core.
-    """
-    return float(table.groupby([*records.CELL])["seconds"].max().sum())
 
 
 def training(network):
@@ -318,19 +238,12 @@ def flow(text):
         if part.startswith(("|", "!", "#")):
             made.append(part)
             continue
-        items = re.split(r"\n(?=- )", part)
-        made.append(
-            "\n".join(
-                textwrap.fill(
-                    " ".join(item.split()),
-                    WIDTH,
-                    subsequent_indent="  " if item.startswith("- ") else "",
-                    break_long_words=False,
-                    break_on_hyphens=False,
-                )
-                for item in items
-            )
-        )
+        lines = []
+        for item in re.split(r"\n(?=- )", part):
+            indent = "  " if item.startswith("- ") else ""
+            item = " ".join(item.split())
+            lines += wrap(item, WIDTH, subsequent_indent=indent, **WHOLE_WORDS)
+        made.append("\n".join(lines))
     return "\n\n".join(made)
 
 
@@ -352,12 +265,12 @@ def numbers(root, facts):
         ``\sources``, is a hash of all that the report is made from, which the PDF
         carries, so that a test without TeX can tell whether it is of these results.
     """
-    made = template("numbers.tex.j2", "latex").render(facts)
+    made = template("numbers.tex.j2").render(facts)
     made = re.sub(r"\n{2,}", "\n", made)
     hashed = hashlib.sha256(made.encode())
     for name in SOURCES:
-        if (Path(root) / "report" / name).exists():
-            hashed.update((Path(root) / "report" / name).read_bytes())
+        path = Path(root) / "report" / name
+        hashed.update(path.read_bytes() if path.exists() else b"")
     return f"{made}\\newcommand*{{\\sources}}{{{hashed.hexdigest()}}}\n"
 
 

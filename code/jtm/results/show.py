@@ -1,16 +1,8 @@
-"""
-What the notebook shows: recordings to listen to, and results that may be missing.
-
-What has not run yet is named in a line of its own, so that the notebook runs before
-the long commands have.
-"""
-
-import pandas as pd
+"""What the notebook shows: recordings, and results that may not be there yet."""
 
 from jtm.constants import SAMPLE_RATE
 from jtm.music import audio
-from jtm.results import records, render, tables
-from jtm.results.compare import Benchmark
+from jtm.results import tables
 
 
 def players(recordings, seconds=6.0):
@@ -45,78 +37,25 @@ def players(recordings, seconds=6.0):
     return HTML("".join(parts))
 
 
-def read_benchmark(results):
+def result(made):
     """
-    Read the benchmark, or an empty one where it has not run.
+    Show a figure or a table, or say that what it shows has not run.
 
     Parameters
     ----------
-    results : str or Path
-        The folder of results.
-
-    Returns
-    -------
-    jtm.results.compare.Benchmark
-        What has run.
-    """
-    found = render.read_benchmark(results)
-    nothing = records.check(pd.DataFrame(columns=records.COLUMNS), results)
-    return found or Benchmark(nothing, {}, {"plan": [], "contrasts": []})
-
-
-def picture(drawings, name):
-    """
-    Draw a figure, or say that there is nothing to draw.
-
-    Parameters
-    ----------
-    drawings : dict of str to callable
-        What draws each figure, by name; see
-        :func:`jtm.results.figures.benchmark_figures`.
-    name : str
-        Which of them.
+    made : callable, pandas.DataFrame or None
+        What draws a figure, such as one of
+        :func:`jtm.results.figures.benchmark_figures`, or one of
+        :mod:`jtm.results.tables`.
 
     Returns
     -------
     matplotlib.figure.Figure or IPython.display.Markdown
-        The figure, or the line.
-    """
-    if name in drawings:
-        return drawings[name]()
-    return text(f"The figure *{name}* is not here yet: what it shows has not run.")
-
-
-def table(frame):
-    """
-    Show a table.
-
-    Parameters
-    ----------
-    frame : pandas.DataFrame
-        One of :mod:`jtm.results.tables`.
-
-    Returns
-    -------
-    IPython.display.Markdown
-        What Jupyter shows.
-    """
-    return text(tables.write(frame))
-
-
-def text(markdown):
-    """
-    Show Markdown.
-
-    Parameters
-    ----------
-    markdown : str
-        The text; where it is empty, a line says that there is nothing yet.
-
-    Returns
-    -------
-    IPython.display.Markdown
         What Jupyter shows.
     """
     from IPython.display import Markdown
 
-    return Markdown(markdown or "Nothing is here yet: what this says has not run.")
+    if callable(made):
+        return made()
+    written = "" if made is None else tables.write(made)
+    return Markdown(written or "Nothing is here yet: what this shows has not run.")

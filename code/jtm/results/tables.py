@@ -5,7 +5,6 @@ A table is a pandas frame, whose columns name themselves and whose cells are wor
 numbers or a :class:`Score`; :func:`write` sets it.
 """
 
-import math
 import re
 from textwrap import wrap
 from typing import NamedTuple
@@ -27,11 +26,34 @@ LINES = {
 }
 """Methods of the earlier grid, by the representations that they choose from."""
 
+LAYERS = {
+    "cpc-z": "z",
+    "cpc-c": "c",
+    "random-z": "z, untrained",
+    "random-c": "c, untrained",
+    "logmel": "log-mel",
+    "notes": "the notes",
+    "chance": "chance",
+}
+"""Names of what is probed inside a network."""
+
 TRIED = "0.1"
 """Share of the labels whose scores are shown of trials."""
 
 HEAD = 16
 """Maximum number of letters of a line in the head of a LaTeX table."""
+
+SIGNS = {
+    "\\": r"\textbackslash{}",
+    **{sign: f"\\{sign}" for sign in "#$%&{}_"},
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "−": "$-$",
+    "→": r"$\to$",
+    "·": r"$\cdot$",
+    "µ": r"\textmu{}",
+}
+"""What stands in LaTeX for signs that mean something to it, or that it lacks."""
 
 
 class Score(NamedTuple):
@@ -68,7 +90,7 @@ class Score(NamedTuple):
         """Its interval in percent, such as '[78.0, 84.2]', or what was before."""
         if self.before is not None:
             return f"({100 * self.before:.1f})"
-        if self.low is None or math.isnan(self.low):
+        if pd.isna(self.low):
             return ""
         return f"[{100 * self.low:.1f}, {100 * self.high:.1f}]".replace("-", "−")
 
@@ -90,25 +112,6 @@ def in_words(name):
     return {"note_f1": "note F1"}.get(name, name.replace("_", " "))
 
 
-def points(estimate):
-    """
-    Write a difference and its interval in percentage points.
-
-    Parameters
-    ----------
-    estimate : dict or NamedTuple
-        Has ``value``, ``low`` and ``high``.
-
-    Returns
-    -------
-    str
-        As '+3.1 [0.4, 5.9]'.
-    """
-    get = estimate.get if isinstance(estimate, dict) else estimate._asdict().get
-    made = Score(get("value"), get("low"), get("high"), signed=True)
-    return f"{made} {made.interval}".strip()
-
-
 def write(table, form="markdown"):
     r"""
     Set a table in Markdown or LaTeX.
@@ -128,82 +131,55 @@ def write(table, form="markdown"):
     """
     if not len(table):
         return ""
+    rows = [[write_cell(cell, form) for cell in row] for row in table.to_numpy(object)]
+    heads = [str(column) for column in table.columns]
     if form == "markdown":
-        rows = [[str(column) for column in table.columns], ["---"] * table.shape[1]]
-        rows += [[write_cell(cell) for cell in row] for row in table.to_numpy(object)]
+        rows = [heads, ["---"] * len(heads), *rows]
         return "\n".join(f"| {' | '.join(row)} |" for row in rows)
-    table = table.loc[:, [any(map(write_latex, table[each])) for each in table.columns]]
-    heads = []
-    for place, column in enumerate(table.columns):
-        lines = map(escape, wrap(str(column), HEAD, break_on_hyphens=False))
-        side = "r" if place else "l"
-        heads.append(rf"\shortstack[{side}]{{" + r"\\".join(lines) + "}")
-    rows = [[write_latex(cell) for cell in row] for row in table.to_numpy(object)]
-    head, *lines = [" & ".join(row) + r" \\" for row in (heads, *rows)]
-    columns = "l" + "r" * (len(heads) - 1)
+    filled = [
+        place for place, cells in enumerate(zip(*rows, strict=True)) if any(cells)
+    ]
+    for number, place in enumerate(filled):
+        lines = map(escape, wrap(heads[place], HEAD, break_on_hyphens=False))
+        side = "r" if number else "l"
+        heads[place] = rf"\shortstack[{side}]{{" + r"\\".join(lines) + "}"
+    head, *lines = [
+        " & ".join(row[place] for place in filled) + r" \\" for row in (heads, *rows)
+    ]
+    columns = "l" + "r" * (len(filled) - 1)
     top = rf"\fit{{\begin{{tabular}}{{@{{}}{columns}@{{}}}}\toprule"
     bottom = r"\bottomrule\end{tabular}}"
     return "\n".join([top, rf"{head}\midrule", *lines, bottom])
 
 
-def _blank(cell):
-    return cell is None or (isinstance(cell, float) and math.isnan(cell))
-
-
-def write_cell(cell):
-    """
-    Set a cell as Markdown.
-
-    Parameters
-    ----------
-    cell : object
-        Words, a number, a :class:`Score`, None or NaN.
-
-    Returns
-    -------
-    str
-        Such as '**81.3** [78.0, 84.2]'.
-    """
-    if isinstance(cell, Score):
-        value = f"**{cell}**" if cell.bold else f"{cell}"
-        return f"{value} {cell.interval}".strip()
-    return "" if _blank(cell) else f"{cell}".replace("|", r"\|")
-
-
-def write_latex(cell):
+def write_cell(cell, form="markdown"):
     r"""
-    Set a cell as LaTeX.
+    Set a cell in Markdown or LaTeX.
 
     Parameters
     ----------
     cell : object
         Words, a number, a :class:`Score`, None or NaN.
+    form : {"markdown", "latex"}
+        What to set it in.
 
     Returns
     -------
     str
-        Such as ``81.3\interval{78.0, 84.2}``.
+        Such as '**81.3** [78.0, 84.2]' or ``81.3\interval{78.0, 84.2}``.
     """
-    if isinstance(cell, Score):
-        value = rf"\textbf{{{escape(str(cell))}}}" if cell.bold else escape(str(cell))
-        ends = escape(cell.interval)
-        if ends.startswith("["):
-            return rf"{value}\interval{{{ends.strip('[]')}}}"
-        return f"{value} {ends}".strip()
-    return "" if _blank(cell) else escape(str(cell))
-
-
-SIGNS = {
-    "\\": r"\textbackslash{}",
-    **{sign: f"\\{sign}" for sign in "#$%&{}_"},
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "−": "$-$",
-    "→": r"$\to$",
-    "·": r"$\cdot$",
-    "µ": r"\textmu{}",
-}
-"""What stands in LaTeX for signs that mean something to it, or that it lacks."""
+    latex = form == "latex"
+    if not isinstance(cell, Score):
+        words = "" if pd.isna(cell) else str(cell)
+        return escape(words) if latex else words.replace("|", r"\|")
+    value, ends = str(cell), cell.interval
+    if latex:
+        value, ends = escape(value), escape(ends)
+    if cell.bold:
+        value = rf"\textbf{{{value}}}" if latex else f"**{value}**"
+    if latex and ends.startswith("["):
+        return rf"{value}\interval{{{ends.strip('[]')}}}"
+    return f"{value} {ends}".strip()
 
 
 def escape(words):
@@ -224,11 +200,30 @@ def escape(words):
     return re.sub(r"(\d) (\\%|s|min|h|[MG]B)(?!\w)", r"\1\\,\2", made)
 
 
-def _best(cells):
-    """Let the highest of some estimates stand out."""
-    made = [each and Score(*each[:3]) for each in cells]
-    top = max((each.value for each in made if each), default=None)
-    return [each and each._replace(bold=each.value == top) for each in made]
+def _pivot(cells):
+    """Arrange cells ``(about, column, cell)``, a row for what is about the same."""
+    rows = {}
+    for about, column, cell in cells:
+        rows.setdefault(tuple(about.items()), {})[column] = cell
+    made = [dict(about) | row for about, row in rows.items()]
+    return pd.DataFrame(made, dtype=object)
+
+
+def _best(table):
+    """Let the highest score of each column stand out."""
+    for column in table:
+        scores = [each for each in table[column] if isinstance(each, Score)]
+        top = max((each.value for each in scores), default=None)
+        table[column] = [
+            each._replace(bold=each.value == top) if isinstance(each, Score) else each
+            for each in table[column]
+        ]
+    return table
+
+
+def _score(estimate):
+    """Make a cell of an estimate, if there is one."""
+    return estimate and Score(*estimate[:3])
 
 
 def scores(bench, task, split="test"):
@@ -248,12 +243,14 @@ def scores(bench, task, split="test"):
         A row a method, a column an amount of labelled recordings; the best of a
         column stands out.
     """
-    methods = [m for m in bench.methods(task, split) if m != "largest"]
-    table = pd.DataFrame({"method": [METHODS[method] for method in methods]})
-    for amount in bench.amounts(task, split):
-        cells = [bench.score(task, method, amount, split) for method in methods]
-        table[f"{amount:g} rec."] = _best(cells)
-    return table
+    cells = [
+        ({"method": METHODS[method]}, f"{amount:g} rec.")
+        + (_score(bench.score(task, method, amount, split)),)
+        for method in bench.methods(task, split)
+        for amount in bench.amounts(task, split)
+        if method != "largest"
+    ]
+    return _best(_pivot(cells))
 
 
 def contrasts(bench):
@@ -272,19 +269,14 @@ def contrasts(bench):
         and split, with differences in points; those that are significant after
         correction stand out.
     """
-    found = bench.contrasts()
-    rows = {}
-    for row in found.to_dict("records"):
-        pair = f"{METHODS[row['method']]} − {METHODS[row['other']]}"
-        column = f"{pair}; {SPLITS[row['split']]}"
-        cells = rows.setdefault((row["task"], row["labelled_recordings"]), {})
-        bold = row["p_holm"] < ALPHA
-        cells[column] = Score(row["value"], row["low"], row["high"], bold, True)
-    made = [
-        {"task": in_words(task), "labelled recordings": f"{amount:g}"} | cells
-        for (task, amount), cells in rows.items()
-    ]
-    return pd.DataFrame(made, dtype=object)
+    cells = []
+    for row in bench.contrasts().itertuples():
+        about = {"task": in_words(row.task)}
+        about["labelled recordings"] = f"{row.labelled_recordings:g}"
+        pair = f"{METHODS[row.method]} − {METHODS[row.other]}; {SPLITS[row.split]}"
+        bold = row.p_holm < ALPHA
+        cells.append((about, pair, Score(row.value, row.low, row.high, bold, True)))
+    return _pivot(cells)
 
 
 def sounds(bench, amount=10):
@@ -304,26 +296,19 @@ def sounds(bench, amount=10):
         A row for each task and method, a column a split; of each task the best of a
         column stands out.
     """
-    splits = [split for split in SPLITS if split != "validation"]
-    rows = []
-    for task in bench.tasks:
-        amounts = bench.amounts(task)
-        if not amounts:
-            continue
-        near = min(amounts, key=lambda each: abs(each - amount))
-        methods = [m for m in bench.methods(task) if m != "largest"]
+    parts = [pd.DataFrame()]
+    for task in filter(bench.amounts, bench.tasks):
+        near = min(bench.amounts(task), key=lambda each: abs(each - amount))
+        about = {"task": in_words(task), "labelled recordings": f"{near:g}"}
         cells = [
-            _best([bench.score(task, method, near, split) for method in methods])
-            for split in splits
+            (about | {"method": METHODS[method]}, title)
+            + (_score(bench.score(task, method, near, split)),)
+            for method in bench.methods(task)
+            for split, title in SPLITS.items()
+            if method != "largest" and split != "validation"
         ]
-        for place, method in enumerate(methods):
-            about = {"task": in_words(task), "labelled recordings": f"{near:g}"}
-            about["method"] = METHODS[method]
-            rows.append(
-                about
-                | {SPLITS[s]: c[place] for s, c in zip(splits, cells, strict=True)}
-            )
-    return pd.DataFrame(rows, dtype=object)
+        parts.append(_best(_pivot(cells)))
+    return pd.concat(parts, ignore_index=True)
 
 
 def grid_lines(grid):
@@ -369,12 +354,10 @@ def grid_scores(grid, fraction, split="test"):
     pandas.DataFrame
         A row a task, a column a method; the best of a row stands out.
     """
-    lines = grid_lines(grid)[split].xs(fraction, level="fraction")
-    table = lines.unstack("method").reindex(grid["task"].unique())[[*LINES]]
-    rows = [_best([(value, None, None) for value in row]) for row in table.to_numpy()]
-    made = pd.DataFrame(rows, columns=table.columns.tolist(), dtype=object)
-    made.insert(0, "task", [in_words(task) for task in table.index])
-    return made
+    lines = grid_lines(grid)[split].xs(fraction, level="fraction").unstack("method")
+    table = lines.reindex(index=grid["task"].unique(), columns=[*LINES])
+    table = _best(table.map(Score).T).T.rename(index=in_words)
+    return table.rename_axis(index="task", columns=None).reset_index()
 
 
 def grid_change(grid, fraction):
@@ -393,12 +376,11 @@ def grid_change(grid, fraction):
     pandas.DataFrame
         A row a task, a column a method, with cells such as '89.7 → 84.8'.
     """
-    seen, unseen = (grid_scores(grid, fraction, s) for s in ("test", "test_timbre"))
-    for method in LINES:
-        seen[method] = [
-            f"{a} → {b}" for a, b in zip(seen[method], unseen[method], strict=True)
-        ]
-    return seen
+    seen, unseen = (
+        grid_scores(grid, fraction, split).set_index("task").map(str)
+        for split in ("test", "test_timbre")
+    )
+    return (seen + " → " + unseen).reset_index()
 
 
 def run_scores(table, split="test"):
@@ -420,19 +402,17 @@ def run_scores(table, split="test"):
         stands out.
     """
     table = table[table["primary"] & (table["split"] == split)]
-    keys = ["representation", "probe", "fraction", "seed"]
-    keys = keys[:1] + [key for key in keys[1:] if table[key].nunique() > 1]
-    made = table[keys].drop_duplicates().reset_index(drop=True)
-    wanted = list(made.itertuples(index=False, name=None))
-    for (task, metric), part in table.groupby(["task", "metric"], sort=False):
-        rows = part.set_index(keys)[["value", "low", "high"]]
-        cells = {
-            key if isinstance(key, tuple) else (key,): tuple(row)
-            for key, row in zip(rows.index, rows.to_numpy(float), strict=True)
-        }
-        cells = _best([cells.get(each) for each in wanted])
-        made[f"{in_words(task)}, {in_words(metric)} (%)"] = cells
-    return made
+    keys = ("probe", "fraction", "seed")
+    keys = ["representation", *(key for key in keys if table[key].nunique() > 1)]
+    cells = [
+        (
+            {key: getattr(row, key) for key in keys},
+            f"{in_words(row.task)}, {in_words(row.metric)} (%)",
+            Score(row.value, row.low, row.high),
+        )
+        for row in table.itertuples()
+    ]
+    return _best(_pivot(cells))
 
 
 def trials(found, study):
@@ -453,7 +433,7 @@ def trials(found, study):
         network's is in brackets.
     """
     found = [trial for trial in found if trial["study"] == study]
-    made = pd.DataFrame(
+    table = pd.DataFrame(
         {
             "trial": [trial["name"] for trial in found],
             "weights": [f"{trial['weights']:,}" for trial in found],
@@ -462,15 +442,18 @@ def trials(found, study):
     )
     for task in ("multipitch", "ensemble", "note_instrument"):
         for layer in "zc":
-            values = [_of(trial, "cpc", task, layer) for trial in found]
-            if not all(values):
-                continue
-            before = [_of(trial, "random", task, layer) for trial in found]
-            made[f"{in_words(task)}, {layer}"] = [
-                Score(value, bold=value == max(values), before=untrained)
-                for value, untrained in zip(values, before, strict=True)
-            ]
-    return made
+            values, before = (
+                [
+                    trial["validation"].get(f"{task} {who}-{layer} {TRIED}")
+                    for trial in found
+                ]
+                for who in ("cpc", "random")
+            )
+            if all(values):
+                pairs = zip(values, before, strict=True)
+                cells = [Score(value, before=untrained) for value, untrained in pairs]
+                table[f"{in_words(task)}, {layer}"] = cells
+    return _best(table)
 
 
 def studies(found):
@@ -521,19 +504,33 @@ def gained(found):
     return counts
 
 
-def _of(trial, who, task, layer):
-    """Read one score of a trial, if it has it."""
-    return trial["validation"].get(f"{task} {who}-{layer} {TRIED}")
+def answers(found, column):
+    """
+    Tabulate answers of ``jtm inside``.
 
+    Parameters
+    ----------
+    found : list of dict
+        Answers, with ``representation``, ``value`` and, where there is an interval,
+        ``low`` and ``high``.
+    column : str
+        Format of the head of an answer's column, such as '{delay:g} s'.
 
-LAYERS = {
-    "cpc-z": "z",
-    "cpc-c": "c",
-    "random-z": "z, untrained",
-    "random-c": "c, untrained",
-    "logmel": "log-mel",
-}
-"""Names of what is probed inside a network."""
+    Returns
+    -------
+    pandas.DataFrame
+        A row a representation, in the order of :data:`LAYERS`.
+    """
+    order = [*LAYERS]
+    found = sorted(found, key=lambda each: order.index(each["representation"]))
+    return _pivot(
+        (
+            {"": LAYERS[each["representation"]]},
+            column.format(**each),
+            Score(each["value"], each.get("low"), each.get("high")),
+        )
+        for each in found
+    )
 
 
 def carried(inside):
@@ -550,14 +547,11 @@ def carried(inside):
     pandas.DataFrame
         A row for each representation and for chance, a column for each question.
     """
-    rows, chance = {}, {"": "chance"}
-    for each in inside["carried"]:
-        row = rows.setdefault(
-            each["representation"], {"": LAYERS[each["representation"]]}
-        )
-        row[each["what"]] = Score(each["value"], each["low"], each["high"])
-        chance[each["what"]] = Score(each["chance"])
-    return pd.DataFrame([*rows.values(), chance], dtype=object)
+    chance = [
+        {"representation": "chance", "what": each["what"], "value": each["chance"]}
+        for each in inside["carried"]
+    ]
+    return answers(inside["carried"] + chance, "{what}")
 
 
 def neighbours(inside):
@@ -574,11 +568,12 @@ def neighbours(inside):
     pandas.DataFrame
         A row for each representation and for chance, a column for each kind.
     """
-    made = {"": [*LAYERS.values(), "chance"]}
-    for each in inside["maps"]:
-        shares = [*(each["purity"][name] for name in LAYERS), each["chance"]]
-        made[f"{each['colour']} of {each['of']}"] = [Score(share) for share in shares]
-    return pd.DataFrame(made)
+    shares = [
+        each | {"representation": name, "value": share}
+        for each in inside["maps"]
+        for name, share in (each["purity"] | {"chance": each["chance"]}).items()
+    ]
+    return answers(shares, "{colour} of {of}")
 
 
 def steps(speed):
@@ -609,31 +604,6 @@ def steps(speed):
     return pd.DataFrame(rows)
 
 
-def profile(speed):
-    """
-    Tabulate where a training step's time goes.
-
-    Parameters
-    ----------
-    speed : dict
-        What ``benchmarks/cpc_step.py`` found.
-
-    Returns
-    -------
-    pandas.DataFrame
-        A row for each part of the network, columns for presets and directions.
-    """
-    made = {}
-    for preset, parts in speed["profile"].items():
-        total = sum(sum(times.values()) for times in parts.values())
-        for way in ("forward", "backward"):
-            made[f"`{preset}`, {way}"] = {
-                part: f"{1000 * times[way]:.0f} ms ({100 * times[way] / total:.0f} %)"
-                for part, times in parts.items()
-            }
-    return pd.DataFrame(made).rename_axis("part").reset_index()
-
-
 def dataset(data):
     """
     Tabulate the splits of the toy set.
@@ -651,5 +621,4 @@ def dataset(data):
     table = pd.DataFrame.from_dict(data["splits"], orient="index", dtype=object)
     table["hours"] = [f"{hours:.2f}" for hours in table["hours"]]
     table["notes"] = [f"{notes:,}" if notes else "" for notes in table["notes"]]
-    table = table.rename_axis("split").reset_index()
-    return table.assign(split=[in_words(split) for split in table["split"]])
+    return table.rename(index=in_words).rename_axis("split").reset_index()

@@ -1,5 +1,6 @@
-"""Answers about a network, read, told and drawn."""
+"""Runs and answers about a network, read, told and drawn."""
 
+import csv
 import json
 import tempfile
 import unittest
@@ -91,6 +92,44 @@ class WithFolder(unittest.TestCase):
         np.savez(self.path.with_suffix(".npz"), **arrays)
 
 
+class TestCurve(unittest.TestCase):
+    def setUp(self):
+        self.folder = Path(self.enterContext(tempfile.TemporaryDirectory()))
+
+    def write(self, columns=("loss_1", "accuracy_1", "loss_2", "accuracy_2")):
+        settings = {"n_predicts": 2, "step_frames": 10, "negative_sampling_ext": 7}
+        (self.folder / "config.json").write_text(json.dumps(settings))
+        with open(self.folder / "metrics.csv", "w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(("epoch", "split", *columns))
+            writer.writerow((0, "train", 9.0, 0.9, 9.0, 0.9))
+            writer.writerow((0, "validation", 2.0, 0.1, 2.5, 0.05))
+            writer.writerow((1, "validation", 1.0, 0.5, 1.5, 0.25))
+
+    def test_it_shows_the_validation_of_each_step(self):
+        self.write()
+        loss, accuracy, bar = figures.pretraining_curve(self.folder).axes
+        shown = [line.get_ydata().tolist() for line in loss.lines[:2]]
+        self.assertEqual(shown, [[2.0, 1.0], [2.5, 1.5]])
+        shown = [line.get_ydata().tolist() for line in accuracy.lines[:2]]
+        self.assertEqual(shown, [[10.0, 50.0], [5.0, 25.0]])
+        self.assertEqual(loss.lines[0].get_xdata().tolist(), [0, 1])
+        # One of eight candidates is right by chance.
+        self.assertAlmostEqual(loss.lines[2].get_ydata()[0], np.log(8))
+        self.assertAlmostEqual(accuracy.lines[2].get_ydata()[0], 12.5)
+        self.assertEqual(bar.get_yticks().tolist(), [100.0, 200.0])
+        for axis, unit in ((loss, "nats"), (accuracy, "%"), (bar, "ms")):
+            self.assertIn(unit, axis.get_ylabel())
+
+    def test_files_of_something_else(self):
+        self.write(columns=("loss_1", "accuracy_1"))
+        with self.assertRaisesRegex(InputError, "metrics.csv: lacks 'loss_2'"):
+            figures.pretraining_curve(self.folder)
+        (self.folder / "metrics.csv").unlink()
+        with self.assertRaisesRegex(InputError, "metrics.csv: cannot be read"):
+            figures.pretraining_curve(self.folder)
+
+
 class TestFiles(WithFolder):
     def test_what_was_written_is_read(self):
         found, arrays = answers()
@@ -138,11 +177,11 @@ class TestWords(WithFolder):
         for part in (
             "| c, untrained | 50.0 [45.0, 55.0] | 50.0 [45.0, 55.0] |\n",
             "| chance | 2.0 | 2.0 |\n",
-            "| | 0 s | 0.5 s |\n| --- | --- | --- |\n| z | 80.0 [75.0, 85.0] | 30.0",
+            "|  | 0 s | 0.5 s |\n| --- | --- | --- |\n| z | 80.0 [75.0, 85.0] | 30.0",
             "| the notes | 80.0 [75.0, 85.0] | 30.0 [25.0, 35.0] |\n",
             "|  | instrument of notes | pitch of notes |\n",
             "| log-mel | 75.0 | 75.0 |\n",
-            "| | correlation |\n| --- | --- |\n| z | 30.0 [25.0, 35.0] |\n",
+            "|  | correlation |\n| --- | --- |\n| z | 30.0 [25.0, 35.0] |\n",
             "moved the centres of the 2 filters by 50 cents on average",
             "lie 0 % of them, 100 % at the start",
         ):

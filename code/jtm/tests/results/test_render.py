@@ -20,13 +20,6 @@ def names(numbers):
     return re.findall(r"^\\newcommand\*\{\\(.+?)\}", numbers, re.MULTILINE)
 
 
-def with_benchmark(facts, bench):
-    """Put a benchmark in the place of what has run."""
-    contrasts = [*bench.contrasts().itertuples(index=False)]
-    spent = render.spent(bench.table)
-    return facts | {"bench": bench, "contrasts": contrasts, "spent": spent}
-
-
 class WithFacts(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
@@ -82,7 +75,7 @@ class TestPages(WithFacts):
         bench = synthetic.bench(
             ("transcription", "composer"), lambda cell: cell[2] == 30 or cell[3] == 1
         )
-        facts = with_benchmark(self.facts, bench)
+        facts = self.facts | {"bench": bench}
         missing = len(bench.missing)
         self.assertGreater(missing, 0)
         said = render.blocks("README.md.j2", facts)["benchmark"]
@@ -104,7 +97,7 @@ class TestPages(WithFacts):
 
     def test_nothing_of_a_benchmark_but_its_plan(self):
         bench = synthetic.bench(without=lambda cell: True)
-        facts = with_benchmark(self.facts, bench)
+        facts = self.facts | {"bench": bench}
         for file in render.PAGES.values():
             render.blocks(file, facts)
         page = render.template("BENCHMARK.md.j2").render(facts)
@@ -114,7 +107,7 @@ class TestPages(WithFacts):
 
     def test_the_card_shows_scores_of_its_own_network_alone(self):
         bench = synthetic.bench(("transcription",))
-        facts = with_benchmark(self.facts, bench)
+        facts = self.facts | {"bench": bench}
         said = render.blocks("card.md.j2", facts)["scores"]
         self.assertIn("of other weights", said)
         bench.header["checkpoint"] = self.facts["network"]["sha256"]
@@ -196,7 +189,7 @@ class TestNumbers(WithFacts):
 
     def test_a_macro_exists_whatever_has_run(self):
         bench = synthetic.bench(("transcription",))
-        full = render.numbers(ROOT, with_benchmark(self.facts, bench))
+        full = render.numbers(ROOT, self.facts | {"bench": bench})
         other = render.numbers(ROOT, self.facts | {"inside": None})
         answered = {name: None for name in ("carried", "memory", "form", "maps")}
         asked = read_json(REPORT / "results" / "inside.json") | answered

@@ -9,7 +9,8 @@ import pandas as pd
 
 from jtm.data.musicnet import Recording
 from jtm.music import audio
-from jtm.results import figures, show
+from jtm.results import figures, show, tables
+from jtm.results.compare import Benchmark
 from jtm.tests.results import synthetic
 
 
@@ -32,19 +33,17 @@ class TestShow(unittest.TestCase):
         self.assertLess(abs(len(page) / 2 - 8_000 * 2 * 4 / 3), 500)
 
     def test_what_has_not_run_is_named(self):
-        bench = show.read_benchmark(self.folder)
+        bench = Benchmark.read(self.folder / "benchmark.csv.gz")
         self.assertEqual((bench.missing, len(bench.contrasts())), ([], 0))
         drawings = figures.benchmark_figures(bench)
-        said = show.picture(drawings, "labels").data
-        self.assertIn("*labels* is not here yet", said)
-        self.assertIn("Nothing is here yet", show.text("").data)
-        self.assertIn("Nothing is here yet", show.table(pd.DataFrame({"a": []})).data)
+        for made in (drawings.get("labels"), tables.contrasts(bench)):
+            self.assertIn("Nothing is here yet", show.result(made).data)
 
     def test_what_has_run_is_shown(self):
         drawings = figures.benchmark_figures(synthetic.bench(("composer",)))
-        figure = show.picture(drawings, "labels")
+        figure = show.result(drawings["labels"])
         self.assertEqual(figure.axes[0].get_title(), "composer")
-        self.assertIn("| 1 |", show.table(pd.DataFrame({"a": [1]})).data)
+        self.assertIn("| 1 |", show.result(pd.DataFrame({"a": [1]})).data)
 
 
 if __name__ == "__main__":

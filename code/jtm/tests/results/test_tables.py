@@ -31,6 +31,11 @@ class TestWriter(unittest.TestCase):
             (Score(-0.01, -0.02, 0.003, signed=True), "−1.0 [−2.0, 0.3]", None),
             (Score(0.01, signed=True), "+1.0", "+1.0"),
             (Score(0.5, float("nan"), float("nan")), "50.0", "50.0"),
+            (
+                Score(0.5, 0.4, 0.6, bold=True),
+                "**50.0** [40.0, 60.0]",
+                r"\textbf{50.0}\interval{40.0, 60.0}",
+            ),
             (Score(0.5, before=0.4), "50.0 (40.0)", "50.0 (40.0)"),
             (None, "", ""),
             (float("nan"), "", ""),
@@ -39,7 +44,7 @@ class TestWriter(unittest.TestCase):
         ):
             self.assertEqual(tables.write_cell(cell), markdown)
             if latex is not None:
-                self.assertEqual(tables.write_latex(cell), latex)
+                self.assertEqual(tables.write_cell(cell, "latex"), latex)
 
     def test_a_table(self):
         table = pd.DataFrame({"a": ["x_y"], "far too long a head": [Score(0.1)]})
