@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 
 from jtm.results import records
-from jtm.results.records import METHODS, UNIT
+from jtm.results.records import CELL, METHODS, UNIT
 
 SEED_DRAWS = 20
 """Draws of seeds for each draw of families."""
@@ -113,13 +113,13 @@ class Benchmark:
     @property
     def missing(self):
         """The planned cells that have not run, as a list of tuples."""
-        there = set(records.cells(self.table))
+        there = set(self.table[[*CELL]].itertuples(index=False, name=None))
         return [cell for cell in self.header["plan"] if cell not in there]
 
     @property
     def seconds(self):
         """The time that all cells took, in seconds of one core."""
-        return float(self.table.groupby([*records.CELL])["seconds"].max().sum())
+        return float(self.table.groupby([*CELL])["seconds"].max().sum())
 
     def methods(self, task, split="test"):
         """

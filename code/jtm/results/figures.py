@@ -62,6 +62,8 @@ WIDTH = 7.0
 COMPONENTS = 6
 """Principal components of a representation that are shown."""
 
+OCTAVES = [f"C{octave}" for octave in range(1, 9)]
+"""Names of the pitches 24, 36, ... 108."""
 
 STYLE = {
     "font.size": 8,
@@ -274,8 +276,7 @@ def piece(spectrogram, roll, layers, title=""):
     sound.set_ylabel("mel band")
     sound.set_title(title, loc="left")
     _image(notes, 1.0 - roll, end, PITCH_MIN - 0.5, cmap="grey")
-    octaves = range(24, 109, 12)
-    notes.set_yticks(octaves, [f"C{pitch // 12 - 1}" for pitch in octaves])
+    notes.set_yticks(range(24, 109, 12), OCTAVES)
     sounding = np.flatnonzero(roll.any(axis=0)) + PITCH_MIN
     if len(sounding):
         notes.set_ylim(sounding[0] - 3, sounding[-1] + 3)
@@ -329,8 +330,7 @@ def notes_over_sound(spectrum, notes, title=""):
         axis.hlines(own["pitch"], *edges, colors=colour, lw=2, label=name)
     axis.set_xlim(0, end)
     axis.set_ylim(PITCH_MIN - 0.5, PITCH_MAX + 0.5)
-    octaves = range(24, 109, 12)
-    axis.set_yticks(octaves, [f"C{pitch // 12 - 1}" for pitch in octaves])
+    axis.set_yticks(range(24, 109, 12), OCTAVES)
     axis.set_ylabel("pitch")
     axis.set_xlabel("time (s)")
     axis.set_title(title, loc="left")

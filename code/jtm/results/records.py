@@ -13,7 +13,6 @@ write at once and a killed one loses its cell alone. :func:`compile_cells` joins
 
 import base64
 import gzip
-import io
 import json
 import subprocess
 import zipfile
@@ -326,13 +325,13 @@ def compile_cells(folder, out):
             _refuse_other(beside, read_header(beside), header)
         table, draws = _read_cells(folder, header)
         if out.exists():
-            there, again = read(out), set(cells(table))
-            there = there[[cell not in again for cell in cells(there)]]
+            there, again = read(out), set(_cells(table))
+            there = there[[cell not in again for cell in _cells(there)]]
             kept = {draws_key(row) for row in there.to_dict("records")}
             draws |= {k: v for k, v in read_draws(drawn).items() if k in kept}
             table = pd.concat([there, table])
         place = {tuple(cell): i for i, cell in enumerate(header["plan"])}
-        places = [place.get(cell, len(place)) for cell in cells(table)]
+        places = [place.get(cell, len(place)) for cell in _cells(table)]
         table = table.iloc[np.argsort(places, kind="stable")].reset_index(drop=True)
         # Draws first: a score without draws would look as if it had no interval.
         _write_draws(drawn, draws)
@@ -341,20 +340,8 @@ def compile_cells(folder, out):
     return table
 
 
-def cells(table):
-    """
-    List the cell of each row.
-
-    Parameters
-    ----------
-    table : pandas.DataFrame
-        Scores.
-
-    Returns
-    -------
-    list of tuple
-        Values of :data:`CELL`.
-    """
+def _cells(table):
+    """List the cell of each row."""
     return list(table[[*CELL]].itertuples(index=False, name=None))
 
 
@@ -370,10 +357,8 @@ def _write_draws(path, draws):
         raise InputError(f"{path}: draws differ in number ({lengths}); run cells again")
     keys = sorted(draws)
     values = np.stack([draws[key] for key in keys]) if keys else np.zeros((0, 0), "<u2")
-    content = io.BytesIO()
-    np.savez_compressed(content, keys=np.array(keys, str), draws=values)
     with atomic(path) as part:
-        part.write_bytes(content.getvalue())
+        np.savez_compressed(part, keys=np.array(keys, str), draws=values)
 
 
 def read(path):
@@ -522,8 +507,7 @@ def read_scores(path):
     Parameters
     ----------
     path : str or Path
-        JSON lines or, ending in ``.json``, a list; see
-        :class:`jtm.evaluation.cells.Record`.
+        JSON lines; see :class:`jtm.evaluation.cells.Record`.
 
     Returns
     -------
@@ -535,14 +519,9 @@ def read_scores(path):
     InputError
         If the file cannot be read, or something in it is no score.
     """
-    path = Path(path)
     try:
-        if path.suffix == ".json":
-            rows = read_json(path)
-        else:
-            lines = path.read_text(encoding="utf-8").splitlines()
-            rows = [json.loads(line) for line in lines]
-        return latest(rows)
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
+        return latest([json.loads(line) for line in lines])
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from error
     except (KeyError, TypeError, ValueError) as error:

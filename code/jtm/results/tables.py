@@ -336,7 +336,7 @@ def grid_lines(grid):
     return means.loc[chosen].droplevel(["representation", "probe"])
 
 
-def grid_scores(grid, fraction, split="test"):
+def grid_scores(grid, fraction, unseen=False):
     """
     Tabulate scores of the earlier grid.
 
@@ -346,41 +346,22 @@ def grid_scores(grid, fraction, split="test"):
         See :func:`grid_lines`.
     fraction : float
         Share of the labels.
-    split : str
-        Where they were scored.
+    unseen : bool
+        Tell scores through the unseen SoundFont too, such as '89.7 → 84.8'.
 
     Returns
     -------
     pandas.DataFrame
         A row a task, a column a method; the best of a row stands out.
     """
-    lines = grid_lines(grid)[split].xs(fraction, level="fraction").unstack("method")
-    table = lines.reindex(index=grid["task"].unique(), columns=[*LINES])
-    table = _best(table.map(Score).T).T.rename(index=in_words)
-    return table.rename_axis(index="task", columns=None).reset_index()
-
-
-def grid_change(grid, fraction):
-    """
-    Tabulate scores of the earlier grid on seen and unseen sound.
-
-    Parameters
-    ----------
-    grid : pandas.DataFrame
-        See :func:`grid_lines`.
-    fraction : float
-        Share of the labels.
-
-    Returns
-    -------
-    pandas.DataFrame
-        A row a task, a column a method, with cells such as '89.7 → 84.8'.
-    """
-    seen, unseen = (
-        grid_scores(grid, fraction, split).set_index("task").map(str)
+    lines = grid_lines(grid).xs(fraction, level="fraction")
+    test, timbre = (
+        lines[split].unstack("method")[[*LINES]].map(Score)
         for split in ("test", "test_timbre")
     )
-    return (seen + " → " + unseen).reset_index()
+    table = test.map(str) + " → " + timbre.map(str) if unseen else _best(test.T).T
+    table = table.reindex(grid["task"].unique()).rename(index=in_words)
+    return table.rename_axis(index="task", columns=None).reset_index()
 
 
 def run_scores(table, split="test"):
@@ -602,23 +583,3 @@ def steps(speed):
         for row in speed["steps"]
     ]
     return pd.DataFrame(rows)
-
-
-def dataset(data):
-    """
-    Tabulate the splits of the toy set.
-
-    Parameters
-    ----------
-    data : dict
-        What ``toy/datasheet.py`` counted.
-
-    Returns
-    -------
-    pandas.DataFrame
-        A row a split.
-    """
-    table = pd.DataFrame.from_dict(data["splits"], orient="index", dtype=object)
-    table["hours"] = [f"{hours:.2f}" for hours in table["hours"]]
-    table["notes"] = [f"{notes:,}" if notes else "" for notes in table["notes"]]
-    return table.rename(index=in_words).rename_axis("split").reset_index()
