@@ -126,6 +126,8 @@ class TestCommands(unittest.TestCase):
         script = (
             "import os, signal, sys, threading\n"
             "from jtm import cli\n"
+            # Who starts the tests in the background has them ignore Ctrl-C.
+            "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
             "def data(preset):\n"
             "    os.kill(os.getpid(), signal.SIGINT)\n"
             "    threading.Event().wait(60)\n"

@@ -147,6 +147,9 @@ class TestFit(unittest.TestCase):
 
     def test_stopped_before_the_first_step_it_says_so_and_goes_on(self):
         whole = fitted(Plan(2, folder=self.folder / "whole"))
+        # Who starts the tests in the background has them ignore Ctrl-C.
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)
+        self.addCleanup(signal.signal, signal.SIGINT, before)
         load = loop.lightning.Trainer.fit
 
         def interrupted(*arguments, **more):
