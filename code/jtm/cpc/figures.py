@@ -32,7 +32,7 @@ from jtm.results.tables import LAYERS, Score
 QUESTIONS = ("filters", "carried", "memory", "form", "maps")
 """Keys of the answers."""
 
-STROKES = {
+LAYER_STROKES = {
     "cpc-c": (BLUE, "o", "-"),
     "cpc-z": (SKY, "D", (0, (3, 2))),
     "random-c": (ORANGE, "s", (0, (5, 1))),
@@ -42,7 +42,7 @@ STROKES = {
 }
 """Colours, marks and dashes of representations, told apart in grey too."""
 
-FAMILIES = {
+INSTRUMENT_MARKS = {
     "piano": (BLUE, "s"),
     "harpsichord": (SKY, "D"),
     "violin": (ORANGE, "o"),
@@ -205,7 +205,7 @@ def _dot_rows(axis, answers, label):
     by_name = {each["representation"]: each for each in answers}
     names = [name for name in LAYERS if name in by_name]
     for row, name in enumerate(names):
-        each, (colour, mark, _) = by_name[name], STROKES[name]
+        each, (colour, mark, _) = by_name[name], LAYER_STROKES[name]
         score = Score(each["value"], each["low"], each["high"])
         dot(axis, row, score, colour, mark)
     rows_of(axis, [LAYERS[name] for name in names])
@@ -235,7 +235,7 @@ def _memory(answer, _):
     places = range(len(delays))
     panels = (("scores", "representation"), ("leads", "over"))
     for axis, (part, key) in zip(axes, panels, strict=False):
-        for name, (colour, mark, dash) in STROKES.items():
+        for name, (colour, mark, dash) in LAYER_STROKES.items():
             points = [
                 (each["value"], each["low"], each["high"])
                 for each in answer[part]
@@ -321,7 +321,7 @@ def _scatter(axis, x, y, values, labels):
     handles = []
     for number, label in enumerate(labels):
         here = values == number
-        colour, mark = FAMILIES.get(label) or styles.get(number, (GREY, "x"))
+        colour, mark = INSTRUMENT_MARKS.get(label) or styles.get(number, (GREY, "x"))
         style = {"color": colour, "marker": mark, "label": label, "lw": 0.4}
         handles.append(axis.scatter(x[here], y[here], s=7, rasterized=True, **style))
     return handles

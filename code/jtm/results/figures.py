@@ -16,7 +16,7 @@ from jtm.constants import INSTRUMENTS, PITCH_MAX, PITCH_MIN
 from jtm.files import InputError, atomic
 from jtm.music.audio import frames_to_seconds
 from jtm.results.records import METHODS, SPLITS, Contrast
-from jtm.results.tables import in_words
+from jtm.results.tables import AMOUNT, in_words
 
 BLACK, BLUE, ORANGE = "#000000", "#0072B2", "#D55E00"
 """Okabe and Ito's black, blue and vermilion."""
@@ -49,7 +49,7 @@ PAIRS = (
 )
 """Methods with CPC, each with what it would be without."""
 
-FAMILIES = {
+SOURCES = {
     "cpc": (BLUE, "o", BLUE),
     "random": (ORANGE, "o", "white"),
     "other": (BLACK, "s", BLACK),
@@ -228,8 +228,8 @@ def probe_dots(table, split="test"):
     figure, axes = subplots(0.7 + 0.2 * len(names), ncols=len(tasks), sharey=True)
     for axis, ((task, metric), part) in zip(axes[0], tasks, strict=True):
         for record in part.itertuples():
-            family = record.representation.partition("-")[0]
-            colour, mark, fill = FAMILIES.get(family, FAMILIES["other"])
+            source = record.representation.partition("-")[0]
+            colour, mark, fill = SOURCES.get(source, SOURCES["other"])
             row = names.index(record.representation)
             dot(axis, row, record, colour, mark, fill=fill)
         axis.set_title(in_words(task))
@@ -400,10 +400,10 @@ def benchmark_figures(bench):
     return made
 
 
-def _panels(tasks, height, columns=3, **options):
+def _panels(tasks, height, **options):
     """Make a panel for each task and, last, one that holds the legend."""
-    rows = -(-(len(tasks) + 1) // columns)
-    figure, axes = subplots(height * rows, nrows=rows, ncols=columns, **options)
+    rows = len(tasks) // 3 + 1
+    figure, axes = subplots(height * rows, nrows=rows, ncols=3, **options)
     for axis in axes.flat[len(tasks) :]:
         axis.set_axis_off()
     return figure, axes.ravel()
@@ -520,18 +520,15 @@ def _gains(bench, tasks):
 
 def _sounds_legend():
     """Explain the marks of seen, unseen and real sounds."""
+    marks = {"test": ("o", BLACK), "test_timbre": ("o", "white"), "real": ("x", BLACK)}
     return [
         _line(color=BLACK, marker=mark, ls="", markerfacecolor=fill, label=SPLITS[each])
-        for each, (mark, fill) in zip(
-            ("test", "test_timbre", "real"),
-            (("o", BLACK), ("o", "white"), ("x", BLACK)),
-            strict=True,
-        )
+        for each, (mark, fill) in marks.items()
     ]
 
 
 @styled
-def _sounds(bench, tasks, amount=10):
+def _sounds(bench, tasks):
     """
     Draw scores through the seen SoundFont, the unseen one and on real recordings.
 
@@ -542,7 +539,7 @@ def _sounds(bench, tasks, amount=10):
     height = 0.7 + 0.17 * len(shown)
     figure, panels = _panels(tasks, height, sharey=True)
     for axis, task in zip(panels, tasks, strict=False):
-        near = min(bench.amounts(task), key=lambda each: abs(each - amount))
+        near = min(bench.amounts(task), key=lambda each: abs(each - AMOUNT))
         for row, method in enumerate(shown):
             colour, mark, _ = STROKES[method]
             for place, split in enumerate(("test", "test_timbre", "real")):
@@ -550,8 +547,8 @@ def _sounds(bench, tasks, amount=10):
                 if not score:
                     continue
                 fill = "white" if split == "test_timbre" else colour
-                mark = "x" if split == "real" else mark
-                dot(axis, row + 0.24 * (place - 1), score, colour, mark, 4, fill)
+                kind = "x" if split == "real" else mark
+                dot(axis, row + 0.24 * (place - 1), score, colour, kind, 4, fill)
         axis.set_title(f"{in_words(task)}, {near:g} labelled")
         axis.set_xlabel(f"{in_words(bench.metrics[task])} (%)")
         rows_of(axis, [METHODS[method] for method in shown])

@@ -118,20 +118,14 @@ def begin(folder, data, checkpoint, plan, contrasts):
         when other contrasts were named.
     """
     path = Path(folder) / HEADER
-    header = {
-        "data": data,
-        "checkpoint": checkpoint,
-        "plan": [list(cell) for cell in plan],
-        "contrasts": [list(contrast) for contrast in contrasts],
-    }
+    header = {"data": data, "checkpoint": checkpoint}
+    header |= {"plan": list(plan), "contrasts": list(contrasts)}
     with locked(Path(folder) / ".benchmark.lock"):
         if path.exists():
             there = read_header(path)
             _refuse_other(path, there, header)
             ran = any((Path(folder) / "cells").glob("[!.]*.json"))
-            if ran and there["contrasts"] != [
-                Contrast(*c) for c in header["contrasts"]
-            ]:
+            if ran and there["contrasts"] != header["contrasts"]:
                 raise InputError(
                     f"{path}: cells have run for other contrasts, and contrasts are "
                     "named before the run; choose another folder"
@@ -437,29 +431,25 @@ def check(table, path):
     if tuple(table.columns) != COLUMNS:
         raise InputError(f"{path}: expected the columns {', '.join(COLUMNS)}")
     table = table.copy()
-    numbers = ("labelled_recordings", "seed", "value", "seconds")
-    for name in numbers:
+    for name in ("labelled_recordings", "seed", "value", "seconds"):
         table[name] = pd.to_numeric(table[name], errors="coerce")
     primary = table["primary"].map(
         {True: True, False: False, "True": True, "False": False}
     )
-    bad = {
-        "method": (~table["method"].isin([*METHODS]), f"one of {', '.join(METHODS)}"),
-        "split": (~table["split"].isin([*SPLITS]), f"one of {', '.join(SPLITS)}"),
-        "value": (~table["value"].between(0, 1), "0 to 1"),
-        "labelled_recordings": (~(table["labelled_recordings"] >= 0), "a number"),
-        "seed": (~(table["seed"] % 1 == 0), "a whole number"),
-        "seconds": (~(table["seconds"] >= 0), "a number"),
-        "primary": (primary.isna(), "True or False"),
+    right = {
+        f"method, expected one of {', '.join(METHODS)}": table["method"].isin(METHODS),
+        f"split, expected one of {', '.join(SPLITS)}": table["split"].isin(SPLITS),
+        "value, expected 0 to 1": table["value"].between(0, 1),
+        "labelled_recordings, expected a number": table["labelled_recordings"] >= 0,
+        "seed, expected a whole number": table["seed"] % 1 == 0,
+        "seconds, expected a number": table["seconds"] >= 0,
+        "primary, expected True or False": primary.notna(),
+        "stands there twice": ~table.duplicated([*KEY]),
     }
-    for name, (wrong, expected) in bad.items():
-        if wrong.any():
-            line = int(np.argmax(wrong.to_numpy())) + 2  # the first line names columns
-            raise InputError(f"{path}, line {line}: {name}, expected {expected}")
-    twice = table.duplicated([*KEY])
-    if twice.any():
-        line = int(np.argmax(twice.to_numpy())) + 2
-        raise InputError(f"{path}, line {line}: stands there twice")
+    for fault, good in right.items():
+        if not good.all():
+            line = int(np.argmin(good.to_numpy())) + 2  # the first line names columns
+            raise InputError(f"{path}, line {line}: {fault}")
     metrics = table[primary.astype(bool)].groupby("task")["metric"].nunique()
     if (metrics > 1).any():
         raise InputError(f"{path}: {metrics.idxmax()} has several primary metrics")

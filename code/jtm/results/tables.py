@@ -37,6 +37,9 @@ LAYERS = {
 }
 """Names of what is probed inside a network."""
 
+AMOUNT = 10
+"""Labelled recordings, or what is nearest, at which sounds are compared."""
+
 TRIED = "0.1"
 """Share of the labels whose scores are shown of trials."""
 
@@ -279,7 +282,7 @@ def contrasts(bench):
     return _pivot(cells)
 
 
-def sounds(bench, amount=10):
+def sounds(bench):
     """
     Tabulate the scores on seen, unseen and real sounds.
 
@@ -287,8 +290,6 @@ def sounds(bench, amount=10):
     ----------
     bench : jtm.results.compare.Benchmark
         The results.
-    amount : float
-        Labelled recordings; of a task that lacks this amount the nearest is shown.
 
     Returns
     -------
@@ -298,7 +299,7 @@ def sounds(bench, amount=10):
     """
     parts = [pd.DataFrame()]
     for task in filter(bench.amounts, bench.tasks):
-        near = min(bench.amounts(task), key=lambda each: abs(each - amount))
+        near = min(bench.amounts(task), key=lambda each: abs(each - AMOUNT))
         about = {"task": in_words(task), "labelled recordings": f"{near:g}"}
         cells = [
             (about | {"method": METHODS[method]}, title)
@@ -396,16 +397,14 @@ def run_scores(table, split="test"):
     return _best(_pivot(cells))
 
 
-def trials(found, study):
+def trials(found):
     """
     Tabulate recipes that were tried for the same processor time.
 
     Parameters
     ----------
     found : list of dict
-        What was tried; ``benchmarks/trials.py`` adds these.
-    study : str
-        Which of them.
+        What was tried in a study; ``benchmarks/trials.py`` adds these.
 
     Returns
     -------
@@ -413,7 +412,6 @@ def trials(found, study):
         A row a trial; the best score of a column stands out, the untrained
         network's is in brackets.
     """
-    found = [trial for trial in found if trial["study"] == study]
     table = pd.DataFrame(
         {
             "trial": [trial["name"] for trial in found],
@@ -455,7 +453,10 @@ def studies(found):
     parts = []
     for study in dict.fromkeys(trial["study"] for trial in found):
         title = pd.DataFrame({"trial": [f"{study.capitalize()}:"]}, dtype=object)
-        parts += [title, trials(found, study).astype(object)]
+        parts += [
+            title,
+            trials([t for t in found if t["study"] == study]).astype(object),
+        ]
     return pd.concat(parts, ignore_index=True)
 
 

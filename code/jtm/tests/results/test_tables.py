@@ -161,10 +161,10 @@ class TestOthers(unittest.TestCase):
         other = trial | {"study": "past", "name": "other", "flags": ["--a"]}
         other["validation"] = both
         old = trial | {"study": "old", "flags": None}
-        first = write(tables.trials([trial, trial | {"name": "b"}, other], "network"))
+        first = write(tables.trials([trial, trial | {"name": "b"}]))
         self.assertIn("| trial | weights | steps | multipitch, z | ensemble, z", first)
         self.assertIn("| wide | 7,000 | 9 | **50.0** | **10.0** |\n| b |", first)
-        second = write(tables.trials([trial, other], "past"))
+        second = write(tables.trials([other]))
         self.assertIn("| other | 7,000 | 9 | **30.0** (40.0) |", second)
         both = write(tables.studies([trial, other, old]), "latex")
         self.assertIn("\nPast: &  & ", both)
