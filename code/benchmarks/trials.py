@@ -159,10 +159,8 @@ def trial(flags, data, minutes, folder):
                 splits=("validation",),
                 progress=False,
             )
-            for record in made:
-                if record.primary:
-                    key = f"{record.task} {record.representation} {fraction:g}"
-                    scores[key] = record.value
+            for row in made[made["primary"]].itertuples():
+                scores[f"{row.task} {row.representation} {fraction:g}"] = row.value
     return {
         "flags": list(flags),
         "data": Path(data).name,

@@ -12,7 +12,6 @@ from jtm.data.toyset import toy_data
 from jtm.embedding import WEIGHTS
 from jtm.evaluation.probing import probe_features
 from jtm.results import figures
-from jtm.results.records import latest
 
 # %% The shipped network, the same untrained, and spectra, with a third of the labels.
 made = probe_features(
@@ -27,6 +26,6 @@ made = probe_features(
 # %% The same as a figure, with 95 % intervals over recordings. The probe has not seen
 # these works, but the shipped network has most of them, in the larger set that it was
 # trained on. The fair comparison, on works new to both, is the table in the README.
-figure = figures.probe_dots(latest(made))
+figure = figures.probe_dots(made)
 figures.save(figure, "logs/examples/probe.png")
 display(figure)

@@ -16,7 +16,7 @@ from torch import nn
 from jtm import embedding
 from jtm.constants import SAMPLE_RATE
 from jtm.files import InputError
-from jtm.models.heads import pool
+from jtm.models.pooling import pool
 from jtm.training.processes import best_device
 
 

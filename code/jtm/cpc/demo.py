@@ -11,7 +11,6 @@ from jtm.data.toyset import toy_data
 from jtm.evaluation.features import view
 from jtm.evaluation.probing import probe_features
 from jtm.results import figures
-from jtm.results.records import latest
 from jtm.training.checkpoints import load_model
 from jtm.training.config import make_config
 
@@ -51,7 +50,7 @@ def demo(preset, out):
     piece = open_dataset(data).split("test")[0]
     for name, figure in (
         ("pretraining", pretraining_curve(checkpoint.parent)),
-        ("probes", figures.probe_dots(latest(made))),
+        ("probes", figures.probe_dots(made)),
         ("piece", figures.piece(**view(load_model(checkpoint)[0], piece))),
     ):
         figures.save(figure, out / f"{name}.svg")

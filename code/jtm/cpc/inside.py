@@ -297,7 +297,7 @@ def _roll_parts(x, y):
     outputs)``; the counts are ``(test recordings, 2, thresholds)``.
     """
     train, validation = _samples(x, y)
-    predict, _ = probes.fit("linear", train, validation, train[1].shape[1:])
+    predict, _ = probes.fit(train, validation, train[1].shape[1:])
     return metrics.precision_counts(y["test"], [predict(each) for each in x["test"]])[0]
 
 

@@ -1,62 +1,29 @@
 """
-Probes: how much of an answer can be read off frozen features.
+Linear probes: how much of an answer can be read off frozen features.
 
-Four kinds, heads of :mod:`jtm.models.heads` that learn alone:
-
-- ``linear``: logistic regression, multinomial for classes, and one for each
-  output where several may be true at once;
-- ``mlp``: the same after one hidden layer;
-- ``shared`` and ``shared-mlp``, for features on an axis of pitch: where pitches are
-  asked about, one such classifier slid along that axis, with a bias for each pitch;
-  else a classifier that is shared by the pitches of each octave.
-
-All standardise the features by the training sample. The linear ones are convex:
-L-BFGS from nothing, with an L2 penalty tried from strong to weak, each going on
-from the stronger one's end, until the score is 1 or fell twice (with classes, whose
-score is jumpy, all are tried). The others take Adam steps on small batches, with
-dropout, in two strengths of weight decay, and keep the best step. What is chosen is
-what validation scores best, of equals the stronger. A seed draws the batches and
-the hidden layers' first weights.
+A probe is a logistic regression, multinomial for classes, and one for each output
+where several may be true at once. It standardises the features by the training sample,
+so that one set of penalties suits any representation. L2 penalties are tried from
+strong to weak by L-BFGS, each going on from the stronger one's end, until the score on
+validation is 1 or fell twice (with classes, whose score is jumpy, all are tried). The
+one that scores best is taken, of equals the stronger.
 """
 
 import numpy as np
 import torch
+from torch import nn
 from torch.nn import functional
 
 from jtm.data.rolls import WINDOW
 from jtm.evaluation.labelled import evenly
 from jtm.evaluation.metrics import average_precision
-from jtm.models.heads import FrameHead, OctaveHead, PitchHead
-
-KINDS = ("linear", "mlp", "shared", "shared-mlp")
-"""Names of the probes; the last two need features on an axis of pitch."""
+from jtm.models.pooling import CONSTANT
 
 PENALTIES = (10.0, 3.0, 1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001, 0.0003, 0.0001)
-"""Strengths of the linear probes' penalty, beside a loss averaged over samples."""
+"""Strengths of the penalty, beside a loss averaged over samples."""
 
 ITERATIONS = 25
 """Steps of L-BFGS for each penalty."""
-
-DECAYS = (3.0, 0.03)
-"""Strengths of the weight decay of Adam (Loshchilov and Hutter 2019)."""
-
-STEPS = 200
-"""Steps of Adam, its rate falling to zero in a line."""
-
-CHECK = 20
-"""Steps from one validation to the next."""
-
-BATCH = 256
-"""Samples in a batch of Adam."""
-
-RATE = 1e-2
-"""Rate of Adam at the start."""
-
-HIDDEN = {"mlp": 128, "shared-mlp": 16}
-"""Size of the hidden layer; of the shared one, for each pitch."""
-
-DROPOUT = 0.3
-"""Share of hidden activations that is dropped in training."""
 
 CHUNK = 4096
 """Samples that are answered at once."""
@@ -157,72 +124,76 @@ def answers(features, labelled, split, representation, predict):
     ]
 
 
-def fit(kind, train, validation, shape, parts=(), chosen=None, seed=0, pitched=True):
+def fit(train, validation, shape):
     """
-    Fit a probe.
+    Fit a linear probe.
 
     Parameters
     ----------
-    kind : str
-        One of :data:`KINDS`.
     train, validation : tuple of numpy.ndarray
         Features ``(samples, dim)``, and targets: booleans ``(samples, *shape)``, or
         the class ``(samples,)``.
     shape : tuple of int
-        Shape of an answer; the last is that of pitches where there are.
-    parts : tuple of tuple of int
-        How the features lie on the axis of pitch, for the shared kinds; see
-        :class:`jtm.models.heads.PitchHead`.
-    chosen : dict, optional
-        Settings chosen earlier, to be used as they are.
-    seed : int
-        Draws the batches and the first weights.
-    pitched : bool
-        Whether pitches are asked about, which decides what is shared.
+        Shape of an answer.
 
     Returns
     -------
     predict : callable
-        Returns logits ``(samples, ...)`` from features ``(samples, dim)``.
+        Returns logits ``(samples, *shape)`` from features ``(samples, dim)``.
     chosen : dict
-        The settings that validation chose, and the score it had with them.
+        The ``penalty`` that validation chose, and the ``validation`` score with it.
     """
-    hidden = HIDDEN.get(kind, 0)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        if kind.startswith("shared"):
-            kind_of = PitchHead if pitched else OctaveHead
-            n_outputs = int(np.prod(shape[:-1] if pitched else shape))
-            head = kind_of(parts, n_outputs, hidden, dropout=DROPOUT)
-        else:
-            n_outputs = int(np.prod(shape))
-            head = FrameHead(train[0].shape[1], n_outputs, hidden, DROPOUT)
-    x, x_validation = (torch.from_numpy(data[0]) for data in (train, validation))
-    head.fix(x)
-    with torch.no_grad():
-        x, x_validation = head.standardise(x), head.standardise(x_validation)
-    truth = torch.from_numpy(train[1])
-    _start(head, truth)
+    x, truth = map(torch.from_numpy, train)
+    mean, scale = standardisation(x)
+    x = (x - mean) * scale
+    linear = _start(x.shape[1], truth, shape)
 
-    def evaluate():
-        head.eval()
-        with torch.no_grad():
-            found = [_read(head, part, truth) for part in x_validation.split(CHUNK)]
-        return score(torch.cat(found).numpy(), validation[1])
-
-    learn = _minimise if head.hidden is None else _descend
-    state, chosen = learn(head, x, truth, evaluate, chosen, seed)
-    head.load_state_dict(state)
-    head.eval()
-
+    @torch.no_grad()
     def predict(features):
         parts = torch.from_numpy(features).split(CHUNK)
-        with torch.no_grad():
-            return np.concatenate(
-                [_read(head, head.standardise(part), truth).numpy() for part in parts]
-            )
+        return np.concatenate(
+            [linear((part - mean) * scale).numpy() for part in parts]
+        ).reshape(-1, *shape)
 
+    best, state, chosen, falls = -1.0, None, None, 0
+    for penalty in PENALTIES:
+        _minimise(linear, x, truth, penalty)
+        value = score(predict(validation[0]), validation[1])
+        falls = falls + 1 if value < best else 0
+        if falls == 2 and truth.ndim > 1:
+            break
+        if value > best:
+            best = value
+            state = {name: each.clone() for name, each in linear.state_dict().items()}
+            chosen = {"penalty": penalty, "validation": round(value, 4)}
+        if best == 1.0:
+            break
+    linear.load_state_dict(state)
     return predict, chosen
+
+
+def standardisation(x):
+    """
+    Compute what brings features to mean 0 and deviation 1.
+
+    Each feature is divided by its own deviation, however small: nothing is added to
+    it, so that its scale makes no difference. One that never varies is left at zero.
+
+    Parameters
+    ----------
+    x : torch.Tensor
+        Features ``(samples, dim)``.
+
+    Returns
+    -------
+    mean : torch.Tensor
+        What to take away ``(dim,)``.
+    scale : torch.Tensor
+        What to multiply by then ``(dim,)``.
+    """
+    variance, mean = torch.var_mean(x, dim=0, correction=0)
+    constant = variance <= (CONSTANT * mean) ** 2
+    return mean, torch.where(constant, 0.0, variance.rsqrt())
 
 
 def score(logits, truth):
@@ -252,98 +223,38 @@ def score(logits, truth):
     )
 
 
-def _read(head, x, truth):
-    """Return logits in the shape of the targets."""
-    logits = head.read(x)
-    if truth.ndim == 1:
-        return logits.flatten(1)
-    return logits.reshape(len(x), *truth.shape[1:])
-
-
-def _loss(head, x, truth):
-    """Compute the mean loss in nats: of outputs, or of classes."""
-    logits = _read(head, x, truth)
-    if truth.ndim > 1:
-        return functional.binary_cross_entropy_with_logits(logits, truth.float())
-    return functional.cross_entropy(logits, truth)
-
-
 @torch.no_grad()
-def _start(head, truth):
-    """Start linear weights at zero, and answers at the base rates."""
-    if head.hidden is None:
-        head.weights[0].zero_()
-    if truth.ndim > 1:
-        (bias,) = head.biases
-        counts = truth.float().sum(dim=0).reshape(len(bias), -1)
-        # Half a count away from never and always.
-        rate = (counts.sum(dim=1) + 0.5) / (len(truth) * counts.shape[1] + 1)
-        bias.copy_(rate.logit())
+def _start(dim, truth, shape):
+    """Make a layer whose weights are zero and whose answers are the base rates."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)  # of the biases of classes
+        linear = nn.Linear(dim, int(np.prod(shape)))
+    linear.weight.zero_()
+    if truth.ndim > 1:  # half a count away from never and always
+        counts = truth.float().sum(dim=0).flatten()
+        linear.bias.copy_(((counts + 0.5) / (len(truth) + 1)).logit())
+    return linear
 
 
-def _keep(head):
-    """Copy a head's weights."""
-    return {name: value.clone() for name, value in head.state_dict().items()}
+def _minimise(linear, x, truth, penalty):
+    """Minimise the loss in nats, and a penalty, by L-BFGS."""
+    # As many problems as outputs: their sum, since the mean of many moves too little
+    # for L-BFGS to see that it is not at its end.
+    problems = truth[0].numel() if truth.ndim > 1 else 1
+    optimizer = torch.optim.LBFGS(
+        linear.parameters(), max_iter=ITERATIONS, line_search_fn="strong_wolfe"
+    )
 
+    def closure():
+        optimizer.zero_grad()
+        logits = linear(x)
+        if truth.ndim > 1:
+            targets = truth.float().flatten(1)
+            loss = functional.binary_cross_entropy_with_logits(logits, targets)
+        else:
+            loss = functional.cross_entropy(logits, truth)
+        loss = problems * loss + penalty / 2 * linear.weight.square().sum()
+        loss.backward()
+        return loss
 
-def _minimise(head, x, truth, evaluate, chosen, seed):
-    """Fit a linear probe by L-BFGS; return its weights and settings."""
-    # As many problems as outputs, unless they share weights: their sum, since the
-    # mean of many moves too little for L-BFGS to see that it is not at its end.
-    problems = truth[0].numel() if truth.ndim > 1 and not head.shared else 1
-    best, state, found, falls = -1.0, None, None, 0
-    for penalty in (chosen["penalty"],) if chosen else PENALTIES:
-        optimizer = torch.optim.LBFGS(
-            head.parameters(),
-            max_iter=ITERATIONS * (2 if chosen else 1),
-            line_search_fn="strong_wolfe",
-        )
-
-        def closure(penalty=penalty, optimizer=optimizer):
-            optimizer.zero_grad()
-            size = sum(weight.square().sum() for weight in head.weights)
-            loss = problems * _loss(head, x, truth) + penalty / 2 * size
-            loss.backward()
-            return loss
-
-        optimizer.step(closure)
-        value = evaluate()
-        falls = falls + 1 if value < best else 0
-        if falls == 2 and truth.ndim > 1:
-            break
-        if value > best:
-            best, state = value, _keep(head)
-            found = {"penalty": penalty, "validation": round(value, 4)}
-        if best == 1.0:
-            break
-    return state, found
-
-
-def _descend(head, x, truth, evaluate, chosen, seed):
-    """Fit a probe with a hidden layer by Adam; return its weights and settings."""
-    first = _keep(head)
-    best, state, found = -1.0, None, None
-    for decay in (chosen["decay"],) if chosen else DECAYS:
-        head.load_state_dict(first)
-        optimizer = torch.optim.AdamW(head.parameters(), RATE, weight_decay=decay)
-        rng = np.random.default_rng(seed)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)  # for dropout
-            for step in range(1, STEPS + 1):
-                head.train()
-                for group in optimizer.param_groups:
-                    group["lr"] = RATE * (1 - (step - 1) / STEPS)
-                rows = torch.from_numpy(rng.integers(0, len(x), min(BATCH, len(x))))
-                optimizer.zero_grad()
-                _loss(head, x[rows], truth[rows]).backward()
-                optimizer.step()
-                if step % CHECK == 0:
-                    value = evaluate()
-                    if value > best:
-                        best, state = value, _keep(head)
-                        found = {
-                            "decay": decay,
-                            "step": step,
-                            "validation": round(value, 4),
-                        }
-    return state, found
+    optimizer.step(closure)

@@ -9,8 +9,8 @@ training recordings, none of them labelled.
 """
 
 import contextlib
-import functools
 import itertools
+import json
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -19,14 +19,14 @@ from tqdm import tqdm
 
 from jtm.constants import HOP
 from jtm.data.musicnet import open_dataset
+from jtm.data.rolls import WINDOW
 from jtm.data.splits import labelled_splits
 from jtm.data.store import build_store
-from jtm.evaluation import cells, probes
-from jtm.evaluation.cells import Record
+from jtm.evaluation import probes
 from jtm.evaluation.features import REPRESENTATIONS, SLOW_OF, Features, FrameSelection
 from jtm.evaluation.labelled import Labelled, clip_store, reader
 from jtm.evaluation.tasks import TASKS
-from jtm.files import InputError, digest
+from jtm.files import InputError, atomic, digest, locked
 from jtm.results import tables
 from jtm.results.records import latest, revision
 from jtm.training.checkpoints import build_model, load_model
@@ -91,36 +91,39 @@ class Prober:
         representations : sequence of str
             Any of :data:`jtm.evaluation.features.REPRESENTATIONS`.
         """
-        slow = [name for name in representations if name in SLOW_OF]
-        if slow:
-            heard = self._heard()
+        of_hop = {}
+        for name in representations:
+            of_hop.setdefault(self.features.hop(name), []).append(name)
+        for hop, names in of_hop.items():
+            slow = [name for name in names if name in SLOW_OF]
+            heard = self._heard(hop) if slow else {}
             selected = {index: [each] for index, each in heard.items()}
             self.features.compute(self.store, slow, selected, self.progress)
             for name in slow:
                 self.features.fit_slow(name, self.store, heard)
-        for store in (self.store, self.clips):
-            wanted = {}
-            for each in self.labelled.values():
-                used = {"train", "validation", *self.splits}
-                for split in sorted(used) if each.store is store else ():
-                    for index in each.splits[split]:
-                        found = each.selections(split, index)
-                        wanted.setdefault(index, []).extend(found)
-            self.features.compute(store, representations, wanted, self.progress)
+            for store in (self.store, self.clips):
+                wanted = {}
+                for each in self.labelled.values():
+                    used = {"train", "validation", *self.splits}
+                    for split in sorted(used) if each.store is store else ():
+                        for index in each.splits[split]:
+                            found = each.at(hop).selections(split, index)
+                            wanted.setdefault(index, []).extend(found)
+                self.features.compute(store, names, wanted, self.progress)
 
-    def _heard(self):
+    def _heard(self, hop):
         """Select all windows of the training recordings, but not of validation."""
         held_out = set()
         with contextlib.suppress(InputError):  # too few are labelled to split
             splits = labelled_splits(self.store.recordings, self.store.lengths)
             held_out.update(splits["validation"])
         return {
-            index: FrameSelection(0, int(length) // HOP)
+            index: FrameSelection(0, int(length) // hop, WINDOW * HOP // hop)
             for index, length in enumerate(self.store.lengths)
             if self.store.recordings[index].split == "train" and index not in held_out
         }
 
-    def probe(self, task, representation, fraction=1.0, seed=0, kind="linear"):
+    def probe(self, task, representation, fraction=1.0, seed=0):
         """
         Fit and score a probe.
 
@@ -132,26 +135,23 @@ class Prober:
             Share of the labelled training windows whose labels are seen.
         seed : int
             Draws the share.
-        kind : str
-            One of :data:`jtm.evaluation.probes.KINDS`.
 
         Returns
         -------
-        list of Record
-            The scores.
+        list of dict
+            The scores, as :func:`jtm.results.records.read_scores` reads them.
         """
-        start, labelled = time.monotonic(), self.labelled[task]
+        start = time.monotonic()
+        labelled = self.labelled[task].at(self.features.hop(representation))
         units = labelled.subset(fraction, seed)
-        read = functools.partial(probes.samples, self.features, labelled)
-        train = read("train", representation, units)
-        validation = read("validation", representation, labelled.units("validation"))
-        parts = self.features.pitch_parts(representation)
-        if labelled.task.family != "frames":
-            parts = parts * 2  # means, then deviations
-        shape, pitched = labelled.shape, labelled.task.pitched
-        predict, chosen = probes.fit(
-            kind, train, validation, shape, parts, None, seed, pitched
+        train, validation = (
+            probes.samples(self.features, labelled, split, representation, of_split)
+            for split, of_split in (
+                ("train", units),
+                ("validation", labelled.units("validation")),
+            )
         )
+        predict, chosen = probes.fit(train, validation, labelled.shape)
         answers = {
             split: probes.answers(
                 self.features, labelled, split, representation, predict
@@ -162,18 +162,18 @@ class Prober:
         common = {
             "task": task,
             "representation": representation,
-            "probe": kind,
+            "probe": "linear",
             "fraction": fraction,
-            "seed": seed,
             "labelled": labelled.seconds(units),
+            "seed": seed,
             "seconds": round(time.monotonic() - start, 2),
             "revision": revision(),
             "config": self.settings | chosen | thresholds,
         }
         return [
-            Record(split=split, **fields, **common)
+            common | {"split": split} | scores
             for split in self.splits
-            for fields in labelled.task.score(
+            for scores in labelled.task.score(
                 labelled, split, answers[split], thresholds
             )[0]
         ]
@@ -204,8 +204,8 @@ def probe_features(
     representations : sequence of str
         Any of :data:`jtm.evaluation.features.REPRESENTATIONS`.
     out : str or Path
-        Results file that the records are added to; features are kept in the
-        folder ``features`` beside it.
+        JSON lines that the scores are added to; features are kept in the folder
+        ``features`` beside it.
     fraction : float
         Share of the labelled training windows whose labels are seen.
     seed : int
@@ -218,8 +218,9 @@ def probe_features(
 
     Returns
     -------
-    list of Record
-        One for each task, representation, split and metric.
+    pandas.DataFrame
+        A row for each task, representation, split and metric; see
+        :func:`jtm.results.records.read_scores`.
 
     Raises
     ------
@@ -232,13 +233,24 @@ def probe_features(
     made = []
     for task, name in tqdm(pairs, desc="Probing", unit="probe", disable=not progress):
         scores = prober.probe(task, name, fraction, seed)
-        cells.append(out, scores)
+        _append(out, scores)
         made += scores
+    made = latest(made)
     if progress:
         for split in splits:
             print(f"\nScores on {split}, with 95 % intervals over recordings:\n")
-            print(tables.write(tables.run_scores(latest(made), split)))
+            print(tables.write(tables.run_scores(made, split)))
     return made
+
+
+def _append(path, scores):
+    """Add scores to a file as JSON lines, all of them or none."""
+    path = Path(path)
+    lines = "".join(json.dumps(score, allow_nan=False) + "\n" for score in scores)
+    with locked(path.with_name(f".{path.name}.lock")):  # or another's would be lost
+        before = path.read_text(encoding="utf-8") if path.exists() else ""
+        with atomic(path) as part:
+            part.write_text(before + lines, encoding="utf-8")
 
 
 def suits(task, representation):

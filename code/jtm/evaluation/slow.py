@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from jtm.files import InputError
-from jtm.models.heads import CONSTANT, octaves
+from jtm.models.pooling import CONSTANT, octaves
 from jtm.training import checkpoints
 
 SIZE = 16
@@ -34,8 +34,7 @@ class Slow:
     ----------
     parts : tuple of tuple of int
         How features lie on the axis of pitch, if they do; of these the mean and the
-        maximum of each octave are taken, as :class:`jtm.models.heads.OctaveHead`
-        does.
+        maximum of each octave are taken, see :func:`jtm.models.pooling.octaves`.
     size : int
         Directions that are kept; fewer where there are fewer features, or no more
         recordings than that.

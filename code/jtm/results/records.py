@@ -497,7 +497,7 @@ def read_scores(path):
     Parameters
     ----------
     path : str or Path
-        JSON lines; see :class:`jtm.evaluation.cells.Record`.
+        JSON lines; see :func:`jtm.evaluation.probing.probe_features`.
 
     Returns
     -------
@@ -524,7 +524,7 @@ def latest(rows):
 
     Parameters
     ----------
-    rows : sequence of dict or of jtm.evaluation.cells.Record
+    rows : sequence of dict
         Scores in the order in which they were made.
 
     Returns

@@ -1,22 +1,24 @@
 import contextlib
 import io
+import multiprocessing
 import tempfile
 import unittest
 from pathlib import Path
 from unittest import mock
 
 import numpy as np
+import pandas as pd
 
 from jtm.constants import INSTRUMENTS
 from jtm.data.musicnet import open_dataset
 from jtm.data.store import build_store
-from jtm.evaluation.cells import read
 from jtm.evaluation.features import REPRESENTATIONS
 from jtm.evaluation.labelled import Labelled
 from jtm.evaluation.metrics import average_precision
-from jtm.evaluation.probing import Prober, probe_features
+from jtm.evaluation.probing import Prober, _append, probe_features
 from jtm.evaluation.tasks import TASKS
 from jtm.files import InputError
+from jtm.results.records import read_scores
 from jtm.tests.evaluation.little import write_checkpoint, write_clips, write_dataset
 
 
@@ -42,8 +44,9 @@ class Probing(WithDataset):
             made = probe_features(
                 self.checkpoint, self.root, out=out, progress=False, **chosen
             )
-        self.assertEqual(read(out)[-len(made) :], made)
-        return {(r.task, r.representation, r.split, r.metric): r for r in made}
+        pd.testing.assert_frame_equal(read_scores(out), made)
+        rows = made.itertuples()
+        return {(r.task, r.representation, r.split, r.metric): r for r in rows}
 
     def test_every_cell_is_recorded(self):
         made = self.probe("all")
@@ -142,7 +145,7 @@ class Probing(WithDataset):
                 out=self.folder / "dealt" / "records.jsonl",
                 progress=False,
             )
-        made = [r for r in made if (r.metric, r.split) == ("accuracy", "test")]
+        made = [r for r in made.itertuples() if r.metric == "accuracy"]
         judged = {(record.task, record.representation) for record in made}
         for task in of_windows:
             names = {name for of_task, name in judged if of_task == task}
@@ -152,6 +155,25 @@ class Probing(WithDataset):
                 self.assertLess(record.value, 0.3, record)
             else:
                 self.assertAlmostEqual(record.value, 0.5, delta=0.25, msg=record)
+
+    def test_a_network_of_another_hop(self):
+        path = self.folder / "map.pt"
+        write_checkpoint(path, chosen={"encoder_type": "pitchmap"})
+        asked = ("multipitch", "transcription", "ensemble", "note_pitch")
+        with mock.patch.object(self, "checkpoint", path):
+            made = self.probe(
+                "map", tasks=asked, representations=("cpc-z", "cpc-s", "logmel")
+            )
+        for task, metric in (
+            ("multipitch", "average_precision"),
+            ("transcription", "note_f1"),
+            ("note_pitch", "accuracy"),
+        ):
+            self.assertGreater(made[task, "cpc-z", "test", metric].value, 0.5)
+        for (task, *_), row in made.items():
+            expected = 18 * 1.28 if task != "note_pitch" else 12 * 0.4
+            self.assertAlmostEqual(row.labelled, expected)
+        self.assertIn(("ensemble", "cpc-s", "test", "accuracy"), made)
 
     def test_slow_features_hear_nothing_of_what_is_held_out(self):
         with (
@@ -174,6 +196,29 @@ class Probing(WithDataset):
             "validation", representations=("logmel",), splits=("validation",)
         )
         self.assertEqual({key[2] for key in made}, {"validation"})
+
+    def test_two_processes_lose_no_score(self):
+        path = self.folder / "two" / "records.jsonl"
+        row = dict(task="a", representation="b", probe="linear", fraction=0.1)
+        row |= dict(split="test", metric="accuracy", value=0.5)
+
+        def work(first):
+            for seed in range(first, first + 40):
+                _append(path, [row | {"seed": seed}])
+
+        context = multiprocessing.get_context("fork")
+        both = [context.Process(target=work, args=(first,)) for first in (0, 40)]
+        for process in both:
+            process.start()
+        for process in both:
+            process.join()
+        self.assertEqual(sorted(read_scores(path)["seed"]), list(range(80)))
+
+    def test_a_score_is_a_number(self):
+        path = self.folder / "nan.jsonl"
+        with self.assertRaises(ValueError):
+            _append(path, [{"value": float("nan")}])
+        self.assertFalse(path.exists())
 
     def test_a_split_that_is_not_there(self):
         with self.assertRaisesRegex(InputError, "split test_timbre"):
