@@ -320,42 +320,6 @@ def class_name(recording, column):
     return recording.metadata[column]
 
 
-def cut_windows(lengths, recordings, size=WINDOW, hop=HOP):
-    """
-    Cut recordings into windows that do not overlap.
-
-    Parameters
-    ----------
-    lengths : sequence of int
-        Length of every recording of a store, in samples at 16 kHz.
-    recordings : sequence of int
-        Which of them to cut.
-    size : int
-        Frames in a window.
-    hop : int
-        Samples at 16 kHz from one frame to the next.
-
-    Returns
-    -------
-    numpy.ndarray
-        Windows ``(windows, 2)``: index of the recording, and first frame. What
-        is left at the end of a recording, less than a window, is dropped.
-
-    Examples
-    --------
-    Two recordings, of 3 s and of 1 s:
-
-    >>> cut_windows([48_000, 16_000], [0, 1]).tolist()
-    [[0, 0], [0, 128]]
-    """
-    rows = [
-        (index, start)
-        for index in recordings
-        for start in range(0, lengths[index] // hop - size + 1, size)
-    ]
-    return np.array(rows, np.int64).reshape(-1, 2)
-
-
 def label_subset(windows, fraction, seed, classes=None):
     """
     Choose the windows whose labels may be seen.
@@ -363,7 +327,7 @@ def label_subset(windows, fraction, seed, classes=None):
     Parameters
     ----------
     windows : numpy.ndarray
-        Windows ``(windows, 2)`` from :func:`cut_windows`.
+        Windows ``(windows, 2)``: index of the recording, and first frame.
     fraction : float
         Share of the windows, above 0 and up to 1.
     seed : int

@@ -123,7 +123,8 @@ class FrameSelection(NamedTuple):
         part = part[self.lead if first == 0 else 0 :]
         n = len(part) // self.window
         windows = part[: n * self.window].reshape(n, self.window, part.shape[1])
-        return pool(windows), first // self.window
+        moments = windows.mean(axis=1), windows.std(axis=1)
+        return np.concatenate(moments, axis=1), first // self.window
 
     def read(self, store, index, hop=HOP):
         """
@@ -158,23 +159,6 @@ class FrameSelection(NamedTuple):
             return np.pad(wave, (0, stop - start - len(wave)))
 
         return Audio(read, size)
-
-
-def pool(windows):
-    """
-    Summarise the frames of windows.
-
-    Parameters
-    ----------
-    windows : numpy.ndarray
-        Features ``(windows, frames, dim)``.
-
-    Returns
-    -------
-    numpy.ndarray
-        Mean, then standard deviation, over frames ``(windows, 2 * dim)``.
-    """
-    return np.concatenate((windows.mean(axis=1), windows.std(axis=1)), axis=1)
 
 
 class Features:
@@ -302,9 +286,13 @@ class Features:
         wanted : dict of int to FrameSelection
             What to find them in: windows, by recording of the store.
         """
-        made_of = SLOW_OF[representation]
-        parts = self.pitch_parts(made_of) * 2  # means, then deviations
-        self._slow[representation] = Slow(parts).fit(
+        made_of, parts = SLOW_OF[representation], ()
+        name = made_of.partition("-")[0]
+        if made_of == "cqt":
+            parts = ((CQT_SEMITONES, CQT_BINS),)
+        elif name not in HAND_MADE:
+            parts = pitch_parts(self._sources[name].model)
+        self._slow[representation] = Slow(parts * 2).fit(  # means, then deviations
             self.rows(made_of, store, index, selection)
             for index, selection in wanted.items()
         )
@@ -325,28 +313,6 @@ class Features:
         """
         made_of = SLOW_OF.get(representation, representation)
         return self._sources[made_of.partition("-")[0]].hop
-
-    def pitch_parts(self, representation):
-        """
-        Return how a representation lies on the axis of pitch.
-
-        Parameters
-        ----------
-        representation : str
-            One of :data:`REPRESENTATIONS`.
-
-        Returns
-        -------
-        tuple of tuple of int
-            Semitones, from A0 up, and features of each, for each part of the
-            representation; empty where it has no such axis.
-        """
-        name, _, taken = representation.partition("-")
-        if representation == "cqt":
-            return ((CQT_SEMITONES, CQT_BINS),)
-        if representation in SLOW_OF or name in HAND_MADE:
-            return ()
-        return pitch_parts(self._sources[name].model, taken)
 
     def _print(self, name):
         """Name the function of a source, found out once."""

@@ -299,7 +299,7 @@ class Labelled:
         """
         return [self.groups[index] for index in self.splits[split]]
 
-    def units(self, split, size=None):
+    def units(self, split, spans=None):
         """
         Return the windows, or clips, of a split that are used.
 
@@ -307,38 +307,23 @@ class Labelled:
         ----------
         split : str
             Which split.
-        size : int, optional
-            Frames in a window; of 1.28 s by default.
+        spans : sequence, optional
+            What is labelled of it, rows of :func:`labelled_recordings`; by default
+            all that is used.
 
         Returns
         -------
         numpy.ndarray
-            Rows ``(units, 2)``: index of the recording and first frame.
+            Rows ``(units, 2)``: index of the recording and first frame. What is left
+            at the end of a span, less than a window, is dropped.
         """
         indices = self.splits[split]
         if self.task.unit == "clips":
             rows = [(i, self.clip_start(i)) for i in indices]
             return np.array(rows, np.int64).reshape(-1, 2)
-        return self.windows([(i, 0, self.length(split, i)) for i in indices], size)
-
-    def windows(self, spans, size=None):
-        """
-        Cut labelled spans into windows.
-
-        Parameters
-        ----------
-        spans : sequence
-            Rows of :func:`labelled_recordings`.
-        size : int, optional
-            Frames in a window; of 1.28 s by default.
-
-        Returns
-        -------
-        numpy.ndarray
-            Rows ``(windows, 2)``: index of the recording and first frame; what is
-            left at the end of a span, less than a window, is dropped.
-        """
-        size = size or self.frames_of(WINDOW)
+        if spans is None:
+            spans = [(i, 0, self.length(split, i)) for i in indices]
+        size = self.frames_of(WINDOW)
         rows = [
             (index, start)
             for index, first, stop in spans
@@ -364,7 +349,7 @@ class Labelled:
         frame = round(onset * SAMPLE_RATE / self.hop) - self.frames_of(CLIP_LEAD)
         return max(0, frame)
 
-    def subset(self, fraction, seed, size=None):
+    def subset(self, fraction, seed):
         """
         Return training windows, or clips, spread over all, whose labels may be seen.
 
@@ -374,8 +359,6 @@ class Labelled:
             Share of them.
         seed : int
             Draws the share.
-        size : int, optional
-            Frames in a window; of 1.28 s by default.
 
         Returns
         -------
@@ -385,7 +368,7 @@ class Labelled:
             where several answers may be true at once, of each set of
             instruments that plays.
         """
-        units = self.units("train", size)
+        units = self.units("train")
         if self.classes:
             classes = self.classes_of(units[:, 0])
         else:
@@ -401,7 +384,7 @@ class Labelled:
         rows = np.stack((groups, units[:, 1]), axis=1)
         return units[rolls.label_subset(rows, fraction, seed, classes)]
 
-    def seconds(self, units, size=None):
+    def seconds(self, units):
         """
         Compute how much labelled sound units are.
 
@@ -409,17 +392,13 @@ class Labelled:
         ----------
         units : numpy.ndarray
             Rows of :meth:`units`.
-        size : int, optional
-            Frames in a window; of 1.28 s by default.
 
         Returns
         -------
         float
             Seconds; of a clip the part that is read.
         """
-        size = size or self.frames_of(WINDOW)
-        if self.task.unit == "clips":
-            size = self.frames_of(CLIP)
+        size = self.frames_of(CLIP if self.task.unit == "clips" else WINDOW)
         return round(len(units) * size * self.hop / SAMPLE_RATE, 2)
 
     def rolls(self, index, n_frames, start=0):

@@ -88,42 +88,6 @@ def samples(features, labelled, split, representation, units):
     return np.concatenate(x), np.concatenate(y)
 
 
-def answers(features, labelled, split, representation, predict):
-    """
-    Predict all that is evaluated of a split.
-
-    Parameters
-    ----------
-    features : Features
-        The features, computed.
-    labelled : Labelled
-        The recordings.
-    split : str
-        Which of them.
-    representation : str
-        One of :data:`jtm.evaluation.features.REPRESENTATIONS`.
-    predict : callable
-        From :func:`fit`.
-
-    Returns
-    -------
-    list of numpy.ndarray
-        Logits about each recording, as :meth:`jtm.evaluation.tasks.Task.score` takes
-        them.
-    """
-    return [
-        predict(
-            features.rows(
-                representation,
-                labelled.store,
-                index,
-                labelled.selections(split, index)[-1],
-            )
-        )
-        for index in labelled.splits[split]
-    ]
-
-
 def fit(train, validation, shape):
     """
     Fit a linear probe.

@@ -9,6 +9,7 @@ training recordings, none of them labelled.
 """
 
 import contextlib
+import functools
 import itertools
 import json
 import time
@@ -152,10 +153,12 @@ class Prober:
             )
         )
         predict, chosen = probes.fit(train, validation, labelled.shape)
+        read = functools.partial(self.features.rows, representation, labelled.store)
         answers = {
-            split: probes.answers(
-                self.features, labelled, split, representation, predict
-            )
+            split: [
+                predict(read(index, labelled.selections(split, index)[-1]))
+                for index in labelled.splits[split]
+            ]
             for split in {"validation", *self.splits}
         }
         thresholds = labelled.task.choose(labelled, answers["validation"])
@@ -229,7 +232,13 @@ def probe_features(
     """
     prober = Prober(data, checkpoint, Path(out).parent, tasks, splits, progress)
     prober.prepare(representations)
-    pairs = [p for p in itertools.product(tasks, representations) if suits(*p)]
+    pairs = [
+        (task, name)
+        for task, name in itertools.product(tasks, representations)
+        # Slow features are of windows, and tell no pitch.
+        if name not in SLOW_OF
+        or (TASKS[task].family != "frames" and not TASKS[task].pitched)
+    ]
     made = []
     for task, name in tqdm(pairs, desc="Probing", unit="probe", disable=not progress):
         scores = prober.probe(task, name, fraction, seed)
@@ -251,21 +260,3 @@ def _append(path, scores):
         before = path.read_text(encoding="utf-8") if path.exists() else ""
         with atomic(path) as part:
             part.write_text(before + lines, encoding="utf-8")
-
-
-def suits(task, representation):
-    """
-    Tell whether a task can be read off a representation.
-
-    Parameters
-    ----------
-    task, representation : str
-        Which.
-
-    Returns
-    -------
-    bool
-        No for slow features where frames, or pitches, have targets.
-    """
-    of_windows = TASKS[task].family != "frames" and not TASKS[task].pitched
-    return of_windows or representation not in SLOW_OF

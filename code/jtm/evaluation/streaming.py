@@ -287,28 +287,22 @@ class NetworkSource(Source):
             yield first, z.cpu().numpy(), c.cpu().numpy()
 
 
-def pitch_parts(model, taken="zc"):
+def pitch_parts(model):
     """
-    Return how a network's output lies on the axis of pitch.
+    Return how z and c of a network, side by side, lie on the axis of pitch.
 
     Parameters
     ----------
     model : Network
         The network.
-    taken : {"z", "c", "zc"}
-        Which output.
 
     Returns
     -------
     tuple of tuple of int
-        Semitones and features of each, for each part; empty unless each of
-        these has one part for each of the 88 pitches.
+        Semitones, from A0 up, and features of each, of z and of c; empty unless both
+        have one part for each of the 88 pitches.
     """
-    dims = {"z": model.z_dim, "c": model.c_dim}
-    on_axis = {
-        "z": isinstance(model.encoder, HarmonicStack),
-        "c": getattr(model.context, "groups", 1) == N_PITCHES,
-    }
-    if not all(on_axis[part] for part in taken):
+    on_axis = getattr(model.context, "groups", 1) == N_PITCHES
+    if not (on_axis and isinstance(model.encoder, HarmonicStack)):
         return ()
-    return tuple((N_PITCHES, dims[part] // N_PITCHES) for part in taken)
+    return tuple((N_PITCHES, dim // N_PITCHES) for dim in (model.z_dim, model.c_dim))

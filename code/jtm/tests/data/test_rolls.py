@@ -9,9 +9,7 @@ from jtm.data.musicnet import LABEL_DTYPE, Recording, write_labels
 from jtm.data.rolls import (
     NOTE_DTYPE,
     PLAYED_DTYPE,
-    WINDOW,
     class_name,
-    cut_windows,
     frame_numbers,
     frame_roll,
     instrument_roll,
@@ -194,19 +192,8 @@ class Hops(unittest.TestCase):
         self.assertEqual(found["start"].tolist(), [0.0, 0.02])
         self.assertEqual(found["end"].tolist(), [0.02, 0.06])
 
-    def test_windows_count_frames_of_the_hop(self):
-        rows = cut_windows([48_000], [0], 64, 320)
-        self.assertEqual(rows.tolist(), [[0, 0], [0, 64]])
-
 
 class Windows(unittest.TestCase):
-    def test_windows_lie_inside_their_recording(self):
-        lengths = [(3 * WINDOW - 1) * 160, 10, WINDOW * 160 + 159]
-        windows = cut_windows(lengths, [0, 1, 2])
-        self.assertEqual(windows.tolist(), [[0, 0], [0, WINDOW], [2, 0]])
-        self.assertEqual(cut_windows(lengths, [1]).shape, (0, 2))
-        self.assertEqual(cut_windows(lengths, [2], size=50)[:, 1].tolist(), [0, 50])
-
     def test_subsets_are_nested_stratified_and_spread(self):
         # Four recordings of two classes, 100 windows each, one class rarer.
         windows = np.array([(r, t) for r in range(4) for t in range(100)])
@@ -230,7 +217,7 @@ class Windows(unittest.TestCase):
         np.testing.assert_array_equal(counts, 1)
 
     def test_the_seed_draws_the_subset(self):
-        windows = cut_windows([100 * WINDOW * 160] * 3, range(3))
+        windows = np.array([(r, t) for r in range(3) for t in range(100)])
         first = label_subset(windows, 0.1, 0)
         np.testing.assert_array_equal(first, label_subset(windows, 0.1, 0))
         self.assertNotEqual(set(first), set(label_subset(windows, 0.1, 1)))
@@ -238,7 +225,7 @@ class Windows(unittest.TestCase):
     def test_a_fraction_out_of_range(self):
         for fraction in (0, -1, 1.5):
             with self.assertRaises(ValueError):
-                label_subset(cut_windows([WINDOW * 160], [0]), fraction, 0)
+                label_subset(np.zeros((1, 2), int), fraction, 0)
 
     def test_every_so_many_frames(self):
         self.assertEqual(frame_numbers(128, 32).tolist(), [16, 48, 80, 112])

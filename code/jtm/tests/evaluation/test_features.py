@@ -352,15 +352,14 @@ class Keeping(unittest.TestCase):
 
     def test_the_axis_of_pitch(self):
         harmonic = make_network(hidden_encoder=2, hidden_context=352)
-        kept = self.features(harmonic)
-        self.assertEqual(kept.pitch_parts("cpc-z"), ((88, 4),))
-        self.assertEqual(kept.pitch_parts("cpc-zc"), ((88, 4), (88, 352)))
-        self.assertEqual(kept.pitch_parts("cqt"), ((97, 2),))
-        self.assertEqual(kept.pitch_parts("logmel"), ())
+        self.assertEqual(pitch_parts(harmonic), ((88, 4), (88, 352)))
         joint = make_network(hidden_encoder=2, hidden_context=16, pitchwise=False)
-        self.assertEqual(pitch_parts(joint, "z"), ((88, 4),))
-        self.assertEqual(pitch_parts(joint, "zc"), ())
-        self.assertEqual(pitch_parts(self.model, "z"), ())
+        for model in (joint, self.model):
+            self.assertEqual(pitch_parts(model), ())
+        for name, parts in (("cpc-s", ((88, 4), (88, 352))), ("cqt-s", ((97, 2),))):
+            with mock.patch.object(features, "Slow") as slow:
+                self.features(harmonic).fit_slow(name, None, {})
+            slow.assert_called_once_with(parts * 2)
 
     def test_an_edit_of_hand_made_features_makes_others_of_them(self):
         names = ("N_MELS", "MEL_MIN", "MEL_FLOOR", "N_MFCC", "CQT_BINS", "HOP")

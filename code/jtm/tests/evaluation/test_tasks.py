@@ -115,6 +115,12 @@ class Sorting(unittest.TestCase):
         self.assertEqual(notes.selections("train", 0), [whole])
         self.assertEqual(notes.selections("test", 120)[-1], part)
 
+    def test_windows_lie_inside_their_recording(self):
+        kept = store({}, {}, {})
+        kept.lengths[:3] = [(3 * WINDOW - 1) * 160, WINDOW * 160, WINDOW * 160 + 159]
+        units = Labelled.of(kept, "multipitch", plays([(1,)])).units("train")
+        self.assertEqual(units.tolist(), [[0, 0], [0, WINDOW], [1, 0], [2, 0]])
+
     def test_recordings_that_a_task_does_not_ask_about_count_for_that_length(self):
         rows = [{"ensemble": "ab "[i % 3].strip()} for i in range(60)]
         labelled = Labelled.of(store(*rows, seconds=100), "ensemble")
@@ -217,7 +223,8 @@ class WholeRecordings(unittest.TestCase):
         for n in (0, None):
             spans = labelled_recordings(labelled, n)
             self.assertEqual(spans.tolist(), [[i, 0, 10_000] for i in range(30)])
-        np.testing.assert_array_equal(labelled.windows(spans), labelled.units("train"))
+        units = labelled.units("train")
+        np.testing.assert_array_equal(labelled.units("train", spans), units)
         with self.assertRaisesRegex(InputError, "31 labelled .* there are 30"):
             labelled_recordings(labelled, 31)
 
@@ -225,7 +232,7 @@ class WholeRecordings(unittest.TestCase):
         labelled = self.labelled("multipitch").at(320)
         spans = labelled_recordings(labelled, 2, 1)
         self.assertEqual(spans[:, 1:].tolist(), [[0, 1500], [0, 1500]])
-        windows = labelled.windows(spans)
+        windows = labelled.units("train", spans)
         self.assertEqual((len(windows), windows[1].tolist()[1]), (2 * 23, 64))
         self.assertEqual(labelled.seconds(windows), round(46 * 1.28, 2))
         self.assertEqual(labelled.selections("train", 0), [FrameSelection(4, 5000)])
