@@ -195,8 +195,8 @@ def run(command, common=None):
     _option(
         "--supervised",
         action="store_true",
-        help="train on labels: on the frozen network of the checkpoint that --load "
-        "names, or the whole network from scratch",
+        help="train on labels: fine-tune the network of the checkpoint that --load "
+        "names, or train from scratch",
     ),
 )
 def _train(options):

@@ -2,9 +2,9 @@
 ``main.py --supervised``: one task, learned from all labels and scored on test.
 
 It is one run of the benchmark with all labels, by way of the command line. With
-``--load`` the network of a checkpoint stays frozen, and heads learn on it. Without, the
-same network is trained from scratch, end to end. The epoch that is best on validation
-is scored.
+``--load`` the network of a checkpoint is fine-tuned, or stays as it is with
+``--frozen``. Without, the network is trained from scratch. The epoch that is best on
+validation is scored.
 """
 
 import shutil
@@ -25,6 +25,9 @@ from jtm.training.checkpoints import build_model, load_model
 from jtm.training.folder import check, claim
 from jtm.training.loop import Plan, fit
 from jtm.training.spectra import Spectra, harmonic_front_end
+
+FINE_TUNING = 0.25
+"""Learning rate of a pretrained network, relative to that of its heads."""
 
 RECORD_FILE = "record.json"
 """Name of the file in a run's folder that holds its scores."""
@@ -144,9 +147,16 @@ def _module(config, model, family, size):
             precision="bf16",
         ),
         windows,
-        (0.0 if config.load else config.learning_rate, config.learning_rate),
+        (_body_rate(config), config.learning_rate),
         score=lambda module: family.validate(module.network, family.labelled),
     )
+
+
+def _body_rate(config):
+    """Choose the learning rate of the network below the heads."""
+    if config.frozen:
+        return 0.0
+    return config.learning_rate * (FINE_TUNING if config.load else 1)
 
 
 def _score(network, family, task):

@@ -323,12 +323,23 @@ class SupervisedConfig(NetworkConfig):
     on_encoder: bool = Field(
         False, description="train on the latents z alone, without the contexts c"
     )
+    frozen: bool = Field(
+        False,
+        description="with --load: train the heads alone; otherwise the network is "
+        "fine-tuned too, at a quarter of their learning rate",
+    )
     transcription_window: int = Field(
         1280,
         ge=100,
         description="length of a training window in milliseconds",
         json_schema_extra={"task": "transcription"},
     )
+
+    def _check(self):
+        """Refuse settings of training with labels that do not go together."""
+        if self.frozen and not self.load:
+            raise InputError("--frozen needs --load")
+        super()._check()
 
 
 def make_config(kind, preset, chosen):

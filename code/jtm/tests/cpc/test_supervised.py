@@ -55,7 +55,7 @@ class Run(unittest.TestCase):
         return scores, said.getvalue()
 
     def test_transcription_on_a_frozen_network(self):
-        chosen = {"load": str(self.checkpoint), "on_encoder": True}
+        chosen = {"load": str(self.checkpoint), "on_encoder": True, "frozen": True}
         chosen |= {"n_epoch": 8, "learning_rate": 0.01}
         made, said = self.run_quietly("frozen", **chosen)
         self.assertRegex(said, r"note F1 [01]\.\d+ \(95 % interval")
@@ -88,7 +88,10 @@ class Run(unittest.TestCase):
         self.assertIn("accuracy 1.000", said)
 
     def test_single_notes_frozen_and_from_scratch(self):
-        for name, more in (("kept", {"load": str(self.checkpoint)}), ("new", MAP)):
+        for name, more in (
+            ("kept", {"load": str(self.checkpoint), "frozen": True}),
+            ("new", MAP),
+        ):
             chosen = {"task": "note_instrument", "n_epoch": 30, "batch_size": 4}
             chosen["learning_rate"] = 0.01
             made, said = self.run_quietly(f"notes {name}", **chosen, **more)
@@ -119,6 +122,20 @@ class Run(unittest.TestCase):
         for part in ("encoder.filters.centre", "context.net.weight_hh_l0"):
             name = f"network.body.model.{part}"
             self.assertTrue((states[0][name] != states[1][name]).any(), part)
+
+    def test_a_checkpoint_is_fine_tuned_unless_it_is_frozen(self):
+        chosen = {"load": str(self.checkpoint), "task": "multipitch", "n_epoch": 1}
+        given = load_model(self.checkpoint)[0].state_dict()["context.net.weight_hh_l0"]
+        for frozen in (False, True):
+            name = f"frozen is {frozen}"
+            self.run_quietly(name, frozen=frozen, **chosen)
+            kept = read_checkpoint(self.folder / name / "best.pt")["state_dict"]
+            same = torch.equal(
+                kept["network.body.model.context.net.weight_hh_l0"], given
+            )
+            self.assertEqual(same, frozen)
+        with self.assertRaisesRegex(InputError, "--frozen needs --load"):
+            self.run_quietly("nothing to freeze", frozen=True)
 
     def test_same_seed_same_result(self):
         chosen = {"load": str(self.checkpoint), "task": "multipitch", "n_epoch": 1}
