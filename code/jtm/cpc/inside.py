@@ -149,7 +149,7 @@ class _Subject:
             self.features.compute(self.store, names, wanted, progress)
 
     def hop(self, name):
-        """Give the samples from one frame of a representation to the next."""
+        """Return the samples from one frame of a representation to the next."""
         return self.hops.get(name.partition("-")[0], HOP)
 
     def excerpt(self, name, index):

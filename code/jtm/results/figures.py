@@ -465,7 +465,7 @@ def _line(**style):
 
 
 def _gains_of(bench, task):
-    """Give the gains of CPC in a task, by pair, split and amount of labels."""
+    """Return the gains of CPC in a task, by pair, split and amount of labels."""
     found = {}
     for pair in PAIRS:
         for split in ("test", "test_timbre"):

@@ -348,7 +348,7 @@ def grid_scores(grid, fraction, unseen=False):
     fraction : float
         Share of the labels.
     unseen : bool
-        Tell scores through the unseen SoundFont too, such as '89.7 → 84.8'.
+        Show scores through the unseen SoundFont too, such as '89.7 → 84.8'.
 
     Returns
     -------
