@@ -103,7 +103,7 @@ class PretrainConfig(NetworkConfig):
         "both",
         description="what is contrasted with negatives: whole frames; each pitch by "
         "itself, sampled by loudness, which is for --garMode pitchwise; or the mean "
-        "of both losses",
+        "of both losses (default: pitch for --encoderType pitchmap, else both)",
     )
     negative_sampling_ext: int = Field(
         256, ge=1, description="number of negatives per positive"
@@ -172,6 +172,8 @@ class PretrainConfig(NetworkConfig):
     def _complete(cls, values, chosen):
         """Choose the contrast too: that of pitches needs a context of each."""
         super()._complete(values, chosen)
+        if values.get("encoder_type", cls.encoder_type) == "pitchmap":
+            values.setdefault("contrast", "pitch")
         if values.get("gar_mode", cls.gar_mode) == "joint":
             if chosen.get("contrast", "frame") != "frame":
                 raise InputError(

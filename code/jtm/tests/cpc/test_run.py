@@ -259,7 +259,7 @@ class TestPretrain(unittest.TestCase):
         chosen = {"encoder_type": "pitchmap", "hidden_encoder": 2, "hidden_gar": 2}
         for run, learn in (("fixed", False), ("learned", True)):
             config = self.config(run, use_sinc_net=learn, n_epoch=1, **chosen)
-            self.assertEqual((config.ar_mode, config.contrast), ("conv", "both"))
+            self.assertEqual((config.ar_mode, config.contrast), ("conv", "pitch"))
             checkpoint, _ = self.run_quietly(config)
             model, _ = load_model(checkpoint)
             z, c = model(torch.zeros(1, 1, 16000))
