@@ -31,6 +31,7 @@ from jtm.cpc.labels import Labelled, Windows
 from jtm.cpc.run import build_criterion
 from jtm.data.musicnet import open_dataset
 from jtm.data.store import build_store
+from jtm.evaluation.baselines import HAND_MADE
 from jtm.evaluation.labelled import Labelled as Recordings
 from jtm.evaluation.labelled import clip_store, labelled_recordings, reader
 from jtm.evaluation.tasks import TASKS
@@ -81,8 +82,9 @@ class Method:
 
     Parameters
     ----------
-    start : {"cpc", "random", "logmel", "cqt", "largest"}
-        Where its weights, or its features, come from.
+    start : str
+        Where its weights come from, "cpc" or "random"; or its features, one of
+        :data:`jtm.evaluation.baselines.HAND_MADE`, or "largest".
     frozen : bool
         Learn the heads alone.
     unlabelled : {"", "teacher", "contrast"}
@@ -273,10 +275,10 @@ class Benchmark:
         self.data, self.checkpoint = self.store.fingerprint, digest(checkpoint)
         self.front_ends = {
             "network": harmonic_front_end(self.model.encoder),
-            "logmel": hand_made("logmel"),
-            "cqt": hand_made("cqt"),
             "largest": SILENCE,
         }
+        for start in {method.start for method in METHODS.values()} & HAND_MADE.keys():
+            self.front_ends[start] = hand_made(start)
         self.families = {}
         notes = reader(self.store)
         for name, asked in FAMILIES.items():

@@ -228,8 +228,8 @@ def hand_made(name):
 
     Parameters
     ----------
-    name : {"logmel", "cqt"}
-        Which of :data:`jtm.evaluation.baselines.HAND_MADE`.
+    name : str
+        One of :data:`jtm.evaluation.baselines.HAND_MADE`.
 
     Returns
     -------
