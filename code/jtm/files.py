@@ -40,6 +40,10 @@ class NoSpaceError(InputError):
     """Nothing more can be written there, so that a batch of files ends too."""
 
 
+class BusyError(InputError):
+    """Another process is at it."""
+
+
 class StoppedError(Exception):
     """The user stopped a run, which has saved what it did and can go on."""
 
@@ -191,7 +195,9 @@ def locked(path, busy=""):
     Raises
     ------
     InputError
-        If the file cannot be made, or another process has the lock.
+        If the file cannot be made.
+    BusyError
+        If another process has the lock, and `busy` is given.
     """
     try:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
@@ -205,7 +211,7 @@ def locked(path, busy=""):
                 try:
                     fcntl.flock(file, fcntl.LOCK_EX | (fcntl.LOCK_NB if busy else 0))
                 except BlockingIOError:
-                    raise InputError(busy) from None
+                    raise BusyError(busy) from None
         yield
 
 

@@ -12,19 +12,20 @@ and thresholds. Each seed draws its own labels, its own untrained weights and it
 order of training; test is scored once.
 
 Each run is a file of its own (:func:`jtm.results.records.save_cell`), so several
-processes may work side by side, and what has run is not run again.
+processes may work side by side, and what has run is not run again. What a run needs of
+others, learning rates of the first seed and a teacher, is waited for, or run first.
 """
 
-import contextlib
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import torch
 from safetensors.torch import load_file, save_file
 from tqdm import tqdm
 
-from jtm.constants import HOP, MAP_STRIDE
+from jtm.constants import FRAME_RATE, HOP, MAP_STRIDE
 from jtm.cpc.config import PretrainConfig
 from jtm.cpc.families import Clips, Family, hand_made, make_network
 from jtm.cpc.labels import Labelled, Windows
@@ -32,10 +33,18 @@ from jtm.cpc.run import build_criterion
 from jtm.data.musicnet import open_dataset
 from jtm.data.store import build_store
 from jtm.evaluation.baselines import HAND_MADE
+from jtm.evaluation.labelled import SECONDS, clip_store, labelled_recordings, reader
 from jtm.evaluation.labelled import Labelled as Recordings
-from jtm.evaluation.labelled import clip_store, labelled_recordings, reader
-from jtm.evaluation.tasks import TASKS
-from jtm.files import InputError, atomic, digest, locked, read_json, write_json
+from jtm.evaluation.tasks import CLIP, TASKS
+from jtm.files import (
+    BusyError,
+    InputError,
+    atomic,
+    digest,
+    locked,
+    read_json,
+    write_json,
+)
 from jtm.results import records
 from jtm.results.records import SPLITS, Contrast
 from jtm.training.checkpoints import build_model, load_model
@@ -64,6 +73,9 @@ EPOCHS = 4
 
 RATES = ((2e-3, 2e-3), (5e-4, 2e-3))
 """Learning rates of body and heads to choose from."""
+
+HEAD_RATES = ((0.0, 2e-3), (0.0, 5e-4))
+"""The same where the body is frozen, or is a spectrum: as many."""
 
 SIZES = ("encoder_type", "hidden_encoder", "hidden_gar", "ar_mode")
 """Settings of a network that what predicts depends on."""
@@ -219,6 +231,11 @@ def asked_of(family, amount):
     return {task: each for task, each in family.labelled.items() if task in there}
 
 
+def _teaches(run):
+    """Tell whether a run's network may teach."""
+    return any(method.teacher == run.method for method in METHODS.values())
+
+
 def choices():
     """
     List what ``--only`` may name.
@@ -264,7 +281,6 @@ class Benchmark:
     def __init__(self, data, checkpoint, out, work="logs/benchmark", progress=True):
         self.out = Path(out)
         self.work = Path(work)
-        self.progress = progress
         self.model, self.config = load_model(checkpoint)
         if self.config.encoder_type != "pitchmap" or self.config.use_sinc_net:
             raise InputError(
@@ -273,6 +289,8 @@ class Benchmark:
             )
         self.store = build_store(open_dataset(data), progress=progress)
         self.data, self.checkpoint = self.store.fingerprint, digest(checkpoint)
+        # So that no rates or teachers of another dataset or network are taken up.
+        self.kept = self.work / f"{self.data[:12]}-{self.checkpoint[:12]}"
         self.front_ends = {
             "network": harmonic_front_end(self.model.encoder),
             "largest": SILENCE,
@@ -295,6 +313,8 @@ class Benchmark:
                 stride = MAP_STRIDE if heard == "network" else 1
                 read = self._reader(labelled, front_end)
                 self.families[name, heard] = Family(labelled, read, stride)
+        if not self.families:
+            raise InputError(f"{data}: has no labels of any task of the benchmark")
 
     def _reader(self, labelled, front_end):
         """Make what reads the recordings, or the clips, of a family."""
@@ -322,6 +342,43 @@ class Benchmark:
             run.family, start if start in self.front_ends else "network"
         ]
 
+    def plan(self):
+        """
+        List the runs of which the dataset has what they need.
+
+        Returns
+        -------
+        list of Run
+            Those of :func:`plan`; of as many labelled recordings as there are, or
+            more, those of all alone.
+        """
+        there = [run for run in plan() if (run.family, "network") in self.families]
+        return [r for r in there if r.amount < self.amount(replace(r, amount=0))]
+
+    def ensure(self, run, busy=""):
+        """
+        Execute a run unless it has run.
+
+        Parameters
+        ----------
+        run : Run
+            Which.
+        busy : str
+            What to say, instead of waiting, where another process is at it.
+
+        Raises
+        ------
+        BusyError
+            If another process is at it, and `busy` is given.
+        """
+        files = [records.cell_path(self.out, run.name)]
+        files += [] if run.seed else [self._rates_path(run)]
+        files += [self._teacher_path(run)] if _teaches(run) else []
+        # The lock ends with the process, so that a killed one's run is run again.
+        with locked(self.out / "claims" / f"{run.name}.lock", busy):
+            if not all(file.exists() for file in files):
+                self.execute(run)
+
     def execute(self, run):
         """
         Train a network, answer, score and keep the scores.
@@ -329,12 +386,17 @@ class Benchmark:
         Parameters
         ----------
         run : Run
-            Which; a student's teacher is trained first, if it is not there.
+            Which; after those that give it learning rates and a teacher, which run
+            now, or are waited for, if they have not run.
         """
+        if run.seed:
+            self.ensure(replace(run, seed=0))
+        if METHODS[run.method].teacher:
+            self.ensure(replace(run, method=METHODS[run.method].teacher))
         start = time.monotonic()
         family = self.family(run)
         chosen = asked_of(family, run.amount)
-        network, rates = self._best(run, family, chosen)
+        network = self._best(run, family, chosen)
         answers = {
             split: family.answers(network, split, chosen)
             for split in SPLITS
@@ -356,7 +418,6 @@ class Benchmark:
         seconds = round(time.monotonic() - start, 1)
         rows = [row | {"seconds": seconds} for row in rows]
         records.save_cell(self.out, run.name, rows, draws)
-        write_json(self.work / "chosen" / f"{run.name}.json", {"rates": rates})
 
     def amount(self, run):
         """
@@ -370,36 +431,49 @@ class Benchmark:
         Returns
         -------
         int
-            Recordings.
+            Recordings; of all single notes, how many recordings they last as long as.
         """
-        return run.amount or len(self.family(run).spans("train"))
+        family = self.family(run)
+        n = len(family.spans("train"))
+        if family.name == "clips":
+            n = round(n * CLIP / (SECONDS * FRAME_RATE))
+        return run.amount or n
 
     def _best(self, run, family, chosen):
-        """Train a network at each pair of rates; return the best on validation."""
-        first = replace(run, seed=0)
-        kept = self.work / "chosen" / f"{first.name}.json"
-        pairs = RATES[:1] if METHODS[run.method].frozen else RATES
-        if run.seed and kept.exists():
-            pairs = [tuple(read_json(kept)["rates"])]
+        """
+        Train a network, on the first seed at each pair of rates; keep the best.
+
+        Later seeds take the rates of the first, and none chooses for itself.
+        """
+        pairs = HEAD_RATES if METHODS[run.method].frozen else RATES
+        if run.seed:
+            chosen_first = read_json(self._rates_path(replace(run, seed=0)))
+            pairs = [tuple(chosen_first["rates"])]
         modules = {pair: self._train(run, family, chosen, pair) for pair in pairs}
-        best = max(
-            modules, key=lambda pair: max(row["score"] for row in modules[pair].history)
-        )
+        scores = {
+            pair: max(row["score"] for row in module.history)
+            for pair, module in modules.items()
+        }
+        best = max(scores, key=scores.get)
+        if not run.seed:
+            write_json(self._rates_path(run), {"rates": best})
         network = modules[best].network.eval()
-        if any(method.teacher == run.method for method in METHODS.values()):
+        if _teaches(run):
             with atomic(self._teacher_path(run)) as part:
                 save_file(network.state_dict(), part)
-        return network, best
+        return network.to("cuda" if torch.cuda.is_available() else "cpu")
+
+    def _rates_path(self, run):
+        """Name the file of the learning rates that the first seed chose."""
+        return self.kept / "rates" / f"{run.name}.json"
 
     def _teacher_path(self, run):
         """Name the file of a network that may teach."""
-        return self.work / "teachers" / f"{run.name}.safetensors"
+        return self.kept / "teachers" / f"{run.name}.safetensors"
 
     def _teacher(self, run, chosen):
-        """Load the teacher of a student, which is trained first if it is not there."""
+        """Load the teacher of a student."""
         run = replace(run, method=METHODS[run.method].teacher)
-        if not self._teacher_path(run).exists():
-            self.execute(run)
         network = self.network(run, chosen)
         network.load_state_dict(load_file(self._teacher_path(run)))
         return network
@@ -471,6 +545,7 @@ class Benchmark:
             teacher = self._teacher(run, chosen)
         elif method.unlabelled == "contrast":
             own = {name: getattr(self.config, name) for name in SIZES}
+            own["random_seed"] = run.seed
             pretraining = make_config(PretrainConfig, "small", own)
             contrast = build_criterion(pretraining, self.model)
         windows = Windows(
@@ -489,7 +564,7 @@ class Benchmark:
             self.network(run, chosen),
             Plan(EPOCHS, run.seed, precision="bf16", gradient_clip=1.0),
             windows,
-            (0.0 if method.frozen else rates[0], rates[1]),
+            rates,
             teacher,
             contrast,
             score=lambda module: family.validate(module.network, chosen),
@@ -523,7 +598,7 @@ def run(data, checkpoint, out, only=None, work="logs/benchmark", progress=True):
         If `only` leaves nothing, or something is not fit for it.
     """
     bench = Benchmark(data, checkpoint, out, work, progress)
-    wanted = [run for run in plan() if (run.family, "network") in bench.families]
+    wanted = bench.plan()
     cells = [
         (task, run.method, bench.amount(run), run.seed)
         for run in wanted
@@ -533,16 +608,17 @@ def run(data, checkpoint, out, only=None, work="logs/benchmark", progress=True):
     runs = [run for run in plan(only) if run in wanted]
     if not runs:
         raise InputError("--only leaves nothing; see jtm benchmark --help")
-    bar = tqdm(runs, "Benchmark", unit="run", disable=not progress)
+    todo = [run for run in runs if not records.cell_path(out, run.name).exists()]
+    bar = tqdm(todo, "Benchmark", unit="run", disable=not progress)
+    busy, table = [], Path(out) / "benchmark.csv.gz"
     for run in bar:
         bar.set_postfix_str(run.name)
-        path = records.cell_path(out, run.name)
-        with contextlib.ExitStack() as stack:
-            try:  # another process may be at it
-                lock = bench.work / "claims" / f"{run.name}.lock"
-                stack.enter_context(locked(lock, busy="another process is at it"))
-            except InputError:
-                continue
-            if not path.exists():
-                bench.execute(run)
-                records.compile_cells(out, Path(out) / "benchmark.csv.gz")
+        try:
+            bench.ensure(run, busy="another process is at it")
+        except BusyError:
+            busy.append(run)
+            continue
+        records.compile_cells(out, table)
+    for run in busy:  # in case that the other process was killed
+        bench.ensure(run)
+    records.compile_cells(out, table)

@@ -14,6 +14,7 @@ from jtm.cpc import labels
 from jtm.data.rolls import frame_numbers
 from jtm.evaluation import metrics
 from jtm.evaluation.baselines import HAND_MADE, MARGIN, HandMadeSource
+from jtm.evaluation.labelled import evenly
 from jtm.evaluation.tasks import CLIP, CLIP_LEAD
 from jtm.models.encoder import HarmonicStack
 from jtm.models.readers import FlatTrunk, Heads, PitchTrunk
@@ -120,25 +121,36 @@ class Family:
         dict of str to list of numpy.ndarray
             By task, as :func:`jtm.evaluation.tasks.score` takes them.
         """
-        found = {task: [] for task in chosen}
+        found = {task: {} for task in chosen}
         of_task = {task: set(each.splits[split]) for task, each in chosen.items()}
-        for index, first, last in self.spans(split):
-            asked = [task for task in chosen if index in of_task[task]]
-            if self.name == "frames":
-                length = max(chosen[task].length(split, index) for task in asked)
-                inputs = self.read(index, 0, length)[None]
-                logits = labels.answer(network, inputs, self.stride)
-                for task in asked:
-                    kept = chosen[task].selections(split, index)[-1]
-                    rows = logits[task][0][frame_numbers(kept.n_frames, kept.step)]
-                    found[task].append(rows.reshape(len(rows), *chosen[task].shape))
-                continue
-            starts = range(first, last - self.window + 1, self.window)
-            windows = np.stack([self.read(index, a, self.window) for a in starts])
-            logits = labels.answer(network, windows)
-            for task in asked:
-                found[task].append(logits[task])
-        return found
+        for index, first, _ in self.spans(split):
+            judged = {
+                task: chosen[task].selections(split, index)[-1]
+                for task in chosen
+                if index in of_task[task]
+            }
+            for task, rows in self._answers(network, index, first, judged).items():
+                found[task][index] = rows.reshape(len(rows), *chosen[task].shape)
+        return {
+            task: [found[task][index] for index in each.splits[split]]
+            for task, each in chosen.items()
+        }
+
+    def _answers(self, network, index, first, judged):
+        """Answer for what is evaluated of one recording, and for no more."""
+        if self.name == "frames":
+            length = max(kept.n_frames for kept in judged.values())
+            inputs = self.read(index, 0, length)[None]
+            logits = labels.answer(network, inputs, self.stride)
+            return {
+                task: logits[task][0][frame_numbers(kept.n_frames, kept.step)]
+                for task, kept in judged.items()
+            }
+        n_windows = max(kept.rows for kept in judged.values())
+        starts = range(first, first + n_windows * self.window, self.window)
+        windows = np.stack([self.read(index, a, self.window) for a in starts])
+        logits = labels.answer(network, windows, self.stride)
+        return {task: logits[task][: kept.rows] for task, kept in judged.items()}
 
     def validate(self, network, chosen):
         """
@@ -158,7 +170,7 @@ class Family:
         """
         spans = self.spans("validation", 10.0)
         if self.name == "frames":
-            spans = spans[:: max(1, len(spans) // VALIDATED)]
+            spans = evenly(np.array(spans), VALIDATED).tolist()
         targets, seen = self.targets(chosen), {task: [] for task in chosen}
         for index, first, last in spans:
             size = (last - first) // self.stride * self.stride
@@ -169,13 +181,16 @@ class Family:
             )
             truth = targets(index, first, size)
             for task in chosen:
-                seen[task].append((logits[task][0], truth[task]))
+                if np.ndim(truth[task]) or truth[task] != labels.UNKNOWN:
+                    seen[task].append((logits[task][0], truth[task]))
         scores = [quick_score(*zip(*each, strict=True)) for each in seen.values()]
         return float(np.mean(scores))
 
 
 def _target(labelled, index, first, n_frames):
     """Make the target of a window: its class, or what is true of its frames."""
+    if labelled.classes and not labelled.names[index]:
+        return np.int64(labels.UNKNOWN)
     if labelled.classes:
         return np.int64(labelled.classes_of([index])[0])
     target = labelled.rolls(index, n_frames, first).astype(np.float32)
@@ -218,8 +233,9 @@ class Clips:
         if index not in self.kept:
             wave = self.store.read(index, first * HOP, (first + n_frames) * HOP)
             wave = np.pad(wave, (0, n_frames * HOP - len(wave)))
-            self.kept[index] = self.front_end.analyse(wave.astype(np.float32) / 32768)
-        return self.kept[index]
+            found = self.front_end.analyse(wave.astype(np.float32) / 32768)
+            self.kept[index] = found.astype(np.float16)  # as on disk
+        return self.kept[index].astype(np.float32)
 
 
 def hand_made(name):
@@ -273,7 +289,8 @@ def reader_of(store):
 
     def read(index, first, n_frames):
         start, stop = first * HOP, (first + n_frames) * HOP
-        wave = store.read(index, max(0, start), min(stop, int(store.lengths[index])))
+        length = int(store.lengths[index])
+        wave = store.read(index, min(max(0, start), length), min(stop, length))
         wave = np.pad(wave.astype(np.float32) / 32768, (max(0, -start), 0))
         return np.pad(wave, (0, stop - start - len(wave)))[None]
 

@@ -31,6 +31,12 @@ WEIGHT_DECAY = 0.01
 WEIGHTS = {"transcription": 2.0, "who_plays_what": 2.0, "instrument_activity": 0.1}
 """Weight of a task's loss, where it is not 1."""
 
+CONTRAST_WEIGHT = 0.02
+"""Weight of InfoNCE, in nats, beside the labels' binary cross-entropies."""
+
+UNKNOWN = -100
+"""Target of a window whose class is not known; it has no loss."""
+
 
 class Network(torch.nn.Module):
     """
@@ -311,7 +317,7 @@ class Labelled(Module):
         parts = {t: task_loss(logits[t][:n], target) for t, target in targets.items()}
         if self.teacher:
             with torch.no_grad():
-                told = self.teacher[0](clean[n:], edge)
+                told = self.teacher[0].to(clean.device)(clean[n:], edge)
             share = n / len(clean)
             for task in parts:
                 soft = _soft(told[task], targets[task])
@@ -352,10 +358,6 @@ class Labelled(Module):
         ]
 
 
-CONTRAST_WEIGHT = 0.02
-"""Weight of InfoNCE, in nats, beside the labels' binary cross-entropies."""
-
-
 def _soft(logits, like):
     """Make soft labels from a teacher's logits, of the kind that targets are."""
     if like.is_floating_point():
@@ -373,13 +375,17 @@ def task_loss(logits, target):
         Logits ``(batch, ...)``, of classes ``(batch, classes)``.
     target : torch.Tensor
         Floats in the shape of `logits` where several may be true; else classes
-        ``(batch,)``, or their probabilities ``(batch, classes)``.
+        ``(batch,)``, some of them perhaps :data:`UNKNOWN`, or their probabilities
+        ``(batch, classes)``.
 
     Returns
     -------
     torch.Tensor
         Mean binary cross-entropy, or cross-entropy, in nats.
     """
+    if logits.ndim == 2 and target.ndim == 1:
+        known = (target != UNKNOWN).sum().clamp(min=1)  # maybe of none in the batch
+        return functional.cross_entropy(logits, target, reduction="sum") / known
     if logits.ndim == 2:
         return functional.cross_entropy(logits, target)
     return functional.binary_cross_entropy_with_logits(logits, target)

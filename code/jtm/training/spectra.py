@@ -86,7 +86,6 @@ class Spectra:
         self.store = store
         self.front_end = front_end
         self.folder = Path(folder) / f"magnitudes-{front_end.key}"
-        self.open = {}
 
     def prepare(self, indices, progress=True):
         """
@@ -155,10 +154,9 @@ class Spectra:
             Log magnitudes ``(n_frames, bins)``, float32; 0, which is silence, outside
             the recording.
         """
-        if index not in self.open:
-            self.prepare([index], progress=False)
-            self.open[index] = np.load(self._path(index), mmap_mode="r")
-        held = self.open[index]
+        self.prepare([index], progress=False)
+        # Opened each time, since files held open may be too many for the system.
+        held = np.load(self._path(index), mmap_mode="r")
         last = len(held) if n_frames is None else first + n_frames
         part = held[max(0, first) : max(0, last)].astype(np.float32)
         before = min(max(0, -first), last - first)

@@ -8,12 +8,15 @@ from pathlib import Path
 from unittest import mock
 
 import numpy as np
+import torch
 
 from jtm.cli import main
 from jtm.cpc import benchmark as module_under_test
+from jtm.cpc import labels
 from jtm.cpc.benchmark import (
     AMOUNTS,
     CONTRASTS,
+    HEAD_RATES,
     METHODS,
     Benchmark,
     Run,
@@ -21,7 +24,7 @@ from jtm.cpc.benchmark import (
     plan,
 )
 from jtm.evaluation.labelled import Labelled
-from jtm.files import InputError
+from jtm.files import BusyError, InputError, locked, read_json
 from jtm.results import records
 from jtm.tests.evaluation.little import write_checkpoint, write_dataset
 
@@ -118,6 +121,105 @@ class TestBenchmark(unittest.TestCase):
         name = "body.model.encoder.stem.weight"
         self.assertFalse(first[name].equal(second[name]))
         self.assertEqual(set(table["seed"]), {0, 1})
+
+    def make(self, out="x", checkpoint=None):
+        """Open the benchmark."""
+        return Benchmark(
+            self.data,
+            checkpoint or self.checkpoint,
+            self.folder / out,
+            self.folder / f"{out}-work",
+            progress=False,
+        )
+
+    def test_a_later_seed_takes_the_rates_of_the_first(self):
+        tried, train = [], Benchmark._train
+
+        def noted(bench, run, family, chosen, rates):
+            tried.append((run.seed, rates))
+            return train(bench, run, family, chosen, rates)
+
+        only = {"method": ["logmel"], "amount": [1], "seed": [1]}
+        with mock.patch.object(Benchmark, "_train", noted):
+            self.bench("rates", only)  # the first seed has not run yet
+            rates = self.make("rates")._rates_path(Run("frames", "logmel", 1, 0))
+            best = tuple(read_json(rates)["rates"])
+            first = [(0, pair) for pair in HEAD_RATES]
+            self.assertEqual(tried, [*first, (1, best)])
+            rates.unlink()  # as when another folder for work is chosen
+            self.bench("rates", only | {"seed": [2]})
+            self.assertEqual(tried[3:], [*first, (2, best)])
+
+    def test_what_another_process_is_at_is_waited_for(self):
+        bench, run = self.make("busy"), Run("frames", "largest", 1, 0)
+        lock = bench.out / "claims" / f"{run.name}.lock"
+        with locked(lock), self.assertRaises(BusyError):
+            bench.ensure(run, busy="busy")
+        seen, ensure = [], Benchmark.ensure
+
+        def once_busy(bench, run, busy=""):
+            seen.append(busy)
+            if busy:
+                raise BusyError(busy)
+            ensure(bench, run)
+
+        only = {"method": ["largest"], "amount": [1], "seed": [0]}
+        with mock.patch.object(Benchmark, "ensure", once_busy):
+            table, _ = self.bench("busy", only)
+        self.assertEqual(seen[-1], "")
+        self.assertEqual(set(table["method"]), {"largest"})
+        # Killed before its scores were joined to the others.
+        (self.folder / "busy" / "benchmark.csv.gz").unlink()
+        again, _ = self.bench("busy", only)
+        self.assertTrue(again.equals(table))
+
+    def test_rates_and_teachers_are_of_one_checkpoint(self):
+        other = self.folder / "second.pt"
+        write_checkpoint(other, 2, SMALL)
+        run = Run("frames", "scratch", 1, 0)
+        mine, others = self.make(), self.make(checkpoint=other)
+        self.assertNotEqual(mine._rates_path(run), others._rates_path(run))
+        self.assertNotEqual(mine._teacher_path(run), others._teacher_path(run))
+
+    def test_more_labels_than_there_are_do_not_run(self):
+        runs = self.make().plan()
+        self.assertEqual({run.amount for run in runs}, {0, 1, 3})
+        with self.assertRaisesRegex(InputError, "leaves nothing"):
+            self.bench("many", {"amount": [10]})
+
+    def test_windows_are_answered_as_far_as_they_are_judged(self):
+        from jtm.evaluation import tasks
+
+        few = mock.patch.dict(tasks.EVALUATED, {"test": 4})
+        with few, mock.patch.dict(tasks.MINIMUM, {"windows": 1}):
+            bench = self.make()
+        family = bench.families["windows", "largest"]
+        chosen = family.labelled
+        network = bench.network(Run("windows", "largest", 0, 0), chosen).eval()
+        for task, answers in family.answers(network, "test", chosen).items():
+            self.assertEqual([len(each) for each in answers], [2, 2], task)
+
+    def test_answers_are_in_the_order_of_the_split(self):
+        bench = self.make()
+        family = bench.families["frames", "logmel"]
+        chosen = asked_of(family, 1)
+        network = bench.network(Run("frames", "logmel", 1, 0), chosen).eval()
+        torch.nn.init.normal_(network.heads.readers["transcription"].linear.weight)
+        (one,) = family.answers(network, "test", chosen).values()
+        chosen["transcription"].splits["test"].reverse()
+        (other,) = family.answers(network, "test", chosen).values()
+        self.assertFalse(np.array_equal(one[0], one[1]))
+        for each, same in zip(one, reversed(other), strict=True):
+            np.testing.assert_array_equal(each, same)
+
+    def test_a_class_that_is_not_known_is_no_target(self):
+        bench = self.make()
+        family = bench.families["windows", "logmel"]
+        index = family.spans("train")[0][0]
+        (task,) = family.labelled
+        family.labelled[task].names[index] = ""
+        asked = family.targets(family.labelled)(index, 0, 128)
+        self.assertEqual(asked[task], labels.UNKNOWN)
 
     def test_labels_are_of_whole_recordings_of_training(self):
         bench = Benchmark(self.data, self.checkpoint, self.folder / "x", progress=False)

@@ -153,6 +153,15 @@ class TestLoss(unittest.TestCase):
         same = task_loss(logits, torch.tensor([[1.0, 0.0]]))
         torch.testing.assert_close(one, same)
 
+    def test_what_is_not_known_costs_nothing(self):
+        logits = torch.tensor([[2.0, 0.0], [9.0, 0.0]])
+        one = task_loss(logits[:1], torch.tensor([0]))
+        torch.testing.assert_close(
+            task_loss(logits, torch.tensor([0, labels.UNKNOWN])), one
+        )
+        none = task_loss(logits, torch.full((2,), labels.UNKNOWN))
+        self.assertEqual(none.item(), 0.0)
+
 
 class TestAnswer(unittest.TestCase):
     def test_frames_are_those_that_were_given(self):

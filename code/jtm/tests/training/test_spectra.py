@@ -1,5 +1,6 @@
 """Kept log magnitudes: the same as computed at once, silence around, variations."""
 
+import os
 import tempfile
 import unittest
 from pathlib import Path
@@ -68,6 +69,14 @@ class TestSpectra(unittest.TestCase):
         self.encoder = HarmonicStack(kernel=1024)
         self.make(noise(0.2), noise(0.2, 1)).prepare([0, 1], progress=False)
         self.assertEqual(len([*self.folder.rglob("*.npy")]), 3)
+
+    @unittest.skipUnless(Path("/proc/self/fd").exists(), "no list of open files")
+    def test_no_file_is_held_open(self):
+        kept = self.make(*(noise(0.05, seed) for seed in range(12)))
+        before = len(os.listdir("/proc/self/fd"))
+        for index in range(12):
+            kept.read(index)
+        self.assertLess(len(os.listdir("/proc/self/fd")), before + 6)
 
     def test_what_is_there_is_not_computed_again(self):
         kept = self.make(noise(0.2))
