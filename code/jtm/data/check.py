@@ -271,7 +271,7 @@ def _look_at_recording(recording):
     facts.duplicates = count_overlaps(labels)
     facts.strange = int(np.sum(~np.isin(labels["program"], list(INSTRUMENTS))))
     facts.misses = _piece_miss(wave, starts)
-    facts.match = label_match(wave, labels)
+    facts.match = _label_match(wave, labels)
     if score is not None and not _same_notes(labels, score):
         facts.problems.append(f"{played}: notes differ from {recording.labels}")
     return facts
@@ -345,20 +345,12 @@ def _same_notes(labels, score):
     return times(labelled) == times(played)
 
 
-def flux(wave):
+def _flux(wave):
     """
-    Compute the spectral flux, fine in time.
+    Compute the spectral flux ``(blocks,)`` of a wave ``(samples,)`` at 44.1 kHz.
 
-    Parameters
-    ----------
-    wave : numpy.ndarray
-        Waveform ``(samples,)`` at 44.1 kHz.
-
-    Returns
-    -------
-    numpy.ndarray
-        Rises ``(blocks,)``: entry i is the rise of log-magnitude, summed over
-        frequency, from the window centred on sample 64 i to the next.
+    Entry i is the rise of log-magnitude, summed over frequency, from the window
+    centred on sample 64 i to the next.
     """
     import librosa
 
@@ -367,24 +359,12 @@ def flux(wave):
     return np.maximum(np.diff(level, axis=1), 0).sum(axis=0)
 
 
-def label_match(wave, labels, hop=4096):
+def _label_match(wave, labels, hop=4096):
     """
-    Correlate labelled pitches with what sounds.
+    Correlate labelled pitches with what sounds in the beginning of a recording.
 
-    Parameters
-    ----------
-    wave : numpy.ndarray
-        Waveform ``(samples,)`` at 44.1 kHz, of the beginning of a recording.
-    labels : numpy.ndarray
-        Labels ``(notes,)`` of :data:`jtm.data.musicnet.LABEL_DTYPE`.
-    hop : int
-        Samples from one spectrum to the next.
-
-    Returns
-    -------
-    float
-        Correlation over time and pitch, with the mean of each pitch taken away, so
-        that a common key is no likeness; NaN of fewer than ten notes.
+    The correlation is over time and pitch, with the mean of each pitch taken away, so
+    that a common key is no likeness; NaN of fewer than ten notes.
     """
     import librosa
 
@@ -412,7 +392,7 @@ def label_match(wave, labels, hop=4096):
 
 def _piece_miss(wave, starts, reach=0.1):
     """Compute by how many seconds the mean flux about the labelled onsets is late."""
-    rises = flux(wave)
+    rises = _flux(wave)
     onsets = np.unique(np.round(starts * LABEL_RATE / 64).astype(int))
     span = int(reach * LABEL_RATE / 64)
     onsets = onsets[(onsets >= span) & (onsets < len(rises) - span)]
@@ -429,7 +409,7 @@ def _look_at_clip(clip):
     if wave is None:
         return facts
     facts.outside = int(clip.end > facts.seconds * LABEL_RATE)
-    rises = flux(wave)
+    rises = _flux(wave)
     first = int(np.argmax(rises > 0.1 * rises.max())) + 1
     facts.misses = np.array([first * 64 - clip.start]) / LABEL_RATE
     facts.cents = _cents_off(wave[clip.start : clip.end], clip.pitch)

@@ -195,13 +195,13 @@ def open_dataset(root):
     if any((root / f"{folder}_data").is_dir() for folder in _FOLDERS):
         dataset = _read_layout(root)
     else:
-        files, passed_over = find_sounds(root)
+        files, passed_over = _find_sounds(root)
         recordings = (
             Recording(path.relative_to(root).as_posix(), path, None, "unlabelled")
             for path in files
         )
         dataset = Dataset(root, tuple(recordings), tuple(passed_over))
-    told = summarise(len(dataset.recordings), dataset.passed_over)
+    told = _summarise(len(dataset.recordings), dataset.passed_over)
     if not dataset.recordings:
         raise InputError(
             f"{root}: no sound file found; expected MusicNet's layout (train_data/"
@@ -213,26 +213,12 @@ def open_dataset(root):
     return dataset
 
 
-def find_sounds(root, deep=True):
+def _find_sounds(root, deep=True):
     """
-    Find the sound files of a folder.
+    Find the sound files of a folder, or tree, and what was passed over, and why.
 
-    Links are followed, but no file or folder is taken twice. Names that systems
-    leave behind, such as ``._song.wav``, are ignored.
-
-    Parameters
-    ----------
-    root : str or Path
-        The folder.
-    deep : bool
-        Search its folders too, and pass over links to what is gone.
-
-    Returns
-    -------
-    files : list of Path
-        The sound files, in order.
-    passed_over : list of tuple
-        Path of each sound that was not taken, and why.
+    Links are followed, but no file or folder is taken twice. Names that systems leave
+    behind, such as ``._song.wav``, are ignored.
     """
     files, passed_over, seen = [], [], {}
     folders, linked = deque([Path(root)]), deque()  # a link's target goes first
@@ -272,22 +258,8 @@ def find_sounds(root, deep=True):
     return sorted(kept), passed_over
 
 
-def summarise(n_taken, passed_over):
-    """
-    Sum up what was taken of a folder and what was not.
-
-    Parameters
-    ----------
-    n_taken : int
-        Number of files taken.
-    passed_over : sequence of tuple
-        Paths and reasons, as of :func:`find_sounds`.
-
-    Returns
-    -------
-    str
-        Such as '3 taken, 1 passed over: 1 links to what is gone'.
-    """
+def _summarise(n_taken, passed_over):
+    """Sum up, such as '3 taken, 1 passed over: 1 links to what is gone'."""
     reasons = Counter(why for _, why in passed_over)
     why = "; ".join(f"{n} {reason}" for reason, n in reasons.items())
     return f"{n_taken} taken, {len(passed_over)} passed over" + (why and f": {why}")
@@ -308,7 +280,7 @@ def _read_layout(root):
     for folder in _FOLDERS:
         if not (root / f"{folder}_data").is_dir():
             continue
-        files, passed = find_sounds(root / f"{folder}_data", deep=False)
+        files, passed = _find_sounds(root / f"{folder}_data", deep=False)
         passed_over += passed
         unseen = _unseen_soundfont(root) if folder == "test_timbre" else ""
         seen = {}

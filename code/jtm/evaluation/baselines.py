@@ -114,37 +114,13 @@ def _mel_power(wave, power):
     )
 
 
-def log_mel(wave):
-    """
-    Compute a log-mel spectrum.
-
-    Parameters
-    ----------
-    wave : numpy.ndarray
-        Samples ``(..., samples)`` at 16 kHz, float32.
-
-    Returns
-    -------
-    numpy.ndarray
-        Natural logarithm of the magnitude ``(..., frames, 229)``.
-    """
+def _log_mel(wave):
+    """Compute log-mel magnitudes ``(..., frames, 229)`` of waves ``(..., samples)``."""
     return np.log(_mel_power(wave, 1.0).swapaxes(-1, -2) + MEL_FLOOR)
 
 
-def mfcc(wave):
-    """
-    Compute mel-frequency cepstral coefficients and their first differences.
-
-    Parameters
-    ----------
-    wave : numpy.ndarray
-        Samples ``(..., samples)`` at 16 kHz, float32.
-
-    Returns
-    -------
-    numpy.ndarray
-        Coefficients, then how fast they change ``(..., frames, 2 * 20)``.
-    """
+def _mfcc(wave):
+    """Compute coefficients, then how fast they change ``(..., frames, 2 * 20)``."""
     import librosa
 
     decibels = 10 * np.log10(_mel_power(wave, 2.0) + MFCC_FLOOR)
@@ -189,5 +165,5 @@ def cqt(wave):
     return np.log1p(1e5 * np.abs(spectrum.swapaxes(-1, -2)) ** 2) / 18
 
 
-HAND_MADE = {"logmel": log_mel, "mfcc": mfcc, "cqt": cqt}
+HAND_MADE = {"logmel": _log_mel, "mfcc": _mfcc, "cqt": cqt}
 """Features that no network learned, by name."""

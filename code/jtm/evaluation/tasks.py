@@ -356,7 +356,7 @@ class _Category(Task):
         for metric, size in {"accuracy": 1, **self.pooled}.items():
             parts = np.zeros((len(indices), n_classes, n_classes), np.int64)
             for part, truth, logits in zip(parts, truths, answers, strict=True):
-                found = add_up(logits, size).argmax(axis=1)
+                found = _add_up(logits, size).argmax(axis=1)
                 part[truth] = np.bincount(found, minlength=n_classes)
             scores.append(_summary(metric, parts, groups, metrics.accuracy))
             if size == 1:
@@ -460,22 +460,12 @@ def _mean_of_notes(metric, references, found, groups, **how):
     return _summary(metric, parts, groups, metrics.mean)
 
 
-def add_up(logits, size):
+def _add_up(logits, size):
     """
-    Add up the log posteriors of windows that follow each other.
+    Add up the log posteriors of `size` windows that follow each other.
 
-    Parameters
-    ----------
-    logits : numpy.ndarray
-        Logits ``(windows, classes)``.
-    size : int
-        Windows that are taken together.
-
-    Returns
-    -------
-    numpy.ndarray
-        Log posteriors ``(windows // size, classes)``, unnormalised; a
-        recording of fewer windows is taken as a whole.
+    From logits ``(windows, classes)`` to ``(windows // size, classes)``, unnormalised;
+    a recording of fewer windows is taken as a whole.
     """
     from scipy.special import log_softmax
 

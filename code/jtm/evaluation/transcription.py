@@ -95,23 +95,11 @@ def onset_targets(notes, n_frames, start=0, hop=HOP):
     return np.any([exact[i : i + n_frames] for i in range(2 * WIDEN + 1)], axis=0)
 
 
-def peaks(onsets, threshold, hop=HOP):
+def _peaks(onsets, threshold, hop=HOP):
     """
-    Find where notes start.
+    Find where notes start ``(frames, 88)``, by logits of onsets and a probability.
 
-    Parameters
-    ----------
-    onsets : numpy.ndarray
-        Logits ``(frames, 88)`` of onsets.
-    threshold : float
-        Probability above which a peak counts.
-    hop : int
-        Samples at 16 kHz from one frame to the next.
-
-    Returns
-    -------
-    numpy.ndarray
-        Booleans ``(frames, 88)``; of equal neighbours the first is the peak.
+    Of equal neighbours the first is the peak.
     """
     n_frames, reach = len(onsets), max(1, REACH * HOP // hop)
     found = onsets > np.log(threshold / (1 - threshold))
@@ -145,7 +133,7 @@ def decode(posteriors, thresholds, hop=HOP):
     """
     frame, onset = thresholds
     sounding = posteriors[:, :-1] > np.log(frame / (1 - frame))
-    starts = peaks(posteriors[:, -1], onset, hop)
+    starts = _peaks(posteriors[:, -1], onset, hop)
     if sounding.shape[1] == 1:
         return rolls_to_notes(sounding[:, 0], starts, hop)
     found = []
@@ -192,10 +180,10 @@ def choose_thresholds(posteriors, references, hop=HOP):
         ]
 
         def score(notes, found):
-            return onset_f1(by_instrument(notes), by_instrument(found))
+            return _onset_f1(by_instrument(notes), by_instrument(found))
 
     onset = max(
-        THRESHOLDS, key=lambda t: mean_score(pitches, references, (0.5, t), onset_f1)
+        THRESHOLDS, key=lambda t: mean_score(pitches, references, (0.5, t), _onset_f1)
     )
     frame = max(
         THRESHOLDS[2::2],
@@ -204,24 +192,13 @@ def choose_thresholds(posteriors, references, hop=HOP):
     return frame, onset
 
 
-def onset_f1(reference, estimate, tolerance=0.05):
+def _onset_f1(reference, estimate, tolerance=0.05):
     """
     Score notes by pitch and onset, as :func:`jtm.evaluation.metrics.note_f1` does.
 
     On each pitch, taking the earliest of what still fits is a maximum matching,
     since all tolerances are equal; it is many times faster than a general one.
-
-    Parameters
-    ----------
-    reference, estimate : numpy.ndarray
-        Notes of :data:`jtm.data.rolls.NOTE_DTYPE`, by start.
-    tolerance : float
-        Maximum distance of onsets in seconds.
-
-    Returns
-    -------
-    float
-        F1 in 0..1; 1 where both are empty, 0 where one is.
+    Notes are by start, the tolerance in seconds.
     """
     if not len(reference) or not len(estimate):
         return float(len(reference) == len(estimate))

@@ -10,7 +10,7 @@ import numpy as np
 
 from jtm.constants import LABEL_RATE
 from jtm.data import check as check_module
-from jtm.data.check import Finding, Report, check, count_overlaps, coverage, flux
+from jtm.data.check import Finding, Report, check, count_overlaps, coverage
 from jtm.data.clips import Clip, write_clips
 from jtm.data.musicnet import (
     LABEL_DTYPE,
@@ -254,7 +254,7 @@ class TestParts(unittest.TestCase):
     def test_flux_of_a_click(self):
         wave = np.zeros(64 * 100, np.float32)
         wave[64 * 50] = 1
-        rises = flux(wave)
+        rises = check_module._flux(wave)
         self.assertLessEqual(abs(int(np.argmax(rises)) - 50), 3)
         self.assertEqual(rises[60:].max(), 0)
 

@@ -11,12 +11,12 @@ from jtm.data.check import check
 from jtm.data.musicnet import (
     LABEL_COLUMNS,
     METADATA_COLUMNS,
-    find_sounds,
+    _find_sounds,
+    _summarise,
     labels_of,
     open_dataset,
     read_labels,
     read_metadata,
-    summarise,
     write_labels,
     write_metadata,
 )
@@ -107,7 +107,7 @@ class TestRealQuirks(Folder):
 
 class TestFinding(Folder):
     def find(self):
-        files, passed_over = find_sounds(self.root)
+        files, passed_over = _find_sounds(self.root)
         return [path.relative_to(self.root).as_posix() for path in files], passed_over
 
     def test_links_are_followed_and_nothing_is_taken_twice(self):
@@ -121,7 +121,7 @@ class TestFinding(Folder):
             (self.root / "gone.wav").symlink_to(self.root / "nowhere.wav")
             found, passed_over = self.find()
         self.assertEqual(found, ["b/real.wav", "c/far.wav"])
-        told = summarise(len(found), passed_over)
+        told = _summarise(len(found), passed_over)
         self.assertIn("2 taken, 4 passed over", told)
         for why in ("2 linked folders", "1 linked files", "1 links to what is gone"):
             self.assertIn(why, told)
