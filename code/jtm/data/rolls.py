@@ -133,7 +133,7 @@ def instrument_roll(notes, n_frames, start=0, hop=HOP):
         Booleans ``(n_frames, 11)``, a column for each of
         :data:`jtm.constants.INSTRUMENTS` in their order; others are left out.
     """
-    notes, column = _played(notes)
+    notes, column = played(notes)
     first, last = (_frame(notes[edge], hop) - start for edge in ("start", "end"))
     return _roll(first, last, column, (n_frames, len(INSTRUMENTS)))
 
@@ -167,7 +167,7 @@ def part_roll(notes, n_frames, start=0, hop=HOP):
     >>> np.argwhere(part_roll(notes, 4)).tolist()
     [[0, 39, 2], [1, 39, 2]]
     """
-    notes, instrument = _played(notes)
+    notes, instrument = played(notes)
     column = notes["pitch"] - PITCH_MIN
     here = (column >= 0) & (column < N_PITCHES)
     notes, instrument, column = notes[here], instrument[here], column[here]
@@ -284,8 +284,22 @@ def _frame(seconds, hop):
     return np.ceil(np.round(seconds * SAMPLE_RATE / hop - 0.5, 6)).astype(np.int64)
 
 
-def _played(notes):
-    """Select the notes of the eleven instruments, and find the column of each."""
+def played(notes):
+    """
+    Select the notes of MusicNet's eleven instruments.
+
+    Parameters
+    ----------
+    notes : numpy.ndarray
+        Notes of :data:`PLAYED_DTYPE`.
+
+    Returns
+    -------
+    notes : numpy.ndarray
+        Those of :data:`jtm.constants.INSTRUMENTS`.
+    column : numpy.ndarray
+        Which of them, from 0, plays each.
+    """
     programs = np.array(list(INSTRUMENTS))  # sorted
     notes = notes[np.isin(notes["program"], programs)]
     return notes, np.searchsorted(programs, notes["program"])

@@ -293,9 +293,8 @@ class _WhoPlaysWhat(_Transcription):
 
     def targets(self, notes, n_frames, start, hop):
         parts = rolls.part_roll(notes, n_frames, start, hop).transpose(0, 2, 1)
-        onsets = transcription.onset_targets(
-            transcription.of_instruments(notes), n_frames, start, hop
-        )
+        notes, _ = rolls.played(notes)
+        onsets = transcription.onset_targets(notes, n_frames, start, hop)
         return np.concatenate((parts, onsets[:, None]), axis=1)
 
     def score(self, labelled, split, answers, chosen):

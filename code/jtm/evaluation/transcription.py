@@ -15,7 +15,7 @@ from functools import partial
 import numpy as np
 
 from jtm.constants import HOP, INSTRUMENTS
-from jtm.data.rolls import PLAYED_DTYPE, onset_roll, rolls_to_notes
+from jtm.data.rolls import PLAYED_DTYPE, onset_roll, played, rolls_to_notes
 from jtm.evaluation.metrics import note_f1
 
 REACH = 3
@@ -29,23 +29,6 @@ THRESHOLDS = (0.01, 0.03, 0.06, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.7, 0
 
 APART = 200
 """Semitones that :func:`by_instrument` puts between instruments."""
-
-
-def of_instruments(notes):
-    """
-    Keep the notes of MusicNet's eleven instruments.
-
-    Parameters
-    ----------
-    notes : numpy.ndarray
-        Notes ``(notes,)`` of :data:`jtm.data.rolls.PLAYED_DTYPE`.
-
-    Returns
-    -------
-    numpy.ndarray
-        Some of the notes.
-    """
-    return notes[np.isin(notes["program"], list(INSTRUMENTS))]
 
 
 def by_instrument(notes):
@@ -63,8 +46,8 @@ def by_instrument(notes):
         The notes of the eleven instruments, each instrument :data:`APART` semitones
         above the one before.
     """
-    notes = of_instruments(notes).copy()
-    notes["pitch"] += APART * np.searchsorted(list(INSTRUMENTS), notes["program"])
+    notes, column = played(notes)
+    notes["pitch"] += (APART * column).astype(notes["pitch"].dtype)
     return notes
 
 
@@ -173,7 +156,7 @@ def choose_thresholds(posteriors, references, hop=HOP):
 
     pitches, score = posteriors, partial(note_f1, offsets=True)
     if any(logits.shape[1] > 2 for logits in posteriors):
-        references = [of_instruments(notes) for notes in references]
+        references = [played(notes)[0] for notes in references]
         pitches = [
             np.stack((logits[:, :-1].max(axis=1), logits[:, -1]), axis=1)
             for logits in posteriors
