@@ -14,6 +14,7 @@ import numbers
 import os
 import sys
 import tempfile
+import traceback
 import zipfile
 from pathlib import Path
 
@@ -31,10 +32,11 @@ from jtm.evaluation.slow import Slow
 from jtm.evaluation.streaming import Audio, NetworkSource, pitch_parts
 from jtm.files import (
     InputError,
+    NoSpaceError,
     atomic,
+    describe,
     digest,
     inside,
-    one_of_many,
     read_json,
     write_json,
 )
@@ -293,10 +295,8 @@ def _embed(recording, model, layer, name, advance=lambda seconds: None):
             "embed"
         )
     if layer == "s":
-        dim = model.slow.size
-        parts = (
-            (first, model.slow(rows)) for first, rows in _windows(recording, model)
-        )
+        dim, parts = model.slow.size, _windows(recording, model)
+        parts = ((first, model.slow(rows)) for first, rows in parts)
     else:
         dim = sum({"z": model.z_dim, "c": model.c_dim}[part] for part in layer)
         parts = (
@@ -351,19 +351,18 @@ def embed_files(inputs, out, load=None, layer="c", progress=True, debug=False):
     model, out = load_model(load), Path(out)
     _check_layer(model, layer)
     sources, root = _find(inputs)
-    made_from = {
-        "network": checkpoints.fingerprint(model.state_dict()),
-        "layer": layer,
-    }
+    network = checkpoints.fingerprint(model.state_dict())
+    made_from = {"network": network, "layer": layer}
     if layer == "s":
         made_from["slow"] = digest(slow_file(load or WEIGHTS))
     model.to(best_device())
     _claim(out, made_from | {"inputs": str(root)})
-    missing = {}
-    for source in sources:
-        target = inside(out, f"{source.relative_to(root)}.npz")
-        if not _is_there(target, source, made_from):
-            missing[source] = target
+    targets = {each: inside(out, f"{each.relative_to(root)}.npz") for each in sources}
+    missing = {
+        source: target
+        for source, target in targets.items()
+        if not _is_there(target, source, made_from)
+    }
     seconds = {source: _duration(source) for source in missing}
     failed = []
     tell = functools.partial(tqdm.write, file=sys.stderr)
@@ -375,12 +374,19 @@ def embed_files(inputs, out, load=None, layer="c", progress=True, debug=False):
     ) as bar:
         for source, target in missing.items():
             before = bar.n
-            with one_of_many(source, failed, debug, tell):
+            try:
                 state = _state(source)
                 embedding, times = _embed_file(source, model, layer, bar.update)
                 with atomic(target) as part:
                     arrays = {"embedding": embedding, "times": times}
                     np.savez(part, **arrays, **made_from, source=state)
+            except NoSpaceError:
+                raise
+            except Exception as error:  # whatever a library makes of a file
+                failed.append(source)
+                if debug and not isinstance(error, InputError):
+                    tell(traceback.format_exc())
+                tell(f"jtm: {describe(error, source)}")
             bar.update(before + seconds[source] - bar.n)  # what no frame covers
     if failed and len(failed) == len(sources):
         raise InputError(f"none of {len(sources)} files could be embedded")
@@ -396,8 +402,7 @@ def embed_files(inputs, out, load=None, layer="c", progress=True, debug=False):
 def _find(inputs):
     """List the sound files of files and folders, and the folder that holds all."""
     folders, sources = [], {}
-    for given in map(Path, inputs):
-        given = Path(os.path.abspath(given))
+    for given in (Path(os.path.abspath(each)) for each in inputs):
         if given.is_dir():
             found = [recording.audio for recording in open_dataset(given).recordings]
         else:

@@ -1,19 +1,15 @@
 """
 What every module that touches the disk shares.
 
-One exception for a user's mistake, one way to write a file so that an
-interruption leaves the old file or the new one and never a half, and one way
-to join a name from a file to a folder without leaving that folder.
+One exception for a user's mistake, one way to write a file whole or not at all, one
+lock, and one way to join a name from a file to a folder without leaving that folder.
 """
 
 import contextlib
 import errno
-import functools
 import hashlib
 import json
 import os
-import sys
-import traceback
 import warnings
 from pathlib import Path
 
@@ -28,12 +24,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 class InputError(ValueError):
-    """
-    A mistake in what the user gave, told in one line.
-
-    The message names the file (and line), says what was expected and what to
-    do. The commands print it without a traceback and exit with code 2.
-    """
+    """A user's mistake: one line that names the file and says what to do."""
 
 
 class NoSpaceError(InputError):
@@ -76,39 +67,6 @@ def show_warnings_in_one_line():
     warnings.formatwarning = one_line
 
 
-@contextlib.contextmanager
-def one_of_many(name, failed, debug=False, write=None):
-    """
-    Let one file of a batch fail without ending the batch.
-
-    Parameters
-    ----------
-    name : str or Path
-        The file, which messages name.
-    failed : list
-        Receives `name` if the block raises.
-    debug : bool
-        Print the traceback of what is no user's mistake.
-    write : callable, optional
-        Prints a line; to standard error by default.
-
-    Yields
-    ------
-    None
-        Nothing.
-    """
-    write = write or functools.partial(print, file=sys.stderr)
-    try:
-        yield
-    except (NoSpaceError, StoppedError):
-        raise
-    except Exception as error:  # whatever a library makes of a file
-        failed.append(name)
-        if debug and not isinstance(error, InputError):
-            write(traceback.format_exc())
-        write(f"jtm: {describe(error, name)}")
-
-
 def describe(error, name="a fault of the program"):
     """
     Describe an exception in one line.
@@ -118,13 +76,12 @@ def describe(error, name="a fault of the program"):
     error : Exception
         The exception.
     name : str or Path
-        The file that it arose with.
+        The file that it arose with, told of what is no :class:`InputError`.
 
     Returns
     -------
     str
-        The text of an :class:`InputError`; of any other exception `name`, its kind,
-        its text, and how to see where it came from.
+        The line.
     """
     if isinstance(error, InputError):
         return str(error)
@@ -185,7 +142,7 @@ def locked(path, busy=""):
         A file to lock, made if it is missing; the lock ends with the block, or
         with the process.
     busy : str
-        What to say, instead of waiting, where another process has the lock.
+        What to raise, instead of waiting, where another process has the lock.
 
     Yields
     ------
@@ -222,19 +179,14 @@ def inside(folder, name):
     Parameters
     ----------
     folder : str or Path
-        The folder that the result must lie in.
+        The folder.
     name : str
         A relative path, such as an id from a metadata file.
 
     Returns
     -------
     Path
-        The joined path.
-
-    Raises
-    ------
-    InputError
-        If the joined path would lie outside the folder.
+        The joined path, which lies in the folder.
     """
     folder = Path(folder)
     joined = folder / name
@@ -255,12 +207,12 @@ def read_json(path):
     Returns
     -------
     object
-        What the file holds.
+        What it holds.
 
     Raises
     ------
     InputError
-        If the file is missing or is not JSON.
+        If it is missing or is not JSON.
     """
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))

@@ -10,10 +10,7 @@ settings in the file's metadata, and serves wherever a checkpoint does.
 
 import hashlib
 import json
-import pickle
-import struct
 import warnings
-import zipfile
 from dataclasses import asdict, fields
 from pathlib import Path
 
@@ -21,18 +18,17 @@ import torch
 
 from jtm.files import InputError, atomic, digest, read_json, write_json
 from jtm.models.network import make_network
-from jtm.training.config import (
-    NetworkConfig,
-    RunConfig,
-    flag,
-    make_config,
-)
+from jtm.training.config import NetworkConfig, RunConfig, flag, make_config
 
 WEIGHTS_SUFFIX = ".safetensors"
 """Ending of the files that hold a network alone."""
 
 METADATA_KEY = "jtm"
 """Where the metadata of such a file hold the settings and the weights' hash."""
+
+SHAPING = """encoder_type hidden_encoder sinc_mode norm_mode ar_mode hidden_gar
+layers_gar abspos gar_mode n_predicts predictor""".split()
+"""Settings that decide which weights a network has."""
 
 
 def read_checkpoint(path):
@@ -68,19 +64,7 @@ def read_checkpoint(path):
         state, config = content["state_dict"], content["config"]
         if not (isinstance(state, dict) and isinstance(config, dict)):
             raise TypeError("its parts are of other types")
-    except (  # all that reading arbitrary bytes as a pickle may end in
-        pickle.UnpicklingError,
-        zipfile.BadZipFile,
-        struct.error,
-        AttributeError,
-        EOFError,
-        LookupError,
-        OSError,
-        OverflowError,
-        RuntimeError,
-        TypeError,
-        ValueError,
-    ) as error:
+    except Exception as error:  # reading arbitrary bytes as a pickle may end in any
         raise InputError(
             f"{path}: not a checkpoint of JTM, or damaged; "
             "expected one that `python main.py` wrote"
@@ -143,7 +127,7 @@ def read_tensors(path, what, expected):
 
 def write_tensors(path, tensors, metadata):
     """
-    Write tensors, with metadata.
+    Write tensors, with metadata and a checksum.
 
     Parameters
     ----------
@@ -152,12 +136,7 @@ def write_tensors(path, tensors, metadata):
     tensors : dict of str to torch.Tensor
         Tensors on the CPU by name.
     metadata : dict
-        What the metadata hold, as JSON takes it; a checksum is added.
-
-    Raises
-    ------
-    InputError
-        If the file cannot be written.
+        What the metadata hold, as JSON takes it.
     """
     from safetensors.torch import save
 
@@ -197,10 +176,9 @@ def export(checkpoint, path):
     checkpoint : str or Path
         A checkpoint of pretraining, or a file that this wrote.
     path : str or Path
-        The file to write, ending in ``.safetensors``: the weights, with what
-        rebuilds the network in the metadata. A file of the same name ending in
-        ``.json`` beside it tells the hash, the size, the settings of the run and
-        its losses by epoch.
+        The file to write, ending in ``.safetensors``: the weights, with the network's
+        settings. One of the same name ending in ``.json`` tells the hash, the size,
+        the settings of the run and its losses by epoch.
 
     Returns
     -------
@@ -218,16 +196,12 @@ def export(checkpoint, path):
     content = read_checkpoint(checkpoint)
     model, config = load_model(checkpoint)
     weights = {name: part.contiguous() for name, part in model.state_dict().items()}
-    run = {item.name for item in fields(RunConfig)}
-    network = {
-        item.name: getattr(config, item.name)
-        for item in fields(NetworkConfig)
-        if item.name not in run
-    }
+    own = {each.name for each in fields(NetworkConfig)}
+    own -= {each.name for each in fields(RunConfig)}
+    network = {name: value for name, value in asdict(config).items() if name in own}
     write_tensors(path, weights, {"network": network})
     settings = asdict(config) | content["config"] | {"data": Path(config.data).name}
-    for place in ("path_checkpoint", "load"):  # of the machine it was trained on
-        del settings[place]
+    del settings["path_checkpoint"], settings["load"]  # of the machine
     facts = {
         "sha256": digest(path),
         "checkpoint": digest(checkpoint),
@@ -341,42 +315,16 @@ def load_part(path, content, part, module, config=None):
     InputError
         If the weights do not fit the module.
     """
-    prefix = f"{part}."
-    state = {
-        name.removeprefix(prefix): value
-        for name, value in content["state_dict"].items()
-        if name.startswith(prefix)
-    }
+    state, prefix = content["state_dict"], f"{part}."
+    names = [name for name in state if name.startswith(prefix)]
     try:
-        module.load_state_dict(state)
+        module.load_state_dict({n.removeprefix(prefix): state[n] for n in names})
     except RuntimeError as error:
-        reason = f"its {part} has other weights than expected"
-        if config is not None:
-            there, here = content["config"], asdict(config)
-            shaping = [
-                name
-                for name in SHAPING
-                if name in there and there[name] != here.get(name)
-            ]
-            if shaping:
-                reason = ", ".join(
-                    f"--{flag(n)} is {there[n]!r} there and {here[n]!r} here"
-                    for n in shaping
-                )
+        there, here = content["config"], asdict(config) if config else {}
+        differing = ", ".join(
+            f"--{flag(name)} is {there[name]!r} there and {here[name]!r} here"
+            for name in SHAPING
+            if name in there.keys() & here.keys() and there[name] != here[name]
+        )
+        reason = differing or f"its {part} has other weights than expected"
         raise InputError(f"{path}: does not fit: {reason}") from error
-
-
-SHAPING = (
-    "encoder_type",
-    "hidden_encoder",
-    "sinc_mode",
-    "norm_mode",
-    "ar_mode",
-    "hidden_gar",
-    "layers_gar",
-    "abspos",
-    "gar_mode",
-    "n_predicts",
-    "predictor",
-)
-"""Settings that decide which weights a network has."""

@@ -29,6 +29,9 @@ BEST = "best.pt"
 LOCK = ".lock"
 """Name of the file in a run's folder that is locked while a process is at it."""
 
+MINUTE = 60 * SAMPLE_RATE
+"""Samples of a minute."""
+
 PATHS = ("data", "path_checkpoint", "load")
 """Settings that say where things lie; what lies there is compared instead."""
 
@@ -55,11 +58,8 @@ def newest(folder):
         If there are checkpoints, and all are damaged.
     """
     folder = Path(folder)
-    numbered = {
-        int(path.stem.removeprefix("checkpoint")): path
-        for path in folder.glob("checkpoint*.pt")
-        if path.stem.removeprefix("checkpoint").isdecimal()
-    }
+    found = ((path.stem[10:], path) for path in folder.glob("checkpoint*.pt"))
+    numbered = {int(number): path for number, path in found if number.isdecimal()}
     found, damaged = (None, None), []
     if (folder / LAST).exists():
         try:
@@ -164,7 +164,7 @@ def claim(config, data=None, origin=""):
     """
     folder, here = Path(config.path_checkpoint), place()
     check(config)
-    path, content = newest(folder)
+    content = newest(folder)[1]
     if content:
         _check_origin(config, content, data, origin)
         if content.get("world", 1) != here.world:
@@ -192,18 +192,14 @@ def _check_origin(config, content, data, origin):
         )
     if not data or not before or before["sha256"] == data["sha256"]:
         return
-    told = []
-    for summary in (before, data):
-        train, validation = (
-            f"{n} ({samples / SAMPLE_RATE / 60:.1f} min)"
-            for n, samples in zip(
-                summary["recordings"], summary["samples"], strict=True
-            )
-        )
-        told.append(f"{train} for training and {validation} for validation")
-    if told[0] == told[1]:
-        told[1] += ", of other content or names"
+    there, here = (
+        f"{n[0]} ({samples[0] / MINUTE:.1f} min) for training and "
+        f"{n[1]} ({samples[1] / MINUTE:.1f} min) for validation"
+        for n, samples in ((s["recordings"], s["samples"]) for s in (before, data))
+    )
+    same = ", of other content or names" * (there == here)
     raise InputError(
-        f"{folder} holds a run on other recordings: {told[0]}, where {config.data} now "
-        f"has {told[1]}; choose another --pathCheckpoint, or bring the recordings back"
+        f"{folder} holds a run on other recordings: {there}, where {config.data} now "
+        f"has {here}{same}; choose another --pathCheckpoint, or bring the recordings "
+        "back"
     )

@@ -124,71 +124,23 @@ class Module(lightning.LightningModule):
 
     def loss(self, batch, split, step):
         """
-        Compute the loss of a batch.
+        Compute ``loss``, and what else is to be averaged over the epoch, by name.
 
-        Parameters
-        ----------
-        batch : sequence
-            What the loader gives; its first part counts the windows.
-        split : {"train", "validation"}
-            What the batch is for.
-        step : int
-            Number of the step; of validation negative. Torch's generator is seeded
-            with it.
-
-        Returns
-        -------
-        dict of str to torch.Tensor
-            ``loss``, and what else is to be averaged over the epoch, by name.
+        The first part of `batch` counts its windows. `split` is "train" or
+        "validation", whose steps are negative. Torch is seeded with the step.
         """
         raise NotImplementedError
 
     def groups(self):
-        """
-        List what is learned.
-
-        Returns
-        -------
-        list of dict
-            Parameter groups of AdamW, each with ``params``, ``lr`` and, where it is
-            not 0, ``weight_decay``.
-        """
+        """List groups for AdamW: ``params``, ``lr`` and, if any, ``weight_decay``."""
         raise NotImplementedError
 
     def factor(self, step):
-        """
-        Schedule the learning rates.
-
-        Parameters
-        ----------
-        step : int
-            Number of the optimiser step, from 0.
-
-        Returns
-        -------
-        float
-            What the learning rates are multiplied with; see :func:`schedule`.
-        """
+        """Compute the factor of the learning rates at an optimiser step, from 0."""
         return 1.0
 
     def facts_of(self, split, windows, seconds):
-        """
-        Add columns to the metrics file.
-
-        Parameters
-        ----------
-        split : {"train", "validation"}
-            The split.
-        windows : int
-            Windows in the epoch, over all processes.
-        seconds : float
-            Seconds of training in the epoch.
-
-        Returns
-        -------
-        dict of str to float
-            The columns.
-        """
+        """Compute more columns of the metrics from an epoch's windows and seconds."""
         return {}
 
     def where(self, batch):
@@ -207,7 +159,7 @@ class Module(lightning.LightningModule):
         Returns
         -------
         int
-            Steps.
+            Their number.
         """
         for uncounted in range(len(self.epoch_steps), epoch):
             batches = self.train_batches.count(uncounted)
@@ -273,7 +225,7 @@ class Module(lightning.LightningModule):
         return named
 
     def on_validation_epoch_start(self):
-        """Forget the sums of the last validation, and stop the clock."""
+        """Stop the clock; what was summed before a stop is summed again."""
         self.sums.pop("validation", None)
         self.spent, self.clock = self.seconds, None
 
@@ -385,10 +337,8 @@ def _stalled(history, patience):
 def _write_metrics(folder, history):
     """Write the history to a run's folder."""
     names = list(dict.fromkeys(name for row in history for name in row))
-    with (
-        atomic(Path(folder) / METRICS_FILE) as part,
-        open(part, "w", newline="") as file,
-    ):
+    path = Path(folder) / METRICS_FILE
+    with atomic(path) as part, open(part, "w", newline="") as file:
         writer = csv.DictWriter(file, names, lineterminator="\n")
         writer.writeheader()
         writer.writerows(history)
@@ -408,14 +358,12 @@ class Keeper(lightning.Callback):
     """
     Save checkpoints: each epoch's, the best, and the last at short intervals.
 
-    Lightning's own is not used, since it writes in place, and before an epoch's
-    curves are closed.
+    Lightning's own writes in place, and before an epoch's curves are closed.
 
     Parameters
     ----------
     plan : Plan
-        How the run is trained; its folder receives ``checkpoint{epoch}.pt``,
-        ``best.pt`` and ``last.pt``.
+        How the run is trained, with its folder.
     """
 
     def __init__(self, plan):
@@ -426,18 +374,9 @@ class Keeper(lightning.Callback):
         self.best = None  # the best state, where there is no folder
 
     @contextlib.contextmanager
-    def signals(self):
-        """
-        Let Ctrl-C and SIGTERM wait for the end of a step, which is then saved.
-
-        Yields
-        ------
-        None
-            Nothing.
-        """
-        handlers = {
-            number: signal.getsignal(number) or signal.SIG_DFL for number in SIGNALS
-        }
+    def _signals(self):
+        """Let Ctrl-C and SIGTERM wait for the end of a step, which is then saved."""
+        handlers = {n: signal.getsignal(n) or signal.SIG_DFL for n in SIGNALS}
         self._listen()
         try:
             yield
@@ -571,11 +510,8 @@ def fit(module, progress=True, quiet=False, logger=False):
     StoppedError
         If the user stopped it; everything is saved.
     """
-    plan, keeper, say = (
-        module.plan,
-        Keeper(module.plan),
-        "{}".format if quiet else print,
-    )
+    plan, keeper = module.plan, Keeper(module.plan)
+    say = "{}".format if quiet else print
     path, content = newest(plan.folder) if plan.folder else (None, None)
     history = content["history"] if content else []
     epochs = history[-1]["epoch"] + 1 if history else 0
@@ -638,13 +574,10 @@ def _train(module, keeper, start, progress, logger):
         enable_model_summary=False,
         log_every_n_steps=1,
     )
-    with warnings.catch_warnings(), keeper.signals():
-        # The module gives each epoch its own batches, from the step it is at.
-        warnings.filterwarnings("ignore", message=".*dataloader.*")
-        warnings.filterwarnings("ignore", message=".*many workers.*")
-        warnings.filterwarnings("ignore", message=".*treespec.*")
-        # A frozen network is meant to be in evaluation mode.
-        warnings.filterwarnings("ignore", message=".*eval mode.*")
-        # A gradient in the order of memory that a kernel of one tap came in.
-        warnings.filterwarnings("ignore", message="Grad strides do not match")
+    with warnings.catch_warnings(), keeper._signals():
+        # The module gives each epoch its own batches, from the step it is at; a frozen
+        # network is meant to be in evaluation mode; a kernel of one tap has its
+        # gradient in another order of memory.
+        told = "dataloader|many workers|treespec|eval mode|Grad strides do not match"
+        warnings.filterwarnings("ignore", message=f".*({told})")
         trainer.fit(module, ckpt_path=start, weights_only=True)
