@@ -121,13 +121,9 @@ def _fill(parser, name, options):
     for names, settings in options:
         parser.add_argument(*names, **settings)
     if name == "train":
-        kinds = {
-            "every run": RunConfig,
-            "the network": NetworkConfig,
-            "pretraining, without labels": PretrainConfig,
-            "with --supervised": SupervisedConfig,
-        }
-        add_flags(parser, kinds)
+        kinds = {"every run": RunConfig, "the network": NetworkConfig}
+        kinds["pretraining, without labels"] = PretrainConfig
+        add_flags(parser, kinds | {"with --supervised": SupervisedConfig})
     group = parser.add_argument_group("every command")
     for names, settings in COMMON:
         group.add_argument(*names, **settings)

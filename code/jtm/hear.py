@@ -3,10 +3,9 @@ The network behind the interface of HEAR, so that its evaluation runs on ``jtm.h
 
 HEAR, the Holistic Evaluation of Audio Representations (Turian et al. 2022), asks a
 module for ``load_model``, ``get_timestamp_embeddings`` and ``get_scene_embeddings``.
-A timestamp's embedding is the context c, which has a part for each of 88 pitches and
-is therefore wide (about 0.6 MB a second of sound with 16 numbers a pitch); a scene's
-is the mean and the standard deviation of these over time. Sounds are embedded one by
-one, so that none depends on its batch.
+A timestamp's embedding is the context c, wide as it has a part for each of 88 pitches;
+a scene's is the mean and the standard deviation of these over time. Sounds are embedded
+one by one, so that none depends on its batch.
 """
 
 import numpy as np

@@ -80,12 +80,9 @@ def draw_negatives(
             frame = frame + (frame >= (anchors + step)[:, None])
         rest = (index - n_own).clamp(min=0)
         window = order.gather(1, (rest // frames).flatten(1)).view_as(rest)
-        flat = torch.where(
-            in_own,
-            own[:, None, None] * frames + frame,
-            window * frames + rest % frames,
-        )
-        drawn.append(flat)
+        elsewhere = window * frames + rest % frames
+        here = own[:, None, None] * frames + frame
+        drawn.append(torch.where(in_own, here, elsewhere))
     return torch.cat(drawn, dim=2)
 
 
@@ -109,8 +106,7 @@ class InfoNCE(nn.Module):
     same_share : float
         Fraction of negatives from the anchor's own recording.
     others : bool
-        Never draw negatives from the anchor's own window, as long as there is
-        another.
+        Never draw negatives from the anchor's own window, if there is another.
     score : {"inner", "cosine"}
         Inner product averaged over dimensions, as published code has it, or
         cosine over `temperature`.
@@ -173,15 +169,11 @@ class InfoNCE(nn.Module):
         self.cosine = score == "cosine"
         self.temperature = temperature
         self.dropout = nn.Dropout(dropout)
-        self.layer = (
-            TransformerBlock(c_dim, 8, dropout)
-            if predictor == "transformer"
-            else nn.Identity()
-        )
+        attends = predictor == "transformer"
+        self.layer = TransformerBlock(c_dim, 8, dropout) if attends else nn.Identity()
         self.groups = groups
-        self.predict = nn.Linear(
-            c_dim // groups, n_predicts * (z_dim // groups - passed), bias=False
-        )
+        outputs = n_predicts * (z_dim // groups - passed)
+        self.predict = nn.Linear(c_dim // groups, outputs, bias=False)
 
     def forward(self, z, c, recordings, generator):
         """
@@ -202,9 +194,8 @@ class InfoNCE(nn.Module):
         -------
         dict of str to torch.Tensor
             ``loss``, the mean over steps in nats, and ``loss_K`` and
-            ``accuracy_K`` for each step K from 1; accuracy is the share of
-            anchors whose positive outscores every negative. With `n_aligned`
-            the steps are those of the latents, not of the predictions.
+            ``accuracy_K``, see :func:`info_nce`, for each step K from 1. With
+            `n_aligned` the steps are those of the latents, not of the predictions.
 
         Raises
         ------
@@ -230,11 +221,7 @@ class InfoNCE(nn.Module):
 
         Parameters
         ----------
-        z, c : torch.Tensor
-            As for :meth:`forward`.
-        recordings : torch.Tensor
-            As for :meth:`forward`.
-        generator : torch.Generator
+        z, c, recordings, generator : torch.Tensor, torch.Generator
             As for :meth:`forward`.
         contrast : {"frame", "pitch"}
             What an anchor is: a frame, or a group's part of one.
@@ -294,16 +281,10 @@ class InfoNCE(nn.Module):
         parts = parts.unflatten(-1, (self.n_predicts, -1))
         predicted = parts.transpose(2, 3).flatten(3)  # (batch, anchors, K, dim)
         predicted, z = self._compare(predicted, z)
-        drawn = draw_negatives(
-            recordings,
-            frames,
-            anchors[:1] if self.shared else anchors,
-            steps[:0] if self.shared else steps,
-            self.n_negatives,
-            self.same_share,
-            self.others,
-            generator,
-        )  # (batch, anchors or 1, negatives)
+        of = (anchors[:1], steps[:0]) if self.shared else (anchors, steps)
+        how = self.n_negatives, self.same_share, self.others, generator
+        drawn = draw_negatives(recordings, frames, *of, *how)
+        # (batch, anchors or 1, negatives)
         own = torch.arange(batch)[:, None, None] * frames + anchors[:, None] + steps
         # Copied by an embedding, whose backward, unlike that of indexing, adds
         # in a fixed order.
@@ -340,15 +321,9 @@ class InfoNCE(nn.Module):
         own = anchor[..., None] + steps * groups
         # A pool of each window; windows draw from the pools as from latents.
         pool = first + draw(magnitude, self.n_negatives)
+        how = self.n_negatives, self.same_share, self.others, generator
         drawn = draw_negatives(
-            recordings,
-            self.n_negatives,
-            anchors[:1],
-            steps[:0],
-            self.n_negatives,
-            self.same_share,
-            self.others,
-            generator,
+            recordings, self.n_negatives, anchors[:1], steps[:0], *how
         )
         drawn = pool.flatten()[drawn[:, 0]]  # (batch, negatives)
         is_positive = (own[..., None] == drawn[:, None, None]).any(2)
@@ -360,11 +335,8 @@ class InfoNCE(nn.Module):
         predicted, z = self._compare(predicted, z)
         positives, negatives = z.split((own[0].numel(), drawn.shape[1]), dim=1)
         positives = positives.unflatten(1, own.shape[1:])
-        return (
-            predicted,
-            positives,
-            _against(predicted, negatives, is_positive[:, :, None]),
-        )
+        negative = _against(predicted, negatives, is_positive[:, :, None])
+        return predicted, positives, negative
 
 
 def _to_length(x, length):
@@ -389,10 +361,9 @@ def align(costs):
     """
     Match each of M latents with one of K predictions, in order, at least cost.
 
-    The predictions are passed through one after the other, from the first to
-    the last, each matched with one latent or more, by dynamic programming
-    (aligned CPC, Chorowski et al. 2021, whose released code comes near to the
-    best path by the gradient of a CTC loss; this finds it).
+    Each prediction, from the first to the last, is matched with one latent or more, by
+    dynamic programming (aligned CPC, Chorowski et al. 2021, whose released code comes
+    near to the best path by the gradient of a CTC loss; this finds it).
 
     Parameters
     ----------

@@ -141,10 +141,8 @@ class CPCModule(Module):
             state = tuple(part[:, batch.streams].to(z) * keep for part in self.carried)
         c, parts = self.model.context(z, state)
         if self.carried is None:
-            streams = self.config.batch_size
-            self.carried = [
-                part.new_zeros(part.shape[0], streams, part.shape[2]) for part in parts
-            ]
+            n = self.config.batch_size
+            self.carried = [p.new_zeros(p.shape[0], n, p.shape[2]) for p in parts]
         for held, part in zip(self.carried, parts, strict=True):
             held[:, batch.streams] = part.detach().to(held)
         return c
@@ -247,9 +245,7 @@ def pretrain(config, progress=True):
     with claim(config, module.facts["data"], origin):
         if train.left_out:
             print(f"{train.left_out} recordings are shorter than a window: left out")
-        logger = TensorBoardLogger(
-            config.path_checkpoint, name=None, version="tensorboard"
-        )
+        logger = TensorBoardLogger(config.path_checkpoint, None, "tensorboard")
         return fit(module, progress, logger=logger)
 
 
@@ -300,15 +296,12 @@ def loaders(config, store):
         category = [r.metadata.get(config.labels_by) for r in store.recordings]
         known = [i for i in train if category[i]]
         if not known:
-            columns = sorted(
-                {name for i in train for name in store.recordings[i].metadata}
-            )
+            columns = {name for i in train for name in store.recordings[i].metadata}
             raise InputError(
                 f"{config.data}: the metadata has no {config.labels_by!r}; "
-                f"--labelsBy may be one of {', '.join(columns) or 'none'}"
+                f"--labelsBy may be one of {', '.join(sorted(columns)) or 'none'}"
             )
-        if len(known) < len(train):
-            left_out = len(train) - len(known)
+        if left_out := len(train) - len(known):
             print(f"{left_out} recordings have no {config.labels_by}: left out")
         train = known
         # Where all would be left out, each is a category of its own.

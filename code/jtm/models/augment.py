@@ -1,11 +1,10 @@
 """
 Augmentations that leave notes, instruments and their times as they are.
 
-The context network reads the augmented copy of a window while the latents that
-it predicts, true and false, come from the window as it is: augmenting the past
-only, which Kharitonov et al. (2020) found better than augmenting both. What
-changes is how the music was recorded; pitch and tempo never do. All filters
-are causal, so that no sound to be predicted leaks into the past.
+The context network reads the augmented copy of a window, while the latents that it
+predicts come from the window as it is (augmenting the past only, Kharitonov et al.
+2020). What changes is how the music was recorded; pitch and tempo never do. All
+filters are causal, so that no sound to be predicted leaks into the past.
 """
 
 import math
@@ -81,9 +80,8 @@ def augment(wave, kinds, generator):
         spectrum = spectrum * _equaliser(centres, gains, widths, size)
     if "reverb" in kinds:
         # Tails of a constant length, in each of which the decay is its own.
-        tail = torch.randn(
-            batch, int(REVERB_SECONDS[1] * SAMPLE_RATE), generator=generator
-        ).to(wave.device)
+        size_tail = int(REVERB_SECONDS[1] * SAMPLE_RATE)
+        tail = torch.randn(batch, size_tail, generator=generator).to(wave.device)
         responses = _reverberation(tail, draw(REVERB_SECONDS), draw(DIRECT_TO_REVERB))
         spectrum = spectrum * torch.fft.rfft(responses, size)
     if "noise" in kinds:
@@ -198,11 +196,8 @@ def vary_magnitudes(magnitudes, generator=None):
     uniform = torch.rand(2, batch, 1, 1, generator=generator)
     curve = 3 * torch.randn(batch, 1, 7, generator=generator)
     noise = torch.rand(magnitudes.shape, generator=generator).clamp_min(1e-6)
-    gain = (
-        18 * uniform[0]
-        - 12
-        + functional.interpolate(curve, size=bins, mode="linear", align_corners=True)
-    )
+    curve = functional.interpolate(curve, size=bins, mode="linear", align_corners=True)
+    gain = 18 * uniform[0] - 12 + curve
     power = torch.expm1(18 * magnitudes) * 10 ** (gain / 10).to(magnitudes)
     level = power.mean((1, 2), keepdim=True) * 10 ** (-4 * uniform[1] - 1).to(power)
     # The power of Gaussian noise in a band is exponentially distributed.

@@ -12,39 +12,25 @@ from torch import nn
 from torch.nn import functional
 
 
-class Recurrence(torch.autograd.Function):
+class _Recurrence(torch.autograd.Function):
     """
     Run a GRU's recurrence on a CPU, and back (Cho et al. 2014).
 
     For many short states, such as one a pitch, its steps are hundreds of small
-    operations one after the other, which several threads only slow down: they
-    spend more time meeting than working. So all that needs no step before it is
-    taken out of the loop, and the loop runs in one thread.
+    operations, which several threads only slow down. So all that needs no step
+    before it is taken out of the loop, and the loop runs in one thread.
     """
 
     @staticmethod
     @torch.amp.custom_fwd(device_type="cpu", cast_inputs=torch.float32)
     def forward(ctx, given, weight, bias, state):
         """
-        Run forwards.
+        Compute the state of each frame ``(frames, dim, batch)``.
 
-        Parameters
-        ----------
-        ctx : torch.autograd.function.FunctionCtx
-            Keeps what the way back needs.
-        given : torch.Tensor
-            What the inputs give to the reset gate, the update gate and the new
-            state ``(frames, 3 * dim, batch)``.
-        weight, bias : torch.Tensor
-            What the state before gives to them ``(3 * dim, dim)``,
-            ``(3 * dim,)``.
-        state : torch.Tensor
-            State before the first frame ``(dim, batch)``.
-
-        Returns
-        -------
-        torch.Tensor
-            State of each frame ``(frames, dim, batch)``.
+        `given` is what the inputs give to the reset gate, the update gate and the new
+        state ``(frames, 3 * dim, batch)``; `weight` and `bias` are what the state
+        before gives to them ``(3 * dim, dim)``, ``(3 * dim,)``; `state` is that
+        before the first frame ``(dim, batch)``.
         """
         frames, (dim, batch) = len(given), state.shape
         states = given.new_empty(frames + 1, dim, batch)
@@ -66,7 +52,7 @@ class Recurrence(torch.autograd.Function):
             new,
             strict=False,  # one state more than frames
         )
-        with one_thread():
+        with _one_thread():
             for h, after, for_gates, for_new, both, reset, update, said, n in steps:
                 torch.addmm(for_gates, to_gates, h, out=both).sigmoid_()
                 torch.addmm(bias_new, to_new, h, out=said)
@@ -79,21 +65,7 @@ class Recurrence(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     @torch.amp.custom_bwd(device_type="cpu")
     def backward(ctx, gradient):
-        """
-        Run backwards.
-
-        Parameters
-        ----------
-        ctx : torch.autograd.function.FunctionCtx
-            What the way forwards has kept.
-        gradient : torch.Tensor
-            By the state of each frame ``(frames, dim, batch)``.
-
-        Returns
-        -------
-        tuple of torch.Tensor
-            Gradients by the inputs of :meth:`forward`.
-        """
+        """Compute the gradients by the inputs, from that by the states."""
         weight, gates, recalled, new, states = ctx.saved_tensors
         frames, dim, batch = new.shape
         reset, update = gates.split(dim, 1)
@@ -111,7 +83,7 @@ class Recurrence(torch.autograd.Function):
         total = torch.zeros_like(states[0])
         parts = (gradient.contiguous(), factors, flat, update)
         backwards = zip(*(part.unbind()[::-1] for part in parts), strict=True)
-        with one_thread():
+        with _one_thread():
             for own, factor, row, kept in backwards:
                 total += own
                 factor *= total  # and so row, which is the same
@@ -123,15 +95,8 @@ class Recurrence(torch.autograd.Function):
 
 
 @contextlib.contextmanager
-def one_thread():
-    """
-    Compute in one thread for a while.
-
-    Yields
-    ------
-    None
-        Nothing.
-    """
+def _one_thread():
+    """Compute in one thread for a while."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -144,30 +109,14 @@ class GroupedGRU(nn.GRU):
     """One layer of a GRU for many sequences with short states; batch first."""
 
     def forward(self, x, state=None):
-        """
-        Run it.
-
-        Parameters
-        ----------
-        x : torch.Tensor
-            Inputs ``(batch, frames, input_size)``.
-        state : torch.Tensor, optional
-            State before the first frame ``(1, batch, hidden_size)``.
-
-        Returns
-        -------
-        states : torch.Tensor
-            State of each frame ``(batch, frames, hidden_size)``.
-        state : torch.Tensor
-            The last state ``(1, batch, hidden_size)``.
-        """
+        """Run it, as :class:`torch.nn.GRU` does."""
         if x.device.type != "cpu":
             return super().forward(x, state)
         if state is None:
             state = x.new_zeros(1, len(x), self.hidden_size)
         # The batch last: what a step reads and writes then lies side by side.
         given = self.weight_ih_l0 @ x.permute(1, 2, 0) + self.bias_ih_l0[:, None]
-        states = Recurrence.apply(
+        states = _Recurrence.apply(
             given, self.weight_hh_l0, self.bias_hh_l0, state.squeeze(0).T
         )  # (frames, hidden_size, batch)
         return states.permute(2, 0, 1), states[-1:].transpose(1, 2)
@@ -321,42 +270,24 @@ class TransformerBlock(nn.Module):
             nn.Dropout(dropout),
         )
         # Heads start from near-sighted to far-sighted, one halving apart.
-        self.log_slope = (
-            nn.Parameter(-torch.arange(1, heads + 1) * 0.69 * 8 / heads)
-            if relative
-            else None
-        )
+        slope = -torch.arange(1, heads + 1) * 0.69 * 8 / heads
+        self.log_slope = nn.Parameter(slope) if relative else None
 
     def forward(self, x):
-        """
-        Attend to the past and transform.
-
-        Parameters
-        ----------
-        x : torch.Tensor
-            Frames ``(batch, frames, dim)``.
-
-        Returns
-        -------
-        torch.Tensor
-            Frames of the same shape.
-        """
+        """Attend to the past and transform frames ``(batch, frames, dim)``."""
         b, t, d = x.shape
         qkv = self.qkv(self.norm_attention(x)).view(b, t, 3, self.heads, -1)
         q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each (batch, heads, frames, dim)
         dropout = self.dropout if self.training else 0.0
-        if self.log_slope is None:
-            y = functional.scaled_dot_product_attention(
-                q, k, v, is_causal=True, dropout_p=dropout
-            )
-        else:
+        bias = None
+        if self.log_slope is not None:
             time = torch.arange(t, device=x.device)
             distance = time[:, None] - time  # (frames, frames), positive to the past
             bias = -distance * self.log_slope.exp()[:, None, None]
             bias = bias.masked_fill(distance < 0, -torch.inf).to(q.dtype)
-            y = functional.scaled_dot_product_attention(
-                q, k, v, attn_mask=bias, dropout_p=dropout
-            )
+        y = functional.scaled_dot_product_attention(
+            q, k, v, bias, dropout, is_causal=bias is None
+        )
         y = self.out(y.transpose(1, 2).reshape(b, t, d))
         x = x + functional.dropout(y, self.dropout, self.training)
         return x + self.feed(x)

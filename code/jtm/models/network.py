@@ -88,6 +88,7 @@ def make_network(
     quadrature=True,
     kernel=2048,
     spacing="semitone",
+    learned=False,
     context="GRU",
     hidden_context=16,
     layers=1,
@@ -95,7 +96,6 @@ def make_network(
     absolute=False,
     reverse=False,
     pitchwise=True,
-    learned=False,
 ):
     """
     Make a network from plain settings.
@@ -108,12 +108,8 @@ def make_network(
         Channels of z; for encoders with a pitch axis, channels for each pitch.
     norm : str
         One of :data:`jtm.models.encoder.NORMS`.
-    quadrature : bool
-        For the sinc encoder: magnitudes that forget phase.
-    kernel : int
-        For the sinc encoder: taps of each filter.
-    spacing : {"semitone", "mel"}
-        For the sinc encoder: where the filters start.
+    quadrature, kernel, spacing, learned : bool, int, str, bool
+        As for the encoder; those that it does not know are left out.
     context : {"GRU", "LSTM", "RNN", "transformer", "conv"}
         Kind of context network; dilated convolutions need an axis of pitch.
     hidden_context : int
@@ -129,8 +125,6 @@ def make_network(
     pitchwise : bool
         With a recurrent context: summarise each of the 88 pitches of an encoder
         with a pitch axis for itself, with weights shared across pitch.
-    learned : bool
-        For the pitchmap encoder: learn the filters.
 
     Returns
     -------
@@ -139,12 +133,8 @@ def make_network(
     """
     module, name = ENCODERS[encoder].where.split(".")
     kind = getattr(importlib.import_module(f"jtm.models.{module}"), name)
-    settings = {
-        "quadrature": quadrature,
-        "kernel": kernel,
-        "spacing": spacing,
-        "learned": learned,
-    }
+    settings = {"quadrature": quadrature, "kernel": kernel}
+    settings |= {"spacing": spacing, "learned": learned}
     known = inspect.signature(kind).parameters
     taken = {key: value for key, value in settings.items() if key in known}
     net = kind(hidden_encoder, norm, **taken)

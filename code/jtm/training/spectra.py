@@ -77,9 +77,8 @@ class Spectra:
     front_end : FrontEnd
         What computes them.
     folder : str or Path
-        Where magnitudes are kept: 40 kB a second, a file for each recording, under a
-        name made from the recording's checksum and the front end, so that a file is
-        never another's.
+        Where magnitudes are kept: 40 kB a second, a file for each recording, named by
+        the checksum of the recording, in a folder for the front end.
     """
 
     def __init__(self, store, front_end, folder):
@@ -99,8 +98,8 @@ class Spectra:
             Show a progress bar.
         """
         missing = [i for i in indices if not self._path(i).exists()]
-        bar = tqdm(missing, "Magnitudes", unit="recording", disable=not progress)
-        for index in bar if missing else ():
+        hide = not (progress and missing)
+        for index in tqdm(missing, "Magnitudes", unit="recording", disable=hide):
             with atomic(self._path(index)) as part, open(part, "wb") as file:
                 np.save(file, self._compute(index))
 
