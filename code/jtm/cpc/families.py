@@ -23,6 +23,9 @@ from jtm.training.spectra import FrontEnd
 VALIDATED = 24
 """Validation recordings, 10 s of each, that are scored in training."""
 
+VALIDATED_STEP = 8
+"""Frames from one that is scored in training to the next; ranking all takes seconds."""
+
 
 class Family:
     """
@@ -350,7 +353,9 @@ def quick_score(logits, truths):
     if np.ndim(truths[0]) == 0:
         return np.mean([x.argmax() == y for x, y in zip(logits, truths, strict=True)])
     found, true = (
-        np.concatenate([each.reshape(len(each), -1) for each in part])
+        np.concatenate(
+            [each[::VALIDATED_STEP].reshape(-1, each[0].size) for each in part]
+        )
         for part in (logits, truths)
     )
     return metrics.average_precision(true > 0, found)

@@ -9,6 +9,7 @@ import torch
 
 from jtm.constants import N_PITCHES
 from jtm.cpc import labels
+from jtm.cpc.families import quick_score
 from jtm.cpc.labels import Labelled, Network, Windows, answer, task_loss
 from jtm.models.readers import FlatTrunk, Heads
 from jtm.training.loop import Plan, fit
@@ -161,6 +162,16 @@ class TestLoss(unittest.TestCase):
         )
         none = task_loss(logits, torch.full((2,), labels.UNKNOWN))
         self.assertEqual(none.item(), 0.0)
+
+
+class TestQuickScore(unittest.TestCase):
+    def test_frames_are_ranked_and_classes_compared(self):
+        truth = np.zeros((40, 2, 3), np.float32)
+        truth[::16, 0, 1] = 1
+        self.assertEqual(quick_score([truth - 0.5], [truth]), 1.0)
+        self.assertLess(quick_score([-truth], [truth]), 0.5)
+        classes = [np.array([0.0, 1.0])] * 2
+        self.assertEqual(quick_score(classes, [np.int64(1), np.int64(0)]), 0.5)
 
 
 class TestAnswer(unittest.TestCase):
