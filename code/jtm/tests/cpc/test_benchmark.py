@@ -50,6 +50,10 @@ class TestPlan(unittest.TestCase):
         runs = plan({"method": ["scratch"], "amount": [3], "seed": [1]})
         self.assertEqual(runs, [Run("frames", "scratch", 3, 1)])
 
+    def test_single_notes_are_too_short_for_a_contrast(self):
+        joint = {r.family for r in plan() if METHODS[r.method].unlabelled == "contrast"}
+        self.assertEqual(joint, {"frames", "windows"})
+
     def test_contrasts_compare_what_will_run(self):
         cells = {(r.method, r.amount) for r in plan()}
         for each in CONTRASTS:
