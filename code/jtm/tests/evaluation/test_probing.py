@@ -198,7 +198,7 @@ class Probing(WithDataset):
         self.assertEqual({key[2] for key in made}, {"validation"})
 
     def test_two_processes_lose_no_score(self):
-        path = self.folder / "two" / "records.jsonl"
+        path = self.folder / "at once" / "records.jsonl"
         row = dict(task="a", representation="b", probe="linear", fraction=0.1)
         row |= dict(split="test", metric="accuracy", value=0.5)
 
