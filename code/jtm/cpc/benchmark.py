@@ -611,8 +611,8 @@ def run(data, checkpoint, out, only=None, work="logs/benchmark", progress=True):
     runs = [run for run in plan(only) if run in wanted]
     if not runs:
         raise InputError("--only leaves nothing; see jtm benchmark --help")
-    todo = [run for run in runs if not records.cell_path(out, run.name).exists()]
-    bar = tqdm(todo, "Benchmark", unit="run", disable=not progress)
+    waiting = [run for run in runs if not records.cell_path(out, run.name).exists()]
+    bar = tqdm(waiting, "Benchmark", unit="run", disable=not progress)
     busy, table = [], Path(out) / "benchmark.csv.gz"
     for run in bar:
         bar.set_postfix_str(run.name)
