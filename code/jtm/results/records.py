@@ -374,36 +374,15 @@ def read(path):
     InputError
         If the file cannot be read, or a line is no score.
     """
-    return check(read_csv(path), path)
-
-
-def read_csv(path):
-    """
-    Read a table of anything.
-
-    Parameters
-    ----------
-    path : str or Path
-        The table, such as the earlier grid's ``grid.csv.gz``.
-
-    Returns
-    -------
-    pandas.DataFrame
-        What it holds.
-
-    Raises
-    ------
-    InputError
-        If the file cannot be read as a table.
-    """
     try:
-        return pd.read_csv(path, keep_default_na=False)
+        table = pd.read_csv(path, keep_default_na=False)
     except OSError as error:
         reason = error.strerror or error
         raise InputError(f"{path}: cannot be read ({reason})") from error
     except (ValueError, EOFError) as error:
         reason = " ".join(str(error).split())
         raise InputError(f"{path}: not a table of scores ({reason})") from error
+    return check(table, path)
 
 
 def check(table, path):

@@ -123,7 +123,7 @@ def facts_of(root):
     """
     root = Path(root)
     results = root / "report" / "results"
-    names = ("commands", "data", "inside", "memory", "pretraining", "speed", "trials")
+    names = ("commands", "data", "inside", "memory", "pretraining", "speed")
     facts = {name: read_json(results / f"{name}.json") for name in names}
     network = read_json(root / "code" / "jtm" / "weights" / "jtm.json")
     if facts["inside"]["checkpoint"] not in (network["sha256"], network["checkpoint"]):
@@ -131,7 +131,6 @@ def facts_of(root):
     bench = compare.Benchmark.read(results / "benchmark.csv.gz")
     return facts | {
         "bench": bench if bench.header["plan"] else None,
-        "grid": records.read_csv(results / "grid.csv.gz"),
         "demo": records.read_scores(results / "demo.jsonl"),
         "network": network,
         "training": training(network),

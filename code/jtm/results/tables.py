@@ -16,16 +16,6 @@ from jtm.results.records import METHODS, SPLITS
 ALPHA = 0.05
 """Level of significance, after correction."""
 
-LINES = {
-    "CPC, frozen": ("cpc-z", "cpc-c", "cpc-zc", "cpc-s"),
-    "CPC, fine-tuned": ("cpc-finetuned",),
-    "from scratch": ("supervised",),
-    "untrained, frozen": ("random-z", "random-c", "random-zc", "random-s"),
-    "log-mel": ("logmel", "logmel-s"),
-    "constant-Q": ("cqt", "cqt-s"),
-}
-"""Methods of the earlier grid, by the representations that they choose from."""
-
 LAYERS = {
     "cpc-z": "z",
     "cpc-c": "c",
@@ -39,9 +29,6 @@ LAYERS = {
 
 AMOUNT = 10
 """Labelled recordings, or what is nearest, at which sounds are compared."""
-
-TRIED = "0.1"
-"""Share of the labels whose scores are shown of trials."""
 
 HEAD = 16
 """Maximum number of letters of a line in the head of a LaTeX table."""
@@ -73,8 +60,6 @@ class Score(NamedTuple):
         Whether it stands out.
     signed : bool
         Whether a plus is written.
-    before : float or None
-        The score of the untrained network, which stands in brackets.
     """
 
     value: float
@@ -82,7 +67,6 @@ class Score(NamedTuple):
     high: float | None = None
     bold: bool = False
     signed: bool = False
-    before: float | None = None
 
     def __str__(self):
         value = f"{100 * self.value:{'+' if self.signed else ''}.1f}"
@@ -90,9 +74,7 @@ class Score(NamedTuple):
 
     @property
     def interval(self):
-        """Its interval in percent, such as '[78.0, 84.2]', or what was before."""
-        if self.before is not None:
-            return f"({100 * self.before:.1f})"
+        """Its interval in percent, such as '[78.0, 84.2]'."""
         if pd.isna(self.low):
             return ""
         return f"[{100 * self.low:.1f}, {100 * self.high:.1f}]".replace("-", "−")
@@ -312,59 +294,6 @@ def sounds(bench):
     return pd.concat(parts, ignore_index=True)
 
 
-def grid_lines(grid):
-    """
-    Choose what stands for each method of the earlier grid.
-
-    Parameters
-    ----------
-    grid : pandas.DataFrame
-        Its scores, with the columns ``task, representation, probe, fraction, seed,
-        split, metric, value``.
-
-    Returns
-    -------
-    pandas.DataFrame
-        Mean scores over seeds, ``validation, test, test_timbre``, of the best
-        representation and probe on validation, by ``task, method, fraction``.
-    """
-    of = {each: line for line, names in LINES.items() for each in names}
-    grid = grid.assign(method=grid["representation"].map(of)).dropna(subset="method")
-    keys = ["task", "method", "fraction", "representation", "probe"]
-    means = grid.groupby([*keys, "split"], sort=False)["value"].mean()
-    means = means.unstack("split", sort=False)
-    chosen = means.groupby(keys[:3])["validation"].idxmax()
-    return means.loc[chosen].droplevel(["representation", "probe"])
-
-
-def grid_scores(grid, fraction, unseen=False):
-    """
-    Tabulate scores of the earlier grid.
-
-    Parameters
-    ----------
-    grid : pandas.DataFrame
-        See :func:`grid_lines`.
-    fraction : float
-        Share of the labels.
-    unseen : bool
-        Show scores through the unseen SoundFont too, such as '89.7 → 84.8'.
-
-    Returns
-    -------
-    pandas.DataFrame
-        A row a task, a column a method; the best of a row stands out.
-    """
-    lines = grid_lines(grid).xs(fraction, level="fraction")
-    test, timbre = (
-        lines[split].unstack("method")[[*LINES]].map(Score)
-        for split in ("test", "test_timbre")
-    )
-    table = test.map(str) + " → " + timbre.map(str) if unseen else _best(test.T).T
-    table = table.reindex(grid["task"].unique()).rename(index=in_words)
-    return table.rename_axis(index="task", columns=None).reset_index()
-
-
 def run_scores(table, split="test"):
     """
     Tabulate the main scores of a single run.
@@ -395,95 +324,6 @@ def run_scores(table, split="test"):
         for row in table.itertuples()
     ]
     return _best(_pivot(cells))
-
-
-def trials(found):
-    """
-    Tabulate recipes that were tried for the same processor time.
-
-    Parameters
-    ----------
-    found : list of dict
-        What was tried in a study; ``benchmarks/trials.py`` adds these.
-
-    Returns
-    -------
-    pandas.DataFrame
-        A row a trial; the best score of a column stands out, the untrained
-        network's is in brackets.
-    """
-    table = pd.DataFrame(
-        {
-            "trial": [trial["name"] for trial in found],
-            "weights": [f"{trial['weights']:,}" for trial in found],
-            "steps": [trial["steps"] for trial in found],
-        }
-    )
-    for task in ("multipitch", "ensemble", "note_instrument"):
-        for layer in "zc":
-            values, before = (
-                [
-                    trial["validation"].get(f"{task} {who}-{layer} {TRIED}")
-                    for trial in found
-                ]
-                for who in ("cpc", "random")
-            )
-            if all(values):
-                pairs = zip(values, before, strict=True)
-                cells = [Score(value, before=untrained) for value, untrained in pairs]
-                table[f"{in_words(task)}, {layer}"] = cells
-    return _best(table)
-
-
-def studies(found):
-    """
-    Tabulate all trials of the code as it is, study by study.
-
-    Parameters
-    ----------
-    found : list of dict
-        What was tried; see :func:`trials`.
-
-    Returns
-    -------
-    pandas.DataFrame
-        As of :func:`trials`, with a row that names each study above its trials.
-    """
-    found = [trial for trial in found if trial["flags"] is not None]
-    parts = []
-    for study in dict.fromkeys(trial["study"] for trial in found):
-        title = pd.DataFrame({"trial": [f"{study.capitalize()}:"]}, dtype=object)
-        parts += [
-            title,
-            trials([t for t in found if t["study"] == study]).astype(object),
-        ]
-    return pd.concat(parts, ignore_index=True)
-
-
-def gained(found):
-    """
-    Count trials that end above the untrained network.
-
-    Parameters
-    ----------
-    found : list of dict
-        What was tried; one that stands in several studies counts once.
-
-    Returns
-    -------
-    dict of str to tuple
-        By task, scores that training raised, and all of them.
-    """
-    counts = {}
-    once = {tuple(t["flags"]): t for t in found if t["flags"] is not None}
-    for trial in once.values():
-        for key, value in trial["validation"].items():
-            task, what, share = key.split()
-            if what.startswith("cpc-") and share == TRIED:
-                untrained = trial["validation"][key.replace(" cpc-", " random-")]
-                up, n = counts.get(task, (0, 0))
-                counts[task] = up + (value > untrained), n + 1
-    return counts
 
 
 def answers(found, column):

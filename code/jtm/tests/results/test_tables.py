@@ -4,7 +4,6 @@ import unittest
 
 import pandas as pd
 
-from jtm.cli import ROOT
 from jtm.results import tables
 from jtm.results.tables import Score, escape, write
 from jtm.tests.results import synthetic
@@ -36,7 +35,6 @@ class TestWriter(unittest.TestCase):
                 "**50.0** [40.0, 60.0]",
                 r"\textbf{50.0}\interval{40.0, 60.0}",
             ),
-            (Score(0.5, before=0.4), "50.0 (40.0)", "50.0 (40.0)"),
             (None, "", ""),
             (float("nan"), "", ""),
             ("a|b", r"a\|b", "a|b"),
@@ -100,34 +98,6 @@ class TestBenchmark(unittest.TestCase):
         self.assertGreater(row["seen SoundFont"].value, row["real recordings"].value)
 
 
-class TestGrid(unittest.TestCase):
-    def setUp(self):
-        rows = [
-            ("multipitch", name, "linear", 0.01, seed, split, "m", score + seed / 50)
-            for name, value in (("cpc-z", 0.5), ("cpc-c", 0.6), ("supervised", 0.4))
-            for seed in (0, 1)
-            for split, score in (
-                ("validation", value),
-                ("test", 0.9 - value),
-                ("test_timbre", 0.1),
-            )
-        ]
-        columns = ["task", "representation", "probe", "fraction", "seed", "split"]
-        self.grid = pd.DataFrame(rows, columns=[*columns, "metric", "value"])
-
-    def test_validation_chooses_and_seeds_are_averaged(self):
-        found = tables.grid_lines(self.grid)["test"]
-        self.assertAlmostEqual(found["multipitch", "CPC, frozen", 0.01], 0.31)
-        self.assertAlmostEqual(found["multipitch", "from scratch", 0.01], 0.51)
-
-    def test_the_committed_one(self):
-        grid = pd.read_csv(ROOT / "report" / "results" / "grid.csv.gz")
-        found = tables.grid_scores(grid, 0.01).set_index("task")
-        self.assertEqual(str(found.loc["instrument activity", "CPC, frozen"]), "83.3")
-        found = tables.grid_scores(grid, 0.01, unseen=True).set_index("task")
-        self.assertEqual(found.loc["multipitch", "log-mel"], "82.8 → 75.8")
-
-
 class TestOthers(unittest.TestCase):
     def test_a_run(self):
         row = {"task": "multipitch", "representation": "cpc-z", "probe": "linear"}
@@ -152,27 +122,6 @@ class TestOthers(unittest.TestCase):
         self.assertEqual(text.splitlines()[3], "| logmel | **75.0** |  |")
         more = pd.DataFrame([row, row | {"fraction": 1.0, "value": 0.6}])
         self.assertEqual(tables.run_scores(more).shape, (2, 3))  # told apart
-
-    def test_trials(self):
-        trial = {"study": "network", "name": "wide", "flags": [], "data": "small"}
-        trial |= {"weights": 7000, "steps": 9, "processor_minutes": 5.0}
-        trial["validation"] = {"multipitch cpc-z 0.1": 0.5, "ensemble cpc-z 0.1": 0.1}
-        both = {"multipitch random-z 0.1": 0.4, "multipitch cpc-z 0.1": 0.3}
-        other = trial | {"study": "past", "name": "other", "flags": ["--a"]}
-        other["validation"] = both
-        old = trial | {"study": "old", "flags": None}
-        first = write(tables.trials([trial, trial | {"name": "b"}]))
-        self.assertIn("| trial | weights | steps | multipitch, z | ensemble, z", first)
-        self.assertIn("| wide | 7,000 | 9 | **50.0** | **10.0** |\n| b |", first)
-        second = write(tables.trials([other]))
-        self.assertIn("| other | 7,000 | 9 | **30.0** (40.0) |", second)
-        both = write(tables.studies([trial, other, old]), "latex")
-        self.assertIn("\nPast: &  & ", both)
-        self.assertEqual(both.count("toprule"), 1)
-        self.assertNotIn("Old", both)  # of code that has changed
-        # The first stands in two studies and counts once.
-        again = other | {"study": "again"}
-        self.assertEqual(tables.gained([other, again]), {"multipitch": (0, 1)})
 
 
 if __name__ == "__main__":
