@@ -8,21 +8,17 @@ read piece by piece, so that no more than the result has to fit into memory. Slo
 features (:mod:`jtm.evaluation.slow`) have a row for each window of 1.28 s instead.
 """
 
-import contextlib
 import functools
-import numbers
 import os
-import sys
 import tempfile
-import traceback
 import zipfile
 from pathlib import Path
 
 import numpy as np
-import soxr
 from tqdm import tqdm
 
 from jtm.constants import FRAME_RATE, HOP, SAMPLE_RATE
+from jtm.data import batch
 from jtm.data.musicnet import open_dataset
 from jtm.data.rolls import WINDOW
 from jtm.data.splits import split_recordings
@@ -32,9 +28,7 @@ from jtm.evaluation.slow import Slow
 from jtm.evaluation.streaming import Audio, NetworkSource, pitch_parts
 from jtm.files import (
     InputError,
-    NoSpaceError,
     atomic,
-    describe,
     digest,
     inside,
     read_json,
@@ -49,9 +43,6 @@ WEIGHTS = Path(__file__).parent / "weights" / "jtm.safetensors"
 
 LAYERS = ("c", "z", "zc", "s")
 """Contexts, latents, z and c side by side, or slow features."""
-
-MAX_CHANNELS = 64
-"""Maximum number of channels of an array; a longer axis holds samples."""
 
 MADE_FROM = "embeddings.json"
 """Name of the file in a folder of embeddings that says what they were made from."""
@@ -227,7 +218,7 @@ def embed(path_or_array, sample_rate=None, model=None, layer="c"):
         if sample_rate is not None:
             raise InputError("sample_rate is for arrays; a sound file knows its own")
         return _embed_file(path_or_array, model, layer)
-    wave = _to_wave(path_or_array, sample_rate)
+    wave = audio.to_wave(path_or_array, sample_rate)
     return _embed(Audio.of(audio.to_pcm(wave)), model, layer, "the array")
 
 
@@ -240,32 +231,6 @@ def _check_layer(model, layer):
             "layer 's': this network has no slow features; make a file with them by "
             "`jtm export --data` and load that"
         )
-
-
-def _to_wave(array, sample_rate):
-    """Convert an array to one channel at 16 kHz; refuse what is no sound."""
-    wave = np.asarray(array)
-    if not (isinstance(sample_rate, numbers.Real) and sample_rate > 0):
-        raise InputError("an array needs its sample_rate in Hz, such as 44100")
-    channels = [axis for axis, n in enumerate(wave.shape) if n <= MAX_CHANNELS]
-    if wave.ndim not in (1, 2) or (wave.ndim == 2 and len(channels) != 1):
-        raise InputError(
-            f"an array of shape {wave.shape}; expected (samples,), (channels, samples) "
-            f"or (samples, channels) with at most {MAX_CHANNELS} channels and more "
-            "samples"
-        )
-    if np.issubdtype(wave.dtype, np.signedinteger):
-        wave = wave / -float(np.iinfo(wave.dtype).min)
-    elif not np.issubdtype(wave.dtype, np.floating):
-        raise InputError(
-            f"an array of {wave.dtype}; expected floats within [-1, 1] or signed "
-            "integers"
-        )
-    if wave.ndim == 2:
-        wave = wave.mean(axis=channels[0])
-    wave = wave.astype(np.float32)
-    audio.check_level("the array", np.abs(wave).max(initial=0))
-    return soxr.resample(wave, sample_rate, SAMPLE_RATE) if wave.size else wave
 
 
 def _embed_file(path, model, layer, advance=lambda seconds: None):
@@ -350,7 +315,7 @@ def embed_files(inputs, out, load=None, layer="c", progress=True, debug=False):
     """
     model, out = load_model(load), Path(out)
     _check_layer(model, layer)
-    sources, root = _find(inputs)
+    sources, root = batch.find(inputs)
     network = checkpoints.fingerprint(model.state_dict())
     made_from = {"network": network, "layer": layer}
     if layer == "s":
@@ -363,31 +328,15 @@ def embed_files(inputs, out, load=None, layer="c", progress=True, debug=False):
         for source, target in targets.items()
         if not _is_there(target, source, made_from)
     }
-    seconds = {source: _duration(source) for source in missing}
-    failed = []
-    tell = functools.partial(tqdm.write, file=sys.stderr)
-    with tqdm(
-        total=sum(seconds.values()),
-        desc="Embedding",
-        bar_format="{l_bar}{bar}| {n:.0f}/{total:.0f} s [{elapsed}<{remaining}]",
-        disable=not (progress and missing),
-    ) as bar:
-        for source, target in missing.items():
-            before = bar.n
-            try:
-                state = _state(source)
-                embedding, times = _embed_file(source, model, layer, bar.update)
-                with atomic(target) as part:
-                    arrays = {"embedding": embedding, "times": times}
-                    np.savez(part, **arrays, **made_from, source=state)
-            except NoSpaceError:
-                raise
-            except Exception as error:  # whatever a library makes of a file
-                failed.append(source)
-                if debug and not isinstance(error, InputError):
-                    tell(traceback.format_exc())
-                tell(f"jtm: {describe(error, source)}")
-            bar.update(before + seconds[source] - bar.n)  # what no frame covers
+
+    def work(source, advance):
+        state = batch.state(source)
+        embedding, times = _embed_file(source, model, layer, advance)
+        with atomic(missing[source]) as part:
+            arrays = {"embedding": embedding, "times": times}
+            np.savez(part, **arrays, **made_from, source=state)
+
+    failed = batch.run(list(missing), work, "Embedding", progress, debug)
     if failed and len(failed) == len(sources):
         raise InputError(f"none of {len(sources)} files could be embedded")
     if progress:
@@ -397,19 +346,6 @@ def embed_files(inputs, out, load=None, layer="c", progress=True, debug=False):
             f"{len(sources) - len(missing)} are there already"
         )
     return len(failed)
-
-
-def _find(inputs):
-    """List the sound files of files and folders, and the folder that holds all."""
-    folders, sources = [], {}
-    for given in (Path(os.path.abspath(each)) for each in inputs):
-        if given.is_dir():
-            found = [recording.audio for recording in open_dataset(given).recordings]
-        else:
-            found = [given]
-        folders.append(given if given.is_dir() else given.parent)
-        sources |= dict.fromkeys(found)
-    return list(sources), Path(os.path.commonpath(folders))
 
 
 def _claim(out, made_from):
@@ -437,19 +373,4 @@ def _is_there(target, source, made_from):
             f"{target}: an embedding by another network or of another layer; choose "
             "another --out"
         )
-    return state == _state(source)
-
-
-def _state(source):
-    """Return size and time of a file, as far as it can be asked."""
-    with contextlib.suppress(OSError):
-        stat = source.stat()
-        return [stat.st_size, stat.st_mtime_ns]
-    return []
-
-
-def _duration(source):
-    """Return a file's length in seconds, or 0 where it cannot be read."""
-    with contextlib.suppress(Exception):  # which is told in its turn
-        return audio.duration(source)
-    return 0.0
+    return state == batch.state(source)

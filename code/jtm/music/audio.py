@@ -6,6 +6,8 @@ Three units of time meet here: seconds, samples at some rate, and frames. Frame
 what sounds at its centre, so audio and labels are cut with the same indices.
 """
 
+import numbers
+
 import numpy as np
 import soundfile
 import soxr
@@ -22,6 +24,18 @@ ABSURD_PEAK = 16.0
 
 LOUD_PEAK = 10 ** (1 / 20)
 """Peak above which clipping is warned of; lossy decoders overshoot by up to 1 dB."""
+
+MAX_CHANNELS = 64
+"""Maximum number of channels of an array; a longer axis holds samples."""
+
+LEVEL = 10 ** (-17.5 / 20)
+"""Level that recordings are brought to before they are transcribed; see `gain`."""
+
+SILENT = 1e-12
+"""Mean power of what counts as silence: 120 dB below full scale."""
+
+LEVEL_BLOCK = SAMPLE_RATE // 10
+"""Samples over which :func:`powers` averages: 0.1 s."""
 
 
 def blocks(path, sample_rate=SAMPLE_RATE):
@@ -133,6 +147,104 @@ def read(path, sample_rate=SAMPLE_RATE):
     blocks : The same piece by piece, for long files.
     """
     return np.concatenate(list(blocks(path, sample_rate)))
+
+
+def to_wave(array, sample_rate):
+    """
+    Convert an array to one channel at 16 kHz; refuse what is no sound.
+
+    Parameters
+    ----------
+    array : array
+        Samples ``(samples,)``, ``(channels, samples)`` or ``(samples, channels)``
+        with at most 64 channels, floats within [-1, 1] or signed integers of full
+        scale.
+    sample_rate : int
+        Its rate in Hz.
+
+    Returns
+    -------
+    numpy.ndarray
+        Waveform ``(samples,)`` in float32, the mean of the channels.
+
+    Raises
+    ------
+    InputError
+        If the array is of another shape, type or scale, or has no rate.
+    """
+    wave = np.asarray(array)
+    if not (isinstance(sample_rate, numbers.Real) and sample_rate > 0):
+        raise InputError("an array needs its sample_rate in Hz, such as 44100")
+    channels = [axis for axis, n in enumerate(wave.shape) if n <= MAX_CHANNELS]
+    if wave.ndim not in (1, 2) or (wave.ndim == 2 and len(channels) != 1):
+        raise InputError(
+            f"an array of shape {wave.shape}; expected (samples,), (channels, samples) "
+            f"or (samples, channels) with at most {MAX_CHANNELS} channels and more "
+            "samples"
+        )
+    if np.issubdtype(wave.dtype, np.signedinteger):
+        wave = wave / -float(np.iinfo(wave.dtype).min)
+    elif not np.issubdtype(wave.dtype, np.floating):
+        raise InputError(
+            f"an array of {wave.dtype}; expected floats within [-1, 1] or signed "
+            "integers"
+        )
+    if wave.ndim == 2:
+        wave = wave.mean(axis=channels[0])
+    wave = wave.astype(np.float32)
+    check_level("the array", np.abs(wave).max(initial=0))
+    return soxr.resample(wave, sample_rate, SAMPLE_RATE) if wave.size else wave
+
+
+def powers(wave):
+    """
+    Compute the power of each tenth of a second.
+
+    Parameters
+    ----------
+    wave : numpy.ndarray
+        Waveform ``(samples,)`` at 16 kHz; what is left at its end counts by its length.
+
+    Returns
+    -------
+    numpy.ndarray
+        Mean squares ``(blocks,)``, float64.
+    """
+    wave = np.asarray(wave, np.float64)
+    wave = np.pad(wave, (0, -len(wave) % LEVEL_BLOCK)).reshape(-1, LEVEL_BLOCK)
+    return np.square(wave).mean(axis=1)
+
+
+def gain(power):
+    """
+    Choose the gain that brings a recording to :data:`LEVEL`.
+
+    Its level is the root of the mean power, each block weighted by its power, so that
+    neither silence nor a click counts for much. Training and use of the transcriber
+    share it: a recording's level says nothing of its notes.
+
+    Parameters
+    ----------
+    power : numpy.ndarray
+        Mean squares ``(blocks,)`` of the whole recording, from :func:`powers`.
+
+    Returns
+    -------
+    float
+        What to multiply samples by; 1 for silence. Products may leave [-1, 1].
+
+    Examples
+    --------
+    >>> wave = 0.001 * np.sin(np.arange(16000.0))
+    >>> level = np.sqrt(np.mean((gain(powers(wave)) * wave) ** 2))
+    >>> round(float(level / LEVEL), 2)
+    1.0
+    """
+    power = np.asarray(power, np.float64)
+    total = power.sum()
+    if total <= len(power) * SILENT:
+        return 1.0
+    return float(LEVEL / np.sqrt(np.square(power).sum() / total))
 
 
 def to_pcm(wave):

@@ -77,5 +77,36 @@ class TestFrames(unittest.TestCase):
         np.testing.assert_array_equal(back, frames)
 
 
+class TestLevel(unittest.TestCase):
+    def wave(self, seconds=3.0):
+        return np.random.default_rng(0).normal(0, 0.05, round(seconds * 16_000))
+
+    def gain(self, wave):
+        return audio.gain(audio.powers(wave))
+
+    def test_loud_and_soft_come_to_one_level(self):
+        wave = self.wave()
+        for factor in (1e-3, 1, 300):
+            level = np.std(factor * wave * self.gain(factor * wave))
+            self.assertAlmostEqual(level / audio.LEVEL, 1, 2)
+
+    def test_neither_silence_nor_a_click_counts_for_much(self):
+        wave = self.wave()
+        padded = np.pad(wave, 160_000)
+        self.assertAlmostEqual(self.gain(padded) / self.gain(wave), 1, 2)
+        wave[1600 * 5 + 3] = 1.0
+        clicked = self.gain(wave)
+        wave[1600 * 5 + 3] = 0.0
+        self.assertGreater(clicked / self.gain(wave), 0.9)
+
+    def test_silence_stays_silent(self):
+        for n in (0, 1, 16_000):
+            self.assertEqual(self.gain(np.zeros(n)), 1.0)
+        self.assertEqual(self.gain(np.full(16_000, 1e-7)), 1.0)
+
+    def test_the_last_block_counts_by_its_length(self):
+        np.testing.assert_allclose(audio.powers(np.ones(1600 + 400)), [1, 0.25])
+
+
 if __name__ == "__main__":
     unittest.main()
