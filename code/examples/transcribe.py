@@ -10,12 +10,12 @@ import numpy as np
 from IPython.display import display
 
 from jtm.cpc import supervised
-from jtm.cpc.families import Family, make_network
 from jtm.data.musicnet import open_dataset
 from jtm.data.rolls import PLAYED_DTYPE
 from jtm.data.store import build_store
 from jtm.data.toyset import toy_data
 from jtm.evaluation import metrics, transcription
+from jtm.evaluation.families import Family, make_network
 from jtm.evaluation.features import listen
 from jtm.evaluation.labelled import Labelled
 from jtm.music import midi

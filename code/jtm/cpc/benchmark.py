@@ -27,12 +27,11 @@ from tqdm import tqdm
 
 from jtm.constants import FRAME_RATE, HOP, MAP_STRIDE
 from jtm.cpc.config import PretrainConfig
-from jtm.cpc.families import Clips, Family, hand_made, make_network
-from jtm.cpc.labels import Labelled, Windows
 from jtm.cpc.run import build_criterion
 from jtm.data.musicnet import open_dataset
 from jtm.data.store import build_store
 from jtm.evaluation.baselines import HAND_MADE
+from jtm.evaluation.families import Clips, Family, hand_made, make_network
 from jtm.evaluation.labelled import SECONDS, clip_store, labelled_recordings, reader
 from jtm.evaluation.labelled import Labelled as Recordings
 from jtm.evaluation.tasks import CLIP, TASKS
@@ -49,6 +48,7 @@ from jtm.results import records
 from jtm.results.records import SPLITS, Contrast
 from jtm.training.checkpoints import build_model, load_model
 from jtm.training.config import make_config
+from jtm.training.labels import Labelled, Windows
 from jtm.training.loop import Plan, fit
 from jtm.training.spectra import FrontEnd, Spectra, harmonic_front_end
 

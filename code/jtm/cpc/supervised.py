@@ -12,10 +12,9 @@ from dataclasses import asdict
 from pathlib import Path
 
 from jtm.constants import FRAME_RATE, HOP
-from jtm.cpc.families import Clips, Family, make_network, reader_of
-from jtm.cpc.labels import Labelled, Windows
 from jtm.data.musicnet import open_dataset
 from jtm.data.store import build_store
+from jtm.evaluation.families import Clips, Family, make_network, reader_of
 from jtm.evaluation.labelled import Labelled as Recordings
 from jtm.evaluation.labelled import clip_store
 from jtm.evaluation.tasks import TASKS
@@ -23,6 +22,7 @@ from jtm.files import InputError, digest, read_json, write_json
 from jtm.models.encoder import HarmonicStack
 from jtm.training.checkpoints import build_model, load_model
 from jtm.training.folder import check, claim
+from jtm.training.labels import Labelled, Windows
 from jtm.training.loop import Plan, fit
 from jtm.training.spectra import Spectra, harmonic_front_end
 

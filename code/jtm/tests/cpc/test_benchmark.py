@@ -12,7 +12,6 @@ import torch
 
 from jtm.cli import main
 from jtm.cpc import benchmark as module_under_test
-from jtm.cpc import labels
 from jtm.cpc.benchmark import (
     AMOUNTS,
     CONTRASTS,
@@ -27,6 +26,7 @@ from jtm.evaluation.labelled import Labelled
 from jtm.files import BusyError, InputError, locked, read_json
 from jtm.results import records
 from jtm.tests.evaluation.little import write_checkpoint, write_dataset
+from jtm.training import labels
 
 
 class TestPlan(unittest.TestCase):

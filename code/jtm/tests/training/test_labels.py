@@ -8,10 +8,10 @@ import numpy as np
 import torch
 
 from jtm.constants import N_PITCHES
-from jtm.cpc import labels
-from jtm.cpc.families import quick_score
-from jtm.cpc.labels import Labelled, Network, Windows, answer, task_loss
+from jtm.evaluation.families import quick_score
 from jtm.models.readers import FlatTrunk, Heads
+from jtm.training import labels
+from jtm.training.labels import Labelled, Network, Windows, answer, task_loss
 from jtm.training.loop import Plan, fit
 
 BINS = 6

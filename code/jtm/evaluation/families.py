@@ -10,7 +10,6 @@ import numpy as np
 import torch
 
 from jtm.constants import HOP, N_PITCHES
-from jtm.cpc import labels
 from jtm.data.rolls import frame_numbers
 from jtm.evaluation import metrics
 from jtm.evaluation.baselines import HAND_MADE, MARGIN, HandMadeSource
@@ -18,6 +17,7 @@ from jtm.evaluation.labelled import evenly
 from jtm.evaluation.tasks import CLIP, CLIP_LEAD
 from jtm.models.encoder import HarmonicStack
 from jtm.models.readers import FlatTrunk, Heads, PitchTrunk
+from jtm.training import labels
 from jtm.training.spectra import FrontEnd
 
 VALIDATED = 24
@@ -317,7 +317,7 @@ def make_network(model, labelled, seed, on_encoder=False):
 
     Returns
     -------
-    jtm.cpc.labels.Network
+    jtm.training.labels.Network
         Body and heads.
     """
     asked = {task: _reader(each) for task, each in labelled.items()}
