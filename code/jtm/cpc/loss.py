@@ -293,7 +293,9 @@ class InfoNCE(nn.Module):
         if self.shared:
             negatives = functional.embedding(drawn[:, 0].to(z.device), latents)
             is_positive = (own[..., None] == drawn[:, :, None]).any(2)  # any step's
-            negative = _against(predicted, negatives, is_positive[:, :, None])
+            scores = predicted.flatten(1, 2) @ negatives.transpose(-1, -2)
+            scores = scores.unflatten(1, predicted.shape[1:3])
+            negative = _pass_over(scores, is_positive[:, :, None])
         elif 2 * self.n_predicts * len(latents) <= self.n_negatives * z.shape[-1]:
             # One product with every latent of the batch takes less time and
             # memory than copies of the negatives.
@@ -307,36 +309,47 @@ class InfoNCE(nn.Module):
         return predicted, positives, negative
 
     def _score_parts(self, z, c, anchors, steps, recordings, generator):
-        """Score each group's part by itself, likewise: an anchor is one part."""
+        """
+        Score each group's part by itself, likewise: an anchor is one part.
+
+        Anchors are sampled by magnitude, and negatives as positives are: as many steps
+        after parts sampled likewise. Were they loud themselves, while what follows a
+        loud part may have died away, then "not loud" would tell the positive.
+        """
         batch, frames, groups = z.shape[:3]
-        magnitude = z[..., -self.passed :].mean(-1).detach().float().cpu() + 1e-4
-
-        def draw(of, count):
-            return torch.multinomial(of.flatten(1), count, True, generator=generator)
-
+        magnitude = z[:, anchors, :, -self.passed :].mean(-1).detach().float().cpu()
+        magnitude = magnitude.flatten(1) + 1e-4
         first = torch.arange(batch)[:, None] * frames * groups
-        anchor = draw(magnitude[:, anchors], PARTS * len(anchors))
-        frame = anchors[anchor // groups] * groups
-        anchor = first + frame + anchor % groups  # (batch, anchors)
+
+        def sample(count):
+            drawn = torch.multinomial(magnitude, count, True, generator=generator)
+            return first + anchors[drawn // groups] * groups + drawn % groups
+
+        anchor = sample(PARTS * len(anchors))  # (batch, anchors)
         own = anchor[..., None] + steps * groups
         # A pool of each window; windows draw from the pools as from latents.
-        pool = first + draw(magnitude, self.n_negatives)
-        how = self.n_negatives, self.same_share, self.others, generator
+        pool, how = sample(self.n_negatives), (self.same_share, self.others, generator)
         drawn = draw_negatives(
-            recordings, self.n_negatives, anchors[:1], steps[:0], *how
+            recordings, self.n_negatives, anchors[:1], steps[:0], self.n_negatives, *how
         )
-        drawn = pool.flatten()[drawn[:, 0]]  # (batch, negatives)
-        is_positive = (own[..., None] == drawn[:, None, None]).any(2)
+        # Where K predictions are aligned to M latents, that of about the same time.
+        after = steps[torch.linspace(0, len(steps) - 1, self.n_predicts).round().long()]
+        drawn = pool.flatten()[drawn[:, 0]][:, None] + after[:, None] * groups
+        # (batch, K, negatives); any step's positive is passed over
+        is_positive = (own[:, :, None, :, None] == drawn[:, None, :, None]).any(3)
         parts = functional.embedding(anchor.to(z.device), c.flatten(0, 2))
         predicted = self.predict(parts).unflatten(-1, (self.n_predicts, -1))
         # Positives and negatives are copied together, and scaled once copied.
-        rows = torch.cat((own.flatten(1), drawn), dim=1).to(z.device)
+        rows = torch.cat((own.flatten(1), drawn.flatten(1)), dim=1).to(z.device)
         z = functional.embedding(rows, z.flatten(0, 2))[..., : -self.passed]
         predicted, z = self._compare(predicted, z)
-        positives, negatives = z.split((own[0].numel(), drawn.shape[1]), dim=1)
+        positives, negatives = z.split((own[0].numel(), drawn[0].numel()), dim=1)
         positives = positives.unflatten(1, own.shape[1:])
-        negative = _against(predicted, negatives, is_positive[:, :, None])
-        return predicted, positives, negative
+        negatives = negatives.unflatten(1, drawn.shape[1:])  # (batch, K, N, dim)
+        scores = (predicted.transpose(1, 2) @ negatives.transpose(-1, -2)).transpose(
+            1, 2
+        )
+        return predicted, positives, _pass_over(scores, is_positive)
 
 
 def _to_length(x, length):
@@ -344,15 +357,8 @@ def _to_length(x, length):
     return x * (length / x.norm(dim=-1, keepdim=True).clamp(min=1e-12))
 
 
-def _against(predicted, negatives, is_positive):
-    """
-    Score negatives that all anchors of a window share, but for their positives.
-
-    Predictions ``(batch, anchors, K, dim)``, negatives ``(batch, negatives, dim)``
-    and which of them to pass over ``(batch, anchors, 1, negatives)``.
-    """
-    scores = predicted.flatten(1, 2) @ negatives.transpose(-1, -2)
-    scores = scores.unflatten(1, predicted.shape[1:3])
+def _pass_over(scores, is_positive):
+    """Give negatives that are an anchor's positives the lowest score there is."""
     lowest = torch.finfo(scores.dtype).min
     return scores.masked_fill_(is_positive.to(scores.device), lowest)
 

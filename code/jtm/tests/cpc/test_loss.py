@@ -154,17 +154,18 @@ class TestInfoNCE(unittest.TestCase):
         z = torch.rand(2, 20, 2, 3)  # the last feature is the magnitude
         criterion, c = self.local(z)
         anchors = torch.tensor([[0, 13, 5, 5] * 7] * 2)  # of moments 0, 2, ... 12
-        pool = torch.tensor([[39, 7, 0, 12, 21, 30], [1, 2, 3, 4, 5, 6]])
+        pool = torch.tensor([[13, 7, 0, 12, 5, 10], [1, 2, 3, 4, 5, 6]])
         given = (z.flatten(2), c, torch.tensor([0, 1]), CHANCE.manual_seed(1), "pitch")
         with mock.patch("torch.multinomial", side_effect=[anchors, pool]) as drawn:
             scores = criterion.scores(*given)
         # What is loud is drawn, in proportion.
-        for call, chances in zip(
-            drawn.call_args_list, (z[:, :13:2, :, 2], z[..., 2]), strict=True
-        ):
-            torch.testing.assert_close(call.args[0], chances.flatten(1) + 1e-4)
+        self.assertEqual(drawn.call_count, 2)
+        for call in drawn.call_args_list:
+            chances = z[:, :13:2, :, 2].flatten(1) + 1e-4
+            torch.testing.assert_close(call.args[0], chances)
         weights = criterion.predict.weight.view(2, 2, 4)
-        candidates = (pool + torch.tensor([[0], [40]])).flatten()
+        # Loud parts of the flattened batch, whose futures are the negatives.
+        candidates = 40 * torch.arange(2)[:, None] + 4 * (pool // 2) + pool % 2
         chosen = draw_negatives(
             torch.tensor([0, 1]), 6, torch.tensor([0]), torch.tensor([]).long(), 6, 0.0,
             False, CHANCE.manual_seed(1),
@@ -174,7 +175,8 @@ class TestInfoNCE(unittest.TestCase):
             moment, group = 2 * (anchors[b, i] // 2), anchors[b, i] % 2
             predicted = weights[k] @ c[b, moment].view(2, 4)[group]
             own = [b * 40 + (moment + 3 * j) * 2 + group for j in (1, 2)]
-            for n, one in enumerate([own[k], *candidates[chosen[b]]]):
+            negatives = candidates.flatten()[chosen[b]] + 6 * (k + 1)
+            for n, one in enumerate([own[k], *negatives]):
                 found = scores[b, i, k, n].item()
                 if n and one in own:  # a true future of another step, too
                     self.assertLess(found, -1e30)
@@ -183,8 +185,20 @@ class TestInfoNCE(unittest.TestCase):
                 self.assertAlmostEqual(found, expected.item(), places=4)
         self.assertTrue((scores[..., 1:] < -1e30).any())
 
+    def test_what_is_loud_now_does_not_tell_what_follows(self):
+        # Each part sounds for one frame in three, so that it is silent a step later.
+        loud = torch.zeros(2, 21, 2)
+        loud[:, ::3] = 1.0
+        z = loud[..., None].expand(-1, -1, -1, 3).flatten(2)
+        criterion, c = self.local(z, step_frames=1, anchor_stride=1, score="inner")
+        given = (z, c, torch.tensor([0, 1]), CHANCE.manual_seed(1), "pitch")
+        scores = criterion.scores(*given)
+        negatives = scores[..., 1:]
+        same = (negatives == scores[..., :1]) | (negatives < -1e30)
+        self.assertGreater(same.float().mean().item(), 0.97)  # but for 1e-4 of draws
+
     def test_both_contrasts_are_the_mean_of_their_losses(self):
-        z = torch.rand(2, 20, 6, generator=torch.Generator().manual_seed(0))
+        z = torch.rand(2, 300, 6, generator=torch.Generator().manual_seed(0))
         losses = {}
         for contrast in ("frame", "pitch", "both"):
             criterion, c = self.local(z, contrast=contrast, n_negatives=400)
