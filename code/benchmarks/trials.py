@@ -1,13 +1,12 @@
 """
-What to train, and how: recipes that differ in one thing, after equal time.
+Which objective of pretraining pays: recipes that differ in one thing.
 
-``python code/benchmarks/trials.py --data DIR`` pretrains the networks of each study
-for the same processor time, then reads multi-pitch, the ensemble and the instrument
-of single notes off the frozen features by linear probes on few labels, on the
-validation recordings; test stays untouched. It prints the scores and adds the
-trials to ``report/results/trials.json``, with settings, cost and scores. A trial
-that is there with the same settings is not run again, also where it belongs to
-several studies.
+``python code/benchmarks/trials.py --data DIR`` pretrains each recipe for the same
+processor time, fine-tunes from it on few labelled recordings as the benchmark does
+(three seeds, learning rates chosen on validation, as for training from scratch), and
+scores the validation recordings; test is not read. The trials, those that failed among
+them, are added to ``report/results/trials.json``; one that is there with the same
+settings is not run again.
 """
 
 import argparse
@@ -21,57 +20,42 @@ from pathlib import Path
 
 from cpc_step import RESULTS, machine
 
-from jtm.evaluation.probing import probe_features
+from jtm.cpc import benchmark
 from jtm.files import read_json, write_json
-from jtm.results.records import revision
-from jtm.training.checkpoints import load_model, read_checkpoint
+from jtm.results import records
+from jtm.training.checkpoints import read_checkpoint
 
 TRIALS = RESULTS / "trials.json"
 """Where the trials are recorded."""
 
-STUDIES = {
-    "network": {
-        "harmonic, pitchwise GRU": (),
-        "harmonic, joint GRU": ("--garMode", "joint"),
-        "harmonic, transformer": ("--arMode", "transformer"),
-        "sinc, quadrature": ("--encoderType", "sinc"),
-        "sinc, plain": ("--encoderType", "sinc", "--sincMode", "plain"),
-        "convolutions": ("--encoderType", "conv"),
-    },
-    "what is told apart": {
-        "frames": ("--contrast", "frame"),
-        "pitches": ("--contrast", "pitch"),
-        "both": (),
-    },
-    "negatives": {
-        "any recording's": ("--sameShare", "0"),
-        "half the same recording's": (),
-        "the same recording's": ("--samplingType", "samesequence"),
-        "the same ensemble's": ("--samplingType", "samecategory"),
-        "the same composer's": (
-            *("--samplingType", "samecategory"),
-            *("--labelsBy", "composer"),
-        ),
-    },
-    "past": {
-        "as it was": (),
-        "augmented": ("--augmentPast", "noise,reverb,equaliser,level"),
-    },
-    "predictions": {
-        "one a step": (),
-        "aligned, 8 to 12 steps": ("--aligned", "12"),
-        "nearer, 8 steps of 50 ms": ("--stepFrames", "5"),
-        "nearest, 8 steps of 10 ms": ("--stepFrames", "1"),
-        "transformer predictor": ("--predictor", "transformer"),
-    },
+PITCH = ("--contrast", "pitch")
+"""Each pitch by itself, with negatives drawn as positives are."""
+
+RECIPES = {
+    "scratch": ((), "scratch"),
+    "pitches": (PITCH, "cpc-finetuned"),
+    "frames": (("--contrast", "frame"), "cpc-finetuned"),
+    "pitches and frames": (("--contrast", "both"), "cpc-finetuned"),
+    "pitches, the past augmented": (
+        (*PITCH, "--augmentPast", "noise,reverb,equaliser,level"),
+        "cpc-finetuned",
+    ),
+    "pitches, 8 steps of 40 ms": ((*PITCH, "--stepFrames", "4"), "cpc-finetuned"),
+    "pitches, negatives of the same recording": (
+        (*PITCH, "--samplingType", "samesequence"),
+        "cpc-finetuned",
+    ),
+    "pitches, and InfoNCE beside the labels": (PITCH, "cpc-joint"),
+    "self-training": ((), "scratch-selftrained"),
+    "pitches, then self-training": (PITCH, "cpc-selftrained"),
 }
-"""Flags of each trial, by study and name; all else is the default recipe."""
+"""By name, flags of pretraining and the method of the benchmark that follows it."""
 
-TASKS = ("multipitch", "ensemble", "note_instrument")
-"""What features are judged by."""
+AMOUNTS = (3, 10)
+"""Labelled recordings."""
 
-FRACTIONS = (0.01, 0.1)
-"""Shares of the training labels that the probes see."""
+SEEDS = (0, 1, 2)
+"""Random seeds of labels, weights and order; the first chooses learning rates."""
 
 
 def pretrain(flags, data, minutes, folder):
@@ -87,7 +71,7 @@ def pretrain(flags, data, minutes, folder):
     minutes : float
         Processor time.
     folder : Path
-        Receives the checkpoints.
+        Receives the checkpoints; what is there goes on.
 
     Returns
     -------
@@ -106,7 +90,7 @@ def pretrain(flags, data, minutes, folder):
 
 def spent(pid):
     """
-    Give the processor time of a process, which other work does not change.
+    Read the processor time of a process, which other work does not change.
 
     Parameters
     ----------
@@ -122,54 +106,37 @@ def spent(pid):
     return sum(map(int, fields[11:13])) / os.sysconf("SC_CLK_TCK")
 
 
-def trial(flags, data, minutes, folder):
+def judge(checkpoint, data, method, work):
     """
-    Try one recipe.
+    Score a method of the benchmark on the validation recordings.
 
     Parameters
     ----------
-    flags : sequence of str
-        Flags of ``main.py``.
+    checkpoint : Path
+        The pretrained network.
     data : str
-        The dataset.
-    minutes : float
-        Processor time of its pretraining.
-    folder : Path
-        For the run and for features.
+        A dataset with labels.
+    method : str
+        One of :data:`jtm.cpc.benchmark.METHODS`.
+    work : Path
+        For log magnitudes, which all trials share.
 
     Returns
     -------
     dict
-        What was tried, what it cost, and its scores on validation.
+        By amount, task and metric, the score of each seed.
     """
-    with tempfile.TemporaryDirectory(dir=folder) as run:
-        checkpoint = pretrain(flags, data, minutes, Path(run) / "run")
-        model, _ = load_model(checkpoint)
-        steps = read_checkpoint(checkpoint)["global_step"]
-        scores = {}
-        for fraction in FRACTIONS:
-            made = probe_features(
-                checkpoint,
-                data,
-                TASKS,
-                ("cpc-z", "cpc-c", "random-z", "random-c"),
-                # Beside the features, which an untrained network has once for all.
-                out=folder / f"{Path(run).name}.jsonl",
-                fraction=fraction,
-                splits=("validation",),
-                progress=False,
-            )
-            for row in made[made["primary"]].itertuples():
-                scores[f"{row.task} {row.representation} {fraction:g}"] = row.value
-    return {
-        "flags": list(flags),
-        "data": Path(data).name,
-        "processor_minutes": minutes,
-        "steps": steps,
-        "weights": sum(p.numel() for p in model.parameters()),
-        "validation": scores,
-        "machine": machine(),
-    }
+    scores = {}
+    only = {"family": ["frames"], "method": [method]}
+    only |= {"amount": list(AMOUNTS), "seed": list(SEEDS)}
+    with tempfile.TemporaryDirectory(dir=work) as out:
+        benchmark.run(data, checkpoint, out, only, work, splits=("validation",))
+        table = records.read(Path(out) / "benchmark.csv.gz")
+    of_method = table[(table["method"] == method) & (table["split"] == "validation")]
+    for row in of_method.sort_values("seed").itertuples():
+        key = f"{row.labelled_recordings:g} {row.task} {row.metric}"
+        scores.setdefault(key, []).append(round(row.value, 4))
+    return scores
 
 
 def main():
@@ -177,40 +144,44 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.strip().splitlines()[0])
     parser.add_argument("--data", required=True, help="a dataset with labels")
     parser.add_argument(
-        "--minutes", type=float, default=5.0, help="processor time of each"
+        "--minutes", type=float, default=12.0, help="processor time of pretraining"
     )
     parser.add_argument(
-        "--study", choices=STUDIES, nargs="+", default=list(STUDIES), help="which"
+        "--recipe", choices=RECIPES, nargs="+", default=list(RECIPES), help="which"
+    )
+    parser.add_argument(
+        "--work",
+        default="logs/trials",
+        type=Path,
+        help="folder for checkpoints and log magnitudes, from which a stopped command "
+        "goes on",
     )
     options = parser.parse_args()
+    options.work.mkdir(parents=True, exist_ok=True)
     known = read_json(TRIALS) if TRIALS.exists() else []
-    code = {"revision": revision()}  # before the results change the checkout
-
-    def about(flags):
-        return list(flags), Path(options.data).name, options.minutes
-
-    with tempfile.TemporaryDirectory() as folder:
-        for study in options.study:
-            for name, flags in STUDIES[study].items():
-                same = [
-                    each
-                    for each in known
-                    if (each["flags"], each["data"], each["processor_minutes"])
-                    == about(flags)
-                ]
-                if any(each["study"] == study for each in same):
-                    continue
-                print(f"{study}: {name}", flush=True)
-                found = (
-                    same[0]
-                    if same
-                    else trial(flags, options.data, options.minutes, Path(folder))
-                )
-                known.append(code | found | {"study": study, "name": name})
-                write_json(TRIALS, known)  # kept if the next is stopped
-                print(f"    {found['weights']} weights, {found['steps']} steps")
-                for key, value in found["validation"].items():
-                    print(f"    {key:36}{100 * value:6.1f}", flush=True)
+    revision = records.revision()  # before the results change the checkout
+    for name in options.recipe:
+        flags, method = RECIPES[name]
+        about = {"name": name, "flags": list(flags), "method": method}
+        about |= {"data": Path(options.data).name, "minutes": options.minutes}
+        if any(about.items() <= each.items() for each in known):
+            continue
+        print(name, flush=True)
+        # Methods that start at random need a network's settings alone.
+        minutes = options.minutes if method.startswith("cpc") else 0.1
+        folder = options.work / "-".join(["run", f"{minutes:g}", *flags])
+        checkpoint = folder / "last.pt"
+        if not checkpoint.exists():
+            pretrain(flags, options.data, minutes, folder)
+        scores = judge(checkpoint, options.data, method, options.work)
+        steps = read_checkpoint(checkpoint)["global_step"]
+        steps = steps if method.startswith("cpc") else 0
+        cost = {"steps": steps, "revision": revision, "machine": machine()}
+        known.append(about | cost | {"validation": scores})
+        write_json(TRIALS, known)  # kept if the next is stopped
+        for key, values in scores.items():
+            shown = "  ".join(f"{100 * value:5.1f}" for value in values)
+            print(f"    {key:44}{shown}", flush=True)
 
 
 if __name__ == "__main__":

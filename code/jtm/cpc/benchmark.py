@@ -273,6 +273,8 @@ class Benchmark:
         Folder for log magnitudes, features and teachers, which can be made again.
     progress : bool
         Show progress bars.
+    splits : sequence of str
+        What is scored, of :data:`jtm.results.records.SPLITS`.
 
     Raises
     ------
@@ -281,8 +283,17 @@ class Benchmark:
         others.
     """
 
-    def __init__(self, data, checkpoint, out, work="logs/benchmark", progress=True):
+    def __init__(
+        self,
+        data,
+        checkpoint,
+        out,
+        work="logs/benchmark",
+        progress=True,
+        splits=tuple(SPLITS),
+    ):
         self.out = Path(out)
+        self.splits = splits
         self.work = Path(work)
         self.model, self.config = load_model(checkpoint)
         if self.config.encoder_type != "pitchmap" or self.config.use_sinc_net:
@@ -402,7 +413,7 @@ class Benchmark:
         network = self._best(run, family, chosen)
         answers = {
             split: family.answers(network, split, chosen)
-            for split in SPLITS
+            for split in self.splits
             if any(each.splits.get(split) for each in chosen.values())
         }
         rows, draws = [], {}
@@ -576,7 +587,7 @@ class Benchmark:
         return module
 
 
-def run(data, checkpoint, out, only=None, work="logs/benchmark", progress=True):
+def run(data, checkpoint, out, only=None, work="logs/benchmark", **chosen):
     """
     Run what of the benchmark has not run yet.
 
@@ -592,15 +603,15 @@ def run(data, checkpoint, out, only=None, work="logs/benchmark", progress=True):
         Values that are wanted, by any field of :class:`Run`.
     work : str or Path
         Folder for what can be made again.
-    progress : bool
-        Show progress bars.
+    **chosen
+        Passed on to :class:`Benchmark`.
 
     Raises
     ------
     InputError
         If `only` leaves nothing, or something is not fit for it.
     """
-    bench = Benchmark(data, checkpoint, out, work, progress)
+    bench = Benchmark(data, checkpoint, out, work, **chosen)
     wanted = bench.plan()
     cells = [
         (task, run.method, bench.amount(run), run.seed)
@@ -612,7 +623,8 @@ def run(data, checkpoint, out, only=None, work="logs/benchmark", progress=True):
     if not runs:
         raise InputError("--only leaves nothing; see jtm benchmark --help")
     waiting = [run for run in runs if not records.cell_path(out, run.name).exists()]
-    bar = tqdm(waiting, "Benchmark", unit="run", disable=not progress)
+    hide = not chosen.get("progress", True)
+    bar = tqdm(waiting, "Benchmark", unit="run", disable=hide)
     busy, table = [], Path(out) / "benchmark.csv.gz"
     for run in bar:
         bar.set_postfix_str(run.name)
