@@ -284,6 +284,13 @@ def _demo(options):
         "share the work",
     ),
     _option(
+        "--real",
+        metavar="DIR",
+        help="folder of real recordings, each with its notes beside it (NAME.flac and "
+        "NAME.csv in MusicNet's columns), which are scored too and not learned from; "
+        "give it from the first run on",
+    ),
+    _option(
         "--work",
         default="logs/benchmark/work",
         metavar="DIR",
@@ -303,7 +310,8 @@ def _benchmark(options):
         if word not in known:
             raise InputError(f"--only {text}: expected one of {', '.join(known)}")
         only.setdefault(key, []).append(known[word])
-    benchmark.run(options.data, options.load, options.out, only, options.work)
+    out, work, real = options.out, options.work, options.real
+    benchmark.run(options.data, options.load, out, only, work, real=real)
 
 
 @_verb(

@@ -28,7 +28,7 @@ from tqdm import tqdm
 from jtm.constants import FRAME_RATE, HOP, MAP_STRIDE
 from jtm.cpc.config import PretrainConfig
 from jtm.cpc.run import build_criterion
-from jtm.data.musicnet import open_dataset
+from jtm.data.musicnet import Dataset, open_dataset
 from jtm.data.store import build_store
 from jtm.evaluation.baselines import HAND_MADE
 from jtm.evaluation.families import Clips, Family, hand_made, make_network
@@ -275,12 +275,15 @@ class Benchmark:
         Show progress bars.
     splits : sequence of str
         What is scored, of :data:`jtm.results.records.SPLITS`.
+    real : str or Path, optional
+        Folder of recordings that are no synthesiser, each with its notes in MusicNet's
+        columns beside it (``NAME.flac``, ``NAME.csv``): a split that is scored alone.
 
     Raises
     ------
     InputError
-        If the checkpoint or the dataset is not fit for it, or `out` holds results of
-        others.
+        If the checkpoint, the dataset or `real` is not fit for it, or `out` holds
+        results of others.
     """
 
     def __init__(
@@ -291,6 +294,7 @@ class Benchmark:
         work="logs/benchmark",
         progress=True,
         splits=tuple(SPLITS),
+        real=None,
     ):
         self.out = Path(out)
         self.splits = splits
@@ -323,12 +327,18 @@ class Benchmark:
                     labelled[task] = Recordings.of(store, task, notes)
                 except InputError as error:
                     print(f"{task} is left out: {error}")
-            for heard, front_end in self.front_ends.items() if labelled else ():
-                stride = MAP_STRIDE if heard == "network" else 1
-                read = self._reader(labelled, front_end)
-                self.families[name, heard] = Family(labelled, read, stride)
+            self._hear(name, labelled)
+            if name == "frames" and labelled and real:
+                self._hear("real", real_recordings(real, labelled, progress))
         if not self.families:
             raise InputError(f"{data}: has no labels of any task of the benchmark")
+
+    def _hear(self, name, labelled):
+        """Make the families of some recordings, one for each front end."""
+        for heard, front_end in self.front_ends.items() if labelled else ():
+            stride = MAP_STRIDE if heard == "network" else 1
+            read = self._reader(labelled, front_end)
+            self.families[name, heard] = Family(labelled, read, stride)
 
     def _reader(self, labelled, front_end):
         """Make what reads the recordings, or the clips, of a family."""
@@ -351,10 +361,12 @@ class Benchmark:
         Family
             The family.
         """
+        return self.families[run.family, self._heard(run)]
+
+    def _heard(self, run):
+        """Name the front end of a run."""
         start = METHODS[run.method].start
-        return self.families[
-            run.family, start if start in self.front_ends else "network"
-        ]
+        return start if start in self.front_ends else "network"
 
     def plan(self):
         """
@@ -411,17 +423,21 @@ class Benchmark:
         family = self.family(run)
         chosen = asked_of(family, run.amount)
         network = self._best(run, family, chosen)
+        judges = dict.fromkeys(self.splits, family)
+        if run.family == "frames":
+            judges["real"] = self.families.get(("real", self._heard(run)), family)
         answers = {
-            split: family.answers(network, split, chosen)
-            for split in self.splits
-            if any(each.splits.get(split) for each in chosen.values())
+            split: judge.answers(network, split, {t: judge.labelled[t] for t in chosen})
+            for split, judge in judges.items()
+            if any(judge.labelled[task].splits.get(split) for task in chosen)
         }
         rows, draws = [], {}
         for task, labelled in chosen.items():
             found = {split: each[task] for split, each in answers.items() if each[task]}
             thresholds = labelled.task.choose(labelled, found["validation"])
             for split, given in found.items():
-                scores, beside = labelled.task.score(labelled, split, given, thresholds)
+                scored = judges[split].labelled[task]
+                scores, beside = labelled.task.score(scored, split, given, thresholds)
                 for score in scores:
                     row = {"task": task, "method": run.method, "seed": run.seed}
                     row |= {"labelled_recordings": self.amount(run), "split": split}
@@ -585,6 +601,46 @@ class Benchmark:
         )
         fit(module, progress=False)
         return module
+
+
+def real_recordings(folder, labelled, progress=True):
+    """
+    Open recordings that are scored alone.
+
+    Parameters
+    ----------
+    folder : str or Path
+        Sound files, each with a CSV of its notes beside it.
+    labelled : dict of str to Labelled
+        Tasks of frames or notes, as they are asked of the dataset.
+    progress : bool
+        Show a progress bar where they are read first.
+
+    Returns
+    -------
+    dict of str to Labelled
+        The same tasks, asked of these recordings as the split ``real``.
+
+    Raises
+    ------
+    InputError
+        If the folder holds no sound file, or one without its notes.
+    """
+    found = [
+        replace(each, labels=each.audio.with_suffix(".csv"), split="real")
+        for each in open_dataset(folder).recordings
+    ]
+    for each in found:
+        if not each.labels.exists():
+            raise InputError(
+                f"{each.labels}: no such file; expected the notes of {each.audio.name} "
+                "in MusicNet's columns"
+            )
+    store = build_store(Dataset(Path(folder), tuple(found)), None, progress, "real")
+    of = {"store": store, "splits": {"real": list(range(len(found)))}, "lengths": {}}
+    of |= {"groups": dict(enumerate(each.id for each in found)), "names": {}}
+    of["notes"] = reader(store)
+    return {task: replace(each, **of) for task, each in labelled.items()}
 
 
 def run(data, checkpoint, out, only=None, work="logs/benchmark", **chosen):

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import shutil
 import tempfile
 import unittest
 from pathlib import Path
@@ -84,7 +85,7 @@ class TestBenchmark(unittest.TestCase):
             rates.start()
             cls.addClassCleanup(rates.stop)
 
-    def bench(self, out, only, checkpoint=None):
+    def bench(self, out, only, checkpoint=None, **chosen):
         """Run part of the benchmark; return its table and what it said."""
         said = io.StringIO()
         with contextlib.redirect_stdout(said):
@@ -95,6 +96,7 @@ class TestBenchmark(unittest.TestCase):
                 {"family": ["frames"], **only},
                 self.folder / f"{out}-work",
                 progress=False,
+                **chosen,
             )
         return records.read(self.folder / out / "benchmark.csv.gz"), said.getvalue()
 
@@ -242,6 +244,27 @@ class TestBenchmark(unittest.TestCase):
         for index, first, last in more:
             self.assertEqual(bench.store.recordings[index].split, "train")
             self.assertEqual((first, last), (0, 400))
+
+    def test_real_recordings_are_scored_alone(self):
+        folder = self.folder / "real"
+        (folder / "deeper").mkdir(parents=True)
+        for name, where in (("test0", folder), ("test1", folder / "deeper")):
+            shutil.copy(self.data / "test_data" / f"{name}.wav", where)
+            shutil.copy(self.data / "test_labels" / f"{name}.csv", where)
+        only = {"method": ["largest", "logmel"], "amount": [1], "seed": [0]}
+        table, _ = self.bench("with-real", only, real=folder)
+        scores = table.set_index(["method", "split", "metric"])["value"]
+        for method in only["method"]:  # the same sounds and notes as the test's
+            for metric in ("note_f1", "average_precision"):
+                found = [scores[method, split, metric] for split in ("test", "real")]
+                self.assertAlmostEqual(*found, places=4)
+        without, _ = self.bench("without-real", only)
+        self.assertNotIn("real", set(without["split"]))
+        learned = table[table["split"] == "test"]["value"].tolist()
+        self.assertEqual(learned, without[without["split"] == "test"]["value"].tolist())
+        (folder / "test0.csv").unlink()
+        with self.assertRaisesRegex(InputError, "test0.csv: no such file; expected"):
+            self.bench("no-notes", only, real=folder)
 
     def test_results_of_another_checkpoint_are_refused(self):
         only = {"method": ["largest"], "amount": [1], "seed": [0]}
