@@ -80,9 +80,10 @@ def run(config, progress=True):
             module = _module(config, model, family, size)
             module.facts |= {"config": asdict(config), "data": data, "origin": origin}
             fit(module, progress)
-            scores = _score(module.network.eval(), family, task)
+            scores, thresholds = _score(module.network.eval(), family, task)
             settings = asdict(config) | {"checkpoint": origin}
-            write_json(file, {"config": settings, "scores": scores})
+            found = {"config": settings, "scores": scores, "thresholds": thresholds}
+            write_json(file, found)
             shutil.rmtree(kept, ignore_errors=True)
     _tell(scores)
     return scores
@@ -160,16 +161,17 @@ def _body_rate(config):
 
 
 def _score(network, family, task):
-    """Score a trained network on test."""
+    """Score a trained network on test, by thresholds chosen on validation."""
     labelled = family.labelled[task]
     splits = [s for s in ("validation", "test", "test_timbre") if labelled.splits[s]]
     answers = {s: family.answers(network, s, family.labelled)[task] for s in splits}
     thresholds = labelled.task.choose(labelled, answers["validation"])
-    return [
+    scores = [
         {"task": task, "split": split} | {name: score[name] for name in SHOWN}
         for split in splits[1:]
         for score in labelled.task.score(labelled, split, answers[split], thresholds)[0]
     ]
+    return scores, {name: float(value) for name, value in thresholds.items()}
 
 
 SHOWN = ("metric", "value", "low", "high", "primary")

@@ -108,9 +108,13 @@ def run(sources, work, what, progress=True, debug=False):
         disable=not (progress and sources),
     ) as bar:
         for source in sources:
-            before = bar.n
+            end = bar.n + seconds[source]
+
+            def advance(done, end=end):  # never beyond, as tqdm then forgets the total
+                bar.update(min(done, end - bar.n))
+
             try:
-                work(source, bar.update)
+                work(source, advance)
             except NoSpaceError:
                 raise
             except Exception as error:  # whatever a library makes of a file
@@ -118,7 +122,7 @@ def run(sources, work, what, progress=True, debug=False):
                 if debug and not isinstance(error, InputError):
                     tell(traceback.format_exc())
                 tell(f"jtm: {describe(error, source)}")
-            bar.update(before + seconds[source] - bar.n)  # what no frame covers
+            bar.update(end - bar.n)  # what no frame covers
     return failed
 
 

@@ -302,7 +302,7 @@ def reader_of(store):
 
 def make_network(model, labelled, seed, on_encoder=False):
     """
-    Put heads on a network.
+    Put heads for tasks on a network.
 
     Parameters
     ----------
@@ -321,6 +321,29 @@ def make_network(model, labelled, seed, on_encoder=False):
         Body and heads.
     """
     asked = {task: _reader(each) for task, each in labelled.items()}
+    return add_heads(model, asked, seed, on_encoder)
+
+
+def add_heads(model, asked, seed=0, on_encoder=False):
+    """
+    Put heads on a network, whatever they are to learn from.
+
+    Parameters
+    ----------
+    model : jtm.models.network.Network or int
+        As for :func:`make_network`.
+    asked : dict of str to tuple
+        By task, one of :data:`jtm.models.readers.READERS` and what it counts.
+    seed : int
+        Draws the weights of the heads.
+    on_encoder : bool
+        Read z alone, without c.
+
+    Returns
+    -------
+    jtm.training.labels.Network
+        Body and heads.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if isinstance(model, int):

@@ -35,15 +35,18 @@ class Audio:
     Parameters
     ----------
     read : callable
-        Returns int16 samples at 16 kHz from a start up to a stop.
+        Returns samples at 16 kHz, in int16 or float32, from a start up to a stop.
     length : int
         Number of samples.
     wanted : int, optional
         Samples, from the start, whose frames are wanted; all by default.
+    scale : float
+        What samples are multiplied by; brings int16 to [-1, 1] by default.
     """
 
-    def __init__(self, read, length, wanted=None):
+    def __init__(self, read, length, wanted=None, scale=1 / 32768):
         self.read = read
+        self.scale = scale
         self.length = int(length)
         self.wanted = self.length if wanted is None else min(int(wanted), self.length)
 
@@ -108,7 +111,7 @@ class Audio:
         n_frames = min(self.n_frames(hop) - first, size)
         stop = min((first + n_frames + margin) * hop, self.length)
         wave = self.read((first - lead) * hop, stop)
-        return wave.astype(np.float32) / 32768, lead, n_frames
+        return wave.astype(np.float32) * np.float32(self.scale), lead, n_frames
 
 
 class Source:
@@ -245,7 +248,6 @@ class NetworkSource(Source):
                 hashed.update(np.round(part, 3).tobytes())
         return hashed.hexdigest()
 
-    @torch.no_grad()
     def stream_together(self, recordings):
         """
         Compute z and c; see :meth:`Source.stream_together`.
@@ -263,11 +265,49 @@ class NetworkSource(Source):
             Latents ``(recordings, frames, z_dim)`` and contexts ``(recordings,
             frames, c_dim)``, float32.
         """
+        for first, *layers in self.tensors(recordings):
+            yield first, *(layer.float().cpu().numpy() for layer in layers)
+
+    def encode(self, waves):
+        """
+        Compute z of a piece with its margins.
+
+        Parameters
+        ----------
+        waves : torch.Tensor
+            Waveforms ``(recordings, 1, samples)``.
+
+        Returns
+        -------
+        torch.Tensor
+            Latents ``(recordings, frames, z_dim)``.
+        """
+        return self.model.encoder(waves)
+
+    @torch.no_grad()
+    def tensors(self, recordings, size=None):
+        """
+        Compute z and c, and leave them on the network's device.
+
+        Parameters
+        ----------
+        recordings : sequence of Audio
+            Recordings of the same length, and as much of each wanted.
+        size : int, optional
+            Frames of a piece; as many as are fastest by default.
+
+        Yields
+        ------
+        first : int
+            First frame of the piece.
+        z, c : torch.Tensor
+            As :meth:`stream_together` yields them.
+        """
         model = self.model
         device = next(model.parameters()).device
         # A transformer reads again, for each piece, what it looks back on.
         lasting = isinstance(model.context, TransformerContext)
-        size = PIECE if lasting else SHORT_PIECE
+        size = size or (PIECE if lasting else SHORT_PIECE)
         starts = range(0, recordings[0].n_frames(self.hop), size)
         state = None
         for first in reversed(starts) if model.reverse else starts:
@@ -276,7 +316,7 @@ class NetworkSource(Source):
                 strict=True,
             )
             waves = torch.from_numpy(np.stack(waves)).to(device)
-            z = model.encoder(waves[:, None])[:, lead : lead + n]
+            z = self.encode(waves[:, None])[:, lead : lead + n]
             if model.reverse:  # the future is read first
                 c, state = model.context(z.flip(1), state)
                 c = c.flip(1)
@@ -284,7 +324,7 @@ class NetworkSource(Source):
                 c, state = model.context(z, state)
             if lasting:
                 state = state[:, -LOOK_BACK:]
-            yield first, z.cpu().numpy(), c.cpu().numpy()
+            yield first, z, c
 
 
 def pitch_parts(model):

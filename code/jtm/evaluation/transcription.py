@@ -78,7 +78,7 @@ def onset_targets(notes, n_frames, start=0, hop=HOP):
     return np.any([exact[i : i + n_frames] for i in range(2 * WIDEN + 1)], axis=0)
 
 
-def _peaks(onsets, threshold, hop=HOP):
+def peaks(onsets, threshold, hop=HOP):
     """
     Find where notes start ``(frames, 88)``, by logits of onsets and a probability.
 
@@ -116,7 +116,7 @@ def decode(posteriors, thresholds, hop=HOP):
     """
     frame, onset = thresholds
     sounding = posteriors[:, :-1] > np.log(frame / (1 - frame))
-    starts = _peaks(posteriors[:, -1], onset, hop)
+    starts = peaks(posteriors[:, -1], onset, hop)
     if sounding.shape[1] == 1:
         return rolls_to_notes(sounding[:, 0], starts, hop)
     found = []

@@ -31,14 +31,14 @@ MAX_CHANNELS = 64
 LEVEL = 10 ** (-17.5 / 20)
 """Level that recordings are brought to before they are transcribed; see `gain`."""
 
-SILENT = 1e-12
-"""Mean power of what counts as silence: 120 dB below full scale."""
+SILENT = 1e-8
+"""Mean power of what counts as silence: 80 dB below full scale."""
 
 LEVEL_BLOCK = SAMPLE_RATE // 10
 """Samples over which :func:`powers` averages: 0.1 s."""
 
 
-def blocks(path, sample_rate=SAMPLE_RATE):
+def blocks(path, sample_rate=SAMPLE_RATE, clipped=True):
     """
     Read a sound file piece by piece, as one channel at the rate asked for.
 
@@ -48,6 +48,8 @@ def blocks(path, sample_rate=SAMPLE_RATE):
         WAV, FLAC, OGG or MP3, any rate, any number of channels, any length.
     sample_rate : int
         Rate of the result in Hz; resampled with soxr where the file differs.
+    clipped : bool
+        Whether samples beyond full scale will be clipped, and to warn of it.
 
     Yields
     ------
@@ -65,7 +67,7 @@ def blocks(path, sample_rate=SAMPLE_RATE):
     -----
     InputWarning
         If the file is cut off or longer than its header states, or samples
-        beyond full scale will be clipped.
+        beyond full scale are to be clipped.
     """
     frames, peak = 0, 0.0
     try:
@@ -91,7 +93,7 @@ def blocks(path, sample_rate=SAMPLE_RATE):
         raise InputError(_unreadable(path)) from error
     if not frames:
         raise InputError(_unreadable(path))
-    if peak > LOUD_PEAK:
+    if clipped and peak > LOUD_PEAK:
         decibels = 20 * np.log10(peak)
         warn(f"{path}: up to {decibels:.1f} dB beyond full scale, where it is clipped")
 
@@ -262,6 +264,32 @@ def to_pcm(wave):
         Little-endian int16 of the same shape.
     """
     return np.clip(np.round(wave * 32768), -32768, 32767).astype("<i2")
+
+
+def rate(path):
+    """
+    Return the sample rate of a sound file.
+
+    Parameters
+    ----------
+    path : str or Path
+        The sound file.
+
+    Returns
+    -------
+    int
+        Rate in Hz.
+
+    Raises
+    ------
+    InputError
+        If the file is missing or is not a sound file.
+    """
+    try:
+        with containers.opened(path) as (file, _):
+            return file.samplerate
+    except (soundfile.SoundFileError, OSError) as error:
+        raise InputError(_unreadable(path)) from error
 
 
 def duration(path):

@@ -13,6 +13,37 @@ from jtm.music.score import Note, Score
 _TEMPO = 120.0
 
 
+def build(score, names=None):
+    """
+    Make MIDI of a score.
+
+    Parameters
+    ----------
+    score : Score
+        The notes; each program becomes one track.
+    names : dict of int to str, optional
+        Names of the tracks by program; none by default.
+
+    Returns
+    -------
+    pretty_midi.PrettyMIDI
+        It.
+    """
+    import pretty_midi
+
+    midi = pretty_midi.PrettyMIDI(resolution=LABEL_RATE // 2, initial_tempo=_TEMPO)
+    for program in score.programs:
+        name = (names or {}).get(program, "")
+        instrument = pretty_midi.Instrument(program - 1, name=name)
+        instrument.notes = [
+            pretty_midi.Note(note.velocity, note.pitch, note.start, note.end)
+            for note in score.notes
+            if note.program == program
+        ]
+        midi.instruments.append(instrument)
+    return midi
+
+
 def write(path, score):
     """
     Write a score as a MIDI file, at once or not at all.
@@ -24,19 +55,8 @@ def write(path, score):
     score : Score
         The notes; each program becomes one track.
     """
-    import pretty_midi
-
-    midi = pretty_midi.PrettyMIDI(resolution=LABEL_RATE // 2, initial_tempo=_TEMPO)
-    for program in score.programs:
-        instrument = pretty_midi.Instrument(program - 1)
-        instrument.notes = [
-            pretty_midi.Note(note.velocity, note.pitch, note.start, note.end)
-            for note in score.notes
-            if note.program == program
-        ]
-        midi.instruments.append(instrument)
     with atomic(path) as part:
-        midi.write(str(part))
+        build(score).write(str(part))
 
 
 def read(path):

@@ -67,6 +67,9 @@ class Run(unittest.TestCase):
         found = {s["metric"]: s["value"] for s in record["scores"]}
         self.assertEqual(found, made)
         self.assertEqual(record["config"]["on_encoder"], True)
+        self.assertEqual(
+            record["thresholds"].keys(), {"frame_threshold", "onset_threshold"}
+        )
         # The network that was loaded is the one that is kept.
         kept = read_checkpoint(folder / "best.pt")["state_dict"]
         for name, value in load_model(self.checkpoint)[0].state_dict().items():

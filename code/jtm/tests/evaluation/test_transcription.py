@@ -12,11 +12,11 @@ from jtm.data.rolls import (
 from jtm.evaluation.metrics import note_f1
 from jtm.evaluation.transcription import (
     _onset_f1,
-    _peaks,
     by_instrument,
     choose_thresholds,
     decode,
     onset_targets,
+    peaks,
 )
 
 TRUTH = np.array(
@@ -45,10 +45,10 @@ class Decoding(unittest.TestCase):
 
     def test_peaks_by_hand(self):
         onsets = np.array([1.0, 0.5, 0.4, 0.9, 2.0, 2.0, -1.0, -0.5, -2.0, 0.2])
-        found = _peaks(onsets[:, None], 0.5)
+        found = peaks(onsets[:, None], 0.5)
         # 0.2 is the highest of its 30 ms; -0.5 is a peak below the threshold.
         self.assertEqual(np.flatnonzero(found).tolist(), [0, 4, 9])
-        self.assertEqual(np.flatnonzero(_peaks(onsets[:, None], 0.8)).tolist(), [4])
+        self.assertEqual(np.flatnonzero(peaks(onsets[:, None], 0.8)).tolist(), [4])
 
     def test_nothing_above_the_threshold(self):
         self.assertEqual(len(decode(np.full((50, 2, 88), -5.0), (0.5, 0.5))), 0)

@@ -1,0 +1,48 @@
+"""Transcribers for the tests: tiny, with random weights, and answers made by hand."""
+
+import numpy as np
+import torch
+
+from jtm.constants import INSTRUMENTS
+from jtm.evaluation.families import add_heads
+from jtm.training.checkpoints import build_model
+from jtm.training.config import NetworkConfig, make_config
+from jtm.transcriber import model
+
+BOTH = ("transcription", "who_plays_what")
+
+
+def tiny(tasks=BOTH, on_encoder=False, **chosen):
+    """Give a network with heads of random weights, and its settings."""
+    config = make_config(NetworkConfig, "tiny", chosen)
+    asked = {task: ("map", model.ROWS[task]) for task in tasks}
+    network = add_heads(build_model(config), asked, 0, on_encoder)
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for weights in network.heads.readers.parameters():
+            weights += 0.5 * torch.randn_like(weights)
+    return network.eval(), config
+
+
+def write_tiny(path, **chosen):
+    """Write a transcriber that finds notes in anything."""
+    network, config = tiny(**chosen)
+    model.save(path, network, config, {"frame": 0.02, "onset": 0.02})
+    return path
+
+
+def blocks(notes, n_frames, size, programs=()):
+    """Give the answers about notes ``(first, last, pitch)`` as blocks of some size."""
+    logits = np.full((n_frames, 2, 88), -5.0, np.float32)
+    parts = np.full((n_frames, len(INSTRUMENTS), 88), -5.0, np.float32)
+    power = np.zeros((n_frames, 88), np.float32)
+    columns = {program: i for i, program in enumerate(INSTRUMENTS)}
+    for number, (first, last, pitch) in enumerate(notes):
+        logits[first:last, 0, pitch - 21] = 5.0
+        logits[first, 1, pitch - 21] = 5.0
+        power[first + 2 : last, pitch - 21] = 1.0 + number
+        if programs:
+            parts[first:last, columns[programs[number]], pitch - 21] = 5.0
+    answers = {"notes": logits, "parts": parts, "power": power}
+    for first in range(0, n_frames, size):
+        yield {name: x[first : first + size] for name, x in answers.items()}

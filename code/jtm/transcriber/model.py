@@ -1,0 +1,305 @@
+"""
+The transcriber: a network with heads, its thresholds, and recordings heard in pieces.
+
+A recording is heard piece by piece, in memory that does not grow with its length; what
+comes out is what the network would give of the whole at once.
+"""
+
+import functools
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from jtm.constants import INSTRUMENTS, N_PITCHES
+from jtm.evaluation.families import add_heads
+from jtm.evaluation.streaming import NetworkSource
+from jtm.files import InputError, read_json
+from jtm.models.encoder import HarmonicStack
+from jtm.models.readers import TRUNK
+from jtm.training import checkpoints
+from jtm.training.config import NetworkConfig, RunConfig, make_config
+from jtm.training.processes import best_device
+
+WEIGHTS = Path(__file__).parents[1] / "weights" / "transcriber.safetensors"
+"""The weights that come with the package."""
+
+ROWS = {"transcription": 2, "who_plays_what": len(INSTRUMENTS) + 1}
+"""Rows of each pitch that the heads tell, by task; see `jtm.evaluation.tasks`."""
+
+THRESHOLDS = {"frame": 0.4, "onset": 0.3}
+"""Probabilities above which a pitch sounds, and starts, where no file says others."""
+
+RECORD_FILE = "record.json"
+"""Beside a checkpoint of training with labels: its scores and thresholds."""
+
+PIECE = 512
+"""Frames of the network that are heard at a time."""
+
+EDGE = max(4, sum(frames for _, frames in TRUNK))
+"""Frames of z and c on either side of a piece that the heads read."""
+
+LARGEST = 5_000_000
+"""Maximum size in bytes of the file that comes with the package."""
+
+
+@dataclass
+class Transcriber:
+    """
+    A network with heads, and how its answers become notes.
+
+    Parameters
+    ----------
+    network : jtm.training.labels.Network
+        Body and heads.
+    thresholds : dict of str to float
+        Probabilities above which a pitch sounds (``frame``) and starts (``onset``).
+    fingerprint : str
+        Tells networks apart.
+    """
+
+    network: object
+    thresholds: dict
+    fingerprint: str = ""
+
+    def __post_init__(self):
+        self.network.eval().requires_grad_(False)
+
+    @property
+    def tells_instruments(self):
+        """Whether it tells which instrument plays a note."""
+        return "who_plays_what" in self.network.heads.readers
+
+    @torch.no_grad()
+    def stream(self, recording):
+        """
+        Hear a recording.
+
+        Parameters
+        ----------
+        recording : jtm.evaluation.streaming.Audio
+            The recording, at the level that the network expects.
+
+        Yields
+        ------
+        dict of str to numpy.ndarray
+            Of consecutive frames of 10 ms, in float32: ``notes`` ``(frames, 2, 88)``,
+            logits of what sounds and what starts; ``parts`` ``(frames, 11, 88)``,
+            logits of each instrument sounding, where they are told; and ``power``
+            ``(frames, 88)``, that of each pitch and its harmonics, where the network
+            has an axis of pitch.
+        """
+        source = _Source(self.network.body.model)
+        pieces, before = source.pieces(recording), None
+        current = next(pieces, None)
+        while current is not None:
+            after = next(pieces, None)
+            yield self._answer(before, current, after)
+            before, current = current, after
+
+    def _answer(self, before, current, after):
+        """Read logits off z and c of a piece, and what lies on either side."""
+        body, heads = self.network.body, self.network.heads
+        around = [current]
+        if before is not None:
+            around.insert(0, [part[:, -EDGE:] for part in before])
+        if after is not None:
+            around.append([part[:, :EDGE] for part in after])
+        z, c = (torch.cat(parts, dim=1) for parts in zip(*around, strict=True))
+        with _fast(z.device):
+            logits = heads(z if body.on_encoder else torch.cat((z, c), dim=2))
+        first = around[0][0].shape[1] if before is not None else 0
+        first, n_frames = first * heads.stride, current[0].shape[1] * heads.stride
+        logits = {
+            task: x[0, first : first + n_frames].float().cpu().numpy()
+            for task, x in logits.items()
+        }
+        return _named(logits) | self._power(current[0], heads.stride)
+
+    def _power(self, z, stride):
+        """Add up the power of each pitch and its harmonics, by what z passes on."""
+        encoder = self.network.body.model.encoder
+        if not isinstance(encoder, HarmonicStack):
+            return {}
+        own = z[0].unflatten(1, (N_PITCHES, -1))[..., -encoder.passed :].float()
+        own = torch.expm1(18 * own.amax(2)).cpu().numpy()  # undoes log_magnitude
+        power = own.copy()
+        for semitones in (12, 19, 24, 28, 31):
+            power[:, :-semitones] += own[:, semitones:]
+        return {"power": np.repeat(power, stride, axis=0)}
+
+
+def _named(logits):
+    """Name what the logits of the tasks are of."""
+    parts = logits.get("who_plays_what")
+    if parts is None:
+        return {"notes": logits["transcription"]}
+    starts, parts = parts[:, -1], parts[:, :-1]
+    either = np.stack((parts.max(axis=1), starts), axis=1)
+    return {"notes": logits.get("transcription", either), "parts": parts}
+
+
+def _fast(device):
+    """Choose the fastest arithmetic: bfloat16 where the processor is made for it."""
+    told = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+    fast = device.type == "cpu" and told()
+    return torch.autocast(device.type, torch.bfloat16, enabled=fast)
+
+
+class _Source(NetworkSource):
+    """Features of a network; its fixed front end in float32, the rest fast."""
+
+    def encode(self, waves):
+        encoder = self.model.encoder
+        if not isinstance(encoder, HarmonicStack):
+            return encoder(waves)
+        waves = waves[..., : waves.shape[-1] // self.hop * self.hop]
+        with torch.autocast(waves.device.type, enabled=False):
+            magnitudes = encoder.magnitudes(waves)
+        return encoder.encode(magnitudes)
+
+    def pieces(self, recording):
+        """Yield z and c of consecutive pieces ``(1, frames, dim)``."""
+        device = next(self.model.parameters()).device
+        pieces = self.tensors([recording], PIECE)
+        while True:
+            with _fast(device):
+                piece = next(pieces, None)
+            if piece is None:
+                return
+            yield piece[1:]
+
+
+def save(path, network, config, thresholds):
+    """
+    Write a transcriber to be given away.
+
+    Parameters
+    ----------
+    path : str or Path
+        The file to write, ending in ``.safetensors``.
+    network : jtm.training.labels.Network
+        Body and heads, with a head for ``transcription``, ``who_plays_what`` or both.
+    config : jtm.training.config.NetworkConfig
+        Settings of the network under the heads.
+    thresholds : dict of str to float
+        Probabilities above which a pitch sounds (``frame``) and starts (``onset``).
+
+    Raises
+    ------
+    InputError
+        If the file would be larger than :data:`LARGEST`, or cannot be written.
+    """
+    weights = {
+        n: w.detach().cpu().contiguous() for n, w in network.state_dict().items()
+    }
+    size = sum(weight.numel() * weight.element_size() for weight in weights.values())
+    if size > LARGEST:
+        raise InputError(f"{path}: {size} bytes of weights; expected up to {LARGEST}")
+    own = {each.name for each in fields(NetworkConfig)}
+    own -= {each.name for each in fields(RunConfig)}
+    made = {name: value for name, value in asdict(config).items() if name in own}
+    facts = {"tasks": sorted(network.heads.readers), "thresholds": dict(thresholds)}
+    facts |= {"on_encoder": network.body.on_encoder, "network": made}
+    checkpoints.write_tensors(path, weights, facts)
+
+
+def load(path=None):
+    """
+    Load a transcriber.
+
+    Parameters
+    ----------
+    path : str or Path, optional
+        A file that :func:`save` wrote, or a checkpoint of ``main.py --supervised``
+        with ``--task transcription`` or ``who_plays_what``; by default the weights
+        that come with the package. Nothing in the file is run.
+
+    Returns
+    -------
+    Transcriber
+        It, on a GPU where there is one.
+
+    Raises
+    ------
+    InputError
+        If the file is missing, damaged or of another kind.
+    """
+    path = Path(path or WEIGHTS)
+    if path.suffix == checkpoints.WEIGHTS_SUFFIX:
+        expected = {"thresholds": dict, "network": dict, "tasks": list}
+        state, facts = checkpoints.read_tensors(path, "transcriber", expected)
+        tasks, thresholds = facts["tasks"], facts["thresholds"]
+        content = {"config": facts["network"]}
+        on_encoder = bool(facts.get("on_encoder"))
+    else:
+        content = checkpoints.read_checkpoint(path)
+        state, tasks = _labelled_part(path, content)
+        on_encoder = bool(content["config"].get("on_encoder"))
+        thresholds = _thresholds_beside(path)
+    if not (tasks and set(tasks) <= ROWS.keys()):
+        raise InputError(
+            f"{path}: learned {', '.join(tasks)}; expected {' or '.join(ROWS)}"
+        )
+    config = _config_of(path, content["config"])
+    asked = {task: ("map", ROWS[task]) for task in tasks}
+    network = add_heads(checkpoints.build_model(config), asked, 0, on_encoder)
+    try:
+        network.load_state_dict(state)
+    except RuntimeError as error:
+        raise InputError(
+            f"{path}: its weights do not fit its settings; another version wrote it"
+        ) from error
+    fingerprint = checkpoints.fingerprint(state)
+    network.to(best_device())
+    return Transcriber(network, THRESHOLDS | thresholds, fingerprint)
+
+
+def _labelled_part(path, content):
+    """Return the weights under and of the heads, and the tasks that these tell."""
+    state, prefix = content["state_dict"], "network."
+    state = {n[len(prefix) :]: w for n, w in state.items() if n.startswith(prefix)}
+    if not state:
+        raise InputError(
+            f"{path}: no transcriber: it learned without labels, and tells no notes; "
+            f"train heads: python main.py --supervised --load {path}"
+        )
+    readers = [n.split(".")[2] for n in state if n.startswith("heads.readers.")]
+    return state, list(dict.fromkeys(readers))
+
+
+def _thresholds_beside(path):
+    """Return the thresholds that a run of training with labels chose, if it did."""
+    record = path.with_name(RECORD_FILE)
+    found = read_json(record).get("thresholds", {}) if record.exists() else {}
+    return {name: found[f"{name}_threshold"] for name in THRESHOLDS if found}
+
+
+def _config_of(path, found):
+    """Return the settings of a network; refuse one that cannot be streamed."""
+    known = {item.name for item in fields(NetworkConfig)}
+    chosen = {name: each for name, each in found.items() if name in known}
+    try:
+        config = make_config(NetworkConfig, "small", chosen)
+    except InputError as error:
+        raise InputError(f"{path}: no transcriber of this version: {error}") from error
+    if config.cpc_mode == "reverse":
+        raise InputError(
+            f"{path}: reads time backwards (--cpcMode reverse), which a transcriber "
+            "cannot"
+        )
+    return config
+
+
+@functools.cache
+def shipped():
+    """
+    Load the transcriber that comes with the package, once.
+
+    Returns
+    -------
+    Transcriber
+        It.
+    """
+    return load()

@@ -1,0 +1,281 @@
+"""
+Notes from what the network says, as it says it.
+
+What sounds and starts becomes notes as in :func:`jtm.evaluation.transcription.decode`,
+block by block: a note that sounds on into the next block is one note. Then each note
+gets the instrument with the most evidence, of those that are heard in the recording at
+all, and a velocity from its loudness.
+"""
+
+from dataclasses import dataclass
+from itertools import chain
+
+import numpy as np
+
+from jtm.constants import (
+    FRAME_RATE,
+    INSTRUMENTS,
+    N_PITCHES,
+    PITCH_MAX,
+    PITCH_MIN,
+    PITCH_RANGES,
+)
+from jtm.data.rolls import PLAYED_DTYPE, rolls_to_notes
+from jtm.evaluation.transcription import REACH, peaks
+from jtm.files import InputError
+
+NOTE_DTYPE = np.dtype([*PLAYED_DTYPE.descr, ("velocity", np.int16)])
+"""One note that was heard: as :data:`PLAYED_DTYPE`, and the MIDI velocity 1..127."""
+
+ATTACK = 10
+"""Frames of 10 ms from a note's start in which it is loudest."""
+
+HEARD = 0.04
+"""Share of all evidence below which an instrument is not in the recording."""
+
+MEDIUM = 64
+"""Velocity of the note of median loudness; loudness itself depends on the recording."""
+
+_FOUND = np.dtype(
+    [
+        *(("first", int), ("last", int), ("pitch", int), ("power", float)),
+        *(("held", bool), ("evidence", float, (len(INSTRUMENTS),))),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Choices:
+    """
+    What a user may choose of how notes are told.
+
+    Parameters
+    ----------
+    onset_threshold, frame_threshold : float, optional
+        Probabilities above which a note starts, and its pitch sounds; by default those
+        of the transcriber.
+    min_note_ms : float
+        Shorter notes are left out.
+    pitch_range : tuple of int
+        Lowest and highest MIDI pitch.
+    instruments : tuple of int
+        Programs of the ensemble, of :data:`jtm.constants.INSTRUMENTS`; all by default.
+
+    Raises
+    ------
+    InputError
+        If one is outside its range.
+    """
+
+    onset_threshold: float | None = None
+    frame_threshold: float | None = None
+    min_note_ms: float = 0.0
+    pitch_range: tuple = (PITCH_MIN, PITCH_MAX)
+    instruments: tuple = ()
+
+    def __post_init__(self):
+        for name in ("onset_threshold", "frame_threshold"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < 1:
+                flag = name.replace("_", "-")
+                raise InputError(f"--{flag} {value}; expected a probability in 0..1")
+        if not 0 <= self.min_note_ms < np.inf:
+            raise InputError(
+                f"--min-note-ms {self.min_note_ms}; expected 0 or more milliseconds"
+            )
+        low, high = self.pitch_range
+        if not 0 <= low <= high <= 127:
+            raise InputError(
+                f"--pitch-range {low}-{high}; expected the lower pitch first, of 0..127"
+            )
+        if unknown := {*self.instruments} - INSTRUMENTS.keys():
+            raise InputError(
+                f"instruments {sorted(unknown)}; expected General MIDI programs of "
+                f"{', '.join(f'{n} {name}' for n, name in INSTRUMENTS.items())}"
+            )
+
+
+def find(blocks, thresholds):
+    """
+    Find notes in answers that come block by block.
+
+    Parameters
+    ----------
+    blocks : iterable of dict
+        As :meth:`jtm.transcriber.model.Transcriber.stream` yields them.
+    thresholds : tuple of float
+        Probabilities above which a pitch sounds, and starts.
+
+    Returns
+    -------
+    numpy.ndarray
+        Notes ``(notes,)`` by start and pitch: ``first`` frame of 10 ms and the one
+        after the ``last``, ``pitch``, ``power``, and ``evidence`` of each instrument,
+        in frames that it is heard in.
+    """
+    found, held = [], {}
+    for at, heard, here in _regions(blocks):
+        rows = _find_in(heard, here, thresholds, held)
+        rows["first"] += at
+        rows["last"] += at
+        for i in np.flatnonzero(rows["held"]):
+            before = held.pop(rows[i]["pitch"])
+            for name in ("first", "power"):
+                rows[name][i] = before[name]
+            rows["evidence"][i] += before["evidence"]
+        end = at + here.stop - here.start
+        found += [*held.values(), *rows[rows["last"] < end]]
+        held = {row["pitch"]: row for row in rows[rows["last"] == end]}
+    found = np.array([*found, *held.values()], _FOUND)
+    return np.sort(found, order=("first", "pitch"))
+
+
+def _regions(blocks):
+    """
+    Yield frames to decode, with what lies on either side.
+
+    Their number in the recording, the answers around them, and where they lie in these:
+    a peak is one by what is on both sides, and a note is as loud as its attack.
+    """
+    at, lead, heard = 0, 0, None
+    for block in chain(blocks, [None]):
+        if heard is None:
+            heard = block
+        elif block is not None:
+            heard = {k: np.concatenate((x, block[k])) for k, x in heard.items()}
+        if heard is None:
+            return
+        stop = len(heard["notes"]) - (0 if block is None else ATTACK)
+        if stop <= lead:
+            continue
+        yield at, heard, slice(lead, stop)
+        at += stop - lead
+        rest = max(0, stop - REACH)
+        heard, lead = {k: x[rest:] for k, x in heard.items()}, stop - rest
+
+
+def _find_in(heard, here, thresholds, held):
+    """Find the notes of a region; those of pitches that are held may go on."""
+    frame, onset = (np.log(each / (1 - each)) for each in thresholds)
+    logits = heard["notes"]
+    sounding = logits[here, 0] > frame
+    starts = peaks(logits[:, 1], thresholds[1])[here]
+    on = np.zeros(N_PITCHES, bool)
+    on[[pitch - PITCH_MIN for pitch in held]] = True
+    on &= sounding[0] & ~starts[0]
+    starts[0] |= on
+    notes = rolls_to_notes(sounding, starts)
+    rows = np.zeros(len(notes), _FOUND)
+    rows["pitch"] = notes["pitch"]
+    for name, edge in (("first", "start"), ("last", "end")):
+        rows[name] = np.rint(notes[edge] * FRAME_RATE)
+    column = rows["pitch"] - PITCH_MIN
+    rows["held"] = (rows["first"] == 0) & on[column]
+    if "power" in heard:
+        steps = here.start + rows["first"][:, None] + np.arange(ATTACK)
+        steps = np.minimum(steps, len(logits) - 1)
+        rows["power"] = heard["power"][steps, column[:, None]].max(axis=1, initial=0)
+    if "parts" in heard:
+        told = 1 / (1 + np.exp(-heard["parts"][here]))  # (frames, 11, 88)
+        told = np.pad(told.cumsum(axis=0), ((1, 0), (0, 0), (0, 0)))
+        rows["evidence"] = told[rows["last"], :, column]
+        rows["evidence"] -= told[rows["first"], :, column]
+    return rows
+
+
+def finish(found, seconds, choices, lead=0.0):
+    """
+    Turn what was found into notes that a listener would write down.
+
+    Parameters
+    ----------
+    found : numpy.ndarray
+        Notes from :func:`find`.
+    seconds : float
+        Length of the recording.
+    choices : Choices
+        What the user chose.
+    lead : float
+        Seconds of silence that were heard before the recording.
+
+    Returns
+    -------
+    numpy.ndarray
+        Notes ``(notes,)`` of :data:`NOTE_DTYPE` by start.
+    """
+    low, high = choices.pitch_range
+    found = found[(found["pitch"] >= low) & (found["pitch"] <= high)]
+    notes = np.zeros(len(found), NOTE_DTYPE)
+    notes["start"] = np.maximum(found["first"] / FRAME_RATE - lead, 0)
+    notes["end"] = np.minimum(found["last"] / FRAME_RATE - lead, seconds)
+    notes["pitch"] = found["pitch"]
+    notes["velocity"] = velocities(found["power"])
+    long_enough = notes["end"] - notes["start"] > choices.min_note_ms / 1000 - 1e-9
+    kept = long_enough & (notes["end"] > notes["start"])
+    notes, found = notes[kept], found[kept]
+    notes["program"] = players(found["evidence"], found["pitch"], choices.instruments)
+    return np.sort(notes, order=("start", "pitch", "program"))
+
+
+def velocities(power):
+    """
+    Choose velocities by loudness.
+
+    General MIDI synthesisers play velocity ``v`` at ``40 log10(v / 127)`` dB (DLS level
+    1, section 1.14), which is turned around here. How loud a recording is says nothing,
+    so its median note gets :data:`MEDIUM`.
+
+    Parameters
+    ----------
+    power : numpy.ndarray
+        Power ``(notes,)`` of each note; all 0 where it is not known.
+
+    Returns
+    -------
+    numpy.ndarray
+        Velocities ``(notes,)`` in 1..127.
+    """
+    heard = power[power > 0]
+    if not len(heard):
+        return np.full(len(power), MEDIUM)
+    ratio = np.maximum(power, 1e-12) / np.median(heard)
+    return np.clip(np.rint(MEDIUM * ratio**0.25), 1, 127).astype(int)
+
+
+def players(evidence, pitch, chosen=()):
+    """
+    Choose the instrument of each note.
+
+    Instruments with little of all evidence are taken to be confusions of others: the
+    least of them goes, and its notes to the next likely, until none has less than
+    :data:`HEARD`.
+
+    Parameters
+    ----------
+    evidence : numpy.ndarray
+        Evidence ``(notes, 11)`` of each of :data:`jtm.constants.INSTRUMENTS`.
+    pitch : numpy.ndarray
+        MIDI pitches ``(notes,)``; an instrument gets notes in its range, if any has.
+    chosen : sequence of int
+        Programs of the ensemble; any by default.
+
+    Returns
+    -------
+    numpy.ndarray
+        Programs ``(notes,)``, counted from 1.
+    """
+    programs = np.array([*INSTRUMENTS])
+    low, high = np.array([PITCH_RANGES[each] for each in programs]).T
+    able = (pitch[:, None] >= low) & (pitch[:, None] <= high)
+    left = np.isin(programs, chosen) if len(chosen) else np.ones(len(programs), bool)
+    while len(pitch):
+        fit = left & able
+        fit = np.where(fit.any(axis=1, keepdims=True), fit, left)
+        best = np.where(fit, evidence + 1e-9, 0).argmax(axis=1)
+        share = np.bincount(best, evidence.sum(axis=1) + 1e-9, len(programs))
+        share /= share.sum()
+        weak = np.flatnonzero(left & (share < HEARD))
+        if len(chosen) or not len(weak):
+            return programs[best]
+        left[weak[share[weak].argmin()]] = False
+    return np.zeros(0, int)
