@@ -30,22 +30,26 @@ except ImportError:  # Windows, where two generators are not kept apart
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / "toy"), str(ROOT / "code")]
 
-import acoustics  # noqa: E402
-import arrange  # noqa: E402
-import families  # noqa: E402
-import numpy as np  # noqa: E402
-import perform  # noqa: E402
-import voices  # noqa: E402
-import works  # noqa: E402
+try:
+    import acoustics
+    import arrange
+    import families
+    import numpy as np
+    import perform
+    import voices
+    import works
 
-from jtm import files  # noqa: E402
-from jtm.constants import INSTRUMENTS, LABEL_RATE  # noqa: E402
-from jtm.data import musicnet  # noqa: E402
-from jtm.data.check import coverage  # noqa: E402
-from jtm.data.clips import Clip, write_clips  # noqa: E402
-from jtm.files import InputError  # noqa: E402
-from jtm.music import audio, midi, synth  # noqa: E402
-from jtm.music.score import note_value  # noqa: E402
+    from jtm import files
+    from jtm.constants import INSTRUMENTS, LABEL_RATE
+    from jtm.data import musicnet
+    from jtm.data.check import coverage
+    from jtm.data.clips import Clip, write_clips
+    from jtm.files import InputError
+    from jtm.music import audio, midi, synth
+    from jtm.music.score import note_value
+except KeyboardInterrupt:  # before there was anything to interrupt
+    print("interrupted", file=sys.stderr)
+    sys.exit(130)
 
 STATE_FILE = "toy.json"
 """What a folder of the toy set is made from; decides whether it may be resumed."""

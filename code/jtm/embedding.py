@@ -235,7 +235,13 @@ def _check_layer(model, layer):
 
 def _embed_file(path, model, layer, advance=lambda seconds: None):
     """Embed a sound file, by way of a copy at 16 kHz on disk."""
-    with tempfile.TemporaryFile() as file:
+    try:
+        copy = tempfile.TemporaryFile()
+    except OSError as error:
+        raise NoSpaceError(
+            "no folder for temporary files can be written; name one by TMPDIR"
+        ) from error
+    with copy as file:
         try:
             for block in audio.blocks(path):
                 file.write(audio.to_pcm(block).tobytes())

@@ -52,7 +52,8 @@ def warn(message):
     message : str
         One line that names the file; each is shown once.
     """
-    warnings.warn(message, InputWarning, stacklevel=3)
+    # Of one place for all, by which Python knows what it has shown.
+    warnings.warn(message, InputWarning, stacklevel=1)
 
 
 def show_warnings_in_one_line():
@@ -67,7 +68,7 @@ def show_warnings_in_one_line():
     warnings.formatwarning = one_line
 
 
-def describe(error, name="a fault of the program"):
+def describe(error, name=None):
     """
     Describe an exception in one line.
 
@@ -75,7 +76,7 @@ def describe(error, name="a fault of the program"):
     ----------
     error : Exception
         The exception.
-    name : str or Path
+    name : str or Path, optional
         The file that it arose with, told of what is no :class:`InputError`.
 
     Returns
@@ -85,6 +86,9 @@ def describe(error, name="a fault of the program"):
     """
     if isinstance(error, InputError):
         return str(error)
+    if name is None:
+        refused = isinstance(error, OSError)
+        name = "refused by the system" if refused else "a fault of the program"
     text = " ".join(str(error).split())
     return f"{name}: unexpected {type(error).__name__}: {text} (--debug shows where)"
 
@@ -122,9 +126,10 @@ def atomic(path):
     except OSError as error:
         if error.errno == errno.ENAMETOOLONG:
             raise InputError(f"{path}: its name is too long; shorten it") from error
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, None)
         raise NoSpaceError(
             f"{path}: cannot be written ({error.strerror or error}); "
-            "free some space or choose another folder"
+            f"{'free some space or ' * full}choose another folder"
         ) from error
     finally:
         with contextlib.suppress(OSError):  # gone, or never there

@@ -180,13 +180,16 @@ def build_store(dataset, folder=None, progress=True, part=""):
         If sound files cannot be read, all of which are named, or the copy cannot
         be written; what was done is kept, and the next call goes on from there.
     """
-    folder = store_folder(dataset.root, folder) / part
-    index_file = folder / "index.json"
-    files = {}
-    for recording in dataset.recordings:
-        key = f"{recording.split}/{recording.id}"
-        files[key] = inside(folder, _file_name(key))
+    place = store_folder(dataset.root, folder) / part
+    files, index_file = _name_files(dataset, place)
     old, entries, missing = _compare(dataset, files, index_file)
+    exists = next(each for each in (place, *place.absolute().parents) if each.exists())
+    if missing and not os.access(exists, os.W_OK):
+        # What a read-only dataset brings along is not the whole of it.
+        place = store_folder(dataset.root, folder, beside=False) / part
+        files, index_file = _name_files(dataset, place)
+        old, entries, missing = _compare(dataset, files, index_file)
+    folder = place
     if missing:
         with locked(folder / ".lock"):  # another process may be at it
             old, entries, missing = _compare(dataset, files, index_file)
@@ -205,7 +208,14 @@ def build_store(dataset, folder=None, progress=True, part=""):
     )
 
 
-def store_folder(root, cache=None):
+def _name_files(dataset, folder):
+    """Name the file of samples of each recording, by its key, and the index."""
+    keys = (f"{recording.split}/{recording.id}" for recording in dataset.recordings)
+    files = {key: inside(folder, _file_name(key)) for key in keys}
+    return files, folder / "index.json"
+
+
+def store_folder(root, cache=None, beside=True):
     """
     Choose where the copy of a dataset is kept.
 
@@ -216,6 +226,8 @@ def store_folder(root, cache=None):
     cache : str or Path, optional
         Folder for the copies of several datasets; :data:`CACHE_VARIABLE` by
         default.
+    beside : bool
+        Whether a copy in the dataset will do.
 
     Returns
     -------
@@ -232,7 +244,7 @@ def store_folder(root, cache=None):
     cache = cache or os.environ.get(CACHE_VARIABLE)
     own = root / STORE_FOLDER
     if not cache:
-        if os.access(own if own.exists() else root, os.W_OK) or own.exists():
+        if beside and (own.exists() or os.access(root, os.W_OK)):
             return own
         try:
             home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"

@@ -93,14 +93,12 @@ def blocks(path, sample_rate=SAMPLE_RATE, clipped=True):
         raise InputError(_unreadable(path)) from error
     if not frames:
         raise InputError(_unreadable(path))
-    if clipped and peak > LOUD_PEAK:
-        decibels = 20 * np.log10(peak)
-        warn(f"{path}: up to {decibels:.1f} dB beyond full scale, where it is clipped")
+    check_level(path, peak, clipped)
 
 
-def check_level(name, peak):
+def check_level(name, peak, clipped=False):
     """
-    Refuse samples that are not finite or of another scale.
+    Refuse samples that are not finite or of another scale, or warn of clipping.
 
     Parameters
     ----------
@@ -108,6 +106,8 @@ def check_level(name, peak):
         What holds them, for the message.
     peak : float
         The largest absolute sample.
+    clipped : bool
+        Whether what is beyond full scale will be clipped, and to warn of it.
 
     Raises
     ------
@@ -121,6 +121,9 @@ def check_level(name, peak):
             f"{name}: a sample of {peak:.0f}, where full scale is 1; likely integers "
             "saved as floats: divide them by their full scale, such as 32768"
         )
+    if clipped and peak > LOUD_PEAK:
+        decibels = 20 * np.log10(peak)
+        warn(f"{name}: up to {decibels:.1f} dB beyond full scale, where it is clipped")
 
 
 def read(path, sample_rate=SAMPLE_RATE):

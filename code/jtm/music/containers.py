@@ -3,7 +3,7 @@ Where a sound file ends: at its decoder's end, whatever its header states.
 
 libsndfile stops at the length in a file's header. That is an estimate in an MP3
 without a count of frames, too little in MP3s joined end to end, and missing in a
-FLAC from a pipe; of a file that was cut off it is more than there is.
+FLAC or WAV from a pipe; of a file that was cut off it is more than there is.
 """
 
 import contextlib
@@ -59,6 +59,11 @@ def opened(path):
     with contextlib.ExitStack() as stack:
         file = stack.enter_context(_Stream(path))
         stated = file.frames / file.samplerate if file.frames < _UNSTATED else None
+        start = None if file.frames else _unstated_wav(path)
+        if start and soundfile.check_format("RAW", file.subtype, "LITTLE"):
+            plain = {"format": "RAW", "endian": "LITTLE", "subtype": file.subtype}
+            plain |= {"samplerate": file.samplerate, "channels": file.channels}
+            file, stated = stack.enter_context(_piped(path, start, **plain)), None
         if file.format == "MP3":
             held, first, counted = _scan_mp3(path)
             short = held > stated + TOLERANCE
@@ -147,12 +152,16 @@ def tell_end(path, file, held, stated):
     if file.format in ("WAV", "WAVEX"):
         log = file.extra_info
         size = re.search(r"data : (\d+) \(should be", log)
-        cut_off = size and 0 < int(size[1]) < 0xFFFFF000  # more: from a pipe
+        # Of a pipe, programs state the most that they can.
+        cut_off = size and 0 < int(size[1]) < 0xFFFFF000
+        cut_off = cut_off and not 0x7FFFF000 <= int(size[1]) <= 0x80000000
         stop = re.search(r"Unknown chunk marker .* at position (\d+)", log)
         second = os.path.getsize(path) / max(held, TOLERANCE)
         rest = stop and os.path.getsize(path) - int(stop[1]) > TOLERANCE * second
     elif file.format == "OGG":
         cut_off, rest = _scan_ogg(path)
+    elif file.format == "FLAC":
+        cut_off = "DECODER_ERROR" in file.extra_info
     if cut_off or (stated is not None and held < stated - TOLERANCE):
         of = f" of {stated:.1f} s" if stated and stated > held + TOLERANCE else ""
         warn(f"{path}: cut off or damaged; {held:.1f} s{of} can be read")
@@ -169,7 +178,7 @@ def tell_end(path, file, held, stated):
 
 
 @contextlib.contextmanager
-def _piped(path, first):
+def _piped(path, first, **options):
     """Open a sound file from some byte on as a pipe, which has no length."""
     reading, writing = os.pipe()
 
@@ -183,7 +192,7 @@ def _piped(path, first):
     feeder = threading.Thread(target=feed, daemon=True)
     feeder.start()
     try:
-        with _Stream(reading, closefd=False) as file:
+        with _Stream(reading, closefd=False, **options) as file:
             yield file
     finally:
         os.close(reading)  # ends the feeder, if it is not done
@@ -249,3 +258,19 @@ def _scan_ogg(path):
             place += 27 + len(lengths) + sum(lengths)
             ended = ended and place <= len(data)
     return not ended and not more, more
+
+
+def _unstated_wav(path):
+    """Find the first byte of sound in a WAV whose header counts none; else None."""
+    with open(path, "rb") as file:
+        if file.read(12)[:4] not in (b"RIFF", b"RF64"):
+            return None
+        for _ in range(100):  # chunks
+            head = file.read(8)
+            size = int.from_bytes(head[4:], "little")
+            if head[:4] == b"data":
+                start = file.tell()
+                following = file.read(4)  # another chunk, if that is what its name is
+                return None if following.isascii() and following.isalnum() else start
+            file.seek(size + size % 2, os.SEEK_CUR)
+    return None

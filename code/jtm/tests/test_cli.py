@@ -1,6 +1,7 @@
 """The commands as a user types them: help, mistakes, exit codes."""
 
 import contextlib
+import errno
 import io
 import os
 import subprocess
@@ -145,6 +146,18 @@ class TestCommands(unittest.TestCase):
         self.assertRegex(done.stderr, "^jtm: stopped")
         self.assertNotIn("Traceback", done.stderr)
 
+    def test_ctrl_c_while_all_is_imported_says_so_too(self):
+        (self.folder / "numpy.py").write_text("raise KeyboardInterrupt\n")
+        for words in (["-m", "jtm"], [ROOT / "main.py"], [ROOT / "toy/generate.py"]):
+            done = subprocess.run(
+                [sys.executable, *words],
+                env=os.environ | {"PYTHONPATH": f"{self.folder}:{ROOT / 'code'}"},
+                capture_output=True,
+                text=True,
+            )
+            self.assertEqual(done.returncode, 130, done.stderr)
+            self.assertRegex(done.stderr, r"\A(jtm: stopped|interrupted)\n\Z")
+
     def test_a_folder_of_recordings_is_pretrained_on(self):
         audio = self.folder / "audio" / "deep"
         audio.mkdir(parents=True)
@@ -230,6 +243,18 @@ class TestCommands(unittest.TestCase):
             self.assertRegex(said.getvalue(), r"\Ajtm: a fault .* ZeroDiv.*debug.*\n\Z")
             with self.assertRaises(ZeroDivisionError):
                 cli.main(["check-data", "x", "--debug"])
+
+    def test_what_the_system_refuses_is_no_fault_of_the_program(self):
+        def refused(options):
+            """Find a disk read-only."""
+            raise OSError(errno.EROFS, "Read-only file system")
+
+        options = cli.VERBS["check-data"][1]
+        with mock.patch.dict(cli.VERBS, {"check-data": (refused, options)}):
+            said = io.StringIO()
+            with contextlib.redirect_stderr(said):
+                self.assertEqual(cli.main(["check-data", "x"]), 1)
+        self.assertRegex(said.getvalue(), r"\Ajtm: refused by the system: .*\n\Z")
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from jtm.cli import ROOT, main
 from jtm.data.musicnet import open_dataset
 from jtm.data.store import build_store
 from jtm.evaluation import features, streaming
-from jtm.files import InputError, digest, read_json
+from jtm.files import InputError, InputWarning, digest, read_json
 from jtm.models.network import make_network
 from jtm.music import audio
 from jtm.tests.evaluation.little import write_checkpoint, write_dataset
@@ -149,6 +149,8 @@ class Embed(Folder):
         ):
             with self.assertRaisesRegex(InputError, words):
                 jtm.embed(array, rate, model)
+        with self.assertWarnsRegex(InputWarning, "the array: up to 6.0 dB beyond"):
+            jtm.embed(np.full(500, 2.0), 16_000, model)
         short = self.sound("short.wav", 0.009)
         with self.assertRaisesRegex(InputError, "short.wav: shorter than a frame"):
             jtm.embed(short, model=model)
@@ -214,6 +216,14 @@ class Verb(Folder):
         self.assertEqual(code, 2)
         self.assertIn("leads outside", said)
         self.assertEqual(list((self.folder / "elsewhere").iterdir()), [])
+
+    def test_without_a_temporary_folder_one_line_ends_the_batch(self):
+        for name in "ab":
+            self.sound(f"in/{name}.wav")
+        with mock.patch("tempfile.TemporaryFile", side_effect=FileNotFoundError):
+            code, said = self.embed(self.folder / "in")
+        self.assertEqual(code, 2)
+        self.assertEqual(said.count("TMPDIR"), 1)
 
     def test_what_is_there_of_an_unchanged_source_is_left(self):
         song, _ = self.sound("in/song.wav"), self.sound("in/other.wav")

@@ -13,7 +13,7 @@ import soundfile
 
 from jtm.data.musicnet import open_dataset
 from jtm.data.store import STORE_FOLDER, build_store, store_folder
-from jtm.files import InputError
+from jtm.files import InputError, read_json, write_json
 
 
 class TestStore(unittest.TestCase):
@@ -125,6 +125,27 @@ class TestStore(unittest.TestCase):
         soundfile.write(other / "a.wav", -self.wave, 16000)
         build_store(open_dataset(other), cache / "named", progress=False)
         np.testing.assert_array_equal(named.read(0), self.wave)
+
+    def test_what_a_read_only_copy_lacks_is_built_elsewhere(self):
+        soundfile.write(self.root / "b.wav", self.wave, 16000)
+        whole = self.build()
+        for part in ("", "notes"):
+            index = self.root / STORE_FOLDER / "index.json"
+            entries = read_json(index)
+            entries.pop("unlabelled/b.wav", None)
+            write_json(index, entries)
+            before = sorted(self.root.rglob("*"))
+            home = {"XDG_CACHE_HOME": str(self.root.parent / f"{self.root.name}-home")}
+            self.addCleanup(shutil.rmtree, home["XDG_CACHE_HOME"], True)
+            with (
+                unittest.mock.patch.dict("os.environ", home),
+                unittest.mock.patch("os.access", return_value=False),  # read-only
+            ):
+                store = build_store(open_dataset(self.root), progress=False, part=part)
+            self.assertEqual(store.checksums, whole.checksums)
+            np.testing.assert_array_equal(store.read(1), whole.read(1))
+            self.assertTrue(store.files[1].is_relative_to(home["XDG_CACHE_HOME"]))
+            self.assertEqual(sorted(self.root.rglob("*")), before)
 
     def test_read_only_data_and_no_home(self):
         with (

@@ -86,6 +86,33 @@ class TestEnds(unittest.TestCase):
         self.assertEqual(self.seconds("p.flac", content), 5)
         self.assertEqual(audio.duration(self.folder / "p.flac"), 5)
 
+    def test_a_wav_from_a_pipe_counts_nothing_or_all_that_it_can(self):
+        for name, format, subtype in (
+            ("a.wav", "WAV", "PCM_16"),
+            ("a.wav", "WAVEX", "PCM_24"),
+            ("a.wav", "WAV", "FLOAT"),
+            ("a.wav", "RF64", "PCM_16"),
+        ):
+            content = self.bytes_of(name, format=format, subtype=subtype)
+            expected = audio.read(self.folder / name)
+            place = content.index(b"data") + 4
+            if format == "RF64":
+                place = content.index(b"ds64") + 16
+            for size in (0, 0x7FFFF000, 0x7FFFFFFF, 0xFFFFFFFF):
+                content[place : place + 4] = size.to_bytes(4, "little")
+                self.assertEqual(self.seconds(name, content), 5)
+                self.assertEqual(audio.duration(self.folder / name), 5)
+                np.testing.assert_array_equal(audio.read(self.folder / name), expected)
+                if format == "RF64":
+                    break
+
+    def test_a_wav_without_sound_is_not_read_into_what_follows(self):
+        content = self.bytes_of("a.wav")[:40] + bytes(4)
+        more = b"LIST" + (RATE).to_bytes(4, "little") + bytes(RATE)
+        for rest in (b"", more):
+            with self.assertRaisesRegex(InputError, "a.wav: empty"):
+                self.seconds("a.wav", content + rest)
+
     def test_what_is_cut_off_is_told_and_read_as_far_as_it_goes(self):
         for name in ("a.flac", "a.wav", "a.ogg"):
             content = self.bytes_of(name)
@@ -93,6 +120,11 @@ class TestEnds(unittest.TestCase):
             found = self.seconds(name, content[: len(content) // 2], "cut off")
             self.assertGreater(found, 1)
             self.assertLess(found, 4)
+            if name == "a.flac":  # from a pipe, that is without a length
+                content[21] &= 0xF0
+                content[22:26] = bytes(4)
+                half = self.seconds(name, content[: len(content) // 2], "cut off")
+                self.assertEqual(half, found)
 
     def test_more_than_the_header_counts(self):
         wav, ogg = self.bytes_of("a.wav"), self.bytes_of("a.ogg")
