@@ -28,6 +28,7 @@ from jtm.evaluation.slow import Slow
 from jtm.evaluation.streaming import Audio, NetworkSource, pitch_parts
 from jtm.files import (
     InputError,
+    NoSpaceError,
     atomic,
     digest,
     inside,
