@@ -220,6 +220,7 @@ def embed(path_or_array, sample_rate=None, model=None, layer="c"):
             raise InputError("sample_rate is for arrays; a sound file knows its own")
         return _embed_file(path_or_array, model, layer)
     wave = audio.to_wave(path_or_array, sample_rate)
+    audio.check_level("the array", np.abs(wave).max(initial=0), clipped=True)
     return _embed(Audio.of(audio.to_pcm(wave)), model, layer, "the array")
 
 
