@@ -18,6 +18,7 @@ demo: $(VENV)/ready
 	$(PY) -m jtm demo
 
 test: $(VENV)/ready
+	sh setup.sh --browser
 	$(PY) -m unittest discover code
 	$(PY) -m pytest --nbval-lax --nbval-current-env -p no:cacheprovider "$(NOTEBOOK)"
 

@@ -1,6 +1,7 @@
 #!/bin/sh
-# Make a virtual environment with everything, FluidSynth's library and the
-# SoundFonts included where this user may install system packages.
+# sh setup.sh VENV: make a virtual environment with everything, FluidSynth's library
+# and the SoundFonts included where this user may install system packages.
+# sh setup.sh --browser: install Chromium likewise, which tests of pages run in.
 set -eu
 venv=$1
 python=${PYTHON:-python3}
@@ -17,6 +18,18 @@ say() {
 as_root() {
     if [ "$(id -u)" = 0 ]; then "$@"; else sudo -n "$@"; fi
 }
+
+if [ "$venv" = --browser ]; then
+    if ! chromium --version >/dev/null 2>&1 && command -v apt-get >/dev/null &&
+        grep -q '^ID=debian' /etc/os-release && as_root true 2>/dev/null; then
+        say "installing Chromium"
+        as_root apt-get update -qq
+        as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq \
+            --no-install-recommends chromium >/dev/null ||
+            say "Chromium is missing: pages are not tested in a browser"
+    fi
+    exit 0
+fi
 
 have_fluidsynth() {
     "$python" -c 'import ctypes.util as u, sys; sys.exit(not u.find_library("fluidsynth"))'

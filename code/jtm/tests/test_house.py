@@ -68,8 +68,11 @@ CONDA_NAMES = {
 
 PIP_NAMES = {
     "IPython": "jupyter",  # which brings it
+    "PIL": "pillow",
     "fluidsynth": "pyfluidsynth",
+    "markupsafe": "jinja2",
     "sklearn": "scikit-learn",
+    "websocket": "jupyter",
 }
 """Names of what is to be installed, where they differ from what is imported."""
 

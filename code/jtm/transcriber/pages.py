@@ -1,0 +1,479 @@
+"""
+Pages to hear and see a transcription: one HTML file that needs nothing else.
+
+A page has the recording as MP3, its constant-Q spectrogram as WebP tiles and its notes
+as JSON; script and style are inline. A content security policy that names them by their
+hashes forbids everything else, the network included, and all text that comes from file
+names or metadata is escaped. The words and the look are in ``templates/``.
+"""
+
+import base64
+import contextlib
+import functools
+import hashlib
+import html.parser
+import io
+import json
+import urllib.parse
+from pathlib import Path
+
+import jinja2
+import markupsafe
+import numpy as np
+import pretty_midi
+import soundfile
+import soxr
+from jinja2.utils import htmlsafe_json_dumps
+from PIL import Image
+
+from jtm.constants import INSTRUMENTS, N_PITCHES, PITCH_MIN, SAMPLE_RATE
+from jtm.files import InputError
+from jtm.music.audio import check_level
+
+MP3_RATE = 32_000
+"""Sample rate of the embedded recording in Hz. At lower ones, which are of MPEG-2, the
+delay of the encoder is not told to players, who would be up to 70 ms late."""
+
+MP3_KBITS = 64
+"""Its bit rate in kbit/s; a constant one, so that seeking is exact."""
+
+BINS = 2
+"""Rows of the spectrogram a semitone."""
+
+HOP = 512
+"""Samples at 16 kHz in a column of the spectrogram: 32 ms."""
+
+TILE = 1024
+"""Columns in a tile: 33 s at the finest level."""
+
+MARGIN = 64 * HOP
+"""Samples analysed on each side of a tile, beyond half of the longest filter."""
+
+COARSER = 8
+"""Columns of one level that make one of the next."""
+
+DECIBELS = 60
+"""Range of the spectrogram below its loudest 0.1 %."""
+
+FAINT = -30
+"""Loudness in dB below which a recording is drawn as fainter than others."""
+
+QUALITY = 50
+"""Of WebP; 0.9 kB a second."""
+
+COLOURS = 8
+"""Colours of instruments, in ``page.css``; further instruments are drawn hollow."""
+
+ROW = {"title", "piece", "seconds", "notes", "programs"}
+"""What a page tells the index."""
+
+HEAD = 32_768
+"""Bytes at the start of a page that are read for its row of the index."""
+
+BLOCK = 2**20
+"""Samples of an array taken at a time."""
+
+
+def page(wave, rate, notes, title, piece="", melody=None):
+    """
+    Make the page of a transcription.
+
+    Parameters
+    ----------
+    wave : numpy.ndarray or iterable of numpy.ndarray
+        Mono waveform ``(samples,)`` within [-1, 1], or its consecutive pieces, such as
+        those of :func:`jtm.music.audio.blocks`, where it is long.
+    rate : int
+        Its sample rate in Hz; 32 000 is as much as the page keeps.
+    notes : numpy.ndarray
+        Notes with the fields ``start`` and ``end`` in seconds, ``pitch`` (MIDI number),
+        ``program`` (General MIDI, counted from 1) and ``velocity`` (1 to 127).
+    title : str
+        Any text, such as the name of the file.
+    piece : str
+        Name of the piece, where it is known.
+    melody : numpy.ndarray, optional
+        Boolean ``(notes,)``: whether a note belongs to the melody, which is marked and
+        can be heard alone.
+
+    Returns
+    -------
+    str
+        HTML in ASCII, about 0.7 MB for each minute.
+
+    Raises
+    ------
+    InputError
+        If the waveform is no single channel, has no sample, or has samples that are
+        not finite or of another scale.
+    """
+    recording = _Recording(rate)
+    for part in _pieces(wave):
+        recording.add(title, part)
+    if not recording.samples:
+        raise InputError(f"{title}: holds no sample")
+    mp3, levels = recording.finish()
+    seconds = recording.samples / rate
+    programs, part_of = np.unique(notes["program"], return_inverse=True)
+    row = {
+        "title": str(title),
+        "piece": str(piece or ""),
+        "seconds": round(seconds, 3),
+        "notes": len(notes),
+        "programs": programs.tolist(),
+    }
+    data = {
+        "seconds": seconds,
+        "notes": _columns(notes, part_of, melody),
+        "parts": [{"program": int(p), "name": name_of(p)} for p in programs],
+        "tiles": {
+            "columns": TILE,
+            "rows": BINS * N_PITCHES,
+            "low": PITCH_MIN,
+            "levels": levels,
+        },
+    }
+    return _render(
+        "page.html.j2",
+        script=_file("page.js"),
+        row=_text(json.dumps(row)),
+        title=_text(title),
+        piece=_text(piece or ""),
+        length=clock(seconds),
+        seconds=f"{seconds:.2f}",
+        count=_count(len(notes), "note"),
+        parts=[
+            {
+                "name": name_of(p),
+                "count": int((part_of == i).sum()),
+                "colour": i % COLOURS,
+            }
+            for i, p in enumerate(programs)
+        ],
+        melody=melody is not None and np.any(melody),
+        audio=markupsafe.Markup(base64.b64encode(mp3).decode("ascii")),
+        data=htmlsafe_json_dumps(data, separators=(",", ":")),
+    )
+
+
+def index(rows):
+    """
+    Make the page that lists the pages of a folder.
+
+    Parameters
+    ----------
+    rows : iterable of dict
+        Of each page ``path`` (relative to the index, with slashes), ``title``,
+        ``piece``, ``seconds``, ``notes`` (their number) and ``programs``; see
+        :func:`listing`.
+
+    Returns
+    -------
+    str
+        HTML in ASCII.
+    """
+    rows = sorted(rows, key=lambda row: row["path"])
+    seconds = sum(row["seconds"] for row in rows)
+    shown = [
+        {
+            # A path that starts with ./ is never taken for another scheme.
+            "href": "./" + urllib.parse.quote(row["path"], errors="surrogateescape"),
+            "title": _text(row["title"]),
+            "piece": _text(row["piece"]),
+            "folder": _text(row["path"].rpartition("/")[0]),
+            "length": clock(row["seconds"]),
+            "notes": row["notes"],
+            "instruments": ", ".join(name_of(p) for p in row["programs"]),
+        }
+        for row in rows
+    ]
+    total = f"{_count(len(rows), 'recording')}, {clock(seconds)} in all"
+    return _render("index.html.j2", rows=shown, total=total if rows else "")
+
+
+def listing(folder):
+    """
+    Find the pages in a folder.
+
+    Parameters
+    ----------
+    folder : str or Path
+        Searched at any depth; files that :func:`page` did not make are passed over.
+
+    Returns
+    -------
+    list of dict
+        What :func:`index` takes.
+    """
+    found = []
+    for path in sorted(Path(folder).rglob("*.html")):
+        reader = _RowReader()
+        with open(path, encoding="ascii", errors="replace") as file:
+            reader.feed(file.read(HEAD))
+        if reader.row is not None:
+            relative = path.relative_to(folder).as_posix()
+            found.append({**reader.row, "path": relative})
+    return found
+
+
+def frame(made, height=620):
+    """
+    Show a page in a notebook.
+
+    Parameters
+    ----------
+    made : str
+        What :func:`page` returned.
+    height : int
+        Pixels.
+
+    Returns
+    -------
+    IPython.display.HTML
+        The page in a frame that keeps to itself.
+    """
+    from IPython.display import HTML
+
+    return HTML(
+        f'<div><iframe srcdoc="{markupsafe.escape(made)}" sandbox="allow-scripts" '
+        f'title="Transcription" width="100%" height="{int(height)}" '
+        'style="border: 0"></iframe></div>'
+    )
+
+
+def name_of(program):
+    """
+    Name an instrument.
+
+    Parameters
+    ----------
+    program : int
+        General MIDI program, counted from 1.
+
+    Returns
+    -------
+    str
+        Its name, in lower case where it is one of :data:`jtm.constants.INSTRUMENTS`.
+    """
+    program = int(program)
+    if program in INSTRUMENTS:
+        return INSTRUMENTS[program]
+    if 1 <= program <= 128:
+        return pretty_midi.program_to_instrument_name(program - 1)
+    return "unknown instrument"
+
+
+def clock(seconds):
+    """
+    Write a length of time as a player does.
+
+    Parameters
+    ----------
+    seconds : float
+        The time.
+
+    Returns
+    -------
+    str
+        Such as ``1:05`` or ``1:00:05``.
+    """
+    minutes, rest = divmod(int(seconds + 0.5), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+class _Recording:
+    """Encode a recording and analyse it, piece by piece, each at its own rate."""
+
+    def __init__(self, rate):
+        self.samples = 0
+        self.file = io.BytesIO()
+        self.mp3 = soundfile.SoundFile(
+            self.file,
+            "w",
+            MP3_RATE,
+            1,
+            "MPEG_LAYER_III",
+            format="MP3",
+            # libsndfile counts from 320 kbit/s at 0 down to 32 kbit/s at 1.
+            compression_level=(320 - MP3_KBITS) / (320 - 32),
+            bitrate_mode="CONSTANT",
+        )
+        self.heard = soxr.ResampleStream(rate, MP3_RATE, 1)
+        self.seen = soxr.ResampleStream(rate, SAMPLE_RATE, 1)
+        self.spectrogram = _Spectrogram()
+
+    def add(self, name, wave, last=False):
+        if wave.ndim != 1:
+            raise InputError(
+                f"{name}: a waveform of shape {wave.shape}; expected (samples,)"
+            )
+        if wave.size:
+            check_level(name, np.abs(wave).max())
+        self.samples += wave.size
+        wave = np.asarray(wave, np.float32)
+        self.mp3.write(np.clip(self.heard.resample_chunk(wave, last=last), -1, 1))
+        self.spectrogram.add(self.seen.resample_chunk(wave, last=last))
+
+    def finish(self):
+        """Return the MP3 file and the levels of tiles."""
+        self.add("", np.zeros(0, np.float32), last=True)
+        self.mp3.close()
+        return self.file.getvalue(), _levels(self.spectrogram.finish())
+
+
+class _Spectrogram:
+    """Analyse a waveform at 16 kHz tile by tile; half decibels in 8 bits are kept."""
+
+    def __init__(self):
+        self.rest = np.zeros(MARGIN, np.float32)
+        self.tiles = []
+
+    def add(self, wave):
+        self.rest = np.concatenate((self.rest, wave))
+        while len(self.rest) >= TILE * HOP + 2 * MARGIN:
+            self.tiles.append(self._analyse(TILE))
+            self.rest = self.rest[TILE * HOP :]
+
+    def finish(self):
+        """Return half decibels above -100 dB ``(rows, columns)``, low pitches first."""
+        n_columns = -(-(len(self.rest) - MARGIN) // HOP)
+        self.rest = np.pad(self.rest, (0, MARGIN + HOP))
+        while n_columns > 0:
+            self.tiles.append(self._analyse(min(n_columns, TILE)))
+            self.rest = self.rest[TILE * HOP :]
+            n_columns -= TILE
+        empty = np.zeros((BINS * N_PITCHES, 1), np.uint8)
+        return np.concatenate(self.tiles or [empty], axis=1)
+
+    def _analyse(self, n_columns):
+        import librosa
+
+        magnitudes = librosa.cqt(
+            self.rest[: n_columns * HOP + 2 * MARGIN],
+            sr=SAMPLE_RATE,
+            hop_length=HOP,
+            # The bins of a semitone lie evenly around its pitch.
+            fmin=librosa.midi_to_hz(PITCH_MIN - 0.5 + 0.5 / BINS),
+            n_bins=BINS * N_PITCHES,
+            bins_per_octave=12 * BINS,
+        )
+        lead = MARGIN // HOP
+        magnitudes = np.abs(magnitudes[:, lead : lead + n_columns])
+        decibels = 20 * np.log10(np.maximum(magnitudes, 1e-5))
+        return np.clip(2 * (decibels + 100), 0, 255).astype(np.uint8)
+
+
+def _levels(half_decibels):
+    """Encode tiles of each level, the finest first, until all columns fit in one."""
+    top = max(np.percentile(half_decibels, 99.9), 2 * (FAINT + 100))
+    values = half_decibels.astype(np.float32) - (top - 2 * DECIBELS)
+    values *= 255 / (2 * DECIBELS)
+    image = np.clip(values, 0, 255).astype(np.uint8)[::-1]  # high pitches at the top
+    rate, levels = SAMPLE_RATE / HOP, []
+    while True:
+        starts = range(0, image.shape[1], TILE)
+        tiles = [_webp(image[:, first : first + TILE]) for first in starts]
+        levels.append({"rate": rate, "tiles": tiles})
+        if len(tiles) == 1:
+            return levels
+        firsts = np.arange(0, image.shape[1], COARSER)
+        image = np.maximum.reduceat(image, firsts, axis=1)
+        rate /= COARSER
+
+
+def _webp(image):
+    """Encode grey values ``(rows, columns)``; return base64."""
+    file = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(image)).save(file, "WEBP", quality=QUALITY)
+    return base64.b64encode(file.getvalue()).decode("ascii")
+
+
+def _pieces(wave):
+    """Cut an array into pieces; leave what comes in pieces."""
+    if not isinstance(wave, np.ndarray):
+        return wave
+    return (wave[i : i + BLOCK] for i in range(0, len(wave), BLOCK))
+
+
+def _columns(notes, part_of, melody):
+    """Lay notes out in columns of integers, by their start; times in milliseconds."""
+    order = np.lexsort((notes["pitch"], notes["start"]))
+    start = np.round(1000 * notes["start"]).astype(int)
+    length = np.maximum(np.round(1000 * notes["end"]).astype(int) - start, 1)
+    columns = {
+        "start": start,
+        "length": length,
+        "pitch": notes["pitch"],
+        "part": part_of,
+        "velocity": notes["velocity"],
+    }
+    if melody is not None and np.any(melody):
+        columns["melody"] = np.asarray(melody, int)
+    return {name: column[order].tolist() for name, column in columns.items()}
+
+
+def _count(number, noun):
+    """Count things in words, such as '1 note' or 'no notes'."""
+    return f"{number or 'no'} {noun}{'' if number == 1 else 's'}"
+
+
+def _text(value):
+    """Escape text of any origin, in ASCII: pages are of one byte a character."""
+    escaped = str(markupsafe.escape(value))
+    return markupsafe.Markup(escaped.encode("ascii", "xmlcharrefreplace").decode())
+
+
+class _RowReader(html.parser.HTMLParser):
+    """Find the row of the index that a page carries."""
+
+    row = None
+
+    def handle_starttag(self, tag, attrs):
+        attrs = dict(attrs)
+        if tag == "meta" and attrs.get("name") == "jtm-page":
+            with contextlib.suppress(ValueError):
+                row = json.loads(attrs.get("content") or "")
+                if isinstance(row, dict) and row.keys() == ROW:
+                    self.row = row
+
+
+@functools.cache
+def _file(name):
+    """Read a part of the page that is no template."""
+    return markupsafe.Markup(_TEMPLATES.joinpath(name).read_text(encoding="ascii"))
+
+
+def _render(template, script="", **facts):
+    """Render a template under a policy that allows its script and style alone."""
+    style = _file("page.css")
+    sources = [f"style-src {_hash(style)}", "img-src data:"]
+    if script:
+        sources += [f"script-src {_hash(script)}", "media-src blob:"]
+    policy = "; ".join(
+        ("default-src 'none'", *sources, "base-uri 'none'", "form-action 'none'")
+    )
+    made = _environment().get_template(template)
+    return made.render(policy=policy, style=style, script=script, **facts)
+
+
+def _hash(text):
+    """Name an inline script or style in a content security policy."""
+    hashed = hashlib.sha256(text.encode("ascii")).digest()
+    return f"'sha256-{base64.b64encode(hashed).decode('ascii')}'"
+
+
+_TEMPLATES = Path(__file__).with_name("templates")
+
+
+@functools.cache
+def _environment():
+    """Set up jinja2 to escape everything that is not marked as escaped."""
+    return jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_TEMPLATES, encoding="ascii"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
