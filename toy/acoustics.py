@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from arrange import arrange
-from perform import change_tempo, perform
+from perform import change_tempo, perform, untangle
 from voices import Music, from_music21
 
 from jtm.constants import LABEL_RATE
@@ -155,6 +155,106 @@ def render(score, soundfont, sound=None, tempo=1.0, programs=(1,), rng=None, tai
     return treat(wave, sound, rng), score
 
 
+def render_players(score, soundfonts, sound, rng, tail=1.5):
+    """
+    Render each player with a sound of its own, unlike that of any SoundFont.
+
+    The instruments of one SoundFont are few. So another program of the family may sound
+    in an instrument's place, samples are those of other keys, filters, envelopes,
+    vibrato, spectrum and level vary, and now and then sound begins or breaks off as a
+    file does that is cut out of a longer one.
+
+    Parameters
+    ----------
+    score : Score
+        The performance.
+    soundfonts : sequence of str
+        SF2 or SF3 files, of which each player has one.
+    sound : Sound
+        Tuning, room and level.
+    rng : numpy.random.Generator
+        Draws all that varies.
+    tail : float
+        Seconds to go on after the last offset.
+
+    Returns
+    -------
+    wave : numpy.ndarray
+        Waveform ``(samples,)`` in int16 at 44.1 kHz.
+    notes : Score
+        What is heard.
+    """
+    total = 0.0
+    for program in score.programs:
+        own = Score(tuple(note for note in score.notes if note.program == program))
+        cents = rng.normal(1200 * np.log2(sound.tuning / synth.A4), sound.spread_cents)
+        wave = synth.render(
+            own,
+            soundfonts[rng.integers(len(soundfonts))],
+            score.seconds - own.seconds + tail,
+            {program: cents},
+            {program: _draw_timbre(program, rng)} if rng.random() < 0.8 else None,
+        )
+        curve = rng.normal(0, rng.uniform(0, 6), len(_CURVE))
+        wave = _filter(wave, lambda octaves, c=curve: np.interp(octaves, _CURVE, c))
+        total = total + wave * 10 ** (np.clip(rng.normal(0, 4), -9, 9) / 20)
+    wave = treat(total, sound, rng)
+    return _interrupt(wave, score, rng) if rng.random() < 0.3 else (wave, score)
+
+
+FAMILIES = {
+    1: (2, 3, 4),
+    41: (49, 50, 111),
+    42: (49, 50),
+    43: (49, 50),
+    61: (58, 59, 62),
+    69: (70, 110),
+    71: (70, 68),
+    72: (65, 66),
+    74: (73, 75, 76, 80),
+}
+"""General MIDI programs that may sound in an instrument's place, counted from 1."""
+
+_PLUCKED = (1, 7)
+_CURVE = np.arange(-4, 4)
+
+
+def _draw_timbre(program, rng):
+    """Draw what an instrument sounds like."""
+    others = FAMILIES.get(program, ())
+    sounding = program
+    if others and rng.random() < (0.2 if program == 1 else 0.3):
+        sounding = int(rng.choice(others))
+    generators = {
+        8: min(0.0, rng.uniform(-2800, 1400)),  # cut-off of the low pass, cents
+        9: rng.uniform(0, 60),  # its resonance, centibels
+        38: rng.uniform(-1200, 1800),  # release, timecents
+    }
+    if program in _PLUCKED:
+        generators[36] = rng.uniform(-1200, 1200)  # decay, timecents
+    else:
+        generators[34] = rng.uniform(-1200, 3000 if program < 50 else 5500)  # attack
+        generators[6] = max(0.0, rng.uniform(-30, 40))  # depth of vibrato, cents
+        generators[24] = rng.uniform(-700, 100)  # its rate against 8.2 Hz, cents
+        generators[23] = rng.uniform(0, 12000) if rng.random() < 0.7 else 0.0  # delay
+    return synth.Timbre(sounding, int(rng.integers(-5, 6)), generators)
+
+
+def _interrupt(wave, score, rng):
+    """Silence a stretch before an onset; what still sounds then begins with it."""
+    note = score.notes[rng.integers(len(score.notes))]
+    end = float(synth.snap(max(0.0, note.start - rng.choice((0.0, 0.003, 0.02)))))
+    start = float(synth.snap(max(0.0, end - rng.uniform(0.2, 1.5))))
+    wave[round(start * LABEL_RATE) : round(end * LABEL_RATE)] = 0
+    notes = []
+    for note in score.notes:
+        if note.start < start:
+            notes.append(replace(note, end=min(note.end, start)))
+        if note.start >= end or note.end > end + 0.02:
+            notes.append(replace(note, start=max(note.start, end)))
+    return wave, Score(tuple(untangle(notes)))
+
+
 def treat(wave, sound, rng):
     """
     Put a rendering into its room, at its level.
@@ -186,7 +286,7 @@ def treat(wave, sound, rng):
         echo[0] = 1
         wave = oaconvolve(wave, echo.astype(np.float32))[: wave.size]
     if sound.tilt_db:
-        wave = _tilt(wave, sound.tilt_db)
+        wave = _filter(wave, lambda octaves: sound.tilt_db * octaves / 6)
     peak = np.abs(wave).max() or 1.0
     wave = wave / peak
     if np.isfinite(sound.noise_db):
@@ -195,14 +295,14 @@ def treat(wave, sound, rng):
     return np.round(wave * (10 ** (sound.peak_db / 20) * 32767)).astype(np.int16)
 
 
-def _tilt(wave, decibels):
-    """Filter with a straight line in dB over log-frequency, 125 Hz to 8 kHz."""
+def _filter(wave, decibels):
+    """Filter with a curve in dB over octaves above 1 kHz, from 125 Hz to 8 kHz."""
     from scipy.signal import oaconvolve
 
     taps = 1023
     frequencies = np.fft.rfftfreq(4096, 1 / LABEL_RATE)
     octaves = np.log2(np.clip(frequencies, 125, 8000) / 1000)
-    kernel = np.fft.irfft(10 ** (decibels * octaves / 6 / 20))
+    kernel = np.fft.irfft(10 ** (decibels(octaves) / 20))
     kernel = np.roll(kernel, taps // 2)[:taps] * np.hanning(taps)
     return oaconvolve(wave, kernel.astype(np.float32), "same")
 

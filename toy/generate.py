@@ -13,6 +13,7 @@ import argparse
 import contextlib
 import hashlib
 import importlib.metadata
+import itertools
 import multiprocessing
 import os
 import signal
@@ -36,6 +37,7 @@ try:
     import families
     import numpy as np
     import perform
+    import studies
     import voices
     import works
 
@@ -67,7 +69,7 @@ def generate(
     Parameters
     ----------
     preset : str
-        'tiny', 'small', 'full' or 'wide'.
+        'tiny', 'small', 'full', 'wide' or 'transcriber'.
     out : str or Path
         The folder; made if missing.
     seed : int
@@ -76,8 +78,8 @@ def generate(
         The SoundFont of the second test split; by default FluidR3 if the system
         has it, else there is no such split.
     hours : float, optional
-        Hours of audio in 'wide', by default as in the preset; the folder may be
-        given more later.
+        Hours of audio in 'wide' or 'transcriber', by default as in the preset; the
+        folder may be given more later.
     progress : bool
         Whether to show progress bars.
     processes : int, optional
@@ -97,7 +99,8 @@ def generate(
         raise InputError(f"seed {seed}: expected a whole number from 0 on")
     if hours and not (size.hours and 0 < hours < np.inf):
         raise InputError(
-            f"{hours} hours: expected a positive number, and --preset wide"
+            f"{hours} hours: expected a positive number, and --preset wide "
+            "or transcriber"
         )
     fonts = _fonts(soundfont)
     state = _state(preset, seed, fonts)
@@ -126,7 +129,7 @@ def _make(pool, out, size, seed, fonts, hours):
         pieces = works.plan(chosen, music, size, seed)
     numbers = {"train": 5000, "validation": 6000, "test": 7000, "unlabelled": 8000}
     if size.hours:
-        numbers["unlabelled"] = 100_000
+        numbers |= {"unlabelled": 100_000, "train": 200_000}
     jobs = []
     for piece in pieces:
         numbers[piece.split] += 1
@@ -217,7 +220,7 @@ def _fonts(soundfont):
 def _state(preset, seed, fonts):
     """Describe all that a set depends on, which has to be there."""
     paths = {fonts["main"], fonts["timbre"], *fonts["unlabelled"]} - {None}
-    modules = (works, families, voices, arrange, perform, acoustics, synth)
+    modules = (works, families, studies, voices, arrange, perform, acoustics, synth)
     sources = [*(module.__file__ for module in modules), __file__]
     voices.corpus_root()
     return {
@@ -292,33 +295,41 @@ def _make_piece(job):
     out = Path(out)
     rng = works.generator(seed, "piece", name)
     if piece.procedural:
-        parts = [(piece.programs[0], voice, False) for voice in piece.music.voices]
+        players = itertools.cycle(piece.programs)
+        parts = [(next(players), voice, False) for voice in piece.music.voices]
         transposition = 0
     else:
         parts, transposition = arrange.arrange(piece.music, piece.programs, rng)
     score = perform.perform(parts, piece.music, piece.tempo, rng)
-    sound = acoustics.draw_sound(rng, wide=piece.split == "unlabelled")
+    wide = size.labelled or piece.split == "unlabelled"
+    sound = acoustics.draw_sound(rng, wide=wide)
     if size.hours:
         sound = acoustics.draw_tuning(rng, sound)
     folder = "train" if piece.split == "validation" else piece.split
     font = fonts["main"]
-    if piece.split == "unlabelled":
+    if size.labelled:
+        score = perform.colour(score, rng)
+    elif piece.split == "unlabelled":
         font = fonts["unlabelled"][int(name) % len(fonts["unlabelled"])]
     targets = {folder: font}
     if folder == "test" and fonts["timbre"]:
         targets["test_timbre"] = fonts["timbre"]
     labelled = bool(size.hours) or piece.split != "unlabelled"
-    if piece.split != "unlabelled":
+    if piece.split != "unlabelled" and not size.labelled:
         midi.write(out / "midi" / f"{name}.mid", score)
     tail = 1.5 + max(0.0, piece.seconds - score.seconds)
     for target, path in targets.items():
         wav = out / f"{target}_data" / f"{name}.wav"
-        if labelled:
-            labels = musicnet.labels_of(score, note_value)
-            musicnet.write_labels(out / f"{target}_labels" / f"{name}.csv", labels)
-        if not wav.exists():
-            room = works.generator(seed, "room", name)
+        heard, wave, room = score, None, works.generator(seed, "room", name)
+        if size.labelled and not wav.exists():
+            chosen = (score, fonts["unlabelled"], sound, room, tail)
+            wave, heard = acoustics.render_players(*chosen)
+        elif not wav.exists():
             wave, _ = acoustics.render(score, path, sound, rng=room, tail=tail)
+        if labelled and not (size.labelled and wave is None):
+            labels = musicnet.labels_of(heard, note_value)
+            musicnet.write_labels(out / f"{target}_labels" / f"{name}.csv", labels)
+        if wave is not None:  # last, since it says that the labels are there
             audio.write(wav, wave, LABEL_RATE)
     return {
         "id": name,
@@ -396,7 +407,9 @@ def main(argv=None):
     parser.add_argument("--out", help="folder (default: toy/data/PRESET)")
     parser.add_argument("--seed", type=int, default=0, help="random seed (default: 0)")
     parser.add_argument(
-        "--hours", type=float, help="hours of audio in the preset wide (default: 40)"
+        "--hours",
+        type=float,
+        help="hours of audio in wide (default: 40) or transcriber (default: 12)",
     )
     parser.add_argument(
         "--soundfont",

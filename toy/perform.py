@@ -139,6 +139,39 @@ def untangle(notes):
     return [note for own in clean.values() for note in own]
 
 
+def colour(score, rng):
+    """
+    Play louder and softer than :func:`perform` does, and pianos with the pedal.
+
+    Parameters
+    ----------
+    score : Score
+        The performance.
+    rng : numpy.random.Generator
+        Random generator.
+
+    Returns
+    -------
+    Score
+        The notes; those of a piano end where the pedal is lifted, as they then sound.
+    """
+    lifts = np.cumsum(rng.choice((0.3, 0.8, 1.5, 3.0), int(score.seconds / 0.3) + 2))
+    pedalled = rng.random(lifts.size) < rng.choice((0.0, 0.6, 1.0))
+    notes = []
+    for program in score.programs:
+        own = [note for note in score.notes if note.program == program]
+        level = np.mean([note.velocity for note in own]) + rng.normal(0, 15)
+        spread, noise = rng.uniform(0.8, 2.0), rng.uniform(0, 15)
+        for note in own:
+            loud = level + spread * (note.velocity - level) + rng.normal(0, noise)
+            end, place = note.end, np.searchsorted(lifts, note.end)
+            if program == 1 and pedalled[place]:
+                end = float(snap(lifts[place]))
+            velocity = int(np.clip(loud, 12, 127))
+            notes.append(replace(note, end=max(end, note.end), velocity=velocity))
+    return Score(tuple(untangle(notes)))
+
+
 def single_notes(program, pitch):
     """
     Play one pitch with every velocity and duration, one note after another.

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from arrange import KEYBOARDS
 from families import assign_families, tune_families
+from studies import single_notes, study
 from voices import Music, corpus_root
 
 from jtm.constants import ENSEMBLES, INSTRUMENTS, PITCH_RANGES
@@ -39,6 +40,13 @@ WIDE_TEMPO = (0.7, 1.4)
 
 WIDE_PLAYERS = 6
 """Maximum number of players in `wide`, each with another instrument."""
+
+STUDIES = {"": 0.4, "solo": 0.1, "piano": 0.2, "players": 0.15, "notes": 0.15}
+"""Shares in `transcriber` of works for any players, works for piano, studies for piano
+and for any players, and single notes."""
+
+VALIDATION_SHARE = 0.04
+"""Share of the pieces of `transcriber` that are for validation, from works for it."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +77,9 @@ class Preset:
     presets : tuple of str
         Presets whose works `wide` is made from, except for the tune families that
         any of them holds out for validation or test.
+    labelled : bool
+        Hours are for learning to transcribe: sounds of each player vary as well, and
+        to :data:`STUDIES` and to validation a share goes.
     """
 
     train: int
@@ -83,6 +94,7 @@ class Preset:
     bytes: float
     hours: float = 0.0
     presets: tuple = ()
+    labelled: bool = False
 
 
 PRESETS = {
@@ -99,6 +111,9 @@ PRESETS["wide"] = replace(
     ),
     hours=40.0,
     presets=tuple(PRESETS),
+)
+PRESETS["transcriber"] = replace(
+    PRESETS["wide"], hours=12.0, seconds=(15.0, 60.0), labelled=True
 )
 
 
@@ -405,7 +420,7 @@ def _choose(queues, quota, split):
 
 def plan_wide(works, music, preset, seed, hours):
     """
-    Choose excerpts for unlabelled audio of many sounds.
+    Choose excerpts for audio of many sounds, and studies if it is labelled.
 
     Parameters
     ----------
@@ -428,33 +443,61 @@ def plan_wide(works, music, preset, seed, hours):
     """
     families = tune_families([m.melody for m in music], [w.group for w in works])
     index = {work.path: i for i, work in enumerate(works)}
-    held_out = set()
+    held = {"validation": set(), "test": set()}
     for name in preset.presets:
         drawn = choose_works(PRESETS[name], seed)
         own = [music[index[work.path]] for work in drawn]
         for piece in plan(drawn, own, PRESETS[name], seed):
-            if piece.split in ("validation", "test") and not piece.procedural:
-                held_out.add(families[index[piece.work.path]])
-    queues = {name: [] for name in WIDE_SHARES}
+            if piece.split in held and not piece.procedural:
+                held[piece.split].add(families[index[piece.work.path]])
+    queues = {}
     for i in generator(seed, "wide").permutation(len(works)):
-        if families[i] not in held_out and len(music[i].voices) > 1:
-            queues[works[i].share].append(i)
-    queues = {name: queue for name, queue in queues.items() if queue}
-    shares = np.array([WIDE_SHARES[name] for name in queues])
+        split = "train" if preset.labelled else "unlabelled"
+        if families[i] in held["validation"] - held["test"]:
+            split = "validation"
+        if families[i] not in held["test"] and len(music[i].voices) > 1:
+            queues.setdefault(split, {n: [] for n in WIDE_SHARES})
+            queues[split][works[i].share].append(i)
     pieces, heard, seconds = [], Counter(), 0.0
     while seconds < hours * 3600:
         rng = generator(seed, "wide", str(len(pieces)))
-        name = str(rng.choice(list(queues), p=shares / shares.sum()))
-        i = queues[name][heard[name] % len(queues[name])]
-        heard[name] += 1
-        stretch = _wide_stretch(music[i], preset, rng)
-        if stretch:
-            players = rng.integers(1, WIDE_PLAYERS + 1)
-            programs = rng.choice(list(INSTRUMENTS), players, replace=False)
-            piece = Piece(works[i], *stretch, works[families[i]].path, "unlabelled")
-            pieces.append(replace(piece, programs=tuple(map(int, programs))))
-            seconds += pieces[-1].seconds
+        split, style = "unlabelled", ""
+        if preset.labelled:
+            split = "validation" if rng.random() < VALIDATION_SHARE else "train"
+            style = str(rng.choice(list(STUDIES), p=list(STUDIES.values())))
+        if style in ("", "solo"):
+            own = {name: queue for name, queue in queues[split].items() if queue}
+            shares = np.array([WIDE_SHARES[name] for name in own])
+            name = str(rng.choice(list(own), p=shares / shares.sum()))
+            i = own[name][heard[split, name] % len(own[name])]
+            heard[split, name] += 1
+            stretch = _wide_stretch(music[i], preset, rng)
+            if not stretch:
+                continue
+            piece = Piece(works[i], *stretch, works[families[i]].path, split)
+            programs = _players(rng) if style == "" else (1,)
+            pieces.append(replace(piece, programs=programs))
+        else:
+            pieces.append(_study(style, preset, f"study/{len(pieces)}", split, rng))
+        seconds += pieces[-1].seconds
     return pieces
+
+
+def _players(rng):
+    """Draw players of different instruments."""
+    players = rng.integers(1, WIDE_PLAYERS + 1)
+    return tuple(map(int, rng.choice(list(INSTRUMENTS), players, replace=False)))
+
+
+def _study(style, preset, name, split, rng):
+    """Compose a study; one of single notes has one player."""
+    tempo = 60.0 if style == "notes" else float(rng.uniform(45, 130))
+    beats = rng.uniform(*preset.seconds) * tempo / 60
+    programs = {"piano": (1,), "notes": _players(rng)[:1]}.get(style, _players(rng)[:4])
+    compose = single_notes if style == "notes" else study
+    music = compose(programs, beats, rng)
+    work = Work("", "", "Study", style.title(), "", "")
+    return Piece(work, music, 0.0, tempo, name, split, programs=programs)
 
 
 def _spread(queue):

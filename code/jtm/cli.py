@@ -32,6 +32,7 @@ from jtm.training.config import (
     make_config,
 )
 from jtm.training.processes import is_first, place
+from jtm.transcriber.config import TranscriberConfig
 
 VERBS = {}
 """Each command's function, which takes the parsed options, and its options."""
@@ -123,7 +124,8 @@ def _fill(parser, name, options):
     if name == "train":
         kinds = {"every run": RunConfig, "the network": NetworkConfig}
         kinds["pretraining, without labels"] = PretrainConfig
-        add_flags(parser, kinds | {"with --supervised": SupervisedConfig})
+        kinds["with --supervised"] = SupervisedConfig
+        add_flags(parser, kinds | {"with --preset transcriber": TranscriberConfig})
     group = parser.add_argument_group("every command")
     for names, settings in COMMON:
         group.add_argument(*names, **settings)
@@ -186,7 +188,8 @@ def run(command, common=None):
         default="small",
         help="sizes to start from, which other options change: tiny for a test of "
         "seconds, small for a laptop, best for the network that comes with the "
-        "package, reference for the published recipe",
+        "package, reference for the published recipe; transcriber trains what `jtm "
+        "transcribe` uses, on labels",
     ),
     _option(
         "--supervised",
@@ -202,39 +205,51 @@ def _train(options):
     for name in ("verb", "store", "debug"):
         chosen.pop(name, None)
     cls = SupervisedConfig if supervised else PretrainConfig
+    where = "with --supervised" if supervised else "without --supervised"
+    if preset == "transcriber":
+        cls, where = TranscriberConfig, "with --preset transcriber"
+        if supervised:
+            raise InputError(f"--supervised does nothing {where}, which has its labels")
     known = cls.__pydantic_fields__.keys()
     network = NetworkConfig.__pydantic_fields__.keys()
     network -= RunConfig.__pydantic_fields__.keys()
     for name in chosen:
         if name not in known:
-            where = "with" if supervised else "without"
-            raise InputError(f"--{flag(name)} does nothing {where} --supervised")
-        if supervised and name in network and chosen.get("load"):
+            alone = name in vars(TranscriberConfig)["__annotations__"]
+            where = "without --preset transcriber" if alone else where
+            raise InputError(f"--{flag(name)} does nothing {where}")
+        if cls is not PretrainConfig and name in network and chosen.get("load"):
             raise InputError(
-                f"--{flag(name)} does nothing with --supervised --load: "
+                f"--{flag(name)} does nothing {where} --load: "
                 "the checkpoint has its network"
             )
     folder = f"logs/supervised-{chosen.get('task', cls.task)}" if supervised else "logs"
+    folder = "logs/transcriber" if cls is TranscriberConfig else folder
     chosen["path_checkpoint"] = chosen.get("path_checkpoint") or folder
     config = make_config(cls, preset, chosen)  # refuses mistakes before any work
-    if supervised and place().world > 1:
-        raise InputError("--supervised trains in one process, without torchrun or srun")
+    if cls is not PretrainConfig and place().world > 1:
+        raise InputError(f"{where[5:]} trains in one process, without torchrun or srun")
     # Of the processes that train together, one speaks.
     with contextlib.redirect_stdout(None if place().rank else sys.stdout):
-        _start(config, preset, supervised)
+        _start(config, preset)
 
 
-def _start(config, preset, supervised):
+def _start(config, preset):
     """Train as the settings say, on the data that they name or the usual."""
     from jtm.training.folder import check
 
     check(config)  # before a toy set is made
     config = replace(config, data=config.data or default_data(preset))
     print(f"data {config.data}, checkpoints and curves in {config.path_checkpoint}")
-    if supervised:
+    if isinstance(config, SupervisedConfig):
         from jtm.cpc.supervised import run as run_supervised
 
         run_supervised(config)
+        return
+    if isinstance(config, TranscriberConfig):
+        from jtm.transcriber.run import train
+
+        train(config)
         return
     from jtm.cpc.run import pretrain
 

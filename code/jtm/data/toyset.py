@@ -16,7 +16,7 @@ def default_data(preset):
     Parameters
     ----------
     preset : str
-        One of the presets; `tiny` has a toy set of its own.
+        One of the presets; `tiny` and `transcriber` have toy sets of their own.
 
     Returns
     -------
@@ -25,7 +25,7 @@ def default_data(preset):
     """
     if Path("data/musicnet").is_dir():
         return "data/musicnet"
-    return toy_data("tiny" if preset == "tiny" else "small")
+    return toy_data(preset if preset in ("tiny", "transcriber") else "small")
 
 
 def toy_data(preset, progress=True):
@@ -34,7 +34,7 @@ def toy_data(preset, progress=True):
 
     Parameters
     ----------
-    preset : {"tiny", "small", "full"}
+    preset : {"tiny", "small", "full", "transcriber"}
         Which.
     progress : bool
         Show progress bars.

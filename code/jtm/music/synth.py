@@ -11,6 +11,7 @@ gives the same samples. Reverberation and chorus are off.
 import importlib.util
 import os
 import sys
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,9 @@ GAIN = 0.25
 
 A4 = 440.0
 """Hz of A4 that SoundFonts are tuned to."""
+
+COARSE_TUNE = 51
+"""Number of the generator that transposes samples by semitones."""
 
 BEND_RANGE = 200
 """Cents that a pitch wheel reaches up or down, General MIDI's default."""
@@ -164,7 +168,29 @@ def check_soundfont(soundfont, programs=tuple(INSTRUMENTS)):
             )
 
 
-def render(score, soundfont, tail=1.5, cents=None):
+@dataclass(frozen=True)
+class Timbre:
+    """
+    Another sound for a program than its own.
+
+    Parameters
+    ----------
+    program : int
+        General MIDI program that sounds in its place, counted from 1.
+    shift : int
+        Semitones by which samples are transposed to where they are played; they are
+        those of another key, so that formants move and the pitch does not.
+    generators : dict of int to float
+        What is added to generators of the SoundFont, by their numbers in the standard
+        (SoundFont 2.04, section 8.1.2), in their units.
+    """
+
+    program: int
+    shift: int = 0
+    generators: dict = field(default_factory=dict)
+
+
+def render(score, soundfont, tail=1.5, cents=None, timbres=None):
     """
     Play a score.
 
@@ -180,6 +206,8 @@ def render(score, soundfont, tail=1.5, cents=None):
     cents : dict of int to float, optional
         Tuning by program, in cents against A4 at 440 Hz, in -200..200; 0 for
         programs that are not named.
+    timbres : dict of int to Timbre, optional
+        Other sounds by program.
 
     Returns
     -------
@@ -202,27 +230,43 @@ def render(score, soundfont, tail=1.5, cents=None):
         if font < 0:
             raise InputError(f"{soundfont}: not a SoundFont that FluidSynth can read")
         for program, channel in channels.items():
-            if synth.program_select(channel, font, 0, program - 1) != 0:
+            timbre = (timbres or {}).get(program) or Timbre(program)
+            if synth.program_select(channel, font, 0, timbre.program - 1) != 0:
                 raise InputError(
-                    f"{soundfont}: has no General MIDI program {program}; "
+                    f"{soundfont}: has no General MIDI program {timbre.program}; "
                     "choose a SoundFont with the whole General MIDI bank"
                 )
             if bend := round((cents or {}).get(program, 0) / BEND_RANGE * 8191):
                 synth.pitch_bend(channel, bend)
+            _set(library, synth, channel, timbre)
         length = _block(score.seconds + tail)
-        return _play(library, synth, _events(score, channels), length)
+        events = _events(score, channels, timbres or {})
+        return _play(library, synth, events, length)
     finally:
         synth.delete()
 
 
-def _events(score, channels):
-    """List (block, whether a note starts, channel, pitch, velocity) in order."""
+def _set(library, synth, channel, timbre):
+    """Set what a timbre adds to the generators of a channel."""
+    import ctypes
+
+    number = ctypes.c_int
+    set_generator = library.fluid_synth_set_gen
+    set_generator.argtypes = (ctypes.c_void_p, number, number, ctypes.c_float)
+    shifted = {COARSE_TUNE: timbre.shift} if timbre.shift else {}
+    for generator, value in (timbre.generators | shifted).items():
+        set_generator(synth.synth, channel, generator, value)
+
+
+def _events(score, channels, timbres):
+    """List (block, whether a note starts, channel, key, velocity) in order."""
     events = []
     for note in score.notes:
         start, end = (_block(time) for time in (note.start, note.end))
-        channel = channels[note.program]
-        events.append((start, 1, channel, note.pitch, note.velocity))
-        events.append((max(end, start + 1), 0, channel, note.pitch, 0))
+        channel, timbre = channels[note.program], timbres.get(note.program)
+        key = min(127, max(0, note.pitch - timbre.shift)) if timbre else note.pitch
+        events.append((start, 1, channel, key, note.velocity))
+        events.append((max(end, start + 1), 0, channel, key, 0))
     return sorted(events)  # releases before onsets of the same moment, as 0 < 1
 
 

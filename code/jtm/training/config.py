@@ -18,7 +18,7 @@ from pydantic.dataclasses import dataclass
 from jtm.files import InputError
 from jtm.models import ENCODERS
 
-PRESETS = ("small", "best", "tiny", "reference")
+PRESETS = ("small", "best", "tiny", "reference", "transcriber")
 """Names of the presets; each class of settings says what they change of its own."""
 
 HIDDEN_ENCODER = {name: each.channels for name, each in ENCODERS.items()}

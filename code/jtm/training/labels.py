@@ -273,17 +273,28 @@ class Labelled(Module):
     contrast : callable, optional
         Gives InfoNCE of windows without labels, from z, c, the recording of each
         window and a generator, and holds weights of its own.
+    varied : bool
+        Vary level, spectrum and noise of what is heard.
     **chosen
         Passed on to :class:`jtm.training.loop.Module`.
     """
 
     def __init__(
-        self, network, plan, windows, rates, teacher=None, contrast=None, **chosen
+        self,
+        network,
+        plan,
+        windows,
+        rates,
+        teacher=None,
+        contrast=None,
+        varied=True,
+        **chosen,
     ):
         super().__init__(plan, windows, **chosen)
         self.network = network
         self.rates = rates
         self.contrast = contrast
+        self.varied = varied
         self.teacher = [teacher.eval().requires_grad_(False)] if teacher else []
         frozen = rates[0] == 0
         network.body.requires_grad_(not frozen)
@@ -311,7 +322,8 @@ class Labelled(Module):
             ``loss``, and by name the loss of each task and of what has no labels.
         """
         clean, targets, recordings = batch
-        heard = vary_magnitudes(clean) if clean.shape[1] > 1 else vary_waves(clean)
+        vary = vary_magnitudes if clean.shape[1] > 1 else vary_waves
+        heard = vary(clean) if self.varied else clean
         n, edge = self.train_batches.n_labelled, self.train_batches.edge
         logits = self.network(heard if self.teacher else heard[:n], edge)
         parts = {t: task_loss(logits[t][:n], target) for t, target in targets.items()}

@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from jtm.constants import HOP
 from jtm.files import atomic
+from jtm.music.audio import gain, powers
 
 BLOCK = 4096
 """Frames computed at a time: 41 s."""
@@ -79,12 +80,16 @@ class Spectra:
     folder : str or Path
         Where magnitudes are kept: 40 kB a second, a file for each recording, named by
         the checksum of the recording, in a folder for the front end.
+    levelled : bool
+        Bring each recording to one level first, by :func:`jtm.music.audio.gain`.
     """
 
-    def __init__(self, store, front_end, folder):
+    def __init__(self, store, front_end, folder, levelled=False):
         self.store = store
         self.front_end = front_end
-        self.folder = Path(folder) / f"magnitudes-{front_end.key}"
+        self.levelled = levelled
+        kind = "levelled" if levelled else "magnitudes"
+        self.folder = Path(folder) / f"{kind}-{front_end.key}"
 
     def prepare(self, indices, progress=True):
         """
@@ -110,11 +115,14 @@ class Spectra:
     def _compute(self, index):
         """Compute the magnitudes of a recording ``(frames, bins)`` by blocks."""
         n_frames, parts, margin = self.frames(index), [], self.front_end.margin
+        scale = 1 / 32768
+        if self.levelled:
+            scale *= gain(powers(self.store.read(index).astype(np.float32) / 32768))
         for first in range(0, n_frames, BLOCK):
             last = min(first + BLOCK, n_frames)
             heard = max(0, first - margin), min(last + margin, n_frames)
             wave = self.store.read(index, *(HOP * frame for frame in heard))
-            found = self.front_end.analyse(wave.astype(np.float32) / 32768)
+            found = self.front_end.analyse(wave.astype(np.float32) * np.float32(scale))
             parts.append(found[first - heard[0] :][: last - first].astype(np.float16))
         return np.concatenate(parts)
 

@@ -13,7 +13,7 @@ import acoustics
 from jtm.constants import LABEL_RATE
 from jtm.files import InputError
 from jtm.music.score import Note, Score
-from jtm.music.synth import default_soundfont
+from jtm.music.synth import Timbre, default_soundfont, render
 from jtm.tests.toy.random_music import tune
 
 FONT = default_soundfont()
@@ -61,6 +61,48 @@ class TestRender(unittest.TestCase):
             waves.append(wave)
         self.assertTrue((waves[0] != waves[1]).any())
         np.testing.assert_array_equal(waves[1], waves[2])
+
+    def test_players_sound_otherwise_at_the_same_pitch(self):
+        score = Score((Note(0.0, 1.0, 74, 69, 90),))  # by a piano
+        spectra = []
+        for shift in (-5, 0, 5):
+            timbre = {74: Timbre(1, shift, {8: -1200.0})}
+            wave = render(score, FONT, 0.0, None, timbre)[LABEL_RATE // 4 :]
+            spectrum = np.abs(np.fft.rfft(wave * np.hanning(wave.size), 2**18))
+            spectra.append(spectrum / spectrum.max())
+            harmonics = spectrum[: 2**18 // 12].reshape(-1)
+            peak = np.argmax(harmonics) * LABEL_RATE / 2**18
+            nearest = max(1, round(peak / 440))
+            self.assertLess(abs(1200 * np.log2(peak / nearest / 440)), 30, shift)
+        self.assertGreater(np.abs(spectra[0] - spectra[2]).max(), 0.1)
+
+    def test_what_players_play_is_labelled(self):
+        notes = [Note(i / 2, i / 2 + 0.4, (1, 74)[i % 2], 60 + i) for i in range(8)]
+        score, sound = Score(tuple(notes)), acoustics.Sound(tuning=450.0)
+        broken = 0
+        for seed in range(12):
+            rng = np.random.default_rng(seed)
+            wave, heard = acoustics.render_players(score, [FONT], sound, rng)
+            self.assertEqual(wave.dtype, np.int16)
+            broken += heard != score
+            for note in heard.notes:
+                here = slice(*(int(t * LABEL_RATE) for t in (note.start, note.end)))
+                self.assertGreater(np.abs(wave[here]).max(), 50, (seed, note))
+        self.assertTrue(0 < broken < 12)
+
+    def test_sound_that_breaks_off_begins_with_what_still_sounds(self):
+        score = Score((Note(0.0, 3.0, 1, 40), Note(2.0, 3.0, 1, 60)))
+        for seed in range(20):
+            wave = np.ones(4 * LABEL_RATE, np.int16)
+            rng = np.random.default_rng(seed)
+            wave, heard = acoustics._interrupt(wave, score, rng)
+            silent = np.flatnonzero(wave == 0)
+            if not silent.size:
+                self.assertEqual(heard, score)
+                continue
+            start, end = silent[0] / LABEL_RATE, (silent[-1] + 1) / LABEL_RATE
+            low = [(n.start, n.end) for n in heard.notes if n.pitch == 40]
+            np.testing.assert_allclose(low, [(0, start), (end, 3)], atol=1e-3)
 
     def test_notated_scores_are_arranged_and_performed(self):
         music = tune(0, beats=8)
@@ -112,7 +154,9 @@ class TestRooms(unittest.TestCase):
     def test_tilt(self):
         click = np.zeros(8192)
         click[4096] = 1
-        gain = np.abs(np.fft.rfft(acoustics._tilt(click, 12.0)))
+        gain = np.abs(
+            np.fft.rfft(acoustics._filter(click, lambda octaves: 2 * octaves))
+        )
         low, middle, high = (
             gain[round(f * 8192 / LABEL_RATE)] for f in (150, 1000, 8000)
         )

@@ -287,6 +287,37 @@ class TestGenerate(unittest.TestCase):
         report = check(root, progress=False)
         self.assertFalse(report.failed, str(report))
 
+    def test_transcriber(self):
+        chosen = {"hours": 0.04, "presets": ("nano",), "note_step": 0}
+        taught = works.replace(NANO, labelled=True, seconds=(4.0, 6.0), **chosen)
+        root, kinds = self.folder / "transcriber", dict.fromkeys(works.STUDIES, 0.2)
+        with (
+            mock.patch.dict(works.PRESETS, taught=taught),
+            mock.patch.object(works, "VALIDATION_SHARE", 0.4),
+            mock.patch.object(works, "STUDIES", kinds),
+        ):
+            generate.generate("taught", root, progress=False, processes=2)
+            made = digests(root)
+            (root / "musicnet_metadata.csv").unlink()  # and one piece with its labels
+            lost = next(path for path in made if path.endswith(".wav"))
+            (root / lost).unlink()
+            generate.generate("taught", root, progress=False, processes=1)
+        self.assertEqual(digests(root), made)
+        recordings = open_dataset(root).recordings
+        self.assertEqual({r.split for r in recordings}, {"train", "validation"})
+        homes = {}
+        for row in read_metadata(self.root / "musicnet_metadata.csv"):
+            homes.setdefault(row["corpus_path"], row["split"])
+        for recording in recordings:
+            self.assertGreater(len(read_labels(recording.labels)), 0)
+            path = recording.metadata["corpus_path"]
+            if path:
+                home = homes.get(path, "train")
+                self.assertEqual(home == "validation", recording.split == "validation")
+                self.assertNotEqual(home, "test")
+        report = check(root, progress=False)
+        self.assertFalse(report.failed, str(report))
+
     def test_command_line(self):
         for arguments, code in (
             (["--preset", "tiny", "--out", str(self.root)], 2),

@@ -42,6 +42,30 @@ class TestPerformance(unittest.TestCase):
         velocities = [note.velocity for note in score.notes]
         self.assertGreater(np.std(velocities), 4)
 
+    def test_the_pedal_and_dynamics(self):
+        score, longer, loudness = performance("Piano Trio"), 0, []
+        for seed in range(6):
+            played = perform.colour(score, np.random.default_rng(seed))
+            labels = labels_of(played, note_value)
+            self.assertEqual(count_overlaps(labels), 0)
+            self.assertFalse((labels["end"] % BLOCK).any())
+            pairs = [
+                [(n.start, n.pitch) for n in s.notes if n.program == 41]
+                for s in (score, played)
+            ]
+            self.assertEqual(*pairs)
+            ends = [
+                {(n.program, n.start, n.pitch): n.end for n in s.notes}
+                for s in (score, played)
+            ]
+            for key in ends[0].keys() & ends[1].keys():
+                longer += ends[1][key] > ends[0][key] + 0.01
+                if key[0] != 1:
+                    self.assertEqual(ends[0][key], ends[1][key])
+            loudness += [note.velocity for note in played.notes]
+        self.assertGreater(longer, 20)
+        self.assertGreater(np.std(loudness), np.std([n.velocity for n in score.notes]))
+
     def test_change_tempo(self):
         score = performance("Solo Piano")
         faster = perform.change_tempo(score, 2.0)

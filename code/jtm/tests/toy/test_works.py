@@ -11,6 +11,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[4] / "toy"))
 
+import studies
 import works
 
 from jtm.constants import ENSEMBLES, INSTRUMENTS, PITCH_RANGES
@@ -143,6 +144,25 @@ class TestWide(unittest.TestCase):
         ]
         self.assertLess(min(factors), 0.75)
         self.assertGreater(max(factors), 1.3)
+
+
+class TestStudies(unittest.TestCase):
+    def test_notes_are_playable_and_textures_differ(self):
+        for program, (low, high) in works.PITCH_RANGES.items():
+            rng = np.random.default_rng(program)
+            for compose in (studies.study, studies.single_notes):
+                music = compose((program,), 120.0, rng)
+                (voice,) = music.voices
+                self.assertTrue(all(low <= p <= high for *_, p in voice))
+                self.assertTrue(all(beat >= 0 < beats for beat, beats, _ in voice))
+                if compose is studies.study:
+                    starts = Counter(beat for beat, *_ in voice)
+                    most = max(starts.values())
+                    self.assertTrue(3 < most < 12 if program in (1, 7) else most == 1)
+                else:
+                    ends = np.maximum.accumulate([b + d for b, d, _ in voice])
+                    gaps = np.array([b for b, *_ in voice])[1:] - ends[:-1]
+                    self.assertGreater(np.mean(gaps > 0.05), 0.7)
 
 
 class TestNotes(unittest.TestCase):

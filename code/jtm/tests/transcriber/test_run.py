@@ -1,0 +1,112 @@
+"""Training of the transcriber: it learns, resumes, starts from others, and is kept."""
+
+import contextlib
+import io
+import tempfile
+import unittest
+from pathlib import Path
+from unittest import mock
+
+import numpy as np
+
+from jtm.cli import train_main
+from jtm.files import InputError, StoppedError, read_json
+from jtm.tests.evaluation.little import write_checkpoint, write_dataset
+from jtm.training.config import make_config
+from jtm.training.spectra import Spectra
+from jtm.transcriber import model, run
+from jtm.transcriber.config import TranscriberConfig
+
+SMALL = {"hidden_encoder": 4, "hidden_gar": 4}
+
+
+class TestTraining(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.folder = Path(cls.enterClassContext(tempfile.TemporaryDirectory()))
+        cls.enterClassContext(mock.patch.multiple(run, STEPS=15, WINDOW=64, LEAD=16))
+        write_dataset(cls.folder / "data")
+        write_dataset(cls.folder / "more", seconds=3.0)
+        cls.scores = cls.train(cls, "whole")
+
+    def train(self, name, chosen=SMALL, **more):
+        chosen = {
+            "data": str(self.folder / "data"),
+            "path_checkpoint": str(self.folder / name),
+            "n_epoch": 2,
+            "batch_size": 4,
+            "learning_rate": 0.01,
+            **chosen,
+            **more,
+        }
+        config = make_config(TranscriberConfig, "small", chosen)
+        with contextlib.redirect_stdout(io.StringIO()):
+            return run.train(config, progress=False)
+
+    def test_it_learns_and_is_written(self):
+        found = {(s["task"], s["metric"]): s["value"] for s in self.scores}
+        self.assertGreater(found["transcription", "average_precision"], 0.5)
+        self.assertIn(("who_plays_what", "note_instrument_f1"), found)
+        record = read_json(self.folder / "whole" / run.RECORD_FILE)
+        self.assertEqual(record["scores"], self.scores)
+        self.assertEqual(len(record["history"]), 2)
+        made = model.load(self.folder / "whole" / run.WEIGHTS_FILE)
+        self.assertEqual(made.thresholds, record["thresholds"])
+        self.assertTrue(made.tells_instruments)
+
+    def test_a_stopped_run_ends_with_the_same_weights(self):
+        fit = run.fit
+
+        def stop(module, progress):
+            with mock.patch.object(module, "close_epoch", side_effect=StoppedError):
+                fit(module, progress)
+
+        with mock.patch.object(run, "fit", stop), self.assertRaises(StoppedError):
+            self.train("stopped")
+        self.assertEqual(self.train("stopped"), self.scores)
+        files = (self.folder / n / run.WEIGHTS_FILE for n in ("whole", "stopped"))
+        self.assertEqual(*(model.load(file).fingerprint for file in files))
+
+    def test_it_starts_from_others(self):
+        cpc, chosen = self.folder / "cpc.pt", {"n_epoch": 1}
+        write_checkpoint(cpc, chosen={"encoder_type": "pitchmap", "hidden_encoder": 2})
+        self.train("from CPC", {"load": str(cpc)}, **chosen)
+        own = self.folder / "whole" / "best.pt"
+        also = str(self.folder / "more")
+        still = self.train("on", {"load": str(own)}, also=also, learning_rate=0.0)
+        record = read_json(self.folder / "on" / run.RECORD_FILE)
+        self.assertEqual(record["data"]["recordings"], [12, 4])
+        same = self.train("same", {"load": str(own)}, learning_rate=0.0, plain=True)
+        self.assertEqual(same, self.scores)
+        self.assertNotEqual(still, same)  # validated on more
+
+    def test_recordings_are_heard_at_one_level(self):
+        store = mock.Mock(lengths=[16000] * 2, checksums=["loud", "soft"])
+        wave = 8000 * np.sin(np.arange(16000) * 0.1)
+        waves = wave.astype(np.int16), (wave / 50).astype(np.int16)
+        store.read = lambda i, a=0, b=None: waves[i][a:b]
+        encoder = model.load(
+            self.folder / "whole" / run.WEIGHTS_FILE
+        ).network.body.model.encoder
+        front_end = run.harmonic_front_end(encoder)
+        for levelled, near in ((True, True), (False, False)):
+            kept = Spectra(store, front_end, self.folder / "spectra", levelled)
+            loud, soft = (kept.read(i).max(axis=1) for i in (0, 1))
+            self.assertEqual(bool(np.abs(loud - soft).max() < 0.02), near)
+
+    def test_mistakes_are_told(self):
+        with self.assertRaisesRegex(InputError, "needs --encoderType pitchmap"):
+            self.train("other", {"encoder_type": "harmonic"})
+        for flags, told in (
+            (["--also", "x"], "--also does nothing without --preset transcriber"),
+            (["--preset", "transcriber", "--supervised"], "--supervised does nothing"),
+            (["--preset", "transcriber", "--frozen"], "--frozen does nothing with"),
+        ):
+            said = io.StringIO()
+            with contextlib.redirect_stderr(said):
+                self.assertEqual(train_main(flags), 2)
+            self.assertIn(told, said.getvalue())
+
+
+if __name__ == "__main__":
+    unittest.main()

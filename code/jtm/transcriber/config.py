@@ -1,0 +1,25 @@
+"""Settings of training the transcriber: the network's, and what it learns from."""
+
+from typing import ClassVar
+
+from pydantic import Field
+
+from jtm.training.config import NetworkConfig, settings
+
+
+@settings
+class TranscriberConfig(NetworkConfig):
+    """Settings of training the transcriber."""
+
+    presets: ClassVar[dict] = {"transcriber": {"n_epoch": 40, "batch_size": 6}}
+    idle: ClassVar[tuple] = ("max_chunks_in_mem", "chunk_size")
+
+    also: str = Field(
+        "",
+        description="further datasets to learn from and to be validated on, their "
+        "folders separated by commas",
+    )
+    plain: bool = Field(
+        False,
+        description="leave level, spectrum and noise of what is heard as they are",
+    )

@@ -1,0 +1,177 @@
+"""
+Training of the transcriber: two heads on one network, from labels.
+
+One head tells notes, the other which instrument plays them. What is heard are log
+magnitudes of recordings at one level (:func:`jtm.music.audio.gain`), kept on disk, and
+varied in level, spectrum and noise. Some windows begin before their recording, in
+silence. An epoch is a fixed number of steps, since what there is to learn from differs
+more than what a network can take in.
+"""
+
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+
+from jtm.constants import HOP
+from jtm.data.musicnet import open_dataset
+from jtm.data.store import Store, build_store
+from jtm.evaluation.families import Family, add_heads
+from jtm.evaluation.labelled import Labelled as Recordings
+from jtm.evaluation.labelled import reader
+from jtm.files import InputError, digest, write_json
+from jtm.training.checkpoints import build_model, load_model, read_checkpoint
+from jtm.training.folder import BEST, check, claim
+from jtm.training.labels import Labelled, Windows
+from jtm.training.loop import Plan, fit
+from jtm.training.spectra import Spectra, harmonic_front_end
+from jtm.transcriber import model as transcribers
+
+STEPS = 250
+"""Steps of an epoch."""
+
+WINDOW = 192
+"""Frames of 10 ms in a training window: 1.92 s."""
+
+LEAD = 64
+"""Frames of silence before a recording in which a window may begin."""
+
+FINE_TUNING = 0.25
+"""Learning rate of a pretrained network, relative to that of its heads."""
+
+WEIGHTS_FILE = "transcriber.safetensors"
+"""Name of the file in a run's folder that holds what it has learned."""
+
+RECORD_FILE = "transcriber.json"
+"""Name of the file in a run's folder with its settings, curves and scores."""
+
+
+def train(config, progress=True):
+    """
+    Train a transcriber, or take up its run where it stopped.
+
+    Parameters
+    ----------
+    config : TranscriberConfig
+        The settings; ``data`` and ``path_checkpoint`` are set.
+    progress : bool
+        Show progress bars.
+
+    Returns
+    -------
+    list of dict
+        The scores on validation, which with settings and curves also stand in
+        ``transcriber.json`` of the folder, beside ``transcriber.safetensors``.
+
+    Raises
+    ------
+    InputError
+        If the data or a checkpoint is not fit for it.
+    StoppedError
+        If the user stopped it; everything is saved.
+    """
+    check(config)
+    if config.encoder_type != "pitchmap" or config.use_sinc_net:
+        raise InputError("a transcriber needs --encoderType pitchmap, filters as made")
+    folder, origin = Path(config.path_checkpoint), ""
+    if config.load:
+        origin = digest(config.load)
+    network, pretrained = _network(config)
+    store = _open(config, progress)
+    notes = reader(store)
+    labelled = {t: Recordings.of(store, t, notes) for t in transcribers.ROWS}
+    family = Family(labelled, None, network.body.model.encoder.hop // HOP)
+    heard = [sorted({i for i, *_ in family.spans(s)}) for s in ("train", "validation")]
+    data = store.summary(*heard)
+    with claim(config, data, origin):
+        front_end = harmonic_front_end(network.body.model.encoder)
+        kept = Spectra(store, front_end, folder / "magnitudes", levelled=True)
+        kept.prepare([*heard[0], *heard[1]], progress)
+        family.read = kept.read
+        module = _module(config, network, family, pretrained)
+        module.facts |= {"config": asdict(config), "data": data, "origin": origin}
+        fit(module, progress)
+        best = read_checkpoint(folder / BEST)["state_dict"]
+        module.load_state_dict(best)
+        scores = _finish(config, module, family, data)
+        shutil.rmtree(kept.folder.parent, ignore_errors=True)  # 145 MB an hour
+    return scores
+
+
+def _open(config, progress):
+    """Open all datasets as one store."""
+    folders = [config.data, *filter(None, config.also.split(","))]
+    stores = [build_store(open_dataset(each), progress=progress) for each in folders]
+    parts = ("recordings", "files", "lengths", "checksums")
+    return Store(*([x for s in stores for x in getattr(s, part)] for part in parts))
+
+
+def _network(config):
+    """Make a network with heads, from a checkpoint where one is named."""
+    asked = {task: ("map", rows) for task, rows in transcribers.ROWS.items()}
+    if not config.load:
+        return add_heads(build_model(config), asked, config.random_seed), False
+    state = read_checkpoint(config.load)["state_dict"]
+    if not any(name.startswith("network.heads.") for name in state):
+        model = load_model(config.load)[0]
+        return add_heads(model, asked, config.random_seed), True
+    network = transcribers.load(config.load).network
+    if network.heads.readers.keys() != asked.keys():
+        raise InputError(
+            f"{config.load}: no transcriber; expected heads of {set(asked)}"
+        )
+    return network.requires_grad_(True), False
+
+
+def _module(config, network, family, pretrained):
+    """Make the module of a run."""
+    spans = [(i, -LEAD, last) for i, _, last in family.spans("train")]
+    windows = Windows(
+        family.read,
+        [span for span in spans if span[2] - span[1] >= WINDOW],
+        family.targets(family.labelled),
+        STEPS,
+        config.batch_size,
+        config.random_seed,
+        stride=family.stride,
+        size=WINDOW,
+        edge=family.edge,
+    )
+    plan = Plan(
+        config.n_epoch,
+        config.random_seed,
+        config.path_checkpoint,
+        gradient_clip=1.0,
+        precision="bf16",
+    )
+    rates = config.learning_rate * (FINE_TUNING if pretrained else 1)
+    return Labelled(
+        network,
+        plan,
+        windows,
+        (rates, config.learning_rate),
+        varied=not config.plain,
+        score=lambda module: family.validate(module.network, family.labelled),
+    )
+
+
+def _finish(config, module, family, data):
+    """Choose thresholds on validation, write the transcriber and its record."""
+    folder, network = Path(config.path_checkpoint), module.network.eval()
+    found = family.answers(network, "validation", family.labelled)
+    scores, thresholds = [], {}
+    for task, answers in found.items():
+        labelled = family.labelled[task]
+        chosen = labelled.task.choose(labelled, answers)
+        if task == "transcription":
+            thresholds = {n.removesuffix("_threshold"): v for n, v in chosen.items()}
+        for score in labelled.task.score(labelled, "validation", answers, chosen)[0]:
+            scores.append({"task": task} | {n: score[n] for n in SHOWN})
+    transcribers.save(folder / WEIGHTS_FILE, network, config, thresholds)
+    record = {"config": asdict(config), "data": data, "thresholds": thresholds}
+    record |= {"scores": scores, "seconds": module.seconds, "history": module.history}
+    write_json(folder / RECORD_FILE, record)
+    return scores
+
+
+SHOWN = ("metric", "value", "low", "high")
+"""Fields of a score that are kept."""
