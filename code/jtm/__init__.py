@@ -5,7 +5,7 @@ The package is built in floors: data flows upward through them, and each imports
 the floors below alone::
 
     score -> MIDI -> audio -> dataset folder -> chunk store -> windows
-          -> encoder z -> context c -> InfoNCE | probe | transcription head
+          -> encoder z -> context c -> InfoNCE | head
           -> results (JSON) -> figures, tables, numbers -> notebook and report
 
 Three names are for everyday use, with the pretrained network that comes with the

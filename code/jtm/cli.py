@@ -268,7 +268,7 @@ def _start(config, preset):
     ),
 )
 def _demo(options):
-    """Make the toy set, pretrain, evaluate the features and draw the figures."""
+    """Make the toy set, pretrain, learn from few labels and draw the figures."""
     from jtm.cpc.demo import demo
 
     demo(options.preset, options.out)

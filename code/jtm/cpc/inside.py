@@ -23,10 +23,14 @@ Recordings are spread evenly over each split; all probes see the same frames of 
 first :data:`EXCERPT` of each. Intervals are 95 % bootstraps over recordings.
 """
 
+import copy
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+import torch
+from torch.nn.functional import binary_cross_entropy_with_logits
 from tqdm import tqdm
 
 from jtm.constants import FRAME_RATE, HOP, SAMPLE_RATE
@@ -34,14 +38,17 @@ from jtm.data.musicnet import open_dataset
 from jtm.data.rolls import WINDOW, frame_numbers, frame_roll, instrument_roll
 from jtm.data.splits import labelled_splits
 from jtm.data.store import build_store
-from jtm.evaluation import labelled, metrics, probes
-from jtm.evaluation.baselines import FFT
-from jtm.evaluation.features import Features, FrameSelection
+from jtm.evaluation import labelled, metrics
+from jtm.evaluation.baselines import FFT, HAND_MADE, MARGIN, fingerprint
+from jtm.evaluation.features import FrameSelection, select
+from jtm.evaluation.streaming import Audio, NetworkSource
 from jtm.evaluation.tasks import CLIP, CLIP_LEAD
 from jtm.files import InputError, atomic, digest, write_json
+from jtm.models.pooling import CONSTANT
 from jtm.results.records import revision
 from jtm.training.checkpoints import build_model, load_model
 from jtm.training.processes import best_device
+from jtm.training.spectra import FrontEnd, Spectra
 
 REPRESENTATIONS = ("cpc-z", "cpc-c", "random-z", "random-c", "logmel")
 """What is compared; 'random' is the network untrained."""
@@ -64,6 +71,8 @@ STEPS = {"train": 8, "validation": 16, "test": 16}  # frames from one seen to th
 DELAYS = (0.0, 0.1, 0.2, 0.5, 1.0, 2.0, 4.0)  # seconds that memory is probed at
 FLOOR = -60.0  # decibels below full scale under which all is silence
 PENALTIES = (10.0, 1.0, 0.1, 0.01, 0.001)  # of ridge, beside a mean over frames
+# The same of logistic regression.
+ROLL_PENALTIES = (10, 3, 1, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001, 0.0003, 0.0001)
 LAG = 4  # windows between moments that are compared: 5.12 s
 LONG = 16  # minimum number of windows of a piece whose form is compared: 20.48 s
 NEIGHBOURS = 10
@@ -119,7 +128,7 @@ def look(checkpoint, data, out, work="logs/inside", progress=True):
 
 
 class _Subject:
-    """A network and its untrained twin, recordings, and their features."""
+    """A network and its untrained twin, recordings, and features of what is asked."""
 
     def __init__(self, checkpoint, data, work, progress):
         self.progress = progress
@@ -127,10 +136,9 @@ class _Subject:
         # Another random seed, lest it be the very start that training left from.
         seed = self.config.random_seed + 1
         untrained = build_model(replace(self.config, random_seed=seed))
+        models = {"cpc": self.model, "random": untrained}
         device = best_device()
-        models = {"cpc": self.model.to(device), "random": untrained.to(device)}
-        self.hops = {name: model.encoder.hop for name, model in models.items()}
-        self.features = Features(Path(work) / "features", models)
+        self.sources = {name: NetworkSource(m.to(device)) for name, m in models.items()}
         self.store = build_store(open_dataset(data), progress=progress)
         self.notes = labelled.reader(self.store)
         splits = labelled_splits(self.store.recordings, self.store.lengths)
@@ -139,18 +147,29 @@ class _Subject:
             for split, most in RECORDINGS.items()
         }
         self.steps = {i: STEPS[split] for split, of in self.splits.items() for i in of}
-        pieces = {*self.splits["test"]}
-        for names in REPRESENTATIONS[:2], REPRESENTATIONS[2:4], REPRESENTATIONS[4:]:
-            wanted = {
-                index: [self.excerpt(names[0], index)]
-                + [self.piece(names[0], index)] * (index in pieces)
-                for index in self.steps
-            }
-            self.features.compute(self.store, names, wanted, progress)
+        front_end = FrontEnd(HAND_MADE["logmel"], MARGIN, fingerprint("logmel"))
+        self.spectra = Spectra(self.store, front_end, work)
+        self.kept = {}  # rows by representation, recording and selection
+        for index in tqdm(self.steps, "Listening", disable=not progress):
+            self._hear(index)
+
+    def _hear(self, index):
+        """Keep what is asked of a recording: frames that probes see, and windows."""
+        pieces = [self.piece] if index in self.splits["test"] else []
+        for name, source in self.sources.items():
+            wanted = [ask(name, index) for ask in (self.excerpt, *pieces)]
+            read, longest = partial(self.store.read, index), wanted[-1].n_frames
+            recording = Audio(read, self.store.lengths[index], longest * source.hop)
+            for (layer, which), rows in select(source, recording, wanted).items():
+                self.kept[f"{name}-{layer}", index, which] = rows
+        for which in (ask("logmel", index) for ask in (self.excerpt, *pieces)):
+            frames = self.spectra.read(index, 0, which.n_frames)
+            self.kept["logmel", index, which] = which.of(frames, 0)[0]
 
     def hop(self, name):
         """Return the samples from one frame of a representation to the next."""
-        return self.hops.get(name.partition("-")[0], HOP)
+        source = self.sources.get(name.partition("-")[0])
+        return source.hop if source else HOP
 
     def excerpt(self, name, index):
         """Select the frames of a recording that probes see."""
@@ -170,12 +189,13 @@ class _Subject:
         if name == ROLL:  # the share of a window that each pitch sounds
             roll = frame_roll(self.notes(index), piece.rows * WINDOW)
             return roll.reshape(piece.rows, WINDOW, -1).mean(axis=1)[rows]
-        return _means(self.features.rows(name, self.store, index, piece, rows))
+        found = self.kept[name, index, piece][rows].astype(np.float32)
+        return found[:, : found.shape[1] // 2]  # means, without deviations
 
     def frames(self, name, index, rows):
         """Read features ``(rows, dim)`` of frames that probes see."""
-        excerpt = self.excerpt(name, index)
-        return self.features.rows(name, self.store, index, excerpt, rows)
+        kept = self.kept[name, index, self.excerpt(name, index)]
+        return kept[rows].astype(np.float32)
 
     def probed(self, name, index):
         """
@@ -289,6 +309,61 @@ def _samples(x, y):
         yield [labelled.evenly(np.concatenate(of[split]), most) for of in (x, y)]
 
 
+def _logistic(train, validation):
+    """
+    Fit logistic regressions by L-BFGS, one for each output; return what gives logits.
+
+    Penalties are tried from strong to weak, each from the stronger one's end, until the
+    average precision on validation is 1 or fell twice; the best is taken.
+    """
+    x, truth = map(torch.from_numpy, train)
+    variance, mean = torch.var_mean(x, dim=0, correction=0)
+    varies = variance > (CONSTANT * mean) ** 2  # what never varies is left at zero
+    scale = torch.where(varies, variance.rsqrt(), 0.0)
+    x, truth = (x - mean) * scale, truth.float()
+    linear = torch.nn.Linear(x.shape[1], truth.shape[1])
+    torch.nn.init.zeros_(linear.weight)
+    # Base rates, half a count away from never and always.
+    linear.bias.data = ((truth.sum(dim=0) + 0.5) / (len(truth) + 1)).logit()
+
+    @torch.no_grad()
+    def predict(features):
+        parts = torch.from_numpy(features).split(4096)
+        return np.concatenate([linear((x - mean) * scale).numpy() for x in parts])
+
+    best, state, falls = -1.0, None, 0
+    for penalty in ROLL_PENALTIES:
+        _minimise(linear, x, truth, penalty)
+        value = metrics.average_precision(validation[1], predict(validation[0]))
+        falls = falls + 1 if value < best else 0
+        if falls == 2:
+            break
+        if value > best:
+            best, state = value, copy.deepcopy(linear.state_dict())
+        if best == 1.0:
+            break
+    linear.load_state_dict(state)
+    return predict
+
+
+def _minimise(linear, x, truth, penalty):
+    """Minimise the cross-entropies in nats, summed over outputs, and a penalty."""
+    optimizer = torch.optim.LBFGS(
+        linear.parameters(), max_iter=25, line_search_fn="strong_wolfe"
+    )
+
+    def closure():
+        optimizer.zero_grad()
+        # Their sum, since the mean of many moves too little for L-BFGS to see that it
+        # is not at its end.
+        loss = truth.shape[1] * binary_cross_entropy_with_logits(linear(x), truth)
+        loss = loss + penalty / 2 * linear.weight.square().sum()
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+
+
 def _roll_parts(x, y):
     """
     Probe for booleans by logistic regression; count what average precision is made of.
@@ -297,7 +372,7 @@ def _roll_parts(x, y):
     outputs)``; the counts are ``(test recordings, 2, thresholds)``.
     """
     train, validation = _samples(x, y)
-    predict, _ = probes.fit(train, validation, train[1].shape[1:])
+    predict = _logistic(train, validation)
     return metrics.precision_counts(y["test"], [predict(each) for each in x["test"]])[0]
 
 
@@ -404,11 +479,6 @@ def _form(subject, arrays):
     }
 
 
-def _means(rows):
-    """Keep the means of windows, not their deviations."""
-    return rows[:, : rows.shape[1] // 2]
-
-
 def _standardise(points):
     """Scale each dimension to unit variance, but for those that hardly vary."""
     return (points - points.mean(axis=0)) / (points.std(axis=0) + 1e-6)
@@ -481,25 +551,37 @@ def _note_maps(subject, data, arrays):
     rows = [store.recordings[index].metadata for index in indices]
     if not rows:
         return []
-    points = {}
-    for name in REPRESENTATIONS:
-        ratio = subject.hop(name) // HOP
-        lead, size = CLIP_LEAD // ratio, CLIP // ratio
-        starts = [round(row["onset"] * FRAME_RATE) // ratio - lead for row in rows]
-        clips = {
-            index: FrameSelection(0, lead + size, size, lead, max(0, start))
-            for index, start in zip(indices, starts, strict=True)
-        }
-        wanted = {index: [clip] for index, clip in clips.items()}
-        subject.features.compute(store, [name], wanted, subject.progress)
-        read = [subject.features.rows(name, store, *each) for each in clips.items()]
-        points[name] = _means(np.concatenate(read))
+    points = {name: [] for name in REPRESENTATIONS}
+    for index in indices:
+        for name, mean in _note_means(subject, store, index).items():
+            points[name].append(mean)
+    points = {name: np.stack(means) for name, means in points.items()}
     names = [row["instrument"] for row in rows]
     labels, instruments = np.unique(names, return_inverse=True)
     pitches = np.array([int(row["pitch"]) for row in rows])
     colours = {"instrument": (instruments, labels.tolist()), "pitch": (pitches, [])}
     # Clips of one note differ in loudness and length alone.
     return _map("notes", points, colours, 128 * instruments + pitches, arrays)
+
+
+def _note_means(subject, store, index):
+    """Average each representation over a single note, which is heard alone."""
+    onset = store.recordings[index].metadata["onset"]
+    means = {}
+    for name in (*subject.sources, "logmel"):
+        ratio = subject.hop(name) // HOP
+        lead, size = CLIP_LEAD // ratio, CLIP // ratio
+        start = max(0, round(onset * FRAME_RATE) // ratio - lead)
+        edges = start * ratio * HOP, (start + lead + size) * ratio * HOP
+        wave = store.read(index, *np.minimum(edges, store.lengths[index]))
+        wave = np.pad(wave, (0, edges[1] - edges[0] - len(wave)))
+        if name == "logmel":
+            found = {name: HAND_MADE[name](wave.astype(np.float32) / 32768)}
+        else:
+            layers = subject.sources[name].whole(Audio.of(wave))
+            found = {f"{name}-{layer}": x for layer, x in layers.items()}
+        means |= {key: x[lead : lead + size].mean(axis=0) for key, x in found.items()}
+    return means
 
 
 def _composer_map(subject, arrays):

@@ -16,7 +16,7 @@ from jtm.data.musicnet import open_dataset
 from jtm.data.store import build_store
 from jtm.evaluation.families import Clips, Family, make_network, reader_of
 from jtm.evaluation.labelled import Labelled as Recordings
-from jtm.evaluation.labelled import clip_store
+from jtm.evaluation.labelled import clip_store, labelled_recordings
 from jtm.evaluation.tasks import TASKS
 from jtm.files import InputError, digest, read_json, write_json
 from jtm.models.encoder import HarmonicStack
@@ -33,7 +33,7 @@ RECORD_FILE = "record.json"
 """Name of the file in a run's folder that holds its scores."""
 
 
-def run(config, progress=True):
+def run(config, progress=True, n_recordings=0):
     """
     Train and score one task, or take up its run where it stopped.
 
@@ -43,6 +43,9 @@ def run(config, progress=True):
         The settings; ``data`` and ``path_checkpoint`` are set.
     progress : bool
         Show progress bars.
+    n_recordings : int
+        Labelled recordings to learn from, drawn by the random seed; 0 takes all. An
+        epoch has as many steps as with all.
 
     Returns
     -------
@@ -67,7 +70,11 @@ def run(config, progress=True):
     labelled = {task: Recordings.of(store, task)}
     family = Family(labelled, None, model.encoder.hop // HOP)
     size = _window(config, family)
-    heard = [sorted({i for i, *_ in family.spans(s)}) for s in ("train", "validation")]
+    spans = family.spans("train")
+    if n_recordings:
+        drawn = labelled_recordings(labelled[task], n_recordings, config.random_seed)
+        spans = list(map(tuple, drawn.tolist()))
+    heard = [sorted({i for i, *_ in of}) for of in (spans, family.spans("validation"))]
     data = store.summary(*heard)
     with claim(config, data, origin):
         file = folder / RECORD_FILE
@@ -76,8 +83,8 @@ def run(config, progress=True):
             scores = read_json(file)["scores"]
         else:
             kept = folder / "magnitudes"  # 145 MB an hour of sound, until it is done
-            family.read = _reader(family, model, kept, progress)
-            module = _module(config, model, family, size)
+            family.read = _reader(family, spans, model, kept, progress)
+            module = _module(config, model, family, spans, size)
             module.facts |= {"config": asdict(config), "data": data, "origin": origin}
             fit(module, progress)
             scores, thresholds = _score(module.network.eval(), family, task)
@@ -106,7 +113,7 @@ def _window(config, family):
     return size
 
 
-def _reader(family, model, folder, progress):
+def _reader(family, spans, model, folder, progress):
     """Make what reads inputs, and compute log magnitudes where they can be kept."""
     fixed = isinstance(model.encoder, HarmonicStack) and not [
         *model.encoder.filters.parameters()
@@ -116,14 +123,15 @@ def _reader(family, model, folder, progress):
     if not fixed:
         return reader_of(family.store)
     spectra = Spectra(family.store, harmonic_front_end(model.encoder), folder)
-    spectra.prepare([i for i, *_ in family.spans("train")], progress)
+    spectra.prepare([i for i, *_ in spans], progress)
     return spectra.read
 
 
-def _module(config, model, family, size):
+def _module(config, model, family, spans, size):
     """Make the module of a run."""
-    spans = [s for s in family.spans("train") if s[2] - s[1] >= size]
-    heard = sum(last - first for _, first, last in spans)
+    spans = [s for s in spans if s[2] - s[1] >= size]
+    whole = [last - first for _, first, last in family.spans("train")]
+    heard = sum(length for length in whole if length >= size)
     windows = Windows(
         family.read,
         spans,

@@ -1,1 +1,1 @@
-"""What frozen features are worth: baselines, probes, metrics."""
+"""What features are worth: tasks, baselines, metrics."""

@@ -12,7 +12,7 @@ import torch
 from jtm.constants import HOP, N_PITCHES
 from jtm.data.rolls import frame_numbers
 from jtm.evaluation import metrics
-from jtm.evaluation.baselines import HAND_MADE, MARGIN, HandMadeSource
+from jtm.evaluation.baselines import HAND_MADE, MARGIN, fingerprint
 from jtm.evaluation.labelled import evenly
 from jtm.evaluation.tasks import CLIP, CLIP_LEAD
 from jtm.models.encoder import HarmonicStack
@@ -128,7 +128,7 @@ class Family:
         of_task = {task: set(each.splits[split]) for task, each in chosen.items()}
         for index, first, _ in self.spans(split):
             judged = {
-                task: chosen[task].selections(split, index)[-1]
+                task: chosen[task].selection(split, index)
                 for task in chosen
                 if index in of_task[task]
             }
@@ -261,7 +261,7 @@ def hand_made(name):
         found = HAND_MADE[name](wave)
         return np.log1p(1e5 * np.exp(2 * found)) / 18 if name == "logmel" else found
 
-    key = f"{name}-{HandMadeSource(name).fingerprint[:16]}"
+    key = f"{name}-{fingerprint(name)}"
     return FrontEnd(analyse, MARGIN, key)
 
 

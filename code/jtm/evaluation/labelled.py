@@ -1,21 +1,22 @@
 """
 Labelled recordings of a store, sorted for a task, and which labels may be seen.
 
-Labels are given out as whole recordings (:func:`labelled_recordings`), as people
-label them, or as windows spread over all recordings (:meth:`Labelled.subset`).
+Labels are given out as whole recordings, as people label them
+(:func:`labelled_recordings`).
 """
 
 import functools
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
-from jtm.constants import FRAME_RATE, HOP, INSTRUMENTS, LABEL_RATE, SAMPLE_RATE
+from jtm.constants import FRAME_RATE, HOP, INSTRUMENTS, LABEL_RATE
 from jtm.data import rolls
 from jtm.data.clips import read_clips
 from jtm.data.musicnet import Dataset, Recording
-from jtm.data.rolls import WINDOW, frame_numbers
+from jtm.data.rolls import frame_numbers
 from jtm.data.splits import labelled_splits
 from jtm.data.store import build_store
 from jtm.evaluation.tasks import CLIP, CLIP_LEAD, TASKS, Task
@@ -132,9 +133,6 @@ class Labelled:
     notes : callable
         Returns the notes of a recording, ``(notes,)`` of
         :data:`jtm.data.rolls.PLAYED_DTYPE`, from its index.
-    hop : int
-        Samples at 16 kHz from one frame to the next; see :meth:`at`. All frames
-        below, but those of `lengths`, are of this hop.
     """
 
     store: object
@@ -145,7 +143,6 @@ class Labelled:
     groups: dict = field(default_factory=dict)
     lengths: dict = field(default_factory=dict)
     notes: object = None
-    hop: int = HOP
 
     @classmethod
     def of(cls, store, name, notes=None):
@@ -209,38 +206,6 @@ class Labelled:
                 )
         return cls(store, splits, task, classes, names, groups, lengths, notes)
 
-    def at(self, hop):
-        """
-        Count in the frames of another hop.
-
-        Parameters
-        ----------
-        hop : int
-            Samples from one frame to the next, such as ``model.encoder.hop``.
-
-        Returns
-        -------
-        Labelled
-            The same recordings.
-        """
-        return self if hop == self.hop else replace(self, hop=hop)
-
-    def frames_of(self, n_frames):
-        """
-        Convert a number of frames of 10 ms.
-
-        Parameters
-        ----------
-        n_frames : int
-            Frames of 10 ms.
-
-        Returns
-        -------
-        int
-            Frames of the hop; at least one.
-        """
-        return max(1, n_frames * HOP // self.hop)
-
     @property
     def shape(self):
         """Shape of the answer about a frame, a window or a clip."""
@@ -262,10 +227,8 @@ class Labelled:
         int
             Frames from the start: of a training recording all.
         """
-        whole = int(self.store.lengths[index]) // self.hop
-        if split not in self.lengths:
-            return whole
-        return min(whole, self.frames_of(self.lengths[split]))
+        whole = int(self.store.lengths[index]) // HOP
+        return min(whole, self.lengths.get(split, whole))
 
     def classes_of(self, indices):
         """
@@ -299,38 +262,6 @@ class Labelled:
         """
         return [self.groups[index] for index in self.splits[split]]
 
-    def units(self, split, spans=None):
-        """
-        Return the windows, or clips, of a split that are used.
-
-        Parameters
-        ----------
-        split : str
-            Which split.
-        spans : sequence, optional
-            What is labelled of it, rows of :func:`labelled_recordings`; by default
-            all that is used.
-
-        Returns
-        -------
-        numpy.ndarray
-            Rows ``(units, 2)``: index of the recording and first frame. What is left
-            at the end of a span, less than a window, is dropped.
-        """
-        indices = self.splits[split]
-        if self.task.unit == "clips":
-            rows = [(i, self.clip_start(i)) for i in indices]
-            return np.array(rows, np.int64).reshape(-1, 2)
-        if spans is None:
-            spans = [(i, 0, self.length(split, i)) for i in indices]
-        size = self.frames_of(WINDOW)
-        rows = [
-            (index, start)
-            for index, first, stop in spans
-            for start in range(first, stop - size + 1, size)
-        ]
-        return np.array(rows, np.int64).reshape(-1, 2)
-
     def clip_start(self, index):
         """
         Return the first frame of a clip that is read.
@@ -346,60 +277,7 @@ class Labelled:
             The frame; the onset is :data:`CLIP_LEAD` frames of 10 ms later.
         """
         onset = self.store.recordings[index].metadata["onset"]
-        frame = round(onset * SAMPLE_RATE / self.hop) - self.frames_of(CLIP_LEAD)
-        return max(0, frame)
-
-    def subset(self, fraction, seed):
-        """
-        Return training windows, or clips, spread over all, whose labels may be seen.
-
-        Parameters
-        ----------
-        fraction : float
-            Share of them.
-        seed : int
-            Draws the share.
-
-        Returns
-        -------
-        numpy.ndarray
-            Rows of :meth:`units`, in the order of
-            :func:`jtm.data.rolls.label_subset`: at least one of each class;
-            where several answers may be true at once, of each set of
-            instruments that plays.
-        """
-        units = self.units("train")
-        if self.classes:
-            classes = self.classes_of(units[:, 0])
-        else:
-            sets = {
-                i: str(np.unique(self.notes(i)["program"]))
-                for i in self.splits["train"]
-            }
-            _, classes = np.unique([sets[i] for i in units[:, 0]], return_inverse=True)
-        groups = units[:, 0]
-        if self.task.unit == "clips":
-            names = [self.groups[i] for i in units[:, 0]]
-            _, groups = np.unique(names, return_inverse=True)
-        rows = np.stack((groups, units[:, 1]), axis=1)
-        return units[rolls.label_subset(rows, fraction, seed, classes)]
-
-    def seconds(self, units):
-        """
-        Compute how much labelled sound units are.
-
-        Parameters
-        ----------
-        units : numpy.ndarray
-            Rows of :meth:`units`.
-
-        Returns
-        -------
-        float
-            Seconds; of a clip the part that is read.
-        """
-        size = self.frames_of(CLIP if self.task.unit == "clips" else WINDOW)
-        return round(len(units) * size * self.hop / SAMPLE_RATE, 2)
+        return max(0, round(onset * FRAME_RATE) - CLIP_LEAD)
 
     def rolls(self, index, n_frames, start=0):
         """
@@ -419,11 +297,11 @@ class Labelled:
         numpy.ndarray
             Booleans ``(n_frames, *shape)``.
         """
-        return self.task.targets(self.notes(index), n_frames, start, self.hop)
+        return self.task.targets(self.notes(index), n_frames, start)
 
-    def selections(self, split, index):
+    def selection(self, split, index):
         """
-        Select the frames of a recording that answers are read from.
+        Select the frames of a recording that are evaluated.
 
         Parameters
         ----------
@@ -434,10 +312,10 @@ class Labelled:
 
         Returns
         -------
-        list of FrameSelection
-            First what probes learn from or are tuned by; last what is evaluated.
+        FrameSelection
+            The frames.
         """
-        return self.task.selections(self, split, index)
+        return self.task.selection(self.length(split, index))
 
     @functools.cached_property
     def _frames(self):
@@ -481,7 +359,7 @@ class Labelled:
             Booleans ``(frames, *shape)`` of each.
         """
         return [
-            self.frames(index, self.selections(split, index)[-1])
+            self.frames(index, self.selection(split, index))
             for index in self.splits[split]
         ]
 
@@ -501,7 +379,7 @@ class Labelled:
         """
         found = []
         for index in self.splits[split]:
-            end = self.length(split, index) * self.hop / SAMPLE_RATE
+            end = self.length(split, index) / FRAME_RATE
             notes = self.notes(index)
             notes = notes[notes["start"] < end]
             notes["end"] = np.minimum(notes["end"], end)
@@ -528,7 +406,7 @@ def labelled_recordings(labelled, n=None, seed=0, seconds=SECONDS):
     First come recordings that show, within what is labelled of them, as many new
     instruments (of tasks about instruments) or a new class (of tasks of classes) as
     can be, until nothing new is left; then any others. Of each the beginning is
-    labelled.
+    labelled: of all of them a second, say, are labels that are spread.
 
     Parameters
     ----------
@@ -556,9 +434,12 @@ def labelled_recordings(labelled, n=None, seed=0, seconds=SECONDS):
     indices = labelled.splits["train"]
     if labelled.task.unit == "clips":
         n_clips = round(n * seconds * FRAME_RATE / CLIP) if n else len(indices)
-        units = labelled.subset(min(1.0, n_clips / len(indices)), seed)
-        length = labelled.frames_of(CLIP_LEAD + CLIP)
-        return np.stack((*units.T, units[:, 1] + length), axis=1)
+        order = np.random.default_rng(seed).permutation(indices)
+        names = pd.Series([labelled.names[i] for i in order])
+        # The classes take turns.
+        order = order[np.argsort(names.groupby(names).cumcount(), kind="stable")]
+        starts = [labelled.clip_start(i) for i in order[:n_clips]]
+        return np.array([order[:n_clips], starts, starts]).T + (0, 0, CLIP_LEAD + CLIP)
     if n and n > len(indices):
         raise InputError(
             f"{n} labelled recordings; there are {len(indices)} to train on"
@@ -566,7 +447,7 @@ def labelled_recordings(labelled, n=None, seed=0, seconds=SECONDS):
     spans = [(i, 0, labelled.length("train", i)) for i in indices]
     if not n:
         return np.array(spans, np.int64)
-    most = round(seconds * SAMPLE_RATE / labelled.hop)
+    most = round(seconds * FRAME_RATE)
     spans = [(index, first, min(stop, most)) for index, first, stop in spans]
     shown = [_shown(labelled, *span) for span in spans]
     rest = np.random.default_rng(seed).permutation(len(spans)).tolist()
@@ -587,7 +468,5 @@ def _shown(labelled, index, first, stop):
         return {labelled.names[index]}
     if not labelled.task.instruments:
         return set()
-    roll = rolls.instrument_roll(
-        labelled.notes(index), stop - first, first, labelled.hop
-    )
+    roll = rolls.instrument_roll(labelled.notes(index), stop - first, first)
     return set(np.flatnonzero(roll.any(axis=0)).tolist())

@@ -9,12 +9,10 @@ transformer looks back no further than :data:`LOOK_BACK` before its piece, and a
 over time (instance norm) sees its piece alone.
 """
 
-import hashlib
-
 import numpy as np
 import torch
 
-from jtm.constants import HOP, N_PITCHES, SAMPLE_RATE
+from jtm.constants import HOP, N_PITCHES
 from jtm.models.context import TransformerContext
 from jtm.models.encoder import HarmonicStack
 
@@ -114,108 +112,7 @@ class Audio:
         return wave.astype(np.float32) * np.float32(self.scale), lead, n_frames
 
 
-class Source:
-    """
-    What turns recordings into frames of one or more layers, piece by piece.
-
-    Attributes
-    ----------
-    layers : tuple of str
-        Names of the layers.
-    hop : int
-        Samples at 16 kHz from one frame to the next.
-    margin : int
-        Frames read on each side of a piece.
-    """
-
-    layers = ()
-    hop = HOP
-    margin = 0
-
-    def batches(self, recordings):
-        """
-        Sort recordings into batches that :meth:`stream_together` takes.
-
-        Parameters
-        ----------
-        recordings : dict of object to Audio
-            Recordings by any key.
-
-        Yields
-        ------
-        keys : tuple
-            Keys of a batch.
-        batch : tuple of Audio
-            The recordings.
-        """
-        alike = {}
-        for key, recording in recordings.items():
-            n_frames = recording.n_frames(self.hop)
-            heard = min((n_frames + self.margin) * self.hop, recording.length)
-            alike.setdefault((n_frames, heard), []).append((key, recording))
-        for (n_frames, _), group in alike.items():
-            # As many frames at once as a short piece of four recordings.
-            size = max(1, 4 * SHORT_PIECE // max(1, min(n_frames, SHORT_PIECE)))
-            for first in range(0, len(group), size):
-                yield zip(*group[first : first + size], strict=True)
-
-    def stream(self, recording):
-        """
-        Compute the frames of a recording.
-
-        Parameters
-        ----------
-        recording : Audio
-            The recording.
-
-        Yields
-        ------
-        first : int
-            First frame of the piece; pieces may come in any order.
-        layers : numpy.ndarray
-            For each layer, features ``(frames, dim)``, float32.
-        """
-        for first, *layers in self.stream_together([recording]):
-            yield first, *(layer[0] for layer in layers)
-
-    def stream_together(self, recordings):
-        """
-        Compute the frames of recordings side by side, which is faster than in turn.
-
-        Parameters
-        ----------
-        recordings : sequence of Audio
-            Recordings of the same length, and as much of each wanted.
-
-        Yields
-        ------
-        first : int
-            First frame of the piece.
-        layers : numpy.ndarray
-            For each layer, features ``(recordings, frames, dim)``, float32.
-        """
-        raise NotImplementedError
-
-    def whole(self, recording):
-        """
-        Compute the frames of a recording at once.
-
-        Parameters
-        ----------
-        recording : Audio
-            The recording.
-
-        Returns
-        -------
-        dict of str to numpy.ndarray
-            Features ``(frames, dim)`` by layer, float32.
-        """
-        pieces = sorted(self.stream(recording), key=lambda piece: piece[0])
-        parts = list(zip(*pieces, strict=True))[1:]
-        return dict(zip(self.layers, map(np.concatenate, parts), strict=True))
-
-
-class NetworkSource(Source):
+class NetworkSource:
     """
     Latents z and contexts c of a frozen network.
 
@@ -233,40 +130,42 @@ class NetworkSource(Source):
         self.hop = model.encoder.hop
         self.margin = getattr(model.encoder, "reach", 16)
 
-    @property
-    def fingerprint(self):
-        """What the network is, as text: a hash of its weights and of an output."""
-        hashed = hashlib.sha256()
-        for name, tensor in sorted(self.model.state_dict().items()):
-            hashed.update(name.encode())
-            hashed.update(tensor.cpu().contiguous().numpy().tobytes())
-        # What it makes of a second of fixed noise tells settings and code apart
-        # that no weight shows.
-        noise = np.random.default_rng(0).uniform(-0.1, 0.1, SAMPLE_RATE)
-        for _, *parts in self.stream(Audio.of((32768 * noise).astype(np.int16))):
-            for part in parts:
-                hashed.update(np.round(part, 3).tobytes())
-        return hashed.hexdigest()
-
-    def stream_together(self, recordings):
+    def stream(self, recording):
         """
-        Compute z and c; see :meth:`Source.stream_together`.
+        Compute z and c of a recording.
 
         Parameters
         ----------
-        recordings : sequence of Audio
-            Recordings of the same length, and as much of each wanted.
+        recording : Audio
+            The recording.
 
         Yields
         ------
         first : int
-            First frame of the piece.
+            First frame of the piece; pieces may come in any order.
         z, c : numpy.ndarray
-            Latents ``(recordings, frames, z_dim)`` and contexts ``(recordings,
-            frames, c_dim)``, float32.
+            Latents ``(frames, z_dim)`` and contexts ``(frames, c_dim)``, float32.
         """
-        for first, *layers in self.tensors(recordings):
-            yield first, *(layer.float().cpu().numpy() for layer in layers)
+        for first, *layers in self.tensors(recording):
+            yield first, *(layer[0].float().cpu().numpy() for layer in layers)
+
+    def whole(self, recording):
+        """
+        Compute z and c of a recording at once.
+
+        Parameters
+        ----------
+        recording : Audio
+            The recording.
+
+        Returns
+        -------
+        dict of str to numpy.ndarray
+            Features ``(frames, dim)`` by layer, float32.
+        """
+        pieces = sorted(self.stream(recording), key=lambda piece: piece[0])
+        _, *parts = zip(*pieces, strict=True)
+        return dict(zip(self.layers, map(np.concatenate, parts), strict=True))
 
     def encode(self, waves):
         """
@@ -275,24 +174,24 @@ class NetworkSource(Source):
         Parameters
         ----------
         waves : torch.Tensor
-            Waveforms ``(recordings, 1, samples)``.
+            Waveforms ``(1, 1, samples)``.
 
         Returns
         -------
         torch.Tensor
-            Latents ``(recordings, frames, z_dim)``.
+            Latents ``(1, frames, z_dim)``.
         """
         return self.model.encoder(waves)
 
     @torch.no_grad()
-    def tensors(self, recordings, size=None):
+    def tensors(self, recording, size=None):
         """
         Compute z and c, and leave them on the network's device.
 
         Parameters
         ----------
-        recordings : sequence of Audio
-            Recordings of the same length, and as much of each wanted.
+        recording : Audio
+            The recording.
         size : int, optional
             Frames of a piece; as many as are fastest by default.
 
@@ -301,22 +200,19 @@ class NetworkSource(Source):
         first : int
             First frame of the piece.
         z, c : torch.Tensor
-            As :meth:`stream_together` yields them.
+            Latents ``(1, frames, z_dim)`` and contexts ``(1, frames, c_dim)``.
         """
         model = self.model
         device = next(model.parameters()).device
         # A transformer reads again, for each piece, what it looks back on.
         lasting = isinstance(model.context, TransformerContext)
         size = size or (PIECE if lasting else SHORT_PIECE)
-        starts = range(0, recordings[0].n_frames(self.hop), size)
+        starts = range(0, recording.n_frames(self.hop), size)
         state = None
         for first in reversed(starts) if model.reverse else starts:
-            waves, (lead, *_), (n, *_) = zip(
-                *(r.piece(first, size, self.margin, self.hop) for r in recordings),
-                strict=True,
-            )
-            waves = torch.from_numpy(np.stack(waves)).to(device)
-            z = self.encode(waves[:, None])[:, lead : lead + n]
+            wave, lead, n = recording.piece(first, size, self.margin, self.hop)
+            wave = torch.from_numpy(wave).to(device)
+            z = self.encode(wave[None, None])[:, lead : lead + n]
             if model.reverse:  # the future is read first
                 c, state = model.context(z.flip(1), state)
                 c = c.flip(1)

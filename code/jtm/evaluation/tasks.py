@@ -22,16 +22,14 @@ A task is an object of one of the classes below, which hold what it needs: targe
 the frames that are read, thresholds chosen on validation, and scores. A new task is
 an entry of :data:`TASKS`, and a class where it is of a new kind.
 
-Probes learn from every :data:`TRAIN_STEP`-th frame of a labelled window. A recording
-is evaluated on its beginning, of equal length for all of a split: what
+A recording is evaluated on its beginning, of equal length for all of a split: what
 :data:`EVALUATED` windows (or, for notes, :data:`DECODED`) allow each labelled
 recording of it, and at least :data:`MINIMUM`; of that, frames are evaluated at every
-:data:`EVALUATED_STEP`-th, notes and windows all. Steps and windows are stated in
-frames of 10 ms, and converted to the frames of a network.
+:data:`EVALUATED_STEP`-th, notes and windows all. Frames are of 10 ms.
 
 Intervals are over tune families, or recordings where families are not known; over
 notes (instrument and pitch) for clips, since clips of one note differ but in loudness
-and length. Whatever answers, a probe or a network, is scored by the same code.
+and length.
 """
 
 from dataclasses import dataclass
@@ -44,9 +42,6 @@ from jtm.data.rolls import WINDOW, frame_numbers
 from jtm.evaluation import metrics, transcription
 from jtm.evaluation.features import FrameSelection
 from jtm.files import InputError
-
-TRAIN_STEP = 8
-"""Frames from one that a probe may learn from to the next: 80 ms."""
 
 EVALUATED_STEP = 16
 """Frames from one that is evaluated to the next: 160 ms."""
@@ -83,7 +78,7 @@ class Task:
     roll : callable, optional
         Computes the targets of frames, as :func:`jtm.data.rolls.frame_roll` does.
     pitched : bool
-        Whether each of the 88 pitches has a target, so that a probe may be shared
+        Whether each of the 88 pitches has a target, so that a head may be shared
         across them.
     instruments : bool
         Whether targets name instruments, each of which labels should show.
@@ -142,7 +137,7 @@ class Task:
         """
         return None
 
-    def targets(self, notes, n_frames, start, hop):
+    def targets(self, notes, n_frames, start):
         """
         Compute the targets of frames.
 
@@ -154,37 +149,29 @@ class Task:
             Number of frames.
         start : int
             First of them.
-        hop : int
-            Samples at 16 kHz from one frame to the next.
 
         Returns
         -------
         numpy.ndarray
             Booleans ``(n_frames, *shape)``.
         """
-        return self.roll(notes, n_frames, start, hop)
+        return self.roll(notes, n_frames, start)
 
-    def selections(self, labelled, split, index):
+    def selection(self, length):
         """
-        Select the frames of a recording that answers are read from.
+        Select the frames of a recording that are evaluated.
 
         Parameters
         ----------
-        labelled : Labelled
-            The recordings.
-        split : str
-            The split it is in.
-        index : int
-            Which recording of the store.
+        length : int
+            Frames of 10 ms, from its start, that are used.
 
         Returns
         -------
-        list of FrameSelection
-            First what probes learn from or are tuned by; last what is evaluated.
+        FrameSelection
+            The frames.
         """
-        step = TRAIN_STEP if split == "train" else EVALUATED_STEP
-        length = labelled.length(split, index)
-        return [FrameSelection(labelled.frames_of(step), length)]
+        return FrameSelection(EVALUATED_STEP, length)
 
     def choose(self, labelled, answers):
         """
@@ -255,31 +242,24 @@ class _Transcription(Task):
 
     unit = "notes"
 
-    def targets(self, notes, n_frames, start, hop):
-        roll = rolls.frame_roll(notes, n_frames, start, hop)
-        onsets = transcription.onset_targets(notes, n_frames, start, hop)
+    def targets(self, notes, n_frames, start):
+        roll = rolls.frame_roll(notes, n_frames, start)
+        onsets = transcription.onset_targets(notes, n_frames, start)
         return np.stack((roll, onsets), axis=1)
 
-    def selections(self, labelled, split, index):
-        # All frames are evaluated, and tuned by at least as many.
-        (tuned,) = super().selections(labelled, split, index)
-        if split == "train":
-            return [tuned]
-        whole = int(labelled.store.lengths[index]) // labelled.hop
-        least = min(whole, labelled.frames_of(WINDOW) * MINIMUM["frames"])
-        length = max(tuned.n_frames, least)
-        return [tuned._replace(n_frames=length), FrameSelection(1, tuned.n_frames)]
+    def selection(self, length):
+        return FrameSelection(1, length)  # all
 
     def choose(self, labelled, answers):
         frame, onset = transcription.choose_thresholds(
-            answers, labelled.references("validation"), labelled.hop
+            answers, labelled.references("validation")
         )
         return {"frame_threshold": frame, "onset_threshold": onset}
 
     def score(self, labelled, split, answers, chosen):
         groups, references = labelled.groups_of(split), labelled.references(split)
         thresholds = chosen["frame_threshold"], chosen["onset_threshold"]
-        found = [transcription.decode(x, thresholds, labelled.hop) for x in answers]
+        found = [transcription.decode(x, thresholds) for x in answers]
         truths = [truth[:, 0] for truth in labelled.truths(split)]
         return self._finish(
             _mean_of_notes("note_f1", references, found, groups),
@@ -291,18 +271,18 @@ class _Transcription(Task):
 class _WhoPlaysWhat(_Transcription):
     """Which instrument plays which note: 11 of what sounds, one of what starts."""
 
-    def targets(self, notes, n_frames, start, hop):
-        parts = rolls.part_roll(notes, n_frames, start, hop).transpose(0, 2, 1)
+    def targets(self, notes, n_frames, start):
+        parts = rolls.part_roll(notes, n_frames, start).transpose(0, 2, 1)
         notes, _ = rolls.played(notes)
-        onsets = transcription.onset_targets(notes, n_frames, start, hop)
+        onsets = transcription.onset_targets(notes, n_frames, start)
         return np.concatenate((parts, onsets[:, None]), axis=1)
 
     def score(self, labelled, split, answers, chosen):
         groups, references = labelled.groups_of(split), labelled.references(split)
         thresholds = chosen["frame_threshold"], chosen["onset_threshold"]
-        found = [transcription.decode(x, thresholds, labelled.hop) for x in answers]
+        found = [transcription.decode(x, thresholds) for x in answers]
         # All frames x 88 x 11 would be many: average precision is of every 160 ms.
-        step, indices = labelled.frames_of(EVALUATED_STEP), labelled.splits[split]
+        step, indices = EVALUATED_STEP, labelled.splits[split]
         thin = [FrameSelection(step, len(logits)) for logits in answers]
         truths = [
             labelled.frames(i, each)[:, :-1]
@@ -338,9 +318,8 @@ class _Category(Task):
             )
         return classes
 
-    def selections(self, labelled, split, index):
-        length, window = labelled.length(split, index), labelled.frames_of(WINDOW)
-        return [FrameSelection(0, length, window)]
+    def selection(self, length):
+        return FrameSelection(0, length)
 
     def choose(self, labelled, answers):
         return {}
@@ -390,10 +369,8 @@ class _SingleNote(_Category):
     def budget(self, n_recordings):
         return dict.fromkeys(EVALUATED, CLIP_LEAD + CLIP)
 
-    def selections(self, labelled, split, index):
-        lead, read = map(labelled.frames_of, (CLIP_LEAD, CLIP))
-        start = labelled.clip_start(index)
-        return [FrameSelection(0, lead + read, read, lead, start)]
+    def selection(self, length):
+        return FrameSelection(0, CLIP_LEAD + CLIP, CLIP_LEAD + CLIP)
 
 
 PITCH_NAMES = tuple(f"{pitch:03}" for pitch in range(PITCH_MIN, PITCH_MAX + 1))

@@ -49,13 +49,6 @@ PAIRS = (
 )
 """Methods with CPC, each with what it would be without."""
 
-SOURCES = {
-    "cpc": (BLUE, "o", BLUE),
-    "random": (ORANGE, "o", "white"),
-    "other": (BLACK, "s", BLACK),
-}
-"""Colour, mark and fill of a representation, by the start of its name."""
-
 WIDTH = 7.0
 """Inches; the width of a page of text."""
 
@@ -199,45 +192,30 @@ def save(figure, path):
 
 
 @styled
-def probe_dots(table, split="test"):
+def method_dots(table):
     """
-    Draw the main score of each representation, with its 95 % interval.
+    Draw the main score of each method on seen and unseen sound, with 95 % intervals.
 
     Parameters
     ----------
     table : pandas.DataFrame
-        Scores of a single run; see :func:`jtm.results.records.read_scores`.
-    split : str
-        Where the scores were taken.
+        Scores of single runs; see :func:`jtm.results.tables.run_scores`.
 
     Returns
     -------
     matplotlib.figure.Figure
-        One panel a task, one row a representation.
-
-    Raises
-    ------
-    InputError
-        If there is no main score on that split.
+        One panel a task and split, one row a method.
     """
-    table = table[table["primary"] & (table["split"] == split)]
-    if not len(table):
-        raise InputError(f"no main score on {split} among the records")
-    names = [*table["representation"].unique()]
-    tasks = table.groupby(["task", "metric"], sort=False)
-    figure, axes = subplots(0.7 + 0.2 * len(names), ncols=len(tasks), sharey=True)
-    for axis, ((task, metric), part) in zip(axes[0], tasks, strict=True):
-        for record in part.itertuples():
-            source = record.representation.partition("-")[0]
-            colour, mark, fill = SOURCES.get(source, SOURCES["other"])
-            row = names.index(record.representation)
-            dot(axis, row, record, colour, mark, fill=fill)
-        axis.set_title(in_words(task))
+    table = table[table["primary"]]
+    names = [*table["method"].unique()]
+    panels = table.groupby(["task", "split", "metric"], sort=False)
+    figure, axes = subplots(0.7 + 0.2 * len(names), ncols=len(panels), sharey=True)
+    for axis, ((task, split, metric), part) in zip(axes[0], panels, strict=True):
+        for score in part.itertuples():
+            dot(axis, names.index(score.method), score, BLUE, "o")
+        axis.set_title(f"{in_words(task)}, {SPLITS[split]}")
         axis.set_xlabel(f"{in_words(metric)} (%)")
-        axis.grid(axis="x", color="0.9")
-        axis.set_axisbelow(True)
-    axes[0, 0].set_yticks(range(len(names)), names)
-    axes[0, 0].invert_yaxis()
+        rows_of(axis, names)
     return figure
 
 

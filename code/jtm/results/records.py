@@ -469,53 +469,6 @@ def read_draws(path):
         raise InputError(f"{path}: not bootstrap draws ({error})") from error
 
 
-def read_scores(path):
-    """
-    Read the scores of a single run, as a demo or a training with labels writes them.
-
-    Parameters
-    ----------
-    path : str or Path
-        JSON lines; see :func:`jtm.evaluation.probing.probe_features`.
-
-    Returns
-    -------
-    pandas.DataFrame
-        A row a score; of one that stands there twice the last.
-
-    Raises
-    ------
-    InputError
-        If the file cannot be read, or something in it is no score.
-    """
-    try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
-        return latest([json.loads(line) for line in lines])
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
-    except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{path}: not scores of a run ({error})") from error
-
-
-def latest(rows):
-    """
-    Tabulate the scores of single runs.
-
-    Parameters
-    ----------
-    rows : sequence of dict
-        Scores in the order in which they were made.
-
-    Returns
-    -------
-    pandas.DataFrame
-        A row a score; of one that stands there twice the last.
-    """
-    key = ["task", "representation", "probe", "fraction", "seed", "split", "metric"]
-    table = pd.DataFrame(rows)
-    return table.drop_duplicates(key, keep="last").reset_index(drop=True)
-
-
 def revision():
     """
     Name the state of the code.

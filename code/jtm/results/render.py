@@ -131,7 +131,6 @@ def facts_of(root):
     bench = compare.Benchmark.read(results / "benchmark.csv.gz")
     return facts | {
         "bench": bench if bench.header["plan"] else None,
-        "demo": records.read_scores(results / "demo.jsonl"),
         "network": network,
         "training": training(network),
         "rates": {"frame": FRAME_RATE, "audio": SAMPLE_RATE, "pitches": N_PITCHES},
@@ -291,7 +290,6 @@ def report(root):
     root = Path(root)
     facts = facts_of(root)
     drawn = root / "report" / "figures"
-    figures.save(figures.probe_dots(facts["demo"]), drawn / "demo.svg")
     for page, file in PAGES.items():
         fill(root / page, blocks(file, facts))
     if facts["bench"]:

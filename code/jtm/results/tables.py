@@ -294,34 +294,28 @@ def sounds(bench):
     return pd.concat(parts, ignore_index=True)
 
 
-def run_scores(table, split="test"):
+def run_scores(table):
     """
-    Tabulate the main scores of a single run.
+    Tabulate the main scores of single runs, such as ``main.py --supervised`` makes.
 
     Parameters
     ----------
     table : pandas.DataFrame
-        See :func:`jtm.results.records.read_scores`.
-    split : str
-        Where they were taken.
+        A row a score, with ``method``, ``task``, ``split``, ``metric``, ``value``,
+        the ends of its interval ``low`` and ``high``, and ``primary``.
 
     Returns
     -------
     pandas.DataFrame
-        A row for each representation, probe, share of the labels and seed, of which
-        those that never differ are left out; a column a task; the best of a column
-        stands out.
+        A row a method, a column a task and split; the best of a column stands out.
     """
-    table = table[table["primary"] & (table["split"] == split)]
-    keys = ("probe", "fraction", "seed")
-    keys = ["representation", *(key for key in keys if table[key].nunique() > 1)]
     cells = [
         (
-            {key: getattr(row, key) for key in keys},
-            f"{in_words(row.task)}, {in_words(row.metric)} (%)",
+            {"method": row.method},
+            f"{in_words(row.task)}, {SPLITS[row.split]}: {in_words(row.metric)} (%)",
             Score(row.value, row.low, row.high),
         )
-        for row in table.itertuples()
+        for row in table[table["primary"]].itertuples()
     ]
     return _best(_pivot(cells))
 

@@ -49,7 +49,7 @@ class TestSubmission(unittest.TestCase):
             *("README.md", "main.py", "hubconf.py", "Makefile", "pyproject.toml"),
             *("requirements.txt", "environment.yml", "setup.sh"),
             *("code/jtm/cli.py", "code/examples/listen.py", "toy/datasheet.pdf"),
-            *("report/results/inside.json", "report/figures/demo.svg"),
+            *("report/results/inside.json", "report/figures/inside-memory.svg"),
             "notebooks/JTM progress report.ipynb",
         ):
             self.assertTrue((self.root / name).is_file(), name)

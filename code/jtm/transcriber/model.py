@@ -162,7 +162,7 @@ class _Source(NetworkSource):
     def pieces(self, recording):
         """Yield z and c of consecutive pieces ``(1, frames, dim)``."""
         device = next(self.model.parameters()).device
-        pieces = self.tensors([recording], PIECE)
+        pieces = self.tensors(recording, PIECE)
         while True:
             with _fast(device):
                 piece = next(pieces, None)

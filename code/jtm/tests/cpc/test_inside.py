@@ -18,7 +18,9 @@ from jtm.cpc.figures import QUESTIONS, read_answers
 from jtm.data.rolls import PLAYED_DTYPE, frame_roll
 from jtm.evaluation import metrics
 from jtm.evaluation.features import FrameSelection
+from jtm.evaluation.streaming import Audio, NetworkSource
 from jtm.files import InputError
+from jtm.models.network import make_network
 from jtm.tests.evaluation import little
 from jtm.training.checkpoints import build_model
 from jtm.training.config import make_config
@@ -272,17 +274,77 @@ class TestAll(unittest.TestCase):
             folder = Path(name)
             little.write_dataset(folder / "data", seconds=2.0)
             little.write_checkpoint(folder / "net.pt")
-            seen = []
-            with (
-                mock.patch.object(inside, "best_device", lambda: torch.device("meta")),
-                mock.patch.object(
-                    inside, "Features", side_effect=lambda _, m: seen.append(m)
-                ),
-                self.assertRaises(AttributeError),  # there are no features to compute
-            ):
-                inside._Subject(folder / "net.pt", folder / "data", folder, False)
-        devices = {p.device.type for m in seen[0].values() for p in m.parameters()}
-        self.assertEqual(devices, {"meta"})
+            device = mock.patch.object(
+                inside, "best_device", lambda: torch.device("meta")
+            )
+            hear = mock.patch.object(inside._Subject, "_hear")
+            with device, hear:
+                made = inside._Subject(
+                    folder / "net.pt", folder / "data", folder, False
+                )
+        models = [source.model for source in made.sources.values()]
+        devices = {p.device.type for model in models for p in model.parameters()}
+        self.assertEqual((len(models), devices), (2, {"meta"}))
+
+    def test_a_note_is_heard_alone(self):
+        rng = np.random.default_rng(0)
+        waves = rng.integers(-9000, 9000, (2, 32_000)).astype(np.int16)
+        waves[1, 4800:12_800] = waves[0, 4800:12_800]  # 0.1 s before it, and 0.4 s
+        store = SimpleNamespace(
+            recordings=[SimpleNamespace(metadata={"onset": 0.4})] * 2,
+            lengths=[32_000] * 2,
+            read=lambda index, start, stop: waves[index, start:stop],
+        )
+        source = NetworkSource(make_network("conv", 24, hidden_context=16))
+        subject = SimpleNamespace(sources={"cpc": source}, hop=lambda name: 160)
+        one, other = (inside._note_means(subject, store, i) for i in range(2))
+        self.assertEqual(list(one), ["cpc-z", "cpc-c", "logmel"])
+        for name, mean in one.items():
+            np.testing.assert_array_equal(mean, other[name])
+        z = source.whole(Audio.of(waves[0, 4800:12_800]))["z"]
+        np.testing.assert_allclose(one["cpc-z"], z[10:].mean(axis=0))
+
+
+class TestLogistic(unittest.TestCase):
+    def setUp(self):
+        rng = np.random.default_rng(0)
+        self.x = (3 + 2 * rng.normal(size=(900, 6))).astype(np.float32)
+        planted = self.x[:, :2] - self.x[:, 2:4] + 0.5 * rng.normal(size=(900, 2)) > 1
+        self.y = np.column_stack((planted, np.zeros(900, bool)))  # one never sounds
+
+    def fitted(self, x, y):
+        return inside._logistic((x[:600], y[:600]), (x[600:], y[600:]))
+
+    def test_it_recovers_a_planted_signal_and_no_other(self):
+        found = self.fitted(self.x, self.y)(self.x[600:])
+        self.assertGreater(metrics.average_precision(self.y[600:], found), 0.9)
+        order = np.random.default_rng(1).permutation(900)
+        found = self.fitted(self.x, self.y[order])(self.x[600:])
+        chance = self.y.mean()
+        score = metrics.average_precision(self.y[order][600:], found)
+        self.assertLess(score, 2.5 * chance)
+
+    def test_the_scale_of_a_feature_makes_no_difference(self):
+        x = self.x.copy()
+        x[:, 1] *= 1e-4
+        x[:, 5] = 7.0  # never varies
+        one, other = self.fitted(x, self.y), self.fitted(x * 100, self.y)
+        self.assertTrue(np.isfinite(one(x)).all())
+        # Of the last, which never sounds, rounding says when to stop.
+        found, scaled = one(x)[:, :2], other(100 * x)[:, :2]
+        np.testing.assert_allclose(found, scaled, atol=0.05)
+
+    def test_it_is_logistic_regression(self):
+        from sklearn.linear_model import LogisticRegression
+
+        x, y = self.x[:600], self.y[:600, :1]
+        with mock.patch.object(inside, "ROLL_PENALTIES", (0.01,)):
+            found = inside._logistic((x, y), (x, y))(x)[:, 0]
+        scaled = (x - x.mean(axis=0)) / x.std(axis=0)
+        model = LogisticRegression(C=1 / (0.01 * 600)).fit(scaled, y[:, 0])
+        np.testing.assert_allclose(
+            found, model.decision_function(scaled), rtol=0.02, atol=0.02
+        )
 
 
 if __name__ == "__main__":

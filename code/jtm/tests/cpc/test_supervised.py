@@ -20,6 +20,7 @@ from jtm.tests.evaluation.little import (
 )
 from jtm.training.checkpoints import load_model, read_checkpoint
 from jtm.training.config import SupervisedConfig, make_config
+from jtm.training.labels import Windows
 from jtm.training.spectra import Spectra
 
 MAP = {"encoder_type": "pitchmap", "hidden_encoder": 2, "hidden_gar": 2}
@@ -38,7 +39,7 @@ class Run(unittest.TestCase):
         cls.checkpoint = cls.folder / "checkpoint.pt"
         write_checkpoint(cls.checkpoint)
 
-    def run_quietly(self, name, **chosen):
+    def run_quietly(self, name, n_recordings=0, **chosen):
         chosen = {
             "data": str(self.folder / "data"),
             "path_checkpoint": str(self.folder / name),
@@ -50,7 +51,7 @@ class Run(unittest.TestCase):
         config = make_config(SupervisedConfig, "tiny", chosen)
         said = io.StringIO()
         with contextlib.redirect_stdout(said):
-            made = run(config, progress=False)
+            made = run(config, False, n_recordings)
         scores = {s["metric"]: s["value"] for s in made if s["split"] == "test"}
         return scores, said.getvalue()
 
@@ -100,6 +101,18 @@ class Run(unittest.TestCase):
             made, said = self.run_quietly(f"notes {name}", **chosen, **more)
             self.assertEqual(made["accuracy"], 1.0, name)
             self.assertIn("note_instrument, test: accuracy 1.000", said)
+
+    def test_few_labelled_recordings(self):
+        with mock.patch.object(supervised, "Windows", wraps=Windows) as windows:
+            self.run_quietly("few", 2, n_epoch=1, **MAP)
+            self.run_quietly("all", n_epoch=1, **MAP)
+        (_, few, _, steps, *_), (_, every, _, of_all, *_) = (
+            call.args for call in windows.call_args_list
+        )
+        self.assertEqual((len(few), len(every)), (2, 6))
+        self.assertEqual(steps, of_all)
+        with self.assertRaisesRegex(InputError, "other recordings"):
+            self.run_quietly("few", n_epoch=1, **MAP)
 
     def test_instruments_of_each_frame(self):
         chosen = {"task": "instrument_activity", "load": str(self.checkpoint)}

@@ -13,7 +13,6 @@ from jtm.data.rolls import (
     frame_numbers,
     frame_roll,
     instrument_roll,
-    label_subset,
     onset_roll,
     part_roll,
     read_notes,
@@ -194,39 +193,6 @@ class Hops(unittest.TestCase):
 
 
 class Windows(unittest.TestCase):
-    def test_subsets_are_nested_stratified_and_spread(self):
-        # Four recordings of two classes, 100 windows each, one class rarer.
-        windows = np.array([(r, t) for r in range(4) for t in range(100)])
-        classes = np.array([0, 0, 0, 1])[windows[:, 0]]
-        sizes = {0.001: 2, 0.01: 4, 0.1: 40, 1.0: 400}
-        larger = set(range(400))
-        for fraction in sorted(sizes, reverse=True):
-            subset = label_subset(windows, fraction, 0, classes)
-            self.assertEqual(len(subset), sizes[fraction])
-            self.assertEqual(len(set(subset)), len(subset))
-            self.assertLessEqual(set(subset), larger)
-            self.assertEqual(set(classes[subset]), {0, 1})
-            larger = set(subset)
-        counts = np.bincount(windows[label_subset(windows, 0.1, 0, classes), 0])
-        self.assertEqual(counts.sum(), 40)
-        self.assertLessEqual(counts.max() - counts.min(), 1)
-
-    def test_spread_without_classes(self):
-        windows = np.array([(r, t) for r in range(5) for t in range(50)])
-        counts = np.bincount(windows[label_subset(windows, 0.02, 3), 0], minlength=5)
-        np.testing.assert_array_equal(counts, 1)
-
-    def test_the_seed_draws_the_subset(self):
-        windows = np.array([(r, t) for r in range(3) for t in range(100)])
-        first = label_subset(windows, 0.1, 0)
-        np.testing.assert_array_equal(first, label_subset(windows, 0.1, 0))
-        self.assertNotEqual(set(first), set(label_subset(windows, 0.1, 1)))
-
-    def test_a_fraction_out_of_range(self):
-        for fraction in (0, -1, 1.5):
-            with self.assertRaises(ValueError):
-                label_subset(np.zeros((1, 2), int), fraction, 0)
-
     def test_every_so_many_frames(self):
         self.assertEqual(frame_numbers(128, 32).tolist(), [16, 48, 80, 112])
         self.assertEqual(frame_numbers(3, 1).tolist(), [0, 1, 2])

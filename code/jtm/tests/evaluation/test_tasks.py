@@ -104,54 +104,23 @@ class Sorting(unittest.TestCase):
         labelled = Labelled.of(store(*rows, seconds=100), "ensemble")
         # 1800 windows over 60 recordings are 30 each; of 1000 there would be
         # fewer than the least.
-        self.assertEqual(len(labelled.units("test")), 60 * 30)
-        self.assertEqual(len(labelled.units("validation")), 60 * 24)
-        self.assertEqual(len(labelled.units("train")), 60 * 78)
-        self.assertEqual(
-            labelled.selections("test", 120), [FrameSelection(0, 30 * WINDOW)]
-        )
+        for split, index, n in (("test", 120, 30), ("validation", 60, 24)):
+            found = labelled.selection(split, index)
+            self.assertEqual(found, FrameSelection(0, n * WINDOW))
+            self.assertEqual(found.rows, n)
+        self.assertEqual(labelled.length("train", 0), 10_000)
         notes = Labelled.of(store(*rows, seconds=100), "transcription")
-        whole, part = FrameSelection(8, 10_000), FrameSelection(1, 10 * WINDOW)
-        self.assertEqual(notes.selections("train", 0), [whole])
-        self.assertEqual(notes.selections("test", 120)[-1], part)
-
-    def test_windows_lie_inside_their_recording(self):
-        kept = store({}, {}, {})
-        kept.lengths[:3] = [(3 * WINDOW - 1) * 160, WINDOW * 160, WINDOW * 160 + 159]
-        units = Labelled.of(kept, "multipitch", plays([(1,)])).units("train")
-        self.assertEqual(units.tolist(), [[0, 0], [0, WINDOW], [1, 0], [2, 0]])
+        self.assertEqual(notes.selection("test", 120), FrameSelection(1, 10 * WINDOW))
+        frames = Labelled.of(store(*rows, seconds=100), "multipitch")
+        found = frames.selection("test", 120)
+        self.assertEqual(found, FrameSelection(16, 30 * WINDOW))
 
     def test_recordings_that_a_task_does_not_ask_about_count_for_that_length(self):
         rows = [{"ensemble": "ab "[i % 3].strip()} for i in range(60)]
         labelled = Labelled.of(store(*rows, seconds=100), "ensemble")
         # 40 are asked about, and still 30 windows of each.
-        self.assertEqual(len(labelled.units("test")), 40 * 30)
-
-    def test_few_long_recordings_are_tuned_by_as_far_as_they_are_judged(self):
-        # A task of notes has a budget of decoded frames, dealt to the recordings.
-        kept = store({}, {}, seconds=60)
-        labelled = Labelled.of(kept, "transcription", plays([[1]]))
-        for split in ("validation", "test"):
-            for index in labelled.splits[split]:
-                tuned, judged = labelled.selections(split, index)
-                self.assertGreaterEqual(tuned.n_frames, judged.n_frames)
-                _, first = labelled.units(split)[-1]
-                self.assertLess(first, tuned.n_frames)
-
-    def test_labels_are_nested_and_name_every_class_and_set_of_instruments(self):
-        rows = [{"ensemble": "abc"[i % 3]} for i in range(6)]
-        sets = [(1,), (41,), (1, 41)]
-        kept = store(*rows, seconds=100)
-        for task in ("ensemble", "multipitch"):
-            labelled = Labelled.of(kept, task, plays(sets))
-            larger = None
-            for fraction in (1.0, 0.1, 0.01, 0.001):
-                units = list(map(tuple, labelled.subset(fraction, 0).tolist()))
-                self.assertEqual(len(units), max(3, round(fraction * 6 * 78)))
-                self.assertEqual({index % 3 for index, _ in units}, {0, 1, 2})
-                self.assertLessEqual(set(units), set(larger or units))
-                larger = units
-            self.assertEqual(labelled.seconds(labelled.subset(0.001, 0)), 3.84)
+        rows = [labelled.selection("test", i).rows for i in labelled.splits["test"]]
+        self.assertEqual(rows, [30] * 40)
 
     def test_a_part_is_chosen_evenly_to_the_last(self):
         found = evenly(np.arange(10_000), 3_000)
@@ -223,25 +192,12 @@ class WholeRecordings(unittest.TestCase):
         for n in (0, None):
             spans = labelled_recordings(labelled, n)
             self.assertEqual(spans.tolist(), [[i, 0, 10_000] for i in range(30)])
-        units = labelled.units("train")
-        np.testing.assert_array_equal(labelled.units("train", spans), units)
         with self.assertRaisesRegex(InputError, "31 labelled .* there are 30"):
             labelled_recordings(labelled, 31)
 
-    def test_frames_of_another_hop(self):
-        labelled = self.labelled("multipitch").at(320)
-        spans = labelled_recordings(labelled, 2, 1)
-        self.assertEqual(spans[:, 1:].tolist(), [[0, 1500], [0, 1500]])
-        windows = labelled.units("train", spans)
-        self.assertEqual((len(windows), windows[1].tolist()[1]), (2 * 23, 64))
-        self.assertEqual(labelled.seconds(windows), round(46 * 1.28, 2))
-        self.assertEqual(labelled.selections("train", 0), [FrameSelection(4, 5000)])
-        whole = self.labelled("multipitch")
-        self.assertEqual(whole.length("test", 60), 2 * labelled.length("test", 60))
-        # What sounds at the centre of 20 ms.
-        notes = np.array([(0.01, 0.03, 60, 1)], PLAYED_DTYPE)
-        roll = Labelled.of(self.store, "multipitch", lambda index: notes).at(320)
-        self.assertEqual(np.argwhere(roll.rolls(0, 5)).tolist(), [[0, 39]])
+    def test_labels_may_be_spread(self):
+        spans = labelled_recordings(self.labelled("multipitch"), 30, 1, seconds=1.28)
+        self.assertEqual(sorted(spans.tolist()), [[i, 0, WINDOW] for i in range(30)])
 
     def test_intervals_are_over_tune_families(self):
         labelled = self.labelled("ensemble")
@@ -266,7 +222,7 @@ class Scoring(unittest.TestCase):
         for task, n_outputs in (("multipitch", 88), ("instrument_activity", 11)):
             labelled = Labelled.of(self.store, task)
             answers = [
-                4.0 * labelled.frames(i, labelled.selections("test", i)[-1]) - 2.0
+                4.0 * labelled.frames(i, labelled.selection("test", i)) - 2.0
                 for i in labelled.splits["test"]
             ]
             self.assertEqual(answers[0].shape, (25, n_outputs))
@@ -280,7 +236,7 @@ class Scoring(unittest.TestCase):
             )
             self.assertEqual(found, {"average_precision": 1.0, "frame_f1": 0.0})
             validation = [
-                labelled.frames(i, labelled.selections("validation", i)[-1]) * 7.0
+                labelled.frames(i, labelled.selection("validation", i)) * 7.0
                 for i in labelled.splits["validation"]
             ]
             self.assertEqual(
@@ -327,32 +283,29 @@ class Scoring(unittest.TestCase):
         self.assertEqual(found, expected)
 
     def test_who_knows_what_each_plays_scores_1(self):
-        for hop in (160, 320):
-            labelled = Labelled.of(self.store, "who_plays_what").at(hop)
-            self.assertEqual(labelled.shape, (12, 88))
-            n_frames = 64_000 // hop
-            answers = {}
-            for split in ("validation", "test"):
-                answers[split] = []
-                for index in labelled.splits[split]:
-                    notes = labelled.notes(index)
-                    rolls = labelled.rolls(index, n_frames)
-                    rolls[:, -1] = onset_roll(notes, n_frames, hop=hop)
-                    answers[split].append(6.0 * rolls - 3.0)
-            chosen = labelled.task.choose(labelled, answers["validation"])
-            found = self.values(
-                labelled.task.score(labelled, "test", answers["test"], chosen)
-            )
-            self.assertEqual(
-                found, {"average_precision": 1.0, "note_instrument_f1": 1.0}
-            )
-            # The right notes by the wrong instrument.
-            swapped = [x.copy() for x in answers["test"]]
-            for x in swapped:
-                x[:, [0, 2]] = x[:, [2, 0]]
-            found = self.values(labelled.task.score(labelled, "test", swapped, chosen))
-            self.assertEqual(found["note_instrument_f1"], 0.0)
-            self.assertLess(found["average_precision"], 0.1)
+        labelled = Labelled.of(self.store, "who_plays_what")
+        self.assertEqual(labelled.shape, (12, 88))
+        n_frames = 400
+        answers = {}
+        for split in ("validation", "test"):
+            answers[split] = []
+            for index in labelled.splits[split]:
+                notes = labelled.notes(index)
+                rolls = labelled.rolls(index, n_frames)
+                rolls[:, -1] = onset_roll(notes, n_frames)
+                answers[split].append(6.0 * rolls - 3.0)
+        chosen = labelled.task.choose(labelled, answers["validation"])
+        found = self.values(
+            labelled.task.score(labelled, "test", answers["test"], chosen)
+        )
+        self.assertEqual(found, {"average_precision": 1.0, "note_instrument_f1": 1.0})
+        # The right notes by the wrong instrument.
+        swapped = [x.copy() for x in answers["test"]]
+        for x in swapped:
+            x[:, [0, 2]] = x[:, [2, 0]]
+        found = self.values(labelled.task.score(labelled, "test", swapped, chosen))
+        self.assertEqual(found["note_instrument_f1"], 0.0)
+        self.assertLess(found["average_precision"], 0.1)
 
     def test_notes_beyond_what_is_judged_are_no_miss(self):
         labelled = Labelled.of(self.store, "transcription")
@@ -431,12 +384,14 @@ class Scoring(unittest.TestCase):
         index = labelled.splits["train"][0]
         pitch = int(self.clips.recordings[index].metadata["pitch"])
         self.assertEqual(labelled.classes_of([index]).tolist(), [pitch - 21])
-        # One clip of each pitch at least, and each clip is read from 0.1 s
-        # before its onset.
-        units = labelled.subset(0.001, 0)
-        self.assertEqual(len(units), 3)
-        self.assertEqual(set(units[:, 1]), {0})
-        self.assertAlmostEqual(labelled.seconds(units), 3 * 0.4)
+        # Each clip is read from 0.1 s before its onset, and classes take turns: three
+        # clips are one of each pitch.
+        for seed in range(5):
+            spans = labelled_recordings(labelled, 1, seed, seconds=1.2)
+            self.assertEqual(spans[:, 1:].tolist(), [[0, 50]] * 3)
+            self.assertEqual(len({labelled.names[i] for i in spans[:, 0]}), 3)
+            more = labelled_recordings(labelled, 1, seed, seconds=2.0)
+            self.assertEqual(more[:3].tolist(), spans.tolist())
 
     def test_a_dataset_without_single_notes(self):
         with tempfile.TemporaryDirectory() as folder:

@@ -10,7 +10,7 @@ from jtm.results import figures
 from jtm.results.records import METHODS, Contrast
 from jtm.tests.results import synthetic
 
-RECORD = {"task": "multipitch", "representation": "cpc-z", "split": "test"} | {
+RECORD = {"task": "multipitch", "method": "CPC, frozen", "split": "test"} | {
     "metric": "average_precision",
     "primary": True,
     "value": 0.5,
@@ -30,20 +30,21 @@ class Dots(unittest.TestCase):
     def test_it_shows_the_main_scores(self):
         records = [
             RECORD,
-            RECORD | {"representation": "logmel", "value": 0.7, "low": None},
+            RECORD | {"method": "from scratch", "value": 0.7, "low": None},
             RECORD | {"task": "ensemble", "metric": "accuracy", "value": 0.3},
             RECORD | {"metric": "minor", "primary": False, "value": 0.99},
-            RECORD | {"split": "validation", "value": 0.99},
+            RECORD | {"split": "test_timbre", "value": 0.2},
         ]
         records = pd.DataFrame(records)
-        pitch, ensemble = figures.probe_dots(records).axes
+        pitch, ensemble, unseen = figures.method_dots(records).axes
         spans = [line.get_xdata() for line in pitch.lines]
         self.assertEqual([list(s) for s in spans], [[40.0, 60.0], [50.0], [70.0]])
         rows = [line.get_ydata()[0] for line in pitch.lines]
         self.assertEqual(rows, [0, 0, 1])
         names = [label.get_text() for label in pitch.get_yticklabels()]
-        self.assertEqual(names, ["cpc-z", "logmel"])
-        self.assertEqual(pitch.get_title(), "multipitch")
+        self.assertEqual(names, ["CPC, frozen", "from scratch"])
+        self.assertEqual(pitch.get_title(), "multipitch, seen SoundFont")
+        self.assertEqual(unseen.get_title(), "multipitch, unseen SoundFont")
         self.assertEqual(pitch.get_xlabel(), "average precision (%)")
         self.assertEqual(ensemble.lines[1].get_xdata()[0], 30.0)
 
@@ -51,14 +52,10 @@ class Dots(unittest.TestCase):
         import matplotlib as mpl
 
         with mpl.rc_context({"font.size": 30, "axes.labelsize": 30}):
-            axis = figures.probe_dots(pd.DataFrame([RECORD])).axes[0]
+            axis = figures.method_dots(pd.DataFrame([RECORD])).axes[0]
             self.assertEqual(mpl.rcParams["font.size"], 30)
         self.assertEqual(axis.title.get_fontsize(), 8)
         self.assertEqual(axis.xaxis.label.get_fontsize(), 8)
-
-    def test_nothing_to_show(self):
-        with self.assertRaisesRegex(InputError, "validation"):
-            figures.probe_dots(pd.DataFrame([RECORD]), split="validation")
 
 
 class Notes(unittest.TestCase):
@@ -124,7 +121,7 @@ class Piece(WithFolder):
     def test_the_same_figure_is_the_same_file(self):
         for ending in ("pdf", "svg", "png"):
             for name in ("a", "b"):
-                figure = figures.probe_dots(pd.DataFrame([RECORD]))
+                figure = figures.method_dots(pd.DataFrame([RECORD]))
                 figures.save(figure, self.folder / f"{name}.{ending}")
             written = [(self.folder / f"{n}.{ending}").read_bytes() for n in "ab"]
             self.assertEqual(*written)

@@ -254,29 +254,6 @@ class TestOdd(Files):
         self.assertEqual(records.draws_key(row), "a|b|3|0|test|m")
 
 
-class TestRuns(Files):
-    ROW = {"task": "multipitch", "representation": "cpc-z", "probe": "linear"} | {
-        "fraction": 0.1,
-        "seed": 0,
-        "split": "test",
-        "metric": "average_precision",
-        "value": 0.5,
-    }
-
-    def test_the_latest_replaces(self):
-        table = records.latest([self.ROW, self.ROW | {"value": 0.7}])
-        self.assertEqual(table["value"].tolist(), [0.7])
-
-    def test_files_of_something_else(self):
-        path = self.folder / "demo.jsonl"
-        for content in ("[1]\n", '{"task": 3}\n', "{"):
-            path.write_text(content)
-            with self.assertRaisesRegex(InputError, "demo.jsonl: not scores"):
-                records.read_scores(path)
-        with self.assertRaisesRegex(InputError, "cannot be read"):
-            records.read_scores(self.folder / "none.jsonl")
-
-
 class TestRevision(unittest.TestCase):
     def test_revision_is_one_word(self):
         self.assertRegex(records.revision(), r"^\S+$")
