@@ -8,11 +8,11 @@ the floors below alone::
           -> encoder z -> context c -> InfoNCE | head
           -> results (JSON) -> figures, tables, numbers -> notebook and report
 
-Three names are for everyday use, with the pretrained network that comes with the
-package: :func:`load_model` returns the network, :func:`embed` gives embeddings of a
-sound file or an array with their times, and :mod:`jtm.hear` is the network behind
-the interface of HEAR. They are loaded when they are first asked for, since PyTorch
-takes seconds to load.
+Four names are for everyday use, with the networks that come with the package:
+:func:`transcribe` gives the notes of a sound file or an array, :func:`load_model`
+returns the pretrained network, :func:`embed` gives embeddings with their times, and
+:mod:`jtm.hear` is the network behind the interface of HEAR. They are loaded when they
+are first asked for, since PyTorch takes seconds to load.
 """
 
 import importlib
@@ -22,13 +22,15 @@ import os
 # runs on the machine; OpenMP reads this when torch is first imported.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-__all__ = ["embed", "hear", "load_model"]
+__all__ = ["embed", "hear", "load_model", "transcribe"]
 
 
 def __getattr__(name):
     """Load a public name when it is first asked for."""
     if name == "hear":
         return importlib.import_module("jtm.hear")
+    if name == "transcribe":
+        return importlib.import_module("jtm.transcriber.transcribe").transcribe
     if name in __all__:
         return getattr(importlib.import_module("jtm.embedding"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

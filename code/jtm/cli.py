@@ -12,6 +12,7 @@ import os
 import sys
 from dataclasses import replace
 
+from jtm.constants import INSTRUMENTS
 from jtm.cpc.config import PretrainConfig
 from jtm.data import musicnet, store
 from jtm.data.toyset import default_data
@@ -67,6 +68,40 @@ COMMON = (
     ),
     _option("--debug", action="store_true", help="print the traceback of a crash"),
 )
+NOTES = (
+    _option(
+        "--onset-threshold",
+        type=float,
+        metavar="P",
+        help="probability above which a note starts: lower finds more notes (default: "
+        "as it was best on validation recordings)",
+    ),
+    _option(
+        "--frame-threshold",
+        type=float,
+        metavar="P",
+        help="probability above which a note sounds on: lower makes notes longer",
+    ),
+    _option("--min-note-ms", type=float, metavar="MS", help="leave out shorter notes"),
+    _option(
+        "--pitch-range",
+        metavar="LOW-HIGH",
+        help="leave out notes outside it, such as G3-E7 or 55-100",
+    ),
+    _option(
+        "--instruments",
+        metavar="NAME,...",
+        help="the ensemble, where it is known; some of "
+        + ", ".join(INSTRUMENTS.values()),
+    ),
+    _option(
+        "--weights",
+        metavar="FILE",
+        help="another transcriber: a .safetensors file, or a checkpoint of "
+        "`main.py --supervised`",
+    ),
+)
+"""Options of what tells notes."""
 
 
 def main(arguments=None):
@@ -299,13 +334,6 @@ def _demo(options):
         "share the work",
     ),
     _option(
-        "--real",
-        metavar="DIR",
-        help="folder of real recordings, each with its notes beside it (NAME.flac and "
-        "NAME.csv in MusicNet's columns), which are scored too and not learned from; "
-        "give it from the first run on",
-    ),
-    _option(
         "--work",
         default="logs/benchmark/work",
         metavar="DIR",
@@ -325,8 +353,7 @@ def _benchmark(options):
         if word not in known:
             raise InputError(f"--only {text}: expected one of {', '.join(known)}")
         only.setdefault(key, []).append(known[word])
-    out, work, real = options.out, options.work, options.real
-    benchmark.run(options.data, options.load, out, only, work, real=real)
+    benchmark.run(options.data, options.load, options.out, only, options.work)
 
 
 @_verb(
@@ -418,6 +445,56 @@ def _embed(options):
 
     chosen = (options.inputs, options.out, options.load, options.layer)
     return int(embed_files(*chosen, debug=options.debug) > 0)
+
+
+@_verb(
+    "transcribe",
+    _option(
+        "inputs",
+        nargs="+",
+        metavar="FILE",
+        help="sound files, and folders with them at any depth",
+    ),
+    _option(
+        "--out",
+        required=True,
+        metavar="DIR",
+        help="folder for NAME.mid, NAME.csv and NAME.html of each; what is there of an "
+        "input that has not changed is left, and nothing else is overwritten",
+    ),
+    _option("--no-page", action="store_true", help="write no page, NAME.html"),
+    _option(
+        "--melody",
+        action="store_true",
+        help="write the melody alone: the line that a listener would sing back",
+    ),
+    *NOTES,
+)
+def _transcribe(options):
+    """Transcribe sound files to MIDI, tables of notes and pages that play them."""
+    from jtm.transcriber.transcribe import choices_of, transcribe_files
+
+    failed = transcribe_files(
+        options.inputs,
+        options.out,
+        choices_of(options),
+        options.weights,
+        not options.no_page,
+        options.melody,
+        debug=options.debug,
+    )
+    return int(failed > 0)
+
+
+@_verb("melody", _option("input", metavar="FILE", help="sound file"), *NOTES)
+def _melody(options):
+    """Print the melody of a recording as the names of its notes."""
+    from jtm.transcriber.melody import spell
+    from jtm.transcriber.transcribe import choices_of, transcribe
+
+    choices = vars(choices_of(options))
+    made = transcribe(options.input, weights=options.weights, **choices).melody()
+    print(spell(made.notes) or f"{options.input}: no melody is heard")
 
 
 @_verb(

@@ -80,9 +80,21 @@ def onset_targets(notes, n_frames, start=0, hop=HOP):
 
 def peaks(onsets, threshold, hop=HOP):
     """
-    Find where notes start ``(frames, 88)``, by logits of onsets and a probability.
+    Find where notes start.
 
-    Of equal neighbours the first is the peak.
+    Parameters
+    ----------
+    onsets : numpy.ndarray
+        Logits of onsets ``(frames, 88)``.
+    threshold : float
+        Probability above which a peak is one.
+    hop : int
+        Samples at 16 kHz from one frame to the next.
+
+    Returns
+    -------
+    numpy.ndarray
+        Booleans ``(frames, 88)``; of equal neighbours the first is the peak.
     """
     n_frames, reach = len(onsets), max(1, REACH * HOP // hop)
     found = onsets > np.log(threshold / (1 - threshold))

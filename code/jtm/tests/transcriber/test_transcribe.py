@@ -1,0 +1,291 @@
+"""From sound files to what is written: nothing lost, odd sound told or taken."""
+
+import os
+import unittest
+from unittest import mock
+
+import numpy as np
+import pretty_midi
+import soundfile
+
+import jtm
+from jtm.constants import INSTRUMENTS
+from jtm.data.musicnet import open_dataset
+from jtm.data.rolls import read_notes
+from jtm.data.store import build_store
+from jtm.files import InputError, read_json
+from jtm.tests.test_embedding import Folder, music, run
+from jtm.tests.transcriber.toys import write_tiny
+from jtm.transcriber import transcribe
+
+
+class Case(Folder):
+    def setUp(self):
+        super().setUp()
+        self.out = self.folder / "out"
+        self.weights = write_tiny(self.folder / "tiny.safetensors")
+
+    def transcribe(self, *inputs):
+        options = ("--out", self.out, "--weights", self.weights)
+        return run("transcribe", *options, *inputs)
+
+    def made(self):
+        found = {p.relative_to(self.out).as_posix() for p in self.out.rglob("*.*")}
+        return found - {".lock", "transcriptions.json"}
+
+
+class Verb(Case):
+    def test_folders_are_mirrored_and_broken_files_told(self):
+        self.sound("in/a/song.wav")
+        self.sound("in/b/song.wav", seed=1)
+        self.sound("in/b/song.flac", seed=2)
+        (self.folder / "in" / "broken.wav").write_text("no sound")
+        code, said = self.transcribe(self.folder / "in")
+        self.assertEqual(code, 1, said)
+        self.assertRegex(said, "jtm: .*broken.wav: empty, missing or not a readable")
+        self.assertIn("3 of 4 transcribed, 1 failed, 0 are there already", said)
+        self.assertIn("4 taken, 0 passed over", said)
+        names = ("a/song", "b/song.wav", "b/song.flac")
+        files = {f"{name}.{kind}" for name in names for kind in ("mid", "csv", "html")}
+        self.assertEqual(self.made(), files | {"index.html"})
+        page = (self.out / "index.html").read_text()
+        self.assertIn("3 recordings", page)
+        code, said = self.transcribe(self.folder / "in" / "broken.wav")
+        self.assertEqual(code, 2)
+        self.assertIn("none of 1 files could be transcribed", said)
+
+    def test_what_is_there_of_an_unchanged_source_is_left(self):
+        song, other = self.sound("in/song.wav"), self.sound("in/other.wav", seed=1)
+        self.assertIn("2 of 2 transcribed", self.transcribe(self.folder / "in")[1])
+        before = (self.out / "other.mid").stat().st_mtime_ns
+        soundfile.write(song, music(0.7, 16_000, seed=3).T, 16_000)
+        (self.out / "song.csv").rename(self.folder / "kept.csv")
+        code, said = self.transcribe(self.folder / "in")
+        self.assertEqual(code, 0)
+        self.assertIn("1 of 2 transcribed, 0 failed, 1 are there already", said)
+        self.assertEqual((self.out / "other.mid").stat().st_mtime_ns, before)
+        self.assertNotEqual(
+            (self.out / "song.csv").read_text(), (self.folder / "kept.csv").read_text()
+        )
+        # Other choices make it again, and an earlier page of other notes goes.
+        choices = ("--min-note-ms", 10_000, "--no-page")
+        code, said = self.transcribe(other, *choices)
+        self.assertIn("1 of 1 transcribed", said)
+        self.assertEqual(len((self.out / "other.csv").read_text().split()), 1)
+        self.assertNotIn("other.html", self.made())
+        self.assertIn("song.html", self.made())
+
+    def test_what_is_of_another_source_or_changed_is_not_overwritten(self):
+        first, second = self.sound("x/song.wav"), self.sound("y/song.wav", seed=1)
+        self.out.mkdir()
+        (self.out / "song.mid").write_text("of years ago")
+        (self.out / "index.html").write_text("mine")
+        code, said = self.transcribe(first)
+        self.assertEqual(code, 2)
+        self.assertRegex(
+            said, "song.mid: is there, but not as it was written of .*x/so"
+        )
+        (self.out / "song.mid").unlink()
+        code, said = self.transcribe(first)
+        self.assertEqual(code, 0)
+        self.assertIn("index.html: is there, but not as it was written; left", said)
+        written = (self.out / "song.csv").read_bytes()
+        code, said = self.transcribe(second)
+        self.assertEqual(code, 2)
+        self.assertRegex(said, "song: is of .*x/song.wav, not of .*y/song.wav")
+        self.assertEqual((self.out / "song.csv").read_bytes(), written)
+        (self.out / "song.csv").write_text("corrected by hand")
+        self.assertEqual(self.transcribe(first)[0], 0)  # there already
+        code, said = self.transcribe(first, "--min-note-ms", "50")
+        self.assertEqual(code, 2)
+        self.assertRegex(said, "song.csv: is there, but not as it was written")
+        self.assertEqual((self.out / "song.csv").read_text(), "corrected by hand")
+        self.assertEqual((self.out / "index.html").read_text(), "mine")
+
+    def test_a_page_is_no_index_and_a_link_does_not_lead_out(self):
+        self.assertEqual(self.transcribe(self.sound("in/index.wav"))[0], 0)
+        self.assertIn("index.wav.html", self.made())
+        (self.folder / "elsewhere").mkdir()
+        (self.out / "a").symlink_to(self.folder / "elsewhere")
+        self.sound("in/a/song.wav")
+        code, said = self.transcribe(self.folder / "in")
+        self.assertEqual(code, 1)
+        self.assertIn("leads outside", said)
+        self.assertEqual(list((self.folder / "elsewhere").iterdir()), [])
+
+    def test_a_run_that_was_killed_goes_on(self):
+        song = self.sound("song.wav")
+        with mock.patch.object(os, "replace", side_effect=KeyboardInterrupt):
+            self.assertEqual(self.transcribe(song)[0], 130)
+        whole, calls = os.replace, []
+
+        def second(*paths):  # the register is there, and no file yet
+            calls.append(paths)
+            if len(calls) == 2:
+                raise KeyboardInterrupt
+            whole(*paths)
+
+        with mock.patch.object(os, "replace", second):
+            self.assertEqual(self.transcribe(song)[0], 130)
+        self.assertEqual(self.made(), set())
+        self.assertEqual(self.transcribe(song)[0], 0)
+        self.assertEqual(len(self.made()), 4)
+
+    def test_a_file_that_breaks_the_program_does_not_end_the_batch(self):
+        for name in ("a.wav", "b.wav"):
+            self.sound(f"in/{name}")
+        whole = transcribe.find
+        broken = mock.Mock(side_effect=[RuntimeError("odd"), mock.DEFAULT], wraps=whole)
+        with mock.patch.object(transcribe, "find", broken):
+            code, said = self.transcribe(self.folder / "in")
+        self.assertEqual(code, 1)
+        self.assertRegex(said, "jtm: .*a.wav: unexpected RuntimeError: odd")
+        self.assertIn("1 of 2 transcribed, 1 failed", said)
+
+    def test_mistakes_end_in_one_line(self):
+        song = self.sound("song.wav")
+        for words, told in (
+            (("--pitch-range", "high"), "--pitch-range high; expected the lowest and"),
+            (("--instruments", "piano,tuba"), "--instruments tuba; expected some of"),
+            (("--onset-threshold", "7"), "--onset-threshold 7.0; expected a prob"),
+            (("--weights", song), "song.wav: not a checkpoint of JTM"),
+        ):
+            code, said = self.transcribe(song, *words)
+            self.assertEqual(code, 2)
+            self.assertIn(told, said)
+            self.assertEqual(said.count("\n"), 1, said)
+
+    def test_choices_of_the_command_line(self):
+        song = self.sound("song.wav")
+        words = ("--pitch-range", "C4-72", "--instruments", "Flute, cello")
+        self.assertEqual(self.transcribe(song, *words)[0], 0)
+        made = pretty_midi.PrettyMIDI(str(self.out / "song.mid"))
+        pitches = {note.pitch for each in made.instruments for note in each.notes}
+        self.assertLessEqual(pitches, set(range(60, 73)))
+        self.assertLessEqual({each.program + 1 for each in made.instruments}, {74, 43})
+
+
+class Written(Case):
+    def test_a_table_loads_as_training_data(self):
+        folder = self.folder / "set"
+        song = self.sound("set/train_data/1.wav", 1.0)
+        made = jtm.transcribe(song, weights=self.weights)
+        self.assertGreater(len(made.notes), 10)
+        made.save(folder / "train_labels", page=False)
+        store = build_store(open_dataset(folder), progress=False)
+        found = read_notes(store.recordings[0], int(store.lengths[0]))
+        for name, tolerance in (("start", 2e-5), ("end", 2e-5), ("pitch", 0)):
+            np.testing.assert_allclose(found[name], made.notes[name], atol=tolerance)
+        np.testing.assert_array_equal(found["program"], made.notes["program"])
+
+    def test_midi_has_a_track_for_each_instrument(self):
+        made = jtm.transcribe(self.sound("song.wav"), weights=self.weights)
+        tracks = made.midi().instruments
+        programs = np.unique(made.notes["program"]).tolist()
+        self.assertEqual([each.program + 1 for each in tracks], programs)
+        self.assertEqual([t.name for t in tracks], [INSTRUMENTS[p] for p in programs])
+        self.assertEqual(sum(len(t.notes) for t in tracks), len(made.notes))
+        self.assertGreater(len({n.velocity for t in tracks for n in t.notes}), 3)
+
+    def test_saved_is_not_saved_over(self):
+        made = jtm.transcribe(self.sound("song.wav"), weights=self.weights)
+        paths = made.save(self.out)
+        self.assertEqual([p.name for p in paths], ["song.mid", "song.csv", "song.html"])
+        with self.assertRaisesRegex(InputError, "song.mid: is there already"):
+            made.save(self.out)
+        made.save(self.out, overwrite=True)
+
+    def test_the_register_says_what_was_made_of_what(self):
+        song = self.sound("song.wav")
+        self.transcribe(song, "--onset-threshold", "0.5")
+        row = read_json(self.out / "transcriptions.json")["song"]
+        self.assertEqual(row["source"], str(song))
+        self.assertEqual(row["choices"]["onset_threshold"], 0.5)
+
+
+class Odd(Case):
+    """Odd sound: notes, none, or one clear line."""
+
+    def notes(self, wave, rate=16_000):
+        path = self.folder / "odd.wav"
+        soundfile.write(path, wave, rate, subtype="FLOAT")
+        return jtm.transcribe(path, weights=self.weights).notes
+
+    def test_level_says_nothing(self):
+        wave = music(1, 16_000)[0]
+        expected = self.notes(wave)
+        self.assertGreater(len(expected), 10)
+        for factor in (2.0**-8, 8.0):  # beyond full scale, and not clipped
+            found = self.notes(wave * factor)
+            np.testing.assert_array_equal(found["start"], expected["start"])
+            np.testing.assert_array_equal(found["velocity"], expected["velocity"])
+
+    def test_arrays_are_as_files(self):
+        wave = music(1, 44_100, 2)
+        path = self.folder / "song.wav"
+        soundfile.write(path, wave.T, 44_100, subtype="FLOAT")
+        expected = jtm.transcribe(path, weights=self.weights)
+        found = jtm.transcribe(wave, 44_100, weights=self.weights)
+        self.assertAlmostEqual(found.seconds, 1.0, 3)
+        fields = ["start", "pitch"]
+        shared = np.intersect1d(found.notes[fields], expected.notes[fields])
+        self.assertGreater(len(shared), 0.9 * len(expected.notes))
+        with self.assertRaisesRegex(InputError, "sample_rate is for arrays"):
+            jtm.transcribe(path, 44_100, weights=self.weights)
+        with self.assertRaisesRegex(InputError, "needs its sample_rate"):
+            jtm.transcribe(wave, weights=self.weights)
+
+    def test_channels_of_which_one_is_dead(self):
+        wave = music(1, 16_000)[0]
+        expected = self.notes(wave)
+        found = self.notes(np.stack((wave, np.zeros_like(wave)), axis=1))
+        np.testing.assert_array_equal(found["start"], expected["start"])
+
+    def test_sound_of_any_kind_gives_notes_within_it(self):
+        rng, time = np.random.default_rng(0), np.arange(16_000) / 16_000
+        for wave, rate in (
+            (np.zeros(16_000), 16_000),
+            (rng.normal(0, 0.1, 16_000), 16_000),
+            (np.sin(2 * np.pi * 440 * time), 16_000),
+            (np.clip(20 * music(1, 16_000)[0], -1, 1), 16_000),
+            (music(0.05, 16_000)[0], 16_000),
+            (music(1 / 16_000, 16_000)[0], 16_000),
+            (music(1, 8000)[0], 8000),
+            (music(1, 96_000)[0], 96_000),
+        ):
+            found, seconds = self.notes(wave, rate), len(wave) / rate
+            self.assertTrue((found["start"] >= 0).all())
+            self.assertTrue((found["end"] > found["start"]).all())
+            self.assertTrue((found["end"] <= seconds + 1e-4).all())
+
+    def test_no_sound_is_told_in_one_line(self):
+        for content, words in (
+            (np.zeros(0), "odd.wav: empty"),
+            (np.full(100, np.nan), "odd.wav: holds samples that are not finite"),
+            (np.full(100, 9000.0), "likely integers saved as floats"),
+        ):
+            with self.assertRaisesRegex(InputError, words):
+                self.notes(content)
+
+    def test_an_mp3_that_is_cut_off(self):
+        path = self.folder / "song.mp3"
+        soundfile.write(path, music(3, 44_100)[0], 44_100)
+        whole = path.read_bytes()
+        path.write_bytes(whole[: len(whole) // 2])
+        code, said = self.transcribe(path)
+        self.assertEqual(code, 0, said)
+        self.assertRegex(said, "song.mp3: cut off or damaged; 1.*s can be read")
+        self.assertIn("song.html", self.made())
+
+    def test_nothing_heard_is_written_all_the_same(self):
+        path = self.folder / "quiet.wav"
+        soundfile.write(path, np.zeros(16_000), 16_000)
+        code, said = self.transcribe(path, "--min-note-ms", "9999")
+        self.assertEqual(code, 0, said)
+        made = pretty_midi.PrettyMIDI(str(self.out / "quiet.mid"))
+        self.assertEqual(made.instruments, [])
+        self.assertEqual(len((self.out / "quiet.csv").read_text().split()), 1)
+
+
+if __name__ == "__main__":
+    unittest.main()

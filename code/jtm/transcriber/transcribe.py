@@ -1,0 +1,500 @@
+"""
+From sound files to MIDI files, tables of notes and pages: ``jtm transcribe``.
+
+Each recording gets ``NAME.mid``, ``NAME.csv`` in MusicNet's columns and the page
+``NAME.html``, in a folder that mirrors the inputs. :data:`REGISTER` there says of each
+which file it is of, and what was written: what a user put there, or changed, is never
+overwritten, and what is there of an unchanged file is left.
+"""
+
+import contextlib
+import json
+import os
+import re
+import tempfile
+from collections import Counter
+from dataclasses import asdict, dataclass, replace
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+
+from jtm.constants import FRAME_RATE, INSTRUMENTS, SAMPLE_RATE
+from jtm.data import batch, musicnet
+from jtm.evaluation.streaming import Audio
+from jtm.files import (
+    InputError,
+    atomic,
+    digest,
+    inside,
+    locked,
+    read_json,
+    warn,
+    write_json,
+)
+from jtm.music import audio, midi
+from jtm.music.score import Note, Score
+from jtm.transcriber import model, pages
+from jtm.transcriber.melody import melody
+from jtm.transcriber.notes import Choices, find, finish
+
+SILENCE = SAMPLE_RATE // 2
+"""Samples of silence that are heard before and after a recording."""
+
+REGISTER = "transcriptions.json"
+"""Name of the file in a folder of transcriptions that says what they are of."""
+
+INDEX = "index.html"
+"""Name of the page that lists the pages of a folder."""
+
+PAGE_RATE = 32_000
+"""Hz; the rate of the sound in a page, where its file has no lower one."""
+
+SUFFIXES = (".mid", ".csv", ".html")
+"""Endings of what is written of a recording."""
+
+
+@dataclass(frozen=True)
+class Transcription:
+    """
+    The notes of a recording.
+
+    Parameters
+    ----------
+    notes : numpy.ndarray
+        Notes ``(notes,)`` of :data:`jtm.transcriber.notes.NOTE_DTYPE` by start: times
+        in seconds, MIDI pitch, General MIDI program counted from 1, velocity.
+    seconds : float
+        Length of the recording.
+    title : str
+        Its name.
+    sound : Path or numpy.ndarray
+        Its file, or the waveform at 16 kHz.
+    whole : numpy.ndarray, optional
+        All notes, where `notes` are the melody alone.
+    """
+
+    notes: np.ndarray
+    seconds: float
+    title: str
+    sound: object
+    whole: object = None
+
+    def melody(self):
+        """
+        Return the melody alone; see :mod:`jtm.transcriber.melody`.
+
+        Returns
+        -------
+        Transcription
+            With one note at a time; its page has all notes, the melody marked.
+        """
+        if self.whole is not None:
+            return self
+        return replace(self, notes=melody(self.notes)[1], whole=self.notes)
+
+    def score(self):
+        """
+        Return the notes as a score.
+
+        Returns
+        -------
+        jtm.music.score.Score
+            Beats are counted at 120 a minute, which means nothing: no tempo is heard.
+        """
+        return Score(
+            tuple(
+                Note(start, end, program, pitch, velocity, 2 * start, 2 * (end - start))
+                for start, end, pitch, program, velocity in self.notes.tolist()
+            )
+        )
+
+    def midi(self):
+        """
+        Return the notes as MIDI.
+
+        Returns
+        -------
+        pretty_midi.PrettyMIDI
+            A track for each instrument, at a tempo of 120, which means nothing.
+        """
+        return midi.build(self.score(), INSTRUMENTS)
+
+    def page(self):
+        """
+        Make the page that plays and shows the recording and its notes.
+
+        Returns
+        -------
+        str
+            HTML that needs nothing else.
+        """
+        if isinstance(self.sound, np.ndarray):
+            sound, rate = self.sound, SAMPLE_RATE
+        else:
+            rate = min(PAGE_RATE, audio.rate(self.sound))
+            sound = audio.blocks(self.sound, rate, clipped=False)
+        notes = self.notes if self.whole is None else self.whole
+        return pages.page(sound, rate, notes, self.title, melody=melody(notes)[0])
+
+    def save(self, folder, page=True, overwrite=False):
+        """
+        Write MIDI, table and page into a folder, named by the title.
+
+        Parameters
+        ----------
+        folder : str or Path
+            The folder, made if it is missing.
+        page : bool
+            Write the page too.
+        overwrite : bool
+            Replace what is there.
+
+        Returns
+        -------
+        list of Path
+            The files.
+
+        Raises
+        ------
+        InputError
+            If a file is there already, or cannot be written.
+        """
+        stem = inside(folder, self.title)
+        paths = [Path(f"{stem}{suffix}") for suffix in SUFFIXES[: 2 + page]]
+        for path in paths:
+            if path.exists() and not overwrite:
+                raise InputError(f"{path}: is there already; save with overwrite=True")
+        for path in paths:
+            with atomic(path) as part:
+                self.write(part)
+        return paths
+
+    def write(self, path):
+        """
+        Write one file.
+
+        Parameters
+        ----------
+        path : Path
+            MIDI, MusicNet's table or a page, as its ending says.
+        """
+        if path.suffix == ".mid":
+            self.midi().write(str(path))
+        elif path.suffix == ".csv":
+            labels = musicnet.labels_of(self.score(), lambda beats: "Unknown")
+            musicnet.write_labels(path, labels)
+        else:
+            path.write_text(self.page(), encoding="ascii")
+
+
+def transcribe(path_or_array, sample_rate=None, weights=None, **choices):
+    """
+    Transcribe a recording.
+
+    Parameters
+    ----------
+    path_or_array : str, Path or array
+        A WAV, FLAC, OGG or MP3 file of any rate, number of channels and length; or
+        samples, as :func:`jtm.embed` takes them.
+    sample_rate : int, optional
+        Sample rate of an array in Hz; a file has its own.
+    weights : str or Path, optional
+        A transcriber, as :func:`jtm.transcriber.model.load` takes it; by default the
+        one that comes with the package.
+    **choices
+        How notes are told: the fields of :class:`jtm.transcriber.notes.Choices`.
+
+    Returns
+    -------
+    Transcription
+        The notes, which may be none.
+
+    Raises
+    ------
+    InputError
+        If the file or the array is no sound, or the weights are of another kind.
+
+    Examples
+    --------
+    >>> import jtm, numpy as np
+    >>> len(jtm.transcribe(np.zeros(16000), 16000).notes)
+    0
+    """
+    hearer = model.load(weights) if weights else model.shipped()
+    choices = Choices(**choices)
+    if isinstance(path_or_array, (str, os.PathLike)):
+        if sample_rate is not None:
+            raise InputError("sample_rate is for arrays; a sound file knows its own")
+        return _transcribe_file(Path(path_or_array), hearer, choices)
+    wave = audio.to_wave(path_or_array, sample_rate)
+    padded = np.pad(wave, SILENCE)
+    gain = audio.gain(audio.powers(wave))
+    recording = Audio(lambda a, b: padded[a:b], len(padded), scale=gain)
+    notes = _listen(recording, hearer, choices)
+    return Transcription(notes, len(wave) / SAMPLE_RATE, "recording", wave)
+
+
+def _transcribe_file(path, hearer, choices, advance=lambda seconds: None):
+    """Transcribe a sound file, by way of a copy at 16 kHz on disk."""
+    silence = np.zeros(SILENCE, np.float32)
+    with tempfile.TemporaryFile() as file:
+        try:
+            for block in chain([silence], audio.blocks(path, clipped=False), [silence]):
+                file.write(block.astype("<f4").tobytes())
+            file.flush()
+        except OSError as error:
+            raise InputError(
+                f"{tempfile.gettempdir()}: no room for {path} at 16 kHz "
+                f"({error.strerror}); free some, or set TMPDIR"
+            ) from error
+        length = file.tell() // 4
+
+        def read(start, stop):  # no memory map, whose pages would count as memory
+            file.seek(4 * start)
+            return np.frombuffer(file.read(4 * (stop - start)), "<f4")
+
+        size = 600 * audio.LEVEL_BLOCK
+        starts = range(SILENCE, length - SILENCE, size)
+        power = [audio.powers(read(a, min(a + size, length - SILENCE))) for a in starts]
+        recording = Audio(read, length, scale=audio.gain(np.concatenate(power)))
+        notes = _listen(recording, hearer, choices, advance)
+    return Transcription(notes, (length - 2 * SILENCE) / SAMPLE_RATE, path.stem, path)
+
+
+def _listen(recording, hearer, choices, advance=lambda seconds: None):
+    """Hear a recording between its silences; give its notes."""
+
+    def blocks():
+        for block in hearer.stream(recording):
+            yield block
+            advance(len(block["notes"]) / FRAME_RATE)
+
+    chosen = choices.frame_threshold, choices.onset_threshold
+    usual = hearer.thresholds["frame"], hearer.thresholds["onset"]
+    thresholds = tuple(a or b for a, b in zip(chosen, usual, strict=True))
+    lead, seconds = SILENCE / SAMPLE_RATE, recording.length / SAMPLE_RATE
+    return finish(find(blocks(), thresholds), seconds - 2 * lead, choices, lead)
+
+
+def transcribe_files(
+    inputs,
+    out,
+    choices=None,
+    weights=None,
+    page=True,
+    alone=False,
+    progress=True,
+    debug=False,
+):
+    """
+    Transcribe sound files, and those in folders.
+
+    Parameters
+    ----------
+    inputs : sequence of str or Path
+        Sound files and folders of them, searched at any depth.
+    out : str or Path
+        Folder for what is written, which lies in it as the inputs lie in the deepest
+        folder that holds all of them.
+    choices : Choices, optional
+        How notes are told.
+    weights : str or Path, optional
+        A transcriber; the one that comes with the package by default.
+    page : bool
+        Write pages, and the ``index.html`` that lists them.
+    alone : bool
+        Write the melody alone; pages have all notes, the melody marked.
+    progress : bool
+        Show a progress bar, and what was done.
+    debug : bool
+        Print the traceback of what fails unexpectedly.
+
+    Returns
+    -------
+    int
+        Number of inputs that could not be transcribed; each is named on standard error.
+
+    Raises
+    ------
+    InputError
+        If the weights cannot be loaded, a folder holds no sound, `out` cannot be
+        written, or no input at all could be transcribed.
+    """
+    hearer, choices = model.load(weights), choices or Choices()
+    sources, root = batch.find(inputs)
+    made_from = {"weights": hearer.fingerprint, "choices": asdict(choices)}
+    made_from["melody"] = alone
+    made_from = json.loads(json.dumps(made_from))  # as the register has it
+    out = Path(out)
+    with locked(out / ".lock", f"{out}: another run is writing there"):
+        register = _Register(out)
+        names = _names(sources, root)
+        suffixes = SUFFIXES[: 2 + page]
+        missing = [
+            source
+            for source in sources
+            if not register.has(names[source], source, made_from, suffixes)
+        ]
+
+        def work(source, advance):
+            name, state = names[source], batch.state(source)
+            register.check(name, source, suffixes)
+            made = _transcribe_file(source, hearer, choices, advance)
+            made = made.melody() if alone else made
+            register.write(name, source, state, made_from, made, suffixes)
+
+        failed = batch.run(missing, work, "Transcribing", progress, debug)
+        if failed and len(failed) == len(sources):
+            raise InputError(f"none of {len(sources)} files could be transcribed")
+        if page:
+            register.write_index()
+    if progress:
+        n_made = len(missing) - len(failed)
+        print(
+            f"{out}: {n_made} of {len(sources)} transcribed, {len(failed)} failed, "
+            f"{len(sources) - len(missing)} are there already"
+        )
+    return len(failed)
+
+
+def _names(sources, root):
+    """
+    Name what is written of each file, relative to the folder, without an ending.
+
+    Files that differ in their endings alone keep these, and so does one whose page
+    would be the index.
+    """
+    stems = {source: source.relative_to(root).with_suffix("") for source in sources}
+    times = Counter(stems.values()) + Counter([Path(INDEX).with_suffix("")])
+    return {
+        source: (stem if times[stem] == 1 else source.relative_to(root)).as_posix()
+        for source, stem in stems.items()
+    }
+
+
+class _Register:
+    """
+    What is in a folder of transcriptions, what of, and that it was written here.
+
+    Parameters
+    ----------
+    folder : Path
+        The folder.
+    """
+
+    def __init__(self, folder):
+        self.folder = folder
+        self.path = folder / REGISTER
+        self.rows = read_json(self.path) if self.path.exists() else {}
+        if not isinstance(self.rows, dict):
+            raise InputError(f"{self.path}: not a register of transcriptions")
+
+    def file(self, name, suffix=""):
+        """Name a file in the folder."""
+        return inside(self.folder, name + suffix)
+
+    def has(self, name, source, made_from, suffixes):
+        """Tell whether all is there of a source as it is now."""
+        row = self.rows.get(name, {})
+        here = {"source": str(source), "state": batch.state(source)} | made_from
+        there = {key: row.get(key) for key in here}
+        return there == here and all(self.file(name, s).exists() for s in suffixes)
+
+    def check(self, name, source, suffixes):
+        """Refuse to overwrite what is of another source, or was changed."""
+        row = self.rows.get(name, {})
+        if row.get("source", str(source)) != str(source):
+            raise InputError(
+                f"{self.file(name)}: is of {row['source']}, not of {source}; choose "
+                "another --out"
+            )
+        for path in (self.file(name, suffix) for suffix in suffixes):
+            if path.exists() and digest(path) not in row.get("written", ()):
+                raise InputError(
+                    f"{path}: is there, but not as it was written of {source}; move "
+                    "it, or choose another --out"
+                )
+
+    def write(self, name, source, state, made_from, made, suffixes):
+        """Write the files of a transcription, each known before it is there."""
+        row = {"source": str(source), "state": state, **made_from}
+        row["written"] = self.rows.get(name, {}).get("written", [])
+        parts = []
+        with contextlib.ExitStack() as stack:
+            for suffix in suffixes:
+                path = self.file(name, suffix)
+                parts.append(stack.enter_context(atomic(path)))
+                made.write(parts[-1])
+            row["written"] = sorted({*row["written"], *map(digest, parts)})
+            self.rows[name] = row
+            write_json(self.path, self.rows)
+        for suffix in {*SUFFIXES} - {*suffixes}:  # an earlier page, of other notes
+            path = self.file(name, suffix)
+            if path.exists() and digest(path) in row["written"]:
+                path.unlink()
+
+    def write_index(self):
+        """Write the page that lists the pages, unless another is there."""
+        path, known = self.folder / INDEX, self.rows.get(INDEX, {}).get("written", ())
+        if path.exists() and digest(path) not in known:
+            warn(f"{path}: is there, but not as it was written; left as it is")
+            return
+        with atomic(path) as part:
+            part.write_text(pages.index(pages.listing(self.folder)), encoding="ascii")
+            self.rows[INDEX] = {"written": sorted({*known, digest(part)})}
+            write_json(self.path, self.rows)
+
+
+def choices_of(options):
+    """
+    Read what a user chose on the command line.
+
+    Parameters
+    ----------
+    options : argparse.Namespace
+        With the fields of :class:`Choices`, of which ``pitch_range`` and
+        ``instruments`` are text.
+
+    Returns
+    -------
+    Choices
+        What was chosen.
+
+    Raises
+    ------
+    InputError
+        If a pitch or an instrument is not known.
+    """
+    chosen = {
+        name: getattr(options, name)
+        for name in ("onset_threshold", "frame_threshold", "min_note_ms")
+        if getattr(options, name) is not None
+    }
+    if options.pitch_range:
+        ends = re.fullmatch(
+            r"(\d+|[A-Ga-g][#b]?\d)-(\d+|[A-Ga-g][#b]?\d)", options.pitch_range
+        )
+        if not ends:
+            raise InputError(
+                f"--pitch-range {options.pitch_range}; expected the lowest and highest "
+                "note, such as G3-E7, or MIDI numbers, such as 55-100"
+            )
+        chosen["pitch_range"] = tuple(map(_pitch, ends.groups()))
+    if options.instruments:
+        programs = {name: program for program, name in INSTRUMENTS.items()}
+        words = [word.strip().lower() for word in options.instruments.split(",")]
+        if unknown := [word for word in words if word not in programs]:
+            raise InputError(
+                f"--instruments {unknown[0]}; expected some of {', '.join(programs)}, "
+                "with commas between"
+            )
+        chosen["instruments"] = tuple(programs[word] for word in words)
+    return Choices(**chosen)
+
+
+def _pitch(text):
+    """Return the MIDI number of a note's name or number."""
+    import pretty_midi
+
+    return int(text) if text.isdigit() else pretty_midi.note_name_to_number(text)
