@@ -1,0 +1,118 @@
+"""
+A transcriber on a list of files, in the Python environment of that transcriber.
+
+``python code/benchmarks/peers.py SYSTEM < JOB`` is started by ``transcribers.py`` and
+imports nothing of this project but what `ours` needs. The job is JSON: ``files``, a
+list of paths; ``settings``, a list of thresholds ``{"onset": 0.5, "frame": 0.3}``, of
+which an empty one stands for the transcriber's own; ``threads``, how many it may use;
+and ``weights``, of ours. A line of JSON answers each file as soon as it is done:
+``notes``, for each of the settings a list of ``[start, end, pitch, program]``, in
+seconds, MIDI numbers and General MIDI programs (0 where instruments are not told);
+``seconds`` and ``processor_seconds`` that it took; and ``peak_bytes`` of memory so far.
+"""
+
+import json
+import os
+import resource
+import sys
+import time
+from functools import partial
+
+
+def ours(job):
+    """Make the two steps of ours; its first does all, by its own thresholds."""
+    from jtm.transcriber import model
+    from jtm.transcriber.transcribe import transcribe
+
+    network = model.load(job["weights"])
+    model.shipped = lambda: network  # loaded once, as the shipped one is
+
+    def decode(found):
+        return found.notes[["start", "end", "pitch", "program"]].tolist()
+
+    return transcribe, decode
+
+
+def basic_pitch(job):
+    """Make the two steps of Basic Pitch, without what makes MIDI files of notes."""
+    import onnxruntime
+    from basic_pitch import ICASSP_2022_MODEL_PATH, inference, note_creation
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = job["threads"]
+    inference.ort.InferenceSession = partial(
+        onnxruntime.InferenceSession, sess_options=options
+    )
+    network = inference.Model(ICASSP_2022_MODEL_PATH)
+
+    def listen(path):
+        return inference.run_inference(path, network)
+
+    def decode(found, onset=0.5, frame=0.3, shortest=11):  # frames, 128 ms
+        rolls = found["note"], found["onset"]
+        notes = note_creation.output_to_notes_polyphonic(
+            *rolls,
+            onset,
+            frame,
+            shortest,
+            infer_onsets=True,
+            max_freq=None,
+            min_freq=None,
+        )
+        times = note_creation.model_frames_to_time(len(rolls[0]))
+        return [(times[start], times[end], pitch, 0) for start, end, pitch, _ in notes]
+
+    return listen, decode
+
+
+def harmonica(job, size):
+    """Make the two steps of harmonica in one of its sizes."""
+    from harmonica import Harmonica
+    from harmonica.decoding import decode as to_notes
+
+    model = Harmonica(size, device="cpu")
+
+    def decode(found, onset=model.onset_threshold, frame=model.frame_threshold):
+        rolls = found["onset"], found["sustain"]
+        notes = to_notes(
+            *rolls, model.frames_per_second, onset, frame, found.get("velocity")
+        )
+        parts = notes.onsets, notes.offsets, notes.pitches
+        return [(*each, 0) for each in zip(*(p.tolist() for p in parts), strict=True)]
+
+    return model.activations, decode
+
+
+SYSTEMS = {
+    "jtm": ours,
+    "basic-pitch": basic_pitch,
+    "harmonica-nano": partial(harmonica, size="nano"),
+    "harmonica-small": partial(harmonica, size="small"),
+}
+"""Transcribers by name: each returns how it listens, and how it decodes."""
+
+
+def main():
+    """Answer each file of a job with its notes, on the standard output."""
+    job = json.load(sys.stdin)
+    # What libraries print there is no answer.
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    listen, decode = SYSTEMS[sys.argv[1]](job)
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(job["threads"])
+    for path in job["files"]:
+        wall, processor = time.perf_counter(), time.process_time()
+        found = listen(path)
+        notes = [decode(found, **setting) for setting in job["settings"]]
+        answer = {
+            "notes": [[[float(x) for x in note] for note in each] for each in notes],
+            "seconds": time.perf_counter() - wall,
+            "processor_seconds": time.process_time() - processor,
+            "peak_bytes": 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
+        }
+        print(json.dumps(answer), file=answers, flush=True)
+
+
+if __name__ == "__main__":
+    main()

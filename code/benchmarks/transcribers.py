@@ -1,0 +1,474 @@
+"""
+Ours beside what others use to transcribe, on the same files.
+
+``python code/benchmarks/transcribers.py --data toy/data/full --real DIR`` runs ours,
+Basic Pitch (Bittner et al. 2022) and harmonica (the reproduction of that name of Ou et
+al. 2026), each in a process and the peers in virtual environments of their own, which
+are made in the folder of ``--work``; none is a dependency. It writes
+``report/results/transcribers.json``; run again, it transcribes only what is new.
+
+Notes are scored by mir_eval (Raffel et al. 2014): F1 of pitch and onset within 50 ms,
+with offsets within 20 % of the note or 50 ms, and with instruments. Frames are cells of
+10 ms and a pitch, marked by the notes. A score is the mean over recordings, with a
+bootstrap interval over tune families of toy pieces and mixes, instruments of single
+notes, and recordings of real piano. A peer runs at the thresholds that it ships with
+and at those that are best on toy validation, by the sum of the F1 of notes and of
+frames; on each set, what has the better F1 of notes is its score, so that ours meets
+the stronger one. Ours has the thresholds that it ships with.
+"""
+
+import argparse
+import hashlib
+import itertools
+import json
+import os
+import subprocess
+import sys
+import venv
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import soundfile
+from cpc_step import RESULTS, machine
+from tqdm import tqdm
+
+from jtm.constants import FRAME_RATE, SAMPLE_RATE
+from jtm.data.musicnet import Recording, open_dataset
+from jtm.data.rolls import PLAYED_DTYPE, frame_roll, read_notes
+from jtm.data.splits import labelled_splits
+from jtm.evaluation.labelled import evenly
+from jtm.evaluation.metrics import bootstrap, f1, frame_counts, interval, mean, note_f1
+from jtm.evaluation.transcription import by_instrument
+from jtm.files import InputError, atomic, digest, read_json, write_json
+from jtm.music import audio
+
+OURS = "jtm"
+"""Our transcriber; it alone tells instruments."""
+
+NEEDS = {
+    "basic-pitch": (
+        "basic-pitch==0.4.0",
+        "onnxruntime librosa mir_eval pretty_midi resampy<0.4.3 scikit-learn scipy",
+    ),
+    "harmonica": (
+        "harmonica-amt==0.3.0",
+        "torch<=2.13.0 loguru nnaudio numpy omegaconf scipy soundfile symusic typer",
+    ),
+}
+"""What pip installs in an environment: the transcriber, and what it needs."""
+
+SYSTEMS = {
+    OURS: (None, "weights"),
+    "basic-pitch": ("basic-pitch", "basic_pitch/saved_models/icassp_2022/nmp.onnx"),
+    "harmonica-nano": ("harmonica", "harmonica/weights/harmonica-nano.pt"),
+    "harmonica-small": ("harmonica", "harmonica/weights/harmonica-small.pt"),
+}
+"""Of each transcriber, its environment, and where its weights are in that."""
+
+GRID = [
+    {"onset": onset, "frame": frame}
+    for onset in (0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
+    for frame in (0.2, 0.25, 0.3, 0.35, 0.4, 0.5)
+]
+"""Thresholds that are tried on validation."""
+
+SHORTEST = (5, 11)
+"""Shortest notes that are tried with Basic Pitch, in frames of its own, 11.6 ms."""
+
+SETS = {
+    "toy": "toy test",
+    "unseen": "unseen SoundFont",
+    "mixes": "mixes of recorded notes",
+    "piano": "real piano",
+    "notes": "real single notes",
+}
+"""What is transcribed."""
+
+TUNED_ON = 12
+"""Recordings of validation that thresholds are chosen on."""
+
+SECONDS = 30
+"""What is heard of a recording, from its start."""
+
+
+class Piece(NamedTuple):
+    """
+    A recording with its notes.
+
+    Parameters
+    ----------
+    path : Path
+        Its sound file.
+    notes : numpy.ndarray
+        Notes ``(notes,)`` of :data:`jtm.data.rolls.PLAYED_DTYPE`.
+    seconds : float
+        Its length.
+    group : str
+        What it is drawn with by the bootstrap.
+    """
+
+    path: Path
+    notes: np.ndarray
+    seconds: float
+    group: str
+
+
+def _read(recording, group, cut):
+    """Read a piece; of one that is long, the beginning is put into a folder."""
+    path, rate = recording.audio, soundfile.info(recording.audio).samplerate
+    seconds = soundfile.info(path).duration
+    notes = read_notes(recording, round(seconds * SAMPLE_RATE))
+    if seconds > SECONDS:
+        path, seconds = cut / f"{path.parent.name}-{path.stem}.flac", float(SECONDS)
+        notes = notes[notes["start"] < SECONDS]
+        notes["end"] = np.minimum(notes["end"], SECONDS)
+        with atomic(path) as part:
+            wave, _ = soundfile.read(recording.audio, frames=SECONDS * rate)
+            soundfile.write(part, wave, rate)
+    return Piece(path, notes, seconds, group)
+
+
+def _read_sets(data, real, most, cut):
+    """Read the sets by name, and ``validation``; say which are not there."""
+    dataset = open_dataset(data)
+    every = np.array(dataset.recordings, object)
+    lengths = [soundfile.info(each.audio).frames for each in every]
+    splits = labelled_splits(every, lengths)
+    family = {each.id: each.metadata.get("tune_family") or each.id for each in every}
+    sets = {}
+    for name, split, n in (
+        ("validation", "validation", TUNED_ON),
+        ("toy", "test", most),
+        ("unseen", "test_timbre", most),
+    ):
+        chosen = every[evenly(np.array(splits.get(split, []), int), n)]
+        sets[name] = [_read(each, family[each.id], cut) for each in chosen]
+    for name in ("mixes", "piano", "notes"):
+        sets[name] = []
+        for path in sorted(Path(real or os.devnull).glob(f"{name}/*.flac")):
+            one = Recording(path.stem, path, path.with_suffix(".csv"), "test")
+            group = path.stem.split("_")[0] if name == "notes" else path.stem
+            sets[name].append(_read(one, family.get(path.stem, group), cut))
+    for name in [name for name, pieces in sets.items() if not pieces]:
+        print(f"{SETS.get(name, name)}: not there, left out", file=sys.stderr)
+        del sets[name]
+    return sets
+
+
+def _environment(name, work):
+    """Make the virtual environment of a peer, unless it is there; return its Python."""
+    folder = work / "environments" / name
+    python, ready = folder / "bin" / "python", folder / "ready"
+    peer, needs = NEEDS[name]
+    if ready.exists() and ready.read_text() == f"{peer} {needs}":
+        return python
+    print(f"{name}: installing in {folder}", file=sys.stderr)
+    venv.create(folder, clear=True, with_pip=True)
+    pip = [python, "-m", "pip", "install", "--quiet"]
+    # Basic Pitch asks for TensorFlow and harmonica for Python 3.12, which they can do
+    # without: harmonica's notes are the same with 3.11.
+    for words in (["--no-deps", "--ignore-requires-python", peer], needs.split()):
+        if subprocess.run([*pip, *words]).returncode:
+            raise InputError(f"{name}: cannot be installed; is a registry reachable?")
+    ready.write_text(f"{peer} {needs}")
+    return python
+
+
+class System:
+    """
+    A transcriber, run on files in a process of its own.
+
+    Parameters
+    ----------
+    name : str
+        One of :data:`SYSTEMS`.
+    work : Path
+        Where environments and notes are kept.
+    weights : Path
+        Our weights.
+    """
+
+    def __init__(self, name, work, weights):
+        self.name, self.work = name, work
+        needs, file = SYSTEMS[name]
+        self.python, self.weights = sys.executable, weights
+        if needs:
+            self.python = _environment(needs, work)
+            self.weights = next(self.python.parents[1].glob(f"lib/*/*/{file}"))
+        self.key = f"{name} {digest(self.weights)}"
+
+    def answers(self, paths, settings, threads=1):
+        """
+        Transcribe files; see ``peers.py``.
+
+        Parameters
+        ----------
+        paths : sequence of Path
+            The files.
+        settings : list of dict
+            Thresholds; an empty one stands for those it ships with.
+        threads : int
+            How many it may use.
+
+        Yields
+        ------
+        dict
+            The answer of each file.
+
+        Raises
+        ------
+        InputError
+            If it fails.
+        """
+        job = {"files": [str(path) for path in paths], "settings": settings}
+        job |= {"threads": threads, "weights": str(self.weights)}
+        names = ("OMP", "OPENBLAS", "MKL", "NUMBA")
+        variables = {f"{name}_NUM_THREADS": str(threads) for name in names}
+        own = RESULTS.parents[1] / "code" if self.name == OURS else ""
+        log = self.work / f"{self.name}.log"
+        with (
+            open(log, "w") as errors,
+            subprocess.Popen(
+                [self.python, Path(__file__).with_name("peers.py"), self.name],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                env=os.environ | variables | {"PYTHONPATH": str(own)},
+                text=True,
+            ) as worker,
+        ):
+            try:
+                worker.stdin.write(json.dumps(job))
+                worker.stdin.close()
+                yield from map(json.loads, worker.stdout)
+            except BaseException:
+                worker.kill()
+                raise
+        if worker.returncode:
+            raise InputError(f"{self.name}: failed; {log} says why")
+
+    def notes(self, pieces, settings, what):
+        """
+        Transcribe pieces, or read what was kept of an earlier run.
+
+        Parameters
+        ----------
+        pieces : list of Piece
+            The pieces.
+        settings : list of dict
+            Thresholds.
+        what : str
+            What the progress bar says.
+
+        Returns
+        -------
+        list of list of numpy.ndarray
+            For each piece and each of the settings, notes of
+            :data:`jtm.data.rolls.PLAYED_DTYPE`.
+        """
+        kept = []
+        for piece in pieces:
+            key = f"{self.key} {digest(piece.path)} {json.dumps(settings)}"
+            name = hashlib.sha256(key.encode()).hexdigest()[:16]
+            kept.append(self.work / "notes" / self.name / f"{name}.json")
+        new = [i for i, file in enumerate(kept) if not file.exists()]
+        found = self.answers([pieces[i].path for i in new], settings) if new else ()
+        bar = tqdm(found, f"{self.name}, {what}", len(new), disable=not new)
+        for i, answer in zip(new, bar, strict=True):
+            with atomic(kept[i]) as part:
+                part.write_text(json.dumps(answer["notes"]))
+        return [
+            [np.array([*map(tuple, each)], PLAYED_DTYPE) for each in read_json(file)]
+            for file in kept
+        ]
+
+
+def score(piece, found, told=False):
+    """
+    Score the notes of a piece.
+
+    Parameters
+    ----------
+    piece : Piece
+        The piece.
+    found : numpy.ndarray
+        Notes of :data:`jtm.data.rolls.PLAYED_DTYPE`.
+    told : bool
+        Whether instruments are told apart.
+
+    Returns
+    -------
+    dict of str to float
+        F1 in 0..1: ``onset``, ``offset``, ``frame`` and, where instruments are told,
+        ``instrument``. Of a single note also ``found``, 1 if it is among the notes, and
+        ``extra``, the number of others.
+    """
+    n_frames = round(piece.seconds * FRAME_RATE)
+    rolls = [frame_roll(notes, n_frames) for notes in (piece.notes, found)]
+    scores = {
+        "onset": note_f1(piece.notes, found),
+        "offset": note_f1(piece.notes, found, offsets=True),
+        "frame": f1(frame_counts(*rolls)),
+    }
+    if told:
+        scores["instrument"] = note_f1(*map(by_instrument, (piece.notes, found)))
+    if len(piece.notes) == 1:
+        scores["found"] = float(scores["onset"] > 0)
+        scores["extra"] = len(found) - scores["found"]
+    return scores
+
+
+def _estimate(values, groups):
+    """Estimate a mean over recordings, with its interval."""
+    parts = np.stack((values, np.ones(len(values))), axis=1)
+    low, high = interval(bootstrap(parts, groups, mean))
+    return {"value": mean(parts.sum(axis=0)), "low": low, "high": high}
+
+
+def compare(scores, groups):
+    """
+    Compare ours with each peer on a set, and take of each what is stronger.
+
+    Parameters
+    ----------
+    scores : dict
+        By transcriber and setting, a list of what :func:`score` returned of each
+        recording.
+    groups : sequence of str
+        Of each recording, what it is drawn with.
+
+    Returns
+    -------
+    list of dict
+        A row for each transcriber, setting and score: ``value``, ``low`` and ``high``;
+        whether its setting is the ``stronger``; and ``difference``, by how much ours is
+        better, with its interval, where both have that score.
+    """
+    ours = pd.DataFrame(scores.get(OURS, {}).get("default", []))
+    rows = []
+    for system, settings in scores.items():
+        tables = {setting: pd.DataFrame(each) for setting, each in settings.items()}
+        stronger = max(tables, key=lambda setting: tables[setting]["onset"].mean())
+        for setting, metric in itertools.product(tables, tables[stronger]):
+            values = tables[setting][metric]
+            row = {"system": system, "setting": setting, "metric": metric}
+            row |= {"stronger": setting == stronger} | _estimate(values, groups)
+            if metric in ours and system != OURS:
+                row["difference"] = _estimate(ours[metric] - values, groups)
+            rows.append(row)
+    return rows
+
+
+def _tune(system, pieces):
+    """Choose the settings of a peer on validation."""
+    grid = GRID
+    if system.name == "basic-pitch":
+        grid = [each | {"shortest": n} for each in GRID for n in SHORTEST]
+    sums = np.zeros(len(grid))
+    for piece, each in zip(pieces, system.notes(pieces, grid, "tuning"), strict=True):
+        scores = [score(piece, found) for found in each]
+        sums += [one["onset"] + one["frame"] for one in scores]
+    return grid[int(sums.argmax())]
+
+
+def _speed(systems, pieces, long):
+    """
+    Measure speed in turns, each after a first piece by which all is loaded, and memory.
+
+    The fastest of three turns counts, since whatever else the machine does can only
+    slow it; the processor time of one thread is hardly changed by that.
+    """
+    paths, found = [piece.path for piece in pieces], {}
+    seconds = sum(piece.seconds for piece in pieces[1:])
+    for threads, _, system in itertools.product((1, 2), range(3), systems):
+        every = [*system.answers(paths, [{}], threads)]
+        row = found.setdefault(system.name, {})
+        for kind in ("seconds", "processor_seconds"):
+            name = f"{kind}_of_{threads}_thread{'s' * (threads - 1)}"
+            took = sum(answer[kind] for answer in every[1:]) / seconds
+            row[name] = min(row.get(name, took), took)
+        row["peak_bytes"] = every[-1]["peak_bytes"]
+    if long:
+        wave = np.concatenate([audio.read(path) for path in paths])
+        soundfile.write(long, np.resize(wave, 3600 * SAMPLE_RATE), SAMPLE_RATE)
+        for system in systems:
+            (answer,) = system.answers([long], [{}])
+            found[system.name]["hour_bytes"] = answer["peak_bytes"]
+        long.unlink()
+    return found
+
+
+def run(options):
+    """
+    Transcribe, score, compare and write the results.
+
+    Parameters
+    ----------
+    options : argparse.Namespace
+        The options of the command.
+    """
+    work = options.work
+    sets = _read_sets(options.data, options.real, options.recordings, work / "cut")
+    validation = sets.pop("validation")
+    known = read_json(options.out) if options.out.exists() else {}
+    about, scores, systems = {}, {name: {} for name in sets}, []
+    for name in options.only:
+        system = System(name, work, options.load)
+        systems.append(system)
+        settings = {"default": {}}
+        if name != OURS:
+            settings["tuned"] = _tune(system, validation)
+        about[name] = {"tuned": settings.get("tuned")}
+        about[name]["weights_bytes"] = system.weights.stat().st_size
+        for each, pieces in sets.items():
+            found = system.notes(pieces, [*settings.values()], SETS[each])
+            pairs = [*zip(pieces, found, strict=True)]
+            scores[each][name] = {
+                setting: [
+                    score(piece, notes[i], name == OURS) for piece, notes in pairs
+                ]
+                for i, setting in enumerate(settings)
+            }
+    result = {"sets": {}, "systems": about, "scores": []}
+    for name, pieces in sets.items():
+        facts = {"title": SETS[name], "recordings": len(pieces)}
+        facts["notes"] = sum(len(piece.notes) for piece in pieces)
+        facts["seconds"] = sum(piece.seconds for piece in pieces)
+        result["sets"][name] = facts
+        rows = compare(scores[name], [piece.group for piece in pieces])
+        result["scores"] += [{"set": name} | row for row in rows]
+    if options.speed:
+        long = work / "hour.wav" if options.hour else None
+        known |= {"speed": _speed(systems, sets["toy"][:4], long), "machine": machine()}
+    result |= {name: known.get(name) for name in ("speed", "machine")}
+    write_json(options.out, result)
+    table = pd.DataFrame(result["scores"]).query("stronger")
+    print((100 * table.pivot_table("value", "system", ["set", "metric"])).round(1).T)
+
+
+def main():
+    """Read the command line, and run."""
+    parser = argparse.ArgumentParser(description=__doc__.strip().splitlines()[0])
+    shipped = RESULTS.parents[1] / "code/jtm/weights/transcriber.safetensors"
+    kept = RESULTS.parents[1] / "logs" / "transcribers"
+    add = parser.add_argument
+    add("--data", type=Path, required=True, help="a toy set")
+    add("--real", type=Path, help="a folder with mixes/, piano/ and notes/")
+    add("--work", type=Path, default=kept, help="folder of what is kept")
+    add("--load", type=Path, default=shipped, help="our weights")
+    add("--only", nargs="+", choices=SYSTEMS, default=[*SYSTEMS])
+    add("--recordings", type=int, default=32, help="of each toy split")
+    add("--speed", action="store_true", help="measure speed and memory too")
+    add("--hour", action="store_true", help="and the memory for an hour")
+    add("--out", type=Path, default=RESULTS / "transcribers.json")
+    options = parser.parse_args()
+    try:
+        run(options)
+    except InputError as error:
+        parser.error(str(error))
+
+
+if __name__ == "__main__":
+    main()
