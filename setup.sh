@@ -59,5 +59,5 @@ have_fluidsynth || {
 # Where a CPU build of this very version is to be had, the range alone would
 # still prefer a newer build; without a GPU its CUDA packages are of no use.
 "$venv/bin/python" -m pip install --quiet --upgrade pip
-"$venv/bin/python" -m pip install --quiet --requirement requirements.txt
+"$venv/bin/python" -m pip install --quiet --requirement requirements.txt $versions
 "$venv/bin/python" -m pip install --quiet --no-deps --editable .
