@@ -49,7 +49,8 @@ lock:
 	$(VENV)-lock/bin/pip install --quiet ruff numpydoc
 	$(VENV)-lock/bin/pip freeze --exclude-editable | sed 's/+cpu$$//' > lock.txt
 	$(VENV)-lock/bin/pip install --quiet pip-licenses
-	$(VENV)-lock/bin/pip-licenses --format csv --ignore-packages jtm --output-file licences.csv
+	$(VENV)-lock/bin/pip-licenses --with-system --format csv \
+		--packages $$(sed 's/==.*//' lock.txt) --output-file licences.csv
 	rm -rf $(VENV)-lock
 
 oldest:

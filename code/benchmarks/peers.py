@@ -21,8 +21,9 @@ from functools import partial
 
 def ours(job):
     """Make the two steps of ours; its first does all, by its own thresholds."""
-    from jtm.transcriber import model
     from jtm.transcriber.transcribe import transcribe
+
+    from jtm.transcriber import model
 
     network = model.load(job["weights"])
     model.shipped = lambda: network  # loaded once, as the shipped one is

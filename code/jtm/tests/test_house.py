@@ -1,6 +1,7 @@
 """The rules of the house: imports point one way, and requirements agree."""
 
 import ast
+import csv
 import itertools
 import json
 import re
@@ -79,6 +80,9 @@ PIP_NAMES = {
 FOR_LINT = {"numpydoc"}
 """What ``make lint`` installs by itself."""
 
+PEERS = {"basic_pitch", "harmonica", "onnxruntime"}
+"""What a benchmark runs in environments of their own."""
+
 
 def imports(path):
     """List the modules that a file imports, anywhere in it."""
@@ -127,13 +131,43 @@ class TestRequirements(unittest.TestCase):
             expected.append(CONDA_NAMES.get(name, name) + item.removeprefix(name))
         self.assertEqual(sorted(conda), sorted(expected))
 
+    def test_what_ci_installs_is_within_the_ranges_and_has_licences(self):
+        def numbers(version):
+            return [int(part) for part in re.findall(r"\d+", version)]
+
+        def name_of(package):
+            return re.sub(r"[-_.]+", "-", package).lower()
+
+        # Names and versions alone: no host, no path, no build of one machine.
+        lines = (ROOT / "lock.txt").read_text().splitlines()
+        locked = [re.fullmatch(r"([\w.-]+)==([\w.]+)", line).groups() for line in lines]
+        locked = {name_of(name): version for name, version in locked}
+        project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+        for item in project["dependencies"]:
+            name, ends = re.match(r"([\w-]+)(.*)", item).groups()
+            found = numbers(locked[name_of(name)])
+            ends = dict(re.findall(r"([<>]=?)([\d.]+)", ends))
+            self.assertGreaterEqual(found, numbers(ends.pop(">=")), item)
+            ((sign, end),) = ends.items()  # each range ends where tests end
+            self.assertLessEqual(found, numbers(end), item)
+            if sign == "<":
+                self.assertNotEqual(found[: len(numbers(end))], numbers(end), item)
+        with open(ROOT / "licences.csv", newline="") as file:
+            told = {name_of(row["Name"]): row for row in csv.DictReader(file)}
+        versions = {name: row["Version"].split("+")[0] for name, row in told.items()}
+        self.assertEqual(versions, locked)
+        self.assertTrue(all(row["License"] for row in told.values()))
+        self.assertIn("LOCK=lock.txt", (ROOT / ".ci" / "run").read_text())
+
     def test_what_is_imported_is_named(self):
         project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
         named = {re.match(r"[\w-]+", item)[0] for item in project["dependencies"]}
         outside = (ROOT.glob(f"{folder}*.py") for folder in ("", "toy/", "report/"))
         files = [*CODE.rglob("*.py"), *itertools.chain(*outside)]
         here = {part for p in files for part in p.relative_to(ROOT).parts[:-1]}
-        here |= {path.stem for path in files} | FOR_LINT | sys.stdlib_module_names
+        here |= (
+            {path.stem for path in files} | FOR_LINT | PEERS | sys.stdlib_module_names
+        )
         for path in files:
             for name in {name.split(".")[0] for name in imports(path)} - here:
                 self.assertIn(PIP_NAMES.get(name, name), named, path)
@@ -143,7 +177,8 @@ class TestMakefile(unittest.TestCase):
     def test_clean_leaves_what_was_trained(self):
         makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
         removed = makefile.partition("\nclean:\n")[2].split()
-        self.assertEqual(removed, ["rm", "-rf", "$(VENV)", "toy/data"])
+        expected = ["rm", "-rf", "$(VENV)", "$(VENV)-oldest", "toy/data"]
+        self.assertEqual(removed, expected)
 
 
 class TestNotebook(unittest.TestCase):
