@@ -536,3 +536,62 @@ def _export(options):
     )
     if options.data:
         print(f"{embedding.learn_slow(options.out, options.data)}: slow features")
+
+
+@_verb(
+    "index",
+    _option("scores", metavar="SCORES_FOLDER", help="folder with scores at any depth"),
+    _option(
+        "--out",
+        required=True,
+        metavar="INDEX",
+        help="the index, ending in .safetensors; of one that is there, only what has "
+        "changed is read again",
+    ),
+)
+def _index(options):
+    """Index a folder of scores (MIDI, MusicXML, ABC, kern) for `jtm identify`."""
+    from jtm.retrieval.search import build
+
+    return int(build(options.scores, options.out) > 0)
+
+
+@_verb(
+    "identify",
+    _option("audio", metavar="AUDIO", help="a sound file"),
+    _option(
+        "--index",
+        metavar="INDEX",
+        help="where to look, from `jtm index`; by default the pieces of music21's "
+        "corpus",
+    ),
+)
+def _identify(options):
+    """Name the piece that a recording is of: the five likeliest, and where in each."""
+    from jtm.retrieval.pages import answer
+
+    print(answer(options.audio, options.index))
+
+
+@_verb(
+    "retrieval",
+    DATA,
+    _option("--load", metavar="CHECKPOINT", help="network that some runs start from"),
+    _option(
+        "--only",
+        action="append",
+        metavar="RUN",
+        help="these runs alone, or baselines; by default all",
+    ),
+    _option(
+        "--out",
+        default="logs/retrieval",
+        metavar="DIR",
+        help="folder for checkpoints and scores; what has run is not run again",
+    ),
+)
+def _retrieval(options):
+    """Train and judge audio and score towers on performances with scores."""
+    from jtm.retrieval.run import study
+
+    print(f"scores in {study(options.data, options.out, options.load, options.only)}")

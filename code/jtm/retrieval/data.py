@@ -1,0 +1,367 @@
+"""
+Pairs: windows of sound and the passages of the score that are heard in them.
+
+The dataset is in MusicNet's layout with beats in its labels, such as ``toy/pairs.py``
+makes and MusicNet has. What is heard is measured in seconds, what is written in
+quarter notes.
+"""
+
+import numpy as np
+import torch
+
+from jtm.constants import FRAME_RATE, LABEL_RATE
+from jtm.data.musicnet import open_dataset, read_labels
+from jtm.data.store import build_store
+from jtm.files import InputError
+from jtm.models.pitchmap import PitchMapEncoder
+from jtm.music import notation
+from jtm.retrieval.config import BATCHES, FRAMES, JITTER, PER_WORK, POOL, SHIFT
+from jtm.training.spectra import Spectra, harmonic_front_end
+
+SECONDS = FRAMES * POOL / FRAME_RATE
+"""Length of a window: 2 s."""
+
+GRID = POOL / FRAME_RATE
+"""Seconds from one averaged frame to the next; windows start with one."""
+
+BINS_PER_SEMITONE = PitchMapEncoder.passed
+"""Bins that a semitone of transposition moves log magnitudes by."""
+
+FEWEST = 3
+"""Notes that must start in a passage, else it tells too little."""
+
+
+class Aligned:
+    """
+    A recording with its score.
+
+    Parameters
+    ----------
+    labels : numpy.ndarray
+        Labels of type :data:`jtm.data.musicnet.LABEL_DTYPE`.
+
+    Attributes
+    ----------
+    notes : numpy.ndarray
+        Its notes in score time, of type :data:`jtm.music.notation.NOTE`.
+    first, last : float
+        Seconds of the first and the last onset.
+    """
+
+    def __init__(self, labels):
+        self.notes = np.zeros(len(labels), notation.NOTE)
+        for ours, theirs in (("beat", "start_beat"), ("beats",) * 2, ("pitch",) * 2):
+            self.notes[ours] = labels[theirs]
+        beats, which = np.unique(labels["start_beat"], return_inverse=True)
+        seconds = np.bincount(which, labels["start"] / LABEL_RATE) / np.bincount(which)
+        self._seconds = np.maximum.accumulate(seconds)
+        self._beats = beats
+        self.first, self.last = self._seconds[[0, -1]]
+
+    def beats(self, seconds):
+        """
+        Find where in the score a moment is.
+
+        Parameters
+        ----------
+        seconds : float or numpy.ndarray
+            Moments between the first and the last onset.
+
+        Returns
+        -------
+        float or numpy.ndarray
+            Quarter notes, linear between onsets.
+        """
+        return np.interp(seconds, self._seconds, self._beats)
+
+    def onsets(self, first, last):
+        """
+        Count the notes that start in a passage.
+
+        Parameters
+        ----------
+        first, last : float
+            Its ends in quarter notes.
+
+        Returns
+        -------
+        int
+            Their number.
+        """
+        beat = self.notes["beat"]
+        return int(np.count_nonzero((beat >= first) & (beat < last)))
+
+
+class Recordings:
+    """
+    The recordings of a dataset, with their scores and log magnitudes.
+
+    Parameters
+    ----------
+    data : str or Path
+        The dataset.
+    work : str or Path
+        Folder for log magnitudes.
+    progress : bool
+        Show progress bars.
+
+    Raises
+    ------
+    InputError
+        If the dataset is missing or damaged, or no label of it has beats.
+    """
+
+    def __init__(self, data, work, progress=True):
+        self.store = build_store(open_dataset(data), progress=progress)
+        front_end = harmonic_front_end(PitchMapEncoder())
+        self.spectra = Spectra(self.store, front_end, work)
+        self._pooled = {}
+        self.aligned, self.splits = {}, {}
+        for index, recording in enumerate(self.store.recordings):
+            if recording.labels is None:
+                continue
+            labels = read_labels(recording.labels)
+            if len(np.unique(labels["start_beat"])) < FEWEST:
+                continue
+            self.aligned[index] = Aligned(labels)
+            self.splits.setdefault(recording.split, []).append(index)
+        if not self.aligned:
+            raise InputError(
+                f"{data}: no labels with beats; make a set by `python toy/pairs.py`"
+            )
+
+    def window(self, index, seconds):
+        """
+        Read what is heard in a window.
+
+        Parameters
+        ----------
+        index : int
+            Which recording.
+        seconds : float
+            Where the window starts, taken at the nearest averaged frame.
+
+        Returns
+        -------
+        numpy.ndarray
+            Averaged log magnitudes ``(FRAMES, bins)``, float32.
+        """
+        if index not in self._pooled:  # 36 MB an hour
+            self._pooled[index] = pool(self.spectra.read(index)).astype(np.float16)
+        first = round(seconds / GRID)
+        found = self._pooled[index][first : first + FRAMES].astype(np.float32)
+        return np.pad(found, ((0, FRAMES - len(found)), (0, 0)))
+
+    def places(self, indices, step=SECONDS):
+        """
+        List windows, one after another, in which enough notes start.
+
+        Parameters
+        ----------
+        indices : sequence of int
+            Recordings.
+        step : float
+            Seconds from one to the next.
+
+        Returns
+        -------
+        list of tuple
+            Recording and start in seconds.
+        """
+        found = []
+        for index in indices:
+            own = self.aligned[index]
+            first = np.ceil(own.first / GRID) * GRID
+            for start in np.arange(first, own.last - SECONDS, step):
+                if own.onsets(*own.beats((start, start + SECONDS))) >= FEWEST:
+                    found.append((index, float(start)))
+        return found
+
+    def pairs(self, places):
+        """
+        Read windows and the passages that are heard in them.
+
+        Parameters
+        ----------
+        places : list of tuple
+            As :meth:`places` gives them.
+
+        Returns
+        -------
+        tuple of numpy.ndarray
+            Magnitudes ``(pairs, FRAMES, bins)``, rolls ``(pairs, 2, 88, WIDTH)`` and
+            cells ``(pairs,)``.
+        """
+        heard = np.stack([self.window(*place) for place in places])
+        passages = [
+            self.aligned[i].beats((start, start + SECONDS)) for i, start in places
+        ]
+        rolls = np.stack(
+            [
+                notation.roll(self.aligned[i].notes, *passage)
+                for (i, _), passage in zip(places, passages, strict=True)
+            ]
+        )
+        return heard, rolls, np.array([cells_of(*p) for p in passages], np.float32)
+
+
+def pool(magnitudes):
+    """
+    Average log magnitudes over :data:`jtm.retrieval.config.POOL` frames.
+
+    Parameters
+    ----------
+    magnitudes : numpy.ndarray
+        Log magnitudes ``(frames of 10 ms, bins)``.
+
+    Returns
+    -------
+    numpy.ndarray
+        ``(frames // POOL, bins)``, float32.
+    """
+    whole = len(magnitudes) // POOL * POOL
+    return magnitudes[:whole].reshape(-1, POOL, magnitudes.shape[1]).mean(1)
+
+
+def cells_of(first, last):
+    """
+    Count the cells of a roll that a passage fills.
+
+    Parameters
+    ----------
+    first, last : float
+        Its ends in quarter notes.
+
+    Returns
+    -------
+    float
+        Cells, from one to :data:`jtm.music.notation.WIDTH`.
+    """
+    return float(np.clip(notation.CELLS * (last - first), 1, notation.WIDTH))
+
+
+def transpose(heard, drawn, semitones):
+    """
+    Transpose what is heard and what is written alike.
+
+    Parameters
+    ----------
+    heard : numpy.ndarray
+        Log magnitudes ``(frames, bins)``.
+    drawn : numpy.ndarray
+        Roll ``(2, 88, WIDTH)``.
+    semitones : int
+        How far; below zero for down.
+
+    Returns
+    -------
+    tuple of numpy.ndarray
+        Both, silence where nothing was.
+    """
+    moved = []
+    for array, axis, steps in (
+        (heard, 1, semitones * BINS_PER_SEMITONE),
+        (drawn, 1, semitones),
+    ):
+        array = np.roll(array, steps, axis)
+        gap = slice(None, steps) if steps >= 0 else slice(steps, None)
+        array[:, gap] = 0
+        moved.append(array)
+    return tuple(moved)
+
+
+class Pairs:
+    """
+    Draw pairs in batches: several windows of each of several works.
+
+    Parameters
+    ----------
+    recordings : Recordings
+        The dataset.
+    indices : sequence of int
+        Recordings that are heard.
+    batch_size : int
+        Pairs in a batch.
+    seed : int
+        Random seed.
+    n_batches : int
+        Batches in an epoch.
+
+    Attributes
+    ----------
+    epoch, first_batch : int
+        What the next iteration gives.
+
+    Raises
+    ------
+    InputError
+        If no recording lasts a window.
+    """
+
+    def __init__(self, recordings, indices, batch_size, seed=0, n_batches=BATCHES):
+        long = [
+            i
+            for i in indices
+            if recordings.aligned[i].last - recordings.aligned[i].first > SECONDS
+        ]
+        if not long:
+            raise InputError(f"no training recording with beats lasts {SECONDS:g} s")
+        self.recordings, self.indices = recordings, long
+        self.batch_size, self.seed, self.n_batches = batch_size, seed, n_batches
+        self.epoch = self.first_batch = 0
+
+    def count(self, epoch):
+        """
+        Count the batches of an epoch.
+
+        Parameters
+        ----------
+        epoch : int
+            Of no effect: all have the same number.
+
+        Returns
+        -------
+        int
+            Batches.
+        """
+        return self.n_batches
+
+    def __len__(self):
+        """Count the batches of an epoch."""
+        return self.n_batches
+
+    def __iter__(self):
+        """
+        Iterate over the batches of the epoch, from `first_batch` on.
+
+        Yields
+        ------
+        magnitudes, rolls, cells : torch.Tensor
+            As :meth:`Recordings.pairs` gives them, ends of the passages moved a
+            little, each pair transposed.
+        """
+        first, self.first_batch = self.first_batch, 0
+        for number in range(first, self.n_batches):
+            rng = np.random.default_rng((self.seed, self.epoch, number))
+            works = -(-self.batch_size // PER_WORK)
+            again = works > len(self.indices)
+            chosen = rng.choice(self.indices, works, replace=again)
+            drawn = [
+                self._draw(int(index), rng)
+                for index in np.repeat(chosen, PER_WORK)[: self.batch_size]
+            ]
+            yield tuple(torch.from_numpy(np.stack(x)) for x in zip(*drawn, strict=True))
+
+    def _draw(self, index, rng):
+        """Draw a pair of a recording: magnitudes, roll and cells."""
+        own = self.recordings.aligned[index]
+        for _ in range(8):
+            start = GRID * round(rng.uniform(own.first, own.last - SECONDS) / GRID)
+            ends = own.beats(np.array((start, start + SECONDS)))
+            if own.onsets(*ends) >= FEWEST:
+                break
+        heard = self.recordings.window(index, start)
+        ends = ends + rng.uniform(-JITTER, JITTER, 2) * (ends[1] - ends[0])
+        drawn = notation.roll(own.notes, *ends)
+        heard, drawn = transpose(heard, drawn, int(rng.integers(-SHIFT, SHIFT + 1)))
+        return heard, drawn, np.float32(cells_of(*ends))

@@ -1,0 +1,142 @@
+"""Losses of two towers, and the module that trains them."""
+
+import torch
+from torch.nn import functional
+
+from jtm.models.augment import vary_magnitudes
+from jtm.retrieval.config import MARGIN
+from jtm.training.loop import Module, schedule
+
+WARMUP = 20
+"""Steps over which the learning rate rises."""
+
+WEIGHT_DECAY = 0.01
+"""Weight decay of AdamW."""
+
+FINE_TUNING = 0.5
+"""Learning rate of a pretrained encoder, relative to that of the rest."""
+
+
+def infonce(cosines, scale):
+    """
+    Compute InfoNCE in both directions (van den Oord et al. 2018, equation 4).
+
+    Parameters
+    ----------
+    cosines : torch.Tensor
+        Cosines ``(batch, batch)``, those of pairs on the diagonal.
+    scale : torch.Tensor
+        Inverse of the softmax temperature.
+
+    Returns
+    -------
+    torch.Tensor
+        Mean cross-entropy in nats.
+    """
+    targets = torch.arange(len(cosines), device=cosines.device)
+    logits = scale * cosines
+    either = (logits, logits.T)
+    return sum(functional.cross_entropy(each, targets) for each in either) / 2
+
+
+def ranking(cosines, margin=MARGIN):
+    """
+    Compute the pairwise ranking loss in both directions (Dorfer et al. 2018).
+
+    Parameters
+    ----------
+    cosines : torch.Tensor
+        Cosines ``(batch, batch)``, those of pairs on the diagonal.
+    margin : float
+        By how much a pair is to be closer than any other.
+
+    Returns
+    -------
+    torch.Tensor
+        Sum over negatives of ``max(0, margin - pair + negative)``, mean over pairs.
+    """
+    pairs = cosines.diagonal()
+    negative = ~torch.eye(len(cosines), dtype=torch.bool, device=cosines.device)
+    either = (cosines - pairs[:, None], cosines - pairs[None])
+    return sum((functional.relu(margin + x) * negative).sum() for x in either) / (
+        2 * len(cosines)
+    )
+
+
+class Matching(Module):
+    """
+    Train two towers on pairs.
+
+    Parameters
+    ----------
+    towers : jtm.retrieval.model.Towers
+        The towers.
+    config : jtm.retrieval.config.RetrievalConfig
+        The settings.
+    plan : jtm.training.loop.Plan
+        How they are trained.
+    pairs : jtm.retrieval.data.Pairs
+        What they learn from.
+    **chosen
+        Passed on to :class:`jtm.training.loop.Module`.
+    """
+
+    title = "Matching"
+
+    def __init__(self, towers, config, plan, pairs, **chosen):
+        super().__init__(plan, pairs, **chosen)
+        self.towers = towers
+        self.config = config
+        towers.train()
+        if config.frozen:
+            towers.audio.encoder.requires_grad_(False).eval()
+        self.factor = schedule(plan.n_epoch * len(pairs), WARMUP, "cosine")
+
+    def loss(self, batch, split, step):
+        """
+        Compute the loss of a batch, and how often the right passage comes first.
+
+        Parameters
+        ----------
+        batch : tuple
+            As :class:`jtm.retrieval.data.Pairs` gives it.
+        split : str
+            What the batch is for.
+        step : int
+            Number of the step.
+
+        Returns
+        -------
+        dict of str to torch.Tensor
+            ``loss`` and ``accuracy``.
+        """
+        magnitudes, rolls, cells = batch
+        sound, score = self.towers(vary_magnitudes(magnitudes), rolls, cells)
+        with torch.autocast(sound.device.type, enabled=False):
+            cosines = sound @ score.T
+        if self.config.objective == "infonce":
+            loss = infonce(cosines, self.towers.log_scale.exp().clamp(max=100))
+        else:
+            loss = ranking(cosines)
+        first = cosines.argmax(1) == torch.arange(len(cosines), device=cosines.device)
+        return {"loss": loss, "accuracy_1": first.float().mean()}
+
+    def groups(self):
+        """
+        List what is learned.
+
+        Returns
+        -------
+        list of dict
+            The encoder, unless it is frozen, and the rest.
+        """
+        rate = self.config.learning_rate
+        encoder = getattr(self.towers.audio, "encoder", None)
+        own = [*encoder.parameters()] if encoder is not None else []
+        apart = {id(each) for each in own}
+        rest = [each for each in self.towers.parameters() if id(each) not in apart]
+        groups = [{"params": rest, "lr": rate, "weight_decay": WEIGHT_DECAY}]
+        if own and not self.config.frozen:
+            slow = rate * (FINE_TUNING if self.config.load else 1)
+            groups.append({"params": own, "lr": slow, "weight_decay": WEIGHT_DECAY})
+        return groups

@@ -1,0 +1,449 @@
+"""
+Two towers: windows of sound and passages of scores to one space.
+
+An embedding is a unit vector; how well a passage fits a window is their cosine. Audio
+towers hear log magnitudes of :data:`jtm.retrieval.config.FRAMES` averaged frames, score
+towers see piano rolls in quarter notes, of which the first ``cells`` are the passage.
+"""
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional
+
+from jtm.constants import N_PITCHES
+from jtm.files import InputError
+from jtm.models.pitchmap import PitchBlock, PitchMapEncoder, normed
+from jtm.models.readers import PitchTrunk
+from jtm.retrieval.config import CHANNELS, DIM, TEMPERATURE
+from jtm.training.checkpoints import read_tensors, write_tensors
+
+VERSION = 1
+"""Version of the towers and of what they are given; indices of others are refused."""
+
+SEGMENTS = 4
+"""Parts of a passage, in order, that are summarised apart."""
+
+WIDTHS = (12, 24, 48, 48)
+"""Channels of the published towers, two convolutions of each."""
+
+
+def segments(lengths, size):
+    """
+    Weigh frames to summarise the parts of a passage.
+
+    Parameters
+    ----------
+    lengths : torch.Tensor
+        Frames of each passage ``(batch,)``, at least a fraction of one.
+    size : int
+        Frames of the longest.
+
+    Returns
+    -------
+    torch.Tensor
+        Weights ``(batch, size, SEGMENTS)``: overlapping triangles, which sum to one
+        over the frames; frames beyond the passage have none.
+    """
+    at = (torch.arange(size, device=lengths.device) + 0.5) / lengths[:, None]
+    centres = (torch.arange(SEGMENTS, device=lengths.device) + 0.5) / SEGMENTS
+    at = at[..., None]  # (batch, size, 1)
+    near = at.clamp(centres[0], centres[-1])
+    weights = (1 - SEGMENTS * (near - centres).abs()).clamp(min=1e-4)
+    weights = weights * (at < 1 + 0.5 / lengths[:, None, None])
+    return weights / weights.sum(1, keepdim=True).clamp(min=1e-6)
+
+
+class _Summary(nn.Module):
+    """
+    Summarise a pitch map by parts, and embed it: all that knows of absolute pitch.
+
+    Parameters
+    ----------
+    channels : int
+        Channels of the map.
+    features : int
+        Features of each pitch that are averaged over each part.
+    """
+
+    def __init__(self, channels, features=8):
+        super().__init__()
+        self.features = nn.Linear(channels, features)
+        self.norm = nn.LayerNorm(SEGMENTS * N_PITCHES * features)
+        self.last = nn.Linear(SEGMENTS * N_PITCHES * features, DIM)
+
+    def forward(self, maps, weights):
+        """Embed maps ``(batch, frames, 88, channels)`` under weights of frames."""
+        found = functional.relu(self.features(maps))
+        parts = torch.einsum("bfpc,bfs->bspc", found, weights.to(found.dtype))
+        return self.last(self.norm(parts.flatten(1).float()))
+
+
+class PitchAudioTower(nn.Module):
+    """
+    Embed sound by a pitch map's encoder and what reads it.
+
+    Parameters
+    ----------
+    encoder : PitchMapEncoder
+        The encoder, untrained or pretrained.
+    """
+
+    def __init__(self, encoder):
+        super().__init__()
+        self.encoder = encoder
+        channels = encoder.dim // N_PITCHES - encoder.passed
+        self.trunk = PitchTrunk((encoder.dim,), channels)
+        self.summary = _Summary(self.trunk.channels)
+
+    def forward(self, magnitudes):
+        """Embed log magnitudes ``(batch, frames, bins)`` to ``(batch, DIM)``."""
+        maps = self.trunk(self.encoder.encode(magnitudes))
+        lengths = torch.full((len(maps),), maps.shape[1], device=maps.device)
+        return self.summary(maps, segments(lengths, maps.shape[1]))
+
+
+class PitchScoreTower(nn.Module):
+    """
+    Embed scores; equivariant to transposition up to its last layer.
+
+    Parameters
+    ----------
+    channels : int
+        Channels of the map.
+    """
+
+    def __init__(self, channels=CHANNELS):
+        super().__init__()
+        self.stem = nn.Conv2d(2, channels, 3, padding=1)
+        dilations = (1, 1), (12, 1), (1, 2)
+        self.blocks = nn.Sequential(*(PitchBlock(channels, d) for d in dilations))
+        self.norm = nn.LayerNorm(channels)
+        self.summary = _Summary(channels)
+
+    def _maps(self, rolls):
+        """Compute features ``(batch, cells, 88, channels)`` of rolls."""
+        maps = functional.relu(
+            self.stem(rolls.contiguous(memory_format=torch.channels_last))
+        )
+        return normed(self.norm, self.blocks(maps)).permute(0, 3, 2, 1)
+
+    def forward(self, rolls, cells):
+        """Embed rolls ``(batch, 2, 88, cells)`` to ``(batch, DIM)``."""
+        return self.summary(self._maps(rolls), segments(cells, rolls.shape[3]))
+
+
+def published_tower(channels):
+    """
+    Make a tower of Dorfer et al. (2018, table 2).
+
+    Parameters
+    ----------
+    channels : int
+        Channels in.
+
+    Returns
+    -------
+    nn.Module
+        Embeds ``(batch, channels, rows, frames)`` to ``(batch, DIM)``.
+    """
+    layers = []
+    for width in WIDTHS:
+        for _ in range(2):
+            conv = nn.Conv2d(channels, width, 3, padding=1, bias=False)
+            layers += [conv, nn.BatchNorm2d(width), nn.ELU()]
+            channels = width
+        layers.append(nn.MaxPool2d(2))
+    layers += [nn.Conv2d(channels, DIM, 1, bias=False), nn.BatchNorm2d(DIM)]
+    layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten()]
+    return nn.Sequential(*layers)
+
+
+class PublishedAudioTower(nn.Module):
+    """Embed sound as published, from bins averaged in pairs: one a semitone."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = published_tower(1)
+
+    def forward(self, magnitudes):
+        """Embed log magnitudes ``(batch, frames, bins)`` to ``(batch, DIM)``."""
+        x = functional.avg_pool1d(magnitudes, 2).transpose(1, 2)[:, None]
+        return self.layers(x.contiguous(memory_format=torch.channels_last))
+
+
+class PublishedScoreTower(nn.Module):
+    """Embed scores as published, rolls in place of images of staves."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = published_tower(2)
+
+    def forward(self, rolls, cells):
+        """Embed rolls ``(batch, 2, 88, cells)`` to ``(batch, DIM)``."""
+        return self.layers(rolls.contiguous(memory_format=torch.channels_last))
+
+
+class CCALayer(nn.Module):
+    """
+    Project two views onto their canonical directions (Dorfer et al. 2018).
+
+    In training the directions follow from covariances of the batch, averaged
+    exponentially with those before, and gradients flow through them.
+
+    Parameters
+    ----------
+    momentum : float
+        Share of the batch in the averages.
+    ridge : float
+        What is added to the variances.
+    """
+
+    def __init__(self, momentum=0.3, ridge=1e-2):
+        super().__init__()
+        self.momentum, self.ridge = momentum, ridge
+        self.register_buffer("mean", torch.zeros(2, DIM))
+        self.register_buffer("covariance", torch.eye(2 * DIM))
+        self.register_buffer("directions", torch.eye(DIM).repeat(2, 1, 1))
+
+    def forward(self, sound, score):
+        """Project both views ``(batch, DIM)``; in training learn the directions."""
+        if not self.training:
+            return self.projected(0, sound), self.projected(1, score)
+        both = torch.cat((sound, score), 1)
+        batch = both.mean(0)
+        mean = self.mean.flatten().lerp(batch, self.momentum)
+        centred = both - batch
+        found = centred.T @ centred / (len(both) - 1)
+        covariance = self.covariance.lerp(found, self.momentum)
+        directions = self._solve(covariance)
+        with torch.no_grad():
+            self.mean.copy_(mean.unflatten(0, (2, DIM)))
+            self.covariance.copy_(covariance)
+            self.directions.copy_(directions)
+        mean = mean.unflatten(0, (2, DIM))
+        return (sound - mean[0]) @ directions[0], (score - mean[1]) @ directions[1]
+
+    def _solve(self, covariance):
+        """Compute directions ``(2, DIM, DIM)`` of the joint covariance."""
+        ridge = self.ridge * torch.eye(DIM, device=covariance.device)
+        first, second = (
+            inverse_root(covariance[part, part] + ridge)
+            for part in (slice(DIM), slice(DIM, None))
+        )
+        # Of singular vectors U and V only V U' matters, the polar factor: a rotation
+        # of both views changes no cosine.
+        cross = first @ covariance[:DIM, DIM:] @ second
+        gram = cross @ cross.T + 1e-4 * torch.eye(DIM, device=cross.device)
+        return torch.stack((first, second @ cross.T @ inverse_root(gram)))
+
+    def projected(self, view, features):
+        """
+        Project one view as it was learned.
+
+        Parameters
+        ----------
+        view : int
+            0 for sound, 1 for scores.
+        features : torch.Tensor
+            What the view's tower gives ``(batch, DIM)``.
+
+        Returns
+        -------
+        torch.Tensor
+            Same shape.
+        """
+        return (features - self.mean[view]) @ self.directions[view]
+
+
+def inverse_root(matrix, steps=24):
+    """
+    Compute the inverse square root of a matrix, by Newton's and Schulz's iteration.
+
+    Unlike that of eigenvectors its gradient is finite where eigenvalues are equal.
+
+    Parameters
+    ----------
+    matrix : torch.Tensor
+        Symmetric and positive definite ``(n, n)``.
+    steps : int
+        Iterations; enough for a condition number of 1e6.
+
+    Returns
+    -------
+    torch.Tensor
+        The root, float32.
+    """
+    matrix = matrix.double()
+    size = matrix.norm()
+    eye = torch.eye(len(matrix), dtype=matrix.dtype, device=matrix.device)
+    root, inverse = matrix / size, eye
+    for _ in range(steps):
+        step = (3 * eye - inverse @ root) / 2
+        root, inverse = root @ step, step @ inverse
+    return (inverse / size.sqrt()).float()
+
+
+class Towers(nn.Module):
+    """
+    Both towers, what joins them, and the temperature of their contrast.
+
+    Parameters
+    ----------
+    kind : {"pitchmap", "published"}
+        Which towers.
+    encoder : PitchMapEncoder, optional
+        Encoder of the audio tower of pitch maps; untrained by default.
+    """
+
+    def __init__(self, kind="pitchmap", encoder=None):
+        super().__init__()
+        self.kind = kind
+        self.channels = CHANNELS  # of the encoder
+        self.log_scale = nn.Parameter(torch.tensor(1 / TEMPERATURE).log())
+        if kind == "pitchmap":
+            self.audio = PitchAudioTower(encoder or PitchMapEncoder(CHANNELS))
+            self.channels = self.audio.trunk.channels
+            self.score = PitchScoreTower()
+        else:
+            self.audio, self.score = PublishedAudioTower(), PublishedScoreTower()
+        self.join = CCALayer()
+
+    def forward(self, magnitudes, rolls, cells):
+        """
+        Embed pairs.
+
+        Parameters
+        ----------
+        magnitudes : torch.Tensor
+            Log magnitudes ``(batch, frames, bins)``.
+        rolls : torch.Tensor
+            Rolls ``(batch, 2, 88, WIDTH)``.
+        cells : torch.Tensor
+            Cells of each passage ``(batch,)``.
+
+        Returns
+        -------
+        tuple of torch.Tensor
+            Unit vectors of the windows and of the passages, each ``(batch, DIM)``.
+        """
+        sound, score = self.audio(magnitudes), self.score(rolls, cells)
+        with torch.autocast(sound.device.type, enabled=False):
+            sound, score = sound.float(), score.float()
+            sound, score = self.join(sound, score)
+            return functional.normalize(sound), functional.normalize(score)
+
+    @torch.no_grad()
+    def embed_sound(self, magnitudes, batch=64):
+        """
+        Embed windows of sound.
+
+        Parameters
+        ----------
+        magnitudes : numpy.ndarray
+            Log magnitudes ``(windows, frames, bins)``.
+        batch : int
+            Windows at a time.
+
+        Returns
+        -------
+        numpy.ndarray
+            Unit vectors ``(windows, DIM)``, float32.
+        """
+        parts = [
+            self._finish(0, self.audio(torch.from_numpy(magnitudes[first:][:batch])))
+            for first in range(0, len(magnitudes), batch)
+        ]
+        return np.concatenate(parts or [np.zeros((0, DIM), np.float32)])
+
+    @torch.no_grad()
+    def embed_scores(self, rolls, cells, batch=64):
+        """
+        Embed passages of scores.
+
+        Parameters
+        ----------
+        rolls : numpy.ndarray
+            Rolls ``(passages, 2, 88, WIDTH)``.
+        cells : numpy.ndarray
+            Cells of each ``(passages,)``.
+        batch : int
+            Passages at a time.
+
+        Returns
+        -------
+        numpy.ndarray
+            Unit vectors ``(passages, DIM)``, float32.
+        """
+        parts = [
+            self._finish(
+                1,
+                self.score(
+                    *(torch.from_numpy(x[first:][:batch]) for x in (rolls, cells))
+                ),
+            )
+            for first in range(0, len(rolls), batch)
+        ]
+        return np.concatenate(parts or [np.zeros((0, DIM), np.float32)])
+
+    def _finish(self, view, embedded):
+        """Project features of one view, and scale them to unit length."""
+        projected = self.join.projected(view, embedded.float())
+        return functional.normalize(projected).numpy()
+
+
+def save(path, towers, facts):
+    """
+    Write towers as safetensors.
+
+    Parameters
+    ----------
+    path : str or Path
+        The file.
+    towers : Towers
+        The towers, on the CPU.
+    facts : dict
+        What else the metadata are to hold, such as thresholds.
+    """
+    tensors = {n: x.contiguous() for n, x in towers.state_dict().items()}
+    facts = facts | {"channels": towers.channels}
+    about = {"towers": towers.kind, "version": VERSION, "facts": facts}
+    write_tensors(path, tensors, about)
+
+
+def load(path):
+    """
+    Read towers that :func:`save` wrote.
+
+    Parameters
+    ----------
+    path : str or Path
+        The file.
+
+    Returns
+    -------
+    towers : Towers
+        The towers, in evaluation mode.
+    facts : dict
+        What the metadata hold beside them.
+    fingerprint : str
+        Hash of the weights.
+
+    Raises
+    ------
+    InputError
+        If the file is missing, damaged or of another version.
+    """
+    expected = {"towers": str, "version": int, "facts": dict}
+    tensors, about = read_tensors(path, "towers", expected)
+    if about["version"] != VERSION:
+        raise InputError(f"{path}: towers of another version of JTM; train them again")
+    facts = about["facts"]
+    try:
+        towers = Towers(about["towers"], PitchMapEncoder(facts.get("channels", 1)))
+        towers.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise InputError(
+            f"{path}: does not fit the towers; train them again"
+        ) from error
+    return towers.eval(), facts, about["sha256"]

@@ -1,0 +1,92 @@
+"""Scores of every format are the same notes, and rolls are drawn in quarter notes."""
+
+import tempfile
+import unittest
+from pathlib import Path
+
+import numpy as np
+
+from jtm.files import InputError
+from jtm.music import notation
+from jtm.music.midi import write
+from jtm.music.score import Note, Score
+
+ABC = "X:1\nT:Scale\nC:Somebody\nM:4/4\nL:1/4\nK:C\nC D E- E | G2 c2 |]\n"
+KERN = "**kern\t**kern\n*M4/4\t*M4/4\n4C\t4c\n4D\t2e\n2E\t.\n.\t4g\n==\t==\n*-\t*-\n"
+
+
+class Files(unittest.TestCase):
+    def setUp(self):
+        self.folder = Path(self.enterContext(tempfile.TemporaryDirectory()))
+
+    def write(self, name, text):
+        (self.folder / name).write_text(text, encoding="utf-8")
+        return self.folder / name
+
+    def test_abc_joins_ties_and_knows_its_title(self):
+        ((title, notes),) = notation.read(self.write("a.abc", ABC))
+        self.assertEqual(title, "Somebody: Scale")
+        self.assertEqual(notes["pitch"].tolist(), [60, 62, 64, 67, 72])
+        self.assertEqual(notes["beat"].tolist(), [0, 1, 2, 4, 6])
+        self.assertEqual(notes["beats"].tolist(), [1, 1, 2, 2, 2])
+
+    def test_abc_with_two_pieces_is_two(self):
+        second = ABC.replace("X:1", "X:2").replace("Scale", "Other")
+        pieces = notation.read(self.write("a.abc", ABC + "\n" + second))
+        self.assertEqual([t for t, _ in pieces], ["Somebody: Scale", "Somebody: Other"])
+
+    def test_kern_has_a_part_a_spine(self):
+        ((_, notes),) = notation.read(self.write("a.krn", KERN))
+        self.assertEqual(set(notes["part"]), {0, 1})
+        low = notes[notes["part"] == 1]
+        self.assertEqual(len(low) + np.count_nonzero(notes["part"] == 0), len(notes))
+        self.assertEqual(sorted(notes["pitch"]), [48, 50, 52, 60, 64, 67])
+
+    def test_midi_and_musicxml_are_the_same(self):
+        from music21 import converter
+
+        played = Score(tuple(Note(k / 2, k / 2 + 0.5, 1, 60 + k) for k in range(4)))
+        write(self.folder / "a.mid", played)
+        ((_, first),) = notation.read(self.folder / "a.mid")
+        converter.parse(self.folder / "a.mid").write("musicxml", self.folder / "a.xml")
+        ((_, second),) = notation.read(self.folder / "a.xml")
+        for notes in (first, second):
+            self.assertEqual(notes["pitch"].tolist(), [60, 61, 62, 63])
+            self.assertEqual(notes["beat"].tolist(), [0, 1, 2, 3])  # 120 a minute
+
+    def test_what_is_no_score_is_one_line(self):
+        for name, text in (("a.xml", "<score"), ("b.mid", "MThd"), ("c.krn", "")):
+            with self.assertRaisesRegex(InputError, name) as caught:
+                notation.read(self.write(name, text))
+            self.assertNotIn("\n", str(caught.exception))
+
+
+class Rolls(unittest.TestCase):
+    NOTES = np.array([(0, 2, 60, 0), (1, 1, 64, 0), (3, 1, 21, 0)], notation.NOTE)
+
+    def test_a_passage(self):
+        roll, cells = notation.roll(self.NOTES, 1.0, 3.0), notation.CELLS
+        self.assertEqual(roll.shape, (2, 88, notation.WIDTH))
+        held = np.flatnonzero(roll[0, 60 - 21])
+        self.assertEqual(held.tolist(), list(range(cells)))
+        self.assertEqual(roll[1, 60 - 21].sum(), 0)  # it started before
+        self.assertEqual(np.flatnonzero(roll[1, 64 - 21]).tolist(), [0])
+        self.assertEqual(roll[:, 0].sum(), 0)  # starts where the passage ends
+
+    def test_a_share_of_a_cell(self):
+        roll = notation.roll(self.NOTES, 0.0, 1 + 1 / (2 * notation.CELLS))
+        self.assertAlmostEqual(roll[0, 64 - 21].sum(), 0.5, places=5)
+
+    def test_no_clock_is_shared(self):
+        """Twice as fast is the same roll; of what is long the middle is kept."""
+        roll = notation.roll(self.NOTES, 0.0, 4.0)
+        later = self.NOTES.copy()
+        later["beat"] += 100
+        np.testing.assert_allclose(notation.roll(later, 100.0, 104.0), roll, atol=1e-4)
+        surplus = notation.roll(self.NOTES, -4.0, 8.0)
+        np.testing.assert_allclose(surplus, notation.roll(self.NOTES, -2.0, 6.0))
+        self.assertEqual(notation.roll(self.NOTES[:0], 0.0, 4.0).sum(), 0)
+
+
+if __name__ == "__main__":
+    unittest.main()

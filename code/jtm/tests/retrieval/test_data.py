@@ -1,0 +1,105 @@
+"""Pairs are of the same passage, at whatever tempo it is played."""
+
+import tempfile
+import unittest
+from pathlib import Path
+
+import numpy as np
+
+from jtm.constants import LABEL_RATE
+from jtm.files import InputError
+from jtm.retrieval import data
+from jtm.retrieval.config import FRAMES, PER_WORK
+from jtm.tests.retrieval.little import play, tune, write_dataset
+
+
+class Alignment(unittest.TestCase):
+    def test_beats_follow_the_performance(self):
+        notes = tune(0)
+        for tempo in (60.0, 150.0):
+            own = data.Aligned(play(notes, tempo)[1])
+            np.testing.assert_array_equal(own.notes["pitch"], notes["pitch"])
+            at = np.array((1.0, 4.5))
+            np.testing.assert_allclose(own.beats(at), at * tempo / 60, atol=1e-3)
+
+    def test_rubato(self):
+        labels = play(tune(0), 60.0)[1]
+        late = labels["start_beat"] >= 4
+        labels["start"][late] += 2 * LABEL_RATE  # a fermata on what is before beat 4
+        labels["end"] = np.maximum(labels["end"], labels["start"] + 1)
+        own = data.Aligned(labels)
+        self.assertAlmostEqual(float(own.beats(10.0)), 8.0, places=3)
+        last = max(b for b in np.unique(labels["start_beat"]) if b < 4)
+        middle = (last + 6.0) / 2
+        self.assertAlmostEqual(float(own.beats(middle)), (last + 4) / 2, places=3)
+
+
+class Sets(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.folder = cls.enterClassContext(tempfile.TemporaryDirectory())
+        write_dataset(Path(cls.folder) / "set")
+        cls.recordings = data.Recordings(
+            Path(cls.folder) / "set", Path(cls.folder) / "work", progress=False
+        )
+
+    def test_splits(self):
+        sizes = {split: len(own) for split, own in self.recordings.splits.items()}
+        told = {"train": 4, "validation": 2, "test": 2, "test_timbre": 2}
+        self.assertEqual(sizes, told)
+
+    def test_windows_hear_the_notes_of_their_passage(self):
+        index = self.recordings.splits["train"][0]
+        places = self.recordings.places([index])
+        heard, rolls, cells = self.recordings.pairs(places)
+        self.assertEqual(heard.shape[1], FRAMES)
+        right = 0
+        for sound, roll, width in zip(heard, rolls, cells, strict=True):
+            # The first quarter of the window against each quarter of the passage.
+            loudest = sound[:5, 2:178].mean(0).reshape(88, 2).mean(1)[20:60].argmax()
+            first = roll[0, :, : max(1, round(width / 10))].sum(1)[20:60]
+            right += bool(first[loudest])
+        self.assertGreaterEqual(right, 0.7 * len(places))
+
+    def test_batches_repeat_by_seed_and_hold_several_windows_of_a_work(self):
+        heard = self.recordings.splits["train"]
+        pairs = data.Pairs(self.recordings, heard, 8, seed=1, n_batches=3)
+        first = [each[0].numpy() for each in pairs]
+        pairs.first_batch = 2
+        np.testing.assert_array_equal(next(iter(pairs))[0], first[2])
+        pairs.epoch = 1
+        self.assertFalse(np.array_equal(next(iter(pairs))[0], first[0]))
+        self.assertEqual(len(first[0]), 8)
+        self.assertEqual(len(pairs), 3)
+        self.assertLess(PER_WORK, 8)
+
+    def test_transposition_moves_both_alike(self):
+        heard = np.zeros((2, 199), np.float32)
+        drawn = np.zeros((2, 88, 4), np.float32)
+        heard[:, 100], drawn[:, 40] = 1, 1
+        for steps in (3, -2, 0):
+            moved, written = data.transpose(heard, drawn, steps)
+            self.assertEqual(set(moved.argmax(1)), {100 + 2 * steps})
+            self.assertEqual(set(written[:, :, 0].argmax(1)), {40 + steps})
+        heard[:, 198] = 1
+        moved, _ = data.transpose(heard, drawn, 3)
+        self.assertEqual(moved[:, :6].sum(), 0)  # nothing comes in on the other side
+
+    def test_without_beats_or_length_it_says_what_to_do(self):
+        with tempfile.TemporaryDirectory() as folder:
+            write_dataset(Path(folder) / "set", counts=(("train", 1),))
+            path = Path(folder) / "set" / "train_labels" / "train0.csv"
+            text = path.read_text().splitlines()
+            rows = [
+                ",".join([*r.split(",")[:4], "0.0", *r.split(",")[5:]])
+                for r in text[1:]
+            ]
+            path.write_text("\n".join([text[0], *rows]) + "\n")
+            with self.assertRaisesRegex(InputError, "no labels with beats"):
+                data.Recordings(Path(folder) / "set", Path(folder) / "w", False)
+        with self.assertRaisesRegex(InputError, "lasts 2 s"):
+            data.Pairs(self.recordings, [], 8)
+
+
+if __name__ == "__main__":
+    unittest.main()

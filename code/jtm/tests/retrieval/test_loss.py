@@ -1,0 +1,38 @@
+"""Losses against values computed by hand."""
+
+import math
+import unittest
+
+import torch
+
+from jtm.retrieval.loss import infonce, ranking
+
+
+class Losses(unittest.TestCase):
+    COSINES = torch.tensor([[0.9, 0.5], [0.1, 0.6]])
+
+    def test_ranking(self):
+        # Rows: 0.7 - 0.9 + 0.5 = 0.3 and 0.7 - 0.6 + 0.1 = 0.2; columns: 0.7 - 0.9
+        # + 0.1 < 0 and 0.7 - 0.6 + 0.5 = 0.6.
+        self.assertAlmostEqual(float(ranking(self.COSINES)), 1.1 / 4, places=6)
+        self.assertEqual(float(ranking(torch.eye(3))), 0.0)
+
+    def test_infonce(self):
+        scale = torch.tensor(2.0)
+        told = [
+            math.log(1 + math.exp(2 * difference))
+            for difference in (0.5 - 0.9, 0.1 - 0.6, 0.1 - 0.9, 0.5 - 0.6)
+        ]
+        found = float(infonce(self.COSINES, scale))
+        self.assertAlmostEqual(found, sum(told) / 4, places=6)
+        by_chance = float(infonce(torch.zeros(8, 8), scale))
+        self.assertAlmostEqual(by_chance, math.log(8), places=6)
+
+    def test_both_are_less_where_pairs_are_closer(self):
+        better = self.COSINES + 0.1 * torch.eye(2)
+        for loss in (ranking, lambda c: infonce(c, torch.tensor(5.0))):
+            self.assertLess(float(loss(better)), float(loss(self.COSINES)))
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,132 @@
+"""Towers: what they are equivariant to, how parts weigh, which files are refused."""
+
+import tempfile
+import unittest
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from jtm.files import InputError
+from jtm.retrieval import model
+from jtm.retrieval.config import DIM, FRAMES
+from jtm.training.checkpoints import read_tensors, write_tensors
+
+BINS = 199
+
+
+class Towers(unittest.TestCase):
+    def setUp(self):
+        torch.manual_seed(0)
+
+    def test_embeddings_are_unit_vectors_of_one_space(self):
+        for kind in ("pitchmap", "published"):
+            towers = model.Towers(kind).eval()
+            heard = np.random.default_rng(0).random((3, FRAMES, BINS), np.float32)
+            rolls = (np.random.default_rng(1).random((3, 2, 88, 48)) < 0.1).astype("f4")
+            first = towers.embed_sound(heard)
+            second = towers.embed_scores(rolls, np.array([10, 20, 48], "f4"))
+            for found in (first, second):
+                self.assertEqual(found.shape, (3, DIM))
+                np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=1e-5)
+            self.assertEqual(towers.embed_sound(heard[:0]).shape, (0, DIM))
+            np.testing.assert_allclose(
+                towers.embed_sound(heard[1:2]), first[1:2], atol=1e-5
+            )
+
+    def test_the_score_tower_moves_with_transposition_until_its_last_layer(self):
+        tower = model.PitchScoreTower().eval()
+        rolls = torch.zeros(1, 2, 88, 48)
+        rolls[0, :, 40, 3:9] = rolls[0, :, 47, 5:20] = 1
+        with torch.no_grad():
+            maps = tower._maps(rolls)
+            higher = tower._maps(rolls.roll(5, 2))
+            inner = slice(20, 72)  # where no border of the piano is in reach
+            moved = maps.roll(5, 2)[:, :, inner]
+            np.testing.assert_allclose(moved, higher[:, :, inner], atol=1e-5)
+            cells = torch.full((1,), 48.0)
+            moved = tower(rolls.roll(5, 2), cells) - tower(rolls, cells)
+        self.assertGreater(moved.abs().max(), 1e-4)  # a key is told from another
+
+    def test_what_is_behind_the_passage_is_not_seen(self):
+        tower = model.PitchScoreTower().eval()
+        rolls = torch.zeros(1, 2, 88, 48)
+        rolls[0, 0, 40, :12] = 1
+        other = rolls.clone()
+        other[0, 0, 50, 30:] = 1
+        with torch.no_grad():
+            cells = torch.full((1,), 12.0)
+            np.testing.assert_allclose(tower(rolls, cells), tower(other, cells))
+
+    def test_segments_are_in_order_and_sum_to_one(self):
+        weights = model.segments(torch.tensor([4.0, 48.0, 1.0]), 48)
+        self.assertEqual(weights.shape, (3, 48, model.SEGMENTS))
+        np.testing.assert_allclose(weights.sum(1), np.ones((3, 4)), atol=1e-5)
+        self.assertEqual(weights[0].argmax(0).tolist(), [0, 1, 2, 3])
+        self.assertEqual(float(weights[0, 6:].sum()), 0)
+
+
+class CCA(unittest.TestCase):
+    def test_inverse_root(self):
+        a = torch.randn(8, 8, generator=torch.Generator().manual_seed(0))
+        matrix = a @ a.T + 0.1 * torch.eye(8)
+        root = model.inverse_root(matrix)
+        np.testing.assert_allclose(root @ matrix @ root, torch.eye(8), atol=1e-4)
+        same = torch.eye(4, requires_grad=True)  # eigenvalues are equal
+        model.inverse_root(same).sum().backward()
+        self.assertTrue(same.grad.isfinite().all())
+
+    def test_it_undoes_a_linear_map_as_scikit_learn_does(self):
+        from sklearn import cross_decomposition
+
+        rng = np.random.default_rng(0)
+        hidden = rng.standard_normal((2000, DIM))
+        views = [
+            hidden @ rng.standard_normal((DIM, DIM))
+            + 0.1 * rng.standard_normal((2000, DIM))
+            for _ in range(2)
+        ]
+        layer = model.CCALayer(momentum=1.0, ridge=1e-6).train()
+        first, second = layer(*(torch.tensor(v, dtype=torch.float32) for v in views))
+        found = torch.nn.functional.cosine_similarity(first, second).mean()
+        one, two = cross_decomposition.CCA(DIM, max_iter=2000).fit_transform(*views)
+        told = (one * two).sum(1) / np.linalg.norm(one, axis=1)
+        told = np.mean(told / np.linalg.norm(two, axis=1))
+        self.assertGreater(found, 0.9)
+        self.assertAlmostEqual(float(found), told, delta=0.05)
+        layer.eval()
+        again, _ = layer(*(torch.tensor(v, dtype=torch.float32) for v in views))
+        np.testing.assert_allclose(again, first.detach(), atol=1e-3)
+
+
+class Files(unittest.TestCase):
+    def setUp(self):
+        folder = self.enterContext(tempfile.TemporaryDirectory())
+        self.path = Path(folder) / "towers.safetensors"
+
+    def test_round_trip(self):
+        towers = model.Towers().eval()
+        model.save(self.path, towers, {"threshold": 1.5})
+        again, facts, _ = model.load(self.path)
+        self.assertEqual(facts["threshold"], 1.5)
+        self.assertFalse(again.training)
+        heard = np.random.default_rng(0).random((1, FRAMES, BINS), np.float32)
+        np.testing.assert_allclose(
+            again.embed_sound(heard), towers.embed_sound(heard), atol=1e-6
+        )
+
+    def test_other_files_are_refused_by_name(self):
+        with self.assertRaisesRegex(InputError, "towers.safetensors"):
+            model.load(self.path)
+        model.save(self.path, model.Towers(), {})
+        tensors, about = read_tensors(self.path, "towers", {})
+        write_tensors(self.path, tensors, about | {"version": 0})
+        with self.assertRaisesRegex(InputError, "another version"):
+            model.load(self.path)
+        write_tensors(self.path, {"a": torch.zeros(1)}, about)
+        with self.assertRaisesRegex(InputError, "does not fit"):
+            model.load(self.path)
+
+
+if __name__ == "__main__":
+    unittest.main()

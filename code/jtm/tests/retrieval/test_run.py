@@ -1,0 +1,106 @@
+"""Judging by hand-computed ranks; the whole study on tunes of seconds."""
+
+import tempfile
+import unittest
+from pathlib import Path
+from unittest import mock
+
+import numpy as np
+
+from jtm.files import read_json
+from jtm.retrieval import model, run, search
+from jtm.retrieval.config import RetrievalConfig
+from jtm.retrieval.data import Recordings
+from jtm.tests.retrieval.little import tune, write_abc, write_dataset
+
+
+class Measures(unittest.TestCase):
+    def test_ranks(self):
+        scores = np.array([[0.9, 0.1, 0.2], [0.5, 0.4, 0.3], [0.7, 0.7, 0.7]])
+        self.assertEqual(run.ranks(scores).tolist(), [1, 2, 3])  # equal ones last
+
+    def test_summary(self):
+        found = run.summarise(np.array([1, 2, 10, 50]), ["a", "a", "b", "b"])
+        self.assertEqual(found["recall_at_1"][0], 0.25)
+        self.assertEqual(found["recall_at_5"][0], 0.5)
+        self.assertEqual(found["recall_at_25"][0], 0.75)
+        self.assertAlmostEqual(found["mrr"][0], (1 + 0.5 + 0.1 + 0.02) / 4)
+        self.assertEqual(found["median_rank"][0], 6)
+        # Works are drawn, not queries: of two, one alone is the extreme.
+        self.assertEqual(found["recall_at_1"][1:], [0.0, 0.5])
+
+    def test_chance(self):
+        found = run.chance(4)
+        self.assertAlmostEqual(found["mrr"], (1 + 1 / 2 + 1 / 3 + 1 / 4) / 4)
+        self.assertEqual(found["recall_at_1"], 0.25)
+
+
+class Study(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.folder = Path(cls.enterClassContext(tempfile.TemporaryDirectory()))
+        write_dataset(cls.folder / "set")
+        cls.recordings = Recordings(cls.folder / "set", cls.folder / "work", False)
+
+    def test_runs_are_trained_once_judged_and_compiled(self):
+        runs = {"pitchmap": {"n_epoch": 1, "batch_size": 8, "channels": 4}}
+        out = self.folder / "out"
+        with mock.patch.multiple(run, RUNS=runs, DRAWS=10, DTW_QUERIES=2, DIM=4):
+            with mock.patch("jtm.retrieval.data.Pairs.__init__.__defaults__", (0, 2)):
+                file = run.study(self.folder / "set", out)
+            scores = read_json(file)
+            self.assertEqual(scores["left"], [])
+            self.assertEqual(scores["runs"]["pitchmap"]["steps"], 2)
+            for name in ("recall_at_1", "mrr", "recall_at_1_unseen"):
+                self.assertTrue(0 <= scores[name] <= 1)
+            with mock.patch.object(run, "train", side_effect=AssertionError):
+                run.study(self.folder / "set", out)  # nothing is done again
+        towers, facts, _ = model.load(out / "pitchmap.safetensors")
+        self.assertEqual(facts["run"], "pitchmap")
+        again = run.judge(towers, self.recordings, "test")
+        self.assertEqual(
+            again["audio_to_score"]["mrr"][0],
+            scores["runs"]["pitchmap"]["test"]["audio_to_score"]["mrr"][0],
+        )
+
+    def test_a_frozen_encoder_stays_as_it_is(self):
+        chosen = {"n_epoch": 1, "batch_size": 8, "channels": 4, "frozen": True}
+        config = RetrievalConfig(path_checkpoint=str(self.folder / "f"), **chosen)
+        with mock.patch("jtm.retrieval.data.Pairs.__init__.__defaults__", (0, 2)):
+            towers, facts = run.train(config, self.recordings, progress=False)
+        import torch
+
+        from jtm.models.pitchmap import PitchMapEncoder
+
+        torch.manual_seed(0)
+        for own, start in zip(
+            towers.audio.encoder.parameters(),
+            PitchMapEncoder(4).parameters(),
+            strict=True,
+        ):
+            self.assertTrue(torch.equal(own, start))
+        self.assertEqual(facts["works"], 4)
+
+    def test_pieces_are_identified_in_an_index(self):
+        for number in range(8):
+            names = ["train"] * 4 + ["validation"] * 2 + ["test"] * 2
+            own = number - names.index(names[number])
+            write_abc(self.folder / "abc" / f"{names[number]}{own}.abc", tune(number))
+        weights, out = self.folder / "t.safetensors", self.folder / "i.safetensors"
+        model.save(weights, model.Towers("published").eval(), {})
+        search.build(self.folder / "abc", out, weights=weights, progress=False)
+        towers, index = model.load(weights)[0], search.Index.load(out)
+        found = run.identify_all(towers, self.recordings, index, "test", 8)
+        self.assertEqual(found.shape, (3, 2))
+        ranks, _, _ = run.identify_all(
+            towers, self.recordings, index, "test", 8, absent=True
+        )
+        self.assertTrue(np.isinf(ranks).all())
+        ranks = run.retrieve_all(towers, self.recordings, index, "test", 8)
+        self.assertTrue(set(ranks) <= {1, 2, np.inf})
+        facts = run.calibrate(towers, self.recordings, index)
+        self.assertGreater(facts["threshold"], 0)
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,197 @@
+"""The index: built, brought up to date, refused; and pieces found on a line in time."""
+
+import contextlib
+import io
+import tempfile
+import unittest
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from jtm.constants import SAMPLE_RATE
+from jtm.files import InputError
+from jtm.retrieval import model, search
+from jtm.retrieval.config import DIM
+from jtm.tests.retrieval.little import play, tune, write_abc
+from jtm.training.checkpoints import read_tensors, write_tensors
+
+
+class Votes(unittest.TestCase):
+    def setUp(self):
+        rng = np.random.default_rng(0)
+        self.at = np.arange(1.0, 19.0, 0.5)
+        shape = len(self.at), search.NEAREST
+        self.owners = rng.integers(0, 500, shape)
+        self.places = rng.uniform(0, 300, shape)
+
+    def plant(self, piece, rows, start, speed, rank=3):
+        self.owners[rows, rank] = piece
+        self.places[rows, rank] = start + speed * self.at[rows]
+
+    def test_a_line_in_time_wins(self):
+        rows = np.arange(0, len(self.at), 2)
+        self.plant(7, rows, 40.0, 1.9)
+        ranked = search.vote(self.at, self.owners, self.places)
+        piece, votes, start, speed, voters = ranked[0]
+        self.assertEqual(piece, 7)
+        self.assertAlmostEqual(start + 10 * speed, 40 + 19.0, delta=2)
+        self.assertLessEqual(set(rows), set(voters))
+        self.assertGreater(votes, 2 * ranked[1][1])
+
+    def test_the_same_votes_out_of_order_do_not(self):
+        rows = np.arange(0, len(self.at), 2)
+        self.plant(7, rows, 40.0, 1.9)
+        self.places[rows, 3] = self.places[rows, 3][::-1] * 1.0
+        ranked = search.vote(self.at, self.owners, self.places)
+        votes = {piece: votes for piece, votes, *_ in ranked}
+        self.setUp()
+        self.plant(7, rows, 40.0, 1.9)
+        straight = search.vote(self.at, self.owners, self.places)[0][1]
+        self.assertLess(votes.get(7, 0), 0.5 * straight)
+
+    def test_two_pieces_after_each_other_are_both_named(self):
+        half = len(self.at) // 2
+        self.plant(7, np.arange(half), 10.0, 2.0, 0)
+        self.plant(9, np.arange(half, len(self.at)), -20.0, 1.5, 0)
+        first, second = search.vote(self.at, self.owners, self.places)[:2]
+        self.assertEqual({first[0], second[0]}, {7, 9})
+        ends = {piece: (v.min(), v.max()) for piece, *_, v in (first, second)}
+        self.assertLess(ends[7][0], ends[9][0])
+
+    def test_a_query_votes_once_for_a_line(self):
+        owners, places = np.full((1, 4), 3), np.full((1, 4), 10.0)
+        ((_, votes, *_),) = search.vote(np.array([1.0]), owners, places)
+        self.assertAlmostEqual(votes, np.log(5), places=6)
+        self.assertEqual(search.vote(self.at[:0], owners[:0], places[:0]), [])
+
+
+class Searching(unittest.TestCase):
+    def test_nearest_is_exact(self):
+        rng = np.random.default_rng(0)
+        vectors = rng.integers(-127, 128, (500, DIM)).astype(np.int8)
+        index = search.Index([], vectors, np.arange(500), np.zeros(500), "")
+        queries = rng.standard_normal((40, DIM)).astype(np.float32)
+        order = np.argsort(-(queries @ vectors.T.astype(np.float32)), axis=1)
+        np.testing.assert_array_equal(index.nearest(queries, 7), order[:, :7])
+        fewer = index.without([int(order[0, 0])]).nearest(queries[:1], 3)
+        self.assertEqual(index.without([3]).owners[3], 4)
+        self.assertEqual(fewer.shape, (1, 3))
+
+    def test_passages_suit_the_density(self):
+        notes = tune(0)
+        ends = search.passages(notes)
+        lengths = np.unique(np.round(ends[:, 1] - ends[:, 0], 3))
+        self.assertEqual(len(lengths), len(search.SCALES))
+        slow = notes.copy()
+        slow["beat"] *= 4
+        slow["beats"] *= 4
+        longer = search.passages(slow)
+        self.assertGreater(np.ptp(longer[0]), 1.5 * np.ptp(ends[0]))
+
+
+class Building(unittest.TestCase):
+    def setUp(self):
+        self.folder = Path(self.enterContext(tempfile.TemporaryDirectory()))
+        self.weights = self.folder / "towers.safetensors"
+        torch.manual_seed(0)
+        model.save(self.weights, model.Towers("published").eval(), {})
+        self.scores, self.out = self.folder / "scores", self.folder / "i.safetensors"
+        for seed in range(3):
+            write_abc(self.scores / "deep" / f"{seed}.abc", tune(seed), f"Tune {seed}")
+
+    def build(self, **chosen):
+        said = io.StringIO()
+        with contextlib.redirect_stderr(said):
+            chosen = {"weights": self.weights, "progress": False} | chosen
+            return search.build(self.scores, self.out, **chosen), said.getvalue()
+
+    def test_round_trip_and_update(self):
+        self.assertEqual(self.build(), (0, ""))
+        first = search.Index.load(self.out)
+        self.assertEqual(
+            [p["title"] for p in first.pieces], [f"Tune {k}" for k in range(3)]
+        )
+        self.assertEqual(first.pieces[0]["file"], "deep/0.abc")
+        write_abc(self.scores / "deep" / "1.abc", tune(9), "Changed")
+        (self.scores / "deep" / "2.abc").unlink()
+        write_abc(self.scores / "new.abc", tune(4), "New")
+        read = []
+        whole = search.notation.read
+        self.addCleanup(setattr, search.notation, "read", whole)
+        search.notation.read = lambda path: read.append(path.name) or whole(path)
+        self.build()
+        self.assertEqual(read, ["1.abc", "new.abc"])
+        again = search.Index.load(self.out)
+        titles = [piece["title"] for piece in again.pieces]
+        self.assertEqual(titles, ["Tune 0", "Changed", "New"])
+        own = first.vectors[first.owners == 0]
+        np.testing.assert_array_equal(again.vectors[again.owners == 0], own)
+
+    def test_damaged_files_are_named_and_passed_over(self):
+        (self.scores / "bad.mid").write_bytes(b"MThd")
+        failed, said = self.build()
+        self.assertEqual(failed, 1)
+        told = [line for line in said.splitlines() if "jtm:" in line]
+        self.assertEqual(len(told), 1, said)
+        self.assertIn("bad.mid", told[0])
+        self.assertEqual(len(search.Index.load(self.out).pieces), 3)
+
+    def test_folders_without_scores(self):
+        for name in ("empty", "missing"):
+            self.scores = self.folder / name
+            if name == "empty":
+                self.scores.mkdir()
+            with self.assertRaisesRegex(InputError, name):
+                self.build()
+        self.scores.mkdir()
+        (self.scores / "bad.krn").write_text("")
+        with self.assertRaisesRegex(InputError, "none of 1"):
+            self.build()
+        self.assertFalse(self.out.exists())
+
+    def test_indices_of_other_versions_or_towers_are_refused(self):
+        self.build()
+        with self.assertRaisesRegex(InputError, "another version"):
+            search.Index.load(self.out, "other towers")
+        tensors, about = read_tensors(self.out, "index", {})
+        write_tensors(self.out, tensors, about | {"version": 0})
+        with self.assertRaisesRegex(InputError, "another version"):
+            search.Index.load(self.out)
+        with self.assertRaisesRegex(InputError, "jtm index"):
+            search.Index.load(self.folder / "none")
+        self.out.write_bytes(b"nothing")
+        with self.assertRaisesRegex(InputError, "i.safetensors"):
+            self.build()
+
+    def test_odd_sounds(self):
+        self.build()
+        chosen = {"index": self.out, "weights": self.weights}
+        with self.assertRaisesRegex(InputError, "0.2 s"):
+            search.find(np.zeros(3200, np.float32), **chosen)
+        self.assertEqual(search.find(np.zeros(48_000), **chosen), ([], False))
+        wave, _ = play(tune(1))
+        for samples in (20_000, len(wave)):  # less than a window, and all
+            matches, _ = search.find(wave[:samples], **chosen)
+            self.assertEqual(len(matches), 3)
+            for match in matches:
+                self.assertTrue(0 <= match.confidence <= 1)
+                self.assertTrue(0 <= match.beat <= match.beats)
+                self.assertLessEqual(match.start, match.end)
+        doubled = np.repeat(wave, 2)[: 2 * 48_000]
+        same = search.find(doubled, 2 * SAMPLE_RATE, **chosen)[0]
+        told = search.find(wave[:48_000], **chosen)[0]
+        self.assertEqual({m.title for m in same}, {m.title for m in told})
+
+    def test_long_sounds_are_heard_in_part(self):
+        rng = np.random.default_rng(0)
+        starts, heard = search.listen(
+            0.1 * rng.standard_normal(16_000 * 600).astype("f4")
+        )
+        self.assertEqual(len(starts), search.MOST_WINDOWS)
+        self.assertGreater(starts[-1], 590)
+        self.assertEqual(len(heard), len(starts))
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,70 @@
+"""Performances with scores: everything is played as written, no tune in two splits."""
+
+import sys
+import unittest
+from collections import Counter
+from pathlib import Path
+from unittest import mock
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[4] / "toy"))
+
+import pairs
+
+from jtm.constants import PITCH_RANGES
+from jtm.music import notation
+from jtm.tests.toy.test_works import corpus
+
+
+class TestPairs(unittest.TestCase):
+    NOTES = np.array(
+        [(k, 1, 72 - 12 * part + k % 7, part) for k in range(40) for part in (0, 1, 2)],
+        notation.NOTE,
+    )
+
+    def test_parts_are_voices_the_highest_first(self):
+        music = pairs.parts_of(self.NOTES)
+        self.assertEqual(len(music.voices), 3)
+        self.assertEqual(music.melody[:3], [72, 73, 74])
+        self.assertEqual(music.length, 40)
+
+    def test_everything_is_played_as_written_by_who_can(self):
+        music = pairs.parts_of(self.NOTES)
+        for seed in range(20):
+            rng = np.random.default_rng(seed)
+            parts = pairs.players(music, -2, rng)
+            for (program, notes, _), voice in zip(parts, music.voices, strict=True):
+                self.assertEqual([p + 2 for *_, p in notes], [p for *_, p in voice])
+                low, high = PITCH_RANGES[program]
+                self.assertTrue(all(low <= p <= high for *_, p in notes))
+
+    def test_excerpts_know_where_they_are(self):
+        music = pairs.parts_of(self.NOTES)
+        rng = np.random.default_rng(3)
+        cut, first = pairs.excerpt(music, 10.0, 60.0, rng)
+        self.assertEqual(cut.length, 10)
+        beat, _, pitch = cut.voices[0][2]
+        whole = {b: p for b, _, p in music.voices[0]}
+        self.assertEqual(pitch, whole[first + beat])
+
+    def test_works_are_de_duplicated_and_families_stay_together(self):
+        listed, music = corpus()
+        counts = {"test": 20, "validation": 10, "train": 60}
+        with mock.patch.object(pairs, "COUNTS", counts):
+            chosen = pairs.choose(listed, music, 0)
+        self.assertFalse({i for i, *_ in chosen} & set(range(1, 40, 2)))  # doubles
+        splits = {}
+        for _, family, split in chosen:
+            splits.setdefault(family, set()).add(split)
+        self.assertTrue(all(len(own) == 1 for own in splits.values()))
+        found = Counter(split for *_, split in chosen)
+        self.assertEqual(found["test"], 20)
+        for (split, _), n in Counter(
+            (s, listed[i].composer) for i, _, s in chosen
+        ).items():
+            self.assertLessEqual(n, counts[split] / 2)
+
+
+if __name__ == "__main__":
+    unittest.main()

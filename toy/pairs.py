@@ -1,0 +1,370 @@
+"""
+Make performances of many scores, as they are written, to learn which score is heard.
+
+    python toy/pairs.py --out DIR
+
+writes a dataset in MusicNet's layout whose labels know where in the score each note is.
+Every part of a score is played, by a random instrument that can or by a keyboard, at
+0.75 to 1.35 times the tempo that suits the music, with rubato, in training in any key.
+Works are de-duplicated by melody, and a tune family is in one split. The same command
+resumes an interrupted set.
+"""
+
+import argparse
+import multiprocessing
+import sys
+from collections import Counter
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT / "toy"), str(ROOT / "code")]
+
+import acoustics  # noqa: E402
+import numpy as np  # noqa: E402
+import perform  # noqa: E402
+import soxr  # noqa: E402
+import voices  # noqa: E402
+import works  # noqa: E402
+from families import tune_families  # noqa: E402
+from tqdm import tqdm  # noqa: E402
+
+from jtm.constants import INSTRUMENTS, LABEL_RATE, PITCH_RANGES, SAMPLE_RATE  # noqa: E402
+from jtm.data import musicnet  # noqa: E402
+from jtm.files import InputError, atomic  # noqa: E402
+from jtm.music import audio, notation, synth  # noqa: E402
+from jtm.music.score import note_value  # noqa: E402
+
+COUNTS = {"test": 120, "validation": 40, "train": 480}
+"""Works of each split, as far as there are enough."""
+
+SECONDS = {"test": (36.0, 37.0), "validation": (36.0, 37.0), "train": (22.0, 30.0)}
+"""Shortest and longest excerpt."""
+
+SECTIONS = 6
+"""Maximum number of sections of one mass, or movements of one quartet."""
+
+FAMILY = 10
+"""Maximum number of works of a tune family that is held out."""
+
+TEMPO = (0.75, 1.35)
+"""Range of the tempo against the one that suits the music."""
+
+TRANSPOSITION = 5
+"""Semitones up or down by which scores are transposed in training, at most."""
+
+KEYBOARD_SHARE = 0.35
+"""Share of performances by piano or harpsichord alone."""
+
+LARGEST = 9e5
+"""Bytes of the largest score file that is read."""
+
+
+def read(job):
+    """
+    Read a work of the corpus, or what was kept of it.
+
+    Parameters
+    ----------
+    job : tuple
+        Its path in the corpus, and the folder where notes are kept.
+
+    Returns
+    -------
+    numpy.ndarray
+        Notes of type :data:`jtm.music.notation.NOTE`; none where the file has no
+        score.
+    """
+    path, folder = job
+    kept = Path(folder) / f"{path.replace('/', '__')}.npz"
+    if not kept.exists():
+        try:
+            notes = notation.read(voices.corpus_root() / path)[0][1]
+        except InputError:
+            notes = np.zeros(0, notation.NOTE)
+        with atomic(kept) as part:
+            np.savez(part, notes=notes)
+    with np.load(kept, allow_pickle=False) as file:
+        return file["notes"]
+
+
+def parts_of(notes):
+    """
+    Separate the notes of a score by part.
+
+    Parameters
+    ----------
+    notes : numpy.ndarray
+        Notes of type :data:`jtm.music.notation.NOTE`.
+
+    Returns
+    -------
+    voices.Music
+        A voice for each part, the highest on average first.
+    """
+    parts = [notes[notes["part"] == part] for part in np.unique(notes["part"])]
+    parts.sort(key=lambda part: -part["pitch"].mean())
+    return voices.Music(
+        tuple(
+            tuple((float(n["beat"]), float(n["beats"]), int(n["pitch"])) for n in part)
+            for part in parts
+        ),
+        4.0,
+        float((notes["beat"] + notes["beats"]).max()),
+    )
+
+
+def choose(listed, music, seed):
+    """
+    De-duplicate works by melody and assign them to splits by tune family.
+
+    Parameters
+    ----------
+    listed : list of works.Work
+        The works.
+    music : list of voices.Music
+        Their notes.
+    seed : int
+        Random seed.
+
+    Returns
+    -------
+    list of tuple
+        Index of a work, its family and its split, in random order.
+    """
+    melodies = [each.melody for each in music]
+    tunes = tune_families(melodies, range(len(listed)))
+    kept = [i for i, tune in enumerate(tunes) if i == tune]
+    rng = works.generator(seed, "pairs")
+    kept = [kept[k] for k in rng.permutation(len(kept))]
+    families = tune_families(melodies, [work.group for work in listed])
+    of_family, of_group = {}, Counter()
+    for i in kept:
+        of_group[listed[i].group] += 1
+        if of_group[listed[i].group] <= SECTIONS:
+            of_family.setdefault(families[i], []).append(i)
+    chosen, left, heard = [], dict(COUNTS), Counter()
+    for family, own in of_family.items():
+        small = len(own) <= FAMILY
+        split = next((s for s in left if small and left[s] > 0), "train")
+        for i in own:
+            key = split, listed[i].composer
+            if left[split] > 0 and heard[key] < COUNTS[split] / 2:
+                chosen.append((i, family, split))
+                left[split] -= 1
+                heard[key] += 1
+    return chosen
+
+
+def players(music, transposition, rng):
+    """
+    Choose who plays each part.
+
+    Parameters
+    ----------
+    music : voices.Music
+        The parts.
+    transposition : int
+        Semitones that they are transposed by.
+    rng : numpy.random.Generator
+        Random generator.
+
+    Returns
+    -------
+    list of tuple
+        (program, notes, whether it leads), as :func:`perform.perform` takes it.
+    """
+    alone = int(rng.choice((1, 1, 7))) if rng.random() < KEYBOARD_SHARE else 0
+    chosen = []
+    for number, voice in enumerate(music.voices):
+        notes = [(beat, beats, pitch + transposition) for beat, beats, pitch in voice]
+        pitches = [pitch for *_, pitch in notes]
+        able = [
+            program
+            for program, (low, high) in PITCH_RANGES.items()
+            if low <= min(pitches) and max(pitches) <= high
+        ]
+        # What nobody else can play, and chords, go to a keyboard.
+        chords = len({beat for beat, *_ in notes}) < 0.95 * len(notes)
+        program = alone or (1 if chords or not able else int(rng.choice(able)))
+        chosen.append((program, notes, number == 0))
+    return chosen
+
+
+def excerpt(music, seconds, tempo, rng):
+    """
+    Cut an excerpt out of a work, at the start of a quarter note.
+
+    Parameters
+    ----------
+    music : voices.Music
+        The work.
+    seconds : float
+        How long, at most.
+    tempo : float
+        Quarter notes a minute.
+    rng : numpy.random.Generator
+        Random generator.
+
+    Returns
+    -------
+    cut : voices.Music
+        The excerpt; without the parts that rest.
+    first : float
+        Where it starts, in quarter notes.
+    """
+    beats = seconds * tempo / 60
+    first = float(rng.integers(max(0, int(music.length - beats)) + 1))
+    cut = tuple(
+        tuple(
+            (beat - first, min(length, first + beats - beat), pitch)
+            for beat, length, pitch in voice
+            if first <= beat < first + beats
+        )
+        for voice in music.voices
+    )
+    length = min(beats, music.length - first)
+    sounding = tuple(voice for voice in cut if voice)
+    return voices.Music(sounding, music.bar, length), first
+
+
+def make_recording(job):
+    """
+    Write the sound and the labels of one work, unless they are there.
+
+    Parameters
+    ----------
+    job : tuple
+        Folder, name, work, family, split, music, SoundFonts and random seed.
+
+    Returns
+    -------
+    dict
+        Its row of the metadata.
+    """
+    out, name, work, family, split, music, fonts, seed = job
+    rng = works.generator(seed, "pair", name)
+    transposition = 0
+    if split == "train":
+        transposition = int(rng.integers(-TRANSPOSITION, TRANSPOSITION + 1))
+    tempo = music.tempo * float(np.exp(rng.uniform(*np.log(TEMPO))))
+    cut, first = excerpt(music, rng.uniform(*SECONDS[split]), tempo, rng)
+    parts = players(cut, transposition, rng)
+    score = perform.perform(parts, cut, tempo, rng)
+    sound = acoustics.draw_tuning(rng, acoustics.draw_sound(rng, wide=True))
+    folder = "test" if split == "test" else "train"
+    font = fonts["training"][int(rng.integers(len(fonts["training"])))]
+    targets = {folder: font}
+    if split == "test" and fonts["unseen"]:
+        targets["test_timbre"] = fonts["unseen"]
+    for target, path in targets.items():
+        wav = out / f"{target}_data" / f"{name}.wav"
+        labels = musicnet.labels_of(score, note_value)
+        musicnet.write_labels(out / f"{target}_labels" / f"{name}.csv", labels)
+        if not wav.exists():
+            room = works.generator(seed, "room", name)
+            wave, _ = acoustics.render(score, path, sound, rng=room, tail=0.5)
+            wave = soxr.resample(wave / 32768, LABEL_RATE, SAMPLE_RATE)
+            audio.write(wav, wave, SAMPLE_RATE)
+    return {
+        "id": name,
+        "composer": work.composer,
+        "composition": work.composition,
+        "movement": work.movement,
+        "ensemble": "",
+        "source": "corpus",
+        "transcriber": "music21 corpus",
+        "catalog_name": work.catalog,
+        "seconds": round(audio.duration(wav), 3),
+        "split": split,
+        "instruments": "+".join(INSTRUMENTS[p] for p in score.programs),
+        "tune_family": family,
+        "corpus_path": work.path,
+        "first_beat": first,
+        "transposition": transposition,
+        "tempo": round(tempo, 2),
+        "soundfont": Path(font).name,
+        musicnet.TIMBRE_SOUNDFONT: Path(targets.get("test_timbre", "")).name,
+        "tuning": sound.tuning,
+        "seed": seed,
+    }
+
+
+def make(out, seed=0, counts=None, processes=None):
+    """
+    Make the set, or finish one.
+
+    Parameters
+    ----------
+    out : str or Path
+        The folder; made if missing. Notes of the corpus are kept in ``scores/``.
+    seed : int
+        Random seed of everything.
+    counts : dict of str to int, optional
+        Works of each split; :data:`COUNTS` by default.
+    processes : int, optional
+        Processes to use; one a core by default. The result is the same.
+    """
+    out = Path(out)
+    unseen = synth.find_soundfont(synth.TIMBRE_SOUNDFONTS)
+    extra = synth.find_soundfont(synth.EXTRA_SOUNDFONTS)
+    main = synth.default_soundfont()
+    fonts = {
+        "training": [str(main)] + [str(extra)] * bool(extra),
+        "unseen": str(unseen) if unseen else None,
+    }
+    root = voices.corpus_root()
+    listed = [
+        work
+        for own in works.list_works().values()
+        for work in own
+        if (root / work.path).stat().st_size <= LARGEST
+    ]
+    with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as pool:
+        jobs = [(work.path, str(out / "scores")) for work in listed]
+        notes = list(tqdm(pool.map(read, jobs), "reading scores", len(jobs)))
+        known = [i for i, each in enumerate(notes) if len(each) > 20]
+        listed = [replace(listed[i]) for i in known]
+        music = [parts_of(notes[i]) for i in known]
+        chosen = choose(listed, music, seed)
+        starts = {"train": 1000, "validation": 6000, "test": 7000}
+        jobs = []
+        for i, family, split in chosen:
+            starts[split] += 1
+            if starts[split] % 1000 <= (counts or COUNTS)[split]:
+                name, tune = str(starts[split]), listed[family].path
+                job = (out, name, listed[i], tune, split, music[i], fonts, seed)
+                jobs.append(job)
+        rows = list(tqdm(pool.map(make_recording, jobs), "rendering", len(jobs)))
+    musicnet.write_metadata(out / musicnet.METADATA_FILE, rows)
+
+
+def main(argv=None):
+    """
+    Run the command line.
+
+    Parameters
+    ----------
+    argv : list of str, optional
+        Arguments; those of the process by default.
+
+    Returns
+    -------
+    int
+        Exit code: 0, or 2 after a mistake of the user's.
+    """
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0].strip())
+    parser.add_argument("--out", required=True, help="folder of the set")
+    parser.add_argument("--seed", type=int, default=0, help="random seed (default: 0)")
+    options = parser.parse_args(argv)
+    try:
+        make(options.out, options.seed)
+    except InputError as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
