@@ -42,7 +42,7 @@ LENGTHS = (2, 5, 10, 20, 30)
 FALSE_ALARMS = 0.05
 """Share of recordings that may be named though their piece is not in the index."""
 
-DTW_QUERIES = 60
+DTW_QUERIES = 40
 """Queries of each direction that dynamic time warping compares, which is slow."""
 
 CCA_PAIRS = 4000

@@ -16,14 +16,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import soxr
 import torch
 from tqdm import tqdm
 
 from jtm.constants import FRAME_RATE, HOP, SAMPLE_RATE
 from jtm.files import InputError
 from jtm.models.pitchmap import PitchMapEncoder
-from jtm.music import notation
+from jtm.music import audio, notation
 from jtm.retrieval import model
 from jtm.retrieval.config import DIM, FRAMES, POOL
 from jtm.retrieval.data import FEWEST, SECONDS, cells_of, pool
@@ -534,8 +533,8 @@ def find(wave, rate=SAMPLE_RATE, index=None, weights=WEIGHTS):
 
     Parameters
     ----------
-    wave : numpy.ndarray
-        Samples ``(samples,)``, floats in [-1, 1].
+    wave : array
+        Samples as :func:`jtm.music.audio.to_wave` takes them, at any level.
     rate : int
         Sample rate in Hz.
     index : str, Path or Index, optional
@@ -558,10 +557,8 @@ def find(wave, rate=SAMPLE_RATE, index=None, weights=WEIGHTS):
     towers, facts, fingerprint = _towers(str(weights))
     if not isinstance(index, Index):
         index = _index(str(index or INDEX), fingerprint)
-    wave = np.asarray(wave, np.float32)
-    if rate != SAMPLE_RATE:
-        wave = soxr.resample(wave, rate, SAMPLE_RATE)
-    starts, heard = listen(wave)
+    wave = audio.to_wave(wave, rate)
+    starts, heard = listen(wave * audio.gain(audio.powers(wave)))
     near = index.nearest(towers.embed_sound(heard))
     at = starts + SECONDS / 2
     ranked = vote(at, index.owners[near], index.middles[near])[:SHOWN]

@@ -178,6 +178,8 @@ class Building(unittest.TestCase):
                 self.assertTrue(0 <= match.confidence <= 1)
                 self.assertTrue(0 <= match.beat <= match.beats)
                 self.assertLessEqual(match.start, match.end)
+        quiet = search.find(0.001 * np.stack((wave, wave)), **chosen)[0]
+        self.assertEqual(quiet[0].title, matches[0].title)
         doubled = np.repeat(wave, 2)[: 2 * 48_000]
         same = search.find(doubled, 2 * SAMPLE_RATE, **chosen)[0]
         told = search.find(wave[:48_000], **chosen)[0]
