@@ -94,20 +94,7 @@ SECONDS = 30
 
 
 class Piece(NamedTuple):
-    """
-    A recording with its notes.
-
-    Parameters
-    ----------
-    path : Path
-        Its sound file.
-    notes : numpy.ndarray
-        Notes ``(notes,)`` of :data:`jtm.data.rolls.PLAYED_DTYPE`.
-    seconds : float
-        Its length.
-    group : str
-        What it is drawn with by the bootstrap.
-    """
+    """A recording: its sound, its notes in seconds, and what it is drawn with."""
 
     path: Path
     notes: np.ndarray
@@ -201,21 +188,17 @@ class System:
 
     def answers(self, paths, settings, threads=1):
         """
-        Transcribe files; see ``peers.py``.
+        Transcribe files by each of the settings.
 
         Parameters
         ----------
-        paths : sequence of Path
-            The files.
-        settings : list of dict
-            Thresholds; an empty one stands for those it ships with.
-        threads : int
-            How many it may use.
+        paths, settings, threads
+            What ``peers.py`` is asked.
 
         Yields
         ------
         dict
-            The answer of each file.
+            What it answers, file by file.
 
         Raises
         ------
@@ -258,15 +241,14 @@ class System:
         pieces : list of Piece
             The pieces.
         settings : list of dict
-            Thresholds.
+            Thresholds; an empty one stands for those it ships with.
         what : str
             What the progress bar says.
 
         Returns
         -------
         list of list of numpy.ndarray
-            For each piece and each of the settings, notes of
-            :data:`jtm.data.rolls.PLAYED_DTYPE`.
+            Notes of :data:`jtm.data.rolls.PLAYED_DTYPE`, by piece and setting.
         """
         kept = []
         for piece in pieces:
@@ -302,8 +284,9 @@ def score(piece, found, told=False):
     -------
     dict of str to float
         F1 in 0..1: ``onset``, ``offset``, ``frame`` and, where instruments are told,
-        ``instrument``. Of a single note also ``found``, 1 if it is among the notes, and
-        ``extra``, the number of others.
+        ``instrument``. Of a single note also ``found``, 1 if a note has its pitch,
+        ``on_time``, 1 if that starts within 50 ms of it, and ``extra``, the number of
+        notes of other pitches.
     """
     n_frames = round(piece.seconds * FRAME_RATE)
     rolls = [frame_roll(notes, n_frames) for notes in (piece.notes, found)]
@@ -315,8 +298,9 @@ def score(piece, found, told=False):
     if told:
         scores["instrument"] = note_f1(*map(by_instrument, (piece.notes, found)))
     if len(piece.notes) == 1:
-        scores["found"] = float(scores["onset"] > 0)
-        scores["extra"] = len(found) - scores["found"]
+        right = found["pitch"] == piece.notes["pitch"]
+        scores["found"], scores["extra"] = float(right.any()), int((~right).sum())
+        scores["on_time"] = float(scores["onset"] > 0)
     return scores
 
 

@@ -69,10 +69,14 @@ class TestTranscribers(unittest.TestCase):
     def test_a_single_note_is_found_among_others(self):
         piece = self.piece((0, 1, 60, 74))
         found = np.array([(0, 1, 60, 0), (0, 1, 72, 0), (2, 3, 60, 0)], PLAYED_DTYPE)
-        scores = transcribers.score(piece, found)
-        self.assertEqual((scores["found"], scores["extra"]), (1, 2))
-        scores = transcribers.score(piece, found[1:])  # 72 is wrong, 60 too late
-        self.assertEqual((scores["found"], scores["extra"]), (0, 2))
+
+        def judged(*rows):
+            scores = transcribers.score(piece, found[[*rows]])
+            return scores["found"], scores["on_time"], scores["extra"]
+
+        self.assertEqual(judged(0, 1, 2), (1, 1, 1))
+        self.assertEqual(judged(1, 2), (1, 0, 1))  # an octave off, and two seconds late
+        self.assertEqual(judged(1), (0, 0, 1))
         self.assertEqual(transcribers.score(piece, found[:0])["found"], 0)
 
     def test_the_stronger_setting_of_a_peer_is_met(self):
@@ -102,8 +106,9 @@ class TestTranscribers(unittest.TestCase):
             weights.write_bytes(b"")
             system = transcribers.System("jtm", work, weights)
             piece = self.piece()._replace(path=weights)
-            with self.assertRaisesRegex(InputError, "jtm: failed; .*says why"):
-                system.notes([piece], [{}], "nothing")
+            with mock.patch.object(system, "name", "nobody"):  # peers.py knows none
+                with self.assertRaisesRegex(InputError, "nobody: failed; .*says why"):
+                    system.notes([piece], [{}], "nothing")
             answer = {"notes": [[[0, 1, 60, 1]]]}
             with mock.patch.object(system, "answers", return_value=[answer]) as run:
                 first = system.notes([piece], [{}], "once")
