@@ -21,9 +21,8 @@ from functools import partial
 
 def ours(job):
     """Make the two steps of ours; its first does all, by its own thresholds."""
-    from jtm.transcriber.transcribe import transcribe
-
     from jtm.transcriber import model
+    from jtm.transcriber.transcribe import transcribe
 
     network = model.load(job["weights"])
     model.shipped = lambda: network  # loaded once, as the shipped one is
