@@ -21,6 +21,7 @@ import sys
 import threading
 import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 try:
@@ -113,8 +114,7 @@ def generate(
             return
         files.write_json(out / STATE_FILE, state)
         (out / musicnet.METADATA_FILE).unlink(missing_ok=True)  # of fewer hours
-        for part in out.rglob(".*.part*"):  # what a killed process left
-            part.unlink()
+        files.sweep(out)
         with _Pool(out, processes, progress) as pool:
             _make(pool, out, size, seed, fonts, hours)
 
@@ -179,7 +179,10 @@ class _Pool:
         results = [None] * len(arguments)
         done = as_completed(futures)
         for future in tqdm(done, what, len(futures), disable=not self.progress):
-            results[futures[future]] = future.result()
+            try:
+                results[futures[future]] = future.result()
+            except BrokenProcessPool as error:
+                raise InputError(files.KILLED) from error
         return results
 
 
@@ -400,7 +403,7 @@ def main(argv=None):
     Returns
     -------
     int
-        Exit code: 0, or 2 after a mistake of the user's.
+        Exit code: 0, 1 after a crash, or 2 after a mistake of the user's.
     """
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0].strip())
     parser.add_argument("--preset", choices=works.PRESETS, default="small")
@@ -415,6 +418,8 @@ def main(argv=None):
         "--soundfont",
         help="SoundFont of the second test split (default: FluidR3 if installed)",
     )
+    told = "print the traceback of a crash"
+    parser.add_argument("--debug", action="store_true", help=told)
     options = parser.parse_args(argv)
     out = Path(options.out or ROOT / "toy" / "data" / options.preset)
     try:
@@ -425,6 +430,11 @@ def main(argv=None):
     except KeyboardInterrupt:
         print(f"{out}: interrupted; the same command resumes it", file=sys.stderr)
         return 130
+    except Exception as error:
+        if options.debug:
+            raise
+        print(files.describe(error), file=sys.stderr)
+        return 1
     dataset = musicnet.open_dataset(out)
     counts, playable = coverage(dataset.split("train", "unlabelled"))
     print(

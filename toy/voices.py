@@ -79,14 +79,26 @@ def read_work(path):
     -------
     Music
         Its notes.
+
+    Raises
+    ------
+    InputError
+        If the score is damaged, or has no voice to speak of.
     """
     from music21 import converter
 
+    path = corpus_root() / path
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # overfull measures, and the like
-        return from_music21(
-            converter.parse(corpus_root() / path, forceSource=True, storePickle=False)
-        )
+        try:
+            return from_music21(
+                converter.parse(path, forceSource=True, storePickle=False)
+            )
+        except Exception as error:  # whatever a library makes of a file
+            told = str(error) or type(error).__name__
+            raise InputError(
+                f"{path}: not a readable score ({told}); install music21 anew"
+            ) from error
 
 
 def from_music21(score):

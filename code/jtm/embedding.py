@@ -28,11 +28,11 @@ from jtm.evaluation.slow import Slow
 from jtm.evaluation.streaming import Audio, NetworkSource, pitch_parts
 from jtm.files import (
     InputError,
-    NoSpaceError,
     atomic,
     digest,
     inside,
     read_json,
+    scratch,
     write_json,
 )
 from jtm.music import audio
@@ -237,13 +237,7 @@ def _check_layer(model, layer):
 
 def _embed_file(path, model, layer, advance=lambda seconds: None):
     """Embed a sound file, by way of a copy at 16 kHz on disk."""
-    try:
-        copy = tempfile.TemporaryFile()
-    except OSError as error:
-        raise NoSpaceError(
-            "no folder for temporary files can be written; name one by TMPDIR"
-        ) from error
-    with copy as file:
+    with scratch() as file:
         try:
             for block in audio.blocks(path):
                 file.write(audio.to_pcm(block).tobytes())

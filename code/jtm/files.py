@@ -10,6 +10,7 @@ import errno
 import hashlib
 import json
 import os
+import tempfile
 import warnings
 from pathlib import Path
 
@@ -21,6 +22,13 @@ except ImportError:  # Windows, where nothing here starts several processes at o
 
 ROOT = Path(__file__).resolve().parents[2]
 """The checkout, where there is one: the folder of README.md, toy/ and report/."""
+
+
+KILLED = (
+    "one of several processes was killed, as systems do that are short of memory; "
+    "run the same command again"
+)
+"""What is told where a process ends without a word."""
 
 
 class InputError(ValueError):
@@ -136,6 +144,20 @@ def atomic(path):
             part.unlink()
 
 
+def sweep(folder):
+    """
+    Remove what killed processes left half-written in a folder and below it.
+
+    Parameters
+    ----------
+    folder : str or Path
+        The folder, which is locked, so that none of it is being written.
+    """
+    for part in Path(folder).rglob(".*.part*"):
+        with contextlib.suppress(OSError):
+            part.unlink()
+
+
 @contextlib.contextmanager
 def locked(path, busy=""):
     """
@@ -195,9 +217,36 @@ def inside(folder, name):
     """
     folder = Path(folder)
     joined = folder / name
+    if "\0" in name:
+        raise InputError(f"{name!r}: no name of a file in {folder}")
     if not joined.resolve().is_relative_to(folder.resolve()):
         raise InputError(f"{name!r} leads outside {folder}; expected a name in it")
     return joined
+
+
+@contextlib.contextmanager
+def scratch():
+    """
+    Make a file without a name, which is gone after the block.
+
+    Yields
+    ------
+    file
+        It, open for reading and writing bytes.
+
+    Raises
+    ------
+    NoSpaceError
+        If there is no folder for temporary files.
+    """
+    try:
+        file = tempfile.TemporaryFile()
+    except OSError as error:
+        raise NoSpaceError(
+            "no folder for temporary files can be written; name one by TMPDIR"
+        ) from error
+    with file:
+        yield file
 
 
 def read_json(path):

@@ -24,6 +24,7 @@ import multiprocessing
 import os
 import warnings
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -38,7 +39,7 @@ from jtm.constants import (
 )
 from jtm.data.clips import CLIPS_FILE, read_clips
 from jtm.data.musicnet import METADATA_FILE, open_dataset, read_labels
-from jtm.files import InputWarning, describe
+from jtm.files import KILLED, InputError, InputWarning, describe
 from jtm.music import audio, midi
 
 ONSET_LIMIT_NOTES = 0.010
@@ -201,7 +202,11 @@ def check(root, progress=True, processes=None):
 def _all(spread, function, items, what, progress):
     from tqdm import tqdm
 
-    return list(tqdm(spread(function, items), what, len(items), disable=not progress))
+    try:
+        done = spread(function, items)
+        return list(tqdm(done, what, len(items), disable=not progress))
+    except BrokenProcessPool as error:
+        raise InputError(KILLED) from error
 
 
 @dataclass

@@ -238,7 +238,12 @@ def _find_sounds(root, deep=True):
             suffix = path.suffix.lower()
             if _is_junk(entry.name):
                 continue
-            if entry.is_dir():
+            try:
+                is_folder = entry.is_dir()
+            except OSError as error:  # such as a link to itself
+                passed_over.append((path, f"links with an error ({error.strerror})"))
+                continue
+            if is_folder:
                 if deep:
                     (linked if entry.is_symlink() else folders).append(path)
             elif suffix in FOREIGN_SUFFIXES:

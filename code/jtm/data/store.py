@@ -32,6 +32,7 @@ from jtm.files import (
     inside,
     locked,
     read_json,
+    sweep,
     write_json,
 )
 from jtm.music import audio
@@ -194,6 +195,7 @@ def build_store(dataset, folder=None, progress=True, part=""):
         with locked(folder / ".lock"):  # another process may be at it
             old, entries, missing = _compare(dataset, files, index_file)
             if missing:
+                sweep(folder)
                 _build(missing, entries, index_file, progress)
     elif entries != old:  # recordings are gone
         with contextlib.suppress(InputError, OSError):  # of a read-only copy
@@ -268,7 +270,7 @@ def _file_name(key):
 
 def _compare(dataset, files, index_file):
     """Return the old index, what of it still holds, and what is to be built."""
-    old = read_json(index_file) if index_file.exists() else {}
+    old = _read_index(index_file)
     entries, missing = {}, []
     for recording, (key, file) in zip(dataset.recordings, files.items(), strict=True):
         entry = old.get(key)
@@ -278,6 +280,25 @@ def _compare(dataset, files, index_file):
                 continue
         missing.append((key, recording.audio, file))
     return old, entries, missing
+
+
+def _read_index(path):
+    """Read an index; of one that is missing or damaged, what can be used."""
+    try:
+        found = read_json(path)
+        return {key: entry for key, entry in found.items() if _is_entry(entry)}
+    except (InputError, AttributeError):  # all of it can be built again
+        return {}
+
+
+def _is_entry(entry):
+    """Return whether an entry of an index is of the form that is written."""
+    return (
+        isinstance(entry, dict)
+        and entry.keys() == {"source", "samples", "sha256"}
+        and isinstance(entry["samples"], int)
+        and isinstance(entry["sha256"], str)
+    )
 
 
 def _build(missing, entries, index_file, progress):

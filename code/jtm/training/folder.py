@@ -12,7 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from jtm.constants import SAMPLE_RATE
-from jtm.files import InputError, locked, read_json, warn, write_json
+from jtm.files import InputError, locked, read_json, sweep, warn, write_json
 from jtm.training.checkpoints import read_checkpoint
 from jtm.training.config import flag
 from jtm.training.processes import place
@@ -177,6 +177,7 @@ def claim(config, data=None, origin=""):
         return
     busy = f"{folder}: another process is at this run; let it end, or choose another "
     with locked(folder / LOCK, busy + "--pathCheckpoint"):
+        sweep(folder)
         if not check(config):  # as it stands now that no other can change it
             write_json(folder / CONFIG_FILE, asdict(config))
         yield

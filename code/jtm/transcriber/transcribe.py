@@ -29,6 +29,8 @@ from jtm.files import (
     inside,
     locked,
     read_json,
+    scratch,
+    sweep,
     warn,
     write_json,
 )
@@ -238,7 +240,7 @@ def transcribe(path_or_array, sample_rate=None, weights=None, **choices):
 def _transcribe_file(path, hearer, choices, advance=lambda seconds: None):
     """Transcribe a sound file, by way of a copy at 16 kHz on disk."""
     silence = np.zeros(SILENCE, np.float32)
-    with tempfile.TemporaryFile() as file:
+    with scratch() as file:
         try:
             for block in chain([silence], audio.blocks(path, clipped=False), [silence]):
                 file.write(block.astype("<f4").tobytes())
@@ -328,6 +330,7 @@ def transcribe_files(
     made_from = json.loads(json.dumps(made_from))  # as the register has it
     out = Path(out)
     with locked(out / ".lock", f"{out}: another run is writing there"):
+        sweep(out)
         register = _Register(out)
         names = _names(sources, root)
         suffixes = SUFFIXES[: 2 + page]

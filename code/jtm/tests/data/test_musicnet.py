@@ -119,10 +119,12 @@ class TestFinding(Folder):
             (self.root / "c").symlink_to(elsewhere)
             (self.root / "0.wav").symlink_to(self.root / "b" / "real.wav")
             (self.root / "gone.wav").symlink_to(self.root / "nowhere.wav")
+            (self.root / "itself").symlink_to("itself")
             found, passed_over = self.find()
         self.assertEqual(found, ["b/real.wav", "c/far.wav"])
         told = _summarise(len(found), passed_over)
-        self.assertIn("2 taken, 4 passed over", told)
+        self.assertIn("2 taken, 5 passed over", told)
+        self.assertIn("1 links with an error (", told)
         for why in ("2 linked folders", "1 linked files", "1 links to what is gone"):
             self.assertIn(why, told)
 

@@ -1,5 +1,6 @@
 """The chunk store: exact samples, what is rebuilt and what is refused."""
 
+import json
 import os
 import resource
 import shutil
@@ -182,6 +183,31 @@ class TestStore(unittest.TestCase):
         with open(store.files[0], "r+b") as file:
             file.truncate(100)
         np.testing.assert_array_equal(self.build().read(0), self.wave)
+
+    def test_a_damaged_index_is_built_anew(self):
+        whole = self.build()
+        path = self.root / STORE_FOLDER / "index.json"
+        index = read_json(path)
+        key = next(iter(index))
+        for damaged in (
+            "[",
+            "[]",
+            "null",
+            {key: {}},
+            {key: None},
+            {key: index[key] | {"samples": "1"}},
+            {key: index[key] | {"sha256": None}},
+            {key: {"source": index[key]["source"], "samples": 3}},
+            index | {"../../a": index[key]},
+        ):
+            text = damaged if isinstance(damaged, str) else json.dumps(damaged)
+            path.write_text(text)
+            left = path.with_name(".0.1.part.s16")  # by a process that was killed
+            left.touch()
+            self.assertEqual(self.build().checksums, whole.checksums)
+            self.assertEqual(left.exists(), "../../a" in damaged)  # nothing to build
+            self.assertEqual(read_json(path), index)
+            np.testing.assert_array_equal(self.build().read(0), self.wave)
 
     def test_a_full_disk_is_told_and_the_next_run_goes_on(self):
         limits = resource.getrlimit(resource.RLIMIT_FSIZE)

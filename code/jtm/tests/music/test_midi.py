@@ -2,6 +2,7 @@
 
 import tempfile
 import unittest
+import unittest.mock
 from pathlib import Path
 
 from jtm.constants import LABEL_RATE
@@ -42,6 +43,12 @@ class TestMidi(unittest.TestCase):
             midi.read(self.path)
         with self.assertRaisesRegex(InputError, "missing.mid"):
             midi.read(self.path.with_name("missing.mid"))
+        midi.write(self.path, Score(()))
+        with (  # as where a length in it is of four gigabytes
+            unittest.mock.patch("mido.MidiFile", side_effect=MemoryError),
+            self.assertRaisesRegex(InputError, "a.mid: .*MemoryError"),
+        ):
+            midi.read(self.path)
 
 
 if __name__ == "__main__":

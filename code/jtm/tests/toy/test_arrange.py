@@ -1,9 +1,11 @@
 """Scores become voices, and voices parts that their players can play."""
 
 import sys
+import tempfile
 import unittest
 from dataclasses import replace
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 
@@ -13,6 +15,7 @@ import arrange
 import voices
 
 from jtm.constants import ENSEMBLES, PITCH_RANGES
+from jtm.files import InputError
 from jtm.tests.toy.random_music import performance, tune
 
 
@@ -43,6 +46,15 @@ class TestReading(unittest.TestCase):
         heights = [np.mean([p for _, _, p in voice]) for voice in music.voices]
         self.assertEqual(heights, sorted(heights, reverse=True))
         self.assertEqual(music.melody[:6], [67, 67, 74, 71, 69, 67])
+
+    def test_a_damaged_score_is_named(self):
+        with tempfile.TemporaryDirectory() as folder:
+            Path(folder, "a.mxl").write_bytes(b"PK\3\4")
+            with (
+                mock.patch("voices.corpus_root", return_value=Path(folder)),
+                self.assertRaisesRegex(InputError, "a.mxl: not a readable score"),
+            ):
+                voices.read_work("a.mxl")
 
     def test_bars_without_music_are_taken_out(self):
         two = [((0.0, 4.0, 60), (16.0, 4.0, 62)), ((0.0, 2.0, 50), (17.0, 1.0, 52))]

@@ -3,7 +3,9 @@
 import contextlib
 import hashlib
 import io
+import os
 import shutil
+import signal
 import sys
 import tempfile
 import threading
@@ -47,6 +49,11 @@ def digests(root):
         for path in sorted(root.rglob("*"))
         if path.is_file() and path.name != generate.COST_FILE
     }
+
+
+def die(job):
+    """End this process as the system does that is short of memory."""
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 class TestGenerate(unittest.TestCase):
@@ -329,6 +336,15 @@ class TestGenerate(unittest.TestCase):
             self.assertEqual(len(told.getvalue().splitlines()), 1)
         with contextlib.redirect_stderr(io.StringIO()), self.assertRaises(SystemExit):
             generate.main(["--preset", "smal"])
+
+    def test_a_process_that_is_killed_ends_it_in_a_line(self):
+        out, said = self.folder / "killed", io.StringIO()
+        kill = mock.patch("generate._make_piece", die)
+        with kill, contextlib.redirect_stderr(said):
+            words = ["--preset", "nano", "--out", str(out)]
+            self.assertEqual(generate.main(words), 2)
+        self.assertRegex(said.getvalue(), "one of several processes was killed")
+        self.assertNotIn("Traceback", said.getvalue())
 
     def test_metadata(self):
         rows = read_metadata(self.root / "musicnet_metadata.csv")

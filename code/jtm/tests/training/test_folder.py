@@ -90,6 +90,13 @@ class TestFolder(unittest.TestCase):
         with claim(make_config(PretrainConfig, "tiny", chosen)):
             with self.assertRaisesRegex(InputError, "another process is at this run"):
                 self.claim(n_epoch=9)
+            half_written = self.folder / "run" / ".0.1.part.pt"
+            half_written.touch()
+            with self.assertRaises(InputError):
+                self.claim(n_epoch=9)
+            self.assertTrue(half_written.exists())  # perhaps by the process at it
+        self.claim()
+        self.assertFalse(half_written.exists())
         self.assertEqual(self.saved(), before)
         self.claim(n_epoch=9)
 

@@ -1,0 +1,473 @@
+"""Files that are damaged by chance, or made to do harm: read, or refused in a line."""
+
+import contextlib
+import functools
+import io
+import json
+import os
+import pickle
+import shutil
+import struct
+import tempfile
+import time
+import traceback
+import warnings
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pretty_midi
+import soundfile
+import torch
+import voices
+from isolated import LostError, last_line, limit_memory, run
+from stopped import inputs
+
+from jtm import cli, embedding
+from jtm.cpc.config import PretrainConfig
+from jtm.data import clips, musicnet
+from jtm.data.splits import split_recordings
+from jtm.data.store import build_store, store_folder
+from jtm.files import InputError, digest, read_json, write_json
+from jtm.music import audio, midi
+from jtm.results import records
+from jtm.tests.evaluation.little import write_clips
+from jtm.training import checkpoints
+from jtm.training import folder as run_folder
+from jtm.training.config import make_config
+
+FILES = 10
+"""Damaged files that are read in one process."""
+
+SECONDS = 10.0
+"""Processor time in which a file has to be read or refused."""
+
+MEMORY = 2e9
+"""Bytes that reading a file may take."""
+
+NUMBERS = (0, 1, 0x7F, 0xFF, 0x7FFF, 0x8000, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF)
+"""Values that break parsers."""
+
+WORDS = '-1 0 nan inf 1e309 99999999999999999999 ../../x /x .. \x00 é , " \n'.split(" ")
+"""Words that break parsers."""
+
+
+def damage(content, rng):
+    """
+    Damage a file's bytes in a few places.
+
+    Parameters
+    ----------
+    content : bytes
+        What is whole.
+    rng : numpy.random.Generator
+        Chooses how and where.
+
+    Returns
+    -------
+    bytes
+        What is not.
+    """
+    content = bytearray(content)
+    for _ in range(rng.integers(1, 5)):
+        # Half of the damage is near the start, where the headers are.
+        end = len(content) if rng.random() < 0.5 else min(len(content), 200)
+        place, length = int(rng.integers(0, end + 1)), int(rng.integers(1, 64))
+        part = slice(place, place + length)
+        way = rng.integers(8)
+        if way == 0:
+            del content[place:]
+        elif way == 1:
+            del content[part]
+        elif way == 2:
+            content[place:place] = content[part]
+        elif way == 3:
+            content[part] = rng.bytes(length)
+        elif way == 4:
+            content[place : place + 1] = bytes([1 << rng.integers(8)])
+        elif way == 5:
+            number = int(rng.choice(NUMBERS))
+            order = rng.choice(("<I", ">I"))
+            content[place : place + 4] = struct.pack(order, number)
+        elif way == 6:
+            content[place : place + int(rng.integers(8))] = rng.choice(WORDS).encode()
+        else:
+            content[part] = bytes(length)
+    return bytes(content)
+
+
+# --- What reads each kind of file --------------------------------------------
+
+
+def _read_sound(path):
+    audio.duration(path)
+    for _ in audio.blocks(path):
+        pass
+
+
+def _read_metadata(path):
+    root = path.parent / "data"
+    shutil.copytree(inputs() / "data", root, dirs_exist_ok=True)
+    shutil.copy(path, root / musicnet.METADATA_FILE)
+    recordings = musicnet.open_dataset(root).recordings
+    split_recordings(recordings, [16_000] * len(recordings))
+
+
+def _read_clips(path):
+    shutil.copy(path, path.parent / clips.CLIPS_FILE)
+    for clip in clips.read_clips(path.parent):
+        if not clip.audio.resolve().is_relative_to(path.parent.resolve()):
+            raise LostError(f"{clip.audio} is outside the folder")
+
+
+def _read_index(path):
+    out = path.parent / "store"
+    shutil.copytree(_whole_store(), out, dirs_exist_ok=True)
+    shutil.copy(path, store_folder(inputs() / "sounds", out))
+    dataset = musicnet.open_dataset(inputs() / "sounds")
+    store = build_store(dataset, out, progress=False)
+    samples = [store.read(i).tobytes() for i in range(3)]
+    expected = build_store(dataset, _whole_store(), progress=False)
+    if samples != [expected.read(i).tobytes() for i in range(3)]:
+        raise LostError("samples of a damaged index are used")
+
+
+def _read_run(path):
+    shutil.copy(path, path.parent / run_folder.CONFIG_FILE)
+    chosen = {"path_checkpoint": f"{path.parent}"}
+    run_folder.check(make_config(PretrainConfig, "tiny", chosen))
+
+
+def _read_checkpoint(path):
+    embedding.load_model(path)
+
+
+def _go_on(path):
+    shutil.copy(path, path.parent / "last.pt")
+    run_folder.newest(path.parent)
+
+
+def _read_embedding(path):
+    made_from = {"network": "x", "layer": "c"}
+    embedding._is_there(path, Path(__file__), made_from)
+
+
+def _read_midi(path):
+    midi.read(path)
+
+
+def _read_score(path):
+    voices.corpus_root, real = (lambda: path.parent), voices.corpus_root
+    try:
+        voices.read_work(path.name)
+    finally:
+        voices.corpus_root = real
+
+
+READERS = {
+    "WAV": ("a.wav", _read_sound),
+    "WAV of floats": ("b.wav", _read_sound),
+    "FLAC": ("a.flac", _read_sound),
+    "MP3": ("a.mp3", _read_sound),
+    "OGG": ("a.ogg", _read_sound),
+    "labels (CSV)": ("labels.csv", musicnet.read_labels),
+    "metadata (CSV)": ("metadata.csv", _read_metadata),
+    "single notes (CSV)": ("clips.csv", _read_clips),
+    "scores of the benchmark (CSV)": ("records.csv", records.read),
+    "MIDI": ("a.mid", _read_midi),
+    "MusicXML": ("a.musicxml", _read_score),
+    "index of the store (JSON)": ("index.json", _read_index),
+    "settings of a run (JSON)": ("settings.json", _read_run),
+    "checkpoint": ("a.pt", _read_checkpoint),
+    "checkpoint to go on from": ("b.pt", _go_on),
+    "weights (safetensors)": ("a.safetensors", _read_checkpoint),
+    "embedding (npz)": ("a.npz", _read_embedding),
+}
+"""Kinds of files: the name of a whole one, and what reads it."""
+
+SLOW = {"MusicXML", "metadata (CSV)"}
+"""Kinds that take long to read."""
+
+
+@functools.cache
+def _whole_store():
+    folder = inputs() / "whole-store"
+    build_store(musicnet.open_dataset(inputs() / "sounds"), folder, progress=False)
+    return folder
+
+
+@functools.cache
+def samples():
+    """
+    Write a whole file of each kind, once.
+
+    Returns
+    -------
+    Path
+        Their folder.
+    """
+    folder = inputs() / "samples"
+    folder.mkdir()
+    wave = 0.1 * np.random.default_rng(0).standard_normal((6_000, 2))
+    for name in ("a.wav", "a.flac", "a.mp3", "a.ogg"):
+        soundfile.write(folder / name, wave, 22_050)
+    soundfile.write(folder / "b.wav", wave, 22_050, subtype="FLOAT")
+    data = inputs() / "data"
+    shutil.copy(next(data.glob("train_labels/*.csv")), folder / "labels.csv")
+    shutil.copy(data / musicnet.METADATA_FILE, folder / "metadata.csv")
+    write_clips(inputs() / "clips")
+    shutil.copy(inputs() / "clips" / clips.CLIPS_FILE, folder / "clips.csv")
+    row = dict.fromkeys(records.COLUMNS, 1) | {"value": 0.5, "split": "test"}
+    lines = ",".join(row) + "\n" + ",".join(map(str, row.values())) + "\n"
+    (folder / "records.csv").write_text(lines)
+    played = pretty_midi.PrettyMIDI()
+    played.instruments.append(pretty_midi.Instrument(40))
+    for i in range(20):
+        note = pretty_midi.Note(90, 60 + i, i / 4, i / 4 + 0.2)
+        played.instruments[0].notes.append(note)
+    played.write(f"{folder / 'a.mid'}")
+    note = (
+        "<note><pitch><step>{}</step><octave>4</octave></pitch><duration>1</duration>"
+    )
+    notes = "".join(
+        note.format(step) + "<type>quarter</type></note>" for step in "CDEF"
+    )
+    (folder / "a.musicxml").write_text(
+        '<?xml version="1.0"?><score-partwise version="3.1"><part-list><score-part '
+        'id="P1"><part-name>A</part-name></score-part></part-list><part id="P1">'
+        "<measure number='1'><attributes><divisions>1</divisions><time><beats>4</beats>"
+        f"<beat-type>4</beat-type></time></attributes>{notes}</measure></part>"
+        "</score-partwise>"
+    )
+    shutil.copy(
+        store_folder(inputs() / "sounds", _whole_store()) / "index.json", folder
+    )
+    config = make_config(PretrainConfig, "tiny", {})
+    write_json(folder / "settings.json", vars(config))
+    for name in ("a.pt", "b.pt"):
+        shutil.copy(inputs() / name, folder)
+    checkpoints.export(folder / "a.pt", folder / "a.safetensors")
+    facts = {"network": "x", "layer": "c", "source": [1, 2]}
+    np.savez(folder / "a.npz", embedding=wave, times=wave, **facts)
+    return folder
+
+
+def mutate(kind, rng, folder):
+    """
+    Damage files of a kind, and read them in a process of its own.
+
+    Parameters
+    ----------
+    kind : str
+        One of :data:`READERS`.
+    rng : numpy.random.Generator
+        Chooses the damage.
+    folder : Path
+        An empty folder.
+    """
+    name, read = READERS[kind]
+    content = (samples() / name).read_bytes()
+    files = [folder / f"{i}" / name for i in range(FILES)]
+    for path in files:
+        path.parent.mkdir()
+        path.write_bytes(damage(content, rng) if path != files[0] else content)
+    before = sorted(inputs().rglob("*"))
+
+    def read_all():
+        warnings.simplefilter("ignore")
+        limit_memory(MEMORY)
+        for path in files:
+            start = time.process_time()
+            try:
+                try:
+                    read(path)
+                except InputError:
+                    if path == files[0]:  # which is whole
+                        raise
+            except Exception as error:
+                traceback.print_exc()
+                print(f"\n{_keep(path)}: {type(error).__name__}: {error}"[:200])
+                return 1
+            if time.process_time() - start > SECONDS:
+                print(f"{_keep(path)}: took {time.process_time() - start:.0f} s")
+                return 1
+        return 0
+
+    code, said, _ = run(read_all, folder / "log")
+    if code:
+        raise LostError(last_line(said))
+    if (
+        sorted(inputs().rglob("*")) != before
+        or len(list(folder.iterdir())) != FILES + 1
+    ):
+        raise LostError(f"{kind}: wrote outside its folder")
+
+
+def _keep(path):
+    """Keep a file that broke something, and return its name there."""
+    kept = Path(tempfile.gettempdir(), "faults", f"{digest(path)[:8]}{path.suffix}")
+    kept.parent.mkdir(exist_ok=True)
+    return shutil.copy(path, kept)
+
+
+# --- Files that are made to do harm -------------------------------------------
+
+
+class _Harm:
+    """What runs a command when it is unpickled."""
+
+    def __init__(self, target):
+        self.target = target
+
+    def __reduce__(self):
+        return os.mkdir, (f"{self.target}",)
+
+
+def _pickled_checkpoint(folder, out):
+    harm = {"state_dict": _Harm(out / "harm"), "config": {}}
+    (folder / "a.pt").write_bytes(pickle.dumps(harm))
+    return cli.main(
+        ["embed", f"{folder}", "--out", f"{out}", "--load", f"{folder}/a.pt"]
+    )
+
+
+def _zipped_checkpoint(folder, out):
+    torch.save({"state_dict": _Harm(out / "harm"), "config": {}}, folder / "a.pt")
+    return cli.main(
+        ["export", "--load", f"{folder}/a.pt", "--out", f"{out}/a.safetensors"]
+    )
+
+
+def _checkpoint_whose_names_lead_out(folder, out):
+    with zipfile.ZipFile(folder / "a.pt", "w") as file:
+        file.writestr("../../harm", "x")
+        file.writestr("a/data.pkl", pickle.dumps({}))
+    return cli.main(
+        ["export", "--load", f"{folder}/a.pt", "--out", f"{out}/a.safetensors"]
+    )
+
+
+def _pickled_embedding(folder, out):
+    sound = inputs() / "sounds" / "a" / "0.wav"
+    made = [f"{sound}", "--out", f"{out}", "--load", f"{inputs() / 'a.pt'}"]
+    cli.main(["embed", *made])
+    array = np.array([_Harm(out / "harm")], object)
+    np.savez(out / "0.wav.npz", network=array, layer=array, source=array)
+    code = cli.main(["embed", *made])
+    np.load(out / "0.wav.npz", allow_pickle=False)["embedding"]
+    return code
+
+
+def _metadata_ids_lead_out(folder, out):
+    shutil.copytree(inputs() / "data", out / "data")
+    path = out / "data" / musicnet.METADATA_FILE
+    path.write_text(path.read_text().replace("train0", "../../../harm"))
+    words = ["--data", f"{out / 'data'}", "--pathCheckpoint", f"{out / 'run'}"]
+    return cli.train_main(["--preset", "tiny", "--nEpoch", "1", *words])
+
+
+def _notes_lead_out(folder, out):
+    shutil.copytree(inputs() / "clips", out / "data")
+    path = out / "data" / clips.CLIPS_FILE
+    first = next(clip.audio.name for clip in clips.read_clips(out / "data"))
+    path.write_text(path.read_text().replace(first, "../../../harm.wav"))
+    with contextlib.suppress(InputError):
+        clips.read_clips(out / "data")
+        raise LostError("a note outside the folder is taken")
+
+
+def _index_leads_out(folder, out):
+    (folder / "harm").write_text("kept")
+    build_store(musicnet.open_dataset(inputs() / "sounds"), out / "s", progress=False)
+    path = store_folder(inputs() / "sounds", out / "s") / "index.json"
+    index = read_json(path)
+    index["../../../harm"] = index["../../../../harm"] = next(iter(index.values()))
+    write_json(path, index)
+    with contextlib.suppress(InputError):
+        build_store(
+            musicnet.open_dataset(inputs() / "sounds"), out / "s", progress=False
+        )
+    return 0 if (folder / "harm").read_text() == "kept" else 70
+
+
+def _output_folder_is_a_link(folder, out):
+    (folder / "elsewhere").mkdir()
+    out.mkdir()
+    (out / "a").symlink_to(folder / "elsewhere")
+    words = [f"{inputs() / 'sounds'}", "--out", f"{out}", "--load"]
+    code = cli.main(["embed", *words, f"{inputs() / 'a.pt'}"])
+    return 70 if list((folder / "elsewhere").iterdir()) else code
+
+
+def _output_file_is_a_link(folder, out):
+    out.mkdir()
+    (folder / "kept").write_text("kept")
+    (out / "0.wav.npz").symlink_to(folder / "kept")
+    words = [f"{inputs() / 'sounds' / 'a' / '0.wav'}", "--out", f"{out}", "--load"]
+    code = cli.main(["embed", *words, f"{inputs() / 'a.pt'}"])
+    return code if (folder / "kept").read_text() == "kept" else 70
+
+
+def _links_in_a_ring(folder, out):
+    shutil.copytree(inputs() / "sounds", folder / "ring")
+    (folder / "ring" / "a" / "ring").symlink_to(folder / "ring")
+    (folder / "ring" / "b" / "itself").symlink_to("itself")
+    words = [f"{folder / 'ring'}", "--out", f"{out}", "--load"]
+    code = cli.main(["embed", *words, f"{inputs() / 'a.pt'}"])
+    return code if len(list(out.rglob("*.npz"))) == 16 else 70
+
+
+def _deep_json(folder, out):
+    out.mkdir()
+    (out / run_folder.CONFIG_FILE).write_text("[" * 100_000)
+    words = ["--data", f"{inputs() / 'sounds'}", "--pathCheckpoint", f"{out}"]
+    return cli.train_main(["--preset", "tiny", *words])
+
+
+HOSTILE = {
+    "pickle as a checkpoint": _pickled_checkpoint,
+    "pickle in a checkpoint": _zipped_checkpoint,
+    "names in a checkpoint that lead out": _checkpoint_whose_names_lead_out,
+    "pickle in an embedding": _pickled_embedding,
+    "ids in the metadata that lead out": _metadata_ids_lead_out,
+    "names of single notes that lead out": _notes_lead_out,
+    "index of the store that leads out": _index_leads_out,
+    "folder of results that is a link": _output_folder_is_a_link,
+    "file of results that is a link": _output_file_is_a_link,
+    "links in a ring": _links_in_a_ring,
+    "JSON of a hundred thousand brackets": _deep_json,
+}
+"""Attempts by name: each takes a folder and one in it for results; gives a code."""
+
+
+def be_hostile(attempt, rng, folder):
+    """
+    Make an attempt, and look for harm.
+
+    Parameters
+    ----------
+    attempt : callable
+        One of :data:`HOSTILE`.
+    rng : numpy.random.Generator
+        Not used.
+    folder : Path
+        An empty folder.
+    """
+    inside = folder / "in"
+    inside.mkdir()
+    samples()
+
+    def act():
+        os.chdir(inside)
+        return attempt(inside, inside / "out")
+
+    code, said, _ = run(lambda: cli.run(act), folder / "log")
+    if code not in (0, 1, 2) or "Traceback" in said:
+        raise LostError(f"code {code}: {last_line(said)}")
+    if [p for p in inside.parents[1].rglob("harm*") if p != inside / "harm"]:
+        raise LostError("something in the file was run, or written outside")
+    if code and not io.StringIO(said).readline():
+        raise LostError("failed without a word")
+    if len(list(folder.iterdir())) != 2:
+        raise LostError("wrote outside its folder")
+    json.dumps(said)

@@ -1,0 +1,285 @@
+"""Commands that are stopped: by a kill at a random moment, or by a full disk."""
+
+import atexit
+import csv
+import functools
+import gzip
+import hashlib
+import io
+import os
+import shutil
+import signal
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import generate
+import numpy as np
+import torch
+import works
+from isolated import LostError, children, last_line, run, small_disk
+
+from jtm import cli
+from jtm.cpc import benchmark
+from jtm.data.musicnet import open_dataset
+from jtm.data.store import build_store
+from jtm.files import digest
+from jtm.music import audio
+from jtm.tests.evaluation.little import write_checkpoint, write_dataset
+from jtm.training.checkpoints import fingerprint
+
+VOLATILE = {generate.COST_FILE, "embeddings.json", "config.json", ".lock"}
+"""Names of files that tell times or paths."""
+
+TIMES = ("audio_seconds_per_second", "seconds")
+"""Columns that tell how long something took."""
+
+works.PRESETS["nano"] = works.Preset(3, 1, 1, 2, (2.0, 3.0), 1, 1, 0, 36, 9e3)
+torch.set_num_threads(1)
+
+
+@functools.cache
+def inputs():
+    """
+    Write what the commands read, once.
+
+    Returns
+    -------
+    Path
+        Folder with ``sounds``, ``data`` (a labelled dataset) and two checkpoints.
+    """
+    folder = Path(tempfile.mkdtemp())
+    atexit.register(shutil.rmtree, folder, True)
+    rng = np.random.default_rng(0)
+    for i in range(16):
+        wave = 0.1 * rng.standard_normal(16_000 + 2_000 * i)
+        audio.write(folder / "sounds" / "abcd"[i % 4] / f"{i}.wav", wave, 16_000)
+    write_dataset(folder / "data")
+    write_checkpoint(folder / "a.pt")
+    small = {"encoder_type": "pitchmap", "hidden_encoder": 2, "hidden_gar": 2}
+    write_checkpoint(folder / "b.pt", chosen=small)
+    return folder
+
+
+def _store(out):
+    return build_store(open_dataset(inputs() / "sounds"), out, progress=False) and 0
+
+
+def _pretrain(out):
+    words = ["--preset", "tiny", "--nEpoch", "3", "--data", f"{inputs() / 'sounds'}"]
+    words += ["--pathCheckpoint", f"{out / 'run'}", "--store", f"{out / 'store'}"]
+    return cli.train_main([*words, "--samplingType", "samesequence"])
+
+
+def _embed(out):
+    words = [f"{inputs() / 'sounds'}", "--out", f"{out}", "--load"]
+    return cli.main(["embed", *words, f"{inputs() / 'a.pt'}"])
+
+
+def _export(out):
+    words = ["--load", f"{inputs() / 'a.pt'}", "--out", f"{out / 'm.safetensors'}"]
+    return cli.main(["export", *words, "--data", f"{inputs() / 'sounds'}"])
+
+
+def _generate(out):
+    words = ["--preset", "nano", "--out", f"{out}"]
+    return generate.main(words)
+
+
+def _benchmark(out):
+    benchmark.STEPS |= dict.fromkeys(benchmark.STEPS, 4)
+    benchmark.RATES, benchmark.HEAD_RATES = (
+        benchmark.RATES[:1],
+        benchmark.HEAD_RATES[:1],
+    )
+    words = ["--data", f"{inputs() / 'data'}", "--load", f"{inputs() / 'b.pt'}"]
+    words += ["--out", f"{out / 'scores'}", "--work", f"{out / 'work'}"]
+    for part in ("family=frames", "amount=3", "seed=0", "method=scratch"):
+        words += ["--only", part]
+    words += ["--only", "method=scratch-selftrained", "--only", "method=logmel"]
+    return cli.main(["benchmark", *words])
+
+
+JOBS = {
+    "store": _store,
+    "pretraining": _pretrain,
+    "embedding": _embed,
+    "export": _export,
+    "generation": _generate,
+    "benchmark": _benchmark,
+}
+"""Commands by name: each takes the folder that it writes to."""
+
+
+def look(folder):
+    """
+    Tell what a folder holds, but for what differs from run to run.
+
+    Parameters
+    ----------
+    folder : Path
+        The folder.
+
+    Returns
+    -------
+    dict of str to str
+        A hash of each file by its name in the folder.
+    """
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        passed = path.name in VOLATILE or path.suffix == ".lock" or ".part" in path.name
+        if path.is_file() and not (passed or "tensorboard" in name):
+            found[name] = _hash(path)
+    return found
+
+
+def _hash(path):
+    if path.suffix == ".pt":
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        return f"{content.get('global_step')} {fingerprint(content['state_dict'])}"
+    if path.suffix == ".npz":
+        with np.load(path, allow_pickle=False) as file:
+            arrays = [(name, file[name].tobytes()) for name in sorted(file)]
+        return hashlib.sha256(repr(arrays).encode()).hexdigest()
+    if path.name.endswith((".csv", ".csv.gz")):
+        content = path.read_bytes()
+        text = gzip.decompress(content) if path.suffix == ".gz" else content
+        rows = csv.DictReader(io.StringIO(text.decode()))
+        return repr([[v for k, v in row.items() if k not in TIMES] for row in rows])
+    return digest(path)
+
+
+@dataclass(frozen=True)
+class Whole:
+    """What a command gives that nothing disturbs, and what that costs."""
+
+    files: dict
+    seconds: float
+    size: int
+
+
+@functools.cache
+def whole(job):
+    """
+    Run a command undisturbed, once.
+
+    Parameters
+    ----------
+    job : str
+        Its name.
+
+    Returns
+    -------
+    Whole
+        What comes of it.
+    """
+    inputs()
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder, "out")
+        out.mkdir()
+        code, said, seconds = run(lambda: _into(job, out), Path(folder, "log"))
+        if code:
+            raise RuntimeError(f"{job} fails undisturbed: {said}")
+        sizes = [p.stat().st_size for p in out.rglob("*") if p.is_file()]
+        return Whole(look(out), seconds, sum(-(-size // 4096) * 4096 for size in sizes))
+
+
+def _finish(job, out, log, after):
+    """Run a command to its end, and compare."""
+    code, said, _ = run(lambda: _into(job, out), log)
+    if code:
+        raise LostError(f"{after}, cannot go on: {last_line(said)}")
+    found, expected = look(out), whole(job).files
+    if found != expected:
+        names = {n for n in found.keys() | expected if found.get(n) != expected.get(n)}
+        raise LostError(f"{after}, these differ: {', '.join(sorted(names))}")
+
+
+def kill(job, rng, folder):
+    """
+    Kill a command once or twice at a random moment, with all its processes.
+
+    Parameters
+    ----------
+    job : str
+        Its name.
+    rng : numpy.random.Generator
+        Chooses the moments.
+    folder : Path
+        An empty folder.
+    """
+    out, log = folder / "out", folder / "log"
+    out.mkdir()
+    for _ in range(rng.integers(1, 3)):
+        moment = rng.uniform(0, whole(job).seconds)
+        code, said, _ = run(lambda: _into(job, out), log, budget=moment)
+        if code:
+            raise LostError(f"resumed after a kill: {last_line(said)}")
+    _finish(job, out, log, f"after a kill at {moment:.2f} s")
+
+
+def lose_worker(job, rng, folder):
+    """
+    Kill one of the processes that a command has started, as the system may.
+
+    Parameters
+    ----------
+    job : str
+        Its name.
+    rng : numpy.random.Generator
+        Chooses the moment.
+    folder : Path
+        An empty folder.
+    """
+    out, log = folder / "out", folder / "log"
+    out.mkdir()
+    patience = int(rng.integers(1, 300))  # looks, from when two are at work
+
+    def watch(pid):
+        nonlocal patience
+        at_work = children(pid)
+        patience -= len(at_work) > 2  # multiprocessing has one of its own
+        if patience < 0 and len(at_work) > 2:
+            os.kill(at_work[-1], signal.SIGKILL)
+        return patience < 0
+
+    code, said, _ = run(lambda: _into(job, out), log, watch=watch)
+    if "Traceback" in said or code not in (0, 1, 2):
+        raise LostError(f"code {code}, {last_line(said)}")
+    _finish(job, out, log, "after a worker's end")
+
+
+def fill(job, rng, folder):
+    """
+    Let a command write to a disk that becomes full, then give it room.
+
+    Parameters
+    ----------
+    job : str
+        Its name.
+    rng : numpy.random.Generator
+        Chooses the room.
+    folder : Path
+        An empty folder.
+    """
+    disk, log = folder / "disk", folder / "log"
+    disk.mkdir()
+    room = int(rng.uniform(0.02, 0.95) * whole(job).size)
+    with small_disk(disk, room) as grow:
+        out = disk / "out"
+        size = None if grow else room // 8
+        code, said, _ = run(lambda: _into(job, out), log, file_size=size)
+        if "Traceback" in said or code not in (0, 1, 2):
+            raise LostError(f"room for {room} bytes: code {code}, {last_line(said)}")
+        if code and not last_line(said):
+            raise LostError(f"room for {room} bytes: code {code} without a word")
+        if grow:
+            grow()
+        out.mkdir(exist_ok=True)
+        _finish(job, out, log, f"after a disk with room for {room} bytes")
+
+
+def _into(job, out):
+    """Run a command as the command line does."""
+    return cli.run(lambda: JOBS[job](out))

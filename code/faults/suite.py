@@ -1,0 +1,178 @@
+"""
+What becomes of work when something goes wrong: kills, full disks, damaged files.
+
+``python code/faults/suite.py`` (``make faults``) tries every fault of :data:`FAULTS` so
+many times, with seeded chance, and counts what survived: a stopped command, run again,
+gives what an undisturbed one does; a damaged file ends in one line or is read; nothing
+hangs, nor writes where it should not. Outcomes are kept in ``logs/faults``, so that it
+goes on where it stopped, and tries again what was lost; the table is written to
+``report/results/faults.json``. With ``--short`` a few of each kind take seconds.
+"""
+
+import argparse
+import functools
+import json
+import shutil
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(ROOT / "code"), str(ROOT / "toy"), str(Path(__file__).parent)]
+
+import damaged  # noqa: E402
+import large  # noqa: E402
+import numpy as np  # noqa: E402
+import stopped  # noqa: E402
+from isolated import LostError  # noqa: E402
+from tqdm import tqdm  # noqa: E402
+
+from jtm.files import atomic, write_json  # noqa: E402
+
+RESULTS = ROOT / "report" / "results" / "faults.json"
+"""Where the table is written."""
+
+
+@dataclass(frozen=True)
+class Fault:
+    """
+    A fault, and how often it is tried.
+
+    Parameters
+    ----------
+    name : str
+        What goes wrong, and where.
+    trial : callable
+        Tries it, given a random generator and an empty folder; raises
+        :class:`isolated.LostError` where it costs something.
+    long, short : int
+        Number of trials, and that of the short form.
+    """
+
+    name: str
+    trial: object
+    long: int
+    short: int = 0
+
+
+def faults():
+    """
+    List the faults.
+
+    Returns
+    -------
+    list of Fault
+        Each with its number of trials.
+    """
+    found = []
+    for job, kills, short in (
+        ("store", 12, 1),
+        ("pretraining", 12, 1),
+        ("embedding", 10, 0),
+        ("generation", 6, 0),
+        ("benchmark", 6, 0),
+        ("transcription", 6, 0),
+        ("index", 6, 0),
+    ):
+        if job in stopped.JOBS:
+            kill = functools.partial(stopped.kill, job)
+            found.append(Fault(f"killed at a random moment: {job}", kill, kills, short))
+    for job in stopped.JOBS:
+        full = functools.partial(stopped.fill, job)
+        found.append(Fault(f"disk full: {job}", full, 4, int(job == "store")))
+    one = functools.partial(stopped.lose_worker, "generation")
+    found.append(Fault("one process of several killed: generation", one, 3))
+    for kind in damaged.READERS:
+        try_kind = functools.partial(damaged.mutate, kind)
+        slow = kind in damaged.SLOW
+        # A trial is of ten files, read in one process.
+        trials, short = (6, 0) if slow else (20, 1)
+        found.append(Fault(f"damaged: {kind}, ten files", try_kind, trials, short))
+    for name, trial in damaged.HOSTILE.items():
+        call = functools.partial(damaged.be_hostile, trial)
+        found.append(Fault(f"hostile: {name}", call, 1, 1))
+    for name, trial in large.LARGE.items():
+        found.append(Fault(name, trial, 1, 0))
+    return found
+
+
+def run(work, short=False, only="", progress=True):
+    """
+    Try the faults that have not been tried yet, and sum up.
+
+    Parameters
+    ----------
+    work : str or Path
+        Folder that keeps the outcomes.
+    short : bool
+        Whether to try a few of each kind.
+    only : str
+        Part of the names of the faults to try.
+    progress : bool
+        Show a progress bar.
+
+    Returns
+    -------
+    list of dict
+        Of each fault ``fault``, ``tried``, ``survived``, ``lost``, and ``reasons``.
+    """
+    work = Path(work)
+    work.mkdir(parents=True, exist_ok=True)
+    kept = work / "outcomes.json"
+    outcomes = json.loads(kept.read_text()) if kept.exists() else {}
+    chosen = [fault for fault in faults() if only in fault.name]
+    jobs = [(f, i) for f in chosen for i in range(f.short if short else f.long)]
+    left = [(f, i) for f, i in jobs if outcomes.get(f"{f.name} {i}", "new")]
+    for fault, number in tqdm(left, "Faults", disable=not progress):
+        key = f"{fault.name} {number}"
+        rng = np.random.default_rng([number, *key.encode()])
+        folder = Path(tempfile.mkdtemp(dir=work))
+        try:
+            fault.trial(rng, folder)
+            outcomes[key] = ""
+        except LostError as loss:
+            outcomes[key] = str(loss)
+            tqdm.write(f"{key}: {loss}", file=sys.stderr)
+        finally:
+            shutil.rmtree(folder)
+        with atomic(kept) as part:
+            part.write_text(json.dumps(outcomes, indent=1))
+    rows = []
+    for fault in chosen:
+        numbers = range(fault.short if short else fault.long)
+        found = [outcomes[f"{fault.name} {i}"] for i in numbers]
+        lost = [reason for reason in found if reason]
+        row = {"fault": fault.name, "tried": len(found)}
+        row |= {"survived": len(found) - len(lost), "lost": len(lost)}
+        rows += [row | {"reasons": sorted(set(lost))}] if found else []
+    return rows
+
+
+def main():
+    """
+    Run the command line.
+
+    Returns
+    -------
+    int
+        Exit code: 0 where nothing was lost, else 1.
+    """
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0].strip())
+    parser.add_argument("--short", action="store_true", help="a few of each kind")
+    parser.add_argument("--only", default="", help="part of the names to try")
+    parser.add_argument("--work", default="logs/faults", help="folder for outcomes")
+    options = parser.parse_args()
+    start = time.monotonic()
+    rows = run(options.work, options.short, options.only)
+    for row in rows:
+        print("{fault}: {survived} of {tried} survived".format(**row))
+    if not (options.short or options.only):
+        write_json(RESULTS, rows)
+    print(f"{time.monotonic() - start:.0f} s")
+    return int(any(row["lost"] for row in rows))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
