@@ -10,7 +10,7 @@ from pydantic import AfterValidator, Field
 
 from jtm.constants import HOP, MAP_STRIDE
 from jtm.files import InputError
-from jtm.training.config import NetworkConfig, settings
+from jtm.training.config import NetworkConfig, flag, settings
 
 AUGMENTATIONS = ("noise", "reverb", "equaliser", "level")
 """What the past may be augmented with."""
@@ -102,11 +102,15 @@ class PretrainConfig(NetworkConfig):
     contrast: Literal["frame", "pitch", "both"] = Field(
         "both",
         description="what is contrasted with negatives: whole frames; each pitch by "
-        "itself, sampled by loudness, which is for --garMode pitchwise; or the mean "
-        "of both losses (default: pitch for --encoderType pitchmap, else both)",
+        "itself with other moments of the batch, sampled by loudness, which is for "
+        "--garMode pitchwise; or the mean of both losses (default: pitch for "
+        "--encoderType pitchmap, else both)",
     )
     negative_sampling_ext: int = Field(
-        256, ge=1, description="number of negatives per positive"
+        256,
+        ge=1,
+        description="number of negatives per positive (default: 127 for --contrast "
+        "pitch, else 256)",
     )
     share_negatives: Literal["window", "anchor"] = Field(
         "window",
@@ -117,13 +121,14 @@ class PretrainConfig(NetworkConfig):
         0.5,
         ge=0,
         le=1,
-        description="fraction of negatives from the same recording, as all are with "
-        "--samplingType samesequence; the others are from any window of the batch",
+        description="fraction of the negatives of whole frames from the same "
+        "recording, as all are with --samplingType samesequence; the others are from "
+        "any window of the batch",
     )
     other_windows: bool = Field(
         False,
-        description="draw no negative from the anchor's own window, unless it is alone "
-        "in its batch",
+        description="draw no negative of whole frames from the anchor's own window, "
+        "unless it is alone in its batch",
     )
     score: Literal["cosine", "inner"] = Field(
         "cosine",
@@ -174,6 +179,8 @@ class PretrainConfig(NetworkConfig):
         super()._complete(values, chosen)
         if values.get("encoder_type", cls.encoder_type) == "pitchmap":
             values.setdefault("contrast", "pitch")
+        if values.get("contrast") == "pitch":
+            values.setdefault("negative_sampling_ext", 127)
         if values.get("gar_mode", cls.gar_mode) == "joint":
             if chosen.get("contrast", "frame") != "frame":
                 raise InputError(
@@ -219,8 +226,10 @@ class PretrainConfig(NetworkConfig):
             )
         if self.other_windows and self.batch_size == 1:
             raise InputError("--otherWindows needs a --batchSize of 2 or more")
-        if self.contrast == "pitch" and self.share_negatives == "anchor":
-            raise InputError("--shareNegatives anchor needs --contrast frame or both")
+        if self.contrast == "pitch":  # negatives are other moments of the batch
+            for name in ("share_negatives", "same_share", "other_windows"):
+                if getattr(self, name) != getattr(type(self), name):
+                    raise InputError(f"--{flag(name)} needs --contrast frame or both")
         if self.load_criterion and not self.load:
             raise InputError("--loadCriterion needs --load")
         super()._check()

@@ -13,9 +13,8 @@ from torch.nn import functional
 
 from jtm.models.context import TransformerBlock
 
-PARTS = 4
-"""Anchors per frame where the parts of frames are contrasted by themselves: about as
-many as sound, and their loudest harmonics."""
+PARTS = 24
+"""Groups that are contrasted in a batch, where each is contrasted by itself."""
 
 
 def draw_negatives(
@@ -130,9 +129,10 @@ class InfoNCE(nn.Module):
         Features at the end of each group that the encoder only passes on: log
         magnitudes. They are not predicted.
     contrast : {"frame", "pitch", "both"}
-        Contrast whole latents; or each group's part of them by itself, at frames
-        and groups sampled by magnitude, with negatives sampled likewise, which
-        needs `passed`; or take the mean of both losses.
+        Contrast whole latents; or each group's part of them by itself, at groups
+        and moments sampled by magnitude, which needs `passed`; or take the mean of
+        both losses. The negatives of a part are the futures of other moments of the
+        same group; `same_share`, `others` and `shared` are of whole latents.
     """
 
     def __init__(
@@ -312,43 +312,34 @@ class InfoNCE(nn.Module):
         """
         Score each group's part by itself, likewise: an anchor is one part.
 
-        Anchors are sampled by magnitude, and negatives as positives are: as many steps
-        after parts sampled likewise. Were they loud themselves, while what follows a
-        loud part may have died away, then "not loud" would tell the positive.
+        Groups are sampled by magnitude, and in each of them moments of the batch, whose
+        futures are each other's negatives: the same pitch at other times. Thus neither
+        the pitch, nor what is loud now and dies away, tells the positive.
         """
-        batch, frames, groups = z.shape[:3]
+        frames, groups = z.shape[1:3]
         magnitude = z[:, anchors, :, -self.passed :].mean(-1).detach().float().cpu()
-        magnitude = magnitude.flatten(1) + 1e-4
-        first = torch.arange(batch)[:, None] * frames * groups
-
-        def sample(count):
-            drawn = torch.multinomial(magnitude, count, True, generator=generator)
-            return first + anchors[drawn // groups] * groups + drawn % groups
-
-        anchor = sample(PARTS * len(anchors))  # (batch, anchors)
-        own = anchor[..., None] + steps * groups
-        # A pool of each window; windows draw from the pools as from latents.
-        pool, how = sample(self.n_negatives), (self.same_share, self.others, generator)
-        drawn = draw_negatives(
-            recordings, self.n_negatives, anchors[:1], steps[:0], self.n_negatives, *how
+        magnitude = magnitude.permute(2, 0, 1).flatten(1) + 1e-4  # (groups, moments)
+        group = torch.multinomial(
+            magnitude.sum(1), min(PARTS, groups), generator=generator
         )
+        moment = torch.multinomial(
+            magnitude[group], 1 + self.n_negatives, True, generator=generator
+        )
+        frame = moment // len(anchors) * frames + anchors[moment % len(anchors)]
+        anchor = frame * groups + group[:, None]  # (groups, moments)
+        own = anchor[..., None] + steps * groups
         # Where K predictions are aligned to M latents, that of about the same time.
-        after = steps[torch.linspace(0, len(steps) - 1, self.n_predicts).round().long()]
-        drawn = pool.flatten()[drawn[:, 0]][:, None] + after[:, None] * groups
-        # (batch, K, negatives); any step's positive is passed over
-        is_positive = (own[:, :, None, :, None] == drawn[:, None, :, None]).any(3)
+        after = torch.linspace(0, len(steps) - 1, self.n_predicts).round().long()
+        # Any step's positive is passed over, and so is the anchor's own.
+        others = own[:, :, after].transpose(1, 2)[:, None, :, None]
+        is_positive = (own[:, :, None, :, None] == others).any(3)
         parts = functional.embedding(anchor.to(z.device), c.flatten(0, 2))
         predicted = self.predict(parts).unflatten(-1, (self.n_predicts, -1))
-        # Positives and negatives are copied together, and scaled once copied.
-        rows = torch.cat((own.flatten(1), drawn.flatten(1)), dim=1).to(z.device)
-        z = functional.embedding(rows, z.flatten(0, 2))[..., : -self.passed]
-        predicted, z = self._compare(predicted, z)
-        positives, negatives = z.split((own[0].numel(), drawn[0].numel()), dim=1)
-        positives = positives.unflatten(1, own.shape[1:])
-        negatives = negatives.unflatten(1, drawn.shape[1:])  # (batch, K, N, dim)
-        scores = (predicted.transpose(1, 2) @ negatives.transpose(-1, -2)).transpose(
-            1, 2
-        )
+        # Scaled once they are copied.
+        positives = functional.embedding(own.to(z.device), z.flatten(0, 2))
+        predicted, positives = self._compare(predicted, positives[..., : -self.passed])
+        candidates = positives[:, :, after.to(z.device)].permute(0, 2, 3, 1)
+        scores = (predicted.transpose(1, 2) @ candidates).transpose(1, 2)
         return predicted, positives, _pass_over(scores, is_positive)
 
 

@@ -153,35 +153,33 @@ class TestInfoNCE(unittest.TestCase):
     def test_each_part_by_itself_matches_plain_loops(self):
         z = torch.rand(2, 20, 2, 3)  # the last feature is the magnitude
         criterion, c = self.local(z)
-        anchors = torch.tensor([[0, 13, 5, 5] * 7] * 2)  # of moments 0, 2, ... 12
-        pool = torch.tensor([[13, 7, 0, 12, 5, 10], [1, 2, 3, 4, 5, 6]])
+        groups = torch.tensor([1, 0])
+        # Moments 0, 2, ... 12 of the first window, then those of the second.
+        moments = torch.tensor([[0, 13, 5, 5, 8, 1, 2], [4, 3, 7, 12, 9, 11, 10]])
         given = (z.flatten(2), c, torch.tensor([0, 1]), CHANCE.manual_seed(1), "pitch")
-        with mock.patch("torch.multinomial", side_effect=[anchors, pool]) as drawn:
+        with mock.patch("torch.multinomial", side_effect=[groups, moments]) as drawn:
             scores = criterion.scores(*given)
         # What is loud is drawn, in proportion.
-        self.assertEqual(drawn.call_count, 2)
-        for call in drawn.call_args_list:
-            chances = z[:, :13:2, :, 2].flatten(1) + 1e-4
+        loud = z[:, :13:2, :, 2].permute(2, 0, 1).flatten(1) + 1e-4
+        for call, chances in zip(
+            drawn.call_args_list, (loud.sum(1), loud[groups]), strict=True
+        ):
             torch.testing.assert_close(call.args[0], chances)
         weights = criterion.predict.weight.view(2, 2, 4)
-        # Loud parts of the flattened batch, whose futures are the negatives.
-        candidates = 40 * torch.arange(2)[:, None] + 4 * (pool // 2) + pool % 2
-        chosen = draw_negatives(
-            torch.tensor([0, 1]), 6, torch.tensor([0]), torch.tensor([]).long(), 6, 0.0,
-            False, CHANCE.manual_seed(1),
-        )[:, 0]  # fmt: skip
-        parts = z.flatten(0, 2)[:, :2]
-        for b, i, k in itertools.product(range(2), range(28), range(2)):
-            moment, group = 2 * (anchors[b, i] // 2), anchors[b, i] % 2
-            predicted = weights[k] @ c[b, moment].view(2, 4)[group]
-            own = [b * 40 + (moment + 3 * j) * 2 + group for j in (1, 2)]
-            negatives = candidates.flatten()[chosen[b]] + 6 * (k + 1)
-            for n, one in enumerate([own[k], *negatives]):
-                found = scores[b, i, k, n].item()
-                if n and one in own:  # a true future of another step, too
+        self.assertEqual(scores.shape, (2, 7, 2, 8))
+        for g, i, k in itertools.product(range(2), range(7), range(2)):
+            places = [(int(m) // 7, 2 * (int(m) % 7)) for m in moments[g]]
+            (b, frame), group = places[i], groups[g]
+            predicted = weights[k] @ c[b, frame].view(2, 4)[group]
+            own = [(b, frame + 3 * j) for j in (1, 2)]
+            futures = [(b, frame + 3 * (k + 1)) for b, frame in places]
+            for n, place in enumerate([own[k], *futures]):
+                found = scores[g, i, k, n].item()
+                if n and place in own:  # its own, at this step or another
                     self.assertLess(found, -1e30)
                     continue
-                expected = torch.cosine_similarity(predicted, parts[one], dim=0) / 0.1
+                there = z[place[0], place[1], group, :2]
+                expected = torch.cosine_similarity(predicted, there, dim=0) / 0.1
                 self.assertAlmostEqual(found, expected.item(), places=4)
         self.assertTrue((scores[..., 1:] < -1e30).any())
 
@@ -189,13 +187,22 @@ class TestInfoNCE(unittest.TestCase):
         # Each part sounds for one frame in three, so that it is silent a step later.
         loud = torch.zeros(2, 21, 2)
         loud[:, ::3] = 1.0
-        z = loud[..., None].expand(-1, -1, -1, 3).flatten(2)
-        criterion, c = self.local(z, step_frames=1, anchor_stride=1, score="inner")
-        given = (z, c, torch.tensor([0, 1]), CHANCE.manual_seed(1), "pitch")
+        self.assert_nothing_told(loud[..., None].expand(-1, -1, -1, 3))
+
+    def test_the_pitch_does_not_tell_its_future(self):
+        # Each row has a colour of its own, which stays: as of a room or a filter.
+        z = torch.tensor([[1.0, 0.0, 1.0], [0.0, 1.0, 1.0]])
+        self.assert_nothing_told(z.expand(2, 21, 2, 3))
+
+    def assert_nothing_told(self, z):
+        """Require that no negative scores otherwise than the positive."""
+        criterion, c = self.local(z, step_frames=1, anchor_stride=1, n_negatives=40)
+        given = (z.flatten(2), c, torch.tensor([0, 1]), CHANCE.manual_seed(1), "pitch")
         scores = criterion.scores(*given)
         negatives = scores[..., 1:]
-        same = (negatives == scores[..., :1]) | (negatives < -1e30)
-        self.assertGreater(same.float().mean().item(), 0.97)  # but for 1e-4 of draws
+        same = (negatives - scores[..., :1]).abs() < 1e-4
+        same |= negatives < -1e30
+        self.assertGreater(same.float().mean().item(), 0.99)  # 1e-4 draws what is not
 
     def test_both_contrasts_are_the_mean_of_their_losses(self):
         z = torch.rand(2, 300, 6, generator=torch.Generator().manual_seed(0))

@@ -109,12 +109,13 @@ class TestConfig(unittest.TestCase):
         with self.assertRaisesRegex(InputError, "needs a --batchSize of 2"):
             chosen = {"other_windows": True, "batch_size": 1}
             make_config(PretrainConfig, "small", chosen)
-
-        with self.assertRaisesRegex(
-            InputError, "anchor needs --contrast frame or both"
+        for name, value, words in (
+            ("share_negatives", "anchor", "--shareNegatives needs --contrast frame"),
+            ("same_share", 1.0, "--sameShare needs --contrast frame or both"),
+            ("other_windows", True, "--otherWindows needs --contrast frame or both"),
         ):
-            chosen = {"contrast": "pitch", "share_negatives": "anchor"}
-            make_config(PretrainConfig, "small", chosen)
+            with self.assertRaisesRegex(InputError, words):
+                make_config(PretrainConfig, "small", {name: value})
 
     def test_a_presets_setting_that_does_nothing_is_let_go(self):
         config = make_config(PretrainConfig, "reference", {})
