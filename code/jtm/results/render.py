@@ -133,8 +133,19 @@ def facts_of(root):
         "bench": bench if bench.header["plan"] else None,
         "network": network,
         "training": training(network),
+        "transcriber": _transcriber(results / "transcriber.json"),
         "rates": {"frame": FRAME_RATE, "audio": SAMPLE_RATE, "pitches": N_PITCHES},
     }
+
+
+def _transcriber(path):
+    """Read how the transcriber was trained; None where its log is not there."""
+    if not path.exists():
+        return None
+    log = read_json(path)
+    before = log["before"] or {"steps": 0, "seconds": [0.0]}
+    steps = log["history"][-1]["step"] + before["steps"]
+    return log | {"steps": steps, "clock": log["seconds"] + before["seconds"][0]}
 
 
 def training(network):

@@ -20,7 +20,7 @@ from jtm.evaluation.labelled import Labelled as Recordings
 from jtm.evaluation.labelled import reader
 from jtm.files import InputError, digest, write_json
 from jtm.training.checkpoints import build_model, load_model, read_checkpoint
-from jtm.training.folder import BEST, check, claim
+from jtm.training.folder import BEST, PATHS, check, claim
 from jtm.training.labels import Labelled, Windows
 from jtm.training.loop import Plan, fit
 from jtm.training.spectra import Spectra, harmonic_front_end
@@ -167,8 +167,15 @@ def _finish(config, module, family, data):
         for score in labelled.task.score(labelled, "validation", answers, chosen)[0]:
             scores.append({"task": task} | {n: score[n] for n in SHOWN})
     transcribers.save(folder / WEIGHTS_FILE, network, config, thresholds)
-    record = {"config": asdict(config), "data": data, "thresholds": thresholds}
-    record |= {"scores": scores, "seconds": module.seconds, "history": module.history}
+    shown = {n: v for n, v in asdict(config).items() if n not in (*PATHS, "also")}
+    record = {"sha256": digest(folder / WEIGHTS_FILE), "config": shown, "data": data}
+    record |= {"parameters": sum(p.numel() for p in network.parameters())}
+    record |= {"thresholds": thresholds, "scores": scores, "before": None}
+    if config.load:
+        started = read_checkpoint(config.load)
+        record["before"] = {n: started.get(n) for n in ("history", "data", "seconds")}
+        record["before"]["steps"] = started.get("global_step")
+    record |= {"seconds": module.seconds, "history": module.history}
     write_json(folder / RECORD_FILE, record)
     return scores
 
