@@ -1,0 +1,113 @@
+"""
+Memory and time of transcribing hours of audio.
+
+``python code/benchmarks/hours.py --data toy/data/full`` plays the test recordings of a
+dataset one after the other, for as many hours as ``--hours`` says, transcribes that in
+a process of its own with one thread, without and with the page, and writes
+``report/results/hours.json``: the peak of its resident memory, and how many seconds of
+sound it hears in a second of processor time, its start and the reading of the file
+included. Processor time is measured, since other work on the machine changes the
+clock's.
+"""
+
+import argparse
+import itertools
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import soundfile
+from cpc_step import RESULTS, machine
+
+from jtm.data.musicnet import open_dataset
+from jtm.files import write_json
+
+HOUR = 3600
+"""Seconds."""
+
+
+def play(data, path, seconds):
+    """
+    Write test recordings one after the other, again and again.
+
+    Parameters
+    ----------
+    data : str or Path
+        The dataset.
+    path : Path
+        The file to write, at the rate of the first recording.
+    seconds : float
+        How much.
+    """
+    files = [recording.audio for recording in open_dataset(data).split("test")]
+    rate = soundfile.info(files[0]).samplerate
+    left = round(seconds * rate)
+    with soundfile.SoundFile(path, "w", rate, 1) as out:
+        for file in itertools.cycle(files):
+            wave, _ = soundfile.read(file, frames=left, always_2d=True)
+            out.write(wave.mean(axis=1))
+            left -= len(wave)
+            if not left:
+                break
+
+
+def transcribe(path, out, *options):
+    """
+    Transcribe a file in a process of its own.
+
+    Parameters
+    ----------
+    path, out : Path
+        The file, and the folder for its notes.
+    *options : str
+        Further options of the command.
+
+    Returns
+    -------
+    tuple of float
+        Peak of resident memory in bytes, and processor time in seconds.
+    """
+    command = [sys.executable, "-m", "jtm", "transcribe", path, "--out", out, *options]
+    one = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    child = subprocess.Popen(map(str, command), env=os.environ | one)
+    _, status, used = os.wait4(child.pid, 0)
+    if status:
+        raise SystemExit(f"{path}: not transcribed")
+    unit = 1 if sys.platform == "darwin" else 1024
+    return used.ru_maxrss * unit, used.ru_utime + used.ru_stime
+
+
+def main():
+    """Measure, print and write the results."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("--data", default="toy/data/full")
+    parser.add_argument("--hours", type=float, nargs="+", default=[0.25, 1.0, 3.0])
+    parser.add_argument("--weights", help="another transcriber")
+    options = parser.parse_args()
+    weights = ("--weights", options.weights) if options.weights else ()
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        for hours in options.hours:
+            path = Path(folder) / f"{hours:g}h.wav"
+            play(options.data, path, hours * HOUR)
+            for page in (False, True):
+                out = Path(folder) / f"{hours:g}-{page}"
+                more = weights if page else (*weights, "--no-page")
+                peak, seconds = transcribe(path, out, *more)
+                rows.append(
+                    {
+                        "hours": hours,
+                        "page": page,
+                        "peak_bytes": peak,
+                        "times_real_time": hours * HOUR / seconds,
+                    }
+                )
+                print(rows[-1], flush=True)
+            path.unlink()
+    write_json(RESULTS / "hours.json", {"rows": rows, "machine": machine()})
+
+
+if __name__ == "__main__":
+    main()
