@@ -28,7 +28,7 @@ import voices  # noqa: E402
 from jtm.constants import LABEL_RATE  # noqa: E402
 from jtm.data.musicnet import open_dataset, read_labels  # noqa: E402
 from jtm.evaluation import metrics  # noqa: E402
-from jtm.files import write_json  # noqa: E402
+from jtm.files import InputError, write_json  # noqa: E402
 from jtm.transcriber import melody as rule  # noqa: E402
 from jtm.transcriber.notes import MEDIUM, NOTE_DTYPE  # noqa: E402
 from jtm.transcriber.transcribe import transcribe  # noqa: E402
@@ -221,10 +221,15 @@ def prepare(recordings, weights):
     list of tuple
         Of each its top voice, the notes of its labels, and those that are heard.
     """
-    return [
-        (*reference(each), transcribe(each.audio, weights=weights).notes)
-        for each in tqdm(recordings, "Transcribing")
-    ]
+    found = []
+    for each in tqdm(recordings, "Transcribing"):
+        top, labels = reference(each)
+        if len(top) < len(labels) / 20:
+            raise InputError(
+                f"{each.audio}: its score's top voice is not in its labels"
+            )
+        found.append((top, labels, transcribe(each.audio, weights=weights).notes))
+    return found
 
 
 def choose(prepared):

@@ -7,7 +7,6 @@ waveforms.
 """
 
 import numpy as np
-import torch
 
 from jtm.constants import HOP, N_PITCHES
 from jtm.data.rolls import frame_numbers
@@ -15,8 +14,7 @@ from jtm.evaluation import metrics
 from jtm.evaluation.baselines import HAND_MADE, MARGIN, fingerprint
 from jtm.evaluation.labelled import evenly
 from jtm.evaluation.tasks import CLIP, CLIP_LEAD
-from jtm.models.encoder import HarmonicStack
-from jtm.models.readers import FlatTrunk, Heads, PitchTrunk
+from jtm.models.heads import add_heads
 from jtm.training import labels
 from jtm.training.spectra import FrontEnd
 
@@ -317,44 +315,11 @@ def make_network(model, labelled, seed, on_encoder=False):
 
     Returns
     -------
-    jtm.training.labels.Network
+    jtm.models.heads.Network
         Body and heads.
     """
     asked = {task: _reader(each) for task, each in labelled.items()}
     return add_heads(model, asked, seed, on_encoder)
-
-
-def add_heads(model, asked, seed=0, on_encoder=False):
-    """
-    Put heads on a network, whatever they are to learn from.
-
-    Parameters
-    ----------
-    model : jtm.models.network.Network or int
-        As for :func:`make_network`.
-    asked : dict of str to tuple
-        By task, one of :data:`jtm.models.readers.READERS` and what it counts.
-    seed : int
-        Draws the weights of the heads.
-    on_encoder : bool
-        Read z alone, without c.
-
-    Returns
-    -------
-    jtm.training.labels.Network
-        Body and heads.
-    """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        if isinstance(model, int):
-            heads = Heads(FlatTrunk(model), asked)
-            return labels.Network(torch.nn.Identity(), heads)
-        sizes = (model.z_dim,) if on_encoder else (model.z_dim, model.c_dim)
-        on_axis = isinstance(model.encoder, HarmonicStack)
-        on_axis &= on_encoder or getattr(model.context, "groups", 1) == N_PITCHES
-        trunk = PitchTrunk(sizes) if on_axis else FlatTrunk(sum(sizes))
-        heads = Heads(trunk, asked, model.encoder.hop // HOP)
-        return labels.Network(labels.Body(model, on_encoder), heads)
 
 
 def quick_score(logits, truths):

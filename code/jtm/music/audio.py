@@ -34,6 +34,12 @@ LEVEL = 10 ** (-17.5 / 20)
 SILENT = 1e-8
 """Mean power of what counts as silence: 80 dB below full scale."""
 
+A4 = 440.0
+"""Hz of A4 that recordings are held against."""
+
+AGREEMENT = 0.3
+"""Length of the mean vector of spectral peaks from which they agree on a tuning."""
+
 LEVEL_BLOCK = SAMPLE_RATE // 10
 """Samples over which :func:`powers` averages: 0.1 s."""
 
@@ -250,6 +256,48 @@ def gain(power):
     if total <= len(power) * SILENT:
         return 1.0
     return float(LEVEL / np.sqrt(np.square(power).sum() / total))
+
+
+def tuning(wave):
+    """
+    Estimate how far a recording is tuned from A4 at 440 Hz.
+
+    Spectral peaks vote for where they lie between semitones, by their magnitude: the
+    estimate is their circular mean.
+
+    Parameters
+    ----------
+    wave : numpy.ndarray
+        Waveform ``(samples,)`` at 16 kHz.
+
+    Returns
+    -------
+    float
+        Semitones in -0.5..0.5; 0 where the peaks do not agree, as those of noise.
+
+    Examples
+    --------
+    >>> wave = np.sin(2 * np.pi * 446 * np.arange(32000) / 16000)
+    >>> round(tuning(wave), 2)
+    0.23
+    """
+    size, low, high = 8192, 110, 1760  # samples, and Hz
+    frames = np.asarray(wave[: len(wave) // size * size], np.float64)
+    magnitude = np.abs(np.fft.rfft(frames.reshape(-1, size) * np.hanning(size)))
+    levels = np.log(magnitude + 1e-9)
+    k = np.arange(round(low * size / SAMPLE_RATE), round(high * size / SAMPLE_RATE))
+    before, here, after = levels[:, k - 1], levels[:, k], levels[:, k + 1]
+    loud = here > here.max(axis=1, keepdims=True) - 3  # 26 dB
+    peak = (here > before) & (here >= after) & loud
+    # The top of a parabola through three points.
+    curve = np.where(peak, before - 2 * here + after, 1)
+    at = k + np.where(peak, (before - after) / (2 * curve), 0)
+    pitch = 12 * np.log2(at * SAMPLE_RATE / size / A4)
+    weight = np.where(peak, np.exp(here), 0)
+    total = (weight * np.exp(2j * np.pi * pitch)).sum()
+    if abs(total) <= AGREEMENT * weight.sum():
+        return 0.0
+    return float(np.angle(total) / (2 * np.pi))
 
 
 def to_pcm(wave):

@@ -38,101 +38,6 @@ UNKNOWN = -100
 """Target of a window whose class is not known; it has no loss."""
 
 
-class Network(torch.nn.Module):
-    """
-    A body and heads on it.
-
-    Parameters
-    ----------
-    body : nn.Module
-        Gives z and c from log magnitudes; see :class:`Body`.
-    heads : nn.Module
-        Gives logits by task from z and c side by side.
-    """
-
-    def __init__(self, body, heads):
-        super().__init__()
-        self.body = body
-        self.heads = heads
-
-    def forward(self, inputs, edge=0):
-        """
-        Compute logits.
-
-        Parameters
-        ----------
-        inputs : torch.Tensor
-            As for :meth:`Body.encode`.
-        edge : int
-            Frames of 10 ms on either side that are heard and left out.
-
-        Returns
-        -------
-        dict of str to torch.Tensor
-            Logits by task: of frames of 10 ms ``(batch, frames, ...)``, of windows
-            ``(batch, classes)``.
-        """
-        logits = self.heads(self.body(inputs))
-        if edge:  # a window has one answer
-            logits = {
-                t: x if x.ndim < 3 else x[:, edge:-edge] for t, x in logits.items()
-            }
-        return logits
-
-
-class Body(torch.nn.Module):
-    """
-    What heads read of a network: z, or z and c side by side.
-
-    Parameters
-    ----------
-    model : jtm.models.network.Network
-        The network.
-    on_encoder : bool
-        Give z alone.
-    """
-
-    def __init__(self, model, on_encoder=False):
-        super().__init__()
-        self.model = model
-        self.on_encoder = on_encoder
-
-    def encode(self, inputs):
-        """
-        Compute z.
-
-        Parameters
-        ----------
-        inputs : torch.Tensor
-            Waveforms ``(batch, 1, samples)``, or log magnitudes ``(batch, frames of
-            10 ms, bins)``.
-
-        Returns
-        -------
-        torch.Tensor
-            Latents ``(batch, frames, z_dim)``.
-        """
-        encoder = self.model.encoder
-        return encoder(inputs) if inputs.shape[1] == 1 else encoder.encode(inputs)
-
-    def forward(self, inputs):
-        """
-        Compute features.
-
-        Parameters
-        ----------
-        inputs : torch.Tensor
-            As for :meth:`encode`.
-
-        Returns
-        -------
-        torch.Tensor
-            Features ``(batch, frames, dim)``.
-        """
-        z = self.encode(inputs)
-        return z if self.on_encoder else torch.cat((z, self.model.summarise(z)), dim=2)
-
-
 class Windows:
     """
     Draw labelled windows, and others without labels, in batches.
@@ -260,7 +165,7 @@ class Labelled(Module):
 
     Parameters
     ----------
-    network : Network
+    network : jtm.models.heads.Network
         Body and heads.
     plan : jtm.training.loop.Plan
         How it is trained.
@@ -410,7 +315,7 @@ def answer(network, inputs, stride=1, precision="bf16"):
 
     Parameters
     ----------
-    network : Network
+    network : jtm.models.heads.Network
         Body and heads, in evaluation mode.
     inputs : numpy.ndarray
         As for :meth:`Body.encode`.

@@ -13,10 +13,10 @@ import numpy as np
 import torch
 
 from jtm.constants import INSTRUMENTS, N_PITCHES
-from jtm.evaluation.families import add_heads
 from jtm.evaluation.streaming import NetworkSource
 from jtm.files import InputError, read_json
 from jtm.models.encoder import HarmonicStack
+from jtm.models.heads import add_heads
 from jtm.models.readers import TRUNK
 from jtm.training import checkpoints
 from jtm.training.config import NetworkConfig, RunConfig, make_config
@@ -51,7 +51,7 @@ class Transcriber:
 
     Parameters
     ----------
-    network : jtm.training.labels.Network
+    network : jtm.models.heads.Network
         Body and heads.
     thresholds : dict of str to float
         Probabilities above which a pitch sounds (``frame``) and starts (``onset``).
@@ -72,7 +72,7 @@ class Transcriber:
         return "who_plays_what" in self.network.heads.readers
 
     @torch.no_grad()
-    def stream(self, recording):
+    def stream(self, recording, tuning=0.0):
         """
         Hear a recording.
 
@@ -80,6 +80,9 @@ class Transcriber:
         ----------
         recording : jtm.evaluation.streaming.Audio
             The recording, at the level that the network expects.
+        tuning : float
+            Semitones that it is tuned above A4 at 440 Hz; a front end with an axis of
+            pitch is tuned to it.
 
         Yields
         ------
@@ -90,7 +93,7 @@ class Transcriber:
             ``(frames, 88)``, that of each pitch and its harmonics, where the network
             has an axis of pitch.
         """
-        source = _Source(self.network.body.model)
+        source = _Source(self.network.body.model, tuning)
         pieces, before = source.pieces(recording), None
         current = next(pieces, None)
         while current is not None:
@@ -148,15 +151,25 @@ def _fast(device):
 
 
 class _Source(NetworkSource):
-    """Features of a network; its fixed front end in float32, the rest fast."""
+    """Features of a network; its front end tuned and in float32, the rest fast."""
+
+    def __init__(self, model, tuning):
+        super().__init__(model)
+        self.tuning = tuning
 
     def encode(self, waves):
         encoder = self.model.encoder
         if not isinstance(encoder, HarmonicStack):
             return encoder(waves)
         waves = waves[..., : waves.shape[-1] // self.hop * self.hop]
-        with torch.autocast(waves.device.type, enabled=False):
-            magnitudes = encoder.magnitudes(waves)
+        centre = encoder.filters.centre
+        usual = centre.data
+        centre.data = usual + self.tuning
+        try:
+            with torch.autocast(waves.device.type, enabled=False):
+                magnitudes = encoder.magnitudes(waves)
+        finally:
+            centre.data = usual
         return encoder.encode(magnitudes)
 
     def pieces(self, recording):
@@ -179,7 +192,7 @@ def save(path, network, config, thresholds):
     ----------
     path : str or Path
         The file to write, ending in ``.safetensors``.
-    network : jtm.training.labels.Network
+    network : jtm.models.heads.Network
         Body and heads, with a head for ``transcription``, ``who_plays_what`` or both.
     config : jtm.training.config.NetworkConfig
         Settings of the network under the heads.

@@ -15,10 +15,11 @@ from pathlib import Path
 from jtm.constants import HOP
 from jtm.data.musicnet import open_dataset
 from jtm.data.store import Store, build_store
-from jtm.evaluation.families import Family, add_heads
+from jtm.evaluation.families import Family
 from jtm.evaluation.labelled import Labelled as Recordings
 from jtm.evaluation.labelled import reader
 from jtm.files import InputError, digest, write_json
+from jtm.models.heads import add_heads
 from jtm.training.checkpoints import build_model, load_model, read_checkpoint
 from jtm.training.folder import BEST, PATHS, check, claim
 from jtm.training.labels import Labelled, Windows

@@ -231,9 +231,7 @@ def transcribe(path_or_array, sample_rate=None, weights=None, **choices):
         return _transcribe_file(Path(path_or_array), hearer, choices)
     wave = audio.to_wave(path_or_array, sample_rate)
     padded = np.pad(wave, SILENCE)
-    gain = audio.gain(audio.powers(wave))
-    recording = Audio(lambda a, b: padded[a:b], len(padded), scale=gain)
-    notes = _listen(recording, hearer, choices)
+    notes = _listen(lambda a, b: padded[a:b], len(padded), hearer, choices)
     return Transcription(notes, len(wave) / SAMPLE_RATE, "recording", wave)
 
 
@@ -256,27 +254,29 @@ def _transcribe_file(path, hearer, choices, advance=lambda seconds: None):
             file.seek(4 * start)
             return np.frombuffer(file.read(4 * (stop - start)), "<f4")
 
-        size = 600 * audio.LEVEL_BLOCK
-        starts = range(SILENCE, length - SILENCE, size)
-        power = [audio.powers(read(a, min(a + size, length - SILENCE))) for a in starts]
-        recording = Audio(read, length, scale=audio.gain(np.concatenate(power)))
-        notes = _listen(recording, hearer, choices, advance)
+        notes = _listen(read, length, hearer, choices, advance)
     return Transcription(notes, (length - 2 * SILENCE) / SAMPLE_RATE, path.stem, path)
 
 
-def _listen(recording, hearer, choices, advance=lambda seconds: None):
-    """Hear a recording between its silences; give its notes."""
+def _listen(read, length, hearer, choices, advance=lambda seconds: None):
+    """Hear samples between silences, once their level and tuning are known."""
+    first, last, size = SILENCE, length - SILENCE, 600 * audio.LEVEL_BLOCK
+    starts = range(first, last, size)
+    powers = [audio.powers(read(a, min(a + size, last))) for a in starts]
+    gain = audio.gain(np.concatenate([*powers, np.zeros(0)]))
+    middle = max(first, (first + last - size) // 2)
+    tuning = audio.tuning(read(middle, min(middle + size, last)))
 
     def blocks():
-        for block in hearer.stream(recording):
+        for block in hearer.stream(Audio(read, length, scale=gain), tuning):
             yield block
             advance(len(block["notes"]) / FRAME_RATE)
 
     chosen = choices.frame_threshold, choices.onset_threshold
     usual = hearer.thresholds["frame"], hearer.thresholds["onset"]
     thresholds = tuple(a or b for a, b in zip(chosen, usual, strict=True))
-    lead, seconds = SILENCE / SAMPLE_RATE, recording.length / SAMPLE_RATE
-    return finish(find(blocks(), thresholds), seconds - 2 * lead, choices, lead)
+    found = find(blocks(), thresholds)
+    return finish(found, (last - first) / SAMPLE_RATE, choices, first / SAMPLE_RATE)
 
 
 def transcribe_files(

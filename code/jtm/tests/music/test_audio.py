@@ -108,5 +108,21 @@ class TestLevel(unittest.TestCase):
         np.testing.assert_allclose(audio.powers(np.ones(1600 + 400)), [1, 0.25])
 
 
+class TestTuning(unittest.TestCase):
+    def test_of_notes_a_little_sharp_or_flat(self):
+        time = np.arange(48_000) / 16_000
+        for cents in (-45, -10, 0, 30):
+            pitches = np.array((57, 61, 64, 69)) + cents / 100
+            hertz = 440 * 2 ** ((pitches - 69) / 12)
+            wave = np.sin(2 * np.pi * hertz[:, None] * time).sum(axis=0)
+            self.assertAlmostEqual(audio.tuning(wave), cents / 100, 2)
+            self.assertEqual(audio.tuning(1e-4 * wave), audio.tuning(wave * 1e-4))
+
+    def test_noise_and_silence_have_none(self):
+        noise = np.random.default_rng(0).normal(0, 0.1, 80_000)
+        for wave in (noise, np.zeros(80_000), np.zeros(100), np.zeros(0)):
+            self.assertEqual(audio.tuning(wave), 0.0)
+
+
 if __name__ == "__main__":
     unittest.main()

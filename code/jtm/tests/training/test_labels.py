@@ -9,9 +9,10 @@ import torch
 
 from jtm.constants import N_PITCHES
 from jtm.evaluation.families import quick_score
+from jtm.models.heads import Network
 from jtm.models.readers import FlatTrunk, Heads
 from jtm.training import labels
-from jtm.training.labels import Labelled, Network, Windows, answer, task_loss
+from jtm.training.labels import Labelled, Windows, answer, task_loss
 from jtm.training.loop import Plan, fit
 
 BINS = 6

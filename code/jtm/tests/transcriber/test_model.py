@@ -21,15 +21,15 @@ def noise(seconds=2.0):
     return np.random.default_rng(0).normal(0, 0.1, round(seconds * 16_000))
 
 
-def listen(network, wave, fast=False):
+def listen(network, wave, fast=False, tuning=0.0):
     """Give what a transcriber says of a wave, piece after piece, joined."""
     if not fast:  # exact
         with mock.patch.object(model, "_fast", lambda _: contextlib.nullcontext()):
-            return listen(network, wave, True)
+            return listen(network, wave, True, tuning)
     hearer = model.Transcriber(network, model.THRESHOLDS)
     wave = wave.astype(np.float32)
     recording = Audio(lambda a, b: wave[a:b], len(wave), scale=1.0)
-    answers = list(hearer.stream(recording))
+    answers = list(hearer.stream(recording, tuning))
     return {
         name: np.concatenate([each[name] for each in answers]) for name in answers[0]
     }
@@ -82,6 +82,11 @@ class Streaming(unittest.TestCase):
         power = found["power"][20:80].mean(axis=0)
         self.assertAlmostEqual(power[69 - 21] / power.max(), 1, 2)
         self.assertLess(power[68 - 21], 0.1 * power.max())
+        sharp = 0.1 * np.sin(2 * np.pi * 440 * 2 ** (0.4 / 12) * time)
+        tuned = listen(tiny()[0], sharp, tuning=0.4)["power"][20:80].mean(axis=0)
+        np.testing.assert_allclose(tuned[48], power[48], rtol=0.02)
+        untuned = listen(tiny()[0], sharp)["power"][20:80].mean(axis=0)
+        self.assertGreater(untuned[49], 3 * tuned[49])
         twice = listen(tiny()[0], 0.2 * np.sin(2 * np.pi * 440 * time))
         ratio = twice["power"][50, 48] / found["power"][50, 48]
         self.assertAlmostEqual(ratio, 4, delta=0.3)

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from jtm.constants import INSTRUMENTS
-from jtm.evaluation.families import add_heads
+from jtm.models.heads import add_heads
 from jtm.training.checkpoints import build_model
 from jtm.training.config import NetworkConfig, make_config
 from jtm.transcriber import model
