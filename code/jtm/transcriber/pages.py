@@ -124,6 +124,7 @@ def page(wave, rate, notes, title, piece="", melody=None):
     }
     data = {
         "seconds": seconds,
+        "level": round(np.sqrt(recording.power / recording.samples), 5),
         "notes": _columns(notes, part_of, melody),
         "parts": [{"program": int(p), "name": name_of(p)} for p in programs],
         "tiles": {
@@ -207,6 +208,8 @@ def listing(folder):
     """
     found = []
     for path in sorted(Path(folder).rglob("*.html")):
+        if path.name.startswith(".") or not path.is_file():
+            continue
         reader = _RowReader()
         with open(path, encoding="ascii", errors="replace") as file:
             reader.feed(file.read(HEAD))
@@ -286,7 +289,7 @@ class _Recording:
     """Encode a recording and analyse it, piece by piece, each at its own rate."""
 
     def __init__(self, rate):
-        self.samples = 0
+        self.samples, self.power = 0, 0.0
         self.file = io.BytesIO()
         self.mp3 = soundfile.SoundFile(
             self.file,
@@ -310,8 +313,9 @@ class _Recording:
             )
         if wave.size:
             check_level(name, np.abs(wave).max())
-        self.samples += wave.size
         wave = np.asarray(wave, np.float32)
+        self.samples += wave.size
+        self.power += float(np.vdot(wave, wave))
         self.mp3.write(np.clip(self.heard.resample_chunk(wave, last=last), -1, 1))
         self.spectrogram.add(self.seen.resample_chunk(wave, last=last))
 

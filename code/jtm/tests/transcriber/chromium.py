@@ -162,6 +162,13 @@ class Browser:
         """Wait until a script's value is true."""
         wait(lambda: self.run(f"Boolean({script})"), script)
 
+    def cpu_seconds(self):
+        """Return the time of a core that all of the browser has taken."""
+        session, self.session = self.session, None  # a question to the browser itself
+        processes = self.tell("SystemInfo.getProcessInfo")["processInfo"]
+        self.session = session
+        return sum(process["cpuTime"] for process in processes)
+
     def press(self, key, modifiers=0):
         """Press a key, such as ``" "`` or ``ArrowLeft``."""
         text = {"text": key} if len(key) == 1 else {}

@@ -72,7 +72,7 @@ class Long:
     seconds = 1800
 
     def __init__(self, rate):
-        self.samples = self.seconds * rate
+        self.samples, self.power = self.seconds * rate, 1.0
         self.short = RECORDING(rate)
 
     def add(self, name, wave):
@@ -211,7 +211,7 @@ class TestText(unittest.TestCase):
 
     def test_colours_can_be_seen(self):
         style = pages._file("page.css")
-        light, dark = style.split("@media (prefers-color-scheme: dark)")[:2]
+        light, dark = style.split("@media screen and (prefers-color-scheme: dark)")[:2]
         for theme in (light, dark):
             colour = dict(re.findall(r"--([\w-]+): (#\w{6})", theme))
             for name in ("text", "quiet", "accent"):

@@ -99,7 +99,9 @@
       audio.pause();
       return;
     }
-    if (audio.ended || position() > seconds - 0.05) seek(0);
+    if (audio.ended || position() > seconds - 0.05) jump(0);
+    const x = xOf(position());
+    if (x < view.keys || x > view.width) setFollow(true);
     synth.open();
     try {
       await audio.play();
@@ -148,7 +150,7 @@
         const limit = context.createDynamicsCompressor();
         limit.connect(context.destination);
         output = context.createGain();
-        output.gain.value = 0.22;
+        output.gain.value = clamp(1.8 * data.level, 0.02, 0.3); // about as loud as it
         output.connect(limit);
         outputs = data.parts.map(() => {
           const gain = context.createGain();
@@ -252,6 +254,7 @@
     const tiles = new Map();
     let on = true;
     let tint = [0, 0, 0];
+    let waiting = 0;
 
     function tinted(image) {
       const canvas = document.createElement("canvas");
@@ -278,9 +281,11 @@
       if (entry) {
         tiles.delete(key); // and set again below, as the one used last
       } else {
-        entry = { canvas: null };
         const image = new Image();
+        entry = { canvas: null, image };
+        waiting++;
         image.onload = () => {
+          waiting--;
           entry.canvas = tinted(image);
           wake();
         };
@@ -318,10 +323,11 @@
     return {
       draw,
       isOn: () => on,
+      isThere: () => !waiting,
       toggle() { on = !on; },
       colour(text) {
-        tint = text.trim().split(/\s+/).map(Number);
-        tiles.clear();
+        tint = text.split(/\s+/).map(Number);
+        for (const entry of tiles.values()) if (entry.canvas) entry.canvas = tinted(entry.image);
       },
     };
   })();
@@ -376,7 +382,6 @@
   }
 
   function fit() {
-    setFollow(false);
     view.scale = leastScale();
     view.left = 0;
     fitPitches();
@@ -507,60 +512,93 @@
     brush.fill();
   }
 
-  function drawNotes(time) {
-    const first = search(reach, view.left);
-    const last = search(starts, timeAt(view.width));
+  // Notes `first` to `last` in the coordinates of the roll, those heard at `time` bright.
+  function paintNotes(context, first, last, time) {
     const inset = view.row > 7 ? 1 : view.row > 3 ? 0.5 : 0;
     const high = Math.max(1, view.row - 2 * inset);
     const round = high > 7 && last - first < 1200 ? Math.min(3.5, high / 3) : 0;
     const covered = new Float32Array(128 * Math.max(1, data.parts.length)).fill(-1e9);
-    const lit = [];
     const held = { until: new Float64Array(128), part: new Uint8Array(128) };
-    stats.visited = last - first;
-    stats.drawn = 0;
     for (let i = first; i < last; i++) {
       if (!shown[parts[i]]) continue;
+      const pitch = pitches[i];
       const x = xOf(starts[i]);
       const end = xOf(ends[i]);
       // Where a pixel holds several notes of a pitch, one is drawn.
-      const cell = parts[i] * 128 + pitches[i];
-      if (end < covered[cell] + 0.5 || end < view.keys) continue;
+      const cell = parts[i] * 128 + pitch;
+      if (end < covered[cell] + 0.5) continue;
       covered[cell] = Math.max(end, x + 1);
       // Of two instruments in unison the later one has the lower half of the row.
-      const unison = starts[i] < held.until[pitches[i]] - 0.01 && held.part[pitches[i]] !== parts[i];
-      if (ends[i] > held.until[pitches[i]] && !unison) {
-        held.until[pitches[i]] = ends[i];
-        held.part[pitches[i]] = parts[i];
+      const unison = starts[i] < held.until[pitch] - 0.01 && held.part[pitch] !== parts[i];
+      if (ends[i] > held.until[pitch] && !unison) {
+        held.until[pitch] = ends[i];
+        held.part[pitch] = parts[i];
       }
-      const y = yOf(pitches[i] + 0.5) + inset + (unison ? high / 2 : 0);
+      const y = yOf(pitch + 0.5) + inset + (unison ? high / 2 : 0);
       if (y > view.height || y + high < view.ruler) continue;
       const heard = isHeard(i);
       const active = heard && starts[i] <= time && ends[i] > time;
-      if (active) lit.push(i);
-      brush.globalAlpha = heard ? (active ? 1 : 0.5 + 0.4 * velocities[i] / 127) : 0.14;
-      bar(i, Math.max(x, view.keys - 8), y, Math.max(1.5, end - Math.max(x, view.keys - 8) - (round ? 1 : 0)), unison ? high / 2 : high, unison ? round / 2 : round);
+      context.globalAlpha = heard ? (active ? 1 : 0.5 + 0.4 * velocities[i] / 127) : 0.14;
+      const width = Math.max(1.5, end - x - (round ? 1 : 0));
+      bar(context, i, x, y, width, unison ? high / 2 : high, unison ? round / 2 : round);
       stats.drawn++;
     }
-    brush.globalAlpha = 1;
-    return lit;
+    context.globalAlpha = 1;
   }
 
-  function bar(i, x, y, width, height, round) {
+  function bar(context, i, x, y, width, height, round) {
     const colour = colours.parts[parts[i]];
     if (parts[i] >= 8 && height > 4) { // the palette's second turn is hollow
-      brush.strokeStyle = colour;
-      brush.lineWidth = 2;
-      brush.strokeRect(x + 1, y + 1, Math.max(1, width - 2), height - 2);
+      context.strokeStyle = colour;
+      context.lineWidth = 2;
+      context.strokeRect(x + 1, y + 1, Math.max(1, width - 2), height - 2);
       return;
     }
-    if (brush.fillStyle !== colour) brush.fillStyle = colour;
-    if (round && width > 5) {
-      brush.beginPath();
-      brush.roundRect(x, y, width, height, round);
-      brush.fill();
+    if (context.fillStyle !== colour) context.fillStyle = colour;
+    if (round && width > 5 && context.roundRect) {
+      context.beginPath();
+      context.roundRect(x, y, width, height, round);
+      context.fill();
     } else {
-      brush.fillRect(x, y, width, height);
+      context.fillRect(x, y, width, height);
     }
+  }
+
+  // Where thousands are in sight, notes are painted once on a sheet twice as wide.
+  const MANY = 2500;
+  const sheet = { canvas: document.createElement("canvas"), key: "", asked: "", left: 0 };
+
+  function paintSheet(key, span) {
+    sheet.key = key;
+    sheet.left = view.left - span / 2;
+    sheet.canvas.width = Math.round(2 * roomWide() * view.dense);
+    sheet.canvas.height = Math.round(view.height * view.dense);
+    const context = sheet.canvas.getContext("2d");
+    context.setTransform(view.dense, 0, 0, view.dense, -xOf(sheet.left) * view.dense, 0);
+    paintNotes(context, search(reach, sheet.left), search(starts, sheet.left + 2 * span), -1);
+  }
+
+  function drawNotes(time) {
+    const first = search(reach, view.left);
+    const last = search(starts, timeAt(view.width));
+    const lit = soundingAt(time).filter((i) => i >= first && i < last);
+    stats.visited = last - first;
+    stats.drawn = 0;
+    if (last - first < MANY) {
+      paintNotes(brush, first, last, time);
+      return lit;
+    }
+    const key = [view.scale, view.top, view.row, view.width, view.height, shown, melodyOnly, colours.surface].join();
+    const span = roomWide() / view.scale;
+    const there = sheet.key === key && view.left >= sheet.left && view.left + span <= sheet.left + 2 * span;
+    // While a zoom goes on, what is in sight is enough.
+    if (!there && sheet.asked !== key) paintNotes(brush, first, last, time);
+    else {
+      if (!there) paintSheet(key, span);
+      brush.drawImage(sheet.canvas, xOf(sheet.left), 0, 2 * roomWide(), view.height);
+    }
+    sheet.asked = key;
+    return lit;
   }
 
   function drawLabels(lit) {
@@ -957,8 +995,10 @@
     });
     on(audio, "seeked loadedmetadata", () => { synth.restart(); wake(); });
     on(audio, "error", () => say("This browser cannot play the recording."));
-    on(matchMedia("(prefers-color-scheme: dark)"), "change", readColours);
-    on(window, "beforeprint afterprint", () => { readColours(); resize(); });
+    const repaint = () => { readColours(); resize(); };
+    on(matchMedia("(prefers-color-scheme: dark)"), "change", repaint);
+    on(matchMedia("print"), "change", repaint);
+    on(window, "beforeprint afterprint", repaint);
     on(window, "hashchange", goToHash);
     new ResizeObserver(resize).observe(roll);
   }
@@ -983,6 +1023,7 @@
   window.jtm = {
     view, stats, position, seek, draw, audio,
     voices: synth.voices,
+    get settled() { return !asked && spectrogram.isThere(); },
     get following() { return follow; },
     get source() { return source; },
   };
