@@ -8,6 +8,7 @@ picture of that page instead, ``report/figures/page.png``. Both need Chromium, w
 """
 
 import argparse
+import os
 import sys
 import tempfile
 from pathlib import Path
@@ -31,7 +32,7 @@ FRAMES = 120
 
 SIZES = {
     "desktop, 1440 x 900": {"width": 1440, "height": 900},
-    "phone, 390 x 844 at density 2": {
+    "phone, 390 x 844, two pixels each": {
         "width": 390,
         "height": 844,
         "scale": 2,
@@ -40,7 +41,7 @@ SIZES = {
 }
 """Windows."""
 
-SPANS = {"16 s in sight": 16, "2 min in sight": 120, "all in sight": SECONDS}
+SPANS = {"16 s": 16, "2 minutes": 120, "all": SECONDS}
 """Zooms, by the time that is seen."""
 
 SCROLL = """
@@ -97,25 +98,27 @@ def measure(browser):
     Returns
     -------
     dict
-        Frames a second, and milliseconds that all processes of the browser took of a
-        core for each, by size and zoom.
+        Size of the page, and for each window and zoom the frames a second, the
+        milliseconds of a core that all processes of the browser took for a frame, and
+        the load of the machine: how many processes wanted a core.
     """
-    found = {}
+    rows = []
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "page.html"
         path.write_text(long_page(), encoding="ascii")
-        for size, window in SIZES.items():
-            browser.open(path.as_uri(), **window)
+        for window, size in SIZES.items():
+            browser.open(path.as_uri(), **size)
             browser.until("window.jtm && jtm.audio.readyState >= 3")
-            for zoom, span in SPANS.items():
-                script = SCROLL % (span, FRAMES, SECONDS, FRAMES)
+            for sight, span in SPANS.items():
                 before = browser.cpu_seconds()
-                rate = browser.run(script)
+                rate = browser.run(SCROLL % (span, FRAMES, SECONDS, FRAMES))
                 ms = 1000 * (browser.cpu_seconds() - before) / FRAMES
-                print(f"{size}, {zoom}: {rate:.0f} frames a second, {ms:.1f} ms each")
-                found[f"{size}, {zoom}"] = {"frames_a_second": rate, "cpu_ms": ms}
-        found["bytes"] = path.stat().st_size
-    return found
+                row = {"window": window, "in_sight": sight, "cpu_ms": round(ms, 1)}
+                row["frames_a_second"] = round(rate, 1)
+                row["load"] = round(os.getloadavg()[0], 1)
+                print(row)
+                rows.append(row)
+        return {"seconds": SECONDS, "bytes": path.stat().st_size, "rows": rows}
 
 
 def draw_picture(browser, page, out):

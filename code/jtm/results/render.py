@@ -123,7 +123,7 @@ def facts_of(root):
     """
     root = Path(root)
     results = root / "report" / "results"
-    names = ("commands", "data", "inside", "memory", "pretraining", "speed")
+    names = ("browser", "commands", "data", "inside", "memory", "pretraining", "speed")
     facts = {name: read_json(results / f"{name}.json") for name in names}
     network = read_json(root / "code" / "jtm" / "weights" / "jtm.json")
     if facts["inside"]["checkpoint"] not in (network["sha256"], network["checkpoint"]):
