@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 from cpc_step import RESULTS, machine
+from PIL import Image
 
 from jtm.files import ROOT, atomic, write_json
 from jtm.tests.transcriber import chromium
@@ -140,6 +141,10 @@ def draw_picture(browser, page, out):
     browser.until("jtm.settled")
     with atomic(out) as part:
         browser.picture(part)
+        with Image.open(part) as image:
+            method = Image.Quantize.FASTOCTREE
+            few = image.convert("RGB").quantize(256, method, dither=Image.Dither.NONE)
+        few.save(part, optimize=True)
 
 
 def main():
