@@ -278,8 +278,8 @@ def tuning(wave):
     Examples
     --------
     >>> wave = np.sin(2 * np.pi * 446 * np.arange(32000) / 16000)
-    >>> round(tuning(wave), 2)
-    0.23
+    >>> round(tuning(wave), 1)
+    0.2
     """
     size, low, high = 8192, 110, 1760  # samples, and Hz
     frames = np.asarray(wave[: len(wave) // size * size], np.float64)
