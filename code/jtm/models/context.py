@@ -149,22 +149,10 @@ class RecurrentContext(nn.Module):
 
     def forward(self, z, state=None):
         """
-        Summarise.
+        Summarise latents ``(batch, frames, z_dim)`` to ``(batch, frames, dim)``.
 
-        Parameters
-        ----------
-        z : torch.Tensor
-            Latents ``(batch, frames, z_dim)``.
-        state : tuple of torch.Tensor, optional
-            The state returned for the frames just before; None at the start.
-
-        Returns
-        -------
-        c : torch.Tensor
-            Contexts ``(batch, frames, dim)``.
-        state : tuple of torch.Tensor
-            What to give with the frames that follow: the hidden state, and for
-            an LSTM its cells, each ``(layers, batch, dim)``.
+        Give back, and take for the frames that follow, the hidden state, and for an
+        LSTM its cells, each ``(layers, batch, dim)``; None at the start.
         """
         parts = z.unflatten(2, (self.groups, -1)).transpose(1, 2).flatten(0, 1)
         if state is not None:
@@ -214,27 +202,16 @@ class TransformerContext(nn.Module):
 
     def forward(self, z, state=None):
         """
-        Summarise.
+        Summarise latents ``(batch, frames, z_dim)`` to ``(batch, frames, dim)``.
 
-        Parameters
-        ----------
-        z : torch.Tensor
-            Latents ``(batch, frames, z_dim)``.
-        state : optional
-            The state returned for the frames just before; None at the start.
-
-        Returns
-        -------
-        c : torch.Tensor
-            Contexts ``(batch, frames, dim)``.
-        state : torch.Tensor
-            All the latents so far, which later frames look back on.
+        Give back, and take for the frames that follow, all the latents so far, which
+        these look back on; None at the start.
         """
         before = 0 if state is None else state.shape[1]
         z = z if state is None else torch.cat((state, z), dim=1)
         c = self.project(z)
         if self.absolute:
-            c = c + sinusoids(c.shape[1], self.dim).to(c)
+            c = c + _sinusoids(c.shape[1], self.dim).to(c)
         for block in self.blocks:
             c = block(c)
         return self.norm(c)[:, before:], z
@@ -293,20 +270,8 @@ class TransformerBlock(nn.Module):
         return x + self.feed(x)
 
 
-def sinusoids(frames, dim):
-    """
-    Give sine and cosine codes of absolute positions (Vaswani et al. 2017).
-
-    Parameters
-    ----------
-    frames, dim : int
-        Number of positions and size of each code.
-
-    Returns
-    -------
-    torch.Tensor
-        Codes ``(frames, dim)``.
-    """
+def _sinusoids(frames, dim):
+    """Return sines and cosines ``(frames, dim)`` of positions (Vaswani et al. 2017)."""
     rate = 10_000.0 ** (-torch.arange(0, dim, 2) / dim)
     angle = torch.arange(frames)[:, None] * rate
     return torch.stack((angle.sin(), angle.cos()), dim=2).flatten(1)[:, :dim]

@@ -349,19 +349,7 @@ class HarmonicStack(nn.Module):
         self.first = round((PITCH_MIN - low) * self.passed)  # bin of A0
 
     def magnitudes(self, wave):
-        """
-        Compute log magnitudes.
-
-        Parameters
-        ----------
-        wave : torch.Tensor
-            Waveform ``(batch, 1, samples)`` at 16 kHz.
-
-        Returns
-        -------
-        torch.Tensor
-            Log magnitudes ``(batch, samples // 160, bins)``, about 0 to 1.
-        """
+        """Compute log magnitudes ``(batch, frames, bins)``, about 0 to 1, of waves."""
         return self.filters(wave)
 
     def forward(self, wave):
@@ -370,36 +358,16 @@ class HarmonicStack(nn.Module):
         return self.encode(self.magnitudes(wave))
 
     def encode(self, magnitudes):
-        """
-        Encode log magnitudes, which may have been kept.
-
-        Parameters
-        ----------
-        magnitudes : torch.Tensor
-            Log magnitudes ``(batch, frames of 10 ms, bins)`` of :meth:`magnitudes`.
-
-        Returns
-        -------
-        torch.Tensor
-            Latents ``(batch, frames, dim)``.
-        """
+        """Encode log magnitudes ``(batch, frames of 10 ms, bins)``, maybe kept ones."""
         raise NotImplementedError
 
     def stack_harmonics(self, magnitudes):
         """
-        Stack harmonics.
+        Stack log magnitudes ``(batch, frames, bins)`` by harmonics.
 
-        Parameters
-        ----------
-        magnitudes : torch.Tensor
-            Log magnitudes ``(batch, frames, bins)``.
-
-        Returns
-        -------
-        torch.Tensor
-            Stacks ``(batch, harmonics, rows, frames)``, channels last in memory,
-            which is twice as fast; rows are half semitones from a semitone below
-            the piano to one above.
+        Stacks ``(batch, harmonics, rows, frames)`` have channels last in memory, which
+        is twice as fast; rows are half semitones from a semitone below the piano to one
+        above.
         """
         padded = functional.pad(magnitudes.transpose(1, 2), (0, 0, 0, 1))
         return padded[:, self.bins].contiguous(memory_format=torch.channels_last)

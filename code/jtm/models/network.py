@@ -44,38 +44,16 @@ class Network(nn.Module):
 
     def forward(self, wave):
         """
-        Encode and summarise.
+        Encode a waveform ``(batch, 1, samples)`` at 16 kHz, within [-1, 1].
 
-        Parameters
-        ----------
-        wave : torch.Tensor
-            Waveform ``(batch, 1, samples)`` at 16 kHz, within [-1, 1].
-
-        Returns
-        -------
-        z : torch.Tensor
-            Latents ``(batch, samples // 160, z_dim)``.
-        c : torch.Tensor
-            Contexts ``(batch, samples // 160, c_dim)``; ``c[:, t]`` depends on
-            no later z, or in reverse on no earlier one.
+        Latents z are ``(batch, frames, z_dim)``, contexts c ``(batch, frames, c_dim)``;
+        ``c[:, t]`` depends on no later z, or in reverse on no earlier one.
         """
         z = self.encoder(wave)
         return z, self.summarise(z)
 
     def summarise(self, z):
-        """
-        Summarise latents, in reverse from the last one back.
-
-        Parameters
-        ----------
-        z : torch.Tensor
-            Latents ``(batch, frames, z_dim)``.
-
-        Returns
-        -------
-        torch.Tensor
-            Contexts ``(batch, frames, c_dim)``.
-        """
+        """Summarise latents ``(batch, frames, z_dim)``, in reverse from the last."""
         if self.reverse:
             return self.context(z.flip(1))[0].flip(1)
         return self.context(z)[0]

@@ -29,14 +29,14 @@ RESIDUAL = 0.3
 
 def normed(norm, maps):
     """
-    Normalise over the channels of each pitch and frame.
+    Normalise maps ``(batch, channels, pitches, frames)`` over their channels.
 
     Parameters
     ----------
     norm : nn.Module
         Takes ``(..., channels)``.
     maps : torch.Tensor
-        Maps ``(batch, channels, pitches, frames)``.
+        The maps.
 
     Returns
     -------
@@ -64,20 +64,8 @@ def to_maps(features):
     return maps.contiguous(memory_format=torch.channels_last)
 
 
-def to_features(maps):
-    """
-    Undo :func:`to_maps`.
-
-    Parameters
-    ----------
-    maps : torch.Tensor
-        Maps ``(batch, channels, 88, frames)``.
-
-    Returns
-    -------
-    torch.Tensor
-        Features ``(batch, frames, 88 * channels)``.
-    """
+def _to_features(maps):
+    """Undo :func:`to_maps`."""
     return maps.permute(0, 3, 2, 1).flatten(2)
 
 
@@ -112,20 +100,10 @@ class PitchBlock(nn.Module):
 
     def forward(self, maps, past=None):
         """
-        Convolve.
+        Convolve maps ``(batch, channels, pitches, frames)``.
 
-        Parameters
-        ----------
-        maps : torch.Tensor
-            Maps ``(batch, channels, pitches, frames)``.
-        past : torch.Tensor, optional
-            Where it is causal, the last `before` frames before these; silence by
-            default.
-
-        Returns
-        -------
-        torch.Tensor
-            Same shape.
+        Where it is causal, `past` holds the last `before` frames before these; silence
+        by default.
         """
         heard = maps
         if past is not None:
@@ -167,19 +145,7 @@ class PitchMapEncoder(HarmonicStack):
         self.norm = NORMS[norm](channels)
 
     def encode(self, magnitudes):
-        """
-        Encode log magnitudes, which may have been kept.
-
-        Parameters
-        ----------
-        magnitudes : torch.Tensor
-            Log magnitudes ``(batch, 2 * frames, bins)`` of :meth:`magnitudes`.
-
-        Returns
-        -------
-        torch.Tensor
-            Latents ``(batch, frames, 88 * (channels + 2))``.
-        """
+        """Encode log magnitudes ``(batch, 2 * frames, bins)``, maybe kept ones."""
         maps = self.stem(self.stack_harmonics(magnitudes))
         maps = functional.relu(normed(self.norm_stem, maps))
         maps = normed(self.norm, self.blocks(maps))
@@ -213,22 +179,10 @@ class PitchMapContext(nn.Module):
 
     def forward(self, z, state=None):
         """
-        Summarise.
+        Summarise latents ``(batch, frames, z_dim)`` to ``(batch, frames, dim)``.
 
-        Parameters
-        ----------
-        z : torch.Tensor
-            Latents ``(batch, frames, z_dim)``.
-        state : tuple of torch.Tensor, optional
-            The state returned for the frames just before; None at the start.
-
-        Returns
-        -------
-        c : torch.Tensor
-            Contexts ``(batch, frames, dim)``.
-        state : tuple of torch.Tensor
-            What to give with the frames that follow: of each block the last frames
-            that it heard ``(frames, batch, dim)``.
+        Give back, and take for the frames that follow, a state: of each block the last
+        frames that it heard ``(frames, batch, dim)``; None at the start.
         """
         maps = self.project(to_maps(z))
         past = [None] * len(self.blocks)
@@ -238,8 +192,8 @@ class PitchMapContext(nn.Module):
         for block, before in zip(self.blocks, past, strict=True):
             states.append(_last(maps, before, block.before))
             maps = block(maps, before)
-        c = to_features(normed(self.norm, maps))
-        return c, tuple(to_features(part).transpose(0, 1) for part in states)
+        c = _to_features(normed(self.norm, maps))
+        return c, tuple(_to_features(part).transpose(0, 1) for part in states)
 
 
 def _last(maps, before, frames):

@@ -3,7 +3,8 @@ Reading labels off z and c: a trunk that tasks share, and a linear reader of eac
 
 The trunk gives features of each pitch and frame, whatever the network gives: from a
 pitch map by blocks that share their weights across pitch (:class:`PitchTrunk`), from
-anything else by convolutions over time (:class:`FlatTrunk`).
+anything else by convolutions over time (:class:`FlatTrunk`). Readers take such maps
+``(batch, frames, 88, channels)`` and give logits.
 """
 
 import torch
@@ -40,19 +41,7 @@ class PitchTrunk(nn.Module):
         self.norm = nn.LayerNorm(channels)
 
     def forward(self, features):
-        """
-        Join.
-
-        Parameters
-        ----------
-        features : torch.Tensor
-            Latents z, or z and contexts c side by side ``(batch, frames, dim)``.
-
-        Returns
-        -------
-        torch.Tensor
-            Features ``(batch, frames, 88, channels)``.
-        """
+        """Join z and c, side by side, as ``(batch, frames, 88, channels)``."""
         parts = features.split(self.sizes, dim=2)
         maps = self.join(torch.cat([to_maps(part) for part in parts], dim=1))
         return normed(self.norm, self.blocks(maps)).permute(0, 3, 2, 1)
@@ -87,19 +76,7 @@ class FlatTrunk(nn.Module):
         )
 
     def forward(self, features):
-        """
-        Map.
-
-        Parameters
-        ----------
-        features : torch.Tensor
-            Features ``(batch, frames, dim)``.
-
-        Returns
-        -------
-        torch.Tensor
-            Features ``(batch, frames, 88, channels)``.
-        """
+        """Lay features ``(..., dim)`` out as ``(batch, frames, 88, channels)``."""
         maps = self.layers(features.transpose(1, 2)).transpose(1, 2)
         return maps.unflatten(2, (N_PITCHES, self.channels))
 
@@ -127,35 +104,16 @@ class Heads(nn.Module):
         )
 
     def forward(self, features):
-        """
-        Read logits.
-
-        Parameters
-        ----------
-        features : torch.Tensor
-            What the trunk reads ``(batch, frames, dim)``.
-
-        Returns
-        -------
-        dict of str to torch.Tensor
-            Logits by task, as its reader says, in float32.
-        """
+        """Read logits by task, in float32, off features ``(batch, frames, dim)``."""
         maps = self.trunk(features)
         return {name: reader(maps).float() for name, reader in self.readers.items()}
 
 
-class MapReader(nn.Module):
+class _MapReader(nn.Module):
     """
     Read rows of each pitch, such as what sounds and what starts, every 10 ms.
 
-    Parameters
-    ----------
-    channels : int
-        Features of each pitch.
-    n_rows : int
-        Rows, of which several may be true.
-    stride : int
-        Frames of 10 ms in a frame that is read.
+    Of rows several may be true; a frame that is read has `stride` frames of 10 ms.
     """
 
     def __init__(self, channels, n_rows, stride=1):
@@ -167,36 +125,13 @@ class MapReader(nn.Module):
         nn.init.constant_(self.linear.bias, RARE)
 
     def forward(self, maps):
-        """
-        Read.
-
-        Parameters
-        ----------
-        maps : torch.Tensor
-            Features ``(batch, frames, 88, channels)``.
-
-        Returns
-        -------
-        torch.Tensor
-            Logits ``(batch, stride * frames, n_rows, 88)``.
-        """
+        """Read ``(batch, stride * frames, n_rows, 88)`` off maps."""
         logits = self.linear(maps).unflatten(3, (-1, self.stride))
         return logits.permute(0, 1, 4, 3, 2).flatten(1, 2) + self.own
 
 
-class FrameReader(nn.Module):
-    """
-    Read classes of each frame off the mean and the maximum over pitch.
-
-    Parameters
-    ----------
-    channels : int
-        Features of each pitch.
-    n_classes : int
-        Classes, of which several may be true.
-    stride : int
-        Frames of 10 ms in a frame that is read.
-    """
+class _FrameReader(nn.Module):
+    """Read classes, of which several may be true, off mean and maximum over pitch."""
 
     def __init__(self, channels, n_classes, stride=1):
         super().__init__()
@@ -205,72 +140,26 @@ class FrameReader(nn.Module):
         nn.init.constant_(self.linear.bias, -2.0)
 
     def forward(self, maps):
-        """
-        Read.
-
-        Parameters
-        ----------
-        maps : torch.Tensor
-            Features ``(batch, frames, 88, channels)``.
-
-        Returns
-        -------
-        torch.Tensor
-            Logits ``(batch, stride * frames, n_classes)``.
-        """
-        logits = self.linear(over_pitch(maps)).unflatten(2, (self.stride, -1))
+        """Read ``(batch, stride * frames, n_classes)`` off maps."""
+        logits = self.linear(_over_pitch(maps)).unflatten(2, (self.stride, -1))
         return logits.flatten(1, 2)
 
 
-class WindowReader(nn.Module):
-    """
-    Read the class of a window off means and deviations over its frames.
-
-    Parameters
-    ----------
-    channels : int
-        Features of each pitch.
-    n_classes : int
-        Classes, of which one is true.
-    stride : int
-        Of no effect; frames are those of the trunk.
-    """
+class _WindowReader(nn.Module):
+    """Read the class of a window off means and deviations over its frames."""
 
     def __init__(self, channels, n_classes, stride=1):
         super().__init__()
         self.linear = nn.Linear(4 * channels, n_classes)
 
     def forward(self, maps):
-        """
-        Read.
-
-        Parameters
-        ----------
-        maps : torch.Tensor
-            Features ``(batch, frames, 88, channels)``.
-
-        Returns
-        -------
-        torch.Tensor
-            Logits ``(batch, n_classes)``.
-        """
-        frames = over_pitch(maps).float()
+        """Read ``(batch, n_classes)`` off maps."""
+        frames = _over_pitch(maps).float()
         return self.linear(torch.cat((frames.mean(1), frames.std(1)), dim=1))
 
 
-class PitchReader(nn.Module):
-    """
-    Read which pitch a window holds off means and deviations over its frames.
-
-    Parameters
-    ----------
-    channels : int
-        Features of each pitch.
-    n_classes : int
-        88.
-    stride : int
-        Of no effect; frames are those of the trunk.
-    """
+class _PitchReader(nn.Module):
+    """Read which pitch a window holds off means and deviations over its frames."""
 
     def __init__(self, channels, n_classes=N_PITCHES, stride=1):
         super().__init__()
@@ -278,45 +167,21 @@ class PitchReader(nn.Module):
         self.own = nn.Parameter(torch.zeros(n_classes))
 
     def forward(self, maps):
-        """
-        Read.
-
-        Parameters
-        ----------
-        maps : torch.Tensor
-            Features ``(batch, frames, 88, channels)``.
-
-        Returns
-        -------
-        torch.Tensor
-            Logits ``(batch, 88)``.
-        """
+        """Read ``(batch, 88)`` off maps."""
         maps = maps.float()
         pooled = torch.cat((maps.mean(1), maps.std(1)), dim=2)
         return self.linear(pooled)[..., 0] + self.own
 
 
-def over_pitch(maps):
-    """
-    Pool over pitch.
-
-    Parameters
-    ----------
-    maps : torch.Tensor
-        Features ``(batch, frames, 88, channels)``.
-
-    Returns
-    -------
-    torch.Tensor
-        Means, then maxima ``(batch, frames, 2 * channels)``.
-    """
+def _over_pitch(maps):
+    """Pool maps over pitch: means, then maxima ``(batch, frames, 2 * channels)``."""
     return torch.cat((maps.mean(2), maps.amax(2)), dim=2)
 
 
 READERS = {
-    "map": MapReader,
-    "frames": FrameReader,
-    "windows": WindowReader,
-    "pitch": PitchReader,
+    "map": _MapReader,
+    "frames": _FrameReader,
+    "windows": _WindowReader,
+    "pitch": _PitchReader,
 }
 """Kinds of readers by what they tell."""

@@ -98,19 +98,7 @@ class Windows:
         self.epoch = self.first_batch = 0
 
     def count(self, epoch):
-        """
-        Count the batches of an epoch.
-
-        Parameters
-        ----------
-        epoch : int
-            Of no effect: all have the same number.
-
-        Returns
-        -------
-        int
-            Batches.
-        """
+        """Count the batches of an epoch: all have the same number."""
         return self.n_batches
 
     def __len__(self):

@@ -10,7 +10,7 @@ from jtm.models.context import (
     GroupedGRU,
     RecurrentContext,
     TransformerContext,
-    sinusoids,
+    _sinusoids,
 )
 
 
@@ -73,7 +73,7 @@ class TestContext(unittest.TestCase):
         self.assertFalse(torch.allclose(c[:, 3], c[:, 17], atol=1e-2))
 
     def test_sinusoids(self):
-        codes = sinusoids(3, 4)
+        codes = _sinusoids(3, 4)
         torch.testing.assert_close(codes[0], torch.tensor([0.0, 1.0, 0.0, 1.0]))
         torch.testing.assert_close(codes[2, 0], torch.tensor(2.0).sin())
 
