@@ -29,6 +29,8 @@ class Family:
     """
     Tasks that share a network, and the recordings that they are about.
 
+    Its methods take tasks by name, `chosen`.
+
     Parameters
     ----------
     labelled : dict of str to Labelled
@@ -57,17 +59,8 @@ class Family:
         """
         List what is labelled, or heard, of the recordings of a split.
 
-        Parameters
-        ----------
-        split : str
-            Which.
-        seconds : float, optional
-            Seconds of each, from its start; all by default.
-
-        Returns
-        -------
-        list of tuple
-            Index, first frame, and the one after the last.
+        Of each its index, the first frame, which is 0, and the one after the last, of
+        so many seconds or of all.
         """
         first = next(iter(self.labelled.values()))
         if self.name == "clips":
@@ -82,19 +75,7 @@ class Family:
         ]
 
     def targets(self, chosen):
-        """
-        Make what gives the targets of a window.
-
-        Parameters
-        ----------
-        chosen : dict of str to Labelled
-            The tasks.
-
-        Returns
-        -------
-        callable
-            Gives targets by task from index, first frame and number of frames.
-        """
+        """Make what gives targets by task from index, first frame, number of frames."""
 
         def targets(index, first, n_frames):
             return {
@@ -106,21 +87,9 @@ class Family:
 
     def answers(self, network, split, chosen):
         """
-        Answer for the recordings of a split.
+        Answer for the recordings of a split by a network in evaluation mode.
 
-        Parameters
-        ----------
-        network : Network
-            In evaluation mode.
-        split : str
-            Which.
-        chosen : dict of str to Labelled
-            The tasks.
-
-        Returns
-        -------
-        dict of str to list of numpy.ndarray
-            By task, as :func:`jtm.evaluation.tasks.score` takes them.
+        Give, by task, what :meth:`jtm.evaluation.tasks.Task.score` takes.
         """
         found = {task: {} for task in chosen}
         of_task = {task: set(each.splits[split]) for task, each in chosen.items()}
@@ -154,21 +123,7 @@ class Family:
         return {task: logits[task][: kept.rows] for task, kept in judged.items()}
 
     def validate(self, network, chosen):
-        """
-        Score a network in training, on a part of validation.
-
-        Parameters
-        ----------
-        network : Network
-            In evaluation mode.
-        chosen : dict of str to Labelled
-            The tasks.
-
-        Returns
-        -------
-        float
-            Mean over tasks of :func:`quick_score`.
-        """
+        """Score a network in training on a part of validation: the mean over tasks."""
         spans = self.spans("validation", 10.0)
         if self.name == "frames":
             spans = evenly(np.array(spans), VALIDATED).tolist()
@@ -184,7 +139,7 @@ class Family:
             for task in chosen:
                 if np.ndim(truth[task]) or truth[task] != labels.UNKNOWN:
                     seen[task].append((logits[task][0], truth[task]))
-        scores = [quick_score(*zip(*each, strict=True)) for each in seen.values()]
+        scores = [_quick_score(*zip(*each, strict=True)) for each in seen.values()]
         return float(np.mean(scores))
 
 
@@ -322,21 +277,11 @@ def make_network(model, labelled, seed, on_encoder=False):
     return add_heads(model, asked, seed, on_encoder)
 
 
-def quick_score(logits, truths):
+def _quick_score(logits, truths):
     """
     Score answers while training: average precision, or accuracy of classes.
 
-    Parameters
-    ----------
-    logits : sequence of numpy.ndarray
-        Logits of each window, of frames ``(frames, ...)`` or of classes.
-    truths : sequence of numpy.ndarray
-        Floats ``(frames, ...)``, or classes.
-
-    Returns
-    -------
-    float
-        The score.
+    Logits and truths are of windows: of frames ``(frames, ...)`` or of classes.
     """
     if np.ndim(truths[0]) == 0:
         return np.mean([x.argmax() == y for x, y in zip(logits, truths, strict=True)])

@@ -113,6 +113,9 @@ class Labelled:
     """
     The labelled recordings, or clips, of a store, and their targets for a task.
 
+    Methods take the name of a split, and the index of a recording of the store; frames
+    are of 10 ms.
+
     Parameters
     ----------
     store : Store
@@ -212,109 +215,33 @@ class Labelled:
         return self.task.shape or (len(self.classes),)
 
     def length(self, split, index):
-        """
-        Count the frames of a recording that are used.
-
-        Parameters
-        ----------
-        split : str
-            The split it is in.
-        index : int
-            Which recording of the store.
-
-        Returns
-        -------
-        int
-            Frames from the start: of a training recording all.
-        """
+        """Count the frames of a recording that are used, in training all."""
         whole = int(self.store.lengths[index]) // HOP
         return min(whole, self.lengths.get(split, whole))
 
     def classes_of(self, indices):
-        """
-        Return the classes of recordings.
-
-        Parameters
-        ----------
-        indices : sequence of int
-            Which recordings of the store.
-
-        Returns
-        -------
-        numpy.ndarray
-            Indices ``(recordings,)`` into the classes.
-        """
+        """Return the classes of recordings, as indices ``(recordings,)``."""
         return np.searchsorted(self.classes, [self.names[i] for i in indices])
 
     def groups_of(self, split):
-        """
-        Return what each recording of a split is a sample of.
-
-        Parameters
-        ----------
-        split : str
-            Which split.
-
-        Returns
-        -------
-        list of str
-            The group of each, in the split's order.
-        """
+        """Return what each recording of a split is a sample of, in its order."""
         return [self.groups[index] for index in self.splits[split]]
 
     def clip_start(self, index):
         """
         Return the first frame of a clip that is read.
 
-        Parameters
-        ----------
-        index : int
-            Which clip of the store.
-
-        Returns
-        -------
-        int
-            The frame; the onset is :data:`CLIP_LEAD` frames of 10 ms later.
+        The onset is :data:`CLIP_LEAD` frames later.
         """
         onset = self.store.recordings[index].metadata["onset"]
         return max(0, round(onset * FRAME_RATE) - CLIP_LEAD)
 
     def rolls(self, index, n_frames, start=0):
-        """
-        Return the targets of frames of a recording.
-
-        Parameters
-        ----------
-        index : int
-            Which recording of the store.
-        n_frames : int
-            Number of frames.
-        start : int
-            First of them.
-
-        Returns
-        -------
-        numpy.ndarray
-            Booleans ``(n_frames, *shape)``.
-        """
+        """Compute the targets of frames of a recording ``(n_frames, *shape)``."""
         return self.task.targets(self.notes(index), n_frames, start)
 
     def selection(self, split, index):
-        """
-        Select the frames of a recording that are evaluated.
-
-        Parameters
-        ----------
-        split : str
-            The split it is in.
-        index : int
-            Which recording of the store.
-
-        Returns
-        -------
-        FrameSelection
-            The frames.
-        """
+        """Select the frames of a recording that are evaluated."""
         return self.task.selection(self.length(split, index))
 
     @functools.cached_property
@@ -323,21 +250,7 @@ class Labelled:
         return {}
 
     def frames(self, index, selection):
-        """
-        Return the targets of the selected frames of a recording.
-
-        Parameters
-        ----------
-        index : int
-            Which recording of the store.
-        selection : FrameSelection
-            Which frames.
-
-        Returns
-        -------
-        numpy.ndarray
-            Booleans ``(rows, *shape)``.
-        """
+        """Compute the targets of selected frames of a recording ``(rows, *shape)``."""
         if (index, selection) not in self._frames:
             numbers = frame_numbers(selection.n_frames, selection.step)
             roll = self.rolls(index, selection.n_frames)
@@ -345,38 +258,14 @@ class Labelled:
         return self._frames[index, selection]
 
     def truths(self, split):
-        """
-        Return the targets of the evaluated frames of each recording.
-
-        Parameters
-        ----------
-        split : str
-            Which split.
-
-        Returns
-        -------
-        list of numpy.ndarray
-            Booleans ``(frames, *shape)`` of each.
-        """
+        """List the targets of the evaluated frames of each recording of a split."""
         return [
             self.frames(index, self.selection(split, index))
             for index in self.splits[split]
         ]
 
     def references(self, split):
-        """
-        Return the notes of the evaluated part of each recording.
-
-        Parameters
-        ----------
-        split : str
-            Which split.
-
-        Returns
-        -------
-        list of numpy.ndarray
-            Notes of :data:`jtm.data.rolls.PLAYED_DTYPE` of each.
-        """
+        """List the notes of the evaluated part of each recording of a split."""
         found = []
         for index in self.splits[split]:
             end = self.length(split, index) / FRAME_RATE

@@ -50,35 +50,11 @@ class Audio:
 
     @classmethod
     def of(cls, wave):
-        """
-        Make a recording of an array.
-
-        Parameters
-        ----------
-        wave : numpy.ndarray
-            Samples ``(samples,)`` in int16 at 16 kHz.
-
-        Returns
-        -------
-        Audio
-            The recording.
-        """
+        """Make a recording of samples ``(samples,)`` in int16 at 16 kHz."""
         return cls(lambda start, stop: wave[start:stop], len(wave))
 
     def n_frames(self, hop=HOP):
-        """
-        Count the frames that are wanted.
-
-        Parameters
-        ----------
-        hop : int
-            Samples from one frame to the next.
-
-        Returns
-        -------
-        int
-            Number of whole frames.
-        """
+        """Count the whole frames that are wanted."""
         return self.wanted // hop
 
     def piece(self, first, size, margin, hop=HOP):
@@ -132,75 +108,29 @@ class NetworkSource:
 
     def stream(self, recording):
         """
-        Compute z and c of a recording.
+        Compute z and c ``(frames, dim)``, float32, by pieces.
 
-        Parameters
-        ----------
-        recording : Audio
-            The recording.
-
-        Yields
-        ------
-        first : int
-            First frame of the piece; pieces may come in any order.
-        z, c : numpy.ndarray
-            Latents ``(frames, z_dim)`` and contexts ``(frames, c_dim)``, float32.
+        Yield the first frame of a piece, and both; pieces may come in any order.
         """
         for first, *layers in self.tensors(recording):
             yield first, *(layer[0].float().cpu().numpy() for layer in layers)
 
     def whole(self, recording):
-        """
-        Compute z and c of a recording at once.
-
-        Parameters
-        ----------
-        recording : Audio
-            The recording.
-
-        Returns
-        -------
-        dict of str to numpy.ndarray
-            Features ``(frames, dim)`` by layer, float32.
-        """
+        """Compute z and c ``(frames, dim)`` by name, float32, at once."""
         pieces = sorted(self.stream(recording), key=lambda piece: piece[0])
         _, *parts = zip(*pieces, strict=True)
         return dict(zip(self.layers, map(np.concatenate, parts), strict=True))
 
     def encode(self, waves):
-        """
-        Compute z of a piece with its margins.
-
-        Parameters
-        ----------
-        waves : torch.Tensor
-            Waveforms ``(1, 1, samples)``.
-
-        Returns
-        -------
-        torch.Tensor
-            Latents ``(1, frames, z_dim)``.
-        """
+        """Compute z of a piece with its margins ``(1, 1, samples)``."""
         return self.model.encoder(waves)
 
     @torch.no_grad()
     def tensors(self, recording, size=None):
         """
-        Compute z and c, and leave them on the network's device.
+        Compute z and c ``(1, frames, dim)``, left on the network's device, by pieces.
 
-        Parameters
-        ----------
-        recording : Audio
-            The recording.
-        size : int, optional
-            Frames of a piece; as many as are fastest by default.
-
-        Yields
-        ------
-        first : int
-            First frame of the piece.
-        z, c : torch.Tensor
-            Latents ``(1, frames, z_dim)`` and contexts ``(1, frames, c_dim)``.
+        Pieces have `size` frames; as many as are fastest by default.
         """
         model = self.model
         device = next(model.parameters()).device

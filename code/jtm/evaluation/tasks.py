@@ -99,17 +99,9 @@ class Task:
 
     def budget(self, n_recordings):
         """
-        Compute the frames of 10 ms that are evaluated of a split's recordings.
+        Compute the frames of a recording that are evaluated, by split.
 
-        Parameters
-        ----------
-        n_recordings : dict of str to int
-            Number of recordings of each split.
-
-        Returns
-        -------
-        dict of str to int
-            Frames of a recording, from its start, by split.
+        It is given the number of recordings of each split.
         """
         windows = DECODED if self.unit == "notes" else EVALUATED
         return {
@@ -120,57 +112,24 @@ class Task:
 
     def class_of(self, recording, notes):
         """
-        Name the class of a recording.
+        Name the class of a recording, whose notes `notes` returns.
 
-        Parameters
-        ----------
-        recording : Recording
-            The recording.
-        notes : callable
-            Returns its notes.
-
-        Returns
-        -------
-        str or None
-            The class; empty where the recording has no target, None where the
-            task has no classes.
+        It is empty where the recording has no target, None where the task has no
+        classes.
         """
         return None
 
     def targets(self, notes, n_frames, start):
         """
-        Compute the targets of frames.
+        Compute the targets of frames from notes.
 
-        Parameters
-        ----------
-        notes : numpy.ndarray
-            Notes ``(notes,)`` of :data:`jtm.data.rolls.PLAYED_DTYPE`.
-        n_frames : int
-            Number of frames.
-        start : int
-            First of them.
-
-        Returns
-        -------
-        numpy.ndarray
-            Booleans ``(n_frames, *shape)``.
+        Booleans ``(n_frames, *shape)``, from frame `start` on, of notes of
+        :data:`jtm.data.rolls.PLAYED_DTYPE`.
         """
         return self.roll(notes, n_frames, start)
 
     def selection(self, length):
-        """
-        Select the frames of a recording that are evaluated.
-
-        Parameters
-        ----------
-        length : int
-            Frames of 10 ms, from its start, that are used.
-
-        Returns
-        -------
-        FrameSelection
-            The frames.
-        """
+        """Select the evaluated frames of the first `length` frames of a recording."""
         return FrameSelection(EVALUATED_STEP, length)
 
     def choose(self, labelled, answers):

@@ -26,20 +26,11 @@ class Network(torch.nn.Module):
 
     def forward(self, inputs, edge=0):
         """
-        Compute logits.
+        Compute logits by task of what :meth:`Body.encode` takes.
 
-        Parameters
-        ----------
-        inputs : torch.Tensor
-            As for :meth:`Body.encode`.
-        edge : int
-            Frames of 10 ms on either side that are heard and left out.
-
-        Returns
-        -------
-        dict of str to torch.Tensor
-            Logits by task: of frames of 10 ms ``(batch, frames, ...)``, of windows
-            ``(batch, classes)``.
+        Logits of frames of 10 ms are ``(batch, frames, ...)``, without the `edge`
+        frames on either side that are heard and left out; those of windows ``(batch,
+        classes)``.
         """
         logits = self.heads(self.body(inputs))
         if edge:  # a window has one answer
@@ -68,36 +59,16 @@ class Body(torch.nn.Module):
 
     def encode(self, inputs):
         """
-        Compute z.
+        Compute latents ``(batch, frames, z_dim)``.
 
-        Parameters
-        ----------
-        inputs : torch.Tensor
-            Waveforms ``(batch, 1, samples)``, or log magnitudes ``(batch, frames of
-            10 ms, bins)``.
-
-        Returns
-        -------
-        torch.Tensor
-            Latents ``(batch, frames, z_dim)``.
+        The inputs are waveforms ``(batch, 1, samples)``, or log magnitudes ``(batch,
+        frames of 10 ms, bins)``.
         """
         encoder = self.model.encoder
         return encoder(inputs) if inputs.shape[1] == 1 else encoder.encode(inputs)
 
     def forward(self, inputs):
-        """
-        Compute features.
-
-        Parameters
-        ----------
-        inputs : torch.Tensor
-            As for :meth:`encode`.
-
-        Returns
-        -------
-        torch.Tensor
-            Features ``(batch, frames, dim)``.
-        """
+        """Compute features ``(batch, frames, dim)`` of what :meth:`encode` takes."""
         z = self.encode(inputs)
         return z if self.on_encoder else torch.cat((z, self.model.summarise(z)), dim=2)
 

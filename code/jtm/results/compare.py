@@ -54,6 +54,9 @@ class Benchmark:
     """
     The primary scores of a benchmark, as far as it has run.
 
+    Methods take the names of a task, a method and a split, and an amount of labelled
+    recordings.
+
     Parameters
     ----------
     table : pandas.DataFrame
@@ -122,57 +125,17 @@ class Benchmark:
         return float(self.table.groupby([*CELL])["seconds"].max().sum())
 
     def methods(self, task, split="test"):
-        """
-        List the methods that a task was scored with.
-
-        Parameters
-        ----------
-        task, split : str
-            Which.
-
-        Returns
-        -------
-        list of str
-            In the order of :data:`jtm.results.records.METHODS`.
-        """
+        """List the methods that a task was scored with, in the order shown."""
         there = {place[1] for place in self._seeds if place[0::3] == (task, split)}
         return [method for method in METHODS if method in there]
 
     def amounts(self, task, split="test"):
-        """
-        List the numbers of labelled recordings that a task was scored with.
-
-        Parameters
-        ----------
-        task, split : str
-            Which.
-
-        Returns
-        -------
-        list of float
-            From few to many, without those of the largest class.
-        """
+        """List the amounts of labels of a task, without the largest class's."""
         there = [place for place in self._seeds if place[0::3] == (task, split)]
         return sorted({amount for _, name, amount, _ in there if name != "largest"})
 
     def score(self, task, method, amount, split="test"):
-        """
-        Estimate a score.
-
-        Parameters
-        ----------
-        task, method : str
-            Which.
-        amount : float
-            Number of labelled recordings.
-        split : str
-            Where it was scored.
-
-        Returns
-        -------
-        Estimate or None
-            None where it was not scored.
-        """
+        """Estimate a score; None where it was not scored."""
         found = _estimate(self._seeds.get((task, method, amount, split), {}))
         if not found or found.low is None:
             return found
@@ -184,15 +147,7 @@ class Benchmark:
         """
         Compare two methods on the same tune families and seeds.
 
-        Parameters
-        ----------
-        contrast : jtm.results.records.Contrast
-            What is compared.
-
-        Returns
-        -------
-        Estimate or None
-            Its p value is not corrected; None where no seed has both scores.
+        The p value is not corrected; None where no seed has both scores.
         """
         task, *methods, amount, split = contrast
         first, second = (
@@ -220,7 +175,7 @@ class Benchmark:
         rows = [(*each, *estimate) for each, estimate in found.items() if estimate]
         columns = [*records.Contrast._fields, *Estimate._fields]
         table = pd.DataFrame(rows, columns=columns)
-        return table.assign(p_holm=holm(table["p"], len(found)))
+        return table.assign(p_holm=_holm(table["p"], len(found)))
 
 
 def _estimate(seeds):
@@ -232,30 +187,18 @@ def _estimate(seeds):
     # Where some seeds lack draws, an interval would be of something else.
     if any(each is None for each in draws):
         return Estimate(mean, None, None, len(values))
-    drawn = draw_seeds(np.array(draws))
+    drawn = _draw_seeds(np.array(draws))
     low, high = np.quantile(drawn, (0.025, 0.975))
-    return Estimate(mean, float(low), float(high), len(values), p_value(drawn))
+    return Estimate(mean, float(low), float(high), len(values), _p_value(drawn))
 
 
-def draw_seeds(draws, times=SEED_DRAWS, seed=0):
+def _draw_seeds(draws, times=SEED_DRAWS, seed=0):
     """
-    Draw seeds with replacement, on top of draws of tune families.
+    Draw seeds with replacement, on top of draws of families ``(seeds, draws)``.
 
-    Parameters
-    ----------
-    draws : numpy.ndarray
-        Scores of the draws of families ``(seeds, draws)``.
-    times : int
-        Draws of seeds for each draw of families.
-    seed : int
-        Seed of the drawing itself.
-
-    Returns
-    -------
-    numpy.ndarray
-        Mean score of the drawn seeds ``(draws * times,)``, or ``(draws,)`` where
-        there is one seed; their deviation from the mean of all is scaled to the
-        variance of a mean of independent seeds (Rao and Wu 1988).
+    Give mean scores of the drawn seeds ``(draws * times,)``, or ``(draws,)`` where
+    there is one seed; their deviation from the mean of all is scaled to the variance of
+    a mean of independent seeds (Rao and Wu 1988).
     """
     n = len(draws)
     if n == 1:
@@ -267,50 +210,22 @@ def draw_seeds(draws, times=SEED_DRAWS, seed=0):
     return mean + np.sqrt(n / (n - 1)) * (drawn - mean)
 
 
-def p_value(drawn):
+def _p_value(drawn):
     """
     Compute a two-sided p value from bootstrap draws of a difference.
 
-    Parameters
-    ----------
-    drawn : numpy.ndarray
-        The draws ``(draws,)``.
-
-    Returns
-    -------
-    float
-        Twice the smaller share of draws on either side of zero, at most 1; never 0,
-        which no number of draws can show.
-
-    Examples
-    --------
-    >>> p_value(np.array([0.1, 0.2, 0.3]))
-    0.5
+    Twice the smaller share of draws on either side of zero, at most 1; never 0, which
+    no number of draws can show.
     """
     tail = min((drawn <= 0).sum(), (drawn >= 0).sum())
     return float(min(1.0, 2 * (tail + 1) / (len(drawn) + 1)))
 
 
-def holm(p, n=None):
+def _holm(p, n=None):
     """
-    Correct p values for their number (Holm 1979).
+    Correct p values, NaN or None where there is none, for their number (Holm 1979).
 
-    Parameters
-    ----------
-    p : sequence of float
-        The p values; NaN or None where there is none.
-    n : int, optional
-        Number of tests that were planned; as many as there are by default.
-
-    Returns
-    -------
-    numpy.ndarray
-        Corrected p values, at most 1.
-
-    Examples
-    --------
-    >>> holm([0.01, 0.04, 0.03]).round(2).tolist()
-    [0.03, 0.06, 0.06]
+    `n` tests were planned; as many as there are by default.
     """
     p = np.array(p, float)
     order = np.argsort(p, kind="stable")  # NaN last

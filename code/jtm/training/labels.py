@@ -198,35 +198,23 @@ class Labelled(Module):
 
     def loss(self, batch, split, step):
         """
-        Compute the loss of a batch.
+        Compute the loss of a batch of :class:`Windows`.
 
-        Parameters
-        ----------
-        batch : tuple
-            As :class:`Windows` gives it.
-        split : str
-            What the batch is for.
-        step : int
-            Number of the step.
-
-        Returns
-        -------
-        dict of str to torch.Tensor
-            ``loss``, and by name the loss of each task and of what has no labels.
+        Beside ``loss`` stand, by name, those of each task and of what has no labels.
         """
         clean, targets, recordings = batch
         vary = vary_magnitudes if clean.shape[1] > 1 else vary_waves
         heard = vary(clean) if self.varied else clean
         n, edge = self.train_batches.n_labelled, self.train_batches.edge
         logits = self.network(heard if self.teacher else heard[:n], edge)
-        parts = {t: task_loss(logits[t][:n], target) for t, target in targets.items()}
+        parts = {t: _task_loss(logits[t][:n], target) for t, target in targets.items()}
         if self.teacher:
             with torch.no_grad():
                 told = self.teacher[0].to(clean.device)(clean[n:], edge)
             share = n / len(clean)
             for task in parts:
                 soft = _soft(told[task], targets[task])
-                parts[task] = share * parts[task] + (1 - share) * task_loss(
+                parts[task] = share * parts[task] + (1 - share) * _task_loss(
                     logits[task][n:], soft
                 )
         total = sum(WEIGHTS.get(task, 1.0) * part for task, part in parts.items())
@@ -243,14 +231,7 @@ class Labelled(Module):
         return {"loss": total} | {name: part.detach() for name, part in parts.items()}
 
     def groups(self):
-        """
-        List what is learned.
-
-        Returns
-        -------
-        list of dict
-            Heads, then the body and what predicts.
-        """
+        """List what is learned: heads, then the body and what predicts."""
         body, heads = self.rates
         learned = [(self.network.heads, heads)]
         if body:
@@ -270,23 +251,13 @@ def _soft(logits, like):
     return logits.softmax(1)
 
 
-def task_loss(logits, target):
+def _task_loss(logits, target):
     """
-    Compute the loss of a task.
+    Compute a mean binary cross-entropy, or cross-entropy, in nats.
 
-    Parameters
-    ----------
-    logits : torch.Tensor
-        Logits ``(batch, ...)``, of classes ``(batch, classes)``.
-    target : torch.Tensor
-        Floats in the shape of `logits` where several may be true; else classes
-        ``(batch,)``, some of them perhaps :data:`UNKNOWN`, or their probabilities
-        ``(batch, classes)``.
-
-    Returns
-    -------
-    torch.Tensor
-        Mean binary cross-entropy, or cross-entropy, in nats.
+    Targets are floats in the shape of the logits where several may be true; else
+    classes ``(batch,)``, some of them perhaps :data:`UNKNOWN`, or their probabilities
+    ``(batch, classes)``.
     """
     if logits.ndim == 2 and target.ndim == 1:
         known = (target != UNKNOWN).sum().clamp(min=1)  # maybe of none in the batch

@@ -148,19 +148,7 @@ class Module(lightning.LightningModule):
         return ""
 
     def steps_before(self, epoch):
-        """
-        Count the optimiser steps before an epoch.
-
-        Parameters
-        ----------
-        epoch : int
-            The epoch.
-
-        Returns
-        -------
-        int
-            Their number.
-        """
+        """Count the optimiser steps before an epoch."""
         for uncounted in range(len(self.epoch_steps), epoch):
             batches = self.train_batches.count(uncounted)
             self.epoch_steps.append(math.ceil(batches / self.plan.accumulate))

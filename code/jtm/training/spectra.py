@@ -92,16 +92,7 @@ class Spectra:
         self.folder = Path(folder) / f"{kind}-{front_end.key}"
 
     def prepare(self, indices, progress=True):
-        """
-        Compute what is not there yet.
-
-        Parameters
-        ----------
-        indices : sequence of int
-            Recordings of the store.
-        progress : bool
-            Show a progress bar.
-        """
+        """Compute what is not there yet of recordings of the store."""
         missing = [i for i in indices if not self._path(i).exists()]
         hide = not (progress and missing)
         for index in tqdm(missing, "Magnitudes", unit="recording", disable=hide):
@@ -127,39 +118,14 @@ class Spectra:
         return np.concatenate(parts)
 
     def frames(self, index):
-        """
-        Count the frames of a recording.
-
-        Parameters
-        ----------
-        index : int
-            Recording of the store.
-
-        Returns
-        -------
-        int
-            Frames of 10 ms.
-        """
+        """Count the frames of 10 ms of a recording of the store."""
         return int(self.store.lengths[index]) // HOP
 
     def read(self, index, first=0, n_frames=None):
         """
-        Read magnitudes.
+        Read magnitudes ``(n_frames, bins)``, float32, of a recording of the store.
 
-        Parameters
-        ----------
-        index : int
-            Recording of the store.
-        first : int
-            First frame; may lie before the recording.
-        n_frames : int, optional
-            Number of frames; may reach beyond the recording. All by default.
-
-        Returns
-        -------
-        numpy.ndarray
-            Log magnitudes ``(n_frames, bins)``, float32; 0, which is silence, outside
-            the recording.
+        Frames may lie before or beyond it: what does is 0, which is silence.
         """
         self.prepare([index], progress=False)
         # Opened each time, since files held open may be too many for the system.

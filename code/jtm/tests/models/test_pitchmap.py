@@ -9,7 +9,7 @@ from jtm.models.pitchmap import (
     PitchBlock,
     PitchMapContext,
     PitchMapEncoder,
-    to_features,
+    _to_features,
     to_maps,
 )
 from jtm.models.readers import PitchTrunk
@@ -92,7 +92,7 @@ class TestContext(unittest.TestCase):
 class TestTrunk(unittest.TestCase):
     def test_maps_and_features_are_laid_out_alike(self):
         x = torch.randn(2, 7, N_PITCHES * 3)
-        torch.testing.assert_close(to_features(to_maps(x)), x)
+        torch.testing.assert_close(_to_features(to_maps(x)), x)
 
     def test_what_follows_is_heard(self):
         encoder, context = make()

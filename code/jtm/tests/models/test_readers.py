@@ -5,7 +5,7 @@ import unittest
 import torch
 
 from jtm.constants import N_PITCHES
-from jtm.models.readers import READERS, FlatTrunk, Heads, PitchTrunk, WindowReader
+from jtm.models.readers import READERS, FlatTrunk, Heads, PitchTrunk, _WindowReader
 
 TASKS = {
     "map": (("map", 2), (1, 20, 2, N_PITCHES)),
@@ -43,7 +43,7 @@ class TestReaders(unittest.TestCase):
         self.assertLess(logits.max(), 0.1)
 
     def test_a_window_is_read_whatever_its_order(self):
-        reader, maps = WindowReader(3, 4), torch.randn(1, 9, N_PITCHES, 3)
+        reader, maps = _WindowReader(3, 4), torch.randn(1, 9, N_PITCHES, 3)
         torch.testing.assert_close(reader(maps), reader(maps.flip(1)))
 
     def test_a_transposed_map_is_read_elsewhere(self):

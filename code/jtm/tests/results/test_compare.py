@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from jtm.results import compare, records
-from jtm.results.compare import Benchmark, draw_seeds, holm, p_value
+from jtm.results.compare import Benchmark, _draw_seeds, _holm, _p_value
 from jtm.results.records import Contrast
 from jtm.tests.results import synthetic
 
@@ -69,16 +69,16 @@ class TestByHand(unittest.TestCase):
         self.assertEqual(found.high, 1)
 
     def test_p_values_by_hand(self):
-        self.assertEqual(p_value(np.array([-1.0, 1, 2, 3])), 4 / 5)
-        self.assertEqual(p_value(np.zeros(5)), 1)
-        self.assertEqual(p_value(np.ones(99)), 2 / 100)
+        self.assertEqual(_p_value(np.array([-1.0, 1, 2, 3])), 4 / 5)
+        self.assertEqual(_p_value(np.zeros(5)), 1)
+        self.assertEqual(_p_value(np.ones(99)), 2 / 100)
 
     def test_holm_by_hand(self):
-        np.testing.assert_allclose(holm([0.01, 0.04, 0.03]), [0.03, 0.06, 0.06])
-        np.testing.assert_allclose(holm([0.01, 0.04], 4), [0.04, 0.12])
-        found = holm([None, 0.01, 0.6])
+        np.testing.assert_allclose(_holm([0.01, 0.04, 0.03]), [0.03, 0.06, 0.06])
+        np.testing.assert_allclose(_holm([0.01, 0.04], 4), [0.04, 0.12])
+        found = _holm([None, 0.01, 0.6])
         np.testing.assert_allclose(found, [np.nan, 0.03, 1])
-        self.assertEqual(len(holm([])), 0)
+        self.assertEqual(len(_holm([])), 0)
 
     def test_contrasts_that_have_not_run_are_counted(self):
         named = [Contrast("t", *PAIR, amount, "test") for amount in (3, 10, 30)]
@@ -98,7 +98,7 @@ class TestIntervals(unittest.TestCase):
     def test_seeds_are_drawn_with_their_full_variance(self):
         rng = np.random.default_rng(0)
         draws = np.repeat(rng.normal(size=(3, 1)), 4000, axis=1)
-        drawn = draw_seeds(draws)
+        drawn = _draw_seeds(draws)
         expected = draws[:, 0].std(ddof=1) / np.sqrt(3)
         self.assertAlmostEqual(drawn.std(), expected, delta=0.01 * expected)
 
@@ -111,7 +111,7 @@ class TestIntervals(unittest.TestCase):
             noise = rng.normal(0, 0.05, (n_seeds, n_families))
             scores = 0.5 + families + seeds + noise
             which = rng.integers(0, n_families, (400, n_families))
-            drawn = draw_seeds(scores[:, which].mean(axis=2), 2)
+            drawn = _draw_seeds(scores[:, which].mean(axis=2), 2)
             low, high = np.quantile(drawn, (0.025, 0.975))
             held += low <= 0.5 <= high
         self.assertGreaterEqual(held, 180)

@@ -8,11 +8,11 @@ import numpy as np
 import torch
 
 from jtm.constants import N_PITCHES
-from jtm.evaluation.families import quick_score
+from jtm.evaluation.families import _quick_score
 from jtm.models.heads import Network
 from jtm.models.readers import FlatTrunk, Heads
 from jtm.training import labels
-from jtm.training.labels import Labelled, Windows, answer, task_loss
+from jtm.training.labels import Labelled, Windows, _task_loss, answer
 from jtm.training.loop import Plan, fit
 
 BINS = 6
@@ -146,22 +146,22 @@ class TestLabelled(unittest.TestCase):
 class TestLoss(unittest.TestCase):
     def test_where_nothing_is_known_a_target_costs_a_bit(self):
         logits = torch.zeros(1, 5, 2, 3)
-        loss = task_loss(logits, torch.zeros_like(logits))
+        loss = _task_loss(logits, torch.zeros_like(logits))
         self.assertAlmostEqual(loss.item(), np.log(2), places=6)
 
     def test_classes_and_their_probabilities(self):
         logits = torch.tensor([[2.0, 0.0]])
-        one = task_loss(logits, torch.tensor([0]))
-        same = task_loss(logits, torch.tensor([[1.0, 0.0]]))
+        one = _task_loss(logits, torch.tensor([0]))
+        same = _task_loss(logits, torch.tensor([[1.0, 0.0]]))
         torch.testing.assert_close(one, same)
 
     def test_what_is_not_known_costs_nothing(self):
         logits = torch.tensor([[2.0, 0.0], [9.0, 0.0]])
-        one = task_loss(logits[:1], torch.tensor([0]))
+        one = _task_loss(logits[:1], torch.tensor([0]))
         torch.testing.assert_close(
-            task_loss(logits, torch.tensor([0, labels.UNKNOWN])), one
+            _task_loss(logits, torch.tensor([0, labels.UNKNOWN])), one
         )
-        none = task_loss(logits, torch.full((2,), labels.UNKNOWN))
+        none = _task_loss(logits, torch.full((2,), labels.UNKNOWN))
         self.assertEqual(none.item(), 0.0)
 
 
@@ -169,10 +169,10 @@ class TestQuickScore(unittest.TestCase):
     def test_frames_are_ranked_and_classes_compared(self):
         truth = np.zeros((40, 2, 3), np.float32)
         truth[::16, 0, 1] = 1
-        self.assertEqual(quick_score([truth - 0.5], [truth]), 1.0)
-        self.assertLess(quick_score([-truth], [truth]), 0.5)
+        self.assertEqual(_quick_score([truth - 0.5], [truth]), 1.0)
+        self.assertLess(_quick_score([-truth], [truth]), 0.5)
         classes = [np.array([0.0, 1.0])] * 2
-        self.assertEqual(quick_score(classes, [np.int64(1), np.int64(0)]), 0.5)
+        self.assertEqual(_quick_score(classes, [np.int64(1), np.int64(0)]), 0.5)
 
 
 class TestAnswer(unittest.TestCase):
