@@ -1,9 +1,11 @@
 #!/bin/sh
-# sh setup.sh VENV: make a virtual environment with everything, FluidSynth's library
-# and the SoundFonts included where this user may install system packages.
+# sh setup.sh VENV [LOCK]: make a virtual environment with everything, of the versions in
+# the file LOCK where it is given, FluidSynth's library and the SoundFonts included
+# where this user may install system packages.
 # sh setup.sh --browser: install Chromium likewise, which tests of pages run in.
 set -eu
 venv=$1
+versions=${2:+--constraint $2}
 python=${PYTHON:-python3}
 
 "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || {
@@ -59,5 +61,6 @@ have_fluidsynth || {
 # Where a CPU build of this very version is to be had, the range alone would
 # still prefer a newer build; without a GPU its CUDA packages are of no use.
 "$venv/bin/python" -m pip install --quiet --upgrade pip
+# shellcheck disable=SC2086  # two words, or none
 "$venv/bin/python" -m pip install --quiet --requirement requirements.txt $versions
 "$venv/bin/python" -m pip install --quiet --no-deps --editable .

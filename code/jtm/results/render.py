@@ -125,6 +125,8 @@ def facts_of(root):
     results = root / "report" / "results"
     names = ("browser", "commands", "data", "inside", "memory", "pretraining", "speed")
     facts = {name: read_json(results / f"{name}.json") for name in names}
+    tried = results / "trials.json"
+    facts["trials"] = read_json(tried) if tried.exists() else []
     network = read_json(root / "code" / "jtm" / "weights" / "jtm.json")
     if facts["inside"]["checkpoint"] not in (network["sha256"], network["checkpoint"]):
         facts["inside"] = None

@@ -27,6 +27,15 @@ LAYERS = {
 }
 """Names of what is probed inside a network."""
 
+TRIED = {
+    "3 transcription note_f1": "notes,\n3 recordings",
+    "3 transcription average_precision": "pitches,\n3 recordings",
+    "10 transcription note_f1": "notes,\n10 recordings",
+    "10 who_plays_what average_precision": "who plays what,\n10 recordings",
+    "10 instrument_activity average_precision": "instruments,\n10 recordings",
+}
+"""Scores of a trial that are shown, and what they are called."""
+
 AMOUNT = 10
 """Labelled recordings, or what is nearest, at which sounds are compared."""
 
@@ -292,6 +301,30 @@ def sounds(bench):
         ]
         parts.append(_best(_pivot(cells)))
     return pd.concat(parts, ignore_index=True)
+
+
+def trials(found):
+    """
+    Tabulate what objectives of pretraining are worth.
+
+    Parameters
+    ----------
+    found : sequence of dict
+        What ``benchmarks/trials.py`` recorded.
+
+    Returns
+    -------
+    pandas.DataFrame
+        A row a trial: validation scores in percent, means over seeds.
+    """
+    return pd.DataFrame(
+        {"objective": each["name"]}
+        | {
+            title: f"{100 * np.mean(each['validation'][key]):.1f}"
+            for key, title in TRIED.items()
+        }
+        for each in found
+    )
 
 
 def run_scores(table):
