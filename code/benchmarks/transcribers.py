@@ -415,7 +415,7 @@ def run(options):
                 ]
                 for i, setting in enumerate(settings)
             }
-    result = {"sets": {}, "systems": about, "scores": []}
+    result = {"cut": SECONDS, "sets": {}, "systems": about, "scores": []}
     for name, pieces in sets.items():
         facts = {"title": SETS[name], "recordings": len(pieces)}
         facts["notes"] = sum(len(piece.notes) for piece in pieces)

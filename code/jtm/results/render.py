@@ -130,9 +130,11 @@ def facts_of(root):
     network = read_json(root / "code" / "jtm" / "weights" / "jtm.json")
     if facts["inside"]["checkpoint"] not in (network["sha256"], network["checkpoint"]):
         facts["inside"] = None
+    beside = results / "transcribers.json"
     bench = compare.Benchmark.read(results / "benchmark.csv.gz")
     return facts | {
         "bench": bench if bench.header["plan"] else None,
+        "transcribers": read_json(beside) if beside.exists() else None,
         "network": network,
         "training": training(network),
         "transcriber": _transcriber(results / "transcriber.json"),

@@ -39,6 +39,23 @@ TRIED = {
 AMOUNT = 10
 """Labelled recordings, or what is nearest, at which sounds are compared."""
 
+TRANSCRIBERS = {
+    "jtm": "JTM",
+    "basic-pitch": "Basic Pitch",
+    "harmonica-nano": "harmonica, nano",
+    "harmonica-small": "harmonica, small",
+}
+"""Names of what transcribes, ours first."""
+
+REACH = {
+    "toy": ("onset", 0.92),
+    "unseen": ("onset", 0.86),
+    "mixes": ("onset", 0.83),
+    "piano": ("onset", 0.85),
+    "notes": ("found", 0.96),
+}
+"""What our transcriber is to reach on each set."""
+
 HEAD = 16
 """Maximum number of letters of a line in the head of a LaTeX table."""
 
@@ -450,4 +467,117 @@ def steps(speed):
         }
         for row in speed["steps"]
     ]
+    return pd.DataFrame(rows)
+
+
+def transcribers(found):
+    """
+    Tabulate what transcribers find, and what it costs.
+
+    Parameters
+    ----------
+    found : dict
+        What ``benchmarks/transcribers.py`` found.
+
+    Returns
+    -------
+    pandas.DataFrame
+        A row for each: on each set F1 of notes / of frames, of single notes the share
+        whose pitch is found; and as far as it was measured, speed and memory.
+    """
+    rows = {}
+    for row in found["scores"]:
+        if row["stronger"]:
+            values = rows.setdefault(row["system"], {}).setdefault(row["set"], {})
+            values[row["metric"]] = 100 * row["value"]
+    table = []
+    for system, name in TRANSCRIBERS.items():
+        if system not in rows:
+            continue
+        table.append({"transcriber": name})
+        for each, values in rows[system].items():
+            shown = ["found"] if "found" in values else ["onset", "frame"]
+            words = " / ".join(f"{values[metric]:.1f}" for metric in shown)
+            table[-1][found["sets"][each]["title"]] = words
+        size = found["systems"][system]["weights_bytes"]
+        table[-1]["weights"] = f"{size / 1e6:.2f} MB"
+        if cost := (found["speed"] or {}).get(system):
+            speed = 1 / cost["processor_seconds_of_1_thread"]
+            table[-1]["times real time"] = f"{speed:.0f}"
+            peak = cost.get("hour_bytes", cost["peak_bytes"])
+            table[-1]["memory"] = f"{peak / 1e6:.0f} MB"
+    return pd.DataFrame(table)
+
+
+def ahead(found, metric="onset"):
+    """
+    Tabulate by how much our transcriber is better than each other.
+
+    Parameters
+    ----------
+    found : dict
+        What ``benchmarks/transcribers.py`` found.
+    metric : str
+        Which score: ``onset``, ``offset`` or ``frame``.
+
+    Returns
+    -------
+    pandas.DataFrame
+        A row for each other one, a column a set; what is surely better stands out.
+    """
+    return _pivot(
+        (
+            {"JTM ahead of": TRANSCRIBERS[row["system"]]},
+            found["sets"][row["set"]]["title"],
+            Score(*each.values(), (each["low"] or 0) > 0, True),
+        )
+        for row in found["scores"]
+        if row["stronger"] and row["metric"] == metric
+        if (each := row.get("difference"))
+    )
+
+
+def targets(found):
+    """
+    Tell which targets our transcriber reaches.
+
+    Parameters
+    ----------
+    found : dict
+        What ``benchmarks/transcribers.py`` found.
+
+    Returns
+    -------
+    pandas.DataFrame
+        A row for each target that could be measured.
+    """
+    rows, behind = [], {"onset": {}, "frame": {}}
+
+    def add(target, measured, reached):
+        answer = "yes" if reached else "no"
+        rows.append({"target": target, "measured": measured, "reached": answer})
+
+    for row in found["scores"]:
+        if row["stronger"] and row["metric"] in behind and "difference" in row:
+            least = behind[row["metric"]].setdefault(row["set"], [])
+            least.append((row["difference"]["value"], row["difference"]["low"] or 0))
+        metric, least = REACH[row["set"]]
+        if (row["system"], row["metric"]) == ("jtm", metric):
+            what = "pitches found" if metric == "found" else "F1 of notes"
+            title, value = found["sets"][row["set"]]["title"], row["value"]
+            target = f"{title}: {what}, {100 * least:.0f} %"
+            add(target, f"{100 * value:.1f} %", value >= least)
+    for metric, what in (("onset", "notes"), ("frame", "frames")):
+        sets = behind[metric].values()
+        for place, words, asked in ((0, "", len(sets)), (1, ", surely", 3)):
+            n = sum(all(each[place] > 0 for each in peers) for peers in sets)
+            if sets and (metric == "onset" or not place):
+                target = f"ahead of every other in F1 of {what}{words}: on {asked} sets"
+                add(target, f"on {n}", n >= asked)
+    if cost := (found["speed"] or {}).get("jtm"):
+        speed = 1 / cost["processor_seconds_of_1_thread"]
+        add("40 times real time on one thread", f"{speed:.0f} times", speed >= 40)
+        if "hour_bytes" in cost:
+            size = cost["hour_bytes"] / 1e6
+            add("less than 700 MB for an hour", f"{size:.0f} MB", size < 700)
     return pd.DataFrame(rows)

@@ -18,6 +18,7 @@ from jtm import cli
 from jtm.data.musicnet import open_dataset
 from jtm.results import show
 from jtm.tests.test_embedding import music
+from jtm.tests.transcriber.toys import write_tiny
 
 
 class Offline(unittest.TestCase):
@@ -68,6 +69,13 @@ class Offline(unittest.TestCase):
         self.assertEqual(players.data.count("<audio"), 2)
         table = pd.read_csv(out / "metrics.csv")
         self.assertIn("loss", show.result(table).data)
+
+    def test_transcribe(self):
+        weights = self.folder / "tiny.safetensors"
+        write_tiny(weights)
+        found = jtm.transcribe(self.song, weights=weights)
+        for path in found.save(self.folder):
+            self.assertGreater(path.stat().st_size, 0)
 
 
 if __name__ == "__main__":

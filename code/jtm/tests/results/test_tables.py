@@ -121,5 +121,67 @@ class TestOthers(unittest.TestCase):
         self.assertEqual(text[3], "| from scratch | **75.0** |  |")
 
 
+class TestTranscribers(unittest.TestCase):
+    """Ours beside two settings of one other, on two sets."""
+
+    def setUp(self):
+        def row(each, system, metric, value, ahead=None, stronger=True):
+            made = {"set": each, "system": system, "metric": metric, "value": value}
+            made |= {"low": value - 0.1, "high": value + 0.1, "stronger": stronger}
+            if ahead:
+                made["difference"] = dict(
+                    zip(("value", "low", "high"), ahead, strict=True)
+                )
+            return made
+
+        peer = "basic-pitch"
+        self.found = {
+            "sets": {"toy": {"title": "toy test"}, "notes": {"title": "single notes"}},
+            "systems": {"jtm": {"weights_bytes": 4e5}, peer: {"weights_bytes": 2.3e5}},
+            "speed": None,
+            "scores": [
+                row("toy", "jtm", "onset", 0.92),
+                row("toy", "jtm", "frame", 0.8),
+                row("toy", peer, "onset", 0.9, (0.02, 0.01, 0.03)),
+                row("toy", peer, "frame", 0.85, (-0.05, -0.1, 0.0)),
+                row("toy", peer, "onset", 0.5, (0.42, 0.4, 0.44), stronger=False),
+                row("notes", "jtm", "onset", 0.7),
+                row("notes", "jtm", "found", 0.95),
+                row("notes", peer, "onset", 0.6, (0.1, -0.1, 0.3)),
+                row("notes", peer, "found", 0.96, (-0.01, -0.1, 0.1)),
+            ],
+        }
+
+    def test_of_each_the_stronger_setting_is_shown(self):
+        said = write(tables.transcribers(self.found)).splitlines()
+        self.assertEqual(said[2], "| JTM | 92.0 / 80.0 | 95.0 | 0.40 MB |")
+        self.assertEqual(said[3], "| Basic Pitch | 90.0 / 85.0 | 96.0 | 0.23 MB |")
+        cost = {"processor_seconds_of_1_thread": 0.02, "peak_bytes": 3e8}
+        self.found["speed"] = {"jtm": cost | {"hour_bytes": 6e8}}
+        said = write(tables.transcribers(self.found)).splitlines()
+        self.assertTrue(said[2].endswith("| 50 | 600 MB |"))
+
+    def test_only_what_is_sure_stands_out(self):
+        (said,) = write(tables.ahead(self.found)).splitlines()[2:]
+        self.assertIn("**+2.0** [1.0, 3.0]", said)
+        self.assertIn("| +10.0 [−10.0, 30.0]", said)
+        (said,) = write(tables.ahead(self.found, "frame")).splitlines()[2:]
+        self.assertIn("| −5.0 [−10.0, 0.0] |", said)
+
+    def test_targets_are_reached_or_not(self):
+        self.found["speed"] = {"jtm": {"processor_seconds_of_1_thread": 0.03}}
+        told = tables.targets(self.found).set_index("target")
+        self.assertEqual(told["reached"]["toy test: F1 of notes, 92 %"], "yes")
+        self.assertEqual(told["reached"]["single notes: pitches found, 96 %"], "no")
+        notes = told.loc["ahead of every other in F1 of notes: on 2 sets"]
+        self.assertEqual(tuple(notes), ("on 2", "yes"))
+        surely = told.loc["ahead of every other in F1 of notes, surely: on 3 sets"]
+        self.assertEqual(tuple(surely), ("on 1", "no"))
+        frames = told.loc["ahead of every other in F1 of frames: on 1 sets"]
+        self.assertEqual(tuple(frames), ("on 0", "no"))
+        speed = told.loc["40 times real time on one thread"]
+        self.assertEqual(tuple(speed), ("33 times", "no"))
+
+
 if __name__ == "__main__":
     unittest.main()
