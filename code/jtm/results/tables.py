@@ -6,6 +6,7 @@ numbers or a :class:`Score`; :func:`write` sets it.
 """
 
 import re
+from statistics import fmean
 from textwrap import wrap
 from typing import NamedTuple
 
@@ -337,7 +338,7 @@ def trials(found):
     return pd.DataFrame(
         {"objective": each["name"]}
         | {
-            title: f"{100 * np.mean(each['validation'][key]):.1f}"
+            title: f"{100 * fmean(each['validation'][key]):.1f}"
             for key, title in TRIED.items()
         }
         for each in found

@@ -7,7 +7,7 @@ import unittest
 from pathlib import Path
 
 from jtm.cli import ROOT
-from jtm.files import InputError, read_json
+from jtm.files import InputError
 from jtm.results import figures, render
 from jtm.tests.results import synthetic
 
@@ -190,16 +190,13 @@ class TestNumbers(WithFacts):
     def test_a_macro_exists_whatever_has_run(self):
         bench = synthetic.bench(("transcription",))
         full = render.numbers(ROOT, self.facts | {"bench": bench})
-        other = render.numbers(ROOT, self.facts | {"inside": None})
-        answered = {name: None for name in ("carried", "memory", "form", "maps")}
-        asked = read_json(REPORT / "results" / "inside.json") | answered
-        empty = render.numbers(ROOT, self.facts | {"inside": asked})
+        parts = ("bench", "transcribers")
+        other = render.numbers(ROOT, self.facts | dict.fromkeys(parts) | {"trials": []})
         self.assertEqual(names(full), names(other))
-        self.assertEqual(names(full), names(empty))
         self.assertIn("\\newcommand*{\\benchMissing}{}", full)
         self.assertIn("\\newcommand*{\\tableContrasts}{\\fit", full)
-        self.assertIn("\\newcommand*{\\tableCarried}{}", other)
-        self.assertIn("\\newcommand*{\\memoryLeadZ}{}", empty)
+        for name in ("tableContrasts", "tableTranscribers", "tableTrials"):
+            self.assertIn(f"\\newcommand*{{\\{name}}}{{}}", other)
 
     def test_the_hash_is_of_all_that_the_report_is_made_from(self):
         (self.folder / "report" / "results").mkdir(parents=True)

@@ -10,6 +10,13 @@ from jtm.tests.results import synthetic
 
 
 class TestWriter(unittest.TestCase):
+    def test_trials(self):
+        keys = dict.fromkeys(tables.TRIED, [0.8, 0.9])
+        trial = {"name": "pitches", "validation": keys}
+        table = tables.trials([trial])
+        self.assertEqual(table["objective"].tolist(), ["pitches"])
+        self.assertEqual(set(table.iloc[0, 1:]), {"85.0"})
+
     def test_words_in_latex(self):
         for words, expected in {
             "50 % of A & B_c": r"50\,\% of A \& B\_c",
