@@ -28,7 +28,7 @@ from PIL import Image
 
 from jtm.constants import INSTRUMENTS, N_PITCHES, PITCH_MIN, SAMPLE_RATE
 from jtm.files import InputError
-from jtm.music.audio import check_level
+from jtm.music.audio import A4, check_level
 
 MP3_RATE = 32_000
 """Sample rate of the embedded recording in Hz. At lower ones, which are of MPEG-2, the
@@ -74,7 +74,7 @@ BLOCK = 2**20
 """Samples of an array taken at a time."""
 
 
-def page(wave, rate, notes, title, piece="", melody=None):
+def page(wave, rate, notes, title, piece="", melody=None, tuning=0.0):
     """
     Make the page of a transcription.
 
@@ -95,6 +95,9 @@ def page(wave, rate, notes, title, piece="", melody=None):
     melody : numpy.ndarray, optional
         Boolean ``(notes,)``: whether a note belongs to the melody, which is marked and
         can be heard alone.
+    tuning : float
+        Semitones that the recording is tuned above A4 at 440 Hz, as the spectrogram is
+        drawn and the notes are played.
 
     Returns
     -------
@@ -107,7 +110,7 @@ def page(wave, rate, notes, title, piece="", melody=None):
         If the waveform is no single channel, has no sample, or has samples that are
         not finite or of another scale.
     """
-    recording = _Recording(rate)
+    recording = _Recording(rate, tuning)
     for part in _pieces(wave):
         recording.add(title, part)
     if not recording.samples:
@@ -124,6 +127,7 @@ def page(wave, rate, notes, title, piece="", melody=None):
     }
     data = {
         "seconds": seconds,
+        "a4": A4 * 2 ** (tuning / 12),
         "level": round(np.sqrt(recording.power / recording.samples), 5),
         "notes": _columns(notes, part_of, melody),
         "parts": [{"program": int(p), "name": name_of(p)} for p in programs],
@@ -143,6 +147,7 @@ def page(wave, rate, notes, title, piece="", melody=None):
         length=clock(seconds),
         seconds=f"{seconds:.2f}",
         count=_count(len(notes), "note"),
+        a4=round(A4 * 2 ** (tuning / 12)),
         parts=[
             {
                 "name": name_of(p),
@@ -288,7 +293,7 @@ def clock(seconds):
 class _Recording:
     """Encode a recording and analyse it, piece by piece, each at its own rate."""
 
-    def __init__(self, rate):
+    def __init__(self, rate, tuning=0.0):
         self.samples, self.power = 0, 0.0
         self.file = io.BytesIO()
         self.mp3 = soundfile.SoundFile(
@@ -304,7 +309,7 @@ class _Recording:
         )
         self.heard = soxr.ResampleStream(rate, MP3_RATE, 1)
         self.seen = soxr.ResampleStream(rate, SAMPLE_RATE, 1)
-        self.spectrogram = _Spectrogram()
+        self.spectrogram = _Spectrogram(tuning)
 
     def add(self, name, wave, last=False):
         if wave.ndim != 1:
@@ -329,7 +334,10 @@ class _Recording:
 class _Spectrogram:
     """Analyse a waveform at 16 kHz tile by tile; half decibels in 8 bits are kept."""
 
-    def __init__(self):
+    def __init__(self, tuning):
+        # The bins of a semitone lie evenly around its pitch.
+        lowest = PITCH_MIN - 0.5 + 0.5 / BINS + tuning
+        self.lowest = A4 * 2 ** ((lowest - 69) / 12)
         self.rest = np.zeros(MARGIN, np.float32)
         self.tiles = []
 
@@ -357,8 +365,7 @@ class _Spectrogram:
             self.rest[: n_columns * HOP + 2 * MARGIN],
             sr=SAMPLE_RATE,
             hop_length=HOP,
-            # The bins of a semitone lie evenly around its pitch.
-            fmin=librosa.midi_to_hz(PITCH_MIN - 0.5 + 0.5 / BINS),
+            fmin=self.lowest,
             n_bins=BINS * N_PITCHES,
             bins_per_octave=12 * BINS,
         )

@@ -74,6 +74,8 @@ class Transcription:
         Its file, or the waveform at 16 kHz.
     whole : numpy.ndarray, optional
         All notes, where `notes` are the melody alone.
+    tuning : float
+        Semitones that it is tuned above A4 at 440 Hz.
     """
 
     notes: np.ndarray
@@ -81,6 +83,7 @@ class Transcription:
     title: str
     sound: object
     whole: object = None
+    tuning: float = 0.0
 
     def melody(self):
         """
@@ -137,7 +140,8 @@ class Transcription:
             rate = min(PAGE_RATE, audio.rate(self.sound))
             sound = audio.blocks(self.sound, rate, clipped=False)
         notes = self.notes if self.whole is None else self.whole
-        return pages.page(sound, rate, notes, self.title, melody=melody(notes)[0])
+        more = {"melody": melody(notes)[0], "tuning": self.tuning}
+        return pages.page(sound, rate, notes, self.title, **more)
 
     def save(self, folder, page=True, overwrite=False):
         """
@@ -231,8 +235,8 @@ def transcribe(path_or_array, sample_rate=None, weights=None, **choices):
         return _transcribe_file(Path(path_or_array), hearer, choices)
     wave = audio.to_wave(path_or_array, sample_rate)
     padded = np.pad(wave, SILENCE)
-    notes = _listen(lambda a, b: padded[a:b], len(padded), hearer, choices)
-    return Transcription(notes, len(wave) / SAMPLE_RATE, "recording", wave)
+    heard = _listen(lambda a, b: padded[a:b], len(padded), hearer, choices)
+    return Transcription(title="recording", sound=wave, **heard)
 
 
 def _transcribe_file(path, hearer, choices, advance=lambda seconds: None):
@@ -254,8 +258,8 @@ def _transcribe_file(path, hearer, choices, advance=lambda seconds: None):
             file.seek(4 * start)
             return np.frombuffer(file.read(4 * (stop - start)), "<f4")
 
-        notes = _listen(read, length, hearer, choices, advance)
-    return Transcription(notes, (length - 2 * SILENCE) / SAMPLE_RATE, path.stem, path)
+        heard = _listen(read, length, hearer, choices, advance)
+    return Transcription(title=path.stem, sound=path, **heard)
 
 
 def _listen(read, length, hearer, choices, advance=lambda seconds: None):
@@ -275,8 +279,9 @@ def _listen(read, length, hearer, choices, advance=lambda seconds: None):
     chosen = choices.frame_threshold, choices.onset_threshold
     usual = hearer.thresholds["frame"], hearer.thresholds["onset"]
     thresholds = tuple(a or b for a, b in zip(chosen, usual, strict=True))
-    found = find(blocks(), thresholds)
-    return finish(found, (last - first) / SAMPLE_RATE, choices, first / SAMPLE_RATE)
+    found, seconds = find(blocks(), thresholds), (last - first) / SAMPLE_RATE
+    notes = finish(found, seconds, choices, first / SAMPLE_RATE)
+    return {"notes": notes, "seconds": seconds, "tuning": tuning}
 
 
 def transcribe_files(

@@ -71,7 +71,7 @@ class Long:
 
     seconds = 1800
 
-    def __init__(self, rate):
+    def __init__(self, rate, tuning):
         self.samples, self.power = self.seconds * rate, 1.0
         self.short = RECORDING(rate)
 
@@ -272,6 +272,15 @@ class TestSound(unittest.TestCase):
         onset = np.argmax(level > level.max() / 2) * pages.HOP / RATE
         self.assertAlmostEqual(onset, 2, delta=0.1)
         self.assertEqual(image.shape[1], -(-4 * RATE // pages.HOP))
+
+    def test_a_recording_is_seen_at_its_own_tuning(self):
+        wave = tone(4, pitch=69.4)
+        page = pages.page(wave, RATE, some_notes()[:0], "", tuning=0.4)
+        loud = tiles_of(page)[:, int(2 * RATE / pages.HOP)].argsort()[-2:]
+        first = (69 - 21) * pages.BINS
+        self.assertEqual(sorted(loud), [first, first + 1])
+        self.assertIn("A = 450 Hz", page)
+        self.assertNotIn(" Hz", pages.page(wave, RATE, some_notes()[:0], ""))
 
     def test_silence_is_blank_and_something_very_short_is_a_page(self):
         for wave in (np.zeros(RATE, np.float32), np.zeros(1, np.float32)):

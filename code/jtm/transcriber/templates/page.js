@@ -177,7 +177,7 @@
       const oscillator = context.createOscillator();
       const envelope = context.createGain();
       oscillator.setPeriodicWave(waveOf(timbre));
-      oscillator.frequency.value = 440 * 2 ** ((pitch - 69) / 12);
+      oscillator.frequency.value = data.a4 * 2 ** ((pitch - 69) / 12);
       const peak = (0.25 + 0.75 * velocity / 127) ** 2;
       const to = from + Math.max(length, timbre.attack + 0.03);
       const gain = envelope.gain;
