@@ -36,7 +36,6 @@ SOURCES = (
     "references.bib",
     "results/benchmark.csv.gz",
     "results/benchmark_draws.npz",
-    "results/grid.csv.gz",
     "results/inside.json",
 )
 """What the report is made from beside its numbers, as far as it is there."""

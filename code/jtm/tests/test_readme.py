@@ -1,4 +1,4 @@
-"""What the README shows runs as it stands there."""
+"""What the README, and the pages that it hands on to, show runs as it stands there."""
 
 import contextlib
 import functools
@@ -21,7 +21,8 @@ import jtm
 from jtm import cli
 from jtm.tests.test_embedding import music
 
-PAGE = (cli.ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = ("README.md", "code/jtm/weights/README.md", "code/jtm/training/README.md")
+PAGE = "\n".join((cli.ROOT / p).read_text(encoding="utf-8") for p in PAGES)
 PYTHON = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 SHELL = re.findall(r"^    ((?:make|python|jtm|torchrun) .*)", PAGE, re.MULTILINE)
 SHELL += re.findall(r"`((?:make|python|jtm) (?!-m jtm`)[^`]*)`", PAGE)
@@ -33,9 +34,15 @@ class Readme(unittest.TestCase):
         self.folder = Path(self.enterContext(tempfile.TemporaryDirectory()))
         self.enterContext(contextlib.chdir(self.folder))
 
-    def test_the_lines_that_embed_run(self):
+    def test_the_lines_that_transcribe_run(self):
         soundfile.write("song.wav", music(2.0, 44_100, 2).T, 44_100)  # stereo
         exec(PYTHON[0], found := {})
+        self.assertTrue(Path("song.mid").stat().st_size)
+        self.assertEqual(len(found["embedding"]), len(found["times"]))
+
+    def test_the_lines_that_embed_run(self):
+        soundfile.write("song.wav", music(2.0, 44_100, 2).T, 44_100)  # stereo
+        exec(PYTHON[1], found := {})
         self.assertEqual(found["embedding"].shape, (200, jtm.load_model().z_dim))
         self.assertEqual(found["slow"].shape, (1, 16))
         self.assertEqual(found["c"].shape[:2], (1, 100))
@@ -50,8 +57,8 @@ class Readme(unittest.TestCase):
                 path = self.folder / "sounds" / name / f"{number}.wav"
                 path.parent.mkdir(parents=True, exist_ok=True)
                 soundfile.write(path, wave, 16_000)
-        fewer = PYTHON[1].replace("(100, 8)", "(12, 8)")
-        self.assertNotEqual(fewer, PYTHON[1])
+        fewer = PYTHON[2].replace("(100, 8)", "(12, 8)")
+        self.assertNotEqual(fewer, PYTHON[2])
         torch.manual_seed(0)
         exec(fewer, found := {})
         self.assertEqual(list(found["classes"]), ["noise", "tones"])
@@ -61,7 +68,7 @@ class Readme(unittest.TestCase):
             self.assertFalse(torch.equal(weights, start[name]), name)
 
     def test_all_python_is_run(self):
-        self.assertEqual(len(PYTHON), 2)
+        self.assertEqual(len(PYTHON), 3)
 
     def test_every_command_line_is_understood(self):
         """Run each line up to where its work begins."""
