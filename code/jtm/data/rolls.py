@@ -7,10 +7,7 @@ whose centre lies in that half-open interval. The hop is a network's
 (``model.encoder.hop``), 160 samples or 10 ms by default. Rolls have one column for
 each of the 88 pitches of the piano; notes outside its range are left out.
 
-Labels are given out in windows of :data:`WINDOW` frames that do not overlap and
-never cross a recording. A label fraction is a share of these windows: nested
-(a smaller fraction is part of a larger one), stratified by class, spread over
-the recordings, with at least one window of each class.
+A window has :data:`WINDOW` frames, and never crosses a recording.
 """
 
 import numpy as np
@@ -114,24 +111,10 @@ def frame_roll(notes, n_frames, start=0, hop=HOP):
 
 def instrument_roll(notes, n_frames, start=0, hop=HOP):
     """
-    Mark which instruments sound in each frame.
+    Mark which instruments sound in each frame; see :func:`frame_roll`.
 
-    Parameters
-    ----------
-    notes : numpy.ndarray
-        Notes ``(notes,)`` of :data:`PLAYED_DTYPE`.
-    n_frames : int
-        Number of frames; what lies beyond is left out.
-    start : int
-        First of these frames in the recording.
-    hop : int
-        Samples at 16 kHz from one frame to the next.
-
-    Returns
-    -------
-    numpy.ndarray
-        Booleans ``(n_frames, 11)``, a column for each of
-        :data:`jtm.constants.INSTRUMENTS` in their order; others are left out.
+    Of notes of :data:`PLAYED_DTYPE`, booleans ``(n_frames, 11)``, a column for each of
+    :data:`jtm.constants.INSTRUMENTS` in their order; others are left out.
     """
     notes, column = played(notes)
     first, last = (_frame(notes[edge], hop) - start for edge in ("start", "end"))
@@ -140,24 +123,10 @@ def instrument_roll(notes, n_frames, start=0, hop=HOP):
 
 def part_roll(notes, n_frames, start=0, hop=HOP):
     """
-    Compute which instrument plays which pitch in each frame.
+    Compute which instrument plays which pitch in each frame; see :func:`frame_roll`.
 
-    Parameters
-    ----------
-    notes : numpy.ndarray
-        Notes ``(notes,)`` of :data:`PLAYED_DTYPE`.
-    n_frames : int
-        Number of frames; what lies beyond is left out.
-    start : int
-        First of these frames in the recording.
-    hop : int
-        Samples at 16 kHz from one frame to the next.
-
-    Returns
-    -------
-    numpy.ndarray
-        Booleans ``(n_frames, 88, 11)``: pitches from MIDI 21 up, and
-        :data:`jtm.constants.INSTRUMENTS` in their order; others are left out.
+    Of notes of :data:`PLAYED_DTYPE`, booleans ``(n_frames, 88, 11)``: pitches from MIDI
+    21 up, and :data:`jtm.constants.INSTRUMENTS` in their order; others are left out.
 
     Examples
     --------
@@ -198,23 +167,9 @@ def frame_numbers(n_frames, step):
 
 def onset_roll(notes, n_frames, start=0, hop=HOP):
     """
-    Mark which pitches start in each frame.
+    Mark which pitches start in each frame; see :func:`frame_roll`.
 
-    Parameters
-    ----------
-    notes : numpy.ndarray
-        Notes ``(notes,)`` of :data:`NOTE_DTYPE`.
-    n_frames : int
-        Number of frames; what lies beyond is left out.
-    start : int
-        First of these frames in the recording.
-    hop : int
-        Samples at 16 kHz from one frame to the next.
-
-    Returns
-    -------
-    numpy.ndarray
-        Booleans ``(n_frames, 88)``, true in the first frame of each note.
+    Booleans ``(n_frames, 88)``, true in the first frame of each note.
     """
     first, last, column = _spans(notes, hop)
     here = (last > first) & (first >= start) & (first < start + n_frames)

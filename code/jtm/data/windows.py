@@ -242,19 +242,7 @@ class WindowLoader:
         ]
 
     def count(self, epoch):
-        """
-        Count the batches of an epoch.
-
-        Parameters
-        ----------
-        epoch : int
-            Which.
-
-        Returns
-        -------
-        int
-            Batches.
-        """
+        """Count the batches of an epoch."""
         return sum(len(batches) for _, batches in self._rounds(epoch))
 
     def __len__(self):

@@ -12,7 +12,7 @@ import numpy as np
 import soundfile
 import soxr
 
-from jtm.constants import FRAME_RATE, SAMPLE_RATE
+from jtm.constants import SAMPLE_RATE
 from jtm.files import InputError, atomic, warn
 from jtm.music import containers
 
@@ -403,55 +403,3 @@ def write(path, wave, sample_rate):
             soundfile.write(part, wave, sample_rate, subtype="PCM_16")
         except soundfile.SoundFileError as error:
             raise OSError(str(error)) from error
-
-
-def frames_to_seconds(frames):
-    """
-    Compute the time of the centre of each frame.
-
-    Parameters
-    ----------
-    frames : int or numpy.ndarray
-        Frame indices from the start of a recording.
-
-    Returns
-    -------
-    float or numpy.ndarray
-        Seconds from the start of the recording.
-
-    See Also
-    --------
-    seconds_to_frames : The inverse.
-
-    Examples
-    --------
-    >>> frames_to_seconds(0)
-    0.005
-    """
-    return (frames + 0.5) / FRAME_RATE
-
-
-def seconds_to_frames(seconds):
-    """
-    Compute the frame that each time falls in.
-
-    Parameters
-    ----------
-    seconds : float or numpy.ndarray
-        Seconds from the start of a recording.
-
-    Returns
-    -------
-    numpy.ndarray
-        Frame indices, int64.
-
-    See Also
-    --------
-    frames_to_seconds : The inverse, at the centre of the frame.
-
-    Examples
-    --------
-    >>> int(seconds_to_frames(0.019))
-    1
-    """
-    return np.floor(np.asarray(seconds) * FRAME_RATE).astype(np.int64)

@@ -2,10 +2,6 @@
 
 from dataclasses import dataclass
 
-import numpy as np
-
-from jtm.constants import N_PITCHES, PITCH_MAX, PITCH_MIN
-
 
 @dataclass(frozen=True, order=True)
 class Note:
@@ -79,28 +75,6 @@ class Score:
     def programs(self):
         """General MIDI programs that play, sorted, counted from 1."""
         return tuple(sorted({note.program for note in self.notes}))
-
-    def piano_roll(self, times):
-        """
-        Compute which piano pitches sound at each time.
-
-        Parameters
-        ----------
-        times : numpy.ndarray
-            Times ``(frames,)`` in seconds, ascending.
-
-        Returns
-        -------
-        numpy.ndarray
-            Booleans ``(frames, 88)``; column 0 is MIDI pitch 21. Notes outside
-            the piano's range are left out.
-        """
-        roll = np.zeros((len(times), N_PITCHES), dtype=bool)
-        for note in self.notes:
-            if PITCH_MIN <= note.pitch <= PITCH_MAX:
-                first, last = np.searchsorted(times, (note.start, note.end))
-                roll[first:last, note.pitch - PITCH_MIN] = True
-        return roll
 
 
 _TICKS = 96

@@ -12,9 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from jtm.constants import INSTRUMENTS, PITCH_MAX, PITCH_MIN
+from jtm.constants import FRAME_RATE, INSTRUMENTS, PITCH_MAX, PITCH_MIN
 from jtm.files import InputError, atomic
-from jtm.music.audio import frames_to_seconds
 from jtm.results.records import METHODS, SPLITS, Contrast
 from jtm.results.tables import AMOUNT, in_words
 
@@ -249,7 +248,7 @@ def piece(spectrogram, roll, layers, title=""):
         height_ratios=heights,
     )
     sound, notes, *rest = axes[:, 0]
-    end = frames_to_seconds(len(roll) - 0.5)
+    end = len(roll) / FRAME_RATE
     _image(sound, spectrogram, end, 0)
     sound.set_ylabel("mel band")
     sound.set_title(title, loc="left")
@@ -260,7 +259,7 @@ def piece(spectrogram, roll, layers, title=""):
         notes.set_ylim(sounding[0] - 3, sounding[-1] + 3)
     notes.set_ylabel("pitch")
     for axis, (name, features) in zip(rest, layers.items(), strict=True):
-        components = principal_components(features)
+        components = _principal_components(features)
         _image(axis, components[:, ::-1], end, 0.5, vmin=-2.5, vmax=2.5)
         count = components.shape[1]
         axis.set_yticks((1, count), (str(count), "1"))
@@ -290,7 +289,7 @@ def notes_over_sound(spectrum, notes, title=""):
         One panel; the dark is loud, and each instrument has a colour.
     """
     figure, ((axis,),) = subplots(2.6)
-    end = frames_to_seconds(len(spectrum) - 0.5)
+    end = len(spectrum) / FRAME_RATE
     heights = PITCH_MIN - 0.5, PITCH_MIN + spectrum.shape[1] / 2 - 0.5
     axis.imshow(
         spectrum.T,
@@ -330,22 +329,12 @@ def _image(axis, frames, end, low, cmap="cividis", **limits):
     )
 
 
-def principal_components(features, count=COMPONENTS):
+def _principal_components(features, count=COMPONENTS):
     """
-    Project features on their first principal components.
+    Project features ``(frames, dim)`` on their first principal components.
 
-    Parameters
-    ----------
-    features : numpy.ndarray
-        Features ``(frames, dim)``.
-    count : int
-        Most components.
-
-    Returns
-    -------
-    numpy.ndarray
-        Components ``(frames, count)`` of unit variance, by the variance they
-        explain; zero where the features vary in fewer directions.
+    Components ``(frames, count)`` are of unit variance, by the variance they explain;
+    zero where the features vary in fewer directions.
     """
     centred = features - features.mean(axis=0)
     left, sizes, _ = np.linalg.svd(centred, full_matrices=False)

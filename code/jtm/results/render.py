@@ -226,24 +226,17 @@ def fill(path, texts):
         _, closed, after = rest.partition(f"<!-- end of {name} -->")
         if not (opened and closed):
             raise InputError(f"{path}: has no block '<!-- {name} -->' with its end")
-        page = f"{before}{opened}{flow(text)}\n{closed}{after}"
+        page = f"{before}{opened}{_flow(text)}\n{closed}{after}"
     with atomic(path) as part:
         part.write_text(page, encoding="utf-8")
 
 
-def flow(text):
+def _flow(text):
     """
-    Break prose into lines of :data:`WIDTH` columns.
+    Break prose of Markdown into lines of :data:`WIDTH` columns.
 
-    Parameters
-    ----------
-    text : str
-        Markdown; tables, pictures and heads stay as they are.
-
-    Returns
-    -------
-    str
-        The same, with single blank lines between paragraphs.
+    Tables, pictures and heads stay as they are; paragraphs have single blank lines
+    between them.
     """
     made = []
     for part in re.split(r"\n\s*\n", text.strip()):
@@ -311,7 +304,7 @@ def report(root):
             figure = draw()
             for ending in ("svg", "pdf"):
                 figures.save(figure, drawn / f"benchmark-{name}.{ending}")
-        text = flow(template("BENCHMARK.md.j2").render(facts)) + "\n"
+        text = _flow(template("BENCHMARK.md.j2").render(facts)) + "\n"
         with atomic(root / "report" / "results" / "BENCHMARK.md") as part:
             part.write_text(text, encoding="utf-8")
     with atomic(root / "report" / "numbers.tex") as part:

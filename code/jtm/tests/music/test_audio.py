@@ -62,21 +62,6 @@ class TestFiles(unittest.TestCase):
             audio.write(self.folder / "file" / "a.wav", np.zeros(3), 16_000)
 
 
-class TestFrames(unittest.TestCase):
-    def test_centres(self):
-        self.assertAlmostEqual(audio.frames_to_seconds(0), 0.005)
-        self.assertAlmostEqual(audio.frames_to_seconds(99), 0.995)
-
-    def test_borders_belong_to_the_later_frame(self):
-        frames = audio.seconds_to_frames([0, 0.0099, 0.01, 0.0199, 1.0])
-        self.assertEqual(frames.tolist(), [0, 0, 1, 1, 100])
-
-    def test_round_trip(self):
-        frames = np.arange(10_000)
-        back = audio.seconds_to_frames(audio.frames_to_seconds(frames))
-        np.testing.assert_array_equal(back, frames)
-
-
 class TestLevel(unittest.TestCase):
     def wave(self, seconds=3.0):
         return np.random.default_rng(0).normal(0, 0.05, round(seconds * 16_000))

@@ -2,8 +2,6 @@
 
 import unittest
 
-import numpy as np
-
 from jtm.music.score import Note, Score, note_value
 
 
@@ -29,21 +27,12 @@ class TestScore(unittest.TestCase):
     def test_empty(self):
         score = Score(())
         self.assertEqual((score.seconds, score.programs), (0, ()))
-        self.assertEqual(score.piano_roll(np.arange(3)).sum(), 0)
 
     def test_sorted_by_onset(self):
         late, early = Note(1, 2, 41, 60), Note(0, 3, 1, 60)
         score = Score((late, early))
         self.assertEqual(score.notes, (early, late))
         self.assertEqual((score.seconds, score.programs), (3, (1, 41)))
-
-    def test_piano_roll_is_half_open_and_keeps_to_the_piano(self):
-        notes = (Note(1, 3, 1, 21), Note(2, 3, 1, 108), Note(0, 9, 1, 20))
-        roll = Score(notes).piano_roll(np.array([0.0, 1.0, 2.0, 3.0]))
-        expected = np.zeros((4, 88), dtype=bool)
-        expected[1:3, 0] = True
-        expected[2, 87] = True
-        np.testing.assert_array_equal(roll, expected)
 
 
 class TestNoteValue(unittest.TestCase):

@@ -50,7 +50,7 @@ class TestFill(WithFacts):
     def test_prose_flows_and_tables_stay(self):
         long = "word " * 30
         text = f"{long}\n{long}\n\n\n| {long}|\n| - |\n\n- {long}\n- b"
-        made = render.flow(text).split("\n\n")
+        made = render._flow(text).split("\n\n")
         self.assertEqual(len(made), 3)
         self.assertLessEqual(max(map(len, made[0].splitlines())), render.WIDTH)
         self.assertEqual(made[1], f"| {long}|\n| - |")
