@@ -28,7 +28,7 @@ import voices  # noqa: E402
 from jtm.constants import LABEL_RATE  # noqa: E402
 from jtm.data.musicnet import open_dataset, read_labels  # noqa: E402
 from jtm.evaluation import metrics  # noqa: E402
-from jtm.files import InputError, write_json  # noqa: E402
+from jtm.files import write_json  # noqa: E402
 from jtm.transcriber import melody as rule  # noqa: E402
 from jtm.transcriber.notes import MEDIUM, NOTE_DTYPE  # noqa: E402
 from jtm.transcriber.transcribe import transcribe  # noqa: E402
@@ -46,11 +46,10 @@ METRICS = {
 """Names of the metrics, and mir_eval's."""
 
 TRIED = {
-    "BELOW": (1.0, 2.0, 3.0, 4.0),
-    "REGISTER": (0.25, 0.5, 0.75),
-    "LOUD": (0.0, 0.3, 0.6),
-    "LEAP": (0.05, 0.15, 0.4),
-    "CHANGE": (0.0, 0.1, 0.3),
+    "BELOW": (0.5, 1.0, 1.5, 2.0, 3.0),
+    "REGISTER": (0.25, 0.5, 0.75, 0.9),
+    "LOUD": (0.0, 0.3, 0.6, 1.0, 1.5),
+    "LEAP": (0.05, 0.1, 0.15, 0.25, 0.4),
 }
 """Constants of the rule that ``--choose`` tries."""
 
@@ -219,16 +218,15 @@ def prepare(recordings, weights):
     Returns
     -------
     list of tuple
-        Of each its top voice, the notes of its labels, and those that are heard.
+        Each, its top voice, the notes of its labels, and those that are heard.
     """
     found = []
     for each in tqdm(recordings, "Transcribing"):
         top, labels = reference(each)
         if len(top) < len(labels) / 20:
-            raise InputError(
-                f"{each.audio}: its score's top voice is not in its labels"
-            )
-        found.append((top, labels, transcribe(each.audio, weights=weights).notes))
+            print(f"{each.id}: left out; the score's top voice rests in this stretch")
+            continue
+        found.append((each, top, labels, transcribe(each.audio, weights=weights).notes))
     return found
 
 
@@ -252,35 +250,34 @@ def choose(prepared):
         with mock.patch.multiple(rule, **constants):
             lines = [rule.melody(heard)[1] for *_, heard in prepared]
         scores = []
-        for (top, *_), line in zip(prepared, lines, strict=True):
+        for (_, top, *_), line in zip(prepared, lines, strict=True):
             n = round(100 * max(top["end"].max(), line["end"].max(initial=0)))
             scores.append(np.mean(frames(top, n) == frames(line, n)))
         tried.append((float(np.mean(scores)), constants))
         return tried[-1][0]
 
     for name, values in [*TRIED.items()] * 2:
-        chosen[name] = max(values, key=lambda v: right(chosen | {name: v}))
-        print(f"{tried[-1][0]:.4f}  {chosen}", flush=True)
+        scores = [right(chosen | {name: value}) for value in values]
+        chosen[name] = values[int(np.argmax(scores))]
+        print(f"{max(scores):.4f}  {chosen}", flush=True)
     return tried
 
 
-def measure(recordings, prepared):
+def measure(prepared):
     """
     Score the rule, the skyline, and the rule on the true notes.
 
     Parameters
     ----------
-    recordings : list of jtm.data.musicnet.Recording
-        Held-out works.
     prepared : list of tuple
-        From :func:`prepare`.
+        From :func:`prepare`, of held-out works.
 
     Returns
     -------
     dict
         By method and metric: mean, and the ends of its interval over tune families.
     """
-    groups = [each.metadata["tune_family"] for each in recordings]
+    groups = [each.metadata["tune_family"] for each, *_ in prepared]
     methods = {
         "melody": lambda labels, heard: frames(rule.melody(heard)[1]),
         "skyline": lambda labels, heard: skyline(heard),
@@ -292,7 +289,8 @@ def measure(recordings, prepared):
     found = {}
     for name, method in methods.items():
         scores = [
-            score(frames(top), method(labels, heard)) for top, labels, heard in prepared
+            score(frames(top), method(labels, heard))
+            for _, top, labels, heard in prepared
         ]
         found[name] = {}
         for metric in METRICS:
@@ -320,7 +318,7 @@ def main():
         best, constants = max(choose(prepared), key=lambda each: each[0])
         print(f"best: {best:.4f}  {constants}")
         return
-    result = {"recordings": len(recordings), "methods": measure(recordings, prepared)}
+    result = {"recordings": len(prepared), "methods": measure(prepared)}
     for method, scores in result["methods"].items():
         for metric, (mean, low, high) in scores.items():
             print(f"{method:28}{metric:24}{mean:.3f} [{low:.3f}, {high:.3f}]")

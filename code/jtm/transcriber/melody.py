@@ -9,8 +9,8 @@ programming, where a line earns its duration in seconds, and
   :data:`REGISTER` quantile of the highest notes within :data:`AROUND` seconds;
 - gains or loses :data:`LOUD` a second for each doubling of the velocity over the
   medium one;
-- loses :data:`LEAP` for each octave from one note to the next, and :data:`CHANGE`
-  for a change of instrument, unless it has rested for :data:`REST` seconds.
+- loses :data:`LEAP` for each octave from one note to the next, unless it has rested
+  for :data:`REST` seconds.
 
 So a low voice is not taken while the high one rests, nor a single high note of an
 accompaniment. The constants were chosen on validation pieces of the toy set, by
@@ -23,23 +23,20 @@ import numpy as np
 
 from jtm.transcriber.notes import MEDIUM
 
-BELOW = 2.0
+BELOW = 1.5
 """Loss in seconds, a second of each octave below the register."""
 
-REGISTER = 0.5
+REGISTER = 0.75
 """Quantile of the highest notes around a note that its register is."""
 
 AROUND = 4.0
 """Seconds on either side that the register is of."""
 
-LOUD = 0.3
+LOUD = 1.0
 """Gain in seconds, a second of each doubling of the velocity."""
 
-LEAP = 0.15
+LEAP = 0.05
 """Loss in seconds for each octave from a note to the next."""
-
-CHANGE = 0.1
-"""Loss in seconds for a change of instrument."""
 
 REST = 2.0
 """Seconds of rest after which the line may go on anywhere."""
@@ -85,9 +82,7 @@ def melody(notes):
         if len(j):
             value = total[j] + worth[j] * (np.minimum(end[j], start[i]) - start[j])
             leaps = np.abs(notes["pitch"][j].astype(int) - notes["pitch"][i]) / 12
-            value -= LEAP * leaps + CHANGE * (
-                notes["program"][j] != notes["program"][i]
-            )
+            value -= LEAP * leaps
             if value.max() > total[i]:
                 total[i], before[i] = value.max(), j[value.argmax()]
     chosen = np.zeros(len(notes), bool)

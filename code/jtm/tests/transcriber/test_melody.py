@@ -99,7 +99,6 @@ def value(some, which):
     for a, b in zip(line[:-1], line[1:], strict=True):
         if b["start"] - a["end"] < rule.REST:
             total -= rule.LEAP * abs(int(a["pitch"]) - int(b["pitch"])) / 12
-            total -= rule.CHANGE * (a["program"] != b["program"])
     return total
 
 
