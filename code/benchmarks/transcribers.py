@@ -164,18 +164,7 @@ def _environment(name, work):
 
 
 class System:
-    """
-    A transcriber, run on files in a process of its own.
-
-    Parameters
-    ----------
-    name : str
-        One of :data:`SYSTEMS`.
-    work : Path
-        Where environments and notes are kept.
-    weights : Path
-        Our weights.
-    """
+    """A transcriber, run on files in a process of its own; what it says is kept."""
 
     def __init__(self, name, work, weights):
         self.name, self.work = name, work
@@ -187,24 +176,7 @@ class System:
         self.key = f"{name} {digest(self.weights)}"
 
     def answers(self, paths, settings, threads=1):
-        """
-        Transcribe files by each of the settings.
-
-        Parameters
-        ----------
-        paths, settings, threads
-            What ``peers.py`` is asked.
-
-        Yields
-        ------
-        dict
-            What it answers, file by file.
-
-        Raises
-        ------
-        InputError
-            If it fails.
-        """
+        """Yield what ``peers.py`` answers of each file; InputError if it fails."""
         job = {"files": [str(path) for path in paths], "settings": settings}
         job |= {"threads": threads, "weights": str(self.weights)}
         names = ("OMP", "OPENBLAS", "MKL", "NUMBA")
@@ -236,19 +208,8 @@ class System:
         """
         Transcribe pieces, or read what was kept of an earlier run.
 
-        Parameters
-        ----------
-        pieces : list of Piece
-            The pieces.
-        settings : list of dict
-            Thresholds; an empty one stands for those it ships with.
-        what : str
-            What the progress bar says.
-
-        Returns
-        -------
-        list of list of numpy.ndarray
-            Notes of :data:`jtm.data.rolls.PLAYED_DTYPE`, by piece and setting.
+        Returns, for each piece and each of the settings, an array of notes of
+        :data:`jtm.data.rolls.PLAYED_DTYPE`; `what` names the pieces to the user.
         """
         kept = []
         for piece in pieces:
@@ -357,42 +318,41 @@ def _tune(system, pieces):
     return grid[int(sums.argmax())]
 
 
-def _speed(systems, pieces, long):
+def _speed(systems, pieces, threads):
     """
-    Measure speed in turns, each after a first piece by which all is loaded, and memory.
+    Measure speed and memory, after a first piece by which all is loaded.
 
-    The fastest of three turns counts, since whatever else the machine does can only
+    The fastest of three rounds counts, since whatever else the machine does can only
     slow it; the processor time of one thread is hardly changed by that.
     """
     paths, found = [piece.path for piece in pieces], {}
     seconds = sum(piece.seconds for piece in pieces[1:])
-    for threads, _, system in itertools.product((1, 2), range(3), systems):
-        every = [*system.answers(paths, [{}], threads)]
+    for n, system in itertools.product(threads, systems):
+        every = [*system.answers(paths[:1] + 3 * paths[1:], [{}], n)]
         row = found.setdefault(system.name, {})
         for kind in ("seconds", "processor_seconds"):
-            name = f"{kind}_of_{threads}_thread{'s' * (threads - 1)}"
-            took = sum(answer[kind] for answer in every[1:]) / seconds
-            row[name] = min(row.get(name, took), took)
+            rounds = np.reshape([each[kind] for each in every[1:]], (3, -1)).sum(axis=1)
+            row[f"{kind}_of_{n}_thread{'s' * (n > 1)}"] = rounds.min() / seconds
         row["peak_bytes"] = every[-1]["peak_bytes"]
-    if long:
-        wave = np.concatenate([audio.read(path) for path in paths])
-        soundfile.write(long, np.resize(wave, 3600 * SAMPLE_RATE), SAMPLE_RATE)
-        for system in systems:
-            (answer,) = system.answers([long], [{}])
-            found[system.name]["hour_bytes"] = answer["peak_bytes"]
-        long.unlink()
+    return found
+
+
+def _hour(systems, pieces, path):
+    """Measure the memory that an hour of audio takes."""
+    wave = np.concatenate([audio.read(piece.path) for piece in pieces])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(path, np.resize(wave, 3600 * SAMPLE_RATE), SAMPLE_RATE)
+    found = {}
+    for system in systems:
+        (answer,) = system.answers([path], [{}])
+        found[system.name] = {"hour_bytes": answer["peak_bytes"]}
+        found[system.name]["hour_processor_seconds"] = answer["processor_seconds"]
+    path.unlink()
     return found
 
 
 def run(options):
-    """
-    Transcribe, score, compare and write the results.
-
-    Parameters
-    ----------
-    options : argparse.Namespace
-        The options of the command.
-    """
+    """Transcribe, score, compare and write the results."""
     work = options.work
     sets = _read_sets(options.data, options.real, options.recordings, work / "cut")
     validation = sets.pop("validation")
@@ -423,10 +383,16 @@ def run(options):
         result["sets"][name] = facts
         rows = compare(scores[name], [piece.group for piece in pieces])
         result["scores"] += [{"set": name} | row for row in rows]
-    if options.speed:
-        long = work / "hour.wav" if options.hour else None
-        known |= {"speed": _speed(systems, sets["toy"][:4], long), "machine": machine()}
-    result |= {name: known.get(name) for name in ("speed", "machine")}
+    speed = known.get("speed") or {}
+    asked = [each for each in systems if each.name in options.hour]
+    for new in (
+        _speed(systems, sets["toy"][:3], options.threads) if options.threads else {},
+        _hour(asked, sets["toy"], work / "hour.wav") if asked else {},
+    ):
+        for name, row in new.items():
+            speed[name] = speed.get(name, {}) | row
+            known["machine"] = machine()
+    result |= {"speed": speed or None, "machine": known.get("machine")}
     write_json(options.out, result)
     table = pd.DataFrame(result["scores"]).query("stronger")
     print((100 * table.pivot_table("value", "system", ["set", "metric"])).round(1).T)
@@ -444,8 +410,8 @@ def main():
     add("--load", type=Path, default=shipped, help="our weights")
     add("--only", nargs="+", choices=SYSTEMS, default=[*SYSTEMS])
     add("--recordings", type=int, default=32, help="of each toy split")
-    add("--speed", action="store_true", help="measure speed and memory too")
-    add("--hour", action="store_true", help="and the memory for an hour")
+    add("--threads", nargs="+", type=int, help="measure speed on so many, such as 1 2")
+    add("--hour", nargs="+", choices=SYSTEMS, default=[], help="memory for an hour")
     add("--out", type=Path, default=RESULTS / "transcribers.json")
     options = parser.parse_args()
     try:
