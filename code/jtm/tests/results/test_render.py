@@ -92,7 +92,7 @@ class TestPages(WithFacts):
             r"CPC, fine-tuned − from scratch \| 4 \| \+\d\.\d \[.*\] \| 0\.0\d* \| 0\."
         )
         self.assertRegex(page, rf"\| transcription \| 1 \| seen SoundFont \| {about}")
-        said = render.blocks("README.md.j2", facts)["times"]
+        said = render.blocks("benchmarks.md.j2", facts)["times"]
         self.assertIn("| the benchmark, as far as it has run | ", said)
 
     def test_nothing_of_a_benchmark_but_its_plan(self):
