@@ -114,18 +114,9 @@ def precision_counts(truths, scores):
 
 def precision_score(counts):
     """
-    Compute the average precision of summed counts.
+    Compute the average precision of summed :func:`precision_counts`.
 
-    Parameters
-    ----------
-    counts : numpy.ndarray
-        Counts ``(2, thresholds)`` summed over recordings, from
-        :func:`precision_counts`.
-
-    Returns
-    -------
-    float
-        Average precision; within a thousandth of :func:`average_precision`.
+    It is within a thousandth of :func:`average_precision`.
     """
     hits, all_ = counts
     if not hits.size or not hits[-1]:
@@ -175,53 +166,21 @@ def frame_counts(truth, found):
 
 
 def f1(counts):
-    """
-    Compute the F1 score of counts.
-
-    Parameters
-    ----------
-    counts : numpy.ndarray
-        Numbers of what is right, of what is found and of what is there ``(3,)``.
-
-    Returns
-    -------
-    float
-        F1 in 0..1; 1 where nothing is there and nothing is found.
-    """
+    """Compute F1 of :func:`frame_counts`; 1 where nothing is there or found."""
     right, found, there = counts
     return float(2 * right / (found + there)) if found + there else 1.0
 
 
 def accuracy(counts):
-    """
-    Compute the share of windows that are right.
-
-    Parameters
-    ----------
-    counts : numpy.ndarray
-        Confusion matrix ``(n_classes, n_classes)``.
-
-    Returns
-    -------
-    float
-        Accuracy in 0..1; 0 where there is no window.
-    """
+    """Compute the share of a confusion matrix that is right; 0 where it is empty."""
     return float(np.trace(counts) / max(counts.sum(), 1))
 
 
 def macro_f1(counts):
     """
-    Compute the F1 score averaged over classes.
+    Compute F1 averaged over the classes that occur in the truth, its rows.
 
-    Parameters
-    ----------
-    counts : numpy.ndarray
-        Confusion matrix ``(n_classes, n_classes)``; rows are the truth.
-
-    Returns
-    -------
-    float
-        Mean F1 of the classes that occur in the truth; 0 where there is none.
+    It is 0 where there is none.
     """
     present = counts.sum(axis=1) > 0
     if not present.any():
@@ -271,19 +230,7 @@ def note_f1(reference, estimate, offsets=False):
 
 
 def mean(parts):
-    """
-    Compute the mean of scores that were summed over recordings.
-
-    Parameters
-    ----------
-    parts : numpy.ndarray
-        Sum of the scores, and their number ``(2,)``.
-
-    Returns
-    -------
-    float
-        The mean.
-    """
+    """Compute the mean of scores from their sum and their number ``(2,)``."""
     return float(parts[0] / parts[1])
 
 

@@ -108,38 +108,16 @@ class Score(NamedTuple):
 
 
 def in_words(name):
-    """
-    Name a task or a metric in words.
-
-    Parameters
-    ----------
-    name : str
-        Such as 'who_plays_what'.
-
-    Returns
-    -------
-    str
-        Such as 'who plays what'.
-    """
+    """Name a task or a metric in words, such as 'who plays what'."""
     return {"note_f1": "note F1"}.get(name, name.replace("_", " "))
 
 
 def write(table, form="markdown"):
-    r"""
-    Set a table in Markdown or LaTeX.
+    """
+    Set a table in Markdown or LaTeX; it is empty where it has no row.
 
-    Parameters
-    ----------
-    table : pandas.DataFrame
-        Words, numbers and :class:`Score`; None and NaN are left blank.
-    form : {"markdown", "latex"}
-        What to set it in. In LaTeX the first column is flush left, empty columns are
-        left out, and the report's ``\fit`` makes it as wide as a line at most.
-
-    Returns
-    -------
-    str
-        The table; empty where it has no row.
+    In LaTeX the first column is flush left, empty columns are left out, and the ``fit``
+    of the report makes it as wide as a line at most.
     """
     if not len(table):
         return ""
@@ -165,21 +143,7 @@ def write(table, form="markdown"):
 
 
 def write_cell(cell, form="markdown"):
-    r"""
-    Set a cell in Markdown or LaTeX.
-
-    Parameters
-    ----------
-    cell : object
-        Words, a number, a :class:`Score`, None or NaN.
-    form : {"markdown", "latex"}
-        What to set it in.
-
-    Returns
-    -------
-    str
-        Such as '**81.3** [78.0, 84.2]' or ``81.3\interval{78.0, 84.2}``.
-    """
+    """Set a cell in Markdown or LaTeX; None and NaN are blank."""
     latex = form == "latex"
     if not isinstance(cell, Score):
         words = "" if pd.isna(cell) else str(cell)
@@ -195,19 +159,7 @@ def write_cell(cell, form="markdown"):
 
 
 def escape(words):
-    """
-    Set plain words as LaTeX.
-
-    Parameters
-    ----------
-    words : str
-        The words.
-
-    Returns
-    -------
-    str
-        LaTeX, with a thin space between a number and its unit.
-    """
+    """Set plain words as LaTeX, with a thin space between a number and its unit."""
     made = "".join(SIGNS.get(sign, sign) for sign in words)
     return re.sub(r"(\d) (\\%|s|min|h|[MG]B)(?!\w)", r"\1\\,\2", made)
 
@@ -239,22 +191,7 @@ def _score(estimate):
 
 
 def scores(bench, task, split="test"):
-    """
-    Tabulate the scores of a task.
-
-    Parameters
-    ----------
-    bench : jtm.results.compare.Benchmark
-        The results.
-    task, split : str
-        Which.
-
-    Returns
-    -------
-    pandas.DataFrame
-        A row a method, a column an amount of labelled recordings; the best of a
-        column stands out.
-    """
+    """Tabulate the scores of a task: a row a method, a column an amount of labels."""
     cells = [
         ({"method": METHODS[method]}, f"{amount:g} rec.")
         + (_score(bench.score(task, method, amount, split)),)
@@ -267,19 +204,10 @@ def scores(bench, task, split="test"):
 
 def contrasts(bench):
     """
-    Tabulate the contrasts that were named before the run.
+    Tabulate the contrasts that were named before the run, in points.
 
-    Parameters
-    ----------
-    bench : jtm.results.compare.Benchmark
-        The results.
-
-    Returns
-    -------
-    pandas.DataFrame
-        A row for each task and amount of labels, a column for each pair of methods
-        and split, with differences in points; those that are significant after
-        correction stand out.
+    A row is a task and an amount of labels, a column a pair of methods and a split;
+    what is significant after correction stands out.
     """
     cells = []
     for row in bench.contrasts().itertuples():
@@ -293,18 +221,9 @@ def contrasts(bench):
 
 def sounds(bench):
     """
-    Tabulate the scores on seen, unseen and real sounds.
+    Tabulate scores on seen, unseen and real sounds: a column a split.
 
-    Parameters
-    ----------
-    bench : jtm.results.compare.Benchmark
-        The results.
-
-    Returns
-    -------
-    pandas.DataFrame
-        A row for each task and method, a column a split; of each task the best of a
-        column stands out.
+    A row is a task and a method; of each task the best of a column stands out.
     """
     parts = [pd.DataFrame()]
     for task in filter(bench.amounts, bench.tasks):
@@ -347,18 +266,9 @@ def trials(found):
 
 def run_scores(table):
     """
-    Tabulate the main scores of single runs, such as ``main.py --supervised`` makes.
+    Tabulate the main scores of single runs: a row a method, a column task and split.
 
-    Parameters
-    ----------
-    table : pandas.DataFrame
-        A row a score, with ``method``, ``task``, ``split``, ``metric``, ``value``,
-        the ends of its interval ``low`` and ``high``, and ``primary``.
-
-    Returns
-    -------
-    pandas.DataFrame
-        A row a method, a column a task and split; the best of a column stands out.
+    The table holds ``method`` and what ``main.py --supervised`` writes of a score.
     """
     cells = [
         (
@@ -373,20 +283,11 @@ def run_scores(table):
 
 def answers(found, column):
     """
-    Tabulate answers of ``jtm inside``.
+    Tabulate answers of ``jtm inside``: a row a representation.
 
-    Parameters
-    ----------
-    found : list of dict
-        Answers, with ``representation``, ``value`` and, where there is an interval,
-        ``low`` and ``high``.
-    column : str
-        Format of the head of an answer's column, such as '{delay:g} s'.
-
-    Returns
-    -------
-    pandas.DataFrame
-        A row a representation, in the order of :data:`LAYERS`.
+    Answers hold ``representation``, ``value`` and, where there is an interval, ``low``
+    and ``high``; `column` is the format of the head of an answer's column, such as
+    '{delay:g} s'.
     """
     order = [*LAYERS]
     found = sorted(found, key=lambda each: order.index(each["representation"]))
@@ -401,19 +302,7 @@ def answers(found, column):
 
 
 def carried(inside):
-    """
-    Tabulate what a frame carries.
-
-    Parameters
-    ----------
-    inside : dict
-        What ``jtm inside`` found.
-
-    Returns
-    -------
-    pandas.DataFrame
-        A row for each representation and for chance, a column for each question.
-    """
+    """Tabulate what a frame carries, and chance: a column a question."""
     chance = [
         {"representation": "chance", "what": each["what"], "value": each["chance"]}
         for each in inside["carried"]
@@ -422,19 +311,7 @@ def carried(inside):
 
 
 def neighbours(inside):
-    """
-    Tabulate how many nearest neighbours are of a kind.
-
-    Parameters
-    ----------
-    inside : dict
-        What ``jtm inside`` found.
-
-    Returns
-    -------
-    pandas.DataFrame
-        A row for each representation and for chance, a column for each kind.
-    """
+    """Tabulate how many nearest neighbours are of a kind: a column a kind."""
     shares = [
         each | {"representation": name, "value": share}
         for each in inside["maps"]
@@ -444,19 +321,7 @@ def neighbours(inside):
 
 
 def steps(speed):
-    """
-    Tabulate a training step's time and memory, ours beside the published one.
-
-    Parameters
-    ----------
-    speed : dict
-        What ``benchmarks/cpc_step.py`` found.
-
-    Returns
-    -------
-    pandas.DataFrame
-        A row for each criterion and precision.
-    """
+    """Tabulate time and memory of a training step, ours and the published one."""
     base = speed["steps"][0]["seconds"]
     rows = [
         {
