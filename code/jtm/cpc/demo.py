@@ -16,6 +16,7 @@ from jtm.files import atomic
 from jtm.results import figures, tables
 from jtm.training.checkpoints import load_model
 from jtm.training.config import SupervisedConfig, make_config
+from jtm.training.folder import BEST
 
 EPOCHS = 3
 """Epochs of pretraining: what ten minutes allow."""
@@ -34,6 +35,13 @@ def demo(preset, out):
         Which toy set, and which sizes.
     out : str or Path
         Folder for the runs, the scores and the figures.
+
+    Returns
+    -------
+    piece : jtm.data.musicnet.Recording
+        A test recording.
+    checkpoint : Path
+        The network that was fine-tuned from CPC.
     """
     out = Path(out)
     data = toy_data(preset)
@@ -64,3 +72,4 @@ def demo(preset, out):
     ):
         figures.save(figure, out / f"{name}.svg")
         print(f"figure {out / name}.svg")
+    return piece, out / "CPC, fine-tuned" / BEST
