@@ -58,6 +58,9 @@ DECIBELS = 60
 FAINT = -30
 """Loudness in dB below which a recording is drawn as fainter than others."""
 
+MISTUNED = 0.08
+"""Semitones from which a tuning is told."""
+
 QUALITY = 50
 """Of WebP; 0.9 kB a second."""
 
@@ -147,7 +150,7 @@ def page(wave, rate, notes, title, piece="", melody=None, tuning=0.0):
         length=clock(seconds),
         seconds=f"{seconds:.2f}",
         count=_count(len(notes), "note"),
-        a4=round(A4 * 2 ** (tuning / 12)),
+        a4=round(A4 * 2 ** (tuning / 12)) if abs(tuning) >= MISTUNED else None,
         parts=[
             {
                 "name": name_of(p),

@@ -391,8 +391,9 @@
     let low = 55;
     let high = 79;
     if (count) {
-      low = pitches.reduce((a, b) => Math.min(a, b)) - 3;
-      high = pitches.reduce((a, b) => Math.max(a, b)) + 4;
+      const sorted = pitches.slice().sort(); // a stray note or two don't count
+      low = sorted[Math.floor(0.005 * count)] - 3;
+      high = sorted[count - 1 - Math.floor(0.005 * count)] + 4;
     }
     const missing = Math.max(0, 24 - (high - low)) / 2;
     view.row = roomHigh() / (high - low + 1 + 2 * missing);
