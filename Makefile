@@ -7,6 +7,7 @@
 # it, of the versions in that file. A new range or requirement asks for `make lock`.
 # make lock: lock.txt and licences.csv, of the versions that are newest today.
 # make oldest: the unit tests with the oldest versions that requirements.txt allows.
+# make faults: kills, full disks, damaged and hostile files, by the thousand; hours.
 # make clean: remove .venv and the toy sets, all of which is made again when it is
 # needed; logs/, where hours of training may lie, stays.
 
@@ -16,7 +17,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 NOTEBOOK := notebooks/JTM progress report.ipynb
 
-.PHONY: demo test notebook report lint submission lock oldest clean
+.PHONY: demo test notebook report lint faults submission lock oldest clean
 
 demo: $(VENV)/ready
 	$(PY) -m jtm demo
@@ -39,6 +40,9 @@ lint: $(VENV)/ready
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) code/jtm/tests/docstrings.py
+
+faults: $(VENV)/ready
+	OMP_NUM_THREADS=1 $(PY) code/faults/suite.py
 
 submission: $(VENV)/ready
 	@$(PY) report/pack.py "$(NAMES)"

@@ -3,7 +3,6 @@
 import contextlib
 import functools
 import io
-import json
 import os
 import pickle
 import shutil
@@ -16,6 +15,7 @@ import zipfile
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pretty_midi
 import soundfile
 import torch
@@ -29,12 +29,16 @@ from jtm.data import clips, musicnet
 from jtm.data.splits import split_recordings
 from jtm.data.store import build_store, store_folder
 from jtm.files import InputError, digest, read_json, write_json
-from jtm.music import audio, midi
+from jtm.music import audio, midi, notation
 from jtm.results import records
+from jtm.retrieval import search
 from jtm.tests.evaluation.little import write_clips
+from jtm.tests.results import synthetic
+from jtm.tests.retrieval.little import tune, write_abc
 from jtm.training import checkpoints
 from jtm.training import folder as run_folder
 from jtm.training.config import make_config
+from jtm.transcriber import model
 
 FILES = 10
 """Damaged files that are read in one process."""
@@ -53,21 +57,7 @@ WORDS = '-1 0 nan inf 1e309 99999999999999999999 ../../x /x .. \x00 é , " \n'.s
 
 
 def damage(content, rng):
-    """
-    Damage a file's bytes in a few places.
-
-    Parameters
-    ----------
-    content : bytes
-        What is whole.
-    rng : numpy.random.Generator
-        Chooses how and where.
-
-    Returns
-    -------
-    bytes
-        What is not.
-    """
+    """Damage a file's bytes in a few places."""
     content = bytearray(content)
     for _ in range(rng.integers(1, 5)):
         # Half of the damage is near the start, where the headers are.
@@ -156,7 +146,14 @@ def _read_midi(path):
     midi.read(path)
 
 
-def _read_score(path):
+def _read_places(path):
+    index = search.Index.load(path)
+    search._kept(path, index.towers, {})
+    for found in index.nearest(np.ones((1, index.vectors.shape[1])))[0]:
+        print(index.pieces[index.owners[found]]["title"], index.middles[found])
+
+
+def _read_work(path):
     voices.corpus_root, real = (lambda: path.parent), voices.corpus_root
     try:
         voices.read_work(path.name)
@@ -175,7 +172,13 @@ READERS = {
     "single notes (CSV)": ("clips.csv", _read_clips),
     "scores of the benchmark (CSV)": ("records.csv", records.read),
     "MIDI": ("a.mid", _read_midi),
-    "MusicXML": ("a.musicxml", _read_score),
+    "MusicXML": ("a.musicxml", _read_work),
+    "score (MusicXML)": ("a.musicxml", notation.read),
+    "score (ABC)": ("a.abc", notation.read),
+    "score (kern)": ("a.krn", notation.read),
+    "score (MIDI)": ("a.mid", notation.read),
+    "index of scores": ("i.safetensors", _read_places),
+    "transcriber (safetensors)": ("t.safetensors", model.load),
     "index of the store (JSON)": ("index.json", _read_index),
     "settings of a run (JSON)": ("settings.json", _read_run),
     "checkpoint": ("a.pt", _read_checkpoint),
@@ -185,7 +188,7 @@ READERS = {
 }
 """Kinds of files: the name of a whole one, and what reads it."""
 
-SLOW = {"MusicXML", "metadata (CSV)"}
+SLOW = {"MusicXML", "metadata (CSV)"} | {name for name in READERS if "score (" in name}
 """Kinds that take long to read."""
 
 
@@ -198,14 +201,7 @@ def _whole_store():
 
 @functools.cache
 def samples():
-    """
-    Write a whole file of each kind, once.
-
-    Returns
-    -------
-    Path
-        Their folder.
-    """
+    """Write a whole file of each kind, once."""
     folder = inputs() / "samples"
     folder.mkdir()
     wave = 0.1 * np.random.default_rng(0).standard_normal((6_000, 2))
@@ -217,21 +213,18 @@ def samples():
     shutil.copy(data / musicnet.METADATA_FILE, folder / "metadata.csv")
     write_clips(inputs() / "clips")
     shutil.copy(inputs() / "clips" / clips.CLIPS_FILE, folder / "clips.csv")
-    row = dict.fromkeys(records.COLUMNS, 1) | {"value": 0.5, "split": "test"}
-    lines = ",".join(row) + "\n" + ",".join(map(str, row.values())) + "\n"
-    (folder / "records.csv").write_text(lines)
+    rows = synthetic.cell("transcription", "scratch", 3, 0)[0]
+    table = pd.DataFrame(rows, columns=records.COLUMNS)
+    table.to_csv(folder / "records.csv", index=False)
     played = pretty_midi.PrettyMIDI()
     played.instruments.append(pretty_midi.Instrument(40))
     for i in range(20):
         note = pretty_midi.Note(90, 60 + i, i / 4, i / 4 + 0.2)
         played.instruments[0].notes.append(note)
     played.write(f"{folder / 'a.mid'}")
-    note = (
-        "<note><pitch><step>{}</step><octave>4</octave></pitch><duration>1</duration>"
-    )
-    notes = "".join(
-        note.format(step) + "<type>quarter</type></note>" for step in "CDEF"
-    )
+    note = "<note><pitch><step>{}</step><octave>4</octave></pitch>"
+    note += "<duration>1</duration><type>quarter</type></note>"
+    notes = "".join(note.format(step) for step in 4 * "CDEF")
     (folder / "a.musicxml").write_text(
         '<?xml version="1.0"?><score-partwise version="3.1"><part-list><score-part '
         'id="P1"><part-name>A</part-name></score-part></part-list><part id="P1">'
@@ -239,6 +232,12 @@ def samples():
         f"<beat-type>4</beat-type></time></attributes>{notes}</measure></part>"
         "</score-partwise>"
     )
+    write_abc(folder / "a.abc", tune(0))
+    (folder / "a.krn").write_text("**kern\n4c\n4d\n4e\n4f\n*-\n")
+    weights = inputs() / "w.safetensors"
+    places = folder / "i.safetensors"
+    search.build(inputs() / "scores", places, None, weights, progress=False)
+    shutil.copy(inputs() / "t.safetensors", folder)
     shutil.copy(
         store_folder(inputs() / "sounds", _whole_store()) / "index.json", folder
     )
@@ -253,18 +252,7 @@ def samples():
 
 
 def mutate(kind, rng, folder):
-    """
-    Damage files of a kind, and read them in a process of its own.
-
-    Parameters
-    ----------
-    kind : str
-        One of :data:`READERS`.
-    rng : numpy.random.Generator
-        Chooses the damage.
-    folder : Path
-        An empty folder.
-    """
+    """Damage files of a kind, and read them in a process of its own."""
     name, read = READERS[kind]
     content = (samples() / name).read_bytes()
     files = [folder / f"{i}" / name for i in range(FILES)]
@@ -441,18 +429,7 @@ HOSTILE = {
 
 
 def be_hostile(attempt, rng, folder):
-    """
-    Make an attempt, and look for harm.
-
-    Parameters
-    ----------
-    attempt : callable
-        One of :data:`HOSTILE`.
-    rng : numpy.random.Generator
-        Not used.
-    folder : Path
-        An empty folder.
-    """
+    """Make an attempt, and look for harm."""
     inside = folder / "in"
     inside.mkdir()
     samples()
@@ -470,4 +447,3 @@ def be_hostile(attempt, rng, folder):
         raise LostError("failed without a word")
     if len(list(folder.iterdir())) != 2:
         raise LostError("wrote outside its folder")
-    json.dumps(said)

@@ -19,36 +19,7 @@ class LostError(Exception):
 
 
 def run(action, log, budget=None, file_size=None, watch=lambda pid: False):
-    """
-    Run an action in a forked process, with the modules that are loaded here.
-
-    Parameters
-    ----------
-    action : callable
-        Takes nothing; returns an exit code or None.
-    log : Path
-        File that gets what it prints.
-    budget : float, optional
-        Seconds of processor time after which it is killed, with its own processes.
-    file_size : int, optional
-        Maximum size of a file that it writes.
-    watch : callable
-        Takes its number, again and again; once it returns True it is not called again.
-
-    Returns
-    -------
-    code : int or None
-        Its exit code; None where it was killed.
-    said : str
-        What it printed.
-    seconds : float
-        Processor time that it took, with its own processes.
-
-    Raises
-    ------
-    LostError
-        If it hangs, or dies of a signal that was not sent here.
-    """
+    """Run an action in a forked process, with the modules that are loaded here."""
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
     pid = os.fork()
@@ -99,33 +70,14 @@ def _be(action, log, file_size):
 
 
 def limit_memory(more):
-    """
-    Let this process have so much more memory than it has.
-
-    Parameters
-    ----------
-    more : float
-        Bytes.
-    """
+    """Let this process have so much more memory than it has."""
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     size = int(pages * resource.getpagesize() + more)
     resource.setrlimit(resource.RLIMIT_AS, (size, size))
 
 
 def children(pid):
-    """
-    List the processes that a process has started.
-
-    Parameters
-    ----------
-    pid : int
-        The process.
-
-    Returns
-    -------
-    list of int
-        Their numbers.
-    """
+    """List the processes that a process has started."""
     found = []
     for file in Path(f"/proc/{pid}/task").glob("*/children"):
         with contextlib.suppress(OSError):
@@ -134,19 +86,7 @@ def children(pid):
 
 
 def cpu_seconds(pid):
-    """
-    Measure the processor time of a process and those that it has started.
-
-    Parameters
-    ----------
-    pid : int
-        The process.
-
-    Returns
-    -------
-    float
-        Seconds; 0 where it has ended.
-    """
+    """Measure the processor time of a process and those that it has started."""
     with contextlib.suppress(OSError):
         own = time.clock_gettime(~pid << 3 | 2)  # Linux's clock of another process
         return own + sum(map(cpu_seconds, children(pid)))
@@ -155,21 +95,7 @@ def cpu_seconds(pid):
 
 @contextlib.contextmanager
 def small_disk(folder, size):
-    """
-    Mount a disk of so many bytes on a folder, where this user may.
-
-    Parameters
-    ----------
-    folder : Path
-        An empty folder.
-    size : int
-        Bytes.
-
-    Yields
-    ------
-    callable or None
-        Gives the disk plenty of room; None where there is no such disk.
-    """
+    """Mount a disk of so many bytes on a folder, where this user may."""
     options = ["mount", "-t", "tmpfs", "-o", f"size={max(4096, size)}", "tmpfs", folder]
     if os.geteuid() or subprocess.run(options, capture_output=True).returncode:
         yield None
@@ -182,17 +108,5 @@ def small_disk(folder, size):
 
 
 def last_line(said):
-    """
-    Return the last line of what a process printed.
-
-    Parameters
-    ----------
-    said : str
-        All that it printed.
-
-    Returns
-    -------
-    str
-        The line; empty where there is none.
-    """
+    """Return the last line of what a process printed."""
     return (said.strip().splitlines() or [""])[-1][:300]

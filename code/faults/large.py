@@ -38,16 +38,7 @@ def _in_process(action, folder, memory=2e9):
 
 
 def many_files(rng, folder):
-    """
-    Take a folder of 40 000 recordings into a store, and plan an epoch of it.
-
-    Parameters
-    ----------
-    rng : numpy.random.Generator
-        Draws the sound.
-    folder : Path
-        An empty folder.
-    """
+    """Take a folder of 40 000 recordings into a store, and plan an epoch of it."""
     sounds = folder / "sounds"
     for i in range(N_FILES):
         path = sounds / f"{i % 200}" / f"{i}.wav"
@@ -73,16 +64,7 @@ def many_files(rng, folder):
 
 
 def long_file(rng, folder):
-    """
-    Read from a WAV of 50 GB, which has no content on the disk.
-
-    Parameters
-    ----------
-    rng : numpy.random.Generator
-        Not used.
-    folder : Path
-        An empty folder.
-    """
+    """Read from a WAV of 50 GB, which has no content on the disk."""
     path = folder / "a.wav"
     with soundfile.SoundFile(path, "w", 44_100, 2, format="RF64") as file:
         file.write(np.zeros((1, 2)))
@@ -107,16 +89,7 @@ def long_file(rng, folder):
 
 
 def large_store(rng, folder):
-    """
-    Read windows for minutes from a store of 20 GB, with a bound of 200 MB.
-
-    Parameters
-    ----------
-    rng : numpy.random.Generator
-        Not used.
-    folder : Path
-        An empty folder.
-    """
+    """Read windows for minutes from a store of 20 GB, with a bound of 200 MB."""
     n, size, chunk = 40, 500_000_000, 20_000_000
     files = [folder / f"{i}.s16" for i in range(n)]
     for path in files:

@@ -25,7 +25,11 @@ from jtm.data.musicnet import open_dataset
 from jtm.data.store import build_store
 from jtm.files import digest
 from jtm.music import audio
+from jtm.retrieval import model as towers
+from jtm.retrieval import search
 from jtm.tests.evaluation.little import write_checkpoint, write_dataset
+from jtm.tests.retrieval.little import tune, write_abc
+from jtm.tests.transcriber import toys
 from jtm.training.checkpoints import fingerprint
 
 VOLATILE = {generate.COST_FILE, "embeddings.json", "config.json", ".lock"}
@@ -34,20 +38,12 @@ VOLATILE = {generate.COST_FILE, "embeddings.json", "config.json", ".lock"}
 TIMES = ("audio_seconds_per_second", "seconds")
 """Columns that tell how long something took."""
 
-works.PRESETS["nano"] = works.Preset(3, 1, 1, 2, (2.0, 3.0), 1, 1, 0, 36, 9e3)
-torch.set_num_threads(1)
+works.PRESETS["least"] = works.Preset(3, 1, 1, 2, (2.0, 3.0), 1, 1, 0, 36, 9e3)
 
 
 @functools.cache
 def inputs():
-    """
-    Write what the commands read, once.
-
-    Returns
-    -------
-    Path
-        Folder with ``sounds``, ``data`` (a labelled dataset) and two checkpoints.
-    """
+    """Write what the commands read, once."""
     folder = Path(tempfile.mkdtemp())
     atexit.register(shutil.rmtree, folder, True)
     rng = np.random.default_rng(0)
@@ -58,6 +54,11 @@ def inputs():
     write_checkpoint(folder / "a.pt")
     small = {"encoder_type": "pitchmap", "hidden_encoder": 2, "hidden_gar": 2}
     write_checkpoint(folder / "b.pt", chosen=small)
+    toys.write_tiny(folder / "t.safetensors")
+    torch.manual_seed(0)
+    towers.save(folder / "w.safetensors", towers.Towers("published").eval(), {})
+    for seed in range(6):
+        write_abc(folder / "scores" / f"{seed}.abc", tune(seed), f"Tune {seed}")
     return folder
 
 
@@ -82,7 +83,7 @@ def _export(out):
 
 
 def _generate(out):
-    words = ["--preset", "nano", "--out", f"{out}"]
+    words = ["--preset", "least", "--out", f"{out}"]
     return generate.main(words)
 
 
@@ -100,6 +101,16 @@ def _benchmark(out):
     return cli.main(["benchmark", *words])
 
 
+def _transcribe(out):
+    words = [f"{inputs() / 'sounds'}", "--out", f"{out}", "--weights"]
+    return cli.main(["transcribe", *words, f"{inputs() / 't.safetensors'}"])
+
+
+def _index(out):
+    weights = inputs() / "w.safetensors"
+    return search.build(inputs() / "scores", out / "i.safetensors", None, weights)
+
+
 JOBS = {
     "store": _store,
     "pretraining": _pretrain,
@@ -107,24 +118,14 @@ JOBS = {
     "export": _export,
     "generation": _generate,
     "benchmark": _benchmark,
+    "transcription": _transcribe,
+    "index": _index,
 }
 """Commands by name: each takes the folder that it writes to."""
 
 
 def look(folder):
-    """
-    Tell what a folder holds, but for what differs from run to run.
-
-    Parameters
-    ----------
-    folder : Path
-        The folder.
-
-    Returns
-    -------
-    dict of str to str
-        A hash of each file by its name in the folder.
-    """
+    """Tell what a folder holds, but for what differs from run to run."""
     found = {}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
@@ -161,19 +162,7 @@ class Whole:
 
 @functools.cache
 def whole(job):
-    """
-    Run a command undisturbed, once.
-
-    Parameters
-    ----------
-    job : str
-        Its name.
-
-    Returns
-    -------
-    Whole
-        What comes of it.
-    """
+    """Run a command undisturbed, once."""
     inputs()
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder, "out")
@@ -197,18 +186,7 @@ def _finish(job, out, log, after):
 
 
 def kill(job, rng, folder):
-    """
-    Kill a command once or twice at a random moment, with all its processes.
-
-    Parameters
-    ----------
-    job : str
-        Its name.
-    rng : numpy.random.Generator
-        Chooses the moments.
-    folder : Path
-        An empty folder.
-    """
+    """Kill a command once or twice at a random moment, with all its processes."""
     out, log = folder / "out", folder / "log"
     out.mkdir()
     for _ in range(rng.integers(1, 3)):
@@ -220,18 +198,7 @@ def kill(job, rng, folder):
 
 
 def lose_worker(job, rng, folder):
-    """
-    Kill one of the processes that a command has started, as the system may.
-
-    Parameters
-    ----------
-    job : str
-        Its name.
-    rng : numpy.random.Generator
-        Chooses the moment.
-    folder : Path
-        An empty folder.
-    """
+    """Kill one of the processes that a command has started, as the system may."""
     out, log = folder / "out", folder / "log"
     out.mkdir()
     patience = int(rng.integers(1, 300))  # looks, from when two are at work
@@ -251,18 +218,7 @@ def lose_worker(job, rng, folder):
 
 
 def fill(job, rng, folder):
-    """
-    Let a command write to a disk that becomes full, then give it room.
-
-    Parameters
-    ----------
-    job : str
-        Its name.
-    rng : numpy.random.Generator
-        Chooses the room.
-    folder : Path
-        An empty folder.
-    """
+    """Let a command write to a disk that becomes full, then give it room."""
     disk, log = folder / "disk", folder / "log"
     disk.mkdir()
     room = int(rng.uniform(0.02, 0.95) * whole(job).size)

@@ -26,6 +26,7 @@ import damaged  # noqa: E402
 import large  # noqa: E402
 import numpy as np  # noqa: E402
 import stopped  # noqa: E402
+import torch  # noqa: E402
 from isolated import LostError  # noqa: E402
 from tqdm import tqdm  # noqa: E402
 
@@ -37,59 +38,39 @@ RESULTS = ROOT / "report" / "results" / "faults.json"
 
 @dataclass(frozen=True)
 class Fault:
-    """
-    A fault, and how often it is tried.
-
-    Parameters
-    ----------
-    name : str
-        What goes wrong, and where.
-    trial : callable
-        Tries it, given a random generator and an empty folder; raises
-        :class:`isolated.LostError` where it costs something.
-    long, short : int
-        Number of trials, and that of the short form.
-    """
+    """A fault, and how often it is tried."""
 
     name: str
     trial: object
     long: int
     short: int = 0
+    size: int = 1
 
 
 def faults():
-    """
-    List the faults.
-
-    Returns
-    -------
-    list of Fault
-        Each with its number of trials.
-    """
+    """List the faults."""
     found = []
     for job, kills, short in (
         ("store", 12, 1),
         ("pretraining", 12, 1),
         ("embedding", 10, 0),
-        ("generation", 6, 0),
-        ("benchmark", 6, 0),
-        ("transcription", 6, 0),
-        ("index", 6, 0),
+        ("generation", 4, 0),
+        ("benchmark", 4, 0),
+        ("transcription", 5, 0),
+        ("index", 5, 0),
     ):
-        if job in stopped.JOBS:
-            kill = functools.partial(stopped.kill, job)
-            found.append(Fault(f"killed at a random moment: {job}", kill, kills, short))
+        kill = functools.partial(stopped.kill, job)
+        found.append(Fault(f"killed at a random moment: {job}", kill, kills, short))
     for job in stopped.JOBS:
         full = functools.partial(stopped.fill, job)
-        found.append(Fault(f"disk full: {job}", full, 4, int(job == "store")))
+        found.append(Fault(f"disk full: {job}", full, 2, int(job == "store")))
     one = functools.partial(stopped.lose_worker, "generation")
-    found.append(Fault("one process of several killed: generation", one, 3))
+    found.append(Fault("one process of several killed: generation", one, 2))
     for kind in damaged.READERS:
         try_kind = functools.partial(damaged.mutate, kind)
-        slow = kind in damaged.SLOW
-        # A trial is of ten files, read in one process.
-        trials, short = (6, 0) if slow else (20, 1)
-        found.append(Fault(f"damaged: {kind}, ten files", try_kind, trials, short))
+        trials, short = (4, 0) if kind in damaged.SLOW else (12, 1)
+        tried = trials, short, damaged.FILES
+        found.append(Fault(f"damaged: {kind}", try_kind, *tried))
     for name, trial in damaged.HOSTILE.items():
         call = functools.partial(damaged.be_hostile, trial)
         found.append(Fault(f"hostile: {name}", call, 1, 1))
@@ -99,25 +80,7 @@ def faults():
 
 
 def run(work, short=False, only="", progress=True):
-    """
-    Try the faults that have not been tried yet, and sum up.
-
-    Parameters
-    ----------
-    work : str or Path
-        Folder that keeps the outcomes.
-    short : bool
-        Whether to try a few of each kind.
-    only : str
-        Part of the names of the faults to try.
-    progress : bool
-        Show a progress bar.
-
-    Returns
-    -------
-    list of dict
-        Of each fault ``fault``, ``tried``, ``survived``, ``lost``, and ``reasons``.
-    """
+    """Try the faults that have not been tried yet, and sum up."""
     work = Path(work)
     work.mkdir(parents=True, exist_ok=True)
     kept = work / "outcomes.json"
@@ -144,26 +107,21 @@ def run(work, short=False, only="", progress=True):
         numbers = range(fault.short if short else fault.long)
         found = [outcomes[f"{fault.name} {i}"] for i in numbers]
         lost = [reason for reason in found if reason]
-        row = {"fault": fault.name, "tried": len(found)}
-        row |= {"survived": len(found) - len(lost), "lost": len(lost)}
-        rows += [row | {"reasons": sorted(set(lost))}] if found else []
+        tried = fault.size * len(found)
+        row = {"fault": fault.name, "tried": tried, "survived": tried - len(lost)}
+        row |= {"lost": len(lost), "reasons": sorted(set(lost))}
+        rows += [row] if found else []
     return rows
 
 
 def main():
-    """
-    Run the command line.
-
-    Returns
-    -------
-    int
-        Exit code: 0 where nothing was lost, else 1.
-    """
+    """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0].strip())
     parser.add_argument("--short", action="store_true", help="a few of each kind")
     parser.add_argument("--only", default="", help="part of the names to try")
     parser.add_argument("--work", default="logs/faults", help="folder for outcomes")
     options = parser.parse_args()
+    torch.set_num_threads(1)  # in forked processes, others would be missing
     start = time.monotonic()
     rows = run(options.work, options.short, options.only)
     for row in rows:

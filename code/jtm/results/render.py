@@ -122,7 +122,7 @@ def facts_of(root):
     """
     root = Path(root)
     results = root / "report" / "results"
-    names = ("browser", "commands", "data", "inside", "memory", "pretraining", "speed")
+    names = "browser commands data faults inside memory pretraining speed".split()
     facts = {name: read_json(results / f"{name}.json") for name in names}
     tried = results / "trials.json"
     facts["trials"] = read_json(tried) if tried.exists() else []
@@ -307,5 +307,8 @@ def report(root):
         text = _flow(template("BENCHMARK.md.j2").render(facts)) + "\n"
         with atomic(root / "report" / "results" / "BENCHMARK.md") as part:
             part.write_text(text, encoding="utf-8")
+    text = flow(template("FAULTS.md.j2").render(facts)) + "\n"
+    with atomic(root / "report" / "results" / "FAULTS.md") as part:
+        part.write_text(text, encoding="utf-8")
     with atomic(root / "report" / "numbers.tex") as part:
         part.write_text(numbers(root, facts), encoding="utf-8")

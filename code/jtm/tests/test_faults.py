@@ -1,0 +1,105 @@
+"""A few faults of each kind cost nothing, and what does cost something is counted."""
+
+import subprocess
+import sys
+import tempfile
+import unittest
+from pathlib import Path
+from unittest import mock
+
+import numpy as np
+
+from jtm.files import ROOT, InputError
+
+sys.path[:0] = [str(ROOT / "toy"), str(ROOT / "code" / "faults")]
+
+import damaged  # noqa: E402
+import isolated  # noqa: E402
+import stopped  # noqa: E402
+import suite  # noqa: E402
+
+
+def busy(path):
+    """Take too long."""
+    return sum(range(10**7))
+
+
+def greedy(path):
+    """Take too much memory."""
+    return bytes(10**9)
+
+
+@unittest.skipUnless(sys.platform == "linux", "needs Linux's clocks and limits")
+class TestSuite(unittest.TestCase):
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.folder = Path(folder.name)
+        self.rng = np.random.default_rng(0)
+
+    def test_the_short_form_loses_nothing(self):
+        script = ROOT / "code" / "faults" / "suite.py"
+        done = subprocess.run(
+            [sys.executable, script, "--short", "--work", self.folder],
+            capture_output=True,
+            text=True,
+        )
+        self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+        self.assertIn("killed at a random moment: store: 1 of 1", done.stdout)
+        self.assertIn("damaged: FLAC: 10 of 10", done.stdout)
+
+    def test_what_is_lost_is_counted_and_tried_again(self):
+        trials = []
+
+        def trial(rng, folder):
+            trials.append(rng.integers(1000))
+            if len(trials) == 2:
+                raise isolated.LostError("two")
+
+        faults = [suite.Fault("a", trial, 3, 0, 10)]
+        with mock.patch("suite.faults", return_value=faults):
+            first, second = (
+                suite.run(self.folder, progress=False)[0] for _ in range(2)
+            )
+        self.assertEqual(first["lost"], 1)
+        self.assertEqual(first["survived"], 29)
+        self.assertEqual(first["reasons"], ["two"])
+        self.assertEqual((second["survived"], second["lost"]), (30, 0))
+        self.assertEqual(len(trials), 4)
+        self.assertEqual(trials[3], trials[1])  # the same chance
+
+    def test_readers_that_fail_hang_or_grow_are_found(self):
+        def refuse(path):
+            raise InputError("no")
+
+        for read, told in (
+            (lambda path: 1 // 0, "ZeroDivisionError"),
+            (busy, "took"),
+            (greedy, "MemoryError"),
+            (refuse, "InputError"),  # the first file is whole
+            (lambda path: Path(path.parents[1], "x").touch(), "outside its folder"),
+        ):
+            folder = Path(tempfile.mkdtemp(dir=self.folder))
+            with (
+                mock.patch.dict(damaged.READERS, wrong=("labels.csv", read)),
+                mock.patch.object(damaged, "SECONDS", 0.05),
+                mock.patch.object(damaged, "MEMORY", 5e8),
+                self.assertRaisesRegex(isolated.LostError, told),
+            ):
+                damaged.mutate("wrong", self.rng, folder)
+
+    def test_what_differs_after_a_stop_is_found(self):
+        def forgetful(out):
+            began = (out / "a").exists()
+            (out / "a").write_text("whole" if not began else "half")
+            return sum(range(3 * 10**6)) and 0
+
+        with mock.patch.dict(stopped.JOBS, forgetful=forgetful):
+            with self.assertRaisesRegex(isolated.LostError, "these differ: a"):
+                for _ in range(20):
+                    folder = Path(tempfile.mkdtemp(dir=self.folder))
+                    stopped.kill("forgetful", self.rng, folder)
+
+
+if __name__ == "__main__":
+    unittest.main()
