@@ -6,9 +6,9 @@ import io
 import os
 import pickle
 import shutil
+import signal
 import struct
 import tempfile
-import time
 import traceback
 import warnings
 import zipfile
@@ -251,6 +251,10 @@ def samples():
     return folder
 
 
+class _SlowError(BaseException):
+    """Reading takes too long; no error that a reader may take for one of its own."""
+
+
 def mutate(kind, rng, folder):
     """Damage files of a kind, and read them in a process of its own."""
     name, read = READERS[kind]
@@ -261,23 +265,24 @@ def mutate(kind, rng, folder):
         path.write_bytes(damage(content, rng) if path != files[0] else content)
     before = sorted(inputs().rglob("*"))
 
+    def stop(*_):
+        raise _SlowError
+
     def read_all():
         warnings.simplefilter("ignore")
         limit_memory(MEMORY)
+        signal.signal(signal.SIGPROF, stop)
         for path in files:
-            start = time.process_time()
+            signal.setitimer(signal.ITIMER_PROF, SECONDS)
             try:
                 try:
                     read(path)
                 except InputError:
                     if path == files[0]:  # which is whole
                         raise
-            except Exception as error:
+            except (Exception, _SlowError) as error:
                 traceback.print_exc()
                 print(f"\n{_keep(path)}: {type(error).__name__}: {error}"[:200])
-                return 1
-            if time.process_time() - start > SECONDS:
-                print(f"{_keep(path)}: took {time.process_time() - start:.0f} s")
                 return 1
         return 0
 

@@ -116,10 +116,10 @@ JOBS = {
     "pretraining": _pretrain,
     "embedding": _embed,
     "export": _export,
-    "generation": _generate,
-    "benchmark": _benchmark,
     "transcription": _transcribe,
     "index": _index,
+    "benchmark": _benchmark,
+    "generation": _generate,
 }
 """Commands by name: each takes the folder that it writes to."""
 

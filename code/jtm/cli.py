@@ -14,7 +14,7 @@ from dataclasses import replace
 
 from jtm.constants import INSTRUMENTS, SAMPLE_RATE
 from jtm.cpc.config import PretrainConfig
-from jtm.data import musicnet, store
+from jtm.data import batch, musicnet, store
 from jtm.data.toyset import default_data
 from jtm.files import (
     ROOT,
@@ -102,6 +102,23 @@ NOTES = (
     ),
 )
 """Options of what tells notes."""
+
+SPREAD = (
+    _option(
+        "--jobs",
+        type=int,
+        default=1,
+        metavar="N",
+        help="processes on this machine to do it with",
+    ),
+    _option(
+        "--scheduler",
+        metavar="ADDRESS",
+        help="do it on the workers of this Dask scheduler, which see the same files; "
+        "needs `pip install jtm[cluster]`",
+    ),
+)
+"""Options of where many files are worked on."""
 
 
 def main(arguments=None):
@@ -449,13 +466,15 @@ _check_data.__doc__ = (
         help="contexts c, which know the past, latents z, or both, of each frame; or "
         "slow features s, 16 numbers for every 1.28 s",
     ),
+    *SPREAD,
 )
 def _embed(options):
     """Embed sound files with the pretrained network, into one .npz a file."""
     from jtm.embedding import embed_files
 
     chosen = (options.inputs, options.out, options.load, options.layer)
-    return int(embed_files(*chosen, debug=options.debug) > 0)
+    spread = batch.Spread(options.jobs, options.scheduler)
+    return int(embed_files(*chosen, debug=options.debug, spread=spread) > 0)
 
 
 @_verb(
@@ -480,6 +499,7 @@ def _embed(options):
         help="write the melody alone: the line that a listener would sing back",
     ),
     *NOTES,
+    *SPREAD,
 )
 def _transcribe(options):
     """Transcribe sound files to MIDI, tables of notes and pages that play them."""
@@ -493,6 +513,7 @@ def _transcribe(options):
         not options.no_page,
         options.melody,
         debug=options.debug,
+        spread=batch.Spread(options.jobs, options.scheduler),
     )
     return int(failed > 0)
 

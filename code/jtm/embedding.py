@@ -277,7 +277,9 @@ def _embed(recording, model, layer, name, advance=lambda seconds: None):
     return embedding, (np.arange(n_rows) + 0.5) * samples / SAMPLE_RATE
 
 
-def embed_files(inputs, out, load=None, layer="c", progress=True, debug=False):
+def embed_files(
+    inputs, out, load=None, layer="c", progress=True, debug=False, spread=None
+):
     """
     Embed sound files, and those in folders, into a file each.
 
@@ -302,6 +304,8 @@ def embed_files(inputs, out, load=None, layer="c", progress=True, debug=False):
         Show a progress bar, and what was done.
     debug : bool
         Print the traceback of what fails unexpectedly.
+    spread : jtm.data.batch.Spread, optional
+        Several processes, or a cluster, to do it on.
 
     Returns
     -------
@@ -322,7 +326,6 @@ def embed_files(inputs, out, load=None, layer="c", progress=True, debug=False):
     made_from = {"network": network, "layer": layer}
     if layer == "s":
         made_from["slow"] = digest(slow_file(load or WEIGHTS))
-    model.to(best_device())
     _claim(out, made_from | {"inputs": str(root)})
     targets = {each: inside(out, f"{each.relative_to(root)}.npz") for each in sources}
     missing = {
@@ -331,14 +334,10 @@ def embed_files(inputs, out, load=None, layer="c", progress=True, debug=False):
         if not _is_there(target, source, made_from)
     }
 
-    def work(source, advance):
-        state = batch.state(source)
-        embedding, times = _embed_file(source, model, layer, advance)
-        with atomic(missing[source]) as part:
-            arrays = {"embedding": embedding, "times": times}
-            np.savez(part, **arrays, **made_from, source=state)
-
-    failed = batch.run(list(missing), work, "Embedding", progress, debug)
+    files = Path(os.path.abspath(out)), root, load and os.path.abspath(load)
+    work = functools.partial(_embed_into, files=files, made_from=made_from)
+    settings = "Embedding", progress, debug, spread
+    failed = batch.run(list(missing), work, lambda *_: None, *settings)
     if failed and len(failed) == len(sources):
         raise InputError(f"none of {len(sources)} files could be embedded")
     if progress:
@@ -348,6 +347,28 @@ def embed_files(inputs, out, load=None, layer="c", progress=True, debug=False):
             f"{len(sources) - len(missing)} are there already"
         )
     return len(failed)
+
+
+def _embed_into(source, advance, files, made_from):
+    """Embed a sound file into a file, unless a process that was killed did."""
+    out, root, load = files
+    target = inside(out, f"{source.relative_to(root)}.npz")
+    if _is_there(target, source, made_from):
+        return
+    model, state = _loaded(load, made_from["network"]), batch.state(source)
+    embedding, times = _embed_file(source, model, made_from["layer"], advance)
+    with atomic(target) as part:
+        arrays = {"embedding": embedding, "times": times}
+        np.savez(part, **arrays, **made_from, source=state)
+
+
+@functools.lru_cache(1)
+def _loaded(load, network):
+    """Load a network of a known fingerprint, for the files of a batch."""
+    model = load_model(load)
+    if checkpoints.fingerprint(model.state_dict()) != network:
+        raise InputError(f"{load or WEIGHTS}: is another network than here; copy it")
+    return model.to(best_device())
 
 
 def _claim(out, made_from):

@@ -1,21 +1,36 @@
 """
-Many sound files, one after the other: what a batch is, and how it goes on.
+Many sound files: what a batch is, where it is worked on, and how it goes on.
 
 Of many files one that cannot be read is named, and the others are done; what is there
-of a file that has not changed since is left as it is.
+of a file that has not changed since is left as it is. Files are worked on one after
+the other, in several processes, or by the workers of a Dask cluster.
 """
 
 import contextlib
 import functools
+import multiprocessing
 import os
+import signal
 import sys
+import threading
 import traceback
+import warnings
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
 from pathlib import Path
 
 from tqdm import tqdm
 
 from jtm.data.musicnet import open_dataset
-from jtm.files import InputError, NoSpaceError, describe
+from jtm.files import (
+    KILLED,
+    InputError,
+    InputWarning,
+    NoSpaceError,
+    describe,
+    warn,
+)
 from jtm.music import audio
 
 
@@ -71,22 +86,55 @@ def state(source):
     return []
 
 
-def run(sources, work, what, progress=True, debug=False):
+@dataclass(frozen=True)
+class Spread:
     """
-    Work on files one by one; name those that fail on standard error, and go on.
+    Where the files of a batch are worked on.
+
+    Parameters
+    ----------
+    jobs : int
+        Processes on this machine; 1 is this one.
+    scheduler : str, optional
+        Address of a Dask scheduler, whose workers see the same files by the same
+        paths; `jobs` counts for nothing then.
+
+    Raises
+    ------
+    InputError
+        If `jobs` is less than one.
+    """
+
+    jobs: int = 1
+    scheduler: str | None = None
+
+    def __post_init__(self):
+        if self.jobs < 1:
+            raise InputError(f"--jobs {self.jobs}; expected 1 or more processes")
+
+
+def run(sources, work, keep, what, progress=True, debug=False, spread=None):
+    """
+    Work on files; name those that fail on standard error, and go on.
 
     Parameters
     ----------
     sources : sequence of Path
         Sound files.
     work : callable
-        Takes a file and a function to call with the seconds of it that are done.
+        Takes a file and a function to call with the seconds of it that are done. It
+        can be pickled where another process is to call it, perhaps twice, if that
+        process is killed.
+    keep : callable
+        Takes a file and what `work` returned, once and in this process.
     what : str
         What is done, for the progress bar.
     progress : bool
         Show a progress bar, of seconds of sound.
     debug : bool
         Print the traceback of what fails unexpectedly.
+    spread : Spread, optional
+        Where `work` is called; here by default.
 
     Returns
     -------
@@ -95,6 +143,8 @@ def run(sources, work, what, progress=True, debug=False):
 
     Raises
     ------
+    InputError
+        If processes are killed again and again, or the scheduler cannot be reached.
     NoSpaceError
         If nothing more can be written.
     """
@@ -107,23 +157,120 @@ def run(sources, work, what, progress=True, debug=False):
         bar_format="{l_bar}{bar}| {n:.0f}/{total:.0f} s [{elapsed}<{remaining}]",
         disable=not (progress and sources),
     ) as bar:
-        for source in sources:
-            end = bar.n + seconds[source]
-
-            def advance(done, end=end):  # never beyond, as tqdm then forgets the total
-                bar.update(min(done, end - bar.n))
-
-            try:
-                work(source, advance)
-            except NoSpaceError:
-                raise
-            except Exception as error:  # whatever a library makes of a file
-                failed.append(source)
-                if debug and not isinstance(error, InputError):
-                    tell(traceback.format_exc())
-                tell(f"jtm: {describe(error, source)}")
-            bar.update(end - bar.n)  # what no frame covers
+        outcomes = _outcomes(sources, work, spread or Spread(), bar.update)
+        with contextlib.closing(outcomes):
+            before = bar.n
+            for source, (result, error, trace, told) in outcomes:
+                for message in told:
+                    warn(message)
+                if not error:
+                    put = functools.partial(_keep, keep, result)
+                    _, error, trace, _ = _attempt(put, source)
+                if isinstance(error, NoSpaceError):
+                    raise error
+                if error:
+                    failed.append(source)
+                    tell(trace * debug + f"jtm: {error}")
+                bar.update(before + seconds[source] - bar.n)  # what no frame covers
+                before = bar.n
     return failed
+
+
+def _outcomes(sources, work, spread, advance):
+    """Yield each file with what became of it, as :func:`_attempt` tells it."""
+    if spread.scheduler:
+        yield from _on_cluster(sources, work, spread.scheduler)
+    elif spread.jobs > 1 and len(sources) > 1:
+        yield from _in_processes(sources, work, min(spread.jobs, len(sources)))
+    else:
+        for source in sources:
+            yield source, _attempt(work, source, advance)
+
+
+def _keep(keep, result, source, _):
+    """Keep a result, as a file is worked on."""
+    keep(source, result)
+
+
+def _attempt(work, source, advance=lambda seconds: None, here=True):
+    """
+    Work on a file; return what came of it, in what can go from process to process.
+
+    That is a result; or an :class:`InputError`, with the traceback if it is unexpected;
+    and the warnings that cannot be shown here.
+    """
+    caught = (
+        contextlib.nullcontext([]) if here else warnings.catch_warnings(record=True)
+    )
+    with caught as told:
+        if not here:
+            warnings.simplefilter("always", InputWarning)
+        result, error, trace = None, None, ""
+        try:
+            result = work(source, advance)
+        except NoSpaceError as fault:
+            error = NoSpaceError(str(fault))
+        except Exception as fault:  # whatever a library makes of a file
+            error = InputError(describe(fault, source))
+            trace = "" if isinstance(fault, InputError) else traceback.format_exc()
+    return result, error, trace, [str(each.message) for each in told]
+
+
+def _in_processes(sources, work, jobs):
+    """Work in processes on this machine; one that is killed costs no file."""
+    left, context = list(sources), multiprocessing.get_context("spawn")
+    while left:
+        n_left = len(left)
+        pool = ProcessPoolExecutor(jobs, context, _begin, (jobs,))
+        try:
+            attempt = functools.partial(_attempt, work, here=False)
+            futures = {pool.submit(attempt, source): source for source in left}
+            for future in as_completed(futures):
+                outcome = future.result()
+                left.remove(futures[future])
+                yield futures[future], outcome
+        except BrokenProcessPool as error:
+            if len(left) == n_left:  # nothing was done: it would happen again
+                raise InputError(KILLED) from error
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _begin(jobs):
+    """Prepare a process: it ends with its parent, and only with it."""
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, os.cpu_count() // jobs)))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def follow():
+        multiprocessing.parent_process().join()
+        os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()
+
+
+def _on_cluster(sources, work, address):
+    """Work on the workers of a Dask scheduler, which gives a dead one's to others."""
+    try:
+        import distributed
+    except ImportError as error:
+        raise InputError(
+            "--scheduler needs Dask; install it by `pip install jtm[cluster]`"
+        ) from error
+    try:
+        client = distributed.Client(address, timeout="10s")
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"--scheduler {address}: no Dask scheduler answers; start one by "
+            "`dask scheduler`, and workers by `dask worker ADDRESS --nthreads 1`"
+        ) from error
+    with client:
+        attempt = functools.partial(_attempt, work, here=False)
+        futures = client.map(attempt, sources, pure=False)
+        names = dict(zip(futures, sources, strict=True))
+        for future in distributed.as_completed(futures):
+            if error := future.exception():  # of a file that has killed several workers
+                error = InputError(describe(error, names[future]))
+            yield names[future], (None, error, "", []) if error else future.result()
 
 
 def _duration(source):

@@ -32,6 +32,9 @@ NOTE = np.dtype(
 )
 """A written note: onset and duration in quarter notes, MIDI pitch, number of part."""
 
+MAX_BEATS = 100_000
+"""Quarter notes that a MIDI file may last; of a damaged one it may be millions."""
+
 SUFFIXES = ".mid .midi .mxl .xml .musicxml .abc .krn".split()
 """Endings of the score files that are read, in lower case."""
 
@@ -60,6 +63,8 @@ def read(path):
 
     path = Path(path)
     try:
+        if path.suffix.lower() in (".mid", ".midi"):
+            _check_length(path)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # overfull measures, and the like
             whole = converter.parse(path, forceSource=True, storePickle=False)
@@ -75,6 +80,22 @@ def read(path):
     if not pieces:
         raise InputError(f"{path}: a score without notes")
     return pieces
+
+
+def _check_length(path):
+    """Refuse a MIDI file of endless rests, of which music21 makes measures for ever."""
+    from music21 import midi
+
+    file = midi.MidiFile()
+    file.open(path)
+    try:
+        file.read()
+    finally:
+        file.close()
+    ticks = [sum(e.time for e in t.events if e.isDeltaTime()) for t in file.tracks]
+    beats = max(ticks, default=0) / max(1, file.ticksPerQuarterNote)
+    if beats > MAX_BEATS:
+        raise ValueError(f"{beats:.0f} beats long, of up to {MAX_BEATS}")
 
 
 def _title(score):

@@ -74,7 +74,7 @@ class TestSuite(unittest.TestCase):
 
         for read, told in (
             (lambda path: 1 // 0, "ZeroDivisionError"),
-            (busy, "took"),
+            (busy, "_SlowError"),
             (greedy, "MemoryError"),
             (refuse, "InputError"),  # the first file is whole
             (lambda path: Path(path.parents[1], "x").touch(), "outside its folder"),

@@ -163,7 +163,9 @@ class TestRequirements(unittest.TestCase):
 
     def test_what_is_imported_is_named(self):
         project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-        named = {re.match(r"[\w-]+", item)[0] for item in project["dependencies"]}
+        items = [*project["dependencies"]]
+        items += itertools.chain(*project["optional-dependencies"].values())
+        named = {re.match(r"[\w-]+", item)[0] for item in items}
         outside = (ROOT.glob(f"{folder}*.py") for folder in ("", "toy/", "report/"))
         files = [*CODE.rglob("*.py"), *itertools.chain(*outside)]
         here = {part for p in files for part in p.relative_to(ROOT).parts[:-1]}

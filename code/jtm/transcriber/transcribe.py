@@ -8,6 +8,7 @@ overwritten, and what is there of an unchanged file is left.
 """
 
 import contextlib
+import functools
 import json
 import os
 import re
@@ -76,6 +77,8 @@ class Transcription:
         All notes, where `notes` are the melody alone.
     tuning : float
         Semitones that it is tuned above A4 at 440 Hz.
+    html : str
+        Its page, once it is made.
     """
 
     notes: np.ndarray
@@ -84,6 +87,7 @@ class Transcription:
     sound: object
     whole: object = None
     tuning: float = 0.0
+    html: str = ""
 
     def melody(self):
         """
@@ -96,7 +100,8 @@ class Transcription:
         """
         if self.whole is not None:
             return self
-        return replace(self, notes=melody(self.notes)[1], whole=self.notes)
+        chosen = {"notes": melody(self.notes)[1], "whole": self.notes, "html": ""}
+        return replace(self, **chosen)
 
     def score(self):
         """
@@ -134,6 +139,8 @@ class Transcription:
         str
             HTML that needs nothing else.
         """
+        if self.html:
+            return self.html
         if isinstance(self.sound, np.ndarray):
             sound, rate = self.sound, SAMPLE_RATE
         else:
@@ -293,6 +300,7 @@ def transcribe_files(
     alone=False,
     progress=True,
     debug=False,
+    spread=None,
 ):
     """
     Transcribe sound files, and those in folders.
@@ -316,6 +324,8 @@ def transcribe_files(
         Show a progress bar, and what was done.
     debug : bool
         Print the traceback of what fails unexpectedly.
+    spread : jtm.data.batch.Spread, optional
+        Several processes, or a cluster, to do it on.
 
     Returns
     -------
@@ -345,14 +355,17 @@ def transcribe_files(
             if not register.has(names[source], source, made_from, suffixes)
         ]
 
-        def work(source, advance):
-            name, state = names[source], batch.state(source)
-            register.check(name, source, suffixes)
-            made = _transcribe_file(source, hearer, choices, advance)
-            made = made.melody() if alone else made
-            register.write(name, source, state, made_from, made, suffixes)
+        def keep(source, found):
+            register.check(names[source], source, suffixes)
+            register.write(
+                names[source], source, found[0], made_from, found[1], suffixes
+            )
 
-        failed = batch.run(missing, work, "Transcribing", progress, debug)
+        named = weights and os.path.abspath(weights), hearer.fingerprint
+        kind = {"named": named, "choices": choices, "alone": alone, "page": page}
+        work = functools.partial(_transcribe_one, **kind)
+        settings = "Transcribing", progress, debug, spread
+        failed = batch.run(missing, work, keep, *settings)
         if failed and len(failed) == len(sources):
             raise InputError(f"none of {len(sources)} files could be transcribed")
         if page:
@@ -364,6 +377,24 @@ def transcribe_files(
             f"{len(sources) - len(missing)} are there already"
         )
     return len(failed)
+
+
+def _transcribe_one(source, advance, named, choices, alone, page):
+    """Transcribe a file of a batch; return its state and what was made of it."""
+    state = batch.state(source)
+    made = _transcribe_file(source, _loaded(*named), choices, advance)
+    made = made.melody() if alone else made
+    return state, replace(made, html=made.page()) if page else made
+
+
+@functools.lru_cache(1)
+def _loaded(weights, fingerprint):
+    """Load a transcriber of a known fingerprint, for the files of a batch."""
+    hearer = model.load(weights)
+    if hearer.fingerprint != fingerprint:
+        told = weights or model.WEIGHTS
+        raise InputError(f"{told}: is another transcriber than here; copy it")
+    return hearer
 
 
 def _names(sources, root):

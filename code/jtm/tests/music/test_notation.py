@@ -5,6 +5,7 @@ import unittest
 from pathlib import Path
 
 import numpy as np
+import pretty_midi
 
 from jtm.files import InputError
 from jtm.music import notation
@@ -53,6 +54,14 @@ class Files(unittest.TestCase):
         for notes in (first, second):
             self.assertEqual(notes["pitch"].tolist(), [60, 61, 62, 63])
             self.assertEqual(notes["beat"].tolist(), [0, 1, 2, 3])  # 120 a minute
+
+    def test_a_midi_file_of_endless_rests_is_refused(self):
+        file = pretty_midi.PrettyMIDI(resolution=24)
+        file.instruments.append(pretty_midi.Instrument(0))
+        file.instruments[0].notes.append(pretty_midi.Note(90, 60, 9e4, 9e4 + 1))
+        file.write(str(self.folder / "a.mid"))
+        with self.assertRaisesRegex(InputError, "a.mid: .*180002 beats long"):
+            notation.read(self.folder / "a.mid")
 
     def test_what_is_no_score_is_one_line(self):
         for name, text in (("a.xml", "<score"), ("b.mid", "MThd"), ("c.krn", "")):
