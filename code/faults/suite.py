@@ -103,11 +103,16 @@ def run(work, short=False, only="", progress=True):
             shutil.rmtree(folder)
         with atomic(kept) as part:
             part.write_text(json.dumps(outcomes, indent=1))
+    return summarise(chosen, outcomes)
+
+
+def summarise(chosen, outcomes):
+    """Count what was tried, what survived and what was lost."""
     rows = []
     for fault in chosen:
-        numbers = range(fault.short if short else fault.long)
-        found = [outcomes[f"{fault.name} {i}"] for i in numbers]
-        lost = [reason for reason in found if reason]
+        found = [outcomes.get(f"{fault.name} {i}") for i in range(fault.long)]
+        found = [loss for loss in found if loss is not None]
+        lost = [loss for loss in found if loss]
         tried = fault.size * len(found)
         row = {"fault": fault.name, "tried": tried, "survived": tried - len(lost)}
         row |= {"lost": len(lost), "reasons": sorted(set(lost))}

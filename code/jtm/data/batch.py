@@ -157,7 +157,11 @@ def run(sources, work, keep, what, progress=True, debug=False, spread=None):
         bar_format="{l_bar}{bar}| {n:.0f}/{total:.0f} s [{elapsed}<{remaining}]",
         disable=not (progress and sources),
     ) as bar:
-        outcomes = _outcomes(sources, work, spread or Spread(), bar.update)
+
+        def advance(done):  # never beyond the total, of which tqdm cannot write a bar
+            bar.update(min(done, bar.total - bar.n))
+
+        outcomes = _outcomes(sources, work, spread or Spread(), advance)
         with contextlib.closing(outcomes):
             before = bar.n
             for source, (result, error, trace, told) in outcomes:

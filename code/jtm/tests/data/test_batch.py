@@ -78,6 +78,19 @@ class Folder(unittest.TestCase):
         self.assertEqual([s.name for s, _ in self.kept], [n for _, (_, n) in self.kept])
 
 
+class Here(Folder):
+    def test_more_done_than_there_is_ends_no_batch(self):
+        def work(source, advance):
+            for _ in range(3):
+                time.sleep(0.15)  # so that the bar is drawn each time
+                advance(5.0)
+
+        said = io.StringIO()
+        with contextlib.redirect_stderr(said):
+            failed = batch.run(self.sources[:2], work, lambda *_: None, "Trying")
+        self.assertEqual(failed, [], said.getvalue())
+
+
 class Processes(Folder):
     def test_they_are_others_and_one_that_is_killed_costs_nothing(self):
         log = self.folder / "log"
