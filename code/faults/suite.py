@@ -55,7 +55,7 @@ def faults():
         ("store", 12, 1),
         ("pretraining", 12, 1),
         ("embedding", 10, 0),
-        ("index", 8, 0),
+        ("index", 14, 0),
         ("transcription", 6, 0),
         ("benchmark", 2, 0),
         ("generation", 2, 0),

@@ -88,6 +88,7 @@ def template(file):
     )
     environment.globals |= {"tables": tables, "log": math.log}
     environment.globals |= {"methods": records.METHODS, "splits": records.SPLITS}
+    environment.tests["match"] = lambda text, start: text.startswith(start)
     environment.filters |= {
         "cell": lambda each: tables.write_cell(each, form),
         "duration": _duration,
@@ -307,7 +308,7 @@ def report(root):
         text = _flow(template("BENCHMARK.md.j2").render(facts)) + "\n"
         with atomic(root / "report" / "results" / "BENCHMARK.md") as part:
             part.write_text(text, encoding="utf-8")
-    text = flow(template("FAULTS.md.j2").render(facts)) + "\n"
+    text = _flow(template("FAULTS.md.j2").render(facts)) + "\n"
     with atomic(root / "report" / "results" / "FAULTS.md") as part:
         part.write_text(text, encoding="utf-8")
     with atomic(root / "report" / "numbers.tex") as part:
