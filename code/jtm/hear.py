@@ -45,23 +45,10 @@ class HearModel(nn.Module):
 
     def forward(self, audio):
         """
-        Embed the timestamps of each sound.
+        Embed the timestamps of mono sounds ``(n_sounds, n_samples)`` at 16 kHz.
 
-        Parameters
-        ----------
-        audio : torch.Tensor
-            Mono sounds ``(n_sounds, n_samples)`` at 16 kHz, within [-1, 1].
-
-        Yields
-        ------
-        torch.Tensor
-            Embeddings of one sound ``(n_timestamps, timestamp_embedding_size)``,
-            float32, on the device of `audio`.
-
-        Raises
-        ------
-        InputError
-            If `audio` is no batch of sounds.
+        Yield embeddings of each, ``(n_timestamps, timestamp_embedding_size)``, float32,
+        on their device; raise InputError where that is no batch of floats.
         """
         if not (audio.ndim == 2 and audio.numel() and audio.is_floating_point()):
             raise InputError(

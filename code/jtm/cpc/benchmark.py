@@ -214,22 +214,8 @@ def _asked(family, amount):
     return [t for t in FAMILIES[family] if not amount or amount >= FEWEST.get(t, 10)]
 
 
-def asked_of(family, amount):
-    """
-    Choose the tasks of a family that begin at an amount of labels.
-
-    Parameters
-    ----------
-    family : Family
-        The family.
-    amount : int
-        Labelled recordings; 0 for all.
-
-    Returns
-    -------
-    dict of str to Labelled
-        The tasks.
-    """
+def _asked_of(family, amount):
+    """Choose the tasks of a family that begin at an amount of labels, 0 for all."""
     there = _asked(family.name, amount)
     return {task: each for task, each in family.labelled.items() if task in there}
 
@@ -348,19 +334,7 @@ class Benchmark:
         return Spectra(first.store, front_end, self.work).read
 
     def family(self, run):
-        """
-        Choose the recordings of a run, and what is heard of them.
-
-        Parameters
-        ----------
-        run : Run
-            Which.
-
-        Returns
-        -------
-        Family
-            The family.
-        """
+        """Choose the recordings of a run, and what is heard of them."""
         return self.families[run.family, self._heard(run)]
 
     def _heard(self, run):
@@ -372,11 +346,7 @@ class Benchmark:
         """
         List the runs of which the dataset has what they need.
 
-        Returns
-        -------
-        list of Run
-            Those of :func:`plan`; of as many labelled recordings as there are, or
-            more, those of all alone.
+        Of as many labelled recordings as there are, or more, it is those of all alone.
         """
         there = [run for run in plan() if (run.family, "network") in self.families]
         return [r for r in there if r.amount < self.amount(replace(r, amount=0))]
@@ -385,17 +355,7 @@ class Benchmark:
         """
         Execute a run unless it has run.
 
-        Parameters
-        ----------
-        run : Run
-            Which.
-        busy : str
-            What to say, instead of waiting, where another process is at it.
-
-        Raises
-        ------
-        BusyError
-            If another process is at it, and `busy` is given.
+        Where another process is at it, wait, or raise BusyError with what `busy` says.
         """
         files = [records.cell_path(self.out, run.name)]
         files += [] if run.seed else [self._rates_path(run)]
@@ -409,11 +369,7 @@ class Benchmark:
         """
         Train a network, answer, score and keep the scores.
 
-        Parameters
-        ----------
-        run : Run
-            Which; after those that give it learning rates and a teacher, which run
-            now, or are waited for, if they have not run.
+        What a run needs, learning rates and a teacher, runs first or is waited for.
         """
         if run.seed:
             self.ensure(replace(run, seed=0))
@@ -421,7 +377,7 @@ class Benchmark:
             self.ensure(replace(run, method=METHODS[run.method].teacher))
         start = time.monotonic()
         family = self.family(run)
-        chosen = asked_of(family, run.amount)
+        chosen = _asked_of(family, run.amount)
         network = self._best(run, family, chosen)
         judges = dict.fromkeys(self.splits, family)
         if run.family == "frames":
@@ -453,15 +409,7 @@ class Benchmark:
         """
         Count the labelled recordings of a run.
 
-        Parameters
-        ----------
-        run : Run
-            Which.
-
-        Returns
-        -------
-        int
-            Recordings; of all single notes, how many recordings they last as long as.
+        Of all single notes, it is how many recordings they last as long as.
         """
         family = self.family(run)
         n = len(family.spans("train"))
@@ -519,42 +467,16 @@ class Benchmark:
         return known + [(i, 0, int(self.store.lengths[i]) // HOP) for i in free]
 
     def labelled_spans(self, run):
-        """
-        Choose what is labelled for a run.
-
-        Parameters
-        ----------
-        run : Run
-            Which.
-
-        Returns
-        -------
-        list of tuple
-            Index, first frame, and the one after the last.
-        """
+        """Choose what is labelled for a run: index, first frame, one after the last."""
         family = self.family(run)
         # Of tasks that share a network, the one about instruments draws, if any is.
-        asked = asked_of(family, run.amount).values()
+        asked = _asked_of(family, run.amount).values()
         drawing = max(asked, key=lambda each: each.task.instruments)
         drawn = labelled_recordings(drawing, run.amount, run.seed)
         return list(map(tuple, drawn.tolist()))
 
     def network(self, run, chosen):
-        """
-        Make the network of a run as it is before training.
-
-        Parameters
-        ----------
-        run : Run
-            Which.
-        chosen : dict of str to Labelled
-            The tasks.
-
-        Returns
-        -------
-        Network
-            Body and heads.
-        """
+        """Make the network of a run, with heads for some tasks, before training."""
         start = METHODS[run.method].start
         if start in self.front_ends:
             bins = self.front_ends[start].analyse(np.zeros(HOP, np.float32)).shape[1]
@@ -672,7 +594,7 @@ def run(data, checkpoint, out, only=None, work="logs/benchmark", **chosen):
     cells = [
         (task, run.method, bench.amount(run), run.seed)
         for run in wanted
-        for task in asked_of(bench.family(run), run.amount)
+        for task in _asked_of(bench.family(run), run.amount)
     ]
     records.begin(out, bench.data, bench.checkpoint, cells, CONTRASTS)
     runs = [run for run in plan(only) if run in wanted]

@@ -39,21 +39,10 @@ class FrameSelection(NamedTuple):
 
     def of(self, part, first):
         """
-        Select from one piece.
+        Select from a piece ``(frames, dim)``, by its first frame, at a window's start.
 
-        Parameters
-        ----------
-        part : numpy.ndarray
-            Features ``(frames, dim)`` of the piece.
-        first : int
-            Its first frame, at a window's start.
-
-        Returns
-        -------
-        rows : numpy.ndarray
-            What is selected, ``(rows, dim)`` or, of windows, ``(rows, 2 * dim)``.
-        start : int
-            Number of the first of these rows.
+        Give what is selected, ``(rows, dim)`` or of windows ``(rows, 2 * dim)``, and
+        the number of its first row.
         """
         part = part[: max(0, self.n_frames - first)]
         if self.step:

@@ -59,27 +59,10 @@ class Audio:
 
     def piece(self, first, size, margin, hop=HOP):
         """
-        Read one piece and what lies around it.
+        Read a piece of at most `size` frames, and `margin` frames on either side.
 
-        Parameters
-        ----------
-        first : int
-            First frame of the piece.
-        size : int
-            Maximum number of frames in it.
-        margin : int
-            Frames read on each side, where the recording has them.
-        hop : int
-            Samples from one frame to the next.
-
-        Returns
-        -------
-        wave : numpy.ndarray
-            Samples ``(samples,)`` in [-1, 1], float32, of the piece and its margins.
-        lead : int
-            Frames of `wave` before the piece.
-        n_frames : int
-            Frames in the piece.
+        Give samples ``(samples,)`` in [-1, 1], float32, the number of frames in them
+        before the piece, and that in the piece.
         """
         lead = min(first, margin)
         n_frames = min(self.n_frames(hop) - first, size)

@@ -189,14 +189,10 @@ class SincFilters(nn.Module):
 
     def bands(self):
         """
-        Give the pass-band of each filter.
+        Compute centres and widths in Hz, each ``(filters,)``.
 
-        Returns
-        -------
-        tuple of torch.Tensor
-            Centres and widths in Hz, each ``(filters,)``; kept between a
-            semitone below the piano and the Nyquist frequency, the width no
-            narrower than the window can resolve.
+        Centres are kept between a semitone below the piano and the Nyquist frequency,
+        widths no narrower than the window can resolve.
         """
         top = 69 + 12 * math.log2(SAMPLE_RATE / 2 / 440)
         centre = 440 * 2 ** ((self.centre.clamp(PITCH_MIN - 1, top) - 69) / 12)
@@ -206,13 +202,10 @@ class SincFilters(nn.Module):
 
     def kernels(self):
         """
-        Make the filters' impulse responses.
+        Make the filters' impulse responses, of unit energy.
 
-        Returns
-        -------
-        torch.Tensor
-            Taps ``(filters, kernel)``, or ``(2 * filters, kernel)`` as all
-            cosines followed by all sines; unit energy in each.
+        Taps ``(filters, kernel)``, or as quadrature pairs ``(2 * filters, kernel)``,
+        all cosines followed by all sines.
         """
         centre, width = self.bands()
         envelope = torch.sinc(width[:, None] * self.time) * self.window

@@ -107,16 +107,10 @@ class Windows:
 
     def __iter__(self):
         """
-        Iterate over the batches of the epoch, from `first_batch` on.
+        Yield inputs, targets by task and recordings of the batches of the epoch.
 
-        Yields
-        ------
-        inputs : torch.Tensor
-            Inputs ``(batch, frames, bins)``, the labelled windows first.
-        targets : dict of str to torch.Tensor
-            Targets of the labelled windows, by task.
-        recordings : list of int
-            Recording of each window.
+        Inputs ``(batch, frames, bins)`` begin with the labelled windows, which have
+        targets.
         """
         first, self.first_batch = self.first_batch, 0
         for number in range(first, self.n_batches):
