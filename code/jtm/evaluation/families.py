@@ -171,21 +171,7 @@ class Clips:
         self.kept = {}
 
     def read(self, index, first, n_frames):
-        """
-        Read a clip.
-
-        Parameters
-        ----------
-        index : int
-            Which.
-        first, n_frames : int
-            Frames of it; the sound that follows them is not heard.
-
-        Returns
-        -------
-        numpy.ndarray
-            Log magnitudes ``(n_frames, bins)``.
-        """
+        """Read log magnitudes ``(n_frames, bins)`` of a clip, heard alone."""
         if index not in self.kept:
             wave = self.store.read(index, first * HOP, (first + n_frames) * HOP)
             wave = np.pad(wave, (0, n_frames * HOP - len(wave)))

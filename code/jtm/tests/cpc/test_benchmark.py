@@ -20,7 +20,7 @@ from jtm.cpc.benchmark import (
     METHODS,
     Benchmark,
     Run,
-    asked_of,
+    _asked_of,
     plan,
 )
 from jtm.evaluation.labelled import Labelled
@@ -126,7 +126,7 @@ class TestBenchmark(unittest.TestCase):
         table, _ = self.bench("seeds", only)
         bench = Benchmark(self.data, self.checkpoint, self.folder / "x", progress=False)
         first, second = (
-            bench.network(run, asked_of(bench.family(run), 1)).state_dict()
+            bench.network(run, _asked_of(bench.family(run), 1)).state_dict()
             for run in plan(only | {"family": ["frames"]})
         )
         name = "body.model.encoder.stem.weight"
@@ -214,7 +214,7 @@ class TestBenchmark(unittest.TestCase):
     def test_answers_are_in_the_order_of_the_split(self):
         bench = self.make()
         family = bench.families["frames", "logmel"]
-        chosen = asked_of(family, 1)
+        chosen = _asked_of(family, 1)
         network = bench.network(Run("frames", "logmel", 1, 0), chosen).eval()
         torch.nn.init.normal_(network.heads.readers["transcription"].linear.weight)
         (one,) = family.answers(network, "test", chosen).values()
