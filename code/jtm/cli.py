@@ -82,7 +82,12 @@ NOTES = (
         metavar="P",
         help="probability above which a note sounds on: lower makes notes longer",
     ),
-    _option("--min-note-ms", type=float, metavar="MS", help="leave out shorter notes"),
+    _option(
+        "--min-note-ms",
+        type=float,
+        metavar="MS",
+        help="leave out shorter notes (default: 80)",
+    ),
     _option(
         "--pitch-range",
         metavar="LOW-HIGH",

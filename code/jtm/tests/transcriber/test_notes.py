@@ -55,6 +55,7 @@ class Finishing(unittest.TestCase):
     def notes(self, played, programs=(), seconds=10.0, lead=0.0, **chosen):
         programs = programs or (1,) * len(played)
         found = find(blocks(played, 1000, 300, programs), THRESHOLDS)
+        chosen = {"min_note_ms": 0} | chosen
         return finish(found, seconds, Choices(**chosen), lead)
 
     def test_times_are_of_the_recording(self):

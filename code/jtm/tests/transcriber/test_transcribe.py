@@ -26,7 +26,7 @@ class Case(Folder):
         self.weights = write_tiny(self.folder / "tiny.safetensors")
 
     def transcribe(self, *inputs):
-        options = ("--out", self.out, "--weights", self.weights)
+        options = ("--out", self.out, "--weights", self.weights, "--min-note-ms", 0)
         return run("transcribe", *options, *inputs)
 
     def made(self):
@@ -169,7 +169,7 @@ class Written(Case):
     def test_a_table_loads_as_training_data(self):
         folder = self.folder / "set"
         song = self.sound("set/train_data/1.wav", 1.0)
-        made = jtm.transcribe(song, weights=self.weights)
+        made = jtm.transcribe(song, weights=self.weights, min_note_ms=0)
         self.assertGreater(len(made.notes), 10)
         made.save(folder / "train_labels", page=False)
         store = build_store(open_dataset(folder), progress=False)
@@ -179,7 +179,9 @@ class Written(Case):
         np.testing.assert_array_equal(found["program"], made.notes["program"])
 
     def test_midi_has_a_track_for_each_instrument(self):
-        made = jtm.transcribe(self.sound("song.wav"), weights=self.weights)
+        made = jtm.transcribe(
+            self.sound("song.wav"), weights=self.weights, min_note_ms=0
+        )
         tracks = made.midi().instruments
         programs = np.unique(made.notes["program"]).tolist()
         self.assertEqual([each.program + 1 for each in tracks], programs)
@@ -188,7 +190,9 @@ class Written(Case):
         self.assertGreater(len({n.velocity for t in tracks for n in t.notes}), 3)
 
     def test_saved_is_not_saved_over(self):
-        made = jtm.transcribe(self.sound("song.wav"), weights=self.weights)
+        made = jtm.transcribe(
+            self.sound("song.wav"), weights=self.weights, min_note_ms=0
+        )
         paths = made.save(self.out)
         self.assertEqual([p.name for p in paths], ["song.mid", "song.csv", "song.html"])
         with self.assertRaisesRegex(InputError, "song.mid: is there already"):
@@ -203,13 +207,34 @@ class Written(Case):
         self.assertEqual(row["choices"]["onset_threshold"], 0.5)
 
 
+class Shipped(unittest.TestCase):
+    """What comes with the package hears what anyone would."""
+
+    def notes(self, wave):
+        return jtm.transcribe(wave, 16_000).notes
+
+    def test_silence_and_noise_are_no_notes(self):
+        noise = np.random.default_rng(0).normal(0, 0.1, 32_000)
+        for wave in (np.zeros(32_000), noise, 1e-3 * noise):
+            self.assertEqual(len(self.notes(wave)), 0)
+
+    def test_a_note_that_starts_with_the_file_at_any_level_and_tuning(self):
+        time = np.arange(32_000) / 16_000
+        for pitch, gain in ((60, 0.2), (60.4, 0.2), (60, 0.002), (59.6, 2.0)):
+            hertz = 440 * 2 ** ((pitch - 69) / 12)
+            tone = sum(np.sin(2 * np.pi * hertz * k * time) / k for k in range(1, 6))
+            found = self.notes(gain * tone * np.exp(-3 * time))
+            self.assertEqual(found["pitch"].tolist(), [60])
+            self.assertLess(found["start"][0], 0.05)
+
+
 class Odd(Case):
     """Odd sound: notes, none, or one clear line."""
 
     def notes(self, wave, rate=16_000):
         path = self.folder / "odd.wav"
         soundfile.write(path, wave, rate, subtype="FLOAT")
-        return jtm.transcribe(path, weights=self.weights).notes
+        return jtm.transcribe(path, weights=self.weights, min_note_ms=0).notes
 
     def test_level_says_nothing(self):
         wave = music(1, 16_000)[0]
@@ -224,16 +249,16 @@ class Odd(Case):
         wave = music(1, 44_100, 2)
         path = self.folder / "song.wav"
         soundfile.write(path, wave.T, 44_100, subtype="FLOAT")
-        expected = jtm.transcribe(path, weights=self.weights)
-        found = jtm.transcribe(wave, 44_100, weights=self.weights)
+        expected = jtm.transcribe(path, weights=self.weights, min_note_ms=0)
+        found = jtm.transcribe(wave, 44_100, weights=self.weights, min_note_ms=0)
         self.assertAlmostEqual(found.seconds, 1.0, 3)
         fields = ["start", "pitch"]
         shared = np.intersect1d(found.notes[fields], expected.notes[fields])
         self.assertGreater(len(shared), 0.9 * len(expected.notes))
         with self.assertRaisesRegex(InputError, "sample_rate is for arrays"):
-            jtm.transcribe(path, 44_100, weights=self.weights)
+            jtm.transcribe(path, 44_100, weights=self.weights, min_note_ms=0)
         with self.assertRaisesRegex(InputError, "needs its sample_rate"):
-            jtm.transcribe(wave, weights=self.weights)
+            jtm.transcribe(wave, weights=self.weights, min_note_ms=0)
 
     def test_channels_of_which_one_is_dead(self):
         wave = music(1, 16_000)[0]
