@@ -156,6 +156,7 @@ def page(wave, rate, notes, title, piece="", melody=None, tuning=0.0):
                 "name": name_of(p),
                 "count": int((part_of == i).sum()),
                 "colour": i % COLOURS,
+                "hollow": i >= COLOURS,
             }
             for i, p in enumerate(programs)
         ],

@@ -606,7 +606,7 @@
     const inset = 1;
     brush.strokeStyle = colours.lit;
     brush.lineWidth = 1.5;
-    for (const i of lit) {
+    for (const i of view.row > 7 ? lit : []) {
       const x = Math.max(xOf(starts[i]), view.keys - 8);
       brush.strokeRect(x, yOf(pitches[i] + 0.5) + inset, Math.max(2, xOf(ends[i]) - x - 1), Math.max(1, view.row - 2 * inset));
     }
