@@ -44,6 +44,9 @@ from jtm.evaluation.transcription import by_instrument
 from jtm.files import InputError, atomic, digest, read_json, write_json
 from jtm.music import audio
 
+CODE = RESULTS.parents[1] / "code"
+"""Where the package is."""
+
 OURS = "jtm"
 """Our transcriber; it alone tells instruments."""
 
@@ -174,6 +177,9 @@ class System:
             self.python = _environment(needs, work)
             self.weights = next(self.python.parents[1].glob(f"lib/*/*/{file}"))
         self.key = f"{name} {digest(self.weights)}"
+        if not needs:  # what decodes counts too
+            for path in sorted((CODE / "jtm" / "transcriber").glob("*.py")):
+                self.key += digest(path)
 
     def answers(self, paths, settings, threads=1):
         """Yield what ``peers.py`` answers of each file; InputError if it fails."""
@@ -181,7 +187,7 @@ class System:
         job |= {"threads": threads, "weights": str(self.weights)}
         names = ("OMP", "OPENBLAS", "MKL", "NUMBA")
         variables = {f"{name}_NUM_THREADS": str(threads) for name in names}
-        own = RESULTS.parents[1] / "code" if self.name == OURS else ""
+        own = CODE if self.name == OURS else ""
         log = self.work / f"{self.name}.log"
         with (
             open(log, "w") as errors,
@@ -366,6 +372,7 @@ def run(options):
             settings["tuned"] = _tune(system, validation)
         about[name] = {"tuned": settings.get("tuned")}
         about[name]["weights_bytes"] = system.weights.stat().st_size
+        about[name]["sha256"] = digest(system.weights)
         for each, pieces in sets.items():
             found = system.notes(pieces, [*settings.values()], SETS[each])
             pairs = [*zip(pieces, found, strict=True)]
@@ -401,7 +408,7 @@ def run(options):
 def main():
     """Read the command line, and run."""
     parser = argparse.ArgumentParser(description=__doc__.strip().splitlines()[0])
-    shipped = RESULTS.parents[1] / "code/jtm/weights/transcriber.safetensors"
+    shipped = CODE / "jtm" / "weights" / "transcriber.safetensors"
     kept = RESULTS.parents[1] / "logs" / "transcribers"
     add = parser.add_argument
     add("--data", type=Path, required=True, help="a toy set")
