@@ -370,8 +370,7 @@ def transcribers(found):
         if cost := (found["speed"] or {}).get(system):
             speed = 1 / cost["processor_seconds_of_1_thread"]
             table[-1]["times real time"] = f"{speed:.0f}"
-            peak = cost.get("hour_bytes", cost["peak_bytes"])
-            table[-1]["memory"] = f"{peak / 1e6:.0f} MB"
+            table[-1]["memory"] = f"{cost['peak_bytes'] / 1e6:.0f} MB"
     return pd.DataFrame(table)
 
 

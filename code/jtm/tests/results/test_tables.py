@@ -166,7 +166,7 @@ class TestTranscribers(unittest.TestCase):
         cost = {"processor_seconds_of_1_thread": 0.02, "peak_bytes": 3e8}
         self.found["speed"] = {"jtm": cost | {"hour_bytes": 6e8}}
         said = write(tables.transcribers(self.found)).splitlines()
-        self.assertTrue(said[2].endswith("| 50 | 600 MB |"))
+        self.assertTrue(said[2].endswith("| 50 | 300 MB |"))
 
     def test_only_what_is_sure_stands_out(self):
         (said,) = write(tables.ahead(self.found)).splitlines()[2:]
