@@ -115,8 +115,7 @@ def summarise(chosen, outcomes):
         lost = [loss for loss in found if loss]
         tried = fault.size * len(found)
         row = {"fault": fault.name, "tried": tried, "survived": tried - len(lost)}
-        row |= {"lost": len(lost), "reasons": sorted(set(lost))}
-        rows += [row] if found else []
+        rows.append(row | {"lost": len(lost), "reasons": sorted(set(lost))})
     return rows
 
 
@@ -131,7 +130,7 @@ def main():
     torch.set_num_threads(1)  # in forked processes, others would be missing
     start = time.monotonic()
     rows = run(options.work, options.short, options.only)
-    for row in rows:
+    for row in filter(lambda row: row["tried"], rows):
         print("{fault}: {survived} of {tried} survived".format(**row))
     if not (options.short or options.only):
         write_json(RESULTS, rows)

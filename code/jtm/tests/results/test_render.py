@@ -152,6 +152,17 @@ class TestPages(WithFacts):
         numbers = (self.folder / "report" / "numbers.tex").read_text(encoding="utf-8")
         self.assertIn("\\newcommand*{\\benchPlanned}{73}", numbers)
 
+    def test_the_committed_faults_lost_nothing(self):
+        rows, tried = self.facts["faults"], {"killed": 0, "damaged": 0, "hostile": 0}
+        for row in rows:
+            self.assertEqual(row["lost"], 0, row)
+            self.assertEqual(row["survived"], row["tried"], row)
+            kind = row["fault"].split()[0].strip(":")
+            tried[kind] = tried.get(kind, 0) + row["tried"]
+        self.assertGreaterEqual(tried["killed"], 50)
+        self.assertGreaterEqual(tried["damaged"], 2000)
+        self.assertGreaterEqual(tried["hostile"], 10)
+
     def test_the_committed_speed_keeps_its_promises(self):
         speed, memory = self.facts["speed"], self.facts["memory"]
         self.assertGreaterEqual(speed["speedup_float32"], 5)
