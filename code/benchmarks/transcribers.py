@@ -376,10 +376,9 @@ def run(options):
         for each, pieces in sets.items():
             found = system.notes(pieces, [*settings.values()], SETS[each])
             pairs = [*zip(pieces, found, strict=True)]
+            told = name == OURS and each != "notes"  # some are of other instruments
             scores[each][name] = {
-                setting: [
-                    score(piece, notes[i], name == OURS) for piece, notes in pairs
-                ]
+                setting: [score(piece, notes[i], told) for piece, notes in pairs]
                 for i, setting in enumerate(settings)
             }
     result = {"cut": SECONDS, "sets": {}, "systems": about, "scores": []}
