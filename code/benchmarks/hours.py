@@ -6,8 +6,8 @@ dataset one after the other, for as many hours as ``--hours`` says, transcribes 
 a process of its own with one thread, without and with the page, and writes
 ``report/results/hours.json``: the peak of its resident memory, and how many seconds of
 sound it hears in a second of processor time, its start and the reading of the file
-included. Processor time is measured, since other work on the machine changes the
-clock's.
+included. What was measured of other lengths stays. Processor time is measured, since
+other work on the machine changes the clock's.
 """
 
 import argparse
@@ -22,7 +22,7 @@ import soundfile
 from cpc_step import RESULTS, machine
 
 from jtm.data.musicnet import open_dataset
-from jtm.files import write_json
+from jtm.files import read_json, write_json
 
 HOUR = 3600
 """Seconds."""
@@ -87,7 +87,9 @@ def main():
     parser.add_argument("--weights", help="another transcriber")
     options = parser.parse_args()
     weights = ("--weights", options.weights) if options.weights else ()
-    rows = []
+    file, rows = RESULTS / "hours.json", {}
+    if file.exists():
+        rows = {(row["hours"], row["page"]): row for row in read_json(file)["rows"]}
     with tempfile.TemporaryDirectory() as folder:
         for hours in options.hours:
             path = Path(folder) / f"{hours:g}h.wav"
@@ -96,17 +98,16 @@ def main():
                 out = Path(folder) / f"{hours:g}-{page}"
                 more = weights if page else (*weights, "--no-page")
                 peak, seconds = transcribe(path, out, *more)
-                rows.append(
-                    {
-                        "hours": hours,
-                        "page": page,
-                        "peak_bytes": peak,
-                        "times_real_time": hours * HOUR / seconds,
-                    }
-                )
-                print(rows[-1], flush=True)
+                rows[hours, page] = {
+                    "hours": hours,
+                    "page": page,
+                    "peak_bytes": peak,
+                    "times_real_time": hours * HOUR / seconds,
+                }
+                print(rows[hours, page], flush=True)
+                found = [rows[key] for key in sorted(rows)]
+                write_json(file, {"rows": found, "machine": machine()})
             path.unlink()
-    write_json(RESULTS / "hours.json", {"rows": rows, "machine": machine()})
 
 
 if __name__ == "__main__":

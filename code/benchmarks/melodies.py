@@ -28,8 +28,9 @@ import voices  # noqa: E402
 from jtm.constants import LABEL_RATE  # noqa: E402
 from jtm.data.musicnet import open_dataset, read_labels  # noqa: E402
 from jtm.evaluation import metrics  # noqa: E402
-from jtm.files import write_json  # noqa: E402
+from jtm.files import digest, write_json  # noqa: E402
 from jtm.transcriber import melody as rule  # noqa: E402
+from jtm.transcriber.model import WEIGHTS  # noqa: E402
 from jtm.transcriber.notes import MEDIUM, NOTE_DTYPE  # noqa: E402
 from jtm.transcriber.transcribe import transcribe  # noqa: E402
 
@@ -318,7 +319,8 @@ def main():
         best, constants = max(choose(prepared), key=lambda each: each[0])
         print(f"best: {best:.4f}  {constants}")
         return
-    result = {"recordings": len(prepared), "methods": measure(prepared)}
+    result = {"weights": digest(options.weights or WEIGHTS)}
+    result |= {"recordings": len(prepared), "methods": measure(prepared)}
     for method, scores in result["methods"].items():
         for metric, (mean, low, high) in scores.items():
             print(f"{method:28}{metric:24}{mean:.3f} [{low:.3f}, {high:.3f}]")

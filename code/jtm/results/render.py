@@ -123,7 +123,8 @@ def facts_of(root):
     """
     root = Path(root)
     results = root / "report" / "results"
-    names = "browser commands data faults inside memory pretraining speed".split()
+    names = "browser commands data faults hours inside".split()
+    names += "melody memory pretraining speed".split()
     facts = {name: read_json(results / f"{name}.json") for name in names}
     tried = results / "trials.json"
     facts["trials"] = read_json(tried) if tried.exists() else []
