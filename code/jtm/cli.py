@@ -420,9 +420,11 @@ def _report(_):
     """Rewrite the tables, sentences and figures of the pages from report/results."""
     from jtm.cpc import pages
     from jtm.results import render
+    from jtm.retrieval.pages import write_retrieval
 
     render.report(ROOT)
     pages.write_inside(ROOT / "report")
+    write_retrieval(ROOT / "report")
 
 
 @_verb(
@@ -618,7 +620,12 @@ def _identify(options):
         "--only",
         action="append",
         metavar="RUN",
-        help="these runs alone, or baselines; by default all",
+        help="these runs alone, or baselines, or pieces; by default all",
+    ),
+    _option(
+        "--scores",
+        metavar="DIR",
+        help="folder of the scores that are played, to name pieces in an index of them",
     ),
     _option(
         "--out",
@@ -631,4 +638,5 @@ def _retrieval(options):
     """Train and judge audio and score towers on performances with scores."""
     from jtm.retrieval.run import study
 
-    print(f"scores in {study(options.data, options.out, options.load, options.only)}")
+    chosen = (options.data, options.out, options.load, options.only, options.scores)
+    print(f"scores in {study(*chosen)}")

@@ -73,7 +73,7 @@ MAIN = "pitchmap"
 """The run whose towers come with the package."""
 
 RUNS = {
-    MAIN: {"n_epoch": 4},
+    MAIN: {},
     "published": {"towers": "published", "objective": "ranking"},
     "published-infonce": {"towers": "published"},
     "cpc-finetuned": {"start": "cpc"},

@@ -24,6 +24,12 @@ VERSION = 1
 SEGMENTS = 4
 """Parts of a passage, in order, that are summarised apart."""
 
+RIDGE = 0.3
+"""What regularises the last projection, relative to the mean variance."""
+
+MARGIN_CELLS = 6
+"""Cells behind a passage that its embedding hears as silence."""
+
 WIDTHS = (12, 24, 48, 48)
 """Channels of the published towers, two convolutions of each."""
 
@@ -71,12 +77,14 @@ class _Summary(nn.Module):
         self.features = nn.Linear(channels, features)
         self.norm = nn.LayerNorm(SEGMENTS * N_PITCHES * features)
         self.last = nn.Linear(SEGMENTS * N_PITCHES * features, DIM)
+        self.embeds = True
 
     def forward(self, maps, weights):
         """Embed maps ``(batch, frames, 88, channels)`` under weights of frames."""
         found = functional.relu(self.features(maps))
         parts = torch.einsum("bfpc,bfs->bspc", found, weights.to(found.dtype))
-        return self.last(self.norm(parts.flatten(1).float()))
+        found = self.norm(parts.flatten(1).float())
+        return self.last(found) if self.embeds else found
 
 
 class PitchAudioTower(nn.Module):
@@ -284,6 +292,43 @@ def inverse_root(matrix, steps=24):
     return (inverse / size.sqrt()).float()
 
 
+def canonical(sound, score, ridge=RIDGE):
+    """
+    Compute linear canonical correlation analysis (Hotelling 1936), regularised.
+
+    Parameters
+    ----------
+    sound, score : torch.Tensor
+        Features of pairs ``(pairs, features)``.
+    ridge : float
+        What is added to the variances, relative to their mean.
+
+    Returns
+    -------
+    list of tuple
+        Of each view its mean ``(features,)`` and its :data:`DIM` directions
+        ``(features, DIM)``, each scaled by its canonical correlation, so that what the
+        views hardly share counts for little.
+    """
+    views = [each - each.mean(0) for each in (sound, score)]
+    roots = []
+    for each in views:
+        own = each.T @ each / (len(each) - 1)
+        own.diagonal().add_(ridge * own.diagonal().mean())
+        roots.append(torch.linalg.cholesky(own))
+    cross = views[0].T @ views[1] / (len(sound) - 1)
+    for root in roots:  # whitened from the left, then from the right
+        cross = torch.linalg.solve_triangular(root, cross, upper=False).T
+    left, correlations, right = torch.svd_lowrank(cross, DIM + 32, niter=4)
+    scale = correlations[:DIM]
+    return [
+        (mean, torch.linalg.solve_triangular(root.T, x[:, :DIM], upper=True) * scale)
+        for mean, root, x in zip(
+            (sound.mean(0), score.mean(0)), roots, (left, right), strict=True
+        )
+    ]
+
+
 class Towers(nn.Module):
     """
     Both towers, what joins them, and the temperature of their contrast.
@@ -329,9 +374,35 @@ class Towers(nn.Module):
         """
         sound, score = self.audio(magnitudes), self.score(rolls, cells)
         with torch.autocast(sound.device.type, enabled=False):
-            sound, score = sound.float(), score.float()
-            sound, score = self.join(sound, score)
+            sound, score = self.join(sound.float(), score.float())
             return functional.normalize(sound), functional.normalize(score)
+
+    @torch.no_grad()
+    def refit(self, batches):
+        """
+        Learn all that is linear at the end again, from many pairs at once.
+
+        Parameters
+        ----------
+        batches : iterable of tuple
+            Magnitudes, rolls and cells, as :meth:`forward` takes them.
+        """
+        towers = self.audio, self.score
+        deep = self.kind == "pitchmap"
+        if deep:
+            self.audio.summary.embeds = self.score.summary.embeds = False
+        found = [(self.audio(x), self.score(*y)) for x, *y in batches]
+        views = canonical(*(torch.cat(each) for each in zip(*found, strict=True)))
+        if not deep:
+            self.join.mean.copy_(torch.stack([mean for mean, _ in views]))
+            self.join.directions.copy_(torch.stack([each for _, each in views]))
+            return
+        self.join.mean.zero_()
+        self.join.directions.copy_(torch.eye(DIM).repeat(2, 1, 1))
+        for tower, (mean, directions) in zip(towers, views, strict=True):
+            tower.summary.embeds = True
+            tower.summary.last.weight.copy_(directions.T)
+            tower.summary.last.bias.copy_(-mean @ directions)
 
     @torch.no_grad()
     def embed_sound(self, magnitudes, batch=64):
@@ -375,16 +446,18 @@ class Towers(nn.Module):
         numpy.ndarray
             Unit vectors ``(passages, DIM)``, float32.
         """
-        parts = [
-            self._finish(
-                1,
-                self.score(
-                    *(torch.from_numpy(x[first:][:batch]) for x in (rolls, cells))
-                ),
-            )
-            for first in range(0, len(rolls), batch)
-        ]
-        return np.concatenate(parts or [np.zeros((0, DIM), np.float32)])
+        order = np.argsort(cells, kind="stable")
+        found = np.zeros((len(rolls), DIM), np.float32)
+        for first in range(0, len(rolls), batch):
+            chosen = order[first:][:batch]
+            # What is behind the longest passage takes time and changes nothing.
+            width = int(np.ceil(cells[chosen].max())) + MARGIN_CELLS
+            drawn = torch.from_numpy(rolls[chosen][..., :width])
+            if self.kind == "published":
+                drawn = torch.from_numpy(rolls[chosen])
+            embedded = self.score(drawn, torch.from_numpy(cells[chosen]))
+            found[chosen] = self._finish(1, embedded)
+        return found
 
     def _finish(self, view, embedded):
         """Project features of one view, and scale them to unit length."""

@@ -1,7 +1,11 @@
-"""What `jtm identify` prints."""
+"""What `jtm identify` prints, and the page of the study."""
 
-from jtm.music import audio
-from jtm.retrieval.search import find
+from pathlib import Path
+
+from jtm.files import atomic, read_json
+from jtm.results import render
+from jtm.results.figures import save
+from jtm.retrieval.figures import reached, retrieval_figures
 
 
 def answer(path, index=None):
@@ -27,6 +31,9 @@ def answer(path, index=None):
     InputError
         If the sound is too short, or a file cannot be read.
     """
+    from jtm.music import audio
+    from jtm.retrieval.search import find
+
     matches, found = find(audio.read(path), index=index)
     if not matches:
         return f"{path}: nothing but silence; no piece to name"
@@ -40,3 +47,31 @@ def answer(path, index=None):
         for each in matches
     ]
     return "\n".join(lines)
+
+
+def write_retrieval(folder):
+    """
+    Write the page of the study and its figures, where it has run.
+
+    Parameters
+    ----------
+    folder : str or Path
+        Folder of the report, with ``results/retrieval.json``; the page becomes
+        ``results/RETRIEVAL.md``, a figure ``figures/retrieval-NAME.svg``.
+
+    Raises
+    ------
+    InputError
+        If the scores cannot be read.
+    """
+    path = Path(folder) / "results" / "retrieval.json"
+    if not path.exists():
+        return
+    found = read_json(path)
+    drawn = retrieval_figures(found)
+    for name, draw in drawn.items():
+        save(draw(), path.parents[1] / f"figures/retrieval-{name}.svg")
+    page = render.template("retrieval.md.j2")
+    text = page.render(found=found, targets=reached(found), figures=list(drawn))
+    with atomic(path.with_name("RETRIEVAL.md")) as part:
+        part.write_text(text, encoding="utf-8")

@@ -14,6 +14,7 @@ import torch
 
 from jtm.constants import N_PITCHES
 from jtm.files import read_json, write_json
+from jtm.models.augment import vary_magnitudes
 from jtm.models.pitchmap import PitchMapEncoder
 from jtm.retrieval import model
 from jtm.retrieval.config import CANDIDATES, DIM, MAIN, RUNS, RetrievalConfig
@@ -21,9 +22,11 @@ from jtm.retrieval.data import GRID, SECONDS, Pairs, Recordings
 from jtm.retrieval.loss import Matching
 from jtm.retrieval.search import (
     HOP_SECONDS,
+    INDEX,
     SPEEDS,
     TOLERANCE,
     Index,
+    build,
     margin_of,
     vote,
 )
@@ -32,6 +35,9 @@ from jtm.training.loop import Plan, fit
 
 VALIDATED = 480
 """Validation pairs that are ranked after each epoch."""
+
+REFITTED, REFIT_BATCHES = 10**6, 90
+"""Number and size of the epoch whose pairs the last projection is learned from."""
 
 DRAWS = 1000
 """Bootstrap resamples of works."""
@@ -100,6 +106,7 @@ def train(config, recordings, progress=True):
     module = Matching(towers, config, plan, pairs, score=score)
     module.facts |= {"config": asdict(config)}
     fit(module, progress)
+    refit(towers, pairs)
     seconds = sum(
         recordings.aligned[i].last - recordings.aligned[i].first for i in heard
     )
@@ -110,6 +117,24 @@ def train(config, recordings, progress=True):
         "training_seconds": round(module.seconds, 1),
         "validation_mrr": max(row.get("score", 0) for row in module.history),
     }
+
+
+def refit(towers, pairs):
+    """
+    Learn the last projection of trained towers again, from many pairs at once.
+
+    Parameters
+    ----------
+    towers : model.Towers
+        The towers, in evaluation mode.
+    pairs : Pairs
+        What they learned from; an epoch that training has not seen is drawn.
+    """
+    torch.manual_seed(0)
+    pairs.epoch, pairs.first_batch, n_batches = REFITTED, 0, pairs.n_batches
+    pairs.n_batches = REFIT_BATCHES
+    towers.refit((vary_magnitudes(heard), *rest) for heard, *rest in pairs)
+    pairs.n_batches = n_batches
 
 
 def _evenly(items, count):
@@ -240,7 +265,7 @@ def queries(recordings, split, seconds):
         yield about.metadata["corpus_path"], starts + SECONDS / 2, heard, beats
 
 
-def identify_all(towers, recordings, index, split, seconds, absent=False):
+def identify_all(towers, recordings, index, split, lengths=LENGTHS, absent=False):
     """
     Identify the piece of each recording of a split.
 
@@ -254,35 +279,37 @@ def identify_all(towers, recordings, index, split, seconds, absent=False):
         Where to look.
     split : str
         Which.
-    seconds : float
+    lengths : sequence of int
         Seconds of each that are heard.
     absent : bool
         Leave the piece that is played out of the index.
 
     Returns
     -------
-    ranks : numpy.ndarray
-        Rank of the piece ``(recordings,)``; infinite where no window voted for it.
-    margins : numpy.ndarray
-        How far the first is ahead; see :func:`jtm.retrieval.search.margin_of`.
-    errors : numpy.ndarray
-        Quarter notes by which its place in the piece is off.
+    dict of int to numpy.ndarray
+        By seconds, three rows ``(3, recordings)``: the rank of the piece, infinite
+        where no window voted for it; how far the first is ahead, see
+        :func:`jtm.retrieval.search.margin_of`; and the quarter notes by which its
+        place in the piece is off.
     """
     numbers = {about["file"]: k for k, about in enumerate(index.pieces)}
-    found = []
-    for path, at, heard, beats in queries(recordings, split, seconds):
+    found = {seconds: [] for seconds in lengths}
+    for path, at, heard, beats in queries(recordings, split, max(lengths)):
         known = index.without([numbers[path]]) if absent else index
         near = known.nearest(towers.embed_sound(heard))
-        ranked = vote(at, known.owners[near], known.middles[near])
-        order = [piece for piece, *_ in ranked]
-        rank, error = np.inf, np.nan
-        if numbers[path] in order:
-            rank = order.index(numbers[path])
-            _, _, start, speed, _ = ranked[rank]
-            error = start + speed * (at[0] - SECONDS / 2) - beats[0]
-        margin = margin_of([votes for _, votes, *_ in ranked])
-        found.append((rank + 1, margin, error))
-    return np.array(found).T
+        owners, middles = known.owners[near], known.middles[near]
+        for seconds in lengths:
+            n = np.count_nonzero(at <= at[0] + max(0, seconds - SECONDS) + 1e-6)
+            ranked = vote(at[:n], owners[:n], middles[:n])
+            order = [piece for piece, *_ in ranked]
+            rank, error = np.inf, np.nan
+            if numbers[path] in order:
+                rank = order.index(numbers[path])
+                _, _, start, speed, _ = ranked[rank]
+                error = start + speed * (at[0] - SECONDS / 2) - beats[0]
+            margin = margin_of([votes for _, votes, *_ in ranked])
+            found[seconds].append((rank + 1, margin, error))
+    return {seconds: np.array(rows).T for seconds, rows in found.items()}
 
 
 def retrieve_all(towers, recordings, index, split, seconds):
@@ -338,12 +365,11 @@ def calibrate(towers, recordings, index):
 
     margins, right = [], []
     for absent in (False, True):
-        for seconds in LENGTHS[2:4]:
-            rank, margin, _ = identify_all(
-                towers, recordings, index, "validation", seconds, absent
-            )
-            margins.append(margin)
-            right.append((rank == 1) & (not absent))
+        told = identify_all(
+            towers, recordings, index, "validation", LENGTHS[2:4], absent
+        )
+        margins += [margin for _, margin, _ in told.values()]
+        right += [(rank == 1) & (not absent) for rank, *_ in told.values()]
     threshold = float(np.quantile(np.concatenate(margins[2:]), 1 - FALSE_ALARMS))
     facts = {"threshold": round(threshold, 4), "false_alarms": FALSE_ALARMS}
     right = np.concatenate(right)
@@ -481,7 +507,7 @@ def _judged(cosines, places):
     }
 
 
-def study(data, out, load=None, only=None):
+def study(data, out, load=None, only=None, scores=None):
     """
     Train and judge all runs, and write what came of them; what is there is kept.
 
@@ -494,7 +520,10 @@ def study(data, out, load=None, only=None):
     load : str or Path, optional
         Pretrained network, for the runs that start from one.
     only : sequence of str, optional
-        Names of runs, and "baselines"; all by default.
+        Names of runs, "baselines" and "pieces"; all by default.
+    scores : str or Path, optional
+        Folder of the scores that are played, as the metadata name them, to identify
+        pieces in an index of them.
 
     Returns
     -------
@@ -515,11 +544,92 @@ def study(data, out, load=None, only=None):
         facts |= {split: judge(towers, recordings, split) for split in SPLITS}
         model.save(out / f"{name}.safetensors", towers, {"run": name})
         write_json(file, facts)
-    for name, function in {"linear-cca": linear_cca, "chroma-dtw": chroma_dtw}.items():
+    for name, function in BASELINES.items():
         file = out / f"{name}.json"
         if not file.exists() and (not only or "baselines" in only):
             write_json(file, {s: function(recordings, s) for s in SPLITS})
+    if scores and not (out / PIECES).exists() and (not only or "pieces" in only):
+        write_json(out / PIECES, identification(recordings, out, scores))
     return compile_scores(out)
+
+
+BASELINES = {"linear-cca": linear_cca, "chroma-dtw": chroma_dtw}
+"""What is compared with the runs, by name."""
+
+PIECES = "identification.json"
+"""Name of the file with the scores of pieces."""
+
+
+def identification(recordings, out, scores):
+    """
+    Index the scores that are played, choose thresholds, and name pieces.
+
+    Parameters
+    ----------
+    recordings : Recordings
+        The dataset.
+    out : str or Path
+        The folder given to :func:`study`, where the main run's towers are; they get
+        the thresholds, and the index is written beside them.
+    scores : str or Path
+        Folder of the scores.
+
+    Returns
+    -------
+    dict
+        By split and seconds the shares of pieces that are found.
+    """
+    weights, file = Path(out) / f"{MAIN}.safetensors", Path(out) / INDEX.name
+    build(scores, file, titles(recordings), weights)
+    (towers, facts, _), index = model.load(weights), Index.load(file)
+    facts |= calibrate(towers, recordings, index)
+    model.save(weights, towers, facts)
+    found = {"pieces": len(index.pieces), "false_alarms": FALSE_ALARMS}
+    found["queries"] = len(recordings.splits["test"])
+    for split in SPLITS:
+        found[split] = {}
+        judged = [
+            identify_all(towers, recordings, index, split, absent=absent)
+            for absent in (False, True)
+        ]
+        for seconds in LENGTHS:
+            (rank, margin, error), (_, alarms, _) = (each[seconds] for each in judged)
+            told = {f"rank_{k}": float(np.mean(rank <= k)) for k in (1, 5, 10)}
+            named = margin >= facts["threshold"]
+            told["named"] = float(np.mean(named & (rank == 1)))
+            told["false_alarms"] = float(np.mean(alarms >= facts["threshold"]))
+            told["error"] = float(np.median(np.abs(error[rank == 1])))
+            found[split][str(seconds)] = told
+    found["performances"] = {
+        split: {f"rank_{k}": float(np.mean(rank <= k)) for k in (1, 5, 10)}
+        for split in SPLITS
+        for rank in [retrieve_all(towers, recordings, index, split, 20)]
+    }
+    return found
+
+
+def titles(recordings):
+    """
+    Name the pieces that are played.
+
+    Parameters
+    ----------
+    recordings : Recordings
+        The dataset.
+
+    Returns
+    -------
+    dict of str to str
+        Composer, composition and movement by the path of the score.
+    """
+    found = {}
+    for recording in recordings.store.recordings:
+        about = recording.metadata
+        parts = about["composition"], about.get("movement")
+        title = ", ".join(part for part in parts if part)
+        composer = about.get("composer")
+        found[about["corpus_path"]] = f"{composer}: {title}" if composer else title
+    return found
 
 
 def compile_scores(out):
@@ -537,16 +647,17 @@ def compile_scores(out):
         ``retrieval.json`` there.
     """
     out = Path(out)
-    names = (*RUNS, "linear-cca", "chroma-dtw")
+    names = (*RUNS, *BASELINES)
     runs = {n: read_json(p) for n in names if (p := out / f"{n}.json").exists()}
     whole = {"runs": runs, "left": [name for name in names if name not in runs]}
     if MAIN in runs:
         seen, unseen = (runs[MAIN][s]["audio_to_score"] for s in SPLITS)
         whole |= {k: seen[k][0] for k in ("recall_at_1", "mrr")}
         whole["recall_at_1_unseen"] = unseen["recall_at_1"][0]
-        whole["chance"] = chance(runs[MAIN]["test"]["candidates"])
-    if (out / "identification.json").exists():
-        whole["identification"] = read_json(out / "identification.json")
+        whole["candidates"] = runs[MAIN]["test"]["candidates"]
+        whole["chance"] = chance(whole["candidates"])
+    if (out / PIECES).exists():
+        whole["identification"] = read_json(out / PIECES)
         whole["identified_20s"] = whole["identification"]["test"]["20"]["rank_1"]
     write_json(out / "retrieval.json", whole)
     return out / "retrieval.json"

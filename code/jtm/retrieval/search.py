@@ -53,7 +53,7 @@ MOST_WINDOWS = 120
 BLOCK = 16
 """Queries that are compared with all passages at a time."""
 
-NEAREST = 64
+NEAREST = 48
 """Passages that a window votes for."""
 
 SPEEDS = 0.5 * 1.12 ** np.arange(21)
@@ -508,11 +508,11 @@ def vote(at, owners, places, speeds=SPEEDS, tolerance=TOLERANCE):
         offset = (place - speed * at[query]) / (speed * tolerance)
         for half in (0.0, 0.5):
             line = np.floor(offset + half).astype(np.int64)
-            lines = owner.astype(np.int64) * (1 << 32) + (line + (1 << 31))
-            order = np.lexsort((rank, query, lines))
-            told = np.stack((lines[order], query[order]))
-            first = np.append(True, (told[:, 1:] != told[:, :-1]).any(0))
-            hits = order[first]  # the nearest of each query on each line
+            lines = owner.astype(np.int64) * (1 << 24) + (line + (1 << 23))
+            told = lines * n_queries + query
+            order = np.argsort(told, kind="stable")  # the nearest stays first
+            first = np.append(True, np.diff(told[order]) != 0)
+            hits = order[first]
             group = np.flatnonzero(np.append(True, np.diff(lines[hits]) != 0))
             sums = np.add.reduceat(weight[hits], group)
             ends = np.append(group[1:], len(hits))

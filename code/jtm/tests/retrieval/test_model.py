@@ -58,6 +58,18 @@ class Towers(unittest.TestCase):
             cells = torch.full((1,), 12.0)
             np.testing.assert_allclose(tower(rolls, cells), tower(other, cells))
 
+    def test_rolls_are_cropped_without_effect(self):
+        towers = model.Towers().eval()
+        cells = np.array([9.5, 48, 20, 3], np.float32)
+        rolls = np.zeros((4, 2, 88, 48), np.float32)
+        for roll, width in zip(rolls, cells, strict=True):
+            roll[:, 30:50:3, : int(width)] = 1
+        with torch.no_grad():
+            whole = towers.score(torch.from_numpy(rolls), torch.from_numpy(cells))
+            whole = torch.nn.functional.normalize(towers.join.projected(1, whole))
+        found = towers.embed_scores(rolls, cells, batch=1)
+        np.testing.assert_allclose(found, whole, atol=1e-4)
+
     def test_segments_are_in_order_and_sum_to_one(self):
         weights = model.segments(torch.tensor([4.0, 48.0, 1.0]), 48)
         self.assertEqual(weights.shape, (3, 48, model.SEGMENTS))
@@ -97,6 +109,38 @@ class CCA(unittest.TestCase):
         layer.eval()
         again, _ = layer(*(torch.tensor(v, dtype=torch.float32) for v in views))
         np.testing.assert_allclose(again, first.detach(), atol=1e-3)
+
+    def test_refitted_directions_count_by_what_the_views_share(self):
+        rng = np.random.default_rng(0)
+        noise = np.linspace(0, 3, DIM)  # the first dimension is shared whole
+        hidden = rng.standard_normal((4000, DIM))
+        views = [
+            torch.tensor(hidden + noise * rng.standard_normal((4000, DIM))).float()
+            for _ in range(2)
+        ]
+        (first, one), (second, two) = model.canonical(*views, ridge=1e-6)
+        found = (views[0] - first) @ one, (views[1] - second) @ two
+        told = 1 / (1 + noise**2)  # the canonical correlations
+        lengths = found[0].std(0) * found[1].std(0)
+        np.testing.assert_allclose(lengths, told**2, atol=0.05)
+        cosine = torch.nn.functional.cosine_similarity
+        plain = model.CCALayer(momentum=1.0).train()(*views)
+        self.assertGreater(cosine(*found).mean(), cosine(*plain).mean().detach() + 0.1)
+
+    def test_refitting_sets_the_last_layers(self):
+        rng = np.random.default_rng(0)
+        heard = torch.tensor(rng.random((40, FRAMES, BINS)), dtype=torch.float32)
+        rolls = torch.tensor(rng.random((40, 2, 88, 48)) < 0.1, dtype=torch.float32)
+        cells = torch.full((40,), 30.0)
+        for kind in ("pitchmap", "published"):
+            towers = model.Towers(kind).eval()
+            with torch.no_grad():
+                before = towers(heard, rolls, cells)
+                towers.refit([(heard, rolls, cells)])
+                after = towers(heard, rolls, cells)
+            gains = [(x * y).sum(1).mean() for x, y in (before, after)]
+            self.assertGreater(gains[1], gains[0])
+            self.assertEqual(after[0].shape, (40, DIM))
 
 
 class Files(unittest.TestCase):

@@ -90,12 +90,13 @@ class Study(unittest.TestCase):
         model.save(weights, model.Towers("published").eval(), {})
         search.build(self.folder / "abc", out, weights=weights, progress=False)
         towers, index = model.load(weights)[0], search.Index.load(out)
-        found = run.identify_all(towers, self.recordings, index, "test", 8)
-        self.assertEqual(found.shape, (3, 2))
-        ranks, _, _ = run.identify_all(
-            towers, self.recordings, index, "test", 8, absent=True
+        found = run.identify_all(towers, self.recordings, index, "test", (4, 8))
+        self.assertEqual([*found], [4, 8])
+        self.assertEqual(found[8].shape, (3, 2))
+        left_out = run.identify_all(
+            towers, self.recordings, index, "test", (8,), absent=True
         )
-        self.assertTrue(np.isinf(ranks).all())
+        self.assertTrue(np.isinf(left_out[8][0]).all())
         ranks = run.retrieve_all(towers, self.recordings, index, "test", 8)
         self.assertTrue(set(ranks) <= {1, 2, np.inf})
         facts = run.calibrate(towers, self.recordings, index)

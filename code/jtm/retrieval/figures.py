@@ -1,0 +1,108 @@
+"""Figures of the study, drawn from ``retrieval.json`` alone."""
+
+import functools
+
+from jtm.results.figures import BLACK, BLUE, ORANGE, styled, subplots
+
+SOUNDS = {
+    "test": ("seen SoundFont", BLUE, "o-"),
+    "test_timbre": ("unseen", ORANGE, "s--"),
+}
+"""Name, colour and stroke of the sounds that are tested."""
+
+
+def retrieval_figures(record):
+    """
+    List the figures of the study.
+
+    Parameters
+    ----------
+    record : dict
+        What ``retrieval.json`` holds.
+
+    Returns
+    -------
+    dict of str to callable
+        What draws each figure, by name; without those that there are no scores for.
+    """
+    found = {}
+    if record["runs"]:
+        found["passages"] = functools.partial(_passages, record)
+    if "identification" in record:
+        found["pieces"] = functools.partial(_pieces, record)
+    return found
+
+
+@styled
+def _passages(record):
+    """Draw how often the right passage is first, a row a run, with intervals."""
+    runs = list(record["runs"])
+    figure, ((axis,),) = subplots(0.8 + 0.2 * len(runs))
+    for row, name in enumerate(runs):
+        for place, (split, (label, colour, stroke)) in enumerate(SOUNDS.items()):
+            value, low, high = record["runs"][name][split]["audio_to_score"][
+                "recall_at_1"
+            ]
+            at, style = row + 0.2 * place, {"color": colour}
+            axis.plot((100 * low, 100 * high), (at, at), lw=1, **style)
+            named = {"label": label} if row == 0 else {}
+            axis.plot(100 * value, at, stroke[0], markersize=4, **style, **named)
+    axis.set_yticks(range(len(runs)), runs)
+    axis.invert_yaxis()
+    axis.set_xlabel("right passage first (%)")
+    axis.grid(axis="x", color="0.92")
+    figure.legend(loc="outside right upper", frameon=False)
+    return figure
+
+
+@styled
+def _pieces(record):
+    """Draw how many pieces are identified over the seconds that are heard."""
+    figure, ((axis,),) = subplots(2.2)
+    for split, (label, colour, stroke) in SOUNDS.items():
+        found = record["identification"].get(split, {})
+        for rank, width in ((1, 1.5), (10, 0.7)):
+            ends = [(int(s), 100 * each[f"rank_{rank}"]) for s, each in found.items()]
+            if ends:
+                style = {"color": colour, "lw": width, "markersize": 3}
+                named = (
+                    f"{label}, rank {rank}" if rank == 1 else f"{label}, to rank {rank}"
+                )
+                axis.plot(*zip(*ends, strict=True), stroke, label=named, **style)
+    axis.axhline(95, color=BLACK, lw=0.6, linestyle=":")
+    axis.set_xlabel("seconds heard")
+    axis.set_ylabel("pieces named (%)")
+    axis.set_ylim(0, 101)
+    figure.legend(loc="outside right upper", frameon=False)
+    return figure
+
+
+TARGETS = {
+    "recall_at_1": ("the right passage is first, of 2000, audio to score", 0.60),
+    "mrr": ("mean reciprocal rank", 0.70),
+    "recall_at_1_unseen": ("the right passage is first, unseen SoundFont", 0.45),
+    "identified_20s": ("the piece is named from 20 s", 0.95),
+}
+"""What was to be reached: in words, and how much."""
+
+
+def reached(record):
+    """
+    Say which targets were reached.
+
+    Parameters
+    ----------
+    record : dict
+        What ``retrieval.json`` holds.
+
+    Returns
+    -------
+    list of tuple
+        In words, value, target, and whether it was reached, of those that were
+        measured.
+    """
+    return [
+        (words, record[key], least, record[key] >= least)
+        for key, (words, least) in TARGETS.items()
+        if key in record
+    ]

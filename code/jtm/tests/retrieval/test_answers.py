@@ -1,0 +1,137 @@
+"""What `jtm index` and `jtm identify` say, and the page of the study."""
+
+import contextlib
+import io
+import re
+import tempfile
+import unittest
+from pathlib import Path
+from unittest import mock
+
+import numpy as np
+import torch
+
+from jtm import cli
+from jtm.constants import SAMPLE_RATE
+from jtm.files import write_json
+from jtm.music import audio
+from jtm.retrieval import model, pages, run, search
+from jtm.tests.retrieval.little import play, tune, write_abc
+
+
+def said(*arguments):
+    """Run a command; return its exit code, standard output and standard error."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = cli.main([str(word) for word in arguments])
+    return code, out.getvalue(), err.getvalue()
+
+
+class Commands(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.folder = Path(cls.enterClassContext(tempfile.TemporaryDirectory()))
+        torch.manual_seed(0)
+        towers = model.Towers("published").eval()
+        cls.weights = cls.folder / "towers.safetensors"
+        model.save(cls.weights, towers, {"threshold": 1e9, "confidence": [0.0, 0.1]})
+        for seed in range(6):
+            write_abc(cls.folder / "scores" / f"{seed}.abc", tune(seed), f"Tune {seed}")
+        cls.index = cls.folder / "i.safetensors"
+        search.build(cls.folder / "scores", cls.index, None, cls.weights, False)
+        audio.write(cls.folder / "song.wav", play(tune(1))[0], SAMPLE_RATE)
+
+    def identify(self, wave=None):
+        """Identify samples, or the song."""
+        path = self.folder / "song.wav"
+        if wave is not None:
+            path = self.folder / "odd.wav"
+            audio.write(path, wave, SAMPLE_RATE)
+        shipped = search.find.__defaults__[:2] + (self.weights,)
+        with mock.patch.object(search.find, "__defaults__", shipped):
+            return said("identify", path, "--index", self.index)
+
+    def test_five_pieces_how_likely_and_where(self):
+        code, out, err = self.identify()
+        lines = out.splitlines()
+        self.assertEqual((code, err, len(lines)), (0, "", 1 + search.SHOWN))
+        self.assertIn("not found", lines[0])  # by this threshold nothing is
+        for line in lines[1:]:
+            self.assertRegex(line, r"^ *\d+ %  Tune \d \(\d.abc\), from quarter \d+ of")
+
+    def test_odd_sounds_get_an_answer_or_a_line(self):
+        rng = np.random.default_rng(0)
+        code, out, _ = self.identify(np.zeros(48_000))
+        self.assertEqual(code, 0)
+        self.assertIn("silence", out)
+        code, _, err = self.identify(0.1 * rng.standard_normal(3_200))
+        self.assertEqual(code, 2)
+        self.assertRegex(err, r"^jtm: .*0\.2 s.*\n$")
+        time = np.arange(48_000) / SAMPLE_RATE  # syllables of noise, as of speech
+        speech = 0.1 * rng.standard_normal(48_000) * (np.sin(20 * time) > 0)
+        code, out, _ = self.identify(speech)
+        self.assertEqual(code, 0)
+        self.assertIn("not found", out)
+
+    def test_mistakes_are_one_line(self):
+        other = self.folder / "other.safetensors"
+        model.save(other, model.Towers("published").eval(), {})
+        shipped = search.find.__defaults__[:2] + (other,)
+        with mock.patch.object(search.find, "__defaults__", shipped):
+            code, _, err = said(
+                "identify", self.folder / "song.wav", "--index", self.index
+            )
+        self.assertEqual(code, 2)
+        self.assertRegex(err, "^jtm: .*another version.*\n$")
+        (self.folder / "empty").mkdir(exist_ok=True)
+        words = ("index", self.folder / "empty", "--out", self.folder / "e.safetensors")
+        with mock.patch.object(search.build, "__defaults__", (None, other, False)):
+            code, _, err = said(*words)
+        self.assertEqual(code, 2)
+        self.assertRegex(err, "^jtm: .*no score found.*\n$")
+
+    def test_identify_for_pages(self):
+        wave = play(tune(1))[0]
+        facts = mock.patch.object(search, "find")
+        with facts as find:
+            match = search.Match("Tune 1", "1.abc", 0.9, 1.0, 0, 1, 0, 1)
+            find.return_value = ([match], True)
+            self.assertEqual(search.identify(wave, SAMPLE_RATE), "Tune 1")
+            find.return_value = ([match], False)
+            self.assertIsNone(search.identify(wave, SAMPLE_RATE))
+        self.assertIsNone(search.identify(wave[:100], SAMPLE_RATE))  # too short
+
+
+class Page(unittest.TestCase):
+    def test_page_and_figures_are_drawn_from_the_record(self):
+        score = {f"recall_at_{k}": [0.5, 0.4, 0.6] for k in (1, 5, 25)}
+        score |= {"mrr": [0.6123, 0.5, 0.7], "median_rank": [1.0, 1.0, 2.0]}
+        ways = {"audio_to_score": score, "score_to_audio": score, "candidates": 2000}
+        judged = {"test": ways, "test_timbre": ways}
+        trained = {"works": 3, "hours": 0.1, "steps": 9, "training_seconds": 60.0}
+        told = {"rank_1": 0.9, "rank_5": 1.0, "rank_10": 1.0, "named": 0.8}
+        told |= {"false_alarms": 0.05, "error": 1.0}
+        found = {split: {"5": told, "20": told} for split in run.SPLITS}
+        found |= {"pieces": 10, "queries": 5, "false_alarms": 0.05}
+        found["performances"] = {split: told for split in run.SPLITS}
+        with tempfile.TemporaryDirectory() as folder:
+            folder = Path(folder)
+            pages.write_retrieval(folder)  # nothing has run
+            out = folder / "results"
+            write_json(out / "pitchmap.json", judged | trained)
+            write_json(out / run.PIECES, found)
+            run.compile_scores(out)
+            pages.write_retrieval(folder)
+            page = (out / "RETRIEVAL.md").read_text(encoding="utf-8")
+            drawn = {path.name for path in (folder / "figures").iterdir()}
+        self.assertEqual(drawn, {"retrieval-passages.svg", "retrieval-pieces.svg"})
+        self.assertIn("61.2 [50.0, 70.0]", page)
+        self.assertRegex(page, r"named from 20 s \| 90.0 \| 95 \| no")
+        self.assertRegex(page, r"first, of 2000, audio to score \| 50.0 \| 60 \| no")
+        self.assertIn("Not run: published", page)
+        for table in re.findall(r"(?:^\|.*\n)+", page, re.MULTILINE):
+            self.assertEqual(len({row.count("|") for row in table.splitlines()}), 1)
+
+
+if __name__ == "__main__":
+    unittest.main()
