@@ -13,7 +13,10 @@ FRAMES = 50
 """Averaged frames in a window: 2 s."""
 
 DIM = 32
-"""Size of the embeddings."""
+"""Size of the embeddings in training, and of the published towers (Dorfer et al.)."""
+
+REFIT_DIM = 64
+"""Size of ours once the last layers are learned again in closed form."""
 
 CHANNELS = 16
 """Channels of pitch maps, where they are not those of a pretrained encoder."""

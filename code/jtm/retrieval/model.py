@@ -15,7 +15,7 @@ from jtm.constants import N_PITCHES
 from jtm.files import InputError
 from jtm.models.pitchmap import PitchBlock, PitchMapEncoder, normed
 from jtm.models.readers import PitchTrunk
-from jtm.retrieval.config import CHANNELS, DIM, TEMPERATURE
+from jtm.retrieval.config import CHANNELS, DIM, REFIT_DIM, TEMPERATURE
 from jtm.training.checkpoints import read_tensors, write_tensors
 
 VERSION = 1
@@ -24,7 +24,7 @@ VERSION = 1
 SEGMENTS = 4
 """Parts of a passage, in order, that are summarised apart."""
 
-RIDGE = 0.3
+RIDGE = 1.0
 """What regularises the last projection, relative to the mean variance."""
 
 MARGIN_CELLS = 6
@@ -292,7 +292,7 @@ def inverse_root(matrix, steps=24):
     return (inverse / size.sqrt()).float()
 
 
-def canonical(sound, score, ridge=RIDGE):
+def canonical(sound, score, dim=DIM, ridge=RIDGE):
     """
     Compute linear canonical correlation analysis (Hotelling 1936), regularised.
 
@@ -300,14 +300,16 @@ def canonical(sound, score, ridge=RIDGE):
     ----------
     sound, score : torch.Tensor
         Features of pairs ``(pairs, features)``.
+    dim : int
+        Number of directions.
     ridge : float
         What is added to the variances, relative to their mean.
 
     Returns
     -------
     list of tuple
-        Of each view its mean ``(features,)`` and its :data:`DIM` directions
-        ``(features, DIM)``, each scaled by its canonical correlation, so that what the
+        Of each view its mean ``(features,)`` and its directions
+        ``(features, dim)``, each scaled by its canonical correlation, so that what the
         views hardly share counts for little.
     """
     views = [each - each.mean(0) for each in (sound, score)]
@@ -319,10 +321,10 @@ def canonical(sound, score, ridge=RIDGE):
     cross = views[0].T @ views[1] / (len(sound) - 1)
     for root in roots:  # whitened from the left, then from the right
         cross = torch.linalg.solve_triangular(root, cross, upper=False).T
-    left, correlations, right = torch.svd_lowrank(cross, DIM + 32, niter=4)
-    scale = correlations[:DIM]
+    left, correlations, right = torch.svd_lowrank(cross, dim + 32, niter=4)
+    scale = correlations[:dim]
     return [
-        (mean, torch.linalg.solve_triangular(root.T, x[:, :DIM], upper=True) * scale)
+        (mean, torch.linalg.solve_triangular(root.T, x[:, :dim], upper=True) * scale)
         for mean, root, x in zip(
             (sound.mean(0), score.mean(0)), roots, (left, right), strict=True
         )
@@ -339,9 +341,11 @@ class Towers(nn.Module):
         Which towers.
     encoder : PitchMapEncoder, optional
         Encoder of the audio tower of pitch maps; untrained by default.
+    dim : int
+        Size of the embeddings; :data:`REFIT_DIM` for refitted pitch maps.
     """
 
-    def __init__(self, kind="pitchmap", encoder=None):
+    def __init__(self, kind="pitchmap", encoder=None, dim=DIM):
         super().__init__()
         self.kind = kind
         self.channels = CHANNELS  # of the encoder
@@ -353,6 +357,20 @@ class Towers(nn.Module):
         else:
             self.audio, self.score = PublishedAudioTower(), PublishedScoreTower()
         self.join = CCALayer()
+        if dim != DIM:
+            self._widen(dim)
+
+    @property
+    def dim(self):
+        """Size of the embeddings."""
+        return DIM if self.join else self.score.summary.last.out_features
+
+    def _widen(self, dim):
+        """Make last layers that need no joining."""
+        self.join = None
+        for tower in (self.audio, self.score):
+            last = tower.summary.last
+            tower.summary.last = nn.Linear(last.in_features, dim)
 
     def forward(self, magnitudes, rolls, cells):
         """
@@ -374,7 +392,9 @@ class Towers(nn.Module):
         """
         sound, score = self.audio(magnitudes), self.score(rolls, cells)
         with torch.autocast(sound.device.type, enabled=False):
-            sound, score = self.join(sound.float(), score.float())
+            sound, score = sound.float(), score.float()
+            if self.join:
+                sound, score = self.join(sound, score)
             return functional.normalize(sound), functional.normalize(score)
 
     @torch.no_grad()
@@ -387,19 +407,19 @@ class Towers(nn.Module):
         batches : iterable of tuple
             Magnitudes, rolls and cells, as :meth:`forward` takes them.
         """
-        towers = self.audio, self.score
-        deep = self.kind == "pitchmap"
-        if deep:
+        if self.kind == "pitchmap":
+            self._widen(REFIT_DIM)
             self.audio.summary.embeds = self.score.summary.embeds = False
         found = [(self.audio(x), self.score(*y)) for x, *y in batches]
-        views = canonical(*(torch.cat(each) for each in zip(*found, strict=True)))
-        if not deep:
+        pairs = (torch.cat(each) for each in zip(*found, strict=True))
+        views = canonical(*pairs, self.dim)
+        if self.join:
             self.join.mean.copy_(torch.stack([mean for mean, _ in views]))
             self.join.directions.copy_(torch.stack([each for _, each in views]))
             return
-        self.join.mean.zero_()
-        self.join.directions.copy_(torch.eye(DIM).repeat(2, 1, 1))
-        for tower, (mean, directions) in zip(towers, views, strict=True):
+        for tower, (mean, directions) in zip(
+            (self.audio, self.score), views, strict=True
+        ):
             tower.summary.embeds = True
             tower.summary.last.weight.copy_(directions.T)
             tower.summary.last.bias.copy_(-mean @ directions)
@@ -425,7 +445,7 @@ class Towers(nn.Module):
             self._finish(0, self.audio(torch.from_numpy(magnitudes[first:][:batch])))
             for first in range(0, len(magnitudes), batch)
         ]
-        return np.concatenate(parts or [np.zeros((0, DIM), np.float32)])
+        return np.concatenate(parts or [np.zeros((0, self.dim), np.float32)])
 
     @torch.no_grad()
     def embed_scores(self, rolls, cells, batch=64):
@@ -447,7 +467,7 @@ class Towers(nn.Module):
             Unit vectors ``(passages, DIM)``, float32.
         """
         order = np.argsort(cells, kind="stable")
-        found = np.zeros((len(rolls), DIM), np.float32)
+        found = np.zeros((len(rolls), self.dim), np.float32)
         for first in range(0, len(rolls), batch):
             chosen = order[first:][:batch]
             # What is behind the longest passage takes time and changes nothing.
@@ -461,8 +481,10 @@ class Towers(nn.Module):
 
     def _finish(self, view, embedded):
         """Project features of one view, and scale them to unit length."""
-        projected = self.join.projected(view, embedded.float())
-        return functional.normalize(projected).numpy()
+        embedded = embedded.float()
+        if self.join:
+            embedded = self.join.projected(view, embedded)
+        return functional.normalize(embedded).numpy()
 
 
 def save(path, towers, facts):
@@ -479,7 +501,7 @@ def save(path, towers, facts):
         What else the metadata are to hold, such as thresholds.
     """
     tensors = {n: x.contiguous() for n, x in towers.state_dict().items()}
-    facts = facts | {"channels": towers.channels}
+    facts = facts | {"channels": towers.channels, "dim": towers.dim}
     about = {"towers": towers.kind, "version": VERSION, "facts": facts}
     write_tensors(path, tensors, about)
 
@@ -513,7 +535,8 @@ def load(path):
         raise InputError(f"{path}: towers of another version of JTM; train them again")
     facts = about["facts"]
     try:
-        towers = Towers(about["towers"], PitchMapEncoder(facts.get("channels", 1)))
+        encoder = PitchMapEncoder(facts.get("channels", 1))
+        towers = Towers(about["towers"], encoder, facts.get("dim", DIM))
         towers.load_state_dict(tensors)
     except RuntimeError as error:
         raise InputError(

@@ -24,7 +24,7 @@ from jtm.files import InputError
 from jtm.models.pitchmap import PitchMapEncoder
 from jtm.music import audio, notation
 from jtm.retrieval import model
-from jtm.retrieval.config import DIM, FRAMES, POOL
+from jtm.retrieval.config import FRAMES, POOL
 from jtm.retrieval.data import FEWEST, SECONDS, cells_of, pool
 from jtm.training.checkpoints import read_tensors, write_tensors
 from jtm.training.spectra import harmonic_front_end
@@ -118,7 +118,7 @@ class Index:
         Of each its ``title``, ``file``, ``stamp`` (size and time of the file) and
         ``beats``.
     vectors : numpy.ndarray
-        Embeddings of all passages ``(passages, DIM)``, int8, 127 to one.
+        Embeddings of all passages ``(passages, dim)``, int8, 127 to one.
     owners : numpy.ndarray
         Piece of each passage ``(passages,)``.
     middles : numpy.ndarray
@@ -145,7 +145,7 @@ class Index:
         Parameters
         ----------
         queries : numpy.ndarray
-            Unit vectors ``(queries, DIM)``.
+            Unit vectors ``(queries, dim)``.
         number : int
             How many.
 
@@ -287,13 +287,13 @@ def embed_piece(towers, notes):
     Returns
     -------
     vectors : numpy.ndarray
-        Embeddings ``(passages, DIM)``, int8.
+        Embeddings ``(passages, dim)``, int8.
     middles : numpy.ndarray
         Middle of each in quarter notes.
     """
     ends = passages(notes)
     if not len(ends):
-        return np.zeros((0, DIM), np.int8), np.zeros(0, np.float32)
+        return np.zeros((0, towers.dim), np.int8), np.zeros(0, np.float32)
     rolls = np.stack([notation.roll(notes, *pair) for pair in ends])
     cells = np.array([cells_of(*pair) for pair in ends], np.float32)
     vectors = np.round(127 * towers.embed_scores(rolls, cells)).astype(np.int8)

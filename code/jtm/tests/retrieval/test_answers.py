@@ -102,6 +102,22 @@ class Commands(unittest.TestCase):
         self.assertIsNone(search.identify(wave[:100], SAMPLE_RATE))  # too short
 
 
+class Shipped(unittest.TestCase):
+    def test_what_comes_with_the_package_fits_together(self):
+        self.assertLess(search.WEIGHTS.stat().st_size, 5e6)
+        self.assertLess(search.INDEX.stat().st_size, 10e6)
+        _, facts, fingerprint = model.load(search.WEIGHTS)
+        self.assertGreater(facts["threshold"], 0)
+        index = search.Index.load(search.INDEX, fingerprint)
+        self.assertGreater(len(index.pieces), 400)
+        self.assertTrue(all(piece["title"] for piece in index.pieces))
+        rng = np.random.default_rng(0)
+        noise = 0.1 * rng.standard_normal(16_000 * 4)
+        matches, found = search.find(noise)
+        self.assertEqual(len(matches), search.SHOWN)
+        self.assertFalse(found)  # noise is no piece
+
+
 class Page(unittest.TestCase):
     def test_page_and_figures_are_drawn_from_the_record(self):
         score = {f"recall_at_{k}": [0.5, 0.4, 0.6] for k in (1, 5, 25)}

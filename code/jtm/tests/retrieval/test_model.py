@@ -9,7 +9,7 @@ import torch
 
 from jtm.files import InputError
 from jtm.retrieval import model
-from jtm.retrieval.config import DIM, FRAMES
+from jtm.retrieval.config import DIM, FRAMES, REFIT_DIM
 from jtm.training.checkpoints import read_tensors, write_tensors
 
 BINS = 199
@@ -140,7 +140,13 @@ class CCA(unittest.TestCase):
                 after = towers(heard, rolls, cells)
             gains = [(x * y).sum(1).mean() for x, y in (before, after)]
             self.assertGreater(gains[1], gains[0])
-            self.assertEqual(after[0].shape, (40, DIM))
+            self.assertEqual(after[0].shape, (40, towers.dim))
+            wide = {"pitchmap": REFIT_DIM, "published": DIM}
+            self.assertEqual(towers.dim, wide[kind])
+            with tempfile.TemporaryDirectory() as folder:
+                model.save(Path(folder) / "t.safetensors", towers, {})
+                again = model.load(Path(folder) / "t.safetensors")[0]
+            np.testing.assert_allclose(again(heard, rolls, cells)[0].detach(), after[0])
 
 
 class Files(unittest.TestCase):
