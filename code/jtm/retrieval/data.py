@@ -59,35 +59,11 @@ class Aligned:
         self.first, self.last = self._seconds[[0, -1]]
 
     def beats(self, seconds):
-        """
-        Find where in the score a moment is.
-
-        Parameters
-        ----------
-        seconds : float or numpy.ndarray
-            Moments between the first and the last onset.
-
-        Returns
-        -------
-        float or numpy.ndarray
-            Quarter notes, linear between onsets.
-        """
+        """Find where in the score a moment is."""
         return np.interp(seconds, self._seconds, self._beats)
 
     def onsets(self, first, last):
-        """
-        Count the notes that start in a passage.
-
-        Parameters
-        ----------
-        first, last : float
-            Its ends in quarter notes.
-
-        Returns
-        -------
-        int
-            Their number.
-        """
+        """Count the notes that start in a passage."""
         beat = self.notes["beat"]
         return int(np.count_nonzero((beat >= first) & (beat < last)))
 
@@ -131,21 +107,7 @@ class Recordings:
             )
 
     def window(self, index, seconds):
-        """
-        Read what is heard in a window.
-
-        Parameters
-        ----------
-        index : int
-            Which recording.
-        seconds : float
-            Where the window starts, taken at the nearest averaged frame.
-
-        Returns
-        -------
-        numpy.ndarray
-            Averaged log magnitudes ``(FRAMES, bins)``, float32.
-        """
+        """Read what is heard in a window."""
         if index not in self._pooled:  # 36 MB an hour
             self._pooled[index] = pool(self.spectra.read(index)).astype(np.float16)
         first = round(seconds / GRID)
@@ -153,21 +115,7 @@ class Recordings:
         return np.pad(found, ((0, FRAMES - len(found)), (0, 0)))
 
     def places(self, indices, step=SECONDS):
-        """
-        List windows, one after another, in which enough notes start.
-
-        Parameters
-        ----------
-        indices : sequence of int
-            Recordings.
-        step : float
-            Seconds from one to the next.
-
-        Returns
-        -------
-        list of tuple
-            Recording and start in seconds.
-        """
+        """List windows, one after another, in which enough notes start."""
         found = []
         for index in indices:
             own = self.aligned[index]
@@ -178,20 +126,7 @@ class Recordings:
         return found
 
     def pairs(self, places):
-        """
-        Read windows and the passages that are heard in them.
-
-        Parameters
-        ----------
-        places : list of tuple
-            As :meth:`places` gives them.
-
-        Returns
-        -------
-        tuple of numpy.ndarray
-            Magnitudes ``(pairs, FRAMES, bins)``, rolls ``(pairs, 2, 88, WIDTH)`` and
-            cells ``(pairs,)``.
-        """
+        """Read windows and the passages that are heard in them."""
         heard = np.stack([self.window(*place) for place in places])
         passages = [
             self.aligned[i].beats((start, start + SECONDS)) for i, start in places
@@ -311,19 +246,7 @@ class Pairs:
         self.epoch = self.first_batch = 0
 
     def count(self, epoch):
-        """
-        Count the batches of an epoch.
-
-        Parameters
-        ----------
-        epoch : int
-            Of no effect: all have the same number.
-
-        Returns
-        -------
-        int
-            Batches.
-        """
+        """Count the batches of an epoch."""
         return self.n_batches
 
     def __len__(self):
@@ -331,15 +254,7 @@ class Pairs:
         return self.n_batches
 
     def __iter__(self):
-        """
-        Iterate over the batches of the epoch, from `first_batch` on.
-
-        Yields
-        ------
-        magnitudes, rolls, cells : torch.Tensor
-            As :meth:`Recordings.pairs` gives them, ends of the passages moved a
-            little, each pair transposed.
-        """
+        """Iterate over the batches of the epoch, from `first_batch` on."""
         first, self.first_batch = self.first_batch, 0
         for number in range(first, self.n_batches):
             rng = np.random.default_rng((self.seed, self.epoch, number))

@@ -93,23 +93,7 @@ class Matching(Module):
         self.factor = schedule(plan.n_epoch * len(pairs), WARMUP, "cosine")
 
     def loss(self, batch, split, step):
-        """
-        Compute the loss of a batch, and how often the right passage comes first.
-
-        Parameters
-        ----------
-        batch : tuple
-            As :class:`jtm.retrieval.data.Pairs` gives it.
-        split : str
-            What the batch is for.
-        step : int
-            Number of the step.
-
-        Returns
-        -------
-        dict of str to torch.Tensor
-            ``loss`` and ``accuracy``.
-        """
+        """Compute the loss of a batch, and how often the right passage comes first."""
         magnitudes, rolls, cells = batch
         sound, score = self.towers(vary_magnitudes(magnitudes), rolls, cells)
         with torch.autocast(sound.device.type, enabled=False):
@@ -122,14 +106,7 @@ class Matching(Module):
         return {"loss": loss, "accuracy_1": first.float().mean()}
 
     def groups(self):
-        """
-        List what is learned.
-
-        Returns
-        -------
-        list of dict
-            The encoder, unless it is frozen, and the rest.
-        """
+        """List what is learned."""
         rate = self.config.learning_rate
         encoder = getattr(self.towers.audio, "encoder", None)
         own = [*encoder.parameters()] if encoder is not None else []

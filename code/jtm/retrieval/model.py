@@ -246,21 +246,7 @@ class CCALayer(nn.Module):
         return torch.stack((first, second @ cross.T @ inverse_root(gram)))
 
     def projected(self, view, features):
-        """
-        Project one view as it was learned.
-
-        Parameters
-        ----------
-        view : int
-            0 for sound, 1 for scores.
-        features : torch.Tensor
-            What the view's tower gives ``(batch, DIM)``.
-
-        Returns
-        -------
-        torch.Tensor
-            Same shape.
-        """
+        """Project one view as it was learned."""
         return (features - self.mean[view]) @ self.directions[view]
 
 
@@ -373,23 +359,7 @@ class Towers(nn.Module):
             tower.summary.last = nn.Linear(last.in_features, dim)
 
     def forward(self, magnitudes, rolls, cells):
-        """
-        Embed pairs.
-
-        Parameters
-        ----------
-        magnitudes : torch.Tensor
-            Log magnitudes ``(batch, frames, bins)``.
-        rolls : torch.Tensor
-            Rolls ``(batch, 2, 88, WIDTH)``.
-        cells : torch.Tensor
-            Cells of each passage ``(batch,)``.
-
-        Returns
-        -------
-        tuple of torch.Tensor
-            Unit vectors of the windows and of the passages, each ``(batch, DIM)``.
-        """
+        """Embed pairs."""
         sound, score = self.audio(magnitudes), self.score(rolls, cells)
         with torch.autocast(sound.device.type, enabled=False):
             sound, score = sound.float(), score.float()
@@ -399,20 +369,14 @@ class Towers(nn.Module):
 
     @torch.no_grad()
     def refit(self, batches):
-        """
-        Learn all that is linear at the end again, from many pairs at once.
-
-        Parameters
-        ----------
-        batches : iterable of tuple
-            Magnitudes, rolls and cells, as :meth:`forward` takes them.
-        """
+        """Learn all that is linear at the end again, from many pairs at once."""
         if self.kind == "pitchmap":
             self._widen(REFIT_DIM)
             self.audio.summary.embeds = self.score.summary.embeds = False
         found = [(self.audio(x), self.score(*y)) for x, *y in batches]
         pairs = (torch.cat(each) for each in zip(*found, strict=True))
-        views = canonical(*pairs, self.dim)
+        # Of few features there are pairs enough.
+        views = canonical(*pairs, self.dim, RIDGE if self.join is None else 0.01)
         if self.join:
             self.join.mean.copy_(torch.stack([mean for mean, _ in views]))
             self.join.directions.copy_(torch.stack([each for _, each in views]))
@@ -426,21 +390,7 @@ class Towers(nn.Module):
 
     @torch.no_grad()
     def embed_sound(self, magnitudes, batch=64):
-        """
-        Embed windows of sound.
-
-        Parameters
-        ----------
-        magnitudes : numpy.ndarray
-            Log magnitudes ``(windows, frames, bins)``.
-        batch : int
-            Windows at a time.
-
-        Returns
-        -------
-        numpy.ndarray
-            Unit vectors ``(windows, DIM)``, float32.
-        """
+        """Embed windows of sound."""
         parts = [
             self._finish(0, self.audio(torch.from_numpy(magnitudes[first:][:batch])))
             for first in range(0, len(magnitudes), batch)
@@ -449,23 +399,7 @@ class Towers(nn.Module):
 
     @torch.no_grad()
     def embed_scores(self, rolls, cells, batch=64):
-        """
-        Embed passages of scores.
-
-        Parameters
-        ----------
-        rolls : numpy.ndarray
-            Rolls ``(passages, 2, 88, WIDTH)``.
-        cells : numpy.ndarray
-            Cells of each ``(passages,)``.
-        batch : int
-            Passages at a time.
-
-        Returns
-        -------
-        numpy.ndarray
-            Unit vectors ``(passages, DIM)``, float32.
-        """
+        """Embed passages of scores."""
         order = np.argsort(cells, kind="stable")
         found = np.zeros((len(rolls), self.dim), np.float32)
         for first in range(0, len(rolls), batch):

@@ -39,6 +39,9 @@ VALIDATED = 480
 REFITTED, REFIT_BATCHES = 10**6, 90
 """Number and size of the epoch whose pairs the last projection is learned from."""
 
+APART = 1.84
+"""Seconds from one candidate to the next, which leaves enough of them."""
+
 DRAWS = 1000
 """Bootstrap resamples of works."""
 
@@ -106,7 +109,7 @@ def train(config, recordings, progress=True):
     module = Matching(towers, config, plan, pairs, score=score)
     module.facts |= {"config": asdict(config)}
     fit(module, progress)
-    refit(towers, pairs)
+    _refit(towers, pairs)
     seconds = sum(
         recordings.aligned[i].last - recordings.aligned[i].first for i in heard
     )
@@ -119,17 +122,8 @@ def train(config, recordings, progress=True):
     }
 
 
-def refit(towers, pairs):
-    """
-    Learn the last projection of trained towers again, from many pairs at once.
-
-    Parameters
-    ----------
-    towers : model.Towers
-        The towers, in evaluation mode.
-    pairs : Pairs
-        What they learned from; an epoch that training has not seen is drawn.
-    """
+def _refit(towers, pairs):
+    """Learn the last projection of trained towers again, from many pairs at once."""
     torch.manual_seed(0)
     pairs.epoch, pairs.first_batch, n_batches = REFITTED, 0, pairs.n_batches
     pairs.n_batches = REFIT_BATCHES
@@ -226,33 +220,16 @@ def judge(towers, recordings, split):
     dict
         ``candidates``, and by direction what :func:`summarise` gives.
     """
-    places = _evenly(recordings.places(recordings.splits[split]), CANDIDATES)
+    places = _evenly(recordings.places(recordings.splits[split], APART), CANDIDATES)
     return _judged(_cosines(towers, recordings.pairs(places)), places)
 
 
-def queries(recordings, split, seconds):
+def _queries(recordings, split, seconds):
     """
     Make a query of the start of each recording.
 
-    Parameters
-    ----------
-    recordings : Recordings
-        The dataset.
-    split : str
-        Which.
-    seconds : float
-        How long.
-
-    Yields
-    ------
-    path : str
-        The score that is played, in the corpus.
-    at : numpy.ndarray
-        Middle of each window in seconds of the recording.
-    magnitudes : numpy.ndarray
-        Windows ``(windows, FRAMES, bins)``.
-    beats : numpy.ndarray
-        Where in the score the query begins and ends, in quarter notes.
+    Yield the score's path, the middle of each window in seconds, the windows, and the
+    quarter notes of the score at which the query begins and ends.
     """
     for index in recordings.splits[split]:
         own, about = recordings.aligned[index], recordings.store.recordings[index]
@@ -294,7 +271,7 @@ def identify_all(towers, recordings, index, split, lengths=LENGTHS, absent=False
     """
     numbers = {about["file"]: k for k, about in enumerate(index.pieces)}
     found = {seconds: [] for seconds in lengths}
-    for path, at, heard, beats in queries(recordings, split, max(lengths)):
+    for path, at, heard, beats in _queries(recordings, split, max(lengths)):
         known = index.without([numbers[path]]) if absent else index
         near = known.nearest(towers.embed_sound(heard))
         owners, middles = known.owners[near], known.middles[near]
@@ -327,14 +304,14 @@ def retrieve_all(towers, recordings, index, split, seconds):
         Rank of the recording ``(recordings,)``.
     """
     numbers = {about["file"]: k for k, about in enumerate(index.pieces)}
-    every = list(queries(recordings, split, np.inf))
+    every = list(_queries(recordings, split, np.inf))
     embedded = [towers.embed_sound(heard) for _, _, heard, _ in every]
     owners = np.repeat(np.arange(len(every)), [len(each) for each in embedded])
     places = np.concatenate([at for _, at, *_ in every])
     sounds = Index([], np.concatenate(embedded), owners, places, "")
     sounds.unit = sounds.vectors  # not rounded
     found = []
-    for k, (path, *_, beats) in enumerate(queries(recordings, split, seconds)):
+    for k, (path, *_, beats) in enumerate(_queries(recordings, split, seconds)):
         middles = index.middles[own := index.owners == numbers[path]]
         within = (middles >= beats[0]) & (middles < beats[1])
         near = sounds.nearest(index.unit[own][within])
@@ -380,22 +357,8 @@ def calibrate(towers, recordings, index):
     return facts
 
 
-def linear_cca(recordings, split):
-    """
-    Judge linear CCA on spectra and rolls, each averaged over the parts of a passage.
-
-    Parameters
-    ----------
-    recordings : Recordings
-        The dataset.
-    split : str
-        Where it is judged.
-
-    Returns
-    -------
-    dict
-        As :func:`judge` gives it.
-    """
+def _linear_cca(recordings, split):
+    """Judge linear CCA on spectra and rolls, averaged over the parts of a passage."""
     from sklearn.cross_decomposition import CCA
 
     def views(pairs):
@@ -416,8 +379,8 @@ def linear_cca(recordings, split):
         ).reshape(len(bins), -1)
 
     places = _evenly(recordings.places(recordings.splits["train"], 1.0), CCA_PAIRS)
-    fitted = CCA(DIM, max_iter=50, tol=1e-3).fit(*views(recordings.pairs(places)))
-    places = _evenly(recordings.places(recordings.splits[split]), CANDIDATES)
+    fitted = CCA(DIM, max_iter=30, tol=1e-3).fit(*views(recordings.pairs(places)))
+    places = _evenly(recordings.places(recordings.splits[split], APART), CANDIDATES)
     sound, score = fitted.transform(*views(recordings.pairs(places)))
     return _judged(_unit(sound) @ _unit(score).T, places)
 
@@ -427,25 +390,11 @@ def _unit(rows):
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
-def chroma_dtw(recordings, split):
-    """
-    Judge chroma features that dynamic time warping compares, on a part of the queries.
-
-    Parameters
-    ----------
-    recordings : Recordings
-        The dataset.
-    split : str
-        Where it is judged.
-
-    Returns
-    -------
-    dict
-        As :func:`judge` gives it.
-    """
+def _chroma_dtw(recordings, split):
+    """Judge chroma compared by dynamic time warping, on a part of the queries."""
     from librosa.sequence import dtw
 
-    places = _evenly(recordings.places(recordings.splits[split]), CANDIDATES)
+    places = _evenly(recordings.places(recordings.splits[split], APART), CANDIDATES)
     heard, rolls, cells = recordings.pairs(places)
     power = np.expm1(18 * heard[:, ::2]) ** 0.5  # magnitudes, every 80 ms
     sounds = [_chroma(each) for each in power[..., 2 : 2 + 2 * N_PITCHES : 2]]
@@ -549,38 +498,21 @@ def study(data, out, load=None, only=None, scores=None):
         if not file.exists() and (not only or "baselines" in only):
             write_json(file, {s: function(recordings, s) for s in SPLITS})
     if scores and not (out / PIECES).exists() and (not only or "pieces" in only):
-        write_json(out / PIECES, identification(recordings, out, scores))
+        write_json(out / PIECES, _identification(recordings, out, scores))
     return compile_scores(out)
 
 
-BASELINES = {"linear-cca": linear_cca, "chroma-dtw": chroma_dtw}
+BASELINES = {"linear-cca": _linear_cca, "chroma-dtw": _chroma_dtw}
 """What is compared with the runs, by name."""
 
 PIECES = "identification.json"
 """Name of the file with the scores of pieces."""
 
 
-def identification(recordings, out, scores):
-    """
-    Index the scores that are played, choose thresholds, and name pieces.
-
-    Parameters
-    ----------
-    recordings : Recordings
-        The dataset.
-    out : str or Path
-        The folder given to :func:`study`, where the main run's towers are; they get
-        the thresholds, and the index is written beside them.
-    scores : str or Path
-        Folder of the scores.
-
-    Returns
-    -------
-    dict
-        By split and seconds the shares of pieces that are found.
-    """
+def _identification(recordings, out, scores):
+    """Index the scores that are played, choose thresholds, and name pieces."""
     weights, file = Path(out) / f"{MAIN}.safetensors", Path(out) / INDEX.name
-    build(scores, file, titles(recordings), weights)
+    build(scores, file, _titles(recordings), weights)
     (towers, facts, _), index = model.load(weights), Index.load(file)
     facts |= calibrate(towers, recordings, index)
     model.save(weights, towers, facts)
@@ -608,20 +540,8 @@ def identification(recordings, out, scores):
     return found
 
 
-def titles(recordings):
-    """
-    Name the pieces that are played.
-
-    Parameters
-    ----------
-    recordings : Recordings
-        The dataset.
-
-    Returns
-    -------
-    dict of str to str
-        Composer, composition and movement by the path of the score.
-    """
+def _titles(recordings):
+    """Name the pieces that are played."""
     found = {}
     for recording in recordings.store.recordings:
         about = recording.metadata

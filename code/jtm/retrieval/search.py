@@ -139,21 +139,7 @@ class Index:
         return self.vectors.astype(np.float32) / 127
 
     def nearest(self, queries, number=NEAREST):
-        """
-        Find the passages nearest to each query, by a linear search.
-
-        Parameters
-        ----------
-        queries : numpy.ndarray
-            Unit vectors ``(queries, dim)``.
-        number : int
-            How many.
-
-        Returns
-        -------
-        numpy.ndarray
-            Passages ``(queries, number)``, the nearest first.
-        """
+        """Find the passages nearest to each query, by a linear search."""
         number = min(number, len(self.unit))
         found = np.empty((len(queries), number), np.int64)
         for first in range(0, len(queries), BLOCK):  # bounds the memory
@@ -164,32 +150,13 @@ class Index:
         return found
 
     def without(self, numbers):
-        """
-        Leave pieces out, to try what is found where they are not known.
-
-        Parameters
-        ----------
-        numbers : sequence of int
-            Which.
-
-        Returns
-        -------
-        Index
-            The rest, numbered as before.
-        """
+        """Leave pieces out, to try what is found where they are not known."""
         kept = ~np.isin(self.owners, numbers)
         columns = self.vectors[kept], self.owners[kept], self.middles[kept]
         return Index(self.pieces, *columns, self.towers)
 
     def save(self, path):
-        """
-        Write the index.
-
-        Parameters
-        ----------
-        path : str or Path
-            The file.
-        """
+        """Write the index."""
         counts = np.bincount(self.owners, minlength=len(self.pieces))
         tensors = {
             "vectors": torch.from_numpy(self.vectors),
@@ -203,26 +170,7 @@ class Index:
 
     @classmethod
     def load(cls, path, towers=None):
-        """
-        Read an index.
-
-        Parameters
-        ----------
-        path : str or Path
-            The file.
-        towers : str, optional
-            Fingerprint of the towers that are to search it.
-
-        Returns
-        -------
-        Index
-            The index.
-
-        Raises
-        ------
-        InputError
-            If the file is missing, damaged, of another version or of other towers.
-        """
+        """Read an index."""
         if not Path(path).is_file():
             raise InputError(f"{path}: no such index; make one by `jtm index`")
         expected = {"pieces": list, "version": int, "towers": str}
