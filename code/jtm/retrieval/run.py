@@ -284,7 +284,7 @@ def identify_all(towers, recordings, index, split, lengths=LENGTHS, absent=False
                 rank = order.index(numbers[path])
                 _, _, start, speed, _ = ranked[rank]
                 error = start + speed * (at[0] - SECONDS / 2) - beats[0]
-            margin = margin_of([votes for _, votes, *_ in ranked])
+            margin = margin_of([votes for _, votes, *_ in ranked], n)
             found[seconds].append((rank + 1, margin, error))
     return {seconds: np.array(rows).T for seconds, rows in found.items()}
 

@@ -62,6 +62,9 @@ SPEEDS = 0.5 * 1.12 ** np.arange(21)
 TOLERANCE = 1.6
 """Seconds within which votes count as on one line."""
 
+ENOUGH = 17
+"""Windows of a query, 10 s of it, from which votes are reliable."""
+
 SHORTEST = 1.0
 """Seconds of a recording below which it tells too little."""
 
@@ -510,7 +513,8 @@ def find(wave, rate=SAMPLE_RATE, index=None, weights=WEIGHTS):
     near = index.nearest(towers.embed_sound(heard))
     at = starts + SECONDS / 2
     ranked = vote(at, index.owners[near], index.middles[near])[:SHOWN]
-    confidences = confidence([score for _, score, *_ in ranked], facts)
+    votes = [score for _, score, *_ in ranked]
+    confidences = confidence(votes, facts, len(at))
     matches = []
     for (piece, score, start, speed, voters), likely in zip(
         ranked, confidences, strict=True
@@ -524,13 +528,11 @@ def find(wave, rate=SAMPLE_RATE, index=None, weights=WEIGHTS):
                 *(beat, about["beats"], float(first), float(last)),
             )
         )
-    threshold = facts.get("threshold", 0.0)
-    return matches, bool(matches) and margin_of(
-        [score for _, score, *_ in ranked]
-    ) >= threshold
+    likely = margin_of(votes, len(at)) >= facts.get("threshold", 0.0)
+    return matches, bool(matches) and likely
 
 
-def margin_of(votes):
+def margin_of(votes, n_windows=None):
     """
     Sum up how far the first piece is ahead, by which 'not found' is decided.
 
@@ -538,6 +540,8 @@ def margin_of(votes):
     ----------
     votes : sequence of float
         Votes of the pieces, the most first.
+    n_windows : int, optional
+        Windows that voted; fewer than :data:`ENOUGH` tell less.
 
     Returns
     -------
@@ -547,10 +551,11 @@ def margin_of(votes):
     if not len(votes):
         return 0.0
     second = votes[1] if len(votes) > 1 else 0.0
-    return float(votes[0] + 0.5 * (votes[0] - second))
+    share = min(1.0, (n_windows or ENOUGH) / ENOUGH)
+    return float(share * (votes[0] + 0.5 * (votes[0] - second)))
 
 
-def confidence(votes, facts):
+def confidence(votes, facts, n_windows=None):
     """
     Estimate how likely each piece is the right one.
 
@@ -561,6 +566,8 @@ def confidence(votes, facts):
     facts : dict
         Holds ``confidence``, the intercept and slope of a logistic regression on the
         margin of the first, fitted on validation.
+    n_windows : int, optional
+        As for :func:`margin_of`.
 
     Returns
     -------
@@ -569,7 +576,7 @@ def confidence(votes, facts):
         their votes.
     """
     intercept, slope = facts.get("confidence", (-4.0, 4.0))
-    first = 1 / (1 + np.exp(-(intercept + slope * margin_of(votes))))
+    first = 1 / (1 + np.exp(-(intercept + slope * margin_of(votes, n_windows))))
     others = np.square(votes[1:]) if len(votes) > 1 else np.zeros(0)
     rest = (1 - first) * others / max(others.sum() + 1e-9, 1e-9) * 0.5
     return [float(first), *np.minimum(rest, first).tolist()][: len(votes)]
