@@ -126,7 +126,8 @@ def facts_of(root):
     names = "browser commands data faults hours inside".split()
     names += "melody memory pretraining speed".split()
     facts = {name: read_json(results / f"{name}.json") for name in names}
-    tried = results / "trials.json"
+    tried, matched = results / "trials.json", results / "retrieval.json"
+    facts["retrieval"] = read_json(matched) if matched.exists() else None
     facts["trials"] = read_json(tried) if tried.exists() else []
     network = read_json(root / "code" / "jtm" / "weights" / "jtm.json")
     if facts["inside"]["checkpoint"] not in (network["sha256"], network["checkpoint"]):

@@ -40,6 +40,14 @@ TRIED = {
 AMOUNT = 10
 """Labelled recordings, or what is nearest, at which sounds are compared."""
 
+MATCHERS = {
+    "pitchmap": "ours",
+    "published": "published, 80 steps",
+    "linear-cca": "linear CCA",
+    "chroma-dtw": "chroma and DTW",
+}
+"""Names of what finds scores by sound."""
+
 TRANSCRIBERS = {
     "jtm": "JTM",
     "basic-pitch": "Basic Pitch",
@@ -261,6 +269,36 @@ def trials(found):
             for key, title in TRIED.items()
         }
         for each in found
+    )
+
+
+def retrieval(found):
+    """
+    Tabulate how often the passage of a score is found by two seconds of sound.
+
+    Parameters
+    ----------
+    found : dict
+        What ``jtm retrieval`` recorded.
+
+    Returns
+    -------
+    pandas.DataFrame
+        A row a model and SoundFont: of how many candidates, in percent.
+    """
+    shown = {"recall_at_1": "R@1", "recall_at_5": "R@5", "mrr": "MRR"}
+    return pd.DataFrame(
+        {
+            "model": MATCHERS.get(name, name),
+            "SoundFont": sound,
+            "candidates": run[split]["candidates"],
+        }
+        | {
+            title: Score(*run[split]["audio_to_score"][key])
+            for key, title in shown.items()
+        }
+        for name, run in found["runs"].items()
+        for split, sound in (("test", "seen"), ("test_timbre", "unseen"))
     )
 
 

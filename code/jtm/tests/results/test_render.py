@@ -202,7 +202,7 @@ class TestNumbers(WithFacts):
     def test_a_macro_exists_whatever_has_run(self):
         bench = synthetic.bench(("transcription",))
         full = render.numbers(ROOT, self.facts | {"bench": bench})
-        parts = ("bench", "transcribers")
+        parts = ("bench", "transcribers", "retrieval")
         other = render.numbers(ROOT, self.facts | dict.fromkeys(parts) | {"trials": []})
         self.assertEqual(names(full), names(other))
         self.assertIn("\\newcommand*{\\benchMissing}{}", full)

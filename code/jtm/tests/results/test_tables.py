@@ -10,6 +10,15 @@ from jtm.tests.results import synthetic
 
 
 class TestWriter(unittest.TestCase):
+    def test_retrieval(self):
+        ways = {key: [0.5, 0.4, 0.6] for key in ("recall_at_1", "recall_at_5", "mrr")}
+        run = {"candidates": 2000, "audio_to_score": ways}
+        found = {"runs": {"pitchmap": {"test": run, "test_timbre": run}}}
+        table = tables.retrieval(found)
+        self.assertEqual(table["model"].tolist(), ["ours", "ours"])
+        self.assertEqual(table["SoundFont"].tolist(), ["seen", "unseen"])
+        self.assertIn("50.0", tables.write(table))
+
     def test_trials(self):
         keys = dict.fromkeys(tables.TRIED, [0.8, 0.9])
         trial = {"name": "pitches", "validation": keys}
