@@ -195,7 +195,7 @@ def open_dataset(root):
     if any((root / f"{folder}_data").is_dir() for folder in _FOLDERS):
         dataset = _read_layout(root)
     else:
-        files, passed_over = _find_sounds(root)
+        files, passed_over = find_files(root)
         recordings = (
             Recording(path.relative_to(root).as_posix(), path, None, "unlabelled")
             for path in files
@@ -213,13 +213,31 @@ def open_dataset(root):
     return dataset
 
 
-def _find_sounds(root, deep=True):
+def find_files(root, suffixes=AUDIO_SUFFIXES, deep=True):
     """
-    Find the sound files of a folder, or tree, and what was passed over, and why.
+    Find the files of a kind in a folder, or tree, and what was passed over, and why.
 
     Links are followed, but no file or folder is taken twice. Names that systems leave
     behind, such as ``._song.wav``, are ignored.
+
+    Parameters
+    ----------
+    root : str or Path
+        The folder.
+    suffixes : sequence of str
+        Endings of the kind, in lower case; of sound files by default, of which those
+        that are not read are named.
+    deep : bool
+        Search folders in it too.
+
+    Returns
+    -------
+    files : list of Path
+        The files, sorted.
+    passed_over : list of tuple
+        Paths, and why.
     """
+    foreign = FOREIGN_SUFFIXES if suffixes is AUDIO_SUFFIXES else ()
     files, passed_over, seen = [], [], {}
     folders, linked = deque([Path(root)]), deque()  # a link's target goes first
     while folders or linked:
@@ -246,10 +264,10 @@ def _find_sounds(root, deep=True):
             if is_folder:
                 if deep:
                     (linked if entry.is_symlink() else folders).append(path)
-            elif suffix in FOREIGN_SUFFIXES:
+            elif suffix in foreign:
                 advice = f"convert by 'ffmpeg -i NAME{suffix} NAME.flac'"
                 passed_over.append((path, f"{suffix}, which is not read; {advice}"))
-            elif suffix in AUDIO_SUFFIXES:
+            elif suffix in suffixes:
                 if deep and not entry.is_file():
                     passed_over.append((path, "links to what is gone"))
                 else:
@@ -285,7 +303,7 @@ def _read_layout(root):
     for folder in _FOLDERS:
         if not (root / f"{folder}_data").is_dir():
             continue
-        files, passed = _find_sounds(root / f"{folder}_data", deep=False)
+        files, passed = find_files(root / f"{folder}_data", deep=False)
         passed_over += passed
         unseen = _unseen_soundfont(root) if folder == "test_timbre" else ""
         seen = {}

@@ -20,7 +20,8 @@ import torch
 from tqdm import tqdm
 
 from jtm.constants import FRAME_RATE, HOP, SAMPLE_RATE
-from jtm.files import InputError
+from jtm.data.musicnet import find_files
+from jtm.files import InputError, warn
 from jtm.models.pitchmap import PitchMapEncoder
 from jtm.music import audio, notation
 from jtm.retrieval import model
@@ -298,11 +299,8 @@ def build(folder, out, titles=None, weights=WEIGHTS, progress=True):
     towers, _, fingerprint = model.load(weights)
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; expected one with scores")
-    files = {
-        path.relative_to(folder).as_posix(): path
-        for path in sorted(folder.rglob("*"))
-        if path.suffix.lower() in notation.SUFFIXES and path.is_file()
-    }
+    found, passed_over = find_files(folder, notation.SUFFIXES)
+    files = {path.relative_to(folder).as_posix(): path for path in found}
     if titles is not None:
         files = {name: path for name, path in files.items() if name in titles}
     if not files:
@@ -310,6 +308,8 @@ def build(folder, out, titles=None, weights=WEIGHTS, progress=True):
             f"{folder}: no score found; expected files ending in "
             f"{', '.join(notation.SUFFIXES)}"
         )
+    for path, why in passed_over:
+        warn(f"{path}: passed over: {why}")
     kept = _kept(out, fingerprint, files)
     missing = [name for name in files if name not in kept]
     failed = []

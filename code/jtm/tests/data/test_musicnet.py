@@ -11,8 +11,8 @@ from jtm.data.check import check
 from jtm.data.musicnet import (
     LABEL_COLUMNS,
     METADATA_COLUMNS,
-    _find_sounds,
     _summarise,
+    find_files,
     labels_of,
     open_dataset,
     read_labels,
@@ -107,7 +107,7 @@ class TestRealQuirks(Folder):
 
 class TestFinding(Folder):
     def find(self):
-        files, passed_over = _find_sounds(self.root)
+        files, passed_over = find_files(self.root)
         return [path.relative_to(self.root).as_posix() for path in files], passed_over
 
     def test_links_are_followed_and_nothing_is_taken_twice(self):

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from jtm.constants import SAMPLE_RATE
-from jtm.files import InputError
+from jtm.files import InputError, InputWarning
 from jtm.retrieval import model, search
 from jtm.retrieval.config import DIM
 from jtm.tests.retrieval.little import play, tune, write_abc
@@ -136,6 +136,19 @@ class Building(unittest.TestCase):
         self.assertEqual(len(told), 1, said)
         self.assertIn("bad.mid", told[0])
         self.assertEqual(len(search.Index.load(self.out).pieces), 3)
+
+    def test_links_are_followed_once_and_junk_is_ignored(self):
+        elsewhere = self.folder / "elsewhere"
+        write_abc(elsewhere / "linked.abc", tune(5), "Linked")
+        (self.scores / "link").symlink_to(elsewhere, target_is_directory=True)
+        (self.scores / "again").symlink_to(elsewhere, target_is_directory=True)
+        (elsewhere / "loop").symlink_to(self.scores, target_is_directory=True)
+        (self.scores / "._0.abc").write_bytes(b"left by a system")
+        with self.assertWarnsRegex(InputWarning, "taken already"):
+            failed, said = self.build()
+        self.assertEqual((failed, said), (0, ""))
+        titles = sorted(p["title"] for p in search.Index.load(self.out).pieces)
+        self.assertEqual(titles, ["Linked", "Tune 0", "Tune 1", "Tune 2"])
 
     def test_folders_without_scores(self):
         for name in ("empty", "missing"):
