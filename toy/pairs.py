@@ -15,7 +15,6 @@ import multiprocessing
 import sys
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -30,6 +29,7 @@ import works  # noqa: E402
 from families import tune_families  # noqa: E402
 from tqdm import tqdm  # noqa: E402
 
+from jtm import cli  # noqa: E402
 from jtm.constants import INSTRUMENTS, LABEL_RATE, PITCH_RANGES, SAMPLE_RATE  # noqa: E402
 from jtm.data import musicnet  # noqa: E402
 from jtm.files import InputError, atomic  # noqa: E402
@@ -325,7 +325,7 @@ def make(out, seed=0, counts=None, processes=None):
         jobs = [(work.path, str(out / "scores")) for work in listed]
         notes = list(tqdm(pool.map(read, jobs), "reading scores", len(jobs)))
         known = [i for i, each in enumerate(notes) if len(each) > 20]
-        listed = [replace(listed[i]) for i in known]
+        listed = [listed[i] for i in known]
         music = [parts_of(notes[i]) for i in known]
         chosen = choose(listed, music, seed)
         starts = {"train": 1000, "validation": 6000, "test": 7000}
@@ -352,18 +352,13 @@ def main(argv=None):
     Returns
     -------
     int
-        Exit code: 0, or 2 after a mistake of the user's.
+        Exit code, as of :func:`jtm.cli.run`.
     """
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0].strip())
     parser.add_argument("--out", required=True, help="folder of the set")
     parser.add_argument("--seed", type=int, default=0, help="random seed (default: 0)")
     options = parser.parse_args(argv)
-    try:
-        make(options.out, options.seed)
-    except InputError as error:
-        print(error, file=sys.stderr)
-        return 2
-    return 0
+    return cli.run(lambda: make(options.out, options.seed))
 
 
 if __name__ == "__main__":

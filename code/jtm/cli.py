@@ -108,6 +108,14 @@ NOTES = (
 )
 """Options of what tells notes."""
 
+INPUTS = _option(
+    "inputs",
+    nargs="+",
+    metavar="FILE",
+    help="sound files, and folders with them at any depth",
+)
+"""What is worked on, of many files."""
+
 SPREAD = (
     _option(
         "--jobs",
@@ -448,12 +456,7 @@ _check_data.__doc__ = (
 
 @_verb(
     "embed",
-    _option(
-        "inputs",
-        nargs="+",
-        metavar="FILE",
-        help="sound files, and folders with them at any depth",
-    ),
+    INPUTS,
     _option(
         "--out",
         required=True,
@@ -486,12 +489,7 @@ def _embed(options):
 
 @_verb(
     "transcribe",
-    _option(
-        "inputs",
-        nargs="+",
-        metavar="FILE",
-        help="sound files, and folders with them at any depth",
-    ),
+    INPUTS,
     _option(
         "--out",
         required=True,

@@ -338,15 +338,7 @@ def embed_files(
     work = functools.partial(_embed_into, files=files, made_from=made_from)
     settings = "Embedding", progress, debug, spread
     failed = batch.run(list(missing), work, lambda *_: None, *settings)
-    if failed and len(failed) == len(sources):
-        raise InputError(f"none of {len(sources)} files could be embedded")
-    if progress:
-        n_made = len(missing) - len(failed)
-        print(
-            f"{out}: {n_made} of {len(sources)} embedded, {len(failed)} failed, "
-            f"{len(sources) - len(missing)} are there already"
-        )
-    return len(failed)
+    return batch.finish(out, sources, missing, failed, "embedded", progress)
 
 
 def _embed_into(source, advance, files, made_from):

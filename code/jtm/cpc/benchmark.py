@@ -48,7 +48,6 @@ from jtm.results import records
 from jtm.results.records import SPLITS, Contrast
 from jtm.training.checkpoints import build_model, load_model
 from jtm.training.config import make_config
-from jtm.training.labels import Labelled, Windows
 from jtm.training.loop import Plan, fit
 from jtm.training.spectra import FrontEnd, Spectra, harmonic_front_end
 
@@ -500,26 +499,16 @@ class Benchmark:
             own["random_seed"] = run.seed
             pretraining = make_config(PretrainConfig, "small", own)
             contrast = build_criterion(pretraining, self.model)
-        windows = Windows(
-            family.read,
-            spans,
-            family.targets(chosen),
-            n_steps // EPOCHS,
-            seed=run.seed,
-            unlabelled=unlabelled,
-            n_unlabelled=N_UNLABELLED if unlabelled else 0,
-            stride=family.stride,
-            size=family.window,
-            edge=family.edge,
-        )
-        module = Labelled(
+        module = family.module(
             self.network(run, chosen),
             Plan(EPOCHS, run.seed, precision="bf16", gradient_clip=1.0),
-            windows,
+            spans,
+            n_steps // EPOCHS,
             rates,
-            teacher,
-            contrast,
-            score=lambda module: family.validate(module.network, chosen),
+            unlabelled=unlabelled,
+            n_unlabelled=N_UNLABELLED if unlabelled else 0,
+            teacher=teacher,
+            contrast=contrast,
         )
         fit(module, progress=False)
         return module

@@ -86,10 +86,8 @@ class CPCModule(Module):
 
     def __init__(self, config, train, validation, origin=""):
         n_validation = math.ceil(VALIDATION_WINDOWS / config.batch_size)
-        plan = Plan(
-            n_epoch=config.n_epoch,
-            seed=config.random_seed,
-            folder=config.path_checkpoint,
+        plan = Plan.of(
+            config,
             accumulate=config.accumulate,
             gradient_clip=config.gradient_clip,
             precision=config.precision,

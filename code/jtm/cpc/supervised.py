@@ -22,7 +22,6 @@ from jtm.files import InputError, digest, read_json, write_json
 from jtm.models.encoder import HarmonicStack
 from jtm.training.checkpoints import build_model, load_model
 from jtm.training.folder import check, claim
-from jtm.training.labels import Labelled, Windows
 from jtm.training.loop import Plan, fit
 from jtm.training.spectra import Spectra, harmonic_front_end
 
@@ -132,32 +131,17 @@ def _module(config, model, family, spans, size):
     spans = [s for s in spans if s[2] - s[1] >= size]
     whole = [last - first for _, first, last in family.spans("train")]
     heard = sum(length for length in whole if length >= size)
-    windows = Windows(
-        family.read,
-        spans,
-        family.targets(family.labelled),
-        -(-heard // (size * config.batch_size)),
-        config.batch_size,
-        config.random_seed,
-        stride=family.stride,
-        size=size,
-        edge=family.edge,
-    )
     network = make_network(
         model, family.labelled, config.random_seed, config.on_encoder
     )
-    return Labelled(
+    return family.module(
         network,
-        Plan(
-            config.n_epoch,
-            config.random_seed,
-            config.path_checkpoint,
-            gradient_clip=1.0,
-            precision="bf16",
-        ),
-        windows,
+        Plan.of(config, gradient_clip=1.0, precision="bf16"),
+        spans,
+        -(-heard // (size * config.batch_size)),
         (_body_rate(config), config.learning_rate),
-        score=lambda module: family.validate(module.network, family.labelled),
+        batch_size=config.batch_size,
+        size=size,
     )
 
 

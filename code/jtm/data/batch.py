@@ -180,6 +180,41 @@ def run(sources, work, keep, what, progress=True, debug=False, spread=None):
     return failed
 
 
+def finish(out, sources, missing, failed, done, progress=True):
+    """
+    Say what a batch has done.
+
+    Parameters
+    ----------
+    out : Path
+        Where it wrote.
+    sources, missing, failed : sequence of Path
+        All files, those of which nothing was there, and what :func:`run` returned.
+    done : str
+        What was done, such as "embedded".
+    progress : bool
+        Print it.
+
+    Returns
+    -------
+    int
+        Number of files that failed.
+
+    Raises
+    ------
+    InputError
+        If no file at all could be worked on.
+    """
+    if failed and len(failed) == len(sources):
+        raise InputError(f"none of {len(sources)} files could be {done}")
+    if progress:
+        print(
+            f"{out}: {len(missing) - len(failed)} of {len(sources)} {done}, "
+            f"{len(failed)} failed, {len(sources) - len(missing)} are there already"
+        )
+    return len(failed)
+
+
 def _outcomes(sources, work, spread, advance):
     """Yield each file with what became of it, as :func:`_attempt` tells it."""
     if spread.scheduler:

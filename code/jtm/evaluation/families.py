@@ -122,6 +122,53 @@ class Family:
         logits = labels.answer(network, windows, self.stride)
         return {task: logits[task][: kept.rows] for task, kept in judged.items()}
 
+    def module(self, network, plan, spans, n_batches, rates, **chosen):
+        """
+        Make the module that trains a network on windows of these tasks.
+
+        Parameters
+        ----------
+        network : jtm.models.heads.Network
+            Body, and a head for each task that is learned.
+        plan : jtm.training.loop.Plan
+            How it is trained.
+        spans : list of tuple
+            What is labelled; see :class:`jtm.training.labels.Windows`.
+        n_batches : int
+            Batches in an epoch.
+        rates : tuple of float
+            Learning rates of the body and of the heads.
+        **chosen
+            ``batch_size``, ``size``, ``unlabelled`` and ``n_unlabelled`` of the
+            windows; the rest is passed on to :class:`jtm.training.labels.Labelled`.
+
+        Returns
+        -------
+        jtm.training.labels.Labelled
+            The module, which is scored on validation.
+        """
+        asked = {t: each for t, each in self.labelled.items() if t in network.tasks}
+        names = ("batch_size", "size", "unlabelled", "n_unlabelled")
+        of_windows = {name: chosen.pop(name) for name in names if name in chosen}
+        windows = labels.Windows(
+            self.read,
+            spans,
+            self.targets(asked),
+            n_batches,
+            seed=plan.seed,
+            stride=self.stride,
+            edge=self.edge,
+            **{"size": self.window} | of_windows,
+        )
+        return labels.Labelled(
+            network,
+            plan,
+            windows,
+            rates,
+            score=lambda module: self.validate(module.network, asked),
+            **chosen,
+        )
+
     def validate(self, network, chosen):
         """Score a network in training on a part of validation: the mean over tasks."""
         spans = self.spans("validation", 10.0)

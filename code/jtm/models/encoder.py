@@ -11,6 +11,7 @@ a spectrum), and stacked harmonics on a pitch axis (that a transposed note is
 the same note elsewhere).
 """
 
+import abc
 import math
 
 import torch
@@ -306,7 +307,7 @@ class SincEncoder(nn.Module):
         return z[:, : wave.shape[-1] // self.hop]
 
 
-class HarmonicStack(nn.Module):
+class HarmonicStack(nn.Module, abc.ABC):
     """
     Stack the harmonics of each pitch (Bittner et al. 2017) on a log-frequency axis.
 
@@ -350,9 +351,9 @@ class HarmonicStack(nn.Module):
         wave = wave[..., : wave.shape[-1] // self.hop * self.hop]
         return self.encode(self.magnitudes(wave))
 
+    @abc.abstractmethod
     def encode(self, magnitudes):
         """Encode log magnitudes ``(batch, frames of 10 ms, bins)``, maybe kept ones."""
-        raise NotImplementedError
 
     def stack_harmonics(self, magnitudes):
         """

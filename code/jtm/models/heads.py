@@ -24,6 +24,11 @@ class Network(torch.nn.Module):
         self.body = body
         self.heads = heads
 
+    @property
+    def tasks(self):
+        """Names of the tasks that it has heads for."""
+        return tuple(self.heads.readers)
+
     def forward(self, inputs, edge=0):
         """
         Compute logits by task of what :meth:`Body.encode` takes.

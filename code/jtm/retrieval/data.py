@@ -16,6 +16,7 @@ from jtm.files import InputError
 from jtm.models.pitchmap import PitchMapEncoder
 from jtm.music import notation
 from jtm.retrieval.config import BATCHES, FRAMES, JITTER, PER_WORK, POOL, SHIFT
+from jtm.training.loop import Draws
 from jtm.training.spectra import Spectra, harmonic_front_end
 
 SECONDS = FRAMES * POOL / FRAME_RATE
@@ -205,7 +206,7 @@ def transpose(heard, drawn, semitones):
     return tuple(moved)
 
 
-class Pairs:
+class Pairs(Draws):
     """
     Draw pairs in batches: several windows of each of several works.
 
@@ -222,11 +223,6 @@ class Pairs:
     n_batches : int
         Batches in an epoch.
 
-    Attributes
-    ----------
-    epoch, first_batch : int
-        What the next iteration gives.
-
     Raises
     ------
     InputError
@@ -241,33 +237,22 @@ class Pairs:
         ]
         if not long:
             raise InputError(f"no training recording with beats lasts {SECONDS:g} s")
+        super().__init__(n_batches, seed)
         self.recordings, self.indices = recordings, long
-        self.batch_size, self.seed, self.n_batches = batch_size, seed, n_batches
-        self.epoch = self.first_batch = 0
+        self.batch_size = batch_size
 
-    def count(self, epoch):
-        """Count the batches of an epoch."""
-        return self.n_batches
+    def draw(self, rng):
+        """Draw a batch: magnitudes, rolls and cells."""
+        works = -(-self.batch_size // PER_WORK)
+        again = works > len(self.indices)
+        chosen = rng.choice(self.indices, works, replace=again)
+        drawn = [
+            self._pair(int(index), rng)
+            for index in np.repeat(chosen, PER_WORK)[: self.batch_size]
+        ]
+        return tuple(torch.from_numpy(np.stack(x)) for x in zip(*drawn, strict=True))
 
-    def __len__(self):
-        """Count the batches of an epoch."""
-        return self.n_batches
-
-    def __iter__(self):
-        """Iterate over the batches of the epoch, from `first_batch` on."""
-        first, self.first_batch = self.first_batch, 0
-        for number in range(first, self.n_batches):
-            rng = np.random.default_rng((self.seed, self.epoch, number))
-            works = -(-self.batch_size // PER_WORK)
-            again = works > len(self.indices)
-            chosen = rng.choice(self.indices, works, replace=again)
-            drawn = [
-                self._draw(int(index), rng)
-                for index in np.repeat(chosen, PER_WORK)[: self.batch_size]
-            ]
-            yield tuple(torch.from_numpy(np.stack(x)) for x in zip(*drawn, strict=True))
-
-    def _draw(self, index, rng):
+    def _pair(self, index, rng):
         """Draw a pair of a recording: magnitudes, roll and cells."""
         own = self.recordings.aligned[index]
         for _ in range(8):

@@ -91,13 +91,7 @@ def train(config, recordings, progress=True):
         order = np.random.default_rng(config.random_seed).permutation(len(heard))
         heard = [heard[i] for i in order[: config.n_works]]
     pairs = Pairs(recordings, heard, config.batch_size, config.random_seed)
-    plan = Plan(
-        config.n_epoch,
-        config.random_seed,
-        config.path_checkpoint,
-        gradient_clip=1.0,
-        precision="bf16",
-    )
+    plan = Plan.of(config, gradient_clip=1.0, precision="bf16")
     places = _evenly(recordings.places(recordings.splits["validation"]), VALIDATED)
     held_out = recordings.pairs(places)
 
@@ -224,22 +218,27 @@ def judge(towers, recordings, split):
     return _judged(_cosines(towers, recordings.pairs(places)), places)
 
 
-def _queries(recordings, split, seconds):
+def _query(recordings, index, seconds):
     """
-    Make a query of the start of each recording.
+    Choose the start of a recording as a query.
 
-    Yield the score's path, the middle of each window in seconds, the windows, and the
-    quarter notes of the score at which the query begins and ends.
+    Return the score's path, the start of each window in seconds, and the quarter notes
+    of the score at which the query begins and ends.
     """
-    for index in recordings.splits[split]:
-        own, about = recordings.aligned[index], recordings.store.recordings[index]
-        first = GRID * np.ceil(own.first / GRID)
-        last = min(first + seconds, own.last) - SECONDS
-        starts = np.arange(first, max(last, first) + 1e-6, HOP_SECONDS)
-        heard = np.stack([recordings.window(index, start) for start in starts])
-        beats = own.beats(np.array((first, starts[-1] + SECONDS)))
-        beats += float(about.metadata["first_beat"])
-        yield about.metadata["corpus_path"], starts + SECONDS / 2, heard, beats
+    own, about = recordings.aligned[index], recordings.store.recordings[index]
+    first = GRID * np.ceil(own.first / GRID)
+    last = min(first + seconds, own.last) - SECONDS
+    starts = np.arange(first, max(last, first) + 1e-6, HOP_SECONDS)
+    beats = own.beats(np.array((first, starts[-1] + SECONDS)))
+    beats += float(about.metadata["first_beat"])
+    return about.metadata["corpus_path"], starts, beats
+
+
+def _embed(towers, recordings, index, starts):
+    """Embed the windows of a query."""
+    return towers.embed_sound(
+        np.stack([recordings.window(index, start) for start in starts])
+    )
 
 
 def identify_all(towers, recordings, index, split, lengths=LENGTHS, absent=False):
@@ -271,9 +270,11 @@ def identify_all(towers, recordings, index, split, lengths=LENGTHS, absent=False
     """
     numbers = {about["file"]: k for k, about in enumerate(index.pieces)}
     found = {seconds: [] for seconds in lengths}
-    for path, at, heard, beats in _queries(recordings, split, max(lengths)):
+    for played in recordings.splits[split]:
+        path, starts, beats = _query(recordings, played, max(lengths))
+        at = starts + SECONDS / 2
         known = index.without([numbers[path]]) if absent else index
-        near = known.nearest(towers.embed_sound(heard))
+        near = known.nearest(_embed(towers, recordings, played, starts))
         owners, middles = known.owners[near], known.middles[near]
         for seconds in lengths:
             n = np.count_nonzero(at <= at[0] + max(0, seconds - SECONDS) + 1e-6)
@@ -304,14 +305,19 @@ def retrieve_all(towers, recordings, index, split, seconds):
         Rank of the recording ``(recordings,)``.
     """
     numbers = {about["file"]: k for k, about in enumerate(index.pieces)}
-    every = list(_queries(recordings, split, np.inf))
-    embedded = [towers.embed_sound(heard) for _, _, heard, _ in every]
-    owners = np.repeat(np.arange(len(every)), [len(each) for each in embedded])
-    places = np.concatenate([at for _, at, *_ in every])
+    played = recordings.splits[split]
+    starts = [_query(recordings, each, np.inf)[1] for each in played]
+    embedded = [
+        _embed(towers, recordings, each, own)
+        for each, own in zip(played, starts, strict=True)
+    ]
+    owners = np.repeat(np.arange(len(played)), [len(each) for each in starts])
+    places = np.concatenate(starts) + SECONDS / 2
     sounds = Index([], np.concatenate(embedded), owners, places, "")
     sounds.unit = sounds.vectors  # not rounded
     found = []
-    for k, (path, *_, beats) in enumerate(_queries(recordings, split, seconds)):
+    for k, each in enumerate(played):
+        path, _, beats = _query(recordings, each, seconds)
         middles = index.middles[own := index.owners == numbers[path]]
         within = (middles >= beats[0]) & (middles < beats[1])
         near = sounds.nearest(index.unit[own][within])

@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from jtm.constants import HOP
 from jtm.models.augment import vary_magnitudes, vary_waves
-from jtm.training.loop import Module, schedule
+from jtm.training.loop import Draws, Module, schedule
 
 WINDOW = 128
 """Frames of 10 ms in a training window whose labels count: 1.28 s."""
@@ -38,7 +38,7 @@ UNKNOWN = -100
 """Target of a window whose class is not known; it has no loss."""
 
 
-class Windows:
+class Windows(Draws):
     """
     Draw labelled windows, and others without labels, in batches.
 
@@ -66,11 +66,6 @@ class Windows:
     size, edge : int
         Frames of 10 ms in a window, and those on either side that are heard, but
         whose labels do not count.
-
-    Attributes
-    ----------
-    epoch, first_batch : int
-        What the next iteration gives.
     """
 
     def __init__(
@@ -87,48 +82,32 @@ class Windows:
         size=WINDOW,
         edge=EDGE,
     ):
+        super().__init__(n_batches, seed)
         self.read = read
         self.size, self.edge, self.stride = size, edge, stride
         self.pools = [spans] * (batch_size - n_unlabelled) + [unlabelled] * n_unlabelled
         self.n_labelled = batch_size - n_unlabelled
         self.shares = {}
         self.targets = targets
-        self.n_batches = n_batches
-        self.seed = seed
-        self.epoch = self.first_batch = 0
 
-    def count(self, epoch):
-        """Count the batches of an epoch: all have the same number."""
-        return self.n_batches
-
-    def __len__(self):
-        """Count the batches of an epoch."""
-        return self.n_batches
-
-    def __iter__(self):
+    def draw(self, rng):
         """
-        Yield inputs, targets by task and recordings of the batches of the epoch.
+        Draw inputs, targets by task and recordings of a batch.
 
         Inputs ``(batch, frames, bins)`` begin with the labelled windows, which have
         targets.
         """
-        first, self.first_batch = self.first_batch, 0
-        for number in range(first, self.n_batches):
-            rng = np.random.default_rng((self.seed, self.epoch, number))
-            places = [self._place(rng, pool) for pool in self.pools]
-            inputs = [
-                self.read(i, a - self.edge, self.size + 2 * self.edge)
-                for i, a in places
-            ]
-            labels = [
-                self.targets(i, a, self.size) for i, a in places[: self.n_labelled]
-            ]
-            targets = {
-                task: torch.from_numpy(np.stack([each[task] for each in labels]))
-                for task in labels[0]
-            }
-            recordings = [index for index, _ in places]
-            yield torch.from_numpy(np.stack(inputs)), targets, recordings
+        places = [self._place(rng, pool) for pool in self.pools]
+        inputs = [
+            self.read(i, a - self.edge, self.size + 2 * self.edge) for i, a in places
+        ]
+        labels = [self.targets(i, a, self.size) for i, a in places[: self.n_labelled]]
+        targets = {
+            task: torch.from_numpy(np.stack([each[task] for each in labels]))
+            for task in labels[0]
+        }
+        recordings = [index for index, _ in places]
+        return torch.from_numpy(np.stack(inputs)), targets, recordings
 
     def _place(self, rng, spans):
         """Draw a window: a recording by its length, and a place in it."""

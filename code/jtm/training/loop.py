@@ -7,6 +7,7 @@ seed and the step's number alone, so a run that was stopped anywhere goes on fro
 last checkpoint and ends with the same weights as one that never stopped.
 """
 
+import abc
 import contextlib
 import csv
 import logging
@@ -22,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import lightning
+import numpy as np
 import torch
 from lightning.fabric.plugins.environments import LightningEnvironment
 from tqdm.auto import tqdm
@@ -79,8 +81,93 @@ class Plan:
     n_validation: int | None = None
     parallel: bool = False
 
+    @classmethod
+    def of(cls, config, **chosen):
+        """
+        Plan a run by its settings.
 
-class Module(lightning.LightningModule):
+        Parameters
+        ----------
+        config : jtm.training.config.RunConfig
+            The settings, of which epochs, random seed and folder are taken.
+        **chosen
+            Anything else.
+
+        Returns
+        -------
+        Plan
+            The plan.
+        """
+        return cls(config.n_epoch, config.random_seed, config.path_checkpoint, **chosen)
+
+
+class Draws(abc.ABC):
+    """
+    Batches that are drawn at random, each by a generator of its own.
+
+    So training goes on with any of them as if it had never stopped.
+
+    Parameters
+    ----------
+    n_batches : int
+        Batches in an epoch.
+    seed : int
+        Random seed.
+
+    Attributes
+    ----------
+    epoch, first_batch : int
+        What the next iteration gives.
+    """
+
+    def __init__(self, n_batches, seed):
+        self.n_batches, self.seed = n_batches, seed
+        self.epoch = self.first_batch = 0
+
+    def count(self, epoch):
+        """
+        Count the batches of an epoch.
+
+        Parameters
+        ----------
+        epoch : int
+            Of no effect: all have the same number.
+
+        Returns
+        -------
+        int
+            Batches.
+        """
+        return self.n_batches
+
+    def __len__(self):
+        """Count the batches of an epoch."""
+        return self.n_batches
+
+    def __iter__(self):
+        """Iterate over the batches of the epoch, from `first_batch` on."""
+        first, self.first_batch = self.first_batch, 0
+        for number in range(first, self.n_batches):
+            yield self.draw(np.random.default_rng((self.seed, self.epoch, number)))
+
+    @abc.abstractmethod
+    def draw(self, rng):
+        """
+        Draw a batch.
+
+        Parameters
+        ----------
+        rng : numpy.random.Generator
+            Random generator of the batch.
+
+        Returns
+        -------
+        tuple
+            What the module's loss takes.
+        """
+
+
+class Module(lightning.LightningModule, abc.ABC):
     """
     A network in training, to be derived from.
 
@@ -122,6 +209,7 @@ class Module(lightning.LightningModule):
         self.spent = self.began = 0.0  # seconds before now, and before this epoch
         self.clock = None
 
+    @abc.abstractmethod
     def loss(self, batch, split, step):
         """
         Compute ``loss``, and what else is to be averaged over the epoch, by name.
@@ -129,11 +217,10 @@ class Module(lightning.LightningModule):
         The first part of `batch` counts its windows. `split` is "train" or
         "validation", whose steps are negative. Torch is seeded with the step.
         """
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def groups(self):
         """List groups for AdamW: ``params``, ``lr`` and, if any, ``weight_decay``."""
-        raise NotImplementedError
 
     def factor(self, step):
         """Compute the factor of the learning rates at an optimiser step, from 0."""

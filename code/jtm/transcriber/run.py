@@ -22,7 +22,6 @@ from jtm.files import InputError, digest, write_json
 from jtm.models.heads import add_heads
 from jtm.training.checkpoints import build_model, load_model, read_checkpoint
 from jtm.training.folder import BEST, PATHS, check, claim
-from jtm.training.labels import Labelled, Windows
 from jtm.training.loop import Plan, fit
 from jtm.training.spectra import Spectra, harmonic_front_end
 from jtm.transcriber import model as transcribers
@@ -126,32 +125,16 @@ def _network(config):
 def _module(config, network, family, pretrained):
     """Make the module of a run."""
     spans = [(i, -LEAD, last) for i, _, last in family.spans("train")]
-    windows = Windows(
-        family.read,
-        [span for span in spans if span[2] - span[1] >= WINDOW],
-        family.targets(family.labelled),
-        STEPS,
-        config.batch_size,
-        config.random_seed,
-        stride=family.stride,
-        size=WINDOW,
-        edge=family.edge,
-    )
-    plan = Plan(
-        config.n_epoch,
-        config.random_seed,
-        config.path_checkpoint,
-        gradient_clip=1.0,
-        precision="bf16",
-    )
-    rates = config.learning_rate * (FINE_TUNING if pretrained else 1)
-    return Labelled(
+    rate = config.learning_rate * (FINE_TUNING if pretrained else 1)
+    return family.module(
         network,
-        plan,
-        windows,
-        (rates, config.learning_rate),
+        Plan.of(config, gradient_clip=1.0, precision="bf16"),
+        [span for span in spans if span[2] - span[1] >= WINDOW],
+        STEPS,
+        (rate, config.learning_rate),
+        batch_size=config.batch_size,
+        size=WINDOW,
         varied=not config.plain,
-        score=lambda module: family.validate(module.network, family.labelled),
     )
 
 

@@ -366,17 +366,9 @@ def transcribe_files(
         work = functools.partial(_transcribe_one, **kind)
         settings = "Transcribing", progress, debug, spread
         failed = batch.run(missing, work, keep, *settings)
-        if failed and len(failed) == len(sources):
-            raise InputError(f"none of {len(sources)} files could be transcribed")
-        if page:
+        if page and len(failed) < len(sources):
             register.write_index()
-    if progress:
-        n_made = len(missing) - len(failed)
-        print(
-            f"{out}: {n_made} of {len(sources)} transcribed, {len(failed)} failed, "
-            f"{len(sources) - len(missing)} are there already"
-        )
-    return len(failed)
+    return batch.finish(out, sources, missing, failed, "transcribed", progress)
 
 
 def _transcribe_one(source, advance, named, choices, alone, page):

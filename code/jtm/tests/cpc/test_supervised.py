@@ -18,9 +18,9 @@ from jtm.tests.evaluation.little import (
     write_clips,
     write_dataset,
 )
+from jtm.training import labels
 from jtm.training.checkpoints import load_model, read_checkpoint
 from jtm.training.config import SupervisedConfig, make_config
-from jtm.training.labels import Windows
 from jtm.training.spectra import Spectra
 
 MAP = {"encoder_type": "pitchmap", "hidden_encoder": 2, "hidden_gar": 2}
@@ -103,7 +103,7 @@ class Run(unittest.TestCase):
             self.assertIn("note_instrument, test: accuracy 1.000", said)
 
     def test_few_labelled_recordings(self):
-        with mock.patch.object(supervised, "Windows", wraps=Windows) as windows:
+        with mock.patch.object(labels, "Windows", wraps=labels.Windows) as windows:
             self.run_quietly("few", 2, n_epoch=1, **MAP)
             self.run_quietly("all", n_epoch=1, **MAP)
         (_, few, _, steps, *_), (_, every, _, of_all, *_) = (
