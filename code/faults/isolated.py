@@ -36,7 +36,9 @@ def run(action, log, budget=None, file_size=None, watch=lambda pid: False):
             last, moved = seconds, time.monotonic()
         idle = time.monotonic() - moved > 5 * HANG
         if seconds > limit or idle:
-            os.killpg(pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):  # it leads no group yet
+                os.killpg(pid, signal.SIGKILL)
+            os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
             if budget is None or idle:
                 raise LostError(f"hangs after {seconds:.0f} s of processor time")

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from jtm.models.encoder import HarmonicStack
+from jtm.models.encoder import HarmonicEncoder
 from jtm.training import spectra
 
 
@@ -36,7 +36,7 @@ class TestSpectra(unittest.TestCase):
         folder = tempfile.TemporaryDirectory()
         self.addCleanup(folder.cleanup)
         self.folder = Path(folder.name)
-        self.encoder = HarmonicStack(kernel=512)
+        self.encoder = HarmonicEncoder(kernel=512)
 
     def make(self, *waves):
         """Make the spectra of some waves."""
@@ -66,7 +66,7 @@ class TestSpectra(unittest.TestCase):
 
     def test_other_filters_or_other_sound_have_other_files(self):
         self.make(noise(0.2)).prepare([0], progress=False)
-        self.encoder = HarmonicStack(kernel=1024)
+        self.encoder = HarmonicEncoder(kernel=1024)
         self.make(noise(0.2), noise(0.2, 1)).prepare([0, 1], progress=False)
         self.assertEqual(len([*self.folder.rglob("*.npy")]), 3)
 
