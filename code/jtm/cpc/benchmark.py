@@ -6,14 +6,14 @@ many whole recordings, and answers for validation, for held-out works, for the s
 works through a SoundFont that was never heard, and for recordings that are no
 synthesiser. Methods differ in where the weights of the network start, in whether they
 are learned, and in what is made of audio without labels; heads, loop, augmentation and
-number of steps are the same for all. Validation chooses the learning rate of a method,
-once for each family and amount of labels, on the first seed; the state of training;
+number of steps are the same for all. Validation chooses the learning rates of a method,
+for few labels and for many of each family, on the first seed; the state of training;
 and thresholds. Each seed draws its own labels, its own untrained weights and its own
 order of training; test is scored once.
 
 Each run is a file of its own (:func:`jtm.results.records.save_cell`), so several
 processes may work side by side, and what has run is not run again. What a run needs of
-others, learning rates of the first seed and a teacher, is waited for, or run first.
+others, learning rates and a teacher, is waited for, or run first.
 """
 
 import time
@@ -70,8 +70,14 @@ STEPS = {1: 300, 3: 400, 10: 600, 30: 900, 0: 1500}
 EPOCHS = 4
 """Times that validation is scored in a run, evenly spaced; the best state is kept."""
 
+SHARES = {"frames": 1.0, "windows": 0.5, "clips": 0.5}
+"""Share of these steps that a family takes."""
+
 RATES = ((2e-3, 2e-3), (5e-4, 2e-3))
 """Learning rates of body and heads to choose from."""
+
+RATES_AT = {1: 3, 3: 3, 10: 10, 30: 10, 0: 10}
+"""Labelled recordings at which the learning rates of an amount are chosen."""
 
 HEAD_RATES = ((0.0, 2e-3), (0.0, 5e-4))
 """The same where the body is frozen, or is a spectrum: as many."""
@@ -81,9 +87,6 @@ SIZES = ("encoder_type", "hidden_encoder", "hidden_gar", "ar_mode")
 
 SILENCE = FrontEnd(lambda wave: np.zeros((len(wave) // HOP, 1), np.float32), 0, "none")
 """What the largest class is chosen from: nothing."""
-
-SELF_STEPS = 2
-"""How many times as many steps a student takes as its teacher."""
 
 
 @dataclass(frozen=True)
@@ -123,6 +126,9 @@ METHODS = {
     "largest": Method("largest", frozen=True),
 }
 """Methods by name, the plainest first."""
+
+TRIED = {"cpc-joint"}
+"""Methods that run only where they are asked for by name, in trials."""
 
 CONTRASTS = tuple(
     Contrast(task, method, other, amount, split)
@@ -198,8 +204,8 @@ def plan(only=None):
         for method in METHODS
         if seed < AMOUNTS[amount]
         and _asked(family, amount)
-        # A single note ends before the future that InfoNCE predicts.
-        and (family != "clips" or METHODS[method].unlabelled != "contrast")
+        and (family == "frames" or not METHODS[method].unlabelled)
+        and (method not in TRIED or method in (only or {}).get("method", ()))
     ]
     return [
         run
@@ -341,13 +347,13 @@ class Benchmark:
         start = METHODS[run.method].start
         return start if start in self.front_ends else "network"
 
-    def plan(self):
+    def plan(self, only=None):
         """
-        List the runs of which the dataset has what they need.
+        List the runs, see :func:`plan`, of which the dataset has what they need.
 
         Of as many labelled recordings as there are, or more, it is those of all alone.
         """
-        there = [run for run in plan() if (run.family, "network") in self.families]
+        there = [run for run in plan(only) if (run.family, "network") in self.families]
         return [r for r in there if r.amount < self.amount(replace(r, amount=0))]
 
     def ensure(self, run, busy=""):
@@ -357,7 +363,7 @@ class Benchmark:
         Where another process is at it, wait, or raise BusyError with what `busy` says.
         """
         files = [records.cell_path(self.out, run.name)]
-        files += [] if run.seed else [self._rates_path(run)]
+        files += [self._rates_path(run)] if self._rater(run) == run else []
         files += [self._teacher_path(run)] if _teaches(run) else []
         # The lock ends with the process, so that a killed one's run is run again.
         with locked(self.out / "claims" / f"{run.name}.lock", busy):
@@ -370,8 +376,8 @@ class Benchmark:
 
         What a run needs, learning rates and a teacher, runs first or is waited for.
         """
-        if run.seed:
-            self.ensure(replace(run, seed=0))
+        if self._rater(run) != run:
+            self.ensure(self._rater(run))
         if METHODS[run.method].teacher:
             self.ensure(replace(run, method=METHODS[run.method].teacher))
         start = time.monotonic()
@@ -418,21 +424,21 @@ class Benchmark:
 
     def _best(self, run, family, chosen):
         """
-        Train a network, on the first seed at each pair of rates; keep the best.
+        Train a network, at each pair of rates if the run chooses; keep the best.
 
-        Later seeds take the rates of the first, and none chooses for itself.
+        Other runs take the rates that were chosen, and none chooses for itself.
         """
+        chooses = self._rater(run) == run
         pairs = HEAD_RATES if METHODS[run.method].frozen else RATES
-        if run.seed:
-            chosen_first = read_json(self._rates_path(replace(run, seed=0)))
-            pairs = [tuple(chosen_first["rates"])]
+        if not chooses:
+            pairs = [tuple(read_json(self._rates_path(self._rater(run)))["rates"])]
         modules = {pair: self._train(run, family, chosen, pair) for pair in pairs}
         scores = {
             pair: max(row["score"] for row in module.history)
             for pair, module in modules.items()
         }
         best = max(scores, key=scores.get)
-        if not run.seed:
+        if chooses:
             write_json(self._rates_path(run), {"rates": best})
         network = modules[best].network.eval()
         if _teaches(run):
@@ -440,8 +446,16 @@ class Benchmark:
                 save_file(network.state_dict(), part)
         return network.to("cuda" if torch.cuda.is_available() else "cpu")
 
+    def _rater(self, run):
+        """Name the run that chooses the learning rates of a run, a student's too."""
+        amount = RATES_AT[run.amount]
+        if amount >= self.amount(replace(run, amount=0)):
+            amount = run.amount
+        method = METHODS[run.method].teacher or run.method
+        return replace(run, method=method, amount=amount, seed=0)
+
     def _rates_path(self, run):
-        """Name the file of the learning rates that the first seed chose."""
+        """Name the file of the learning rates that a run chose."""
         return self.kept / "rates" / f"{run.name}.json"
 
     def _teacher_path(self, run):
@@ -487,10 +501,10 @@ class Benchmark:
 
     def _train(self, run, family, chosen, rates):
         """Train the network of a run at some learning rates."""
-        method, n_steps = METHODS[run.method], STEPS[run.amount]
+        method = METHODS[run.method]
+        n_steps = round(STEPS[run.amount] * SHARES[run.family])
         spans, unlabelled, teacher, contrast = self.labelled_spans(run), (), None, None
         if method.unlabelled:
-            n_steps *= SELF_STEPS
             unlabelled = [*spans, *self._unlabelled(family)]
         if method.unlabelled == "teacher":
             teacher = self._teacher(run, chosen)
@@ -579,14 +593,13 @@ def run(data, checkpoint, out, only=None, work="logs/benchmark", **chosen):
         If `only` leaves nothing, or something is not fit for it.
     """
     bench = Benchmark(data, checkpoint, out, work, **chosen)
-    wanted = bench.plan()
     cells = [
         (task, run.method, bench.amount(run), run.seed)
-        for run in wanted
+        for run in bench.plan()
         for task in _asked_of(bench.family(run), run.amount)
     ]
     records.begin(out, bench.data, bench.checkpoint, cells, CONTRASTS)
-    runs = [run for run in plan(only) if run in wanted]
+    runs = bench.plan(only)
     if not runs:
         raise InputError("--only leaves nothing; see jtm benchmark --help")
     waiting = [run for run in runs if not records.cell_path(out, run.name).exists()]

@@ -5,6 +5,7 @@ import io
 import shutil
 import tempfile
 import unittest
+from dataclasses import replace
 from pathlib import Path
 from unittest import mock
 
@@ -16,8 +17,8 @@ from jtm.cpc import benchmark as module_under_test
 from jtm.cpc.benchmark import (
     AMOUNTS,
     CONTRASTS,
-    HEAD_RATES,
     METHODS,
+    RATES,
     Benchmark,
     Run,
     _asked_of,
@@ -51,9 +52,13 @@ class TestPlan(unittest.TestCase):
         runs = plan({"method": ["scratch"], "amount": [3], "seed": [1]})
         self.assertEqual(runs, [Run("frames", "scratch", 3, 1)])
 
-    def test_single_notes_are_too_short_for_a_contrast(self):
-        joint = {r.family for r in plan() if METHODS[r.method].unlabelled == "contrast"}
-        self.assertEqual(joint, {"frames", "windows"})
+    def test_audio_without_labels_is_heard_for_frames_alone(self):
+        heard = {r.family for r in plan() if METHODS[r.method].unlabelled}
+        self.assertEqual(heard, {"frames"})
+
+    def test_what_is_only_tried_runs_where_it_is_named(self):
+        self.assertNotIn("cpc-joint", {run.method for run in plan()})
+        self.assertTrue(plan({"method": ["cpc-joint"]}))
 
     def test_contrasts_compare_what_will_run(self):
         cells = {(r.method, r.amount) for r in plan()}
@@ -101,7 +106,7 @@ class TestBenchmark(unittest.TestCase):
         return records.read(self.folder / out / "benchmark.csv.gz"), said.getvalue()
 
     def test_every_method_is_scored_and_what_has_run_is_not_run_again(self):
-        only = {"amount": [3], "seed": [0]}
+        only = {"method": list(METHODS), "amount": [3], "seed": [0]}
         table, _ = self.bench("all", only)
         self.assertEqual(set(table["method"]), set(METHODS))
         self.assertEqual(set(table["labelled_recordings"]), {3})
@@ -143,24 +148,30 @@ class TestBenchmark(unittest.TestCase):
             progress=False,
         )
 
-    def test_a_later_seed_takes_the_rates_of_the_first(self):
+    def test_rates_are_chosen_once_for_few_labels(self):
         tried, train = [], Benchmark._train
 
         def noted(bench, run, family, chosen, rates):
-            tried.append((run.seed, rates))
+            tried.append((run.method, run.amount, run.seed, rates))
             return train(bench, run, family, chosen, rates)
 
-        only = {"method": ["logmel"], "amount": [1], "seed": [1]}
-        both = mock.patch.object(module_under_test, "HEAD_RATES", HEAD_RATES)
+        only = {"method": ["scratch-selftrained"], "amount": [1], "seed": [1]}
+        both = mock.patch.object(module_under_test, "RATES", RATES)
         with both, mock.patch.object(Benchmark, "_train", noted):
-            self.bench("rates", only)  # the first seed has not run yet
-            rates = self.make("rates")._rates_path(Run("frames", "logmel", 1, 0))
+            self.bench("rates", only)  # what chooses has not run yet
+            bench = self.make("rates")
+            rates = bench._rates_path(Run("frames", "scratch", 3, 0))
             best = tuple(read_json(rates)["rates"])
-            first = [(0, pair) for pair in HEAD_RATES]
-            self.assertEqual(tried, [*first, (1, best)])
+            first = [("scratch", 3, 0, pair) for pair in RATES]
+            teacher = ("scratch", 1, 1, best)
+            student = ("scratch-selftrained", 1, 1, best)
+            self.assertEqual(tried, [*first, teacher, student])
             rates.unlink()  # as when another folder for work is chosen
             self.bench("rates", only | {"seed": [2]})
-            self.assertEqual(tried[3:], [*first, (2, best)])
+            self.assertEqual(tried[4:6], first)
+        # Of all labels, where there are no more than few.
+        alone = Run("frames", "scratch", 0, 0)
+        self.assertEqual(bench._rater(replace(alone, seed=2)), alone)
 
     def test_what_another_process_is_at_is_waited_for(self):
         bench, run = self.make("busy"), Run("frames", "largest", 1, 0)
@@ -251,7 +262,7 @@ class TestBenchmark(unittest.TestCase):
         for name, where in (("test0", folder), ("test1", folder / "deeper")):
             shutil.copy(self.data / "test_data" / f"{name}.wav", where)
             shutil.copy(self.data / "test_labels" / f"{name}.csv", where)
-        only = {"method": ["largest", "logmel"], "amount": [1], "seed": [0]}
+        only = {"method": ["largest", "logmel"], "amount": [3], "seed": [0]}
         table, _ = self.bench("with-real", only, real=folder)
         scores = table.set_index(["method", "split", "metric"])["value"]
         for method in only["method"]:  # the same sounds and notes as the test's
