@@ -471,10 +471,9 @@ _check_data.__doc__ = (
     ),
     _option(
         "--layer",
-        choices=("c", "z", "zc", "s"),
+        choices=("c", "z", "zc"),
         default="c",
-        help="contexts c, which know the past, latents z, or both, of each frame; or "
-        "slow features s, 16 numbers for every 1.28 s",
+        help="contexts c, which know the past, latents z, or both, of each frame",
     ),
     *SPREAD,
 )
@@ -549,13 +548,6 @@ def _melody(options):
         help="the file to write, ending in .safetensors; beside it a .json file says "
         "how the network was trained",
     ),
-    _option(
-        "--data",
-        metavar="DIR",
-        help="learn slow features as well (embed --layer s), without labels, from the "
-        "training recordings of a dataset or all those of a folder; they go into "
-        "another file beside it, its name ending in -slow.safetensors",
-    ),
 )
 def _export(options):
     """Write the network of a checkpoint as safetensors, to be given away."""
@@ -563,16 +555,10 @@ def _export(options):
     from jtm.training import checkpoints
 
     facts = checkpoints.export(options.load or embedding.WEIGHTS, options.out)
-    try:
-        embedding.load_model(options.out)
-    except InputError:  # beside it lie slow features of the network it replaces
-        embedding.slow_file(options.out).unlink()
     print(
         f"{options.out}: {facts['parameters']} parameters in {facts['bytes']} bytes, "
         f"SHA-256 {facts['sha256']}"
     )
-    if options.data:
-        print(f"{embedding.learn_slow(options.out, options.data)}: slow features")
 
 
 @_verb(

@@ -4,8 +4,7 @@ The pretrained network that comes with the package, and embeddings from it.
 An embedding has a frame for each hop of the encoder, 10 or 20 ms: latents z, which
 describe about 0.2 s of sound, or contexts c, which summarise all that was heard up to
 there. Recordings are converted as in training, to one channel of 16 bits at 16 kHz, and
-read piece by piece, so that no more than the result has to fit into memory. Slow
-features (:mod:`jtm.evaluation.slow`) have a row for each window of 1.28 s instead.
+read piece by piece, so that no more than the result has to fit into memory.
 """
 
 import functools
@@ -15,21 +14,13 @@ import zipfile
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
-from jtm.constants import FRAME_RATE, HOP, SAMPLE_RATE
+from jtm.constants import SAMPLE_RATE
 from jtm.data import batch
-from jtm.data.musicnet import open_dataset
-from jtm.data.rolls import WINDOW
-from jtm.data.splits import split_recordings
-from jtm.data.store import build_store
-from jtm.evaluation.features import FrameSelection
-from jtm.evaluation.slow import Slow
-from jtm.evaluation.streaming import Audio, NetworkSource, pitch_parts
+from jtm.evaluation.streaming import Audio, NetworkSource
 from jtm.files import (
     InputError,
     atomic,
-    digest,
     inside,
     read_json,
     scratch,
@@ -42,8 +33,8 @@ from jtm.training.processes import best_device
 WEIGHTS = Path(__file__).parent / "weights" / "jtm.safetensors"
 """The weights that come with the package."""
 
-LAYERS = ("c", "z", "zc", "s")
-"""Contexts, latents, z and c side by side, or slow features."""
+LAYERS = ("c", "z", "zc")
+"""Contexts, latents, or z and c side by side."""
 
 MADE_FROM = "embeddings.json"
 """Name of the file in a folder of embeddings that says what they were made from."""
@@ -65,9 +56,7 @@ def load_model(path=None):
     Network
         The network, an ``nn.Module`` in evaluation mode, on the CPU. It returns
         latents z ``(batch, frames, z_dim)`` and contexts c ``(batch, frames,
-        c_dim)`` of waveforms ``(batch, 1, samples)`` at 16 kHz. Its attribute
-        ``slow`` has the slow features that :func:`learn_slow` wrote beside it;
-        None where there are none.
+        c_dim)`` of waveforms ``(batch, 1, samples)`` at 16 kHz.
 
     Raises
     ------
@@ -82,88 +71,7 @@ def load_model(path=None):
     >>> z.shape[1]
     100
     """
-    path = Path(path or WEIGHTS)
-    model, slow = checkpoints.load_model(path)[0], slow_file(path)
-    model.slow = None
-    if slow.exists():
-        model.slow = Slow.load(slow, checkpoints.fingerprint(model.state_dict()))
-    return model
-
-
-def slow_file(path):
-    """
-    Name the file of the slow features that go with a network.
-
-    Parameters
-    ----------
-    path : str or Path
-        File of the network.
-
-    Returns
-    -------
-    Path
-        The file beside it.
-    """
-    path = Path(path)
-    return path.with_name(f"{path.stem}-slow{checkpoints.WEIGHTS_SUFFIX}")
-
-
-def learn_slow(path, data, progress=True):
-    """
-    Learn slow features of a network from recordings, and write them beside it.
-
-    Parameters
-    ----------
-    path : str or Path
-        File of the network, as in :func:`load_model`.
-    data : str or Path
-        A dataset, whose training recordings are used; or a folder of recordings.
-    progress : bool
-        Show progress bars.
-
-    Returns
-    -------
-    Path
-        The file that was written.
-
-    Raises
-    ------
-    InputError
-        If the network or a recording cannot be read, fewer than two recordings
-        last a window, or the file cannot be written.
-    """
-    model = checkpoints.load_model(path)[0]
-    fingerprint = checkpoints.fingerprint(model.state_dict())
-    model.to(best_device())
-    parts = pitch_parts(model) * 2  # means, then deviations
-    store = build_store(open_dataset(data), progress=progress)
-    splits = split_recordings(store.recordings, store.lengths)
-    heard = [
-        Audio(functools.partial(store.read, index), store.lengths[index])
-        for index in splits["train"] or splits["unlabelled"]
-        if store.lengths[index] >= WINDOW * HOP
-    ]
-    if len(heard) < 2:
-        raise InputError(
-            f"{data}: {len(heard)} recordings of {WINDOW / FRAME_RATE} s or more to "
-            "learn from; slow features tell recordings apart and need several"
-        )
-    bar = tqdm(heard, desc="Learning slow features", unit="rec", disable=not progress)
-    slow = Slow(parts).fit(
-        np.concatenate([rows for _, rows in _windows(recording, model)])
-        for recording in bar
-    )
-    slow.save(slow_file(path), fingerprint)
-    return slow_file(path)
-
-
-def _windows(recording, model):
-    """Yield the number of the first window and z and c pooled over each, by pieces."""
-    hop = model.encoder.hop
-    windows = FrameSelection(0, recording.n_frames(hop), WINDOW * HOP // hop)
-    for first, z, c in NetworkSource(model).stream(recording):
-        rows, start = windows.of(np.concatenate((z, c), axis=1), first)
-        yield start, rows
+    return checkpoints.load_model(path or WEIGHTS)[0]
 
 
 @functools.cache
@@ -189,22 +97,21 @@ def embed(path_or_array, sample_rate=None, model=None, layer="c"):
         The network, from :func:`load_model`; it is put into evaluation mode and runs
         on the device that it is on. By default the shipped one, on a GPU where there
         is one.
-    layer : {"c", "z", "zc", "s"}
-        Contexts, latents, or z and c side by side, of each frame; or slow features of
-        every 1.28 s, where the network comes with them.
+    layer : {"c", "z", "zc"}
+        Contexts, latents, or z and c side by side, of each frame.
 
     Returns
     -------
     embedding : numpy.ndarray
-        One row for each whole frame, or window, ``(rows, dim)``, float32.
+        One row for each whole frame ``(frames, dim)``, float32.
     times : numpy.ndarray
-        Seconds from the start to the centre of each ``(rows,)``.
+        Seconds from the start to the centre of each ``(frames,)``.
 
     Raises
     ------
     InputError
-        If the file or the array is no sound or is shorter than a row, or the
-        network has no such layer.
+        If the file or the array is no sound or is shorter than a frame, or there is no
+        such layer.
 
     Examples
     --------
@@ -214,7 +121,7 @@ def embed(path_or_array, sample_rate=None, model=None, layer="c"):
     (100, 0.005)
     """
     model = model or _shipped()
-    _check_layer(model, layer)
+    _check_layer(layer)
     if isinstance(path_or_array, (str, os.PathLike)):
         if sample_rate is not None:
             raise InputError("sample_rate is for arrays; a sound file knows its own")
@@ -224,15 +131,10 @@ def embed(path_or_array, sample_rate=None, model=None, layer="c"):
     return _embed(Audio.of(audio.to_pcm(wave)), model, layer, "the array")
 
 
-def _check_layer(model, layer):
-    """Refuse a layer that a network does not have."""
+def _check_layer(layer):
+    """Refuse a layer that no network has."""
     if layer not in LAYERS:
         raise InputError(f"layer {layer!r}; expected one of {', '.join(LAYERS)}")
-    if layer == "s" and not getattr(model, "slow", None):
-        raise InputError(
-            "layer 's': this network has no slow features; make a file with them by "
-            "`jtm export --data` and load that"
-        )
 
 
 def _embed_file(path, model, layer, advance=lambda seconds: None):
@@ -254,27 +156,18 @@ def _embed_file(path, model, layer, advance=lambda seconds: None):
 def _embed(recording, model, layer, name, advance=lambda seconds: None):
     """Compute the embedding of a recording, piece by piece, and its times."""
     hop = model.encoder.hop
-    row, samples = ("window", WINDOW * HOP) if layer == "s" else ("frame", hop)
-    n_rows = recording.n_frames(hop) // (samples // hop)
-    if not n_rows:
+    n_frames = recording.n_frames(hop)
+    if not n_frames:
         raise InputError(
-            f"{name}: shorter than a {row} of {samples / SAMPLE_RATE:g} s; nothing to "
-            "embed"
+            f"{name}: shorter than a frame of {hop / SAMPLE_RATE:g} s; nothing to embed"
         )
-    if layer == "s":
-        dim, parts = model.slow.size, _windows(recording, model)
-        parts = ((first, model.slow(rows)) for first, rows in parts)
-    else:
-        dim = sum({"z": model.z_dim, "c": model.c_dim}[part] for part in layer)
-        parts = (
-            (first, np.concatenate([{"z": z, "c": c}[part] for part in layer], axis=1))
-            for first, z, c in NetworkSource(model).stream(recording)
-        )
-    embedding = np.empty((n_rows, dim), np.float32)
-    for first, rows in parts:
+    dim = sum({"z": model.z_dim, "c": model.c_dim}[part] for part in layer)
+    embedding = np.empty((n_frames, dim), np.float32)
+    for first, z, c in NetworkSource(model).stream(recording):
+        rows = np.concatenate([{"z": z, "c": c}[part] for part in layer], axis=1)
         embedding[first : first + len(rows)] = rows
-        advance(len(rows) * samples / SAMPLE_RATE)
-    return embedding, (np.arange(n_rows) + 0.5) * samples / SAMPLE_RATE
+        advance(len(rows) * hop / SAMPLE_RATE)
+    return embedding, (np.arange(n_frames) + 0.5) * hop / SAMPLE_RATE
 
 
 def embed_files(
@@ -298,7 +191,7 @@ def embed_files(
     load : str or Path, optional
         A network as in :func:`load_model`; the shipped one by default. It runs on a
         GPU where there is one.
-    layer : {"c", "z", "zc", "s"}
+    layer : {"c", "z", "zc"}
         As in :func:`embed`.
     progress : bool
         Show a progress bar, and what was done.
@@ -315,17 +208,15 @@ def embed_files(
     Raises
     ------
     InputError
-        If the network cannot be loaded or has no such layer, a folder holds no
+        If the network cannot be loaded, there is no such layer, a folder holds no
         sound, `out` cannot be written or holds embeddings of another kind, or no
         input at all could be embedded.
     """
     model, out = load_model(load), Path(out)
-    _check_layer(model, layer)
+    _check_layer(layer)
     sources, root = batch.find(inputs)
     network = checkpoints.fingerprint(model.state_dict())
     made_from = {"network": network, "layer": layer}
-    if layer == "s":
-        made_from["slow"] = digest(slow_file(load or WEIGHTS))
     _claim(out, made_from | {"inputs": str(root)})
     targets = {each: inside(out, f"{each.relative_to(root)}.npz") for each in sources}
     missing = {

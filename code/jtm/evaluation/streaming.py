@@ -12,9 +12,8 @@ over time (instance norm) sees its piece alone.
 import numpy as np
 import torch
 
-from jtm.constants import HOP, N_PITCHES
+from jtm.constants import HOP
 from jtm.models.context import TransformerContext
-from jtm.models.encoder import HarmonicStack
 
 PIECE = 2048
 """Frames of a piece; like :data:`SHORT_PIECE` a whole number of windows of 1.28 s."""
@@ -134,24 +133,3 @@ class NetworkSource:
             if lasting:
                 state = state[:, -LOOK_BACK:]
             yield first, z, c
-
-
-def pitch_parts(model):
-    """
-    Return how z and c of a network, side by side, lie on the axis of pitch.
-
-    Parameters
-    ----------
-    model : Network
-        The network.
-
-    Returns
-    -------
-    tuple of tuple of int
-        Semitones, from A0 up, and features of each, of z and of c; empty unless both
-        have one part for each of the 88 pitches.
-    """
-    on_axis = getattr(model.context, "groups", 1) == N_PITCHES
-    if not (on_axis and isinstance(model.encoder, HarmonicStack)):
-        return ()
-    return tuple((N_PITCHES, dim // N_PITCHES) for dim in (model.z_dim, model.c_dim))

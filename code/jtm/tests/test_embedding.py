@@ -23,9 +23,8 @@ from jtm.cli import ROOT, main
 from jtm.evaluation import streaming
 from jtm.files import InputError, InputWarning, digest, read_json
 from jtm.models.network import make_network
-from jtm.models.pooling import pool
 from jtm.music import audio
-from jtm.tests.evaluation.little import write_checkpoint, write_dataset
+from jtm.tests.evaluation.little import write_checkpoint
 from jtm.training import checkpoints
 
 
@@ -343,110 +342,6 @@ class Verb(Folder):
             code, said = self.embed(path)
         self.assertEqual(code, 2)
         self.assertIn("cannot be written (No space left)", said)
-
-
-class SlowFeatures(Folder):
-    """A network of one folder of recordings, dull and bright ones."""
-
-    def setUp(self):
-        super().setUp()
-        write_checkpoint(self.folder / "model.pt")
-        write_dataset(self.folder / "data")
-        self.out = self.folder / "net.safetensors"
-        self.export = ("export", "--load", self.folder / "model.pt", "--out", self.out)
-        self.slow = self.folder / "net-slow.safetensors"
-
-    def test_they_are_learned_beside_the_network_from_its_training_recordings(self):
-        self.assertIsNone(jtm.load_model(self.folder / "model.pt").slow)
-        code, said = run(*self.export, "--data", self.folder / "data")
-        self.assertEqual(code, 0, said)
-        self.assertIn(f"{self.slow}: slow features", said)
-        slow = jtm.load_model(self.out).slow
-        self.assertEqual(slow.size, 5)  # that tell six recordings apart
-        model = jtm.load_model(self.out)
-        path = self.folder / "data" / "train_data" / "train0.wav"
-        found, times = jtm.embed(path, model=model, layer="s")
-        self.assertEqual((found.shape, found.dtype), ((3, 5), np.float32))
-        np.testing.assert_allclose(times, [0.64, 1.92, 3.2])
-        frames = torch.from_numpy(jtm.embed(path, model=model, layer="zc")[0])
-        expected = slow(pool(frames[: 3 * 128].unflatten(0, (3, 128))).numpy())
-        np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-3)
-
-    def test_they_tell_dull_from_bright_where_no_one_said_which_is_which(self):
-        run(*self.export, "--data", self.folder / "data")
-        model, means = jtm.load_model(self.out), {}
-        for name in ("test0", "test1", "validation0", "validation1"):
-            folder = "test_data" if "test" in name else "train_data"
-            path = self.folder / "data" / folder / f"{name}.wav"
-            means[name] = jtm.embed(path, model=model, layer="s")[0][:, 0].mean()
-        within = abs(means["test0"] - means["validation0"])
-        self.assertGreater(abs(means["test0"] - means["test1"]), 3 * within)
-
-    def test_pieces_join(self):
-        run(*self.export, "--data", self.folder / "data")
-        path, model = self.sound("long.wav", 4.0), jtm.load_model(self.out)
-        expected, _ = jtm.embed(path, model=model, layer="s")
-        with mock.patch.object(streaming, "SHORT_PIECE", 128):
-            found, _ = jtm.embed(path, model=model, layer="s")
-        np.testing.assert_allclose(found, expected, atol=1e-3)
-
-    def test_own_recordings_without_labels_and_the_command_embeds(self):
-        for number in range(3):
-            self.sound(f"own/{number}.wav", 3.0, seed=number)
-        code, said = run(*self.export, "--data", self.folder / "own")
-        self.assertEqual(code, 0, said)
-        out = ("--out", self.folder / "out", "--load", self.out, "--layer", "s")
-        self.assertEqual(run("embed", self.folder / "own", *out)[0], 0)
-        with np.load(self.folder / "out" / "0.wav.npz", allow_pickle=False) as file:
-            self.assertEqual(file["embedding"].shape, (2, 2))
-            self.assertEqual(len(file["times"]), 2)
-        # Exported once more, the network is the same, and so is what is known of it.
-        again = self.folder / "again.safetensors"
-        self.assertEqual(run("export", "--load", self.out, "--out", again)[0], 0)
-        self.assertEqual(again.read_bytes(), self.out.read_bytes())
-        facts = [read_json(each.with_suffix(".json")) for each in (self.out, again)]
-        self.assertEqual(*facts)
-
-    def test_mistakes_are_told(self):
-        path, short = self.sound("song.wav", 2.0), self.sound("short.wav", 1.27)
-        (self.folder / "own").mkdir()
-        path.rename(self.folder / "own" / "song.wav")
-        path = self.folder / "own" / "song.wav"
-        code, said = run(*self.export, "--data", self.folder / "own")
-        self.assertEqual(code, 2)
-        self.assertIn("own: 1 recordings of 1.28 s or more", said)
-        with self.assertRaisesRegex(InputError, "this network has no slow features"):
-            jtm.embed(path, model=jtm.load_model(self.out), layer="s")
-        run(*self.export, "--data", self.folder / "data")
-        with self.assertRaisesRegex(InputError, "short.wav: shorter than a window"):
-            jtm.embed(short, model=jtm.load_model(self.out), layer="s")
-        whole = self.slow.read_bytes()
-        for content, words in (
-            (whole[:-1] + bytes([whole[-1] ^ 1]), "its checksum differs"),
-            (whole[:-9], "no slow features of JTM, or damaged"),
-            (self.out.read_bytes(), "no slow features of JTM, or damaged"),
-        ):
-            self.slow.write_bytes(content)
-            with self.assertRaisesRegex(InputError, f"slow.safetensors: .*{words}"):
-                jtm.load_model(self.out)
-        self.slow.write_bytes(whole)
-        write_checkpoint(self.folder / "model.pt", seed=1)
-        other = self.folder / "other.safetensors"
-        run("export", "--load", self.folder / "model.pt", "--out", other)
-        shutil.copy(self.slow, self.folder / "other-slow.safetensors")
-        with self.assertRaisesRegex(InputError, "slow features of another network"):
-            jtm.load_model(other)
-
-    def test_another_network_in_its_place_does_not_keep_them(self):
-        run(*self.export, "--data", self.folder / "data")
-        self.assertEqual(run(*self.export)[0], 0)  # the same network
-        self.assertTrue(jtm.load_model(self.out).slow)
-        for damage in (False, True):
-            write_checkpoint(self.folder / "model.pt", seed=1 + damage)
-            if damage:
-                self.slow.write_bytes(b"cut off")
-            self.assertEqual(run(*self.export)[0], 0)
-            self.assertIsNone(jtm.load_model(self.out).slow)
 
 
 class Shipped(unittest.TestCase):

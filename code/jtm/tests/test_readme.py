@@ -44,7 +44,6 @@ class Readme(unittest.TestCase):
         soundfile.write("song.wav", music(2.0, 44_100, 2).T, 44_100)  # stereo
         exec(PYTHON[1], found := {})
         self.assertEqual(found["embedding"].shape, (200, jtm.load_model().z_dim))
-        self.assertEqual(found["slow"].shape, (1, 16))
         self.assertEqual(found["c"].shape[:2], (1, 100))
 
     def test_the_lines_that_fine_tune_learn(self):

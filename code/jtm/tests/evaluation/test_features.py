@@ -12,7 +12,7 @@ from jtm.data.musicnet import open_dataset
 from jtm.evaluation import baselines, features, streaming
 from jtm.evaluation.baselines import HAND_MADE, fingerprint
 from jtm.evaluation.features import FrameSelection, select
-from jtm.evaluation.streaming import Audio, NetworkSource, pitch_parts
+from jtm.evaluation.streaming import Audio, NetworkSource
 from jtm.models.network import make_network
 from jtm.music import audio
 from jtm.tests.evaluation.little import write_dataset
@@ -234,13 +234,6 @@ class Selecting(unittest.TestCase):
         take = FrameSelection(1, 1)
         found = select(source, None, [take])["z", take]
         self.assertEqual(found.tolist(), [[65504.0, -65504.0, 1.5]])
-
-    def test_the_axis_of_pitch(self):
-        harmonic = make_network(hidden_encoder=2, hidden_context=352)
-        self.assertEqual(pitch_parts(harmonic), ((88, 4), (88, 352)))
-        joint = make_network(hidden_encoder=2, hidden_context=16, pitchwise=False)
-        for model in (joint, self.model):
-            self.assertEqual(pitch_parts(model), ())
 
 
 if __name__ == "__main__":
