@@ -64,8 +64,8 @@ FAMILIES = {
 }
 """Tasks that share a network, by what is labelled."""
 
-STEPS = {1: 300, 3: 400, 10: 600, 30: 900, 0: 1500}
-"""Optimiser steps by labelled recordings, after which validation no longer improves."""
+STEPS = {1: 600, 3: 800, 10: 1600, 30: 2400, 0: 4000}
+"""Optimiser steps by labelled recordings, after which validation hardly improves."""
 
 EPOCHS = 4
 """Times that validation is scored in a run, evenly spaced; the best state is kept."""
@@ -73,13 +73,16 @@ EPOCHS = 4
 SHARES = {"frames": 1.0, "windows": 0.5, "clips": 0.5}
 """Share of these steps that a family takes."""
 
-RATES = ((2e-3, 2e-3), (5e-4, 2e-3))
-"""Learning rates of body and heads to choose from."""
+RATES = {
+    "random": ((4e-3, 4e-3), (2e-3, 2e-3)),
+    "cpc": ((4e-3, 4e-3), (1e-3, 4e-3)),
+}
+"""Learning rates of body and heads to choose from, by where the weights start."""
 
 RATES_AT = {1: 3, 3: 3, 10: 10, 30: 10, 0: 10}
 """Labelled recordings at which the learning rates of an amount are chosen."""
 
-HEAD_RATES = ((0.0, 2e-3), (0.0, 5e-4))
+HEAD_RATES = ((0.0, 4e-3), (0.0, 1e-3))
 """The same where the body is frozen, or is a spectrum: as many."""
 
 SIZES = ("encoder_type", "hidden_encoder", "hidden_gar", "ar_mode")
@@ -150,8 +153,8 @@ CONTRASTS = tuple(
 DRAWS = 1000
 """Bootstrap draws of a score that are kept."""
 
-N_UNLABELLED = 4
-"""Windows without labels in a batch of 8, where they are heard."""
+BATCH = 4
+"""Labelled windows in a batch; where audio without labels is heard, as many of that."""
 
 
 @dataclass(frozen=True)
@@ -429,7 +432,8 @@ class Benchmark:
         Other runs take the rates that were chosen, and none chooses for itself.
         """
         chooses = self._rater(run) == run
-        pairs = HEAD_RATES if METHODS[run.method].frozen else RATES
+        method = METHODS[run.method]
+        pairs = HEAD_RATES if method.frozen else RATES[method.start]
         if not chooses:
             pairs = [tuple(read_json(self._rates_path(self._rater(run)))["rates"])]
         modules = {pair: self._train(run, family, chosen, pair) for pair in pairs}
@@ -520,7 +524,8 @@ class Benchmark:
             n_steps // EPOCHS,
             rates,
             unlabelled=unlabelled,
-            n_unlabelled=N_UNLABELLED if unlabelled else 0,
+            batch_size=2 * BATCH if unlabelled else BATCH,
+            n_unlabelled=BATCH if unlabelled else 0,
             teacher=teacher,
             contrast=contrast,
         )

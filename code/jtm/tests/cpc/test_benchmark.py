@@ -17,6 +17,7 @@ from jtm.cpc import benchmark as module_under_test
 from jtm.cpc.benchmark import (
     AMOUNTS,
     CONTRASTS,
+    HEAD_RATES,
     METHODS,
     RATES,
     Benchmark,
@@ -84,9 +85,10 @@ class TestBenchmark(unittest.TestCase):
         steps = mock.patch.dict(module_under_test.STEPS, dict.fromkeys(AMOUNTS, 4))
         steps.start()
         cls.addClassCleanup(steps.stop)
-        for name in ("RATES", "HEAD_RATES"):  # the first alone, which is quick
-            few = getattr(module_under_test, name)[:1]
-            rates = mock.patch.object(module_under_test, name, few)
+        # The first rates alone, which is quick.
+        few = {start: pairs[:1] for start, pairs in RATES.items()}
+        for name, rates in (("RATES", few), ("HEAD_RATES", HEAD_RATES[:1])):
+            rates = mock.patch.object(module_under_test, name, rates)
             rates.start()
             cls.addClassCleanup(rates.stop)
 
@@ -162,7 +164,7 @@ class TestBenchmark(unittest.TestCase):
             bench = self.make("rates")
             rates = bench._rates_path(Run("frames", "scratch", 3, 0))
             best = tuple(read_json(rates)["rates"])
-            first = [("scratch", 3, 0, pair) for pair in RATES]
+            first = [("scratch", 3, 0, pair) for pair in RATES["random"]]
             teacher = ("scratch", 1, 1, best)
             student = ("scratch-selftrained", 1, 1, best)
             self.assertEqual(tried, [*first, teacher, student])
