@@ -380,6 +380,12 @@ def _demo(options):
         metavar="DIR",
         help="folder for log magnitudes and teachers, which can be made again",
     ),
+    _option(
+        "--real",
+        metavar="FOLDER",
+        help="recordings that are no synthesiser, each with its notes in MusicNet's "
+        "columns beside it (NAME.flac, NAME.csv), to be scored as a split of their own",
+    ),
 )
 def _benchmark(options):
     """Compare what learns from few labels, with and without audio that has none."""
@@ -394,7 +400,8 @@ def _benchmark(options):
         if word not in known:
             raise InputError(f"--only {text}: expected one of {', '.join(known)}")
         only.setdefault(key, []).append(known[word])
-    benchmark.run(options.data, options.load, options.out, only, options.work)
+    folders = options.out, only, options.work
+    benchmark.run(options.data, options.load, *folders, real=options.real)
 
 
 @_verb(

@@ -276,8 +276,9 @@ class TestBenchmark(unittest.TestCase):
         learned = table[table["split"] == "test"]["value"].tolist()
         self.assertEqual(learned, without[without["split"] == "test"]["value"].tolist())
         (folder / "test0.csv").unlink()
-        with self.assertRaisesRegex(InputError, "test0.csv: no such file; expected"):
-            self.bench("no-notes", only, real=folder)
+        code, said = self.command("--real", folder, "--out", self.folder / "no-notes")
+        self.assertEqual(code, 2)
+        self.assertIn("test0.csv: no such file; expected", said)
 
     def test_results_of_another_checkpoint_are_refused(self):
         only = {"method": ["largest"], "amount": [1], "seed": [0]}
