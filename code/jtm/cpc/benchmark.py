@@ -64,7 +64,7 @@ FAMILIES = {
 }
 """Tasks that share a network, by what is labelled."""
 
-STEPS = {1: 600, 3: 800, 10: 1600, 30: 2400, 0: 4000}
+STEPS = {1: 1200, 3: 1600, 10: 2400, 30: 3200, 0: 4000}
 """Optimiser steps by labelled recordings, after which validation hardly improves."""
 
 EPOCHS = 4
