@@ -1,9 +1,9 @@
 """
 The pretrained network that comes with the package, and embeddings from it.
 
-An embedding has a frame for each hop of the encoder, 10 or 20 ms: latents z, which
-describe about 0.2 s of sound, or contexts c, which summarise all that was heard up to
-there. Recordings are converted as in training, to one channel of 16 bits at 16 kHz, and
+An embedding has a frame for each hop of the encoder, 20 ms in the network that comes
+with the package: latents z, which describe about 0.3 s of sound, or contexts c, which
+summarise what was heard up to there. Recordings are converted as in training, to one channel of 16 bits at 16 kHz, and
 read piece by piece, so that no more than the result has to fit into memory.
 """
 
@@ -69,7 +69,7 @@ def load_model(path=None):
     >>> model = jtm.load_model()
     >>> z, c = model(torch.zeros(1, 1, 16000))
     >>> z.shape[1]
-    100
+    50
     """
     return checkpoints.load_model(path or WEIGHTS)[0]
 
@@ -118,7 +118,7 @@ def embed(path_or_array, sample_rate=None, model=None, layer="c"):
     >>> import jtm, numpy as np
     >>> embedding, times = jtm.embed(np.zeros(44100), 44100)
     >>> len(embedding), float(times[0])
-    (100, 0.005)
+    (50, 0.01)
     """
     model = model or _shipped()
     _check_layer(layer)

@@ -30,7 +30,7 @@ class PretrainConfig(NetworkConfig):
     """Settings of CPC pretraining."""
 
     presets: ClassVar[dict] = {
-        "best": {"scheduler_step": 2},
+        "best": {"scheduler_step": 2, "temperature": 0.3},
         "tiny": {
             "size_window": 32000,
             "n_predicts": 4,

@@ -124,7 +124,7 @@ def facts_of(root):
     root = Path(root)
     results = root / "report" / "results"
     names = "browser commands data faults hours inside".split()
-    names += "melody memory pretraining speed".split()
+    names += "melody memory speed".split()
     facts = {name: read_json(results / f"{name}.json") for name in names}
     tried, matched = results / "trials.json", results / "retrieval.json"
     facts["retrieval"] = read_json(matched) if matched.exists() else None

@@ -350,7 +350,7 @@ class Shipped(unittest.TestCase):
             model = jtm.load_model()
         self.assertFalse(any(module.training for module in model.modules()))
         z, c = model(torch.zeros(1, 1, 16_000))
-        self.assertEqual((z.shape[1], c.shape[1]), (100, 100))
+        self.assertEqual((z.shape[1], c.shape[1]), (50, 50))
         again = jtm.load_model()
         self.assertIsNot(model, again)  # to be changed as one likes
 

@@ -43,8 +43,8 @@ class Readme(unittest.TestCase):
     def test_the_lines_that_embed_run(self):
         soundfile.write("song.wav", music(2.0, 44_100, 2).T, 44_100)  # stereo
         exec(PYTHON[1], found := {})
-        self.assertEqual(found["embedding"].shape, (200, jtm.load_model().z_dim))
-        self.assertEqual(found["c"].shape[:2], (1, 100))
+        self.assertEqual(found["embedding"].shape, (100, jtm.load_model().z_dim))
+        self.assertEqual(found["c"].shape[:2], (1, 50))
 
     def test_the_lines_that_fine_tune_learn(self):
         rng = np.random.default_rng(0)
