@@ -3,8 +3,9 @@ The pretrained network that comes with the package, and embeddings from it.
 
 An embedding has a frame for each hop of the encoder, 20 ms in the network that comes
 with the package: latents z, which describe about 0.3 s of sound, or contexts c, which
-summarise what was heard up to there. Recordings are converted as in training, to one channel of 16 bits at 16 kHz, and
-read piece by piece, so that no more than the result has to fit into memory.
+summarise what was heard up to there. Recordings are converted as in training, to one
+channel of 16 bits at 16 kHz, and read piece by piece, so that no more than the result
+has to fit into memory.
 """
 
 import functools
