@@ -10,7 +10,7 @@ import numpy as np
 
 from jtm.constants import HOP, N_PITCHES
 from jtm.data.rolls import frame_numbers
-from jtm.evaluation import metrics
+from jtm.evaluation import metrics, transcription
 from jtm.evaluation.baselines import HAND_MADE, MARGIN, fingerprint
 from jtm.evaluation.labelled import evenly
 from jtm.evaluation.tasks import CLIP, CLIP_LEAD
@@ -184,9 +184,15 @@ class Family:
             )
             truth = targets(index, first, size)
             for task in chosen:
-                if np.ndim(truth[task]) or truth[task] != labels.UNKNOWN:
-                    seen[task].append((logits[task][0], truth[task]))
-        scores = [_quick_score(*zip(*each, strict=True)) for each in seen.values()]
+                if chosen[task].task.metric == "note_f1":
+                    truth[task] = chosen[task].beginning(index, size)
+                elif not np.ndim(truth[task]) and truth[task] == labels.UNKNOWN:
+                    continue
+                seen[task].append((logits[task][0], truth[task]))
+        scores = [
+            _quick_score(chosen[task].task, *zip(*each, strict=True))
+            for task, each in seen.items()
+        ]
         return float(np.mean(scores))
 
 
@@ -310,12 +316,15 @@ def make_network(model, labelled, seed, on_encoder=False):
     return add_heads(model, asked, seed, on_encoder)
 
 
-def _quick_score(logits, truths):
+def _quick_score(task, logits, truths):
     """
-    Score answers while training: average precision, or accuracy of classes.
+    Score answers while training: note F1, average precision, or accuracy of classes.
 
-    Logits and truths are of windows: of frames ``(frames, ...)`` or of classes.
+    Logits and truths are of windows: of frames ``(frames, ...)``, for note F1 with the
+    notes as truths, or of classes.
     """
+    if task.metric == "note_f1":
+        return transcription.best_onset(logits, truths)[0]
     if np.ndim(truths[0]) == 0:
         return np.mean([x.argmax() == y for x, y in zip(logits, truths, strict=True)])
     found, true = (

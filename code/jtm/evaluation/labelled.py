@@ -266,14 +266,15 @@ class Labelled:
 
     def references(self, split):
         """List the notes of the evaluated part of each recording of a split."""
-        found = []
-        for index in self.splits[split]:
-            end = self.length(split, index) / FRAME_RATE
-            notes = self.notes(index)
-            notes = notes[notes["start"] < end]
-            notes["end"] = np.minimum(notes["end"], end)
-            found.append(notes)
-        return found
+        return [self.beginning(i, self.length(split, i)) for i in self.splits[split]]
+
+    def beginning(self, index, n_frames):
+        """List the notes of the first frames of a recording."""
+        end = n_frames / FRAME_RATE
+        notes = self.notes(index)
+        notes = notes[notes["start"] < end]
+        notes["end"] = np.minimum(notes["end"], end)
+        return notes
 
 
 def _check_classes(recordings, splits, names, known, task):

@@ -161,11 +161,6 @@ def choose_thresholds(posteriors, references, hop=HOP):
     tuple of float
         Thresholds for :func:`decode`: sounding, and starting.
     """
-
-    def mean_score(logits_of_each, notes_of_each, thresholds, score):
-        pairs = zip(logits_of_each, notes_of_each, strict=True)
-        return np.mean([score(notes, decode(x, thresholds, hop)) for x, notes in pairs])
-
     pitches, score = posteriors, partial(note_f1, offsets=True)
     if any(logits.shape[1] > 2 for logits in posteriors):
         references = [played(notes)[0] for notes in references]
@@ -177,14 +172,40 @@ def choose_thresholds(posteriors, references, hop=HOP):
         def score(notes, found):
             return _onset_f1(by_instrument(notes), by_instrument(found))
 
-    onset = max(
-        THRESHOLDS, key=lambda t: mean_score(pitches, references, (0.5, t), _onset_f1)
-    )
+    _, onset = best_onset(pitches, references, hop)
     frame = max(
         THRESHOLDS[2::2],
-        key=lambda t: mean_score(posteriors, references, (t, onset), score),
+        key=lambda t: _mean_score(posteriors, references, (t, onset), score, hop),
     )
     return frame, onset
+
+
+def best_onset(posteriors, references, hop=HOP):
+    """
+    Choose the threshold of onsets, by F1 of pitch and onset.
+
+    Parameters
+    ----------
+    posteriors, references, hop
+        As for :func:`choose_thresholds`, of two rows alone.
+
+    Returns
+    -------
+    tuple of float
+        Note F1 by pitch and onset, and the threshold that reaches it.
+    """
+    scores = [
+        (_mean_score(posteriors, references, (0.5, t), _onset_f1, hop), -i)
+        for i, t in enumerate(THRESHOLDS)
+    ]
+    score, place = max(scores)  # the first of equals
+    return score, THRESHOLDS[-place]
+
+
+def _mean_score(posteriors, references, thresholds, score, hop):
+    """Score what is decoded of each recording, and take the mean."""
+    pairs = zip(posteriors, references, strict=True)
+    return np.mean([score(notes, decode(x, thresholds, hop)) for x, notes in pairs])
 
 
 def _onset_f1(reference, estimate, tolerance=0.05):
