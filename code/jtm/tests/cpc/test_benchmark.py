@@ -237,6 +237,24 @@ class TestBenchmark(unittest.TestCase):
         for each, same in zip(one, reversed(other), strict=True):
             np.testing.assert_array_equal(each, same)
 
+    def test_training_is_judged_by_the_notes(self):
+        family = self.make().families["frames", "logmel"]
+        chosen = _asked_of(family, 1)
+        truth = family.targets(chosen)
+        for shown, expected in ((slice(None), 1.0), (slice(1), 0.0)):
+
+            def answer(network, inputs, stride, shown=shown):
+                logits = np.full(inputs.shape, -9.0)
+                logits[:, :, shown] = 18 * inputs[:, :, shown] - 9
+                return {"transcription": logits}
+
+            heard = mock.patch.object(
+                family, "read", lambda *where: truth(*where)["transcription"]
+            )
+            with heard, mock.patch.object(labels, "answer", answer):
+                # Without its onset no note is found, whatever sounds.
+                self.assertEqual(family.validate(None, chosen), expected)
+
     def test_a_class_that_is_not_known_is_no_target(self):
         bench = self.make()
         family = bench.families["windows", "logmel"]
