@@ -514,6 +514,7 @@ def _embed(options):
 )
 def _transcribe(options):
     """Transcribe sound files to MIDI, tables of notes and pages that play them."""
+    from jtm.retrieval.pages import name
     from jtm.transcriber.transcribe import choices_of, transcribe_files
 
     failed = transcribe_files(
@@ -523,6 +524,7 @@ def _transcribe(options):
         options.weights,
         not options.no_page,
         options.melody,
+        name,
         debug=options.debug,
         spread=batch.Spread(options.jobs, options.scheduler),
     )

@@ -1,11 +1,21 @@
-"""What `jtm identify` prints, and the page of the study."""
+"""What `jtm identify` prints, names for other pages, and the page of the study."""
 
 from pathlib import Path
 
+import numpy as np
+
+from jtm.constants import SAMPLE_RATE
 from jtm.files import atomic, read_json
+from jtm.music import audio
 from jtm.results import render
 from jtm.results.figures import save
 from jtm.retrieval.figures import reached, retrieval_figures
+
+LONGEST = 600
+"""Seconds from the start of a recording that are heard to name it."""
+
+ENOUGH = 60
+"""Seconds of it that are heard where a name is an ornament."""
 
 
 def answer(path, index=None):
@@ -15,7 +25,7 @@ def answer(path, index=None):
     Parameters
     ----------
     path : str or Path
-        The sound file; of a long one as much as is needed is heard.
+        The sound file; of a long one the first :data:`LONGEST` seconds are heard.
     index : str or Path, optional
         Where to look; the index that comes with the package by default.
 
@@ -31,10 +41,9 @@ def answer(path, index=None):
     InputError
         If the sound is too short, or a file cannot be read.
     """
-    from jtm.music import audio
     from jtm.retrieval.search import find
 
-    matches, found = find(audio.read(path), index=index)
+    matches, found = find(_beginning(path, LONGEST), index=index)
     if not matches:
         return f"{path}: nothing but silence; no piece to name"
     first = matches[0]
@@ -47,6 +56,37 @@ def answer(path, index=None):
         for each in matches
     ]
     return "\n".join(lines)
+
+
+def name(path):
+    """
+    Name the piece that a sound file is of.
+
+    Parameters
+    ----------
+    path : str or Path
+        The sound file, of which the first :data:`ENOUGH` seconds are heard.
+
+    Returns
+    -------
+    str
+        Its title in the index that comes with the package; empty where it is not found
+        or is too short to tell.
+    """
+    from jtm.retrieval.search import identify
+
+    return identify(_beginning(path, ENOUGH)) or ""
+
+
+def _beginning(path, seconds):
+    """Read the start of a sound file, in memory that is bounded."""
+    length, most, parts = 0, seconds * SAMPLE_RATE, []
+    for part in audio.blocks(path):
+        parts.append(part)
+        length += len(part)
+        if length >= most:
+            break
+    return np.concatenate(parts)[:most]
 
 
 def write_retrieval(folder):

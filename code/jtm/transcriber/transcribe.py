@@ -77,6 +77,8 @@ class Transcription:
         All notes, where `notes` are the melody alone.
     tuning : float
         Semitones that it is tuned above A4 at 440 Hz.
+    piece : str
+        Name of the piece, where it is known, for its page.
     html : str
         Its page, once it is made.
     """
@@ -87,6 +89,7 @@ class Transcription:
     sound: object
     whole: object = None
     tuning: float = 0.0
+    piece: str = ""
     html: str = ""
 
     def melody(self):
@@ -148,7 +151,7 @@ class Transcription:
             sound = audio.blocks(self.sound, rate, clipped=False)
         notes = self.notes if self.whole is None else self.whole
         more = {"melody": melody(notes)[0], "tuning": self.tuning}
-        return pages.page(sound, rate, notes, self.title, **more)
+        return pages.page(sound, rate, notes, self.title, self.piece, **more)
 
     def save(self, folder, page=True, overwrite=False):
         """
@@ -298,6 +301,7 @@ def transcribe_files(
     weights=None,
     page=True,
     alone=False,
+    name=None,
     progress=True,
     debug=False,
     spread=None,
@@ -320,6 +324,9 @@ def transcribe_files(
         Write pages, and the ``index.html`` that lists them.
     alone : bool
         Write the melody alone; pages have all notes, the melody marked.
+    name : callable, optional
+        Gives the name of the piece that a sound file is of, for its page; empty where
+        it is not known.
     progress : bool
         Show a progress bar, and what was done.
     debug : bool
@@ -363,6 +370,7 @@ def transcribe_files(
 
         named = weights and os.path.abspath(weights), hearer.fingerprint
         kind = {"named": named, "choices": choices, "alone": alone, "page": page}
+        kind["name"] = name
         work = functools.partial(_transcribe_one, **kind)
         settings = "Transcribing", progress, debug, spread
         failed = batch.run(missing, work, keep, *settings)
@@ -371,12 +379,15 @@ def transcribe_files(
     return batch.finish(out, sources, missing, failed, "transcribed", progress)
 
 
-def _transcribe_one(source, advance, named, choices, alone, page):
+def _transcribe_one(source, advance, named, choices, alone, page, name):
     """Transcribe a file of a batch; return its state and what was made of it."""
     state = batch.state(source)
     made = _transcribe_file(source, _loaded(*named), choices, advance)
     made = made.melody() if alone else made
-    return state, replace(made, html=made.page()) if page else made
+    if page:
+        made = replace(made, piece=name(source) if name else "")
+        made = replace(made, html=made.page())
+    return state, made
 
 
 @functools.lru_cache(1)

@@ -102,6 +102,18 @@ class Verb(Case):
         self.assertEqual((self.out / "song.csv").read_text(), "corrected by hand")
         self.assertEqual((self.out / "index.html").read_text(), "mine")
 
+    def test_pages_have_the_name_of_the_piece(self):
+        song = self.sound("song.wav")
+        named = mock.patch("jtm.retrieval.pages.name", lambda path: f"{path.stem} & co")
+        with named:
+            self.assertEqual(self.transcribe(song)[0], 0)
+        self.assertIn('class="piece" dir="auto">song &amp; co<', self.page("song"))
+        self.assertIn("song &amp; co", self.page("index"))
+
+    def page(self, name):
+        """Read a page that was made."""
+        return (self.out / f"{name}.html").read_text()
+
     def test_a_page_is_no_index_and_a_link_does_not_lead_out(self):
         self.assertEqual(self.transcribe(self.sound("in/index.wav"))[0], 0)
         self.assertIn("index.wav.html", self.made())
