@@ -23,7 +23,7 @@ figures.save(figure, "logs/examples/look_inside.png")
 display(figure)
 
 # %% Results of "jtm inside" on the full set, such as how long c remembers.
-found, arrays = read_answers(ROOT / "report" / "results" / "inside.json")
-figure = inside_figures(found, arrays)["memory"]()
+found = read_answers(ROOT / "report" / "results" / "inside.json")
+figure = inside_figures(found)["memory"]()
 figures.save(figure, "logs/examples/remembers.png")
 display(figure)

@@ -412,8 +412,7 @@ def _benchmark(options):
         "--out",
         default="logs/inside/inside.json",
         metavar="FILE",
-        help="answers, with arrays for the figures in a file beside it ending in .npz; "
-        "`jtm report` draws report/results/inside.json",
+        help="answers; `jtm report` draws report/results/inside.json",
     ),
     _option(
         "--work",

@@ -7,7 +7,6 @@ They are drawn from saved results alone. Answers about a network are those of
 
 import csv
 import functools
-import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +16,6 @@ from jtm.files import InputError, read_json
 from jtm.results.figures import (
     BLACK,
     BLUE,
-    GREEN,
     GREY,
     ORANGE,
     PURPLE,
@@ -29,7 +27,7 @@ from jtm.results.figures import (
 )
 from jtm.results.tables import LAYERS, Score
 
-QUESTIONS = ("filters", "carried", "memory", "form", "maps")
+QUESTIONS = ("filters", "carried", "memory")
 """Keys of the answers."""
 
 LAYER_STROKES = {
@@ -42,59 +40,33 @@ LAYER_STROKES = {
 }
 """Colours, marks and dashes of representations, told apart in grey too."""
 
-INSTRUMENT_MARKS = {
-    "piano": (BLUE, "s"),
-    "harpsichord": (SKY, "D"),
-    "violin": (ORANGE, "o"),
-    "viola": (ORANGE, "^"),
-    "cello": (ORANGE, "v"),
-    "contrabass": (ORANGE, "x"),
-    "horn": (BLACK, "P"),
-    "oboe": (GREEN, "o"),
-    "bassoon": (GREEN, "v"),
-    "clarinet": (GREEN, "^"),
-    "flute": (PURPLE, "D"),
-}
-"""Colour and mark of instruments on a map, one colour for a family."""
-
 
 def read_answers(path):
     """
-    Read the answers of ``jtm inside``, and the arrays beside them.
+    Read the answers of ``jtm inside``.
 
     Parameters
     ----------
     path : str or Path
-        The JSON file; the arrays are in a file of the same name ending in
-        ``.npz``.
+        The JSON file.
 
     Returns
     -------
-    found : dict
+    dict
         The answers, by the names of :data:`QUESTIONS`, and what they are of.
-    arrays : dict of str to numpy.ndarray
-        Maps and matrices by name.
 
     Raises
     ------
     InputError
-        If a file cannot be read or is something else.
+        If the file cannot be read or is something else.
     """
-    path = Path(path)
     found = read_json(path)
     if not (isinstance(found, dict) and all(name in found for name in QUESTIONS)):
         raise InputError(
             f"{path}: expected the answers of `jtm inside`, with the keys "
             f"{', '.join(QUESTIONS)}"
         )
-    path = path.with_suffix(".npz")
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            return found, dict(file)
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
-        raise InputError(
-            f"{path}: cannot be read as arrays ({error}); run `jtm inside` again"
-        ) from error
+    return found
 
 
 @styled
@@ -169,7 +141,7 @@ def pretraining_curve(folder):
     return figure
 
 
-def inside_figures(found, arrays):
+def inside_figures(found):
     """
     List the figures of what is inside a network.
 
@@ -177,8 +149,6 @@ def inside_figures(found, arrays):
     ----------
     found : dict
         The answers; see :func:`read_answers`.
-    arrays : dict of str to numpy.ndarray
-        The arrays beside them.
 
     Returns
     -------
@@ -186,15 +156,9 @@ def inside_figures(found, arrays):
         What draws each figure, by the name of its question, without those that
         were not answered.
     """
-    draw = {
-        "carried": _carried,
-        "memory": _memory,
-        "form": _form,
-        "maps": _maps,
-        "filters": _filters,
-    }
+    draw = {"carried": _carried, "memory": _memory, "filters": _filters}
     return {
-        name: functools.partial(each, found[name], arrays)
+        name: functools.partial(each, found[name])
         for name, each in draw.items()
         if found[name]
     }
@@ -213,7 +177,7 @@ def _dot_rows(axis, answers, label):
 
 
 @styled
-def _carried(answers, _):
+def _carried(answers):
     """Draw what a frame carries: a panel for each question, dotted at chance."""
     whats = list(dict.fromkeys(each["what"] for each in answers))
     figure, axes = subplots(1.6, ncols=len(whats), sharey=True)
@@ -227,7 +191,7 @@ def _carried(answers, _):
 
 
 @styled
-def _memory(answer, _):
+def _memory(answer):
     """Draw what is known of the past over the delay, and how far c is ahead."""
     figure, (axes,) = subplots(2.3, ncols=3, width_ratios=(1, 1, 0.45))
     delays = list(dict.fromkeys(each["delay"] for each in answer["scores"]))
@@ -261,74 +225,7 @@ def _memory(answer, _):
 
 
 @styled
-def _form(answer, arrays):
-    """Draw the self-similarity of one piece, and the agreement over all."""
-    shown = ("notes", "cpc-c", "random-c", "logmel")
-    figure, (axes,) = subplots(1.75, ncols=5, width_ratios=(1, 1, 1, 1, 1.1))
-    for axis, name in zip(axes, shown, strict=False):
-        values = arrays[f"form-{name}"].astype(float)
-        end = answer["seconds"] * len(values)
-        # Each matrix uses all of the colours, but for its extremes.
-        low, high = np.quantile(values[~np.eye(len(values), dtype=bool)], (0.02, 0.98))
-        style = {"cmap": "cividis", "vmin": low, "vmax": high, "origin": "lower"}
-        style |= {"extent": (0, end, 0, end), "interpolation": "nearest"}
-        axis.imshow(values, **style)
-        axis.set_title(LAYERS[name])
-        axis.set_xlabel("time (s)")
-        axis.locator_params(nbins=3)
-        axis.tick_params(labelleft=axis is axes[0])
-    axes[0].set_ylabel("time (s)")
-    _dot_rows(axes[4], answer["agreement"], "correlation (%)")
-    axes[4].set_title(f"{answer['pieces']} pieces")
-    axes[4].set_xlim(0, 100)
-    return figure
-
-
-@styled
-def _maps(answers, arrays):
-    """Draw t-SNE maps of z and c: a column for each way to colour them."""
-    figure, axes = subplots(5, nrows=3, ncols=len(answers), height_ratios=(5, 5, 2))
-    for column, each in zip(axes.T, answers, strict=True):
-        values = arrays[f"map-{each['of']}-{each['colour']}"]
-        for axis, name in zip(column, ("cpc-z", "cpc-c"), strict=False):
-            x, y = arrays[f"map-{each['of']}-{name}"].astype(float).T
-            handles = _scatter(axis, x, y, values, each["labels"])
-            axis.set_axis_off()
-            share = f"{100 * each['purity'][name]:.0f} % of neighbours alike"
-            axis.set_title(f"{LAYERS[name]}: {share}")
-        head = f"{each['colour']} of {each['of']} (chance {100 * each['chance']:.0f} %)"
-        column[0].set_title(f"{head}\n\n{column[0].get_title()}")
-        column[2].set_axis_off()
-        if each["labels"]:
-            style = {"loc": "upper center", "ncols": 3, "frameon": False}
-            style |= {"fontsize": 6.5, "columnspacing": 0.5, "borderpad": 0}
-            column[2].legend(handles=handles, handletextpad=0, **style)
-        else:
-            place = column[2].inset_axes((0.1, 0.8, 0.8, 0.15))
-            bar = figure.colorbar(handles[0], cax=place, orientation="horizontal")
-            bar.set_label("MIDI pitch")
-    return figure
-
-
-def _scatter(axis, x, y, values, labels):
-    """Scatter points by class, or by a number where classes have no labels."""
-    if not labels:
-        points = axis.scatter(x, y, 5, values, cmap="cividis", lw=0, rasterized=True)
-        return [points]
-    common = np.argsort(-np.bincount(values, minlength=len(labels)), kind="stable")
-    spare = ((BLUE, "o"), (ORANGE, "s"), (GREEN, "^"), (PURPLE, "D"), (BLACK, "v"))
-    styles = dict(zip(common, spare, strict=False))
-    handles = []
-    for number, label in enumerate(labels):
-        here = values == number
-        colour, mark = INSTRUMENT_MARKS.get(label) or styles.get(number, (GREY, "x"))
-        style = {"color": colour, "marker": mark, "label": label, "lw": 0.4}
-        handles.append(axis.scatter(x[here], y[here], s=7, rasterized=True, **style))
-    return handles
-
-
-@styled
-def _filters(answer, _):
+def _filters(answer):
     """Draw how far each learned filter went, and how wide it is, over pitch."""
     figure, ((moved, wide),) = subplots(2.2, ncols=2)
     start, trained = answer["start"], answer["trained"]

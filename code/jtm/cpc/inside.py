@@ -1,7 +1,7 @@
 """
 Looking inside a pretrained network: what z and c hold, and for how long.
 
-Five questions, each answered in numbers, beside the same network untrained and
+Three questions, each answered in numbers, beside the same network untrained and
 log-mel spectra:
 
 - *filters*: the pitch each learned band-pass sits on, before and after training;
@@ -9,15 +9,7 @@ log-mel spectra:
   and the instruments that sound (average precision) and the level in decibels (R2);
 - *memory*: how well a linear probe of c at time t tells the pitches that sounded at
   t - d. Music repeats itself, so that the present tells something of the past by
-  itself: the true notes at t, probed alike, say how much;
-- *form*: whether moments of a piece that share notes are alike in c. Means over
-  windows of 1.28 s, less the mean of the piece, are compared by cosine, all with all,
-  and so are the notes; the score is the correlation of the two matrices over moments
-  at least :data:`LAG` windows apart, averaged over pieces;
-- *maps*: whether neighbours are of one class. A map always shows something, so beside
-  it stands the share of the :data:`NEIGHBOURS` nearest, in all dimensions, that are of
-  the same class, and the share that chance would give; neighbours of the same
-  recording (or note) are excluded, and so are classes found in one only.
+  itself: the true notes at t, probed alike, say how much.
 
 Recordings are spread evenly over each split; all probes see the same frames of the
 first :data:`EXCERPT` of each. Intervals are 95 % bootstraps over recordings.
@@ -33,7 +25,7 @@ import torch
 from torch.nn.functional import binary_cross_entropy_with_logits
 from tqdm import tqdm
 
-from jtm.constants import FRAME_RATE, HOP, SAMPLE_RATE
+from jtm.constants import HOP, SAMPLE_RATE
 from jtm.data.musicnet import open_dataset
 from jtm.data.rolls import WINDOW, frame_numbers, frame_roll, instrument_roll
 from jtm.data.splits import labelled_splits
@@ -42,8 +34,7 @@ from jtm.evaluation import labelled, metrics
 from jtm.evaluation.baselines import FFT, HAND_MADE, MARGIN, fingerprint
 from jtm.evaluation.features import FrameSelection, select
 from jtm.evaluation.streaming import Audio, NetworkSource
-from jtm.evaluation.tasks import CLIP, CLIP_LEAD
-from jtm.files import InputError, atomic, digest, write_json
+from jtm.files import InputError, digest, write_json
 from jtm.models.pooling import CONSTANT
 from jtm.results.records import revision
 from jtm.training.checkpoints import build_model, load_model
@@ -56,14 +47,10 @@ REPRESENTATIONS = ("cpc-z", "cpc-c", "random-z", "random-c", "logmel")
 ROLL = "notes"
 """Name of the true notes, where they are compared like a representation."""
 
-PICTURED = {"maps": ("cpc-z", "cpc-c"), "form": (ROLL, "cpc-c", "random-c", "logmel")}
-"""What maps are drawn of, and the self-similarity of one piece."""
-
-# Maximum numbers of recordings of each split, of frames that a probe is fitted and
-# selected on, and of points of a map.
+# Maximum numbers of recordings of each split, and of frames that a probe is fitted and
+# selected on.
 RECORDINGS = {"train": 64, "validation": 16, "test": 32}
 FRAMES = {"train": 6_000, "validation": 3_000}
-POINTS = 600
 
 # Frames are those of the labels, of 10 ms; networks may have longer ones.
 EXCERPT = 24 * WINDOW  # frames from a recording's start that probes see: 30.72 s
@@ -73,9 +60,6 @@ FLOOR = -60.0  # decibels below full scale under which all is silence
 PENALTIES = (10.0, 1.0, 0.1, 0.01, 0.001)  # of ridge, beside a mean over frames
 # The same of logistic regression.
 ROLL_PENALTIES = (10, 3, 1, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001, 0.0003, 0.0001)
-LAG = 4  # windows between moments that are compared: 5.12 s
-LONG = 16  # minimum number of windows of a piece whose form is compared: 20.48 s
-NEIGHBOURS = 10
 IN_TUNE = 0.25  # semitones from the tempered scale within which a filter is in tune
 
 
@@ -90,8 +74,7 @@ def look(checkpoint, data, out, work="logs/inside", progress=True):
     data : str or Path
         A dataset with labels.
     out : str or Path
-        JSON file of the answers; arrays for figures go to a file of the same
-        name ending in ``.npz``.
+        JSON file of the answers.
     work : str or Path
         Where features are kept.
     progress : bool
@@ -109,7 +92,6 @@ def look(checkpoint, data, out, work="logs/inside", progress=True):
         recordings.
     """
     subject = _Subject(checkpoint, data, work, progress)
-    arrays = {}
     found = {
         "data": Path(data).resolve().name,
         "checkpoint": digest(checkpoint),
@@ -117,12 +99,7 @@ def look(checkpoint, data, out, work="logs/inside", progress=True):
         "recordings": {split: len(each) for split, each in subject.splits.items()},
         "filters": _filters(subject.model, subject.config),
         **_probe(subject),
-        "form": _form(subject, arrays),
-        "maps": _note_maps(subject, data, arrays) + _composer_map(subject, arrays),
     }
-    out = Path(out)
-    with atomic(out.with_suffix(".npz")) as part:
-        np.savez_compressed(part, **arrays)
     write_json(out, found)
     return found
 
@@ -149,22 +126,22 @@ class _Subject:
         self.steps = {i: STEPS[split] for split, of in self.splits.items() for i in of}
         front_end = FrontEnd(HAND_MADE["logmel"], MARGIN, fingerprint("logmel"))
         self.spectra = Spectra(self.store, front_end, work)
-        self.kept = {}  # rows by representation, recording and selection
+        self.kept = {}  # rows by representation and recording
         for index in tqdm(self.steps, "Listening", disable=not progress):
             self._hear(index)
 
     def _hear(self, index):
-        """Keep what is asked of a recording: frames that probes see, and windows."""
-        pieces = [self.piece] if index in self.splits["test"] else []
+        """Keep the frames of a recording that probes see."""
+        read = partial(self.store.read, index)
         for name, source in self.sources.items():
-            wanted = [ask(name, index) for ask in (self.excerpt, *pieces)]
-            read, longest = partial(self.store.read, index), wanted[-1].n_frames
-            recording = Audio(read, self.store.lengths[index], longest * source.hop)
-            for (layer, which), rows in select(source, recording, wanted).items():
-                self.kept[f"{name}-{layer}", index, which] = rows
-        for which in (ask("logmel", index) for ask in (self.excerpt, *pieces)):
-            frames = self.spectra.read(index, 0, which.n_frames)
-            self.kept["logmel", index, which] = which.of(frames, 0)[0]
+            wanted = self.excerpt(name, index)
+            size = wanted.n_frames * source.hop
+            recording = Audio(read, self.store.lengths[index], size)
+            for (layer, _), rows in select(source, recording, [wanted]).items():
+                self.kept[f"{name}-{layer}", index] = rows
+        wanted = self.excerpt("logmel", index)
+        frames = self.spectra.read(index, 0, wanted.n_frames)
+        self.kept["logmel", index] = wanted.of(frames, 0)[0]
 
     def hop(self, name):
         """Return the samples from one frame of a representation to the next."""
@@ -177,25 +154,9 @@ class _Subject:
         n_frames = min(int(self.store.lengths[index]), EXCERPT * HOP) // hop
         return FrameSelection(self.steps[index] * HOP // hop, n_frames)
 
-    def piece(self, name, index):
-        """Select all windows of a test piece."""
-        hop = self.hop(name)
-        n_frames = int(self.store.lengths[index]) // hop
-        return FrameSelection(0, n_frames, WINDOW * HOP // hop)
-
-    def windows(self, name, index, rows=slice(None)):
-        """Read features ``(rows, dim)`` of a test piece, averaged over windows."""
-        piece = self.piece(name, index)
-        if name == ROLL:  # the share of a window that each pitch sounds
-            roll = frame_roll(self.notes(index), piece.rows * WINDOW)
-            return roll.reshape(piece.rows, WINDOW, -1).mean(axis=1)[rows]
-        found = self.kept[name, index, piece][rows].astype(np.float32)
-        return found[:, : found.shape[1] // 2]  # means, without deviations
-
     def frames(self, name, index, rows):
         """Read features ``(rows, dim)`` of frames that probes see."""
-        kept = self.kept[name, index, self.excerpt(name, index)]
-        return kept[rows].astype(np.float32)
+        return self.kept[name, index][rows].astype(np.float32)
 
     def probed(self, name, index):
         """
@@ -423,193 +384,3 @@ def _lead(*counts):
     low, high = metrics.interval(draws[0] - draws[1])
     values = [metrics.precision_score(each.sum(axis=0)) for each in counts]
     return {"value": values[0] - values[1], "low": low, "high": high}
-
-
-def _similarity(rows):
-    """
-    Compare all moments of a piece with all, ``(moments, dim)``.
-
-    Cosines ``(moments, moments)`` of moments less the mean of the piece; 0 for a moment
-    that is just the mean.
-    """
-    rows = rows - rows.mean(axis=0)
-    sizes = np.linalg.norm(rows, axis=1, keepdims=True)
-    rows = np.divide(rows, sizes, out=np.zeros(rows.shape), where=sizes > 1e-9)
-    return rows @ rows.T
-
-
-def _agreement(*matrices):
-    """
-    Correlate two self-similarities over pairs of moments at least :data:`LAG` apart.
-
-    It is 0 where one of them does not vary.
-    """
-    pairs = np.triu_indices(len(matrices[0]), LAG)
-    values = np.stack([matrix[pairs] for matrix in matrices])
-    if values.shape[1] < 2 or (values.std(axis=1) < 1e-9).any():
-        return 0.0
-    return float(np.corrcoef(values)[0, 1])
-
-
-def _form(subject, arrays):
-    """Compare the self-similarity of pieces in features and in notes."""
-    long = [i for i in subject.splits["test"] if subject.piece(ROLL, i).rows >= LONG]
-    if not long:
-        return None
-    found = {name: [] for name in REPRESENTATIONS}
-    for index in long:
-        truth = _similarity(subject.windows(ROLL, index))
-        for name, values in found.items():
-            values.append(_agreement(truth, _similarity(subject.windows(name, index))))
-    # The piece that is shown is the one in the middle, not the best.
-    index = long[np.argsort(found["cpc-c"])[len(long) // 2]]
-    for name in PICTURED["form"]:
-        matrix = _similarity(subject.windows(name, index))
-        arrays[f"form-{name}"] = matrix.astype(np.float16)
-    row = subject.store.recordings[index].metadata
-    title = ", ".join(filter(None, (row.get("composer"), row.get("composition"))))
-    return {
-        "pieces": len(long),
-        "seconds": WINDOW / FRAME_RATE,
-        "shown": title or subject.store.recordings[index].id,
-        "agreement": [
-            _score(name, np.stack((values, np.ones(len(values))), axis=1), metrics.mean)
-            for name, values in found.items()
-        ],
-    }
-
-
-def _standardise(points):
-    """Scale each dimension to unit variance, but for those that hardly vary."""
-    return (points - points.mean(axis=0)) / (points.std(axis=0) + 1e-6)
-
-
-def _purity(points, classes, groups):
-    """
-    Compute how often neighbours of other groups (recordings, notes) are of one class.
-
-    Returns the mean share of the :data:`NEIGHBOURS` nearest standardised points
-    ``(points, dim)`` that are of the point's own class, and that of all points, which
-    is chance; None twice where no class is found in two groups.
-    """
-    from sklearn.metrics import pairwise_distances
-
-    other = groups[:, None] != groups
-    alike = (classes[:, None] == classes) & other
-    asked = alike.any(axis=1)
-    if not asked.any():
-        return None, None
-    distance = pairwise_distances(_standardise(points))
-    distance[~other] = np.inf
-    nearest = np.argsort(distance, axis=1)[:, :NEIGHBOURS]
-    shares = [
-        np.take_along_axis(alike, rows, axis=1).sum(axis=1)[asked]
-        / np.take_along_axis(other, rows, axis=1).sum(axis=1)[asked]
-        for rows in (nearest, np.arange(len(points))[None])
-    ]
-    return tuple(float(share.mean()) for share in shares)
-
-
-def _project(points):
-    """Map points ``(points, dim)`` to the plane ``(points, 2)`` by t-SNE."""
-    from sklearn.decomposition import PCA
-    from sklearn.manifold import TSNE
-    from sklearn.pipeline import make_pipeline
-
-    pca = PCA(min(50, *points.shape), random_state=0)
-    perplexity = min(30, (len(points) - 1) / 3)
-    tsne = TSNE(perplexity=perplexity, init="pca", random_state=0)
-    return make_pipeline(pca, tsne).fit_transform(_standardise(points))
-
-
-def _map(of, points, colours, groups, arrays):
-    """Score neighbours in all representations, and map those of the network."""
-    made = []
-    for name in PICTURED["maps"]:
-        arrays[f"map-{of}-{name}"] = _project(points[name]).astype(np.float16)
-    for colour, (values, labels) in colours.items():
-        shares = {name: _purity(points[name], values, groups) for name in points}
-        chance = shares["cpc-z"][1]  # depends on classes and groups alone
-        if chance is None:
-            continue
-        arrays[f"map-{of}-{colour}"] = np.asarray(values, np.int16)
-        about = {"of": of, "colour": colour, "points": len(values), "labels": labels}
-        purities = {name: share for name, (share, _) in shares.items()}
-        made.append(about | {"chance": chance, "purity": purities})
-    return made
-
-
-def _note_maps(subject, data, arrays):
-    """Map single notes, by instrument and by pitch."""
-    try:
-        store = labelled.clip_store(data, subject.progress)
-    except InputError as error:
-        print(f"single notes are left out: {error}")
-        return []
-    test = [i for i, each in enumerate(store.recordings) if each.split == "test"]
-    indices = labelled.evenly(np.array(test, int), POINTS).tolist()
-    rows = [store.recordings[index].metadata for index in indices]
-    if not rows:
-        return []
-    points = {name: [] for name in REPRESENTATIONS}
-    for index in indices:
-        for name, mean in _note_means(subject, store, index).items():
-            points[name].append(mean)
-    points = {name: np.stack(means) for name, means in points.items()}
-    names = [row["instrument"] for row in rows]
-    labels, instruments = np.unique(names, return_inverse=True)
-    pitches = np.array([int(row["pitch"]) for row in rows])
-    colours = {"instrument": (instruments, labels.tolist()), "pitch": (pitches, [])}
-    # Clips of one note differ in loudness and length alone.
-    return _map("notes", points, colours, 128 * instruments + pitches, arrays)
-
-
-def _note_means(subject, store, index):
-    """Average each representation over a single note, which is heard alone."""
-    onset = store.recordings[index].metadata["onset"]
-    means = {}
-    for name in (*subject.sources, "logmel"):
-        ratio = subject.hop(name) // HOP
-        lead, size = CLIP_LEAD // ratio, CLIP // ratio
-        start = max(0, round(onset * FRAME_RATE) // ratio - lead)
-        edges = start * ratio * HOP, (start + lead + size) * ratio * HOP
-        wave = store.read(index, *np.minimum(edges, store.lengths[index]))
-        wave = np.pad(wave, (0, edges[1] - edges[0] - len(wave)))
-        if name == "logmel":
-            found = {name: HAND_MADE[name](wave.astype(np.float32) / 32768)}
-        else:
-            layers = subject.sources[name].whole(Audio.of(wave))
-            found = {f"{name}-{layer}": x for layer, x in layers.items()}
-        means |= {key: x[lead : lead + size].mean(axis=0) for key, x in found.items()}
-    return means
-
-
-def _composer_map(subject, arrays):
-    """Map windows of pieces, by composer."""
-    composers = {
-        index: subject.store.recordings[index].metadata.get("composer")
-        for index in subject.splits["test"]
-    }
-    windows = [
-        (index, row)
-        for index, composer in composers.items()
-        if composer
-        for row in range(subject.piece(ROLL, index).rows)
-    ]
-    windows = np.array(windows, int).reshape(-1, 2)
-    owners, rows = labelled.evenly(windows, POINTS).T
-    labels, classes = np.unique([composers[i] for i in owners], return_inverse=True)
-    if len(labels) < 2:
-        return []
-    points = {
-        name: np.concatenate(
-            [
-                subject.windows(name, index, rows[owners == index])
-                for index in dict.fromkeys(owners.tolist())
-            ]
-        )
-        for name in REPRESENTATIONS
-    }
-    return _map(
-        "windows", points, {"composer": (classes, labels.tolist())}, owners, arrays
-    )

@@ -26,8 +26,8 @@ def write_inside(folder):
     path = Path(folder) / "results" / "inside.json"
     if not path.exists():
         return
-    found, arrays = read_answers(path)
-    for name, draw in inside_figures(found, arrays).items():
+    found = read_answers(path)
+    for name, draw in inside_figures(found).items():
         figure = draw()
         for ending in ("svg", "pdf") if name == "memory" else ("svg",):
             figures.save(figure, path.parents[1] / f"figures/inside-{name}.{ending}")

@@ -348,16 +348,6 @@ def carried(inside):
     return answers(inside["carried"] + chance, "{what}")
 
 
-def neighbours(inside):
-    """Tabulate how many nearest neighbours are of a kind: a column a kind."""
-    shares = [
-        each | {"representation": name, "value": share}
-        for each in inside["maps"]
-        for name, share in (each["purity"] | {"chance": each["chance"]}).items()
-    ]
-    return answers(shares, "{colour} of {of}")
-
-
 def steps(speed):
     """Tabulate time and memory of a training step, ours and the published one."""
     base = speed["steps"][0]["seconds"]
