@@ -10,6 +10,7 @@ of seed, epoch and rank, so a run can be taken up at any batch.
 """
 
 import concurrent.futures
+import mmap
 from typing import NamedTuple
 
 import numpy as np
@@ -22,6 +23,11 @@ SCHEMES = ("uniform", "samesequence", "samecategory", "sequential")
 
 PIECES_PER_CHUNK = 16
 """Minimum number of pieces that a chunk is cut for, so that it mixes recordings."""
+
+PRIVATE = {}
+"""How memory is asked of the system: no other process shares it."""
+if hasattr(mmap, "MAP_ANONYMOUS"):  # not on Windows
+    PRIVATE["flags"] = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
 
 
 class Batch(NamedTuple):
@@ -285,16 +291,24 @@ class WindowLoader:
         samples = {}
         for chunk in chunks:
             if chunk not in self._held:
-                pieces = [
-                    torch.from_numpy(self.store.read(*piece)).to(self.device)
-                    for piece in self._chunks[chunk]
-                ]
+                pieces = self._read_chunk(chunk)
                 if keep:
                     self._held[chunk] = pieces
                 samples[chunk] = pieces
             else:
                 samples[chunk] = self._held[chunk]
         return samples
+
+    def _read_chunk(self, chunk):
+        """Read the pieces of a chunk into memory that goes back with them."""
+        pieces = self._chunks[chunk]
+        ends = np.cumsum([stop - start for _, start, stop in pieces])
+        # The C library would keep what is freed, up to half as much again.
+        block = np.frombuffer(mmap.mmap(-1, 2 * int(ends[-1]), **PRIVATE), np.int16)
+        parts = np.split(block, ends[:-1])
+        for part, piece in zip(parts, pieces, strict=True):
+            part[:] = self.store.read(*piece)
+        return [torch.from_numpy(part).to(self.device) for part in parts]
 
     def _gather(self, samples, batch):
         """Copy the windows of a batch out of the chunks in memory, or read them."""
