@@ -35,7 +35,6 @@ from jtm.evaluation.baselines import FFT, HAND_MADE, MARGIN, fingerprint
 from jtm.evaluation.features import FrameSelection, select
 from jtm.evaluation.streaming import Audio, NetworkSource
 from jtm.files import InputError, digest, write_json
-from jtm.models.pooling import CONSTANT
 from jtm.results.records import revision
 from jtm.training.checkpoints import build_model, load_model
 from jtm.training.processes import best_device
@@ -56,6 +55,7 @@ FRAMES = {"train": 6_000, "validation": 3_000}
 EXCERPT = 24 * WINDOW  # frames from a recording's start that probes see: 30.72 s
 STEPS = {"train": 8, "validation": 16, "test": 16}  # frames from one seen to the next
 DELAYS = (0.0, 0.1, 0.2, 0.5, 1.0, 2.0, 4.0)  # seconds that memory is probed at
+CONSTANT = 1e-5  # deviation by mean up to which a feature does not vary
 FLOOR = -60.0  # decibels below full scale under which all is silence
 PENALTIES = (10.0, 1.0, 0.1, 0.01, 0.001)  # of ridge, beside a mean over frames
 # The same of logistic regression.
