@@ -14,7 +14,7 @@ from jtm.retrieval.figures import reached, retrieval_figures
 LONGEST = 600
 """Seconds from the start of a recording that are heard to name it."""
 
-ENOUGH = 60
+ENOUGH = 30
 """Seconds of it that are heard where a name is an ornament."""
 
 
@@ -53,9 +53,16 @@ def answer(path, index=None):
     lines += [
         f"{100 * each.confidence:4.0f} %  {each.title} ({each.file}), from quarter "
         f"{each.beat:.0f} of {each.beats:.0f}, heard {each.start:.0f}-{each.end:.0f} s"
+        + _moved(each.key)
         for each in matches
     ]
     return "\n".join(lines)
+
+
+def _moved(key):
+    """Tell how far a recording is from the key of its score."""
+    side = "above" if key > 0 else "below"
+    return f", {abs(key)} semitone{'s' * (abs(key) > 1)} {side} the score" * bool(key)
 
 
 def name(path):

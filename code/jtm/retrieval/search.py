@@ -78,6 +78,17 @@ SHORTLIST = 25
 SHOWN = 5
 """Pieces that are named."""
 
+KEYS = tuple(range(-6, 7))
+"""Semitones between a recording and its score."""
+
+LONG = 30
+"""Windows of a query, 16.5 s of it, from which other keys are tried; fewer agree with
+something by chance."""
+
+FOUND_MOVED = 1.2
+"""Margin from which a piece counts as found in another key than that of its score; see
+``benchmarks/naming.py``."""
+
 
 @dataclass(frozen=True)
 class Match:
@@ -99,6 +110,8 @@ class Match:
         notes.
     start, end : float
         Seconds of the recording between which it is heard.
+    key : int
+        Semitones that the recording is above the score.
     """
 
     title: str
@@ -109,6 +122,7 @@ class Match:
     beats: float
     start: float
     end: float
+    key: int = 0
 
 
 @dataclass
@@ -482,6 +496,8 @@ def find(wave, rate=SAMPLE_RATE, index=None, weights=WEIGHTS):
     """
     Find the pieces that a recording is likely of.
 
+    If none is found as it is written, other keys are tried.
+
     Parameters
     ----------
     wave : array
@@ -510,11 +526,9 @@ def find(wave, rate=SAMPLE_RATE, index=None, weights=WEIGHTS):
         index = _index(str(index or INDEX), fingerprint)
     wave = audio.to_wave(wave, rate)
     starts, heard = listen(wave * audio.gain(audio.powers(wave)))
-    near = index.nearest(towers.embed_sound(heard))
-    at = starts + SECONDS / 2
-    ranked = vote(at, index.owners[near], index.middles[near])[:SHOWN]
+    key, ranked, found = _in_keys(towers, facts, index, starts, heard)
     votes = [score for _, score, *_ in ranked]
-    confidences = confidence(votes, facts, len(at))
+    confidences = confidence(votes, facts, len(starts))
     matches = []
     for (piece, score, start, speed, voters), likely in zip(
         ranked, confidences, strict=True
@@ -525,11 +539,65 @@ def find(wave, rate=SAMPLE_RATE, index=None, weights=WEIGHTS):
         matches.append(
             Match(
                 *(about["title"], about["file"], likely, float(score)),
-                *(beat, about["beats"], float(first), float(last)),
+                *(beat, about["beats"], float(first), float(last), key),
             )
         )
-    likely = margin_of(votes, len(at)) >= facts.get("threshold", 0.0)
-    return matches, bool(matches) and likely
+    return matches, bool(matches) and found
+
+
+def margins(towers, index, starts, heard, keys=KEYS):
+    """
+    Compare windows with the passages of an index, in several keys.
+
+    Parameters
+    ----------
+    towers : Towers
+        What embeds them.
+    index : Index
+        Where to look.
+    starts, heard : numpy.ndarray
+        The windows; see :func:`listen`.
+    keys : iterable of int
+        Semitones that the recording may be above the score.
+
+    Yields
+    ------
+    key : int
+        One of them.
+    margin : float
+        How far the first piece is ahead; see :func:`margin_of`.
+    ranked : list of tuple
+        The likeliest pieces; see :func:`vote`.
+    """
+    for key in keys:
+        near = index.nearest(towers.embed_sound(_lowered(heard, key)))
+        places = index.owners[near], index.middles[near]
+        ranked = vote(starts + SECONDS / 2, *places)[:SHOWN]
+        votes = [score for _, score, *_ in ranked]
+        yield key, margin_of(votes, len(starts)), ranked
+
+
+def _in_keys(towers, facts, index, starts, heard):
+    """Look in the key of the scores, then in others: the key, pieces, whether found."""
+    ((_, margin, ranked),) = margins(towers, index, starts, heard, [0])
+    threshold = facts.get("threshold", 0.0)
+    if margin >= threshold or len(starts) < LONG:
+        return 0, ranked, margin >= threshold
+    others = [key for key in KEYS if key]
+    found = margins(towers, index, starts, heard, others)
+    key, moved, others = max(found, key=lambda each: each[1])
+    if moved >= FOUND_MOVED:
+        return key, others, True
+    return 0, ranked, False
+
+
+def _lowered(heard, semitones):
+    """Move log magnitudes ``(windows, FRAMES, bins)`` down, into silence."""
+    bins = semitones * PitchMapEncoder.passed
+    moved = np.roll(heard, -bins, axis=-1)
+    if bins:
+        moved[..., slice(-bins, None) if bins > 0 else slice(-bins)] = 0
+    return moved
 
 
 def margin_of(votes, n_windows=None):

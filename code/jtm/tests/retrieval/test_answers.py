@@ -59,6 +59,28 @@ class Commands(unittest.TestCase):
         for line in lines[1:]:
             self.assertRegex(line, r"^ *\d+ %  Tune \d \(\d.abc\), from quarter \d+ of")
 
+    def test_another_key_is_tried_and_told(self):
+        asked = []
+
+        def margins(towers, index, starts, heard, keys):
+            for key in keys:
+                asked.append(key)
+                margin = 2.0 if key == 3 else 0.5
+                yield key, margin, [(1, 1.0, 0.0, 1.0, np.array([0, 1]))]
+
+        few = mock.patch.object(search, "LONG", 1)
+        with few, mock.patch.object(search, "margins", margins):
+            code, out, _ = self.identify()
+            first, second = out.splitlines()
+            self.assertRegex(first, r"song.wav: Tune \d$")
+            self.assertRegex(second, r", 3 semitones above the score$")
+            self.assertEqual(sorted(asked), [*search.KEYS])
+            for name in ("FOUND_MOVED", "LONG"):  # not sure enough, and too short
+                with mock.patch.object(search, name, 1000):
+                    _, out, _ = self.identify()
+                self.assertIn("not found", out)
+                self.assertNotIn("semitone", out)
+
     def test_odd_sounds_get_an_answer_or_a_line(self):
         rng = np.random.default_rng(0)
         code, out, _ = self.identify(np.zeros(48_000))

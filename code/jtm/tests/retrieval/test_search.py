@@ -90,6 +90,19 @@ class Searching(unittest.TestCase):
         self.assertGreater(np.ptp(longer[0]), 1.5 * np.ptp(ends[0]))
 
 
+class Keys(unittest.TestCase):
+    def test_magnitudes_move_by_two_bins_a_semitone_and_fall_off_the_edge(self):
+        heard = np.zeros((1, 1, 9), np.float32)
+        heard[0, 0, [0, 4, 8]] = 1, 2, 3
+        for semitones, expected in (
+            (2, [2, 0, 0, 0, 3, 0, 0, 0, 0]),
+            (-2, [0, 0, 0, 0, 1, 0, 0, 0, 2]),
+            (0, [1, 0, 0, 0, 2, 0, 0, 0, 3]),
+        ):
+            moved = search._lowered(heard, semitones)
+            self.assertEqual(moved[0, 0].tolist(), expected)
+
+
 class Building(unittest.TestCase):
     def setUp(self):
         self.folder = Path(self.enterContext(tempfile.TemporaryDirectory()))
