@@ -378,7 +378,7 @@ def _demo(options):
         "--work",
         default="logs/benchmark/work",
         metavar="DIR",
-        help="folder for log magnitudes and teachers, which can be made again",
+        help="folder for log magnitudes, which can be made again",
     ),
     _option(
         "--real",

@@ -262,9 +262,10 @@ class Benchmark:
         The pretrained network, with a pitch map.
     out : str or Path
         Folder of the records: a file for each run in ``cells``, compiled into
-        ``benchmark.csv.gz`` and ``benchmark_draws.npz``.
+        ``benchmark.csv.gz`` and ``benchmark_draws.npz``; and of what runs need of
+        others, ``rates`` and ``teachers``.
     work : str or Path
-        Folder for log magnitudes, features and teachers, which can be made again.
+        Folder for log magnitudes, which can be made again.
     progress : bool
         Show progress bars.
     splits : sequence of str
@@ -301,8 +302,6 @@ class Benchmark:
             )
         self.store = build_store(open_dataset(data), progress=progress)
         self.data, self.checkpoint = self.store.fingerprint, digest(checkpoint)
-        # So that no rates or teachers of another dataset or network are taken up.
-        self.kept = self.work / f"{self.data[:12]}-{self.checkpoint[:12]}"
         self.front_ends = {
             "network": harmonic_front_end(self.model.encoder),
             "largest": SILENCE,
@@ -460,11 +459,11 @@ class Benchmark:
 
     def _rates_path(self, run):
         """Name the file of the learning rates that a run chose."""
-        return self.kept / "rates" / f"{run.name}.json"
+        return self.out / "rates" / f"{run.name}.json"
 
     def _teacher_path(self, run):
         """Name the file of a network that may teach."""
-        return self.kept / "teachers" / f"{run.name}.safetensors"
+        return self.out / "teachers" / f"{run.name}.safetensors"
 
     def _teacher(self, run, chosen):
         """Load the teacher of a student."""

@@ -198,14 +198,6 @@ class TestBenchmark(unittest.TestCase):
         again, _ = self.bench("busy", only)
         self.assertTrue(again.equals(table))
 
-    def test_rates_and_teachers_are_of_one_checkpoint(self):
-        other = self.folder / "second.pt"
-        write_checkpoint(other, 2, SMALL)
-        run = Run("frames", "scratch", 1, 0)
-        mine, others = self.make(), self.make(checkpoint=other)
-        self.assertNotEqual(mine._rates_path(run), others._rates_path(run))
-        self.assertNotEqual(mine._teacher_path(run), others._teacher_path(run))
-
     def test_more_labels_than_there_are_do_not_run(self):
         runs = self.make().plan()
         self.assertEqual({run.amount for run in runs}, {0, 1, 3})
@@ -347,7 +339,9 @@ class TestBenchmark(unittest.TestCase):
         only = {"method": ["scratch", "largest"], "amount": [0], "seed": [0]}
         with steps, mock.patch.object(Labelled, "rolls", shuffled):
             table, _ = self.bench("leak", only)
-        table = table[(table["split"] == "test") & (table["metric"] != "note_f1")]
+        # Of notes, thresholds find some that are right by chance.
+        of_notes = table["metric"].str.startswith("note")
+        table = table[(table["split"] == "test") & ~of_notes]
         for _, rows in table.groupby(["task", "metric"]):
             value = rows.set_index("method")["value"]
             self.assertLess(value["scratch"], value["largest"] + 0.15)
