@@ -453,9 +453,11 @@ def _gains(bench, tasks):
     unseen.
     """
     figure, panels = _panels(tasks, 1.75)
+    drawn = set()
     for axis, task in zip(panels, tasks, strict=False):
         amounts = bench.amounts(task)
         for (pair, split, amount), gain in _gains_of(bench, task).items():
+            drawn.add(pair)
             colour, mark, _ = STROKES[pair[0]]
             row = 2 * list(PAIRS).index(pair) + (split == "test_timbre")
             at = amounts.index(amount) + (row - 2.5) * 0.13
@@ -477,6 +479,7 @@ def _gains(bench, tasks):
     handles = [
         _line(color=c, marker=m, ls="", label=f"{METHODS[a]}\n− {METHODS[b]}")
         for a, b in PAIRS
+        if (a, b) in drawn
         for c, m, _ in [STROKES[a]]
     ]
     panels[len(tasks)].legend(
