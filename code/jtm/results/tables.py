@@ -40,6 +40,18 @@ TRIED = {
 AMOUNT = 10
 """Labelled recordings, or what is nearest, at which sounds are compared."""
 
+FEW = (
+    ("transcription", 1),
+    ("transcription", 3),
+    ("transcription", 10),
+    ("who_plays_what", 10),
+    ("instrument_activity", 10),
+)
+"""Tasks and labelled recordings that show what learning without labels adds."""
+
+LEARNED = ("cpc-finetuned", "scratch-selftrained", "cpc-selftrained")
+"""Methods that add audio without labels to training from scratch."""
+
 MATCHERS = {
     "pitchmap": "ours",
     "published": "published, 80 steps",
@@ -224,6 +236,25 @@ def contrasts(bench):
         pair = f"{METHODS[row.method]} − {METHODS[row.other]}; {SPLITS[row.split]}"
         bold = row.p_holm < ALPHA
         cells.append((about, pair, Score(row.value, row.low, row.high, bold, True)))
+    return _pivot(cells)
+
+
+def few(bench):
+    """
+    Tabulate what is learned from few labels: a row a method, a column a task.
+
+    A cell has the primary score through the seen SoundFont and the unseen one.
+    """
+    cells = []
+    for task, amount in FEW:
+        about = f"{in_words(task)}, {amount} rec."
+        for method in ("scratch", *LEARNED):
+            found = [
+                bench.score(task, method, amount, s) for s in SPLITS if "test" in s
+            ]
+            if all(found):
+                shown = " / ".join(f"{100 * each.value:.1f}" for each in found)
+                cells.append(({"method": METHODS[method]}, about, shown))
     return _pivot(cells)
 
 
