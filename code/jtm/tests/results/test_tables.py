@@ -105,6 +105,19 @@ class TestBenchmark(unittest.TestCase):
         self.assertRegex(str(cell), r"^\+\d\.\d$")
         self.assertEqual(len(tables.contrasts(synthetic.bench(()))), 0)
 
+    def test_few(self):
+        found = tables.few(self.bench).set_index("method")
+        heads = [f"transcription, {amount} rec." for amount in (1, 3, 10)]
+        self.assertEqual(found.columns.tolist(), heads)
+        names = ["from scratch", "CPC, fine-tuned", "from scratch, self-trained"]
+        self.assertEqual(found.index.tolist(), [*names, "CPC, self-trained"])
+        shown = found.loc["from scratch", heads[0]]
+        scores = [
+            self.bench.score("transcription", "scratch", 1, split).value
+            for split in ("test", "test_timbre")
+        ]
+        self.assertEqual(shown, " / ".join(f"{100 * each:.1f}" for each in scores))
+
     def test_sounds(self):
         found = tables.sounds(self.bench).set_index(["task", "method"])
         columns = ["labelled recordings", "seen SoundFont", "unseen SoundFont"]
