@@ -186,8 +186,10 @@ def best_onset(posteriors, references, hop=HOP):
 
     Parameters
     ----------
-    posteriors, references, hop
-        As for :func:`choose_thresholds`, of two rows alone.
+    posteriors, references : sequence of numpy.ndarray
+        Logits ``(frames, 2, 88)`` and notes of each recording.
+    hop : int
+        Samples at 16 kHz from one frame to the next.
 
     Returns
     -------

@@ -80,10 +80,13 @@ class TestPages(WithFacts):
         self.assertGreater(missing, 0)
         said = render.blocks("README.md.j2", facts)["benchmark"]
         planned = len(bench.header["plan"])
-        self.assertIn(f"Of {planned} planned cells {missing} have not run.", said)
-        self.assertRegex(said, r"Of 18 contrasts .* 18 have run; .* 1\d of them show a")
-        self.assertIn("| transcription | 1 | **+", said)
+        self.assertIn(
+            f"So far {planned - missing} of {planned} planned cells have run.", said
+        )
+        self.assertRegex(said, r"note F1 and, .*: CPC, fine-tuned \+\d\.\d \[")
         page = render.template("BENCHMARK.md.j2").render(facts)
+        self.assertRegex(page, r"Of 18 contrasts .* 18 have run; .* 1\d of them show a")
+        self.assertIn("| transcription | 1 | **+", page)
         self.assertIn("## What has not run", page)
         self.assertIn("| method | 1 rec. | 3 rec. | 10 rec. | 294 rec. |", page)
         self.assertIn("### Composer, real recordings: accuracy", page)
