@@ -378,10 +378,12 @@ class Benchmark:
 
         What a run needs, learning rates and a teacher, runs first or is waited for.
         """
-        if self._rater(run) != run:
-            self.ensure(self._rater(run))
-        if METHODS[run.method].teacher:
-            self.ensure(replace(run, method=METHODS[run.method].teacher))
+        rater, teacher = self._rater(run), METHODS[run.method].teacher
+        if rater != run and not self._rates_path(rater).exists():
+            self.ensure(rater)
+        teacher = teacher and replace(run, method=teacher)
+        if teacher and not self._teacher_path(teacher).exists():
+            self.ensure(teacher)
         start = time.monotonic()
         family = self.family(run)
         chosen = _asked_of(family, run.amount)
