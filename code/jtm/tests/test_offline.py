@@ -54,11 +54,11 @@ class Offline(unittest.TestCase):
 
     def test_embed(self):
         embedding, _ = jtm.embed(self.song)
-        self.assertEqual(len(embedding), 300)
+        self.assertEqual(len(embedding), 150)
 
     def test_hub(self):
         network = torch.hub.load(str(cli.ROOT), "jtm", source="local")
-        self.assertEqual(network(torch.zeros(1, 1, 1600))[1].shape[:2], (1, 10))
+        self.assertEqual(network(torch.zeros(1, 1, 1600))[1].shape[:2], (1, 5))
 
     def test_pretrain_and_show(self):
         out = self.folder / "run"
