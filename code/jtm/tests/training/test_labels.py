@@ -9,6 +9,7 @@ import torch
 
 from jtm.constants import N_PITCHES
 from jtm.evaluation.families import _quick_score
+from jtm.evaluation.tasks import TASKS
 from jtm.models.heads import Network
 from jtm.models.readers import FlatTrunk, Heads
 from jtm.training import labels
@@ -169,8 +170,8 @@ class TestQuickScore(unittest.TestCase):
     def test_frames_are_ranked_and_classes_compared(self):
         truth = np.zeros((40, 2, 3), np.float32)
         truth[::16, 0, 1] = 1
-        self.assertEqual(_quick_score([truth - 0.5], [truth]), 1.0)
-        self.assertLess(_quick_score([-truth], [truth]), 0.5)
+        self.assertEqual(_quick_score(TASKS["multipitch"], [truth - 0.5], [truth]), 1.0)
+        self.assertLess(_quick_score(TASKS["multipitch"], [-truth], [truth]), 0.5)
         classes = [np.array([0.0, 1.0])] * 2
         self.assertEqual(_quick_score(classes, [np.int64(1), np.int64(0)]), 0.5)
 
