@@ -173,7 +173,9 @@ class TestQuickScore(unittest.TestCase):
         self.assertEqual(_quick_score(TASKS["multipitch"], [truth - 0.5], [truth]), 1.0)
         self.assertLess(_quick_score(TASKS["multipitch"], [-truth], [truth]), 0.5)
         classes = [np.array([0.0, 1.0])] * 2
-        self.assertEqual(_quick_score(classes, [np.int64(1), np.int64(0)]), 0.5)
+        self.assertEqual(
+            _quick_score(TASKS["multipitch"], classes, [np.int64(1), np.int64(0)]), 0.5
+        )
 
 
 class TestAnswer(unittest.TestCase):
