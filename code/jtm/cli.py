@@ -513,7 +513,6 @@ def _embed(options):
 )
 def _transcribe(options):
     """Transcribe sound files to MIDI, tables of notes and pages that play them."""
-    from jtm.retrieval.pages import name
     from jtm.transcriber.transcribe import choices_of, transcribe_files
 
     failed = transcribe_files(
@@ -523,11 +522,18 @@ def _transcribe(options):
         options.weights,
         not options.no_page,
         options.melody,
-        name,
+        _piece,
         debug=options.debug,
         spread=batch.Spread(options.jobs, options.scheduler),
     )
     return int(failed > 0)
+
+
+def _piece(path):
+    """Name the piece of a sound file, by what is imported once a page is made."""
+    from jtm.retrieval.search import name
+
+    return name(path)
 
 
 @_verb("melody", _option("input", metavar="FILE", help="sound file"), *NOTES)

@@ -132,9 +132,9 @@ def check_level(name, peak, clipped=False):
         warn(f"{name}: up to {decibels:.1f} dB beyond full scale, where it is clipped")
 
 
-def read(path, sample_rate=SAMPLE_RATE):
+def read(path, sample_rate=SAMPLE_RATE, seconds=np.inf, clipped=True):
     """
-    Read a sound file whole, as one channel at the rate asked for.
+    Read a sound file, or its start, as one channel at the rate asked for.
 
     Parameters
     ----------
@@ -142,6 +142,10 @@ def read(path, sample_rate=SAMPLE_RATE):
         WAV, FLAC, OGG or MP3, any rate, any number of channels.
     sample_rate : int
         Rate of the result in Hz.
+    seconds : float
+        How much is read of a longer one, in memory that is bounded.
+    clipped : bool
+        As for :func:`blocks`.
 
     Returns
     -------
@@ -157,7 +161,14 @@ def read(path, sample_rate=SAMPLE_RATE):
     --------
     blocks : The same piece by piece, for long files.
     """
-    return np.concatenate(list(blocks(path, sample_rate)))
+    parts, most = [], seconds * sample_rate
+    for part in blocks(path, sample_rate, clipped):
+        parts.append(part)
+        most -= len(part)
+        if most <= 0:
+            break
+    wave = np.concatenate(parts)
+    return wave[: len(wave) + int(min(most, 0))]
 
 
 def to_wave(array, sample_rate):

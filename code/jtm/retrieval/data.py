@@ -12,11 +12,11 @@ import torch
 from jtm.constants import FRAME_RATE, LABEL_RATE
 from jtm.data.musicnet import open_dataset, read_labels
 from jtm.data.store import build_store
+from jtm.data.windows import Draws
 from jtm.files import InputError
 from jtm.models.pitchmap import PitchMapEncoder
 from jtm.music import notation
 from jtm.retrieval.config import BATCHES, FRAMES, JITTER, PER_WORK, POOL, SHIFT
-from jtm.training.loop import Draws
 from jtm.training.spectra import Spectra, harmonic_front_end
 
 SECONDS = FRAMES * POOL / FRAME_RATE

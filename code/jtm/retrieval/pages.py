@@ -1,10 +1,7 @@
-"""What `jtm identify` prints, names for other pages, and the page of the study."""
+"""What `jtm identify` prints, and the page of the study."""
 
 from pathlib import Path
 
-import numpy as np
-
-from jtm.constants import SAMPLE_RATE
 from jtm.files import atomic, read_json
 from jtm.music import audio
 from jtm.results import render
@@ -13,9 +10,6 @@ from jtm.retrieval.figures import reached, retrieval_figures
 
 LONGEST = 600
 """Seconds from the start of a recording that are heard to name it."""
-
-ENOUGH = 30
-"""Seconds of it that are heard where a name is an ornament."""
 
 
 def answer(path, index=None):
@@ -43,7 +37,7 @@ def answer(path, index=None):
     """
     from jtm.retrieval.search import find
 
-    matches, found = find(_beginning(path, LONGEST), index=index)
+    matches, found = find(audio.read(path, seconds=LONGEST), index=index)
     if not matches:
         return f"{path}: nothing but silence; no piece to name"
     first = matches[0]
@@ -63,37 +57,6 @@ def _moved(key):
     """Tell how far a recording is from the key of its score."""
     side = "above" if key > 0 else "below"
     return f", {abs(key)} semitone{'s' * (abs(key) > 1)} {side} the score" * bool(key)
-
-
-def name(path):
-    """
-    Name the piece that a sound file is of.
-
-    Parameters
-    ----------
-    path : str or Path
-        The sound file, of which the first :data:`ENOUGH` seconds are heard.
-
-    Returns
-    -------
-    str
-        Its title in the index that comes with the package; empty where it is not found
-        or is too short to tell.
-    """
-    from jtm.retrieval.search import identify
-
-    return identify(_beginning(path, ENOUGH)) or ""
-
-
-def _beginning(path, seconds):
-    """Read the start of a sound file, in memory that is bounded."""
-    length, most, parts = 0, seconds * SAMPLE_RATE, []
-    for part in audio.blocks(path):
-        parts.append(part)
-        length += len(part)
-        if length >= most:
-            break
-    return np.concatenate(parts)[:most]
 
 
 def write_retrieval(folder):

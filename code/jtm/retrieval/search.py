@@ -85,6 +85,9 @@ LONG = 30
 """Windows of a query, 16.5 s of it, from which other keys are tried; fewer agree with
 something by chance."""
 
+GLANCE = 30
+"""Seconds of a recording that are heard where a name is an ornament."""
+
 FOUND_MOVED = 1.2
 """Margin from which a piece counts as found in another key than that of its score; see
 ``benchmarks/naming.py``."""
@@ -671,6 +674,24 @@ def identify(wave, rate=SAMPLE_RATE):
     except InputError:
         return None
     return matches[0].title if found else None
+
+
+def name(path):
+    """
+    Name the piece that a sound file is of, for its page.
+
+    Parameters
+    ----------
+    path : str or Path
+        The sound file, of which the first :data:`GLANCE` seconds are heard.
+
+    Returns
+    -------
+    str
+        Its title in the index that comes with the package; empty where it is not found
+        or is too short to tell.
+    """
+    return identify(audio.read(path, seconds=GLANCE, clipped=False)) or ""
 
 
 @functools.lru_cache(4)

@@ -69,14 +69,15 @@ class TestCommands(unittest.TestCase):
         self.assertLess(time.monotonic() - before, 10)  # 2 s on a quiet machine
         for flag in ("--samplingType", "--useSincNet", "--maxChunksInMem", "--load"):
             self.assertIn(flag, done.stdout)
-        slow = (
-            "import sys, jtm.cli; print([m for m in ('torch', 'lightning', 'librosa')"
-        )
-        slow += " if m in sys.modules])"
-        done = subprocess.run(
-            [sys.executable, "-c", slow], cwd=ROOT / "code", capture_output=True
-        )
-        self.assertEqual(done.stdout.strip(), b"[]")
+        for part, slow in (
+            ("jtm.cli", ("torch", "lightning", "librosa")),
+            ("jtm.retrieval.search", ("lightning", "music21")),  # and `jtm transcribe`
+        ):
+            code = f"import sys, {part}; print([m for m in {slow} if m in sys.modules])"
+            done = subprocess.run(
+                [sys.executable, "-c", code], cwd=ROOT / "code", capture_output=True
+            )
+            self.assertEqual(done.stdout.strip(), b"[]")
 
     def test_mistakes_end_in_one_line_and_code_2(self):
         empty = self.folder / "empty"

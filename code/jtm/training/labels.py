@@ -13,8 +13,9 @@ import torch
 from torch.nn import functional
 
 from jtm.constants import HOP
+from jtm.data.windows import Draws
 from jtm.models.augment import vary_magnitudes, vary_waves
-from jtm.training.loop import Draws, Module, schedule
+from jtm.training.loop import Module, schedule
 
 WINDOW = 128
 """Frames of 10 ms in a training window whose labels count: 1.28 s."""

@@ -23,7 +23,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import lightning
-import numpy as np
 import torch
 from lightning.fabric.plugins.environments import LightningEnvironment
 from tqdm.auto import tqdm
@@ -99,72 +98,6 @@ class Plan:
             The plan.
         """
         return cls(config.n_epoch, config.random_seed, config.path_checkpoint, **chosen)
-
-
-class Draws(abc.ABC):
-    """
-    Batches that are drawn at random, each by a generator of its own.
-
-    So training goes on with any of them as if it had never stopped.
-
-    Parameters
-    ----------
-    n_batches : int
-        Batches in an epoch.
-    seed : int
-        Random seed.
-
-    Attributes
-    ----------
-    epoch, first_batch : int
-        What the next iteration gives.
-    """
-
-    def __init__(self, n_batches, seed):
-        self.n_batches, self.seed = n_batches, seed
-        self.epoch = self.first_batch = 0
-
-    def count(self, epoch):
-        """
-        Count the batches of an epoch.
-
-        Parameters
-        ----------
-        epoch : int
-            Of no effect: all have the same number.
-
-        Returns
-        -------
-        int
-            Batches.
-        """
-        return self.n_batches
-
-    def __len__(self):
-        """Count the batches of an epoch."""
-        return self.n_batches
-
-    def __iter__(self):
-        """Iterate over the batches of the epoch, from `first_batch` on."""
-        first, self.first_batch = self.first_batch, 0
-        for number in range(first, self.n_batches):
-            yield self.draw(np.random.default_rng((self.seed, self.epoch, number)))
-
-    @abc.abstractmethod
-    def draw(self, rng):
-        """
-        Draw a batch.
-
-        Parameters
-        ----------
-        rng : numpy.random.Generator
-            Random generator of the batch.
-
-        Returns
-        -------
-        tuple
-            What the module's loss takes.
-        """
 
 
 class Module(lightning.LightningModule, abc.ABC):

@@ -3,6 +3,7 @@
 import tempfile
 import unittest
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import soundfile
@@ -31,6 +32,27 @@ class TestFiles(unittest.TestCase):
         self.assertEqual(np.argmax(np.abs(np.fft.rfft(wave, 16_000))), 1000)
         self.assertAlmostEqual(np.abs(wave[4000:12_000]).max(), 0.5, delta=0.01)
         self.assertEqual(wave.dtype, np.float32)
+
+    def test_no_more_is_read_than_is_asked_for(self):
+        path = self.folder / "long.wav"
+        wave = np.arange(-16_000, 16_000, dtype=np.int16)
+        audio.write(path, wave, 16_000)
+        for seconds, size in ((0.5, 8000), (2.0, 32_000), (9.0, 32_000)):
+            start = audio.read(path, seconds=seconds)
+            np.testing.assert_array_equal(audio.to_pcm(start), wave[:size])
+        parts, blocks = [], audio.blocks
+
+        def counted(*chosen):
+            for part in blocks(*chosen):
+                parts.append(part)
+                yield part
+
+        audio.write(path, np.zeros(16_000 * 600, np.int16), 16_000)
+        with mock.patch.object(audio, "blocks", counted):
+            self.assertEqual(len(audio.read(path, seconds=1.0)), 16_000)
+            self.assertEqual(len(parts), 1)
+            audio.read(path)
+        self.assertGreater(len(parts), 2)
 
     def test_integers_are_written_as_they_are(self):
         path = self.folder / "deep" / "a.wav"

@@ -123,11 +123,11 @@ class Commands(unittest.TestCase):
             self.assertIsNone(search.identify(wave, SAMPLE_RATE))
             song = self.folder / "song.wav"
             find.return_value = ([match], True)
-            with mock.patch.object(pages, "ENOUGH", 1):  # no more of it is read
-                self.assertEqual(pages.name(song), "Tune 1")
+            with mock.patch.object(search, "GLANCE", 1):  # no more of it is read
+                self.assertEqual(search.name(song), "Tune 1")
             self.assertEqual(len(find.call_args.args[0]), SAMPLE_RATE)
             find.return_value = ([], False)
-            self.assertEqual(pages.name(song), "")
+            self.assertEqual(search.name(song), "")
         self.assertIsNone(search.identify(wave[:100], SAMPLE_RATE))  # too short
 
 
