@@ -27,6 +27,8 @@ fifth, _ = jtm.embed(
     0.3 * np.sin(2 * np.pi * 660 * time), sample_rate=44_100, layer="z"
 )
 here, _ = jtm.embed(tone, sample_rate=44_100, layer="z")
+middle = len(here) // 2  # half a second in, where the tone is steady
 for name, other in (("softer", softer), ("a fifth higher", fifth)):
-    distance = np.linalg.norm(here[50] - other[50]) / np.linalg.norm(here[50])
+    apart = np.linalg.norm(here[middle] - other[middle])
+    distance = apart / np.linalg.norm(here[middle])
     print(f"distance to the tone {name}: {distance:.2f}")

@@ -39,7 +39,7 @@ class TestExamples(unittest.TestCase):
         self.assertLessEqual({f"{name}.png" for name in shown}, made)
         self.assertLessEqual({"remembers.png", "transcribe.mid"}, made)
         for said in (
-            "100 frames of",
+            "50 frames of",
             "notes found",
             "multipitch, test: average precision",
         ):
