@@ -134,6 +134,10 @@ class Benchmark:
         there = [place for place in self._seeds if place[0::3] == (task, split)]
         return sorted({amount for _, name, amount, _ in there if name != "largest"})
 
+    def nearest(self, task, amount):
+        """Choose the amount of labels of a task that is nearest to one."""
+        return min(self.amounts(task), key=lambda each: abs(each - amount))
+
     def score(self, task, method, amount, split="test"):
         """Estimate a score; None where it was not scored."""
         found = _estimate(self._seeds.get((task, method, amount, split), {}))

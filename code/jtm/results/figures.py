@@ -370,7 +370,11 @@ def benchmark_figures(bench):
 def _panels(tasks, height, **options):
     """Make a panel for each task and, last, one that holds the legend."""
     rows = len(tasks) // 3 + 1
-    figure, axes = subplots(height * rows, nrows=rows, ncols=3, **options)
+    heights = [1.0] * rows
+    if len(tasks) % 3 == 0:  # the legend has a row of its own
+        heights[-1] = 0.5
+    options |= {"nrows": rows, "ncols": 3, "height_ratios": heights}
+    figure, axes = subplots(height * sum(heights), **options)
     for axis in axes.flat[len(tasks) :]:
         axis.set_axis_off()
     return figure, axes.ravel()
@@ -505,21 +509,25 @@ def _sounds(bench, tasks):
     One row a method; full marks for the seen SoundFont, hollow ones for the unseen,
     crosses for real recordings, with intervals of 95 %.
     """
-    shown = [m for m in STROKES if any(m in bench.methods(task) for task in tasks)]
+    near = {task: bench.nearest(task, AMOUNT) for task in tasks}
+    shown = [
+        method
+        for method in STROKES
+        if any(bench.score(task, method, amount) for task, amount in near.items())
+    ]
     height = 0.7 + 0.17 * len(shown)
     figure, panels = _panels(tasks, height, sharey=True)
     for axis, task in zip(panels, tasks, strict=False):
-        near = min(bench.amounts(task), key=lambda each: abs(each - AMOUNT))
         for row, method in enumerate(shown):
             colour, mark, _ = STROKES[method]
             for place, split in enumerate(("test", "test_timbre", "real")):
-                score = bench.score(task, method, near, split)
+                score = bench.score(task, method, near[task], split)
                 if not score:
                     continue
                 fill = "white" if split == "test_timbre" else colour
                 kind = "x" if split == "real" else mark
                 dot(axis, row + 0.24 * (place - 1), score, colour, kind, 4, fill)
-        axis.set_title(f"{in_words(task)}, {near:g} labelled")
+        axis.set_title(f"{in_words(task)}, {near[task]:g} labelled")
         axis.set_xlabel(f"{in_words(bench.metrics[task])} (%)")
         rows_of(axis, [METHODS[method] for method in shown])
     panels[len(tasks)].legend(handles=_sounds_legend(), loc="center", frameon=False)

@@ -266,7 +266,7 @@ def sounds(bench):
     """
     parts = [pd.DataFrame()]
     for task in filter(bench.amounts, bench.tasks):
-        near = min(bench.amounts(task), key=lambda each: abs(each - AMOUNT))
+        near = bench.nearest(task, AMOUNT)
         about = {"task": in_words(task), "labelled recordings": f"{near:g}"}
         cells = [
             (about | {"method": METHODS[method]}, title)
@@ -274,6 +274,7 @@ def sounds(bench):
             for method in bench.methods(task)
             for split, title in SPLITS.items()
             if method != "largest" and split != "validation"
+            if bench.score(task, method, near)
         ]
         parts.append(_best(_pivot(cells)))
     return pd.concat(parts, ignore_index=True)
