@@ -371,8 +371,8 @@ def _panels(tasks, height, **options):
     """Make a panel for each task and, last, one that holds the legend."""
     rows = len(tasks) // 3 + 1
     heights = [1.0] * rows
-    if len(tasks) % 3 == 0:  # the legend has a row of its own
-        heights[-1] = 0.5
+    if len(tasks) % 3 == 0:  # the legend has a row of its own, an inch of it
+        heights[-1] = 1.0 / height
     options |= {"nrows": rows, "ncols": 3, "height_ratios": heights}
     figure, axes = subplots(height * sum(heights), **options)
     for axis in axes.flat[len(tasks) :]:
