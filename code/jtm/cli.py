@@ -328,26 +328,30 @@ def _start(config, preset):
         "--preset",
         choices=("small", "tiny"),
         default="small",
-        help="small takes about ten minutes on two cores, tiny is a test of less than "
+        help="small takes about eight minutes on two cores, tiny is a test of less than "
         "a minute whose scores mean nothing",
     ),
 )
 def _demo(options):
-    """Make the toy set, pretrain, learn from few labels and draw the figures."""
+    """Make the toy set, pretrain, learn from few labels, transcribe and name pieces."""
     from jtm.cpc.demo import LABELLED, demo
     from jtm.data.rolls import read_notes
     from jtm.evaluation.metrics import note_f1
     from jtm.transcriber.transcribe import transcribe
 
-    piece, checkpoint = demo(options.preset, options.out)
-    made = transcribe(piece.audio, weights=checkpoint)
-    score = note_f1(read_notes(piece, round(made.seconds * SAMPLE_RATE)), made.notes)
-    *_, page = made.save(options.out, overwrite=True)
-    print(
-        f"\n{piece.metadata['composition']} ({piece.metadata['ensemble']}), a test "
-        f"piece, transcribed by the network fine-tuned on {LABELLED} recordings: "
-        f"note F1 {100 * score:.1f} %\nto see and hear: {page}"
-    )
+    pieces, checkpoint = demo(options.preset, options.out)
+    print(f"\ntest pieces, transcribed by what learned from {LABELLED} recordings:")
+    for piece in pieces:
+        made = transcribe(piece.audio, weights=checkpoint)
+        made = replace(made, piece=_piece(piece.audio))
+        truth = read_notes(piece, round(made.seconds * SAMPLE_RATE))
+        *_, page = made.save(options.out, overwrite=True)
+        print(
+            f"{piece.metadata['composition']} ({piece.metadata['ensemble']}): note F1 "
+            f"{100 * note_f1(truth, made.notes):.1f} %, "
+            f"{'named ' + made.piece if made.piece else 'not recognised'}; "
+            f"to see and hear: {page}"
+        )
 
 
 @_verb(

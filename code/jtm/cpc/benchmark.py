@@ -70,7 +70,7 @@ STEPS = {1: 1200, 3: 1600, 10: 2400, 30: 3200, 0: 4000}
 EPOCHS = 4
 """Times that validation is scored in a run, evenly spaced; the best state is kept."""
 
-SHARES = {"frames": 1.0, "windows": 0.5, "clips": 0.5}
+SHARES = {"frames": 1.0, "windows": 0.25, "clips": 0.5}
 """Share of these steps that a family takes."""
 
 RATES = {
@@ -153,8 +153,12 @@ CONTRASTS = tuple(
 DRAWS = 1000
 """Bootstrap draws of a score that are kept."""
 
-BATCH = 4
-"""Labelled windows in a batch; where audio without labels is heard, as many of that."""
+BATCHES = {"frames": 4, "windows": 16, "clips": 4}
+"""
+Labelled windows in a batch; where audio without labels is heard, as many of that.
+
+A class for a whole window is little to learn from: with four the network collapsed.
+"""
 
 
 @dataclass(frozen=True)
@@ -508,6 +512,7 @@ class Benchmark:
         """Train the network of a run at some learning rates."""
         method = METHODS[run.method]
         n_steps = round(STEPS[run.amount] * SHARES[run.family])
+        n_labelled = BATCHES[run.family]
         spans, unlabelled, teacher, contrast = self.labelled_spans(run), (), None, None
         if method.unlabelled:
             unlabelled = [*spans, *self._unlabelled(family)]
@@ -525,8 +530,8 @@ class Benchmark:
             n_steps // EPOCHS,
             rates,
             unlabelled=unlabelled,
-            batch_size=2 * BATCH if unlabelled else BATCH,
-            n_unlabelled=BATCH if unlabelled else 0,
+            batch_size=2 * n_labelled if unlabelled else n_labelled,
+            n_unlabelled=n_labelled if unlabelled else 0,
             teacher=teacher,
             contrast=contrast,
         )

@@ -25,9 +25,6 @@ from jtm.training.folder import check, claim
 from jtm.training.loop import Plan, fit
 from jtm.training.spectra import Spectra, harmonic_front_end
 
-FINE_TUNING = 0.25
-"""Learning rate of a pretrained network, relative to that of its heads."""
-
 RECORD_FILE = "record.json"
 """Name of the file in a run's folder that holds its scores."""
 
@@ -139,17 +136,10 @@ def _module(config, model, family, spans, size):
         Plan.of(config, gradient_clip=1.0, precision="bf16"),
         spans,
         -(-heard // (size * config.batch_size)),
-        (_body_rate(config), config.learning_rate),
+        (0.0 if config.frozen else config.learning_rate, config.learning_rate),
         batch_size=config.batch_size,
         size=size,
     )
-
-
-def _body_rate(config):
-    """Choose the learning rate of the network below the heads."""
-    if config.frozen:
-        return 0.0
-    return config.learning_rate * (FINE_TUNING if config.load else 1)
 
 
 def _score(network, family, task):

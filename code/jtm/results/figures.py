@@ -38,15 +38,12 @@ STROKES = {
 }
 """Colour, mark and dashes of the methods of the benchmark."""
 
-BANDED = ("scratch", "cpc-finetuned", "scratch-selftrained", "cpc-selftrained")
-"""Methods whose intervals are drawn over labels; more would hide one another."""
-
 PAIRS = (
     ("cpc-finetuned", "scratch"),
+    ("scratch-selftrained", "scratch"),
     ("cpc-selftrained", "scratch-selftrained"),
-    ("cpc-frozen", "untrained-frozen"),
 )
-"""Methods with CPC, each with what it would be without."""
+"""Methods that hear audio without labels, each with what it would be without."""
 
 WIDTH = 7.0
 """Inches; the width of a page of text."""
@@ -355,9 +352,11 @@ def benchmark_figures(bench):
     -------
     dict of str to callable
         What draws each figure, by name: 'labels', 'gains' and 'sounds'; without those
-        that there are no scores for.
+        that there are no scores for. They are of tasks that contrasts name, if any is.
     """
-    tasks = [task for task in bench.tasks if bench.amounts(task)]
+    named = {contrast.task for contrast in bench.header["contrasts"]}
+    there = [task for task in bench.tasks if bench.amounts(task)]
+    tasks = [task for task in there if task in named] or there
     made = {}
     if tasks:
         made["labels"] = functools.partial(_labels, bench, tasks)
@@ -367,63 +366,50 @@ def benchmark_figures(bench):
     return made
 
 
-def _panels(tasks, height, **options):
-    """Make a panel for each task and, last, one that holds the legend."""
-    rows = len(tasks) // 3 + 1
-    heights = [1.0] * rows
-    if len(tasks) % 3 == 0:  # the legend has a row of its own, an inch of it
-        heights[-1] = 1.0 / height
-    options |= {"nrows": rows, "ncols": 3, "height_ratios": heights}
-    figure, axes = subplots(height * sum(heights), **options)
-    for axis in axes.flat[len(tasks) :]:
-        axis.set_axis_off()
-    return figure, axes.ravel()
+def _panels(tasks, height, legend, rows=1, **options):
+    """Make rows of a panel for each task, and under them one that holds the legend."""
+    options |= {"nrows": rows + 1, "ncols": len(tasks)}
+    options |= {"height_ratios": [height] * rows + [legend]}
+    figure, axes = subplots(height * rows + legend, **options)
+    below = axes[-1, 0].get_gridspec()[-1, :]
+    for axis in axes[-1]:
+        axis.remove()
+    under = figure.add_subplot(below)
+    under.set_axis_off()
+    return figure, axes[:-1], under
 
 
 @styled
 def _labels(bench, tasks):
     """
-    Draw how scores grow with labels.
+    Draw how scores on the test grow with labelled recordings, a line a method.
 
-    Scores on the test over labelled recordings, a line a method, those of
-    :data:`BANDED` with intervals of 95 %; dotted, what always answering the largest
-    class scores.
+    A column is a task, a row a SoundFont.
     """
-    figure, panels = _panels(tasks, 1.9)
+    splits = [split for split in SPLITS if "test" in split]
+    figure, panels, under = _panels(tasks, 1.7, 0.5, len(splits))
     drawn = {}
-    for axis, task in zip(panels, tasks, strict=False):
-        for method in filter(STROKES.get, bench.methods(task)):
-            colour, mark, dash = STROKES[method]
-            style = {"color": colour, "marker": mark, "linestyle": dash}
-            found = {a: bench.score(task, method, a) for a in bench.amounts(task)}
-            found = {amount: each for amount, each in found.items() if each}
-            if not found:
-                continue
-            values = [100 * each.value for each in found.values()]
-            axis.plot([*found], values, lw=1.2, markersize=4, **style)
-            drawn[method] = style
-            ends = [(a, e.low, e.high) for a, e in found.items() if e.low is not None]
-            if ends and method in BANDED:
-                at, low, high = np.array(ends).T
-                band = {"color": colour, "alpha": 0.12, "lw": 0}
-                axis.fill_between(at, 100 * low, 100 * high, **band)
-        for amount in (0, *bench.amounts(task)):
-            largest = bench.score(task, "largest", amount)
-            if largest:
-                axis.axhline(100 * largest.value, color=BLACK, lw=0.8, linestyle=":")
-                break
-        axis.set_xscale("log")
-        amounts = bench.amounts(task)
-        axis.set_xticks(amounts, [f"{amount:g}" for amount in amounts])
-        axis.minorticks_off()
-        axis.set_title(in_words(task))
-        axis.set_ylabel(f"{in_words(bench.metrics[task])} (%)")
-        axis.grid(color="0.92")
-    for axis in panels[max(0, len(tasks) - 3) : len(tasks)]:
+    for row, split in zip(panels, splits, strict=True):
+        for axis, task in zip(row, tasks, strict=True):
+            amounts = bench.amounts(task)
+            for method in filter(STROKES.get, bench.methods(task, split)):
+                found = [(a, bench.score(task, method, a, split)) for a in amounts]
+                found = [(a, 100 * each.value) for a, each in found if each]
+                colour, mark, dash = STROKES[method]
+                style = {"color": colour, "marker": mark, "linestyle": dash}
+                axis.plot(*zip(*found, strict=True), lw=1.2, markersize=4, **style)
+                drawn[method] = style
+            axis.set_xscale("log")
+            axis.set_xticks(amounts, [f"{amount:g}" for amount in amounts])
+            axis.minorticks_off()
+            axis.set_title(f"{in_words(task)}, {SPLITS[split]}")
+            axis.set_ylabel(f"{in_words(bench.metrics[task])} (%)")
+            axis.grid(color="0.92")
+    for axis in panels[-1]:
         axis.set_xlabel("labelled recordings")
     handles = [_line(label=METHODS[m], **drawn[m]) for m in METHODS if m in drawn]
-    panels[len(tasks)].legend(
-        handles=handles, loc="center", frameon=False, handlelength=3.5
+    under.legend(
+        handles=handles, loc="center", frameon=False, handlelength=3.5, ncols=4
     )
     return figure
 
@@ -450,15 +436,15 @@ def _gains_of(bench, task):
 @styled
 def _gains(bench, tasks):
     """
-    Draw what CPC gains over the same method without it.
+    Draw what audio without labels gains.
 
     Differences of :data:`PAIRS` in percentage points, with intervals of 95 %, over
     labelled recordings; full marks for the seen SoundFont, hollow ones for the
     unseen.
     """
-    figure, panels = _panels(tasks, 1.75)
+    figure, panels, under = _panels(tasks, 1.75, 0.7)
     drawn = set()
-    for axis, task in zip(panels, tasks, strict=False):
+    for axis, task in zip(panels[0], tasks, strict=True):
         amounts = bench.amounts(task)
         for (pair, split, amount), gain in _gains_of(bench, task).items():
             drawn.add(pair)
@@ -477,18 +463,16 @@ def _gains(bench, tasks):
         axis.set_title(in_words(task))
         axis.grid(axis="y", color="0.92")
         axis.set_axisbelow(True)
-    for place, axis in enumerate(panels[: len(tasks)]):
-        axis.set_ylabel("" if place % 3 else "gain (points)")
-        axis.set_xlabel("labelled recordings" if place >= len(tasks) - 3 else "")
+        axis.set_xlabel("labelled recordings")
+    panels[0, 0].set_ylabel("gain (points)")
     handles = [
         _line(color=c, marker=m, ls="", label=f"{METHODS[a]}\n− {METHODS[b]}")
         for a, b in PAIRS
         if (a, b) in drawn
         for c, m, _ in [STROKES[a]]
     ]
-    panels[len(tasks)].legend(
-        handles=handles + _sounds_legend()[:2], loc="center", frameon=False
-    )
+    handles += _sounds_legend()[:2]
+    under.legend(handles=handles, loc="center", frameon=False, ncols=3)
     return figure
 
 
@@ -516,8 +500,8 @@ def _sounds(bench, tasks):
         if any(bench.score(task, method, amount) for task, amount in near.items())
     ]
     height = 0.7 + 0.17 * len(shown)
-    figure, panels = _panels(tasks, height, sharey=True)
-    for axis, task in zip(panels, tasks, strict=False):
+    figure, panels, under = _panels(tasks, height, 0.3)
+    for axis, task in zip(panels[0], tasks, strict=True):
         for row, method in enumerate(shown):
             colour, mark, _ = STROKES[method]
             for place, split in enumerate(("test", "test_timbre", "real")):
@@ -528,7 +512,8 @@ def _sounds(bench, tasks):
                 kind = "x" if split == "real" else mark
                 dot(axis, row + 0.24 * (place - 1), score, colour, kind, 4, fill)
         axis.set_title(f"{in_words(task)}, {near[task]:g} labelled")
-        axis.set_xlabel(f"{in_words(bench.metrics[task])} (%)")
         rows_of(axis, [METHODS[method] for method in shown])
-    panels[len(tasks)].legend(handles=_sounds_legend(), loc="center", frameon=False)
+        axis.tick_params(labelleft=axis is panels[0, 0])
+        axis.set_xlabel(f"{in_words(bench.metrics[task])} (%)")
+    under.legend(handles=_sounds_legend(), loc="center", frameon=False, ncols=3)
     return figure

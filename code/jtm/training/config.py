@@ -326,7 +326,7 @@ class SupervisedConfig(NetworkConfig):
     frozen: bool = Field(
         False,
         description="with --load: train the heads alone; otherwise the network is "
-        "fine-tuned too, at a quarter of their learning rate",
+        "fine-tuned too",
     )
     transcription_window: int = Field(
         1280,

@@ -83,7 +83,7 @@ class TestPages(WithFacts):
         self.assertIn(
             f"So far {planned - missing} of {planned} planned cells have run.", said
         )
-        self.assertRegex(said, r"note F1 and, .*: CPC, fine-tuned \+\d\.\d \[")
+        self.assertRegex(said, r"recordings, little \(CPC \+\d\.\d \[")
         page = render.template("BENCHMARK.md.j2").render(facts)
         self.assertRegex(page, r"Of 18 contrasts .* 18 have run; .* 1\d of them show a")
         self.assertIn("| transcription | 1 | **+", page)

@@ -42,7 +42,7 @@ class TestShow(unittest.TestCase):
     def test_what_has_run_is_shown(self):
         drawings = figures.benchmark_figures(synthetic.bench(("composer",)))
         figure = show.result(drawings["labels"])
-        self.assertEqual(figure.axes[0].get_title(), "composer")
+        self.assertEqual(figure.axes[0].get_title(), "composer, seen SoundFont")
         self.assertIn("| 1 |", show.result(pd.DataFrame({"a": [1]})).data)
 
 

@@ -5,6 +5,7 @@ import unittest
 import pandas as pd
 
 from jtm.results import tables
+from jtm.results.records import METHODS
 from jtm.results.tables import Score, escape, write
 from jtm.tests.results import synthetic
 
@@ -109,8 +110,8 @@ class TestBenchmark(unittest.TestCase):
         found = tables.few(self.bench).set_index("method")
         heads = [f"transcription, {amount} rec." for amount in (1, 3, 10)]
         self.assertEqual(found.columns.tolist(), heads)
-        names = ["from scratch", "CPC, fine-tuned", "from scratch, self-trained"]
-        self.assertEqual(found.index.tolist(), [*names, "CPC, self-trained"])
+        shown = [METHODS[each] for each in self.bench.methods("transcription")]
+        self.assertEqual(found.index.tolist(), shown)
         shown = found.loc["from scratch", heads[0]]
         scores = [
             self.bench.score("transcription", "scratch", 1, split).value
