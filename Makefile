@@ -1,4 +1,4 @@
-# make demo: from nothing to a table of what pretraining is worth.
+# make demo: from nothing to the notes and names of pieces.
 # make test: the unit tests, then the notebook.
 # make notebook: run it again from top to bottom, where it lies.
 # make report: report/main.pdf, from the results in report/results/.

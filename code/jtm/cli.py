@@ -328,18 +328,19 @@ def _start(config, preset):
         "--preset",
         choices=("small", "tiny"),
         default="small",
-        help="small takes about eight minutes on two cores, tiny is a test of less than "
-        "a minute whose scores mean nothing",
+        help="small takes about eight minutes on two cores, tiny is a test of less "
+        "than a minute whose scores mean nothing",
     ),
 )
 def _demo(options):
     """Make the toy set, pretrain, learn from few labels, transcribe and name pieces."""
     from jtm.cpc.demo import LABELLED, demo
     from jtm.data.rolls import read_notes
+    from jtm.embedding import WEIGHTS
     from jtm.evaluation.metrics import note_f1
     from jtm.transcriber.transcribe import transcribe
 
-    pieces, checkpoint = demo(options.preset, options.out)
+    pieces, checkpoint = demo(options.preset, options.out, WEIGHTS)
     print(f"\ntest pieces, transcribed by what learned from {LABELLED} recordings:")
     for piece in pieces:
         made = transcribe(piece.audio, weights=checkpoint)

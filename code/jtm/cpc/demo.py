@@ -11,7 +11,6 @@ from jtm.cpc.figures import pretraining_curve
 from jtm.cpc.run import pretrain
 from jtm.data.musicnet import open_dataset
 from jtm.data.toyset import toy_data
-from jtm.embedding import WEIGHTS
 from jtm.evaluation.features import view
 from jtm.files import atomic
 from jtm.results import figures, tables
@@ -29,7 +28,7 @@ PIECES = 3
 """Test recordings that it transcribes and names."""
 
 
-def demo(preset, out):
+def demo(preset, out, weights):
     """
     Make the toy set, pretrain, learn from few labels and draw figures.
 
@@ -42,6 +41,8 @@ def demo(preset, out):
         Which toy set, and which sizes.
     out : str or Path
         Folder for the runs, the scores and the figures.
+    weights : str or Path
+        The network that ships.
 
     Returns
     -------
@@ -58,7 +59,7 @@ def demo(preset, out):
     )
     made = []
     for method, more in (
-        ("CPC, fine-tuned", {"load": str(WEIGHTS)}),
+        ("CPC, fine-tuned", {"load": str(weights)}),
         ("from scratch", {}),
     ):
         print(f"{LABELLED} labelled recordings, {method}:")
@@ -74,7 +75,7 @@ def demo(preset, out):
     for name, figure in (
         ("pretraining", pretraining_curve(checkpoint.parent)),
         ("scores", figures.method_dots(made)),
-        ("piece", figures.piece(**view(load_model(WEIGHTS)[0], pieces[0]))),
+        ("piece", figures.piece(**view(load_model(weights)[0], pieces[0]))),
     ):
         figures.save(figure, out / f"{name}.svg")
         print(f"figure {out / name}.svg")

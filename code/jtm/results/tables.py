@@ -29,11 +29,10 @@ LAYERS = {
 """Names of what is probed inside a network."""
 
 TRIED = {
-    "3 transcription note_f1": "notes,\n3 recordings",
-    "3 transcription average_precision": "pitches,\n3 recordings",
-    "10 transcription note_f1": "notes,\n10 recordings",
-    "10 who_plays_what average_precision": "who plays what,\n10 recordings",
-    "10 instrument_activity average_precision": "instruments,\n10 recordings",
+    ("transcription", 3): "notes,\n3 recordings",
+    ("transcription", 10): "notes,\n10 recordings",
+    ("who_plays_what", 10): "who plays what,\n10 recordings",
+    ("instrument_activity", 10): "instruments,\n10 recordings",
 }
 """Scores of a trial that are shown, and what they are called."""
 
@@ -279,27 +278,35 @@ def sounds(bench):
     return pd.concat(parts, ignore_index=True)
 
 
-def trials(found):
+def trials(found, bench=None):
     """
-    Tabulate what objectives of pretraining are worth.
+    Tabulate what recipes of pretraining are worth.
 
     Parameters
     ----------
     found : sequence of dict
         What ``benchmarks/trials.py`` recorded.
+    bench : jtm.results.compare.Benchmark, optional
+        Has the scores of training from scratch and of the network that ships.
 
     Returns
     -------
     pandas.DataFrame
-        A row a trial: validation scores in percent, means over seeds.
+        A row a recipe: validation scores in percent, means over seeds.
     """
-    return pd.DataFrame(
-        {"objective": each["name"]}
-        | {
-            title: f"{100 * fmean(each['validation'][key]):.1f}"
-            for key, title in TRIED.items()
+    rows = {}
+    for name, method in (("from scratch", "scratch"), ("as it ships", "cpc-finetuned")):
+        known = bench and {
+            at: bench.score(*(at[0], method, at[1]), "validation") for at in TRIED
         }
-        for each in found
+        if known and all(known.values()):
+            rows[name] = {at: score.value for at, score in known.items()}
+    for each in found:
+        scores = {at: each["validation"][f"{at[0]} {at[1]}"] for at in TRIED}
+        rows[each["name"]] = {at: fmean(values) for at, values in scores.items()}
+    return pd.DataFrame(
+        {"recipe": name} | {TRIED[at]: f"{100 * v:.1f}" for at, v in values.items()}
+        for name, values in rows.items()
     )
 
 

@@ -21,11 +21,15 @@ class TestWriter(unittest.TestCase):
         self.assertIn("50.0", tables.write(table))
 
     def test_trials(self):
-        keys = dict.fromkeys(tables.TRIED, [0.8, 0.9])
-        trial = {"name": "pitches", "validation": keys}
-        table = tables.trials([trial])
-        self.assertEqual(table["objective"].tolist(), ["pitches"])
-        self.assertEqual(set(table.iloc[0, 1:]), {"85.0"})
+        scores = {f"{task} {amount}": [0.8, 0.9] for task, amount in tables.TRIED}
+        tried = [{"name": "longer", "validation": scores}]
+        self.assertEqual(tables.trials(tried)["recipe"].tolist(), ["longer"])
+        table = tables.trials(tried, synthetic.bench())
+        names = ["from scratch", "as it ships", "longer"]
+        self.assertEqual(table["recipe"].tolist(), names)
+        self.assertEqual(set(table.iloc[2, 1:]), {"85.0"})
+        reached = synthetic.bench().score("transcription", "scratch", 3, "validation")
+        self.assertEqual(table.iloc[0, 1], f"{100 * reached.value:.1f}")
 
     def test_words_in_latex(self):
         for words, expected in {
