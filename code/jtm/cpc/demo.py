@@ -71,6 +71,7 @@ def demo(preset, out, weights):
         part.write_text(json.dumps(made), encoding="utf-8")
     made = pd.DataFrame(made)
     print(f"\n{tables.write(tables.run_scores(made))}")
+    print("CPC: the network that ships, which has heard works of this test, unlabelled")
     pieces = open_dataset(data).split("test")[:PIECES]
     for name, figure in (
         ("pretraining", pretraining_curve(checkpoint.parent)),
