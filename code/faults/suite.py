@@ -5,8 +5,9 @@ What becomes of work when something goes wrong: kills, full disks, damaged files
 many times, with seeded chance, and counts what survived: a stopped command, run again,
 gives what an undisturbed one does; a damaged file ends in one line or is read; nothing
 hangs, nor writes where it should not. Outcomes are kept in ``logs/faults``, so that it
-goes on where it stopped, and tries again what was lost; the table is written to
-``report/results/faults.json``. With ``--short`` a few of each kind take seconds.
+goes on where it stopped, and tries again what was lost; what was tried is written to
+its rows of ``report/results/faults.json``, by ``--only`` too. With ``--short`` a few of
+each kind take seconds, and nothing is written.
 """
 
 import argparse
@@ -31,7 +32,7 @@ import torch  # noqa: E402
 from isolated import LostError  # noqa: E402
 from tqdm import tqdm  # noqa: E402
 
-from jtm.files import atomic, write_json  # noqa: E402
+from jtm.files import atomic, read_json, write_json  # noqa: E402
 
 RESULTS = ROOT / "report" / "results" / "faults.json"
 """Where the table is written."""
@@ -119,6 +120,15 @@ def summarise(chosen, outcomes):
     return rows
 
 
+def record(path, rows):
+    """Write the rows of what was tried to the table; others stay as they are."""
+    known = {row["fault"]: row for row in read_json(path)} if path.exists() else {}
+    known |= {row["fault"]: row for row in rows if row["tried"]}
+    none = {"tried": 0, "survived": 0, "lost": 0, "reasons": []}
+    table = [known.get(f.name, {"fault": f.name} | none) for f in faults()]
+    write_json(path, table)
+
+
 def main():
     """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0].strip())
@@ -132,8 +142,8 @@ def main():
     rows = run(options.work, options.short, options.only)
     for row in filter(lambda row: row["tried"], rows):
         print("{fault}: {survived} of {tried} survived".format(**row))
-    if not (options.short or options.only):
-        write_json(RESULTS, rows)
+    if not options.short:
+        record(RESULTS, rows)
     print(f"{time.monotonic() - start:.0f} s")
     return int(any(row["lost"] for row in rows))
 

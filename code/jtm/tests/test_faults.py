@@ -1,5 +1,6 @@
 """A few faults of each kind cost nothing, and what does cost something is counted."""
 
+import json
 import subprocess
 import sys
 import tempfile
@@ -67,6 +68,16 @@ class TestSuite(unittest.TestCase):
         self.assertEqual((second["survived"], second["lost"]), (30, 0))
         self.assertEqual(len(trials), 4)
         self.assertEqual(trials[3], trials[1])  # the same chance
+
+    def test_rows_that_were_not_tried_stay(self):
+        path, zero = self.folder / "faults.json", {"survived": 0, "lost": 0}
+        faults = [suite.Fault(name, None, 1) for name in "abc"]
+        with mock.patch("suite.faults", return_value=faults):
+            suite.record(path, [{"fault": "b", "tried": 1, "survived": 1, "lost": 0}])
+            suite.record(path, [{"fault": "c", "tried": 2, "survived": 1, "lost": 1}])
+            suite.record(path, [{"fault": "b", "tried": 0} | zero])
+        tried = [row["tried"] for row in json.loads(path.read_text())]
+        self.assertEqual(tried, [0, 1, 2])
 
     def test_readers_that_fail_hang_or_grow_are_found(self):
         def refuse(path):
