@@ -20,7 +20,7 @@ from jtm.evaluation.labelled import clip_store, labelled_recordings
 from jtm.evaluation.tasks import TASKS
 from jtm.files import InputError, digest, read_json, write_json
 from jtm.models.encoder import HarmonicStack
-from jtm.training.checkpoints import build_model, load_model
+from jtm.training.checkpoints import adopt, build_model, load_model
 from jtm.training.folder import check, claim
 from jtm.training.loop import Plan, fit
 from jtm.training.spectra import Spectra, harmonic_front_end
@@ -55,7 +55,7 @@ def run(config, progress=True, n_recordings=0):
     StoppedError
         If the user stopped it; everything is saved.
     """
-    folder, task = Path(config.path_checkpoint), config.task
+    folder, task, config = Path(config.path_checkpoint), config.task, adopt(config)
     check(config)  # what takes no time first, and all before anything is written
     origin = digest(config.load) if config.load else ""
     model = load_model(config.load)[0] if config.load else build_model(config)

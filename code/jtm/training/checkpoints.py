@@ -11,7 +11,7 @@ settings in the file's metadata, and serves wherever a checkpoint does.
 import hashlib
 import json
 import warnings
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 
 import torch
@@ -29,6 +29,9 @@ METADATA_KEY = "jtm"
 SHAPING = """encoder_type hidden_encoder sinc_mode norm_mode ar_mode hidden_gar
 layers_gar abspos gar_mode n_predicts predictor""".split()
 """Settings that decide which weights a network has."""
+
+NETWORK = {n.name for n in fields(NetworkConfig)} - {n.name for n in fields(RunConfig)}
+"""Settings of a network, not of its run."""
 
 
 def read_checkpoint(path):
@@ -196,9 +199,7 @@ def export(checkpoint, path):
     content = read_checkpoint(checkpoint)
     model, config = load_model(checkpoint)
     weights = {name: part.contiguous() for name, part in model.state_dict().items()}
-    own = {each.name for each in fields(NetworkConfig)}
-    own -= {each.name for each in fields(RunConfig)}
-    network = {name: value for name, value in asdict(config).items() if name in own}
+    network = {n: value for n, value in asdict(config).items() if n in NETWORK}
     write_tensors(path, weights, {"network": network})
     settings = asdict(config) | content["config"] | {"data": Path(config.data).name}
     del settings["path_checkpoint"], settings["load"]  # of the machine
@@ -279,6 +280,31 @@ def load_model(path):
     model = build_model(config)
     load_part(path, content, "model", model)
     return model.eval(), config
+
+
+def adopt(config):
+    """
+    Give a run the settings of the network that it starts from, if it does.
+
+    Parameters
+    ----------
+    config : NetworkConfig
+        The run's settings.
+
+    Returns
+    -------
+    NetworkConfig
+        The same, but for what a preset says of a network that is not made.
+
+    Raises
+    ------
+    InputError
+        If ``config.load`` cannot be read.
+    """
+    if not config.load:
+        return config
+    there = _config_of(config.load, read_checkpoint(config.load))
+    return replace(config, **{name: getattr(there, name) for name in NETWORK})
 
 
 def _config_of(path, content):

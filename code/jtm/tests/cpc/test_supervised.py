@@ -72,9 +72,14 @@ class Run(unittest.TestCase):
             record["thresholds"].keys(), {"frame_threshold", "onset_threshold"}
         )
         # The network that was loaded is the one that is kept.
-        kept = read_checkpoint(folder / "best.pt")["state_dict"]
-        for name, value in load_model(self.checkpoint)[0].state_dict().items():
-            self.assertTrue((kept[f"network.body.model.{name}"] == value).all(), name)
+        kept = read_checkpoint(folder / "best.pt")
+        model, config = load_model(self.checkpoint)
+        for name, value in model.state_dict().items():
+            found = kept["state_dict"][f"network.body.model.{name}"]
+            self.assertTrue((found == value).all(), name)
+        preset = make_config(SupervisedConfig, "tiny", {})
+        self.assertNotEqual(preset.hidden_encoder, config.hidden_encoder)
+        self.assertEqual(kept["config"]["hidden_encoder"], config.hidden_encoder)
         # The same again is finished; on another network it is refused.
         again, said = self.run_quietly("frozen", **chosen)
         self.assertEqual(again, made)
