@@ -147,6 +147,11 @@ class Benchmark:
         low, high = max(0.0, found.low), min(1.0, found.high)
         return found._replace(low=low, high=high, p=None)
 
+    def values(self, task, method, amount, split="test"):
+        """Return the score of each seed, in the order of seeds."""
+        found = self._seeds.get((task, method, amount, split), {})
+        return [found[seed][0] for seed in sorted(found)]
+
     def difference(self, contrast):
         """
         Compare two methods on the same tune families and seeds.

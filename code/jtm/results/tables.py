@@ -292,15 +292,17 @@ def trials(found, bench=None):
     Returns
     -------
     pandas.DataFrame
-        A row a recipe: validation scores in percent, means over seeds.
+        A row a recipe: validation scores in percent, means over the same seeds.
     """
     rows = {}
+    n_seeds = min(len(v) for each in found for v in each["validation"].values())
     for name, method in (("from scratch", "scratch"), ("as it ships", "cpc-finetuned")):
-        known = bench and {
-            at: bench.score(*(at[0], method, at[1]), "validation") for at in TRIED
+        known = {
+            at: bench.values(at[0], method, at[1], "validation")[:n_seeds]
+            for at in (TRIED if bench else ())
         }
         if known and all(known.values()):
-            rows[name] = {at: score.value for at, score in known.items()}
+            rows[name] = {at: fmean(values) for at, values in known.items()}
     for each in found:
         scores = {at: each["validation"][f"{at[0]} {at[1]}"] for at in TRIED}
         rows[each["name"]] = {at: fmean(values) for at, values in scores.items()}
