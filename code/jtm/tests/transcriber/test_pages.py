@@ -403,8 +403,7 @@ class TestBrowser(unittest.TestCase):
         now = "document.querySelector('#now').textContent"
         self.assertRegex(self.see(now), r"^\w. piano, \w+. violin$|piano$")
         self.browser.press(" ")
-        self.browser.until("jtm.audio.paused")
-        self.assertEqual(self.see(pressed), "false")
+        self.browser.until(f"jtm.audio.paused && {pressed} === 'false'")
         slider = "document.querySelector('#overview')"
         self.assertGreater(float(self.see(f"{slider}.ariaValueNow")), 4)
         self.assertIn(" of 0:08", self.see(f"{slider}.ariaValueText"))
