@@ -72,13 +72,12 @@ def judge(checkpoint, data, out, work):
     dict
         By task and amount, the main score of each seed.
     """
-    scores, method = {}, "cpc-finetuned"
-    only = {"family": ["frames"], "method": [method]}
+    scores, only = {}, {"family": ["frames"], "method": ["cpc-finetuned"]}
     only |= {"amount": list(AMOUNTS), "seed": list(SEEDS)}
     benchmark.run(data, checkpoint, out, only, work, splits=("validation",))
     table = records.read(out / "benchmark.csv.gz")
-    table = table[table["primary"] & (table["method"] == method)]
-    for row in table[table["split"] == "validation"].sort_values("seed").itertuples():
+    table = table[table["primary"] & (table["split"] == "validation")]
+    for row in table.sort_values("seed").itertuples():
         key = f"{row.task} {row.labelled_recordings:g}"
         scores.setdefault(key, []).append(round(row.value, 4))
     return scores

@@ -45,7 +45,7 @@ from jtm.files import (
     write_json,
 )
 from jtm.results import records
-from jtm.results.records import SPLITS, Contrast
+from jtm.results.records import SPLITS, TESTS, Contrast
 from jtm.training.checkpoints import build_model, load_model
 from jtm.training.config import make_config
 from jtm.training.loop import Plan, fit
@@ -146,7 +146,7 @@ CONTRASTS = tuple(
         ("instrument_activity", (10, 30)),
     )
     for amount in amounts
-    for split in ("test", "test_timbre")
+    for split in TESTS
 )
 """Differences that were named before anything ran; the rest is description."""
 

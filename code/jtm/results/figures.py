@@ -14,7 +14,7 @@ import numpy as np
 
 from jtm.constants import FRAME_RATE, INSTRUMENTS, PITCH_MAX, PITCH_MIN
 from jtm.files import InputError, atomic
-from jtm.results.records import METHODS, SPLITS, Contrast
+from jtm.results.records import METHODS, SPLITS, TESTS, Contrast
 from jtm.results.tables import AMOUNT, in_words
 
 BLACK, BLUE, ORANGE = "#000000", "#0072B2", "#D55E00"
@@ -366,11 +366,11 @@ def benchmark_figures(bench):
     return made
 
 
-def _panels(tasks, height, legend, rows=1, **options):
+def _panels(tasks, height, legend, rows=1):
     """Make rows of a panel for each task, and under them one that holds the legend."""
-    options |= {"nrows": rows + 1, "ncols": len(tasks)}
-    options |= {"height_ratios": [height] * rows + [legend]}
-    figure, axes = subplots(height * rows + legend, **options)
+    heights = [height] * rows + [legend]
+    grid = {"nrows": len(heights), "ncols": len(tasks), "height_ratios": heights}
+    figure, axes = subplots(sum(heights), **grid)
     below = axes[-1, 0].get_gridspec()[-1, :]
     for axis in axes[-1]:
         axis.remove()
@@ -386,10 +386,9 @@ def _labels(bench, tasks):
 
     A column is a task, a row a SoundFont.
     """
-    splits = [split for split in SPLITS if "test" in split]
-    figure, panels, under = _panels(tasks, 1.7, 0.5, len(splits))
+    figure, panels, under = _panels(tasks, 1.7, 0.5, len(TESTS))
     drawn = {}
-    for row, split in zip(panels, splits, strict=True):
+    for row, split in zip(panels, TESTS, strict=True):
         for axis, task in zip(row, tasks, strict=True):
             amounts = bench.amounts(task)
             for method in filter(STROKES.get, bench.methods(task, split)):
@@ -425,7 +424,7 @@ def _gains_of(bench, task):
     """Return the gains of CPC in a task, by pair, split and amount of labels."""
     found = {}
     for pair in PAIRS:
-        for split in ("test", "test_timbre"):
+        for split in TESTS:
             for amount in bench.amounts(task):
                 gain = bench.difference(Contrast(task, *pair, amount, split))
                 if gain:

@@ -57,6 +57,9 @@ METHODS = {
 }
 """Names of the methods, in the order in which they are shown."""
 
+TESTS = ("test", "test_timbre")
+"""Held-out works, through the seen SoundFont and the unseen one."""
+
 SPLITS = {
     "validation": "validation",
     "test": "seen SoundFont",

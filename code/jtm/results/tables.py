@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from jtm.results.records import METHODS, SPLITS
+from jtm.results.records import METHODS, SPLITS, TESTS
 
 ALPHA = 0.05
 """Level of significance, after correction."""
@@ -35,6 +35,9 @@ TRIED = {
     ("instrument_activity", 10): "instruments,\n10 recordings",
 }
 """Scores of a trial that are shown, and what they are called."""
+
+KNOWN = {"from scratch": "scratch", "as it ships": "cpc-finetuned"}
+"""Methods of the benchmark that stand beside trials, by what they are called there."""
 
 AMOUNT = 10
 """Labelled recordings, or what is nearest, at which sounds are compared."""
@@ -208,6 +211,12 @@ def _score(estimate):
     return estimate and Score(*estimate[:3])
 
 
+def gain(bench, contrast):
+    """Make a cell of the difference of two methods, if both have run."""
+    found = bench.difference(contrast)
+    return found and Score(*found[:3], signed=True)
+
+
 def scores(bench, task, split="test"):
     """Tabulate the scores of a task: a row a method, a column an amount of labels."""
     cells = [
@@ -246,11 +255,9 @@ def few(bench):
     cells = []
     for task, amount in FEW:
         about = f"{in_words(task)}, {amount} rec."
-        for method in filter("largest".__ne__, bench.methods(task)):
-            found = [
-                bench.score(task, method, amount, s) for s in SPLITS if "test" in s
-            ]
-            if all(found):
+        for method in bench.methods(task):
+            found = [bench.score(task, method, amount, split) for split in TESTS]
+            if method != "largest" and all(found):
                 shown = " / ".join(f"{100 * each.value:.1f}" for each in found)
                 cells.append(({"method": METHODS[method]}, about, shown))
     return _pivot(cells)
@@ -294,21 +301,23 @@ def trials(found, bench=None):
     pandas.DataFrame
         A row a recipe: validation scores in percent, means over the same seeds.
     """
-    rows = {}
-    n_seeds = min(len(v) for each in found for v in each["validation"].values())
-    for name, method in (("from scratch", "scratch"), ("as it ships", "cpc-finetuned")):
-        known = {
-            at: bench.values(at[0], method, at[1], "validation")[:n_seeds]
-            for at in (TRIED if bench else ())
+    rows = {
+        each["name"]: {at: each["validation"][f"{at[0]} {at[1]}"] for at in TRIED}
+        for each in found
+    }
+    n_seeds = min(len(values) for row in rows.values() for values in row.values())
+    known = {
+        name: {
+            (task, amount): bench.values(task, method, amount, "validation")[:n_seeds]
+            for task, amount in TRIED
         }
-        if known and all(known.values()):
-            rows[name] = {at: fmean(values) for at, values in known.items()}
-    for each in found:
-        scores = {at: each["validation"][f"{at[0]} {at[1]}"] for at in TRIED}
-        rows[each["name"]] = {at: fmean(values) for at, values in scores.items()}
+        for name, method in KNOWN.items()
+        if bench
+    }
     return pd.DataFrame(
-        {"recipe": name} | {TRIED[at]: f"{100 * v:.1f}" for at, v in values.items()}
-        for name, values in rows.items()
+        {"recipe": name} | {TRIED[at]: f"{100 * fmean(v):.1f}" for at, v in row.items()}
+        for name, row in (known | rows).items()
+        if all(row.values())
     )
 
 

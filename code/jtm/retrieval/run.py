@@ -16,6 +16,7 @@ from jtm.constants import N_PITCHES
 from jtm.files import read_json, write_json
 from jtm.models.augment import vary_magnitudes
 from jtm.models.pitchmap import PitchMapEncoder
+from jtm.results.records import TESTS
 from jtm.retrieval import model
 from jtm.retrieval.config import CANDIDATES, DIM, MAIN, RUNS, RetrievalConfig
 from jtm.retrieval.data import GRID, SECONDS, Pairs, Recordings
@@ -56,9 +57,6 @@ DTW_QUERIES = 40
 
 CCA_PAIRS = 4000
 """Training pairs of linear CCA."""
-
-SPLITS = ("test", "test_timbre")
-"""Where towers are judged: on held-out works, seen and unseen SoundFont."""
 
 
 def train(config, recordings, progress=True):
@@ -496,13 +494,13 @@ def study(data, out, load=None, only=None, scores=None):
             **how, load=str(load) if start else "", path_checkpoint=str(out / name)
         )
         towers, facts = train(config, recordings)
-        facts |= {split: judge(towers, recordings, split) for split in SPLITS}
+        facts |= {split: judge(towers, recordings, split) for split in TESTS}
         model.save(out / f"{name}.safetensors", towers, {"run": name})
         write_json(file, facts)
     for name, function in BASELINES.items():
         file = out / f"{name}.json"
         if not file.exists() and (not only or "baselines" in only):
-            write_json(file, {s: function(recordings, s) for s in SPLITS})
+            write_json(file, {s: function(recordings, s) for s in TESTS})
     if scores and not (out / PIECES).exists() and (not only or "pieces" in only):
         write_json(out / PIECES, _identification(recordings, out, scores))
     return compile_scores(out)
@@ -524,7 +522,7 @@ def _identification(recordings, out, scores):
     model.save(weights, towers, facts)
     found = {"pieces": len(index.pieces), "false_alarms": FALSE_ALARMS}
     found["queries"] = len(recordings.splits["test"])
-    for split in SPLITS:
+    for split in TESTS:
         found[split] = {}
         judged = [
             identify_all(towers, recordings, index, split, absent=absent)
@@ -540,7 +538,7 @@ def _identification(recordings, out, scores):
             found[split][str(seconds)] = told
     found["performances"] = {
         split: {f"rank_{k}": float(np.mean(rank <= k)) for k in (1, 5, 10)}
-        for split in SPLITS
+        for split in TESTS
         for rank in [retrieve_all(towers, recordings, index, split, 20)]
     }
     return found
@@ -577,7 +575,7 @@ def compile_scores(out):
     runs = {n: read_json(p) for n in names if (p := out / f"{n}.json").exists()}
     whole = {"runs": runs, "left": [name for name in names if name not in runs]}
     if MAIN in runs:
-        seen, unseen = (runs[MAIN][s]["audio_to_score"] for s in SPLITS)
+        seen, unseen = (runs[MAIN][s]["audio_to_score"] for s in TESTS)
         whole |= {k: seen[k][0] for k in ("recall_at_1", "mrr")}
         whole["recall_at_1_unseen"] = unseen["recall_at_1"][0]
         whole["candidates"] = runs[MAIN]["test"]["candidates"]

@@ -156,9 +156,9 @@ class Page(unittest.TestCase):
         trained = {"works": 3, "hours": 0.1, "steps": 9, "training_seconds": 60.0}
         told = {"rank_1": 0.9, "rank_5": 1.0, "rank_10": 1.0, "named": 0.8}
         told |= {"false_alarms": 0.05, "error": 1.0}
-        found = {split: {"5": told, "20": told} for split in run.SPLITS}
+        found = {split: {"5": told, "20": told} for split in run.TESTS}
         found |= {"pieces": 10, "queries": 5, "false_alarms": 0.05}
-        found["performances"] = {split: told for split in run.SPLITS}
+        found["performances"] = {split: told for split in run.TESTS}
         with tempfile.TemporaryDirectory() as folder:
             folder = Path(folder)
             pages.write_retrieval(folder)  # nothing has run
