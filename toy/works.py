@@ -438,23 +438,24 @@ def plan_wide(works, music, preset, seed, hours):
     Returns
     -------
     list of Piece
-        Of works whose tune family no preset holds out for validation or test;
-        the pieces of fewer hours are the first of those of more.
+        Of works whose tune family no preset holds out for validation or test, those
+        for validation of such as are held out and that none hears in training; the
+        pieces of fewer hours are the first of those of more.
     """
     families = tune_families([m.melody for m in music], [w.group for w in works])
     index = {work.path: i for i, work in enumerate(works)}
-    held = {"validation": set(), "test": set()}
+    held = {split: set() for split in ("train", "validation", "test", "unlabelled")}
     for name in preset.presets:
         drawn = choose_works(PRESETS[name], seed)
         own = [music[index[work.path]] for work in drawn]
         for piece in plan(drawn, own, PRESETS[name], seed):
-            if piece.split in held and not piece.procedural:
+            if not piece.procedural:
                 held[piece.split].add(families[index[piece.work.path]])
-    queues = {}
+    queues, taught = {}, held["train"] | held["unlabelled"]
     for i in generator(seed, "wide").permutation(len(works)):
         split = "train" if preset.labelled else "unlabelled"
-        if families[i] in held["validation"] - held["test"]:
-            split = "validation"
+        if families[i] in held["validation"]:
+            split = "left out" if families[i] in taught else "validation"
         if families[i] not in held["test"] and len(music[i].voices) > 1:
             queues.setdefault(split, {n: [] for n in WIDE_SHARES})
             queues[split][works[i].share].append(i)

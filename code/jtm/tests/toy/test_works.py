@@ -124,6 +124,20 @@ class TestWide(unittest.TestCase):
             self.assertFalse(tunes(held_out) & tunes(self.pieces))
         self.assertEqual({piece.split for piece in self.pieces}, {"unlabelled"})
 
+    def test_no_tune_of_validation_is_learned_beside_any_preset(self):
+        labelled = replace(self.wide, labelled=True)
+        pieces = works.plan_wide(self.works, self.music, labelled, 0, 2.0)
+        heard = {"train": set(), "validation": set()}
+        for piece in pieces:
+            if not piece.procedural and piece.work.path:
+                heard[piece.split].add(piece.family)
+        self.assertTrue(all(heard.values()))
+        for preset in self.presets.values():
+            for piece in works.plan(self.works, self.music, preset, 0):
+                other = "train" if piece.split == "validation" else "validation"
+                if piece.split != "test" and not piece.procedural:
+                    self.assertNotIn(piece.family, heard[other])
+
     def test_fewer_hours_are_the_first_of_more(self):
         self.assertGreaterEqual(sum(p.seconds for p in self.pieces), 1800)
         fewer = works.plan_wide(self.works, self.music, self.wide, 0, 0.1)
