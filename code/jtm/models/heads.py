@@ -4,7 +4,7 @@ import torch
 
 from jtm.constants import HOP, N_PITCHES
 from jtm.models.encoder import HarmonicStack
-from jtm.models.readers import FlatTrunk, Heads, PitchTrunk
+from jtm.models.readers import WIDTH, FlatTrunk, Heads, PitchTrunk
 
 
 class Network(torch.nn.Module):
@@ -78,7 +78,7 @@ class Body(torch.nn.Module):
         return z if self.on_encoder else torch.cat((z, self.model.summarise(z)), dim=2)
 
 
-def add_heads(model, asked, seed=0, on_encoder=False):
+def add_heads(model, asked, seed=0, on_encoder=False, width=WIDTH):
     """
     Put heads on a network, whatever they are to learn from.
 
@@ -92,6 +92,8 @@ def add_heads(model, asked, seed=0, on_encoder=False):
         Draws the weights of the heads.
     on_encoder : bool
         Read z alone, without c.
+    width : int
+        Channels of a trunk that is read off a pitch map.
 
     Returns
     -------
@@ -106,6 +108,6 @@ def add_heads(model, asked, seed=0, on_encoder=False):
         sizes = (model.z_dim,) if on_encoder else (model.z_dim, model.c_dim)
         on_axis = isinstance(model.encoder, HarmonicStack)
         on_axis &= on_encoder or getattr(model.context, "groups", 1) == N_PITCHES
-        trunk = PitchTrunk(sizes) if on_axis else FlatTrunk(sum(sizes))
+        trunk = PitchTrunk(sizes, width) if on_axis else FlatTrunk(sum(sizes))
         heads = Heads(trunk, asked, model.encoder.hop // HOP)
         return Network(Body(model, on_encoder), heads)

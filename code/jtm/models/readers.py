@@ -19,6 +19,9 @@ RARE = -4.0
 TRUNK = ((1, 2), (19, 4))
 """Dilations, in semitones and in frames, of the blocks of a trunk."""
 
+WIDTH = 32
+"""Channels of a trunk on a pitch map, unless another width is asked for."""
+
 
 class PitchTrunk(nn.Module):
     """
@@ -32,7 +35,7 @@ class PitchTrunk(nn.Module):
         Features of each pitch.
     """
 
-    def __init__(self, sizes, channels=32):
+    def __init__(self, sizes, channels=WIDTH):
         super().__init__()
         self.sizes = list(sizes)
         self.channels = channels

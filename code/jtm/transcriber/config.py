@@ -11,7 +11,9 @@ from jtm.training.config import NetworkConfig, settings
 class TranscriberConfig(NetworkConfig):
     """Settings of training the transcriber."""
 
-    presets: ClassVar[dict] = {"transcriber": {"n_epoch": 40, "batch_size": 6}}
+    presets: ClassVar[dict] = {
+        "transcriber": {"n_epoch": 48, "batch_size": 6, "learning_rate": 0.003}
+    }
     idle: ClassVar[tuple] = ("max_chunks_in_mem", "chunk_size")
 
     also: str = Field(

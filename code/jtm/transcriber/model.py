@@ -17,7 +17,7 @@ from jtm.evaluation.streaming import NetworkSource
 from jtm.files import InputError, read_json
 from jtm.models.encoder import HarmonicStack
 from jtm.models.heads import add_heads
-from jtm.models.readers import TRUNK
+from jtm.models.readers import TRUNK, WIDTH
 from jtm.training import checkpoints
 from jtm.training.config import NetworkConfig, RunConfig, make_config
 from jtm.training.processes import best_device
@@ -257,7 +257,9 @@ def load(path=None):
         )
     config = _config_of(path, content["config"])
     asked = {task: ("map", ROWS[task]) for task in tasks}
-    network = add_heads(checkpoints.build_model(config), asked, 0, on_encoder)
+    width = len(state.get("heads.trunk.join.weight", ())) or WIDTH
+    model = checkpoints.build_model(config)
+    network = add_heads(model, asked, 0, on_encoder, width)
     try:
         network.load_state_dict(state)
     except RuntimeError as error:

@@ -35,8 +35,8 @@ WINDOW = 192
 LEAD = 64
 """Frames of silence before a recording in which a window may begin."""
 
-FINE_TUNING = 0.25
-"""Learning rate of a pretrained network, relative to that of its heads."""
+WIDTH = 64
+"""Channels of the trunk under the heads: twice the benchmark's, as labels are many."""
 
 WEIGHTS_FILE = "transcriber.safetensors"
 """Name of the file in a run's folder that holds what it has learned."""
@@ -75,7 +75,7 @@ def train(config, progress=True):
     folder, origin = Path(config.path_checkpoint), ""
     if config.load:
         origin = digest(config.load)
-    network, pretrained = _network(config)
+    network = _network(config)
     store = _open(config, progress)
     notes = reader(store)
     labelled = {t: Recordings.of(store, t, notes) for t in transcribers.ROWS}
@@ -87,7 +87,7 @@ def train(config, progress=True):
         kept = Spectra(store, front_end, folder / "magnitudes", levelled=True)
         kept.prepare([*heard[0], *heard[1]], progress)
         family.read = kept.read
-        module = _module(config, network, family, pretrained)
+        module = _module(config, network, family)
         module.facts |= {"config": asdict(config), "data": data, "origin": origin}
         fit(module, progress)
         best = read_checkpoint(folder / BEST)["state_dict"]
@@ -108,30 +108,30 @@ def _open(config, progress):
 def _network(config):
     """Make a network with heads, from a checkpoint where one is named."""
     asked = {task: ("map", rows) for task, rows in transcribers.ROWS.items()}
-    if not config.load:
-        return add_heads(build_model(config), asked, config.random_seed), False
-    state = read_checkpoint(config.load)["state_dict"]
-    if not any(name.startswith("network.heads.") for name in state):
-        model = load_model(config.load)[0]
-        return add_heads(model, asked, config.random_seed), True
+    model = None if config.load else build_model(config)
+    if config.load:
+        state = read_checkpoint(config.load)["state_dict"]
+        if not any(name.startswith("network.heads.") for name in state):
+            model = load_model(config.load)[0]
+    if model is not None:
+        return add_heads(model, asked, config.random_seed, width=WIDTH)
     network = transcribers.load(config.load).network
     if network.heads.readers.keys() != asked.keys():
         raise InputError(
             f"{config.load}: no transcriber; expected heads of {set(asked)}"
         )
-    return network.requires_grad_(True), False
+    return network.requires_grad_(True)
 
 
-def _module(config, network, family, pretrained):
+def _module(config, network, family):
     """Make the module of a run."""
     spans = [(i, -LEAD, last) for i, _, last in family.spans("train")]
-    rate = config.learning_rate * (FINE_TUNING if pretrained else 1)
     return family.module(
         network,
         Plan.of(config, gradient_clip=1.0, precision="bf16"),
         [span for span in spans if span[2] - span[1] >= WINDOW],
         STEPS,
-        (rate, config.learning_rate),
+        (config.learning_rate, config.learning_rate),
         batch_size=config.batch_size,
         size=WINDOW,
         varied=not config.plain,

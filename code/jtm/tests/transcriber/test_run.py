@@ -11,6 +11,7 @@ import numpy as np
 
 from jtm.cli import train_main
 from jtm.files import InputError, StoppedError, read_json
+from jtm.models.readers import WIDTH
 from jtm.tests.evaluation.little import write_checkpoint, write_dataset
 from jtm.training.config import make_config
 from jtm.training.spectra import Spectra
@@ -53,6 +54,8 @@ class TestTraining(unittest.TestCase):
         made = model.load(self.folder / "whole" / run.WEIGHTS_FILE)
         self.assertEqual(made.thresholds, record["thresholds"])
         self.assertTrue(made.tells_instruments)
+        self.assertEqual(made.network.heads.trunk.channels, run.WIDTH)
+        self.assertEqual(model.load().network.heads.trunk.channels, WIDTH)
 
     def test_a_stopped_run_ends_with_the_same_weights(self):
         fit = run.fit
