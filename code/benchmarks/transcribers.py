@@ -120,8 +120,24 @@ def _read(recording, group, cut):
     return Piece(path, notes, seconds, group)
 
 
-def _read_sets(data, real, most, cut):
-    """Read the sets by name, and ``validation``; say which are not there."""
+def read_sets(data, real, most, cut):
+    """
+    Read the sets by name, and ``validation``; say which are not there.
+
+    Parameters
+    ----------
+    data, real : Path
+        The toy set, and the folder of recordings that are no synthesiser, or None.
+    most : int
+        Maximum number of recordings of each toy split.
+    cut : Path
+        Folder for the beginnings of recordings that are long.
+
+    Returns
+    -------
+    dict of str to list of Piece
+        The pieces of each set.
+    """
     dataset = open_dataset(data)
     every = np.array(dataset.recordings, object)
     lengths = [soundfile.info(each.audio).frames for each in every]
@@ -271,8 +287,22 @@ def score(piece, found, told=False):
     return scores
 
 
-def _estimate(values, groups):
-    """Estimate a mean over recordings, with its interval."""
+def estimate(values, groups):
+    """
+    Estimate a mean over recordings, with its interval.
+
+    Parameters
+    ----------
+    values : sequence of float
+        A value of each recording.
+    groups : sequence of str
+        Of each recording, what it is drawn with.
+
+    Returns
+    -------
+    dict of str to float
+        ``value``, ``low`` and ``high``.
+    """
     parts = np.stack((values, np.ones(len(values))), axis=1)
     low, high = interval(bootstrap(parts, groups, mean))
     return {"value": mean(parts.sum(axis=0)), "low": low, "high": high}
@@ -305,9 +335,9 @@ def compare(scores, groups):
         for setting, metric in itertools.product(tables, tables[stronger]):
             values = tables[setting][metric]
             row = {"system": system, "setting": setting, "metric": metric}
-            row |= {"stronger": setting == stronger} | _estimate(values, groups)
+            row |= {"stronger": setting == stronger} | estimate(values, groups)
             if metric in ours and system != OURS:
-                row["difference"] = _estimate(ours[metric] - values, groups)
+                row["difference"] = estimate(ours[metric] - values, groups)
             rows.append(row)
     return rows
 
@@ -360,7 +390,7 @@ def _hour(systems, pieces, path):
 def run(options):
     """Transcribe, score, compare and write the results."""
     work = options.work
-    sets = _read_sets(options.data, options.real, options.recordings, work / "cut")
+    sets = read_sets(options.data, options.real, options.recordings, work / "cut")
     validation = sets.pop("validation")
     known = read_json(options.out) if options.out.exists() else {}
     about, scores, systems = {}, {name: {} for name in sets}, []

@@ -1,0 +1,113 @@
+"""
+What each ingredient of the transcriber adds.
+
+``python code/benchmarks/ingredients.py --data toy/data/full --also toy/data/transcriber
+--real DIR`` trains transcribers for equally many steps, each with one ingredient more
+than the one before, transcribes what ``transcribers.py`` does with each, and writes
+``report/results/ingredients.json``: F1 of notes, and by how much it is above that of
+the one before, recording by recording. One seed. Run again, it goes on.
+"""
+
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+
+from cpc_step import RESULTS, machine
+from transcribers import CODE, OURS, SETS, System, estimate, read_sets, score
+
+from jtm.files import read_json, write_json
+
+EPOCHS = 6
+"""Epochs of 250 steps."""
+
+
+def arms(also):
+    """
+    List what is tried.
+
+    Parameters
+    ----------
+    also : Path
+        Labelled audio in which the sound of each player varies.
+
+    Returns
+    -------
+    dict of str to list of str
+        Options by what they add, each list with the one before in it.
+    """
+    weights = CODE / "jtm" / "weights" / "jtm.safetensors"
+    return {
+        "labels": ["--plain"],
+        "level, spectrum and noise varied": [],
+        "sounds of players varied": ["--also", also],
+        "start from CPC": ["--also", also, "--load", weights],
+    }
+
+
+def train(name, options, data, work):
+    """
+    Train one of them, or go on with it.
+
+    Parameters
+    ----------
+    name : str
+        Its name, and that of its folder.
+    options : list of str
+        Its options.
+    data, work : Path
+        The dataset, and the folder of all that is kept.
+
+    Returns
+    -------
+    Path
+        Its weights.
+    """
+    folder = work / name.replace(" ", "-")
+    command = [sys.executable, CODE.parent / "main.py", "--preset", "transcriber"]
+    command += ["--data", data, "--pathCheckpoint", folder, "--nEpoch", EPOCHS]
+    weights = folder / "transcriber.safetensors"
+    if not weights.exists():
+        if subprocess.run(map(str, [*command, *options])).returncode:
+            raise SystemExit(f"{name}: stopped; the same command goes on")
+    return weights
+
+
+def main():
+    """Read the command line, train, transcribe, score, and write the results."""
+    parser = argparse.ArgumentParser(description=__doc__.strip().splitlines()[0])
+    kept = RESULTS.parents[1] / "logs" / "ingredients"
+    add = parser.add_argument
+    add("--data", type=Path, required=True, help="the toy set full")
+    add("--also", type=Path, required=True, help="the toy set transcriber")
+    add("--real", type=Path, help="a folder with mixes/, piano/ and notes/")
+    add("--work", type=Path, default=kept, help="folder of what is kept")
+    add("--recordings", type=int, default=16, help="of each toy split")
+    options = parser.parse_args()
+    cut = options.work / "cut"
+    sets = read_sets(options.data, options.real, options.recordings, cut)
+    named = {name: title for name, title in SETS.items() if name in sets}
+    rows, before = [], {}
+    for name, chosen in arms(options.also).items():
+        weights = train(name, chosen, options.data, options.work)
+        log = read_json(weights.with_suffix(".json"))["history"]
+        system = System(OURS, options.work, weights)
+        for each, title in named.items():
+            found = system.notes(sets[each], [{}], title)
+            pairs = zip(sets[each], found, strict=True)
+            values = [score(piece, notes)["onset"] for piece, (notes,) in pairs]
+            groups = [piece.group for piece in sets[each]]
+            row = {"with": name, "steps": log[-1]["step"], "set": each}
+            row |= estimate(values, groups)
+            if each in before:
+                more = [x - y for x, y in zip(values, before[each], strict=True)]
+                row["difference"] = estimate(more, groups)
+            before[each] = values
+            rows.append(row)
+            print(row, flush=True)
+    found = {"sets": named, "scores": rows, "machine": machine()}
+    write_json(RESULTS / "ingredients.json", found)
+
+
+if __name__ == "__main__":
+    main()
