@@ -36,46 +36,21 @@ from jtm.files import InputError, atomic  # noqa: E402
 from jtm.music import audio, notation, synth  # noqa: E402
 from jtm.music.score import note_value  # noqa: E402
 
+# Works of each split, as far as there are enough, and seconds of their excerpts.
 COUNTS = {"test": 120, "validation": 40, "train": 480}
-"""Works of each split, as far as there are enough."""
-
 SECONDS = {"test": (36.0, 37.0), "validation": (36.0, 37.0), "train": (22.0, 30.0)}
-"""Shortest and longest excerpt."""
 
-SECTIONS = 6
-"""Maximum number of sections of one mass, or movements of one quartet."""
+SECTIONS = 6  # sections of one mass, or movements of one quartet, at most
+FAMILY = 10  # works of a tune family that is held out, at most
+LARGEST = 9e5  # bytes of the largest score file that is read
 
-FAMILY = 10
-"""Maximum number of works of a tune family that is held out."""
-
-TEMPO = (0.75, 1.35)
-"""Range of the tempo against the one that suits the music."""
-
-TRANSPOSITION = 5
-"""Semitones up or down by which scores are transposed in training, at most."""
-
-KEYBOARD_SHARE = 0.35
-"""Share of performances by piano or harpsichord alone."""
-
-LARGEST = 9e5
-"""Bytes of the largest score file that is read."""
+TEMPO = (0.75, 1.35)  # range of the tempo against the one that suits the music
+TRANSPOSITION = 5  # semitones up or down in training, at most
+KEYBOARD_SHARE = 0.35  # of performances by piano or harpsichord alone
 
 
-def read(job):
-    """
-    Read a work of the corpus, or what was kept of it.
-
-    Parameters
-    ----------
-    job : tuple
-        Its path in the corpus, and the folder where notes are kept.
-
-    Returns
-    -------
-    numpy.ndarray
-        Notes of type :data:`jtm.music.notation.NOTE`; none where the file has no
-        score.
-    """
+def _read(job):
+    """Read the notes of a work, maybe none, or what was kept of them in a folder."""
     path, folder = job
     kept = Path(folder) / f"{path.replace('/', '__')}.npz"
     if not kept.exists():
@@ -229,20 +204,8 @@ def excerpt(music, seconds, tempo, rng):
     return voices.Music(sounding, music.bar, length), first
 
 
-def make_recording(job):
-    """
-    Write the sound and the labels of one work, unless they are there.
-
-    Parameters
-    ----------
-    job : tuple
-        Folder, name, work, family, split, music, SoundFonts and random seed.
-
-    Returns
-    -------
-    dict
-        Its row of the metadata.
-    """
+def _make_recording(job):
+    """Write the sound and labels of a work, unless they are there; return its row."""
     out, name, work, family, split, music, fonts, seed = job
     rng = works.generator(seed, "pair", name)
     transposition = 0
@@ -291,7 +254,7 @@ def make_recording(job):
     }
 
 
-def make(out, seed=0, counts=None, processes=None):
+def make(out, seed=0):
     """
     Make the set, or finish one.
 
@@ -301,10 +264,6 @@ def make(out, seed=0, counts=None, processes=None):
         The folder; made if missing. Notes of the corpus are kept in ``scores/``.
     seed : int
         Random seed of everything.
-    counts : dict of str to int, optional
-        Works of each split; :data:`COUNTS` by default.
-    processes : int, optional
-        Processes to use; one a core by default. The result is the same.
     """
     out = Path(out)
     unseen = synth.find_soundfont(synth.TIMBRE_SOUNDFONTS)
@@ -321,22 +280,20 @@ def make(out, seed=0, counts=None, processes=None):
         for work in own
         if (root / work.path).stat().st_size <= LARGEST
     ]
-    with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as pool:
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(mp_context=spawn) as pool:
         jobs = [(work.path, str(out / "scores")) for work in listed]
-        notes = list(tqdm(pool.map(read, jobs), "reading scores", len(jobs)))
+        notes = list(tqdm(pool.map(_read, jobs), "reading scores", len(jobs)))
         known = [i for i, each in enumerate(notes) if len(each) > 20]
         listed = [listed[i] for i in known]
         music = [parts_of(notes[i]) for i in known]
         chosen = choose(listed, music, seed)
-        starts = {"train": 1000, "validation": 6000, "test": 7000}
-        jobs = []
+        jobs, numbers = [], {"train": 1000, "validation": 6000, "test": 7000}
         for i, family, split in chosen:
-            starts[split] += 1
-            if starts[split] % 1000 <= (counts or COUNTS)[split]:
-                name, tune = str(starts[split]), listed[family].path
-                job = (out, name, listed[i], tune, split, music[i], fonts, seed)
-                jobs.append(job)
-        rows = list(tqdm(pool.map(make_recording, jobs), "rendering", len(jobs)))
+            numbers[split] += 1
+            work = listed[i], listed[family].path, split, music[i]
+            jobs.append((out, str(numbers[split]), *work, fonts, seed))
+        rows = list(tqdm(pool.map(_make_recording, jobs), "rendering", len(jobs)))
     musicnet.write_metadata(out / musicnet.METADATA_FILE, rows)
 
 

@@ -1,54 +1,32 @@
 """Settings of the study, and the runs that it compares."""
 
-from typing import ClassVar, Literal
+from typing import Literal
 
 from pydantic import Field
 
 from jtm.training.config import RunConfig, settings
 
-POOL = 4
-"""Frames of 10 ms that are averaged, so that an audio tower hears one every 40 ms."""
+# A window of sound, and what is learned of it.
+POOL = 4  # frames of 10 ms that are averaged: a tower hears one every 40 ms
+FRAMES = 50  # averaged frames in a window: 2 s
+DIM = 32  # size of the embeddings in training, and of the published towers
+REFIT_DIM = 64  # size of ours once the last layers are learned again in closed form
+CHANNELS = 16  # of pitch maps, where they are not those of a pretrained encoder
 
-FRAMES = 50
-"""Averaged frames in a window: 2 s."""
+# Losses.
+MARGIN = 0.7  # of the ranking loss (Dorfer et al. 2018)
+TEMPERATURE = 0.07  # softmax temperature of InfoNCE at the start
 
-DIM = 32
-"""Size of the embeddings in training, and of the published towers (Dorfer et al.)."""
-
-REFIT_DIM = 64
-"""Size of ours once the last layers are learned again in closed form."""
-
-CHANNELS = 16
-"""Channels of pitch maps, where they are not those of a pretrained encoder."""
-
-MARGIN = 0.7
-"""Margin of the ranking loss (Dorfer et al. 2018)."""
-
-TEMPERATURE = 0.07
-"""Softmax temperature of InfoNCE at the start."""
-
-JITTER = 0.12
-"""Share of a passage by which either of its ends is moved in training, at most."""
-
-SHIFT = 3
-"""Semitones by which sound and score are transposed alike in training, at most."""
-
-BATCHES = 40
-"""Batches in an epoch."""
-
-PER_WORK = 4
-"""Windows of one work in a batch, which are hard negatives of each other."""
-
-CANDIDATES = 2000
-"""Candidates among which a passage is looked for."""
+# Batches.
+BATCHES = 40  # in an epoch
+PER_WORK = 4  # windows of one work in a batch, which are hard negatives of each other
+JITTER = 0.12  # share of a passage by which either of its ends is moved, at most
+SHIFT = 3  # semitones by which sound and score are transposed alike, at most
 
 
 @settings
 class RetrievalConfig(RunConfig):
     """Settings of training two towers."""
-
-    presets: ClassVar[dict] = {}
-    idle: ClassVar[tuple] = ("max_chunks_in_mem", "chunk_size")
 
     towers: Literal["pitchmap", "published"] = Field(
         "pitchmap",
@@ -69,7 +47,6 @@ class RetrievalConfig(RunConfig):
     )
     n_epoch: int = Field(2, ge=1, description="number of epochs, of 40 batches")
     batch_size: int = Field(64, ge=4, description="batch size, in pairs")
-    learning_rate: float = Field(2e-3, ge=0, le=1, description="learning rate of AdamW")
 
 
 MAIN = "pitchmap"
@@ -83,13 +60,11 @@ RUNS = {
     "scratch": {"channels": 32},
     "cpc-frozen": {"start": "cpc", "frozen": True},
     "untrained-frozen": {"channels": 32, "frozen": True},
-} | {
-    f"{name}-{works}": {**how, "n_works": works}
+}
+RUNS |= {
+    f"{name}-{works}": RUNS[name] | {"n_works": works}
     for works in (5, 20, 80)
-    for name, how in (
-        ("cpc-finetuned", {"start": "cpc"}),
-        ("scratch", {"channels": 32}),
-    )
+    for name in ("cpc-finetuned", "scratch")
 }
 """
 What is trained, by name: what differs from the defaults of

@@ -19,17 +19,10 @@ from jtm.music import notation
 from jtm.retrieval.config import BATCHES, FRAMES, JITTER, PER_WORK, POOL, SHIFT
 from jtm.training.spectra import Spectra, harmonic_front_end
 
-SECONDS = FRAMES * POOL / FRAME_RATE
-"""Length of a window: 2 s."""
-
-GRID = POOL / FRAME_RATE
-"""Seconds from one averaged frame to the next; windows start with one."""
-
-BINS_PER_SEMITONE = PitchMapEncoder.passed
-"""Bins that a semitone of transposition moves log magnitudes by."""
-
-FEWEST = 3
-"""Notes that must start in a passage, else it tells too little."""
+SECONDS = FRAMES * POOL / FRAME_RATE  # length of a window: 2 s
+GRID = POOL / FRAME_RATE  # seconds between averaged frames; windows start with one
+BINS_PER_SEMITONE = PitchMapEncoder.passed  # of log magnitudes
+FEWEST = 3  # notes that must start in a passage, else it tells too little
 
 
 class Aligned:
@@ -51,22 +44,26 @@ class Aligned:
 
     def __init__(self, labels):
         self.notes = np.zeros(len(labels), notation.NOTE)
-        for ours, theirs in (("beat", "start_beat"), ("beats",) * 2, ("pitch",) * 2):
-            self.notes[ours] = labels[theirs]
-        beats, which = np.unique(labels["start_beat"], return_inverse=True)
+        self.notes["beat"] = labels["start_beat"]
+        self.notes["beats"] = labels["beats"]
+        self.notes["pitch"] = labels["pitch"]
+        self._beats, which = np.unique(labels["start_beat"], return_inverse=True)
         seconds = np.bincount(which, labels["start"] / LABEL_RATE) / np.bincount(which)
         self._seconds = np.maximum.accumulate(seconds)
-        self._beats = beats
         self.first, self.last = self._seconds[[0, -1]]
 
     def beats(self, seconds):
         """Find where in the score a moment is."""
         return np.interp(seconds, self._seconds, self._beats)
 
-    def onsets(self, first, last):
-        """Count the notes that start in a passage."""
+    def passage(self, start):
+        """Find the passage of the window that starts at a moment: its two ends."""
+        return self.beats((start, start + SECONDS))
+
+    def tells(self, first, last):
+        """Tell whether enough notes start in a passage."""
         beat = self.notes["beat"]
-        return int(np.count_nonzero((beat >= first) & (beat < last)))
+        return np.count_nonzero((beat >= first) & (beat < last)) >= FEWEST
 
 
 class Recordings:
@@ -112,33 +109,26 @@ class Recordings:
         if index not in self._pooled:  # 36 MB an hour
             self._pooled[index] = pool(self.spectra.read(index)).astype(np.float16)
         first = round(seconds / GRID)
-        found = self._pooled[index][first : first + FRAMES].astype(np.float32)
+        found = self._pooled[index][first:][:FRAMES].astype(np.float32)
         return np.pad(found, ((0, FRAMES - len(found)), (0, 0)))
 
-    def places(self, indices, step=SECONDS):
-        """List windows, one after another, in which enough notes start."""
+    def places(self, split, step=SECONDS):
+        """List windows of a split, a step apart, in which enough notes start."""
         found = []
-        for index in indices:
+        for index in self.splits[split]:
             own = self.aligned[index]
             first = np.ceil(own.first / GRID) * GRID
             for start in np.arange(first, own.last - SECONDS, step):
-                if own.onsets(*own.beats((start, start + SECONDS))) >= FEWEST:
+                if own.tells(*own.passage(start)):
                     found.append((index, float(start)))
         return found
 
     def pairs(self, places):
-        """Read windows and the passages that are heard in them."""
+        """Read windows, and the rolls and cells of what is heard in them."""
         heard = np.stack([self.window(*place) for place in places])
-        passages = [
-            self.aligned[i].beats((start, start + SECONDS)) for i, start in places
-        ]
-        rolls = np.stack(
-            [
-                notation.roll(self.aligned[i].notes, *passage)
-                for (i, _), passage in zip(places, passages, strict=True)
-            ]
-        )
-        return heard, rolls, np.array([cells_of(*p) for p in passages], np.float32)
+        scores = [(self.aligned[index], start) for index, start in places]
+        drawn = [draw(own.notes, *own.passage(start)) for own, start in scores]
+        return heard, *map(np.stack, zip(*drawn, strict=True))
 
 
 def pool(magnitudes):
@@ -159,51 +149,50 @@ def pool(magnitudes):
     return magnitudes[:whole].reshape(-1, POOL, magnitudes.shape[1]).mean(1)
 
 
-def cells_of(first, last):
+def draw(notes, first, last):
     """
-    Count the cells of a roll that a passage fills.
+    Draw a passage of a score.
 
     Parameters
     ----------
+    notes : numpy.ndarray
+        Notes of type :data:`jtm.music.notation.NOTE`.
     first, last : float
-        Its ends in quarter notes.
+        Ends of the passage in quarter notes.
 
     Returns
     -------
-    float
-        Cells, from one to :data:`jtm.music.notation.WIDTH`.
+    roll : numpy.ndarray
+        Its piano roll ``(2, 88, WIDTH)``; see :func:`jtm.music.notation.roll`.
+    cells : numpy.float32
+        Cells of the roll that it fills, from one to all.
     """
-    return float(np.clip(notation.CELLS * (last - first), 1, notation.WIDTH))
+    cells = np.clip(notation.CELLS * (last - first), 1, notation.WIDTH)
+    return notation.roll(notes, first, last), np.float32(cells)
 
 
-def transpose(heard, drawn, semitones):
+def move(array, steps, axis):
     """
-    Transpose what is heard and what is written alike.
+    Move log magnitudes or rolls along an axis, as transposition does.
 
     Parameters
     ----------
-    heard : numpy.ndarray
-        Log magnitudes ``(frames, bins)``.
-    drawn : numpy.ndarray
-        Roll ``(2, 88, WIDTH)``.
-    semitones : int
+    array : numpy.ndarray
+        What is moved.
+    steps : int
         How far; below zero for down.
+    axis : int
+        Axis of pitch.
 
     Returns
     -------
-    tuple of numpy.ndarray
-        Both, silence where nothing was.
+    numpy.ndarray
+        Same shape, silence where nothing was.
     """
-    moved = []
-    for array, axis, steps in (
-        (heard, 1, semitones * BINS_PER_SEMITONE),
-        (drawn, 1, semitones),
-    ):
-        array = np.roll(array, steps, axis)
-        gap = slice(None, steps) if steps >= 0 else slice(steps, None)
-        array[:, gap] = 0
-        moved.append(array)
-    return tuple(moved)
+    moved = np.roll(array, steps, axis)
+    gap = slice(steps) if steps >= 0 else slice(steps, None)
+    np.moveaxis(moved, axis, 0)[gap] = 0
+    return moved
 
 
 class Pairs(Draws):
@@ -230,16 +219,14 @@ class Pairs(Draws):
     """
 
     def __init__(self, recordings, indices, batch_size, seed=0, n_batches=BATCHES):
-        long = [
-            i
-            for i in indices
-            if recordings.aligned[i].last - recordings.aligned[i].first > SECONDS
-        ]
-        if not long:
-            raise InputError(f"no training recording with beats lasts {SECONDS:g} s")
         super().__init__(n_batches, seed)
-        self.recordings, self.indices = recordings, long
-        self.batch_size = batch_size
+        self.recordings, self.batch_size = recordings, batch_size
+        aligned = recordings.aligned
+        self.indices = [
+            i for i in indices if aligned[i].last - aligned[i].first > SECONDS
+        ]
+        if not self.indices:
+            raise InputError(f"no training recording with beats lasts {SECONDS:g} s")
 
     def draw(self, rng):
         """Draw a batch: magnitudes, rolls and cells."""
@@ -257,11 +244,12 @@ class Pairs(Draws):
         own = self.recordings.aligned[index]
         for _ in range(8):
             start = GRID * round(rng.uniform(own.first, own.last - SECONDS) / GRID)
-            ends = own.beats(np.array((start, start + SECONDS)))
-            if own.onsets(*ends) >= FEWEST:
+            ends = own.passage(start)
+            if own.tells(*ends):
                 break
-        heard = self.recordings.window(index, start)
         ends = ends + rng.uniform(-JITTER, JITTER, 2) * (ends[1] - ends[0])
-        drawn = notation.roll(own.notes, *ends)
-        heard, drawn = transpose(heard, drawn, int(rng.integers(-SHIFT, SHIFT + 1)))
-        return heard, drawn, np.float32(cells_of(*ends))
+        roll, cells = draw(own.notes, *ends)
+        semitones = int(rng.integers(-SHIFT, SHIFT + 1))
+        heard = self.recordings.window(index, start)
+        heard = move(heard, semitones * BINS_PER_SEMITONE, 1)
+        return heard, move(roll, semitones, 1), cells

@@ -1,7 +1,5 @@
 """Figures of the study, drawn from ``retrieval.json`` alone."""
 
-import functools
-
 from jtm.results.figures import BLACK, BLUE, ORANGE, styled, subplots
 
 SOUNDS = {
@@ -11,9 +9,9 @@ SOUNDS = {
 """Name, colour and stroke of the sounds that are tested."""
 
 
-def retrieval_figures(record):
+def draw(record):
     """
-    List the figures of the study.
+    Draw the figures of the study.
 
     Parameters
     ----------
@@ -22,15 +20,15 @@ def retrieval_figures(record):
 
     Returns
     -------
-    dict of str to callable
-        What draws each figure, by name; without those that there are no scores for.
+    dict of str to matplotlib.figure.Figure
+        The figures by name, without those that there are no scores for.
     """
-    found = {}
+    drawn = {}
     if record["runs"]:
-        found["passages"] = functools.partial(_passages, record)
+        drawn["passages"] = _passages(record)
     if "identification" in record:
-        found["pieces"] = functools.partial(_pieces, record)
-    return found
+        drawn["pieces"] = _pieces(record)
+    return drawn
 
 
 @styled
@@ -75,34 +73,3 @@ def _pieces(record):
     axis.set_ylim(0, 101)
     figure.legend(loc="outside right upper", frameon=False)
     return figure
-
-
-TARGETS = {
-    "recall_at_1": ("the right passage is first, of 2000, audio to score", 0.60),
-    "mrr": ("mean reciprocal rank", 0.70),
-    "recall_at_1_unseen": ("the right passage is first, unseen SoundFont", 0.45),
-    "identified_20s": ("the piece is named from 20 s", 0.95),
-}
-"""What was to be reached: in words, and how much."""
-
-
-def reached(record):
-    """
-    Say which targets were reached.
-
-    Parameters
-    ----------
-    record : dict
-        What ``retrieval.json`` holds.
-
-    Returns
-    -------
-    list of tuple
-        In words, value, target, and whether it was reached, of those that were
-        measured.
-    """
-    return [
-        (words, record[key], least, record[key] >= least)
-        for key, (words, least) in TARGETS.items()
-        if key in record
-    ]

@@ -7,14 +7,9 @@ from jtm.models.augment import vary_magnitudes
 from jtm.retrieval.config import MARGIN
 from jtm.training.loop import Module, schedule
 
-WARMUP = 20
-"""Steps over which the learning rate rises."""
-
-WEIGHT_DECAY = 0.01
-"""Weight decay of AdamW."""
-
-FINE_TUNING = 0.5
-"""Learning rate of a pretrained encoder, relative to that of the rest."""
+WARMUP = 20  # steps over which the learning rate rises
+WEIGHT_DECAY = 0.01  # of AdamW
+FINE_TUNING = 0.5  # learning rate of a pretrained encoder, relative to that of the rest
 
 
 def infonce(cosines, scale):
@@ -39,7 +34,7 @@ def infonce(cosines, scale):
     return sum(functional.cross_entropy(each, targets) for each in either) / 2
 
 
-def ranking(cosines, margin=MARGIN):
+def ranking(cosines):
     """
     Compute the pairwise ranking loss in both directions (Dorfer et al. 2018).
 
@@ -47,18 +42,16 @@ def ranking(cosines, margin=MARGIN):
     ----------
     cosines : torch.Tensor
         Cosines ``(batch, batch)``, those of pairs on the diagonal.
-    margin : float
-        By how much a pair is to be closer than any other.
 
     Returns
     -------
     torch.Tensor
-        Sum over negatives of ``max(0, margin - pair + negative)``, mean over pairs.
+        Sum over negatives of ``max(0, MARGIN - pair + negative)``, mean over pairs.
     """
     pairs = cosines.diagonal()
     negative = ~torch.eye(len(cosines), dtype=torch.bool, device=cosines.device)
     either = (cosines - pairs[:, None], cosines - pairs[None])
-    return sum((functional.relu(margin + x) * negative).sum() for x in either) / (
+    return sum((functional.relu(MARGIN + x) * negative).sum() for x in either) / (
         2 * len(cosines)
     )
 
@@ -108,10 +101,9 @@ class Matching(Module):
     def groups(self):
         """List what is learned."""
         rate = self.config.learning_rate
-        encoder = getattr(self.towers.audio, "encoder", None)
-        own = [*encoder.parameters()] if encoder is not None else []
-        apart = {id(each) for each in own}
-        rest = [each for each in self.towers.parameters() if id(each) not in apart]
+        own, rest = [], []
+        for name, each in self.towers.named_parameters():
+            (own if name.startswith("audio.encoder.") else rest).append(each)
         groups = [{"params": rest, "lr": rate, "weight_decay": WEIGHT_DECAY}]
         if own and not self.config.frozen:
             slow = rate * (FINE_TUNING if self.config.load else 1)

@@ -18,20 +18,13 @@ from jtm.models.readers import PitchTrunk
 from jtm.retrieval.config import CHANNELS, DIM, REFIT_DIM, TEMPERATURE
 from jtm.training.checkpoints import read_tensors, write_tensors
 
-VERSION = 1
-"""Version of the towers and of what they are given; indices of others are refused."""
-
-SEGMENTS = 4
-"""Parts of a passage, in order, that are summarised apart."""
-
-RIDGE = 1.0
-"""What regularises the last projection, relative to the mean variance."""
-
-MARGIN_CELLS = 6
-"""Cells behind a passage that its embedding hears as silence."""
-
-WIDTHS = (12, 24, 48, 48)
-"""Channels of the published towers, two convolutions of each."""
+VERSION = 1  # of the towers and of what they are given; indices of others are refused
+SEGMENTS = 4  # parts of a passage, in order, that are summarised apart
+FEATURES = 8  # of each pitch, which are averaged over each part
+WIDTHS = (12, 24, 48, 48)  # channels of the published towers, two convolutions of each
+RIDGE = 1.0  # regularises the last projection, relative to the mean variance
+MARGIN_CELLS = 6  # cells behind a passage that its embedding hears as silence
+BATCH = 64  # windows or passages that are embedded at a time
 
 
 def segments(lengths, size):
@@ -61,22 +54,14 @@ def segments(lengths, size):
 
 
 class _Summary(nn.Module):
-    """
-    Summarise a pitch map by parts, and embed it: all that knows of absolute pitch.
+    """Summarise a pitch map by parts and embed it: all that knows of absolute pitch."""
 
-    Parameters
-    ----------
-    channels : int
-        Channels of the map.
-    features : int
-        Features of each pitch that are averaged over each part.
-    """
-
-    def __init__(self, channels, features=8):
+    def __init__(self, channels):
         super().__init__()
-        self.features = nn.Linear(channels, features)
-        self.norm = nn.LayerNorm(SEGMENTS * N_PITCHES * features)
-        self.last = nn.Linear(SEGMENTS * N_PITCHES * features, DIM)
+        size = SEGMENTS * N_PITCHES * FEATURES
+        self.features = nn.Linear(channels, FEATURES)
+        self.norm = nn.LayerNorm(size)
+        self.last = nn.Linear(size, DIM)
         self.embeds = True
 
     def forward(self, maps, weights):
@@ -112,22 +97,15 @@ class PitchAudioTower(nn.Module):
 
 
 class PitchScoreTower(nn.Module):
-    """
-    Embed scores; equivariant to transposition up to its last layer.
+    """Embed scores; equivariant to transposition up to its last layer."""
 
-    Parameters
-    ----------
-    channels : int
-        Channels of the map.
-    """
-
-    def __init__(self, channels=CHANNELS):
+    def __init__(self):
         super().__init__()
-        self.stem = nn.Conv2d(2, channels, 3, padding=1)
+        self.stem = nn.Conv2d(2, CHANNELS, 3, padding=1)
         dilations = (1, 1), (12, 1), (1, 2)
-        self.blocks = nn.Sequential(*(PitchBlock(channels, d) for d in dilations))
-        self.norm = nn.LayerNorm(channels)
-        self.summary = _Summary(channels)
+        self.blocks = nn.Sequential(*(PitchBlock(CHANNELS, d) for d in dilations))
+        self.norm = nn.LayerNorm(CHANNELS)
+        self.summary = _Summary(CHANNELS)
 
     def _maps(self, rolls):
         """Compute features ``(batch, cells, 88, channels)`` of rolls."""
@@ -141,55 +119,32 @@ class PitchScoreTower(nn.Module):
         return self.summary(self._maps(rolls), segments(cells, rolls.shape[3]))
 
 
-def published_tower(channels):
+class _PublishedTower(nn.Module):
     """
-    Make a tower of Dorfer et al. (2018, table 2).
+    Embed sound or scores as published (Dorfer et al. 2018, table 2).
 
-    Parameters
-    ----------
-    channels : int
-        Channels in.
-
-    Returns
-    -------
-    nn.Module
-        Embeds ``(batch, channels, rows, frames)`` to ``(batch, DIM)``.
+    Sound is one channel of bins averaged in pairs, one a semitone; scores are the two
+    of rolls, in place of images of staves.
     """
-    layers = []
-    for width in WIDTHS:
-        for _ in range(2):
-            conv = nn.Conv2d(channels, width, 3, padding=1, bias=False)
-            layers += [conv, nn.BatchNorm2d(width), nn.ELU()]
-            channels = width
-        layers.append(nn.MaxPool2d(2))
-    layers += [nn.Conv2d(channels, DIM, 1, bias=False), nn.BatchNorm2d(DIM)]
-    layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten()]
-    return nn.Sequential(*layers)
 
-
-class PublishedAudioTower(nn.Module):
-    """Embed sound as published, from bins averaged in pairs: one a semitone."""
-
-    def __init__(self):
+    def __init__(self, channels):
         super().__init__()
-        self.layers = published_tower(1)
+        layers = []
+        for width in WIDTHS:
+            for _ in range(2):
+                conv = nn.Conv2d(channels, width, 3, padding=1, bias=False)
+                layers += [conv, nn.BatchNorm2d(width), nn.ELU()]
+                channels = width
+            layers.append(nn.MaxPool2d(2))
+        layers += [nn.Conv2d(channels, DIM, 1, bias=False), nn.BatchNorm2d(DIM)]
+        layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten()]
+        self.layers = nn.Sequential(*layers)
 
-    def forward(self, magnitudes):
-        """Embed log magnitudes ``(batch, frames, bins)`` to ``(batch, DIM)``."""
-        x = functional.avg_pool1d(magnitudes, 2).transpose(1, 2)[:, None]
-        return self.layers(x.contiguous(memory_format=torch.channels_last))
-
-
-class PublishedScoreTower(nn.Module):
-    """Embed scores as published, rolls in place of images of staves."""
-
-    def __init__(self):
-        super().__init__()
-        self.layers = published_tower(2)
-
-    def forward(self, rolls, cells):
-        """Embed rolls ``(batch, 2, 88, cells)`` to ``(batch, DIM)``."""
-        return self.layers(rolls.contiguous(memory_format=torch.channels_last))
+    def forward(self, seen, cells=None):
+        """Embed magnitudes ``(batch, frames, bins)`` or rolls to ``(batch, DIM)``."""
+        if seen.ndim == 3:
+            seen = functional.avg_pool1d(seen, 2).transpose(1, 2)[:, None]
+        return self.layers(seen.contiguous(memory_format=torch.channels_last))
 
 
 class CCALayer(nn.Module):
@@ -220,83 +175,60 @@ class CCALayer(nn.Module):
             return self.projected(0, sound), self.projected(1, score)
         both = torch.cat((sound, score), 1)
         batch = both.mean(0)
-        mean = self.mean.flatten().lerp(batch, self.momentum)
         centred = both - batch
         found = centred.T @ centred / (len(both) - 1)
+        mean = self.mean.lerp(batch.unflatten(0, (2, DIM)), self.momentum)
         covariance = self.covariance.lerp(found, self.momentum)
         directions = self._solve(covariance)
         with torch.no_grad():
-            self.mean.copy_(mean.unflatten(0, (2, DIM)))
+            self.mean.copy_(mean)
             self.covariance.copy_(covariance)
             self.directions.copy_(directions)
-        mean = mean.unflatten(0, (2, DIM))
         return (sound - mean[0]) @ directions[0], (score - mean[1]) @ directions[1]
 
     def _solve(self, covariance):
         """Compute directions ``(2, DIM, DIM)`` of the joint covariance."""
         ridge = self.ridge * torch.eye(DIM, device=covariance.device)
         first, second = (
-            inverse_root(covariance[part, part] + ridge)
+            _inverse_root(covariance[part, part] + ridge)
             for part in (slice(DIM), slice(DIM, None))
         )
         # Of singular vectors U and V only V U' matters, the polar factor: a rotation
         # of both views changes no cosine.
         cross = first @ covariance[:DIM, DIM:] @ second
         gram = cross @ cross.T + 1e-4 * torch.eye(DIM, device=cross.device)
-        return torch.stack((first, second @ cross.T @ inverse_root(gram)))
+        return torch.stack((first, second @ cross.T @ _inverse_root(gram)))
 
     def projected(self, view, features):
         """Project one view as it was learned."""
         return (features - self.mean[view]) @ self.directions[view]
 
 
-def inverse_root(matrix, steps=24):
+def _inverse_root(matrix):
     """
-    Compute the inverse square root of a matrix, by Newton's and Schulz's iteration.
+    Compute the inverse square root of a symmetric, positive definite matrix, float32.
 
-    Unlike that of eigenvectors its gradient is finite where eigenvalues are equal.
-
-    Parameters
-    ----------
-    matrix : torch.Tensor
-        Symmetric and positive definite ``(n, n)``.
-    steps : int
-        Iterations; enough for a condition number of 1e6.
-
-    Returns
-    -------
-    torch.Tensor
-        The root, float32.
+    By Newton's and Schulz's iteration, whose gradient, unlike that of eigenvectors, is
+    finite where eigenvalues are equal; for condition numbers up to 1e6.
     """
     matrix = matrix.double()
     size = matrix.norm()
     eye = torch.eye(len(matrix), dtype=matrix.dtype, device=matrix.device)
     root, inverse = matrix / size, eye
-    for _ in range(steps):
+    for _ in range(24):
         step = (3 * eye - inverse @ root) / 2
         root, inverse = root @ step, step @ inverse
     return (inverse / size.sqrt()).float()
 
 
-def canonical(sound, score, dim=DIM, ridge=RIDGE):
+def _canonical(sound, score, dim, ridge):
     """
     Compute linear canonical correlation analysis (Hotelling 1936), regularised.
 
-    Parameters
-    ----------
-    sound, score : torch.Tensor
-        Features of pairs ``(pairs, features)``.
-    dim : int
-        Number of directions.
-    ridge : float
-        What is added to the variances, relative to their mean.
-
-    Returns
-    -------
-    list of tuple
-        Of each view its mean ``(features,)`` and its directions
-        ``(features, dim)``, each scaled by its canonical correlation, so that what the
-        views hardly share counts for little.
+    Of features ``(pairs, features)`` of each view, return the mean ``(features,)`` and
+    directions ``(features, dim)``, each scaled by its canonical correlation, so that
+    what the views hardly share counts for little. To the variances `ridge` is added,
+    relative to their mean.
     """
     views = [each - each.mean(0) for each in (sound, score)]
     roots = []
@@ -333,7 +265,7 @@ class Towers(nn.Module):
 
     def __init__(self, kind="pitchmap", encoder=None, dim=DIM):
         super().__init__()
-        self.kind = kind
+        self.kind, self.dim = kind, DIM
         self.channels = CHANNELS  # of the encoder
         self.log_scale = nn.Parameter(torch.tensor(1 / TEMPERATURE).log())
         if kind == "pitchmap":
@@ -341,19 +273,14 @@ class Towers(nn.Module):
             self.channels = self.audio.trunk.channels
             self.score = PitchScoreTower()
         else:
-            self.audio, self.score = PublishedAudioTower(), PublishedScoreTower()
+            self.audio, self.score = _PublishedTower(1), _PublishedTower(2)
         self.join = CCALayer()
         if dim != DIM:
             self._widen(dim)
 
-    @property
-    def dim(self):
-        """Size of the embeddings."""
-        return DIM if self.join else self.score.summary.last.out_features
-
     def _widen(self, dim):
         """Make last layers that need no joining."""
-        self.join = None
+        self.join, self.dim = None, dim
         for tower in (self.audio, self.score):
             last = tower.summary.last
             tower.summary.last = nn.Linear(last.in_features, dim)
@@ -376,42 +303,44 @@ class Towers(nn.Module):
         found = [(self.audio(x), self.score(*y)) for x, *y in batches]
         pairs = (torch.cat(each) for each in zip(*found, strict=True))
         # Of few features there are pairs enough.
-        views = canonical(*pairs, self.dim, RIDGE if self.join is None else 0.01)
+        views = _canonical(*pairs, self.dim, RIDGE if self.join is None else 0.01)
         if self.join:
             self.join.mean.copy_(torch.stack([mean for mean, _ in views]))
             self.join.directions.copy_(torch.stack([each for _, each in views]))
             return
-        for tower, (mean, directions) in zip(
-            (self.audio, self.score), views, strict=True
-        ):
+        towers = self.audio, self.score
+        for tower, (mean, directions) in zip(towers, views, strict=True):
             tower.summary.embeds = True
             tower.summary.last.weight.copy_(directions.T)
             tower.summary.last.bias.copy_(-mean @ directions)
 
     @torch.no_grad()
-    def embed_sound(self, magnitudes, batch=64):
+    def embed_sound(self, magnitudes):
         """Embed windows of sound."""
-        parts = [
-            self._finish(0, self.audio(torch.from_numpy(magnitudes[first:][:batch])))
-            for first in range(0, len(magnitudes), batch)
-        ]
-        return np.concatenate(parts or [np.zeros((0, self.dim), np.float32)])
+        found = np.zeros((len(magnitudes), self.dim), np.float32)
+        for first in range(0, len(magnitudes), BATCH):
+            heard = torch.from_numpy(magnitudes[first:][:BATCH])
+            found[first:][:BATCH] = self._finish(0, self.audio(heard))
+        return found
 
     @torch.no_grad()
-    def embed_scores(self, rolls, cells, batch=64):
+    def embed_scores(self, rolls, cells):
         """Embed passages of scores."""
         order = np.argsort(cells, kind="stable")
         found = np.zeros((len(rolls), self.dim), np.float32)
-        for first in range(0, len(rolls), batch):
-            chosen = order[first:][:batch]
-            # What is behind the longest passage takes time and changes nothing.
-            width = int(np.ceil(cells[chosen].max())) + MARGIN_CELLS
+        for first in range(0, len(rolls), BATCH):
+            chosen, width = order[first:][:BATCH], None
+            if self.kind == "pitchmap":
+                # What is behind the longest passage takes time and changes nothing.
+                width = int(np.ceil(cells[chosen].max())) + MARGIN_CELLS
             drawn = torch.from_numpy(rolls[chosen][..., :width])
-            if self.kind == "published":
-                drawn = torch.from_numpy(rolls[chosen])
             embedded = self.score(drawn, torch.from_numpy(cells[chosen]))
             found[chosen] = self._finish(1, embedded)
         return found
+
+    def compare(self, heard, rolls, cells):
+        """Compute cosines of all windows with all passages ``(windows, passages)``."""
+        return self.embed_sound(heard) @ self.embed_scores(rolls, cells).T
 
     def _finish(self, view, embedded):
         """Project features of one view, and scale them to unit length."""

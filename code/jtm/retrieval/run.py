@@ -17,46 +17,25 @@ from jtm.files import read_json, write_json
 from jtm.models.augment import vary_magnitudes
 from jtm.models.pitchmap import PitchMapEncoder
 from jtm.results.records import TESTS
-from jtm.retrieval import model
-from jtm.retrieval.config import CANDIDATES, DIM, MAIN, RUNS, RetrievalConfig
+from jtm.retrieval import model, search
+from jtm.retrieval.config import DIM, MAIN, RUNS, RetrievalConfig
 from jtm.retrieval.data import GRID, SECONDS, Pairs, Recordings
 from jtm.retrieval.loss import Matching
-from jtm.retrieval.search import (
-    HOP_SECONDS,
-    INDEX,
-    SPEEDS,
-    TOLERANCE,
-    Index,
-    build,
-    margin_of,
-    vote,
-)
 from jtm.training.checkpoints import load_model
 from jtm.training.loop import Plan, fit
 
-VALIDATED = 480
-"""Validation pairs that are ranked after each epoch."""
+# Learning.
+VALIDATED = 480  # validation pairs that are ranked after each epoch
+REFITTED, REFIT_BATCHES = 10**6, 90  # epoch, and size, that refits the last projection
+CCA_PAIRS = 4000  # training pairs of linear CCA
 
-REFITTED, REFIT_BATCHES = 10**6, 90
-"""Number and size of the epoch whose pairs the last projection is learned from."""
-
-APART = 1.84
-"""Seconds from one candidate to the next, which leaves enough of them."""
-
-DRAWS = 1000
-"""Bootstrap resamples of works."""
-
-LENGTHS = (2, 5, 10, 20, 30)
-"""Seconds of a recording by which its piece is looked for."""
-
-FALSE_ALARMS = 0.05
-"""Share of recordings that may be named though their piece is not in the index."""
-
-DTW_QUERIES = 40
-"""Queries of each direction that dynamic time warping compares, which is slow."""
-
-CCA_PAIRS = 4000
-"""Training pairs of linear CCA."""
+# Judging.
+CANDIDATES = 2000  # among which a passage is looked for
+APART = 1.84  # seconds from one to the next, which leaves enough of them
+DTW_QUERIES = 40  # of each direction by dynamic time warping, which is slow
+DRAWS = 1000  # bootstrap resamples of works
+LENGTHS = (2, 5, 10, 20, 30)  # seconds of a recording by which its piece is looked for
+FALSE_ALARMS = 0.05  # share that may be named though their piece is not in the index
 
 
 def train(config, recordings, progress=True):
@@ -88,20 +67,22 @@ def train(config, recordings, progress=True):
     if config.n_works:
         order = np.random.default_rng(config.random_seed).permutation(len(heard))
         heard = [heard[i] for i in order[: config.n_works]]
-    pairs = Pairs(recordings, heard, config.batch_size, config.random_seed)
+    chosen = recordings, heard, config.batch_size, config.random_seed
     plan = Plan.of(config, gradient_clip=1.0, precision="bf16")
-    places = _evenly(recordings.places(recordings.splits["validation"]), VALIDATED)
+    places = _evenly(recordings.places("validation"), VALIDATED)
     held_out = recordings.pairs(places)
 
     def score(module):
         """Compute the mean reciprocal rank on validation."""
-        cosines = _cosines(module.towers, held_out)
-        return np.mean(1 / ranks(cosines))
+        return np.mean(1 / _ranks(module.towers.compare(*held_out)))
 
-    module = Matching(towers, config, plan, pairs, score=score)
-    module.facts |= {"config": asdict(config)}
+    facts = {"config": asdict(config)}
+    module = Matching(towers, config, plan, Pairs(*chosen), facts=facts, score=score)
     fit(module, progress)
-    _refit(towers, pairs)
+    torch.manual_seed(0)
+    many = Pairs(*chosen, REFIT_BATCHES)
+    many.epoch = REFITTED
+    towers.refit((vary_magnitudes(sound), *rest) for sound, *rest in many)
     seconds = sum(
         recordings.aligned[i].last - recordings.aligned[i].first for i in heard
     )
@@ -114,239 +95,156 @@ def train(config, recordings, progress=True):
     }
 
 
-def _refit(towers, pairs):
-    """Learn the last projection of trained towers again, from many pairs at once."""
-    torch.manual_seed(0)
-    pairs.epoch, pairs.first_batch, n_batches = REFITTED, 0, pairs.n_batches
-    pairs.n_batches = REFIT_BATCHES
-    towers.refit((vary_magnitudes(heard), *rest) for heard, *rest in pairs)
-    pairs.n_batches = n_batches
+def _evenly(items, most):
+    """Choose items at even distances, the first and the last among them."""
+    n = min(most, len(items))
+    return [items[i] for i in np.linspace(0, len(items) - 1, n).round().astype(int)]
 
 
-def _evenly(items, count):
-    """Choose items at even distances."""
-    if len(items) <= count:
-        return items
-    return [items[i] for i in np.linspace(0, len(items) - 1, count).round().astype(int)]
-
-
-def _cosines(towers, pairs):
-    """Compare all windows with all passages ``(windows, passages)``."""
-    heard, rolls, cells = pairs
-    return towers.embed_sound(heard) @ towers.embed_scores(rolls, cells).T
-
-
-def ranks(scores):
+def _ranks(scores, queries=slice(None)):
     """
-    Rank the right candidate of each query.
+    Rank the right candidate of each query, from 1, by scores ``(queries, candidates)``.
 
-    Parameters
-    ----------
-    scores : numpy.ndarray
-        How well each candidate fits ``(queries, candidates)``, the right one on the
-        diagonal.
-
-    Returns
-    -------
-    numpy.ndarray
-        Ranks ``(queries,)`` from 1; of equal scores the right one comes last.
+    It is the candidate of the query's number in `queries`; of equal scores it is last.
     """
-    right = scores.diagonal()[:, None]
+    right = scores[:, queries].diagonal()[:, None]
     return (scores >= right).sum(1)
 
 
-def summarise(found, works, seed=0):
-    """
-    Summarise ranks, with intervals of 95 % over works.
+def _measures(found):
+    """Compute recall at 1, 5 and 25, mean reciprocal and median rank, from ranks."""
+    told = {f"recall_at_{k}": float(np.mean(found <= k)) for k in (1, 5, 25)}
+    told["mrr"] = float(np.mean(1 / found))
+    return told | {"median_rank": float(np.median(found))}
 
-    Parameters
-    ----------
-    found : numpy.ndarray
-        Rank of the right candidate of each query.
-    works : sequence of int
-        Work of each query.
-    seed : int
-        Random seed of the bootstrap.
 
-    Returns
-    -------
-    dict
-        Of each measure its value, and the low and high end of its interval.
-    """
-    measures = {f"recall_at_{k}": lambda r, k=k: np.mean(r <= k) for k in (1, 5, 25)}
-    measures |= {"mrr": lambda r: np.mean(1 / r), "median_rank": np.median}
-    of_work = [np.flatnonzero(np.asarray(works) == work) for work in np.unique(works)]
-    rng = np.random.default_rng(seed)
-    draws = [
-        found[
-            np.concatenate(
-                [of_work[i] for i in rng.integers(len(of_work), size=len(of_work))]
-            )
-        ]
-        for _ in range(DRAWS)
-    ]
+def _summarise(found, works):
+    """Compute measures of ranks, each with the ends of its 95 % interval over works."""
+    of_work = [np.flatnonzero(works == work) for work in np.unique(works)]
+    rng, draws = np.random.default_rng(0), []
+    for _ in range(DRAWS):
+        drawn = rng.integers(len(of_work), size=len(of_work))
+        draws.append(_measures(found[np.concatenate([of_work[i] for i in drawn])]))
+    summary = {}
+    for name, value in _measures(found).items():
+        ends = np.percentile([each[name] for each in draws], (2.5, 97.5))
+        summary[name] = [value, *ends.tolist()]
+    return summary
+
+
+def _candidates(recordings, split):
+    """Choose the windows of a split that are judged, and read their pairs."""
+    places = _evenly(recordings.places(split, APART), CANDIDATES)
+    return places, recordings.pairs(places)
+
+
+def _both_ways(places, sounds, scores, queries=slice(None)):
+    """Summarise how passages are ranked by sounds, and windows by scores."""
+    works = np.array([index for index, _ in places])[queries]
     return {
-        name: [
-            float(measure(found)),
-            *np.percentile([measure(draw) for draw in draws], (2.5, 97.5)).tolist(),
-        ]
-        for name, measure in measures.items()
+        "audio_to_score": _summarise(_ranks(sounds, queries), works),
+        "score_to_audio": _summarise(_ranks(scores, queries), works),
     }
 
 
-def judge(towers, recordings, split):
-    """
-    Judge towers on pairs of a split, in both directions.
-
-    Parameters
-    ----------
-    towers : model.Towers
-        The towers.
-    recordings : Recordings
-        The dataset.
-    split : str
-        Which.
-
-    Returns
-    -------
-    dict
-        ``candidates``, and by direction what :func:`summarise` gives.
-    """
-    places = _evenly(recordings.places(recordings.splits[split], APART), CANDIDATES)
-    return _judged(_cosines(towers, recordings.pairs(places)), places)
+def _judge(compare, recordings, split):
+    """Judge in both directions what :meth:`model.Towers.compare` does, or another."""
+    places, pairs = _candidates(recordings, split)
+    cosines = compare(*pairs)
+    return {"candidates": len(places)} | _both_ways(places, cosines, cosines.T)
 
 
-def _query(recordings, index, seconds):
+def _query(recordings, played, index, seconds):
     """
     Choose the start of a recording as a query.
 
-    Return the score's path, the start of each window in seconds, and the quarter notes
-    of the score at which the query begins and ends.
+    Return the number of its piece, the start of each window in seconds, and the quarter
+    notes of the score at which the query begins and ends.
     """
-    own, about = recordings.aligned[index], recordings.store.recordings[index]
+    own, about = recordings.aligned[played], recordings.store.recordings[played]
     first = GRID * np.ceil(own.first / GRID)
     last = min(first + seconds, own.last) - SECONDS
-    starts = np.arange(first, max(last, first) + 1e-6, HOP_SECONDS)
+    starts = np.arange(first, max(last, first) + 1e-6, search.HOP_SECONDS)
     beats = own.beats(np.array((first, starts[-1] + SECONDS)))
-    beats += float(about.metadata["first_beat"])
-    return about.metadata["corpus_path"], starts, beats
+    numbers = {piece["file"]: k for k, piece in enumerate(index.pieces)}
+    number = numbers[about.metadata["corpus_path"]]
+    return number, starts, beats + float(about.metadata["first_beat"])
 
 
-def _embed(towers, recordings, index, starts):
+def _embed(towers, recordings, played, starts):
     """Embed the windows of a query."""
     return towers.embed_sound(
-        np.stack([recordings.window(index, start) for start in starts])
+        np.stack([recordings.window(played, start) for start in starts])
     )
 
 
-def identify_all(towers, recordings, index, split, lengths=LENGTHS, absent=False):
-    """
-    Identify the piece of each recording of a split.
+def _rank(ranked, number):
+    """Return the rank of a piece, from 1; infinite where no window voted for it."""
+    order = [piece for piece, *_ in ranked]
+    return order.index(number) + 1 if number in order else np.inf
 
-    Parameters
-    ----------
-    towers : model.Towers
-        The towers.
-    recordings : Recordings
-        The dataset.
-    index : jtm.retrieval.search.Index
-        Where to look.
-    split : str
-        Which.
-    lengths : sequence of int
-        Seconds of each that are heard.
-    absent : bool
-        Leave the piece that is played out of the index.
 
-    Returns
-    -------
-    dict of int to numpy.ndarray
-        By seconds, three rows ``(3, recordings)``: the rank of the piece, infinite
-        where no window voted for it; how far the first is ahead, see
-        :func:`jtm.retrieval.search.margin_of`; and the quarter notes by which its
-        place in the piece is off.
+def _identify_all(towers, recordings, index, split, lengths=LENGTHS, absent=False):
     """
-    numbers = {about["file"]: k for k, about in enumerate(index.pieces)}
+    Identify the piece of each recording of a split, maybe absent from the index.
+
+    Return by seconds that are heard three rows ``(3, recordings)``: the rank of the
+    piece; how far the first is ahead, see :func:`jtm.retrieval.search.vote`; and the
+    quarter notes by which its place in the piece is off.
+    """
     found = {seconds: [] for seconds in lengths}
     for played in recordings.splits[split]:
-        path, starts, beats = _query(recordings, played, max(lengths))
+        number, starts, beats = _query(recordings, played, index, max(lengths))
         at = starts + SECONDS / 2
-        known = index.without([numbers[path]]) if absent else index
+        known = index.without([number]) if absent else index
         near = known.nearest(_embed(towers, recordings, played, starts))
         owners, middles = known.owners[near], known.middles[near]
         for seconds in lengths:
             n = np.count_nonzero(at <= at[0] + max(0, seconds - SECONDS) + 1e-6)
-            ranked = vote(at[:n], owners[:n], middles[:n])
-            order = [piece for piece, *_ in ranked]
-            rank, error = np.inf, np.nan
-            if numbers[path] in order:
-                rank = order.index(numbers[path])
-                _, _, start, speed, _ = ranked[rank]
+            margin, ranked = search.vote(at[:n], owners[:n], middles[:n])
+            rank, error = _rank(ranked, number), np.nan
+            if np.isfinite(rank):
+                _, _, start, speed, _ = ranked[rank - 1]
                 error = start + speed * (at[0] - SECONDS / 2) - beats[0]
-            margin = margin_of([votes for _, votes, *_ in ranked], n)
-            found[seconds].append((rank + 1, margin, error))
+            found[seconds].append((rank, margin, error))
     return {seconds: np.array(rows).T for seconds, rows in found.items()}
 
 
-def retrieve_all(towers, recordings, index, split, seconds):
-    """
-    Find the performance of each score among the recordings of a split.
-
-    Parameters
-    ----------
-    towers, recordings, index, split, seconds : object
-        As for :func:`identify_all`; so much of each score is looked for.
-
-    Returns
-    -------
-    numpy.ndarray
-        Rank of the recording ``(recordings,)``.
-    """
-    numbers = {about["file"]: k for k, about in enumerate(index.pieces)}
+def _retrieve_all(towers, recordings, index, split, seconds):
+    """Rank the performance of each score's start among the recordings of a split."""
     played = recordings.splits[split]
-    starts = [_query(recordings, each, np.inf)[1] for each in played]
+    starts = [_query(recordings, each, index, np.inf)[1] for each in played]
     embedded = [
         _embed(towers, recordings, each, own)
         for each, own in zip(played, starts, strict=True)
     ]
     owners = np.repeat(np.arange(len(played)), [len(each) for each in starts])
     places = np.concatenate(starts) + SECONDS / 2
-    sounds = Index([], np.concatenate(embedded), owners, places, "")
+    sounds = search.Index([], np.concatenate(embedded), owners, places, "")
     sounds.unit = sounds.vectors  # not rounded
     found = []
     for k, each in enumerate(played):
-        path, _, beats = _query(recordings, each, seconds)
-        middles = index.middles[own := index.owners == numbers[path]]
+        number, _, beats = _query(recordings, each, index, seconds)
+        middles = index.middles[own := index.owners == number]
         within = (middles >= beats[0]) & (middles < beats[1])
         near = sounds.nearest(index.unit[own][within])
-        ranked = vote(
-            middles[within], owners[near], places[near], 1 / SPEEDS, 2 * TOLERANCE
-        )
-        order = [recording for recording, *_ in ranked]
-        found.append(order.index(k) + 1 if k in order else np.inf)
+        lines = owners[near], places[near], 1 / search.SPEEDS, 2 * search.TOLERANCE
+        found.append(_rank(search.vote(middles[within], *lines)[1], k))
     return np.array(found)
 
 
-def calibrate(towers, recordings, index):
+def _calibrate(towers, recordings, index):
     """
     Choose on validation from which margin on a piece counts as found.
 
-    Parameters
-    ----------
-    towers, recordings, index : object
-        As for :func:`identify_all`.
-
-    Returns
-    -------
-    dict
-        ``threshold``, of :data:`FALSE_ALARMS` where the piece is not in the index,
-        and ``confidence``, a logistic regression of being right on the margin.
+    Return ``threshold``, of :data:`FALSE_ALARMS` where the piece is not in the index,
+    and ``confidence``, a logistic regression of being right on the margin.
     """
     from sklearn.linear_model import LogisticRegression
 
     margins, right = [], []
     for absent in (False, True):
-        told = identify_all(
+        told = _identify_all(
             towers, recordings, index, "validation", LENGTHS[2:4], absent
         )
         margins += [margin for _, margin, _ in told.values()]
@@ -361,32 +259,33 @@ def calibrate(towers, recordings, index):
     return facts
 
 
+def _by_parts(heard, rolls, cells):
+    """Average bins of semitones, and rolls, over the parts of a passage."""
+    bins = heard[..., 2 : 2 + 2 * N_PITCHES].reshape(*heard.shape[:2], -1, 2).mean(3)
+    lengths = np.full(len(heard), heard.shape[1])
+    views = []
+    for order, rows, own, size in (
+        ("bfp", bins, lengths, heard.shape[1]),
+        ("bpf", rolls[:, 0], cells, rolls.shape[3]),
+    ):
+        shares = model.segments(torch.as_tensor(own), size).numpy()
+        parts = np.einsum(f"{order},bfs->bsp", rows, shares)
+        views.append(parts.reshape(len(rows), -1))
+    return views
+
+
 def _linear_cca(recordings, split):
     """Judge linear CCA on spectra and rolls, averaged over the parts of a passage."""
     from sklearn.cross_decomposition import CCA
 
-    def views(pairs):
-        heard, rolls, cells = pairs
-        shares = [
-            model.segments(torch.as_tensor(lengths), size).numpy()
-            for lengths, size in (
-                (np.full(len(heard), heard.shape[1]), heard.shape[1]),
-                (cells, rolls.shape[3]),
-            )
-        ]
-        bins = (
-            heard[..., 2 : 2 + 2 * N_PITCHES].reshape(*heard.shape[:2], -1, 2).mean(3)
-        )
-        sound = np.einsum("bfp,bfs->bsp", bins, shares[0])
-        return sound.reshape(len(bins), -1), np.einsum(
-            "bpf,bfs->bsp", rolls[:, 0], shares[1]
-        ).reshape(len(bins), -1)
+    pairs = recordings.pairs(_evenly(recordings.places("train", 1.0), CCA_PAIRS))
+    fitted = CCA(DIM, max_iter=30, tol=1e-3).fit(*_by_parts(*pairs))
 
-    places = _evenly(recordings.places(recordings.splits["train"], 1.0), CCA_PAIRS)
-    fitted = CCA(DIM, max_iter=30, tol=1e-3).fit(*views(recordings.pairs(places)))
-    places = _evenly(recordings.places(recordings.splits[split], APART), CANDIDATES)
-    sound, score = fitted.transform(*views(recordings.pairs(places)))
-    return _judged(_unit(sound) @ _unit(score).T, places)
+    def compare(*pairs):
+        sound, score = fitted.transform(*_by_parts(*pairs))
+        return _unit(sound) @ _unit(score).T
+
+    return _judge(compare, recordings, split)
 
 
 def _unit(rows):
@@ -398,66 +297,34 @@ def _chroma_dtw(recordings, split):
     """Judge chroma compared by dynamic time warping, on a part of the queries."""
     from librosa.sequence import dtw
 
-    places = _evenly(recordings.places(recordings.splits[split], APART), CANDIDATES)
-    heard, rolls, cells = recordings.pairs(places)
+    places, (heard, rolls, cells) = _candidates(recordings, split)
     power = np.expm1(18 * heard[:, ::2]) ** 0.5  # magnitudes, every 80 ms
     sounds = [_chroma(each) for each in power[..., 2 : 2 + 2 * N_PITCHES : 2]]
     written = [
         _chroma(roll[0, :, : max(2, round(n))].T)
         for roll, n in zip(rolls, cells, strict=True)
     ]
-    chosen = _evenly(range(len(places)), DTW_QUERIES)
-    judged = {"candidates": len(places), "queries": len(chosen)}
-    for name, first, second in (
-        ("audio_to_score", sounds, written),
-        ("score_to_audio", written, sounds),
-    ):
-        found = []
-        for k in chosen:
-            costs = [
-                dtw(C=1 - first[k] @ other.T, backtrack=False)[-1, -1]
-                / (len(first[k]) + len(other))
-                for other in second
-            ]
-            found.append(np.sum(np.array(costs) <= costs[k]))
-        works = [places[k][0] for k in chosen]
-        judged[name] = summarise(np.array(found), works)
-    return judged
+    queries = _evenly(range(len(places)), DTW_QUERIES)
+
+    def fits(first, second):
+        """Compute the negative cost a step of each path ``(queries, candidates)``."""
+        costs = [
+            dtw(C=1 - first[k] @ other.T, backtrack=False)[-1, -1]
+            / (len(first[k]) + len(other))
+            for k in queries
+            for other in second
+        ]
+        return -np.reshape(costs, (len(queries), len(second)))
+
+    both = fits(sounds, written), fits(written, sounds)
+    judged = {"candidates": len(places), "queries": len(queries)}
+    return judged | _both_ways(places, *both, queries)
 
 
 def _chroma(rows):
     """Fold rows of 88 pitches to pitch classes of unit length."""
     folded = np.stack([rows[:, k::12].sum(1) for k in range(12)], 1)
     return _unit(folded + 1e-6)
-
-
-def chance(n_candidates):
-    """
-    Compute what chance scores.
-
-    Parameters
-    ----------
-    n_candidates : int
-        Number of candidates.
-
-    Returns
-    -------
-    dict
-        Measures as those of :func:`summarise`, without intervals.
-    """
-    every = np.arange(1, n_candidates + 1)
-    found = {f"recall_at_{k}": k / n_candidates for k in (1, 5, 25)}
-    return found | {"mrr": np.mean(1 / every), "median_rank": np.median(every)}
-
-
-def _judged(cosines, places):
-    """Summarise both directions."""
-    works = [index for index, _ in places]
-    return {
-        "candidates": len(places),
-        "audio_to_score": summarise(ranks(cosines), works),
-        "score_to_audio": summarise(ranks(cosines.T), works),
-    }
 
 
 def study(data, out, load=None, only=None, scores=None):
@@ -494,7 +361,7 @@ def study(data, out, load=None, only=None, scores=None):
             **how, load=str(load) if start else "", path_checkpoint=str(out / name)
         )
         towers, facts = train(config, recordings)
-        facts |= {split: judge(towers, recordings, split) for split in TESTS}
+        facts |= {s: _judge(towers.compare, recordings, s) for s in TESTS}
         model.save(out / f"{name}.safetensors", towers, {"run": name})
         write_json(file, facts)
     for name, function in BASELINES.items():
@@ -503,7 +370,7 @@ def study(data, out, load=None, only=None, scores=None):
             write_json(file, {s: function(recordings, s) for s in TESTS})
     if scores and not (out / PIECES).exists() and (not only or "pieces" in only):
         write_json(out / PIECES, _identification(recordings, out, scores))
-    return compile_scores(out)
+    return _compile(out)
 
 
 BASELINES = {"linear-cca": _linear_cca, "chroma-dtw": _chroma_dtw}
@@ -515,31 +382,34 @@ PIECES = "identification.json"
 
 def _identification(recordings, out, scores):
     """Index the scores that are played, choose thresholds, and name pieces."""
-    weights, file = Path(out) / f"{MAIN}.safetensors", Path(out) / INDEX.name
-    build(scores, file, _titles(recordings), weights)
-    (towers, facts, _), index = model.load(weights), Index.load(file)
-    facts |= calibrate(towers, recordings, index)
+    weights, file = out / f"{MAIN}.safetensors", out / search.INDEX.name
+    search.build(scores, file, _titles(recordings), weights)
+    (towers, facts, _), index = model.load(weights), search.Index.load(file)
+    facts |= _calibrate(towers, recordings, index)
     model.save(weights, towers, facts)
+
+    def shares(rank):
+        return {f"rank_{k}": float(np.mean(rank <= k)) for k in (1, 5, 10)}
+
     found = {"pieces": len(index.pieces), "false_alarms": FALSE_ALARMS}
     found["queries"] = len(recordings.splits["test"])
     for split in TESTS:
         found[split] = {}
-        judged = [
-            identify_all(towers, recordings, index, split, absent=absent)
+        known, unknown = (
+            _identify_all(towers, recordings, index, split, absent=absent)
             for absent in (False, True)
-        ]
-        for seconds in LENGTHS:
-            (rank, margin, error), (_, alarms, _) = (each[seconds] for each in judged)
-            told = {f"rank_{k}": float(np.mean(rank <= k)) for k in (1, 5, 10)}
+        )
+        for seconds, (rank, margin, error) in known.items():
             named = margin >= facts["threshold"]
-            told["named"] = float(np.mean(named & (rank == 1)))
-            told["false_alarms"] = float(np.mean(alarms >= facts["threshold"]))
-            told["error"] = float(np.median(np.abs(error[rank == 1])))
-            found[split][str(seconds)] = told
+            alarms = unknown[seconds][1] >= facts["threshold"]
+            found[split][str(seconds)] = shares(rank) | {
+                "named": float(np.mean(named & (rank == 1))),
+                "false_alarms": float(np.mean(alarms)),
+                "error": float(np.median(np.abs(error[rank == 1]))),
+            }
     found["performances"] = {
-        split: {f"rank_{k}": float(np.mean(rank <= k)) for k in (1, 5, 10)}
+        split: shares(_retrieve_all(towers, recordings, index, split, 20))
         for split in TESTS
-        for rank in [retrieve_all(towers, recordings, index, split, 20)]
     }
     return found
 
@@ -556,21 +426,8 @@ def _titles(recordings):
     return found
 
 
-def compile_scores(out):
-    """
-    Join the scores of the runs that are there.
-
-    Parameters
-    ----------
-    out : str or Path
-        The folder given to :func:`study`.
-
-    Returns
-    -------
-    Path
-        ``retrieval.json`` there.
-    """
-    out = Path(out)
+def _compile(out):
+    """Join the scores of the runs that are there in the file ``retrieval.json``."""
     names = (*RUNS, *BASELINES)
     runs = {n: read_json(p) for n in names if (p := out / f"{n}.json").exists()}
     whole = {"runs": runs, "left": [name for name in names if name not in runs]}
@@ -579,7 +436,7 @@ def compile_scores(out):
         whole |= {k: seen[k][0] for k in ("recall_at_1", "mrr")}
         whole["recall_at_1_unseen"] = unseen["recall_at_1"][0]
         whole["candidates"] = runs[MAIN]["test"]["candidates"]
-        whole["chance"] = chance(whole["candidates"])
+        whole["chance"] = _measures(np.arange(1, whole["candidates"] + 1))
     if (out / PIECES).exists():
         whole["identification"] = read_json(out / PIECES)
         whole["identified_20s"] = whole["identification"]["test"]["20"]["rank_1"]

@@ -7,6 +7,7 @@ then vote for the passages nearest to them, and a piece gets the votes that lie 
 line in time: its passages in order, at one tempo.
 """
 
+import contextlib
 import functools
 import multiprocessing
 import os
@@ -26,7 +27,7 @@ from jtm.models.pitchmap import PitchMapEncoder
 from jtm.music import audio, notation
 from jtm.retrieval import model
 from jtm.retrieval.config import FRAMES, POOL
-from jtm.retrieval.data import FEWEST, SECONDS, cells_of, pool
+from jtm.retrieval.data import BINS_PER_SEMITONE, FEWEST, SECONDS, draw, move, pool
 from jtm.training.checkpoints import read_tensors, write_tensors
 from jtm.training.spectra import harmonic_front_end
 
@@ -36,61 +37,31 @@ WEIGHTS = Path(__file__).resolve().parents[1] / "weights" / "retrieval.safetenso
 INDEX = WEIGHTS.with_name("pieces.safetensors")
 """The index that comes with the package, of music21's corpus."""
 
-SCALES = (0.82, 1.2)
-"""Lengths of passages, relative to what lasts a window at a likely tempo."""
+# Passages of a score.
+SCALES = (0.82, 1.2)  # lengths, relative to what lasts a window at a likely tempo
+STEP = 0.9  # from one to the next, in lengths
+QUARTERS = 4  # steps to a quarter note in which their middles are kept
 
-STEP = 0.9
-"""Steps from passage to passage, in lengths."""
+# Windows of a query.
+HOP_SECONDS = 0.5  # from one to the next
+MOST_WINDOWS = 120  # of a longer query as many are spread evenly
+SHORTEST = 1.0  # seconds of a recording below which it tells too little
+SILENT = 0.15  # largest log magnitude of a window that counts as silent
+GLANCE = 30  # seconds of a recording that are heard where a name is an ornament
 
-QUARTERS = 4
-"""Steps to a quarter note in which the middle of a passage is kept."""
+# Votes.
+BLOCK = 16  # queries that are compared with all passages at a time
+NEAREST = 48  # passages that a window votes for
+SPEEDS = 0.5 * 1.12 ** np.arange(21)  # quarter notes a second: 30 to 289 a minute
+TOLERANCE = 1.6  # seconds within which votes count as on one line
+SHORTLIST = 25  # lines of each slope that are looked at closer
+ENOUGH = 17  # windows, 10 s, from which votes are reliable
+SHOWN = 5  # pieces that are named
 
-HOP_SECONDS = 0.5
-"""Seconds from one window of a query to the next."""
-
-MOST_WINDOWS = 120
-"""Maximum number of windows of a query; of a longer one they are spread evenly."""
-
-BLOCK = 16
-"""Queries that are compared with all passages at a time."""
-
-NEAREST = 48
-"""Passages that a window votes for."""
-
-SPEEDS = 0.5 * 1.12 ** np.arange(21)
-"""Tempi that are tried, in quarter notes a second: 30 to 289 a minute."""
-
-TOLERANCE = 1.6
-"""Seconds within which votes count as on one line."""
-
-ENOUGH = 17
-"""Windows of a query, 10 s of it, from which votes are reliable."""
-
-SHORTEST = 1.0
-"""Seconds of a recording below which it tells too little."""
-
-SILENT = 0.15
-"""Largest log magnitude of a window that counts as silent."""
-
-SHORTLIST = 25
-"""Lines of each slope that are looked at closer."""
-
-SHOWN = 5
-"""Pieces that are named."""
-
-KEYS = tuple(range(-6, 7))
-"""Semitones between a recording and its score."""
-
-LONG = 30
-"""Windows of a query, 16.5 s of it, from which other keys are tried; fewer agree with
-something by chance."""
-
-GLANCE = 30
-"""Seconds of a recording that are heard where a name is an ornament."""
-
-FOUND_MOVED = 1.2
-"""Margin from which a piece counts as found in another key than that of its score; see
-``benchmarks/naming.py``."""
+# Keys.
+KEYS = tuple(range(-6, 7))  # semitones between a recording and its score
+LONG = 30  # windows, 16.5 s, from which keys are tried; fewer agree by chance
+FOUND_MOVED = 1.2  # margin that counts in another key, from ``benchmarks/naming.py``
 
 
 @dataclass(frozen=True)
@@ -106,8 +77,6 @@ class Match:
         Its file, in the folder that was indexed.
     confidence : float
         Probability that it is the piece, as estimated on held-out works.
-    score : float
-        Votes for it, a window.
     beat, beats : float
         Where in the piece the recording begins, and the piece's length, in quarter
         notes.
@@ -120,7 +89,6 @@ class Match:
     title: str
     file: str
     confidence: float
-    score: float
     beat: float
     beats: float
     start: float
@@ -210,20 +178,12 @@ class Index:
         )
 
 
-def passages(notes):
+def _passages(notes):
     """
     Cut a score into passages of lengths that suit how dense it is.
 
-    Parameters
-    ----------
-    notes : numpy.ndarray
-        Notes of type :data:`jtm.music.notation.NOTE`.
-
-    Returns
-    -------
-    numpy.ndarray
-        First and last quarter note of each ``(passages, 2)``; without those in which
-        hardly a note starts.
+    Return their ends in quarter notes ``(passages, 2)``, without those in which hardly
+    a note starts.
     """
     onsets = np.unique(notes["beat"])
     end = float((notes["beat"] + notes["beats"]).max())
@@ -242,31 +202,18 @@ def passages(notes):
     return found[counts >= FEWEST]
 
 
-def embed_piece(towers, notes):
+def _embed(towers, notes):
     """
     Embed the passages of a piece.
 
-    Parameters
-    ----------
-    towers : jtm.retrieval.model.Towers
-        The towers.
-    notes : numpy.ndarray
-        Its notes.
-
-    Returns
-    -------
-    vectors : numpy.ndarray
-        Embeddings ``(passages, dim)``, int8.
-    middles : numpy.ndarray
-        Middle of each in quarter notes.
+    Return embeddings ``(passages, dim)``, int8, and their middles in quarter notes.
     """
-    ends = passages(notes)
+    ends = _passages(notes)
     if not len(ends):
         return np.zeros((0, towers.dim), np.int8), np.zeros(0, np.float32)
-    rolls = np.stack([notation.roll(notes, *pair) for pair in ends])
-    cells = np.array([cells_of(*pair) for pair in ends], np.float32)
-    vectors = np.round(127 * towers.embed_scores(rolls, cells)).astype(np.int8)
-    return vectors, ends.mean(1).astype(np.float32)
+    drawn = zip(*(draw(notes, *pair) for pair in ends), strict=True)
+    vectors = towers.embed_scores(*map(np.stack, drawn))
+    return np.round(127 * vectors).astype(np.int8), ends.mean(1).astype(np.float32)
 
 
 def _read(path):
@@ -330,7 +277,7 @@ def build(folder, out, titles=None, weights=WEIGHTS, progress=True):
     kept = _kept(out, fingerprint, files)
     missing = [name for name in files if name not in kept]
     failed = []
-    with _Reader(len(missing)) as read:
+    with _reader(len(missing)) as read:
         found = read(files[name] for name in missing)
         bar = tqdm(missing, "Indexing", unit="file", disable=not progress)
         for name, pieces in zip(bar, found, strict=True):
@@ -343,7 +290,7 @@ def build(folder, out, titles=None, weights=WEIGHTS, progress=True):
                 about = {"title": (titles or {}).get(name) or title or Path(name).stem}
                 about |= {"file": name, "stamp": _stamp(files[name])}
                 about["beats"] = round(float((notes["beat"] + notes["beats"]).max()), 2)
-                kept[name].append((about, *embed_piece(towers, notes)))
+                kept[name].append((about, *_embed(towers, notes)))
     parts = [part for name in files for part in kept.get(name, ())]
     if not parts:
         raise InputError(f"{folder}: none of {len(files)} scores could be read")
@@ -373,22 +320,17 @@ def _kept(out, fingerprint, files):
     return kept
 
 
-class _Reader:
-    """Reads scores in order, in processes of their own where there are many."""
-
-    def __init__(self, n_files):
-        several = n_files > 20 and (os.cpu_count() or 1) > 1
-        context = multiprocessing.get_context("spawn")
-        self.pool = ProcessPoolExecutor(mp_context=context) if several else None
-
-    def __enter__(self):
-        if self.pool:
-            return lambda paths: self.pool.map(_read, paths, chunksize=4)
-        return lambda paths: map(_read, paths)
-
-    def __exit__(self, *_):
-        if self.pool:
-            self.pool.shutdown(cancel_futures=True)
+@contextlib.contextmanager
+def _reader(n_files):
+    """Yield what reads scores in order, in processes where there are many."""
+    if n_files <= 20 or (os.cpu_count() or 1) == 1:
+        yield functools.partial(map, _read)
+        return
+    processes = ProcessPoolExecutor(mp_context=multiprocessing.get_context("spawn"))
+    try:
+        yield functools.partial(processes.map, _read, chunksize=4)
+    finally:
+        processes.shutdown(cancel_futures=True)
 
 
 @functools.cache
@@ -396,7 +338,7 @@ def _front_end():
     return harmonic_front_end(PitchMapEncoder())
 
 
-def listen(wave, hop=HOP_SECONDS):
+def listen(wave):
     """
     Cut a recording into windows that are not silent.
 
@@ -404,8 +346,6 @@ def listen(wave, hop=HOP_SECONDS):
     ----------
     wave : numpy.ndarray
         Samples ``(samples,)`` at 16 kHz, float32.
-    hop : float
-        Seconds from one to the next.
 
     Returns
     -------
@@ -427,7 +367,7 @@ def listen(wave, hop=HOP_SECONDS):
     size = FRAMES * POOL * HOP
     wave = np.pad(wave, (0, max(0, size - len(wave))))
     last = (len(wave) - size) / SAMPLE_RATE
-    starts = np.arange(0, last + 1e-6, hop)
+    starts = np.arange(0, last + 1e-6, HOP_SECONDS)
     if len(starts) > MOST_WINDOWS:
         starts = np.linspace(0, last, MOST_WINDOWS)
     firsts = np.round(starts * FRAME_RATE / POOL).astype(int) * POOL
@@ -460,14 +400,17 @@ def vote(at, owners, places, speeds=SPEEDS, tolerance=TOLERANCE):
 
     Returns
     -------
-    list of tuple
+    margin : float
+        How far the first piece is ahead, by which 'not found' is decided: its votes
+        and half of its lead over the second; less of fewer than :data:`ENOUGH` queries.
+    ranked : list of tuple
         The piece, its votes a query, where in it second 0 is, the slope, and the
         queries that voted, the most votes first. A query gives a piece at most one
         vote, of ``log((nearest + 1) / rank)``.
     """
     n_queries, nearest = owners.shape
     if not n_queries:
-        return []
+        return 0.0, []
     rank, query = (each.ravel() for each in np.indices(owners.T.shape))
     owner, place = owners.T.ravel(), places.T.ravel()  # the nearest first
     weight = np.log((nearest + 1) / (rank + 1))
@@ -492,7 +435,10 @@ def vote(at, owners, places, speeds=SPEEDS, tolerance=TOLERANCE):
     for piece, (total, speed, hits) in best.items():
         start = float(np.median(place[hits] - speed * at[query[hits]]))
         ranked.append((piece, total / n_queries, start, float(speed), query[hits]))
-    return sorted(ranked, key=lambda each: -each[1])
+    ranked.sort(key=lambda each: -each[1])
+    first, second = ([each[1] for each in ranked] + [0.0])[:2]
+    margin = min(1.0, n_queries / ENOUGH) * (first + 0.5 * (first - second))
+    return float(margin), ranked
 
 
 def find(wave, rate=SAMPLE_RATE, index=None, weights=WEIGHTS):
@@ -529,28 +475,27 @@ def find(wave, rate=SAMPLE_RATE, index=None, weights=WEIGHTS):
         index = _index(str(index or INDEX), fingerprint)
     wave = audio.to_wave(wave, rate)
     starts, heard = listen(wave * audio.gain(audio.powers(wave)))
-    key, ranked, found = _in_keys(towers, facts, index, starts, heard)
-    votes = [score for _, score, *_ in ranked]
-    confidences = confidence(votes, facts, len(starts))
+    key, (margin, ranked) = 0, look(towers, index, starts, heard, 0)
+    found = margin >= facts.get("threshold", 0.0)
+    if not found and len(starts) >= LONG:
+        moved = {k: look(towers, index, starts, heard, k) for k in KEYS if k}
+        best = max(moved, key=lambda k: moved[k][0])
+        if moved[best][0] >= FOUND_MOVED:
+            found, key, (margin, ranked) = True, best, moved[best]
+    likely = _confidences(margin, [votes for _, votes, *_ in ranked], facts)
     matches = []
-    for (piece, score, start, speed, voters), likely in zip(
-        ranked, confidences, strict=True
-    ):
+    for (piece, _, start, speed, voters), share in zip(ranked, likely, strict=True):
         about = index.pieces[piece]
         first, last = starts[voters.min()], starts[voters.max()] + SECONDS
         beat = float(np.clip(start + speed * first, 0, about["beats"]))
-        matches.append(
-            Match(
-                *(about["title"], about["file"], likely, float(score)),
-                *(beat, about["beats"], float(first), float(last), key),
-            )
-        )
+        where = beat, about["beats"], float(first), float(last), key
+        matches.append(Match(about["title"], about["file"], share, *where))
     return matches, bool(matches) and found
 
 
-def margins(towers, index, starts, heard, keys=KEYS):
+def look(towers, index, starts, heard, key):
     """
-    Compare windows with the passages of an index, in several keys.
+    Look for windows among the passages of an index, in one key.
 
     Parameters
     ----------
@@ -560,96 +505,34 @@ def margins(towers, index, starts, heard, keys=KEYS):
         Where to look.
     starts, heard : numpy.ndarray
         The windows; see :func:`listen`.
-    keys : iterable of int
-        Semitones that the recording may be above the score.
-
-    Yields
-    ------
     key : int
-        One of them.
-    margin : float
-        How far the first piece is ahead; see :func:`margin_of`.
-    ranked : list of tuple
-        The likeliest pieces; see :func:`vote`.
-    """
-    for key in keys:
-        near = index.nearest(towers.embed_sound(_lowered(heard, key)))
-        places = index.owners[near], index.middles[near]
-        ranked = vote(starts + SECONDS / 2, *places)[:SHOWN]
-        votes = [score for _, score, *_ in ranked]
-        yield key, margin_of(votes, len(starts)), ranked
-
-
-def _in_keys(towers, facts, index, starts, heard):
-    """Look in the key of the scores, then in others: the key, pieces, whether found."""
-    ((_, margin, ranked),) = margins(towers, index, starts, heard, [0])
-    threshold = facts.get("threshold", 0.0)
-    if margin >= threshold or len(starts) < LONG:
-        return 0, ranked, margin >= threshold
-    others = [key for key in KEYS if key]
-    found = margins(towers, index, starts, heard, others)
-    key, moved, others = max(found, key=lambda each: each[1])
-    if moved >= FOUND_MOVED:
-        return key, others, True
-    return 0, ranked, False
-
-
-def _lowered(heard, semitones):
-    """Move log magnitudes ``(windows, FRAMES, bins)`` down, into silence."""
-    bins = semitones * PitchMapEncoder.passed
-    moved = np.roll(heard, -bins, axis=-1)
-    if bins:
-        moved[..., slice(-bins, None) if bins > 0 else slice(-bins)] = 0
-    return moved
-
-
-def margin_of(votes, n_windows=None):
-    """
-    Sum up how far the first piece is ahead, by which 'not found' is decided.
-
-    Parameters
-    ----------
-    votes : sequence of float
-        Votes of the pieces, the most first.
-    n_windows : int, optional
-        Windows that voted; fewer than :data:`ENOUGH` tell less.
+        Semitones that the recording may be above the score.
 
     Returns
     -------
-    float
-        Votes of the first and half of its lead over the second.
+    margin : float
+        How far the first piece is ahead; see :func:`vote`.
+    ranked : list of tuple
+        The likeliest pieces.
     """
-    if not len(votes):
-        return 0.0
-    second = votes[1] if len(votes) > 1 else 0.0
-    share = min(1.0, (n_windows or ENOUGH) / ENOUGH)
-    return float(share * (votes[0] + 0.5 * (votes[0] - second)))
+    lowered = move(heard, -key * BINS_PER_SEMITONE, axis=2)
+    near = index.nearest(towers.embed_sound(lowered))
+    places = index.owners[near], index.middles[near]
+    margin, ranked = vote(starts + SECONDS / 2, *places)
+    return margin, ranked[:SHOWN]
 
 
-def confidence(votes, facts, n_windows=None):
+def _confidences(margin, votes, facts):
     """
     Estimate how likely each piece is the right one.
 
-    Parameters
-    ----------
-    votes : sequence of float
-        Votes of the pieces, the most first.
-    facts : dict
-        Holds ``confidence``, the intercept and slope of a logistic regression on the
-        margin of the first, fitted on validation.
-    n_windows : int, optional
-        As for :func:`margin_of`.
-
-    Returns
-    -------
-    list of float
-        Probabilities: that of the first by its margin; the others share the rest by
-        their votes.
+    That of the first follows from its margin, by a logistic regression that was fitted
+    on validation; the others share the rest by their votes.
     """
     intercept, slope = facts.get("confidence", (-4.0, 4.0))
-    first = 1 / (1 + np.exp(-(intercept + slope * margin_of(votes, n_windows))))
-    others = np.square(votes[1:]) if len(votes) > 1 else np.zeros(0)
-    rest = (1 - first) * others / max(others.sum() + 1e-9, 1e-9) * 0.5
+    first = 1 / (1 + np.exp(-(intercept + slope * margin)))
+    others = np.square(votes[1:])
+    rest = (1 - first) * others / (others.sum() + 1e-9) * 0.5
     return [float(first), *np.minimum(rest, first).tolist()][: len(votes)]
 
 
@@ -694,11 +577,5 @@ def name(path):
     return identify(audio.read(path, seconds=GLANCE, clipped=False)) or ""
 
 
-@functools.lru_cache(4)
-def _towers(weights):
-    return model.load(weights)
-
-
-@functools.lru_cache(4)
-def _index(path, fingerprint):
-    return Index.load(path, fingerprint)
+_towers = functools.lru_cache(4)(model.load)
+_index = functools.lru_cache(4)(Index.load)

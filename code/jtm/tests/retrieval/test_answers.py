@@ -62,14 +62,13 @@ class Commands(unittest.TestCase):
     def test_another_key_is_tried_and_told(self):
         asked = []
 
-        def margins(towers, index, starts, heard, keys):
-            for key in keys:
-                asked.append(key)
-                margin = 2.0 if key == 3 else 0.5
-                yield key, margin, [(1, 1.0, 0.0, 1.0, np.array([0, 1]))]
+        def look(towers, index, starts, heard, key):
+            asked.append(key)
+            margin = 2.0 if key == 3 else 0.5
+            return margin, [(1, 1.0, 0.0, 1.0, np.array([0, 1]))]
 
         few = mock.patch.object(search, "LONG", 1)
-        with few, mock.patch.object(search, "margins", margins):
+        with few, mock.patch.object(search, "look", look):
             code, out, _ = self.identify()
             first, second = out.splitlines()
             self.assertRegex(first, r"song.wav: Tune \d$")
@@ -116,7 +115,7 @@ class Commands(unittest.TestCase):
         wave = play(tune(1))[0]
         facts = mock.patch.object(search, "find")
         with facts as find:
-            match = search.Match("Tune 1", "1.abc", 0.9, 1.0, 0, 1, 0, 1)
+            match = search.Match("Tune 1", "1.abc", 0.9, 0, 1, 0, 1)
             find.return_value = ([match], True)
             self.assertEqual(search.identify(wave, SAMPLE_RATE), "Tune 1")
             find.return_value = ([match], False)
@@ -165,7 +164,7 @@ class Page(unittest.TestCase):
             out = folder / "results"
             write_json(out / "pitchmap.json", judged | trained)
             write_json(out / run.PIECES, found)
-            run.compile_scores(out)
+            run._compile(out)
             pages.write_retrieval(folder)
             page = (out / "RETRIEVAL.md").read_text(encoding="utf-8")
             drawn = {path.name for path in (folder / "figures").iterdir()}

@@ -3,6 +3,7 @@
 import tempfile
 import unittest
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import torch
@@ -67,7 +68,8 @@ class Towers(unittest.TestCase):
         with torch.no_grad():
             whole = towers.score(torch.from_numpy(rolls), torch.from_numpy(cells))
             whole = torch.nn.functional.normalize(towers.join.projected(1, whole))
-        found = towers.embed_scores(rolls, cells, batch=1)
+        with mock.patch.object(model, "BATCH", 1):
+            found = towers.embed_scores(rolls, cells)
         np.testing.assert_allclose(found, whole, atol=1e-4)
 
     def test_segments_are_in_order_and_sum_to_one(self):
@@ -82,10 +84,10 @@ class CCA(unittest.TestCase):
     def test_inverse_root(self):
         a = torch.randn(8, 8, generator=torch.Generator().manual_seed(0))
         matrix = a @ a.T + 0.1 * torch.eye(8)
-        root = model.inverse_root(matrix)
+        root = model._inverse_root(matrix)
         np.testing.assert_allclose(root @ matrix @ root, torch.eye(8), atol=1e-4)
         same = torch.eye(4, requires_grad=True)  # eigenvalues are equal
-        model.inverse_root(same).sum().backward()
+        model._inverse_root(same).sum().backward()
         self.assertTrue(same.grad.isfinite().all())
 
     def test_it_undoes_a_linear_map_as_scikit_learn_does(self):
@@ -118,7 +120,7 @@ class CCA(unittest.TestCase):
             torch.tensor(hidden + noise * rng.standard_normal((4000, DIM))).float()
             for _ in range(2)
         ]
-        (first, one), (second, two) = model.canonical(*views, ridge=1e-6)
+        (first, one), (second, two) = model._canonical(*views, DIM, ridge=1e-6)
         found = (views[0] - first) @ one, (views[1] - second) @ two
         told = 1 / (1 + noise**2)  # the canonical correlations
         lengths = found[0].std(0) * found[1].std(0)

@@ -17,10 +17,12 @@ from jtm.tests.retrieval.little import tune, write_abc, write_dataset
 class Measures(unittest.TestCase):
     def test_ranks(self):
         scores = np.array([[0.9, 0.1, 0.2], [0.5, 0.4, 0.3], [0.7, 0.7, 0.7]])
-        self.assertEqual(run.ranks(scores).tolist(), [1, 2, 3])  # equal ones last
+        self.assertEqual(run._ranks(scores).tolist(), [1, 2, 3])  # equal ones last
+        self.assertEqual(run._ranks(scores[1:], [1, 2]).tolist(), [2, 3])
 
     def test_summary(self):
-        found = run.summarise(np.array([1, 2, 10, 50]), ["a", "a", "b", "b"])
+        works = np.array(["a", "a", "b", "b"])
+        found = run._summarise(np.array([1, 2, 10, 50]), works)
         self.assertEqual(found["recall_at_1"][0], 0.25)
         self.assertEqual(found["recall_at_5"][0], 0.5)
         self.assertEqual(found["recall_at_25"][0], 0.75)
@@ -30,7 +32,7 @@ class Measures(unittest.TestCase):
         self.assertEqual(found["recall_at_1"][1:], [0.0, 0.5])
 
     def test_chance(self):
-        found = run.chance(4)
+        found = run._measures(np.arange(1, 5))
         self.assertAlmostEqual(found["mrr"], (1 + 1 / 2 + 1 / 3 + 1 / 4) / 4)
         self.assertEqual(found["recall_at_1"], 0.25)
 
@@ -57,7 +59,7 @@ class Study(unittest.TestCase):
                 run.study(self.folder / "set", out)  # nothing is done again
         towers, facts, _ = model.load(out / "pitchmap.safetensors")
         self.assertEqual(facts["run"], "pitchmap")
-        again = run.judge(towers, self.recordings, "test")
+        again = run._judge(towers.compare, self.recordings, "test")
         self.assertEqual(
             again["audio_to_score"]["mrr"][0],
             scores["runs"]["pitchmap"]["test"]["audio_to_score"]["mrr"][0],
@@ -90,16 +92,16 @@ class Study(unittest.TestCase):
         model.save(weights, model.Towers("published").eval(), {})
         search.build(self.folder / "abc", out, weights=weights, progress=False)
         towers, index = model.load(weights)[0], search.Index.load(out)
-        found = run.identify_all(towers, self.recordings, index, "test", (4, 8))
+        found = run._identify_all(towers, self.recordings, index, "test", (4, 8))
         self.assertEqual([*found], [4, 8])
         self.assertEqual(found[8].shape, (3, 2))
-        left_out = run.identify_all(
+        left_out = run._identify_all(
             towers, self.recordings, index, "test", (8,), absent=True
         )
         self.assertTrue(np.isinf(left_out[8][0]).all())
-        ranks = run.retrieve_all(towers, self.recordings, index, "test", 8)
+        ranks = run._retrieve_all(towers, self.recordings, index, "test", 8)
         self.assertTrue(set(ranks) <= {1, 2, np.inf})
-        facts = run.calibrate(towers, self.recordings, index)
+        facts = run._calibrate(towers, self.recordings, index)
         self.assertGreater(facts["threshold"], 0)
 
 
