@@ -38,9 +38,8 @@ def _passages(record):
     figure, ((axis,),) = subplots(0.8 + 0.2 * len(runs))
     for row, name in enumerate(runs):
         for place, (split, (label, colour, stroke)) in enumerate(SOUNDS.items()):
-            value, low, high = record["runs"][name][split]["audio_to_score"][
-                "recall_at_1"
-            ]
+            score = record["runs"][name][split]["audio_to_score"]["recall_at_1"]
+            value, low, high = score
             at, style = row + 0.2 * place, {"color": colour}
             axis.plot((100 * low, 100 * high), (at, at), lw=1, **style)
             named = {"label": label} if row == 0 else {}
@@ -58,18 +57,13 @@ def _pieces(record):
     """Draw how many pieces are identified over the seconds that are heard."""
     figure, ((axis,),) = subplots(2.2)
     for split, (label, colour, stroke) in SOUNDS.items():
-        found = record["identification"].get(split, {})
-        for rank, width in ((1, 1.5), (10, 0.7)):
-            ends = [(int(s), 100 * each[f"rank_{rank}"]) for s, each in found.items()]
-            if ends:
-                style = {"color": colour, "lw": width, "markersize": 3}
-                named = (
-                    f"{label}, rank {rank}" if rank == 1 else f"{label}, to rank {rank}"
-                )
-                axis.plot(*zip(*ends, strict=True), stroke, label=named, **style)
+        found = record["identification"][split]
+        seconds = [int(each) for each in found]
+        for rank, words, width in ((1, "rank 1", 1.5), (10, "to rank 10", 0.7)):
+            named = [100 * each[f"rank_{rank}"] for each in found.values()]
+            style = {"color": colour, "lw": width, "markersize": 3}
+            axis.plot(seconds, named, stroke, label=f"{label}, {words}", **style)
     axis.axhline(95, color=BLACK, lw=0.6, linestyle=":")
-    axis.set_xlabel("seconds heard")
-    axis.set_ylabel("pieces named (%)")
-    axis.set_ylim(0, 101)
+    axis.set(xlabel="seconds heard", ylabel="pieces named (%)", ylim=(0, 101))
     figure.legend(loc="outside right upper", frameon=False)
     return figure
