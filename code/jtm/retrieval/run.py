@@ -105,7 +105,8 @@ def _ranks(scores, queries=slice(None)):
     """
     Rank the right candidate of each query, from 1, by scores ``(queries, candidates)``.
 
-    It is the candidate of the query's number in `queries`; of equal scores it is last.
+    The right candidate of query i is ``queries[i]``, by default i; of equal scores it
+    comes last.
     """
     right = scores[:, queries].diagonal()[:, None]
     return (scores >= right).sum(1)
