@@ -8,14 +8,13 @@ end of NAME -->``; ``numbers.tex.j2`` has the macros of the LaTeX report.
 """
 
 import hashlib
-import math
 import re
 from pathlib import Path
 from textwrap import wrap
 
 import jinja2
 
-from jtm.constants import FRAME_RATE, N_PITCHES, SAMPLE_RATE
+from jtm.constants import SAMPLE_RATE
 from jtm.files import InputError, atomic, read_json
 from jtm.results import compare, figures, records, tables
 
@@ -86,7 +85,7 @@ def template(file):
         keep_trailing_newline=True,
         **marks,
     )
-    environment.globals |= {"tables": tables, "log": math.log}
+    environment.globals |= {"tables": tables, "sample_rate": SAMPLE_RATE}
     environment.globals |= {"methods": records.METHODS, "splits": records.SPLITS}
     environment.tests["match"] = lambda text, start: text.startswith(start)
     environment.filters |= {
@@ -101,74 +100,30 @@ def template(file):
     return environment.get_template(file)
 
 
-def facts_of(root):
+def _facts_of(root):
     """
-    Read all that pages are made from.
+    Read all that pages of a checkout are made from, by the names in the templates.
 
-    Parameters
-    ----------
-    root : str or Path
-        The checkout.
-
-    Returns
-    -------
-    dict
-        Values for the templates by name: `bench` and `inside` are None where that
-        has not run, or is of another network than the one that ships.
-
-    Raises
-    ------
-    InputError
-        If a file cannot be read.
+    None where that has not run.
     """
-    root = Path(root)
     results = root / "report" / "results"
-    names = "browser commands data faults hours inside".split()
-    names += "melody memory speed".split()
+    names = "browser commands data faults hours melody memory speed".split()
     facts = {name: read_json(results / f"{name}.json") for name in names}
-    tried, matched = results / "trials.json", results / "retrieval.json"
-    facts["retrieval"] = read_json(matched) if matched.exists() else None
-    facts["trials"] = read_json(tried) if tried.exists() else []
-    network = read_json(root / "code" / "jtm" / "weights" / "jtm.json")
-    if facts["inside"]["checkpoint"] not in (network["sha256"], network["checkpoint"]):
-        facts["inside"] = None
-    beside = results / "transcribers.json"
+    for name in ("retrieval", "transcriber", "transcribers", "trials"):
+        path = results / f"{name}.json"
+        facts[name] = read_json(path) if path.exists() else None
+    if log := facts["transcriber"]:
+        before = log["before"] or {"steps": 0, "seconds": [0.0]}
+        log["steps"] = log["history"][-1]["step"] + before["steps"]
+        log["clock"] = log["seconds"] + before["seconds"][0]
+    facts["network"] = read_json(root / "code" / "jtm" / "weights" / "jtm.json")
+    facts["training"] = _training(facts["network"])
     bench = compare.Benchmark.read(results / "benchmark.csv.gz")
-    return facts | {
-        "bench": bench if bench.header["plan"] else None,
-        "transcribers": read_json(beside) if beside.exists() else None,
-        "network": network,
-        "training": training(network),
-        "transcriber": _transcriber(results / "transcriber.json"),
-        "rates": {"frame": FRAME_RATE, "audio": SAMPLE_RATE, "pitches": N_PITCHES},
-    }
+    return facts | {"bench": bench if bench.header["plan"] else None}
 
 
-def _transcriber(path):
-    """Read how the transcriber was trained; None where its log is not there."""
-    if not path.exists():
-        return None
-    log = read_json(path)
-    before = log["before"] or {"steps": 0, "seconds": [0.0]}
-    steps = log["history"][-1]["step"] + before["steps"]
-    return log | {"steps": steps, "clock": log["seconds"] + before["seconds"][0]}
-
-
-def training(network):
-    """
-    Describe how the network was trained that ships.
-
-    Parameters
-    ----------
-    network : dict
-        What ``jtm export`` wrote beside the weights.
-
-    Returns
-    -------
-    dict of str to float
-        ``audio``, its length in seconds; ``clock``, the seconds that training took;
-        ``passes``; ``steps``; and ``loss``, the last on validation.
-    """
+def _training(network):
+    """Describe how the network was trained that ships: times are in seconds."""
     rows = [row for row in network["history"] if row["split"] == "train"]
     held_out = [r["loss"] for r in network["history"] if r["split"] == "validation"]
     audio = rows[0]["windows"] * network["config"]["size_window"] / SAMPLE_RATE
@@ -181,22 +136,11 @@ def training(network):
     }
 
 
-def blocks(file, facts):
+def _blocks(file, facts):
     """
-    Render the blocks of a page.
+    Render the blocks of a template, by their names in the page.
 
-    Parameters
-    ----------
-    file : str
-        A template that is made of blocks.
-    facts : dict
-        See :func:`facts_of`.
-
-    Returns
-    -------
-    dict of str to str
-        Text of each block by its name in the page, which has spaces where that in
-        the template has underscores.
+    These have spaces where names in the template have underscores.
     """
     page = template(file)
     context = page.new_context(facts)
@@ -206,32 +150,21 @@ def blocks(file, facts):
     }
 
 
-def fill(path, texts):
-    """
-    Rewrite the named blocks of a page.
-
-    Parameters
-    ----------
-    path : str or Path
-        The page. A block stands between ``<!-- NAME -->`` and
-        ``<!-- end of NAME -->``, each on a line of its own.
-    texts : dict of str to str
-        New text of each block by name.
-
-    Raises
-    ------
-    InputError
-        If the page lacks a block.
-    """
-    page = Path(path).read_text(encoding="utf-8")
+def _fill(path, texts):
+    """Rewrite the named blocks of a page; InputError if it lacks one."""
+    page = path.read_text(encoding="utf-8")
     for name, text in texts.items():
         before, opened, rest = page.partition(f"<!-- {name} -->\n")
         _, closed, after = rest.partition(f"<!-- end of {name} -->")
         if not (opened and closed):
             raise InputError(f"{path}: has no block '<!-- {name} -->' with its end")
         page = f"{before}{opened}{_flow(text)}\n{closed}{after}"
+    _write(path, page)
+
+
+def _write(path, text):
     with atomic(path) as part:
-        part.write_text(page, encoding="utf-8")
+        part.write_text(text, encoding="utf-8")
 
 
 def _flow(text):
@@ -255,29 +188,18 @@ def _flow(text):
     return "\n\n".join(made)
 
 
-def numbers(root, facts):
+def _numbers(root, facts):
     r"""
     Render the macros of the LaTeX report.
 
-    Parameters
-    ----------
-    root : str or Path
-        The checkout.
-    facts : dict
-        See :func:`facts_of`.
-
-    Returns
-    -------
-    str
-        LaTeX. A macro always exists, and is empty where nothing has run; the last,
-        ``\sources``, is a hash of all that the report is made from, which the PDF
-        carries, so that a test without TeX can tell whether it is of these results.
+    A macro always exists, and is empty where nothing has run; the last, ``\sources``,
+    is a hash of all that the report is made from, which the PDF carries, so that a test
+    without TeX can tell whether it is of these results.
     """
-    made = template("numbers.tex.j2").render(facts)
-    made = re.sub(r"\n{2,}", "\n", made)
+    made = re.sub(r"\n{2,}", "\n", template("numbers.tex.j2").render(facts))
     hashed = hashlib.sha256(made.encode())
     for name in SOURCES:
-        path = Path(root) / "report" / name
+        path = root / "report" / name
         hashed.update(path.read_bytes() if path.exists() else b"")
     return f"{made}\\newcommand*{{\\sources}}{{{hashed.hexdigest()}}}\n"
 
@@ -298,20 +220,18 @@ def report(root):
         If a result cannot be read, or a page lacks a block.
     """
     root = Path(root)
-    facts = facts_of(root)
-    drawn = root / "report" / "figures"
+    folder = root / "report"
+    facts = _facts_of(root)
     for page, file in PAGES.items():
-        fill(root / page, blocks(file, facts))
+        _fill(root / page, _blocks(file, facts))
+    whole = ["FAULTS.md"]
     if facts["bench"]:
+        whole.append("BENCHMARK.md")
         for name, draw in figures.benchmark_figures(facts["bench"]).items():
             figure = draw()
             for ending in ("svg", "pdf"):
-                figures.save(figure, drawn / f"benchmark-{name}.{ending}")
-        text = _flow(template("BENCHMARK.md.j2").render(facts)) + "\n"
-        with atomic(root / "report" / "results" / "BENCHMARK.md") as part:
-            part.write_text(text, encoding="utf-8")
-    text = _flow(template("FAULTS.md.j2").render(facts)) + "\n"
-    with atomic(root / "report" / "results" / "FAULTS.md") as part:
-        part.write_text(text, encoding="utf-8")
-    with atomic(root / "report" / "numbers.tex") as part:
-        part.write_text(numbers(root, facts), encoding="utf-8")
+                figures.save(figure, folder / f"figures/benchmark-{name}.{ending}")
+    for page in whole:
+        text = _flow(template(f"{page}.j2").render(facts))
+        _write(folder / "results" / page, f"{text}\n")
+    _write(folder / "numbers.tex", _numbers(root, facts))

@@ -23,7 +23,7 @@ def names(numbers):
 class WithFacts(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
-        cls.facts = render.facts_of(ROOT)
+        cls.facts = render._facts_of(ROOT)
 
     def setUp(self):
         self.folder = Path(self.enterContext(tempfile.TemporaryDirectory()))
@@ -36,7 +36,7 @@ class TestFill(WithFacts):
 
     def test_only_the_block_changes(self):
         self.page.write_text("a\n<!-- x -->\nold\n<!-- end of x -->\nb\n")
-        render.fill(self.page, {"x": "new"})
+        render._fill(self.page, {"x": "new"})
         self.assertEqual(
             self.page.read_text(), "a\n<!-- x -->\nnew\n<!-- end of x -->\nb\n"
         )
@@ -44,7 +44,7 @@ class TestFill(WithFacts):
     def test_a_missing_block_is_refused(self):
         self.page.write_text("a\n<!-- x -->\n")
         with self.assertRaisesRegex(InputError, "no block '<!-- x -->'"):
-            render.fill(self.page, {"x": "new"})
+            render._fill(self.page, {"x": "new"})
         self.assertEqual(self.page.read_text(), "a\n<!-- x -->\n")
 
     def test_prose_flows_and_tables_stay(self):
@@ -65,7 +65,7 @@ class TestPages(WithFacts):
             said = (ROOT / page).read_text(encoding="utf-8")
             copy = self.folder / "page.md"
             copy.write_text(said, encoding="utf-8")
-            render.fill(copy, render.blocks(file, self.facts))
+            render._fill(copy, render._blocks(file, self.facts))
             self.assertEqual(copy.read_text(encoding="utf-8"), said, "jtm report")
         run = (REPORT / "results" / "benchmark.csv.gz").exists()
         for path in ("results/BENCHMARK.md", "figures/benchmark-labels.svg"):
@@ -78,7 +78,7 @@ class TestPages(WithFacts):
         facts = self.facts | {"bench": bench}
         missing = len(bench.missing)
         self.assertGreater(missing, 0)
-        said = render.blocks("README.md.j2", facts)["benchmark"]
+        said = render._blocks("README.md.j2", facts)["benchmark"]
         planned = len(bench.header["plan"])
         self.assertIn(
             f"So far {planned - missing} of {planned} planned cells have run.", said
@@ -95,26 +95,26 @@ class TestPages(WithFacts):
             r"CPC, fine-tuned − from scratch \| 4 \| \+\d\.\d \[.*\] \| 0\.0\d* \| 0\."
         )
         self.assertRegex(page, rf"\| transcription \| 1 \| seen SoundFont \| {about}")
-        said = render.blocks("benchmarks.md.j2", facts)["times"]
+        said = render._blocks("benchmarks.md.j2", facts)["times"]
         self.assertIn("| the benchmark, as far as it has run | ", said)
 
     def test_nothing_of_a_benchmark_but_its_plan(self):
         bench = synthetic.bench(without=lambda cell: True)
         facts = self.facts | {"bench": bench}
         for file in render.PAGES.values():
-            render.blocks(file, facts)
+            render._blocks(file, facts)
         page = render.template("BENCHMARK.md.j2").render(facts)
         self.assertIn(f"and {len(synthetic.plan()) - 50} more", page)
         self.assertEqual(figures.benchmark_figures(bench), {})
-        render.numbers(ROOT, facts)
+        render._numbers(ROOT, facts)
 
     def test_the_card_shows_scores_of_its_own_network_alone(self):
         bench = synthetic.bench(("transcription",))
         facts = self.facts | {"bench": bench}
-        said = render.blocks("card.md.j2", facts)["scores"]
+        said = render._blocks("card.md.j2", facts)["scores"]
         self.assertIn("of other weights", said)
         bench.header["checkpoint"] = self.facts["network"]["sha256"]
-        said = render.blocks("card.md.j2", facts)["scores"]
+        said = render._blocks("card.md.j2", facts)["scores"]
         self.assertIn("| transcription | 10 | CPC, frozen |", said)
         self.assertIn("All 152 planned cells have run.", said)
 
@@ -127,8 +127,8 @@ class TestPages(WithFacts):
         ]
         network = self.facts["network"] | {"history": rows}
         network["config"] = network["config"] | {"data": "set", "size_window": 64_000}
-        facts = self.facts | {"network": network, "training": render.training(network)}
-        said = render.blocks("card.md.j2", facts)["training"]
+        facts = self.facts | {"network": network, "training": render._training(network)}
+        said = render._blocks("card.md.j2", facts)["training"]
         self.assertIn("`set`: 6.2 hours, 3 passes in 300 steps of 8 windows", said)
         self.assertIn("of 4.00 s, which took 281 minutes", said)
         self.assertIn("ended at 2.000", said)
@@ -188,7 +188,7 @@ class TestNumbers(WithFacts):
         cls.said = (REPORT / "numbers.tex").read_text(encoding="utf-8")
 
     def test_the_numbers_are_those_of_the_results(self):
-        self.assertEqual(render.numbers(ROOT, self.facts), self.said, "jtm report")
+        self.assertEqual(render._numbers(ROOT, self.facts), self.said, "jtm report")
 
     def test_the_pdf_is_of_these_numbers(self):
         sources = re.search(r"\\sources\}\{(\w+)\}", self.said)[1]
@@ -206,9 +206,9 @@ class TestNumbers(WithFacts):
 
     def test_a_macro_exists_whatever_has_run(self):
         bench = synthetic.bench(("transcription",))
-        full = render.numbers(ROOT, self.facts | {"bench": bench})
-        parts = ("bench", "transcribers", "retrieval")
-        other = render.numbers(ROOT, self.facts | dict.fromkeys(parts) | {"trials": []})
+        full = render._numbers(ROOT, self.facts | {"bench": bench})
+        parts = ("bench", "transcribers", "retrieval", "trials")
+        other = render._numbers(ROOT, self.facts | dict.fromkeys(parts))
         self.assertEqual(names(full), names(other))
         self.assertIn("\\newcommand*{\\benchMissing}{}", full)
         self.assertIn("\\newcommand*{\\tableContrasts}{\\fit", full)
@@ -217,12 +217,12 @@ class TestNumbers(WithFacts):
 
     def test_the_hash_is_of_all_that_the_report_is_made_from(self):
         (self.folder / "report" / "results").mkdir(parents=True)
-        seen = {render.numbers(self.folder, self.facts).splitlines()[-1]}
+        seen = {render._numbers(self.folder, self.facts).splitlines()[-1]}
         for name in ("main.tex", "references.bib", "results/benchmark_draws.npz"):
             (self.folder / "report" / name).write_text("something")
-            seen.add(render.numbers(self.folder, self.facts).splitlines()[-1])
+            seen.add(render._numbers(self.folder, self.facts).splitlines()[-1])
         facts = self.facts | {"speed": self.facts["speed"] | {"memory_ratio": 0.5}}
-        seen.add(render.numbers(self.folder, facts).splitlines()[-1])
+        seen.add(render._numbers(self.folder, facts).splitlines()[-1])
         self.assertEqual(len(seen), 5)
 
     def test_references_are_cited_and_there(self):
