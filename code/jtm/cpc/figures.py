@@ -6,10 +6,12 @@ They are drawn from saved results alone. Answers about a network are those of
 """
 
 import csv
-import functools
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
 
 from jtm.constants import FRAME_RATE
 from jtm.files import InputError, read_json
@@ -90,9 +92,6 @@ def pretraining_curve(folder):
     InputError
         If a file is missing or is not what such a run writes.
     """
-    from matplotlib.cm import ScalarMappable
-    from matplotlib.colors import Normalize
-
     path = Path(folder) / "metrics.csv"
     settings = read_json(Path(folder) / "config.json")
     try:
@@ -158,22 +157,8 @@ def inside_figures(found):
     """
     draw = {"carried": _carried, "memory": _memory, "filters": _filters}
     return {
-        name: functools.partial(each, found[name])
-        for name, each in draw.items()
-        if found[name]
+        name: partial(each, found[name]) for name, each in draw.items() if found[name]
     }
-
-
-def _dot_rows(axis, answers, label):
-    """Draw answers one below the other, with their intervals, in percent."""
-    by_name = {each["representation"]: each for each in answers}
-    names = [name for name in LAYERS if name in by_name]
-    for row, name in enumerate(names):
-        each, (colour, mark, _) = by_name[name], LAYER_STROKES[name]
-        score = Score(each["value"], each["low"], each["high"])
-        dot(axis, row, score, colour, mark)
-    rows_of(axis, [LAYERS[name] for name in names])
-    axis.set_xlabel(label)
 
 
 @styled
@@ -182,11 +167,19 @@ def _carried(answers):
     whats = list(dict.fromkeys(each["what"] for each in answers))
     figure, axes = subplots(1.6, ncols=len(whats), sharey=True)
     for axis, what in zip(axes[0], whats, strict=True):
-        asked = [each for each in answers if each["what"] == what]
-        metric = asked[0]["metric"].replace("R2", "R²")
-        _dot_rows(axis, asked, f"{metric} (%)")
-        axis.axvline(100 * asked[0]["chance"], color="grey", linestyle=":", lw=1)
+        asked = {
+            each["representation"]: each for each in answers if each["what"] == what
+        }
+        about, *_ = asked.values()
+        names = [name for name in LAYERS if name in asked]
+        for row, name in enumerate(names):
+            each, (colour, mark, _) = asked[name], LAYER_STROKES[name]
+            score = Score(each["value"], each["low"], each["high"])
+            dot(axis, row, score, colour, mark)
+        rows_of(axis, [LAYERS[name] for name in names])
+        axis.axvline(100 * about["chance"], color="grey", linestyle=":", lw=1)
         axis.set_title(what)
+        axis.set_xlabel(f"{about['metric'].replace('R2', 'R²')} (%)")
     return figure
 
 
@@ -233,12 +226,13 @@ def _filters(answer):
     moved.plot(start["centre"], way, "o", color=BLUE, markersize=3)
     moved.axhline(0, color="grey", linestyle=":", lw=1)
     moved.set_ylabel("centre moved by (cents)")
-    names = {"start": (ORANGE, "s", "white"), "trained": (BLUE, "o", BLUE)}
-    for name, (colour, mark, fill) in names.items():
+    looks = (
+        ("start", start, ORANGE, "s", "white"),
+        ("trained", trained, BLUE, "o", BLUE),
+    )
+    for name, bank, colour, mark, fill in looks:
         style = {"color": colour, "markerfacecolor": fill, "markersize": 3}
-        wide.plot(
-            answer[name]["centre"], answer[name]["width"], mark, label=name, **style
-        )
+        wide.plot(bank["centre"], bank["width"], mark, label=name, **style)
     wide.set_ylim(0, 1.1 * max(*start["width"], *trained["width"]))
     wide.set_ylabel("width (semitones)")
     wide.legend(frameon=False, ncols=2, loc="lower right", bbox_to_anchor=(1, 1))

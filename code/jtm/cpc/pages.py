@@ -31,6 +31,6 @@ def write_inside(folder):
         figure = draw()
         for ending in ("svg", "pdf") if name == "memory" else ("svg",):
             figures.save(figure, path.parents[1] / f"figures/inside-{name}.{ending}")
+    page = render.template("inside.md.j2").render(found=found)
     with atomic(path.with_name("INSIDE.md")) as part:
-        page = render.template("inside.md.j2").render(found=found)
         part.write_text(page, encoding="utf-8")

@@ -7,14 +7,18 @@ told apart by the colour-blind (Okabe and Ito 2008, and the map cividis) and in
 grey, and marks differ in shape too.
 """
 
-import functools
+from functools import partial
+from itertools import product
 from pathlib import Path
 
 import numpy as np
+from matplotlib import style
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from jtm.constants import FRAME_RATE, INSTRUMENTS, PITCH_MAX, PITCH_MIN
 from jtm.files import InputError, atomic
-from jtm.results.records import METHODS, SPLITS, TESTS, Contrast
+from jtm.results.records import METHODS, SPLITS, TESTS
 from jtm.results.tables import AMOUNT, in_words
 
 BLACK, BLUE, ORANGE = "#000000", "#0072B2", "#D55E00"
@@ -64,32 +68,8 @@ STYLE = {
 }
 """Type and lines that suit a page."""
 
-
-def styled(draw):
-    """
-    Make a function draw in :data:`STYLE`, whatever the caller's settings.
-
-    Parameters
-    ----------
-    draw : callable
-        The function.
-
-    Returns
-    -------
-    callable
-        The same in that style.
-    """
-
-    @functools.wraps(draw)
-    def styled(*args, **kwargs):
-        import matplotlib as mpl
-
-        with mpl.rc_context():
-            mpl.rcdefaults()
-            mpl.rcParams.update(STYLE)
-            return draw(*args, **kwargs)
-
-    return styled
+styled = style.context(STYLE, after_reset=True)
+"""Decorator of functions that draw in this style, whatever the caller's settings."""
 
 
 def subplots(height, **grid):
@@ -110,8 +90,6 @@ def subplots(height, **grid):
     axes : numpy.ndarray
         The panels ``(rows, columns)``.
     """
-    from matplotlib.figure import Figure
-
     figure = Figure(figsize=(WIDTH, height), layout="constrained")
     return figure, figure.subplots(squeeze=False, **grid)
 
@@ -139,8 +117,8 @@ def dot(axis, row, score, colour, mark, size=5, fill=None):
     ends = 100 * np.array([score.low, score.high], float)
     if not np.isnan(ends).any():
         axis.plot(ends, (row, row), color=colour, lw=1.2, zorder=1)
-    style = {"color": colour, "markerfacecolor": fill or colour, "markersize": size}
-    axis.plot(100 * score.value, row, mark, **style)
+    look = {"color": colour, "markerfacecolor": fill or colour, "markersize": size}
+    axis.plot(100 * score.value, row, mark, **look)
 
 
 def rows_of(axis, names):
@@ -238,12 +216,8 @@ def piece(spectrogram, roll, layers, title=""):
         Panels one above the other, on one axis of time.
     """
     heights = [2, 2] + [1] * len(layers)
-    figure, axes = subplots(
-        0.85 * sum(heights),
-        nrows=len(heights),
-        sharex=True,
-        height_ratios=heights,
-    )
+    grid = {"nrows": len(heights), "height_ratios": heights}
+    figure, axes = subplots(0.85 * sum(heights), sharex=True, **grid)
     sound, notes, *rest = axes[:, 0]
     end = len(roll) / FRAME_RATE
     _image(sound, spectrogram, end, 0)
@@ -287,14 +261,8 @@ def notes_over_sound(spectrum, notes, title=""):
     """
     figure, ((axis,),) = subplots(2.6)
     end = len(spectrum) / FRAME_RATE
-    heights = PITCH_MIN - 0.5, PITCH_MIN + spectrum.shape[1] / 2 - 0.5
-    axis.imshow(
-        spectrum.T,
-        origin="lower",
-        aspect="auto",
-        extent=(0, end, *heights),
-        cmap="Greys",
-    )
+    look = {"cmap": "Greys", "interpolation": None}
+    _image(axis, spectrum, end, PITCH_MIN - 0.5, 1 / 2, **look)
     notes = notes[notes["start"] < end]
     for number, program in enumerate(np.unique(notes["program"])):
         own = notes[notes["program"] == program]
@@ -313,16 +281,14 @@ def notes_over_sound(spectrum, notes, title=""):
     return figure
 
 
-def _image(axis, frames, end, low, cmap="cividis", **limits):
+def _image(axis, frames, end, low, height=1, **look):
     """Show ``(frames, rows)`` over time, row 0 lowest, starting from `low`."""
     axis.imshow(
         frames.T,
         origin="lower",
         aspect="auto",
-        interpolation="nearest",
-        extent=(0, end, low, low + frames.shape[1]),
-        cmap=cmap,
-        **limits,
+        extent=(0, end, low, low + height * frames.shape[1]),
+        **{"cmap": "cividis", "interpolation": "nearest"} | look,
     )
 
 
@@ -359,10 +325,10 @@ def benchmark_figures(bench):
     tasks = [task for task in there if task in named] or there
     made = {}
     if tasks:
-        made["labels"] = functools.partial(_labels, bench, tasks)
-        made["sounds"] = functools.partial(_sounds, bench, tasks)
+        made["labels"] = partial(_labels, bench, tasks)
+        made["sounds"] = partial(_sounds, bench, tasks)
     if any(_gains_of(bench, task) for task in tasks):
-        made["gains"] = functools.partial(_gains, bench, tasks)
+        made["gains"] = partial(_gains, bench, tasks)
     return made
 
 
@@ -387,17 +353,16 @@ def _labels(bench, tasks):
     A column is a task, a row a SoundFont.
     """
     figure, panels, under = _panels(tasks, 1.7, 0.5, len(TESTS))
-    drawn = {}
     for row, split in zip(panels, TESTS, strict=True):
         for axis, task in zip(row, tasks, strict=True):
             amounts = bench.amounts(task)
-            for method in filter(STROKES.get, bench.methods(task, split)):
+            for method in bench.methods(task, split):
                 found = [(a, bench.score(task, method, a, split)) for a in amounts]
                 found = [(a, 100 * each.value) for a, each in found if each]
                 colour, mark, dash = STROKES[method]
-                style = {"color": colour, "marker": mark, "linestyle": dash}
-                axis.plot(*zip(*found, strict=True), lw=1.2, markersize=4, **style)
-                drawn[method] = style
+                look = {"marker": mark, "linestyle": dash, "label": METHODS[method]}
+                look |= {"color": colour, "lw": 1.2, "markersize": 4}
+                axis.plot(*zip(*found, strict=True), **look)
             axis.set_xscale("log")
             axis.set_xticks(amounts, [f"{amount:g}" for amount in amounts])
             axis.minorticks_off()
@@ -406,30 +371,25 @@ def _labels(bench, tasks):
             axis.grid(color="0.92")
     for axis in panels[-1]:
         axis.set_xlabel("labelled recordings")
-    handles = [_line(label=METHODS[m], **drawn[m]) for m in METHODS if m in drawn]
-    under.legend(
-        handles=handles, loc="center", frameon=False, handlelength=3.5, ncols=4
-    )
+    drawn = {line.get_label(): line for axis in panels.flat for line in axis.lines}
+    handles = [drawn[name] for name in METHODS.values() if name in drawn]
+    look = {"loc": "center", "frameon": False, "handlelength": 3.5, "ncols": 4}
+    under.legend(handles=handles, **look)
     return figure
 
 
-def _line(**style):
+def _mark(**look):
     """Make an entry of a legend."""
-    from matplotlib.lines import Line2D
-
-    return Line2D([], [], **({"markersize": 4, "lw": 1.2} | style))
+    return Line2D([], [], ls="", markersize=4, **look)
 
 
 def _gains_of(bench, task):
     """Return the gains of CPC in a task, by pair, split and amount of labels."""
-    found = {}
-    for pair in PAIRS:
-        for split in TESTS:
-            for amount in bench.amounts(task):
-                gain = bench.difference(Contrast(task, *pair, amount, split))
-                if gain:
-                    found[pair, split, amount] = gain
-    return found
+    gains = {
+        (pair, split, amount): bench.difference((task, *pair, amount, split))
+        for pair, split, amount in product(PAIRS, TESTS, bench.amounts(task))
+    }
+    return {place: gain for place, gain in gains.items() if gain}
 
 
 @styled
@@ -448,14 +408,14 @@ def _gains(bench, tasks):
         for (pair, split, amount), gain in _gains_of(bench, task).items():
             drawn.add(pair)
             colour, mark, _ = STROKES[pair[0]]
-            row = 2 * list(PAIRS).index(pair) + (split == "test_timbre")
+            row = 2 * PAIRS.index(pair) + (split == "test_timbre")
             at = amounts.index(amount) + (row - 2.5) * 0.13
             if gain.low is not None:
                 ends = 100 * gain.low, 100 * gain.high
                 axis.plot((at, at), ends, color=colour, lw=1, zorder=1)
             fill = colour if split == "test" else "white"
-            style = {"color": colour, "markerfacecolor": fill, "markersize": 4}
-            axis.plot(at, 100 * gain.value, mark, **style)
+            look = {"color": colour, "markerfacecolor": fill, "markersize": 4}
+            axis.plot(at, 100 * gain.value, mark, **look)
         axis.axhline(0, color=BLACK, lw=0.8)
         axis.set_xticks(range(len(amounts)), [f"{amount:g}" for amount in amounts])
         axis.set_xlim(-0.5, len(amounts) - 0.5)
@@ -464,12 +424,11 @@ def _gains(bench, tasks):
         axis.set_axisbelow(True)
         axis.set_xlabel("labelled recordings")
     panels[0, 0].set_ylabel("gain (points)")
-    handles = [
-        _line(color=c, marker=m, ls="", label=f"{METHODS[a]}\n− {METHODS[b]}")
-        for a, b in PAIRS
-        if (a, b) in drawn
-        for c, m, _ in [STROKES[a]]
-    ]
+    handles = []
+    for method, other in (pair for pair in PAIRS if pair in drawn):
+        colour, mark, _ = STROKES[method]
+        name = f"{METHODS[method]}\n− {METHODS[other]}"
+        handles.append(_mark(color=colour, marker=mark, label=name))
     handles += _sounds_legend()[:2]
     under.legend(handles=handles, loc="center", frameon=False, ncols=3)
     return figure
@@ -479,7 +438,7 @@ def _sounds_legend():
     """Explain the marks of seen, unseen and real sounds."""
     marks = {"test": ("o", BLACK), "test_timbre": ("o", "white"), "real": ("x", BLACK)}
     return [
-        _line(color=BLACK, marker=mark, ls="", markerfacecolor=fill, label=SPLITS[each])
+        _mark(color=BLACK, marker=mark, markerfacecolor=fill, label=SPLITS[each])
         for each, (mark, fill) in marks.items()
     ]
 
@@ -498,8 +457,7 @@ def _sounds(bench, tasks):
         for method in STROKES
         if any(bench.score(task, method, amount) for task, amount in near.items())
     ]
-    height = 0.7 + 0.17 * len(shown)
-    figure, panels, under = _panels(tasks, height, 0.3)
+    figure, panels, under = _panels(tasks, 0.7 + 0.17 * len(shown), 0.3)
     for axis, task in zip(panels[0], tasks, strict=True):
         for row, method in enumerate(shown):
             colour, mark, _ = STROKES[method]
