@@ -81,22 +81,9 @@ class Benchmark:
     @classmethod
     def read(cls, path):
         """
-        Read a benchmark.
+        Read a benchmark from ``benchmark.csv.gz`` and the files beside it.
 
-        Parameters
-        ----------
-        path : str or Path
-            The table of scores, ``benchmark.csv.gz``.
-
-        Returns
-        -------
-        Benchmark
-            What it and the files beside it hold; without them, nothing was planned.
-
-        Raises
-        ------
-        InputError
-            If one of them cannot be read.
+        Without them, nothing was planned; InputError if one cannot be read.
         """
         path = Path(path)
         if not path.exists():
@@ -125,14 +112,21 @@ class Benchmark:
         return float(self.table.groupby([*CELL])["seconds"].max().sum())
 
     def methods(self, task, split="test"):
-        """List the methods that a task was scored with, in the order shown."""
-        there = {place[1] for place in self._seeds if place[0::3] == (task, split)}
+        """List what a task was scored with in the order shown, but largest class."""
+        there = {method for method, _ in self._scored(task, split)}
         return [method for method in METHODS if method in there]
 
     def amounts(self, task, split="test"):
         """List the amounts of labels of a task, without the largest class's."""
-        there = [place for place in self._seeds if place[0::3] == (task, split)]
-        return sorted({amount for _, name, amount, _ in there if name != "largest"})
+        return sorted({amount for _, amount in self._scored(task, split)})
+
+    def _scored(self, task, split):
+        """List the methods that learn, each with an amount of labels it learnt from."""
+        return [
+            place[1:3]
+            for place in self._seeds
+            if place[0::3] == (task, split) and place[1] != "largest"
+        ]
 
     def nearest(self, task, amount):
         """Choose the amount of labels of a task that is nearest to one."""
@@ -171,14 +165,10 @@ class Benchmark:
 
     def contrasts(self):
         """
-        Estimate the contrasts that were named before the run.
+        Tabulate the contrasts that were named before the run, as far as they have run.
 
-        Returns
-        -------
-        pandas.DataFrame
-            A row for each that has run: the fields of
-            :class:`jtm.results.records.Contrast` and of :class:`Estimate`, and
-            ``p_holm``, corrected over all that are named.
+        Columns are the fields of :class:`jtm.results.records.Contrast` and of
+        :class:`Estimate`, and ``p_holm``, corrected over all that are named.
         """
         found = {each: self.difference(each) for each in self.header["contrasts"]}
         rows = [(*each, *estimate) for each, estimate in found.items() if estimate]
@@ -201,7 +191,7 @@ def _estimate(seeds):
     return Estimate(mean, float(low), float(high), len(values), _p_value(drawn))
 
 
-def _draw_seeds(draws, times=SEED_DRAWS, seed=0):
+def _draw_seeds(draws, times=SEED_DRAWS):
     """
     Draw seeds with replacement, on top of draws of families ``(seeds, draws)``.
 
@@ -214,7 +204,7 @@ def _draw_seeds(draws, times=SEED_DRAWS, seed=0):
         return draws[0]
     draws = np.tile(draws, times)
     mean = draws.mean(axis=0)
-    which = np.random.default_rng(seed).integers(0, n, draws.shape)
+    which = np.random.default_rng(0).integers(0, n, draws.shape)
     drawn = np.take_along_axis(draws, which, axis=0).mean(axis=0)
     return mean + np.sqrt(n / (n - 1)) * (drawn - mean)
 
@@ -230,16 +220,11 @@ def _p_value(drawn):
     return float(min(1.0, 2 * (tail + 1) / (len(drawn) + 1)))
 
 
-def _holm(p, n=None):
-    """
-    Correct p values, NaN or None where there is none, for their number (Holm 1979).
-
-    `n` tests were planned; as many as there are by default.
-    """
+def _holm(p, n):
+    """Correct p values, NaN or None where there is none, for `n` tests (Holm 1979)."""
     p = np.array(p, float)
     order = np.argsort(p, kind="stable")  # NaN last
-    factors = (n or len(p)) - np.arange(len(p))
-    corrected = np.maximum.accumulate(p[order] * factors)
+    corrected = np.maximum.accumulate(p[order] * (n - np.arange(len(p))))
     made = np.empty_like(p)
     made[order] = np.minimum(corrected, 1)
     return made

@@ -121,8 +121,12 @@ def begin(folder, data, checkpoint, plan, contrasts):
         when other contrasts were named.
     """
     path = Path(folder) / HEADER
-    header = {"data": data, "checkpoint": checkpoint}
-    header |= {"plan": list(plan), "contrasts": list(contrasts)}
+    header = {
+        "data": data,
+        "checkpoint": checkpoint,
+        "plan": list(plan),
+        "contrasts": list(contrasts),
+    }
     with locked(Path(folder) / ".benchmark.lock"):
         if path.exists():
             there = read_header(path)
@@ -244,19 +248,14 @@ def save_cell(folder, name, rows, draws):
     keys = {draws_key(row) for row in table.to_dict("records")}
     if not draws.keys() <= keys:
         raise InputError(f"{path}: draws of {min(draws.keys() - keys)}, but no score")
-    packed = {
-        key: base64.b64encode(_in_units(each).tobytes()).decode()
-        for key, each in draws.items()
-    }
+    packed = {}
+    for key, each in draws.items():
+        rounded = np.round(np.clip(each, 0, 1) / UNIT).astype("<u2")
+        packed[key] = base64.b64encode(rounded.tobytes()).decode()
     content = {name: header[name] for name in HASHES}
     content |= {"rows": table.to_dict("records"), "draws": packed}
     with atomic(path) as part:
         part.write_text(json.dumps(content), encoding="utf-8")
-
-
-def _in_units(draws):
-    """Round scores between 0 and 1 to 16-bit integers."""
-    return np.round(np.clip(draws, 0, 1) / UNIT).astype("<u2")
 
 
 def _read_cell(path, header):

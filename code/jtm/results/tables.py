@@ -117,15 +117,8 @@ class Score(NamedTuple):
     signed: bool = False
 
     def __str__(self):
-        value = f"{100 * self.value:{'+' if self.signed else ''}.1f}"
-        return value.replace("-", "−")
-
-    @property
-    def interval(self):
-        """Its interval in percent, such as '[78.0, 84.2]'."""
-        if pd.isna(self.low):
-            return ""
-        return f"[{100 * self.low:.1f}, {100 * self.high:.1f}]".replace("-", "−")
+        sign = "+" if self.signed else ""
+        return f"{100 * self.value:{sign}.1f}".replace("-", "−")
 
 
 def in_words(name):
@@ -169,14 +162,13 @@ def write_cell(cell, form="markdown"):
     if not isinstance(cell, Score):
         words = "" if pd.isna(cell) else str(cell)
         return escape(words) if latex else words.replace("|", r"\|")
-    value, ends = str(cell), cell.interval
-    if latex:
-        value, ends = escape(value), escape(ends)
+    value = escape(str(cell)) if latex else str(cell)
     if cell.bold:
         value = rf"\textbf{{{value}}}" if latex else f"**{value}**"
-    if latex and ends.startswith("["):
-        return rf"{value}\interval{{{ends.strip('[]')}}}"
-    return f"{value} {ends}".strip()
+    if pd.isna(cell.low):
+        return value
+    ends = f"{100 * cell.low:.1f}, {100 * cell.high:.1f}".replace("-", "−")
+    return rf"{value}\interval{{{escape(ends)}}}" if latex else f"{value} [{ends}]"
 
 
 def escape(words):
@@ -219,13 +211,15 @@ def gain(bench, contrast):
 
 def scores(bench, task, split="test"):
     """Tabulate the scores of a task: a row a method, a column an amount of labels."""
-    cells = [
-        ({"method": METHODS[method]}, f"{amount:g} rec.")
-        + (_score(bench.score(task, method, amount, split)),)
+    cells = (
+        (
+            {"method": METHODS[method]},
+            f"{amount:g} rec.",
+            _score(bench.score(task, method, amount, split)),
+        )
         for method in bench.methods(task, split)
         for amount in bench.amounts(task, split)
-        if method != "largest"
-    ]
+    )
     return _best(_pivot(cells))
 
 
@@ -257,7 +251,7 @@ def few(bench):
         about = f"{in_words(task)}, {amount} rec."
         for method in bench.methods(task):
             found = [bench.score(task, method, amount, split) for split in TESTS]
-            if method != "largest" and all(found):
+            if all(found):
                 shown = " / ".join(f"{100 * each.value:.1f}" for each in found)
                 cells.append(({"method": METHODS[method]}, about, shown))
     return _pivot(cells)
@@ -273,51 +267,48 @@ def sounds(bench):
     for task in filter(bench.amounts, bench.tasks):
         near = bench.nearest(task, AMOUNT)
         about = {"task": in_words(task), "labelled recordings": f"{near:g}"}
-        cells = [
-            (about | {"method": METHODS[method]}, title)
-            + (_score(bench.score(task, method, near, split)),)
+        cells = (
+            (
+                about | {"method": METHODS[method]},
+                title,
+                _score(bench.score(task, method, near, split)),
+            )
             for method in bench.methods(task)
             for split, title in SPLITS.items()
-            if method != "largest" and split != "validation"
-            if bench.score(task, method, near)
-        ]
+            if split != "validation" and bench.score(task, method, near)
+        )
         parts.append(_best(_pivot(cells)))
     return pd.concat(parts, ignore_index=True)
 
 
 def trials(found, bench=None):
     """
-    Tabulate what recipes of pretraining are worth.
+    Tabulate what recipes of pretraining are worth, of ``benchmarks/trials.py``.
 
-    Parameters
-    ----------
-    found : sequence of dict
-        What ``benchmarks/trials.py`` recorded.
-    bench : jtm.results.compare.Benchmark, optional
-        Has the scores of training from scratch and of the network that ships.
-
-    Returns
-    -------
-    pandas.DataFrame
-        A row a recipe: validation scores in percent, means over the same seeds.
+    A row is a recipe, after what a benchmark has of training from scratch and of the
+    network that ships: validation scores in percent, means over the same seeds.
     """
     rows = {
-        each["name"]: {at: each["validation"][f"{at[0]} {at[1]}"] for at in TRIED}
+        each["name"]: [each["validation"][f"{at[0]} {at[1]}"] for at in TRIED]
         for each in found
     }
-    n_seeds = min(len(values) for row in rows.values() for values in row.values())
+    n_seeds = min(len(values) for row in rows.values() for values in row)
     known = {
-        name: {
-            (task, amount): bench.values(task, method, amount, "validation")[:n_seeds]
+        name: [
+            bench.values(task, method, amount, "validation")[:n_seeds]
             for task, amount in TRIED
-        }
+        ]
         for name, method in KNOWN.items()
         if bench
     }
     return pd.DataFrame(
-        {"recipe": name} | {TRIED[at]: f"{100 * fmean(v):.1f}" for at, v in row.items()}
+        {"recipe": name}
+        | {
+            head: f"{100 * fmean(values):.1f}"
+            for head, values in zip(TRIED.values(), row, strict=True)
+        }
         for name, row in (known | rows).items()
-        if all(row.values())
+        if all(row)
     )
 
 
@@ -325,15 +316,7 @@ def retrieval(found):
     """
     Tabulate how often the passage of a score is found by two seconds of sound.
 
-    Parameters
-    ----------
-    found : dict
-        What ``jtm retrieval`` recorded.
-
-    Returns
-    -------
-    pandas.DataFrame
-        A row a model and SoundFont: of how many candidates, in percent.
+    A row is a model of ``jtm retrieval`` and a SoundFont.
     """
     shown = {"recall_at_1": "R@1", "recall_at_5": "R@5", "mrr": "MRR"}
     return pd.DataFrame(
@@ -415,57 +398,37 @@ def steps(speed):
 
 def transcribers(found):
     """
-    Tabulate what transcribers find, and what it costs.
+    Tabulate what ``benchmarks/transcribers.py`` found: a row a transcriber.
 
-    Parameters
-    ----------
-    found : dict
-        What ``benchmarks/transcribers.py`` found.
-
-    Returns
-    -------
-    pandas.DataFrame
-        A row for each: on each set F1 of notes / of frames, of single notes the share
-        whose pitch is found; and as far as it was measured, speed and memory.
+    On each set F1 of notes / of frames, of single notes the share whose pitch is found;
+    and as far as it was measured, speed and memory.
     """
-    rows = {}
+    percent = {}  # by system, set and metric
     for row in found["scores"]:
         if row["stronger"]:
-            values = rows.setdefault(row["system"], {}).setdefault(row["set"], {})
-            values[row["metric"]] = 100 * row["value"]
+            sets = percent.setdefault(row["system"], {})
+            sets.setdefault(row["set"], {})[row["metric"]] = 100 * row["value"]
     table = []
-    for system, name in TRANSCRIBERS.items():
-        if system not in rows:
-            continue
-        table.append({"transcriber": name})
-        for each, values in rows[system].items():
+    for system in filter(percent.get, TRANSCRIBERS):
+        row = {"transcriber": TRANSCRIBERS[system]}
+        for each, values in percent[system].items():
             shown = ["found"] if "found" in values else ["onset", "frame"]
             words = " / ".join(f"{values[metric]:.1f}" for metric in shown)
-            table[-1][found["sets"][each]["title"]] = words
-        size = found["systems"][system]["weights_bytes"]
-        table[-1]["weights"] = f"{size / 1e6:.2f} MB"
+            row[found["sets"][each]["title"]] = words
+        row["weights"] = f"{found['systems'][system]['weights_bytes'] / 1e6:.2f} MB"
         if cost := (found["speed"] or {}).get(system):
             speed = 1 / cost["processor_seconds_of_1_thread"]
-            table[-1]["times real time"] = f"{speed:.0f}"
-            table[-1]["memory"] = f"{cost['peak_bytes'] / 1e6:.0f} MB"
+            row["times real time"] = f"{speed:.0f}"
+            row["memory"] = f"{cost['peak_bytes'] / 1e6:.0f} MB"
+        table.append(row)
     return pd.DataFrame(table)
 
 
-def ahead(found, metric="onset"):
+def ahead(found):
     """
-    Tabulate by how much our transcriber is better than each other.
+    Tabulate by how much our F1 of notes is above that of each other transcriber.
 
-    Parameters
-    ----------
-    found : dict
-        What ``benchmarks/transcribers.py`` found.
-    metric : str
-        Which score: ``onset``, ``offset`` or ``frame``.
-
-    Returns
-    -------
-    pandas.DataFrame
-        A row for each other one, a column a set; what is surely better stands out.
+    A column is a set; what is surely better stands out.
     """
     return _pivot(
         (
@@ -474,35 +437,20 @@ def ahead(found, metric="onset"):
             Score(*each.values(), (each["low"] or 0) > 0, True),
         )
         for row in found["scores"]
-        if row["stronger"] and row["metric"] == metric
+        if row["stronger"] and row["metric"] == "onset"
         if (each := row.get("difference"))
     )
 
 
 def targets(found):
-    """
-    Tell which targets our transcriber reaches.
-
-    Parameters
-    ----------
-    found : dict
-        What ``benchmarks/transcribers.py`` found.
-
-    Returns
-    -------
-    pandas.DataFrame
-        A row for each target that could be measured.
-    """
-    rows, behind = [], {"onset": {}, "frame": {}}
+    """Tell which targets our transcriber reaches, of those that were measured."""
+    rows = []
 
     def add(target, measured, reached):
         answer = "yes" if reached else "no"
         rows.append({"target": target, "measured": measured, "reached": answer})
 
     for row in found["scores"]:
-        if row["stronger"] and row["metric"] in behind and "difference" in row:
-            least = behind[row["metric"]].setdefault(row["set"], [])
-            least.append((row["difference"]["value"], row["difference"]["low"] or 0))
         metric, least = REACH[row["set"]]
         if (row["system"], row["metric"]) == ("jtm", metric):
             what = "pitches found" if metric == "found" else "F1 of notes"
@@ -510,12 +458,18 @@ def targets(found):
             target = f"{title}: {what}, {100 * least:.0f} %"
             add(target, f"{100 * value:.1f} %", value >= least)
     for metric, what in (("onset", "notes"), ("frame", "frames")):
-        sets = behind[metric].values()
-        for place, words, asked in ((0, "", len(sets)), (1, ", surely", 3)):
-            n = sum(all(each[place] > 0 for each in peers) for peers in sets)
-            if sets and (metric == "onset" or not place):
-                target = f"ahead of every other in F1 of {what}{words}: on {asked} sets"
-                add(target, f"on {n}", n >= asked)
+        peers = {}  # by how much we are ahead of each, by set
+        for row in found["scores"]:
+            if row["stronger"] and row["metric"] == metric and "difference" in row:
+                peers.setdefault(row["set"], []).append(row["difference"])
+        if peers:
+            n = sum(all(each["value"] > 0 for each in of) for of in peers.values())
+            target = f"ahead of every other in F1 of {what}: on {len(peers)} sets"
+            add(target, f"on {n}", n == len(peers))
+        if peers and metric == "onset":
+            n = sum(all((each["low"] or 0) > 0 for each in of) for of in peers.values())
+            target = "ahead of every other in F1 of notes, surely: on 3 sets"
+            add(target, f"on {n}", n >= 3)
     if cost := (found["speed"] or {}).get("jtm"):
         speed = 1 / cost["processor_seconds_of_1_thread"]
         add("40 times real time on one thread", f"{speed:.0f} times", speed >= 40)

@@ -200,8 +200,6 @@ class TestTranscribers(unittest.TestCase):
         (said,) = write(tables.ahead(self.found)).splitlines()[2:]
         self.assertIn("**+2.0** [1.0, 3.0]", said)
         self.assertIn("| +10.0 [−10.0, 30.0]", said)
-        (said,) = write(tables.ahead(self.found, "frame")).splitlines()[2:]
-        self.assertIn("| −5.0 [−10.0, 0.0] |", said)
 
     def test_targets_are_reached_or_not(self):
         self.found["speed"] = {"jtm": {"processor_seconds_of_1_thread": 0.03}}
