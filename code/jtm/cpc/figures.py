@@ -5,11 +5,11 @@ They are drawn from saved results alone. Answers about a network are those of
 :mod:`jtm.cpc.inside`, where each question is explained.
 """
 
-import csv
 from functools import partial
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 
@@ -95,13 +95,13 @@ def pretraining_curve(folder):
     path = Path(folder) / "metrics.csv"
     settings = read_json(Path(folder) / "config.json")
     try:
-        with open(path, newline="", encoding="utf-8") as file:
-            rows = [r for r in csv.DictReader(file) if r["split"] == "validation"]
+        table = pd.read_csv(path, float_precision="round_trip")
+        table = table[table["split"] == "validation"]
         steps = range(1, settings["n_predicts"] + 1)
         ahead = [1000 * k * settings["step_frames"] / FRAME_RATE for k in steps]
-        epochs = [int(row["epoch"]) for row in rows]
+        epochs = table["epoch"].to_numpy(int)
         curves = {
-            name: np.array([[float(row[f"{name}_{k}"]) for k in steps] for row in rows])
+            name: np.array([table[f"{name}_{k}"] for k in steps], float)
             for name in ("loss", "accuracy")
         }
         n_candidates = 1 + settings["negative_sampling_ext"]
@@ -119,7 +119,7 @@ def pretraining_curve(folder):
         ("accuracy", 100, "accuracy (%)", 100 / n_candidates),
     )
     for axis, (name, scale, label, chance) in zip(axes[0], panels, strict=True):
-        for curve, time in zip(scale * curves[name].T, ahead, strict=True):
+        for curve, time in zip(scale * curves[name], ahead, strict=True):
             axis.plot(epochs, curve, ".-", color=colours.to_rgba(time), linewidth=1)
         axis.axhline(chance, color="grey", linestyle=":", linewidth=1)
         axis.annotate(

@@ -292,16 +292,16 @@ def _image(axis, frames, end, low, height=1, **look):
     )
 
 
-def _principal_components(features, count=COMPONENTS):
+def _principal_components(features):
     """
     Project features ``(frames, dim)`` on their first principal components.
 
-    Components ``(frames, count)`` are of unit variance, by the variance they explain;
-    zero where the features vary in fewer directions.
+    They are of unit variance, by the variance they explain; zero where the features
+    vary in fewer directions.
     """
     centred = features - features.mean(axis=0)
     left, sizes, _ = np.linalg.svd(centred, full_matrices=False)
-    left, sizes = left[:, :count], sizes[:count]
+    left, sizes = left[:, :COMPONENTS], sizes[:COMPONENTS]
     return left * np.sqrt(len(features)) * (sizes > 1e-5 * max(sizes[0], 1e-5))
 
 

@@ -258,29 +258,21 @@ def save_cell(folder, name, rows, draws):
         part.write_text(json.dumps(content), encoding="utf-8")
 
 
-def _read_cell(path, header):
-    """Return the rows and the draws of a cell."""
-    content = read_json(path)
-    try:
-        _refuse_other(path, content, header)
-        rows = list(content["rows"])
-        draws = {
-            key: np.frombuffer(base64.b64decode(each), "<u2")
-            for key, each in content["draws"].items()
-        }
-    except (KeyError, TypeError, AttributeError) as error:
-        raise InputError(
-            f"{path}: not a cell of a benchmark ({error}); delete it to run it again"
-        ) from error
-    return rows, draws
-
-
 def _read_cells(folder, header):
     """Return the table and the draws of all cells of a folder."""
     cells, draws = {}, {}
     for path in sorted((folder / "cells").glob("[!.]*.json")):
-        cells[path], more = _read_cell(path, header)
-        draws |= more
+        content = read_json(path)
+        try:
+            _refuse_other(path, content, header)
+            cells[path] = list(content["rows"])
+            for key, each in content["draws"].items():
+                draws[key] = np.frombuffer(base64.b64decode(each), "<u2")
+        except (KeyError, TypeError, AttributeError) as error:
+            raise InputError(
+                f"{path}: not a cell of a benchmark ({error}); delete it to run it "
+                "again"
+            ) from error
     rows = [row for rows in cells.values() for row in rows]
     try:
         return check(pd.DataFrame(rows, columns=COLUMNS), folder / "cells"), draws

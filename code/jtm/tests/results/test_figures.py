@@ -110,7 +110,7 @@ class Piece(WithFolder):
         along = np.array([-2.0, 0.0, 2.0, 0.0])
         across = np.array([0.0, 1.0, 0.0, -1.0])
         features = np.stack((5 + along, 7 + across, np.zeros(4)), axis=1)
-        found = figures._principal_components(features, 3)
+        found = figures._principal_components(features)
         scale = np.sqrt(2)
         np.testing.assert_allclose(np.abs(found[:, 0]), np.abs(along) / scale)
         np.testing.assert_allclose(np.abs(found[:, 1]), np.abs(across) * scale)
