@@ -20,7 +20,7 @@ from jtm.constants import (
     PITCH_MIN,
     SAMPLE_RATE,
 )
-from jtm.data.musicnet import METADATA_FILE, read_labels
+from jtm.data.musicnet import read_labels
 from jtm.files import InputError
 
 WINDOW = 128
@@ -105,8 +105,8 @@ def frame_roll(notes, n_frames, start=0, hop=HOP):
     >>> frame_roll(notes, 4)[:, 60 - 21].tolist()
     [False, True, True, False]
     """
-    first, last, column = _spans(notes, hop)
-    return _roll(first - start, last - start, column, (n_frames, N_PITCHES))
+    notes, column = _on_piano(notes)
+    return _roll(notes, column, N_PITCHES, n_frames, start, hop)
 
 
 def instrument_roll(notes, n_frames, start=0, hop=HOP):
@@ -117,8 +117,7 @@ def instrument_roll(notes, n_frames, start=0, hop=HOP):
     :data:`jtm.constants.INSTRUMENTS` in their order; others are left out.
     """
     notes, column = played(notes)
-    first, last = (_frame(notes[edge], hop) - start for edge in ("start", "end"))
-    return _roll(first, last, column, (n_frames, len(INSTRUMENTS)))
+    return _roll(notes, column, len(INSTRUMENTS), n_frames, start, hop)
 
 
 def part_roll(notes, n_frames, start=0, hop=HOP):
@@ -136,13 +135,10 @@ def part_roll(notes, n_frames, start=0, hop=HOP):
     >>> np.argwhere(part_roll(notes, 4)).tolist()
     [[0, 39, 2], [1, 39, 2]]
     """
-    notes, instrument = played(notes)
-    column = notes["pitch"] - PITCH_MIN
-    here = (column >= 0) & (column < N_PITCHES)
-    notes, instrument, column = notes[here], instrument[here], column[here]
-    first, last = (_frame(notes[edge], hop) - start for edge in ("start", "end"))
+    notes, instrument = played(_on_piano(notes)[0])
     n = len(INSTRUMENTS)
-    roll = _roll(first, last, column * n + instrument, (n_frames, N_PITCHES * n))
+    column = (notes["pitch"] - PITCH_MIN) * n + instrument
+    roll = _roll(notes, column, N_PITCHES * n, n_frames, start, hop)
     return roll.reshape(n_frames, N_PITCHES, n)
 
 
@@ -171,10 +167,11 @@ def onset_roll(notes, n_frames, start=0, hop=HOP):
 
     Booleans ``(n_frames, 88)``, true in the first frame of each note.
     """
-    first, last, column = _spans(notes, hop)
-    here = (last > first) & (first >= start) & (first < start + n_frames)
+    notes, column = _on_piano(notes)
+    first, last = _frames(notes, start, hop)
+    here = (last > first) & (first >= 0) & (first < n_frames)
     roll = np.zeros((n_frames, N_PITCHES), bool)
-    roll[first[here] - start, column[here]] = True
+    roll[first[here], column[here]] = True
     return roll
 
 
@@ -216,27 +213,28 @@ def rolls_to_notes(frames, onsets, hop=HOP):
     return np.sort(notes, order=("start", "pitch"))
 
 
-def _roll(first, last, column, shape):
-    """Mark the frames from `first` up to, not including, `last` in each column."""
-    first, last = (np.clip(edge, 0, shape[0]) for edge in (first, last))
-    change = np.zeros((shape[0] + 1, shape[1]), np.int16)
+def _roll(notes, column, n_columns, n_frames, start, hop):
+    """Mark in which frames each note sounds, in its column."""
+    first, last = np.clip(_frames(notes, start, hop), 0, n_frames)
+    change = np.zeros((n_frames + 1, n_columns), np.int16)
     np.add.at(change, (first, column), 1)
     np.add.at(change, (last, column), -1)
     return change[:-1].cumsum(axis=0) > 0
 
 
-def _spans(notes, hop):
-    """First frame, frame after the last, and column of each note on the piano."""
-    column = notes["pitch"] - PITCH_MIN
-    on_piano = (column >= 0) & (column < N_PITCHES)
-    notes, column = notes[on_piano], column[on_piano]
-    return _frame(notes["start"], hop), _frame(notes["end"], hop), column
-
-
-def _frame(seconds, hop):
-    """First frame whose centre does not lie before a time."""
+def _frames(notes, start, hop):
+    """Return the first frame ``(notes,)`` of each note, and the one after its last."""
+    times = np.stack((notes["start"], notes["end"]))
     # Rounded to the millionth of a frame, as 0.005 * 100 - 0.5 is above zero.
-    return np.ceil(np.round(seconds * SAMPLE_RATE / hop - 0.5, 6)).astype(np.int64)
+    frames = np.ceil(np.round(times * SAMPLE_RATE / hop - 0.5, 6)).astype(np.int64)
+    return frames - start
+
+
+def _on_piano(notes):
+    """Select the notes in the range of the piano, each with its column in a roll."""
+    column = notes["pitch"] - PITCH_MIN
+    here = (column >= 0) & (column < N_PITCHES)
+    return notes[here], column[here]
 
 
 def played(notes):
@@ -258,32 +256,3 @@ def played(notes):
     programs = np.array(list(INSTRUMENTS))  # sorted
     notes = notes[np.isin(notes["program"], programs)]
     return notes, np.searchsorted(programs, notes["program"])
-
-
-def class_name(recording, column):
-    """
-    Name the class of a recording.
-
-    Parameters
-    ----------
-    recording : Recording
-        A recording of any split.
-    column : str
-        Column of the metadata, such as 'ensemble'.
-
-    Returns
-    -------
-    str
-        The class; empty where the cell is left empty.
-
-    Raises
-    ------
-    InputError
-        If there is no such column.
-    """
-    if column not in recording.metadata:
-        raise InputError(
-            f"{recording.audio}: no '{column}' in {METADATA_FILE}, which this task "
-            "needs; add the column, or choose another task"
-        )
-    return recording.metadata[column]

@@ -38,6 +38,7 @@ import numpy as np
 
 from jtm.constants import INSTRUMENTS, N_PITCHES, PITCH_MAX, PITCH_MIN
 from jtm.data import rolls
+from jtm.data.musicnet import METADATA_FILE
 from jtm.data.rolls import WINDOW, frame_numbers
 from jtm.evaluation import metrics, transcription
 from jtm.evaluation.features import FrameSelection
@@ -265,7 +266,12 @@ class _Category(Task):
     unit = family = "windows"
 
     def class_of(self, recording, notes):
-        return rolls.class_name(recording, self.name)
+        if self.name not in recording.metadata:
+            raise InputError(
+                f"{recording.audio}: no '{self.name}' in {METADATA_FILE}, which this "
+                "task needs; add the column, or choose another task"
+            )
+        return recording.metadata[self.name]
 
     def classes(self, names):
         """List the classes of the training recordings, of which there must be two."""

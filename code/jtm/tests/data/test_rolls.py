@@ -9,7 +9,6 @@ from jtm.data.musicnet import LABEL_DTYPE, Recording, write_labels
 from jtm.data.rolls import (
     NOTE_DTYPE,
     PLAYED_DTYPE,
-    class_name,
     frame_numbers,
     frame_roll,
     instrument_roll,
@@ -115,18 +114,6 @@ class ReadNotes(unittest.TestCase):
     def test_no_labels(self):
         with self.assertRaisesRegex(InputError, "a.wav.*no label file"):
             read_notes(recording(), 16_000)
-
-
-class Classes(unittest.TestCase):
-    def test_the_column_names_the_class(self):
-        self.assertEqual(
-            class_name(recording("a", ensemble="Trio"), "ensemble"), "Trio"
-        )
-        self.assertEqual(class_name(recording("a", ensemble=""), "ensemble"), "")
-
-    def test_a_missing_column(self):
-        with self.assertRaisesRegex(InputError, "no 'ensemble'"):
-            class_name(recording(), "ensemble")
 
 
 class Instruments(unittest.TestCase):
