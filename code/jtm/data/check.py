@@ -29,6 +29,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
+from tqdm import tqdm
 
 from jtm.constants import (
     INSTRUMENTS,
@@ -38,7 +39,8 @@ from jtm.constants import (
     PITCH_RANGES,
 )
 from jtm.data.clips import CLIPS_FILE, read_clips
-from jtm.data.musicnet import METADATA_FILE, open_dataset, read_labels
+from jtm.data.musicnet import METADATA_FILE, labels_of, open_dataset, read_labels
+from jtm.data.rolls import played
 from jtm.files import KILLED, InputError, InputWarning, describe
 from jtm.music import audio, midi
 
@@ -183,16 +185,16 @@ def check(root, progress=True, processes=None):
     clips = ()
     if (dataset.root / CLIPS_FILE).exists():
         clips = read_clips(dataset.root)
-    bare = [replace(r, metadata={}) for r in dataset.recordings]  # can be pickled
     with contextlib.ExitStack() as stack:
         spread = map
         if processes != 1:
             context = multiprocessing.get_context("spawn")
             pool = ProcessPoolExecutor(processes or os.cpu_count(), context)
             spread = functools.partial(stack.enter_context(pool).map, chunksize=8)
-        facts = _all(spread, _look_at_recording, bare, "pieces", progress)
+        recordings = dataset.recordings
+        facts = _all(spread, _look_at_recording, recordings, "pieces", progress)
         clip_facts = _all(spread, _look_at_clip, clips, "notes", progress)
-    exact = any(r.metadata.get("soundfont") for r in dataset.recordings)
+    exact = any(r.metadata.get("soundfont") for r in recordings)
     findings = _judge_recordings(dataset, facts, exact)
     if clips:
         findings += _judge_clips(clips, clip_facts)
@@ -200,8 +202,6 @@ def check(root, progress=True, processes=None):
 
 
 def _all(spread, function, items, what, progress):
-    from tqdm import tqdm
-
     try:
         done = spread(function, items)
         return list(tqdm(done, what, len(items), disable=not progress))
@@ -260,10 +260,10 @@ def _look_at_recording(recording):
     wave = _listen(recording.audio, facts)
     if recording.labels is None or wave is None:
         return facts
-    played = recording.audio.parents[1] / "midi" / f"{recording.id}.mid"
+    performance = recording.audio.parents[1] / "midi" / f"{recording.id}.mid"
     try:
         labels = read_labels(recording.labels)
-        score = midi.read(played) if played.exists() else None
+        score = midi.read(performance) if performance.exists() else None
     except Exception as error:
         facts.problems.append(describe(error, recording.labels))
         return facts
@@ -273,12 +273,12 @@ def _look_at_recording(recording):
     facts.outside = int(
         np.sum((starts >= facts.seconds) | (ends > facts.seconds + OVERHANG))
     )
-    facts.duplicates = count_overlaps(labels)
+    facts.duplicates = _count_overlaps(labels)
     facts.strange = int(np.sum(~np.isin(labels["program"], list(INSTRUMENTS))))
     facts.misses = _piece_miss(wave, starts)
     facts.match = _label_match(wave, labels)
     if score is not None and not _same_notes(labels, score):
-        facts.problems.append(f"{played}: notes differ from {recording.labels}")
+        facts.problems.append(f"{performance}: notes differ from {recording.labels}")
     return facts
 
 
@@ -299,39 +299,22 @@ def coverage(recordings):
     playable : numpy.ndarray
         Booleans ``(11, 88)``: whether the instrument can play the pitch.
     """
-    programs = np.array(list(INSTRUMENTS))
-    counts = np.zeros((len(programs), N_PITCHES), dtype=np.int64)
+    counts = np.zeros((len(INSTRUMENTS), N_PITCHES), dtype=np.int64)
     for recording in recordings:
         if recording.labels is not None:
-            labels = read_labels(recording.labels)
-            row, label = np.nonzero(programs[:, None] == labels["program"])
-            column = labels["pitch"][label] - PITCH_MIN
+            labels, row = played(read_labels(recording.labels))
+            column = labels["pitch"] - PITCH_MIN
             inside = (column >= 0) & (column < N_PITCHES)
             np.add.at(counts, (row[inside], column[inside]), 1)
-    ranges = np.array([PITCH_RANGES[program] for program in programs]) - PITCH_MIN
+    ranges = np.array([PITCH_RANGES[program] for program in INSTRUMENTS]) - PITCH_MIN
     pitches = np.arange(N_PITCHES)
     return counts, (ranges[:, :1] <= pitches) & (pitches <= ranges[:, 1:])
 
 
-def count_overlaps(labels):
-    """
-    Count labels that begin while the same instrument sounds the same pitch.
-
-    Parameters
-    ----------
-    labels : numpy.ndarray
-        Labels ``(notes,)`` of :data:`jtm.data.musicnet.LABEL_DTYPE`.
-
-    Returns
-    -------
-    int
-        How many begin before the end of an earlier one of their program and
-        pitch.
-    """
-    order = np.lexsort((labels["end"], labels["start"], labels["pitch"]))
-    count = 0
-    until = {}
-    for label in labels[order]:
+def _count_overlaps(labels):
+    """Count labels that begin while their instrument sounds their pitch already."""
+    count, until = 0, {}  # by instrument and pitch, up to where it sounds
+    for label in np.sort(labels, order=("start", "end")):
         key = (label["program"], label["pitch"])
         count += label["start"] < until.get(key, 0)
         until[key] = max(label["end"], until.get(key, 0))
@@ -339,15 +322,10 @@ def count_overlaps(labels):
 
 
 def _same_notes(labels, score):
-    def times(rows):
-        return sorted((p, k, round(a), round(b)) for p, k, a, b in rows)
-
-    labelled = labels[["program", "pitch", "start", "end"]].tolist()
-    played = (
-        (n.program, n.pitch, n.start * LABEL_RATE, n.end * LABEL_RATE)
-        for n in score.notes
-    )
-    return times(labelled) == times(played)
+    """Return whether labels name the notes of a score, to the sample."""
+    columns = ["program", "pitch", "start", "end"]
+    played_notes = labels_of(score, lambda beats: "")
+    return sorted(labels[columns].tolist()) == sorted(played_notes[columns].tolist())
 
 
 def _flux(wave):
@@ -437,11 +415,23 @@ def _cents_off(wave, pitch):
     return float(1200 * np.log2(np.median(hertz) / 440) - 100 * (pitch - 69))
 
 
-def _listed(what, where, strict=True, of=""):
+def _listed(what, where, strict=True, found=None):
     """Make a finding of files that there should be none of."""
     where = tuple(where)
-    expected = "0" if strict else ""
-    return Finding(what, f"{len(where)}{of}", expected, strict and bool(where), where)
+    found = len(where) if found is None else found
+    violated = strict and bool(where)
+    return Finding(what, f"{found}", "0" if strict else "", violated, where)
+
+
+def _onset_finding(misses, limit, strict=True):
+    """Make a finding of the seconds by which onsets miss the spectral flux."""
+    miss = float(np.median(np.abs(misses))) if misses.size else 0.0
+    return Finding(
+        "onsets against the flux, median",
+        f"{1000 * miss:.1f} ms",
+        f"< {1000 * limit:.0f} ms" if strict else "",
+        strict and miss >= limit,
+    )
 
 
 def _audio_findings(paths, facts, exact):
@@ -489,13 +479,9 @@ def _label_findings(labelled, exact):
     ):
         counts = [(r.labels, getattr(f, name)) for r, f in labelled]
         total = sum(n for _, n in counts)
-        where = tuple(f"{path}: {n}" for path, n in counts if n and strict)
-        expected = "0" if strict else ""
-        findings.append(
-            Finding(what, f"{total}", expected, strict and total > 0, where)
-        )
+        where = [f"{path}: {n}" for path, n in counts if n and strict]
+        findings.append(_listed(what, where, strict, total))
     misses = np.abs(np.concatenate([f.misses for _, f in labelled]))
-    miss = float(np.median(misses)) if misses.size else 0.0
     far = np.mean(misses > 2 * ONSET_LIMIT_PIECES) if misses.size else 0.0
     least = CONFIRMED if exact else CONFIRMED_LIVE
     others = [
@@ -507,12 +493,7 @@ def _label_findings(labelled, exact):
     counts, playable = coverage([r for r, _ in labelled if r.split == "train"])
     return [
         *findings,
-        Finding(
-            "onsets against the flux, median",
-            f"{1000 * miss:.1f} ms",
-            f"< {1000 * ONSET_LIMIT_PIECES:.0f} ms" if exact else "",
-            exact and miss >= ONSET_LIMIT_PIECES,
-        ),
+        _onset_finding(misses, ONSET_LIMIT_PIECES, exact),
         Finding("pieces more than 40 ms off", f"{100 * far:.1f} %"),
         _listed("labels unlike the sound", others),
         Finding(
@@ -556,14 +537,13 @@ def _torn(what, homes):
         for name, sides in homes.items()
         if len(sides) > 1
     ]
-    return _listed(what, where, of=f" of {len(homes)}")
+    return _listed(what, where, found=f"{len(where)} of {len(homes)}")
 
 
 def _judge_clips(clips, facts):
     """Judge the single notes by what was found out about each."""
     pairs = list(zip(clips, facts, strict=True))
     misses = np.concatenate([f.misses for f in facts])
-    miss = float(np.median(np.abs(misses)))
     off = tuple(
         f"{c.audio.name}: {f.cents:+.0f} cents"
         for c, f in pairs
@@ -579,12 +559,7 @@ def _judge_clips(clips, facts):
         _listed(
             "labels outside their file", [str(c.audio) for c, f in pairs if f.outside]
         ),
-        Finding(
-            "onsets against the flux, median",
-            f"{1000 * miss:.1f} ms",
-            f"< {1000 * ONSET_LIMIT_NOTES:.0f} ms",
-            miss >= ONSET_LIMIT_NOTES,
-        ),
+        _onset_finding(misses, ONSET_LIMIT_NOTES),
         Finding(
             "pitch confirmed by YIN",
             f"{100 * share:.2f} %",

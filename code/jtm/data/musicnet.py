@@ -22,7 +22,6 @@ import os
 from collections import Counter, deque
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import MappingProxyType
 
 import numpy as np
 
@@ -44,10 +43,16 @@ Unpack the archive and put the metadata file beside its folders, so that there a
 and so on. Then check it: jtm check-data data/musicnet"""
 """What a user is told who asks for the real set."""
 
-LABEL_COLUMNS = tuple(
-    "start_time end_time instrument note start_beat end_beat note_value".split()
-)
-"""Columns of a label file, in MusicNet's order."""
+LABEL_COLUMNS = {
+    "start_time": int,
+    "end_time": int,
+    "instrument": int,
+    "note": int,
+    "start_beat": float,
+    "end_beat": float,
+    "note_value": str,
+}
+"""Columns of a label file, in MusicNet's order, with what they hold."""
 
 METADATA_COLUMNS = tuple(
     "id composer composition movement ensemble source transcriber catalog_name "
@@ -107,7 +112,7 @@ class Recording:
         Its label file; None when it has no labels.
     split : str
         One of :data:`SPLITS`.
-    metadata : mapping of str to str
+    metadata : dict of str to str
         Its row of the metadata file; empty when there is none.
     """
 
@@ -115,7 +120,7 @@ class Recording:
     audio: Path
     labels: Path | None
     split: str
-    metadata: MappingProxyType = field(default_factory=lambda: MappingProxyType({}))
+    metadata: dict = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -315,21 +320,14 @@ def _read_layout(root):
                     "for each id, so rename or remove one"
                 )
             row = metadata.get(audio.stem, {})
-            if row and folder == "test_timbre":
-                row = _timbre_row(row, unseen)
-            split = folder
-            if folder == "train" and row.get("split") == "validation":
-                split = "validation"
+            if row and folder == "test_timbre":  # shares it with its copy in test
+                soundfont = row.get(TIMBRE_SOUNDFONT) or unseen
+                row = {**row, "split": folder, "soundfont": soundfont}
+            held_out = folder == "train" and row.get("split") == "validation"
+            split = "validation" if held_out else folder
             labels = inside(root / f"{folder}_labels", f"{audio.stem}.csv")
-            recordings.append(
-                Recording(
-                    audio.stem,
-                    audio,
-                    labels if labels.exists() else None,
-                    split,
-                    MappingProxyType(row),
-                )
-            )
+            labels = labels if labels.exists() else None
+            recordings.append(Recording(audio.stem, audio, labels, split, row))
     ids = {recording.id for recording in recordings}
     alone = tuple(id for id in metadata if id not in ids)
     bare = [r.id for r in recordings if not r.metadata and r.split != "unlabelled"]
@@ -340,12 +338,6 @@ def _read_layout(root):
             f"{bare[0]!r}, have no row; expected a file's name without ending as its id"
         )
     return Dataset(root, tuple(recordings), tuple(passed_over), alone)
-
-
-def _timbre_row(row, unseen):
-    """Return the row of a recording that shares it with its copy in the test split."""
-    soundfont = row.get(TIMBRE_SOUNDFONT) or unseen
-    return {**row, "split": "test_timbre", "soundfont": soundfont}
 
 
 def _unseen_soundfont(root):
@@ -376,15 +368,12 @@ def read_metadata(path):
     InputError
         If the file cannot be read, lacks the column ``id`` or repeats an id.
     """
-    rows = []
-    seen = set()
+    rows = {}
     for line, row in read_table(path, ("id",)):
         row["id"] = row["id"].strip()
-        if row["id"] in seen:
+        if rows.setdefault(row["id"], row) is not row:
             raise InputError(f"{path}, line {line}: id {row['id']} stands twice")
-        seen.add(row["id"])
-        rows.append(row)
-    return rows
+    return list(rows.values())
 
 
 def write_metadata(path, rows):
@@ -430,16 +419,8 @@ def read_labels(path):
     labels = []
     for line, row in read_table(path, LABEL_COLUMNS):
         try:
-            label = (
-                int(row["start_time"]),
-                int(row["end_time"]),
-                int(row["instrument"]),
-                int(row["note"]),
-                float(row["start_beat"]),
-                float(row["end_beat"]),
-                row["note_value"],
-            )
-        except (TypeError, ValueError) as error:
+            label = tuple(kind(row[name]) for name, kind in LABEL_COLUMNS.items())
+        except ValueError as error:
             raise InputError(
                 f"{path}, line {line}: {error}; expected whole numbers in start_time, "
                 "end_time, instrument and note, numbers in start_beat and end_beat"

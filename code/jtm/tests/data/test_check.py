@@ -10,7 +10,7 @@ import numpy as np
 
 from jtm.constants import LABEL_RATE
 from jtm.data import check as check_module
-from jtm.data.check import Finding, Report, check, count_overlaps, coverage
+from jtm.data.check import Finding, Report, _count_overlaps, check, coverage
 from jtm.data.clips import Clip, write_clips
 from jtm.data.musicnet import (
     LABEL_DTYPE,
@@ -234,8 +234,8 @@ class TestParts(unittest.TestCase):
             (20, 30, 1, 60, 0, 1, ""),  # begins where the second ends
             (22, 23, 1, 61, 0, 1, ""),  # another pitch
         ]
-        self.assertEqual(count_overlaps(np.array(rows, LABEL_DTYPE)), 1)
-        self.assertEqual(count_overlaps(np.array([], LABEL_DTYPE)), 0)
+        self.assertEqual(_count_overlaps(np.array(rows, LABEL_DTYPE)), 1)
+        self.assertEqual(_count_overlaps(np.array([], LABEL_DTYPE)), 0)
 
     def test_coverage_by_hand(self):
         with tempfile.TemporaryDirectory() as folder:

@@ -1,7 +1,6 @@
 import tempfile
 import unittest
 from pathlib import Path
-from types import MappingProxyType
 
 import numpy as np
 
@@ -26,7 +25,7 @@ def notes(*rows):
 
 def recording(name="a", split="train", labels=None, **metadata):
     audio = Path("train_data") / f"{name}.wav"
-    return Recording(name, audio, labels, split, MappingProxyType(metadata))
+    return Recording(name, audio, labels, split, metadata)
 
 
 class Rolls(unittest.TestCase):

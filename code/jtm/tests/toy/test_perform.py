@@ -11,7 +11,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[4] / "toy"))
 import perform
 
 from jtm.constants import LABEL_RATE
-from jtm.data.check import count_overlaps
+from jtm.data.check import _count_overlaps
 from jtm.data.musicnet import labels_of
 from jtm.music.score import Note, note_value
 from jtm.music.synth import BLOCK
@@ -24,7 +24,7 @@ class TestPerformance(unittest.TestCase):
             labels = labels_of(performance(ensemble), note_value)
             self.assertFalse((labels["start"] % BLOCK).any())
             self.assertFalse((labels["end"] % BLOCK).any())
-            self.assertEqual(count_overlaps(labels), 0)
+            self.assertEqual(_count_overlaps(labels), 0)
 
     def test_expressive_but_recognisable(self):
         score = performance("String Quartet")
@@ -47,7 +47,7 @@ class TestPerformance(unittest.TestCase):
         for seed in range(6):
             played = perform.colour(score, np.random.default_rng(seed))
             labels = labels_of(played, note_value)
-            self.assertEqual(count_overlaps(labels), 0)
+            self.assertEqual(_count_overlaps(labels), 0)
             self.assertFalse((labels["end"] % BLOCK).any())
             pairs = [
                 [(n.start, n.pitch) for n in s.notes if n.program == 41]
@@ -70,7 +70,7 @@ class TestPerformance(unittest.TestCase):
         score = performance("Solo Piano")
         faster = perform.change_tempo(score, 2.0)
         self.assertAlmostEqual(faster.seconds, score.seconds / 2, delta=0.01)
-        self.assertEqual(count_overlaps(labels_of(faster, note_value)), 0)
+        self.assertEqual(_count_overlaps(labels_of(faster, note_value)), 0)
         self.assertFalse((labels_of(faster, note_value)["start"] % BLOCK).any())
 
     def test_single_notes(self):
