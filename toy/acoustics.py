@@ -14,6 +14,7 @@ from voices import Music, from_music21
 
 from jtm.constants import LABEL_RATE
 from jtm.music import synth
+from jtm.music.audio import A4
 from jtm.music.score import Score
 
 
@@ -45,7 +46,7 @@ class Sound:
     wet_db: float = -10.0
     noise_db: float = -np.inf
     tilt_db: float = 0.0
-    tuning: float = synth.A4
+    tuning: float = A4
     spread_cents: float = 0.0
 
 
@@ -99,7 +100,7 @@ def draw_tuning(rng, sound):
     Sound
         The same with A4 at 440 +- 15 Hz and players a few cents apart.
     """
-    tuning = round(synth.A4 + rng.uniform(-15, 15), 2)
+    tuning = round(A4 + rng.uniform(-15, 15), 2)
     return replace(sound, tuning=tuning, spread_cents=4.0)
 
 
@@ -147,8 +148,8 @@ def render(score, soundfont, sound=None, tempo=1.0, programs=(1,), rng=None, tai
     elif tempo != 1:
         score = change_tempo(score, tempo)
     cents = {}
-    if sound.tuning != synth.A4 or sound.spread_cents:
-        offset = 1200 * np.log2(sound.tuning / synth.A4)
+    if sound.tuning != A4 or sound.spread_cents:
+        offset = 1200 * np.log2(sound.tuning / A4)
         for program in score.programs:
             cents[program] = offset + rng.normal(0, sound.spread_cents)
     wave = synth.render(score, soundfont, tail, cents)
@@ -187,7 +188,7 @@ def render_players(score, soundfonts, sound, rng, tail=1.5):
     total = 0.0
     for program in score.programs:
         own = Score(tuple(note for note in score.notes if note.program == program))
-        cents = rng.normal(1200 * np.log2(sound.tuning / synth.A4), sound.spread_cents)
+        cents = rng.normal(1200 * np.log2(sound.tuning / A4), sound.spread_cents)
         wave = synth.render(
             own,
             soundfonts[rng.integers(len(soundfonts))],

@@ -23,14 +23,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from jtm.data.musicnet import open_dataset
-from jtm.files import (
-    KILLED,
-    InputError,
-    InputWarning,
-    NoSpaceError,
-    describe,
-    warn,
-)
+from jtm.files import KILLED, InputError, InputWarning, NoSpaceError, describe, warn
 from jtm.music import audio
 
 
@@ -168,8 +161,7 @@ def run(sources, work, keep, what, progress=True, debug=False, spread=None):
                 for message in told:
                     warn(message)
                 if not error:
-                    put = functools.partial(_keep, keep, result)
-                    _, error, trace, _ = _attempt(put, source)
+                    _, error, trace, _ = _attempt(keep, source, result)
                 if isinstance(error, NoSpaceError):
                     raise error
                 if error:
@@ -216,7 +208,7 @@ def finish(out, sources, missing, failed, done, progress=True):
 
 
 def _outcomes(sources, work, spread, advance):
-    """Yield each file with what became of it, as :func:`_attempt` tells it."""
+    """Yield each file with what came of it, as :func:`_attempt` returns it."""
     if spread.scheduler:
         yield from _on_cluster(sources, work, spread.scheduler)
     elif spread.jobs > 1 and len(sources) > 1:
@@ -226,33 +218,28 @@ def _outcomes(sources, work, spread, advance):
             yield source, _attempt(work, source, advance)
 
 
-def _keep(keep, result, source, _):
-    """Keep a result, as a file is worked on."""
-    keep(source, result)
-
-
-def _attempt(work, source, advance=lambda seconds: None, here=True):
+def _attempt(call, source, argument):
     """
-    Work on a file; return what came of it, in what can go from process to process.
+    Call a function of a file; return what can go from process to process.
 
-    That is a result; or an :class:`InputError`, with the traceback if it is unexpected;
-    and the warnings that cannot be shown here.
+    That is its result; or an :class:`InputError`, and the traceback if it is
+    unexpected; and no warnings, as they are shown where they arise.
     """
-    caught = (
-        contextlib.nullcontext([]) if here else warnings.catch_warnings(record=True)
-    )
-    with caught as told:
-        if not here:
-            warnings.simplefilter("always", InputWarning)
-        result, error, trace = None, None, ""
-        try:
-            result = work(source, advance)
-        except NoSpaceError as fault:
-            error = NoSpaceError(str(fault))
-        except Exception as fault:  # whatever a library makes of a file
-            error = InputError(describe(fault, source))
-            trace = "" if isinstance(fault, InputError) else traceback.format_exc()
-    return result, error, trace, [str(each.message) for each in told]
+    try:
+        return call(source, argument), None, "", []
+    except NoSpaceError as fault:
+        return None, NoSpaceError(str(fault)), "", []
+    except Exception as fault:  # whatever a library makes of a file
+        trace = "" if isinstance(fault, InputError) else traceback.format_exc()
+        return None, InputError(describe(fault, source)), trace, []
+
+
+def _attempt_elsewhere(work, source):
+    """Work on a file in another process; return the warnings, too."""
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always", InputWarning)
+        *outcome, _ = _attempt(work, source, lambda seconds: None)
+    return *outcome, [str(each.message) for each in told]
 
 
 def _in_processes(sources, work, jobs):
@@ -262,8 +249,7 @@ def _in_processes(sources, work, jobs):
         n_left = len(left)
         pool = ProcessPoolExecutor(jobs, context, _begin, (jobs,))
         try:
-            attempt = functools.partial(_attempt, work, here=False)
-            futures = {pool.submit(attempt, source): source for source in left}
+            futures = {pool.submit(_attempt_elsewhere, work, s): s for s in left}
             for future in as_completed(futures):
                 outcome = future.result()
                 left.remove(futures[future])
@@ -303,7 +289,7 @@ def _on_cluster(sources, work, address):
             "`dask scheduler`, and workers by `dask worker ADDRESS --nthreads 1`"
         ) from error
     with client:
-        attempt = functools.partial(_attempt, work, here=False)
+        attempt = functools.partial(_attempt_elsewhere, work)
         futures = client.map(attempt, sources, pure=False)
         names = dict(zip(futures, sources, strict=True))
         for future in distributed.as_completed(futures):

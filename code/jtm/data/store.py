@@ -43,6 +43,7 @@ STORE_FOLDER = ".jtm-store"
 CACHE_VARIABLE = "JTM_CACHE"
 """Environment variable that names a folder for the copies of all datasets."""
 
+_INDEX_FILE = "index.json"
 _SAVE_SECONDS = 5  # between two writes of the index while building
 _MAX_NAME = 240  # bytes of a file name that every file system takes
 
@@ -182,39 +183,29 @@ def build_store(dataset, folder=None, progress=True, part=""):
         be written; what was done is kept, and the next call goes on from there.
     """
     place = store_folder(dataset.root, folder) / part
-    files, index_file = _name_files(dataset, place)
-    old, entries, missing = _compare(dataset, files, index_file)
+    files, old, entries, missing = _compare(dataset, place)
     exists = next(each for each in (place, *place.absolute().parents) if each.exists())
     if missing and not os.access(exists, os.W_OK):
         # What a read-only dataset brings along is not the whole of it.
         place = store_folder(dataset.root, folder, beside=False) / part
-        files, index_file = _name_files(dataset, place)
-        old, entries, missing = _compare(dataset, files, index_file)
-    folder = place
+        files, old, entries, missing = _compare(dataset, place)
     if missing:
-        with locked(folder / ".lock"):  # another process may be at it
-            old, entries, missing = _compare(dataset, files, index_file)
+        with locked(place / ".lock"):  # another process may be at it
+            files, old, entries, missing = _compare(dataset, place)
             if missing:
-                sweep(folder)
-                _build(missing, entries, index_file, progress)
+                sweep(place)
+                _build(missing, entries, place / _INDEX_FILE, progress)
     elif entries != old:  # recordings are gone
         with contextlib.suppress(InputError, OSError):  # of a read-only copy
-            write_json(index_file, entries)
+            write_json(place / _INDEX_FILE, entries)
             for key in old.keys() - entries.keys():
-                inside(folder, _file_name(key)).unlink(missing_ok=True)
+                inside(place, _file_name(key)).unlink(missing_ok=True)
     return Store(
         dataset.recordings,
         files.values(),
         [entries[key]["samples"] for key in files],
         [entries[key]["sha256"] for key in files],
     )
-
-
-def _name_files(dataset, folder):
-    """Name the file of samples of each recording, by its key, and the index."""
-    keys = (f"{recording.split}/{recording.id}" for recording in dataset.recordings)
-    files = {key: inside(folder, _file_name(key)) for key in keys}
-    return files, folder / "index.json"
 
 
 def store_folder(root, cache=None, beside=True):
@@ -268,9 +259,16 @@ def _file_name(key):
     return f"{split}/{name}.s16"
 
 
-def _compare(dataset, files, index_file):
-    """Return the old index, what of it still holds, and what is to be built."""
-    old = _read_index(index_file)
+def _compare(dataset, folder):
+    """
+    Compare a dataset with a copy of it.
+
+    Returns the file of samples of each recording by its key, the index of the copy,
+    what of that still holds, and what is to be built.
+    """
+    keys = (f"{recording.split}/{recording.id}" for recording in dataset.recordings)
+    files = {key: inside(folder, _file_name(key)) for key in keys}
+    old = _read_index(folder / _INDEX_FILE)
     entries, missing = {}, []
     for recording, (key, file) in zip(dataset.recordings, files.items(), strict=True):
         entry = old.get(key)
@@ -279,7 +277,7 @@ def _compare(dataset, files, index_file):
                 entries[key] = entry
                 continue
         missing.append((key, recording.audio, file))
-    return old, entries, missing
+    return files, old, entries, missing
 
 
 def _read_index(path):

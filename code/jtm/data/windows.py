@@ -9,7 +9,6 @@ across the chunks in memory, is drawn in each epoch. Everything is a function
 of seed, epoch and rank, so a run can be taken up at any batch.
 """
 
-import abc
 import concurrent.futures
 import mmap
 from typing import NamedTuple
@@ -170,11 +169,8 @@ class WindowLoader:
         for i in kept:
             length = int(self.store.lengths[i])
             n_windows = max(1, length // self.window)
-            n_pieces = -(-n_windows // longest)
-            for j in range(n_pieces):
-                start = j * longest * self.window
-                last = j == n_pieces - 1
-                stop = length if last else start + longest * self.window
+            starts = [k * self.window for k in range(0, n_windows, longest)]
+            for start, stop in zip(starts, [*starts[1:], length], strict=True):
                 pieces.append((i, start, stop))
         order = np.random.default_rng((self.seed, 0)).permutation(len(pieces))
         chunks, room = [], 0
@@ -288,16 +284,9 @@ class WindowLoader:
         """Read chunks from disk; kept from epoch to epoch where all fit."""
         if not self._in_memory:
             return {}
-        keep = self._n_active == len(self._chunks)
-        samples = {}
-        for chunk in chunks:
-            if chunk not in self._held:
-                pieces = self._read_chunk(chunk)
-                if keep:
-                    self._held[chunk] = pieces
-                samples[chunk] = pieces
-            else:
-                samples[chunk] = self._held[chunk]
+        samples = {k: self._held.get(k) or self._read_chunk(k) for k in chunks}
+        if self._n_active == len(self._chunks):
+            self._held = samples
         return samples
 
     def _read_chunk(self, chunk):
@@ -333,11 +322,13 @@ class WindowLoader:
         )
 
 
-class Draws(abc.ABC):
+class Draws:
     """
     Batches that are drawn at random, each by a generator of its own.
 
-    So training goes on with any of them as if it had never stopped.
+    So training goes on with any of them as if it had never stopped. A class derived
+    from this has a method ``draw(rng)``, which returns a batch: what the module's loss
+    takes.
 
     Parameters
     ----------
@@ -357,19 +348,7 @@ class Draws(abc.ABC):
         self.epoch = self.first_batch = 0
 
     def count(self, epoch):
-        """
-        Count the batches of an epoch.
-
-        Parameters
-        ----------
-        epoch : int
-            Of no effect: all have the same number.
-
-        Returns
-        -------
-        int
-            Batches.
-        """
+        """Count the batches of an epoch, as many as of any other."""
         return self.n_batches
 
     def __len__(self):
@@ -381,19 +360,3 @@ class Draws(abc.ABC):
         first, self.first_batch = self.first_batch, 0
         for number in range(first, self.n_batches):
             yield self.draw(np.random.default_rng((self.seed, self.epoch, number)))
-
-    @abc.abstractmethod
-    def draw(self, rng):
-        """
-        Draw a batch.
-
-        Parameters
-        ----------
-        rng : numpy.random.Generator
-            Random generator of the batch.
-
-        Returns
-        -------
-        tuple
-            What the module's loss takes.
-        """

@@ -8,6 +8,7 @@ makes a new one (some 10 ms, as samples are loaded by need), so a score always
 gives the same samples. Reverberation and chorus are off.
 """
 
+import ctypes
 import importlib.util
 import os
 import sys
@@ -25,9 +26,6 @@ BLOCK = 64
 
 GAIN = 0.25
 """Gain of the synthesiser; low, as levels are set on the float samples."""
-
-A4 = 440.0
-"""Hz of A4 that SoundFonts are tuned to."""
 
 COARSE_TUNE = 51
 """Number of the generator that transposes samples by semitones."""
@@ -134,14 +132,10 @@ def version():
     InputError
         If FluidSynth is missing.
     """
-    import ctypes
-
-    library = _library()
-    library.fluid_version_str.restype = ctypes.c_char_p
-    return library.fluid_version_str().decode()
+    return _library().fluid_version_str().decode()
 
 
-def check_soundfont(soundfont, programs=tuple(INSTRUMENTS)):
+def check_soundfont(soundfont):
     """
     Check that a SoundFont can be played, which a look at its header can't tell.
 
@@ -149,17 +143,15 @@ def check_soundfont(soundfont, programs=tuple(INSTRUMENTS)):
     ----------
     soundfont : str or Path
         An SF2 or SF3 file.
-    programs : sequence of int
-        General MIDI programs that it must play, counted from 1.
 
     Raises
     ------
     InputError
-        If FluidSynth or the SoundFont is missing, or it lacks a program or
-        stays silent in one.
+        If FluidSynth or the SoundFont is missing, or it lacks one of MusicNet's
+        instruments or stays silent in one.
     """
-    for program in programs:
-        pitch = sum(PITCH_RANGES.get(program, (60, 60))) // 2
+    for program in INSTRUMENTS:
+        pitch = sum(PITCH_RANGES[program]) // 2
         wave = render(Score((Note(0.0, 0.2, program, pitch, 100),)), soundfont, 0)
         if not np.abs(wave).max() > 0:
             raise InputError(
@@ -238,24 +230,14 @@ def render(score, soundfont, tail=1.5, cents=None, timbres=None):
                 )
             if bend := round((cents or {}).get(program, 0) / BEND_RANGE * 8191):
                 synth.pitch_bend(channel, bend)
-            _set(library, synth, channel, timbre)
+            shifted = {COARSE_TUNE: timbre.shift} if timbre.shift else {}
+            for generator, value in (timbre.generators | shifted).items():
+                library.fluid_synth_set_gen(synth.synth, channel, generator, value)
         length = _block(score.seconds + tail)
         events = _events(score, channels, timbres or {})
         return _play(library, synth, events, length)
     finally:
         synth.delete()
-
-
-def _set(library, synth, channel, timbre):
-    """Set what a timbre adds to the generators of a channel."""
-    import ctypes
-
-    number = ctypes.c_int
-    set_generator = library.fluid_synth_set_gen
-    set_generator.argtypes = (ctypes.c_void_p, number, number, ctypes.c_float)
-    shifted = {COARSE_TUNE: timbre.shift} if timbre.shift else {}
-    for generator, value in (timbre.generators | shifted).items():
-        set_generator(synth.synth, channel, generator, value)
 
 
 def _events(score, channels, timbres):
@@ -272,12 +254,7 @@ def _events(score, channels, timbres):
 
 def _play(library, synth, events, length):
     """Play events to a waveform ``(samples,)``, `length` blocks long."""
-    import ctypes
-
-    pointer, integer = ctypes.c_void_p, ctypes.c_int
     write_float = library.fluid_synth_write_float
-    channel = (pointer, integer, integer)  # buffer, first sample, step
-    write_float.argtypes = (pointer, integer, *channel, *channel)
     sound = np.empty((2, length * BLOCK), dtype=np.float32)  # (channels, samples)
     left, right = (side.ctypes.data for side in sound)
     position = 0
@@ -337,9 +314,7 @@ def _channel(index):
 
 
 def _library():
-    """Load FluidSynth late; its float output is not among pyfluidsynth's names."""
-    import ctypes
-
+    """Load FluidSynth late; what pyfluidsynth has no names for is declared here."""
     try:
         import fluidsynth
     except ImportError as error:
@@ -348,6 +323,11 @@ def _library():
             "fluid-synth (Homebrew) or fluidsynth (conda-forge)"
         ) from error
     library = ctypes.CDLL(fluidsynth.lib)
+    pointer, integer = ctypes.c_void_p, ctypes.c_int
+    library.fluid_version_str.restype = ctypes.c_char_p
+    library.fluid_synth_set_gen.argtypes = (pointer, integer, integer, ctypes.c_float)
+    channel = (pointer, integer, integer)  # buffer, first sample, step
+    library.fluid_synth_write_float.argtypes = (pointer, integer, *channel, *channel)
     for level in range(5):  # FluidSynth's chatter on the error stream, off
         library.fluid_set_log_function(level, None, None)
     return library
