@@ -83,10 +83,9 @@ def read_clips(root):
                 int(row[name])
                 for name in ("instrument", "note", "velocity", "start_time", "end_time")
             ]
-        except (TypeError, ValueError) as error:
-            raise InputError(
-                f"{path}, line {line}: {error}; expected whole numbers"
-            ) from error
+        except ValueError as error:
+            told = f"{path}, line {line}: {error}; expected whole numbers"
+            raise InputError(told) from error
         if numbers[0] not in INSTRUMENTS or row["split"] not in CLIP_SPLITS:
             raise InputError(
                 f"{path}, line {line}: instrument {numbers[0]}, split {row['split']}; "
@@ -118,16 +117,7 @@ def write_clips(root, clips):
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(CLIP_COLUMNS)
         for clip in clips:
-            writer.writerow(
-                (
-                    clip.audio.name,
-                    clip.program,
-                    clip.pitch,
-                    clip.velocity,
-                    round((clip.end - clip.start) / LABEL_RATE, 4),
-                    clip.start,
-                    clip.end,
-                    clip.split,
-                    clip.soundfont,
-                )
-            )
+            played = clip.program, clip.pitch, clip.velocity
+            times = round((clip.end - clip.start) / LABEL_RATE, 4), clip.start, clip.end
+            names = clip.split, clip.soundfont
+            writer.writerow((clip.audio.name, *played, *times, *names))

@@ -6,6 +6,7 @@ Three units of time meet here: seconds, samples at some rate, and frames. Frame
 what sounds at its centre, so audio and labels are cut with the same indices.
 """
 
+import contextlib
 import numbers
 
 import numpy as np
@@ -76,30 +77,38 @@ def blocks(path, sample_rate=SAMPLE_RATE, clipped=True):
         beyond full scale are to be clipped.
     """
     frames, peak = 0, 0.0
-    try:
-        with containers.opened(path) as (file, stated):
-            resampler = soxr.ResampleStream(file.samplerate, sample_rate, 1)
-            for block in containers.pieces(path, file):
-                check_level(path, np.abs(block).max())
-                frames += len(block)
-                wave = block.mean(axis=1)
-                peak = max(peak, np.abs(wave).max())
-                if file.samplerate != sample_rate:
-                    wave = resampler.resample_chunk(wave)
-                if wave.size:
-                    yield wave
+    with _opened(path) as (file, stated):
+        resampler = soxr.ResampleStream(file.samplerate, sample_rate, 1)
+        for block in containers.pieces(path, file):
+            check_level(path, np.abs(block).max())
+            frames += len(block)
+            wave = block.mean(axis=1)
+            peak = max(peak, np.abs(wave).max())
             if file.samplerate != sample_rate:
-                wave = resampler.resample_chunk(np.zeros(0, np.float32), last=True)
-                if wave.size:
-                    yield wave
-            if frames:
-                seconds = frames / file.samplerate
-                containers.tell_end(path, file, seconds, stated)
-    except (soundfile.SoundFileError, OSError) as error:
-        raise InputError(_unreadable(path)) from error
-    if not frames:
-        raise InputError(_unreadable(path))
+                wave = resampler.resample_chunk(wave)
+            if wave.size:
+                yield wave
+        if file.samplerate != sample_rate:
+            wave = resampler.resample_chunk(np.zeros(0, np.float32), last=True)
+            if wave.size:
+                yield wave
+        if not frames:
+            raise soundfile.SoundFileError("no sample")
+        containers.tell_end(path, file, frames / file.samplerate, stated)
     check_level(path, peak, clipped)
+
+
+@contextlib.contextmanager
+def _opened(path):
+    """Open a sound file as :func:`containers.opened` does; name what is unreadable."""
+    try:
+        with containers.opened(path) as opened:
+            yield opened
+    except (soundfile.SoundFileError, OSError) as error:
+        raise InputError(
+            f"{path}: empty, missing or not a readable sound file "
+            f"(expected {', '.join(AUDIO_SUFFIXES)}); replace or remove it"
+        ) from error
 
 
 def check_level(name, peak, clipped=False):
@@ -347,11 +356,8 @@ def rate(path):
     InputError
         If the file is missing or is not a sound file.
     """
-    try:
-        with containers.opened(path) as (file, _):
-            return file.samplerate
-    except (soundfile.SoundFileError, OSError) as error:
-        raise InputError(_unreadable(path)) from error
+    with _opened(path) as (file, _):
+        return file.samplerate
 
 
 def duration(path):
@@ -375,20 +381,12 @@ def duration(path):
     InputError
         If the file is missing, is not a sound file or holds no sample.
     """
-    try:
-        seconds = containers.seconds(path)
-    except (soundfile.SoundFileError, OSError) as error:
-        raise InputError(_unreadable(path)) from error
-    if not seconds:
-        raise InputError(_unreadable(path))
-    return seconds
-
-
-def _unreadable(path):
-    return (
-        f"{path}: empty, missing or not a readable sound file "
-        f"(expected {', '.join(AUDIO_SUFFIXES)}); replace or remove it"
-    )
+    with _opened(path) as (file, seconds):
+        if seconds is None or file.frames >= containers.UNSTATED:
+            seconds = sum(map(len, containers.pieces(path, file))) / file.samplerate
+        if not seconds:
+            raise soundfile.SoundFileError("no sample")
+        return seconds
 
 
 def write(path, wave, sample_rate):

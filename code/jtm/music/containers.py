@@ -19,8 +19,10 @@ from jtm.files import warn
 TOLERANCE = 0.2
 """Seconds by which header and decoder may differ, as by an MP3's padding."""
 
+UNSTATED = 1 << 62
+"""Frames of a file from which libsndfile means that none are stated."""
+
 _PIECE = 1 << 18  # frames that are read at a time
-_UNSTATED = 1 << 62  # frames from which libsndfile means that none are stated
 _MP3_KBPS = {
     1: (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
     2: (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
@@ -52,13 +54,14 @@ def opened(path):
     Yields
     ------
     file : soundfile.SoundFile
-        The file; only ``read`` may be called.
+        The file; of its methods only ``read`` may be called, and its `frames` are
+        :data:`UNSTATED` or more where it is read through a pipe.
     stated : float or None
         Seconds that its header states, or None where it states none.
     """
     with contextlib.ExitStack() as stack:
         file = stack.enter_context(_Stream(path))
-        stated = file.frames / file.samplerate if file.frames < _UNSTATED else None
+        stated = file.frames / file.samplerate if file.frames < UNSTATED else None
         start = None if file.frames else _unstated_wav(path)
         if start and soundfile.check_format("RAW", file.subtype, "LITTLE"):
             plain = {"format": "RAW", "endian": "LITTLE", "subtype": file.subtype}
@@ -71,27 +74,6 @@ def opened(path):
                 # Where no count of frames is in it, a pipe is read to its end.
                 file = stack.enter_context(_piped(path, first))
         yield file, stated
-
-
-def seconds(path):
-    """
-    Compute the length of a sound file.
-
-    Parameters
-    ----------
-    path : str or Path
-        The file.
-
-    Returns
-    -------
-    float
-        Seconds, as the header states them; where it states none, or fewer than an
-        MP3 has frames for, those that are read.
-    """
-    with opened(path) as (file, stated):
-        if stated is not None and file.frames < _UNSTATED:
-            return stated
-        return sum(map(len, pieces(path, file))) / file.samplerate
 
 
 def pieces(path, file):

@@ -70,7 +70,7 @@ def read(path):
             whole = converter.parse(path, forceSource=True, storePickle=False)
             several = isinstance(whole, stream.Opus)
             pieces = [
-                (_title(score), notes_of(score))
+                (_title(score), _notes_of(score))
                 for score in (whole.scores if several else [whole])
             ]
     except Exception as error:  # music21 raises anything on a damaged file
@@ -107,20 +107,12 @@ def _title(score):
     return ": ".join(" ".join(part.split()) for part in parts if part)
 
 
-def notes_of(score):
+def _notes_of(score):
     """
-    List the notes of a music21 score.
+    List the notes of a music21 score, by onset.
 
-    Parameters
-    ----------
-    score : music21.stream.Stream
-        The score.
-
-    Returns
-    -------
-    numpy.ndarray
-        Notes ``(notes,)`` of type :data:`NOTE`, by onset; ties joined, grace notes,
-        drums and chord symbols left out, what several parts play together once.
+    Ties are joined; grace notes, drums and chord symbols are left out; what several
+    parts play together is there once.
     """
     found = {}
     for number, part in enumerate(getattr(score, "parts", None) or [score]):
@@ -142,10 +134,11 @@ def notes_of(score):
                 found[key] = max(length, beat + beats - start), own
                 if tie is not None and tie.type in ("start", "continue"):
                     tied[pitch] = start
-    return np.array(
-        [(beat, found[beat, p][0], p, found[beat, p][1]) for beat, p in sorted(found)],
-        NOTE,
-    )
+    rows = [
+        (beat, beats, pitch, part)
+        for (beat, pitch), (beats, part) in sorted(found.items())
+    ]
+    return np.array(rows, NOTE)
 
 
 def roll(notes, first, last):
