@@ -143,7 +143,6 @@ def run(sources, work, keep, what, progress=True, debug=False, spread=None):
     """
     seconds = {source: _duration(source) for source in sources}
     failed = []
-    tell = functools.partial(tqdm.write, file=sys.stderr)
     with tqdm(
         total=sum(seconds.values()),
         desc=what,
@@ -166,7 +165,7 @@ def run(sources, work, keep, what, progress=True, debug=False, spread=None):
                     raise error
                 if error:
                     failed.append(source)
-                    tell(trace * debug + f"jtm: {error}")
+                    tqdm.write(trace * debug + f"jtm: {error}", file=sys.stderr)
                 bar.update(before + seconds[source] - bar.n)  # what no frame covers
                 before = bar.n
     return failed

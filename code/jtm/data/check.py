@@ -314,11 +314,12 @@ def coverage(recordings):
 def _count_overlaps(labels):
     """Count labels that begin while their instrument sounds their pitch already."""
     count, until = 0, {}  # by instrument and pitch, up to where it sounds
-    for label in np.sort(labels, order=("start", "end")):
-        key = (label["program"], label["pitch"])
-        count += label["start"] < until.get(key, 0)
-        until[key] = max(label["end"], until.get(key, 0))
-    return int(count)
+    rows = labels[["start", "end", "program", "pitch"]].tolist()
+    for start, end, *key in sorted(rows):
+        before = until.get(tuple(key), 0)
+        count += start < before
+        until[tuple(key)] = max(end, before)
+    return count
 
 
 def _same_notes(labels, score):

@@ -43,16 +43,10 @@ Unpack the archive and put the metadata file beside its folders, so that there a
 and so on. Then check it: jtm check-data data/musicnet"""
 """What a user is told who asks for the real set."""
 
-LABEL_COLUMNS = {
-    "start_time": int,
-    "end_time": int,
-    "instrument": int,
-    "note": int,
-    "start_beat": float,
-    "end_beat": float,
-    "note_value": str,
-}
-"""Columns of a label file, in MusicNet's order, with what they hold."""
+LABEL_COLUMNS = tuple(
+    "start_time end_time instrument note start_beat end_beat note_value".split()
+)
+"""Columns of a label file, in MusicNet's order."""
 
 METADATA_COLUMNS = tuple(
     "id composer composition movement ensemble source transcriber catalog_name "
@@ -419,7 +413,15 @@ def read_labels(path):
     labels = []
     for line, row in read_table(path, LABEL_COLUMNS):
         try:
-            label = tuple(kind(row[name]) for name, kind in LABEL_COLUMNS.items())
+            label = (
+                int(row["start_time"]),
+                int(row["end_time"]),
+                int(row["instrument"]),
+                int(row["note"]),
+                float(row["start_beat"]),
+                float(row["end_beat"]),
+                row["note_value"],
+            )
         except ValueError as error:
             raise InputError(
                 f"{path}, line {line}: {error}; expected whole numbers in start_time, "
