@@ -28,6 +28,7 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import librosa
 import numpy as np
 from tqdm import tqdm
 
@@ -63,6 +64,9 @@ those of a semitone beside, in pieces of 8 s.
 
 CONFIRMED_LIVE = 0.1
 """The same for people's recordings, which are long, noisy and labelled less exactly."""
+
+FLUX_HOP = 64
+"""Samples at 44.1 kHz from one value of the spectral flux to the next."""
 
 EXCERPT = 30.0
 """Seconds of a piece in which labels are compared with the sound."""
@@ -334,25 +338,21 @@ def _flux(wave):
     Compute the spectral flux ``(blocks,)`` of a wave ``(samples,)`` at 44.1 kHz.
 
     Entry i is the rise of log-magnitude, summed over frequency, from the window
-    centred on sample 64 i to the next.
+    centred on sample FLUX_HOP i to the next.
     """
-    import librosa
-
-    spectrum = np.abs(librosa.stft(wave, n_fft=256, hop_length=64))
+    spectrum = np.abs(librosa.stft(wave, n_fft=256, hop_length=FLUX_HOP))
     level = np.log1p(100 * spectrum / max(float(spectrum.max()), 1e-9))
     return np.maximum(np.diff(level, axis=1), 0).sum(axis=0)
 
 
-def _label_match(wave, labels, hop=4096):
+def _label_match(wave, labels):
     """
     Correlate labelled pitches with what sounds in the beginning of a recording.
 
     The correlation is over time and pitch, with the mean of each pitch taken away, so
     that a common key is no likeness; NaN of fewer than ten notes.
     """
-    import librosa
-
-    low, high = 36, 97  # semitones that a spectrum of this length tells apart
+    hop, low, high = 4096, 36, 97  # samples, and semitones that these tell apart
     spectrum = np.abs(librosa.stft(wave, n_fft=2 * hop, hop_length=hop))
     hertz = np.arange(1, len(spectrum)) * LABEL_RATE / (2 * hop)
     first = np.searchsorted(hertz, 440 * 2 ** ((np.arange(low, high + 1) - 69.5) / 12))
@@ -374,17 +374,17 @@ def _label_match(wave, labels, hop=4096):
     return float((level * roll).sum() / size) if size else np.nan
 
 
-def _piece_miss(wave, starts, reach=0.1):
+def _piece_miss(wave, starts):
     """Compute by how many seconds the mean flux about the labelled onsets is late."""
     rises = _flux(wave)
-    onsets = np.unique(np.round(starts * LABEL_RATE / 64).astype(int))
-    span = int(reach * LABEL_RATE / 64)
+    onsets = np.unique(np.round(starts * LABEL_RATE / FLUX_HOP).astype(int))
+    span = int(0.1 * LABEL_RATE / FLUX_HOP)
     onsets = onsets[(onsets >= span) & (onsets < len(rises) - span)]
     if len(onsets) < 10:
         return np.zeros(0)
     mean = rises[onsets[:, None] + np.arange(-span, span + 1)].mean(axis=0)
     half = (np.median(mean) + mean.max()) / 2
-    return np.array([(np.argmax(mean > half) - span) * 64 / LABEL_RATE])
+    return np.array([(np.argmax(mean > half) - span) * FLUX_HOP / LABEL_RATE])
 
 
 def _look_at_clip(clip):
@@ -395,15 +395,13 @@ def _look_at_clip(clip):
     facts.outside = int(clip.end > facts.seconds * LABEL_RATE)
     rises = _flux(wave)
     first = int(np.argmax(rises > 0.1 * rises.max())) + 1
-    facts.misses = np.array([first * 64 - clip.start]) / LABEL_RATE
+    facts.misses = np.array([first * FLUX_HOP - clip.start]) / LABEL_RATE
     facts.cents = _cents_off(wave[clip.start : clip.end], clip.pitch)
     return facts
 
 
 def _cents_off(wave, pitch):
     """Compute by how many cents YIN's median differs from a pitch."""
-    import librosa
-
     hertz = librosa.yin(
         wave,
         fmin=24,

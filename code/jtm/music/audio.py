@@ -1,10 +1,4 @@
-"""
-Sound files and the time grids of the project.
-
-Three units of time meet here: seconds, samples at some rate, and frames. Frame
-``i`` covers samples ``[i * hop, (i + 1) * hop)`` at 16 kHz and is labelled by
-what sounds at its centre, so audio and labels are cut with the same indices.
-"""
+"""Sound files as one channel at the rate asked for; their level and tuning."""
 
 import contextlib
 import numbers

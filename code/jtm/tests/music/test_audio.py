@@ -1,4 +1,4 @@
-"""Sound files come in as one channel at the rate asked for; times meet frames."""
+"""Sound files come in as one channel at the rate asked for."""
 
 import tempfile
 import unittest

@@ -1,4 +1,4 @@
-"""Notes check themselves, rolls are half-open, durations have MusicNet's names."""
+"""Notes check themselves, and durations have MusicNet's names."""
 
 import unittest
 
