@@ -215,7 +215,8 @@ def render(score, soundfont, tail=1.5, cents=None, timbres=None):
     library = _library()
     import fluidsynth
 
-    channels = {program: _channel(i) for i, program in enumerate(score.programs)}
+    # MIDI channel 10, which is number 9 here, is for drums.
+    channels = {program: i + (i >= 9) for i, program in enumerate(score.programs)}
     synth = fluidsynth.Synth(gain=GAIN, samplerate=LABEL_RATE, channels=16, **_SETTINGS)
     try:
         font = synth.sfload(str(soundfont)) if is_soundfont(soundfont) else -1
@@ -306,11 +307,6 @@ def is_soundfont(path):
 
 def _block(seconds):
     return int(round(seconds * LABEL_RATE / BLOCK))
-
-
-def _channel(index):
-    """MIDI channel 10, which is number 9 here, is for drums: leave it out."""
-    return index + (index >= 9)
 
 
 def _library():
