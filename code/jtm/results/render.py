@@ -109,13 +109,13 @@ def _facts_of(root):
     results = root / "report" / "results"
     names = "browser commands data faults hours melody memory speed".split()
     facts = {name: read_json(results / f"{name}.json") for name in names}
-    for name in ("retrieval", "transcriber", "transcribers", "trials"):
+    for name in "ingredients retrieval transcriber transcribers trials".split():
         path = results / f"{name}.json"
         facts[name] = read_json(path) if path.exists() else None
     if log := facts["transcriber"]:
-        before = log["before"] or {"steps": 0, "seconds": [0.0]}
-        log["steps"] = log["history"][-1]["step"] + before["steps"]
-        log["clock"] = log["seconds"] + before["seconds"][0]
+        before = log["before"] or {}  # of a transcriber, else empty
+        log["steps"] = log["history"][-1]["step"] + (before.get("steps") or 0)
+        log["clock"] = log["seconds"] + (before.get("seconds") or [0.0])[0]
     facts["network"] = read_json(root / "code" / "jtm" / "weights" / "jtm.json")
     facts["training"] = _training(facts["network"])
     bench = compare.Benchmark.read(results / "benchmark.csv.gz")

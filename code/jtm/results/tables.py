@@ -442,6 +442,25 @@ def ahead(found):
     )
 
 
+def ingredients(found):
+    """
+    Tabulate F1 of notes with more and more of what the transcriber learns from.
+
+    A column is a set; what surely adds to the row above stands out.
+    """
+    return _pivot(
+        (
+            {"learned from": row["with"]},
+            found["sets"][row["set"]],
+            Score(
+                *(row[name] for name in ("value", "low", "high")),
+                row.get("difference", {}).get("low", 0) > 0,
+            ),
+        )
+        for row in found["scores"]
+    )
+
+
 def targets(found):
     """Tell which targets our transcriber reaches, of those that were measured."""
     rows = []
