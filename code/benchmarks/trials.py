@@ -74,7 +74,8 @@ def judge(checkpoint, data, out, work):
     """
     scores, only = {}, {"family": ["frames"], "method": ["cpc-finetuned"]}
     only |= {"amount": list(AMOUNTS), "seed": list(SEEDS)}
-    benchmark.run(data, checkpoint, out, only, work, splits=("validation",))
+    bench = benchmark.Benchmark(data, checkpoint, out, work, splits=("validation",))
+    bench.run(only)
     table = records.read(out / "benchmark.csv.gz")
     table = table[table["primary"] & (table["split"] == "validation")]
     for row in table.sort_values("seed").itertuples():

@@ -15,9 +15,10 @@ from jtm.data.rolls import PLAYED_DTYPE
 from jtm.data.store import build_store
 from jtm.data.toyset import toy_data
 from jtm.evaluation import metrics, transcription
-from jtm.evaluation.families import Family, make_network
+from jtm.evaluation.families import Family
 from jtm.evaluation.features import listen
 from jtm.evaluation.labelled import Labelled
+from jtm.models.heads import add_heads
 from jtm.music import midi
 from jtm.music.score import Note, Score
 from jtm.results import figures
@@ -43,7 +44,7 @@ supervised.run(config)
 store = build_store(open_dataset(config.data))
 labelled = {"transcription": Labelled.of(store, "transcription")}
 model = build_model(config)
-network = make_network(model, labelled, 0)
+network = add_heads(model, {"transcription": labelled["transcription"].head})
 load_part(f"{folder}/best.pt", read_checkpoint(f"{folder}/best.pt"), "network", network)
 spectra = Spectra(store, harmonic_front_end(model.encoder), folder)
 family = Family(labelled, spectra.read, stride=2)

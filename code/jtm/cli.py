@@ -399,7 +399,7 @@ def _benchmark(options):
     """Compare what learns from few labels, with and without audio that has none."""
     from jtm.cpc import benchmark
 
-    only, choices = {}, benchmark.choices()
+    only, choices = {}, benchmark.CHOICES
     for text in options.only or ():
         key, _, word = text.partition("=")
         if key not in choices:
@@ -408,8 +408,9 @@ def _benchmark(options):
         if word not in known:
             raise InputError(f"--only {text}: expected one of {', '.join(known)}")
         only.setdefault(key, []).append(known[word])
-    folders = options.out, only, options.work
-    benchmark.run(options.data, options.load, *folders, real=options.real)
+    folders = options.out, options.work
+    bench = benchmark.Benchmark(options.data, options.load, *folders, real=options.real)
+    bench.run(only)
 
 
 @_verb(

@@ -31,7 +31,7 @@ from jtm.cpc.run import build_criterion
 from jtm.data.musicnet import Dataset, open_dataset
 from jtm.data.store import build_store
 from jtm.evaluation.baselines import HAND_MADE
-from jtm.evaluation.families import Clips, Family, hand_made, make_network
+from jtm.evaluation.families import Family, clip_reader, hand_made
 from jtm.evaluation.labelled import SECONDS, clip_store, labelled_recordings, reader
 from jtm.evaluation.labelled import Labelled as Recordings
 from jtm.evaluation.tasks import CLIP, TASKS
@@ -44,6 +44,7 @@ from jtm.files import (
     read_json,
     write_json,
 )
+from jtm.models.heads import add_heads
 from jtm.results import records
 from jtm.results.records import SPLITS, TESTS, Contrast
 from jtm.training.checkpoints import build_model, load_model
@@ -150,9 +151,6 @@ CONTRASTS = tuple(
 )
 """Differences that were named before anything ran; the rest is description."""
 
-DRAWS = 1000
-"""Bootstrap draws of a score that are kept."""
-
 BATCHES = {"frames": 4, "windows": 16, "clips": 4}
 """
 Labelled windows in a batch; where audio without labels is heard, as many of that.
@@ -203,6 +201,7 @@ def plan(only=None):
     list of Run
         The runs; a student comes after its teacher.
     """
+    only = only or {}
     runs = [
         Run(family, method, amount, seed)
         for seed in range(max(AMOUNTS.values()))
@@ -210,26 +209,21 @@ def plan(only=None):
         for family in FAMILIES
         for method in METHODS
         if seed < AMOUNTS[amount]
-        and _asked(family, amount)
+        and any(_begins(task, amount) for task in FAMILIES[family])
         and (family == "frames" or not METHODS[method].unlabelled)
-        and (method not in TRIED or method in (only or {}).get("method", ()))
+        and (method not in TRIED or method in only.get("method", ()))
     ]
-    return [
-        run
-        for run in runs
-        if all(getattr(run, field) in kept for field, kept in (only or {}).items())
-    ]
+    return [r for r in runs if all(getattr(r, f) in kept for f, kept in only.items())]
 
 
-def _asked(family, amount):
-    """List the tasks of a family that begin at an amount of labels."""
-    return [t for t in FAMILIES[family] if not amount or amount >= FEWEST.get(t, 10)]
+def _begins(task, amount):
+    """Tell whether a task is learned from an amount of labels, 0 for all."""
+    return not amount or amount >= FEWEST.get(task, 10)
 
 
 def _asked_of(family, amount):
-    """Choose the tasks of a family that begin at an amount of labels, 0 for all."""
-    there = _asked(family.name, amount)
-    return {task: each for task, each in family.labelled.items() if task in there}
+    """Choose the tasks of a family that are learned from an amount of labels."""
+    return {t: each for t, each in family.labelled.items() if _begins(t, amount)}
 
 
 def _teaches(run):
@@ -237,21 +231,13 @@ def _teaches(run):
     return any(method.teacher == run.method for method in METHODS.values())
 
 
-def choices():
-    """
-    List what ``--only`` may name.
-
-    Returns
-    -------
-    dict of str to tuple
-        Values of each field of :class:`Run`.
-    """
-    return {
-        "family": tuple(FAMILIES),
-        "method": tuple(METHODS),
-        "amount": tuple(AMOUNTS),
-        "seed": tuple(range(max(AMOUNTS.values()))),
-    }
+CHOICES = {
+    "family": tuple(FAMILIES),
+    "method": tuple(METHODS),
+    "amount": tuple(AMOUNTS),
+    "seed": tuple(range(max(AMOUNTS.values()))),
+}
+"""Values of each field of :class:`Run`, which ``--only`` may name."""
 
 
 class Benchmark:
@@ -298,6 +284,7 @@ class Benchmark:
         self.out = Path(out)
         self.splits = splits
         self.work = Path(work)
+        self.progress = progress
         self.model, self.config = load_model(checkpoint)
         if self.config.encoder_type != "pitchmap" or self.config.use_sinc_net:
             raise InputError(
@@ -309,9 +296,7 @@ class Benchmark:
         self.front_ends = {
             "network": harmonic_front_end(self.model.encoder),
             "largest": SILENCE,
-        }
-        for start in {method.start for method in METHODS.values()} & HAND_MADE.keys():
-            self.front_ends[start] = hand_made(start)
+        } | {name: hand_made(name) for name in HAND_MADE}
         self.families = {}
         notes = reader(self.store)
         for name, asked in FAMILIES.items():
@@ -333,16 +318,13 @@ class Benchmark:
     def _hear(self, name, labelled):
         """Make the families of some recordings, one for each front end."""
         for heard, front_end in self.front_ends.items() if labelled else ():
+            store = next(iter(labelled.values())).store
+            if name == "clips":
+                read = clip_reader(store, front_end)
+            else:
+                read = Spectra(store, front_end, self.work).read
             stride = MAP_STRIDE if heard == "network" else 1
-            read = self._reader(labelled, front_end)
             self.families[name, heard] = Family(labelled, read, stride)
-
-    def _reader(self, labelled, front_end):
-        """Make what reads the recordings, or the clips, of a family."""
-        first = next(iter(labelled.values()))
-        if first.task.unit == "clips":
-            return Clips(first.store, front_end).read
-        return Spectra(first.store, front_end, self.work).read
 
     def family(self, run):
         """Choose the recordings of a run, and what is heard of them."""
@@ -361,6 +343,37 @@ class Benchmark:
         """
         there = [run for run in plan(only) if (run.family, "network") in self.families]
         return [r for r in there if r.amount < self.amount(replace(r, amount=0))]
+
+    def run(self, only=None):
+        """
+        Run what has not run yet, of all or of what is wanted; see :func:`plan`.
+
+        Raise InputError if `only` leaves nothing.
+        """
+        out, table = self.out, self.out / "benchmark.csv.gz"
+        cells = [
+            (task, run.method, self.amount(run), run.seed)
+            for run in self.plan()
+            for task in _asked_of(self.family(run), run.amount)
+        ]
+        records.begin(out, self.data, self.checkpoint, cells, CONTRASTS)
+        runs = self.plan(only)
+        if not runs:
+            raise InputError("--only leaves nothing; see jtm benchmark --help")
+        waiting = [run for run in runs if not records.cell_path(out, run.name).exists()]
+        bar = tqdm(waiting, "Benchmark", unit="run", disable=not self.progress)
+        busy = []
+        for run in bar:
+            bar.set_postfix_str(run.name)
+            try:
+                self.ensure(run, busy="another process is at it")
+            except BusyError:
+                busy.append(run)
+                continue
+            records.compile_cells(out, table)
+        for run in busy:  # in case that the other process was killed
+            self.ensure(run)
+        records.compile_cells(out, table)
 
     def ensure(self, run, busy=""):
         """
@@ -406,14 +419,13 @@ class Benchmark:
             thresholds = labelled.task.choose(labelled, found["validation"])
             for split, given in found.items():
                 scored = judges[split].labelled[task]
-                scores, beside = labelled.task.score(scored, split, given, thresholds)
-                for score in scores:
+                for score in labelled.task.score(scored, split, given, thresholds):
                     row = {"task": task, "method": run.method, "seed": run.seed}
                     row |= {"labelled_recordings": self.amount(run), "split": split}
                     row |= {n: score[n] for n in ("metric", "value", "primary")}
                     rows.append(row)
                     if score["primary"] and split != "validation":
-                        draws[records.draws_key(row)] = beside["draws"][:DRAWS]
+                        draws[records.draws_key(row)] = score["draws"]
         seconds = round(time.monotonic() - start, 1)
         rows = [row | {"seconds": seconds} for row in rows]
         records.save_cell(self.out, run.name, rows, draws)
@@ -480,13 +492,11 @@ class Benchmark:
 
     def _unlabelled(self, family):
         """List the spans of all training audio, whatever its labels."""
-        if family.name == "clips":
-            return family.spans("train")
-        known = family.spans("train")
-        free = [
-            i for i, r in enumerate(self.store.recordings) if r.split == "unlabelled"
+        return family.spans("train") + [
+            (i, 0, int(self.store.lengths[i]) // HOP)
+            for i, recording in enumerate(self.store.recordings)
+            if recording.split == "unlabelled"
         ]
-        return known + [(i, 0, int(self.store.lengths[i]) // HOP) for i in free]
 
     def labelled_spans(self, run):
         """Choose what is labelled for a run: index, first frame, one after the last."""
@@ -501,12 +511,14 @@ class Benchmark:
         """Make the network of a run, with heads for some tasks, before training."""
         start = METHODS[run.method].start
         if start in self.front_ends:
-            bins = self.front_ends[start].analyse(np.zeros(HOP, np.float32)).shape[1]
-            return make_network(bins, chosen, run.seed)
-        model = build_model(replace(self.config, random_seed=run.seed))
+            silence = np.zeros(HOP, np.float32)
+            model = self.front_ends[start].analyse(silence).shape[1]
+        else:
+            model = build_model(replace(self.config, random_seed=run.seed))
         if start == "cpc":
             model.load_state_dict(self.model.state_dict())
-        return make_network(model, chosen, run.seed)
+        asked = {task: each.head for task, each in chosen.items()}
+        return add_heads(model, asked, run.seed)
 
     def _train(self, run, family, chosen, rates):
         """Train the network of a run at some learning rates."""
@@ -577,54 +589,3 @@ def real_recordings(folder, labelled, progress=True):
     of |= {"groups": dict(enumerate(each.id for each in found)), "names": {}}
     of["notes"] = reader(store)
     return {task: replace(each, **of) for task, each in labelled.items()}
-
-
-def run(data, checkpoint, out, only=None, work="logs/benchmark", **chosen):
-    """
-    Run what of the benchmark has not run yet.
-
-    Parameters
-    ----------
-    data : str or Path
-        A dataset with labels.
-    checkpoint : str or Path
-        The pretrained network.
-    out : str or Path
-        Folder for the records; see :class:`Benchmark`.
-    only : dict of str to list, optional
-        Values that are wanted, by any field of :class:`Run`.
-    work : str or Path
-        Folder for what can be made again.
-    **chosen
-        Passed on to :class:`Benchmark`.
-
-    Raises
-    ------
-    InputError
-        If `only` leaves nothing, or something is not fit for it.
-    """
-    bench = Benchmark(data, checkpoint, out, work, **chosen)
-    cells = [
-        (task, run.method, bench.amount(run), run.seed)
-        for run in bench.plan()
-        for task in _asked_of(bench.family(run), run.amount)
-    ]
-    records.begin(out, bench.data, bench.checkpoint, cells, CONTRASTS)
-    runs = bench.plan(only)
-    if not runs:
-        raise InputError("--only leaves nothing; see jtm benchmark --help")
-    waiting = [run for run in runs if not records.cell_path(out, run.name).exists()]
-    hide = not chosen.get("progress", True)
-    bar = tqdm(waiting, "Benchmark", unit="run", disable=hide)
-    busy, table = [], Path(out) / "benchmark.csv.gz"
-    for run in bar:
-        bar.set_postfix_str(run.name)
-        try:
-            bench.ensure(run, busy="another process is at it")
-        except BusyError:
-            busy.append(run)
-            continue
-        records.compile_cells(out, table)
-    for run in busy:  # in case that the other process was killed
-        bench.ensure(run)
-    records.compile_cells(out, table)

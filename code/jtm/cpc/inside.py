@@ -32,7 +32,6 @@ from jtm.data.splits import labelled_splits
 from jtm.data.store import build_store
 from jtm.evaluation import labelled, metrics
 from jtm.evaluation.baselines import FFT, HAND_MADE, MARGIN, fingerprint
-from jtm.evaluation.features import FrameSelection, select
 from jtm.evaluation.streaming import Audio, NetworkSource
 from jtm.files import InputError, digest, write_json
 from jtm.results.records import revision
@@ -56,6 +55,7 @@ EXCERPT = 24 * WINDOW  # frames from a recording's start that probes see: 30.72 
 STEPS = {"train": 8, "validation": 16, "test": 16}  # frames from one seen to the next
 DELAYS = (0.0, 0.1, 0.2, 0.5, 1.0, 2.0, 4.0)  # seconds that memory is probed at
 CONSTANT = 1e-5  # deviation by mean up to which a feature does not vary
+LIMIT = np.finfo(np.float16).max  # up to which half precision holds features
 FLOOR = -60.0  # decibels below full scale under which all is silence
 PENALTIES = (10.0, 1.0, 0.1, 0.01, 0.001)  # of ridge, beside a mean over frames
 # The same of logistic regression.
@@ -134,14 +134,14 @@ class _Subject:
         """Keep the frames of a recording that probes see."""
         read = partial(self.store.read, index)
         for name, source in self.sources.items():
-            wanted = self.excerpt(name, index)
-            size = wanted.n_frames * source.hop
-            recording = Audio(read, self.store.lengths[index], size)
-            for (layer, _), rows in select(source, recording, [wanted]).items():
-                self.kept[f"{name}-{layer}", index] = rows
-        wanted = self.excerpt("logmel", index)
-        frames = self.spectra.read(index, 0, wanted.n_frames)
-        self.kept["logmel", index] = wanted.of(frames, 0)[0]
+            n_frames, numbers = self.excerpt(name, index)
+            wanted = n_frames * source.hop
+            recording = Audio(read, self.store.lengths[index], wanted)
+            for layer, frames in source.whole(recording).items():
+                rows = np.clip(frames[numbers], -LIMIT, LIMIT)
+                self.kept[f"{name}-{layer}", index] = rows.astype(np.float16)
+        n_frames, numbers = self.excerpt("logmel", index)
+        self.kept["logmel", index] = self.spectra.read(index, 0, n_frames)[numbers]
 
     def hop(self, name):
         """Return the samples from one frame of a representation to the next."""
@@ -149,14 +149,10 @@ class _Subject:
         return source.hop if source else HOP
 
     def excerpt(self, name, index):
-        """Select the frames of a recording that probes see."""
+        """Count the frames of an excerpt, and number those that probes see."""
         hop = self.hop(name)
         n_frames = min(int(self.store.lengths[index]), EXCERPT * HOP) // hop
-        return FrameSelection(self.steps[index] * HOP // hop, n_frames)
-
-    def frames(self, name, index, rows):
-        """Read features ``(rows, dim)`` of frames that probes see."""
-        return self.kept[name, index][rows].astype(np.float32)
+        return n_frames, frame_numbers(n_frames, self.steps[index] * HOP // hop)
 
     def probed(self, name, index):
         """
@@ -165,8 +161,7 @@ class _Subject:
         Returns rows of :meth:`excerpt` ``(frames,)``, those with all of :data:`DELAYS`
         before them, and the truth ``(frames, ...)`` by question and delay.
         """
-        hop, (step, n_frames, *_) = self.hop(name), self.excerpt(name, index)
-        numbers = frame_numbers(n_frames, step)
+        hop, (n_frames, numbers) = self.hop(name), self.excerpt(name, index)
         ago = {delay: round(delay * SAMPLE_RATE / hop) for delay in DELAYS}
         rows = np.flatnonzero(numbers >= max(ago.values()))
         numbers, notes = numbers[rows], self.notes(index)
@@ -221,7 +216,7 @@ def _probe(subject):
             x[split] = [
                 truth["pitch", 0.0].astype(np.float32)
                 if name == ROLL
-                else subject.frames(name, index, rows)
+                else subject.kept[name, index][rows].astype(np.float32)
                 for index, rows, truth in each
             ]
         about = {"what": what, "delay": delay, "metric": "average precision"}

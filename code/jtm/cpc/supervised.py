@@ -14,12 +14,13 @@ from pathlib import Path
 from jtm.constants import FRAME_RATE, HOP
 from jtm.data.musicnet import open_dataset
 from jtm.data.store import build_store
-from jtm.evaluation.families import Clips, Family, make_network, reader_of
+from jtm.evaluation.families import Family, clip_reader, reader_of
 from jtm.evaluation.labelled import Labelled as Recordings
 from jtm.evaluation.labelled import clip_store, labelled_recordings
 from jtm.evaluation.tasks import TASKS
 from jtm.files import InputError, digest, read_json, write_json
 from jtm.models.encoder import HarmonicStack
+from jtm.models.heads import add_heads
 from jtm.training.checkpoints import adopt, build_model, load_model
 from jtm.training.folder import check, claim
 from jtm.training.loop import Plan, fit
@@ -114,11 +115,12 @@ def _reader(family, spans, model, folder, progress):
     fixed = isinstance(model.encoder, HarmonicStack) and not [
         *model.encoder.filters.parameters()
     ]
-    if fixed and family.name == "clips":
-        return Clips(family.store, harmonic_front_end(model.encoder)).read
     if not fixed:
         return reader_of(family.store)
-    spectra = Spectra(family.store, harmonic_front_end(model.encoder), folder)
+    front_end = harmonic_front_end(model.encoder)
+    if family.name == "clips":
+        return clip_reader(family.store, front_end)
+    spectra = Spectra(family.store, front_end, folder)
     spectra.prepare([i for i, *_ in spans], progress)
     return spectra.read
 
@@ -128,9 +130,8 @@ def _module(config, model, family, spans, size):
     spans = [s for s in spans if s[2] - s[1] >= size]
     whole = [last - first for _, first, last in family.spans("train")]
     heard = sum(length for length in whole if length >= size)
-    network = make_network(
-        model, family.labelled, config.random_seed, config.on_encoder
-    )
+    asked = {task: each.head for task, each in family.labelled.items()}
+    network = add_heads(model, asked, config.random_seed, config.on_encoder)
     return family.module(
         network,
         Plan.of(config, gradient_clip=1.0, precision="bf16"),
@@ -151,7 +152,7 @@ def _score(network, family, task):
     scores = [
         {"task": task, "split": split} | {name: score[name] for name in SHOWN}
         for split in splits[1:]
-        for score in labelled.task.score(labelled, split, answers[split], thresholds)[0]
+        for score in labelled.task.score(labelled, split, answers[split], thresholds)
     ]
     return scores, {name: float(value) for name, value in thresholds.items()}
 

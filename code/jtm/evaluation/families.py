@@ -6,20 +6,21 @@ magnitudes, which are kept, where its front end is a fixed filter bank, and else
 waveforms.
 """
 
+import functools
+
 import numpy as np
 
-from jtm.constants import HOP, N_PITCHES
+from jtm.constants import HOP
 from jtm.data.rolls import frame_numbers
 from jtm.evaluation import metrics, transcription
 from jtm.evaluation.baselines import HAND_MADE, MARGIN, fingerprint
 from jtm.evaluation.labelled import evenly
-from jtm.evaluation.tasks import CLIP, CLIP_LEAD
-from jtm.models.heads import add_heads
+from jtm.evaluation.tasks import CLIP, CLIP_LEAD, TASKS
 from jtm.training import labels
 from jtm.training.spectra import FrontEnd
 
-VALIDATED = 24
-"""Validation recordings, 10 s of each, that are scored in training."""
+VALIDATED, VALIDATED_FRAMES = 24, 1000
+"""Validation recordings that are scored in training, and frames of 10 ms of each."""
 
 VALIDATED_STEP = 8
 """Frames from one that is scored in training to the next; ranking all takes seconds."""
@@ -47,43 +48,29 @@ class Family:
     """
 
     def __init__(self, labelled, read, stride=1):
-        self.name = next(iter(labelled.values())).task.family
+        self.first = next(iter(labelled.values()))
+        self.name, self.store = self.first.task.family, self.first.store
         self.labelled = labelled
         self.read = read
         self.stride = stride
-        self.store = next(iter(labelled.values())).store
         self.window = CLIP_LEAD + CLIP if self.name == "clips" else labels.WINDOW
         self.edge = labels.EDGE if self.name == "frames" else 0
 
-    def spans(self, split, seconds=None):
+    def spans(self, split):
         """
         List what is labelled, or heard, of the recordings of a split.
 
-        Of each its index, the first frame, which is 0, and the one after the last, of
-        so many seconds or of all.
+        Of each its index, the first frame and the one after the last.
         """
-        first = next(iter(self.labelled.values()))
         if self.name == "clips":
-            starts = {i: first.clip_start(i) for i in first.splits[split]}
+            starts = {i: self.first.clip_start(i) for i in self.first.splits[split]}
             return [(i, a, a + self.window) for i, a in starts.items()]
-        most = round(seconds * 100) if seconds else None
-        return [
-            (i, 0, min(int(self.store.lengths[i]) // HOP, most or 10**9))
-            for i in sorted(
-                {i for e in self.labelled.values() for i in e.splits[split]}
-            )
-        ]
+        indices = {i for each in self.labelled.values() for i in each.splits[split]}
+        return [(i, 0, int(self.store.lengths[i]) // HOP) for i in sorted(indices)]
 
     def targets(self, chosen):
         """Make what gives targets by task from index, first frame, number of frames."""
-
-        def targets(index, first, n_frames):
-            return {
-                task: _target(each, index, first, n_frames)
-                for task, each in chosen.items()
-            }
-
-        return targets
+        return lambda *place: {t: each.target(*place) for t, each in chosen.items()}
 
     def answers(self, network, split, chosen):
         """
@@ -94,35 +81,45 @@ class Family:
         found = {task: {} for task in chosen}
         of_task = {task: set(each.splits[split]) for task, each in chosen.items()}
         for index, first, _ in self.spans(split):
-            judged = {
-                task: chosen[task].selection(split, index)
-                for task in chosen
-                if index in of_task[task]
-            }
-            for task, rows in self._answers(network, index, first, judged).items():
+            asked = {t: chosen[t] for t in chosen if index in of_task[t]}
+            lengths = {t: each.length(split, index) for t, each in asked.items()}
+            for task, rows in self._answers(network, index, first, lengths).items():
                 found[task][index] = rows.reshape(len(rows), *chosen[task].shape)
         return {
             task: [found[task][index] for index in each.splits[split]]
             for task, each in chosen.items()
         }
 
-    def _answers(self, network, index, first, judged):
-        """Answer for what is evaluated of one recording, and for no more."""
+    def _answers(self, network, index, first, lengths):
+        """Answer for the frames of one recording that tasks evaluate, and no more."""
         if self.name == "frames":
-            length = max(kept.n_frames for kept in judged.values())
-            inputs = self.read(index, 0, length)[None]
+            inputs = self.read(index, 0, max(lengths.values()))[None]
             logits = labels.answer(network, inputs, self.stride)
             return {
-                task: logits[task][0][frame_numbers(kept.n_frames, kept.step)]
-                for task, kept in judged.items()
+                task: logits[task][0][frame_numbers(n, TASKS[task].step)]
+                for task, n in lengths.items()
             }
-        n_windows = max(kept.rows for kept in judged.values())
-        starts = range(first, first + n_windows * self.window, self.window)
+        rows = {t: n // self.window for t, n in lengths.items()}
+        if self.name == "clips":
+            rows = dict.fromkeys(rows, 1)
+        starts = range(first, first + max(rows.values()) * self.window, self.window)
         windows = np.stack([self.read(index, a, self.window) for a in starts])
         logits = labels.answer(network, windows, self.stride)
-        return {task: logits[task][: kept.rows] for task, kept in judged.items()}
+        return {task: logits[task][:n] for task, n in rows.items()}
 
-    def module(self, network, plan, spans, n_batches, rates, **chosen):
+    def module(
+        self,
+        network,
+        plan,
+        spans,
+        n_batches,
+        rates,
+        batch_size,
+        size=None,
+        unlabelled=(),
+        n_unlabelled=0,
+        **chosen,
+    ):
         """
         Make the module that trains a network on windows of these tasks.
 
@@ -132,15 +129,12 @@ class Family:
             Body, and a head for each task that is learned.
         plan : jtm.training.loop.Plan
             How it is trained.
-        spans : list of tuple
-            What is labelled; see :class:`jtm.training.labels.Windows`.
-        n_batches : int
-            Batches in an epoch.
+        spans, n_batches, batch_size, size, unlabelled, n_unlabelled
+            Of the windows; see :class:`jtm.training.labels.Windows`.
         rates : tuple of float
             Learning rates of the body and of the heads.
         **chosen
-            ``batch_size``, ``size``, ``unlabelled`` and ``n_unlabelled`` of the
-            windows; the rest is passed on to :class:`jtm.training.labels.Labelled`.
+            Passed on to :class:`jtm.training.labels.Labelled`.
 
         Returns
         -------
@@ -148,17 +142,18 @@ class Family:
             The module, which is scored on validation.
         """
         asked = {t: each for t, each in self.labelled.items() if t in network.tasks}
-        names = ("batch_size", "size", "unlabelled", "n_unlabelled")
-        of_windows = {name: chosen.pop(name) for name in names if name in chosen}
         windows = labels.Windows(
             self.read,
             spans,
             self.targets(asked),
             n_batches,
-            seed=plan.seed,
-            stride=self.stride,
-            edge=self.edge,
-            **{"size": self.window} | of_windows,
+            batch_size,
+            plan.seed,
+            unlabelled,
+            n_unlabelled,
+            self.stride,
+            size or self.window,
+            self.edge,
         )
         return labels.Labelled(
             network,
@@ -171,14 +166,13 @@ class Family:
 
     def validate(self, network, chosen):
         """Score a network in training on a part of validation: the mean over tasks."""
-        spans = self.spans("validation", 10.0)
+        spans, size = self.spans("validation"), self.window
         if self.name == "frames":
             spans = evenly(np.array(spans), VALIDATED).tolist()
         targets, seen = self.targets(chosen), {task: [] for task in chosen}
         for index, first, last in spans:
-            size = (last - first) // self.stride * self.stride
-            if self.name != "frames":
-                size = self.window
+            if self.name == "frames":
+                size = min(last, VALIDATED_FRAMES) // self.stride * self.stride
             logits = labels.answer(
                 network, self.read(index, first, size)[None], self.stride
             )
@@ -194,43 +188,6 @@ class Family:
             for task, each in seen.items()
         ]
         return float(np.mean(scores))
-
-
-def _target(labelled, index, first, n_frames):
-    """Make the target of a window: its class, or what is true of its frames."""
-    if labelled.classes and not labelled.names[index]:
-        return np.int64(labels.UNKNOWN)
-    if labelled.classes:
-        return np.int64(labelled.classes_of([index])[0])
-    target = labelled.rolls(index, n_frames, first).astype(np.float32)
-    return target[:, None] if labelled.shape == (N_PITCHES,) else target
-
-
-class Clips:
-    """
-    Log magnitudes of what is heard of single notes, kept in memory.
-
-    Parameters
-    ----------
-    store : Store
-        The clips.
-    front_end : FrontEnd
-        What computes them.
-    """
-
-    def __init__(self, store, front_end):
-        self.store = store
-        self.front_end = front_end
-        self.kept = {}
-
-    def read(self, index, first, n_frames):
-        """Read log magnitudes ``(n_frames, bins)`` of a clip, heard alone."""
-        if index not in self.kept:
-            wave = self.store.read(index, first * HOP, (first + n_frames) * HOP)
-            wave = np.pad(wave, (0, n_frames * HOP - len(wave)))
-            found = self.front_end.analyse(wave.astype(np.float32) / 32768)
-            self.kept[index] = found.astype(np.float16)  # as on disk
-        return self.kept[index].astype(np.float32)
 
 
 def hand_made(name):
@@ -255,15 +212,6 @@ def hand_made(name):
 
     key = f"{name}-{fingerprint(name)}"
     return FrontEnd(analyse, MARGIN, key)
-
-
-def _reader(labelled):
-    """Choose the reader of a task, and what it counts; see `jtm.models.readers`."""
-    if labelled.classes:
-        return "pitch" if labelled.task.pitched else "windows", len(labelled.classes)
-    if labelled.shape[-1] == N_PITCHES:
-        return "map", int(np.prod(labelled.shape[:-1]))
-    return "frames", labelled.shape[0]
 
 
 def reader_of(store):
@@ -292,28 +240,31 @@ def reader_of(store):
     return read
 
 
-def make_network(model, labelled, seed, on_encoder=False):
+def clip_reader(store, front_end):
     """
-    Put heads for tasks on a network.
+    Make what reads log magnitudes of single notes, and keeps them in memory.
 
     Parameters
     ----------
-    model : jtm.models.network.Network or int
-        The network; or the number of bins of hand-made features, read as they are.
-    labelled : dict of str to Labelled
-        The tasks.
-    seed : int
-        Draws the weights of the heads.
-    on_encoder : bool
-        Read z alone, without c.
+    store : Store
+        The clips.
+    front_end : FrontEnd
+        What computes them.
 
     Returns
     -------
-    jtm.models.heads.Network
-        Body and heads.
+    callable
+        Gives log magnitudes ``(frames, bins)`` of a clip, heard alone, from index,
+        first frame and number of frames.
     """
-    asked = {task: _reader(each) for task, each in labelled.items()}
-    return add_heads(model, asked, seed, on_encoder)
+    waves = reader_of(store)
+
+    @functools.cache
+    def compute(*place):
+        (wave,) = waves(*place)
+        return front_end.analyse(wave).astype(np.float16)  # as on disk
+
+    return lambda *place: compute(*place).astype(np.float32)
 
 
 def _quick_score(task, logits, truths):

@@ -6,21 +6,32 @@ Labels are given out as whole recordings, as people label them
 """
 
 import functools
+import itertools
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from jtm.constants import FRAME_RATE, HOP, INSTRUMENTS, LABEL_RATE
+from jtm.constants import FRAME_RATE, HOP, INSTRUMENTS, LABEL_RATE, N_PITCHES
 from jtm.data import rolls
 from jtm.data.clips import read_clips
 from jtm.data.musicnet import Dataset, Recording
-from jtm.data.rolls import frame_numbers
+from jtm.data.rolls import WINDOW, frame_numbers
 from jtm.data.splits import labelled_splits
 from jtm.data.store import build_store
-from jtm.evaluation.tasks import CLIP, CLIP_LEAD, TASKS, Task
+from jtm.evaluation.tasks import (
+    CLIP,
+    CLIP_LEAD,
+    DECODED,
+    EVALUATED,
+    MINIMUM,
+    PITCH_NAMES,
+    TASKS,
+    Task,
+)
 from jtm.files import InputError
+from jtm.training.labels import UNKNOWN
 
 SECONDS = 30.0
 """Seconds of each recording that are labelled, where not all are."""
@@ -175,22 +186,24 @@ class Labelled:
             recording.
         """
         notes, task, recordings = notes or reader(store), TASKS[name], store.recordings
+        names, groups, lengths = {}, {}, {}
         if task.unit == "clips":
             splits = {s: [] for s in ("train", "validation", "test", "test_timbre")}
             for index, recording in enumerate(recordings):
                 splits[recording.split].append(index)
         else:
             splits = labelled_splits(recordings, store.lengths)
-        lengths = task.budget({split: len(some) for split, some in splits.items()})
-        names, groups = {}, {}
-        for index in (i for indices in splits.values() for i in indices):
-            row = recordings[index].metadata
+            windows = DECODED if task.unit == "notes" else EVALUATED
+            for split, n in windows.items():
+                each = n // max(1, len(splits.get(split, ())))
+                lengths[split] = WINDOW * max(MINIMUM[task.unit], each)
+        for index in itertools.chain(*splits.values()):
+            recording = recordings[index]
+            row = recording.metadata
             groups[index] = row.get("tune_family") or f"recording {index}"
             if task.unit == "clips":
                 groups[index] = f"{row['instrument']} {row['pitch']}"
-            names[index] = task.class_of(
-                recordings[index], functools.partial(notes, index)
-            )
+            names[index] = task.class_of(recording, functools.partial(notes, index))
         # An exercise, say, is in no composer's hand: a cell left empty on purpose,
         # unlike a column that is missing.
         splits = {
@@ -213,6 +226,16 @@ class Labelled:
     def shape(self):
         """Shape of the answer about a frame, a window or a clip."""
         return self.task.shape or (len(self.classes),)
+
+    @property
+    def head(self):
+        """Kind of its head, see :func:`jtm.models.heads.add_heads`, and its size."""
+        if self.classes:
+            on_axis = self.classes == PITCH_NAMES
+            return "pitch" if on_axis else "windows", len(self.classes)
+        if self.shape[-1] == N_PITCHES:
+            return "map", int(np.prod(self.shape[:-1]))
+        return "frames", self.shape[0]
 
     def length(self, split, index):
         """Count the frames of a recording that are used, in training all."""
@@ -240,27 +263,32 @@ class Labelled:
         """Compute the targets of frames of a recording ``(n_frames, *shape)``."""
         return self.task.targets(self.notes(index), n_frames, start)
 
-    def selection(self, split, index):
-        """Select the frames of a recording that are evaluated."""
-        return self.task.selection(self.length(split, index))
+    def target(self, index, first, n_frames):
+        """Make the target of a window: its class, or what is true of its frames."""
+        if self.classes:
+            known = self.names[index]
+            return np.int64(self.classes_of([index])[0] if known else UNKNOWN)
+        target = self.rolls(index, n_frames, first).astype(np.float32)
+        return target[:, None] if self.shape == (N_PITCHES,) else target
 
     @functools.cached_property
-    def _frames(self):
-        """Targets of the frames that are selected, by recording and selection."""
-        return {}
+    def _truth(self):
+        """What computes the targets of every so many frames, and keeps them."""
 
-    def frames(self, index, selection):
-        """Compute the targets of selected frames of a recording ``(rows, *shape)``."""
-        if (index, selection) not in self._frames:
-            numbers = frame_numbers(selection.n_frames, selection.step)
-            roll = self.rolls(index, selection.n_frames)
-            self._frames[index, selection] = roll[numbers]
-        return self._frames[index, selection]
+        @functools.cache
+        def compute(index, n_frames, step):
+            return self.rolls(index, n_frames)[frame_numbers(n_frames, step)]
 
-    def truths(self, split):
-        """List the targets of the evaluated frames of each recording of a split."""
+        return compute
+
+    def truths(self, split, step=None):
+        """
+        List targets ``(frames, *shape)`` of the recordings of a split.
+
+        They are of the frames that are evaluated, or of every `step`-th.
+        """
         return [
-            self.frames(index, self.selection(split, index))
+            self._truth(index, self.length(split, index), step or self.task.step)
             for index in self.splits[split]
         ]
 
@@ -289,26 +317,24 @@ def _check_classes(recordings, splits, names, known, task):
                 )
 
 
-def labelled_recordings(labelled, n=None, seed=0, seconds=SECONDS):
+def labelled_recordings(labelled, n=0, seed=0):
     """
     Draw the training recordings whose labels may be seen, and how much of each.
 
     First come recordings that show, within what is labelled of them, as many new
     instruments (of tasks about instruments) or a new class (of tasks of classes) as
     can be, until nothing new is left; then any others. Of each the beginning is
-    labelled: of all of them a second, say, are labels that are spread.
+    labelled.
 
     Parameters
     ----------
     labelled : Labelled
         The recordings of a task. Of single notes, as many are drawn as last, with
         what is read of each, as long as `n` recordings.
-    n : int, optional
-        Number of recordings; None or 0 takes all, each as a whole.
+    n : int
+        Number of recordings; 0 takes all, each as a whole.
     seed : int
         Draws the order: with one seed, fewer recordings are among more.
-    seconds : float
-        Seconds of each that are labelled.
 
     Returns
     -------
@@ -323,7 +349,7 @@ def labelled_recordings(labelled, n=None, seed=0, seconds=SECONDS):
     """
     indices = labelled.splits["train"]
     if labelled.task.unit == "clips":
-        n_clips = round(n * seconds * FRAME_RATE / CLIP) if n else len(indices)
+        n_clips = round(n * SECONDS * FRAME_RATE / CLIP) if n else len(indices)
         order = np.random.default_rng(seed).permutation(indices)
         names = pd.Series([labelled.names[i] for i in order])
         # The classes take turns.
@@ -337,7 +363,7 @@ def labelled_recordings(labelled, n=None, seed=0, seconds=SECONDS):
     spans = [(i, 0, labelled.length("train", i)) for i in indices]
     if not n:
         return np.array(spans, np.int64)
-    most = round(seconds * FRAME_RATE)
+    most = round(SECONDS * FRAME_RATE)
     spans = [(index, first, min(stop, most)) for index, first, stop in spans]
     shown = [_shown(labelled, *span) for span in spans]
     rest = np.random.default_rng(seed).permutation(len(spans)).tolist()

@@ -12,7 +12,6 @@ over time (instance norm) sees its piece alone.
 import numpy as np
 import torch
 
-from jtm.constants import HOP
 from jtm.models.context import TransformerContext
 
 PIECE = 2048
@@ -52,11 +51,11 @@ class Audio:
         """Make a recording of samples ``(samples,)`` in int16 at 16 kHz."""
         return cls(lambda start, stop: wave[start:stop], len(wave))
 
-    def n_frames(self, hop=HOP):
+    def n_frames(self, hop):
         """Count the whole frames that are wanted."""
         return self.wanted // hop
 
-    def piece(self, first, size, margin, hop=HOP):
+    def piece(self, first, size, margin, hop):
         """
         Read a piece of at most `size` frames, and `margin` frames on either side.
 

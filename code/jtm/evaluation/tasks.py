@@ -39,9 +39,8 @@ import numpy as np
 from jtm.constants import INSTRUMENTS, N_PITCHES, PITCH_MAX, PITCH_MIN
 from jtm.data import rolls
 from jtm.data.musicnet import METADATA_FILE
-from jtm.data.rolls import WINDOW, frame_numbers
+from jtm.data.rolls import frame_numbers
 from jtm.evaluation import metrics, transcription
-from jtm.evaluation.features import FrameSelection
 from jtm.files import InputError
 
 EVALUATED_STEP = 16
@@ -78,9 +77,6 @@ class Task:
         Shape of the targets of a frame; empty where there are classes.
     roll : callable, optional
         Computes the targets of frames, as :func:`jtm.data.rolls.frame_roll` does.
-    pitched : bool
-        Whether each of the 88 pitches has a target, so that a head may be shared
-        across them.
     instruments : bool
         Whether targets name instruments, each of which labels should show.
     """
@@ -89,7 +85,6 @@ class Task:
     metric: str
     shape: tuple = ()
     roll: object = None
-    pitched: bool = False
     instruments: bool = False
 
     unit = "frames"
@@ -98,18 +93,8 @@ class Task:
     family = "frames"
     """Tasks of one family may share one network: 'frames', 'windows', 'clips'."""
 
-    def budget(self, n_recordings):
-        """
-        Compute the frames of a recording that are evaluated, by split.
-
-        It is given the number of recordings of each split.
-        """
-        windows = DECODED if self.unit == "notes" else EVALUATED
-        return {
-            split: WINDOW
-            * max(MINIMUM[self.unit], n // max(1, n_recordings.get(split, 0)))
-            for split, n in windows.items()
-        }
+    step = EVALUATED_STEP
+    """Frames from one that is evaluated to the next, where frames have targets."""
 
     def class_of(self, recording, notes):
         """
@@ -128,10 +113,6 @@ class Task:
         :data:`jtm.data.rolls.PLAYED_DTYPE`.
         """
         return self.roll(notes, n_frames, start)
-
-    def selection(self, length):
-        """Select the evaluated frames of the first `length` frames of a recording."""
-        return FrameSelection(EVALUATED_STEP, length)
 
     def choose(self, labelled, answers):
         """
@@ -173,42 +154,57 @@ class Task:
 
         Returns
         -------
-        scores : list of dict
+        list of dict
             For each metric ``metric``, ``value``, the ends of its interval ``low``
-            and ``high``, and whether it is ``primary``.
-        beside : dict
-            ``draws`` of the primary metric, and of classes the ``confusion`` matrix.
+            and ``high``, its bootstrap ``draws`` and whether it is ``primary``.
         """
         groups, truths = labelled.groups_of(split), labelled.truths(split)
         found = [logits >= chosen["threshold"] for logits in answers]
         parts = np.stack(list(map(metrics.frame_counts, truths, found)))
-        return self._finish(
-            _precision(truths, answers, groups),
-            _summary("frame_f1", parts, groups, metrics.f1),
-        )
+        return [
+            self._precision(truths, answers, groups),
+            self._score("frame_f1", parts, groups, metrics.f1),
+        ]
 
-    def _finish(self, *scores, **beside):
-        """Mark the primary metric, and set its draws beside the scores."""
-        for each in scores:
-            draws = each.pop("draws")
-            each["primary"] = each["metric"] == self.metric
-            if each["primary"]:
-                beside["draws"] = draws
-        return list(scores), beside
+    def _score(self, metric, parts, groups, statistic, value=None):
+        """Return a score with its interval and draws."""
+        draws = metrics.bootstrap(parts, groups, statistic)
+        low, high = metrics.interval(draws)
+        value = statistic(parts.sum(axis=0)) if value is None else value
+        return {
+            "metric": metric,
+            "value": float(value),
+            "low": low,
+            "high": high,
+            "draws": draws,
+            "primary": metric == self.metric,
+        }
+
+    def _precision(self, truths, logits, groups):
+        """Score rolls by average precision."""
+        whole = map(np.concatenate, (truths, logits))
+        value = metrics.average_precision(*whole)
+        counts, _ = metrics.precision_counts(truths, logits)
+        name, of_sum = "average_precision", metrics.precision_score
+        return self._score(name, counts, groups, of_sum, value)
+
+    def _note_f1(self, metric, references, found, groups, **how):
+        """Score notes by the mean F1 of recordings."""
+        pairs = zip(references, found, strict=True)
+        values = [metrics.note_f1(*pair, **how) for pair in pairs]
+        parts = np.stack((values, np.ones(len(values))), axis=1)
+        return self._score(metric, parts, groups, metrics.mean)
 
 
 class _Transcription(Task):
     """Which notes are played: what sounds, then what starts ``(2, 88)``."""
 
-    unit = "notes"
+    unit, step = "notes", 1
 
     def targets(self, notes, n_frames, start):
         roll = rolls.frame_roll(notes, n_frames, start)
         onsets = transcription.onset_targets(notes, n_frames, start)
         return np.stack((roll, onsets), axis=1)
-
-    def selection(self, length):
-        return FrameSelection(1, length)  # all
 
     def choose(self, labelled, answers):
         frame, onset = transcription.choose_thresholds(
@@ -221,11 +217,11 @@ class _Transcription(Task):
         thresholds = chosen["frame_threshold"], chosen["onset_threshold"]
         found = [transcription.decode(x, thresholds) for x in answers]
         truths = [truth[:, 0] for truth in labelled.truths(split)]
-        return self._finish(
-            _mean_of_notes("note_f1", references, found, groups),
-            _mean_of_notes("note_offset_f1", references, found, groups, offsets=True),
-            _precision(truths, [logits[:, 0] for logits in answers], groups),
-        )
+        return [
+            self._note_f1("note_f1", references, found, groups),
+            self._note_f1("note_offset_f1", references, found, groups, offsets=True),
+            self._precision(truths, [logits[:, 0] for logits in answers], groups),
+        ]
 
 
 class _WhoPlaysWhat(_Transcription):
@@ -242,22 +238,13 @@ class _WhoPlaysWhat(_Transcription):
         thresholds = chosen["frame_threshold"], chosen["onset_threshold"]
         found = [transcription.decode(x, thresholds) for x in answers]
         # All frames x 88 x 11 would be many: average precision is of every 160 ms.
-        step, indices = EVALUATED_STEP, labelled.splits[split]
-        thin = [FrameSelection(step, len(logits)) for logits in answers]
-        truths = [
-            labelled.frames(i, each)[:, :-1]
-            for i, each in zip(indices, thin, strict=True)
+        truths = [x[:, :-1] for x in labelled.truths(split, EVALUATED_STEP)]
+        logits = [x[frame_numbers(len(x), EVALUATED_STEP), :-1] for x in answers]
+        parts = [map(transcription.by_instrument, x) for x in (references, found)]
+        return [
+            self._precision(truths, logits, groups),
+            self._note_f1("note_instrument_f1", *parts, groups),
         ]
-        logits = [x[frame_numbers(len(x), step), :-1] for x in answers]
-        return self._finish(
-            _precision(truths, logits, groups),
-            _mean_of_notes(
-                "note_instrument_f1",
-                [transcription.by_instrument(notes) for notes in references],
-                [transcription.by_instrument(notes) for notes in found],
-                groups,
-            ),
-        )
 
 
 class _Category(Task):
@@ -283,9 +270,6 @@ class _Category(Task):
             )
         return classes
 
-    def selection(self, length):
-        return FrameSelection(0, length)
-
     def choose(self, labelled, answers):
         return {}
 
@@ -301,11 +285,11 @@ class _Category(Task):
             for part, truth, logits in zip(parts, truths, answers, strict=True):
                 found = _add_up(logits, size).argmax(axis=1)
                 part[truth] = np.bincount(found, minlength=n_classes)
-            scores.append(_summary(metric, parts, groups, metrics.accuracy))
+            scores.append(self._score(metric, parts, groups, metrics.accuracy))
             if size == 1:
-                scores.append(_summary("macro_f1", parts, groups, metrics.macro_f1))
-                confusion = parts.sum(axis=0)
-        return self._finish(*scores, confusion=confusion)
+                of_classes = metrics.macro_f1
+                scores.append(self._score("macro_f1", parts, groups, of_classes))
+        return scores
 
 
 class _Instrument(_Category):
@@ -329,13 +313,7 @@ class _SingleNote(_Category):
 
     def classes(self, names):
         names = super().classes(names)
-        return PITCH_NAMES if self.pitched else names  # all on the axis
-
-    def budget(self, n_recordings):
-        return dict.fromkeys(EVALUATED, CLIP_LEAD + CLIP)
-
-    def selection(self, length):
-        return FrameSelection(0, CLIP_LEAD + CLIP, CLIP_LEAD + CLIP)
+        return PITCH_NAMES if self.name == "note_pitch" else names  # all on the axis
 
 
 PITCH_NAMES = tuple(f"{pitch:03}" for pitch in range(PITCH_MIN, PITCH_MAX + 1))
@@ -344,9 +322,9 @@ PITCH_NAMES = tuple(f"{pitch:03}" for pitch in range(PITCH_MIN, PITCH_MAX + 1))
 TASKS = {
     task.name: task
     for task in (
-        Task("multipitch", "average_precision", (N_PITCHES,), rolls.frame_roll, True),
+        Task("multipitch", "average_precision", (N_PITCHES,), rolls.frame_roll),
         _Category("ensemble", "accuracy"),
-        _SingleNote("note_pitch", "accuracy", pitched=True),
+        _SingleNote("note_pitch", "accuracy"),
         _SingleNote("note_instrument", "accuracy", instruments=True),
         _Instrument("instrument", "accuracy", instruments=True),
         _Category("composer", "accuracy"),
@@ -357,48 +335,16 @@ TASKS = {
             rolls.instrument_roll,
             instruments=True,
         ),
-        _Transcription("transcription", "note_f1", (2, N_PITCHES), pitched=True),
+        _Transcription("transcription", "note_f1", (2, N_PITCHES)),
         _WhoPlaysWhat(
             "who_plays_what",
             "average_precision",
             (len(INSTRUMENTS) + 1, N_PITCHES),
-            pitched=True,
             instruments=True,
         ),
     )
 }
 """The tasks by name."""
-
-
-def _summary(metric, parts, groups, statistic, value=None):
-    """Return a score with its interval and draws."""
-    draws = metrics.bootstrap(parts, groups, statistic)
-    low, high = metrics.interval(draws)
-    value = statistic(parts.sum(axis=0)) if value is None else value
-    return {
-        "metric": metric,
-        "value": float(value),
-        "low": low,
-        "high": high,
-        "draws": draws,
-    }
-
-
-def _precision(truths, logits, groups):
-    """Score rolls by average precision."""
-    value = metrics.average_precision(np.concatenate(truths), np.concatenate(logits))
-    counts, _ = metrics.precision_counts(truths, logits)
-    score = metrics.precision_score
-    return _summary("average_precision", counts, groups, score, value)
-
-
-def _mean_of_notes(metric, references, found, groups, **how):
-    """Score notes by the mean F1 of recordings."""
-    values = [
-        metrics.note_f1(*pair, **how) for pair in zip(references, found, strict=True)
-    ]
-    parts = np.stack((values, np.ones(len(values))), axis=1)
-    return _summary(metric, parts, groups, metrics.mean)
 
 
 def _add_up(logits, size):

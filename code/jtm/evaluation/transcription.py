@@ -14,7 +14,7 @@ from functools import partial
 
 import numpy as np
 
-from jtm.constants import HOP, INSTRUMENTS
+from jtm.constants import INSTRUMENTS
 from jtm.data.rolls import PLAYED_DTYPE, onset_roll, played, rolls_to_notes
 from jtm.evaluation.metrics import note_f1
 
@@ -51,7 +51,7 @@ def by_instrument(notes):
     return notes
 
 
-def onset_targets(notes, n_frames, start=0, hop=HOP):
+def onset_targets(notes, n_frames, start=0):
     """
     Compute the onsets that are learned.
 
@@ -66,19 +66,17 @@ def onset_targets(notes, n_frames, start=0, hop=HOP):
         Number of frames.
     start : int
         First of these frames in the recording.
-    hop : int
-        Samples at 16 kHz from one frame to the next.
 
     Returns
     -------
     numpy.ndarray
         Booleans ``(n_frames, 88)``.
     """
-    exact = onset_roll(notes, n_frames + 2 * WIDEN, start - WIDEN, hop)
+    exact = onset_roll(notes, n_frames + 2 * WIDEN, start - WIDEN)
     return np.any([exact[i : i + n_frames] for i in range(2 * WIDEN + 1)], axis=0)
 
 
-def peaks(onsets, threshold, hop=HOP):
+def peaks(onsets, threshold):
     """
     Find where notes start.
 
@@ -88,25 +86,22 @@ def peaks(onsets, threshold, hop=HOP):
         Logits of onsets ``(frames, 88)``.
     threshold : float
         Probability above which a peak is one.
-    hop : int
-        Samples at 16 kHz from one frame to the next.
 
     Returns
     -------
     numpy.ndarray
         Booleans ``(frames, 88)``; of equal neighbours the first is the peak.
     """
-    n_frames, reach = len(onsets), max(1, REACH * HOP // hop)
     found = onsets > np.log(threshold / (1 - threshold))
-    silence = np.full((reach, onsets.shape[1]), -np.inf)
+    silence = np.full((REACH, onsets.shape[1]), -np.inf)
     padded = np.concatenate((silence, onsets, silence))
-    for shift in range(1, reach + 1):
-        found &= onsets > padded[reach - shift :][:n_frames]
-        found &= onsets >= padded[reach + shift :][:n_frames]
+    for shift in range(1, REACH + 1):
+        found &= onsets > padded[REACH - shift :][: len(onsets)]
+        found &= onsets >= padded[REACH + shift :][: len(onsets)]
     return found
 
 
-def decode(posteriors, thresholds, hop=HOP):
+def decode(posteriors, thresholds):
     """
     Turn posteriors into notes.
 
@@ -117,8 +112,6 @@ def decode(posteriors, thresholds, hop=HOP):
         sounding of each of :data:`jtm.constants.INSTRUMENTS`, then starting.
     thresholds : tuple of float
         Probabilities above which a pitch sounds, and starts.
-    hop : int
-        Samples at 16 kHz from one frame to the next.
 
     Returns
     -------
@@ -128,22 +121,21 @@ def decode(posteriors, thresholds, hop=HOP):
     """
     frame, onset = thresholds
     sounding = posteriors[:, :-1] > np.log(frame / (1 - frame))
-    starts = peaks(posteriors[:, -1], onset, hop)
+    starts = peaks(posteriors[:, -1], onset)
     if sounding.shape[1] == 1:
-        return rolls_to_notes(sounding[:, 0], starts, hop)
+        return rolls_to_notes(sounding[:, 0], starts)
     found = []
     for program, part in zip(INSTRUMENTS, sounding.swapaxes(0, 1), strict=True):
         # In its first frame or the next, as an onset is true to a frame or two.
         near = part | np.pad(part, ((0, 1), (0, 0)))[1:]
-        notes = rolls_to_notes(part, starts & near, hop)
+        notes = rolls_to_notes(part, starts & near)
         found.append(np.zeros(len(notes), PLAYED_DTYPE))
-        for name in notes.dtype.names:
-            found[-1][name] = notes[name]
+        found[-1][[*notes.dtype.names]] = notes
         found[-1]["program"] = program
     return np.sort(np.concatenate(found), order=("start", "pitch", "program"))
 
 
-def choose_thresholds(posteriors, references, hop=HOP):
+def choose_thresholds(posteriors, references):
     """
     Choose the thresholds on validation recordings.
 
@@ -153,8 +145,6 @@ def choose_thresholds(posteriors, references, hop=HOP):
         Logits of each recording; see :func:`decode`.
     references : sequence of numpy.ndarray
         Notes of each recording; with instruments where these are told apart.
-    hop : int
-        Samples at 16 kHz from one frame to the next.
 
     Returns
     -------
@@ -172,15 +162,15 @@ def choose_thresholds(posteriors, references, hop=HOP):
         def score(notes, found):
             return _onset_f1(by_instrument(notes), by_instrument(found))
 
-    _, onset = best_onset(pitches, references, hop)
+    _, onset = best_onset(pitches, references)
     frame = max(
         THRESHOLDS[2::2],
-        key=lambda t: _mean_score(posteriors, references, (t, onset), score, hop),
+        key=lambda t: _mean_score(posteriors, references, (t, onset), score),
     )
     return frame, onset
 
 
-def best_onset(posteriors, references, hop=HOP):
+def best_onset(posteriors, references):
     """
     Choose the threshold of onsets, by F1 of pitch and onset.
 
@@ -188,8 +178,6 @@ def best_onset(posteriors, references, hop=HOP):
     ----------
     posteriors, references : sequence of numpy.ndarray
         Logits ``(frames, 2, 88)`` and notes of each recording.
-    hop : int
-        Samples at 16 kHz from one frame to the next.
 
     Returns
     -------
@@ -197,26 +185,25 @@ def best_onset(posteriors, references, hop=HOP):
         Note F1 by pitch and onset, and the threshold that reaches it.
     """
     scores = [
-        (_mean_score(posteriors, references, (0.5, t), _onset_f1, hop), -i)
-        for i, t in enumerate(THRESHOLDS)
+        _mean_score(posteriors, references, (0.5, t), _onset_f1) for t in THRESHOLDS
     ]
-    score, place = max(scores)  # the first of equals
-    return score, THRESHOLDS[-place]
+    best = np.argmax(scores)  # the first of equals
+    return scores[best], THRESHOLDS[best]
 
 
-def _mean_score(posteriors, references, thresholds, score, hop):
+def _mean_score(posteriors, references, thresholds, score):
     """Score what is decoded of each recording, and take the mean."""
     pairs = zip(posteriors, references, strict=True)
-    return np.mean([score(notes, decode(x, thresholds, hop)) for x, notes in pairs])
+    return np.mean([score(notes, decode(x, thresholds)) for x, notes in pairs])
 
 
-def _onset_f1(reference, estimate, tolerance=0.05):
+def _onset_f1(reference, estimate):
     """
     Score notes by pitch and onset, as :func:`jtm.evaluation.metrics.note_f1` does.
 
     On each pitch, taking the earliest of what still fits is a maximum matching,
     since all tolerances are equal; it is many times faster than a general one.
-    Notes are by start, the tolerance in seconds.
+    Notes are by start.
     """
     if not len(reference) or not len(estimate):
         return float(len(reference) == len(estimate))
@@ -228,9 +215,9 @@ def _onset_f1(reference, estimate, tolerance=0.05):
         of_pitch = found.get(pitch, ())
         i = at.get(pitch, 0)
         # A hair's width, as mir_eval rounds distances to 0.1 ms.
-        while i < len(of_pitch) and of_pitch[i] < start - tolerance - 5e-5:
+        while i < len(of_pitch) and of_pitch[i] < start - 0.05 - 5e-5:
             i += 1
-        if i < len(of_pitch) and of_pitch[i] <= start + tolerance + 5e-5:
+        if i < len(of_pitch) and of_pitch[i] <= start + 0.05 + 5e-5:
             matched += 1
             i += 1
         at[pitch] = i

@@ -148,7 +148,7 @@ def _finish(config, module, family, data):
         chosen = labelled.task.choose(labelled, answers)
         if task == "transcription":
             thresholds = {n.removesuffix("_threshold"): v for n, v in chosen.items()}
-        for score in labelled.task.score(labelled, "validation", answers, chosen)[0]:
+        for score in labelled.task.score(labelled, "validation", answers, chosen):
             scores.append({"task": task} | {n: score[n] for n in SHOWN})
     transcribers.save(folder / WEIGHTS_FILE, network, config, thresholds)
     shown = {n: v for n, v in asdict(config).items() if n not in (*PATHS, "also")}

@@ -96,15 +96,8 @@ class TestBenchmark(unittest.TestCase):
         """Run part of the benchmark; return its table and what it said."""
         said = io.StringIO()
         with contextlib.redirect_stdout(said):
-            module_under_test.run(
-                self.data,
-                checkpoint or self.checkpoint,
-                self.folder / out,
-                {"family": ["frames"], **only},
-                self.folder / f"{out}-work",
-                progress=False,
-                **chosen,
-            )
+            bench = self.make(out, checkpoint, **chosen)
+            bench.run({"family": ["frames"], **only})
         return records.read(self.folder / out / "benchmark.csv.gz"), said.getvalue()
 
     def test_every_method_is_scored_and_what_has_run_is_not_run_again(self):
@@ -140,7 +133,7 @@ class TestBenchmark(unittest.TestCase):
         self.assertFalse(first[name].equal(second[name]))
         self.assertEqual(set(table["seed"]), {0, 1})
 
-    def make(self, out="x", checkpoint=None):
+    def make(self, out="x", checkpoint=None, **chosen):
         """Open the benchmark."""
         return Benchmark(
             self.data,
@@ -148,6 +141,7 @@ class TestBenchmark(unittest.TestCase):
             self.folder / out,
             self.folder / f"{out}-work",
             progress=False,
+            **chosen,
         )
 
     def test_rates_are_chosen_once_for_few_labels(self):

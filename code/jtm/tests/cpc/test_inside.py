@@ -15,9 +15,8 @@ import torch
 from jtm.cpc import inside
 from jtm.cpc.config import PretrainConfig
 from jtm.cpc.figures import QUESTIONS, read_answers
-from jtm.data.rolls import PLAYED_DTYPE, frame_roll
+from jtm.data.rolls import PLAYED_DTYPE, frame_numbers, frame_roll
 from jtm.evaluation import metrics
-from jtm.evaluation.features import FrameSelection
 from jtm.files import InputError
 from jtm.tests.evaluation import little
 from jtm.training.checkpoints import build_model
@@ -98,7 +97,10 @@ class TestProbes(unittest.TestCase):
             step, n_frames = 16 * 160 // hop, {5: 160_000 // hop, 6: 48_000 // hop}
             subject = SimpleNamespace(
                 hop=lambda name, hop=hop: hop,
-                excerpt=lambda name, i, n=n_frames, s=step: FrameSelection(s, n[i]),
+                excerpt=lambda name, i, n=n_frames, s=step: (
+                    n[i],
+                    frame_numbers(n[i], s),
+                ),
                 notes=lambda index: notes,
                 store=SimpleNamespace(read=lambda _, first, n: np.zeros(n, np.int16)),
             )
@@ -112,6 +114,19 @@ class TestProbes(unittest.TestCase):
                 np.testing.assert_array_equal(truth["pitch", delay], roll[numbers - n])
             self.assertEqual(set(truth["loudness", 0.0]), {inside.FLOOR})
             self.assertEqual(len(inside._Subject.probed(subject, "cpc-c", 6)[0]), 0)
+
+    def test_what_half_precision_cannot_hold_stays_finite(self):
+        source = SimpleNamespace(hop=160)
+        source.whole = lambda _: {"z": np.array([[1e6, -1e6, 1.5]])}
+        subject = SimpleNamespace(
+            store=SimpleNamespace(read=None, lengths=[160]),
+            sources={"cpc": source},
+            excerpt=lambda name, index: (1, np.arange(1)),
+            spectra=SimpleNamespace(read=lambda *place: np.zeros((1, 2))),
+            kept={},
+        )
+        inside._Subject._hear(subject, 0)
+        self.assertEqual(subject.kept["cpc-z", 0].tolist(), [[65504.0, -65504.0, 1.5]])
 
     def test_a_lead_is_paired(self):
         rng = np.random.default_rng(0)

@@ -2,7 +2,6 @@ import contextlib
 import tempfile
 import unittest
 from pathlib import Path
-from types import SimpleNamespace
 from unittest import mock
 
 import numpy as np
@@ -11,7 +10,6 @@ import torch
 from jtm.data.musicnet import open_dataset
 from jtm.evaluation import baselines, features, streaming
 from jtm.evaluation.baselines import HAND_MADE, fingerprint
-from jtm.evaluation.features import FrameSelection, select
 from jtm.evaluation.streaming import Audio, NetworkSource
 from jtm.models.network import make_network
 from jtm.music import audio
@@ -184,56 +182,6 @@ class View(unittest.TestCase):
             pitch = heard["notes"]["pitch"][0]
             loudest = heard["spectrum"][5:12].mean(axis=0)[: 2 * 60].argmax()
             self.assertEqual(21 + round(loudest / 2), pitch)
-
-
-class Selecting(unittest.TestCase):
-    def setUp(self):
-        self.model = make_network("conv", 24, hidden_context=16)
-
-    def test_what_is_taken(self):
-        wave = noise(6, seed=5)
-        source = NetworkSource(self.model)
-        z, c = whole(source, wave)
-        takes = [
-            FrameSelection(step, n)
-            for step, n in ((8, 600), (16, 300), (1, 130), (0, 600))
-        ]
-        for piece in (streaming.PIECE, 256):  # in one piece, and in three
-            with in_pieces(piece):
-                found = select(source, Audio.of(wave), takes)
-            for take, numbers in (
-                (takes[0], range(4, 600, 8)),
-                (takes[1], range(8, 300, 16)),
-                (takes[2], range(130)),
-            ):
-                self.assertEqual(len(found["c", take]), take.rows)
-                np.testing.assert_allclose(
-                    found["c", take], c[list(numbers)], atol=1e-3
-                )
-            both = np.concatenate((z, c), axis=1)[128:256]
-            for part, moment in zip(
-                (0, 1), (both.mean(axis=0), both.std(axis=0)), strict=True
-            ):
-                pooled = [
-                    np.split(found[layer, takes[3]], 2, axis=1)[part] for layer in "zc"
-                ]
-                self.assertEqual(len(pooled[0]), 4)
-                made = np.concatenate(pooled, axis=1)[1]
-                np.testing.assert_allclose(made, moment, atol=2e-3)
-
-    def test_pieces_of_a_reversed_network_are_put_in_order(self):
-        source = NetworkSource(make_network("conv", 24, reverse=True))
-        wave, take = noise(3), FrameSelection(1, 300)
-        with in_pieces(100):
-            found = select(source, Audio.of(wave), [take])
-        np.testing.assert_allclose(found["c", take], whole(source, wave)[1], atol=1e-2)
-
-    def test_what_half_precision_cannot_hold_stays_finite(self):
-        source = SimpleNamespace(layers=("z",))
-        source.stream = lambda _: [(0, np.array([[1e6, -1e6, 1.5]]))]
-        take = FrameSelection(1, 1)
-        found = select(source, None, [take])["z", take]
-        self.assertEqual(found.tolist(), [[65504.0, -65504.0, 1.5]])
 
 
 if __name__ == "__main__":

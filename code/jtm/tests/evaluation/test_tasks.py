@@ -5,6 +5,7 @@ import unittest
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from unittest import mock
 
 import numpy as np
 
@@ -12,8 +13,8 @@ from jtm.constants import INSTRUMENTS
 from jtm.data.musicnet import Recording, open_dataset
 from jtm.data.rolls import PLAYED_DTYPE, WINDOW, onset_roll
 from jtm.data.store import build_store
+from jtm.evaluation import labelled as module_under_test
 from jtm.evaluation import metrics, tasks
-from jtm.evaluation.features import FrameSelection
 from jtm.evaluation.labelled import (
     Labelled,
     clip_store,
@@ -105,22 +106,19 @@ class Sorting(unittest.TestCase):
         # 1800 windows over 60 recordings are 30 each; of 1000 there would be
         # fewer than the least.
         for split, index, n in (("test", 120, 30), ("validation", 60, 24)):
-            found = labelled.selection(split, index)
-            self.assertEqual(found, FrameSelection(0, n * WINDOW))
-            self.assertEqual(found.rows, n)
+            self.assertEqual(labelled.length(split, index), n * WINDOW)
         self.assertEqual(labelled.length("train", 0), 10_000)
         notes = Labelled.of(store(*rows, seconds=100), "transcription")
-        self.assertEqual(notes.selection("test", 120), FrameSelection(1, 10 * WINDOW))
+        self.assertEqual(notes.length("test", 120), 10 * WINDOW)
         frames = Labelled.of(store(*rows, seconds=100), "multipitch")
-        found = frames.selection("test", 120)
-        self.assertEqual(found, FrameSelection(16, 30 * WINDOW))
+        self.assertEqual(frames.length("test", 120), 30 * WINDOW)
 
     def test_recordings_that_a_task_does_not_ask_about_count_for_that_length(self):
         rows = [{"ensemble": "ab "[i % 3].strip()} for i in range(60)]
         labelled = Labelled.of(store(*rows, seconds=100), "ensemble")
         # 40 are asked about, and still 30 windows of each.
-        rows = [labelled.selection("test", i).rows for i in labelled.splits["test"]]
-        self.assertEqual(rows, [30] * 40)
+        found = [labelled.length("test", i) for i in labelled.splits["test"]]
+        self.assertEqual(found, [30 * WINDOW] * 40)
 
     def test_a_part_is_chosen_evenly_to_the_last(self):
         found = evenly(np.arange(10_000), 3_000)
@@ -184,20 +182,16 @@ class WholeRecordings(unittest.TestCase):
         labelled = Labelled.of(self.store, "who_plays_what", notes)
         firsts = [labelled_recordings(labelled, 10, seed)[:, 0] for seed in range(5)]
         self.assertFalse(all(17 in first for first in firsts))
-        longer = labelled_recordings(labelled, 10, 0, seconds=60.0)
+        with mock.patch.object(module_under_test, "SECONDS", 60.0):
+            longer = labelled_recordings(labelled, 10, 0)
         self.assertIn(17, longer[:, 0])
 
     def test_all_and_too_many(self):
         labelled = self.labelled("transcription")
-        for n in (0, None):
-            spans = labelled_recordings(labelled, n)
-            self.assertEqual(spans.tolist(), [[i, 0, 10_000] for i in range(30)])
+        spans = labelled_recordings(labelled)
+        self.assertEqual(spans.tolist(), [[i, 0, 10_000] for i in range(30)])
         with self.assertRaisesRegex(InputError, "31 labelled .* there are 30"):
             labelled_recordings(labelled, 31)
-
-    def test_labels_may_be_spread(self):
-        spans = labelled_recordings(self.labelled("multipitch"), 30, 1, seconds=1.28)
-        self.assertEqual(sorted(spans.tolist()), [[i, 0, WINDOW] for i in range(30)])
 
     def test_intervals_are_over_tune_families(self):
         labelled = self.labelled("ensemble")
@@ -216,15 +210,12 @@ class Scoring(unittest.TestCase):
         cls.clips = clip_store(cls.root, progress=False)
 
     def values(self, scored):
-        return {score["metric"]: score["value"] for score in scored[0]}
+        return {score["metric"]: score["value"] for score in scored}
 
     def test_who_knows_the_frames_scores_1(self):
         for task, n_outputs in (("multipitch", 88), ("instrument_activity", 11)):
             labelled = Labelled.of(self.store, task)
-            answers = [
-                4.0 * labelled.frames(i, labelled.selection("test", i)) - 2.0
-                for i in labelled.splits["test"]
-            ]
+            answers = [4.0 * truth - 2.0 for truth in labelled.truths("test")]
             self.assertEqual(answers[0].shape, (25, n_outputs))
             found = self.values(
                 labelled.task.score(labelled, "test", answers, {"threshold": 0})
@@ -235,23 +226,21 @@ class Scoring(unittest.TestCase):
                 labelled.task.score(labelled, "test", answers, {"threshold": 0})
             )
             self.assertEqual(found, {"average_precision": 1.0, "frame_f1": 0.0})
-            validation = [
-                labelled.frames(i, labelled.selection("validation", i)) * 7.0
-                for i in labelled.splits["validation"]
-            ]
+            validation = [7.0 * truth for truth in labelled.truths("validation")]
             self.assertEqual(
                 labelled.task.choose(labelled, validation), {"threshold": 7.0}
             )
 
     def test_the_frames_that_are_judged_are_the_middles_of_their_steps(self):
         labelled = Labelled.of(self.store, "instrument_activity")
-        index = labelled.splits["test"][1]  # a violin all the time
-        found = labelled.frames(index, FrameSelection(16, 400))
+        found = labelled.truths("test")[1]  # a violin all the time
         self.assertEqual(np.argwhere(found[0]).ravel().tolist(), [2])
         self.assertEqual(list(INSTRUMENTS)[2], 41)
         pitches = Labelled.of(self.store, "multipitch")
-        taken = pitches.frames(index, FrameSelection(16, 400))
-        np.testing.assert_array_equal(taken, pitches.rolls(index, 400)[8::16])
+        taken, whole = pitches.truths("test")[1], pitches.truths("test", 1)[1]
+        index = labelled.splits["test"][1]
+        np.testing.assert_array_equal(whole, pitches.rolls(index, 400))
+        np.testing.assert_array_equal(taken, whole[8::16])
 
     def test_who_knows_the_notes_scores_1(self):
         labelled = Labelled.of(self.store, "transcription")
@@ -319,12 +308,11 @@ class Scoring(unittest.TestCase):
         self.assertEqual(labelled.classes, ("Bright", "Dull"))
         # Always 'Bright' is right for one of two recordings: F1 2/3 and 0.
         answers = [np.tile([1.0, 0.0], (3, 1))] * 2
-        scores, beside = labelled.task.score(labelled, "test", answers, {})
-        found = self.values((scores, beside))
+        scores = labelled.task.score(labelled, "test", answers, {})
+        found = self.values(scores)
         self.assertEqual(found["accuracy"], 0.5)
         self.assertAlmostEqual(found["macro_f1"], 1 / 3)
-        self.assertEqual(beside["confusion"].tolist(), [[3, 0], [3, 0]])
-        self.assertEqual(len(beside["draws"]), metrics.DRAWS)
+        self.assertEqual(len(scores[0]["draws"]), metrics.DRAWS)
         main = [score["metric"] for score in scores if score["primary"]]
         self.assertEqual(main, ["accuracy"])
 
@@ -361,8 +349,7 @@ class Scoring(unittest.TestCase):
                 dict(zip(indices, "abab", strict=True)),
                 {i: f"{i}" for i in indices},
             )
-            _, beside = labelled.task.score(labelled, "test", answers, {})
-            drawn.append(beside["draws"])
+            drawn.append(labelled.task.score(labelled, "test", answers, {})[0]["draws"])
         np.testing.assert_array_equal(*drawn)
 
     def test_notes_are_the_unit_of_clips(self):
@@ -372,11 +359,11 @@ class Scoring(unittest.TestCase):
         truths = labelled.classes_of(labelled.splits["test"])
         # Right about the pianos.
         answers = [np.array([[1.0, 0.0]])] * 8
-        scores, beside = labelled.task.score(labelled, "test", answers, {})
-        self.assertEqual(self.values((scores, beside))["accuracy"], 0.5)
+        scores = labelled.task.score(labelled, "test", answers, {})
+        self.assertEqual(self.values(scores)["accuracy"], 0.5)
         self.assertEqual((truths == 0).sum(), 4)
         # A draw of four notes is right in quarters.
-        self.assertEqual(set(beside["draws"]), {0.0, 0.25, 0.5, 0.75, 1.0})
+        self.assertEqual(set(scores[0]["draws"]), {0.0, 0.25, 0.5, 0.75, 1.0})
 
     def test_the_classes_of_pitches_are_the_whole_axis(self):
         labelled = Labelled.of(self.clips, "note_pitch")
@@ -387,10 +374,12 @@ class Scoring(unittest.TestCase):
         # Each clip is read from 0.1 s before its onset, and classes take turns: three
         # clips are one of each pitch.
         for seed in range(5):
-            spans = labelled_recordings(labelled, 1, seed, seconds=1.2)
+            with mock.patch.object(module_under_test, "SECONDS", 1.2):
+                spans = labelled_recordings(labelled, 1, seed)
             self.assertEqual(spans[:, 1:].tolist(), [[0, 50]] * 3)
             self.assertEqual(len({labelled.names[i] for i in spans[:, 0]}), 3)
-            more = labelled_recordings(labelled, 1, seed, seconds=2.0)
+            with mock.patch.object(module_under_test, "SECONDS", 2.0):
+                more = labelled_recordings(labelled, 1, seed)
             self.assertEqual(more[:3].tolist(), spans.tolist())
 
     def test_a_dataset_without_single_notes(self):
