@@ -119,7 +119,7 @@ class TestProbes(unittest.TestCase):
         source = SimpleNamespace(hop=160)
         source.whole = lambda _: {"z": np.array([[1e6, -1e6, 1.5]])}
         subject = SimpleNamespace(
-            store=SimpleNamespace(read=None, lengths=[160]),
+            store=SimpleNamespace(read=np.zeros, lengths=[160]),
             sources={"cpc": source},
             excerpt=lambda name, index: (1, np.arange(1)),
             spectra=SimpleNamespace(read=lambda *place: np.zeros((1, 2))),
