@@ -89,10 +89,8 @@ def _generate(out):
 
 def _benchmark(out):
     benchmark.STEPS |= dict.fromkeys(benchmark.STEPS, 4)
-    benchmark.RATES, benchmark.HEAD_RATES = (
-        benchmark.RATES[:1],
-        benchmark.HEAD_RATES[:1],
-    )
+    benchmark.RATES = {name: rates[:1] for name, rates in benchmark.RATES.items()}
+    benchmark.HEAD_RATES = benchmark.HEAD_RATES[:1]
     words = ["--data", f"{inputs() / 'data'}", "--load", f"{inputs() / 'b.pt'}"]
     words += ["--out", f"{out / 'scores'}", "--work", f"{out / 'work'}"]
     for part in ("family=frames", "amount=3", "seed=0", "method=scratch"):

@@ -14,7 +14,7 @@ programming, where a line earns its duration in seconds, and
 
 So a low voice is not taken while the high one rests, nor a single high note of an
 accompaniment. The constants were chosen on validation pieces of the toy set, by
-``code/benchmarks/melody.py``.
+``code/benchmarks/melodies.py``.
 """
 
 from collections import deque
