@@ -23,29 +23,14 @@ import numpy as np
 
 from jtm.transcriber.notes import MEDIUM
 
-BELOW = 1.5
-"""Loss in seconds, a second of each octave below the register."""
-
-REGISTER = 0.75
-"""Quantile of the highest notes around a note that its register is."""
-
-AROUND = 4.0
-"""Seconds on either side that the register is of."""
-
-LOUD = 1.0
-"""Gain in seconds, a second of each doubling of the velocity."""
-
-LEAP = 0.05
-"""Loss in seconds for each octave from a note to the next."""
-
-REST = 2.0
-"""Seconds of rest after which the line may go on anywhere."""
-
-LONGEST = 10.0
-"""Seconds of a note after which the line no longer goes on from it."""
-
-STEP = 0.05
-"""Seconds from one moment at which the highest note is looked for to the next."""
+BELOW = 1.5  # seconds lost, a second of each octave below the register
+REGISTER = 0.75  # quantile of the highest notes around a note that its register is
+AROUND = 4.0  # seconds on either side that the register is of
+LOUD = 1.0  # seconds gained, a second of each doubling of the velocity
+LEAP = 0.05  # seconds lost for each octave from a note to the next
+REST = 2.0  # seconds of rest after which the line may go on anywhere
+LONGEST = 10.0  # seconds of a note after which the line no longer goes on from it
+STEP = 0.05  # seconds between the moments at which the highest note is looked for
 
 
 def melody(notes):

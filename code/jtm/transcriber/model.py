@@ -19,7 +19,7 @@ from jtm.models.encoder import HarmonicStack
 from jtm.models.heads import add_heads
 from jtm.models.readers import TRUNK, WIDTH
 from jtm.training import checkpoints
-from jtm.training.config import NetworkConfig, RunConfig, make_config
+from jtm.training.config import NetworkConfig, make_config
 from jtm.training.processes import best_device
 
 WEIGHTS = Path(__file__).parents[1] / "weights" / "transcriber.safetensors"
@@ -65,11 +65,6 @@ class Transcriber:
 
     def __post_init__(self):
         self.network.eval().requires_grad_(False)
-
-    @property
-    def tells_instruments(self):
-        """Whether it tells which instrument plays a note."""
-        return "who_plays_what" in self.network.heads.readers
 
     @torch.no_grad()
     def stream(self, recording, tuning=0.0):
@@ -210,9 +205,7 @@ def save(path, network, config, thresholds):
     size = sum(weight.numel() * weight.element_size() for weight in weights.values())
     if size > LARGEST:
         raise InputError(f"{path}: {size} bytes of weights; expected up to {LARGEST}")
-    own = {each.name for each in fields(NetworkConfig)}
-    own -= {each.name for each in fields(RunConfig)}
-    made = {name: value for name, value in asdict(config).items() if name in own}
+    made = {n: value for n, value in asdict(config).items() if n in checkpoints.NETWORK}
     facts = {"tasks": sorted(network.heads.readers), "thresholds": dict(thresholds)}
     facts |= {"on_encoder": network.body.on_encoder, "network": made}
     checkpoints.write_tensors(path, weights, facts)
@@ -244,22 +237,20 @@ def load(path=None):
         expected = {"thresholds": dict, "network": dict, "tasks": list}
         state, facts = checkpoints.read_tensors(path, "transcriber", expected)
         tasks, thresholds = facts["tasks"], facts["thresholds"]
-        content = {"config": facts["network"]}
-        on_encoder = bool(facts.get("on_encoder"))
+        settings = facts["network"] | {"on_encoder": facts.get("on_encoder")}
     else:
         content = checkpoints.read_checkpoint(path)
-        state, tasks = _labelled_part(path, content)
-        on_encoder = bool(content["config"].get("on_encoder"))
-        thresholds = _thresholds_beside(path)
+        state, tasks = _labelled_part(path, content["state_dict"])
+        settings, thresholds = content["config"], _thresholds_beside(path)
     if not (tasks and set(tasks) <= ROWS.keys()):
         raise InputError(
             f"{path}: learned {', '.join(tasks)}; expected {' or '.join(ROWS)}"
         )
-    config = _config_of(path, content["config"])
+    body = checkpoints.build_model(_config_of(path, settings))
     asked = {task: ("map", ROWS[task]) for task in tasks}
     width = len(state.get("heads.trunk.join.weight", ())) or WIDTH
-    model = checkpoints.build_model(config)
-    network = add_heads(model, asked, 0, on_encoder, width)
+    on_encoder = bool(settings.get("on_encoder"))
+    network = add_heads(body, asked, 0, on_encoder, width)
     try:
         network.load_state_dict(state)
     except RuntimeError as error:
@@ -271,10 +262,12 @@ def load(path=None):
     return Transcriber(network, THRESHOLDS | thresholds, fingerprint)
 
 
-def _labelled_part(path, content):
+def _labelled_part(path, state):
     """Return the weights under and of the heads, and the tasks that these tell."""
-    state, prefix = content["state_dict"], "network."
-    state = {n[len(prefix) :]: w for n, w in state.items() if n.startswith(prefix)}
+    prefix = "network."
+    state = {
+        n.removeprefix(prefix): w for n, w in state.items() if n.startswith(prefix)
+    }
     if not state:
         raise InputError(
             f"{path}: no transcriber: it learned without labels, and tells no notes; "
@@ -307,14 +300,5 @@ def _config_of(path, found):
     return config
 
 
-@functools.cache
-def shipped():
-    """
-    Load the transcriber that comes with the package, once.
-
-    Returns
-    -------
-    Transcriber
-        It.
-    """
-    return load()
+shipped = functools.cache(load)
+"""Without arguments: the transcriber that comes with the package, loaded once."""

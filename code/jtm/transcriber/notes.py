@@ -163,10 +163,10 @@ def _regions(blocks):
 
 def _find_in(heard, here, thresholds, held):
     """Find the notes of a region; those of pitches that are held may go on."""
-    frame, onset = (np.log(each / (1 - each)) for each in thresholds)
+    frame, onset = thresholds
     logits = heard["notes"]
-    sounding = logits[here, 0] > frame
-    starts = peaks(logits[:, 1], thresholds[1])[here]
+    sounding = logits[here, 0] > np.log(frame / (1 - frame))
+    starts = peaks(logits[:, 1], onset)[here]
     on = np.zeros(N_PITCHES, bool)
     on[[pitch - PITCH_MIN for pitch in held]] = True
     on &= sounding[0] & ~starts[0]
@@ -216,31 +216,21 @@ def finish(found, seconds, choices, lead=0.0):
     notes["start"] = np.maximum(found["first"] / FRAME_RATE - lead, 0)
     notes["end"] = np.minimum(found["last"] / FRAME_RATE - lead, seconds)
     notes["pitch"] = found["pitch"]
-    notes["velocity"] = velocities(found["power"])
+    notes["velocity"] = _velocities(found["power"])
     long_enough = notes["end"] - notes["start"] > choices.min_note_ms / 1000 - 1e-9
     kept = long_enough & (notes["end"] > notes["start"])
     notes, found = notes[kept], found[kept]
-    notes["program"] = players(found["evidence"], found["pitch"], choices.instruments)
+    notes["program"] = _players(found["evidence"], found["pitch"], choices.instruments)
     return np.sort(notes, order=("start", "pitch", "program"))
 
 
-def velocities(power):
+def _velocities(power):
     """
-    Choose velocities by loudness.
+    Choose velocities ``(notes,)`` in 1..127 by power; all 0 where it is not known.
 
     General MIDI synthesisers play velocity ``v`` at ``40 log10(v / 127)`` dB (DLS level
     1, section 1.14), which is turned around here. How loud a recording is says nothing,
     so its median note gets :data:`MEDIUM`.
-
-    Parameters
-    ----------
-    power : numpy.ndarray
-        Power ``(notes,)`` of each note; all 0 where it is not known.
-
-    Returns
-    -------
-    numpy.ndarray
-        Velocities ``(notes,)`` in 1..127.
     """
     heard = power[power > 0]
     if not len(heard):
@@ -249,27 +239,14 @@ def velocities(power):
     return np.clip(np.rint(MEDIUM * ratio**0.25), 1, 127).astype(int)
 
 
-def players(evidence, pitch, chosen=()):
+def _players(evidence, pitch, chosen=()):
     """
-    Choose the instrument of each note.
+    Choose the program of each note ``(notes,)``, of those chosen if there are any.
 
+    Evidence is ``(notes, 11)``; an instrument gets notes in its range, if any has.
     Instruments with little of all evidence are taken to be confusions of others: the
     least of them goes, and its notes to the next likely, until none has less than
     :data:`HEARD`.
-
-    Parameters
-    ----------
-    evidence : numpy.ndarray
-        Evidence ``(notes, 11)`` of each of :data:`jtm.constants.INSTRUMENTS`.
-    pitch : numpy.ndarray
-        MIDI pitches ``(notes,)``; an instrument gets notes in its range, if any has.
-    chosen : sequence of int
-        Programs of the ensemble; any by default.
-
-    Returns
-    -------
-    numpy.ndarray
-        Programs ``(notes,)``, counted from 1.
     """
     programs = np.array([*INSTRUMENTS])
     low, high = np.array([PITCH_RANGES[each] for each in programs]).T

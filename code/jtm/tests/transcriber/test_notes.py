@@ -8,7 +8,7 @@ from jtm.evaluation.transcription import decode
 from jtm.files import InputError
 from jtm.tests.transcriber.toys import blocks
 from jtm.transcriber import notes
-from jtm.transcriber.notes import Choices, find, finish, players, velocities
+from jtm.transcriber.notes import Choices, find, finish
 
 THRESHOLDS = (0.4, 0.3)
 
@@ -93,17 +93,17 @@ class Finishing(unittest.TestCase):
     def test_an_instrument_plays_what_it_can(self):
         evidence = np.zeros((2, 11))
         evidence[:, 10], evidence[:, 4] = 10.0, 4.0  # rather a flute than a cello
-        found = players(evidence, np.array([72, 40]))
+        found = notes._players(evidence, np.array([72, 40]))
         self.assertEqual(found.tolist(), [74, 43])
-        only = players(evidence, np.array([72, 40]), (74,))
+        only = notes._players(evidence, np.array([72, 40]), (74,))
         self.assertEqual(only.tolist(), [74, 74])
 
     def test_velocity_goes_with_loudness_and_not_with_the_level(self):
         power = np.array([0.01, 1.0, 1.0, 100.0, 0.0])
-        found = velocities(power)
+        found = notes._velocities(power)
         self.assertEqual(found.tolist(), [20, 64, 64, 127, 1])
-        np.testing.assert_array_equal(velocities(1e-4 * power), found)
-        self.assertEqual(velocities(np.zeros(2)).tolist(), [notes.MEDIUM] * 2)
+        np.testing.assert_array_equal(notes._velocities(1e-4 * power), found)
+        self.assertEqual(notes._velocities(np.zeros(2)).tolist(), [notes.MEDIUM] * 2)
 
 
 if __name__ == "__main__":

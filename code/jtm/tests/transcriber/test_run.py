@@ -53,7 +53,7 @@ class TestTraining(unittest.TestCase):
         self.assertEqual(len(record["history"]), 2)
         made = model.load(self.folder / "whole" / run.WEIGHTS_FILE)
         self.assertEqual(made.thresholds, record["thresholds"])
-        self.assertTrue(made.tells_instruments)
+        self.assertIn("who_plays_what", made.network.heads.readers)
         self.assertEqual(made.network.heads.trunk.channels, run.WIDTH)
         self.assertEqual(model.load().network.heads.trunk.channels, WIDTH)
 
