@@ -9,6 +9,7 @@ a fault of the program, ends in one line too, and with ``--debug`` in its traceb
 import argparse
 import contextlib
 import os
+import re
 import sys
 from dataclasses import replace
 
@@ -49,85 +50,63 @@ def _verb(name, *options):
     return add
 
 
-def _option(*names, **settings):
-    """Declare an option as ``add_argument`` takes it; its default joins its help."""
-    if "default" in settings and settings["default"] is not argparse.SUPPRESS:
-        settings["help"] += " (default: %(default)s)"
-    return names, settings
+def _option(usage, text, **settings):
+    """Declare an option by its usage, such as ``--out DIR``, its help, and the rest."""
+    name, _, metavar = usage.partition(" ")
+    if metavar:
+        settings["metavar"] = metavar
+    if "default" in settings:
+        text += " (default: %(default)s)"
+    return name, settings | {"help": text}
 
 
-DATA = _option(
-    "--data", required=True, metavar="DIR", help="dataset in MusicNet's layout"
-)
+DATA = _option("--data DIR", "dataset in MusicNet's layout", required=True)
 COMMON = (
     _option(
-        "--store",
-        metavar="DIR",
-        help="folder for the copies of datasets at 16 kHz, instead of the datasets "
+        "--store DIR",
+        "folder for the copies of datasets at 16 kHz, instead of the datasets "
         f"themselves; the environment variable {store.CACHE_VARIABLE} names one too",
     ),
-    _option("--debug", action="store_true", help="print the traceback of a crash"),
+    _option("--debug", "print the traceback of a crash", action="store_true"),
 )
 NOTES = (
     _option(
-        "--onset-threshold",
-        type=float,
-        metavar="P",
-        help="probability above which a note starts: lower finds more notes (default: "
+        "--onset-threshold P",
+        "probability above which a note starts: lower finds more notes (default: "
         "as it was best on validation recordings)",
-    ),
-    _option(
-        "--frame-threshold",
         type=float,
-        metavar="P",
-        help="probability above which a note sounds on: lower makes notes longer",
     ),
     _option(
-        "--min-note-ms",
+        "--frame-threshold P",
+        "probability above which a note sounds on: lower makes notes longer",
         type=float,
-        metavar="MS",
-        help="leave out shorter notes (default: 80)",
+    ),
+    _option("--min-note-ms MS", "leave out shorter notes (default: 80)", type=float),
+    _option(
+        "--pitch-range LOW-HIGH", "leave out notes outside it, such as G3-E7 or 55-100"
     ),
     _option(
-        "--pitch-range",
-        metavar="LOW-HIGH",
-        help="leave out notes outside it, such as G3-E7 or 55-100",
+        "--instruments NAME,...",
+        "the ensemble, where it is known; some of " + ", ".join(INSTRUMENTS.values()),
     ),
     _option(
-        "--instruments",
-        metavar="NAME,...",
-        help="the ensemble, where it is known; some of "
-        + ", ".join(INSTRUMENTS.values()),
-    ),
-    _option(
-        "--weights",
-        metavar="FILE",
-        help="another transcriber: a .safetensors file, or a checkpoint of "
+        "--weights FILE",
+        "another transcriber: a .safetensors file, or a checkpoint of "
         "`main.py --supervised`",
     ),
 )
 """Options of what tells notes."""
 
 INPUTS = _option(
-    "inputs",
-    nargs="+",
-    metavar="FILE",
-    help="sound files, and folders with them at any depth",
+    "inputs FILE", "sound files, and folders with them at any depth", nargs="+"
 )
 """What is worked on, of many files."""
 
 SPREAD = (
+    _option("--jobs N", "processes on this machine to do it with", type=int, default=1),
     _option(
-        "--jobs",
-        type=int,
-        default=1,
-        metavar="N",
-        help="processes on this machine to do it with",
-    ),
-    _option(
-        "--scheduler",
-        metavar="ADDRESS",
-        help="do it on the workers of this Dask scheduler, which see the same files; "
+        "--scheduler ADDRESS",
+        "do it on the workers of this Dask scheduler, which see the same files; "
         "needs `pip install jtm[cluster]`",
     ),
 )
@@ -153,11 +132,11 @@ def main(arguments=None):
         prog="jtm", description="Learn music from raw audio, without labels."
     )
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
-    for name, (function, options) in VERBS.items():
+    for verb, (function, _) in VERBS.items():
         text, _, epilog = function.__doc__.partition("\n")
         kind = argparse.RawDescriptionHelpFormatter
         about = {"description": text, "epilog": epilog, "formatter_class": kind}
-        _fill(verbs.add_parser(name, help=text, **about), name, options)
+        _fill(verbs.add_parser(verb, help=text, **about), verb)
     options = parser.parse_args(arguments)
     return run(lambda: VERBS[options.verb][0](options), options)
 
@@ -177,23 +156,23 @@ def train_main(arguments=None):
         The exit code.
     """
     parser = argparse.ArgumentParser(prog="main.py", description=_train.__doc__)
-    _fill(parser, "train", VERBS["train"][1])
+    _fill(parser, "train")
     options = parser.parse_args(arguments)
     return run(lambda: VERBS["train"][0](options), options)
 
 
-def _fill(parser, name, options):
+def _fill(parser, verb):
     """Add the options of a command to its parser, and those of every command."""
-    for names, settings in options:
-        parser.add_argument(*names, **settings)
-    if name == "train":
+    for name, settings in VERBS[verb][1]:
+        parser.add_argument(name, **settings)
+    if verb == "train":
         kinds = {"every run": RunConfig, "the network": NetworkConfig}
         kinds["pretraining, without labels"] = PretrainConfig
         kinds["with --supervised"] = SupervisedConfig
         add_flags(parser, kinds | {"with --preset transcriber": TranscriberConfig})
     group = parser.add_argument_group("every command")
-    for names, settings in COMMON:
-        group.add_argument(*names, **settings)
+    for name, settings in COMMON:
+        group.add_argument(name, **settings)
 
 
 def run(command, common=None):
@@ -249,18 +228,18 @@ def run(command, common=None):
     "train",
     _option(
         "--preset",
-        choices=PRESETS,
-        default="small",
-        help="sizes to start from, which other options change: tiny for a test of "
+        "sizes to start from, which other options change: tiny for a test of "
         "seconds, small for a laptop, best for the network that comes with the "
         "package, reference for the published recipe; transcriber trains what `jtm "
         "transcribe` uses, on labels",
+        choices=PRESETS,
+        default="small",
     ),
     _option(
         "--supervised",
-        action="store_true",
-        help="train on labels: fine-tune the network of the checkpoint that --load "
+        "train on labels: fine-tune the network of the checkpoint that --load "
         "names, or train from scratch",
+        action="store_true",
     ),
 )
 def _train(options):
@@ -269,27 +248,28 @@ def _train(options):
     preset, supervised = chosen.pop("preset"), chosen.pop("supervised")
     for name in ("verb", "store", "debug"):
         chosen.pop(name, None)
-    cls = SupervisedConfig if supervised else PretrainConfig
-    where = "with --supervised" if supervised else "without --supervised"
+    cls, where, folder = PretrainConfig, "without --supervised", "logs"
     if preset == "transcriber":
         cls, where = TranscriberConfig, "with --preset transcriber"
+        folder = "logs/transcriber"
         if supervised:
             raise InputError(f"--supervised does nothing {where}, which has its labels")
+    elif supervised:
+        cls, where = SupervisedConfig, "with --supervised"
+        folder = f"logs/supervised-{chosen.get('task', cls.task)}"
     known = cls.__pydantic_fields__.keys()
     network = NetworkConfig.__pydantic_fields__.keys()
     network -= RunConfig.__pydantic_fields__.keys()
     for name in chosen:
         if name not in known:
-            alone = name in vars(TranscriberConfig)["__annotations__"]
-            where = "without --preset transcriber" if alone else where
+            if name in vars(TranscriberConfig)["__annotations__"]:
+                where = "without --preset transcriber"
             raise InputError(f"--{flag(name)} does nothing {where}")
         if cls is not PretrainConfig and name in network and chosen.get("load"):
             raise InputError(
                 f"--{flag(name)} does nothing {where} --load: "
                 "the checkpoint has its network"
             )
-    folder = f"logs/supervised-{chosen.get('task', cls.task)}" if supervised else "logs"
-    folder = "logs/transcriber" if cls is TranscriberConfig else folder
     chosen["path_checkpoint"] = chosen.get("path_checkpoint") or folder
     config = make_config(cls, preset, chosen)  # refuses mistakes before any work
     if cls is not PretrainConfig and place().world > 1:
@@ -313,26 +293,25 @@ def _start(config, preset):
         from jtm.cpc.supervised import run as run_supervised
 
         run_supervised(config)
-        return
-    if isinstance(config, TranscriberConfig):
+    elif isinstance(config, TranscriberConfig):
         from jtm.transcriber.run import train
 
         train(config)
-        return
-    from jtm.cpc.run import pretrain
+    else:
+        from jtm.cpc.run import pretrain
 
-    print(f"last checkpoint: {pretrain(config, progress=not place().rank)}")
+        print(f"last checkpoint: {pretrain(config, progress=not place().rank)}")
 
 
 @_verb(
     "demo",
-    _option("--out", default="logs/demo", help="folder for all that comes of it"),
+    _option("--out", "folder for all that comes of it", default="logs/demo"),
     _option(
         "--preset",
+        "small takes about eight minutes on two cores, tiny is a test of less "
+        "than a minute whose scores mean nothing",
         choices=("small", "tiny"),
         default="small",
-        help="small takes about eight minutes on two cores, tiny is a test of less "
-        "than a minute whose scores mean nothing",
     ),
 )
 def _demo(options):
@@ -362,36 +341,31 @@ def _demo(options):
     "benchmark",
     DATA,
     _option(
-        "--load",
+        "--load CHECKPOINT",
+        "network pretrained with --encoderType pitchmap",
         required=True,
-        metavar="CHECKPOINT",
-        help="network pretrained with --encoderType pitchmap",
     ),
     _option(
-        "--only",
-        action="append",
-        metavar="KEY=VALUE",
-        help="run these alone; KEY is family, method, amount (labelled recordings, 0 "
+        "--only KEY=VALUE",
+        "run these alone; KEY is family, method, amount (labelled recordings, 0 "
         "for all) or seed; several values of one KEY add up, several KEYs narrow down",
+        action="append",
     ),
     _option(
-        "--out",
-        default="logs/benchmark",
-        metavar="DIR",
-        help="folder for the scores, a file for each run, compiled into "
+        "--out DIR",
+        "folder for the scores, a file for each run, compiled into "
         "benchmark.csv.gz; what has run is not run again, and several processes may "
         "share the work",
+        default="logs/benchmark",
     ),
     _option(
-        "--work",
+        "--work DIR",
+        "folder for log magnitudes, which can be made again",
         default="logs/benchmark/work",
-        metavar="DIR",
-        help="folder for log magnitudes, which can be made again",
     ),
     _option(
-        "--real",
-        metavar="FOLDER",
-        help="recordings that are no synthesiser, each with its notes in MusicNet's "
+        "--real FOLDER",
+        "recordings that are no synthesiser, each with its notes in MusicNet's "
         "columns beside it (NAME.flac, NAME.csv), to be scored as a split of their own",
     ),
 )
@@ -416,18 +390,16 @@ def _benchmark(options):
 @_verb(
     "inside",
     DATA,
-    _option("--load", required=True, metavar="CHECKPOINT", help="pretrained network"),
+    _option("--load CHECKPOINT", "pretrained network", required=True),
     _option(
-        "--out",
+        "--out FILE",
+        "answers; `jtm report` draws report/results/inside.json",
         default="logs/inside/inside.json",
-        metavar="FILE",
-        help="answers; `jtm report` draws report/results/inside.json",
     ),
     _option(
-        "--work",
+        "--work DIR",
+        "folder for features, which can be computed again",
         default="logs/inside",
-        metavar="DIR",
-        help="folder for features, which can be computed again",
     ),
 )
 def _inside(options):
@@ -452,8 +424,8 @@ def _report(_):
 
 @_verb(
     "check-data",
-    _option("data", metavar="DIR", help="MusicNet's layout, or sound files"),
-    _option("--all", action="store_true", help="name all files that a check found"),
+    _option("data DIR", "MusicNet's layout, or sound files"),
+    _option("--all", "name all files that a check found", action="store_true"),
 )
 def _check_data(options):
     from jtm.data.check import check
@@ -473,22 +445,17 @@ _check_data.__doc__ = (
     "embed",
     INPUTS,
     _option(
-        "--out",
-        required=True,
-        metavar="DIR",
-        help="folder for the .npz files, each with the arrays embedding and times; "
+        "--out DIR",
+        "folder for the .npz files, each with the arrays embedding and times; "
         "what is there of an input that has not changed since is left as it is",
+        required=True,
     ),
-    _option(
-        "--load",
-        metavar="FILE",
-        help="another network: a .safetensors file or a .pt checkpoint",
-    ),
+    _option("--load FILE", "another network: a .safetensors file or a .pt checkpoint"),
     _option(
         "--layer",
+        "contexts c, which know the past, latents z, or both, of each frame",
         choices=("c", "z", "zc"),
         default="c",
-        help="contexts c, which know the past, latents z, or both, of each frame",
     ),
     *SPREAD,
 )
@@ -505,37 +472,71 @@ def _embed(options):
     "transcribe",
     INPUTS,
     _option(
-        "--out",
-        required=True,
-        metavar="DIR",
-        help="folder for NAME.mid, NAME.csv and NAME.html of each; what is there of an "
+        "--out DIR",
+        "folder for NAME.mid, NAME.csv and NAME.html of each; what is there of an "
         "input that has not changed is left, and nothing else is overwritten",
+        required=True,
     ),
-    _option("--no-page", action="store_true", help="write no page, NAME.html"),
+    _option("--no-page", "write no page, NAME.html", action="store_true"),
     _option(
         "--melody",
+        "write the melody alone: the line that a listener would sing back",
         action="store_true",
-        help="write the melody alone: the line that a listener would sing back",
     ),
     *NOTES,
     *SPREAD,
 )
 def _transcribe(options):
     """Transcribe sound files to MIDI, tables of notes and pages that play them."""
-    from jtm.transcriber.transcribe import choices_of, transcribe_files
+    from jtm.transcriber.transcribe import transcribe_files
 
     failed = transcribe_files(
         options.inputs,
         options.out,
-        choices_of(options),
+        _choices(options),
         options.weights,
-        not options.no_page,
-        options.melody,
-        _piece,
+        page=not options.no_page,
+        alone=options.melody,
+        name=_piece,
         debug=options.debug,
         spread=batch.Spread(options.jobs, options.scheduler),
     )
     return int(failed > 0)
+
+
+def _choices(options):
+    """Read what a user chose of how notes are told."""
+    from jtm.transcriber.notes import Choices
+
+    names = ("onset_threshold", "frame_threshold", "min_note_ms")
+    chosen = {name: getattr(options, name) for name in names}
+    chosen = {name: each for name, each in chosen.items() if each is not None}
+    if options.pitch_range:
+        pitch = r"(\d+|[A-Ga-g][#b]?\d)"
+        ends = re.fullmatch(f"{pitch}-{pitch}", options.pitch_range)
+        if not ends:
+            raise InputError(
+                f"--pitch-range {options.pitch_range}; expected the lowest and highest "
+                "note, such as G3-E7, or MIDI numbers, such as 55-100"
+            )
+        chosen["pitch_range"] = tuple(map(_pitch, ends.groups()))
+    if options.instruments:
+        programs = {name: program for program, name in INSTRUMENTS.items()}
+        words = [word.strip().lower() for word in options.instruments.split(",")]
+        if unknown := [word for word in words if word not in programs]:
+            raise InputError(
+                f"--instruments {unknown[0]}; expected some of {', '.join(programs)}, "
+                "with commas between"
+            )
+        chosen["instruments"] = tuple(programs[word] for word in words)
+    return Choices(**chosen)
+
+
+def _pitch(text):
+    """Return the MIDI number of a note's name or number."""
+    import pretty_midi
+
+    return int(text) if text.isdigit() else pretty_midi.note_name_to_number(text)
 
 
 def _piece(path):
@@ -545,13 +546,13 @@ def _piece(path):
     return name(path)
 
 
-@_verb("melody", _option("input", metavar="FILE", help="sound file"), *NOTES)
+@_verb("melody", _option("input FILE", "sound file"), *NOTES)
 def _melody(options):
     """Print the melody of a recording as the names of its notes."""
     from jtm.transcriber.melody import spell
-    from jtm.transcriber.transcribe import choices_of, transcribe
+    from jtm.transcriber.transcribe import transcribe
 
-    choices = vars(choices_of(options))
+    choices = vars(_choices(options))
     made = transcribe(options.input, weights=options.weights, **choices).melody()
     print(spell(made.notes) or f"{options.input}: no melody is heard")
 
@@ -559,17 +560,15 @@ def _melody(options):
 @_verb(
     "export",
     _option(
-        "--load",
-        metavar="FILE",
-        help="checkpoint of pretraining, or a .safetensors file; by default the "
+        "--load FILE",
+        "checkpoint of pretraining, or a .safetensors file; by default the "
         "network that comes with the package",
     ),
     _option(
-        "--out",
-        required=True,
-        metavar="FILE",
-        help="the file to write, ending in .safetensors; beside it a .json file says "
+        "--out FILE",
+        "the file to write, ending in .safetensors; beside it a .json file says "
         "how the network was trained",
+        required=True,
     ),
 )
 def _export(options):
@@ -586,13 +585,12 @@ def _export(options):
 
 @_verb(
     "index",
-    _option("scores", metavar="SCORES_FOLDER", help="folder with scores at any depth"),
+    _option("scores SCORES_FOLDER", "folder with scores at any depth"),
     _option(
-        "--out",
-        required=True,
-        metavar="INDEX",
-        help="the index, ending in .safetensors; of one that is there, only what has "
+        "--out INDEX",
+        "the index, ending in .safetensors; of one that is there, only what has "
         "changed is read again",
+        required=True,
     ),
 )
 def _index(options):
@@ -604,12 +602,10 @@ def _index(options):
 
 @_verb(
     "identify",
-    _option("audio", metavar="AUDIO", help="a sound file"),
+    _option("audio AUDIO", "a sound file"),
     _option(
-        "--index",
-        metavar="INDEX",
-        help="where to look, from `jtm index`; by default the pieces of music21's "
-        "corpus",
+        "--index INDEX",
+        "where to look, from `jtm index`; by default the pieces of music21's corpus",
     ),
 )
 def _identify(options):
@@ -622,23 +618,20 @@ def _identify(options):
 @_verb(
     "retrieval",
     DATA,
-    _option("--load", metavar="CHECKPOINT", help="network that some runs start from"),
+    _option("--load CHECKPOINT", "network that some runs start from"),
     _option(
-        "--only",
+        "--only RUN",
+        "these runs alone, or baselines, or pieces; by default all",
         action="append",
-        metavar="RUN",
-        help="these runs alone, or baselines, or pieces; by default all",
     ),
     _option(
-        "--scores",
-        metavar="DIR",
-        help="folder of the scores that are played, to name pieces in an index of them",
+        "--scores DIR",
+        "folder of the scores that are played, to name pieces in an index of them",
     ),
     _option(
-        "--out",
+        "--out DIR",
+        "folder for checkpoints and scores; what has run is not run again",
         default="logs/retrieval",
-        metavar="DIR",
-        help="folder for checkpoints and scores; what has run is not run again",
     ),
 )
 def _retrieval(options):

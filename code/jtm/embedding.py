@@ -10,7 +10,6 @@ has to fit into memory.
 
 import functools
 import os
-import tempfile
 import zipfile
 from pathlib import Path
 
@@ -140,16 +139,8 @@ def _check_layer(layer):
 
 def _embed_file(path, model, layer, advance=lambda seconds: None):
     """Embed a sound file, by way of a copy at 16 kHz on disk."""
-    with scratch() as file:
-        try:
-            for block in audio.blocks(path):
-                file.write(audio.to_pcm(block).tobytes())
-            file.flush()
-        except OSError as error:
-            raise InputError(
-                f"{tempfile.gettempdir()}: no room for {path} at 16 kHz "
-                f"({error.strerror}); free some, or set TMPDIR"
-            ) from error
+    parts = (audio.to_pcm(wave).tobytes() for wave in audio.blocks(path))
+    with scratch(path, parts) as file:
         samples = np.memmap(file, "<i2", "r")
         return _embed(Audio.of(samples), model, layer, path, advance)
 
@@ -171,9 +162,7 @@ def _embed(recording, model, layer, name, advance=lambda seconds: None):
     return embedding, (np.arange(n_frames) + 0.5) * hop / SAMPLE_RATE
 
 
-def embed_files(
-    inputs, out, load=None, layer="c", progress=True, debug=False, spread=None
-):
+def embed_files(inputs, out, load=None, layer="c", debug=False, spread=None):
     """
     Embed sound files, and those in folders, into a file each.
 
@@ -194,8 +183,6 @@ def embed_files(
         GPU where there is one.
     layer : {"c", "z", "zc"}
         As in :func:`embed`.
-    progress : bool
-        Show a progress bar, and what was done.
     debug : bool
         Print the traceback of what fails unexpectedly.
     spread : jtm.data.batch.Spread, optional
@@ -220,17 +207,17 @@ def embed_files(
     made_from = {"network": network, "layer": layer}
     _claim(out, made_from | {"inputs": str(root)})
     targets = {each: inside(out, f"{each.relative_to(root)}.npz") for each in sources}
-    missing = {
-        source: target
+    missing = [
+        source
         for source, target in targets.items()
         if not _is_there(target, source, made_from)
-    }
-
+    ]
     files = Path(os.path.abspath(out)), root, load and os.path.abspath(load)
     work = functools.partial(_embed_into, files=files, made_from=made_from)
-    settings = "Embedding", progress, debug, spread
-    failed = batch.run(list(missing), work, lambda *_: None, *settings)
-    return batch.finish(out, sources, missing, failed, "embedded", progress)
+    failed = batch.run(
+        missing, work, lambda *_: None, "Embedding", debug=debug, spread=spread
+    )
+    return batch.finish(out, sources, missing, failed, "embedded")
 
 
 def _embed_into(source, advance, files, made_from):

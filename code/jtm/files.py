@@ -225,19 +225,28 @@ def inside(folder, name):
 
 
 @contextlib.contextmanager
-def scratch():
+def scratch(path, parts):
     """
-    Make a file without a name, which is gone after the block.
+    Copy a sound file at 16 kHz into a file without a name, gone after the block.
+
+    Parameters
+    ----------
+    path : str or Path
+        The sound file, for messages.
+    parts : iterable of bytes
+        What is written.
 
     Yields
     ------
     file
-        It, open for reading and writing bytes.
+        The copy, open for reading bytes, at its end.
 
     Raises
     ------
     NoSpaceError
         If there is no folder for temporary files.
+    InputError
+        If the copy does not fit there.
     """
     try:
         file = tempfile.TemporaryFile()
@@ -246,6 +255,14 @@ def scratch():
             "no folder for temporary files can be written; name one by TMPDIR"
         ) from error
     with file:
+        try:
+            file.writelines(parts)
+            file.flush()
+        except OSError as error:
+            raise InputError(
+                f"{tempfile.gettempdir()}: no room for {path} at 16 kHz "
+                f"({error.strerror}); free some, or set TMPDIR"
+            ) from error
         yield file
 
 

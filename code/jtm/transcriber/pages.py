@@ -11,16 +11,16 @@ import base64
 import contextlib
 import functools
 import hashlib
-import html.parser
+import html
 import io
 import json
+import re
 import urllib.parse
 from pathlib import Path
 
 import jinja2
 import markupsafe
 import numpy as np
-import pretty_midi
 import soundfile
 import soxr
 from jinja2.utils import htmlsafe_json_dumps
@@ -30,51 +30,38 @@ from jtm.constants import INSTRUMENTS, N_PITCHES, PITCH_MIN, SAMPLE_RATE
 from jtm.files import InputError
 from jtm.music.audio import A4, check_level
 
-MP3_RATE = 32_000
-"""Sample rate of the embedded recording in Hz. At lower ones, which are of MPEG-2, the
-delay of the encoder is not told to players, who would be up to 70 ms late."""
+# The recording that is heard. At lower rates, which are of MPEG-2, the delay of the
+# encoder is not told to players, who would be up to 70 ms late.
+MP3_RATE = 32_000  # Hz
+MP3_KBITS = 64  # kbit/s; a constant rate, so that seeking is exact
+BLOCK = 2**20  # samples of an array taken at a time
 
-MP3_KBITS = 64
-"""Its bit rate in kbit/s; a constant one, so that seeking is exact."""
+# The spectrogram.
+BINS = 2  # rows a semitone
+HOP = 512  # samples at 16 kHz in a column: 32 ms
+TILE = 1024  # columns in a tile: 33 s at the finest level
+MARGIN = 64 * HOP  # samples on each side of a tile, beyond half of the longest filter
+COARSER = 8  # columns of one level that make one of the next
+DECIBELS = 60  # range below its loudest 0.1 %
+FAINT = -30  # dB below which a recording is drawn as fainter than others
+QUALITY = 50  # of WebP; 0.9 kB a second
 
-BINS = 2
-"""Rows of the spectrogram a semitone."""
+MISTUNED = 0.08  # semitones from which a tuning is told
+COLOURS = 8  # of instruments, in page.css; further instruments are drawn hollow
 
-HOP = 512
-"""Samples at 16 kHz in a column of the spectrogram: 32 ms."""
-
-TILE = 1024
-"""Columns in a tile: 33 s at the finest level."""
-
-MARGIN = 64 * HOP
-"""Samples analysed on each side of a tile, beyond half of the longest filter."""
-
-COARSER = 8
-"""Columns of one level that make one of the next."""
-
-DECIBELS = 60
-"""Range of the spectrogram below its loudest 0.1 %."""
-
-FAINT = -30
-"""Loudness in dB below which a recording is drawn as fainter than others."""
-
-MISTUNED = 0.08
-"""Semitones from which a tuning is told."""
-
-QUALITY = 50
-"""Of WebP; 0.9 kB a second."""
-
-COLOURS = 8
-"""Colours of instruments, in ``page.css``; further instruments are drawn hollow."""
-
+# The index, made from what pages tell it in the first bytes of each.
 ROW = {"title", "piece", "seconds", "notes", "programs"}
-"""What a page tells the index."""
+HEAD = 32_768  # bytes
 
-HEAD = 32_768
-"""Bytes at the start of a page that are read for its row of the index."""
-
-BLOCK = 2**20
-"""Samples of an array taken at a time."""
+_TEMPLATES = Path(__file__).with_name("templates")
+_ENVIRONMENT = jinja2.Environment(
+    loader=jinja2.FileSystemLoader(_TEMPLATES, encoding="ascii"),
+    autoescape=True,  # all that is not marked as escaped
+    undefined=jinja2.StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+    keep_trailing_newline=True,
+)
 
 
 def page(wave, rate, notes, title, piece="", melody=None, tuning=0.0):
@@ -90,7 +77,7 @@ def page(wave, rate, notes, title, piece="", melody=None, tuning=0.0):
         Its sample rate in Hz; 32 000 is as much as the page keeps.
     notes : numpy.ndarray
         Notes with the fields ``start`` and ``end`` in seconds, ``pitch`` (MIDI number),
-        ``program`` (General MIDI, counted from 1) and ``velocity`` (1 to 127).
+        ``program`` (of :data:`jtm.constants.INSTRUMENTS`) and ``velocity`` (1 to 127).
     title : str
         Any text, such as the name of the file.
     piece : str
@@ -122,8 +109,8 @@ def page(wave, rate, notes, title, piece="", melody=None, tuning=0.0):
     seconds = recording.samples / rate
     programs, part_of = np.unique(notes["program"], return_inverse=True)
     row = {
-        "title": str(title),
-        "piece": str(piece or ""),
+        "title": title,
+        "piece": piece,
         "seconds": round(seconds, 3),
         "notes": len(notes),
         "programs": programs.tolist(),
@@ -133,7 +120,7 @@ def page(wave, rate, notes, title, piece="", melody=None, tuning=0.0):
         "a4": A4 * 2 ** (tuning / 12),
         "level": round(np.sqrt(recording.power / recording.samples), 5),
         "notes": _columns(notes, part_of, melody),
-        "parts": [{"program": int(p), "name": name_of(p)} for p in programs],
+        "parts": [{"program": int(p), "name": _name_of(p)} for p in programs],
         "tiles": {
             "columns": TILE,
             "rows": BINS * N_PITCHES,
@@ -146,14 +133,14 @@ def page(wave, rate, notes, title, piece="", melody=None, tuning=0.0):
         script=_file("page.js"),
         row=_text(json.dumps(row)),
         title=_text(title),
-        piece=_text(piece or ""),
-        length=clock(seconds),
+        piece=_text(piece),
+        length=_clock(seconds),
         seconds=f"{seconds:.2f}",
         count=_count(len(notes), "note"),
         a4=round(A4 * 2 ** (tuning / 12)) if abs(tuning) >= MISTUNED else None,
         parts=[
             {
-                "name": name_of(p),
+                "name": _name_of(p),
                 "count": int((part_of == i).sum()),
                 "colour": i % COLOURS,
                 "hollow": i >= COLOURS,
@@ -166,44 +153,9 @@ def page(wave, rate, notes, title, piece="", melody=None, tuning=0.0):
     )
 
 
-def index(rows):
+def index(folder):
     """
     Make the page that lists the pages of a folder.
-
-    Parameters
-    ----------
-    rows : iterable of dict
-        Of each page ``path`` (relative to the index, with slashes), ``title``,
-        ``piece``, ``seconds``, ``notes`` (their number) and ``programs``; see
-        :func:`listing`.
-
-    Returns
-    -------
-    str
-        HTML in ASCII.
-    """
-    rows = sorted(rows, key=lambda row: row["path"])
-    seconds = sum(row["seconds"] for row in rows)
-    shown = [
-        {
-            # A path that starts with ./ is never taken for another scheme.
-            "href": "./" + urllib.parse.quote(row["path"], errors="surrogateescape"),
-            "title": _text(row["title"]),
-            "piece": _text(row["piece"]),
-            "folder": _text(row["path"].rpartition("/")[0]),
-            "length": clock(row["seconds"]),
-            "notes": row["notes"],
-            "instruments": ", ".join(name_of(p) for p in row["programs"]),
-        }
-        for row in rows
-    ]
-    total = f"{_count(len(rows), 'recording')}, {clock(seconds)} in all"
-    return _render("index.html.j2", rows=shown, total=total if rows else "")
-
-
-def listing(folder):
-    """
-    Find the pages in a folder.
 
     Parameters
     ----------
@@ -212,23 +164,46 @@ def listing(folder):
 
     Returns
     -------
-    list of dict
-        What :func:`index` takes.
+    str
+        HTML in ASCII, with links relative to the folder.
     """
+    rows = sorted(_listing(Path(folder)), key=lambda row: row["path"])
+    shown = [
+        {
+            # A path that starts with ./ is never taken for another scheme.
+            "href": "./" + urllib.parse.quote(row["path"], errors="surrogateescape"),
+            "title": _text(row["title"]),
+            "piece": _text(row["piece"]),
+            "folder": _text(row["path"].rpartition("/")[0]),
+            "length": _clock(row["seconds"]),
+            "notes": row["notes"],
+            "instruments": ", ".join(_name_of(p) for p in row["programs"]),
+        }
+        for row in rows
+    ]
+    seconds = sum(row["seconds"] for row in rows)
+    total = f"{_count(len(rows), 'recording')}, {_clock(seconds)} in all"
+    return _render("index.html.j2", rows=shown, total=total if rows else "")
+
+
+def _listing(folder):
+    """Find the pages in a folder: the rows that they carry, and their ``path``."""
     found = []
-    for path in sorted(Path(folder).rglob("*.html")):
+    for path in sorted(folder.rglob("*.html")):
         if path.name.startswith(".") or not path.is_file():
             continue
-        reader = _RowReader()
         with open(path, encoding="ascii", errors="replace") as file:
-            reader.feed(file.read(HEAD))
-        if reader.row is not None:
-            relative = path.relative_to(folder).as_posix()
-            found.append({**reader.row, "path": relative})
+            meta = re.search(
+                '<meta name="jtm-page" content="([^"]*)">', file.read(HEAD)
+            )
+        with contextlib.suppress(ValueError):
+            row = json.loads(html.unescape(meta[1])) if meta else None
+            if isinstance(row, dict) and row.keys() == ROW:
+                found.append(row | {"path": path.relative_to(folder).as_posix()})
     return found
 
 
-def frame(made, height=620):
+def frame(made):
     """
     Show a page in a notebook.
 
@@ -236,8 +211,6 @@ def frame(made, height=620):
     ----------
     made : str
         What :func:`page` returned.
-    height : int
-        Pixels.
 
     Returns
     -------
@@ -248,47 +221,18 @@ def frame(made, height=620):
 
     return HTML(
         f'<div><iframe srcdoc="{markupsafe.escape(made)}" sandbox="allow-scripts" '
-        f'title="Transcription" width="100%" height="{int(height)}" '
-        'style="border: 0"></iframe></div>'
+        'title="Transcription" width="100%" height="620" style="border: 0">'
+        "</iframe></div>"
     )
 
 
-def name_of(program):
-    """
-    Name an instrument.
-
-    Parameters
-    ----------
-    program : int
-        General MIDI program, counted from 1.
-
-    Returns
-    -------
-    str
-        Its name, in lower case where it is one of :data:`jtm.constants.INSTRUMENTS`.
-    """
-    program = int(program)
-    if program in INSTRUMENTS:
-        return INSTRUMENTS[program]
-    if 1 <= program <= 128:
-        return pretty_midi.program_to_instrument_name(program - 1)
-    return "unknown instrument"
+def _name_of(program):
+    """Name an instrument; a page that was not made here may have any."""
+    return INSTRUMENTS.get(program, "unknown instrument")
 
 
-def clock(seconds):
-    """
-    Write a length of time as a player does.
-
-    Parameters
-    ----------
-    seconds : float
-        The time.
-
-    Returns
-    -------
-    str
-        Such as ``1:05`` or ``1:00:05``.
-    """
+def _clock(seconds):
+    """Write a length of time as a player does, such as ``1:05`` or ``1:00:05``."""
     minutes, rest = divmod(int(seconds + 0.5), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
@@ -439,20 +383,6 @@ def _text(value):
     return markupsafe.Markup(escaped.encode("ascii", "xmlcharrefreplace").decode())
 
 
-class _RowReader(html.parser.HTMLParser):
-    """Find the row of the index that a page carries."""
-
-    row = None
-
-    def handle_starttag(self, tag, attrs):
-        attrs = dict(attrs)
-        if tag == "meta" and attrs.get("name") == "jtm-page":
-            with contextlib.suppress(ValueError):
-                row = json.loads(attrs.get("content") or "")
-                if isinstance(row, dict) and row.keys() == ROW:
-                    self.row = row
-
-
 @functools.cache
 def _file(name):
     """Read a part of the page that is no template."""
@@ -468,7 +398,7 @@ def _render(template, script="", **facts):
     policy = "; ".join(
         ("default-src 'none'", *sources, "base-uri 'none'", "form-action 'none'")
     )
-    made = _environment().get_template(template)
+    made = _ENVIRONMENT.get_template(template)
     return made.render(policy=policy, style=style, script=script, **facts)
 
 
@@ -476,19 +406,3 @@ def _hash(text):
     """Name an inline script or style in a content security policy."""
     hashed = hashlib.sha256(text.encode("ascii")).digest()
     return f"'sha256-{base64.b64encode(hashed).decode('ascii')}'"
-
-
-_TEMPLATES = Path(__file__).with_name("templates")
-
-
-@functools.cache
-def _environment():
-    """Set up jinja2 to escape everything that is not marked as escaped."""
-    return jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_TEMPLATES, encoding="ascii"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )

@@ -11,8 +11,6 @@ import contextlib
 import functools
 import json
 import os
-import re
-import tempfile
 from collections import Counter
 from dataclasses import asdict, dataclass, replace
 from itertools import chain
@@ -49,9 +47,6 @@ REGISTER = "transcriptions.json"
 
 INDEX = "index.html"
 """Name of the page that lists the pages of a folder."""
-
-PAGE_RATE = 32_000
-"""Hz; the rate of the sound in a page, where its file has no lower one."""
 
 SUFFIXES = (".mid", ".csv", ".html")
 """Endings of what is written of a recording."""
@@ -103,18 +98,11 @@ class Transcription:
         """
         if self.whole is not None:
             return self
-        chosen = {"notes": melody(self.notes)[1], "whole": self.notes, "html": ""}
-        return replace(self, **chosen)
+        line = melody(self.notes)[1]
+        return replace(self, notes=line, whole=self.notes, html="")
 
-    def score(self):
-        """
-        Return the notes as a score.
-
-        Returns
-        -------
-        jtm.music.score.Score
-            Beats are counted at 120 a minute, which means nothing: no tempo is heard.
-        """
+    def _score(self):
+        """Return the notes as a score, in beats of half a second: no tempo is heard."""
         return Score(
             tuple(
                 Note(start, end, program, pitch, velocity, 2 * start, 2 * (end - start))
@@ -131,7 +119,7 @@ class Transcription:
         pretty_midi.PrettyMIDI
             A track for each instrument, at a tempo of 120, which means nothing.
         """
-        return midi.build(self.score(), INSTRUMENTS)
+        return midi.build(self._score(), INSTRUMENTS)
 
     def page(self):
         """
@@ -147,7 +135,7 @@ class Transcription:
         if isinstance(self.sound, np.ndarray):
             sound, rate = self.sound, SAMPLE_RATE
         else:
-            rate = min(PAGE_RATE, audio.rate(self.sound))
+            rate = min(pages.MP3_RATE, audio.rate(self.sound))
             sound = audio.blocks(self.sound, rate, clipped=False)
         notes = self.notes if self.whole is None else self.whole
         more = {"melody": melody(notes)[0], "tuning": self.tuning}
@@ -183,22 +171,15 @@ class Transcription:
                 raise InputError(f"{path}: is there already; save with overwrite=True")
         for path in paths:
             with atomic(path) as part:
-                self.write(part)
+                self._write(part)
         return paths
 
-    def write(self, path):
-        """
-        Write one file.
-
-        Parameters
-        ----------
-        path : Path
-            MIDI, MusicNet's table or a page, as its ending says.
-        """
+    def _write(self, path):
+        """Write MIDI, MusicNet's table or a page, as the ending of the path says."""
         if path.suffix == ".mid":
             self.midi().write(str(path))
         elif path.suffix == ".csv":
-            labels = musicnet.labels_of(self.score(), lambda beats: "Unknown")
+            labels = musicnet.labels_of(self._score(), lambda beats: "Unknown")
             musicnet.write_labels(path, labels)
         else:
             path.write_text(self.page(), encoding="ascii")
@@ -252,16 +233,9 @@ def transcribe(path_or_array, sample_rate=None, weights=None, **choices):
 def _transcribe_file(path, hearer, choices, advance=lambda seconds: None):
     """Transcribe a sound file, by way of a copy at 16 kHz on disk."""
     silence = np.zeros(SILENCE, np.float32)
-    with scratch() as file:
-        try:
-            for block in chain([silence], audio.blocks(path, clipped=False), [silence]):
-                file.write(block.astype("<f4").tobytes())
-            file.flush()
-        except OSError as error:
-            raise InputError(
-                f"{tempfile.gettempdir()}: no room for {path} at 16 kHz "
-                f"({error.strerror}); free some, or set TMPDIR"
-            ) from error
+    waves = chain([silence], audio.blocks(path, clipped=False), [silence])
+    parts = (wave.astype("<f4").tobytes() for wave in waves)
+    with scratch(path, parts) as file:
         length = file.tell() // 4
 
         def read(start, stop):  # no memory map, whose pages would count as memory
@@ -286,25 +260,17 @@ def _listen(read, length, hearer, choices, advance=lambda seconds: None):
             yield block
             advance(len(block["notes"]) / FRAME_RATE)
 
-    chosen = choices.frame_threshold, choices.onset_threshold
-    usual = hearer.thresholds["frame"], hearer.thresholds["onset"]
-    thresholds = tuple(a or b for a, b in zip(chosen, usual, strict=True))
+    thresholds = (
+        choices.frame_threshold or hearer.thresholds["frame"],
+        choices.onset_threshold or hearer.thresholds["onset"],
+    )
     found, seconds = find(blocks(), thresholds), (last - first) / SAMPLE_RATE
     notes = finish(found, seconds, choices, first / SAMPLE_RATE)
     return {"notes": notes, "seconds": seconds, "tuning": tuning}
 
 
 def transcribe_files(
-    inputs,
-    out,
-    choices=None,
-    weights=None,
-    page=True,
-    alone=False,
-    name=None,
-    progress=True,
-    debug=False,
-    spread=None,
+    inputs, out, choices, weights, page, alone, name, debug=False, spread=None
 ):
     """
     Transcribe sound files, and those in folders.
@@ -316,19 +282,17 @@ def transcribe_files(
     out : str or Path
         Folder for what is written, which lies in it as the inputs lie in the deepest
         folder that holds all of them.
-    choices : Choices, optional
+    choices : Choices
         How notes are told.
-    weights : str or Path, optional
-        A transcriber; the one that comes with the package by default.
+    weights : str, Path or None
+        A transcriber; the one that comes with the package where None.
     page : bool
         Write pages, and the ``index.html`` that lists them.
     alone : bool
         Write the melody alone; pages have all notes, the melody marked.
-    name : callable, optional
-        Gives the name of the piece that a sound file is of, for its page; empty where
+    name : callable
+        Returns the name of the piece that a sound file is of, for its page; empty where
         it is not known.
-    progress : bool
-        Show a progress bar, and what was done.
     debug : bool
         Print the traceback of what fails unexpectedly.
     spread : jtm.data.batch.Spread, optional
@@ -345,38 +309,33 @@ def transcribe_files(
         If the weights cannot be loaded, a folder holds no sound, `out` cannot be
         written, or no input at all could be transcribed.
     """
-    hearer, choices = model.load(weights), choices or Choices()
+    fingerprint, out = model.load(weights).fingerprint, Path(out)
     sources, root = batch.find(inputs)
-    made_from = {"weights": hearer.fingerprint, "choices": asdict(choices)}
-    made_from["melody"] = alone
-    made_from = json.loads(json.dumps(made_from))  # as the register has it
-    out = Path(out)
+    made_from = {"weights": fingerprint, "choices": asdict(choices), "melody": alone}
     with locked(out / ".lock", f"{out}: another run is writing there"):
         sweep(out)
-        register = _Register(out)
-        names = _names(sources, root)
-        suffixes = SUFFIXES[: 2 + page]
-        missing = [
-            source
-            for source in sources
-            if not register.has(names[source], source, made_from, suffixes)
-        ]
+        register = _Register(
+            out, _names(sources, root), made_from, SUFFIXES[: 2 + page]
+        )
+        missing = [source for source in sources if not register.has(source)]
+        work = functools.partial(
+            _transcribe_one,
+            named=(weights and os.path.abspath(weights), fingerprint),
+            choices=choices,
+            alone=alone,
+            page=page,
+            name=name,
+        )
 
         def keep(source, found):
-            register.check(names[source], source, suffixes)
-            register.write(
-                names[source], source, found[0], made_from, found[1], suffixes
-            )
+            register.write(source, *found)
 
-        named = weights and os.path.abspath(weights), hearer.fingerprint
-        kind = {"named": named, "choices": choices, "alone": alone, "page": page}
-        kind["name"] = name
-        work = functools.partial(_transcribe_one, **kind)
-        settings = "Transcribing", progress, debug, spread
-        failed = batch.run(missing, work, keep, *settings)
+        failed = batch.run(
+            missing, work, keep, "Transcribing", debug=debug, spread=spread
+        )
         if page and len(failed) < len(sources):
             register.write_index()
-    return batch.finish(out, sources, missing, failed, "transcribed", progress)
+    return batch.finish(out, sources, missing, failed, "transcribed")
 
 
 def _transcribe_one(source, advance, named, choices, alone, page, name):
@@ -385,7 +344,7 @@ def _transcribe_one(source, advance, named, choices, alone, page, name):
     made = _transcribe_file(source, _loaded(*named), choices, advance)
     made = made.melody() if alone else made
     if page:
-        made = replace(made, piece=name(source) if name else "")
+        made = replace(made, piece=name(source))
         made = replace(made, html=made.page())
     return state, made
 
@@ -423,58 +382,67 @@ class _Register:
     ----------
     folder : Path
         The folder.
+    names : dict of Path to str
+        What is written of each file is named by, relative to the folder.
+    made_from : dict
+        What else it depends on: transcriber and choices.
+    suffixes : tuple of str
+        Endings of what is to be written of each file.
     """
 
-    def __init__(self, folder):
-        self.folder = folder
+    def __init__(self, folder, names, made_from, suffixes):
+        self.folder, self.names, self.suffixes = folder, names, suffixes
+        self.made_from = json.loads(json.dumps(made_from))  # as it is read again
         self.path = folder / REGISTER
         self.rows = read_json(self.path) if self.path.exists() else {}
         if not isinstance(self.rows, dict):
             raise InputError(f"{self.path}: not a register of transcriptions")
 
-    def file(self, name, suffix=""):
-        """Name a file in the folder."""
-        return inside(self.folder, name + suffix)
+    def _file(self, source, suffix=""):
+        """Name a file in the folder, of a source."""
+        return inside(self.folder, self.names[source] + suffix)
 
-    def has(self, name, source, made_from, suffixes):
+    def has(self, source):
         """Tell whether all is there of a source as it is now."""
-        row = self.rows.get(name, {})
-        here = {"source": str(source), "state": batch.state(source)} | made_from
+        row = self.rows.get(self.names[source], {})
+        here = {"source": str(source), "state": batch.state(source)} | self.made_from
         there = {key: row.get(key) for key in here}
-        return there == here and all(self.file(name, s).exists() for s in suffixes)
+        return there == here and all(
+            self._file(source, suffix).exists() for suffix in self.suffixes
+        )
 
-    def check(self, name, source, suffixes):
+    def write(self, source, state, made):
+        """Write the files of a transcription, each known before it is there."""
+        before = self.rows.get(self.names[source], {})
+        self._check(source, before)
+        row = {"source": str(source), "state": state, **self.made_from}
+        parts = []
+        with contextlib.ExitStack() as stack:
+            for suffix in self.suffixes:
+                part = stack.enter_context(atomic(self._file(source, suffix)))
+                made._write(part)
+                parts.append(part)
+            written = {*before.get("written", ()), *map(digest, parts)}
+            self.rows[self.names[source]] = row | {"written": sorted(written)}
+            write_json(self.path, self.rows)
+        for suffix in {*SUFFIXES} - {*self.suffixes}:  # an earlier page, of other notes
+            path = self._file(source, suffix)
+            if path.exists() and digest(path) in written:
+                path.unlink()
+
+    def _check(self, source, before):
         """Refuse to overwrite what is of another source, or was changed."""
-        row = self.rows.get(name, {})
-        if row.get("source", str(source)) != str(source):
+        if before.get("source", str(source)) != str(source):
             raise InputError(
-                f"{self.file(name)}: is of {row['source']}, not of {source}; choose "
-                "another --out"
+                f"{self._file(source)}: is of {before['source']}, not of {source}; "
+                "choose another --out"
             )
-        for path in (self.file(name, suffix) for suffix in suffixes):
-            if path.exists() and digest(path) not in row.get("written", ()):
+        for path in (self._file(source, suffix) for suffix in self.suffixes):
+            if path.exists() and digest(path) not in before.get("written", ()):
                 raise InputError(
                     f"{path}: is there, but not as it was written of {source}; move "
                     "it, or choose another --out"
                 )
-
-    def write(self, name, source, state, made_from, made, suffixes):
-        """Write the files of a transcription, each known before it is there."""
-        row = {"source": str(source), "state": state, **made_from}
-        row["written"] = self.rows.get(name, {}).get("written", [])
-        parts = []
-        with contextlib.ExitStack() as stack:
-            for suffix in suffixes:
-                path = self.file(name, suffix)
-                parts.append(stack.enter_context(atomic(path)))
-                made.write(parts[-1])
-            row["written"] = sorted({*row["written"], *map(digest, parts)})
-            self.rows[name] = row
-            write_json(self.path, self.rows)
-        for suffix in {*SUFFIXES} - {*suffixes}:  # an earlier page, of other notes
-            path = self.file(name, suffix)
-            if path.exists() and digest(path) in row["written"]:
-                path.unlink()
 
     def write_index(self):
         """Write the page that lists the pages, unless another is there."""
@@ -483,60 +451,6 @@ class _Register:
             warn(f"{path}: is there, but not as it was written; left as it is")
             return
         with atomic(path) as part:
-            part.write_text(pages.index(pages.listing(self.folder)), encoding="ascii")
+            part.write_text(pages.index(self.folder), encoding="ascii")
             self.rows[INDEX] = {"written": sorted({*known, digest(part)})}
             write_json(self.path, self.rows)
-
-
-def choices_of(options):
-    """
-    Read what a user chose on the command line.
-
-    Parameters
-    ----------
-    options : argparse.Namespace
-        With the fields of :class:`Choices`, of which ``pitch_range`` and
-        ``instruments`` are text.
-
-    Returns
-    -------
-    Choices
-        What was chosen.
-
-    Raises
-    ------
-    InputError
-        If a pitch or an instrument is not known.
-    """
-    chosen = {
-        name: getattr(options, name)
-        for name in ("onset_threshold", "frame_threshold", "min_note_ms")
-        if getattr(options, name) is not None
-    }
-    if options.pitch_range:
-        ends = re.fullmatch(
-            r"(\d+|[A-Ga-g][#b]?\d)-(\d+|[A-Ga-g][#b]?\d)", options.pitch_range
-        )
-        if not ends:
-            raise InputError(
-                f"--pitch-range {options.pitch_range}; expected the lowest and highest "
-                "note, such as G3-E7, or MIDI numbers, such as 55-100"
-            )
-        chosen["pitch_range"] = tuple(map(_pitch, ends.groups()))
-    if options.instruments:
-        programs = {name: program for program, name in INSTRUMENTS.items()}
-        words = [word.strip().lower() for word in options.instruments.split(",")]
-        if unknown := [word for word in words if word not in programs]:
-            raise InputError(
-                f"--instruments {unknown[0]}; expected some of {', '.join(programs)}, "
-                "with commas between"
-            )
-        chosen["instruments"] = tuple(programs[word] for word in words)
-    return Choices(**chosen)
-
-
-def _pitch(text):
-    """Return the MIDI number of a note's name or number."""
-    import pretty_midi
-
-    return int(text) if text.isdigit() else pretty_midi.note_name_to_number(text)

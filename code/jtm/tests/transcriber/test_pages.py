@@ -141,7 +141,8 @@ class TestText(unittest.TestCase):
         self.assertTrue(self.page.isascii())
 
     def test_the_policy_allows_what_is_there_and_nothing_else(self):
-        made = pages.index([]), self.page
+        with tempfile.TemporaryDirectory() as folder:
+            made = pages.index(folder), self.page
         for page, allowed in zip(made, ({"style"}, {"style", "script"}), strict=True):
             elements = Elements(page)
             metas = [attrs for attrs, _ in elements.of("meta")]
@@ -202,11 +203,9 @@ class TestText(unittest.TestCase):
                 pages.page(wave, RATE, some_notes()[:0], "song")
 
     def test_names_and_times(self):
-        names = [pages.name_of(p) for p in (41, 25, 0, 200)]
-        unknown = "unknown instrument"
-        self.assertEqual(names[0], "violin")
-        self.assertEqual(names[1:], ["Acoustic Guitar (nylon)", unknown, unknown])
-        times = [pages.clock(s) for s in (0, 59.4, 59.6, 3600, 3725)]
+        names = [pages._name_of(p) for p in (41, 200)]
+        self.assertEqual(names, ["violin", "unknown instrument"])
+        times = [pages._clock(s) for s in (0, 59.4, 59.6, 3600, 3725)]
         self.assertEqual(times, ["0:00", "0:59", "1:00", "1:00:00", "1:02:05"])
 
     def test_colours_can_be_seen(self):
@@ -327,14 +326,14 @@ class TestIndex(unittest.TestCase):
             for i, broken in enumerate(("{", "[]", "{}")):
                 meta = f"<meta name='jtm-page' content='{broken}'>"
                 (folder / f"broken{i}.html").write_text(meta)
-            rows = pages.listing(folder)
-            (folder / "index.html").write_text(pages.index(rows))
-            self.assertEqual(pages.listing(folder), rows)
+            rows, made = pages._listing(folder), pages.index(folder)
+            (folder / "index.html").write_text(made)
+            self.assertEqual(pages._listing(folder), rows)
         first, second = rows
         self.assertEqual(first["programs"], [1, 41])
         self.assertEqual((first["notes"], first["seconds"]), (20, 8))
         self.assertEqual((second["title"], second["notes"]), (HOSTILE, 0))
-        index = Elements(pages.index(rows))
+        index = Elements(made)
         links = [(attrs["href"], text) for attrs, text in index.of("a")]
         odd = "./javascript%3Aalert%281%29/b%20%231%25.html"
         self.assertEqual(links, [("./a.html", "a"), (odd, HOSTILE)])
@@ -343,7 +342,8 @@ class TestIndex(unittest.TestCase):
         self.assertEqual(cells[3:], ["0:08", "0", "no notes were found"])
 
     def test_no_pages(self):
-        self.assertIn("No recording", pages.index([]))
+        with tempfile.TemporaryDirectory() as folder:
+            self.assertIn("No recording", pages.index(folder))
 
 
 @unittest.skipUnless(chromium.find(), "no Chromium here: sh setup.sh --browser")
