@@ -7,6 +7,7 @@ comes out is what the network would give of the whole at once.
 
 import functools
 from dataclasses import asdict, dataclass, fields
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -89,10 +90,9 @@ class Transcriber:
             has an axis of pitch.
         """
         source = _Source(self.network.body.model, tuning)
-        pieces, before = source.pieces(recording), None
-        current = next(pieces, None)
-        while current is not None:
-            after = next(pieces, None)
+        pieces = chain(source.pieces(recording), [None])
+        before, current = None, next(pieces)
+        for after in pieces:
             yield self._answer(before, current, after)
             before, current = current, after
 
@@ -108,11 +108,9 @@ class Transcriber:
         with _fast(z.device):
             logits = heads(z if body.on_encoder else torch.cat((z, c), dim=2))
         first = around[0][0].shape[1] if before is not None else 0
-        first, n_frames = first * heads.stride, current[0].shape[1] * heads.stride
-        logits = {
-            task: x[0, first : first + n_frames].float().cpu().numpy()
-            for task, x in logits.items()
-        }
+        last = first + current[0].shape[1]
+        here = slice(first * heads.stride, last * heads.stride)
+        logits = {t: x[0, here].float().cpu().numpy() for t, x in logits.items()}
         return _named(logits) | self._power(current[0], heads.stride)
 
     def _power(self, z, stride):

@@ -318,20 +318,15 @@ def transcribe_files(
             out, _names(sources, root), made_from, SUFFIXES[: 2 + page]
         )
         missing = [source for source in sources if not register.has(source)]
-        work = functools.partial(
-            _transcribe_one,
-            named=(weights and os.path.abspath(weights), fingerprint),
-            choices=choices,
-            alone=alone,
-            page=page,
-            name=name,
-        )
-
-        def keep(source, found):
-            register.write(source, *found)
-
+        named = weights and os.path.abspath(weights), fingerprint
+        chosen = {"choices": choices, "alone": alone, "page": page, "name": name}
         failed = batch.run(
-            missing, work, keep, "Transcribing", debug=debug, spread=spread
+            missing,
+            functools.partial(_transcribe_one, named=named, **chosen),
+            lambda source, found: register.write(source, *found),
+            "Transcribing",
+            debug=debug,
+            spread=spread,
         )
         if page and len(failed) < len(sources):
             register.write_index()
