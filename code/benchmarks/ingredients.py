@@ -3,9 +3,9 @@ What each ingredient of the transcriber adds.
 
 ``python code/benchmarks/ingredients.py --data toy/data/full --also toy/data/transcriber
 --real DIR`` trains transcribers for equally many steps, each with one ingredient more
-than the one before, transcribes what ``transcribers.py`` does with each, and writes
+than another, transcribes what ``transcribers.py`` does with each, and writes
 ``report/results/ingredients.json``: F1 of notes, and by how much it is above that of
-the one before, recording by recording. One seed. Run again, it goes on.
+the other, recording by recording. One seed. Run again, it goes on.
 """
 
 import argparse
@@ -13,6 +13,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 from cpc_step import RESULTS, machine
 from transcribers import CODE, OURS, SETS, System, estimate, read_sets, score
 
@@ -20,6 +21,9 @@ from jtm.files import read_json, write_json
 
 EPOCHS = 6
 """Epochs of 250 steps."""
+
+
+LABELS, VARIED = "labels of full", "level, spectrum and noise varied"
 
 
 def arms(also):
@@ -33,15 +37,15 @@ def arms(also):
 
     Returns
     -------
-    dict of str to list of str
-        Options by what they add, each list with the one before in it.
+    dict of str to tuple
+        By what they add: the name of what they add it to, and options.
     """
     weights = CODE / "jtm" / "weights" / "jtm.safetensors"
     return {
-        "labels": ["--plain"],
-        "level, spectrum and noise varied": [],
-        "sounds of players varied": ["--also", also],
-        "start from CPC": ["--also", also, "--load", weights],
+        LABELS: (None, ["--plain"]),
+        VARIED: (LABELS, []),
+        "start from CPC": (VARIED, ["--load", weights]),
+        "sounds of players varied": (VARIED, ["--also", also]),
     }
 
 
@@ -87,8 +91,8 @@ def main():
     cut = options.work / "cut"
     sets = read_sets(options.data, options.real, options.recordings, cut)
     named = {name: title for name, title in SETS.items() if name in sets}
-    rows, before = [], {}
-    for name, chosen in arms(options.also).items():
+    rows, found_by = [], {}
+    for name, (other, chosen) in arms(options.also).items():
         weights = train(name, chosen, options.data, options.work)
         log = read_json(weights.with_suffix(".json"))["history"]
         system = System(OURS, options.work, weights)
@@ -97,12 +101,12 @@ def main():
             pairs = zip(sets[each], found, strict=True)
             values = [score(piece, notes)["onset"] for piece, (notes,) in pairs]
             groups = [piece.group for piece in sets[each]]
-            row = {"with": name, "steps": log[-1]["step"], "set": each}
+            found_by[name, each] = np.array(values)
+            row = {"with": name, "beside": other, "steps": log[-1]["step"], "set": each}
             row |= estimate(values, groups)
-            if each in before:
-                more = [x - y for x, y in zip(values, before[each], strict=True)]
+            if other:
+                more = found_by[name, each] - found_by[other, each]
                 row["difference"] = estimate(more, groups)
-            before[each] = values
             rows.append(row)
             print(row, flush=True)
     found = {"sets": named, "scores": rows, "machine": machine()}

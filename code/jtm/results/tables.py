@@ -444,13 +444,13 @@ def ahead(found):
 
 def ingredients(found):
     """
-    Tabulate F1 of notes with more and more of what the transcriber learns from.
+    Tabulate F1 of notes by what a transcriber learns from, and what that is added to.
 
-    A column is a set; what surely adds to the row above stands out.
+    A column is a set; what surely adds stands out.
     """
     return _pivot(
         (
-            {"learned from": row["with"]},
+            {"learned from": row["with"], "added to": row["beside"] or ""},
             found["sets"][row["set"]],
             Score(
                 *(row[name] for name in ("value", "low", "high")),

@@ -203,16 +203,17 @@ class TestTranscribers(unittest.TestCase):
 
     def test_an_ingredient_stands_out_where_it_surely_adds(self):
         values = {"set": "toy", "value": 0.8, "low": 0.7, "high": 0.9}
-        scores = [values | {"with": "labels"}]
+        scores = [values | {"with": "labels", "beside": None}]
         for name, low in (("noise", -0.01), ("sounds", 0.02)):
             more = {"value": 0.1, "low": low, "high": 0.2}
-            scores.append(values | {"with": name, "difference": more})
+            added = {"with": name, "beside": "labels", "difference": more}
+            scores.append(values | added)
         found = {"sets": {"toy": "toy test"}, "scores": scores}
         said = write(tables.ingredients(found)).splitlines()
-        self.assertEqual(said[0], "| learned from | toy test |")
-        self.assertEqual(said[2], "| labels | 80.0 [70.0, 90.0] |")
-        self.assertEqual(said[3], "| noise | 80.0 [70.0, 90.0] |")
-        self.assertEqual(said[4], "| sounds | **80.0** [70.0, 90.0] |")
+        self.assertEqual(said[0], "| learned from | added to | toy test |")
+        self.assertEqual(said[2], "| labels |  | 80.0 [70.0, 90.0] |")
+        self.assertEqual(said[3], "| noise | labels | 80.0 [70.0, 90.0] |")
+        self.assertEqual(said[4], "| sounds | labels | **80.0** [70.0, 90.0] |")
 
     def test_targets_are_reached_or_not(self):
         self.found["speed"] = {"jtm": {"processor_seconds_of_1_thread": 0.03}}
