@@ -144,13 +144,13 @@ class Step:
         ours = self.criterion
         if not self.published:
             return ours(z, c, recordings, self.chance)["loss"]
-        steps = torch.arange(1, ours.n_predicts + 1)
-        anchors = torch.arange(z.shape[1] - ours.n_predicts)
+        n_predicts, n = ours.config.n_predicts, ours.config.negative_sampling_ext
+        steps = torch.arange(1, n_predicts + 1)
+        anchors = torch.arange(z.shape[1] - n_predicts)
         drawn = draw_negatives(
-            recordings, z.shape[1], anchors, steps, ours.n_negatives, 0.0, False,
-            self.chance,
-        )  # fmt: skip
-        weights = ours.predict.weight.unflatten(0, (ours.n_predicts, -1))
+            recordings, z.shape[1], anchors, steps, n, 0.0, False, self.chance
+        )
+        weights = ours.predict.weight.unflatten(0, (n_predicts, -1))
         losses = published_criterion(z, c, weights, drawn.to(z.device))
         return torch.stack(losses).mean()
 

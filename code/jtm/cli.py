@@ -25,6 +25,7 @@ from jtm.files import (
     show_warnings_in_one_line,
 )
 from jtm.training.config import (
+    NETWORK,
     PRESETS,
     NetworkConfig,
     RunConfig,
@@ -258,14 +259,12 @@ def _train(options):
         cls, where = SupervisedConfig, "with --supervised"
         folder = f"logs/supervised-{chosen.get('task', cls.task)}"
     known = cls.__pydantic_fields__.keys()
-    network = NetworkConfig.__pydantic_fields__.keys()
-    network -= RunConfig.__pydantic_fields__.keys()
     for name in chosen:
         if name not in known:
             if name in vars(TranscriberConfig)["__annotations__"]:
                 where = "without --preset transcriber"
             raise InputError(f"--{flag(name)} does nothing {where}")
-        if cls is not PretrainConfig and name in network and chosen.get("load"):
+        if cls is not PretrainConfig and name in NETWORK and chosen.get("load"):
             raise InputError(
                 f"--{flag(name)} does nothing {where} --load: "
                 "the checkpoint has its network"

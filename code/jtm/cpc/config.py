@@ -10,10 +10,8 @@ from pydantic import AfterValidator, Field
 
 from jtm.constants import HOP, MAP_STRIDE
 from jtm.files import InputError
+from jtm.models import AUGMENTATIONS
 from jtm.training.config import NetworkConfig, flag, settings
-
-AUGMENTATIONS = ("noise", "reverb", "equaliser", "level")
-"""What the past may be augmented with."""
 
 
 def _augmentations(text):

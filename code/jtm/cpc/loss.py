@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from jtm.constants import HOP
 from jtm.models.context import TransformerBlock
 
 PARTS = 24
@@ -89,91 +90,33 @@ class InfoNCE(nn.Module):
     """
     Predict K future latents from the context and contrast them with negatives.
 
+    On a pitch axis each pitch is predicted from its own part of c by the same weights,
+    but for the log magnitudes at the end of its part of z, which the encoder only
+    passes on.
+
     Parameters
     ----------
-    c_dim, z_dim : int
-        Sizes of contexts and latents.
-    n_predicts : int
-        Number of steps K predicted.
-    step_frames : int
-        Frames from one predicted step to the next.
-    anchor_stride : int
-        Frames from one anchor to the next; neighbours at 10 ms say nearly the
-        same, so larger ones save time at little cost.
-    n_negatives : int
-        Negatives N of each anchor.
-    same_share : float
-        Fraction of negatives from the anchor's own recording.
-    others : bool
-        Never draw negatives from the anchor's own window, if there is another.
-    score : {"inner", "cosine"}
-        Inner product averaged over dimensions, as published code has it, or
-        cosine over `temperature`.
-    temperature : float
-        Softmax temperature of cosine scores.
-    predictor : {"linear", "transformer"}
-        One linear map for each step, on the context as it is or after one
-        causal transformer layer (Riviere et al. 2020).
-    dropout : float
-        Dropout rate of the contexts.
-    shared : bool
-        Draw the negatives once a window instead of once an anchor; where
-        it is an anchor's positive it is masked. Many times faster.
-    groups : int
-        Equal parts of c and z, such as pitches, each predicted from its own
-        part by the same weights.
-    n_aligned : int
-        Future latents M that the K predictions are aligned to, in order; 0
-        predicts the latent of each step itself (M = K).
-    passed : int
-        Features at the end of each group that the encoder only passes on: log
-        magnitudes. They are not predicted.
-    contrast : {"frame", "pitch", "both"}
-        Contrast whole latents; or each group's part of them by itself, at groups
-        and moments sampled by magnitude, which needs `passed`; or take the mean of
-        both losses. The negatives of a part are the futures of other moments of the
-        same group; `same_share`, `others` and `shared` are of whole latents.
+    config : jtm.cpc.config.PretrainConfig
+        The settings.
+    model : jtm.models.network.Network
+        The network that it trains.
     """
 
-    def __init__(
-        self,
-        c_dim,
-        z_dim,
-        n_predicts=12,
-        step_frames=1,
-        anchor_stride=1,
-        n_negatives=128,
-        same_share=0.0,
-        others=False,
-        score="inner",
-        temperature=0.1,
-        predictor="linear",
-        dropout=0.0,
-        shared=False,
-        groups=1,
-        n_aligned=0,
-        passed=0,
-        contrast="frame",
-    ):
+    def __init__(self, config, model):
         super().__init__()
-        self.passed = passed
-        self.contrasts = ("frame", "pitch") if contrast == "both" else (contrast,)
-        self.shared = shared
-        self.n_aligned = n_aligned
-        self.n_predicts = n_predicts
-        self.step_frames = step_frames
-        self.anchor_stride = anchor_stride
-        self.n_negatives = n_negatives
-        self.same_share = same_share
-        self.others = others
-        self.cosine = score == "cosine"
-        self.temperature = temperature
-        self.dropout = nn.Dropout(dropout)
-        attends = predictor == "transformer"
-        self.layer = TransformerBlock(c_dim, 8, dropout) if attends else nn.Identity()
-        self.groups = groups
-        outputs = n_predicts * (z_dim // groups - passed)
-        self.predict = nn.Linear(c_dim // groups, outputs, bias=False)
+        self.config = config
+        both = config.contrast == "both"
+        self.contrasts = ("frame", "pitch") if both else (config.contrast,)
+        self.step_frames = config.step_frames * HOP // model.encoder.hop
+        self.anchor_stride = config.anchor_frames * HOP // model.encoder.hop
+        self.groups = getattr(model.context, "groups", 1)
+        self.passed = model.encoder.passed if self.groups > 1 else 0
+        self.dropout = nn.Dropout(config.dropout)
+        self.layer = nn.Identity()
+        if config.predictor == "transformer":
+            self.layer = TransformerBlock(model.c_dim, config.dropout)
+        outputs = config.n_predicts * (model.z_dim // self.groups - self.passed)
+        self.predict = nn.Linear(model.c_dim // self.groups, outputs, bias=False)
 
     def forward(self, z, c, recordings, generator):
         """
@@ -195,7 +138,7 @@ class InfoNCE(nn.Module):
         dict of str to torch.Tensor
             ``loss``, the mean over steps in nats, and ``loss_K`` and
             ``accuracy_K``, see :func:`info_nce`, for each step K from 1. With
-            `n_aligned` the steps are those of the latents, not of the predictions.
+            ``aligned`` the steps are those of the latents, not of the predictions.
 
         Raises
         ------
@@ -224,7 +167,7 @@ class InfoNCE(nn.Module):
         z, c, recordings, generator : torch.Tensor, torch.Generator
             As for :meth:`forward`.
         contrast : {"frame", "pitch"}
-            What an anchor is: a frame, or a group's part of one.
+            What an anchor is: a frame, or a pitch's part of one.
 
         Returns
         -------
@@ -232,8 +175,8 @@ class InfoNCE(nn.Module):
             Scores ``(batch, anchors, steps, 1 + negatives)``, the positive at
             index 0.
         """
-        frames = z.shape[1]
-        steps = torch.arange(1, (self.n_aligned or self.n_predicts) + 1)
+        frames, config = z.shape[1], self.config
+        steps = torch.arange(1, (config.aligned or config.n_predicts) + 1)
         steps = steps * self.step_frames
         reach = int(steps[-1])
         if frames <= reach:
@@ -247,12 +190,12 @@ class InfoNCE(nn.Module):
         predicted, positives, negative = score(
             z, c, anchors, steps, recordings.cpu(), generator
         )
-        if self.n_aligned:
+        if config.aligned:
             positive = positives @ predicted.transpose(-1, -2)  # (..., steps, K)
             with torch.no_grad():  # InfoNCE of every latent under every prediction
                 against = negative.float().logsumexp(-1)[:, :, None]
                 costs = functional.softplus(against - positive.float())
-                choice = functional.one_hot(align(costs), self.n_predicts)
+                choice = functional.one_hot(align(costs), config.n_predicts)
                 choice = choice.to(negative.dtype)
             positive = (choice * positive).sum(-1, keepdim=True)
             # A product, since the backward of gathering adds in no fixed order.
@@ -263,8 +206,9 @@ class InfoNCE(nn.Module):
 
     def _compare(self, predicted, z):
         """Scale predictions and latents so that their product is the score."""
-        if self.cosine:
-            return _to_length(predicted, 1 / self.temperature), _to_length(z, 1.0)
+        if self.config.score == "cosine":
+            length = 1 / self.config.temperature
+            return _to_length(predicted, length), _to_length(z, 1.0)
         return predicted / z.shape[-1], z
 
     def _score_frames(self, z, c, anchors, steps, recordings, generator):
@@ -275,14 +219,16 @@ class InfoNCE(nn.Module):
         ``(batch, anchors, steps, dim)`` and scores of negatives ``(batch,
         anchors, K, negatives)``.
         """
-        batch, frames = z.shape[:2]
+        (batch, frames), config = z.shape[:2], self.config
         z = z[..., : z.shape[-1] - self.passed].flatten(2)
         parts = self.predict(c[:, : anchors[-1] + 1 : self.anchor_stride])
-        parts = parts.unflatten(-1, (self.n_predicts, -1))
+        parts = parts.unflatten(-1, (config.n_predicts, -1))
         predicted = parts.transpose(2, 3).flatten(3)  # (batch, anchors, K, dim)
         predicted, z = self._compare(predicted, z)
-        of = (anchors[:1], steps[:0]) if self.shared else (anchors, steps)
-        how = self.n_negatives, self.same_share, self.others, generator
+        shared = config.share_negatives == "window"
+        of = (anchors[:1], steps[:0]) if shared else (anchors, steps)
+        n_negatives = config.negative_sampling_ext
+        how = n_negatives, config.same_share, config.other_windows, generator
         drawn = draw_negatives(recordings, frames, *of, *how)
         # (batch, anchors or 1, negatives)
         own = torch.arange(batch)[:, None, None] * frames + anchors[:, None] + steps
@@ -290,17 +236,17 @@ class InfoNCE(nn.Module):
         # in a fixed order.
         latents = z.flatten(0, 1)
         positives = functional.embedding(own.to(z.device), latents)
-        if self.shared:
+        if shared:  # drawn once: where it is an anchor's positive, it is masked
             negatives = functional.embedding(drawn[:, 0].to(z.device), latents)
             is_positive = (own[..., None] == drawn[:, :, None]).any(2)  # any step's
             scores = predicted.flatten(1, 2) @ negatives.transpose(-1, -2)
             scores = scores.unflatten(1, predicted.shape[1:3])
             negative = _pass_over(scores, is_positive[:, :, None])
-        elif 2 * self.n_predicts * len(latents) <= self.n_negatives * z.shape[-1]:
+        elif 2 * config.n_predicts * len(latents) <= n_negatives * z.shape[-1]:
             # One product with every latent of the batch takes less time and
             # memory than copies of the negatives.
             every = (predicted.flatten(0, 2) @ latents.T).view(*predicted.shape[:3], -1)
-            drawn = drawn[:, :, None].expand(-1, -1, self.n_predicts, -1)
+            drawn = drawn[:, :, None].expand(-1, -1, config.n_predicts, -1)
             negative = every.gather(-1, drawn.to(z.device))
         else:
             # Copied once for all steps.
@@ -310,31 +256,32 @@ class InfoNCE(nn.Module):
 
     def _score_parts(self, z, c, anchors, steps, recordings, generator):
         """
-        Score each group's part by itself, likewise: an anchor is one part.
+        Score each pitch's part by itself, likewise: an anchor is one part.
 
-        Groups are sampled by magnitude, and in each of them moments of the batch, whose
-        futures are each other's negatives: the same pitch at other times. Thus neither
-        the pitch, nor what is loud now and dies away, tells the positive.
+        Pitches are sampled by magnitude, and in each of them moments of the batch,
+        whose futures are each other's negatives: the same pitch at other times. Thus
+        neither the pitch, nor what is loud now and dies away, tells the positive.
         """
-        frames, groups = z.shape[1:3]
+        (frames, groups), n_predicts = z.shape[1:3], self.config.n_predicts
         magnitude = z[:, anchors, :, -self.passed :].mean(-1).detach().float().cpu()
         magnitude = magnitude.permute(2, 0, 1).flatten(1) + 1e-4  # (groups, moments)
         group = torch.multinomial(
             magnitude.sum(1), min(PARTS, groups), generator=generator
         )
+        n_moments = 1 + self.config.negative_sampling_ext
         moment = torch.multinomial(
-            magnitude[group], 1 + self.n_negatives, True, generator=generator
+            magnitude[group], n_moments, True, generator=generator
         )
         frame = moment // len(anchors) * frames + anchors[moment % len(anchors)]
         anchor = frame * groups + group[:, None]  # (groups, moments)
         own = anchor[..., None] + steps * groups
         # Where K predictions are aligned to M latents, that of about the same time.
-        after = torch.linspace(0, len(steps) - 1, self.n_predicts).round().long()
+        after = torch.linspace(0, len(steps) - 1, n_predicts).round().long()
         # Any step's positive is passed over, and so is the anchor's own.
         others = own[:, :, after].transpose(1, 2)[:, None, :, None]
         is_positive = (own[:, :, None, :, None] == others).any(3)
         parts = functional.embedding(anchor.to(z.device), c.flatten(0, 2))
-        predicted = self.predict(parts).unflatten(-1, (self.n_predicts, -1))
+        predicted = self.predict(parts).unflatten(-1, (n_predicts, -1))
         # Scaled once they are copied.
         positives = functional.embedding(own.to(z.device), z.flatten(0, 2))
         predicted, positives = self._compare(predicted, positives[..., : -self.passed])

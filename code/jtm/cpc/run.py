@@ -5,13 +5,14 @@ What a step does follows from the random seed and the step's number alone: the
 windows, the negatives, the augmentation and the dropout.
 """
 
+import functools
 import math
 from dataclasses import asdict
 
 import torch
 from lightning.pytorch.loggers import TensorBoardLogger
 
-from jtm.constants import HOP, SAMPLE_RATE
+from jtm.constants import SAMPLE_RATE
 from jtm.cpc.loss import InfoNCE
 from jtm.data.musicnet import open_dataset
 from jtm.data.splits import split_recordings
@@ -19,7 +20,8 @@ from jtm.data.store import build_store
 from jtm.data.windows import WindowLoader
 from jtm.files import InputError, digest
 from jtm.models.augment import augment
-from jtm.training.checkpoints import build_model, load_part, read_checkpoint
+from jtm.models.network import build_model
+from jtm.training.checkpoints import load_part, read_checkpoint
 from jtm.training.folder import check, claim
 from jtm.training.loop import Module, Plan, fit
 from jtm.training.processes import place
@@ -44,28 +46,9 @@ def build_criterion(config, model):
     InfoNCE
         The criterion.
     """
-    groups = getattr(model.context, "groups", 1)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.random_seed + 1)
-        return InfoNCE(
-            model.c_dim,
-            model.z_dim,
-            n_predicts=config.n_predicts,
-            step_frames=config.step_frames * HOP // model.encoder.hop,
-            anchor_stride=config.anchor_frames * HOP // model.encoder.hop,
-            n_negatives=config.negative_sampling_ext,
-            same_share=config.same_share,
-            others=config.other_windows,
-            score=config.score,
-            temperature=config.temperature,
-            predictor=config.predictor,
-            dropout=config.dropout,
-            shared=config.share_negatives == "window",
-            groups=groups,
-            n_aligned=config.aligned,
-            passed=model.encoder.passed if groups > 1 else 0,
-            contrast=config.contrast,
-        )
+        return InfoNCE(config, model)
 
 
 class CPCModule(Module):
@@ -177,30 +160,6 @@ class CPCModule(Module):
             self.carried = [part[self.global_rank] for part in checkpoint["carried"]]
 
 
-def held_out(store, window=0):
-    """
-    Choose the recordings of training and of validation.
-
-    Parameters
-    ----------
-    store : Store
-        The recordings. Test recordings are never among the chosen, and those
-        that tasks validate on never among what is learned from.
-    window : int
-        Samples that a drawn recording must have, if any has.
-
-    Returns
-    -------
-    train : list of int
-        Indices into the store of what to learn from.
-    validation : list of int
-        Indices of what to validate on; a single recording is on both sides.
-    """
-    splits = split_recordings(store.recordings, store.lengths, max(1, window))
-    train = sorted(splits["train"] + splits["unlabelled"])
-    return train, splits["validation"] or train
-
-
 def pretrain(config, progress=True):
     """
     Pretrain a network, or go on where the run stopped.
@@ -228,7 +187,7 @@ def pretrain(config, progress=True):
     check(config)  # what takes no time first, and all before anything is written
     if config.load:
         start, origin = read_checkpoint(config.load), digest(config.load)
-        _load(config, start, build_model(config))
+        load_part(config.load, start, "model", build_model(config), config)
     # Whichever process builds it shows a bar.
     store = build_store(open_dataset(config.data), progress=progress or here.rank > 0)
     train, validation = loaders(config, store)
@@ -239,19 +198,14 @@ def pretrain(config, progress=True):
             "or a smaller --batchSize"
         )
     if config.load:
-        _load(config, start, module.model, module.criterion)
+        load_part(config.load, start, "model", module.model, config)
+    if config.load_criterion:
+        load_part(config.load, start, "criterion", module.criterion, config)
     with claim(config, module.facts["data"], origin):
         if train.left_out:
             print(f"{train.left_out} recordings are shorter than a window: left out")
         logger = TensorBoardLogger(config.path_checkpoint, None, "tensorboard")
         return fit(module, progress, logger=logger)
-
-
-def _load(config, start, model, criterion=None):
-    """Load the weights of a checkpoint to start from."""
-    load_part(config.load, start, "model", model, config)
-    if config.load_criterion and criterion:
-        load_part(config.load, start, "criterion", criterion, config)
 
 
 def loaders(config, store):
@@ -278,18 +232,22 @@ def loaders(config, store):
     InputError
         If the metadata lacks the category that is asked for.
     """
-    train, validation = held_out(store, config.size_window)
-    here = place()
-    common = {
-        "store": store,
-        "window": config.size_window,
-        "batch_size": config.batch_size,
-        "scheme": config.sampling_type,
-        "seed": config.random_seed,
-        "chunk_bytes": config.chunk_size,
-        "pad": config.short_recordings == "pad",
-    }
-    categories = None, None
+    # Test recordings are never among these, and those that tasks validate on are not
+    # learned from; a single recording is on both sides.
+    splits = split_recordings(store.recordings, store.lengths, config.size_window)
+    train = sorted(splits["train"] + splits["unlabelled"])
+    validation = splits["validation"] or train
+    here, categories = place(), (None, None)
+    loader = functools.partial(
+        WindowLoader,
+        store,
+        window=config.size_window,
+        batch_size=config.batch_size,
+        scheme=config.sampling_type,
+        seed=config.random_seed,
+        chunk_bytes=config.chunk_size,
+        pad=config.short_recordings == "pad",
+    )
     if config.sampling_type == "samecategory":
         category = [r.metadata.get(config.labels_by) for r in store.recordings]
         known = [i for i in train if category[i]]
@@ -305,16 +263,12 @@ def loaders(config, store):
         # Where all would be left out, each is a category of its own.
         validation = [i for i in validation if category[i]] or validation
         categories = [[category[i] or i for i in part] for part in (train, validation)]
-    windows = WindowLoader(
-        indices=train,
+    windows = loader(
+        train,
         categories=categories[0],
         max_chunks=config.max_chunks_in_mem,
         rank=here.rank,
         world=here.world,
-        **common,
     )
     # The memory is training's: of these few windows each is read for itself.
-    held_out_windows = WindowLoader(
-        indices=validation, categories=categories[1], max_chunks=0, **common
-    )
-    return windows, held_out_windows
+    return windows, loader(validation, categories=categories[1], max_chunks=0)

@@ -10,8 +10,7 @@ class Encoder(NamedTuple):
     Parameters
     ----------
     where : str
-        Module here and class, which takes the number of channels, the norm, and
-        those of the other settings of ``make_network`` that it names.
+        Module here and class, which takes the number of channels and the norm.
     channels, tiny : int
         Channels by default and in the preset `tiny`; of each pitch on a pitch axis.
     pitch_axis : bool
@@ -23,6 +22,9 @@ class Encoder(NamedTuple):
     tiny: int
     pitch_axis: bool
 
+
+AUGMENTATIONS = ("noise", "reverb", "equaliser", "level")
+"""What ``--augmentPast`` may list."""
 
 ENCODERS = {
     "conv": Encoder("encoder.ConvEncoder", 256, 32, False),

@@ -14,9 +14,6 @@ from torch.nn import functional
 
 from jtm.constants import SAMPLE_RATE
 
-KINDS = ("noise", "reverb", "equaliser", "level")
-"""What ``--augmentPast`` may list."""
-
 SIGNAL_TO_NOISE = (5.0, 40.0)
 """Range of the signal-to-noise ratio in dB."""
 
@@ -51,8 +48,8 @@ def augment(wave, kinds, generator):
     wave : torch.Tensor
         Waveforms ``(batch, 1, samples)`` at 16 kHz.
     kinds : sequence of str
-        What to do, of :data:`KINDS`; reverberation and equaliser first, then
-        noise, then the level, in whatever order they are listed.
+        What to do, of :data:`jtm.models.AUGMENTATIONS`; reverberation and
+        equaliser first, then noise, then the level, in whatever order they are listed.
     generator : torch.Generator
         Random number generator, on the CPU.
 
@@ -174,16 +171,16 @@ def vary_waves(waves):
     return gain * (waves + noise * level * white)
 
 
-def vary_magnitudes(magnitudes, generator=None):
+def vary_magnitudes(magnitudes):
     """
     Play log magnitudes at other levels, through an equaliser, and with noise.
+
+    What is drawn comes from torch's generator, on the processor.
 
     Parameters
     ----------
     magnitudes : torch.Tensor
         Log magnitudes ``(batch, frames, bins)``.
-    generator : torch.Generator, optional
-        Draws what is varied, on the CPU; torch's own by default.
 
     Returns
     -------
@@ -193,9 +190,9 @@ def vary_magnitudes(magnitudes, generator=None):
         mean power.
     """
     batch, _, bins = magnitudes.shape
-    uniform = torch.rand(2, batch, 1, 1, generator=generator)
-    curve = 3 * torch.randn(batch, 1, 7, generator=generator)
-    noise = torch.rand(magnitudes.shape, generator=generator).clamp_min(1e-6)
+    uniform = torch.rand(2, batch, 1, 1)
+    curve = 3 * torch.randn(batch, 1, 7)
+    noise = torch.rand(magnitudes.shape).clamp_min(1e-6)
     curve = functional.interpolate(curve, size=bins, mode="linear", align_corners=True)
     gain = 18 * uniform[0] - 12 + curve
     power = torch.expm1(18 * magnitudes) * 10 ** (gain / 10).to(magnitudes)

@@ -11,6 +11,9 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+HEADS = 8
+"""Attention heads of a transformer."""
+
 
 class _Recurrence(torch.autograd.Function):
     """
@@ -180,23 +183,22 @@ class TransformerContext(nn.Module):
     Parameters
     ----------
     z_dim, dim : int
-        Sizes of z and of c; `dim` is a multiple of `heads`.
-    layers, heads : int
-        Numbers of layers and of attention heads.
+        Sizes of z and of c; `dim` is a multiple of :data:`HEADS`.
+    layers : int
+        Number of layers.
     dropout : float
         Share of activations dropped in training.
     absolute : bool
         Absolute positions instead of relative ones.
     """
 
-    def __init__(self, z_dim, dim, layers=1, heads=8, dropout=0.0, absolute=False):
+    def __init__(self, z_dim, dim, layers=1, dropout=0.0, absolute=False):
         super().__init__()
         self.dim = dim
         self.absolute = absolute
         self.project = nn.Linear(z_dim, dim)
         self.blocks = nn.ModuleList(
-            TransformerBlock(dim, heads, dropout, relative=not absolute)
-            for _ in range(layers)
+            TransformerBlock(dim, dropout, relative=not absolute) for _ in range(layers)
         )
         self.norm = nn.LayerNorm(dim)
 
@@ -223,17 +225,16 @@ class TransformerBlock(nn.Module):
 
     Parameters
     ----------
-    dim, heads : int
-        Size of the frames and number of heads.
+    dim : int
+        Size of the frames.
     dropout : float
         Share of activations dropped in training.
     relative : bool
         Bias attention by distance, at a learned rate for each head.
     """
 
-    def __init__(self, dim, heads, dropout, relative=True):
+    def __init__(self, dim, dropout, relative=True):
         super().__init__()
-        self.heads = heads
         self.dropout = dropout
         self.norm_attention = nn.LayerNorm(dim)
         self.qkv = nn.Linear(dim, 3 * dim)
@@ -247,13 +248,13 @@ class TransformerBlock(nn.Module):
             nn.Dropout(dropout),
         )
         # Heads start from near-sighted to far-sighted, one halving apart.
-        slope = -torch.arange(1, heads + 1) * 0.69 * 8 / heads
+        slope = -torch.arange(1, HEADS + 1) * 0.69 * 8 / HEADS
         self.log_slope = nn.Parameter(slope) if relative else None
 
     def forward(self, x):
         """Attend to the past and transform frames ``(batch, frames, dim)``."""
         b, t, d = x.shape
-        qkv = self.qkv(self.norm_attention(x)).view(b, t, 3, self.heads, -1)
+        qkv = self.qkv(self.norm_attention(x)).view(b, t, 3, HEADS, -1)
         q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each (batch, heads, frames, dim)
         dropout = self.dropout if self.training else 0.0
         bias = None

@@ -1,8 +1,8 @@
 """The network: waveform to latents z and contexts c."""
 
 import importlib
-import inspect
 
+import torch
 from torch import nn
 
 from jtm.constants import N_PITCHES
@@ -59,73 +59,44 @@ class Network(nn.Module):
         return self.context(z)[0]
 
 
-def make_network(
-    encoder="harmonic",
-    hidden_encoder=8,
-    norm="channelNorm",
-    quadrature=True,
-    kernel=2048,
-    spacing="semitone",
-    learned=False,
-    context="GRU",
-    hidden_context=16,
-    layers=1,
-    dropout=0.0,
-    absolute=False,
-    reverse=False,
-    pitchwise=True,
-):
+def build_model(config):
     """
-    Make a network from plain settings.
+    Make the network of a run, untrained.
 
     Parameters
     ----------
-    encoder : str
-        Kind of encoder, one of :data:`jtm.models.ENCODERS`.
-    hidden_encoder : int
-        Channels of z; for encoders with a pitch axis, channels for each pitch.
-    norm : str
-        One of :data:`jtm.models.encoder.NORMS`.
-    quadrature, kernel, spacing, learned : bool, int, str, bool
-        As for the encoder; those that it does not know are left out.
-    context : {"GRU", "LSTM", "RNN", "transformer", "conv"}
-        Kind of context network; dilated convolutions need an axis of pitch.
-    hidden_context : int
-        Size of c, or of each pitch's part of it.
-    layers : int
-        Layers of the context network.
-    dropout : float
-        Share of activations dropped in a transformer.
-    absolute : bool
-        Absolute positions in a transformer, instead of relative ones.
-    reverse : bool
-        Read time backwards.
-    pitchwise : bool
-        With a recurrent context: summarise each of the 88 pitches of an encoder
-        with a pitch axis for itself, with weights shared across pitch.
+    config : jtm.training.config.NetworkConfig
+        The settings; ``random_seed`` draws the weights.
 
     Returns
     -------
     Network
-        The network, freshly initialised from torch's global seed.
+        The network.
     """
-    module, name = ENCODERS[encoder].where.split(".")
+    module, name = ENCODERS[config.encoder_type].where.split(".")
     kind = getattr(importlib.import_module(f"jtm.models.{module}"), name)
-    settings = {"quadrature": quadrature, "kernel": kernel}
-    settings |= {"spacing": spacing, "learned": learned}
-    known = inspect.signature(kind).parameters
-    taken = {key: value for key, value in settings.items() if key in known}
-    net = kind(hidden_encoder, norm, **taken)
-    if context == "conv":
-        summary = PitchMapContext(net.dim, hidden_context)
-    elif context == "transformer":
-        summary = TransformerContext(
-            net.dim, hidden_context, layers, dropout=dropout, absolute=absolute
+    more = {}  # settings of this encoder alone
+    if config.encoder_type == "sinc":
+        more = {"kernel": config.sinc_kernel, "spacing": config.sinc_spacing}
+        more["quadrature"] = config.sinc_mode == "quadrature"
+    elif config.encoder_type == "pitchmap":
+        more["learned"] = config.use_sinc_net
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.random_seed)
+        encoder = kind(config.hidden_encoder, config.norm_mode, **more)
+        context = _make_context(config, encoder)
+    return Network(encoder, context, config.cpc_mode == "reverse")
+
+
+def _make_context(config, encoder):
+    """Make the context network that goes with an encoder."""
+    dim, layers = config.hidden_gar, config.layers_gar
+    if config.ar_mode == "conv":
+        return PitchMapContext(encoder.dim, dim)
+    if config.ar_mode == "transformer":
+        return TransformerContext(
+            encoder.dim, dim, layers, config.dropout, config.abspos
         )
-    else:
-        on_axis = isinstance(net, HarmonicStack)
-        groups = N_PITCHES if pitchwise and on_axis else 1
-        summary = RecurrentContext(
-            net.dim, groups * hidden_context, context, layers, groups
-        )
-    return Network(net, summary, reverse)
+    pitchwise = config.gar_mode == "pitchwise" and isinstance(encoder, HarmonicStack)
+    groups = N_PITCHES if pitchwise else 1
+    return RecurrentContext(encoder.dim, groups * dim, config.ar_mode, layers, groups)

@@ -22,9 +22,8 @@ from jtm import embedding
 from jtm.cli import ROOT, main
 from jtm.evaluation import streaming
 from jtm.files import InputError, InputWarning, digest, read_json
-from jtm.models.network import make_network
 from jtm.music import audio
-from jtm.tests.evaluation.little import write_checkpoint
+from jtm.tests.evaluation.little import make_network, write_checkpoint
 from jtm.training import checkpoints
 
 
@@ -39,8 +38,7 @@ def music(seconds, rate, channels=1, seed=0):
 
 def tiny_model(**settings):
     """Make a network that is quick."""
-    torch.manual_seed(0)
-    return make_network("conv", 24, hidden_context=16, **settings).eval()
+    return make_network(**settings).eval()
 
 
 def run(*arguments):
@@ -66,7 +64,7 @@ class Folder(unittest.TestCase):
 
 class Embed(Folder):
     def test_it_is_what_the_network_says(self):
-        model, wave = tiny_model(norm="batchNorm"), music(0.999, 16_000)[0]
+        model, wave = tiny_model(norm_mode="batchNorm"), music(0.999, 16_000)[0]
         heard = (audio.to_pcm(wave) / 32768).astype(np.float32)
         with torch.no_grad():
             z, c = (part[0].numpy() for part in model(torch.tensor(heard)[None, None]))
@@ -113,8 +111,8 @@ class Embed(Folder):
 
     def test_pieces_join(self):
         path = self.sound("long.wav", 3.1)
-        for reverse in (False, True):
-            model = tiny_model(reverse=reverse)
+        for direction in ("forward", "reverse"):
+            model = tiny_model(cpc_mode=direction)
             expected, _ = jtm.embed(path, model=model)
             with mock.patch.object(streaming, "SHORT_PIECE", 100):
                 found, _ = jtm.embed(path, model=model)

@@ -11,14 +11,14 @@ settings in the file's metadata, and serves wherever a checkpoint does.
 import hashlib
 import json
 import warnings
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
 
 from jtm.files import InputError, atomic, digest, read_json, write_json
-from jtm.models.network import make_network
-from jtm.training.config import NetworkConfig, RunConfig, flag, make_config
+from jtm.models.network import build_model
+from jtm.training.config import NETWORK, NetworkConfig, flag, make_config
 
 WEIGHTS_SUFFIX = ".safetensors"
 """Ending of the files that hold a network alone."""
@@ -29,9 +29,6 @@ METADATA_KEY = "jtm"
 SHAPING = """encoder_type hidden_encoder sinc_mode norm_mode ar_mode hidden_gar
 layers_gar abspos gar_mode n_predicts predictor""".split()
 """Settings that decide which weights a network has."""
-
-NETWORK = {n.name for n in fields(NetworkConfig)} - {n.name for n in fields(RunConfig)}
-"""Settings of a network, not of its run."""
 
 
 def read_checkpoint(path):
@@ -220,40 +217,6 @@ def export(checkpoint, path):
     return facts
 
 
-def build_model(config):
-    """
-    Make the network of a run, untrained.
-
-    Parameters
-    ----------
-    config : NetworkConfig
-        The settings; ``random_seed`` draws the weights.
-
-    Returns
-    -------
-    Network
-        The network.
-    """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.random_seed)
-        return make_network(
-            encoder=config.encoder_type,
-            hidden_encoder=config.hidden_encoder,
-            norm=config.norm_mode,
-            quadrature=config.sinc_mode == "quadrature",
-            kernel=config.sinc_kernel,
-            spacing=config.sinc_spacing,
-            context=config.ar_mode,
-            hidden_context=config.hidden_gar,
-            layers=config.layers_gar,
-            dropout=config.dropout,
-            absolute=config.abspos,
-            reverse=config.cpc_mode == "reverse",
-            pitchwise=config.gar_mode == "pitchwise",
-            learned=config.use_sinc_net,
-        )
-
-
 def load_model(path):
     """
     Make the network of a checkpoint, with its weights.
@@ -311,7 +274,7 @@ def _config_of(path, content):
     """Return the settings of the network; refuse those of training with labels."""
     if any(name.startswith("head.") for name in content["state_dict"]):
         raise InputError(f"{path}: not a checkpoint of pretraining: it learned labels")
-    known = {item.name for item in fields(NetworkConfig)}
+    known = NetworkConfig.__pydantic_fields__
     chosen = {name: each for name, each in content["config"].items() if name in known}
     try:
         return make_config(NetworkConfig, "small", chosen)

@@ -297,6 +297,10 @@ class NetworkConfig(RunConfig):
             )
 
 
+NETWORK = {*NetworkConfig.__pydantic_fields__} - {*RunConfig.__pydantic_fields__}
+"""Settings of a network, not of its run."""
+
+
 @settings
 class SupervisedConfig(NetworkConfig):
     """Settings of training with labels."""

@@ -6,7 +6,7 @@ comes out is what the network would give of the whole at once.
 """
 
 import functools
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from itertools import chain
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from jtm.models.encoder import HarmonicStack
 from jtm.models.heads import add_heads
 from jtm.models.readers import TRUNK, WIDTH
 from jtm.training import checkpoints
-from jtm.training.config import NetworkConfig, make_config
+from jtm.training.config import NETWORK, NetworkConfig, make_config
 from jtm.training.processes import best_device
 
 WEIGHTS = Path(__file__).parents[1] / "weights" / "transcriber.safetensors"
@@ -203,7 +203,7 @@ def save(path, network, config, thresholds):
     size = sum(weight.numel() * weight.element_size() for weight in weights.values())
     if size > LARGEST:
         raise InputError(f"{path}: {size} bytes of weights; expected up to {LARGEST}")
-    made = {n: value for n, value in asdict(config).items() if n in checkpoints.NETWORK}
+    made = {name: value for name, value in asdict(config).items() if name in NETWORK}
     facts = {"tasks": sorted(network.heads.readers), "thresholds": dict(thresholds)}
     facts |= {"on_encoder": network.body.on_encoder, "network": made}
     checkpoints.write_tensors(path, weights, facts)
@@ -284,7 +284,7 @@ def _thresholds_beside(path):
 
 def _config_of(path, found):
     """Return the settings of a network; refuse one that cannot be streamed."""
-    known = {item.name for item in fields(NetworkConfig)}
+    known = NetworkConfig.__pydantic_fields__
     chosen = {name: each for name, each in found.items() if name in known}
     try:
         config = make_config(NetworkConfig, "small", chosen)

@@ -3,14 +3,32 @@
 import itertools
 import math
 import unittest
+from dataclasses import asdict
+from types import SimpleNamespace
 from unittest import mock
 
 import torch
 
 from benchmarks.cpc_step import published_criterion
+from jtm.constants import HOP
+from jtm.cpc.config import PretrainConfig
 from jtm.cpc.loss import InfoNCE, align, draw_negatives, info_nce
+from jtm.training.config import make_config
 
 CHANCE = torch.Generator()
+
+
+def infonce(c_dim, z_dim, n_predicts=12, groups=1, passed=0, n=128, **chosen):
+    """Make a criterion of any sizes, by default the published one."""
+    settings = asdict(make_config(PretrainConfig, "reference", {}))
+    settings |= {"n_predicts": n_predicts, "negative_sampling_ext": n} | chosen
+    model = SimpleNamespace(
+        c_dim=c_dim,
+        z_dim=z_dim,
+        encoder=SimpleNamespace(hop=HOP, passed=passed),
+        context=SimpleNamespace(groups=groups),
+    )
+    return InfoNCE(SimpleNamespace(**settings), model)
 
 
 def draw(recordings=(0, 0, 1), frames=20, n=50, same_share=0.0, others=False):
@@ -40,8 +58,8 @@ class TestInfoNCE(unittest.TestCase):
     def test_positive_is_at_index_0_and_scores_match_plain_loops(self):
         torch.manual_seed(0)
         for score in ("inner", "cosine"):
-            criterion = InfoNCE(
-                6, 5, 3, step_frames=2, anchor_stride=4, n_negatives=9, score=score
+            criterion = infonce(
+                6, 5, 3, step_frames=2, anchor_frames=4, n=9, score=score
             )
             z, c = torch.randn(2, 20, 5), torch.randn(2, 20, 6)
             recordings = torch.tensor([0, 1])
@@ -70,7 +88,7 @@ class TestInfoNCE(unittest.TestCase):
         # where they are many, in numbers of negatives x channels.
         for n_negatives, z_dim in ((5, 4), (30, 40)):
             torch.manual_seed(0)
-            ours = InfoNCE(6, z_dim, n_predicts=3, n_negatives=n_negatives)
+            ours = infonce(6, z_dim, n_predicts=3, n=n_negatives)
             z = torch.randn(2, 20, z_dim, requires_grad=True)
             c = torch.randn(2, 20, 6, requires_grad=True)
             recordings = torch.tensor([0, 1])
@@ -93,7 +111,7 @@ class TestInfoNCE(unittest.TestCase):
 
     def test_negatives_shared_by_a_window_are_those_of_its_anchors(self):
         torch.manual_seed(0)
-        criterion = InfoNCE(6, 5, 3, step_frames=2, n_negatives=30, shared=True)
+        criterion = infonce(6, 5, 3, step_frames=2, n=30, share_negatives="window")
         z, c = torch.randn(2, 20, 5), torch.randn(2, 20, 6)
         recordings = torch.tensor([0, 1])
         scores = criterion.scores(z, c, recordings, CHANCE.manual_seed(1))
@@ -126,7 +144,7 @@ class TestInfoNCE(unittest.TestCase):
 
     def test_groups_predict_each_from_its_own_part_by_the_same_weights(self):
         torch.manual_seed(0)
-        criterion = InfoNCE(6, 4, 3, n_negatives=5, groups=2)
+        criterion = infonce(6, 4, 3, n=5, groups=2)
         z, c = torch.randn(2, 9, 4), torch.randn(2, 9, 6)
         recordings = torch.tensor([0, 1])
         scores = criterion.scores(z, c, recordings, CHANCE.manual_seed(0))
@@ -134,7 +152,7 @@ class TestInfoNCE(unittest.TestCase):
             z.roll(2, 2), c.roll(3, 2), recordings, CHANCE.manual_seed(0)
         )
         torch.testing.assert_close(scores, rolled)
-        plain = InfoNCE(6, 4, 3, n_negatives=5)
+        plain = infonce(6, 4, 3, n=5)
         full = torch.zeros(3, 4, 6)
         shared = criterion.predict.weight.view(3, 2, 3)
         full[:, :2, :3], full[:, 2:, 3:] = shared, shared
@@ -146,9 +164,9 @@ class TestInfoNCE(unittest.TestCase):
     def local(self, z, **chosen):
         """Make a criterion of two groups, each of two features and a magnitude."""
         torch.manual_seed(0)
-        settings = {"n_predicts": 2, "step_frames": 3, "anchor_stride": 2}
-        settings |= {"n_negatives": 6, "score": "cosine", "groups": 2, "passed": 1}
-        return InfoNCE(8, 6, **(settings | chosen)), torch.randn(*z.shape[:2], 8)
+        settings = {"n_predicts": 2, "step_frames": 3, "anchor_frames": 2}
+        settings |= {"n": 6, "score": "cosine", "groups": 2, "passed": 1}
+        return infonce(8, 6, **(settings | chosen)), torch.randn(*z.shape[:2], 8)
 
     def test_each_part_by_itself_matches_plain_loops(self):
         z = torch.rand(2, 20, 2, 3)  # the last feature is the magnitude
@@ -196,7 +214,7 @@ class TestInfoNCE(unittest.TestCase):
 
     def assert_nothing_told(self, z):
         """Require that no negative scores otherwise than the positive."""
-        criterion, c = self.local(z, step_frames=1, anchor_stride=1, n_negatives=40)
+        criterion, c = self.local(z, step_frames=1, anchor_frames=1, n=40)
         given = (z.flatten(2), c, torch.tensor([0, 1]), CHANCE.manual_seed(1), "pitch")
         scores = criterion.scores(*given)
         negatives = scores[..., 1:]
@@ -208,7 +226,7 @@ class TestInfoNCE(unittest.TestCase):
         z = torch.rand(2, 300, 6, generator=torch.Generator().manual_seed(0))
         losses = {}
         for contrast in ("frame", "pitch", "both"):
-            criterion, c = self.local(z, contrast=contrast, n_negatives=400)
+            criterion, c = self.local(z, contrast=contrast, n=400)
             named = criterion(z, c, torch.tensor([0, 1]), CHANCE.manual_seed(1))
             losses[contrast] = named["loss"].item()
         self.assertNotEqual(losses["frame"], losses["pitch"])
@@ -220,10 +238,10 @@ class TestInfoNCE(unittest.TestCase):
         torch.manual_seed(0)
         z, c = torch.randn(2, 20, 5), torch.randn(2, 20, 6)
         recordings = torch.tensor([0, 1])
-        for shared in (False, True):
-            plain = InfoNCE(6, 5, 3, step_frames=2, n_negatives=30, shared=shared)
-            aligned = InfoNCE(
-                6, 5, 3, step_frames=2, n_negatives=30, shared=shared, n_aligned=3
+        for share in ("anchor", "window"):
+            plain = infonce(6, 5, 3, step_frames=2, n=30, share_negatives=share)
+            aligned = infonce(
+                6, 5, 3, step_frames=2, n=30, share_negatives=share, aligned=3
             )
             aligned.load_state_dict(plain.state_dict())
             one, other = (
@@ -234,9 +252,10 @@ class TestInfoNCE(unittest.TestCase):
 
     def test_aligned_loss_is_the_least_over_all_orderly_matches(self):
         torch.manual_seed(0)
-        for shared in (False, True):
-            options = {"n_negatives": 6, "score": "cosine", "shared": shared}
-            criterion = InfoNCE(6, 5, 2, n_aligned=4, **options)
+        for share in ("anchor", "window"):
+            shared = share == "window"
+            options = {"n": 6, "score": "cosine", "share_negatives": share}
+            criterion = infonce(6, 5, 2, aligned=4, **options)
             z, c = torch.randn(2, 7, 5), torch.randn(2, 7, 6)
             recordings = torch.tensor([0, 1])
             scores = criterion.scores(z, c, recordings, CHANCE.manual_seed(3))
@@ -278,7 +297,7 @@ class TestInfoNCE(unittest.TestCase):
 
     def test_aligned_every_prediction_learns_and_steps_are_the_latents(self):
         torch.manual_seed(0)
-        criterion = InfoNCE(6, 5, 2, n_negatives=6, n_aligned=4)
+        criterion = infonce(6, 5, 2, n=6, aligned=4)
         z, c = torch.randn(1, 5, 5), torch.randn(1, 5, 6)
         named = criterion(z, c, torch.tensor([0]), CHANCE.manual_seed(0))
         self.assertEqual(sum(name.startswith("loss_") for name in named), 4)
@@ -287,7 +306,7 @@ class TestInfoNCE(unittest.TestCase):
         self.assertTrue((gradient.abs().sum((1, 2)) > 0).all())
 
     def test_loss_is_named_by_step_and_is_their_mean(self):
-        criterion = InfoNCE(6, 5, n_predicts=3, n_negatives=4)
+        criterion = infonce(6, 5, n_predicts=3, n=4)
         z, c = torch.randn(2, 9, 5), torch.randn(2, 9, 6)
         named = criterion(z, c, torch.tensor([0, 1]), CHANCE.manual_seed(0))
         steps = [f"{name}_{k}" for k in (1, 2, 3) for name in ("loss", "accuracy")]
@@ -296,7 +315,7 @@ class TestInfoNCE(unittest.TestCase):
         torch.testing.assert_close(named["loss"], mean)
 
     def test_window_too_short_is_refused(self):
-        criterion = InfoNCE(6, 5, n_predicts=3, step_frames=3)
+        criterion = infonce(6, 5, n_predicts=3, step_frames=3)
         with self.assertRaisesRegex(ValueError, "9 frames is too short to predict 9"):
             criterion(
                 torch.zeros(1, 9, 5), torch.zeros(1, 9, 6), torch.zeros(1), CHANCE

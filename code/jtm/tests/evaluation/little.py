@@ -12,12 +12,18 @@ from jtm.data.clips import write_clips as write_table
 from jtm.data.musicnet import LABEL_DTYPE, write_labels, write_metadata
 from jtm.music import audio
 from jtm.training.checkpoints import build_model
-from jtm.training.config import make_config
+from jtm.training.config import NetworkConfig, make_config
 
 SPLITS = {"train": 6, "validation": 2, "test": 2}
 
 SMALL = {"encoder_type": "sinc", "hidden_encoder": 32, "hidden_gar": 16}
 """A network that is quick."""
+
+
+def make_network(**chosen):
+    """Make an untrained network, by default of convolutions and small."""
+    small = {"encoder_type": "conv", "hidden_encoder": 24, "hidden_gar": 16}
+    return build_model(make_config(NetworkConfig, "small", small | chosen))
 
 
 def write_dataset(root, seconds=4.0, composers=("A",)):

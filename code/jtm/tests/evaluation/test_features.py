@@ -11,20 +11,18 @@ from jtm.data.musicnet import open_dataset
 from jtm.evaluation import baselines, features, streaming
 from jtm.evaluation.baselines import HAND_MADE, fingerprint
 from jtm.evaluation.streaming import Audio, NetworkSource
-from jtm.models.network import make_network
 from jtm.music import audio
-from jtm.tests.evaluation.little import write_dataset
+from jtm.tests.evaluation.little import make_network, write_dataset
 
 MAKES = {
-    "harmonic": {"hidden_encoder": 2, "hidden_context": 16},
-    "sinc": {"encoder": "sinc", "hidden_encoder": 24, "hidden_context": 16},
-    "conv": {"encoder": "conv", "hidden_encoder": 24, "context": "LSTM"},
-    "reverse": {"encoder": "conv", "hidden_encoder": 24, "reverse": True},
+    "harmonic": {"encoder_type": "harmonic", "hidden_encoder": 2},
+    "sinc": {"encoder_type": "sinc"},
+    "conv": {"ar_mode": "LSTM"},
+    "reverse": {"cpc_mode": "reverse"},
     "pitchmap": {
-        "encoder": "pitchmap",
+        "encoder_type": "pitchmap",
         "hidden_encoder": 8,  # a norm over few channels makes much of rounding
-        "context": "conv",
-        "hidden_context": 2,
+        "hidden_gar": 2,
     },
 }
 
@@ -62,9 +60,7 @@ class Streaming(unittest.TestCase):
                     np.testing.assert_allclose(ours, theirs, atol=1e-4)
 
     def test_a_transformer_looks_back_on_the_piece_before(self):
-        model = make_network(
-            "conv", 24, context="transformer", hidden_context=16
-        ).eval()
+        model = make_network(ar_mode="transformer").eval()
         wave = noise(3)
         with in_pieces(100):
             _, full = whole(NetworkSource(model), wave)
@@ -77,7 +73,7 @@ class Streaming(unittest.TestCase):
         self.assertGreater(np.abs(short - expected).max(), 1e-3)
 
     def test_networks_are_read_in_evaluation_mode(self):
-        model = make_network("conv", 24, norm="batchNorm").train()
+        model = make_network(norm_mode="batchNorm").train()
         before = {k: v.clone() for k, v in model.state_dict().items()}
         whole(NetworkSource(model), noise(1))
         for name, value in model.state_dict().items():
@@ -91,7 +87,7 @@ class Streaming(unittest.TestCase):
             longest = max(longest, stop - start)
             return np.zeros(stop - start, np.int16)
 
-        source = NetworkSource(make_network("conv", 24, hidden_context=16))
+        source = NetworkSource(make_network())
         for _ in source.stream(Audio(read, 16_000 * 60)):
             pass
         self.assertLessEqual(

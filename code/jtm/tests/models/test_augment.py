@@ -8,9 +8,9 @@ import numpy as np
 import torch
 
 from jtm.constants import SAMPLE_RATE
-from jtm.cpc.config import AUGMENTATIONS
+from jtm.models import AUGMENTATIONS
 from jtm.models import augment as module_under_test
-from jtm.models.augment import KINDS, augment
+from jtm.models.augment import augment
 
 
 def chance(seed=0):
@@ -27,12 +27,9 @@ class TestAugment(unittest.TestCase):
     def setUp(self):
         self.wave = 0.1 * torch.randn(3, 1, 16000, generator=chance(1))
 
-    def test_the_flag_may_name_every_kind(self):
-        self.assertEqual(AUGMENTATIONS, KINDS)
-
     def test_every_kind_changes_every_window_in_its_own_way(self):
         same = self.wave[:1].expand(3, 1, -1)
-        for kind in KINDS:
+        for kind in AUGMENTATIONS:
             changed = augment(same, [kind], chance())
             self.assertEqual(changed.shape, same.shape)
             for i, j in ((0, 1), (0, 2), (1, 2)):
@@ -41,7 +38,9 @@ class TestAugment(unittest.TestCase):
         torch.testing.assert_close(augment(same, [], chance()), same)
 
     def test_same_chance_same_augmentation(self):
-        one, same, other = (augment(self.wave, KINDS, chance(s)) for s in (0, 0, 1))
+        one, same, other = (
+            augment(self.wave, AUGMENTATIONS, chance(s)) for s in (0, 0, 1)
+        )
         torch.testing.assert_close(one, same, rtol=0, atol=0)
         self.assertFalse(torch.allclose(one, other))
 
@@ -56,7 +55,7 @@ class TestAugment(unittest.TestCase):
 
     def test_silence_stays_silent(self):
         silence = torch.zeros(2, 1, 8000)
-        torch.testing.assert_close(augment(silence, KINDS, chance()), silence)
+        torch.testing.assert_close(augment(silence, AUGMENTATIONS, chance()), silence)
 
     def test_noise_has_the_ratio_and_the_colour_asked_for(self):
         n = self.wave.shape[-1]
@@ -111,10 +110,11 @@ class TestAugment(unittest.TestCase):
 class TestVaryMagnitudes(unittest.TestCase):
     def test_level_and_noise_change_and_the_seed_decides(self):
         x = torch.full((2, 30, 40), 0.5)
-        one, same, other = (
-            module_under_test.vary_magnitudes(x, torch.Generator().manual_seed(seed))
-            for seed in (1, 1, 2)
-        )
+        found = []
+        for seed in (1, 1, 2):
+            torch.manual_seed(seed)
+            found.append(module_under_test.vary_magnitudes(x))
+        one, same, other = found
         torch.testing.assert_close(one, same)
         self.assertFalse(torch.allclose(one, other))
         decibels = 10 * 18 * (one - x) / np.log(10)

@@ -5,8 +5,11 @@ import unittest
 import torch
 
 from jtm.constants import HOP
-from jtm.cpc.loss import InfoNCE
-from jtm.models.network import make_network
+from jtm.cpc.config import PretrainConfig
+from jtm.cpc.run import build_criterion
+from jtm.models.network import build_model
+from jtm.tests.evaluation.little import make_network
+from jtm.training.config import make_config
 
 
 class TestNetwork(unittest.TestCase):
@@ -16,7 +19,7 @@ class TestNetwork(unittest.TestCase):
         changed = wave.clone()
         changed[..., 60 * HOP :] = 0
         for encoder, size in (("conv", 16), ("sinc", 16), ("harmonic", 2)):
-            model = make_network(encoder, size, hidden_context=16).eval()
+            model = make_network(encoder_type=encoder, hidden_encoder=size).eval()
             (_, c), (_, after) = model(wave), model(changed)
             reach = 10  # frames: half of the longest filter, and the layers after it
             torch.testing.assert_close(c[:, : 60 - reach], after[:, : 60 - reach])
@@ -27,7 +30,7 @@ class TestNetwork(unittest.TestCase):
         wave = torch.randn(1, 1, 100 * HOP)
         changed = wave.clone()
         changed[..., : 40 * HOP] = 0
-        model = make_network("conv", 16, hidden_context=16, reverse=True).eval()
+        model = make_network(hidden_encoder=16, cpc_mode="reverse").eval()
         (_, c), (_, after) = model(wave), model(changed)
         torch.testing.assert_close(c[:, 50:], after[:, 50:])
         self.assertFalse(torch.allclose(c[:, 38], after[:, 38]))
@@ -35,8 +38,11 @@ class TestNetwork(unittest.TestCase):
     def test_one_batch_can_be_overfitted(self):
         torch.manual_seed(0)
         wave = torch.randn(4, 1, 40 * HOP)
-        model = make_network("conv", 32, hidden_context=64)
-        criterion = InfoNCE(64, 32, 2, n_negatives=8, score="cosine")
+        chosen = {"hidden_encoder": 32, "hidden_gar": 64, "score": "cosine"}
+        chosen |= {"n_predicts": 2, "negative_sampling_ext": 8}
+        config = make_config(PretrainConfig, "reference", chosen)
+        model = build_model(config)
+        criterion = build_criterion(config, model)
         weights = [*model.parameters(), *criterion.parameters()]
         optimizer = torch.optim.Adam(weights, 1e-2)
         chance = torch.Generator()
@@ -52,8 +58,8 @@ class TestNetwork(unittest.TestCase):
     def test_same_seed_same_network(self):
         outputs = []
         for seed in (0, 0, 1):
-            torch.manual_seed(seed)
-            outputs.append(make_network("conv", 8).eval()(torch.ones(1, 1, 1600))[1])
+            model = make_network(random_seed=seed).eval()
+            outputs.append(model(torch.ones(1, 1, 1600))[1])
         torch.testing.assert_close(outputs[0], outputs[1], rtol=0, atol=0)
         self.assertFalse(torch.allclose(outputs[0], outputs[2]))
 
