@@ -280,12 +280,15 @@ def _train(options):
 
 def _start(config, preset):
     """Train as the settings say, on the data that they name or the usual."""
-    from jtm.training.checkpoints import adopt
+    from jtm.training.checkpoints import adopt, read_checkpoint
     from jtm.training.folder import check
 
-    if isinstance(config, SupervisedConfig):
-        config = adopt(config)
-    check(config)  # before a toy set is made
+    # What takes no time first: before a toy set is made.
+    if config.load and isinstance(config, SupervisedConfig):
+        config = adopt(config)[1]
+    elif config.load:
+        read_checkpoint(config.load)
+    check(config)
     config = replace(config, data=config.data or default_data(preset))
     print(f"data {config.data}, checkpoints and curves in {config.path_checkpoint}")
     if isinstance(config, SupervisedConfig):

@@ -21,7 +21,7 @@ from jtm.evaluation.tasks import TASKS
 from jtm.files import InputError, digest, read_json, write_json
 from jtm.models.encoder import HarmonicStack
 from jtm.models.heads import add_heads
-from jtm.training.checkpoints import adopt, build_model, load_model
+from jtm.training.checkpoints import adopt
 from jtm.training.folder import check, claim
 from jtm.training.loop import Plan, fit
 from jtm.training.spectra import Spectra, harmonic_front_end
@@ -56,10 +56,10 @@ def run(config, progress=True, n_recordings=0):
     StoppedError
         If the user stopped it; everything is saved.
     """
-    folder, task, config = Path(config.path_checkpoint), config.task, adopt(config)
+    folder, task = Path(config.path_checkpoint), config.task
+    model, config = adopt(config)
     check(config)  # what takes no time first, and all before anything is written
     origin = digest(config.load) if config.load else ""
-    model = load_model(config.load)[0] if config.load else build_model(config)
     if TASKS[task].unit == "clips":
         store = clip_store(config.data, progress)
     else:

@@ -247,7 +247,7 @@ def load_model(path):
 
 def adopt(config):
     """
-    Give a run the settings of the network that it starts from, if it does.
+    Make the network that a run starts from, and give the run its settings.
 
     Parameters
     ----------
@@ -256,7 +256,9 @@ def adopt(config):
 
     Returns
     -------
-    NetworkConfig
+    model : Network
+        That of ``config.load``, with its weights; without it, an untrained one.
+    config : NetworkConfig
         The same, but for what a preset says of a network that is not made.
 
     Raises
@@ -265,9 +267,9 @@ def adopt(config):
         If ``config.load`` cannot be read.
     """
     if not config.load:
-        return config
-    there = _config_of(config.load, read_checkpoint(config.load))
-    return replace(config, **{name: getattr(there, name) for name in NETWORK})
+        return build_model(config), config
+    model, there = load_model(config.load)
+    return model, replace(config, **{name: getattr(there, name) for name in NETWORK})
 
 
 def _config_of(path, content):

@@ -104,7 +104,7 @@ def check(config):
     ------
     InputError
         If the folder holds a run of other settings, which are named, or can't be
-        written, or the checkpoint to start from can't be read.
+        written.
     """
     folder = Path(config.path_checkpoint)
     above = next(each for each in (folder, *folder.absolute().parents) if each.exists())
@@ -112,8 +112,6 @@ def check(config):
         raise InputError(
             f"{folder}: cannot be written; choose another --pathCheckpoint"
         )
-    if config.load:
-        read_checkpoint(config.load)
     if (folder / CONFIG_FILE).exists():
         there = read_json(folder / CONFIG_FILE)
     else:  # gone, which makes no other run of it

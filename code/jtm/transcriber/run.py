@@ -72,10 +72,8 @@ def train(config, progress=True):
     check(config)
     if config.encoder_type != "pitchmap" or config.use_sinc_net:
         raise InputError("a transcriber needs --encoderType pitchmap, filters as made")
-    folder, origin = Path(config.path_checkpoint), ""
-    if config.load:
-        origin = digest(config.load)
-    network = _network(config)
+    folder, network = Path(config.path_checkpoint), _network(config)
+    origin = digest(config.load) if config.load else ""
     store = _open(config, progress)
     notes = reader(store)
     labelled = {t: Recordings.of(store, t, notes) for t in transcribers.ROWS}
@@ -108,12 +106,9 @@ def _open(config, progress):
 def _network(config):
     """Make a network with heads, from a checkpoint where one is named."""
     asked = {task: ("map", rows) for task, rows in transcribers.ROWS.items()}
-    model = None if config.load else build_model(config)
-    if config.load:
-        state = read_checkpoint(config.load)["state_dict"]
-        if not any(name.startswith("network.heads.") for name in state):
-            model = load_model(config.load)[0]
-    if model is not None:
+    state = read_checkpoint(config.load)["state_dict"] if config.load else {}
+    if not any(name.startswith("network.heads.") for name in state):
+        model = load_model(config.load)[0] if config.load else build_model(config)
         return add_heads(model, asked, config.random_seed, width=WIDTH)
     network = transcribers.load(config.load).network
     if network.heads.readers.keys() != asked.keys():
