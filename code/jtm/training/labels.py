@@ -86,9 +86,9 @@ class Windows(Draws):
         super().__init__(n_batches, seed)
         self.read = read
         self.size, self.edge, self.stride = size, edge, stride
-        self.pools = [spans] * (batch_size - n_unlabelled) + [unlabelled] * n_unlabelled
         self.n_labelled = batch_size - n_unlabelled
-        self.shares = {}
+        labelled, other = _with_shares(spans), _with_shares(unlabelled)
+        self.pools = [labelled] * self.n_labelled + [other] * n_unlabelled
         self.targets = targets
 
     def draw(self, rng):
@@ -98,7 +98,7 @@ class Windows(Draws):
         Inputs ``(batch, frames, bins)`` begin with the labelled windows, which have
         targets.
         """
-        places = [self._place(rng, pool) for pool in self.pools]
+        places = [self._place(rng, *pool) for pool in self.pools]
         inputs = [
             self.read(i, a - self.edge, self.size + 2 * self.edge) for i, a in places
         ]
@@ -110,15 +110,17 @@ class Windows(Draws):
         recordings = [index for index, _ in places]
         return torch.from_numpy(np.stack(inputs)), targets, recordings
 
-    def _place(self, rng, spans):
+    def _place(self, rng, spans, shares):
         """Draw a window: a recording by its length, and a place in it."""
-        share = self.shares.get(id(spans))
-        if share is None:
-            lengths = np.array([last - first for _, first, last in spans], float)
-            share = self.shares[id(spans)] = lengths / lengths.sum()
-        index, first, last = spans[rng.choice(len(spans), p=share)]
+        index, first, last = spans[rng.choice(len(spans), p=shares)]
         places = max(1, (last - first - self.size) // self.stride + 1)
         return index, first + self.stride * int(rng.integers(places))
+
+
+def _with_shares(spans):
+    """Return spans, and the share of each in the length of all."""
+    lengths = np.array([last - first for _, first, last in spans], float)
+    return spans, lengths / lengths.sum()
 
 
 class Labelled(Module):
@@ -242,9 +244,9 @@ def _task_loss(logits, target):
 
 
 @torch.no_grad()
-def answer(network, inputs, stride=1, precision="bf16"):
+def answer(network, inputs, stride=1):
     """
-    Compute logits.
+    Compute logits, in bfloat16.
 
     Parameters
     ----------
@@ -254,8 +256,6 @@ def answer(network, inputs, stride=1, precision="bf16"):
         As for :meth:`Body.encode`.
     stride : int
         Frames of 10 ms in a frame of the network.
-    precision : {"float32", "bf16"}
-        Arithmetic of the network.
 
     Returns
     -------
@@ -270,7 +270,7 @@ def answer(network, inputs, stride=1, precision="bf16"):
     pad = [(0, 0)] * 3
     pad[axis] = 0, -n_frames % stride * hop
     x = torch.from_numpy(np.pad(inputs, pad)).to(device)
-    with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+    with torch.autocast(device.type, torch.bfloat16):
         found = network(x)
     told = {task: logits.float().cpu().numpy() for task, logits in found.items()}
     return {t: x if x.ndim < 3 else x[:, :n_frames] for t, x in told.items()}

@@ -105,7 +105,8 @@ class Spectra:
 
     def _compute(self, index):
         """Compute the magnitudes of a recording ``(frames, bins)`` by blocks."""
-        n_frames, parts, margin = self.frames(index), [], self.front_end.margin
+        n_frames = int(self.store.lengths[index]) // HOP
+        parts, margin = [], self.front_end.margin
         scale = 1 / 32768
         if self.levelled:
             scale *= gain(powers(self.store.read(index).astype(np.float32) / 32768))
@@ -116,10 +117,6 @@ class Spectra:
             found = self.front_end.analyse(wave.astype(np.float32) * np.float32(scale))
             parts.append(found[first - heard[0] :][: last - first].astype(np.float16))
         return np.concatenate(parts)
-
-    def frames(self, index):
-        """Count the frames of 10 ms of a recording of the store."""
-        return int(self.store.lengths[index]) // HOP
 
     def read(self, index, first=0, n_frames=None):
         """
