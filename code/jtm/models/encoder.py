@@ -39,15 +39,8 @@ HARMONICS = (-12.0, 0.0, 12.0, 19.02, 24.0, 27.86, 31.02, 33.69, 36.0)
 """Semitones from a pitch to its octave below and its harmonics 1 to 8."""
 
 
-class AcrossFrames(nn.Module):
-    """
-    Apply a norm that wants channels first to channels-last activations.
-
-    Parameters
-    ----------
-    norm : nn.Module
-        Takes ``(batch, channels, frames)``.
-    """
+class _AcrossFrames(nn.Module):
+    """Apply a norm over ``(batch, channels, frames)`` to channels-last activations."""
 
     def __init__(self, norm):
         super().__init__()
@@ -63,8 +56,8 @@ NORMS = {
     # Over the channels of each frame (Riviere et al. 2020, section 3.1): no
     # statistic of other frames or recordings leaks into a latent.
     "channelNorm": nn.LayerNorm,
-    "batchNorm": lambda channels: AcrossFrames(nn.BatchNorm1d(channels)),
-    "instanceNorm": lambda channels: AcrossFrames(
+    "batchNorm": lambda channels: _AcrossFrames(nn.BatchNorm1d(channels)),
+    "instanceNorm": lambda channels: _AcrossFrames(
         nn.InstanceNorm1d(channels, affine=True)
     ),
     "none": lambda channels: nn.Identity(),
