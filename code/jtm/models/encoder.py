@@ -181,27 +181,28 @@ class SincFilters(nn.Module):
         window = torch.hamming_window(kernel, periodic=False)
         self.register_buffer("window", window, persistent=False)
 
-    def bands(self):
+    def bands(self, tuning=0.0):
         """
-        Compute centres and widths in Hz, each ``(filters,)``.
+        Compute centres and widths in Hz, each ``(filters,)``, so many semitones higher.
 
         Centres are kept between a semitone below the piano and the Nyquist frequency,
         widths no narrower than the window can resolve.
         """
         top = 69 + 12 * math.log2(SAMPLE_RATE / 2 / 440)
-        centre = 440 * 2 ** ((self.centre.clamp(PITCH_MIN - 1, top) - 69) / 12)
+        centre = (self.centre + tuning).clamp(PITCH_MIN - 1, top)
+        centre = 440 * 2 ** ((centre - 69) / 12)
         width = centre * (2 ** (self.width.abs() / 24) - 2 ** (-self.width.abs() / 24))
         width = width.clamp(min=SAMPLE_RATE / self.kernel)
         return centre, torch.minimum(width, 2 * centre)
 
-    def kernels(self):
+    def kernels(self, tuning=0.0):
         """
-        Make the filters' impulse responses, of unit energy.
+        Make the filters' impulse responses, of unit energy, so many semitones higher.
 
         Taps ``(filters, kernel)``, or as quadrature pairs ``(2 * filters, kernel)``,
         all cosines followed by all sines.
         """
-        centre, width = self.bands()
+        centre, width = self.bands(tuning)
         envelope = torch.sinc(width[:, None] * self.time) * self.window
         phase = 2 * math.pi * centre[:, None] * self.time
         envelope = envelope / envelope.norm(dim=1, keepdim=True)
@@ -210,7 +211,7 @@ class SincFilters(nn.Module):
             return cosines
         return torch.cat((cosines, envelope * torch.sin(phase)))
 
-    def forward(self, wave):
+    def forward(self, wave, tuning=0.0):
         """Filter waveforms ``(batch, 1, samples)`` to ``(batch, frames, filters)``."""
         wave = wave[..., : wave.shape[-1] // self.stride * self.stride]
         # Each output is centred on the middle of its stride.
@@ -219,7 +220,7 @@ class SincFilters(nn.Module):
         frames = functional.pad(wave[:, 0], (before, after))
         # On a CPU several times faster than a convolution with long kernels.
         frames = frames.unfold(1, self.kernel, self.stride)  # (batch, frames, kernel)
-        y = frames @ self.kernels().T
+        y = frames @ self.kernels(tuning).T
         if self.quadrature:
             real, imaginary = y.float().chunk(2, dim=2)
             y = log_magnitude(real, imaginary)
@@ -335,9 +336,13 @@ class HarmonicStack(nn.Module, abc.ABC):
         self.register_buffer("bins", bins, persistent=False)  # (harmonics, rows)
         self.first = round((PITCH_MIN - low) * self.passed)  # bin of A0
 
-    def magnitudes(self, wave):
-        """Compute log magnitudes ``(batch, frames, bins)``, about 0 to 1, of waves."""
-        return self.filters(wave)
+    def magnitudes(self, wave, tuning=0.0):
+        """
+        Compute log magnitudes ``(batch, frames, bins)``, about 0 to 1, of waves.
+
+        The filters are as many semitones higher as the waves are tuned above 440 Hz.
+        """
+        return self.filters(wave, tuning)
 
     def forward(self, wave):
         """Encode waves ``(batch, 1, samples)`` to ``(batch, samples // hop, dim)``."""

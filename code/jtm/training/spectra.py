@@ -5,7 +5,9 @@ The front end of a pitch map is fixed unless its filters are learned, so what it
 gives of a recording need not be computed again each time the recording is heard.
 """
 
+import contextlib
 import hashlib
+import math
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,7 +17,7 @@ from tqdm import tqdm
 
 from jtm.constants import HOP
 from jtm.files import atomic
-from jtm.music.audio import gain, powers
+from jtm.music.audio import A4, gain, powers, tuning
 
 BLOCK = 4096
 """Frames computed at a time: 41 s."""
@@ -29,7 +31,8 @@ class FrontEnd(NamedTuple):
     ----------
     analyse : callable
         Gives log magnitudes ``(frames, bins)`` from samples ``(samples,)`` at 16 kHz,
-        float32 in [-1, 1], one for each hop of 10 ms.
+        float32 in [-1, 1], one for each hop of 10 ms; and, if it has an axis of pitch,
+        from semitones that these are tuned above A4 at 440 Hz.
     margin : int
         Frames on either side that a frame depends on, at most.
     key : str
@@ -59,9 +62,9 @@ def harmonic_front_end(encoder):
     kernels = filters.kernels().detach().cpu().numpy()
 
     @torch.no_grad()
-    def analyse(wave):
+    def analyse(wave, tuning=0.0):
         wave = torch.from_numpy(wave).to(filters.time.device)
-        return encoder.magnitudes(wave[None, None])[0].cpu().numpy()
+        return encoder.magnitudes(wave[None, None], tuning)[0].cpu().numpy()
 
     key = hashlib.sha256(kernels.tobytes()).hexdigest()[:16]
     return FrontEnd(analyse, -(-filters.kernel // HOP), key)
@@ -80,15 +83,18 @@ class Spectra:
     folder : str or Path
         Where magnitudes are kept: 40 kB a second, a file for each recording, named by
         the checksum of the recording, in a folder for the front end.
-    levelled : bool
-        Bring each recording to one level first, by :func:`jtm.music.audio.gain`.
+    tuned : bool
+        Bring each recording to one level and one tuning first, by
+        :func:`jtm.music.audio.gain` and :func:`jtm.music.audio.tuning`. These know
+        tunings within a semitone; which semitone it is tells the column ``tuning`` of
+        the metadata, in Hz of A4, where there is one.
     """
 
-    def __init__(self, store, front_end, folder, levelled=False):
+    def __init__(self, store, front_end, folder, tuned=False):
         self.store = store
         self.front_end = front_end
-        self.levelled = levelled
-        kind = "levelled" if levelled else "magnitudes"
+        self.tuned = tuned
+        kind = "tuned" if tuned else "magnitudes"
         self.folder = Path(folder) / f"{kind}-{front_end.key}"
 
     def prepare(self, indices, progress=True):
@@ -107,16 +113,27 @@ class Spectra:
         """Compute the magnitudes of a recording ``(frames, bins)`` by blocks."""
         n_frames = int(self.store.lengths[index]) // HOP
         parts, margin = [], self.front_end.margin
-        scale = 1 / 32768
-        if self.levelled:
-            scale *= gain(powers(self.store.read(index).astype(np.float32) / 32768))
+        scale, more = 1 / 32768, ()
+        if self.tuned:
+            whole = self.store.read(index).astype(np.float32) / 32768
+            scale *= gain(powers(whole))
+            more = (self._tuning(index, whole),)
         for first in range(0, n_frames, BLOCK):
             last = min(first + BLOCK, n_frames)
             heard = max(0, first - margin), min(last + margin, n_frames)
             wave = self.store.read(index, *(HOP * frame for frame in heard))
-            found = self.front_end.analyse(wave.astype(np.float32) * np.float32(scale))
+            wave = wave.astype(np.float32) * np.float32(scale)
+            found = self.front_end.analyse(wave, *more)
             parts.append(found[first - heard[0] :][: last - first].astype(np.float16))
         return np.concatenate(parts)
+
+    def _tuning(self, index, wave):
+        """Return the semitones by which a recording is tuned above 440 Hz."""
+        found = tuning(wave)
+        stated = self.store.recordings[index].metadata.get("tuning")
+        with contextlib.suppress(TypeError, ValueError):  # none, or of another kind
+            found += round(12 * math.log2(float(stated) / A4) - found)
+        return found
 
     def read(self, index, first=0, n_frames=None):
         """

@@ -155,14 +155,8 @@ class _Source(NetworkSource):
         if not isinstance(encoder, HarmonicStack):
             return encoder(waves)
         waves = waves[..., : waves.shape[-1] // self.hop * self.hop]
-        centre = encoder.filters.centre
-        usual = centre.data
-        centre.data = usual + self.tuning
-        try:
-            with torch.autocast(waves.device.type, enabled=False):
-                magnitudes = encoder.magnitudes(waves)
-        finally:
-            centre.data = usual
+        with torch.autocast(waves.device.type, enabled=False):
+            magnitudes = encoder.magnitudes(waves, self.tuning)
         return encoder.encode(magnitudes)
 
     def pieces(self, recording):

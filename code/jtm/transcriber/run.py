@@ -2,10 +2,10 @@
 Training of the transcriber: two heads on one network, from labels.
 
 One head tells notes, the other which instrument plays them. What is heard are log
-magnitudes of recordings at one level (:func:`jtm.music.audio.gain`), kept on disk, and
-varied in level, spectrum and noise. Some windows begin before their recording, in
-silence. An epoch is a fixed number of steps, since what there is to learn from differs
-more than what a network can take in.
+magnitudes of recordings at one level and one tuning, as when transcribing, kept on
+disk, and varied in level, spectrum and noise. Some windows begin before their
+recording, in silence. An epoch is a fixed number of steps, since what there is to learn
+from differs more than what a network can take in.
 """
 
 import shutil
@@ -82,7 +82,7 @@ def train(config, progress=True):
     data = store.summary(*heard)
     with claim(config, data, origin):
         front_end = harmonic_front_end(network.body.model.encoder)
-        kept = Spectra(store, front_end, folder / "magnitudes", levelled=True)
+        kept = Spectra(store, front_end, folder / "magnitudes", tuned=True)
         kept.prepare([*heard[0], *heard[1]], progress)
         family.read = kept.read
         module = _module(config, network, family)
