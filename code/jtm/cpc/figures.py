@@ -95,7 +95,7 @@ def pretraining_curve(folder):
     path = Path(folder) / "metrics.csv"
     settings = read_json(Path(folder) / "config.json")
     try:
-        table = pd.read_csv(path, float_precision="round_trip")
+        table = pd.read_csv(path)
         table = table[table["split"] == "validation"]
         steps = range(1, settings["n_predicts"] + 1)
         ahead = [1000 * k * settings["step_frames"] / FRAME_RATE for k in steps]
