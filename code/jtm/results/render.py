@@ -113,9 +113,11 @@ def _facts_of(root):
         path = results / f"{name}.json"
         facts[name] = read_json(path) if path.exists() else None
     if log := facts["transcriber"]:
-        before = log["before"] or {}  # of a transcriber, else empty
-        log["steps"] = log["history"][-1]["step"] + (before.get("steps") or 0)
-        log["clock"] = log["seconds"] + (before.get("seconds") or [0.0])[0]
+        log["steps"], log["clock"] = log["history"][-1]["step"], log["seconds"]
+        before = log
+        while before := before.get("before"):  # of pretraining it knows no steps
+            log["steps"] += before["steps"] or 0
+            log["clock"] += (before["seconds"] or [0.0])[0]
     facts["network"] = read_json(root / "code" / "jtm" / "weights" / "jtm.json")
     facts["training"] = _training(facts["network"])
     bench = compare.Benchmark.read(results / "benchmark.csv.gz")

@@ -87,6 +87,7 @@ def train(config, progress=True):
         family.read = kept.read
         module = _module(config, network, family)
         module.facts |= {"config": asdict(config), "data": data, "origin": origin}
+        module.facts["before"] = _before(config)
         fit(module, progress)
         best = read_checkpoint(folder / BEST)["state_dict"]
         module.load_state_dict(best)
@@ -149,14 +150,20 @@ def _finish(config, module, family, data):
     shown = {n: v for n, v in asdict(config).items() if n not in (*PATHS, "also")}
     record = {"sha256": digest(folder / WEIGHTS_FILE), "config": shown, "data": data}
     record |= {"parameters": sum(p.numel() for p in network.parameters())}
-    record |= {"thresholds": thresholds, "scores": scores, "before": None}
-    if config.load:
-        started = read_checkpoint(config.load)
-        record["before"] = {n: started.get(n) for n in ("history", "data", "seconds")}
-        record["before"]["steps"] = started.get("global_step")
+    record |= {"thresholds": thresholds, "scores": scores}
+    record |= {"before": module.facts["before"]}
     record |= {"seconds": module.seconds, "history": module.history}
     write_json(folder / RECORD_FILE, record)
     return scores
+
+
+def _before(config):
+    """Tell how the network was trained that a run starts from, and before that."""
+    if not config.load:
+        return None
+    started = read_checkpoint(config.load)
+    names = ("history", "data", "seconds", "before")
+    return {n: started.get(n) for n in names} | {"steps": started.get("global_step")}
 
 
 SHOWN = ("metric", "value", "low", "high")
