@@ -272,6 +272,29 @@ def gain(power):
     return float(LEVEL / np.sqrt(np.square(power).sum() / total))
 
 
+def middle(first, last):
+    """
+    Return the ends of the middle minute of a recording, which tells its tuning.
+
+    Parameters
+    ----------
+    first, last : int
+        First sample of the recording at 16 kHz, and the one after its last.
+
+    Returns
+    -------
+    tuple of int
+        The same of the minute; all of a shorter recording.
+
+    Examples
+    --------
+    >>> middle(0, 16000), middle(0, 180 * 16000)
+    ((0, 16000), (960000, 1920000))
+    """
+    start = max(first, (first + last - 60 * SAMPLE_RATE) // 2)
+    return start, min(start + 60 * SAMPLE_RATE, last)
+
+
 def tuning(wave):
     """
     Estimate how far a recording is tuned from A4 at 440 Hz.

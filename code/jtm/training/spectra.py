@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from jtm.constants import HOP
 from jtm.files import atomic
-from jtm.music.audio import A4, gain, powers, tuning
+from jtm.music.audio import A4, gain, middle, powers, tuning
 
 BLOCK = 4096
 """Frames computed at a time: 41 s."""
@@ -115,9 +115,8 @@ class Spectra:
         parts, margin = [], self.front_end.margin
         scale, more = 1 / 32768, ()
         if self.tuned:
-            whole = self.store.read(index).astype(np.float32) / 32768
-            scale *= gain(powers(whole))
-            more = (self._tuning(index, whole),)
+            scale *= gain(powers(self.store.read(index).astype(np.float32) / 32768))
+            more = (self._tuning(index),)
         for first in range(0, n_frames, BLOCK):
             last = min(first + BLOCK, n_frames)
             heard = max(0, first - margin), min(last + margin, n_frames)
@@ -127,9 +126,10 @@ class Spectra:
             parts.append(found[first - heard[0] :][: last - first].astype(np.float16))
         return np.concatenate(parts)
 
-    def _tuning(self, index, wave):
+    def _tuning(self, index):
         """Return the semitones by which a recording is tuned above 440 Hz."""
-        found = tuning(wave)
+        ends = middle(0, int(self.store.lengths[index]))
+        found = tuning(self.store.read(index, *ends).astype(np.float32) / 32768)
         stated = self.store.recordings[index].metadata.get("tuning")
         with contextlib.suppress(TypeError, ValueError):  # none, or of another kind
             found += round(12 * math.log2(float(stated) / A4) - found)

@@ -252,8 +252,7 @@ def _listen(read, length, hearer, choices, advance=lambda seconds: None):
     starts = range(first, last, size)
     powers = [audio.powers(read(a, min(a + size, last))) for a in starts]
     gain = audio.gain(np.concatenate([*powers, np.zeros(0)]))
-    middle = max(first, (first + last - size) // 2)
-    tuning = audio.tuning(read(middle, min(middle + size, last)))
+    tuning = audio.tuning(read(*audio.middle(first, last)))
 
     def blocks():
         for block in hearer.stream(Audio(read, length, scale=gain), tuning):
