@@ -10,6 +10,7 @@ By the names that ``--task`` takes, with the primary metric of each first:
 - ``instrument_activity``: which of MusicNet's eleven instruments sound in a frame, by
   the labels; average precision, beside F1 at a threshold;
 - ``multipitch``: which of the 88 pitches sound in a frame; the same metrics;
+- ``unison``: which of the 88 pitches several instruments sound at once; the same;
 - ``ensemble``, ``composer``: the ensemble, and the composer, of a window of 1.28 s;
   accuracy over windows, beside macro-F1, and accuracy of 5 and 30 s by adding up the
   log posteriors of their windows;
@@ -323,6 +324,7 @@ TASKS = {
     task.name: task
     for task in (
         Task("multipitch", "average_precision", (N_PITCHES,), rolls.frame_roll),
+        Task("unison", "average_precision", (N_PITCHES,), rolls.unison_roll),
         _Category("ensemble", "accuracy"),
         _SingleNote("note_pitch", "accuracy"),
         _SingleNote("note_instrument", "accuracy", instruments=True),

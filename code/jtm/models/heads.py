@@ -78,7 +78,7 @@ class Body(torch.nn.Module):
         return z if self.on_encoder else torch.cat((z, self.model.summarise(z)), dim=2)
 
 
-def add_heads(model, asked, seed=0, on_encoder=False, width=WIDTH):
+def add_heads(model, asked, seed=0, on_encoder=False, width=WIDTH, around=False):
     """
     Put heads on a network, whatever they are to learn from.
 
@@ -94,6 +94,8 @@ def add_heads(model, asked, seed=0, on_encoder=False, width=WIDTH):
         Read z alone, without c.
     width : int
         Channels of a trunk that is read off a pitch map.
+    around : bool
+        Let such a trunk hear :class:`jtm.models.readers.Surroundings`.
 
     Returns
     -------
@@ -108,6 +110,6 @@ def add_heads(model, asked, seed=0, on_encoder=False, width=WIDTH):
         sizes = (model.z_dim,) if on_encoder else (model.z_dim, model.c_dim)
         on_axis = isinstance(model.encoder, HarmonicStack)
         on_axis &= on_encoder or getattr(model.context, "groups", 1) == N_PITCHES
-        trunk = PitchTrunk(sizes, width) if on_axis else FlatTrunk(sum(sizes))
+        trunk = PitchTrunk(sizes, width, around) if on_axis else FlatTrunk(sum(sizes))
         heads = Heads(trunk, asked, model.encoder.hop // HOP)
         return Network(Body(model, on_encoder), heads)

@@ -9,6 +9,7 @@ anything else by convolutions over time (:class:`FlatTrunk`). Readers take such 
 
 import torch
 from torch import nn
+from torch.nn import functional
 
 from jtm.constants import N_PITCHES
 from jtm.models.pitchmap import PitchBlock, normed, to_maps
@@ -22,6 +23,9 @@ TRUNK = ((1, 2), (19, 4))
 WIDTH = 32
 """Channels of a trunk on a pitch map, unless another width is asked for."""
 
+AROUND = 128
+"""Frames on either side that :class:`Surroundings` averages: 2.56 s of 20 ms each."""
+
 
 class PitchTrunk(nn.Module):
     """
@@ -33,21 +37,65 @@ class PitchTrunk(nn.Module):
         Sizes of z, or of z and of c.
     channels : int
         Features of each pitch.
+    around : bool
+        Hear what sounds in the seconds around; see :class:`Surroundings`.
+
+    Attributes
+    ----------
+    reach : int
+        Frames on either side that a frame of the trunk hears.
     """
 
-    def __init__(self, sizes, channels=WIDTH):
+    def __init__(self, sizes, channels=WIDTH, around=False):
         super().__init__()
         self.sizes = list(sizes)
         self.channels = channels
         self.join = nn.Conv2d(sum(sizes) // N_PITCHES, channels, 1)
         self.blocks = nn.Sequential(*(PitchBlock(channels, d) for d in TRUNK))
+        self.around = Surroundings(channels) if around else nn.Identity()
         self.norm = nn.LayerNorm(channels)
+        self.reach = sum(frames for _, frames in TRUNK) + around * AROUND
 
     def forward(self, features):
         """Join z and c, side by side, as ``(batch, frames, 88, channels)``."""
         parts = features.split(self.sizes, dim=2)
         maps = self.join(torch.cat([to_maps(part) for part in parts], dim=1))
-        return normed(self.norm, self.blocks(maps)).permute(0, 3, 2, 1)
+        first, *others = self.blocks
+        maps = self.around(first(maps))
+        for block in others:
+            maps = block(maps)
+        return normed(self.norm, maps).permute(0, 3, 2, 1)
+
+
+class Surroundings(nn.Module):
+    """
+    Tell each pitch what sounds in the seconds around it, averaged over pitch and time.
+
+    Who plays is the same for a whole piece, and heard better in many notes than in one
+    (after squeeze and excitation, Hu et al. 2018, with a window that moves).
+
+    Parameters
+    ----------
+    channels : int
+        Channels in and out.
+    """
+
+    def __init__(self, channels):
+        super().__init__()
+        self.squeeze = nn.Conv1d(2 * channels, channels, 1)
+        self.tell = nn.Conv1d(channels, channels, 1)
+        nn.init.zeros_(self.tell.weight)
+        nn.init.zeros_(self.tell.bias)
+
+    def forward(self, maps):
+        """Add to maps ``(batch, channels, pitches, frames)``; at an end, of fewer."""
+        found = functional.relu(
+            self.squeeze(torch.cat((maps.mean(2), maps.amax(2)), 1))
+        )
+        mean = functional.avg_pool1d(
+            found, 2 * AROUND + 1, 1, AROUND, count_include_pad=False
+        )
+        return maps + self.tell(mean)[:, :, None]
 
 
 class FlatTrunk(nn.Module):
@@ -66,7 +114,7 @@ class FlatTrunk(nn.Module):
 
     def __init__(self, dim, hidden=256, kernel=9, channels=8):
         super().__init__()
-        self.channels = channels
+        self.channels, self.reach = channels, kernel // 2
         self.layers = nn.Sequential(
             nn.BatchNorm1d(dim),
             nn.Conv1d(dim, hidden, kernel, padding=kernel // 2),

@@ -29,7 +29,12 @@ WARMUP = 20
 WEIGHT_DECAY = 0.01
 """Weight decay of AdamW."""
 
-WEIGHTS = {"transcription": 2.0, "who_plays_what": 2.0, "instrument_activity": 0.1}
+WEIGHTS = {
+    "transcription": 2.0,
+    "who_plays_what": 2.0,
+    "unison": 2.0,
+    "instrument_activity": 0.1,
+}
 """Weight of a task's loss, where it is not 1."""
 
 CONTRAST_WEIGHT = 0.02

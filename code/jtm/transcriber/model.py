@@ -18,7 +18,7 @@ from jtm.evaluation.streaming import NetworkSource
 from jtm.files import InputError, read_json
 from jtm.models.encoder import HarmonicStack
 from jtm.models.heads import add_heads
-from jtm.models.readers import TRUNK, WIDTH
+from jtm.models.readers import WIDTH
 from jtm.training import checkpoints
 from jtm.training.config import NETWORK, NetworkConfig, make_config
 from jtm.training.processes import best_device
@@ -26,20 +26,20 @@ from jtm.training.processes import best_device
 WEIGHTS = Path(__file__).parents[1] / "weights" / "transcriber.safetensors"
 """The weights that come with the package."""
 
-ROWS = {"transcription": 2, "who_plays_what": len(INSTRUMENTS) + 1}
+ROWS = {"transcription": 2, "who_plays_what": len(INSTRUMENTS) + 1, "unison": 1}
 """Rows of each pitch that the heads tell, by task; see `jtm.evaluation.tasks`."""
 
-THRESHOLDS = {"frame": 0.4, "onset": 0.3}
-"""Probabilities above which a pitch sounds, and starts, where no file says others."""
+THRESHOLDS = {"frame": 0.4, "onset": 0.3, "unison": 0.5}
+"""
+Probabilities above which a pitch sounds, starts, and is of two instruments, where no
+file says others.
+"""
 
 RECORD_FILE = "record.json"
 """Beside a checkpoint of training with labels: its scores and thresholds."""
 
 PIECE = 512
 """Frames of the network that are heard at a time."""
-
-EDGE = max(4, sum(frames for _, frames in TRUNK))
-"""Frames of z and c on either side of a piece that the heads read."""
 
 LARGEST = 5_000_000
 """Maximum size in bytes of the file that comes with the package."""
@@ -85,9 +85,9 @@ class Transcriber:
         dict of str to numpy.ndarray
             Of consecutive frames of 10 ms, in float32: ``notes`` ``(frames, 2, 88)``,
             logits of what sounds and what starts; ``parts`` ``(frames, 11, 88)``,
-            logits of each instrument sounding, where they are told; and ``power``
-            ``(frames, 88)``, that of each pitch and its harmonics, where the network
-            has an axis of pitch.
+            logits of each instrument sounding, and ``unison`` ``(frames, 88)``, of
+            several, where they are told; and ``power`` ``(frames, 88)``, that of each
+            pitch and its harmonics, where the network has an axis of pitch.
         """
         source = _Source(self.network.body.model, tuning)
         pieces = chain(source.pieces(recording), [None])
@@ -99,11 +99,11 @@ class Transcriber:
     def _answer(self, before, current, after):
         """Read logits off z and c of a piece, and what lies on either side."""
         body, heads = self.network.body, self.network.heads
-        around = [current]
+        around, edge = [current], heads.trunk.reach
         if before is not None:
-            around.insert(0, [part[:, -EDGE:] for part in before])
+            around.insert(0, [part[:, -edge:] for part in before])
         if after is not None:
-            around.append([part[:, :EDGE] for part in after])
+            around.append([part[:, :edge] for part in after])
         z, c = (torch.cat(parts, dim=1) for parts in zip(*around, strict=True))
         with _fast(z.device):
             logits = heads(z if body.on_encoder else torch.cat((z, c), dim=2))
@@ -111,7 +111,7 @@ class Transcriber:
         last = first + current[0].shape[1]
         here = slice(first * heads.stride, last * heads.stride)
         logits = {t: x[0, here].float().cpu().numpy() for t, x in logits.items()}
-        return _named(logits) | self._power(current[0], heads.stride)
+        return named(logits) | self._power(current[0], heads.stride)
 
     def _power(self, z, stride):
         """Add up the power of each pitch and its harmonics, by what z passes on."""
@@ -126,14 +126,22 @@ class Transcriber:
         return {"power": np.repeat(power, stride, axis=0)}
 
 
-def _named(logits):
-    """Name what the logits of the tasks are of."""
-    parts = logits.get("who_plays_what")
-    if parts is None:
-        return {"notes": logits["transcription"]}
-    starts, parts = parts[:, -1], parts[:, :-1]
-    either = np.stack((parts.max(axis=1), starts), axis=1)
-    return {"notes": logits.get("transcription", either), "parts": parts}
+def named(logits):
+    """
+    Name what logits by task are of, of the frames of one recording.
+
+    See :meth:`Transcriber.stream`.
+    """
+    found, parts = {}, logits.get("who_plays_what")
+    if parts is not None:
+        starts, parts = parts[:, -1], parts[:, :-1]
+        either = np.stack((parts.max(axis=1), starts), axis=1)
+        found = {"notes": either, "parts": parts}
+    if "transcription" in logits:
+        found["notes"] = logits["transcription"]
+    if "unison" in logits:
+        found["unison"] = logits["unison"][:, 0]
+    return found
 
 
 def _fast(device):
@@ -234,7 +242,7 @@ def load(path=None):
         content = checkpoints.read_checkpoint(path)
         state, tasks = _labelled_part(path, content["state_dict"])
         settings, thresholds = content["config"], _thresholds_beside(path)
-    if not (tasks and set(tasks) <= ROWS.keys()):
+    if not (set(tasks) <= ROWS.keys() and set(tasks) - {"unison"}):
         raise InputError(
             f"{path}: learned {', '.join(tasks)}; expected {' or '.join(ROWS)}"
         )
@@ -242,7 +250,8 @@ def load(path=None):
     asked = {task: ("map", ROWS[task]) for task in tasks}
     width = len(state.get("heads.trunk.join.weight", ())) or WIDTH
     on_encoder = bool(settings.get("on_encoder"))
-    network = add_heads(body, asked, 0, on_encoder, width)
+    around = "heads.trunk.around.tell.weight" in state
+    network = add_heads(body, asked, 0, on_encoder, width, around)
     try:
         network.load_state_dict(state)
     except RuntimeError as error:
@@ -273,7 +282,8 @@ def _thresholds_beside(path):
     """Return the thresholds that a run of training with labels chose, if it did."""
     record = path.with_name(RECORD_FILE)
     found = read_json(record).get("thresholds", {}) if record.exists() else {}
-    return {name: found[f"{name}_threshold"] for name in THRESHOLDS if found}
+    told = {name: found.get(f"{name}_threshold") for name in THRESHOLDS}
+    return {name: threshold for name, threshold in told.items() if threshold}
 
 
 def _config_of(path, found):

@@ -12,25 +12,31 @@ import shutil
 from dataclasses import asdict
 from pathlib import Path
 
-from jtm.constants import HOP
+import numpy as np
+
+from jtm.constants import FRAME_RATE, HOP
 from jtm.data.musicnet import open_dataset
 from jtm.data.store import Store, build_store
 from jtm.evaluation.families import Family
 from jtm.evaluation.labelled import Labelled as Recordings
 from jtm.evaluation.labelled import reader
+from jtm.evaluation.metrics import note_f1
+from jtm.evaluation.transcription import THRESHOLDS
 from jtm.files import InputError, digest, write_json
 from jtm.models.heads import add_heads
+from jtm.training import labels
 from jtm.training.checkpoints import build_model, load_model, read_checkpoint
 from jtm.training.folder import BEST, PATHS, check, claim
 from jtm.training.loop import Plan, fit
 from jtm.training.spectra import Spectra, harmonic_front_end
 from jtm.transcriber import model as transcribers
+from jtm.transcriber.notes import Choices, find, finish
 
 STEPS = 250
 """Steps of an epoch."""
 
-WINDOW = 192
-"""Frames of 10 ms in a training window: 1.92 s."""
+WINDOW = 448
+"""Frames of 10 ms in a training window: 4.48 s, to hear who plays."""
 
 LEAD = 64
 """Frames of silence before a recording in which a window may begin."""
@@ -110,7 +116,7 @@ def _network(config):
     state = read_checkpoint(config.load)["state_dict"] if config.load else {}
     if not any(name.startswith("network.heads.") for name in state):
         model = load_model(config.load)[0] if config.load else build_model(config)
-        return add_heads(model, asked, config.random_seed, width=WIDTH)
+        return add_heads(model, asked, config.random_seed, width=WIDTH, around=True)
     network = transcribers.load(config.load).network
     if network.heads.readers.keys() != asked.keys():
         raise InputError(
@@ -146,6 +152,7 @@ def _finish(config, module, family, data):
             thresholds = {n.removesuffix("_threshold"): v for n, v in chosen.items()}
         for score in labelled.task.score(labelled, "validation", answers, chosen):
             scores.append({"task": task} | {n: score[n] for n in SHOWN})
+    thresholds["unison"] = _unison(network, family, thresholds)
     transcribers.save(folder / WEIGHTS_FILE, network, config, thresholds)
     shown = {n: v for n, v in asdict(config).items() if n not in (*PATHS, "also")}
     record = {"sha256": digest(folder / WEIGHTS_FILE), "config": shown, "data": data}
@@ -155,6 +162,24 @@ def _finish(config, module, family, data):
     record |= {"seconds": module.seconds, "history": module.history}
     write_json(folder / RECORD_FILE, record)
     return scores
+
+
+def _unison(network, family, thresholds):
+    """Choose the threshold of two instruments on one pitch, by F1 of notes."""
+    labelled, found = family.labelled["transcription"], []
+    for index in labelled.splits["validation"]:
+        n = labelled.length("validation", index)
+        logits = labels.answer(network, family.read(index, 0, n)[None], family.stride)
+        heard = transcribers.named({t: x[0] for t, x in logits.items()})
+        chosen = thresholds["frame"], thresholds["onset"]
+        found.append((find([heard], chosen), n / FRAME_RATE))
+    references = labelled.references("validation")
+
+    def score(threshold):
+        told = (finish(*each, Choices(), unison=threshold) for each in found)
+        return np.mean(list(map(note_f1, references, told)))
+
+    return max((*THRESHOLDS, 1.0), key=score)
 
 
 def _before(config):

@@ -10,6 +10,7 @@ import torch
 
 from jtm.evaluation.streaming import Audio
 from jtm.files import InputError, write_json
+from jtm.models import readers
 from jtm.tests.evaluation.little import write_checkpoint
 from jtm.tests.test_embedding import Folder
 from jtm.tests.transcriber.toys import tiny, write_tiny
@@ -44,12 +45,14 @@ class Streaming(unittest.TestCase):
             {"use_sinc_net": True},
             {"encoder_type": "harmonic"},
             {"encoder_type": "sinc", "ar_mode": "LSTM"},
+            {"around": True},
         ):
-            network, _ = tiny(**chosen)
-            with mock.patch.object(model, "PIECE", 10_000):
-                expected = listen(network, wave)
-            with mock.patch.object(model, "PIECE", 24):
-                found = listen(network, wave)
+            with mock.patch.object(readers, "AROUND", 8):
+                network, _ = tiny(**chosen)
+                with mock.patch.object(model, "PIECE", 10_000):
+                    expected = listen(network, wave)
+                with mock.patch.object(model, "PIECE", 24):
+                    found = listen(network, wave)
             self.assertEqual(found.keys(), expected.keys())
             for name, x in found.items():
                 self.assertEqual(x.dtype, np.float32)
@@ -63,6 +66,7 @@ class Streaming(unittest.TestCase):
         for name, expected in (
             ("notes", logits["transcription"][0]),
             ("parts", logits["who_plays_what"][0, :, :-1]),
+            ("unison", logits["unison"][0, :, 0]),
         ):
             np.testing.assert_allclose(found[name], expected.numpy(), atol=1e-4)
             near = listen(network, wave, fast=True)[name] - expected.numpy()
@@ -101,9 +105,13 @@ class Files(Folder):
     def test_saved_and_loaded_is_the_same(self):
         network, config = tiny(on_encoder=True, use_sinc_net=True)
         path = self.folder / "mine.safetensors"
-        model.save(path, network, config, {"frame": 0.25, "onset": 0.125})
+        model.save(
+            path, network, config, {"frame": 0.25, "onset": 0.125, "unison": 0.5}
+        )
         found = model.load(path)
-        self.assertEqual(found.thresholds, {"frame": 0.25, "onset": 0.125})
+        self.assertEqual(
+            found.thresholds, {"frame": 0.25, "onset": 0.125, "unison": 0.5}
+        )
         self.assertIn("who_plays_what", found.network.heads.readers)
         for name, weights in network.state_dict().items():
             torch.testing.assert_close(found.network.state_dict()[name].cpu(), weights)
@@ -121,7 +129,7 @@ class Files(Folder):
         found = {"frame_threshold": 0.2, "onset_threshold": 0.7}
         write_json(self.folder / "record.json", {"thresholds": found})
         hearer = model.load(path)
-        self.assertEqual(hearer.thresholds, {"frame": 0.2, "onset": 0.7})
+        self.assertEqual(hearer.thresholds, {"frame": 0.2, "onset": 0.7, "unison": 0.5})
         self.assertNotIn("who_plays_what", hearer.network.heads.readers)
         settings["cpc_mode"] = "reverse"
         torch.save({"state_dict": state, "config": settings}, path)

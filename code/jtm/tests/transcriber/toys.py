@@ -9,18 +9,20 @@ from jtm.training.checkpoints import build_model
 from jtm.training.config import NetworkConfig, make_config
 from jtm.transcriber import model
 
-BOTH = ("transcription", "who_plays_what")
+ALL = ("transcription", "who_plays_what", "unison")
 
 
-def tiny(tasks=BOTH, on_encoder=False, **chosen):
+def tiny(tasks=ALL, on_encoder=False, around=False, **chosen):
     """Give a network with heads of random weights, and its settings."""
     config = make_config(NetworkConfig, "tiny", chosen)
     asked = {task: ("map", model.ROWS[task]) for task in tasks}
-    network = add_heads(build_model(config), asked, 0, on_encoder)
+    network = add_heads(build_model(config), asked, 0, on_encoder, around=around)
     torch.manual_seed(0)
     with torch.no_grad():
         for weights in network.heads.readers.parameters():
             weights += 0.5 * torch.randn_like(weights)
+        if around:
+            network.heads.trunk.around.tell.weight += 0.5
     return network.eval(), config
 
 
@@ -32,9 +34,14 @@ def write_tiny(path, **chosen):
 
 
 def blocks(notes, n_frames, size, programs=()):
-    """Give the answers about notes ``(first, last, pitch)`` as blocks of some size."""
+    """
+    Give the answers about notes ``(first, last, pitch)`` as blocks of some size.
+
+    Each is of one of `programs`, or of several where one is a tuple.
+    """
     logits = np.full((n_frames, 2, 88), -5.0, np.float32)
     parts = np.full((n_frames, len(INSTRUMENTS), 88), -5.0, np.float32)
+    unison = np.full((n_frames, 88), -5.0, np.float32)
     power = np.zeros((n_frames, 88), np.float32)
     columns = {program: i for i, program in enumerate(INSTRUMENTS)}
     for number, (first, last, pitch) in enumerate(notes):
@@ -42,7 +49,10 @@ def blocks(notes, n_frames, size, programs=()):
         logits[first, 1, pitch - 21] = 5.0
         power[first + 2 : last, pitch - 21] = 1.0 + number
         if programs:
-            parts[first:last, columns[programs[number]], pitch - 21] = 5.0
-    answers = {"notes": logits, "parts": parts, "power": power}
+            players = np.atleast_1d(programs[number])
+            for program in players:
+                parts[first:last, columns[program], pitch - 21] = 5.0
+            unison[first:last, pitch - 21] = 5.0 if len(players) > 1 else -5.0
+    answers = {"notes": logits, "parts": parts, "unison": unison, "power": power}
     for first in range(0, n_frames, size):
         yield {name: x[first : first + size] for name, x in answers.items()}
