@@ -20,7 +20,8 @@ from jtm.evaluation.labelled import Labelled as Recordings
 from jtm.evaluation.labelled import reader
 from jtm.files import InputError, digest, write_json
 from jtm.models.heads import add_heads
-from jtm.training.checkpoints import build_model, load_model, read_checkpoint
+from jtm.models.network import build_model
+from jtm.training.checkpoints import LABELS, load_model, read_checkpoint
 from jtm.training.folder import BEST, PATHS, check, claim
 from jtm.training.loop import Plan, fit
 from jtm.training.spectra import Spectra, harmonic_front_end
@@ -72,7 +73,7 @@ def train(config, progress=True):
     check(config)
     if config.encoder_type != "pitchmap" or config.use_sinc_net:
         raise InputError("a transcriber needs --encoderType pitchmap, filters as made")
-    folder, network = Path(config.path_checkpoint), _network(config)
+    folder, (network, before) = Path(config.path_checkpoint), _start(config)
     origin = digest(config.load) if config.load else ""
     store = _open(config, progress)
     notes = reader(store)
@@ -87,7 +88,7 @@ def train(config, progress=True):
         family.read = kept.read
         module = _module(config, network, family)
         module.facts |= {"config": asdict(config), "data": data, "origin": origin}
-        module.facts["before"] = _before(config)
+        module.facts["before"] = before
         fit(module, progress)
         best = read_checkpoint(folder / BEST)["state_dict"]
         module.load_state_dict(best)
@@ -104,19 +105,29 @@ def _open(config, progress):
     return Store(*([x for s in stores for x in getattr(s, part)] for part in parts))
 
 
-def _network(config):
-    """Make a network with heads, from a checkpoint where one is named."""
+def _start(config):
+    """
+    Make a network with heads, from a checkpoint where one is named.
+
+    Return it, and how what it starts from was trained, and before that.
+    """
     asked = {task: ("map", rows) for task, rows in transcribers.ROWS.items()}
-    state = read_checkpoint(config.load)["state_dict"] if config.load else {}
-    if not any(name.startswith("network.heads.") for name in state):
-        model = load_model(config.load)[0] if config.load else build_model(config)
-        return add_heads(model, asked, config.random_seed, width=WIDTH)
-    network = transcribers.load(config.load).network
-    if network.heads.readers.keys() != asked.keys():
-        raise InputError(
-            f"{config.load}: no transcriber; expected heads of {set(asked)}"
-        )
-    return network.requires_grad_(True)
+    if not config.load:
+        model, before = build_model(config), None
+    else:
+        content = read_checkpoint(config.load)
+        names = ("history", "data", "seconds", "before")
+        before = {name: content.get(name) for name in names}
+        before["steps"] = content.get("global_step")
+        if content["kind"] == LABELS:
+            network = transcribers.load(config.load, content).network
+            if network.heads.readers.keys() != asked.keys():
+                raise InputError(
+                    f"{config.load}: no transcriber; expected heads of {set(asked)}"
+                )
+            return network.requires_grad_(True), before
+        model = load_model(config.load, content)[0]
+    return add_heads(model, asked, config.random_seed, width=WIDTH), before
 
 
 def _module(config, network, family):
@@ -155,15 +166,6 @@ def _finish(config, module, family, data):
     record |= {"seconds": module.seconds, "history": module.history}
     write_json(folder / RECORD_FILE, record)
     return scores
-
-
-def _before(config):
-    """Tell how the network was trained that a run starts from, and before that."""
-    if not config.load:
-        return None
-    started = read_checkpoint(config.load)
-    names = ("history", "data", "seconds", "before")
-    return {n: started.get(n) for n in names} | {"steps": started.get("global_step")}
 
 
 SHOWN = ("metric", "value", "low", "high")

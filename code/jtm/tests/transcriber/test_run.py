@@ -79,6 +79,11 @@ class TestTraining(unittest.TestCase):
         self.assertEqual(record["data"]["recordings"], [12, 4])
         same = self.train("same", {"load": str(own)}, learning_rate=0.0, plain=True)
         self.assertEqual(same, self.scores)
+        record = read_json(self.folder / "same" / run.RECORD_FILE)
+        self.assertTrue(record["before"]["history"])
+        given = str(self.folder / "whole" / run.WEIGHTS_FILE)
+        again = self.train("given", {"load": given}, learning_rate=0.0, plain=True)
+        self.assertEqual(again, self.scores)
         self.assertNotEqual(still, same)  # validated on more
 
     def test_recordings_are_heard_at_one_level_and_tuning(self):
