@@ -36,8 +36,8 @@ from jtm.data.musicnet import open_dataset
 from jtm.data.store import build_store
 from jtm.evaluation.streaming import Audio, NetworkSource
 from jtm.files import write_json
+from jtm.models.network import build_model
 from jtm.music import audio
-from jtm.training.checkpoints import build_model
 from jtm.training.config import make_config
 
 RESULTS = Path(__file__).resolve().parents[2] / "report" / "results"

@@ -19,10 +19,11 @@ from jtm.evaluation.families import Family
 from jtm.evaluation.features import listen
 from jtm.evaluation.labelled import Labelled
 from jtm.models.heads import add_heads
+from jtm.models.network import build_model
 from jtm.music import midi
 from jtm.music.score import Note, Score
 from jtm.results import figures
-from jtm.training.checkpoints import build_model, load_part, read_checkpoint
+from jtm.training.checkpoints import load_part, read_checkpoint
 from jtm.training.config import SupervisedConfig, make_config
 from jtm.training.spectra import Spectra, harmonic_front_end
 

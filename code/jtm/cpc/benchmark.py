@@ -45,9 +45,10 @@ from jtm.files import (
     write_json,
 )
 from jtm.models.heads import add_heads
+from jtm.models.network import build_model
 from jtm.results import records
 from jtm.results.records import SPLITS, TESTS, Contrast
-from jtm.training.checkpoints import build_model, load_model
+from jtm.training.checkpoints import load_model
 from jtm.training.config import make_config
 from jtm.training.loop import Plan, fit
 from jtm.training.spectra import FrontEnd, Spectra, harmonic_front_end

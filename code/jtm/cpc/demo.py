@@ -1,6 +1,5 @@
 """``jtm demo``: from nothing to notes learned from few labels, in minutes."""
 
-import json
 from pathlib import Path
 
 import pandas as pd
@@ -12,7 +11,6 @@ from jtm.cpc.run import pretrain
 from jtm.data.musicnet import open_dataset
 from jtm.data.toyset import toy_data
 from jtm.evaluation.features import view
-from jtm.files import atomic
 from jtm.results import figures, tables
 from jtm.training.checkpoints import load_model
 from jtm.training.config import SupervisedConfig, make_config
@@ -40,7 +38,7 @@ def demo(preset, out, weights):
     preset : {"small", "tiny"}
         Which toy set, and which sizes.
     out : str or Path
-        Folder for the runs, the scores and the figures.
+        Folder for the runs, each with its scores, and the figures.
     weights : str or Path
         The network that ships.
 
@@ -67,8 +65,6 @@ def demo(preset, out, weights):
         config = make_config(SupervisedConfig, preset, chosen | {"n_epoch": 1} | more)
         scores = supervised.run(config, n_recordings=LABELLED)
         made += [{"method": method} | score for score in scores]
-    with atomic(out / "scores.json") as part:
-        part.write_text(json.dumps(made), encoding="utf-8")
     made = pd.DataFrame(made)
     print(f"\n{tables.write(tables.run_scores(made))}")
     print("CPC: the network that ships, which has heard works of this test, unlabelled")

@@ -34,8 +34,9 @@ from jtm.evaluation import labelled, metrics
 from jtm.evaluation.baselines import FFT, HAND_MADE, MARGIN, fingerprint
 from jtm.evaluation.streaming import Audio, NetworkSource
 from jtm.files import InputError, digest, write_json
+from jtm.models.network import build_model
 from jtm.results.records import revision
-from jtm.training.checkpoints import build_model, load_model
+from jtm.training.checkpoints import load_model
 from jtm.training.processes import best_device
 from jtm.training.spectra import FrontEnd, Spectra
 

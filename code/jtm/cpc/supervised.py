@@ -22,12 +22,9 @@ from jtm.files import InputError, digest, read_json, write_json
 from jtm.models.encoder import HarmonicStack
 from jtm.models.heads import add_heads
 from jtm.training.checkpoints import adopt
-from jtm.training.folder import check, claim
+from jtm.training.folder import RECORD, check, claim
 from jtm.training.loop import Plan, fit
 from jtm.training.spectra import Spectra, harmonic_front_end
-
-RECORD_FILE = "record.json"
-"""Name of the file in a run's folder that holds its scores."""
 
 
 def run(config, progress=True, n_recordings=0):
@@ -74,7 +71,7 @@ def run(config, progress=True, n_recordings=0):
     heard = [sorted({i for i, *_ in of}) for of in (spans, family.spans("validation"))]
     data = store.summary(*heard)
     with claim(config, data, origin):
-        file = folder / RECORD_FILE
+        file = folder / RECORD
         if file.exists():
             print(f"{folder}: finished, {config.n_epoch} epochs; nothing left to do")
             scores = read_json(file)["scores"]

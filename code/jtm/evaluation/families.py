@@ -125,7 +125,7 @@ class Family:
 
         Parameters
         ----------
-        network : jtm.models.heads.Network
+        network : jtm.models.heads.NetworkWithHeads
             Body, and a head for each task that is learned.
         plan : jtm.training.loop.Plan
             How it is trained.

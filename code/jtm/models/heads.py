@@ -7,7 +7,7 @@ from jtm.models.encoder import HarmonicStack
 from jtm.models.readers import WIDTH, FlatTrunk, Heads, PitchTrunk
 
 
-class Network(torch.nn.Module):
+class NetworkWithHeads(torch.nn.Module):
     """
     A body and heads on it.
 
@@ -99,17 +99,17 @@ def add_heads(model, asked, seed=0, on_encoder=False, width=WIDTH, around=False)
 
     Returns
     -------
-    Network
+    NetworkWithHeads
         Body and heads.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if isinstance(model, int):
             heads = Heads(FlatTrunk(model), asked)
-            return Network(torch.nn.Identity(), heads)
+            return NetworkWithHeads(torch.nn.Identity(), heads)
         sizes = (model.z_dim,) if on_encoder else (model.z_dim, model.c_dim)
         on_axis = isinstance(model.encoder, HarmonicStack)
         on_axis &= on_encoder or getattr(model.context, "groups", 1) == N_PITCHES
         trunk = PitchTrunk(sizes, width, around) if on_axis else FlatTrunk(sum(sizes))
         heads = Heads(trunk, asked, model.encoder.hop // HOP)
-        return Network(Body(model, on_encoder), heads)
+        return NetworkWithHeads(Body(model, on_encoder), heads)

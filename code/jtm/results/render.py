@@ -107,7 +107,7 @@ def _facts_of(root):
     None where that has not run.
     """
     results = root / "report" / "results"
-    names = "browser commands data faults hours melody memory speed".split()
+    names = "browser commands data faults hours melody memory naming speed".split()
     facts = {name: read_json(results / f"{name}.json") for name in names}
     for name in "ingredients retrieval transcriber transcribers trials".split():
         path = results / f"{name}.json"

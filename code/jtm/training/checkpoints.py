@@ -2,10 +2,11 @@
 Checkpoints: what they hold, and networks made from them.
 
 A checkpoint is a file of tensors and plain values, opened without running any
-code in it. Its ``state_dict`` holds the network under ``model.`` and what it
-was trained with under ``criterion.`` or ``head.``; its ``config`` holds the
-settings. To be given away, the network alone is written as safetensors, with its
-settings in the file's metadata, and serves wherever a checkpoint does.
+code in it. Of pretraining, its ``state_dict`` holds the network under ``model.`` and
+what it was trained with under ``criterion.``; of training with labels, the network with
+its heads under ``network.``. Its ``config`` holds the settings. To be given away, the
+weights alone are written as safetensors, with settings in the file's metadata, and
+serve wherever a checkpoint does.
 """
 
 import hashlib
@@ -30,6 +31,9 @@ SHAPING = """encoder_type hidden_encoder sinc_mode norm_mode ar_mode hidden_gar
 layers_gar abspos gar_mode n_predicts predictor""".split()
 """Settings that decide which weights a network has."""
 
+PRETRAINING, LABELS = "pretraining", "training with labels"
+"""What a checkpoint may be of."""
+
 
 def read_checkpoint(path):
     """
@@ -43,7 +47,9 @@ def read_checkpoint(path):
     Returns
     -------
     dict
-        What it holds, on the CPU; ``state_dict`` and ``config`` among it.
+        What it holds, on the CPU; ``state_dict`` and ``config`` among it, and of a
+        transcriber that was given away its ``thresholds``. ``kind`` tells what it is
+        of: :data:`PRETRAINING`, :data:`LABELS` or "something else".
 
     Raises
     ------
@@ -56,7 +62,16 @@ def read_checkpoint(path):
         hint = f"; there are {', '.join(near)}" if near else "; train one first"
         raise InputError(f"{path}: no such checkpoint{hint}")
     if path.suffix == WEIGHTS_SUFFIX:
-        return _read_weights(path)
+        content = _read_weights(path)
+    else:
+        content = _read_run(path)
+    parts = {str(name).partition(".")[0] for name in content["state_dict"]}
+    kind = PRETRAINING if "model" in parts else "something else"
+    return content | {"kind": LABELS if "network" in parts else kind}
+
+
+def _read_run(path):
+    """Read a checkpoint that a run wrote."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what is odd about it is said below
@@ -73,10 +88,14 @@ def read_checkpoint(path):
 
 
 def _read_weights(path):
-    """Read a network that :func:`export` wrote, as a checkpoint would hold it."""
-    weights, metadata = read_tensors(path, "network", {"network": dict})
-    state = {f"model.{name}": tensor for name, tensor in weights.items()}
-    return {"state_dict": state, "config": metadata["network"]}
+    """Read weights that were given away, as a checkpoint would hold them."""
+    weights, facts = read_tensors(path, "network", {"network": dict})
+    content, part = {"config": facts["network"]}, "model"
+    if isinstance(facts.get("thresholds"), dict):  # a transcriber
+        part, content["thresholds"] = "network", facts["thresholds"]
+        content["config"] |= {"on_encoder": facts.get("on_encoder")}
+    state = {f"{part}.{name}": tensor for name, tensor in weights.items()}
+    return content | {"state_dict": state}
 
 
 def read_tensors(path, what, expected):
@@ -194,7 +213,7 @@ def export(checkpoint, path):
     if path.suffix != WEIGHTS_SUFFIX:
         raise InputError(f"{path}: expected a name ending in {WEIGHTS_SUFFIX}")
     content = read_checkpoint(checkpoint)
-    model, config = load_model(checkpoint)
+    model, config = load_model(checkpoint, content)
     weights = {name: part.contiguous() for name, part in model.state_dict().items()}
     network = {n: value for n, value in asdict(config).items() if n in NETWORK}
     write_tensors(path, weights, {"network": network})
@@ -217,7 +236,7 @@ def export(checkpoint, path):
     return facts
 
 
-def load_model(path):
+def load_model(path, content=None):
     """
     Make the network of a checkpoint, with its weights.
 
@@ -225,6 +244,8 @@ def load_model(path):
     ----------
     path : str or Path
         The checkpoint.
+    content : dict, optional
+        What it holds, where it has been read.
 
     Returns
     -------
@@ -238,8 +259,10 @@ def load_model(path):
     InputError
         If the file is not a checkpoint of pretraining, or does not fit.
     """
-    content = read_checkpoint(path)
-    config = _config_of(path, content)
+    content = content or read_checkpoint(path)
+    if content["kind"] != PRETRAINING:
+        raise InputError(f"{path}: a checkpoint of {content['kind']}, not pretraining")
+    config = network_config(path, content)
     model = build_model(config)
     load_part(path, content, "model", model)
     return model.eval(), config
@@ -272,16 +295,33 @@ def adopt(config):
     return model, replace(config, **{name: getattr(there, name) for name in NETWORK})
 
 
-def _config_of(path, content):
-    """Return the settings of the network; refuse those of training with labels."""
-    if any(name.startswith("head.") for name in content["state_dict"]):
-        raise InputError(f"{path}: not a checkpoint of pretraining: it learned labels")
+def network_config(path, content):
+    """
+    Make the settings of the network of a checkpoint.
+
+    Parameters
+    ----------
+    path : str or Path
+        The checkpoint, for messages.
+    content : dict
+        What it holds.
+
+    Returns
+    -------
+    NetworkConfig
+        The settings.
+
+    Raises
+    ------
+    InputError
+        If this version knows no such network.
+    """
     known = NetworkConfig.__pydantic_fields__
     chosen = {name: each for name, each in content["config"].items() if name in known}
     try:
         return make_config(NetworkConfig, "small", chosen)
     except InputError as error:
-        raise InputError(f"{path}: not a checkpoint of pretraining: {error}") from error
+        raise InputError(f"{path}: of another version of JTM: {error}") from error
 
 
 def load_part(path, content, part, module, config=None):
@@ -294,7 +334,7 @@ def load_part(path, content, part, module, config=None):
         The checkpoint, for messages.
     content : dict
         What it holds.
-    part : {"model", "criterion", "head"}
+    part : {"model", "criterion", "network"}
         Which part.
     module : nn.Module
         Receives the weights.

@@ -26,6 +26,9 @@ LAST = "last.pt"
 BEST = "best.pt"
 """Name of the checkpoint of the epoch that was best on validation."""
 
+RECORD = "record.json"
+"""Name of the file with the scores and the thresholds of training with labels."""
+
 LOCK = ".lock"
 """Name of the file in a run's folder that is locked while a process is at it."""
 

@@ -134,7 +134,7 @@ class Labelled(Module):
 
     Parameters
     ----------
-    network : jtm.models.heads.Network
+    network : jtm.models.heads.NetworkWithHeads
         Body and heads.
     plan : jtm.training.loop.Plan
         How it is trained.
@@ -142,7 +142,7 @@ class Labelled(Module):
         What it learns from.
     rates : tuple of float
         Learning rates of the body, 0 where it is frozen, and of the heads.
-    teacher : Network, optional
+    teacher : jtm.models.heads.NetworkWithHeads, optional
         Gives soft labels to windows without labels.
     contrast : callable, optional
         Gives InfoNCE of windows without labels, from z, c, the recording of each
@@ -255,7 +255,7 @@ def answer(network, inputs, stride=1):
 
     Parameters
     ----------
-    network : jtm.models.heads.Network
+    network : jtm.models.heads.NetworkWithHeads
         Body and heads, in evaluation mode.
     inputs : numpy.ndarray
         As for :meth:`Body.encode`.

@@ -18,9 +18,11 @@ from jtm.evaluation.streaming import NetworkSource
 from jtm.files import InputError, read_json
 from jtm.models.encoder import HarmonicStack
 from jtm.models.heads import add_heads
+from jtm.models.network import build_model
 from jtm.models.readers import WIDTH
 from jtm.training import checkpoints
-from jtm.training.config import NETWORK, NetworkConfig, make_config
+from jtm.training.config import NETWORK
+from jtm.training.folder import RECORD
 from jtm.training.processes import best_device
 
 WEIGHTS = Path(__file__).parents[1] / "weights" / "transcriber.safetensors"
@@ -34,9 +36,6 @@ THRESHOLDS = {"frame": 0.4, "onset": 0.3, "unison": 0.5}
 Probabilities above which a pitch sounds, starts, and is of two instruments, where no
 file says others.
 """
-
-RECORD_FILE = "record.json"
-"""Beside a checkpoint of training with labels: its scores and thresholds."""
 
 PIECE = 512
 """Frames of the network that are heard at a time."""
@@ -52,7 +51,7 @@ class Transcriber:
 
     Parameters
     ----------
-    network : jtm.models.heads.Network
+    network : jtm.models.heads.NetworkWithHeads
         Body and heads.
     thresholds : dict of str to float
         Probabilities above which a pitch sounds (``frame``) and starts (``onset``).
@@ -187,7 +186,7 @@ def save(path, network, config, thresholds):
     ----------
     path : str or Path
         The file to write, ending in ``.safetensors``.
-    network : jtm.models.heads.Network
+    network : jtm.models.heads.NetworkWithHeads
         Body and heads, with a head for ``transcription``, ``who_plays_what`` or both.
     config : jtm.training.config.NetworkConfig
         Settings of the network under the heads.
@@ -211,7 +210,7 @@ def save(path, network, config, thresholds):
     checkpoints.write_tensors(path, weights, facts)
 
 
-def load(path=None):
+def load(path=None, content=None):
     """
     Load a transcriber.
 
@@ -221,6 +220,8 @@ def load(path=None):
         A file that :func:`save` wrote, or a checkpoint of ``main.py --supervised``
         with ``--task transcription`` or ``who_plays_what``; by default the weights
         that come with the package. Nothing in the file is run.
+    content : dict, optional
+        What the file holds, where it has been read.
 
     Returns
     -------
@@ -233,24 +234,34 @@ def load(path=None):
         If the file is missing, damaged or of another kind.
     """
     path = Path(path or WEIGHTS)
-    if path.suffix == checkpoints.WEIGHTS_SUFFIX:
-        expected = {"thresholds": dict, "network": dict, "tasks": list}
-        state, facts = checkpoints.read_tensors(path, "transcriber", expected)
-        tasks, thresholds = facts["tasks"], facts["thresholds"]
-        settings = facts["network"] | {"on_encoder": facts.get("on_encoder")}
-    else:
-        content = checkpoints.read_checkpoint(path)
-        state, tasks = _labelled_part(path, content["state_dict"])
-        settings, thresholds = content["config"], _thresholds_beside(path)
+    content = content or checkpoints.read_checkpoint(path)
+    if content["kind"] != checkpoints.LABELS:
+        raise InputError(
+            f"{path}: no transcriber: it learned without labels, and tells no notes; "
+            f"train heads: python main.py --supervised --load {path}"
+        )
+    state = {
+        name.removeprefix("network."): weights
+        for name, weights in content["state_dict"].items()
+        if name.startswith("network.")
+    }
+    told = [n.split(".")[2] for n in state if n.startswith("heads.readers.")]
+    tasks = list(dict.fromkeys(told))
     if not (set(tasks) <= ROWS.keys() and set(tasks) - {"unison"}):
         raise InputError(
             f"{path}: learned {', '.join(tasks)}; expected {' or '.join(ROWS)}"
         )
-    body = checkpoints.build_model(_config_of(path, settings))
+    config = checkpoints.network_config(path, content)
+    if config.cpc_mode == "reverse":
+        raise InputError(
+            f"{path}: reads time backwards (--cpcMode reverse), which a transcriber "
+            "cannot"
+        )
     asked = {task: ("map", ROWS[task]) for task in tasks}
     width = len(state.get("heads.trunk.join.weight", ())) or WIDTH
-    on_encoder = bool(settings.get("on_encoder"))
+    on_encoder = bool(content["config"].get("on_encoder"))
     around = "heads.trunk.around.tell.weight" in state
+    body = build_model(config)
     network = add_heads(body, asked, 0, on_encoder, width, around)
     try:
         network.load_state_dict(state)
@@ -260,46 +271,18 @@ def load(path=None):
         ) from error
     fingerprint = checkpoints.fingerprint(state)
     network.to(best_device())
+    thresholds = content.get("thresholds")
+    if thresholds is None:
+        thresholds = _thresholds_beside(path)
     return Transcriber(network, THRESHOLDS | thresholds, fingerprint)
-
-
-def _labelled_part(path, state):
-    """Return the weights under and of the heads, and the tasks that these tell."""
-    prefix = "network."
-    state = {
-        n.removeprefix(prefix): w for n, w in state.items() if n.startswith(prefix)
-    }
-    if not state:
-        raise InputError(
-            f"{path}: no transcriber: it learned without labels, and tells no notes; "
-            f"train heads: python main.py --supervised --load {path}"
-        )
-    readers = [n.split(".")[2] for n in state if n.startswith("heads.readers.")]
-    return state, list(dict.fromkeys(readers))
 
 
 def _thresholds_beside(path):
     """Return the thresholds that a run of training with labels chose, if it did."""
-    record = path.with_name(RECORD_FILE)
+    record = path.with_name(RECORD)
     found = read_json(record).get("thresholds", {}) if record.exists() else {}
     told = {name: found.get(f"{name}_threshold") for name in THRESHOLDS}
     return {name: threshold for name, threshold in told.items() if threshold}
-
-
-def _config_of(path, found):
-    """Return the settings of a network; refuse one that cannot be streamed."""
-    known = NetworkConfig.__pydantic_fields__
-    chosen = {name: each for name, each in found.items() if name in known}
-    try:
-        config = make_config(NetworkConfig, "small", chosen)
-    except InputError as error:
-        raise InputError(f"{path}: no transcriber of this version: {error}") from error
-    if config.cpc_mode == "reverse":
-        raise InputError(
-            f"{path}: reads time backwards (--cpcMode reverse), which a transcriber "
-            "cannot"
-        )
-    return config
 
 
 shipped = functools.cache(load)

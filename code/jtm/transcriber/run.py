@@ -9,7 +9,7 @@ from differs more than what a network can take in.
 """
 
 import shutil
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -24,8 +24,15 @@ from jtm.evaluation.metrics import note_f1
 from jtm.evaluation.transcription import THRESHOLDS
 from jtm.files import InputError, digest, write_json
 from jtm.models.heads import add_heads
+from jtm.models.network import build_model
 from jtm.training import labels
-from jtm.training.checkpoints import build_model, load_model, read_checkpoint
+from jtm.training.checkpoints import (
+    LABELS,
+    load_model,
+    network_config,
+    read_checkpoint,
+)
+from jtm.training.config import NETWORK
 from jtm.training.folder import BEST, PATHS, check, claim
 from jtm.training.loop import Plan, fit
 from jtm.training.spectra import Spectra, harmonic_front_end
@@ -78,7 +85,8 @@ def train(config, progress=True):
     check(config)
     if config.encoder_type != "pitchmap" or config.use_sinc_net:
         raise InputError("a transcriber needs --encoderType pitchmap, filters as made")
-    folder, network = Path(config.path_checkpoint), _network(config)
+    config, network, before = _start(config)
+    folder = Path(config.path_checkpoint)
     origin = digest(config.load) if config.load else ""
     store = _open(config, progress)
     notes = reader(store)
@@ -93,7 +101,7 @@ def train(config, progress=True):
         family.read = kept.read
         module = _module(config, network, family)
         module.facts |= {"config": asdict(config), "data": data, "origin": origin}
-        module.facts["before"] = _before(config)
+        module.facts["before"] = before
         fit(module, progress)
         best = read_checkpoint(folder / BEST)["state_dict"]
         module.load_state_dict(best)
@@ -110,19 +118,38 @@ def _open(config, progress):
     return Store(*([x for s in stores for x in getattr(s, part)] for part in parts))
 
 
-def _network(config):
-    """Make a network with heads, from a checkpoint where one is named."""
+def _start(config):
+    """
+    Make a network with heads, from a checkpoint where one is named.
+
+    Return the run's settings with those of the network, the network, and how what it
+    starts from was trained, and before that.
+    """
     asked = {task: ("map", rows) for task, rows in transcribers.ROWS.items()}
-    state = read_checkpoint(config.load)["state_dict"] if config.load else {}
-    if not any(name.startswith("network.heads.") for name in state):
-        model = load_model(config.load)[0] if config.load else build_model(config)
-        return add_heads(model, asked, config.random_seed, width=WIDTH, around=True)
-    network = transcribers.load(config.load).network
-    if network.heads.readers.keys() != asked.keys():
-        raise InputError(
-            f"{config.load}: no transcriber; expected heads of {set(asked)}"
-        )
-    return network.requires_grad_(True)
+    before, learned = None, {}
+    if not config.load:
+        model = build_model(config)
+    else:
+        content = read_checkpoint(config.load)
+        names = ("history", "data", "seconds", "before")
+        before = {name: content.get(name) for name in names}
+        before["steps"] = content.get("global_step")
+        if content["kind"] == LABELS:
+            there = transcribers.load(config.load, content).network.cpu()
+            model, learned = there.body.model.requires_grad_(True), there.state_dict()
+            made = network_config(config.load, content)
+        else:
+            model, made = load_model(config.load, content)
+        config = replace(config, **{name: getattr(made, name) for name in NETWORK})
+    network = add_heads(model, asked, config.random_seed, width=WIDTH, around=True)
+    if learned:  # what its heads lack starts untrained
+        try:
+            left = network.load_state_dict(learned, strict=False).unexpected_keys
+        except RuntimeError:
+            left = True
+        if left:
+            raise InputError(f"{config.load}: has other heads than a transcriber's")
+    return config, network, before
 
 
 def _module(config, network, family):
@@ -180,15 +207,6 @@ def _unison(network, family, thresholds):
         return np.mean(list(map(note_f1, references, told)))
 
     return max((*THRESHOLDS, 1.0), key=score)
-
-
-def _before(config):
-    """Tell how the network was trained that a run starts from, and before that."""
-    if not config.load:
-        return None
-    started = read_checkpoint(config.load)
-    names = ("history", "data", "seconds", "before")
-    return {n: started.get(n) for n in names} | {"steps": started.get("global_step")}
 
 
 SHOWN = ("metric", "value", "low", "high")

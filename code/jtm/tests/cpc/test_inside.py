@@ -18,8 +18,8 @@ from jtm.cpc.figures import QUESTIONS, read_answers
 from jtm.data.rolls import PLAYED_DTYPE, frame_numbers, frame_roll
 from jtm.evaluation import metrics
 from jtm.files import InputError
+from jtm.models.network import build_model
 from jtm.tests.evaluation import little
-from jtm.training.checkpoints import build_model
 from jtm.training.config import make_config
 
 

@@ -214,6 +214,12 @@ class Run(unittest.TestCase):
                 self.run_quietly("refused", **chosen)
         self.assertFalse((self.folder / "refused").exists())
 
+    def test_a_checkpoint_of_labels_is_told_from_one_of_pretraining(self):
+        self.run_quietly("labelled", task="multipitch", n_epoch=1)
+        load = str(self.folder / "labelled" / "best.pt")
+        with self.assertRaisesRegex(InputError, "a checkpoint of training with labels"):
+            self.run_quietly("on", task="multipitch", load=load)
+
 
 if __name__ == "__main__":
     unittest.main()

@@ -10,8 +10,8 @@ from jtm.cpc.config import PretrainConfig
 from jtm.data.clips import Clip
 from jtm.data.clips import write_clips as write_table
 from jtm.data.musicnet import LABEL_DTYPE, write_labels, write_metadata
+from jtm.models.network import build_model
 from jtm.music import audio
-from jtm.training.checkpoints import build_model
 from jtm.training.config import NetworkConfig, make_config
 
 SPLITS = {"train": 6, "validation": 2, "test": 2}

@@ -15,8 +15,8 @@ from jtm.cli import main
 from jtm.cpc.config import PretrainConfig
 from jtm.cpc.run import build_criterion
 from jtm.files import InputError, digest, read_json
+from jtm.models.network import build_model
 from jtm.training.checkpoints import (
-    build_model,
     export,
     load_model,
     load_part,

@@ -10,7 +10,7 @@ import torch
 from jtm.constants import N_PITCHES
 from jtm.evaluation.families import _quick_score
 from jtm.evaluation.tasks import TASKS
-from jtm.models.heads import Network
+from jtm.models.heads import NetworkWithHeads
 from jtm.models.readers import FlatTrunk, Heads
 from jtm.training import labels
 from jtm.training.labels import Labelled, Windows, _task_loss, answer
@@ -48,7 +48,7 @@ def make(seed=0):
     """Make a small network."""
     torch.manual_seed(seed)
     heads = Heads(FlatTrunk(BINS, 8, channels=2), {"transcription": ("map", 2)})
-    return Network(Plain(), heads)
+    return NetworkWithHeads(Plain(), heads)
 
 
 def windows(**chosen):

@@ -141,18 +141,22 @@ class Files(Folder):
         self.refuse(path, "learned without labels.*main.py --supervised --load")
         out = self.folder / "net.safetensors"
         checkpoints.export(path, out)
-        self.refuse(out, "no transcriber of JTM")
-        self.refuse(self.folder / "none.safetensors", "no transcriber of JTM")
+        self.refuse(out, "learned without labels.*main.py --supervised --load")
+        self.refuse(self.folder / "none.safetensors", "no such checkpoint")
         whole = write_tiny(out).read_bytes()
+        with self.assertRaisesRegex(InputError, "a checkpoint of training with labels"):
+            checkpoints.load_model(out)
         out.write_bytes(whole[:-9])
-        self.refuse(out, "no transcriber of JTM, or damaged")
+        self.refuse(out, "no network of JTM, or damaged")
         out.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
         self.refuse(out, "checksum differs")
-        state, facts = {"a": torch.zeros(1)}, {"network": {}, "thresholds": {}}
-        checkpoints.write_tensors(out, state, facts | {"tasks": ["ensemble"]})
-        self.refuse(out, "learned ensemble; expected transcription or who_plays_what")
-        checkpoints.write_tensors(out, state, facts | {"tasks": ["transcription"]})
-        self.refuse(out, "weights do not fit")
+        for task, words in (
+            ("ensemble", "learned ensemble; expected transcription or who_plays_what"),
+            ("transcription", "weights do not fit"),
+        ):
+            state = {f"heads.readers.{task}.linear.weight": torch.zeros(1)}
+            checkpoints.write_tensors(out, state, {"network": {}, "thresholds": {}})
+            self.refuse(out, words)
 
     def test_what_is_too_large_is_not_written(self):
         network, config = tiny()

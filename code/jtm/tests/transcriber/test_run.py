@@ -8,9 +8,11 @@ from pathlib import Path
 from unittest import mock
 
 import numpy as np
+import torch
 
 from jtm.cli import train_main
 from jtm.files import InputError, StoppedError, read_json
+from jtm.models.heads import add_heads
 from jtm.tests.evaluation.little import write_checkpoint, write_dataset
 from jtm.training.config import make_config
 from jtm.training.spectra import Spectra
@@ -72,6 +74,9 @@ class TestTraining(unittest.TestCase):
         cpc, chosen = self.folder / "cpc.pt", {"n_epoch": 1}
         write_checkpoint(cpc, chosen={"encoder_type": "pitchmap", "hidden_encoder": 2})
         self.train("from CPC", {"load": str(cpc)}, **chosen)
+        model.load(
+            self.folder / "from CPC" / run.WEIGHTS_FILE
+        )  # of that network's size
         own = self.folder / "whole" / "best.pt"
         also = str(self.folder / "more")
         still = self.train("on", {"load": str(own)}, also=also, learning_rate=0.0)
@@ -79,7 +84,28 @@ class TestTraining(unittest.TestCase):
         self.assertEqual(record["data"]["recordings"], [12, 4])
         same = self.train("same", {"load": str(own)}, learning_rate=0.0, plain=True)
         self.assertEqual(same, self.scores)
+        record = read_json(self.folder / "same" / run.RECORD_FILE)
+        self.assertTrue(record["before"]["history"])
+        given = str(self.folder / "whole" / run.WEIGHTS_FILE)
+        again = self.train("given", {"load": given}, learning_rate=0.0, plain=True)
+        self.assertEqual(again, self.scores)
         self.assertNotEqual(still, same)  # validated on more
+
+    def test_heads_of_an_earlier_version_start_untrained(self):
+        made = model.load(self.folder / "whole" / run.WEIGHTS_FILE).network
+        asked = {t: ("map", model.ROWS[t]) for t in ("transcription", "who_plays_what")}
+        earlier = add_heads(made.body.model, asked, width=run.WIDTH)
+        config = make_config(TranscriberConfig, "small", SMALL)
+        path = self.folder / "earlier.safetensors"
+        model.save(path, earlier, config, {})
+        self.train("later", {"load": str(path)}, n_epoch=1, learning_rate=0.0)
+        found = model.load(self.folder / "later" / run.WEIGHTS_FILE).network
+        self.assertIn("unison", found.heads.readers)
+        for name, weights in earlier.state_dict().items():
+            self.assertTrue(torch.equal(found.state_dict()[name], weights), name)
+        model.save(path, add_heads(made.body.model, asked, width=8), config, {})
+        with self.assertRaisesRegex(InputError, "has other heads than a transcriber"):
+            self.train("narrow", {"load": str(path)})
 
     def test_recordings_are_heard_at_one_level_and_tuning(self):
         time = np.arange(16000) / 16000

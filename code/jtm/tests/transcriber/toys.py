@@ -5,7 +5,7 @@ import torch
 
 from jtm.constants import INSTRUMENTS
 from jtm.models.heads import add_heads
-from jtm.training.checkpoints import build_model
+from jtm.models.network import build_model
 from jtm.training.config import NetworkConfig, make_config
 from jtm.transcriber import model
 
