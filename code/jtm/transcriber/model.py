@@ -127,9 +127,17 @@ class Transcriber:
 
 def named(logits):
     """
-    Name what logits by task are of, of the frames of one recording.
+    Name the logits of the frames of one recording by what they are of.
 
-    See :meth:`Transcriber.stream`.
+    Parameters
+    ----------
+    logits : dict of str to numpy.ndarray
+        Logits ``(frames, rows, 88)`` by task, of :data:`ROWS`.
+
+    Returns
+    -------
+    dict of str to numpy.ndarray
+        ``notes``, ``parts`` and ``unison``; see :meth:`Transcriber.stream`.
     """
     found, parts = {}, logits.get("who_plays_what")
     if parts is not None:
