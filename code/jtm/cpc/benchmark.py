@@ -540,7 +540,7 @@ class Benchmark:
             self.network(run, chosen),
             Plan(EPOCHS, run.seed, precision="bf16", gradient_clip=1.0),
             spans,
-            n_steps // EPOCHS,
+            max(1, n_steps // EPOCHS),
             rates,
             unlabelled=unlabelled,
             batch_size=2 * n_labelled if unlabelled else n_labelled,

@@ -267,8 +267,11 @@ def _read_cells(folder, header):
             _refuse_other(path, content, header)
             cells[path] = list(content["rows"])
             for key, each in content["draws"].items():
-                draws[key] = np.frombuffer(base64.b64decode(each), "<u2")
-        except (KeyError, TypeError, AttributeError) as error:
+                packed = base64.b64decode(each, validate=True)
+                draws[key] = np.frombuffer(packed, "<u2")
+        except InputError:
+            raise
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise InputError(
                 f"{path}: not a cell of a benchmark ({error}); delete it to run it "
                 "again"

@@ -198,6 +198,12 @@ class TestBenchmark(unittest.TestCase):
         with self.assertRaisesRegex(InputError, "leaves nothing"):
             self.bench("many", {"amount": [10]})
 
+    def test_an_epoch_has_a_step_at_least(self):
+        bench, run = self.make(), Run("windows", "logmel", 0, 0)
+        family = bench.family(run)
+        module = bench._train(run, family, family.labelled, HEAD_RATES[0])
+        self.assertEqual(len(module.history), module_under_test.EPOCHS)
+
     def test_windows_are_answered_as_far_as_they_are_judged(self):
         from jtm.evaluation import tasks
 
