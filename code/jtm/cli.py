@@ -354,6 +354,12 @@ def _demo(options):
         action="append",
     ),
     _option(
+        "--spread",
+        "give out the labels, as many seconds of them, as windows of 1.28 s spread "
+        "over all training recordings; needs an --out of its own",
+        action="store_true",
+    ),
+    _option(
         "--out DIR",
         "folder for the scores, a file for each run, compiled into "
         "benchmark.csv.gz; what has run is not run again, and several processes may "
@@ -384,9 +390,9 @@ def _benchmark(options):
         if word not in known:
             raise InputError(f"--only {text}: expected one of {', '.join(known)}")
         only.setdefault(key, []).append(known[word])
-    folders = options.out, options.work
-    bench = benchmark.Benchmark(options.data, options.load, *folders, real=options.real)
-    bench.run(only)
+    chosen = (options.data, options.load, options.out, options.work)
+    more = {"real": options.real, "spread": options.spread}
+    benchmark.Benchmark(*chosen, **more).run(only)
 
 
 @_verb(
