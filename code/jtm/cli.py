@@ -421,13 +421,14 @@ def _inside(options):
 @_verb("report")
 def _report(_):
     """Rewrite the tables, sentences and figures of the pages from report/results."""
-    from jtm.cpc import pages
+    from jtm.cpc.figures import inside_figures, read_answers
     from jtm.results import render
-    from jtm.retrieval.pages import write_retrieval
+    from jtm.retrieval.figures import retrieval_figures
 
     render.report(ROOT)
-    pages.write_inside(ROOT / "report")
-    write_retrieval(ROOT / "report")
+    results = ROOT / "report" / "results"
+    render.study(results / "inside.json", inside_figures, read_answers, ("memory",))
+    render.study(results / "retrieval.json", retrieval_figures)
 
 
 @_verb(
