@@ -354,6 +354,12 @@ def _demo(options):
         action="append",
     ),
     _option(
+        "--spread",
+        "give out the labels, as many seconds of them, as windows of 1.28 s spread "
+        "over all training recordings; needs an --out of its own",
+        action="store_true",
+    ),
+    _option(
         "--out DIR",
         "folder for the scores, a file for each run, compiled into "
         "benchmark.csv.gz; what has run is not run again, and several processes may "
@@ -384,9 +390,9 @@ def _benchmark(options):
         if word not in known:
             raise InputError(f"--only {text}: expected one of {', '.join(known)}")
         only.setdefault(key, []).append(known[word])
-    folders = options.out, options.work
-    bench = benchmark.Benchmark(options.data, options.load, *folders, real=options.real)
-    bench.run(only)
+    chosen = (options.data, options.load, options.out, options.work)
+    more = {"real": options.real, "spread": options.spread}
+    benchmark.Benchmark(*chosen, **more).run(only)
 
 
 @_verb(
@@ -415,13 +421,14 @@ def _inside(options):
 @_verb("report")
 def _report(_):
     """Rewrite the tables, sentences and figures of the pages from report/results."""
-    from jtm.cpc import pages
+    from jtm.cpc.figures import inside_figures, read_answers
     from jtm.results import render
-    from jtm.retrieval.pages import write_retrieval
+    from jtm.retrieval.figures import retrieval_figures
 
     render.report(ROOT)
-    pages.write_inside(ROOT / "report")
-    write_retrieval(ROOT / "report")
+    results = ROOT / "report" / "results"
+    render.study(results / "inside.json", inside_figures, read_answers, ("memory",))
+    render.study(results / "retrieval.json", retrieval_figures)
 
 
 @_verb(

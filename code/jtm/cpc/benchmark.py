@@ -32,7 +32,13 @@ from jtm.data.musicnet import Dataset, open_dataset
 from jtm.data.store import build_store
 from jtm.evaluation.baselines import HAND_MADE
 from jtm.evaluation.families import Family, clip_reader, hand_made
-from jtm.evaluation.labelled import SECONDS, clip_store, labelled_recordings, reader
+from jtm.evaluation.labelled import (
+    SECONDS,
+    clip_store,
+    labelled_recordings,
+    reader,
+    spread_windows,
+)
 from jtm.evaluation.labelled import Labelled as Recordings
 from jtm.evaluation.tasks import CLIP, TASKS
 from jtm.files import (
@@ -264,6 +270,9 @@ class Benchmark:
     real : str or Path, optional
         Folder of recordings that are no synthesiser, each with its notes in MusicNet's
         columns beside it (``NAME.flac``, ``NAME.csv``): a split that is scored alone.
+    spread : bool
+        Give out the labels of a few recordings, second for second, as training windows
+        of all recordings instead. Single notes are drawn from all in any case.
 
     Raises
     ------
@@ -281,9 +290,11 @@ class Benchmark:
         progress=True,
         splits=tuple(SPLITS),
         real=None,
+        spread=False,
     ):
         self.out = Path(out)
         self.splits = splits
+        self.spread = spread
         self.work = Path(work)
         self.progress = progress
         self.model, self.config = load_model(checkpoint)
@@ -357,7 +368,7 @@ class Benchmark:
             for run in self.plan()
             for task in _asked_of(self.family(run), run.amount)
         ]
-        records.begin(out, self.data, self.checkpoint, cells, CONTRASTS)
+        records.begin(out, self.data, self.checkpoint, cells, CONTRASTS, self.spread)
         runs = self.plan(only)
         if not runs:
             raise InputError("--only leaves nothing; see jtm benchmark --help")
@@ -506,6 +517,9 @@ class Benchmark:
         asked = _asked_of(family, run.amount).values()
         drawing = max(asked, key=lambda each: each.task.instruments)
         drawn = labelled_recordings(drawing, run.amount, run.seed)
+        if self.spread and run.amount and family.name != "clips":
+            n_frames = (drawn[:, 2] - drawn[:, 1]).sum()
+            drawn = spread_windows(drawing, n_frames, family.window, run.seed)
         return list(map(tuple, drawn.tolist()))
 
     def network(self, run, chosen):
@@ -540,7 +554,7 @@ class Benchmark:
             self.network(run, chosen),
             Plan(EPOCHS, run.seed, precision="bf16", gradient_clip=1.0),
             spans,
-            n_steps // EPOCHS,
+            max(1, n_steps // EPOCHS),
             rates,
             unlabelled=unlabelled,
             batch_size=2 * n_labelled if unlabelled else n_labelled,

@@ -99,7 +99,7 @@ class Contrast(NamedTuple):
     split: str
 
 
-def begin(folder, data, checkpoint, plan, contrasts):
+def begin(folder, data, checkpoint, plan, contrasts, spread=False):
     """
     Open a folder for the cells of a benchmark, or take up one that is there.
 
@@ -113,12 +113,14 @@ def begin(folder, data, checkpoint, plan, contrasts):
         Cells that are to run, as ``(task, method, labelled_recordings, seed)``.
     contrasts : iterable of Contrast
         Comparisons that are named before the run.
+    spread : bool
+        Whether labels are of windows spread over all recordings.
 
     Raises
     ------
     InputError
-        If the folder holds cells of another dataset or checkpoint, or cells that ran
-        when other contrasts were named.
+        If the folder holds cells of another dataset or checkpoint, of labels given out
+        the other way, or cells that ran when other contrasts were named.
     """
     path = Path(folder) / HEADER
     header = {
@@ -126,7 +128,7 @@ def begin(folder, data, checkpoint, plan, contrasts):
         "checkpoint": checkpoint,
         "plan": list(plan),
         "contrasts": list(contrasts),
-    }
+    } | ({"spread": True} if spread else {})
     with locked(Path(folder) / ".benchmark.lock"):
         if path.exists():
             there = read_header(path)
@@ -153,7 +155,7 @@ def read_header(path):
     -------
     dict
         Has ``data``, ``checkpoint``, ``plan`` and ``contrasts``, the latter as
-        :class:`Contrast`; see :func:`begin`.
+        :class:`Contrast`, and maybe ``spread``; see :func:`begin`.
 
     Raises
     ------
@@ -170,17 +172,23 @@ def read_header(path):
             f"{path}: expected the header of a benchmark, with {', '.join(HASHES)}, "
             f"plan and contrasts ({error})"
         ) from error
-    return {**hashes, "plan": plan, "contrasts": contrasts}
+    spread = {"spread": True} if header.get("spread") else {}
+    return {**hashes, "plan": plan, "contrasts": contrasts, **spread}
 
 
 def _refuse_other(path, there, here):
-    """Refuse scores of another dataset or checkpoint, whatever its name."""
+    """Refuse scores of another dataset or checkpoint, or of labels spread or not."""
     for name in HASHES:
         if there[name] != here[name]:
             raise InputError(
                 f"{path}: holds scores of another {name} ({there[name][:8]}, not "
                 f"{here[name][:8]}); choose another folder"
             )
+    if there.get("spread", False) != here.get("spread", False):
+        raise InputError(
+            f"{path}: holds scores of labels that were given out the other way, with "
+            "or without --spread; choose another folder"
+        )
 
 
 def cell_path(folder, name):
@@ -252,7 +260,7 @@ def save_cell(folder, name, rows, draws):
     for key, each in draws.items():
         rounded = np.round(np.clip(each, 0, 1) / UNIT).astype("<u2")
         packed[key] = base64.b64encode(rounded.tobytes()).decode()
-    content = {name: header[name] for name in HASHES}
+    content = {name: header[name] for name in (*HASHES, "spread") if name in header}
     content |= {"rows": table.to_dict("records"), "draws": packed}
     with atomic(path) as part:
         part.write_text(json.dumps(content), encoding="utf-8")
@@ -267,8 +275,11 @@ def _read_cells(folder, header):
             _refuse_other(path, content, header)
             cells[path] = list(content["rows"])
             for key, each in content["draws"].items():
-                draws[key] = np.frombuffer(base64.b64decode(each), "<u2")
-        except (KeyError, TypeError, AttributeError) as error:
+                packed = base64.b64decode(each, validate=True)
+                draws[key] = np.frombuffer(packed, "<u2")
+        except InputError:
+            raise
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise InputError(
                 f"{path}: not a cell of a benchmark ({error}); delete it to run it "
                 "again"

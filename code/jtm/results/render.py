@@ -229,11 +229,49 @@ def report(root):
     whole = ["FAULTS.md"]
     if facts["bench"]:
         whole.append("BENCHMARK.md")
-        for name, draw in figures.benchmark_figures(facts["bench"]).items():
-            figure = draw()
-            for ending in ("svg", "pdf"):
-                figures.save(figure, folder / f"figures/benchmark-{name}.{ending}")
+        drawings = figures.benchmark_figures(facts["bench"])
+        _draw(folder / "figures", "benchmark", drawings, pdf=drawings)
     for page in whole:
         text = _flow(template(f"{page}.j2").render(facts))
         _write(folder / "results" / page, f"{text}\n")
     _write(folder / "numbers.tex", _numbers(root, facts))
+
+
+def study(path, figures_of, read=read_json, pdf=()):
+    """
+    Write the page of a study and its figures, where the study has run.
+
+    Parameters
+    ----------
+    path : str or Path
+        What it found, ``results/NAME.json`` in the folder of the report. The page is
+        ``NAME.md`` beside it, with NAME in capitals, of the template ``NAME.md.j2``; a
+        figure is ``figures/NAME-FIGURE.svg``.
+    figures_of : callable
+        Returns, by name, what draws each figure of what was found.
+    read : callable
+        Reads the file.
+    pdf : sequence of str
+        Figures that the LaTeX report shows, which become PDFs too.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be read.
+    """
+    path = Path(path)
+    if not path.exists():
+        return
+    found, name = read(path), path.stem
+    drawings = figures_of(found)
+    _draw(path.parents[1] / "figures", name, drawings, pdf)
+    page = template(f"{name}.md.j2").render(found=found, figures=drawings)
+    _write(path.with_name(f"{name.upper()}.md"), page)
+
+
+def _draw(folder, start, drawings, pdf=()):
+    """Draw figures, each as a file whose name has a start."""
+    for name, draw in drawings.items():
+        figure = draw()
+        for ending in ("svg", "pdf") if name in pdf else ("svg",):
+            figures.save(figure, folder / f"{start}-{name}.{ending}")

@@ -1,5 +1,7 @@
 """Figures of the study, drawn from ``retrieval.json`` alone."""
 
+from functools import partial
+
 from jtm.results.figures import BLACK, BLUE, ORANGE, styled, subplots
 
 SOUNDS = {
@@ -9,9 +11,9 @@ SOUNDS = {
 """Name, colour and stroke of the sounds that are tested."""
 
 
-def draw(record):
+def retrieval_figures(record):
     """
-    Draw the figures of the study.
+    List the figures of the study.
 
     Parameters
     ----------
@@ -20,14 +22,14 @@ def draw(record):
 
     Returns
     -------
-    dict of str to matplotlib.figure.Figure
-        The figures by name, without those that there are no scores for.
+    dict of str to callable
+        What draws each figure, by name, without those that there are no scores for.
     """
     drawn = {}
     if record["runs"]:
-        drawn["passages"] = _passages(record)
+        drawn["passages"] = partial(_passages, record)
     if "identification" in record:
-        drawn["pieces"] = _pieces(record)
+        drawn["pieces"] = partial(_pieces, record)
     return drawn
 
 

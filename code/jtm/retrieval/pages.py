@@ -1,8 +1,5 @@
-"""What `jtm identify` prints, and the page of the study."""
+"""What `jtm identify` prints."""
 
-from pathlib import Path
-
-from jtm.files import atomic, read_json
 from jtm.music import audio
 
 LONGEST = 600
@@ -52,35 +49,3 @@ def answer(path, index=None):
             line += f", {many} semitone{'s' * (many > 1)} {side} the score"
         lines.append(line)
     return "\n".join(lines)
-
-
-def write_retrieval(folder):
-    """
-    Write the page of the study and its figures, where it has run.
-
-    Parameters
-    ----------
-    folder : str or Path
-        Folder of the report, with ``results/retrieval.json``; the page becomes
-        ``results/RETRIEVAL.md``, a figure ``figures/retrieval-NAME.svg``.
-
-    Raises
-    ------
-    InputError
-        If the scores cannot be read.
-    """
-    from jtm.results import render
-    from jtm.results.figures import save
-    from jtm.retrieval import figures
-
-    path = Path(folder) / "results" / "retrieval.json"
-    if not path.exists():
-        return
-    found = read_json(path)
-    drawn = figures.draw(found)
-    for name, figure in drawn.items():
-        save(figure, path.parents[1] / f"figures/retrieval-{name}.svg")
-    page = render.template("retrieval.md.j2")
-    text = page.render(found=found, figures=drawn)
-    with atomic(path.with_name("RETRIEVAL.md")) as part:
-        part.write_text(text, encoding="utf-8")

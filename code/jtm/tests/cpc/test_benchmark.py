@@ -69,6 +69,11 @@ class TestPlan(unittest.TestCase):
         self.assertEqual(len(CONTRASTS), len(set(CONTRASTS)))
 
 
+def notes(amount, seed=0):
+    """Name a run of notes from scratch."""
+    return Run("frames", "scratch", amount, seed)
+
+
 SMALL = {"encoder_type": "pitchmap", "hidden_encoder": 2, "hidden_gar": 2}
 """A network that is quick."""
 
@@ -198,6 +203,12 @@ class TestBenchmark(unittest.TestCase):
         with self.assertRaisesRegex(InputError, "leaves nothing"):
             self.bench("many", {"amount": [10]})
 
+    def test_an_epoch_has_a_step_at_least(self):
+        bench, run = self.make(), Run("windows", "logmel", 0, 0)
+        family = bench.family(run)
+        module = bench._train(run, family, family.labelled, HEAD_RATES[0])
+        self.assertEqual(len(module.history), module_under_test.EPOCHS)
+
     def test_windows_are_answered_as_far_as_they_are_judged(self):
         from jtm.evaluation import tasks
 
@@ -261,6 +272,34 @@ class TestBenchmark(unittest.TestCase):
         for index, first, last in more:
             self.assertEqual(bench.store.recordings[index].split, "train")
             self.assertEqual((first, last), (0, 400))
+
+    def test_labels_may_be_spread_over_all_recordings(self):
+        only = {"method": ["scratch"], "amount": [1], "seed": [0]}
+        bench = self.make("spread", spread=True)
+        size = bench.families["frames", "network"].window
+        train = sorted(i for i, *_ in bench.labelled_spans(notes(0)))
+        for amount, n_windows in ((1, 3), (3, 9)):  # of recordings of 4 s
+            spans = bench.labelled_spans(notes(amount))
+            self.assertEqual(len(spans), n_windows)
+            for _, first, last in spans:
+                self.assertEqual(last - first, size)
+                self.assertTrue(0 <= first < last <= 400)
+                self.assertEqual(first % size, 0)
+            counts = [[i for i, *_ in spans].count(index) for index in train]
+            self.assertEqual(sum(counts), n_windows)
+            self.assertLessEqual(max(counts) - min(counts), 1)
+            self.assertEqual(len(set(spans)), n_windows)
+        few = bench.labelled_spans(notes(1))
+        self.assertEqual(few, spans[:3])
+        self.assertNotEqual(few, bench.labelled_spans(notes(1, seed=1)))
+        self.bench("spread", only, spread=True)
+        with self.assertRaisesRegex(InputError, "the other way, with or without --spr"):
+            self.bench("spread", only)
+        self.bench("whole", only)
+        shutil.rmtree(self.folder / "spread" / "cells")
+        shutil.copytree(self.folder / "whole/cells", self.folder / "spread/cells")
+        with self.assertRaisesRegex(InputError, "0.json: .*the other way"):
+            self.bench("spread", only, spread=True)
 
     def test_real_recordings_are_scored_alone(self):
         folder = self.folder / "real"

@@ -5,12 +5,12 @@ import json
 import tempfile
 import unittest
 from pathlib import Path
-from unittest import mock
 
 import numpy as np
 
-from jtm.cpc import figures, pages
+from jtm.cpc import figures
 from jtm.files import InputError
+from jtm.results import render
 
 NAMES = ("cpc-z", "cpc-c", "random-z", "random-c", "logmel")
 
@@ -114,10 +114,11 @@ class TestFiles(WithFolder):
             figures.read_answers(self.path)
 
     def test_the_page_and_its_figures(self):
-        pages.write_inside(self.folder)  # nothing was asked, nothing is written
+        chosen = figures.inside_figures, figures.read_answers, ("memory",)
+        render.study(self.path, *chosen)  # nothing was asked, nothing is written
         self.assertEqual(list(self.path.parent.iterdir()), [])
         self.write(answers())
-        pages.write_inside(self.folder)
+        render.study(self.path, *chosen)
         drawn = {each.name for each in (self.folder / "figures").iterdir()}
         names = ("carried", "memory", "filters")
         made = {f"inside-{name}.svg" for name in names} | {"inside-memory.pdf"}
@@ -130,8 +131,7 @@ class TestFiles(WithFolder):
 class TestWords(WithFolder):
     def page(self, found):
         self.write(found)
-        with mock.patch.object(pages, "inside_figures", return_value={}):
-            pages.write_inside(self.folder)
+        render.study(self.path, lambda found: {})
         return self.path.with_name("INSIDE.md").read_text(encoding="utf-8")
 
     def test_tables_and_sentences(self):

@@ -244,6 +244,10 @@ class TestOdd(Files):
             write_json(path, content | change)
             with self.assertRaisesRegex(InputError, "1.json"):
                 records.compile_cells(self.work, self.out)
+        for packed in ("AA", "AA=!", "=", "\u00e9AA=", "AA==", 3):
+            write_json(path, content | {"draws": {"x": packed}})
+            with self.assertRaisesRegex(InputError, r"^\S*1.json: not a.*; delete it"):
+                records.compile_cells(self.work, self.out)
         write_json(path, {k: v for k, v in content.items() if k != "rows"})
         with self.assertRaisesRegex(InputError, "1.json: not a cell"):
             records.compile_cells(self.work, self.out)

@@ -15,7 +15,9 @@ from jtm import cli
 from jtm.constants import SAMPLE_RATE
 from jtm.files import write_json
 from jtm.music import audio
-from jtm.retrieval import model, pages, run, search
+from jtm.results import render
+from jtm.retrieval import model, run, search
+from jtm.retrieval.figures import retrieval_figures
 from jtm.tests.retrieval.little import play, tune, write_abc
 
 
@@ -160,12 +162,12 @@ class Page(unittest.TestCase):
         found["performances"] = {split: told for split in run.TESTS}
         with tempfile.TemporaryDirectory() as folder:
             folder = Path(folder)
-            pages.write_retrieval(folder)  # nothing has run
             out = folder / "results"
+            render.study(out / "retrieval.json", retrieval_figures)  # nothing has run
             write_json(out / "pitchmap.json", judged | trained)
             write_json(out / run.PIECES, found)
             run._compile(out)
-            pages.write_retrieval(folder)
+            render.study(out / "retrieval.json", retrieval_figures)
             page = (out / "RETRIEVAL.md").read_text(encoding="utf-8")
             drawn = {path.name for path in (folder / "figures").iterdir()}
         self.assertEqual(drawn, {"retrieval-passages.svg", "retrieval-pieces.svg"})
