@@ -39,6 +39,7 @@ try:
     import numpy as np
     import perform
     import studies
+    import synth
     import voices
     import works
 
@@ -48,7 +49,7 @@ try:
     from jtm.data.check import coverage
     from jtm.data.clips import Clip, write_clips
     from jtm.files import InputError
-    from jtm.music import audio, midi, synth
+    from jtm.music import audio, midi
     from jtm.music.score import note_value
 except KeyboardInterrupt:  # before there was anything to interrupt
     print("interrupted", file=sys.stderr)

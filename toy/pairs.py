@@ -24,6 +24,7 @@ import acoustics  # noqa: E402
 import numpy as np  # noqa: E402
 import perform  # noqa: E402
 import soxr  # noqa: E402
+import synth  # noqa: E402
 import voices  # noqa: E402
 import works  # noqa: E402
 from families import tune_families  # noqa: E402
@@ -33,7 +34,7 @@ from jtm import cli  # noqa: E402
 from jtm.constants import INSTRUMENTS, LABEL_RATE, PITCH_RANGES, SAMPLE_RATE  # noqa: E402
 from jtm.data import musicnet  # noqa: E402
 from jtm.files import InputError, atomic  # noqa: E402
-from jtm.music import audio, notation, synth  # noqa: E402
+from jtm.music import audio, notation  # noqa: E402
 from jtm.music.score import note_value  # noqa: E402
 
 # Works of each split, as far as there are enough, and seconds of their excerpts.

@@ -18,6 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[4] / "toy"))
 
 import generate
 import numpy as np
+import synth
 import voices
 import works
 
@@ -33,7 +34,6 @@ from jtm.data.musicnet import (
     write_metadata,
 )
 from jtm.files import InputError
-from jtm.music import synth
 
 NANO = works.Preset(3, 1, 1, 2, (2.0, 3.0), 1, 1, 0, 36, 9e3)
 """A few seconds of music, so that a test can afford it twice."""

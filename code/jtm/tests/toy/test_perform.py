@@ -9,12 +9,12 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[4] / "toy"))
 
 import perform
+from synth import BLOCK
 
 from jtm.constants import LABEL_RATE
 from jtm.data.check import _count_overlaps
 from jtm.data.musicnet import labels_of
 from jtm.music.score import Note, note_value
-from jtm.music.synth import BLOCK
 from jtm.tests.toy.random_music import performance
 
 
