@@ -329,7 +329,7 @@ def _count_overlaps(labels):
 def _same_notes(labels, score):
     """Return whether labels name the notes of a score, to the sample."""
     columns = ["program", "pitch", "start", "end"]
-    played_notes = labels_of(score, lambda beats: "")
+    played_notes = labels_of(score)
     return sorted(labels[columns].tolist()) == sorted(played_notes[columns].tolist())
 
 

@@ -465,7 +465,7 @@ def write_labels(path, labels):
         writer.writerows(labels.tolist())
 
 
-def labels_of(score, note_values):
+def labels_of(score, note_values=lambda beats: "Unknown"):
     """
     Turn a score into labels.
 
@@ -474,7 +474,7 @@ def labels_of(score, note_values):
     score : Score
         The notes as they are played.
     note_values : callable
-        Returns the name of a notated duration in beats.
+        Returns the name of a notated duration in beats; unknown by default.
 
     Returns
     -------

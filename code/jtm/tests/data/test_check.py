@@ -20,7 +20,7 @@ from jtm.data.musicnet import (
     write_metadata,
 )
 from jtm.music import audio, midi
-from jtm.music.score import Note, Score, note_value
+from jtm.music.score import Note, Score
 
 
 def tones(score, seconds):
@@ -57,7 +57,7 @@ class TestCheck(unittest.TestCase):
         for i, split in enumerate(("train", "test")):
             score = piece(i)
             audio.write(root / f"{split}_data/{i}.wav", tones(score, 6), LABEL_RATE)
-            labels = labels_of(score, note_value)
+            labels = labels_of(score)
             write_labels(root / f"{split}_labels/{i}.csv", labels)
             midi.write(root / f"midi/{i}.mid", score)
             rows.append(
@@ -121,7 +121,7 @@ class TestCheck(unittest.TestCase):
         shutil.rmtree(self.root / "midi")
         text = self.assert_violates("labels unlike the sound")
         self.assertRegex(text, "train_labels/0.csv: correlation .* another recording")
-        transposed = labels_of(piece(0), note_value)
+        transposed = labels_of(piece(0))
         transposed["pitch"] += 1
         write_labels(self.root / "train_labels/0.csv", transposed)
         (self.root / "musicnet_metadata.csv").unlink()  # as if people played
@@ -182,7 +182,7 @@ class TestCheck(unittest.TestCase):
 
     def test_labels_late_against_the_sound(self):
         for split, i in (("train", 0), ("test", 1)):
-            labels = labels_of(piece(i), note_value)
+            labels = labels_of(piece(i))
             labels["start"] += LABEL_RATE // 25
             labels["end"] += LABEL_RATE // 25
             write_labels(self.root / f"{split}_labels/{i}.csv", labels)
