@@ -171,7 +171,7 @@ def run(sources, work, keep, what, progress=True, debug=False, spread=None):
     return failed
 
 
-def finish(out, sources, missing, failed, done, progress=True):
+def finish(out, sources, missing, failed, done):
     """
     Say what a batch has done.
 
@@ -183,8 +183,6 @@ def finish(out, sources, missing, failed, done, progress=True):
         All files, those of which nothing was there, and what :func:`run` returned.
     done : str
         What was done, such as "embedded".
-    progress : bool
-        Print it.
 
     Returns
     -------
@@ -198,11 +196,10 @@ def finish(out, sources, missing, failed, done, progress=True):
     """
     if failed and len(failed) == len(sources):
         raise InputError(f"none of {len(sources)} files could be {done}")
-    if progress:
-        print(
-            f"{out}: {len(missing) - len(failed)} of {len(sources)} {done}, "
-            f"{len(failed)} failed, {len(sources) - len(missing)} are there already"
-        )
+    print(
+        f"{out}: {len(missing) - len(failed)} of {len(sources)} {done}, "
+        f"{len(failed)} failed, {len(sources) - len(missing)} are there already"
+    )
     return len(failed)
 
 

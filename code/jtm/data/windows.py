@@ -21,11 +21,9 @@ from jtm.files import InputError
 SCHEMES = ("uniform", "samesequence", "samecategory", "sequential")
 """Names of the sampling schemes, as ``--samplingType`` takes them."""
 
-PIECES_PER_CHUNK = 16
-"""Minimum number of pieces that a chunk is cut for, so that it mixes recordings."""
+PIECES_PER_CHUNK = 16  # at least, so that a chunk mixes recordings
 
-PRIVATE = {}
-"""How memory is asked of the system: no other process shares it."""
+PRIVATE = {}  # how memory is asked of the system: no other process shares it
 if hasattr(mmap, "MAP_ANONYMOUS"):  # not on Windows
     PRIVATE["flags"] = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
 

@@ -102,7 +102,7 @@ class TestRealQuirks(Folder):
 
     def test_check_data_accepts_it(self):
         report = check(self.root, progress=False, processes=1)
-        self.assertFalse(report.failed, str(report))
+        self.assertFalse(report.failed, report.table())
 
 
 class TestFinding(Folder):

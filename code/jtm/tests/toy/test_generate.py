@@ -67,7 +67,7 @@ class TestGenerate(unittest.TestCase):
 
     def test_check_finds_nothing(self):
         report = check(self.root, progress=False)
-        self.assertFalse(report.failed, str(report))
+        self.assertFalse(report.failed, report.table())
 
     def test_layout(self):
         dataset = open_dataset(self.root)
@@ -292,7 +292,7 @@ class TestGenerate(unittest.TestCase):
         paths = {r.metadata["corpus_path"] for r in recordings}
         self.assertFalse(paths & held_out)
         report = check(root, progress=False)
-        self.assertFalse(report.failed, str(report))
+        self.assertFalse(report.failed, report.table())
 
     def test_transcriber(self):
         chosen = {"hours": 0.04, "presets": ("nano",), "note_step": 0}
@@ -323,7 +323,7 @@ class TestGenerate(unittest.TestCase):
                 self.assertEqual(home == "validation", recording.split == "validation")
                 self.assertNotEqual(home, "test")
         report = check(root, progress=False)
-        self.assertFalse(report.failed, str(report))
+        self.assertFalse(report.failed, report.table())
 
     def test_command_line(self):
         for arguments, code in (
