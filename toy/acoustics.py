@@ -8,12 +8,12 @@ room, tuning and tempo.
 from dataclasses import dataclass, replace
 
 import numpy as np
+import synth
 from arrange import arrange
 from perform import change_tempo, perform, untangle
 from voices import Music, from_music21
 
 from jtm.constants import LABEL_RATE
-from jtm.music import synth
 from jtm.music.audio import A4
 from jtm.music.score import Score
 

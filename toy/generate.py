@@ -39,6 +39,7 @@ try:
     import numpy as np
     import perform
     import studies
+    import synth
     import voices
     import works
 
@@ -48,8 +49,7 @@ try:
     from jtm.data.check import coverage
     from jtm.data.clips import Clip, write_clips
     from jtm.files import InputError
-    from jtm.music import audio, midi, synth
-    from jtm.music.score import note_value
+    from jtm.music import audio, midi
 except KeyboardInterrupt:  # before there was anything to interrupt
     print("interrupted", file=sys.stderr)
     sys.exit(130)
@@ -330,7 +330,7 @@ def _make_piece(job):
         elif not wav.exists():
             wave, _ = acoustics.render(score, path, sound, rng=room, tail=tail)
         if labelled and not (size.labelled and wave is None):
-            labels = musicnet.labels_of(heard, note_value)
+            labels = musicnet.labels_of(heard, voices.note_value)
             musicnet.write_labels(out / f"{target}_labels" / f"{name}.csv", labels)
         if wave is not None:  # last, since it says that the labels are there
             audio.write(wav, wave, LABEL_RATE)

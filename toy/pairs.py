@@ -24,6 +24,7 @@ import acoustics  # noqa: E402
 import numpy as np  # noqa: E402
 import perform  # noqa: E402
 import soxr  # noqa: E402
+import synth  # noqa: E402
 import voices  # noqa: E402
 import works  # noqa: E402
 from families import tune_families  # noqa: E402
@@ -33,8 +34,7 @@ from jtm import cli  # noqa: E402
 from jtm.constants import INSTRUMENTS, LABEL_RATE, PITCH_RANGES, SAMPLE_RATE  # noqa: E402
 from jtm.data import musicnet  # noqa: E402
 from jtm.files import InputError, atomic  # noqa: E402
-from jtm.music import audio, notation, synth  # noqa: E402
-from jtm.music.score import note_value  # noqa: E402
+from jtm.music import audio, notation  # noqa: E402
 
 # Works of each split, as far as there are enough, and seconds of their excerpts.
 COUNTS = {"test": 120, "validation": 40, "train": 480}
@@ -223,7 +223,7 @@ def _make_recording(job):
         targets["test_timbre"] = fonts["unseen"]
     for target, path in targets.items():
         wav = out / f"{target}_data" / f"{name}.wav"
-        labels = musicnet.labels_of(score, note_value)
+        labels = musicnet.labels_of(score, voices.note_value)
         musicnet.write_labels(out / f"{target}_labels" / f"{name}.csv", labels)
         if not wav.exists():
             room = works.generator(seed, "room", name)

@@ -4,10 +4,10 @@ import itertools
 from dataclasses import replace
 
 import numpy as np
+from synth import snap
 
 from jtm.constants import LABEL_RATE
 from jtm.music.score import Note, Score
-from jtm.music.synth import snap
 
 VELOCITIES = (40, 72, 108)
 """MIDI velocities of single notes: soft, medium and loud."""

@@ -1,4 +1,4 @@
-"""Scores as voices: what is arranged, played and compared."""
+"""Scores as voices: what is arranged, played and compared; names of durations."""
 
 import importlib.util
 import warnings
@@ -193,3 +193,53 @@ def _join_ties(elements):
                 notes[key] = max(beats, notes.get(key, 0))
             ends[pitch] = key if kind in ("start", "continue") else None
     return notes
+
+
+_TICKS = 96
+_NOTE_VALUES = {
+    round(beats * factor * _TICKS): prefix + name
+    for prefix, factor in (("", 1), ("Dotted ", 3 / 2), ("Triplet ", 2 / 3))
+    for name, beats in (
+        ("Double Whole", 8),
+        ("Whole", 4),
+        ("Half", 2),
+        ("Quarter", 1),
+        ("Eighth", 1 / 2),
+        ("Sixteenth", 1 / 4),
+        ("Thirty Second", 1 / 8),
+        ("Sixty Fourth", 1 / 16),
+    )
+}
+
+
+def note_value(beats):
+    """
+    Name a notated duration, as MusicNet's column ``note_value`` does.
+
+    Parameters
+    ----------
+    beats : float
+        Duration in quarter notes, taken to the nearest 96th.
+
+    Returns
+    -------
+    str
+        Such as 'Dotted Half'. A duration that no single note has is named by
+        the largest plain value in it and the rest, such as 'Tied Half-Eighth',
+        or is 'Unknown' if the rest is no single note either.
+
+    Examples
+    --------
+    >>> note_value(1.5)
+    'Dotted Quarter'
+    >>> note_value(2.5)
+    'Tied Half-Eighth'
+    """
+    ticks = round(beats * _TICKS)
+    if ticks in _NOTE_VALUES:
+        return _NOTE_VALUES[ticks]
+    plain = [t for t, name in _NOTE_VALUES.items() if t < ticks and " " not in name]
+    rest = ticks - max(plain, default=0)
+    if not plain or rest not in _NOTE_VALUES:
+        return "Unknown"
+    return f"Tied {_NOTE_VALUES[max(plain)]}-{_NOTE_VALUES[rest]}"

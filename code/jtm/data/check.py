@@ -45,37 +45,19 @@ from jtm.data.rolls import played
 from jtm.files import KILLED, InputError, InputWarning, describe
 from jtm.music import audio, midi
 
-ONSET_LIMIT_NOTES = 0.010
-"""Seconds by which the median onset of single notes may miss the flux."""
+ONSET_LIMIT_NOTES = 0.010  # seconds by which the median single note may miss the flux
+ONSET_LIMIT_PIECES = 0.020  # and the median piece; chance gives about 0.05
+PITCH_SHARE = 0.99  # of single notes, confirmed by the estimator within 50 cents
+FLUX_HOP = 64  # samples at 44.1 kHz from one value of the spectral flux to the next
+EXCERPT = 30.0  # seconds of a piece in which labels are compared with the sound
+SILENCE = 10 ** (-60 / 20)  # peak amplitude below which a file counts as silent
+OVERHANG = 0.1  # seconds that an offset may lie past a file's end, as of a cut tail
 
-ONSET_LIMIT_PIECES = 0.020
-"""Seconds by which the median piece may miss; chance gives about 0.05."""
-
-PITCH_SHARE = 0.99
-"""Share of single notes whose pitch the estimator must confirm within 50 cents."""
-
+# Least correlation of a piece's labels with its sound. In the toy sets it is 0.22 or
+# more, and 0.14 or less with another piece's labels or those of a semitone beside, in
+# pieces of 8 s. People's recordings are long, noisy and labelled less exactly.
 CONFIRMED = 0.15
-"""
-Least correlation of a piece's labels with its sound.
-
-In the toy sets it is 0.22 or more, and 0.14 or less with another piece's labels or
-those of a semitone beside, in pieces of 8 s.
-"""
-
 CONFIRMED_LIVE = 0.1
-"""The same for people's recordings, which are long, noisy and labelled less exactly."""
-
-FLUX_HOP = 64
-"""Samples at 44.1 kHz from one value of the spectral flux to the next."""
-
-EXCERPT = 30.0
-"""Seconds of a piece in which labels are compared with the sound."""
-
-SILENCE = 10 ** (-60 / 20)
-"""Peak amplitude below which a file counts as silent."""
-
-OVERHANG = 0.1
-"""Seconds that an offset may lie past the end of a file, as where a tail is cut."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +89,7 @@ class Finding:
 @dataclass(frozen=True)
 class Report:
     """
-    All that was found in a dataset; ``str`` gives a table.
+    All that was found in a dataset.
 
     Parameters
     ----------
@@ -125,9 +107,6 @@ class Report:
         """Whether any check was violated."""
         return any(finding.violated for finding in self.findings)
 
-    def __str__(self):
-        return self.table()
-
     def table(self, limit=10):
         """
         Lay out all findings.
@@ -142,20 +121,18 @@ class Report:
         str
             A line for each check and file, and the verdict.
         """
-        rows = [("check", "found", "expected", "")]
+        rows = [("check", "found", "expected", "", ())]
         rows += [
-            (f.what, f.found, f.expected, "VIOLATED" if f.violated else "ok")
+            (f.what, f.found, f.expected, "VIOLATED" if f.violated else "ok", f.where)
             for f in self.findings
         ]
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        widths = [max(len(row[i]) for row in rows) for i in range(4)]
         lines = [str(self.root)]
-        for row, finding in zip(rows, (None, *self.findings), strict=True):
-            cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-            lines.append("  ".join(cells).rstrip())
-            where = finding.where if finding else ()
+        for *cells, where in rows:
+            lines.append("  ".join(map(str.ljust, cells, widths)).rstrip())
             lines += [f"    {line}" for line in where[:limit]]
-            more = len(where) - len(where[:limit])
-            lines += [f"    and {more} more (--all names them)"] if more else []
+            if more := len(where) - len(where[:limit]):
+                lines.append(f"    and {more} more (--all names them)")
         verdict = "violations were found" if self.failed else "no violation"
         return "\n".join((*lines, verdict))
 
@@ -329,7 +306,7 @@ def _count_overlaps(labels):
 def _same_notes(labels, score):
     """Return whether labels name the notes of a score, to the sample."""
     columns = ["program", "pitch", "start", "end"]
-    played_notes = labels_of(score, lambda beats: "")
+    played_notes = labels_of(score)
     return sorted(labels[columns].tolist()) == sorted(played_notes[columns].tolist())
 
 

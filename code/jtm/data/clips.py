@@ -22,6 +22,8 @@ CLIP_COLUMNS = tuple(
 CLIP_SPLITS = ("train", "validation", "test", "test_timbre")
 """Splits of the notes."""
 
+_WHOLE = "instrument", "note", "velocity", "start_time", "end_time"
+
 
 @dataclass(frozen=True)
 class Clip:
@@ -77,24 +79,21 @@ def read_clips(root):
     """
     path = Path(root) / CLIPS_FILE
     clips = []
-    for line, row in read_table(path, CLIP_COLUMNS):
+    for where, row in read_table(path, CLIP_COLUMNS):
         try:
-            numbers = [
-                int(row[name])
-                for name in ("instrument", "note", "velocity", "start_time", "end_time")
-            ]
+            numbers = [int(row[name]) for name in _WHOLE]
         except ValueError as error:
-            told = f"{path}, line {line}: {error}; expected whole numbers"
-            raise InputError(told) from error
-        if numbers[0] not in INSTRUMENTS or row["split"] not in CLIP_SPLITS:
+            raise InputError(f"{where}: {error}; expected whole numbers") from error
+        program, pitch = numbers[:2]
+        if program not in INSTRUMENTS or row["split"] not in CLIP_SPLITS:
             raise InputError(
-                f"{path}, line {line}: instrument {numbers[0]}, split {row['split']}; "
+                f"{where}: instrument {program}, split {row['split']}; "
                 f"expected one of {list(INSTRUMENTS)} and of {list(CLIP_SPLITS)}"
             )
-        if not PITCH_MIN <= numbers[1] <= PITCH_MAX:
+        if not PITCH_MIN <= pitch <= PITCH_MAX:
             raise InputError(
-                f"{path}, line {line}: note {numbers[1]}; expected a MIDI number of "
-                f"the piano, {PITCH_MIN} to {PITCH_MAX}"
+                f"{where}: note {pitch}; expected a MIDI number of the piano, "
+                f"{PITCH_MIN} to {PITCH_MAX}"
             )
         audio = inside(Path(root) / "notes", row["file"])
         clips.append(Clip(audio, *numbers, row["split"], row["soundfont"]))

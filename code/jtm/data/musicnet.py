@@ -363,10 +363,10 @@ def read_metadata(path):
         If the file cannot be read, lacks the column ``id`` or repeats an id.
     """
     rows = {}
-    for line, row in read_table(path, ("id",)):
+    for where, row in read_table(path, ("id",)):
         row["id"] = row["id"].strip()
         if rows.setdefault(row["id"], row) is not row:
-            raise InputError(f"{path}, line {line}: id {row['id']} stands twice")
+            raise InputError(f"{where}: id {row['id']} stands twice")
     return list(rows.values())
 
 
@@ -411,38 +411,29 @@ def read_labels(path):
         that is not what its column expects.
     """
     labels = []
-    for line, row in read_table(path, LABEL_COLUMNS):
+    for where, row in read_table(path, LABEL_COLUMNS):
         try:
-            label = (
-                int(row["start_time"]),
-                int(row["end_time"]),
-                int(row["instrument"]),
-                int(row["note"]),
-                float(row["start_beat"]),
-                float(row["end_beat"]),
-                row["note_value"],
-            )
+            start, end = int(row["start_time"]), int(row["end_time"])
+            program, pitch = int(row["instrument"]), int(row["note"])
+            beats = float(row["start_beat"]), float(row["end_beat"])
         except ValueError as error:
             raise InputError(
-                f"{path}, line {line}: {error}; expected whole numbers in start_time, "
-                "end_time, instrument and note, numbers in start_beat and end_beat"
+                f"{where}: {error}; expected whole numbers in start_time, end_time, "
+                "instrument and note, numbers in start_beat and end_beat"
             ) from error
-        start, end, program, pitch = label[:4]
         if not 0 <= pitch <= 127:
-            raise InputError(
-                f"{path}, line {line}: note {pitch}; expected a MIDI number in 0..127"
-            )
+            raise InputError(f"{where}: note {pitch}; expected a MIDI number in 0..127")
         if not 1 <= program <= 128:
             raise InputError(
-                f"{path}, line {line}: instrument {program}; "
+                f"{where}: instrument {program}; "
                 "expected a General MIDI program in 1..128"
             )
         if not 0 <= start < end:
             raise InputError(
-                f"{path}, line {line}: note from sample {start} to {end}; "
+                f"{where}: note from sample {start} to {end}; "
                 "expected 0 <= start_time < end_time"
             )
-        labels.append(label)
+        labels.append((start, end, program, pitch, *beats, row["note_value"]))
     return np.sort(
         np.array(labels, dtype=LABEL_DTYPE), order=("start", "pitch", "program", "end")
     )
@@ -465,7 +456,7 @@ def write_labels(path, labels):
         writer.writerows(labels.tolist())
 
 
-def labels_of(score, note_values):
+def labels_of(score, note_values=lambda beats: "Unknown"):
     """
     Turn a score into labels.
 
@@ -474,7 +465,7 @@ def labels_of(score, note_values):
     score : Score
         The notes as they are played.
     note_values : callable
-        Returns the name of a notated duration in beats.
+        Returns the name of a notated duration in beats; unknown by default.
 
     Returns
     -------
@@ -509,8 +500,8 @@ def read_table(path, required):
 
     Yields
     ------
-    line : int
-        Number of the line in the file.
+    where : str
+        The file and the number of the line, for messages.
     row : dict of str to str
         Its values by column.
 
@@ -529,6 +520,6 @@ def read_table(path, required):
                     f"expected {', '.join(required)}"
                 )
             for row in reader:
-                yield reader.line_num, row
+                yield f"{path}, line {reader.line_num}", row
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{path}: not a readable CSV file ({error})") from error

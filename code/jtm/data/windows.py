@@ -16,16 +16,12 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from jtm.constants import SAMPLE_RATE
 from jtm.files import InputError
 
-SCHEMES = ("uniform", "samesequence", "samecategory", "sequential")
-"""Names of the sampling schemes, as ``--samplingType`` takes them."""
+PIECES_PER_CHUNK = 16  # at least, so that a chunk mixes recordings
 
-PIECES_PER_CHUNK = 16
-"""Minimum number of pieces that a chunk is cut for, so that it mixes recordings."""
-
-PRIVATE = {}
-"""How memory is asked of the system: no other process shares it."""
+PRIVATE = {}  # how memory is asked of the system: no other process shares it
 if hasattr(mmap, "MAP_ANONYMOUS"):  # not on Windows
     PRIVATE["flags"] = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
 
@@ -72,10 +68,9 @@ class WindowLoader:
     batch_size : int
         Maximum number of windows in a batch; the last batches of a group are
         evened out, so that none is left with a single window.
-    scheme : str
-        One of :data:`SCHEMES`: windows of any recordings, of one recording, or
-        of one category in each batch, or ``batch_size`` parallel readings in
-        order of time.
+    scheme : {"uniform", "samesequence", "samecategory", "sequential"}
+        Windows of any recordings, of one recording, or of one category in each
+        batch, or ``batch_size`` parallel readings in order of time.
     categories : sequence of str, optional
         Category of each recording in `indices`, for `samecategory`.
     seed : int
@@ -138,9 +133,9 @@ class WindowLoader:
         kept = [i for i in indices if pad or store.lengths[i] >= window]
         self.left_out = len(indices) - len(kept)
         if not kept:
-            longest = max((store.lengths[i] for i in indices), default=0) / 16000
+            longest = max((store.lengths[i] for i in indices), default=0) / SAMPLE_RATE
             raise InputError(
-                f"no recording is as long as a window of {window / 16000:.2f} s "
+                f"no recording is as long as a window of {window / SAMPLE_RATE:.2f} s "
                 f"(the longest has {longest:.2f} s); use a smaller --sizeWindow"
             )
         per_chunk = chunk_bytes // (2 * window)
@@ -210,13 +205,13 @@ class WindowLoader:
             return self._streams(runs, rng)
         groups = {}
         for run in runs:
-            for window in run:
-                key = {
-                    "uniform": None,
-                    "samesequence": window[2],
-                    "samecategory": self._category[window[2]],
-                }[self.scheme]
-                groups.setdefault(key, []).append(window)
+            recording = run[0][2]
+            key = {
+                "uniform": None,
+                "samesequence": recording,
+                "samecategory": self._category[recording],
+            }[self.scheme]
+            groups.setdefault(key, []).extend(run)
         batches = []
         for group in groups.values():
             order = rng.permutation(len(group))

@@ -14,14 +14,10 @@ from jtm.music import containers
 AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
 """Endings of the sound files that are read, in lower case."""
 
-ABSURD_PEAK = 16.0
-"""Peak from which samples are not a loud recording but of another scale."""
-
-LOUD_PEAK = 10 ** (1 / 20)
-"""Peak above which clipping is warned of; lossy decoders overshoot by up to 1 dB."""
-
-MAX_CHANNELS = 64
-"""Maximum number of channels of an array; a longer axis holds samples."""
+ABSURD_PEAK = 16.0  # from which samples are not a loud recording but of another scale
+LOUD_PEAK = 10 ** (1 / 20)  # clipping is warned of; lossy decoders overshoot by 1 dB
+MAX_CHANNELS = 64  # of an array; a longer axis holds samples
+AGREEMENT = 0.3  # length of the peaks' mean vector from which they agree on a tuning
 
 LEVEL = 10 ** (-17.5 / 20)
 """Level that recordings are brought to before they are transcribed; see `gain`."""
@@ -31,9 +27,6 @@ SILENT = 1e-8
 
 A4 = 440.0
 """Hz of A4 that recordings are held against."""
-
-AGREEMENT = 0.3
-"""Length of the mean vector of spectral peaks from which they agree on a tuning."""
 
 LEVEL_BLOCK = SAMPLE_RATE // 10
 """Samples over which :func:`powers` averages: 0.1 s."""

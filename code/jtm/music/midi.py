@@ -10,8 +10,6 @@ from jtm.constants import LABEL_RATE
 from jtm.files import InputError, atomic
 from jtm.music.score import Note, Score
 
-_TEMPO = 120.0
-
 
 def build(score, names=None):
     """
@@ -31,7 +29,7 @@ def build(score, names=None):
     """
     import pretty_midi
 
-    midi = pretty_midi.PrettyMIDI(resolution=LABEL_RATE // 2, initial_tempo=_TEMPO)
+    midi = pretty_midi.PrettyMIDI(resolution=LABEL_RATE // 2, initial_tempo=120.0)
     for program in score.programs:
         name = (names or {}).get(program, "")
         instrument = pretty_midi.Instrument(program - 1, name=name)
@@ -71,8 +69,7 @@ def read(path):
     Returns
     -------
     Score
-        The notes, with times in seconds. Beats are counted at 120 quarter notes
-        a minute.
+        The notes, with times in seconds; their beats are not known.
 
     Raises
     ------
@@ -86,21 +83,11 @@ def read(path):
     except Exception as error:  # whatever a library makes of a file
         told = str(error) or type(error).__name__
         raise InputError(f"{path}: not a readable MIDI file ({told})") from error
-    beat = 60 / _TEMPO
-    return Score(
-        tuple(
-            Note(
-                note.start,
-                note.end,
-                instrument.program + 1,
-                note.pitch,
-                note.velocity,
-                note.start / beat,
-                (note.end - note.start) / beat,
-            )
-            for instrument in midi.instruments
-            if not instrument.is_drum
-            for note in instrument.notes
-            if note.end > note.start and note.velocity
-        )
+    notes = (
+        Note(note.start, note.end, instrument.program + 1, note.pitch, note.velocity)
+        for instrument in midi.instruments
+        if not instrument.is_drum
+        for note in instrument.notes
+        if note.end > note.start and note.velocity
     )
+    return Score(tuple(notes))

@@ -32,8 +32,7 @@ NOTE = np.dtype(
 )
 """A written note: onset and duration in quarter notes, MIDI pitch, number of part."""
 
-MAX_BEATS = 100_000
-"""Quarter notes that a MIDI file may last; of a damaged one it may be millions."""
+MAX_BEATS = 100_000  # that a MIDI file may last; of a damaged one it may be millions
 
 SUFFIXES = ".mid .midi .mxl .xml .musicxml .abc .krn".split()
 """Endings of the score files that are read, in lower case."""

@@ -179,8 +179,7 @@ class Transcription:
         if path.suffix == ".mid":
             self.midi().write(str(path))
         elif path.suffix == ".csv":
-            labels = musicnet.labels_of(self._score(), lambda beats: "Unknown")
-            musicnet.write_labels(path, labels)
+            musicnet.write_labels(path, musicnet.labels_of(self._score()))
         else:
             path.write_text(self.page(), encoding="ascii")
 

@@ -20,7 +20,7 @@ from jtm.data.musicnet import (
     write_metadata,
 )
 from jtm.music import audio, midi
-from jtm.music.score import Note, Score, note_value
+from jtm.music.score import Note, Score
 
 
 def tones(score, seconds):
@@ -57,7 +57,7 @@ class TestCheck(unittest.TestCase):
         for i, split in enumerate(("train", "test")):
             score = piece(i)
             audio.write(root / f"{split}_data/{i}.wav", tones(score, 6), LABEL_RATE)
-            labels = labels_of(score, note_value)
+            labels = labels_of(score)
             write_labels(root / f"{split}_labels/{i}.csv", labels)
             midi.write(root / f"midi/{i}.mid", score)
             rows.append(
@@ -85,10 +85,10 @@ class TestCheck(unittest.TestCase):
         """Just these checks fail, and the table says so."""
         report = check(self.root, progress=False, processes=1)
         found = [f.what for f in report.findings if f.violated]
-        self.assertEqual(found, list(what), str(report))
+        self.assertEqual(found, list(what), report.table())
         self.assertEqual(report.failed, bool(what))
-        self.assertEqual(str(report).count("VIOLATED"), len(what))
-        return str(report)
+        self.assertEqual(report.table().count("VIOLATED"), len(what))
+        return report.table()
 
     def write_labels(self, *rows):
         write_labels(
@@ -121,7 +121,7 @@ class TestCheck(unittest.TestCase):
         shutil.rmtree(self.root / "midi")
         text = self.assert_violates("labels unlike the sound")
         self.assertRegex(text, "train_labels/0.csv: correlation .* another recording")
-        transposed = labels_of(piece(0), note_value)
+        transposed = labels_of(piece(0))
         transposed["pitch"] += 1
         write_labels(self.root / "train_labels/0.csv", transposed)
         (self.root / "musicnet_metadata.csv").unlink()  # as if people played
@@ -147,8 +147,8 @@ class TestCheck(unittest.TestCase):
     def test_the_table_names_ten_files_or_all(self):
         found = Finding("files", "20", "0", True, tuple(f"<{i}>" for i in range(20)))
         report = Report(self.root, (found,))
-        self.assertIn("and 10 more", str(report))
-        self.assertNotIn("<10>", str(report))
+        self.assertIn("and 10 more", report.table())
+        self.assertNotIn("<10>", report.table())
         self.assertIn("<19>", report.table(None))
 
     def test_a_long_file_is_read_in_pieces(self):
@@ -182,7 +182,7 @@ class TestCheck(unittest.TestCase):
 
     def test_labels_late_against_the_sound(self):
         for split, i in (("train", 0), ("test", 1)):
-            labels = labels_of(piece(i), note_value)
+            labels = labels_of(piece(i))
             labels["start"] += LABEL_RATE // 25
             labels["end"] += LABEL_RATE // 25
             write_labels(self.root / f"{split}_labels/{i}.csv", labels)

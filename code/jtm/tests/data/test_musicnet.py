@@ -21,7 +21,7 @@ from jtm.data.musicnet import (
     write_metadata,
 )
 from jtm.files import InputError, InputWarning
-from jtm.music.score import Note, Score, note_value
+from jtm.music.score import Note, Score
 
 HEADING = ",".join(LABEL_COLUMNS)
 
@@ -102,7 +102,7 @@ class TestRealQuirks(Folder):
 
     def test_check_data_accepts_it(self):
         report = check(self.root, progress=False, processes=1)
-        self.assertFalse(report.failed, str(report))
+        self.assertFalse(report.failed, report.table())
 
 
 class TestFinding(Folder):
@@ -248,7 +248,8 @@ class TestWriting(Folder):
             Note(64 / 44_100, 128 / 44_100, 41, 60, 90, 0.5, 1.5),
             Note(0.0, 1.0, 1, 21, 20, 0.0, 0.25),
         )
-        labels = labels_of(Score(notes), note_value)
+        names = {1.5: "Dotted Quarter", 0.25: "Sixteenth"}
+        labels = labels_of(Score(notes), names.get)
         write_labels(self.root / "a.csv", labels)
         lines = (self.root / "a.csv").read_text().splitlines()
         self.assertEqual(lines[0], HEADING)
@@ -258,7 +259,7 @@ class TestWriting(Folder):
         self.assertEqual(back.tolist(), labels.tolist())
 
     def test_no_notes(self):
-        write_labels(self.root / "a.csv", labels_of(Score(()), note_value))
+        write_labels(self.root / "a.csv", labels_of(Score(())))
         self.assertEqual(len(read_labels(self.root / "a.csv")), 0)
 
     def test_metadata_columns_keep_musicnets_order(self):

@@ -3,12 +3,16 @@
 import time
 import unittest
 from collections import Counter
+from typing import get_args
 
 import numpy as np
 import torch
 
-from jtm.data.windows import SCHEMES, WindowLoader
+from jtm.cpc.config import PretrainConfig
+from jtm.data.windows import WindowLoader
 from jtm.files import InputError
+
+SCHEMES = get_args(PretrainConfig.__pydantic_fields__["sampling_type"].annotation)
 
 
 class RampStore:

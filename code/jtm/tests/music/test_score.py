@@ -1,8 +1,8 @@
-"""Notes check themselves, and durations have MusicNet's names."""
+"""Notes check themselves, and scores are sorted."""
 
 import unittest
 
-from jtm.music.score import Note, Score, note_value
+from jtm.music.score import Note, Score
 
 
 class TestNote(unittest.TestCase):
@@ -33,22 +33,6 @@ class TestScore(unittest.TestCase):
         score = Score((late, early))
         self.assertEqual(score.notes, (early, late))
         self.assertEqual((score.seconds, score.programs), (3, (1, 41)))
-
-
-class TestNoteValue(unittest.TestCase):
-    def test_names(self):
-        for beats, name in (
-            (4, "Whole"),
-            (3, "Dotted Half"),
-            (1.5, "Dotted Quarter"),
-            (0.25, "Sixteenth"),
-            (0.125, "Thirty Second"),
-            (1 / 3, "Triplet Eighth"),
-            (0.33333, "Triplet Eighth"),
-            (2.5, "Tied Half-Eighth"),
-            (10.5, "Unknown"),
-        ):
-            self.assertEqual(note_value(beats), name)
 
 
 if __name__ == "__main__":

@@ -9,11 +9,11 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[4] / "toy"))
 
 import acoustics
+from synth import Timbre, default_soundfont, render
 
 from jtm.constants import LABEL_RATE
 from jtm.files import InputError
 from jtm.music.score import Note, Score
-from jtm.music.synth import Timbre, default_soundfont, render
 from jtm.tests.toy.random_music import tune
 
 FONT = default_soundfont()

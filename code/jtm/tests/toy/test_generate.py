@@ -18,6 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[4] / "toy"))
 
 import generate
 import numpy as np
+import synth
 import voices
 import works
 
@@ -33,7 +34,6 @@ from jtm.data.musicnet import (
     write_metadata,
 )
 from jtm.files import InputError
-from jtm.music import synth
 
 NANO = works.Preset(3, 1, 1, 2, (2.0, 3.0), 1, 1, 0, 36, 9e3)
 """A few seconds of music, so that a test can afford it twice."""
@@ -67,7 +67,7 @@ class TestGenerate(unittest.TestCase):
 
     def test_check_finds_nothing(self):
         report = check(self.root, progress=False)
-        self.assertFalse(report.failed, str(report))
+        self.assertFalse(report.failed, report.table())
 
     def test_layout(self):
         dataset = open_dataset(self.root)
@@ -292,7 +292,7 @@ class TestGenerate(unittest.TestCase):
         paths = {r.metadata["corpus_path"] for r in recordings}
         self.assertFalse(paths & held_out)
         report = check(root, progress=False)
-        self.assertFalse(report.failed, str(report))
+        self.assertFalse(report.failed, report.table())
 
     def test_transcriber(self):
         chosen = {"hours": 0.04, "presets": ("nano",), "note_step": 0}
@@ -323,7 +323,7 @@ class TestGenerate(unittest.TestCase):
                 self.assertEqual(home == "validation", recording.split == "validation")
                 self.assertNotEqual(home, "test")
         report = check(root, progress=False)
-        self.assertFalse(report.failed, str(report))
+        self.assertFalse(report.failed, report.table())
 
     def test_command_line(self):
         for arguments, code in (

@@ -9,19 +9,19 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[4] / "toy"))
 
 import perform
+from synth import BLOCK
 
 from jtm.constants import LABEL_RATE
 from jtm.data.check import _count_overlaps
 from jtm.data.musicnet import labels_of
-from jtm.music.score import Note, note_value
-from jtm.music.synth import BLOCK
+from jtm.music.score import Note
 from jtm.tests.toy.random_music import performance
 
 
 class TestPerformance(unittest.TestCase):
     def test_labels_lie_on_the_synthesisers_grid_and_never_overlap(self):
         for ensemble in ("Wind Octet", "Piano Quintet", "Solo Violin"):
-            labels = labels_of(performance(ensemble), note_value)
+            labels = labels_of(performance(ensemble))
             self.assertFalse((labels["start"] % BLOCK).any())
             self.assertFalse((labels["end"] % BLOCK).any())
             self.assertEqual(_count_overlaps(labels), 0)
@@ -46,7 +46,7 @@ class TestPerformance(unittest.TestCase):
         score, longer, loudness = performance("Piano Trio"), 0, []
         for seed in range(6):
             played = perform.colour(score, np.random.default_rng(seed))
-            labels = labels_of(played, note_value)
+            labels = labels_of(played)
             self.assertEqual(_count_overlaps(labels), 0)
             self.assertFalse((labels["end"] % BLOCK).any())
             pairs = [
@@ -70,8 +70,8 @@ class TestPerformance(unittest.TestCase):
         score = performance("Solo Piano")
         faster = perform.change_tempo(score, 2.0)
         self.assertAlmostEqual(faster.seconds, score.seconds / 2, delta=0.01)
-        self.assertEqual(_count_overlaps(labels_of(faster, note_value)), 0)
-        self.assertFalse((labels_of(faster, note_value)["start"] % BLOCK).any())
+        self.assertEqual(_count_overlaps(labels_of(faster)), 0)
+        self.assertFalse((labels_of(faster)["start"] % BLOCK).any())
 
     def test_single_notes(self):
         score, clips = perform.single_notes(41, 60)

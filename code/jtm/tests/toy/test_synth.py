@@ -8,10 +8,9 @@ from unittest import mock
 
 import numpy as np
 
-from jtm.constants import LABEL_RATE
-from jtm.files import InputError
-from jtm.music.score import Note, Score
-from jtm.music.synth import (
+sys.path.insert(0, str(Path(__file__).resolve().parents[4] / "toy"))
+
+from synth import (
     BLOCK,
     default_soundfont,
     find_soundfont,
@@ -19,6 +18,10 @@ from jtm.music.synth import (
     snap,
     version,
 )
+
+from jtm.constants import LABEL_RATE
+from jtm.files import InputError
+from jtm.music.score import Note, Score
 
 FONT = default_soundfont()
 
