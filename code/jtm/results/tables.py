@@ -472,22 +472,22 @@ def targets(found):
     for row in found["scores"]:
         metric, least = REACH[row["set"]]
         if (row["system"], row["metric"]) == ("jtm", metric):
-            what = "pitches found" if metric == "found" else "F1 of notes"
+            what = "pitches found" if metric == "found" else "note F1"
             title, value = found["sets"][row["set"]]["title"], row["value"]
             target = f"{title}: {what}, {100 * least:.0f} %"
             add(target, f"{100 * value:.1f} %", value >= least)
-    for metric, what in (("onset", "notes"), ("frame", "frames")):
+    for metric, what in (("onset", "note"), ("frame", "frame")):
         peers = {}  # by how much we are ahead of each, by set
         for row in found["scores"]:
             if row["stronger"] and row["metric"] == metric and "difference" in row:
                 peers.setdefault(row["set"], []).append(row["difference"])
         if peers:
             n = sum(all(each["value"] > 0 for each in of) for of in peers.values())
-            target = f"ahead of every other in F1 of {what}: on {len(peers)} sets"
+            target = f"{what} F1 above every other: on {len(peers)} sets"
             add(target, f"on {n}", n == len(peers))
         if peers and metric == "onset":
             n = sum(all((each["low"] or 0) > 0 for each in of) for of in peers.values())
-            target = "ahead of every other in F1 of notes, surely: on 3 sets"
+            target = "note F1 above every other, interval above 0: on 3 sets"
             add(target, f"on {n}", n >= 3)
     if cost := (found["speed"] or {}).get("jtm"):
         speed = 1 / cost["processor_seconds_of_1_thread"]

@@ -218,13 +218,13 @@ class TestTranscribers(unittest.TestCase):
     def test_targets_are_reached_or_not(self):
         self.found["speed"] = {"jtm": {"processor_seconds_of_1_thread": 0.03}}
         told = tables.targets(self.found).set_index("target")
-        self.assertEqual(told["reached"]["toy test: F1 of notes, 92 %"], "yes")
+        self.assertEqual(told["reached"]["toy test: note F1, 92 %"], "yes")
         self.assertEqual(told["reached"]["single notes: pitches found, 96 %"], "no")
-        notes = told.loc["ahead of every other in F1 of notes: on 2 sets"]
+        notes = told.loc["note F1 above every other: on 2 sets"]
         self.assertEqual(tuple(notes), ("on 2", "yes"))
-        surely = told.loc["ahead of every other in F1 of notes, surely: on 3 sets"]
+        surely = told.loc["note F1 above every other, interval above 0: on 3 sets"]
         self.assertEqual(tuple(surely), ("on 1", "no"))
-        frames = told.loc["ahead of every other in F1 of frames: on 1 sets"]
+        frames = told.loc["frame F1 above every other: on 1 sets"]
         self.assertEqual(tuple(frames), ("on 0", "no"))
         speed = told.loc["40 times real time on one thread"]
         self.assertEqual(tuple(speed), ("33 times", "no"))
