@@ -102,7 +102,7 @@ class ConvEncoder(nn.Module):
         self.layers = _stack(1, dim, norm, first=0)
 
     def forward(self, wave):
-        """Encode ``(batch, 1, samples)`` to latents ``(batch, samples // hop, dim)``."""
+        """Encode ``(batch, 1, samples)`` as z ``(batch, samples // hop, dim)``."""
         z = self.layers(wave.transpose(1, 2))  # (batch, frames, dim)
         return z[:, : wave.shape[-1] // self.hop]
 
@@ -297,7 +297,7 @@ class SincEncoder(nn.Module):
             )
 
     def forward(self, wave):
-        """Encode ``(batch, 1, samples)`` to latents ``(batch, samples // hop, dim)``."""
+        """Encode ``(batch, 1, samples)`` as z ``(batch, samples // hop, dim)``."""
         z = self.layers(self.filters(wave))  # (batch, frames, dim)
         return z[:, : wave.shape[-1] // self.hop]
 
@@ -346,7 +346,7 @@ class HarmonicStack(nn.Module, abc.ABC):
         return self.filters(wave, tuning)
 
     def forward(self, wave):
-        """Encode ``(batch, 1, samples)`` to latents ``(batch, samples // hop, dim)``."""
+        """Encode ``(batch, 1, samples)`` as z ``(batch, samples // hop, dim)``."""
         wave = wave[..., : wave.shape[-1] // self.hop * self.hop]
         return self.encode(self.magnitudes(wave))
 
