@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 KILLED = (
-    "one of several processes was killed, as systems do that are short of memory; "
+    "one of several processes was killed, as happens when memory runs out; "
     "run the same command again"
 )
 """Message for a worker process that was killed."""

@@ -1,4 +1,4 @@
-"""What `jtm identify` prints, and the page of the study."""
+"""The output of `jtm identify`, and the page of the study."""
 
 from pathlib import Path
 
@@ -6,31 +6,31 @@ from jtm.files import atomic, read_json
 from jtm.music import audio
 
 LONGEST = 600
-"""Seconds from the start of a recording that are heard to name it."""
+"""Seconds from the start of a recording used to identify it."""
 
 
 def answer(path, index=None):
     """
-    Name the piece that a sound file is of, in words.
+    Identify the piece in a sound file, and describe the result.
 
     Parameters
     ----------
     path : str or Path
-        The sound file; of a long one the first :data:`LONGEST` seconds are heard.
+        The sound file; only the first :data:`LONGEST` seconds are used.
     index : str or Path, optional
-        Where to look; the index that comes with the package by default.
+        Path to an index; the shipped one by default.
 
     Returns
     -------
     str
-        A line that says what it is, or that it was not found, and a line for each of
-        the likeliest pieces: how likely, its name and file, and where in it the
-        recording is.
+        A line with the title, or that it was not found, and a line for each of the
+        most likely pieces: confidence, title and file, and the recording's position in
+        the piece.
 
     Raises
     ------
     InputError
-        If the sound is too short, or a file cannot be read.
+        If the recording is too short, or a file cannot be read.
     """
     from jtm.retrieval.search import find
 
@@ -56,13 +56,13 @@ def answer(path, index=None):
 
 def write_retrieval(folder):
     """
-    Write the page of the study and its figures, where it has run.
+    Write the page of the study and its figures, if it has results.
 
     Parameters
     ----------
     folder : str or Path
-        Folder of the report, with ``results/retrieval.json``; the page becomes
-        ``results/RETRIEVAL.md``, a figure ``figures/retrieval-NAME.svg``.
+        Folder of the report, with ``results/retrieval.json``. The page is written to
+        ``results/RETRIEVAL.md``, figures to ``figures/retrieval-NAME.svg``.
 
     Raises
     ------
