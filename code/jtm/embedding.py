@@ -236,7 +236,9 @@ def _loaded(load, network):
     """Load the network of a batch, once per process, and check its fingerprint."""
     model = load_model(load)
     if checkpoints.fingerprint(model.state_dict()) != network:
-        raise InputError(f"{load or WEIGHTS}: is another network than here; copy it")
+        raise InputError(
+            f"{load or WEIGHTS}: not the network that this run uses; copy it here"
+        )
     return model.to(best_device())
 
 
@@ -247,8 +249,7 @@ def _claim(out, made_from):
         write_json(file, made_from)
     if read_json(file) != made_from:
         raise InputError(
-            f"{out} holds other embeddings ({file.name} there says of what); choose "
-            "another --out"
+            f"{out} holds other embeddings (see its {file.name}); choose another --out"
         )
 
 
@@ -262,7 +263,7 @@ def _is_there(target, source, made_from):
         return False  # missing, damaged or from an earlier version
     if there != made_from:
         raise InputError(
-            f"{target}: an embedding by another network or of another layer; choose "
+            f"{target}: an embedding by another network or from another layer; choose "
             "another --out"
         )
     return state == batch.state(source)

@@ -252,7 +252,7 @@ def scratch(path, parts):
         file = tempfile.TemporaryFile()
     except OSError as error:
         raise NoSpaceError(
-            "no folder for temporary files can be written; name one by TMPDIR"
+            "no folder for temporary files can be written; set TMPDIR to one"
         ) from error
     with file:
         try:
@@ -261,7 +261,7 @@ def scratch(path, parts):
         except OSError as error:
             raise InputError(
                 f"{tempfile.gettempdir()}: no room for {path} at 16 kHz "
-                f"({error.strerror}); free some, or set TMPDIR"
+                f"({error.strerror}); free some space, or set TMPDIR"
             ) from error
         yield file
 

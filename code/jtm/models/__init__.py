@@ -1,4 +1,4 @@
-"""Networks and losses: torch modules only, no files, no loops."""
+"""Networks: torch modules only, without file access or training loops."""
 
 from typing import NamedTuple
 

@@ -36,10 +36,10 @@ def answer(path, index=None):
 
     matches, found = find(audio.read(path, seconds=LONGEST), index=index)
     if not matches:
-        return f"{path}: nothing but silence; no piece to name"
+        return f"{path}: only silence; no piece to identify"
     first = matches[0]
     lines = [
-        f"{path}: {first.title}" if found else f"{path}: not found; the likeliest are"
+        f"{path}: {first.title}" if found else f"{path}: not found; the most likely are"
     ]
     for each in matches:
         line = (

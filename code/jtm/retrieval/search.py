@@ -362,7 +362,7 @@ def listen(wave):
     if len(wave) < SHORTEST * SAMPLE_RATE:
         raise InputError(
             f"{len(wave) / SAMPLE_RATE:.2g} s of sound; expected {SHORTEST:g} s or "
-            "more to tell the piece"
+            "more to identify the piece"
         )
     size = FRAMES * POOL * HOP
     wave = np.pad(wave, (0, max(0, size - len(wave))))
