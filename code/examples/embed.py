@@ -1,4 +1,4 @@
-"""Embed sound with the network that comes with the package."""
+"""Embed audio with the network shipped with the package."""
 
 # %% A checkout need not be installed.
 import sys
@@ -10,14 +10,14 @@ import numpy as np
 
 import jtm
 
-# %% A tone of one second at any rate; a path to a sound file does as well.
+# %% A tone of one second at any sample rate; a path to a sound file works too.
 time = np.arange(44_100) / 44_100
 tone = 0.3 * np.sin(2 * np.pi * 440 * time)
 embedding, times = jtm.embed(tone, sample_rate=44_100)
 print(f"{embedding.shape[0]} frames of {embedding.shape[1]} dimensions")
 print(f"centred from {times[0]:.3f} s to {times[-1]:.3f} s")
 
-# %% The network itself is an nn.Module, to be fine-tuned or taken apart.
+# %% The network is an nn.Module, ready for fine-tuning or inspection.
 model = jtm.load_model()
 print(model)
 

@@ -1,4 +1,4 @@
-"""Listen to the toy set: a piece, its notes over its sound, and one single note."""
+"""Listen to the toy set: a piece, its notes over a spectrogram, and a single note."""
 
 # %% A checkout need not be installed.
 import sys
@@ -26,7 +26,7 @@ piece = dataset.split("test")[0]
 same = [recording for recording in dataset.recordings if recording.id == piece.id]
 display(show.players(same))
 
-# %% The labels are exact: MusicNet's own were aligned by machine.
+# %% The labels are exact, while MusicNet's were aligned automatically.
 figure = figures.notes_over_sound(**listen(piece))
 figures.save(figure, "logs/examples/listen.png")
 display(figure)

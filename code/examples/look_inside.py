@@ -1,4 +1,4 @@
-"""Look inside the shipped network: features of a piece, and what c remembers."""
+"""Inspect the shipped network: features of a piece, and the memory of c."""
 
 # %% A checkout need not be installed.
 import sys
@@ -16,13 +16,13 @@ from jtm.evaluation.features import view
 from jtm.files import ROOT
 from jtm.results import figures
 
-# %% Latents z and contexts c of a test piece, below its spectrogram and its notes.
+# %% Latents z and contexts c of a test piece, below its spectrogram and notes.
 piece = open_dataset(toy_data("tiny")).split("test")[0]
 figure = figures.piece(**view(load_model(), piece))
 figures.save(figure, "logs/examples/look_inside.png")
 display(figure)
 
-# %% Results of "jtm inside" on the full set, such as how long c remembers.
+# %% Results of "jtm inside" on the full set: how well c predicts the past.
 found = read_answers(ROOT / "report" / "results" / "inside.json")
 figure = inside_figures(found)["memory"]()
 figures.save(figure, "logs/examples/remembers.png")

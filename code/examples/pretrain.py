@@ -1,4 +1,4 @@
-"""Pretrain a small network on raw audio without labels, by CPC."""
+"""Pretrain a small network by CPC on raw audio without labels."""
 
 # %% A checkout need not be installed.
 import sys
@@ -16,7 +16,7 @@ from jtm.results import figures
 from jtm.training.checkpoints import load_model
 from jtm.training.config import make_config
 
-# %% A preset, and what differs from it; help(PretrainConfig) lists all settings.
+# %% A preset and overrides; help(PretrainConfig) lists all settings.
 chosen = {
     "data": toy_data("tiny"),
     "path_checkpoint": "logs/examples/pretraining",
@@ -24,12 +24,12 @@ chosen = {
 }
 config = make_config(PretrainConfig, "tiny", chosen)
 
-# %% A run that was stopped resumes where it was.
+# %% An interrupted run resumes.
 checkpoint = pretrain(config)
 model, _ = load_model(checkpoint)
 print(f"{sum(p.numel() for p in model.parameters())} trainable parameters")
 
-# %% Accuracy among the negatives for each step ahead, on held-out recordings.
+# %% Contrastive loss and accuracy of each step ahead, on held-out recordings.
 figure = pretraining_curve(checkpoint.parent)
 figures.save(figure, "logs/examples/pretrain.png")
 display(figure)

@@ -1,4 +1,4 @@
-"""Probe frozen features: train heads alone on them, with three labelled recordings."""
+"""Probe frozen features: train only heads, on three labelled recordings."""
 
 # %% A checkout need not be installed.
 import sys
@@ -15,7 +15,7 @@ from jtm.embedding import WEIGHTS
 from jtm.results import figures
 from jtm.training.config import SupervisedConfig, make_config
 
-# %% Heads on the shipped network, and the same network fine-tuned.
+# %% Heads on the frozen shipped network, and the same network fine-tuned.
 made = []
 for method, frozen in (("frozen", True), ("fine-tuned", False)):
     chosen = {
@@ -29,9 +29,9 @@ for method, frozen in (("frozen", True), ("fine-tuned", False)):
     config = make_config(SupervisedConfig, "tiny", chosen)
     made += [{"method": method} | score for score in run(config, n_recordings=3)]
 
-# %% Main scores with 95 % intervals over recordings. The heads have not seen these
-# works, but the shipped network has most of them, in the larger set that it was
-# trained on. The fair comparison, on works new to both, is the table in the README.
+# %% Primary metrics with 95 % intervals over recordings. These works are held out from
+# the heads, but the shipped network was pretrained on most of them, in a larger set.
+# For a fair comparison, on works held out from both, see the table in the README.
 figure = figures.method_dots(pd.DataFrame(made))
 figures.save(figure, "logs/examples/probe.png")
 display(figure)

@@ -1,4 +1,4 @@
-"""Transcribe: train a head on frozen features, and write its notes as MIDI."""
+"""Transcribe: train a network from scratch, and write its notes as MIDI."""
 
 # %% A checkout need not be installed.
 import sys
@@ -27,7 +27,7 @@ from jtm.training.checkpoints import load_part, read_checkpoint
 from jtm.training.config import SupervisedConfig, make_config
 from jtm.training.spectra import Spectra, harmonic_front_end
 
-# %% Train from scratch and score; "python main.py --supervised" is the same.
+# %% Train and evaluate; the same as "python main.py --supervised".
 folder = "logs/examples/transcription"
 chosen = {
     "data": toy_data("tiny"),
@@ -41,7 +41,7 @@ chosen = {
 config = make_config(SupervisedConfig, "tiny", chosen)
 supervised.run(config)
 
-# %% The network of the best epoch, and a test recording, which is new to it.
+# %% The network of the best epoch, and a held-out test recording.
 store = build_store(open_dataset(config.data))
 labelled = {"transcription": Labelled.of(store, "transcription")}
 model = build_model(config)
@@ -50,7 +50,7 @@ load_part(f"{folder}/best.pt", read_checkpoint(f"{folder}/best.pt"), "network", 
 spectra = Spectra(store, harmonic_front_end(model.encoder), folder)
 family = Family(labelled, spectra.read, stride=2)
 
-# %% Frame and onset logits, decoded into notes by thresholds chosen on validation.
+# %% Frame and onset logits, decoded into notes with thresholds chosen on validation.
 task = labelled["transcription"].task
 answers = {
     split: family.answers(network.eval(), split, labelled)["transcription"]
@@ -65,7 +65,7 @@ truth = labelled["transcription"].references("test")[0]
 print(f"{len(found)} notes found, {len(truth)} in the reference")
 print(f"F1 {metrics.note_f1(truth, found):.2f}")
 
-# %% The estimated notes over the sound, and as MIDI for a piano.
+# %% The estimated notes over a spectrogram, and as MIDI for a piano.
 notes = [Note(start, end, 1, pitch) for start, end, pitch in found.tolist()]
 midi.write("logs/examples/transcribe.mid", Score(tuple(notes)))
 shown = listen(store.recordings[piece])

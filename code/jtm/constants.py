@@ -1,25 +1,25 @@
 """
-Facts of the field, with their units; choices live in a config, not here.
+Constants of audio and music, with units; adjustable settings live in configs.
 
-MusicNet's conventions (Thickstun et al. 2017) hold everywhere in the project:
-label times count samples at 44 100 Hz, pitches are MIDI note numbers and
+MusicNet's conventions (Thickstun et al. 2017) hold throughout the project:
+label times are in samples at 44 100 Hz, pitches are MIDI note numbers and
 instruments are General MIDI programs counted from 1.
 """
 
 LABEL_RATE = 44_100
-"""Hz; the rate that label times count in, whatever rate the audio is used at."""
+"""Sample rate of label times in Hz, whatever the sample rate of the audio."""
 
 SAMPLE_RATE = 16_000
-"""Hz; the rate of the waveforms that the models hear."""
+"""Sample rate of the models' input in Hz."""
 
 HOP = 160
-"""Samples at SAMPLE_RATE between latents; the encoders derive it from strides."""
+"""Hop of the frame grid in samples at SAMPLE_RATE; encoders derive it from strides."""
 
 FRAME_RATE = SAMPLE_RATE / HOP
 """Frames per second: 100."""
 
 MAP_STRIDE = 2
-"""Frames of 10 ms in a frame of a pitch map."""
+"""Number of 10 ms frames per frame of a pitch map."""
 
 PITCH_MIN = 21
 """MIDI number of the lowest pitch of the piano, A0 (27.5 Hz)."""
@@ -28,7 +28,7 @@ PITCH_MAX = 108
 """MIDI number of the highest pitch of the piano, C8 (4186 Hz)."""
 
 N_PITCHES = PITCH_MAX - PITCH_MIN + 1
-"""Pitches on the piano: 88."""
+"""Number of pitches on the piano: 88."""
 
 INSTRUMENTS = {
     1: "piano",
@@ -58,7 +58,7 @@ PITCH_RANGES = {
     72: (50, 91),
     74: (60, 96),
 }
-"""Lowest and highest playable MIDI pitch of each instrument, sounding pitch."""
+"""Lowest and highest playable MIDI pitch of each instrument, at sounding pitch."""
 
 ENSEMBLES = {
     "Accompanied Cello": (43, 1),
@@ -83,4 +83,4 @@ ENSEMBLES = {
     "Wind Quintet": (74, 69, 72, 61, 71),
     "Wind and Strings Octet": (72, 61, 71, 41, 41, 42, 43, 44),
 }
-"""MusicNet's 21 ensembles, each with the program of every player."""
+"""MusicNet's 21 ensembles, with the General MIDI program of every player."""

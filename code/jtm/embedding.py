@@ -1,11 +1,10 @@
 """
-The pretrained network that comes with the package, and embeddings from it.
+The pretrained network shipped with the package, and embeddings computed by it.
 
-An embedding has a frame for each hop of the encoder, 20 ms in the network that comes
-with the package: latents z, which describe about 0.3 s of sound, or contexts c, which
-summarise what was heard up to there. Recordings are converted as in training, to one
-channel of 16 bits at 16 kHz, and read piece by piece, so that no more than the result
-has to fit into memory.
+An embedding has one frame per hop of the encoder, 20 ms in the shipped network:
+latents z, each computed from about 0.3 s of sound, or contexts c, which summarise the
+recording up to that frame. Recordings are converted as in training, to 16-bit mono at
+16 kHz, and processed in chunks, so that only the result has to fit into memory.
 """
 
 import functools
@@ -31,13 +30,13 @@ from jtm.training import checkpoints
 from jtm.training.processes import best_device
 
 WEIGHTS = Path(__file__).parent / "weights" / "jtm.safetensors"
-"""The weights that come with the package."""
+"""Path to the weights shipped with the package."""
 
 LAYERS = ("c", "z", "zc")
-"""Contexts, latents, or z and c side by side."""
+"""Contexts, latents, or z and c concatenated."""
 
 MADE_FROM = "embeddings.json"
-"""Name of the file in a folder of embeddings that says what they were made from."""
+"""File in a folder of embeddings that records the network, layer and inputs."""
 
 
 def load_model(path=None):
@@ -47,21 +46,21 @@ def load_model(path=None):
     Parameters
     ----------
     path : str or Path, optional
-        A ``.safetensors`` file from ``jtm export`` or a ``.pt`` checkpoint of
-        pretraining; by default the weights that come with the package. Nothing
-        in the file is run and nothing is downloaded.
+        Path to a ``.safetensors`` file from ``jtm export`` or a ``.pt`` checkpoint of
+        pretraining; the shipped weights by default. No code in the file is executed
+        and nothing is downloaded.
 
     Returns
     -------
     Network
-        The network, an ``nn.Module`` in evaluation mode, on the CPU. It returns
-        latents z ``(batch, frames, z_dim)`` and contexts c ``(batch, frames,
-        c_dim)`` of waveforms ``(batch, 1, samples)`` at 16 kHz.
+        The network, an ``nn.Module`` in evaluation mode, on the CPU. It maps
+        waveforms ``(batch, 1, samples)`` at 16 kHz to latents z ``(batch, frames,
+        z_dim)`` and contexts c ``(batch, frames, c_dim)``.
 
     Raises
     ------
     InputError
-        If a file is missing, damaged or of another kind.
+        If the file is missing, damaged or not a network.
 
     Examples
     --------
@@ -76,42 +75,41 @@ def load_model(path=None):
 
 @functools.cache
 def _shipped():
-    """Load the shipped network once, for all that name no other."""
+    """Load the shipped network once per process."""
     return load_model().to(best_device())
 
 
 def embed(path_or_array, sample_rate=None, model=None, layer="c"):
     """
-    Embed a recording.
+    Compute the embedding of a recording.
 
     Parameters
     ----------
     path_or_array : str, Path or array
-        A WAV, FLAC, OGG or MP3 file of any rate, number of channels and
-        length; or samples ``(samples,)``, ``(channels, samples)`` or ``(samples,
-        channels)`` with at most 64 channels, floats within [-1, 1] or signed
-        integers of full scale. Channels are averaged.
+        Path to a WAV, FLAC, OGG or MP3 file of any sample rate, number of channels
+        and length; or samples ``(samples,)``, ``(channels, samples)`` or ``(samples,
+        channels)`` with at most 64 channels, as floats within [-1, 1] or full-scale
+        signed integers. Channels are averaged.
     sample_rate : int, optional
-        Sample rate of an array in Hz; a file has its own.
+        Sample rate in Hz, for arrays only; a file states its own.
     model : Network, optional
-        The network, from :func:`load_model`; it is put into evaluation mode and runs
-        on the device that it is on. By default the shipped one, on a GPU where there
-        is one.
+        A network from :func:`load_model`. It is put into evaluation mode and runs on
+        its current device. By default the shipped network, on a GPU if available.
     layer : {"c", "z", "zc"}
-        Contexts, latents, or z and c side by side, of each frame.
+        Whether to return contexts, latents, or z and c concatenated.
 
     Returns
     -------
     embedding : numpy.ndarray
-        One row for each whole frame ``(frames, dim)``, float32.
+        One row per complete frame ``(frames, dim)``, float32.
     times : numpy.ndarray
-        Seconds from the start to the centre of each ``(frames,)``.
+        Time of the centre of each frame in seconds ``(frames,)``.
 
     Raises
     ------
     InputError
-        If the file or the array is no sound or is shorter than a frame, or there is no
-        such layer.
+        If the file or array is not valid audio or is shorter than one frame, or if
+        `layer` is unknown.
 
     Examples
     --------
@@ -132,13 +130,13 @@ def embed(path_or_array, sample_rate=None, model=None, layer="c"):
 
 
 def _check_layer(layer):
-    """Refuse a layer that no network has."""
+    """Raise InputError if a layer is unknown."""
     if layer not in LAYERS:
         raise InputError(f"layer {layer!r}; expected one of {', '.join(LAYERS)}")
 
 
 def _embed_file(path, model, layer, advance=lambda seconds: None):
-    """Embed a sound file, by way of a copy at 16 kHz on disk."""
+    """Embed a sound file through a temporary copy at 16 kHz on disk."""
     parts = (audio.to_pcm(wave).tobytes() for wave in audio.blocks(path))
     with scratch(path, parts) as file:
         samples = np.memmap(file, "<i2", "r")
@@ -146,7 +144,7 @@ def _embed_file(path, model, layer, advance=lambda seconds: None):
 
 
 def _embed(recording, model, layer, name, advance=lambda seconds: None):
-    """Compute the embedding of a recording, piece by piece, and its times."""
+    """Compute the embedding of a recording in chunks, and its frame times."""
     hop = model.encoder.hop
     n_frames = recording.n_frames(hop)
     if not n_frames:
@@ -164,41 +162,41 @@ def _embed(recording, model, layer, name, advance=lambda seconds: None):
 
 def embed_files(inputs, out, load=None, layer="c", debug=False, spread=None):
     """
-    Embed sound files, and those in folders, into a file each.
+    Embed sound files and folders of sound files, writing one ``.npz`` file for each.
 
-    Each lies in `out` as the input lies in the deepest folder that holds all
-    inputs, named by the input's full name and ``.npz``, with the arrays ``embedding``
-    and ``times`` of :func:`embed`, the fingerprint of the ``network``, the ``layer``,
-    and size and time of the ``source``. What is there of the source as it is now is
-    left, so that a run that was stopped goes on.
+    `out` mirrors the deepest folder that contains all inputs, and ``.npz`` is appended
+    to each file name. A file holds the arrays ``embedding`` and ``times`` of
+    :func:`embed`, the fingerprint of the ``network``, the ``layer``, and the size and
+    modification time of the ``source``. Sources that have not changed since they were
+    embedded are skipped, so an interrupted run can be resumed.
 
     Parameters
     ----------
     inputs : sequence of str or Path
-        Sound files and folders of them, searched at any depth.
+        Sound files, and folders to search recursively.
     out : str or Path
-        Folder for the embeddings.
+        Output folder.
     load : str or Path, optional
-        A network as in :func:`load_model`; the shipped one by default. It runs on a
-        GPU where there is one.
+        Path to a network as in :func:`load_model`; the shipped one by default. It runs
+        on a GPU if available.
     layer : {"c", "z", "zc"}
         As in :func:`embed`.
     debug : bool
-        Print the traceback of what fails unexpectedly.
+        Whether to print the traceback of unexpected errors.
     spread : jtm.data.batch.Spread, optional
-        Several processes, or a cluster, to do it on.
+        Processes or cluster to distribute the files over.
 
     Returns
     -------
     int
-        Number of inputs that could not be embedded; each is named on standard error.
+        Number of inputs that failed; each is named on standard error.
 
     Raises
     ------
     InputError
-        If the network cannot be loaded, there is no such layer, a folder holds no
-        sound, `out` cannot be written or holds embeddings of another kind, or no
-        input at all could be embedded.
+        If the network cannot be loaded, `layer` is unknown, a folder contains no
+        sound file, `out` cannot be written or holds embeddings by another network or
+        layer, or every input failed.
     """
     model, out = load_model(load), Path(out)
     _check_layer(layer)
@@ -221,7 +219,7 @@ def embed_files(inputs, out, load=None, layer="c", debug=False, spread=None):
 
 
 def _embed_into(source, advance, files, made_from):
-    """Embed a sound file into a file, unless a process that was killed did."""
+    """Embed one sound file, unless an earlier process has already written it."""
     out, root, load = files
     target = inside(out, f"{source.relative_to(root)}.npz")
     if _is_there(target, source, made_from):
@@ -235,36 +233,37 @@ def _embed_into(source, advance, files, made_from):
 
 @functools.lru_cache(1)
 def _loaded(load, network):
-    """Load a network of a known fingerprint, for the files of a batch."""
+    """Load the network of a batch, once per process, and check its fingerprint."""
     model = load_model(load)
     if checkpoints.fingerprint(model.state_dict()) != network:
-        raise InputError(f"{load or WEIGHTS}: is another network than here; copy it")
+        raise InputError(
+            f"{load or WEIGHTS}: not the network that this run uses; copy it here"
+        )
     return model.to(best_device())
 
 
 def _claim(out, made_from):
-    """Make a folder that of one kind of embeddings; refuse one of another kind."""
+    """Record what a folder's embeddings are made from; refuse a different record."""
     file = out / MADE_FROM
     if not file.exists():
         write_json(file, made_from)
     if read_json(file) != made_from:
         raise InputError(
-            f"{out} holds other embeddings ({file.name} there says of what); choose "
-            "another --out"
+            f"{out} holds other embeddings (see its {file.name}); choose another --out"
         )
 
 
 def _is_there(target, source, made_from):
-    """Check whether a file holds the embedding of a source as it is now."""
+    """Check whether a file holds the embedding of a source in its present state."""
     try:
         with np.load(target, allow_pickle=False) as file:
             there = {key: str(file[key]) for key in made_from}
             state = file["source"].tolist()
     except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile):
-        return False  # missing, damaged or of an earlier version
+        return False  # missing, damaged or from an earlier version
     if there != made_from:
         raise InputError(
-            f"{target}: an embedding by another network or of another layer; choose "
+            f"{target}: an embedding by another network or from another layer; choose "
             "another --out"
         )
     return state == batch.state(source)

@@ -1,8 +1,8 @@
 """
-What every module that touches the disk shares.
+File utilities and user-facing exceptions.
 
-One exception for a user's mistake, one way to write a file whole or not at all, one
-lock, and one way to join a name from a file to a folder without leaving that folder.
+Among them: the exception for user errors, atomic writing, file locks, and joining
+untrusted names to a folder without leaving it.
 """
 
 import contextlib
@@ -16,56 +16,56 @@ from pathlib import Path
 
 try:
     import fcntl
-except ImportError:  # Windows, where nothing here starts several processes at once
+except ImportError:  # Windows, where no command starts several processes
     fcntl = None
 
 
 ROOT = Path(__file__).resolve().parents[2]
-"""The checkout, where there is one: the folder of README.md, toy/ and report/."""
+"""Root of the checkout, if any: the folder with README.md, toy/ and report/."""
 
 
 KILLED = (
-    "one of several processes was killed, as systems do that are short of memory; "
+    "one of several processes was killed, as happens when memory runs out; "
     "run the same command again"
 )
-"""What is told where a process ends without a word."""
+"""Message for a worker process that was killed."""
 
 
 class InputError(ValueError):
-    """A user's mistake: one line that names the file and says what to do."""
+    """A user error: one line that names the file and says what to do."""
 
 
 class NoSpaceError(InputError):
-    """Nothing more can be written there, so that a batch of files ends too."""
+    """A folder cannot be written, which also ends a batch of files."""
 
 
 class BusyError(InputError):
-    """Another process is at it."""
+    """Another process holds the lock."""
 
 
 class StoppedError(Exception):
-    """The user stopped a run, which has saved what it did and can go on."""
+    """The user stopped a run, which has saved its progress and can be resumed."""
 
 
 class InputWarning(UserWarning):
-    """Something odd in what the user gave that is worked around."""
+    """Something odd in the user's input that is worked around."""
 
 
 def warn(message):
     """
-    Warn of something odd in what the user gave.
+    Warn of something odd in the user's input.
 
     Parameters
     ----------
     message : str
-        One line that names the file; each is shown once.
+        One line that names the file; each message is shown once.
     """
-    # Of one place for all, by which Python knows what it has shown.
+    # The same location for all, so that Python shows each message once.
     warnings.warn(message, InputWarning, stacklevel=1)
 
 
 def show_warnings_in_one_line():
-    """Print each :class:`InputWarning` as one line, as the commands do."""
+    """Show each :class:`InputWarning` as one line, for the commands."""
     plain = warnings.formatwarning
 
     def one_line(message, category, *place, **more):
@@ -85,12 +85,12 @@ def describe(error, name=None):
     error : Exception
         The exception.
     name : str or Path, optional
-        The file that it arose with, told of what is no :class:`InputError`.
+        File in which it arose, named unless the exception is an :class:`InputError`.
 
     Returns
     -------
     str
-        The line.
+        The description.
     """
     if isinstance(error, InputError):
         return str(error)
@@ -104,27 +104,27 @@ def describe(error, name=None):
 @contextlib.contextmanager
 def atomic(path):
     """
-    Yield a temporary path that takes the final name when the block succeeds.
+    Yield a temporary path that is renamed to the final path if the block succeeds.
 
     Parameters
     ----------
     path : str or Path
-        The final path; missing parent folders are made.
+        The final path; missing parent folders are created.
 
     Yields
     ------
     Path
-        A path in the same folder, with the same ending, to write to.
+        Temporary path in the same folder, with the same suffix.
 
     Raises
     ------
     InputError
         If the name is too long.
     NoSpaceError
-        If the folder cannot be made or written, or the disk is full.
+        If the folder cannot be created or written, or the disk is full.
     """
     path = Path(path)
-    # Of a length of its own, since the name may be as long as names can be.
+    # Of fixed length, since the final name may have the maximum length.
     key = hashlib.sha256(os.fsencode(path.name)).hexdigest()[:8]
     part = path.with_name(f".{key}.{os.getpid()}.part{path.suffix[:16]}")
     try:
@@ -140,18 +140,18 @@ def atomic(path):
             f"{'free some space or ' * full}choose another folder"
         ) from error
     finally:
-        with contextlib.suppress(OSError):  # gone, or never there
+        with contextlib.suppress(OSError):  # renamed, or never created
             part.unlink()
 
 
 def sweep(folder):
     """
-    Remove what killed processes left half-written in a folder and below it.
+    Remove temporary files that killed processes left in a folder, recursively.
 
     Parameters
     ----------
     folder : str or Path
-        The folder, which is locked, so that none of it is being written.
+        The folder, locked by the caller, so that nothing in it is being written.
     """
     for part in Path(folder).rglob(".*.part*"):
         with contextlib.suppress(OSError):
@@ -161,15 +161,15 @@ def sweep(folder):
 @contextlib.contextmanager
 def locked(path, busy=""):
     """
-    Let one process at a time do something; others wait for their turn.
+    Hold an exclusive lock on a file, waiting for it if necessary.
 
     Parameters
     ----------
     path : str or Path
-        A file to lock, made if it is missing; the lock ends with the block, or
+        File to lock, created if missing; the lock ends with the block, or
         with the process.
     busy : str
-        What to raise, instead of waiting, where another process has the lock.
+        If given, message of the error to raise instead of waiting.
 
     Yields
     ------
@@ -179,9 +179,9 @@ def locked(path, busy=""):
     Raises
     ------
     InputError
-        If the file cannot be made.
+        If the file cannot be created.
     BusyError
-        If another process has the lock, and `busy` is given.
+        If another process holds the lock, and `busy` is given.
     """
     try:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
@@ -189,7 +189,7 @@ def locked(path, busy=""):
     except OSError as error:
         raise InputError(f"{path}: cannot be written ({error.strerror})") from error
     with file:
-        # Where there are no locks, work may be done twice, but not wrongly.
+        # Without locks, work may be repeated, but results stay correct.
         with contextlib.suppress(OSError):
             if fcntl:
                 try:
@@ -201,19 +201,19 @@ def locked(path, busy=""):
 
 def inside(folder, name):
     """
-    Join a name read from a file to a folder, refusing to leave the folder.
+    Join an untrusted name to a folder; raise InputError if it leads outside.
 
     Parameters
     ----------
     folder : str or Path
         The folder.
     name : str
-        A relative path, such as an id from a metadata file.
+        Relative path, such as an id from a metadata file.
 
     Returns
     -------
     Path
-        The joined path, which lies in the folder.
+        The joined path, inside the folder.
     """
     folder = Path(folder)
     joined = folder / name
@@ -227,32 +227,32 @@ def inside(folder, name):
 @contextlib.contextmanager
 def scratch(path, parts):
     """
-    Copy a sound file at 16 kHz into a file without a name, gone after the block.
+    Copy a sound file at 16 kHz to an anonymous temporary file, deleted after the block.
 
     Parameters
     ----------
     path : str or Path
         The sound file, for messages.
     parts : iterable of bytes
-        What is written.
+        Content to write.
 
     Yields
     ------
     file
-        The copy, open for reading bytes, at its end.
+        The copy, a binary file positioned at its end.
 
     Raises
     ------
     NoSpaceError
-        If there is no folder for temporary files.
+        If no folder for temporary files can be written.
     InputError
-        If the copy does not fit there.
+        If the copy does not fit.
     """
     try:
         file = tempfile.TemporaryFile()
     except OSError as error:
         raise NoSpaceError(
-            "no folder for temporary files can be written; name one by TMPDIR"
+            "no folder for temporary files can be written; set TMPDIR to one"
         ) from error
     with file:
         try:
@@ -261,7 +261,7 @@ def scratch(path, parts):
         except OSError as error:
             raise InputError(
                 f"{tempfile.gettempdir()}: no room for {path} at 16 kHz "
-                f"({error.strerror}); free some, or set TMPDIR"
+                f"({error.strerror}); free some space, or set TMPDIR"
             ) from error
         yield file
 
@@ -278,12 +278,12 @@ def read_json(path):
     Returns
     -------
     object
-        What it holds.
+        The content.
 
     Raises
     ------
     InputError
-        If it is missing or is not JSON.
+        If the file cannot be read or is not JSON.
     """
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
@@ -295,14 +295,14 @@ def read_json(path):
 
 def write_json(path, content):
     """
-    Write a JSON file, indented, at once or not at all.
+    Write an indented JSON file atomically.
 
     Parameters
     ----------
     path : str or Path
         The file to write.
     content : object
-        Anything that JSON can hold.
+        Any content that JSON can represent.
     """
     with atomic(path) as part:
         part.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

@@ -1,11 +1,11 @@
 """
-The network behind the interface of HEAR, so that its evaluation runs on ``jtm.hear``.
+The HEAR interface to the network: HEAR's evaluation kit can run on ``jtm.hear``.
 
-HEAR, the Holistic Evaluation of Audio Representations (Turian et al. 2022), asks a
-module for ``load_model``, ``get_timestamp_embeddings`` and ``get_scene_embeddings``.
-A timestamp's embedding is the context c, wide as it has a part for each of 88 pitches;
-a scene's is the mean and the standard deviation of these over time. Sounds are embedded
-one by one, so that none depends on its batch.
+HEAR, the Holistic Evaluation of Audio Representations (Turian et al. 2022), requires a
+module with ``load_model``, ``get_timestamp_embeddings`` and ``get_scene_embeddings``.
+Timestamp embeddings are the contexts c, which are wide because they have features for
+each of 88 pitches; scene embeddings are their mean and standard deviation over time.
+Sounds are embedded one at a time, so results do not depend on the batch.
 """
 
 import numpy as np
@@ -21,19 +21,19 @@ from jtm.training.processes import best_device
 
 class HearModel(nn.Module):
     """
-    Embed sounds as HEAR asks.
+    Embed sounds through HEAR's interface.
 
     Parameters
     ----------
     network : Network
-        The network.
+        The pretrained network.
 
     Attributes
     ----------
     sample_rate : int
         Sample rate of the audio in Hz.
     timestamp_embedding_size, scene_embedding_size : int
-        Dimensions of an embedding.
+        Embedding dimensions.
     """
 
     def __init__(self, network):
@@ -45,10 +45,10 @@ class HearModel(nn.Module):
 
     def forward(self, audio):
         """
-        Embed the timestamps of mono sounds ``(n_sounds, n_samples)`` at 16 kHz.
+        Compute timestamp embeddings of mono sounds ``(n_sounds, n_samples)`` at 16 kHz.
 
-        Yield embeddings of each, ``(n_timestamps, timestamp_embedding_size)``, float32,
-        on their device; raise InputError where that is no batch of floats.
+        Yield a tensor ``(n_timestamps, timestamp_embedding_size)`` per sound, float32,
+        on the device of `audio`; raise InputError if `audio` is not a batch of floats.
         """
         if not (audio.ndim == 2 and audio.numel() and audio.is_floating_point()):
             raise InputError(
@@ -66,10 +66,10 @@ class HearModel(nn.Module):
 
 def _grid(n_samples, hop):
     """
-    Return the number of timestamps of a sound, and samples of silence before it.
+    Return the number of timestamps of a sound, and the samples of silence before it.
 
-    They are the centres of frames, and as many as lie before the end. Only a
-    sound of half a frame or less has none; it is put in the middle of one.
+    Timestamps are the frame centres that lie before the end. A sound of half a frame
+    or less would have none, so it is padded to the middle of one frame.
     """
     half = hop // 2
     if n_samples <= half:
@@ -84,13 +84,12 @@ def load_model(model_file_path=""):
     Parameters
     ----------
     model_file_path : str
-        A file as in :func:`jtm.load_model`; by default the weights that come with
-        the package.
+        Path to a network as in :func:`jtm.load_model`; the shipped weights by default.
 
     Returns
     -------
     HearModel
-        The network, in evaluation mode, on a GPU where there is one.
+        The network, in evaluation mode, on a GPU if available.
     """
     network = embedding.load_model(model_file_path or None)
     return HearModel(network).to(best_device()).eval()
@@ -98,14 +97,14 @@ def load_model(model_file_path=""):
 
 def get_timestamp_embeddings(audio, model):
     """
-    Embed the frames of sounds.
+    Compute an embedding of each frame of each sound.
 
     Parameters
     ----------
     audio : torch.Tensor
         Mono sounds ``(n_sounds, n_samples)`` at 16 kHz, within [-1, 1].
     model : HearModel
-        From :func:`load_model`.
+        Model from :func:`load_model`.
 
     Returns
     -------
@@ -113,8 +112,8 @@ def get_timestamp_embeddings(audio, model):
         Embeddings ``(n_sounds, n_timestamps, timestamp_embedding_size)``,
         float32, on the device of `audio`.
     timestamps : torch.Tensor
-        Milliseconds from the start to the centre of each frame ``(n_sounds,
-        n_timestamps)``, float32; the last is within a frame of the end.
+        Time of the centre of each frame in milliseconds ``(n_sounds, n_timestamps)``,
+        float32; the last is within one frame of the end.
     """
     embeddings = torch.stack(list(model(audio)))
     hop = model.network.encoder.hop
@@ -126,19 +125,19 @@ def get_timestamp_embeddings(audio, model):
 
 def get_scene_embeddings(audio, model):
     """
-    Embed each sound as a whole.
+    Compute one embedding of each sound.
 
     Parameters
     ----------
     audio : torch.Tensor
         Mono sounds ``(n_sounds, n_samples)`` at 16 kHz, within [-1, 1].
     model : HearModel
-        From :func:`load_model`.
+        Model from :func:`load_model`.
 
     Returns
     -------
     torch.Tensor
-        Means, then standard deviations over time ``(n_sounds,
+        Means, then standard deviations, over time ``(n_sounds,
         scene_embedding_size)``, float32, on the device of `audio`.
     """
     return torch.cat([pool(c[None]) for c in model(audio)])

@@ -1,8 +1,8 @@
 """
-Figures of a pretraining run, and of what is inside a network.
+Figures of a pretraining run, and of the analyses of a network.
 
-They are drawn from saved results alone. Answers about a network are those of
-:mod:`jtm.cpc.inside`, where each question is explained.
+They are drawn only from saved results. The analyses are described in
+:mod:`jtm.cpc.inside`.
 """
 
 from functools import partial
@@ -30,7 +30,7 @@ from jtm.results.figures import (
 from jtm.results.tables import LAYERS, Score
 
 QUESTIONS = ("filters", "carried", "memory")
-"""Keys of the answers."""
+"""Keys of the analyses in the results."""
 
 LAYER_STROKES = {
     "cpc-c": (BLUE, "o", "-"),
@@ -40,12 +40,12 @@ LAYER_STROKES = {
     "logmel": (PURPLE, "^", "-."),
     "notes": (BLACK, "v", (0, (6, 1, 1, 1, 1, 1))),
 }
-"""Colours, marks and dashes of representations, told apart in grey too."""
+"""Colour, marker and line style of each representation, distinct in greyscale too."""
 
 
 def read_answers(path):
     """
-    Read the answers of ``jtm inside``.
+    Read the results of ``jtm inside``.
 
     Parameters
     ----------
@@ -55,12 +55,12 @@ def read_answers(path):
     Returns
     -------
     dict
-        The answers, by the names of :data:`QUESTIONS`, and what they are of.
+        The results of :data:`QUESTIONS` by name, with the data and checkpoint used.
 
     Raises
     ------
     InputError
-        If the file cannot be read or is something else.
+        If the file cannot be read or is not such a file.
     """
     found = read_json(path)
     if not (isinstance(found, dict) and all(name in found for name in QUESTIONS)):
@@ -74,23 +74,23 @@ def read_answers(path):
 @styled
 def pretraining_curve(folder):
     """
-    Draw how loss and accuracy of each predicted step developed on validation.
+    Plot validation loss and accuracy of each predicted step over epochs.
 
     Parameters
     ----------
     folder : str or Path
-        The folder of a pretraining run, with ``metrics.csv`` and
+        Folder of a pretraining run, with ``metrics.csv`` and
         ``config.json``.
 
     Returns
     -------
     matplotlib.figure.Figure
-        One line a step, darker the nearer, and what chance would reach.
+        One line per step, darker for nearer steps, and the chance level.
 
     Raises
     ------
     InputError
-        If a file is missing or is not what such a run writes.
+        If a file is missing or was not written by such a run.
     """
     path = Path(folder) / "metrics.csv"
     settings = read_json(Path(folder) / "config.json")
@@ -112,7 +112,7 @@ def pretraining_curve(folder):
             f"{path}: lacks {error}; expected the curves of a pretraining run"
         ) from error
     figure, axes = subplots(2.4, ncols=2)
-    # The palest part of the map is left out, since it fades into the page.
+    # Without the palest part of the colour map, which is hard to see on white.
     colours = ScalarMappable(Normalize(0, ahead[-1] * 1.2), "cividis")
     panels = (
         ("loss", 1, "InfoNCE loss (nats)", np.log(n_candidates)),
@@ -142,18 +142,17 @@ def pretraining_curve(folder):
 
 def inside_figures(found):
     """
-    List the figures of what is inside a network.
+    Return the functions that draw the figures of the analyses.
 
     Parameters
     ----------
     found : dict
-        The answers; see :func:`read_answers`.
+        The results; see :func:`read_answers`.
 
     Returns
     -------
     dict of str to callable
-        What draws each figure, by the name of its question, without those that
-        were not answered.
+        Functions that draw each figure, by analysis, as far as there are results.
     """
     draw = {"carried": _carried, "memory": _memory, "filters": _filters}
     return {
@@ -163,7 +162,7 @@ def inside_figures(found):
 
 @styled
 def _carried(answers):
-    """Draw what a frame carries: a panel for each question, dotted at chance."""
+    """Plot probe scores of one frame: a panel per target, with dotted chance level."""
     whats = list(dict.fromkeys(each["what"] for each in answers))
     figure, axes = subplots(1.6, ncols=len(whats), sharey=True)
     for axis, what in zip(axes[0], whats, strict=True):
@@ -185,10 +184,10 @@ def _carried(answers):
 
 @styled
 def _memory(answer):
-    """Draw what is known of the past over the delay, and how far c is ahead."""
+    """Plot average precision of the past over delay, and the lead of c."""
     figure, (axes,) = subplots(2.3, ncols=3, width_ratios=(1, 1, 0.45))
     delays = list(dict.fromkeys(each["delay"] for each in answer["scores"]))
-    # Places, not times: the delays are chosen to grow as ratios do.
+    # Evenly spaced rather than to scale, since delays grow roughly geometrically.
     places = range(len(delays))
     panels = (("scores", "representation"), ("leads", "over"))
     for axis, (part, key) in zip(axes, panels, strict=False):
@@ -219,7 +218,7 @@ def _memory(answer):
 
 @styled
 def _filters(answer):
-    """Draw how far each learned filter went, and how wide it is, over pitch."""
+    """Plot shift and width of each learned filter over its centre."""
     figure, ((moved, wide),) = subplots(2.2, ncols=2)
     start, trained = answer["start"], answer["trained"]
     way = 100 * np.subtract(trained["centre"], start["centre"])

@@ -1,17 +1,17 @@
 """
-Looking inside a pretrained network: what z and c hold, and for how long.
+Analysis of a pretrained network: what z and c encode, and for how long.
 
-Three questions, each answered in numbers, beside the same network untrained and
-log-mel spectra:
+Three analyses, each compared with the same network untrained and with log-mel
+spectra:
 
-- *filters*: the pitch each learned band-pass sits on, before and after training;
-- *carried*: how well a linear probe of one frame, on held-out works, tells the pitches
-  and the instruments that sound (average precision) and the level in decibels (R2);
-- *memory*: how well a linear probe of c at time t tells the pitches that sounded at
-  t - d. Music repeats itself, so that the present tells something of the past by
-  itself: the true notes at t, probed alike, say how much.
+- *filters*: the centre of each learned band-pass filter, before and after training;
+- *carried*: how well a linear probe of one frame, on held-out works, predicts the
+  active pitches and instruments (average precision) and the level in decibels (R2);
+- *memory*: how well a linear probe of c at time t predicts the pitches active at
+  t - d. Since music repeats itself, the present alone predicts some of the past; a
+  probe of the true notes at t measures how much.
 
-Recordings are spread evenly over each split; all probes see the same frames of the
+Recordings are spaced evenly over each split; all probes use the same frames of the
 first :data:`EXCERPT` of each. Intervals are 95 % bootstraps over recordings.
 """
 
@@ -41,50 +41,50 @@ from jtm.training.processes import best_device
 from jtm.training.spectra import FrontEnd, Spectra
 
 REPRESENTATIONS = ("cpc-z", "cpc-c", "random-z", "random-c", "logmel")
-"""What is compared; 'random' is the network untrained."""
+"""Representations to compare; 'random' is the untrained network."""
 
 ROLL = "notes"
-"""Name of the true notes, where they are compared like a representation."""
+"""Name of the true notes when compared with representations."""
 
-# Maximum numbers of recordings of each split, and of frames that a probe is fitted and
-# selected on.
+# Maximum numbers of recordings of each split, and of frames for fitting and selecting
+# a probe.
 RECORDINGS = {"train": 64, "validation": 16, "test": 32}
 FRAMES = {"train": 6_000, "validation": 3_000}
 
-# Frames are those of the labels, of 10 ms; networks may have longer ones.
-EXCERPT = 24 * WINDOW  # frames from a recording's start that probes see: 30.72 s
-STEPS = {"train": 8, "validation": 16, "test": 16}  # frames from one seen to the next
-DELAYS = (0.0, 0.1, 0.2, 0.5, 1.0, 2.0, 4.0)  # seconds that memory is probed at
-CONSTANT = 1e-5  # deviation by mean up to which a feature does not vary
-LIMIT = np.finfo(np.float16).max  # up to which half precision holds features
-FLOOR = -60.0  # decibels below full scale under which all is silence
-PENALTIES = (10.0, 1.0, 0.1, 0.01, 0.001)  # of ridge, beside a mean over frames
-# The same of logistic regression.
+# Frames are the 10 ms frames of the labels; networks may have longer ones.
+EXCERPT = 24 * WINDOW  # frames used from the start of a recording: 30.72 s
+STEPS = {"train": 8, "validation": 16, "test": 16}  # frames from one used to the next
+DELAYS = (0.0, 0.1, 0.2, 0.5, 1.0, 2.0, 4.0)  # delays d of *memory* in seconds
+CONSTANT = 1e-5  # maximum std / mean of a feature that counts as constant
+LIMIT = np.finfo(np.float16).max  # features are clipped to half precision
+FLOOR = -60.0  # minimum level in decibels relative to full scale
+PENALTIES = (10.0, 1.0, 0.1, 0.01, 0.001)  # L2 penalties of ridge, per frame
+# L2 penalties of logistic regression, relative to a mean over frames.
 ROLL_PENALTIES = (10, 3, 1, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001, 0.0003, 0.0001)
-IN_TUNE = 0.25  # semitones from the tempered scale within which a filter is in tune
+IN_TUNE = 0.25  # semitones from equal temperament within which a filter is in tune
 
 
 def look(checkpoint, data, out, work="logs/inside", progress=True):
     """
-    Answer all questions about a network, and write the answers down.
+    Run all analyses of a network, and write the results.
 
     Parameters
     ----------
     checkpoint : str or Path
-        The pretrained network.
+        Path to the pretrained network.
     data : str or Path
-        A dataset with labels.
+        Folder of a labelled dataset.
     out : str or Path
-        JSON file of the answers.
+        JSON file for the results.
     work : str or Path
-        Where features are kept.
+        Folder for cached features.
     progress : bool
-        Show progress bars.
+        Whether to show progress bars.
 
     Returns
     -------
     dict
-        The answers, as written.
+        The results, as written.
 
     Raises
     ------
@@ -106,12 +106,12 @@ def look(checkpoint, data, out, work="logs/inside", progress=True):
 
 
 class _Subject:
-    """A network and its untrained twin, recordings, and features of what is asked."""
+    """A network, its untrained counterpart, recordings, and their features."""
 
     def __init__(self, checkpoint, data, work, progress):
         self.progress = progress
         self.model, self.config = load_model(checkpoint)
-        # Another random seed, lest it be the very start that training left from.
+        # Another random seed, since this one yields the initial weights of training.
         seed = self.config.random_seed + 1
         untrained = build_model(replace(self.config, random_seed=seed))
         models = {"cpc": self.model, "random": untrained}
@@ -132,7 +132,7 @@ class _Subject:
             self._hear(index)
 
     def _hear(self, index):
-        """Keep the frames of a recording that probes see."""
+        """Compute and keep the features of a recording that probes use."""
         read = partial(self.store.read, index)
         for name, source in self.sources.items():
             n_frames, numbers = self.excerpt(name, index)
@@ -145,22 +145,22 @@ class _Subject:
         self.kept["logmel", index] = self.spectra.read(index, 0, n_frames)[numbers]
 
     def hop(self, name):
-        """Return the samples from one frame of a representation to the next."""
+        """Return the hop of a representation in samples."""
         source = self.sources.get(name.partition("-")[0])
         return source.hop if source else HOP
 
     def excerpt(self, name, index):
-        """Count the frames of an excerpt, and number those that probes see."""
+        """Return the number of frames of an excerpt, and the indices of those used."""
         hop = self.hop(name)
         n_frames = min(int(self.store.lengths[index]), EXCERPT * HOP) // hop
         return n_frames, frame_numbers(n_frames, self.steps[index] * HOP // hop)
 
     def probed(self, name, index):
         """
-        List the frames of a recording that probes see, and what is true of them.
+        Return the frames of a recording that probes use, and their targets.
 
-        Returns rows of :meth:`excerpt` ``(frames,)``, those with all of :data:`DELAYS`
-        before them, and the truth ``(frames, ...)`` by question and delay.
+        Frames are rows of :meth:`excerpt` ``(frames,)`` that start no earlier than the
+        longest of :data:`DELAYS`; targets ``(frames, ...)`` are by quantity and delay.
         """
         hop, (n_frames, numbers) = self.hop(name), self.excerpt(name, index)
         ago = {delay: round(delay * SAMPLE_RATE / hop) for delay in DELAYS}
@@ -176,11 +176,12 @@ class _Subject:
 
 def _filters(model, config):
     """
-    Compute pitch and width, in semitones, of each learned filter, before and after.
+    Compute centre and width of learned filters in semitones, before and after training.
 
-    They are the first module with a method ``bands``, which gives centres and widths in
-    Hz. ``in_tune`` is the share of them within :data:`IN_TUNE` of the tempered scale
-    (half by chance), ``moved`` how far centres went on average. None if none learns.
+    The filters are the first module with a method ``bands``, which returns centres and
+    widths in Hz. ``in_tune`` is the fraction within :data:`IN_TUNE` of equal
+    temperament (half by chance), ``moved`` the mean distance that centres moved. Return
+    None if no filter is learned.
     """
     found = {}
     for name, each in (("trained", model), ("start", build_model(config))):
@@ -189,7 +190,7 @@ def _filters(model, config):
             return None
         centre, width = (x.detach().double().cpu().numpy() for x in bank.bands())
         pitch = 69 + 12 * np.log2(centre / 440)
-        # The inverse of what SincFilters.bands makes of its semitones.
+        # Invert the conversion from semitones to Hz in SincFilters.bands.
         semitones = 24 / np.log(2) * np.arcsinh(width / (2 * centre))
         off = np.abs(pitch - np.round(pitch))
         found[name] = {
@@ -202,7 +203,7 @@ def _filters(model, config):
 
 
 def _probe(subject):
-    """Probe frames for what sounds in them and what sounded before."""
+    """Probe frames for present and past content."""
     samples, found, parts = {}, [], {}
     past = [("pitch", delay) for delay in DELAYS]
     present = [("instrument", 0.0), ("loudness", 0.0)]
@@ -240,7 +241,7 @@ def _probe(subject):
 
 
 def _sample(subject, name):
-    """List each recording's frames and their truth, by split; see probed."""
+    """List the recordings' frames and targets by split; see `_Subject.probed`."""
     sample = {
         split: [(i, *each) for i in of if len((each := subject.probed(name, i))[0])]
         for split, of in subject.splits.items()
@@ -254,33 +255,33 @@ def _sample(subject, name):
 
 
 def _score(representation, parts, of_sum):
-    """Score a representation, with its interval over recordings."""
+    """Return the score of a representation with its interval over recordings."""
     low, high = metrics.interval(metrics.bootstrap(parts, None, of_sum))
     value = float(of_sum(parts.sum(axis=0)))
     return {"representation": representation, "value": value, "low": low, "high": high}
 
 
 def _samples(x, y):
-    """Choose evenly the frames that a probe is fitted and selected on."""
+    """Select evenly spaced frames for fitting and selecting a probe."""
     for split, most in FRAMES.items():
         yield [labelled.evenly(np.concatenate(of[split]), most) for of in (x, y)]
 
 
 def _logistic(train, validation):
     """
-    Fit logistic regressions by L-BFGS, one for each output; return what gives logits.
+    Fit logistic regressions by L-BFGS, one per output; return a function for logits.
 
-    Penalties are tried from strong to weak, each from the stronger one's end, until the
-    average precision on validation is 1 or fell twice; the best is taken.
+    Penalties are tried from strong to weak with warm starts, until the average
+    precision on validation is 1 or has fallen twice in a row; the best is selected.
     """
     x, truth = map(torch.from_numpy, train)
     variance, mean = torch.var_mean(x, dim=0, correction=0)
-    varies = variance > (CONSTANT * mean) ** 2  # what never varies is left at zero
+    varies = variance > (CONSTANT * mean) ** 2  # constant features are set to zero
     scale = torch.where(varies, variance.rsqrt(), 0.0)
     x, truth = (x - mean) * scale, truth.float()
     linear = torch.nn.Linear(x.shape[1], truth.shape[1])
     torch.nn.init.zeros_(linear.weight)
-    # Base rates, half a count away from never and always.
+    # Base rates, smoothed by half a count so that logits are finite.
     linear.bias.data = ((truth.sum(dim=0) + 0.5) / (len(truth) + 1)).logit()
 
     @torch.no_grad()
@@ -304,15 +305,15 @@ def _logistic(train, validation):
 
 
 def _minimise(linear, x, truth, penalty):
-    """Minimise the cross-entropies in nats, summed over outputs, and a penalty."""
+    """Minimise cross-entropy in nats, summed over outputs, plus an L2 penalty."""
     optimizer = torch.optim.LBFGS(
         linear.parameters(), max_iter=25, line_search_fn="strong_wolfe"
     )
 
     def closure():
         optimizer.zero_grad()
-        # Their sum, since the mean of many moves too little for L-BFGS to see that it
-        # is not at its end.
+        # Summed, since the gradient of a mean over many outputs would be below the
+        # tolerances of L-BFGS.
         loss = truth.shape[1] * binary_cross_entropy_with_logits(linear(x), truth)
         loss = loss + penalty / 2 * linear.weight.square().sum()
         loss.backward()
@@ -323,10 +324,10 @@ def _minimise(linear, x, truth, penalty):
 
 def _roll_parts(x, y):
     """
-    Probe for booleans by logistic regression; count what average precision is made of.
+    Probe for binary targets by logistic regression; count for average precision.
 
-    Both hold for each recording of each split an array, ``(rows, dim)`` and ``(rows,
-    outputs)``; the counts are ``(test recordings, 2, thresholds)``.
+    `x` and `y` hold, by split, an array per recording: ``(rows, dim)`` and ``(rows,
+    outputs)``. The counts are ``(test recordings, 2, thresholds)``.
     """
     train, validation = _samples(x, y)
     predict = _logistic(train, validation)
@@ -335,9 +336,9 @@ def _roll_parts(x, y):
 
 def _level_parts(x, y):
     """
-    Probe for a number ``(rows,)`` by ridge regression; sum what R2 is made of.
+    Probe for a real target ``(rows,)`` by ridge regression; compute sums for R2.
 
-    The sums, ``(test recordings, 4)``, are of ones, values, squares and squared errors.
+    The sums ``(test recordings, 4)`` are of ones, values, squares and squared errors.
     """
     from sklearn.linear_model import Ridge
     from sklearn.pipeline import make_pipeline
@@ -353,7 +354,7 @@ def _level_parts(x, y):
 
 
 def _r_squared(sums):
-    """Compute R2, 0 where there is no variance, from sums over recordings ``(4,)``."""
+    """Compute R2 from sums over recordings ``(4,)``; 0 if there is no variance."""
     n, total, squares, errors = sums
     variance = squares - total**2 / n
     return float(1 - errors / variance) if variance > 1e-9 * squares else 0.0
@@ -361,10 +362,10 @@ def _r_squared(sums):
 
 def _loudness(wave, hop=HOP):
     """
-    Compute the level of each frame of samples in int16 at 16 kHz.
+    Compute the level of each frame of int16 samples at 16 kHz.
 
-    Decibels ``(frames,)`` of the root mean square in 128 ms around the frame's middle,
-    0 at full scale and no less than :data:`FLOOR`.
+    Return the RMS level ``(frames,)`` in 128 ms around each frame's centre, in decibels
+    relative to full scale, clipped below :data:`FLOOR`.
     """
     from librosa.feature import rms
 
@@ -375,7 +376,7 @@ def _loudness(wave, hop=HOP):
 
 
 def _lead(*counts):
-    """Subtract average precisions, with the interval of paired draws of recordings."""
+    """Return the difference of average precisions, with a paired bootstrap interval."""
     draws = [metrics.bootstrap(x, None, metrics.precision_score) for x in counts]
     low, high = metrics.interval(draws[0] - draws[1])
     values = [metrics.precision_score(each.sum(axis=0)) for each in counts]

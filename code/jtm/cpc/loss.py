@@ -1,10 +1,10 @@
 """
-InfoNCE: pick the true future latent among negatives.
+InfoNCE: classify the true future latent among negatives.
 
 For an anchor frame t and a step k, the score of a candidate latent z is
 ``f_k(c_t) . z`` and the loss is the cross-entropy of picking ``z_{t+k}`` among
-itself and N negatives (van den Oord et al. 2018, equations 3 and 4). Where all
-scores are equal, it is ``log(1 + N)``.
+itself and N negatives (van den Oord et al. 2018, equations 3 and 4). If all
+scores are equal, the loss is ``log(1 + N)``.
 """
 
 import torch
@@ -15,36 +15,36 @@ from jtm.constants import HOP
 from jtm.models.context import TransformerBlock
 
 PARTS = 24
-"""Groups that are contrasted in a batch, where each is contrasted by itself."""
+"""Pitches sampled per batch when each pitch is contrasted separately."""
 
 
 def draw_negatives(
     recordings, frames, anchors, steps, n_negatives, same_share, others, generator
 ):
     """
-    Draw the negatives of every anchor; no positive of an anchor is among them.
+    Draw the negatives of every anchor, excluding its positives.
 
     Parameters
     ----------
     recordings : torch.Tensor
         Recording of each window, integers ``(batch,)``.
     frames : int
-        Latents in each window.
+        Number of latents per window.
     anchors : torch.Tensor
         Anchor frames ``(anchors,)``, the same in every window.
     steps : torch.Tensor
-        Predicted steps in frames ``(steps,)``, ascending; with none of them,
-        nothing is a positive.
+        Predicted steps in frames ``(steps,)``, ascending; if empty, there are no
+        positives to exclude.
     n_negatives : int
-        Negatives of each anchor, drawn with replacement.
+        Number of negatives per anchor, drawn with replacement.
     same_share : float
-        Share of them drawn from windows of the anchor's own recording, its own
-        window among them; the rest comes from all windows. A window that has
-        no other of its recording, where it needs one, draws from all.
+        Fraction of the negatives drawn from windows of the anchor's own recording,
+        its own window included; the rest is drawn from all windows. With `others`,
+        a window without another window of its recording draws from all.
     others : bool
-        Never draw from the anchor's own window, as long as there is another.
+        Whether to draw from other windows only, if there are any.
     generator : torch.Generator
-        Random number generator, on the CPU.
+        Random number generator on the CPU.
 
     Returns
     -------
@@ -61,11 +61,11 @@ def draw_negatives(
     for allowed, count in ((same, n_same), (everything, n_negatives - n_same)):
         if not count:
             continue
-        # Candidates of a window: its own frames first, less the positives,
-        # then the windows it may draw from, in order.
+        # Candidates of a window: its own frames without the positives, then the
+        # frames of the windows it may draw from, in order.
         another = everything & ~torch.eye(batch, dtype=torch.bool)
         allowed = allowed & another
-        if others:  # where the recording has no other window, any will do
+        if others:  # fall back to any window if the recording has no other
             allowed = torch.where(allowed.any(1, keepdim=True), allowed, another)
         n_windows = allowed.sum(1)
         order = torch.argsort(~allowed * batch + own)  # allowed windows first
@@ -76,7 +76,7 @@ def draw_negatives(
         index = torch.minimum(index, total[:, None, None] - 1)
         in_own = index < n_own
         frame = index
-        for step in steps:  # pass over the positives, in ascending order
+        for step in steps:  # skip the positives, in ascending order
             frame = frame + (frame >= (anchors + step)[:, None])
         rest = (index - n_own).clamp(min=0)
         window = order.gather(1, (rest // frames).flatten(1)).view_as(rest)
@@ -90,16 +90,16 @@ class InfoNCE(nn.Module):
     """
     Predict K future latents from the context and contrast them with negatives.
 
-    On a pitch axis each pitch is predicted from its own part of c by the same weights,
-    but for the log magnitudes at the end of its part of z, which the encoder only
-    passes on.
+    On a pitch axis, each pitch's latent is predicted from its own features of c with
+    shared weights, except for the log magnitudes at the end of that latent, which the
+    encoder passes through unchanged.
 
     Parameters
     ----------
     config : jtm.cpc.config.PretrainConfig
-        The settings.
+        Settings.
     model : jtm.models.network.Network
-        The network that it trains.
+        The network to train.
     """
 
     def __init__(self, config, model):
@@ -120,7 +120,7 @@ class InfoNCE(nn.Module):
 
     def forward(self, z, c, recordings, generator):
         """
-        Compute the loss and accuracy of every step.
+        Compute loss and accuracy of every step.
 
         Parameters
         ----------
@@ -137,8 +137,8 @@ class InfoNCE(nn.Module):
         -------
         dict of str to torch.Tensor
             ``loss``, the mean over steps in nats, and ``loss_K`` and
-            ``accuracy_K``, see :func:`info_nce`, for each step K from 1. With
-            ``aligned`` the steps are those of the latents, not of the predictions.
+            ``accuracy_K`` of each step K from 1; see :func:`info_nce`. With
+            ``aligned``, steps are those of the latents, not of the predictions.
 
         Raises
         ------
@@ -167,7 +167,7 @@ class InfoNCE(nn.Module):
         z, c, recordings, generator : torch.Tensor, torch.Generator
             As for :meth:`forward`.
         contrast : {"frame", "pitch"}
-            What an anchor is: a frame, or a pitch's part of one.
+            Whether an anchor is a frame, or one pitch of a frame.
 
         Returns
         -------
@@ -215,9 +215,8 @@ class InfoNCE(nn.Module):
         """
         Score whole latents.
 
-        Gives predictions ``(batch, anchors, K, dim)``, latents of the steps
-        ``(batch, anchors, steps, dim)`` and scores of negatives ``(batch,
-        anchors, K, negatives)``.
+        Return predictions ``(batch, anchors, K, dim)``, positives ``(batch, anchors,
+        steps, dim)`` and scores of negatives ``(batch, anchors, K, negatives)``.
         """
         (batch, frames), config = z.shape[:2], self.config
         z = z[..., : z.shape[-1] - self.passed].flatten(2)
@@ -232,19 +231,19 @@ class InfoNCE(nn.Module):
         drawn = draw_negatives(recordings, frames, *of, *how)
         # (batch, anchors or 1, negatives)
         own = torch.arange(batch)[:, None, None] * frames + anchors[:, None] + steps
-        # Copied by an embedding, whose backward, unlike that of indexing, adds
-        # in a fixed order.
+        # Looked up by embedding(), whose backward, unlike that of indexing, adds in a
+        # fixed order.
         latents = z.flatten(0, 1)
         positives = functional.embedding(own.to(z.device), latents)
-        if shared:  # drawn once: where it is an anchor's positive, it is masked
+        if shared:  # drawn once per window; an anchor's positives are masked
             negatives = functional.embedding(drawn[:, 0].to(z.device), latents)
             is_positive = (own[..., None] == drawn[:, :, None]).any(2)  # any step's
             scores = predicted.flatten(1, 2) @ negatives.transpose(-1, -2)
             scores = scores.unflatten(1, predicted.shape[1:3])
             negative = _pass_over(scores, is_positive[:, :, None])
         elif 2 * config.n_predicts * len(latents) <= n_negatives * z.shape[-1]:
-            # One product with every latent of the batch takes less time and
-            # memory than copies of the negatives.
+            # One product with all latents of the batch takes less time and
+            # memory than copying the negatives.
             every = (predicted.flatten(0, 2) @ latents.T).view(*predicted.shape[:3], -1)
             drawn = drawn[:, :, None].expand(-1, -1, config.n_predicts, -1)
             negative = every.gather(-1, drawn.to(z.device))
@@ -256,11 +255,12 @@ class InfoNCE(nn.Module):
 
     def _score_parts(self, z, c, anchors, steps, recordings, generator):
         """
-        Score each pitch's part by itself, likewise: an anchor is one part.
+        Score each pitch separately: an anchor is one pitch of a frame.
 
-        Pitches are sampled by magnitude, and in each of them moments of the batch,
-        whose futures are each other's negatives: the same pitch at other times. Thus
-        neither the pitch, nor what is loud now and dies away, tells the positive.
+        Return as `_score_frames`. Pitches are sampled in proportion to magnitude, and
+        for each pitch frames of the batch, whose futures are each other's negatives:
+        the same pitch at other times. Thus neither the pitch itself nor a loud note
+        that decays identifies the positive.
         """
         (frames, groups), n_predicts = z.shape[1:3], self.config.n_predicts
         magnitude = z[:, anchors, :, -self.passed :].mean(-1).detach().float().cpu()
@@ -275,14 +275,14 @@ class InfoNCE(nn.Module):
         frame = moment // len(anchors) * frames + anchors[moment % len(anchors)]
         anchor = frame * groups + group[:, None]  # (groups, moments)
         own = anchor[..., None] + steps * groups
-        # Where K predictions are aligned to M latents, that of about the same time.
+        # If K predictions are aligned to M latents, the latent closest in time.
         after = torch.linspace(0, len(steps) - 1, n_predicts).round().long()
-        # Any step's positive is passed over, and so is the anchor's own.
+        # Positives of any step are excluded, the anchor's own among them.
         others = own[:, :, after].transpose(1, 2)[:, None, :, None]
         is_positive = (own[:, :, None, :, None] == others).any(3)
         parts = functional.embedding(anchor.to(z.device), c.flatten(0, 2))
         predicted = self.predict(parts).unflatten(-1, (n_predicts, -1))
-        # Scaled once they are copied.
+        # Scaled after the lookup.
         positives = functional.embedding(own.to(z.device), z.flatten(0, 2))
         predicted, positives = self._compare(predicted, positives[..., : -self.passed])
         candidates = positives[:, :, after.to(z.device)].permute(0, 2, 3, 1)
@@ -291,23 +291,23 @@ class InfoNCE(nn.Module):
 
 
 def _to_length(x, length):
-    """Scale vectors to a length; fewer passes than normalising and scaling."""
+    """Scale vectors to a given norm, in fewer passes than normalise and multiply."""
     return x * (length / x.norm(dim=-1, keepdim=True).clamp(min=1e-12))
 
 
 def _pass_over(scores, is_positive):
-    """Give negatives that are an anchor's positives the lowest score there is."""
+    """Mask negatives that are an anchor's positives with the lowest finite score."""
     lowest = torch.finfo(scores.dtype).min
     return scores.masked_fill_(is_positive.to(scores.device), lowest)
 
 
 def align(costs):
     """
-    Match each of M latents with one of K predictions, in order, at least cost.
+    Align M latents with K predictions monotonically at minimum cost.
 
-    Each prediction, from the first to the last, is matched with one latent or more, by
-    dynamic programming (aligned CPC, Chorowski et al. 2021, whose released code comes
-    near to the best path by the gradient of a CTC loss; this finds it).
+    Each prediction, from the first to the last, is matched with one or more latents, by
+    dynamic programming (aligned CPC, Chorowski et al. 2021; their released code
+    approximates the best path by the gradient of a CTC loss, while this is exact).
 
     Parameters
     ----------
@@ -317,7 +317,7 @@ def align(costs):
     Returns
     -------
     torch.Tensor
-        Prediction of each latent, integers ``(..., M)``.
+        Index of the prediction matched with each latent, integers ``(..., M)``.
 
     Examples
     --------
@@ -325,9 +325,9 @@ def align(costs):
     tensor([0, 0, 1])
     """
     n_latents, n_predictions = costs.shape[-2:]
-    best = torch.full_like(costs[..., 0, :], torch.inf)  # (..., K), of paths so far
+    best = torch.full_like(costs[..., 0, :], torch.inf)  # (..., K), cost of paths
     best[..., 0] = costs[..., 0, 0]
-    moved = []  # whether the best path comes from the prediction before
+    moved = []  # whether the best path comes from the previous prediction
     for m in range(1, n_latents):
         before = functional.pad(best, (1, 0), value=torch.inf)[..., :-1]
         moved.append(before < best)
@@ -341,7 +341,7 @@ def align(costs):
 
 def info_nce(scores):
     """
-    Compute the loss and accuracy of each step from scores.
+    Compute loss and accuracy of each step from scores.
 
     Parameters
     ----------
@@ -355,7 +355,7 @@ def info_nce(scores):
         Mean cross-entropy of each step ``(steps,)`` in nats (van den Oord et
         al. 2018, equation 4).
     accuracies : torch.Tensor
-        Share of anchors whose positive outscores every negative ``(steps,)``.
+        Fraction of anchors whose positive outscores every negative ``(steps,)``.
 
     Examples
     --------
@@ -366,7 +366,7 @@ def info_nce(scores):
     0.0
     """
     scores = scores.float()
-    # Faster than logsumexp less the positive, forward and backward.
+    # Faster than logsumexp minus the positive, forward and backward.
     losses = -scores.log_softmax(-1)[..., 0]
     hits = scores[..., 0] > scores[..., 1:].amax(-1)
     return losses.mean((0, 1)), hits.float().mean((0, 1))

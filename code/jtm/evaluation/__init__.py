@@ -1,1 +1,1 @@
-"""What features are worth: tasks, baselines, metrics."""
+"""Evaluation of features: tasks, baselines and metrics."""

@@ -1,8 +1,8 @@
 """
-Features that no network learned: log-mel and constant-Q spectra.
+Hand-crafted features: log-mel and constant-Q spectrograms.
 
-All lie on the grid of 10 ms: frame ``i`` is centred on the middle of samples
-``[160 i, 160 (i + 1))``. Recordings are analysed in pieces with a margin on both
+All share the 10 ms frame grid: frame ``i`` is centred on the middle of samples
+``[160 i, 160 (i + 1))``. Recordings are analysed in chunks with a margin on both
 sides that is longer than half of any window or filter.
 """
 
@@ -15,10 +15,10 @@ import numpy as np
 from jtm.constants import HOP, PITCH_MIN, SAMPLE_RATE
 
 FFT = 2048
-"""Samples in a window of ``logmel``: 128 ms."""
+"""Window length of ``logmel`` in samples: 128 ms."""
 
 N_MELS = 229
-"""Mel bands of ``logmel``, as in Onsets and Frames (Hawthorne et al. 2018)."""
+"""Number of mel bands, as in Onsets and Frames (Hawthorne et al. 2018)."""
 
 MEL_MIN = 30.0
 """Lower edge of the lowest mel band in Hz."""
@@ -27,28 +27,28 @@ MEL_FLOOR = 1e-5
 """Magnitude added to ``logmel`` before the logarithm."""
 
 CQT_BINS = 2
-"""Bins a semitone of ``cqt``."""
+"""Bins per semitone of ``cqt``."""
 
 CQT_SEMITONES = 97
-"""Semitones of ``cqt`` from A0 up, as far as a filter fits below 8 kHz."""
+"""Range of ``cqt`` in semitones from A0 up, as far as filters fit below 8 kHz."""
 
 MARGIN = 128
-"""Frames read on each side of a piece, more than any filter reaches: 1.28 s."""
+"""Frames read on each side of a chunk, more than any filter reaches: 1.28 s."""
 
 
 def fingerprint(name):
     """
-    Tell features apart, also after this file or a constant of it was edited.
+    Hash a feature's name, this file and its constants, for use as a cache key.
 
     Parameters
     ----------
     name : str
-        One of :data:`HAND_MADE`.
+        Key in :data:`HAND_MADE`.
 
     Returns
     -------
     str
-        A hash.
+        The first 16 hexadecimal digits of the hash.
     """
     hashed = hashlib.sha256(Path(__file__).read_bytes())
     settings = {
@@ -61,14 +61,10 @@ def fingerprint(name):
 
 
 def _log_mel(wave):
-    """
-    Compute log-mel magnitudes ``(..., frames, 229)`` of waves ``(..., samples)``.
-
-    They are the usual input of deep audio models.
-    """
+    """Compute log-mel magnitudes ``(..., frames, 229)`` of ``(..., samples)``."""
     import librosa
 
-    # Zeros on both sides put the middle of a window on the middle of its frame.
+    # Zero padding on both sides centres each window on its frame.
     margins = [(0, 0)] * (wave.ndim - 1) + [((FFT - HOP) // 2,) * 2]
     spectrum = librosa.feature.melspectrogram(
         y=np.pad(wave, margins),
@@ -85,7 +81,7 @@ def _log_mel(wave):
 
 def cqt(wave):
     """
-    Compute a constant-Q spectrum (Brown 1991).
+    Compute a constant-Q spectrogram (Brown 1991).
 
     Parameters
     ----------
@@ -103,11 +99,11 @@ def cqt(wave):
 
     silence = np.zeros_like(wave[..., : HOP // 2])
     with warnings.catch_warnings():
-        # A single note is shorter than the longest filters, which see silence.
+        # A single note is shorter than the longest filters; it is padded with zeros.
         warnings.filterwarnings("ignore", message="n_fft=.* is too large")
         spectrum = librosa.cqt(
-            # librosa centres frame i on sample 160 i; half a hop less at the start
-            # puts it on the middle of the frame.
+            # librosa centres frame i on sample 160 i; dropping half a hop at the
+            # start centres it on the middle of the frame.
             np.concatenate((wave[..., HOP // 2 :], silence), axis=-1),
             sr=SAMPLE_RATE,
             hop_length=HOP,
@@ -120,4 +116,4 @@ def cqt(wave):
 
 
 HAND_MADE = {"logmel": _log_mel, "cqt": cqt}
-"""Features that no network learned, by name."""
+"""Hand-crafted features by name."""

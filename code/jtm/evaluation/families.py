@@ -1,9 +1,8 @@
 """
-Tasks that share a network: what is read of recordings, asked of them, and answered.
+Families of tasks that share a network: their inputs, targets and predictions.
 
-A family is of frames, of windows or of clips. What the network hears are log
-magnitudes, which are kept, where its front end is a fixed filter bank, and else
-waveforms.
+A family's targets are for frames, windows or clips. The network's inputs are cached log
+magnitudes if its front end is a fixed filter bank, and waveforms otherwise.
 """
 
 import functools
@@ -20,31 +19,31 @@ from jtm.training import labels
 from jtm.training.spectra import FrontEnd
 
 VALIDATED, VALIDATED_FRAMES = 24, 1000
-"""Validation recordings that are scored in training, and frames of 10 ms of each."""
+"""Number of validation recordings scored during training, and 10 ms frames of each."""
 
 VALIDATED_STEP = 8
-"""Frames from one that is scored in training to the next; ranking all takes seconds."""
+"""Step between frames scored during training, since ranking all takes seconds."""
 
 
 class Family:
     """
-    Tasks that share a network, and the recordings that they are about.
+    Tasks that share a network, and their labelled recordings.
 
-    Its methods take tasks by name, `chosen`.
+    Methods take the tasks as `chosen`, a dict of str to Labelled.
 
     Parameters
     ----------
     labelled : dict of str to Labelled
-        Its tasks.
+        The tasks of the family.
     read : callable
-        Gives what the network hears from index, first frame and number of frames.
+        Returns the network's input from index, first frame and number of frames.
     stride : int
-        Frames of 10 ms in a frame of the network.
+        Number of 10 ms frames per frame of the network.
 
     Attributes
     ----------
     name : {"frames", "windows", "clips"}
-        What is answered about.
+        What the targets are for.
     """
 
     def __init__(self, labelled, read, stride=1):
@@ -58,9 +57,9 @@ class Family:
 
     def spans(self, split):
         """
-        List what is labelled, or heard, of the recordings of a split.
+        List the spans of a split's recordings that the tasks use.
 
-        Of each its index, the first frame and the one after the last.
+        Return index, first frame and last frame + 1 of each.
         """
         if self.name == "clips":
             starts = {i: self.first.clip_start(i) for i in self.first.splits[split]}
@@ -69,14 +68,14 @@ class Family:
         return [(i, 0, int(self.store.lengths[i]) // HOP) for i in sorted(indices)]
 
     def targets(self, chosen):
-        """Make what gives targets by task from index, first frame, number of frames."""
+        """Return a function of index, first frame and number of frames for targets."""
         return lambda *place: {t: each.target(*place) for t, each in chosen.items()}
 
     def answers(self, network, split, chosen):
         """
-        Answer for the recordings of a split by a network in evaluation mode.
+        Predict the targets of a split by a network in evaluation mode.
 
-        Give, by task, what :meth:`jtm.evaluation.tasks.Task.score` takes.
+        Return the logits by task that :meth:`jtm.evaluation.tasks.Task.score` takes.
         """
         found = {task: {} for task in chosen}
         of_task = {task: set(each.splits[split]) for task, each in chosen.items()}
@@ -91,7 +90,7 @@ class Family:
         }
 
     def _answers(self, network, index, first, lengths):
-        """Answer for the frames of one recording that tasks evaluate, and no more."""
+        """Compute logits of the frames of one recording that the tasks evaluate."""
         if self.name == "frames":
             inputs = self.read(index, 0, max(lengths.values()))[None]
             logits = labels.answer(network, inputs, self.stride)
@@ -121,16 +120,16 @@ class Family:
         **chosen,
     ):
         """
-        Make the module that trains a network on windows of these tasks.
+        Build the module that trains a network on windows of these tasks.
 
         Parameters
         ----------
         network : jtm.models.heads.NetworkWithHeads
-            Body, and a head for each task that is learned.
+            Body, and a head for each task to train.
         plan : jtm.training.loop.Plan
-            How it is trained.
+            Training plan.
         spans, n_batches, batch_size, size, unlabelled, n_unlabelled
-            Of the windows; see :class:`jtm.training.labels.Windows`.
+            Passed on to :class:`jtm.training.labels.Windows`.
         rates : tuple of float
             Learning rates of the body and of the heads.
         **chosen
@@ -139,7 +138,7 @@ class Family:
         Returns
         -------
         jtm.training.labels.Labelled
-            The module, which is scored on validation.
+            The module, scored on validation by :meth:`validate`.
         """
         asked = {t: each for t, each in self.labelled.items() if t in network.tasks}
         windows = labels.Windows(
@@ -165,7 +164,7 @@ class Family:
         )
 
     def validate(self, network, chosen):
-        """Score a network in training on a part of validation: the mean over tasks."""
+        """Return the mean score over tasks on part of validation, during training."""
         spans, size = self.spans("validation"), self.window
         if self.name == "frames":
             spans = evenly(np.array(spans), VALIDATED).tolist()
@@ -192,18 +191,18 @@ class Family:
 
 def hand_made(name):
     """
-    Make the front end of features that no network learned.
+    Build the front end of hand-crafted features.
 
     Parameters
     ----------
     name : str
-        One of :data:`jtm.evaluation.baselines.HAND_MADE`.
+        Key in :data:`jtm.evaluation.baselines.HAND_MADE`.
 
     Returns
     -------
     FrontEnd
-        It, on the scale of :func:`jtm.models.encoder.log_magnitude`, so that all are
-        varied alike.
+        The front end, on the scale of :func:`jtm.models.encoder.log_magnitude`, so that
+        augmentation affects all features alike.
     """
 
     def analyse(wave):
@@ -216,7 +215,7 @@ def hand_made(name):
 
 def reader_of(store):
     """
-    Make what reads waveforms, for networks whose front end is learned.
+    Return a function that reads waveforms, for networks with a learned front end.
 
     Parameters
     ----------
@@ -226,8 +225,8 @@ def reader_of(store):
     Returns
     -------
     callable
-        Gives samples ``(1, samples)``, in [-1, 1], from index, first frame and number
-        of frames; silence before the start and after the end.
+        Returns samples ``(1, samples)`` in [-1, 1] from index, first frame and number
+        of frames, zero-padded before the start and after the end.
     """
 
     def read(index, first, n_frames):
@@ -242,20 +241,20 @@ def reader_of(store):
 
 def clip_reader(store, front_end):
     """
-    Make what reads log magnitudes of single notes, and keeps them in memory.
+    Return a function that reads log magnitudes of single notes, cached in memory.
 
     Parameters
     ----------
     store : Store
         The clips.
     front_end : FrontEnd
-        What computes them.
+        Front end that computes the log magnitudes.
 
     Returns
     -------
     callable
-        Gives log magnitudes ``(frames, bins)`` of a clip, heard alone, from index,
-        first frame and number of frames.
+        Returns log magnitudes ``(frames, bins)`` of a clip, computed from these frames
+        alone, from index, first frame and number of frames.
     """
     waves = reader_of(store)
 
@@ -269,10 +268,10 @@ def clip_reader(store, front_end):
 
 def _quick_score(task, logits, truths):
     """
-    Score answers while training: note F1, average precision, or accuracy of classes.
+    Score predictions during training: note F1, average precision or accuracy.
 
-    Logits and truths are of windows: of frames ``(frames, ...)``, for note F1 with the
-    notes as truths, or of classes.
+    `logits` and `truths` have an item per window: frames ``(frames, ...)``, or classes;
+    for note F1, truths are notes.
     """
     if task.metric == "note_f1":
         return transcription.best_onset(logits, truths)[0]

@@ -1,4 +1,4 @@
-"""What figures show of a piece."""
+"""Data for figures of a piece of music."""
 
 from jtm.constants import SAMPLE_RATE
 from jtm.data.rolls import frame_roll, read_notes
@@ -9,7 +9,7 @@ from jtm.music import audio
 
 def view(model, recording, seconds=10.0):
     """
-    Collect what a figure of a piece shows: its sound, its notes and its features.
+    Collect spectrogram, notes and features of a recording for a figure.
 
     Parameters
     ----------
@@ -18,7 +18,7 @@ def view(model, recording, seconds=10.0):
     recording : Recording
         A recording with labels.
     seconds : float
-        How much of it to take, from its start.
+        Duration from the start.
 
     Returns
     -------
@@ -43,7 +43,7 @@ def view(model, recording, seconds=10.0):
 
 
 def _title(recording):
-    """Name a recording by what its metadata tells."""
+    """Compose a title from a recording's metadata."""
     row = recording.metadata
     names = (row.get("composer"), row.get("composition"), row.get("ensemble"))
     return ", ".join(name for name in names if name) or recording.id
@@ -51,14 +51,14 @@ def _title(recording):
 
 def listen(recording, seconds=8.0):
     """
-    Collect what a figure of notes over their sound shows.
+    Collect spectrogram and notes of a recording for a figure.
 
     Parameters
     ----------
     recording : Recording
         A recording with labels.
     seconds : float
-        How much of it to take, from its start.
+        Duration from the start.
 
     Returns
     -------

@@ -1,8 +1,8 @@
 """
-Labelled recordings of a store, sorted for a task, and which labels may be seen.
+Labelled recordings of a store for a task, and the choice of labels for training.
 
-Labels are given out as whole recordings, as people label them
-(:func:`labelled_recordings`), or as short windows of all (:func:`spread_windows`).
+Experiments with few labels use those of a few whole recordings, as people label them
+(:func:`labelled_recordings`), or of short windows of all (:func:`spread_windows`).
 """
 
 import functools
@@ -34,30 +34,30 @@ from jtm.files import InputError
 from jtm.training.labels import UNKNOWN
 
 SECONDS = 30.0
-"""Seconds of each recording that are labelled, where not all are."""
+"""Labelled seconds per training recording, when the number of recordings is limited."""
 
 
 def clip_store(root, progress=True):
     """
-    Open the single notes of a dataset at 16 kHz.
+    Open the single-note clips of a dataset at 16 kHz.
 
     Parameters
     ----------
     root : str or Path
-        The dataset's folder.
+        Folder of the dataset.
     progress : bool
-        Show a progress bar where they are read first.
+        Whether to show a progress bar while the store is built.
 
     Returns
     -------
     Store
-        The clips; each one's metadata holds its ``pitch``, ``instrument`` and
-        ``onset``, in seconds.
+        The clips; the metadata of each hold its ``pitch``, ``instrument`` and ``onset``
+        in seconds.
 
     Raises
     ------
     InputError
-        If the dataset has no single notes.
+        If the dataset has no single-note clips.
     """
     recordings = [
         Recording(
@@ -79,7 +79,7 @@ def clip_store(root, progress=True):
 
 def reader(store):
     """
-    Return what reads the notes of each recording once.
+    Return a cached function that reads the notes of a recording.
 
     Parameters
     ----------
@@ -89,7 +89,8 @@ def reader(store):
     Returns
     -------
     callable
-        Returns notes of :data:`jtm.data.rolls.PLAYED_DTYPE` of an index.
+        Maps the index of a recording to its notes ``(notes,)`` of
+        :data:`jtm.data.rolls.PLAYED_DTYPE`.
     """
 
     @functools.cache
@@ -101,19 +102,19 @@ def reader(store):
 
 def evenly(rows, most):
     """
-    Choose rows spread evenly over all, so that those at the end count too.
+    Select evenly spaced rows.
 
     Parameters
     ----------
     rows : numpy.ndarray
         Rows in the order of recordings.
     most : int
-        Maximum number of them.
+        Maximum number of rows.
 
     Returns
     -------
     numpy.ndarray
-        All, or `most` of them in their order.
+        At most `most` rows, in their order.
     """
     n = min(most, len(rows))
     return rows[np.arange(n) * len(rows) // max(n, 1)]
@@ -124,29 +125,29 @@ class Labelled:
     """
     The labelled recordings, or clips, of a store, and their targets for a task.
 
-    Methods take the name of a split, and the index of a recording of the store; frames
-    are of 10 ms.
+    Methods take the name of a split, or the index of a recording in the store; frames
+    are 10 ms.
 
     Parameters
     ----------
     store : Store
         The recordings.
     splits : dict of str to list of int
-        Indices of the labelled ones, by split.
+        Indices of the labelled recordings, by split.
     task : Task
         The task.
     classes : tuple of str
-        The classes; empty where the task has none.
+        Class names; empty if the task is not a classification.
     names : dict of int to str
-        Class of each recording, where there are classes.
+        Class of each recording, for classification.
     groups : dict of int to str
-        What each recording is a sample of, for intervals: its tune family or
-        itself, or for clips the note.
+        Bootstrap group of each recording: its tune family if known, else the recording
+        itself; for clips, the note.
     lengths : dict of str to int
-        Frames of 10 ms from the start of a recording that are evaluated, by split.
+        Number of 10 ms frames evaluated from the start of a recording, by split.
     notes : callable
-        Returns the notes of a recording, ``(notes,)`` of
-        :data:`jtm.data.rolls.PLAYED_DTYPE`, from its index.
+        Maps the index of a recording to its notes ``(notes,)`` of
+        :data:`jtm.data.rolls.PLAYED_DTYPE`.
     """
 
     store: object
@@ -161,28 +162,28 @@ class Labelled:
     @classmethod
     def of(cls, store, name, notes=None):
         """
-        Sort a store's recordings for a task.
+        Collect a store's labelled recordings for a task.
 
         Parameters
         ----------
         store : Store
-            The recordings, or for tasks of single notes the clips.
+            The recordings, or the clips for single-note tasks.
         name : str
-            The task.
+            Name of the task.
         notes : callable, optional
-            Returns the notes of a recording; tasks that share it read each
-            label file once. See :func:`reader`.
+            Function from :func:`reader`; tasks that share one read each label file
+            only once.
 
         Returns
         -------
         Labelled
-            The recordings, checked to have what the task needs; those whose
-            class is left empty in the metadata are left out.
+            The recordings, checked for what the task needs; those whose class is
+            empty in the metadata are excluded.
 
         Raises
         ------
         InputError
-            If a split is empty, a class is missing, or occurs in no training
+            If a split is empty, or a class is missing or occurs in no training
             recording.
         """
         notes, task, recordings = notes or reader(store), TASKS[name], store.recordings
@@ -204,8 +205,8 @@ class Labelled:
             if task.unit == "clips":
                 groups[index] = f"{row['instrument']} {row['pitch']}"
             names[index] = task.class_of(recording, functools.partial(notes, index))
-        # An exercise, say, is in no composer's hand: a cell left empty on purpose,
-        # unlike a column that is missing.
+        # A cell may be left empty on purpose, such as the composer of an exercise; a
+        # missing column is an error.
         splits = {
             split: [index for index in indices if names[index] != ""]
             for split, indices in splits.items()
@@ -224,12 +225,12 @@ class Labelled:
 
     @property
     def shape(self):
-        """Shape of the answer about a frame, a window or a clip."""
+        """Shape of the logits of a frame, window or clip."""
         return self.task.shape or (len(self.classes),)
 
     @property
     def head(self):
-        """Kind of its head, see :func:`jtm.models.heads.add_heads`, and its size."""
+        """Kind and size of the task's head; see :func:`jtm.models.heads.add_heads`."""
         if self.classes:
             on_axis = self.classes == PITCH_NAMES
             return "pitch" if on_axis else "windows", len(self.classes)
@@ -238,24 +239,20 @@ class Labelled:
         return "frames", self.shape[0]
 
     def length(self, split, index):
-        """Count the frames of a recording that are used, in training all."""
+        """Return the number of frames used of a recording: all of them in training."""
         whole = int(self.store.lengths[index]) // HOP
         return min(whole, self.lengths.get(split, whole))
 
     def classes_of(self, indices):
-        """Return the classes of recordings, as indices ``(recordings,)``."""
+        """Return the class indices of recordings ``(recordings,)``."""
         return np.searchsorted(self.classes, [self.names[i] for i in indices])
 
     def groups_of(self, split):
-        """Return what each recording of a split is a sample of, in its order."""
+        """Return the bootstrap group of each recording of a split."""
         return [self.groups[index] for index in self.splits[split]]
 
     def clip_start(self, index):
-        """
-        Return the first frame of a clip that is read.
-
-        The onset is :data:`CLIP_LEAD` frames later.
-        """
+        """Return the first frame used of a clip, `CLIP_LEAD` before its onset."""
         onset = self.store.recordings[index].metadata["onset"]
         return max(0, round(onset * FRAME_RATE) - CLIP_LEAD)
 
@@ -264,7 +261,7 @@ class Labelled:
         return self.task.targets(self.notes(index), n_frames, start)
 
     def target(self, index, first, n_frames):
-        """Make the target of a window: its class, or what is true of its frames."""
+        """Return the target of a window: its class, or its frame-wise targets."""
         if self.classes:
             known = self.names[index]
             return np.int64(self.classes_of([index])[0] if known else UNKNOWN)
@@ -273,7 +270,7 @@ class Labelled:
 
     @functools.cached_property
     def _truth(self):
-        """What computes the targets of every so many frames, and keeps them."""
+        """Cached function that computes the targets of every `step`-th frame."""
 
         @functools.cache
         def compute(index, n_frames, step):
@@ -283,9 +280,9 @@ class Labelled:
 
     def truths(self, split, step=None):
         """
-        List targets ``(frames, *shape)`` of the recordings of a split.
+        List frame targets ``(frames, *shape)`` of the recordings of a split.
 
-        They are of the frames that are evaluated, or of every `step`-th.
+        They cover the evaluated frames, or every `step`-th frame.
         """
         return [
             self._truth(index, self.length(split, index), step or self.task.step)
@@ -293,11 +290,11 @@ class Labelled:
         ]
 
     def references(self, split):
-        """List the notes of the evaluated part of each recording of a split."""
+        """List the reference notes in the evaluated part of each recording."""
         return [self.beginning(i, self.length(split, i)) for i in self.splits[split]]
 
     def beginning(self, index, n_frames):
-        """List the notes of the first frames of a recording."""
+        """Return the notes in the first `n_frames` frames of a recording."""
         end = n_frames / FRAME_RATE
         notes = self.notes(index)
         notes = notes[notes["start"] < end]
@@ -306,7 +303,7 @@ class Labelled:
 
 
 def _check_classes(recordings, splits, names, known, task):
-    """Refuse a class that has a label and can't be learned."""
+    """Raise InputError if a class does not occur in training."""
     for split, indices in splits.items():
         for index in indices:
             if names[index] not in known:
@@ -319,40 +316,39 @@ def _check_classes(recordings, splits, names, known, task):
 
 def labelled_recordings(labelled, n=0, seed=0):
     """
-    Draw the training recordings whose labels may be seen, and how much of each.
+    Draw the training recordings whose labels are used, and the labelled span of each.
 
-    First come recordings that show, within what is labelled of them, as many new
-    instruments (of tasks about instruments) or a new class (of tasks of classes) as
-    can be, until nothing new is left; then any others. Of each the beginning is
-    labelled.
+    Recordings are chosen greedily to cover instruments (for tasks about instruments) or
+    classes (for classification) within their labelled spans; once nothing new is
+    left, the rest are drawn at random. The beginning of each is labelled.
 
     Parameters
     ----------
     labelled : Labelled
-        The recordings of a task. Of single notes, as many are drawn as last, with
-        what is read of each, as long as `n` recordings.
+        The recordings of a task. For single-note clips, as many clips are drawn as add
+        up to the labelled duration of `n` recordings.
     n : int
-        Number of recordings; 0 takes all, each as a whole.
+        Number of recordings; 0 uses all, each as a whole.
     seed : int
-        Draws the order: with one seed, fewer recordings are among more.
+        Random seed of the order; with the same seed, a smaller `n` gives a subset.
 
     Returns
     -------
     numpy.ndarray
-        Rows ``(recordings, 3)``: index, first labelled frame and the one after the
-        last, in the order drawn.
+        Rows ``(recordings, 3)`` in the order drawn: index, first labelled frame, and
+        last labelled frame + 1.
 
     Raises
     ------
     InputError
-        If there are fewer recordings.
+        If there are fewer than `n` recordings.
     """
     indices = labelled.splits["train"]
     if labelled.task.unit == "clips":
         n_clips = round(n * SECONDS * FRAME_RATE / CLIP) if n else len(indices)
         order = np.random.default_rng(seed).permutation(indices)
         names = pd.Series([labelled.names[i] for i in order])
-        # The classes take turns.
+        # Alternate between classes.
         order = order[np.argsort(names.groupby(names).cumcount(), kind="stable")]
         starts = [labelled.clip_start(i) for i in order[:n_clips]]
         return np.array([order[:n_clips], starts, starts]).T + (0, 0, CLIP_LEAD + CLIP)
@@ -409,7 +405,7 @@ def spread_windows(labelled, n_frames, size, seed=0):
 
 
 def _shown(labelled, index, first, stop):
-    """Return the instruments, or the class, that a labelled span shows."""
+    """Return the set of instruments, or the class, that a labelled span contains."""
     if labelled.classes:
         return {labelled.names[index]}
     if not labelled.task.instruments:

@@ -1,69 +1,69 @@
 """
-Scores, and how sure we are of them.
+Evaluation metrics and their bootstrap intervals.
 
 Conventions:
 
 - **Average precision** (multi-pitch) is micro-averaged: all frames x pitches
-  are ranked together by their posteriors, as MusicNet's authors do (Thickstun
-  et al. 2017, section 4). No threshold enters. Accuracy is not reported on a
-  roll, since silence alone gives 97 % of it.
-- **Frame F1** (multi-pitch) is mir_eval's multipitch precision and recall, over
-  all frames of a split together, at a threshold that validation chose: on rolls
-  of semitones its matching comes down to counting.
-- **Note F1** (transcription) is mir_eval's: an estimated note is right if its
-  onset lies within 50 ms of a reference note of the same pitch, each reference
-  note being matched at most once; *with offset*, its offset must also lie
+  are ranked together by their scores, as MusicNet's authors do (Thickstun
+  et al. 2017, section 4). It needs no threshold. Accuracy is not reported on
+  piano rolls, since predicting silence alone reaches 97 %.
+- **Frame F1** (multi-pitch) is the F1 of mir_eval's multipitch precision and
+  recall, pooled over all frames of a split, at a threshold chosen on validation. On
+  semitone rolls mir_eval's matching reduces to counting.
+- **Note F1** (transcription) is mir_eval's: an estimated note is correct if its
+  onset lies within 50 ms of a reference note of the same pitch, and each reference
+  note is matched at most once; *with offset*, its offset must also lie
   within 50 ms or 20 % of the note's duration, whichever is longer. It is
-  computed for each recording and averaged over recordings.
-- **Accuracy** and **macro-F1** (classes) count windows; macro-F1 averages over
-  the classes that occur in the truth. A class that is only guessed costs the
-  precision or recall of others, not a zero of its own, which in a bootstrap
-  would punish every draw that happens to miss a class.
-- **Note-and-instrument F1** (who plays what) asks for the instrument too: notes
-  are matched instrument by instrument.
+  computed per recording and averaged over recordings.
+- **Accuracy** and **macro-F1** (classification) count windows; macro-F1 averages
+  over the classes present in the reference. A class that is only predicted costs
+  other classes recall but adds no zero of its own, which in a bootstrap
+  would penalise every draw that happens to miss a class.
+- **Note-and-instrument F1** (who plays what) also requires the instrument: notes
+  are matched separately for each instrument.
 - **Intervals** are 95 % percentile bootstraps over groups of recordings: tune
-  families where they are known. Windows of one recording share player, room and
-  work, and recordings of one family the tune, so drawing windows would pretend to
-  many times the evidence there is. The draws depend on the number of groups and
-  the seed alone: two systems scored on the same recordings see the same draws, and
-  may be compared draw by draw.
+  families where these are known. Windows of one recording share player, room and
+  work, and recordings of one family share the tune, so resampling windows would
+  overstate the evidence many times. The draws depend only on the number of groups and
+  the seed: two systems scored on the same recordings get the same draws, so their
+  draws can be paired.
 
 Caveats:
 
-- Where there is nothing to find and nothing is found, note F1 is 1; where only
-  one side is empty it is 0. Average precision without a positive is 0.
+- Note F1 is 1 if neither reference nor estimate has a note, and 0 if only one of
+  them is empty. Average precision without positives is 0.
 - Unison notes of two instruments stay two notes in the reference, so a
-  transcription that forgets instruments can find but one of them.
-- The bootstrap counts precision at :data:`LEVELS` thresholds, which is within a
-  thousandth of average precision itself.
-- An interval over few groups is too narrow, and over one there is none. None of
-  them holds the chance of another training run; seeds do.
+  transcription without instruments can match only one of them.
+- The bootstrap evaluates precision at :data:`LEVELS` thresholds, which is within a
+  thousandth of exact average precision.
+- Intervals over few groups are too narrow, and one group has no interval. Intervals
+  do not include the variance between training runs; repeated seeds measure that.
 """
 
 import numpy as np
 
 DRAWS = 1000
-"""Bootstrap draws of an interval."""
+"""Number of bootstrap draws."""
 
 LEVELS = 1000
-"""Maximum number of thresholds at which precision is counted for the bootstrap."""
+"""Maximum number of thresholds at which the bootstrap evaluates precision."""
 
 
 def average_precision(truth, scores):
     """
-    Score a ranking of frames x pitches by micro-averaged average precision.
+    Compute micro-averaged average precision over frames x pitches.
 
     Parameters
     ----------
     truth : numpy.ndarray
-        Booleans ``(frames, pitches)``.
+        Reference piano roll, booleans ``(frames, pitches)``.
     scores : numpy.ndarray
         Posteriors or logits of the same shape.
 
     Returns
     -------
     float
-        Average precision in 0..1; 0 where nothing is true.
+        Average precision in 0..1; 0 without positives.
 
     Examples
     --------
@@ -83,21 +83,21 @@ def average_precision(truth, scores):
 
 def precision_counts(truths, scores):
     """
-    Count for each recording what average precision is made of.
+    Count true positives and predictions of each recording at each threshold.
 
     Parameters
     ----------
     truths, scores : sequence of numpy.ndarray
-        Roll and posteriors ``(frames, pitches)`` of each recording.
+        Reference roll and scores ``(frames, pitches)`` of each recording.
 
     Returns
     -------
     counts : numpy.ndarray
-        Counts ``(recordings, 2, thresholds)``: positives, and all entries, at
-        or above each threshold.
+        Counts ``(recordings, 2, thresholds)``: positives, and all entries, that
+        score at or above each threshold.
     levels : numpy.ndarray
-        The thresholds, which descend through the scores of the positives, all
-        of them or :data:`LEVELS` of their quantiles.
+        The thresholds in descending order: all scores of positives, or
+        :data:`LEVELS` quantiles of them.
     """
     positives = np.concatenate([s[t] for t, s in zip(truths, scores, strict=True)])
     levels = np.unique(positives)[::-1]
@@ -116,7 +116,7 @@ def precision_score(counts):
     """
     Compute the average precision of summed :func:`precision_counts`.
 
-    It is within a thousandth of :func:`average_precision`.
+    The result is within a thousandth of :func:`average_precision`.
     """
     hits, all_ = counts
     if not hits.size or not hits[-1]:
@@ -127,7 +127,7 @@ def precision_score(counts):
 
 def best_threshold(counts, levels):
     """
-    Find the threshold of the best F1.
+    Find the threshold with the highest F1.
 
     Parameters
     ----------
@@ -139,8 +139,8 @@ def best_threshold(counts, levels):
     Returns
     -------
     float
-        The threshold, at or above which a score counts as found; 0, as for logits
-        of even odds, where there are no positives to choose by.
+        The threshold, at or above which an entry is predicted positive; 0, even odds
+        for a logit, if there are no positives.
     """
     if not len(levels):
         return 0.0
@@ -150,37 +150,37 @@ def best_threshold(counts, levels):
 
 def frame_counts(truth, found):
     """
-    Count what F1 over frames is made of.
+    Count correct, estimated and reference entries, for frame F1.
 
     Parameters
     ----------
     truth, found : numpy.ndarray
-        Booleans ``(frames, pitches)``.
+        Reference and estimated piano roll, booleans ``(frames, pitches)``.
 
     Returns
     -------
     numpy.ndarray
-        Numbers of what is right, of what is found and of what is there ``(3,)``.
+        Numbers of correct, estimated and reference entries ``(3,)``.
     """
     return np.array([(truth & found).sum(), found.sum(), truth.sum()])
 
 
 def f1(counts):
-    """Compute F1 of :func:`frame_counts`; 1 where nothing is there or found."""
+    """Compute F1 from :func:`frame_counts`; 1 if reference and estimate are empty."""
     right, found, there = counts
     return float(2 * right / (found + there)) if found + there else 1.0
 
 
 def accuracy(counts):
-    """Compute the share of a confusion matrix that is right; 0 where it is empty."""
+    """Compute accuracy from a confusion matrix; 0 if it is empty."""
     return float(np.trace(counts) / max(counts.sum(), 1))
 
 
 def macro_f1(counts):
     """
-    Compute F1 averaged over the classes that occur in the truth, its rows.
+    Compute macro-F1 from a confusion matrix, whose rows are the reference.
 
-    It is 0 where there is none.
+    It averages over classes present in the reference, and is 0 if there are none.
     """
     present = counts.sum(axis=1) > 0
     if not present.any():
@@ -191,23 +191,23 @@ def macro_f1(counts):
 
 def note_f1(reference, estimate, offsets=False):
     """
-    Score the notes of one recording.
+    Compute note F1 of one recording.
 
     Parameters
     ----------
     reference, estimate : numpy.ndarray
-        Notes of :data:`jtm.data.rolls.NOTE_DTYPE`; times in seconds.
+        Notes ``(notes,)`` of :data:`jtm.data.rolls.NOTE_DTYPE`; times in seconds.
     offsets : bool
-        Ask for right offsets too.
+        Whether offsets must match too.
 
     Returns
     -------
     float
-        F1 in 0..1; 1 where both are empty, 0 where one is.
+        F1 in 0..1; 1 if both are empty, 0 if one is.
 
     Examples
     --------
-    An onset 40 ms late is right, an offset half a second late is not:
+    An onset 40 ms late matches, an offset half a second late does not:
 
     >>> note = np.dtype([("start", float), ("end", float), ("pitch", int)])
     >>> played = np.array([(1.0, 2.0, 60)], note)
@@ -230,41 +230,41 @@ def note_f1(reference, estimate, offsets=False):
 
 
 def mean(parts):
-    """Compute the mean of scores from their sum and their number ``(2,)``."""
+    """Compute a mean from the sum of scores and their number ``(2,)``."""
     return float(parts[0] / parts[1])
 
 
 def bootstrap(parts, groups, statistic, draws=DRAWS, seed=0):
     """
-    Draw groups of recordings with replacement, and score each draw (Efron 1979).
+    Resample groups of recordings with replacement, and score each draw (Efron 1979).
 
     Parameters
     ----------
     parts : numpy.ndarray
-        What each recording adds to the score ``(recordings, ...)``.
+        Summable statistics of each recording ``(recordings, ...)``, such as counts.
     groups : sequence or None
-        Group of each recording, such as its tune family; None draws recordings.
+        Group of each recording, such as its tune family; None resamples recordings.
     statistic : callable
-        Returns the score of parts summed over recordings.
+        Computes the score from statistics summed over recordings.
     draws : int
         Number of draws.
     seed : int
-        Seed of the draws.
+        Random seed.
 
     Returns
     -------
     numpy.ndarray
-        Scores of the draws ``(draws,)``; none of fewer than two groups.
+        Scores of the draws ``(draws,)``; empty for fewer than two groups.
     """
     names = range(len(parts)) if groups is None else groups
-    order = {name: i for i, name in enumerate(dict.fromkeys(names))}  # as they come
+    order = {name: i for i, name in enumerate(dict.fromkeys(names))}  # first occurrence
     sums = np.zeros((len(order), *np.shape(parts)[1:]))
     np.add.at(sums, [order[name] for name in names], parts)
     n = len(sums)
     if n < 2:
         return np.empty(0)
     rng = np.random.default_rng(seed)
-    times = rng.multinomial(n, np.full(n, 1 / n), size=draws)  # of each group
+    times = rng.multinomial(n, np.full(n, 1 / n), size=draws)  # per group
     drawn = np.tensordot(times.astype(float), sums, axes=1)
     return np.array([statistic(each) for each in drawn])
 
@@ -281,7 +281,7 @@ def interval(draws):
     Returns
     -------
     tuple of float or None
-        Ends of the interval; None twice where there are no draws.
+        Lower and upper end of the interval; both None if there are no draws.
     """
     if not len(draws):
         return None, None

@@ -1,12 +1,13 @@
 """
-Frozen networks over whole recordings, piece by piece, in bounded memory.
+Streaming inference: frozen networks over long recordings in bounded memory.
 
-Frame ``i`` is centred on the middle of samples ``[hop * i, hop * (i + 1))``, the hop
-being the encoder's. A piece is read with a margin on both sides, which covers what
-the encoder sees around a frame; the context network's state is carried from piece to
-piece. The result is that of the whole recording at once, with two exceptions: a
-transformer looks back no further than :data:`LOOK_BACK` before its piece, and a norm
-over time (instance norm) sees its piece alone.
+A recording is processed in chunks (*pieces* in the code). Frame ``i`` is centred on the
+middle of samples ``[hop * i, hop * (i + 1))``, where `hop` is the encoder's. A chunk is
+read with a margin on both sides that covers the encoder's receptive field; the context
+network's state is carried from chunk to chunk. The result equals that of the whole
+recording at once, with two exceptions: a transformer attends to no more than
+:data:`LOOK_BACK` frames before its chunk, and a norm over time (instance norm) uses
+statistics of its chunk alone.
 """
 
 import numpy as np
@@ -15,29 +16,29 @@ import torch
 from jtm.models.context import TransformerContext
 
 PIECE = 2048
-"""Frames of a piece; like :data:`SHORT_PIECE` a whole number of windows of 1.28 s."""
+"""Frames per chunk; like :data:`SHORT_PIECE` a whole number of windows of 1.28 s."""
 
 SHORT_PIECE = 256
-"""The same for recurrent networks: what layers hand on stays in the cache."""
+"""Frames per chunk for networks other than transformers: activations fit the cache."""
 
 LOOK_BACK = 1024
-"""Frames before its piece that a transformer looks back on."""
+"""Number of frames before its chunk that a transformer attends to."""
 
 
 class Audio:
     """
-    The samples of one recording, read in pieces with margins.
+    The samples of one recording, read in chunks with margins.
 
     Parameters
     ----------
     read : callable
-        Returns samples at 16 kHz, in int16 or float32, from a start up to a stop.
+        Returns samples ``[start, stop)`` at 16 kHz, int16 or float32.
     length : int
         Number of samples.
     wanted : int, optional
-        Samples, from the start, whose frames are wanted; all by default.
+        Number of samples from the start to compute frames for; all by default.
     scale : float
-        What samples are multiplied by; brings int16 to [-1, 1] by default.
+        Factor applied to the samples; by default it scales int16 to [-1, 1].
     """
 
     def __init__(self, read, length, wanted=None, scale=1 / 32768):
@@ -48,19 +49,19 @@ class Audio:
 
     @classmethod
     def of(cls, wave):
-        """Make a recording of samples ``(samples,)`` in int16 at 16 kHz."""
+        """Wrap an array of int16 samples ``(samples,)`` at 16 kHz."""
         return cls(lambda start, stop: wave[start:stop], len(wave))
 
     def n_frames(self, hop):
-        """Count the whole frames that are wanted."""
+        """Return the number of complete frames to compute."""
         return self.wanted // hop
 
     def piece(self, first, size, margin, hop):
         """
-        Read a piece of at most `size` frames, and `margin` frames on either side.
+        Read a chunk of at most `size` frames, with `margin` frames on either side.
 
-        Give samples ``(samples,)`` in [-1, 1], float32, the number of frames in them
-        before the piece, and that in the piece.
+        Return samples ``(samples,)`` in [-1, 1], float32, the number of margin frames
+        before the chunk, and the number of frames in the chunk.
         """
         lead = min(first, margin)
         n_frames = min(self.n_frames(hop) - first, size)
@@ -71,13 +72,14 @@ class Audio:
 
 class NetworkSource:
     """
-    Latents z and contexts c of a frozen network.
+    Compute latents z and contexts c with a frozen network.
 
     Parameters
     ----------
     model : Network
-        The network; it is put into evaluation mode. Its encoder's `hop` is taken,
-        and its `reach`, the frames that it sees on either side of one, if it has it.
+        The network; it is put into evaluation mode. Its encoder has an attribute
+        ``hop``, and optionally ``reach``, its receptive field in frames on either side
+        of a frame.
     """
 
     layers = ("z", "c")
@@ -89,33 +91,33 @@ class NetworkSource:
 
     def stream(self, recording):
         """
-        Compute z and c ``(frames, dim)``, float32, by pieces.
+        Compute z and c ``(frames, dim)``, float32, chunk by chunk.
 
-        Yield the first frame of a piece, and both; pieces may come in any order.
+        Yield the first frame of each chunk, z and c; chunks may come in any order.
         """
         for first, *layers in self.tensors(recording):
             yield first, *(layer[0].float().cpu().numpy() for layer in layers)
 
     def whole(self, recording):
-        """Compute z and c ``(frames, dim)`` by name, float32, at once."""
+        """Compute z and c ``(frames, dim)`` of a recording, float32, by name."""
         pieces = sorted(self.stream(recording), key=lambda piece: piece[0])
         _, *parts = zip(*pieces, strict=True)
         return dict(zip(self.layers, map(np.concatenate, parts), strict=True))
 
     def encode(self, waves):
-        """Compute z of a piece with its margins ``(1, 1, samples)``."""
+        """Compute z of a chunk with its margins ``(1, 1, samples)``."""
         return self.model.encoder(waves)
 
     @torch.no_grad()
     def tensors(self, recording, size=None):
         """
-        Compute z and c ``(1, frames, dim)``, left on the network's device, by pieces.
+        Yield each chunk's first frame, z and c ``(1, frames, dim)``, on the device.
 
-        Pieces have `size` frames; as many as are fastest by default.
+        Chunks have `size` frames; by default the fastest size for the network.
         """
         model = self.model
         device = next(model.parameters()).device
-        # A transformer reads again, for each piece, what it looks back on.
+        # A transformer recomputes, for each chunk, the frames that it looks back on.
         lasting = isinstance(model.context, TransformerContext)
         size = size or (PIECE if lasting else SHORT_PIECE)
         starts = range(0, recording.n_frames(self.hop), size)
@@ -124,7 +126,7 @@ class NetworkSource:
             wave, lead, n = recording.piece(first, size, self.margin, self.hop)
             wave = torch.from_numpy(wave).to(device)
             z = self.encode(wave[None, None])[:, lead : lead + n]
-            if model.reverse:  # the future is read first
+            if model.reverse:  # the future comes first
                 c, state = model.context(z.flip(1), state)
                 c = c.flip(1)
             else:

@@ -1,36 +1,38 @@
 """
-Tasks: targets of labelled recordings, and how answers are scored.
+Tasks: their targets, and how predictions are scored.
 
-By the names that ``--task`` takes, with the primary metric of each first:
+The names accepted by ``--task``, with the primary metric of each first:
 
-- ``transcription``: the notes; note F1 by pitch and onset (50 ms), beside note F1
-  with offset and the average precision of the frames;
-- ``who_plays_what``: which instrument plays which pitch in a frame; average precision
-  over frames x 88 x 11, beside note F1 by pitch, onset and instrument;
-- ``instrument_activity``: which of MusicNet's eleven instruments sound in a frame, by
-  the labels; average precision, beside F1 at a threshold;
-- ``multipitch``: which of the 88 pitches sound in a frame; the same metrics;
-- ``unison``: which of the 88 pitches several instruments sound at once; the same;
-- ``ensemble``, ``composer``: the ensemble, and the composer, of a window of 1.28 s;
-  accuracy over windows, beside macro-F1, and accuracy of 5 and 30 s by adding up the
+- ``transcription``: the notes; note F1 by pitch and onset (50 ms), then note F1
+  with offset and frame-wise average precision;
+- ``who_plays_what``: which instrument plays which pitch in each frame; average
+  precision over frames x 88 x 11, then note F1 by pitch, onset and instrument;
+- ``instrument_activity``: which of MusicNet's eleven instruments are active in each
+  frame; average precision, then F1 at a threshold;
+- ``multipitch``: which of the 88 pitches are active in each frame; the same metrics;
+- ``unison``: which of the 88 pitches are played by several instruments at once; the
+  same metrics (for the transcriber, not ``--task``);
+- ``ensemble``, ``composer``: the ensemble or composer of a window of 1.28 s;
+  accuracy over windows, then macro-F1, and accuracy over 5 s and 30 s from the summed
   log posteriors of their windows;
-- ``instrument``: the instrument of a window, of recordings with one by the labels;
-- ``note_pitch``, ``note_instrument``: the pitch, and the instrument, of a single
-  note, read from its first 0.4 s, the length of the shortest, so that long ones
-  are no easier; accuracy over clips, beside macro-F1.
+- ``instrument``: the instrument of a window, for recordings labelled with only one;
+- ``note_pitch``, ``note_instrument``: the pitch or instrument of a single note,
+  predicted from its first 0.4 s, the length of the shortest note, so that long notes
+  are no easier; accuracy over clips, then macro-F1.
 
-A task is an object of one of the classes below, which hold what it needs: targets,
-the frames that are read, thresholds chosen on validation, and scores. A new task is
-an entry of :data:`TASKS`, and a class where it is of a new kind.
+A task is an instance of one of the classes below, which define its targets, the frames
+it is evaluated on, thresholds chosen on validation, and scores. To add a task, add an
+entry to :data:`TASKS`, and a class if it is of a new kind.
 
-A recording is evaluated on its beginning, of equal length for all of a split: what
-:data:`EVALUATED` windows (or, for notes, :data:`DECODED`) allow each labelled
-recording of it, and at least :data:`MINIMUM`; of that, frames are evaluated at every
-:data:`EVALUATED_STEP`-th, notes and windows all. Frames are of 10 ms.
+Each recording is evaluated on an excerpt from its start. All excerpts of a split are
+equally long: :data:`EVALUATED` windows (:data:`DECODED` for notes) divided by the
+number of labelled recordings, but at least :data:`MINIMUM`. Every
+:data:`EVALUATED_STEP`-th frame of it, or every note or window, is evaluated. Frames
+are 10 ms.
 
-Intervals are over tune families, or recordings where families are not known; over
-notes (instrument and pitch) for clips, since clips of one note differ but in loudness
-and length.
+Intervals are over tune families, or over recordings if families are unknown; for clips
+they are over notes (instrument and pitch), since clips of one note differ only in
+loudness and length.
 """
 
 from dataclasses import dataclass
@@ -45,41 +47,42 @@ from jtm.evaluation import metrics, transcription
 from jtm.files import InputError
 
 EVALUATED_STEP = 16
-"""Frames from one that is evaluated to the next: 160 ms."""
+"""Step between evaluated frames, in frames: 160 ms."""
 
 EVALUATED = {"validation": 1000, "test": 1800, "test_timbre": 1800}
-"""Windows of a split that are evaluated, if all of its recordings have a target."""
+"""Number of windows evaluated in each split, if all of its recordings have a target."""
 
 DECODED = {"validation": 300, "test": 600, "test_timbre": 600}
-"""Windows of a split whose notes are evaluated."""
+"""Number of windows in each split whose notes are evaluated."""
 
 MINIMUM = {"frames": 24, "windows": 24, "notes": 8}
-"""Minimum windows of a recording that are evaluated, where it has so many."""
+"""Minimum number of windows evaluated per recording, if it is long enough."""
 
 POOLED = {"accuracy_5s": 4, "accuracy_30s": 23}
-"""Windows whose log posteriors are added up: 5.12 s and 29.44 s."""
+"""Number of windows whose log posteriors are summed: 5.12 s and 29.44 s."""
 
 CLIP_LEAD, CLIP = 10, 40
-"""Frames of a clip before the onset, and those that are read: 0.1 s and 0.4 s."""
+"""Frames of a clip used before and after the onset: 0.1 s and 0.4 s."""
 
 
 @dataclass(frozen=True)
 class Task:
     """
-    One task; its methods take the recordings that it is of.
+    A task: its targets, thresholds and scores.
 
     Parameters
     ----------
     name : str
-        Its name.
+        Name of the task.
     metric : str
-        The primary metric.
+        Primary metric.
     shape : tuple of int
-        Shape of the targets of a frame; empty where there are classes.
+        Shape of the targets of a frame; empty for classification.
     roll : callable, optional
-        Computes the targets of frames, as :func:`jtm.data.rolls.frame_roll` does.
+        Computes frame targets, as :func:`jtm.data.rolls.frame_roll` does.
     instruments : bool
-        Whether targets name instruments, each of which labels should show.
+        Whether targets involve instruments, so that the labelled recordings should
+        cover all of them.
     """
 
     name: str
@@ -89,28 +92,28 @@ class Task:
     instruments: bool = False
 
     unit = "frames"
-    """What is scored: 'frames', 'notes', 'windows' or 'clips'."""
+    """Unit of evaluation: 'frames', 'notes', 'windows' or 'clips'."""
 
     family = "frames"
-    """Tasks of one family may share one network: 'frames', 'windows', 'clips'."""
+    """Family of tasks that can share a network: 'frames', 'windows' or 'clips'."""
 
     step = EVALUATED_STEP
-    """Frames from one that is evaluated to the next, where frames have targets."""
+    """Step between evaluated frames, for frame targets."""
 
     def class_of(self, recording, notes):
         """
-        Name the class of a recording, whose notes `notes` returns.
+        Return the class of a recording; `notes` is a callable that returns its notes.
 
-        It is empty where the recording has no target, None where the task has no
-        classes.
+        The class is empty if the recording has no target, and None if the task is not
+        a classification.
         """
         return None
 
     def targets(self, notes, n_frames, start):
         """
-        Compute the targets of frames from notes.
+        Compute targets of `n_frames` frames from `start` on.
 
-        Booleans ``(n_frames, *shape)``, from frame `start` on, of notes of
+        Return booleans ``(n_frames, *shape)``; notes are of
         :data:`jtm.data.rolls.PLAYED_DTYPE`.
         """
         return self.roll(notes, n_frames, start)
@@ -124,12 +127,12 @@ class Task:
         labelled : Labelled
             The recordings.
         answers : list of numpy.ndarray
-            Logits about each validation recording; see :meth:`score`.
+            Logits of each validation recording; see :meth:`score`.
 
         Returns
         -------
         dict
-            Thresholds by name; empty where there are classes.
+            Thresholds by name; empty for classification.
         """
         counts, levels = metrics.precision_counts(
             labelled.truths("validation"), answers
@@ -138,26 +141,26 @@ class Task:
 
     def score(self, labelled, split, answers, chosen):
         """
-        Score the answers about a split.
+        Score the predictions for a split.
 
         Parameters
         ----------
         labelled : Labelled
             The recordings.
         split : str
-            Which of them.
+            Split to score.
         answers : list of numpy.ndarray
-            Logits about each recording of the split, in its order: of the evaluated
-            frames ``(frames, *shape)``, of windows ``(windows, classes)``, of a
-            clip ``(1, classes)``.
+            Logits of each recording in the order of the split: evaluated frames
+            ``(frames, *shape)``, windows ``(windows, classes)``, or a clip
+            ``(1, classes)``.
         chosen : dict
             Thresholds from :meth:`choose`.
 
         Returns
         -------
         list of dict
-            For each metric ``metric``, ``value``, the ends of its interval ``low``
-            and ``high``, its bootstrap ``draws`` and whether it is ``primary``.
+            For each metric: its name ``metric``, ``value``, interval ``low`` to
+            ``high``, bootstrap ``draws``, and whether it is ``primary``.
         """
         groups, truths = labelled.groups_of(split), labelled.truths(split)
         found = [logits >= chosen["threshold"] for logits in answers]
@@ -168,7 +171,7 @@ class Task:
         ]
 
     def _score(self, metric, parts, groups, statistic, value=None):
-        """Return a score with its interval and draws."""
+        """Return a score with its bootstrap draws and interval."""
         draws = metrics.bootstrap(parts, groups, statistic)
         low, high = metrics.interval(draws)
         value = statistic(parts.sum(axis=0)) if value is None else value
@@ -182,7 +185,7 @@ class Task:
         }
 
     def _precision(self, truths, logits, groups):
-        """Score rolls by average precision."""
+        """Score piano rolls by average precision."""
         whole = map(np.concatenate, (truths, logits))
         value = metrics.average_precision(*whole)
         counts, _ = metrics.precision_counts(truths, logits)
@@ -190,7 +193,7 @@ class Task:
         return self._score(name, counts, groups, of_sum, value)
 
     def _note_f1(self, metric, references, found, groups, **how):
-        """Score notes by the mean F1 of recordings."""
+        """Score notes by note F1 averaged over recordings."""
         pairs = zip(references, found, strict=True)
         values = [metrics.note_f1(*pair, **how) for pair in pairs]
         parts = np.stack((values, np.ones(len(values))), axis=1)
@@ -198,7 +201,7 @@ class Task:
 
 
 class _Transcription(Task):
-    """Which notes are played: what sounds, then what starts ``(2, 88)``."""
+    """Predict notes: pitch activation, then onset ``(2, 88)``."""
 
     unit, step = "notes", 1
 
@@ -226,7 +229,7 @@ class _Transcription(Task):
 
 
 class _WhoPlaysWhat(_Transcription):
-    """Which instrument plays which note: 11 of what sounds, one of what starts."""
+    """Predict notes with instruments: 11 rows of pitch activation, one of onsets."""
 
     def targets(self, notes, n_frames, start):
         parts = rolls.part_roll(notes, n_frames, start).transpose(0, 2, 1)
@@ -238,7 +241,7 @@ class _WhoPlaysWhat(_Transcription):
         groups, references = labelled.groups_of(split), labelled.references(split)
         thresholds = chosen["frame_threshold"], chosen["onset_threshold"]
         found = [transcription.decode(x, thresholds) for x in answers]
-        # All frames x 88 x 11 would be many: average precision is of every 160 ms.
+        # Average precision uses a frame every 160 ms: frames x 88 x 11 is large.
         truths = [x[:, :-1] for x in labelled.truths(split, EVALUATED_STEP)]
         logits = [x[frame_numbers(len(x), EVALUATED_STEP), :-1] for x in answers]
         parts = [map(transcription.by_instrument, x) for x in (references, found)]
@@ -249,7 +252,7 @@ class _WhoPlaysWhat(_Transcription):
 
 
 class _Category(Task):
-    """What the metadata name a recording's class, of its windows."""
+    """Classify windows by a metadata column of their recording."""
 
     unit = family = "windows"
 
@@ -262,7 +265,7 @@ class _Category(Task):
         return recording.metadata[self.name]
 
     def classes(self, names):
-        """List the classes of the training recordings, of which there must be two."""
+        """Return the classes of the training recordings; raise unless two or more."""
         classes = tuple(sorted(set(names)))
         if len(classes) < 2:
             raise InputError(
@@ -275,7 +278,7 @@ class _Category(Task):
         return {}
 
     pooled = POOLED
-    """Metrics of several windows together, with their number."""
+    """Metrics over several pooled windows, with the number of windows."""
 
     def score(self, labelled, split, answers, chosen):
         indices, n_classes = labelled.splits[split], len(labelled.classes)
@@ -294,7 +297,7 @@ class _Category(Task):
 
 
 class _Instrument(_Category):
-    """Which instrument plays, of recordings where by the labels it is one."""
+    """Classify the instrument of recordings that are labelled with only one."""
 
     def class_of(self, recording, notes):
         programs = np.unique(notes()["program"])
@@ -304,7 +307,7 @@ class _Instrument(_Category):
 
 
 class _SingleNote(_Category):
-    """What the table of single notes says of a clip."""
+    """Classify clips of single notes."""
 
     unit = family = "clips"
     pooled = {}
@@ -314,11 +317,11 @@ class _SingleNote(_Category):
 
     def classes(self, names):
         names = super().classes(names)
-        return PITCH_NAMES if self.name == "note_pitch" else names  # all on the axis
+        return PITCH_NAMES if self.name == "note_pitch" else names  # all 88 pitches
 
 
 PITCH_NAMES = tuple(f"{pitch:03}" for pitch in range(PITCH_MIN, PITCH_MAX + 1))
-"""Names of the pitches, which sort as pitches do."""
+"""Class names of the pitches, zero-padded so that they sort in pitch order."""
 
 TASKS = {
     task.name: task
@@ -351,10 +354,10 @@ TASKS = {
 
 def _add_up(logits, size):
     """
-    Add up the log posteriors of `size` windows that follow each other.
+    Sum the log posteriors of each `size` consecutive windows.
 
-    From logits ``(windows, classes)`` to ``(windows // size, classes)``, unnormalised;
-    a recording of fewer windows is taken as a whole.
+    Map logits ``(windows, classes)`` to ``(windows // size, classes)``, unnormalised;
+    if there are fewer than `size` windows, all are summed.
     """
     from scipy.special import log_softmax
 

@@ -1,13 +1,13 @@
 """
-From posteriors to notes.
+Decoding of frame and onset logits into notes.
 
-A note starts where the logit of its onset is a peak above a threshold, and lasts as
-long as its pitch sounds by a threshold of its own, or until the same pitch starts
-again (after Onsets and Frames, Hawthorne et al. 2018, which also lets no note sound
-without an onset). Where instruments are told apart, an onset is that of each
-instrument that sounds at its pitch then. The thresholds are chosen on validation, one
-after the other: the onset's by F1 of pitch and onset, which nothing else enters, then
-the frame's by note F1 with offsets, or with instruments.
+A note starts at a peak of the onset logit above the onset threshold. It ends when the
+frame logit of its pitch falls below the frame threshold, or at the next onset of the
+same pitch (after Onsets and Frames, Hawthorne et al. 2018, where, too, no note starts
+without an onset). With instruments, an onset is assigned to every instrument active
+at its pitch at that time. The thresholds are chosen on validation in turn: first
+the onset threshold by note F1 by pitch and onset, on which the frame threshold has no
+effect, then the frame threshold by note F1 with offsets, or with instruments.
 """
 
 from functools import partial
@@ -19,21 +19,21 @@ from jtm.data.rolls import PLAYED_DTYPE, onset_roll, played, rolls_to_notes
 from jtm.evaluation.metrics import note_f1
 
 REACH = 3
-"""Frames of 10 ms on each side that a peak must be the highest of."""
+"""Frames of 10 ms on each side among which a peak must be the maximum."""
 
 WIDEN = 1
-"""Frames on each side of an onset that also count as one in training."""
+"""Frames on each side of an onset that are also onset targets in training."""
 
 THRESHOLDS = (0.01, 0.03, 0.06, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
-"""Probabilities that are tried as thresholds."""
+"""Candidate thresholds, as probabilities."""
 
 APART = 200
-"""Semitones that :func:`by_instrument` puts between instruments."""
+"""Semitones by which :func:`by_instrument` separates instruments."""
 
 
 def by_instrument(notes):
     """
-    Move each instrument to pitches of its own, so that matching tells them apart.
+    Offset pitches by instrument, so that only notes of one instrument can match.
 
     Parameters
     ----------
@@ -43,8 +43,8 @@ def by_instrument(notes):
     Returns
     -------
     numpy.ndarray
-        The notes of the eleven instruments, each instrument :data:`APART` semitones
-        above the one before.
+        The notes of the eleven instruments; each instrument is :data:`APART` semitones
+        above the previous one.
     """
     notes, column = played(notes)
     notes["pitch"] += (APART * column).astype(notes["pitch"].dtype)
@@ -53,10 +53,10 @@ def by_instrument(notes):
 
 def onset_targets(notes, n_frames, start=0):
     """
-    Compute the onsets that are learned.
+    Compute onset targets.
 
-    Annotated onsets are true to a frame or two, so a frame on each side counts
-    too.
+    Annotated onsets are accurate to one or two frames, so the frame on each side is a
+    target too.
 
     Parameters
     ----------
@@ -65,7 +65,7 @@ def onset_targets(notes, n_frames, start=0):
     n_frames : int
         Number of frames.
     start : int
-        First of these frames in the recording.
+        Index of the first frame in the recording.
 
     Returns
     -------
@@ -78,19 +78,19 @@ def onset_targets(notes, n_frames, start=0):
 
 def peaks(onsets, threshold):
     """
-    Find where notes start.
+    Find onset peaks.
 
     Parameters
     ----------
     onsets : numpy.ndarray
-        Logits of onsets ``(frames, 88)``.
+        Onset logits ``(frames, 88)``.
     threshold : float
-        Probability above which a peak is one.
+        Probability that a peak must exceed.
 
     Returns
     -------
     numpy.ndarray
-        Booleans ``(frames, 88)``; of equal neighbours the first is the peak.
+        Booleans ``(frames, 88)``; the first of equal neighbours is the peak.
     """
     found = onsets > np.log(threshold / (1 - threshold))
     silence = np.full((REACH, onsets.shape[1]), -np.inf)
@@ -103,21 +103,22 @@ def peaks(onsets, threshold):
 
 def decode(posteriors, thresholds):
     """
-    Turn posteriors into notes.
+    Decode logits into notes.
 
     Parameters
     ----------
     posteriors : numpy.ndarray
-        Logits ``(frames, 2, 88)``: sounding, then starting; or ``(frames, 12, 88)``:
-        sounding of each of :data:`jtm.constants.INSTRUMENTS`, then starting.
+        Logits ``(frames, 2, 88)``: pitch activation (frame), then onset; or
+        ``(frames, 12, 88)``: pitch activation of each of
+        :data:`jtm.constants.INSTRUMENTS`, then onset.
     thresholds : tuple of float
-        Probabilities above which a pitch sounds, and starts.
+        Frame and onset threshold, as probabilities.
 
     Returns
     -------
     numpy.ndarray
-        Notes ``(notes,)`` of :data:`jtm.data.rolls.NOTE_DTYPE` by start, or with
-        instruments of :data:`jtm.data.rolls.PLAYED_DTYPE`.
+        Notes ``(notes,)`` sorted by start, of :data:`jtm.data.rolls.NOTE_DTYPE`, or
+        with instruments of :data:`jtm.data.rolls.PLAYED_DTYPE`.
     """
     frame, onset = thresholds
     sounding = posteriors[:, :-1] > np.log(frame / (1 - frame))
@@ -126,7 +127,7 @@ def decode(posteriors, thresholds):
         return rolls_to_notes(sounding[:, 0], starts)
     found = []
     for program, part in zip(INSTRUMENTS, sounding.swapaxes(0, 1), strict=True):
-        # In its first frame or the next, as an onset is true to a frame or two.
+        # Active at the onset or one frame later, as onsets are accurate to a frame.
         near = part | np.pad(part, ((0, 1), (0, 0)))[1:]
         notes = rolls_to_notes(part, starts & near)
         found.append(np.zeros(len(notes), PLAYED_DTYPE))
@@ -137,19 +138,19 @@ def decode(posteriors, thresholds):
 
 def choose_thresholds(posteriors, references):
     """
-    Choose the thresholds on validation recordings.
+    Choose decoding thresholds on validation recordings.
 
     Parameters
     ----------
     posteriors : sequence of numpy.ndarray
         Logits of each recording; see :func:`decode`.
     references : sequence of numpy.ndarray
-        Notes of each recording; with instruments where these are told apart.
+        Reference notes of each recording, with instruments if the logits have them.
 
     Returns
     -------
     tuple of float
-        Thresholds for :func:`decode`: sounding, and starting.
+        Frame and onset threshold for :func:`decode`.
     """
     pitches, score = posteriors, partial(note_f1, offsets=True)
     if any(logits.shape[1] > 2 for logits in posteriors):
@@ -172,17 +173,17 @@ def choose_thresholds(posteriors, references):
 
 def best_onset(posteriors, references):
     """
-    Choose the threshold of onsets, by F1 of pitch and onset.
+    Choose the onset threshold by note F1 by pitch and onset.
 
     Parameters
     ----------
     posteriors, references : sequence of numpy.ndarray
-        Logits ``(frames, 2, 88)`` and notes of each recording.
+        Logits ``(frames, 2, 88)`` and reference notes of each recording.
 
     Returns
     -------
     tuple of float
-        Note F1 by pitch and onset, and the threshold that reaches it.
+        Highest note F1 by pitch and onset, and its threshold.
     """
     scores = [
         _mean_score(posteriors, references, (0.5, t), _onset_f1) for t in THRESHOLDS
@@ -192,18 +193,18 @@ def best_onset(posteriors, references):
 
 
 def _mean_score(posteriors, references, thresholds, score):
-    """Score what is decoded of each recording, and take the mean."""
+    """Decode and score each recording; return the mean score."""
     pairs = zip(posteriors, references, strict=True)
     return np.mean([score(notes, decode(x, thresholds)) for x, notes in pairs])
 
 
 def _onset_f1(reference, estimate):
     """
-    Score notes by pitch and onset, as :func:`jtm.evaluation.metrics.note_f1` does.
+    Compute note F1 by pitch and onset, as :func:`jtm.evaluation.metrics.note_f1` does.
 
-    On each pitch, taking the earliest of what still fits is a maximum matching,
-    since all tolerances are equal; it is many times faster than a general one.
-    Notes are by start.
+    Since all tolerances are equal, greedily matching each reference note with the
+    earliest estimate in reach is a maximum matching within a pitch, and many times
+    faster than a general one. Notes are sorted by start.
     """
     if not len(reference) or not len(estimate):
         return float(len(reference) == len(estimate))
@@ -214,7 +215,7 @@ def _onset_f1(reference, estimate):
     for pitch, start in zip(reference["pitch"], reference["start"], strict=True):
         of_pitch = found.get(pitch, ())
         i = at.get(pitch, 0)
-        # A hair's width, as mir_eval rounds distances to 0.1 ms.
+        # 5e-5 s of slack, since mir_eval rounds distances to 0.1 ms.
         while i < len(of_pitch) and of_pitch[i] < start - 0.05 - 5e-5:
             i += 1
         if i < len(of_pitch) and of_pitch[i] <= start + 0.05 + 5e-5:

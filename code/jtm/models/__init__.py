@@ -1,20 +1,20 @@
-"""Networks and losses: torch modules only, no files, no loops."""
+"""Networks: torch modules only, without file access or training loops."""
 
 from typing import NamedTuple
 
 
 class Encoder(NamedTuple):
     """
-    What the rest of the package must know of an encoder, without importing torch.
+    Facts about an encoder that are available without importing torch.
 
     Parameters
     ----------
     where : str
-        Module here and class, which takes the number of channels and the norm.
+        Module and class in this package; the class takes number of channels and norm.
     channels, tiny : int
-        Channels by default and in the preset `tiny`; of each pitch on a pitch axis.
+        Channels by default and in the preset `tiny`; per pitch on a pitch axis.
     pitch_axis : bool
-        Whether the latents have a part for each of the 88 pitches.
+        Whether the latents have features for each of the 88 pitches.
     """
 
     where: str
@@ -24,7 +24,7 @@ class Encoder(NamedTuple):
 
 
 AUGMENTATIONS = ("noise", "reverb", "equaliser", "level")
-"""What ``--augmentPast`` may list."""
+"""Augmentations accepted by ``--augmentPast``."""
 
 ENCODERS = {
     "conv": Encoder("encoder.ConvEncoder", 256, 32, False),
@@ -32,4 +32,4 @@ ENCODERS = {
     "harmonic": Encoder("encoder.HarmonicEncoder", 8, 2, True),
     "pitchmap": Encoder("pitchmap.PitchMapEncoder", 32, 4, True),
 }
-"""The encoders, as ``--encoderType`` names them."""
+"""Encoders by the name that ``--encoderType`` takes."""

@@ -1,10 +1,10 @@
 """
-Augmentations that leave notes, instruments and their times as they are.
+Augmentations that preserve notes, instruments and timing.
 
-The context network reads the augmented copy of a window, while the latents that it
-predicts come from the window as it is (augmenting the past only, Kharitonov et al.
-2020). What changes is how the music was recorded; pitch and tempo never do. All
-filters are causal, so that no sound to be predicted leaks into the past.
+The context network takes the augmented copy of a window, while the latents that it
+predicts come from the original (past-only augmentation, Kharitonov et al.
+2020). Recording conditions change; pitch and tempo do not. All
+filters are causal, so that no future to be predicted leaks into the past.
 """
 
 import math
@@ -18,46 +18,45 @@ SIGNAL_TO_NOISE = (5.0, 40.0)
 """Range of the signal-to-noise ratio in dB."""
 
 NOISE_SLOPE = (0.0, 2.0)
-"""Power of the noise falls with this power of frequency: white to brown."""
+"""Range of the exponent a of noise power ~ 1 / frequency^a: white to brown."""
 
 REVERB_SECONDS = (0.1, 1.0)
-"""Range of the time in which the reverberation falls by 60 dB."""
+"""Range of the reverberation time (RT60) in seconds."""
 
 DIRECT_TO_REVERB = (0.0, 20.0)
-"""Range of the energy of direct sound over that of reverberation in dB."""
+"""Range of the direct-to-reverberant energy ratio in dB."""
 
 BANDS = 3
-"""Number of bands that the equaliser changes."""
+"""Number of equaliser bands."""
 
 BAND_CENTRES = (60.0, 6000.0)
-"""Range of their centres in Hz; they are one to two octaves wide."""
+"""Range of the bands' centres in Hz; bands are one to two octaves wide."""
 
 BAND_GAINS = (-12.0, 12.0)
-"""Range of their gains in dB."""
+"""Range of the bands' gains in dB."""
 
 LEVELS = (-12.0, 12.0)
-"""Range of the change of level in dB."""
+"""Range of the gain in dB."""
 
 
 def augment(wave, kinds, generator):
     """
-    Augment each waveform of a batch in its own way.
+    Augment each waveform of a batch independently.
 
     Parameters
     ----------
     wave : torch.Tensor
         Waveforms ``(batch, 1, samples)`` at 16 kHz.
     kinds : sequence of str
-        What to do, of :data:`jtm.models.AUGMENTATIONS`; reverberation and
-        equaliser first, then noise, then the level, in whatever order they are listed.
+        Names in :data:`jtm.models.AUGMENTATIONS`. Equaliser and reverberation are
+        applied first, then noise, then gain, whatever the order in the list.
     generator : torch.Generator
-        Random number generator, on the CPU.
+        Random number generator on the CPU.
 
     Returns
     -------
     torch.Tensor
-        Waveforms of the same shape; nothing is clipped, so that they may leave
-        [-1, 1]. Silence stays silent.
+        Waveforms of the same shape, not clipped to [-1, 1]. Silence stays silent.
     """
     batch, _, samples = wave.shape
 
@@ -66,9 +65,9 @@ def augment(wave, kinds, generator):
         uniform = torch.rand(batch, *shape, generator=generator)
         return (low + (high - low) * uniform).to(wave.device)
 
-    # Room for the longest reverberation, which would wrap around to the start.
+    # Padded by the longest reverberation, so that none wraps around to the start.
     size = samples + int(REVERB_SECONDS[1] * SAMPLE_RATE)
-    size = -(-size // 4096) * 4096  # lengths of few prime factors are fastest
+    size = -(-size // 4096) * 4096  # lengths with small prime factors are fastest
     spectrum = torch.fft.rfft(wave[:, 0].float(), size)  # (batch, frequencies)
     if "equaliser" in kinds:
         octaves = math.log2(BAND_CENTRES[1] / BAND_CENTRES[0])
@@ -76,7 +75,7 @@ def augment(wave, kinds, generator):
         gains, widths = draw(BAND_GAINS, BANDS), draw((1.0, 2.0), BANDS)
         spectrum = spectrum * _equaliser(centres, gains, widths, size)
     if "reverb" in kinds:
-        # Tails of a constant length, in each of which the decay is its own.
+        # Tails of constant length, each with its own decay.
         size_tail = int(REVERB_SECONDS[1] * SAMPLE_RATE)
         tail = torch.randn(batch, size_tail, generator=generator).to(wave.device)
         responses = _reverberation(tail, draw(REVERB_SECONDS), draw(DIRECT_TO_REVERB))
@@ -98,7 +97,7 @@ def _equaliser(centres, gains, widths, size):
     Compute the frequency response ``(batch, size // 2 + 1)`` of peaking filters.
 
     Each is the second-order filter ``(s^2 + s A / Q + 1) / (s^2 + s / (A Q) + 1)``
-    under the bilinear transform, which is causal; its gain in dB is reached at the
+    under the bilinear transform, which is causal. It has its full gain in dB at the
     centre in Hz, and half of it at either end of the width in octaves.
     """
     half = torch.arange(1, size // 2, device=centres.device) * (math.pi / size)
@@ -107,16 +106,17 @@ def _equaliser(centres, gains, widths, size):
     root = 10 ** (gains / 40)[..., None]  # A, square root of the gain at the centre
     inverse_q = (2 * torch.sinh(math.log(2) / 2 * widths))[..., None]
     response = (detuning + inverse_q * root) / (detuning + inverse_q / root)
-    # Neither a constant nor the Nyquist frequency is changed.
+    # DC and the Nyquist frequency are unchanged.
     return functional.pad(response, (1, 1), value=1.0).prod(1)
 
 
 def _reverberation(tail, seconds, ratio):
     """
-    Compute impulse responses of rooms, of unit energy: direct sound, decaying tail.
+    Compute room impulse responses of unit energy: direct sound and decaying tail.
 
-    White noise ``(batch, samples)`` falls by 60 dB in `seconds`; `ratio` is the energy
-    of the direct sound, at the first sample so that onsets stay, over it in dB.
+    The white noise `tail` ``(batch, samples)`` decays by 60 dB in `seconds`; `ratio` is
+    the direct-to-reverberant ratio in dB. The direct sound is the first sample, so that
+    onsets stay in place.
     """
     time = torch.arange(tail.shape[1], device=tail.device) / SAMPLE_RATE
     decay = 10 ** (-3 * time / seconds[:, None])
@@ -130,18 +130,18 @@ def _reverberation(tail, seconds, ratio):
 
 def _coloured_noise(white, spectrum, slope, ratio, samples):
     """
-    Colour white noise, a spectrum, and scale it to a signal-to-noise ratio in dB.
+    Colour the spectrum of white noise and scale it to a signal-to-noise ratio in dB.
 
-    The power falls with the power `slope` of frequency above 20 Hz. The signal has
-    `samples`, the noise fills the whole transform.
+    Above 20 Hz, power falls as ``1 / frequency ** slope``. The signal has `samples`;
+    the noise fills the whole transform.
     """
     n = white.shape[1]
     frequency = torch.linspace(0, SAMPLE_RATE / 2, n, device=white.device)
     frequency = frequency.clamp(min=20.0)
     noise = white * frequency ** (-slope[:, None] / 2)
-    noise[:, 0] = 0  # no constant
+    noise[:, 0] = 0  # no DC
     noise[:, -1] = 0
-    share = 2 * (n - 1) / samples  # of the noise's energy falls on the signal
+    share = 2 * (n - 1) / samples  # length of the transform relative to the signal's
     energy = spectrum.abs().square().sum(1) / noise.abs().square().sum(1)
     scale = (share * energy * 10 ** (-ratio / 10)).sqrt()
     return noise * scale[:, None]
@@ -149,9 +149,9 @@ def _coloured_noise(white, spectrum, slope, ratio, samples):
 
 def vary_waves(waves):
     """
-    Play waves at other levels, and with noise, drawn from torch's generator.
+    Augment waveforms by random gain and white noise.
 
-    The draws are the processor's, so that they are the same wherever the waves are.
+    Random numbers are drawn on the CPU, so that they do not depend on the device.
 
     Parameters
     ----------
@@ -161,8 +161,8 @@ def vary_waves(waves):
     Returns
     -------
     torch.Tensor
-        Same shape; each 12 dB softer to 6 dB louder, with white noise 20 to
-        60 dB below its level.
+        Waveforms of the same shape, each with a gain of -12 to 6 dB and white noise 20
+        to 60 dB below its level.
     """
     draw = torch.rand(2, len(waves), 1, 1).to(waves)
     white = torch.randn(waves.shape).to(waves)
@@ -173,9 +173,9 @@ def vary_waves(waves):
 
 def vary_magnitudes(magnitudes):
     """
-    Play log magnitudes at other levels, through an equaliser, and with noise.
+    Augment log magnitudes by random gain, equalisation and noise.
 
-    What is drawn comes from torch's generator, on the processor.
+    Random numbers are drawn on the CPU.
 
     Parameters
     ----------
@@ -185,9 +185,9 @@ def vary_magnitudes(magnitudes):
     Returns
     -------
     torch.Tensor
-        Same shape. Each window 12 dB softer to 6 dB louder, its bands raised and
-        lowered by about 3 dB along a random curve, with noise 10 to 50 dB below its
-        mean power.
+        Log magnitudes of the same shape, each window with a gain of -12 to 6 dB, a
+        random equaliser curve of about 3 dB, and noise 10 to 50 dB below its mean
+        power.
     """
     batch, _, bins = magnitudes.shape
     uniform = torch.rand(2, batch, 1, 1)

@@ -1,8 +1,8 @@
 """
 Context networks: latents z ``(batch, frames, dim)`` to contexts c, causally.
 
-``c[:, t]`` depends on ``z[:, :t + 1]`` alone. Recurrent networks take and give
-a state, so that a long recording can be read piece by piece.
+``c[:, t]`` depends only on ``z[:, :t + 1]``. All take and return a state, so that
+long recordings can be processed in chunks.
 """
 
 import contextlib
@@ -12,28 +12,29 @@ from torch import nn
 from torch.nn import functional
 
 HEADS = 8
-"""Attention heads of a transformer."""
+"""Number of attention heads of a transformer."""
 
 
 class _Recurrence(torch.autograd.Function):
     """
-    Run a GRU's recurrence on a CPU, and back (Cho et al. 2014).
+    Run the recurrence of a GRU on a CPU, forward and backward (Cho et al. 2014).
 
-    For many short states, such as one a pitch, its steps are hundreds of small
-    operations, which several threads only slow down. So all that needs no step
-    before it is taken out of the loop, and the loop runs in one thread.
+    With many small hidden states, such as one per pitch, the recurrence consists of
+    hundreds of small operations, which multi-threading only slows down. So whatever
+    does not depend on the previous step is computed outside the loop, and the loop
+    runs in one thread.
     """
 
     @staticmethod
     @torch.amp.custom_fwd(device_type="cpu", cast_inputs=torch.float32)
     def forward(ctx, given, weight, bias, state):
         """
-        Compute the state of each frame ``(frames, dim, batch)``.
+        Compute the hidden state of each frame ``(frames, dim, batch)``.
 
-        `given` is what the inputs give to the reset gate, the update gate and the new
-        state ``(frames, 3 * dim, batch)``; `weight` and `bias` are what the state
-        before gives to them ``(3 * dim, dim)``, ``(3 * dim,)``; `state` is that
-        before the first frame ``(dim, batch)``.
+        `given` is the input's contribution to reset gate, update gate and candidate
+        state ``(frames, 3 * dim, batch)``; `weight` ``(3 * dim, dim)`` and `bias`
+        ``(3 * dim,)`` are the hidden-to-hidden parameters; `state` is the initial
+        hidden state ``(dim, batch)``.
         """
         frames, (dim, batch) = len(given), state.shape
         states = given.new_empty(frames + 1, dim, batch)
@@ -53,7 +54,7 @@ class _Recurrence(torch.autograd.Function):
             gates[:, dim:],
             recalled,
             new,
-            strict=False,  # one state more than frames
+            strict=False,  # one more state than frames
         )
         with _one_thread():
             for h, after, for_gates, for_new, both, reset, update, said, n in steps:
@@ -68,12 +69,12 @@ class _Recurrence(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     @torch.amp.custom_bwd(device_type="cpu")
     def backward(ctx, gradient):
-        """Compute the gradients by the inputs, from that by the states."""
+        """Compute gradients with respect to the inputs from those of the states."""
         weight, gates, recalled, new, states = ctx.saved_tensors
         frames, dim, batch = new.shape
         reset, update = gates.split(dim, 1)
-        # What the gradient by a state is multiplied with, of all frames at once:
-        # by the reset and the update gate, by what is recalled, by the new state.
+        # Factors of the gradient with respect to a state, for all frames at once: for
+        # reset gate, update gate, recalled state and candidate state.
         factors = new.new_empty(frames, 4, dim, batch)
         by_reset, by_update, by_recalled, by_new = factors.unbind(1)
         torch.mul(1 - update, 1 - new.square(), out=by_new)
@@ -81,7 +82,7 @@ class _Recurrence(torch.autograd.Function):
         torch.mul(by_new, reset, out=by_recalled)
         torch.mul(recalled * by_recalled, 1 - reset, out=by_reset)
         flat = factors.flatten(1, 2)  # (frames, 4 * dim, batch)
-        # The new state's own share reaches no state before.
+        # The candidate's own part does not reach the previous state.
         back = torch.cat((weight, weight.new_zeros(dim, dim))).T
         total = torch.zeros_like(states[0])
         parts = (gradient.contiguous(), factors, flat, update)
@@ -89,7 +90,7 @@ class _Recurrence(torch.autograd.Function):
         with _one_thread():
             for own, factor, row, kept in backwards:
                 total += own
-                factor *= total  # and so row, which is the same
+                factor *= total  # in place, so `row`, a view of it, changes too
                 total = torch.addmm(total * kept, back, row)
         by_given = torch.cat((flat[:, : 2 * dim], flat[:, 3 * dim :]), dim=1)
         inner = flat[:, : 3 * dim]
@@ -99,7 +100,7 @@ class _Recurrence(torch.autograd.Function):
 
 @contextlib.contextmanager
 def _one_thread():
-    """Compute in one thread for a while."""
+    """Limit torch to one thread within a block."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -109,15 +110,15 @@ def _one_thread():
 
 
 class GroupedGRU(nn.GRU):
-    """One layer of a GRU for many sequences with short states; batch first."""
+    """A one-layer, batch-first GRU for many sequences with small hidden states."""
 
     def forward(self, x, state=None):
-        """Run it, as :class:`torch.nn.GRU` does."""
+        """Run the GRU, as :class:`torch.nn.GRU` does."""
         if x.device.type != "cpu":
             return super().forward(x, state)
         if state is None:
             state = x.new_zeros(1, len(x), self.hidden_size)
-        # The batch last: what a step reads and writes then lies side by side.
+        # Batch last, so that each step accesses contiguous memory.
         given = self.weight_ih_l0 @ x.permute(1, 2, 0) + self.bias_ih_l0[:, None]
         states = _Recurrence.apply(
             given, self.weight_hh_l0, self.bias_hh_l0, state.squeeze(0).T
@@ -132,14 +133,14 @@ class RecurrentContext(nn.Module):
     Parameters
     ----------
     z_dim, dim : int
-        Sizes of z and of c.
+        Dimensions of z and of c.
     mode : {"GRU", "LSTM", "RNN"}
-        Kind of cell.
+        Type of recurrent network.
     layers : int
         Number of layers.
     groups : int
-        Equal parts of z, such as pitches, that are summarised each for itself
-        by the same weights; c then has as many parts.
+        Number of equal groups of features in z, such as pitches, that are summarised
+        separately with shared weights; c has as many groups.
     """
 
     def __init__(self, z_dim, dim, mode="GRU", layers=1, groups=1):
@@ -154,8 +155,9 @@ class RecurrentContext(nn.Module):
         """
         Summarise latents ``(batch, frames, z_dim)`` to ``(batch, frames, dim)``.
 
-        Give back, and take for the frames that follow, the hidden state, and for an
-        LSTM its cells, each ``(layers, batch, dim)``; None at the start.
+        Return c and a state to pass on with the frames that follow: the hidden state,
+        and for an LSTM the cell state, each ``(layers, batch, dim)``. `state` is None
+        at the start.
         """
         parts = z.unflatten(2, (self.groups, -1)).transpose(1, 2).flatten(0, 1)
         if state is not None:
@@ -176,20 +178,20 @@ class TransformerContext(nn.Module):
     """
     Summarise the past with a causal transformer.
 
-    Pre-norm layers over PyTorch's scaled-dot-product attention. Positions are
-    relative by a learned bias for each head that fades linearly with distance
-    (Press et al. 2022), or absolute by sines (Vaswani et al. 2017).
+    Pre-norm layers with PyTorch's scaled-dot-product attention. Positions are
+    relative, by a bias that decreases linearly with distance at a learned slope per
+    head (Press et al. 2022), or absolute, by sinusoids (Vaswani et al. 2017).
 
     Parameters
     ----------
     z_dim, dim : int
-        Sizes of z and of c; `dim` is a multiple of :data:`HEADS`.
+        Dimensions of z and of c; `dim` is a multiple of :data:`HEADS`.
     layers : int
         Number of layers.
     dropout : float
-        Share of activations dropped in training.
+        Dropout probability.
     absolute : bool
-        Absolute positions instead of relative ones.
+        Whether positions are absolute instead of relative.
     """
 
     def __init__(self, z_dim, dim, layers=1, dropout=0.0, absolute=False):
@@ -206,8 +208,8 @@ class TransformerContext(nn.Module):
         """
         Summarise latents ``(batch, frames, z_dim)`` to ``(batch, frames, dim)``.
 
-        Give back, and take for the frames that follow, all the latents so far, which
-        these look back on; None at the start.
+        Return c and a state to pass on with the frames that follow: all latents so far,
+        to which they attend. `state` is None at the start.
         """
         before = 0 if state is None else state.shape[1]
         z = z if state is None else torch.cat((state, z), dim=1)
@@ -221,16 +223,16 @@ class TransformerContext(nn.Module):
 
 class TransformerBlock(nn.Module):
     """
-    One pre-norm layer of causal self-attention and feed-forward.
+    Apply a pre-norm layer of causal self-attention and feed-forward network.
 
     Parameters
     ----------
     dim : int
-        Size of the frames.
+        Dimension of the frames.
     dropout : float
-        Share of activations dropped in training.
+        Dropout probability.
     relative : bool
-        Bias attention by distance, at a learned rate for each head.
+        Whether to bias attention by distance, with a learned slope per head.
     """
 
     def __init__(self, dim, dropout, relative=True):
@@ -247,12 +249,13 @@ class TransformerBlock(nn.Module):
             nn.Linear(4 * dim, dim),
             nn.Dropout(dropout),
         )
-        # Heads start from near-sighted to far-sighted, one halving apart.
+        # Slopes of successive heads start a factor of two apart, from short to long
+        # range.
         slope = -torch.arange(1, HEADS + 1) * 0.69 * 8 / HEADS
         self.log_slope = nn.Parameter(slope) if relative else None
 
     def forward(self, x):
-        """Attend to the past and transform frames ``(batch, frames, dim)``."""
+        """Apply the layer to frames ``(batch, frames, dim)``."""
         b, t, d = x.shape
         qkv = self.qkv(self.norm_attention(x)).view(b, t, 3, HEADS, -1)
         q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each (batch, heads, frames, dim)
@@ -260,7 +263,7 @@ class TransformerBlock(nn.Module):
         bias = None
         if self.log_slope is not None:
             time = torch.arange(t, device=x.device)
-            distance = time[:, None] - time  # (frames, frames), positive to the past
+            distance = time[:, None] - time  # (frames, frames), positive for the past
             bias = -distance * self.log_slope.exp()[:, None, None]
             bias = bias.masked_fill(distance < 0, -torch.inf).to(q.dtype)
         y = functional.scaled_dot_product_attention(

@@ -1,14 +1,13 @@
 """
 Encoders: waveform ``(batch, 1, samples)`` to latents z ``(batch, frames, dim)``.
 
-Each encoder derives its hop from its strides and gives one latent for each
-whole hop of the input, whatever its length. Frame ``i`` is centred on the
+Each encoder derives its hop from its strides and returns one latent per
+complete hop of the input, whatever its length. Frame ``i`` is centred on the
 middle of its hop, so that z, c and the labels share one frame grid.
 
-Three of them, in the order of what they assume about sound: a plain stack of
-convolutions (nothing), band-pass filters with learned cut-offs (that sound has
-a spectrum), and stacked harmonics on a pitch axis (that a transposed note is
-the same note elsewhere).
+The encoders here, by increasing inductive bias: a plain stack of convolutions
+(none), band-pass filters with learned cut-offs (sound has a spectrum), and stacked
+harmonics on a pitch axis (transposing a note only shifts its representation).
 """
 
 import abc
@@ -27,20 +26,20 @@ from jtm.constants import (
 )
 
 KERNELS = (10, 8, 4, 4, 4)
-"""Kernel lengths of the CPC stack (van den Oord et al. 2018, section 3.1)."""
+"""Kernel sizes of the CPC encoder (van den Oord et al. 2018, section 3.1)."""
 
 STRIDES = (5, 4, 2, 2, 2)
-"""Strides of the CPC stack; their product is the hop."""
+"""Strides of the CPC encoder; their product is the hop."""
 
 PADDINGS = (3, 2, 1, 1, 1)
-"""Zeros on either side before each layer, so that frames = samples // hop."""
+"""Zero padding on either side of each layer, so that frames = samples // hop."""
 
 HARMONICS = (-12.0, 0.0, 12.0, 19.02, 24.0, 27.86, 31.02, 33.69, 36.0)
-"""Semitones from a pitch to its octave below and its harmonics 1 to 8."""
+"""Intervals from a pitch to its sub-octave and harmonics 1 to 8, in semitones."""
 
 
 class _AcrossFrames(nn.Module):
-    """Apply a norm over ``(batch, channels, frames)`` to channels-last activations."""
+    """Apply a channels-first norm to channels-last activations."""
 
     def __init__(self, norm):
         super().__init__()
@@ -53,8 +52,8 @@ class _AcrossFrames(nn.Module):
 
 
 NORMS = {
-    # Over the channels of each frame (Riviere et al. 2020, section 3.1): no
-    # statistic of other frames or recordings leaks into a latent.
+    # Over the channels of each frame (Riviere et al. 2020, section 3.1), so that no
+    # statistics of other frames or recordings leak into a latent.
     "channelNorm": nn.LayerNorm,
     "batchNorm": lambda channels: _AcrossFrames(nn.BatchNorm1d(channels)),
     "instanceNorm": lambda channels: _AcrossFrames(
@@ -63,16 +62,16 @@ NORMS = {
     "none": lambda channels: nn.Identity(),
 }
 """
-What ``--normMode`` may name: a layer for ``(batch, ..., channels)``, made from its
-number of channels.
+Norms by the name that ``--normMode`` takes. Each returns a layer for ``(batch, ...,
+channels)`` from its number of channels.
 """
 
 
 class FrameConv(nn.Conv1d):
     """
-    Convolve over time with the channels last, by one matrix product.
+    Convolve channels-last activations over time, as one matrix product.
 
-    On a CPU this takes half the time of a convolution with channels first.
+    On a CPU this takes half the time of a channels-first convolution.
     """
 
     def forward(self, x):
@@ -86,14 +85,14 @@ class FrameConv(nn.Conv1d):
 
 class ConvEncoder(nn.Module):
     """
-    Encode with the convolutional stack of CPC (van den Oord et al. 2018).
+    Encode with the convolutional encoder of CPC (van den Oord et al. 2018).
 
     Parameters
     ----------
     dim : int
-        Channels of every layer and of z.
+        Number of channels of every layer and of z.
     norm : str
-        One of :data:`NORMS`.
+        Key in :data:`NORMS`.
     """
 
     def __init__(self, dim=512, norm="channelNorm"):
@@ -103,13 +102,13 @@ class ConvEncoder(nn.Module):
         self.layers = _stack(1, dim, norm, first=0)
 
     def forward(self, wave):
-        """Encode waves ``(batch, 1, samples)`` to ``(batch, samples // hop, dim)``."""
+        """Encode ``(batch, 1, samples)`` as z ``(batch, samples // hop, dim)``."""
         z = self.layers(wave.transpose(1, 2))  # (batch, frames, dim)
         return z[:, : wave.shape[-1] // self.hop]
 
 
 def _stack(channels, dim, norm, first):
-    """Stack the layers of CPC from number `first` on, each normed and rectified."""
+    """Build the layers of the CPC encoder from number `first` on."""
     layers = []
     shapes = list(zip(KERNELS, STRIDES, PADDINGS, strict=True))
     for shape in shapes[first:]:
@@ -121,31 +120,32 @@ def _stack(channels, dim, norm, first):
 
 class SincFilters(nn.Module):
     """
-    Filter with a bank of band-passes of learned pitch and width.
+    Filter with a bank of band-passes of learned centre and width.
 
     Each filter is the windowed sinc band-pass of SincNet (Ravanelli and Bengio
-    2018, equation 4), written as a low-pass of the band's width moved to the
-    band's centre; it is learned by two numbers, the centre as a MIDI pitch and
-    the width in semitones, both kept in range. As a quadrature pair, cosine and
-    sine, it gives a magnitude that forgets the phase of the wave.
+    2018, equation 4), written as a low-pass of the band's width shifted to the
+    band's centre. It has two parameters, the centre as a MIDI pitch and the width in
+    semitones, both clamped. As a quadrature pair of cosine and sine, it yields a
+    magnitude that is invariant to the phase of the waveform.
 
     Parameters
     ----------
     n_filters : int
         Number of filters.
     kernel : int
-        Taps of each filter; two sines of ``df`` Hz apart need about
-        ``16000 / df`` of them to be told apart.
+        Filter length in samples; to resolve two sines ``df`` Hz apart takes about
+        ``16000 / df``.
     stride : int
-        Samples between outputs.
+        Hop in samples.
     spacing : {"semitone", "mel"}
-        Where the centres start: evenly in pitch or evenly in mel.
+        Initial spacing of the centres: even in pitch or even in mel.
     quadrature : bool
-        Give log magnitudes of quadrature pairs instead of filtered waves.
+        Whether to return log magnitudes of quadrature pairs instead of filtered
+        waveforms.
     learned : bool
-        Learn centres and widths; otherwise they stay where they start.
+        Whether centres and widths are learned.
     low, high : float
-        MIDI pitches of the lowest and highest centre at the start.
+        Initial lowest and highest centre as MIDI pitches.
     """
 
     def __init__(
@@ -183,10 +183,10 @@ class SincFilters(nn.Module):
 
     def bands(self, tuning=0.0):
         """
-        Compute centres and widths in Hz, each ``(filters,)``, so many semitones higher.
+        Compute centres and widths in Hz ``(filters,)``, raised by `tuning` semitones.
 
-        Centres are kept between a semitone below the piano and the Nyquist frequency,
-        widths no narrower than the window can resolve.
+        Centres are clamped between a semitone below the piano and the Nyquist
+        frequency, widths to no less than the window can resolve.
         """
         top = 69 + 12 * math.log2(SAMPLE_RATE / 2 / 440)
         centre = (self.centre + tuning).clamp(PITCH_MIN - 1, top)
@@ -197,10 +197,10 @@ class SincFilters(nn.Module):
 
     def kernels(self, tuning=0.0):
         """
-        Make the filters' impulse responses, of unit energy, so many semitones higher.
+        Compute impulse responses of unit energy, raised by `tuning` semitones.
 
-        Taps ``(filters, kernel)``, or as quadrature pairs ``(2 * filters, kernel)``,
-        all cosines followed by all sines.
+        Return taps ``(filters, kernel)``, or for quadrature pairs ``(2 * filters,
+        kernel)``, all cosines followed by all sines.
         """
         centre, width = self.bands(tuning)
         envelope = torch.sinc(width[:, None] * self.time) * self.window
@@ -218,7 +218,7 @@ class SincFilters(nn.Module):
         before = (self.kernel - self.stride) // 2
         after = self.kernel - self.stride - before
         frames = functional.pad(wave[:, 0], (before, after))
-        # On a CPU several times faster than a convolution with long kernels.
+        # On a CPU, several times faster than a convolution with long kernels.
         frames = frames.unfold(1, self.kernel, self.stride)  # (batch, frames, kernel)
         y = frames @ self.kernels(tuning).T
         if self.quadrature:
@@ -229,18 +229,18 @@ class SincFilters(nn.Module):
 
 def log_magnitude(real, imaginary):
     """
-    Compress the magnitude of quadrature outputs to a range of about 0 to 1.
+    Compute log magnitudes of quadrature outputs, scaled to a range of about 0 to 1.
 
     Parameters
     ----------
     real, imaginary : torch.Tensor
-        Outputs of a quadrature pair, same shape.
+        Outputs of a quadrature pair, of the same shape.
 
     Returns
     -------
     torch.Tensor
-        Logarithm of the power over a floor 80 dB below a sine of full scale
-        in a 2048-sample filter; 0 at silence.
+        Log power relative to a floor 80 dB below a full-scale sine
+        in a 2048-sample filter; 0 for silence.
     """
     power = real.square() + imaginary.square()
     return torch.log1p(power * 1e5) / 18.0
@@ -255,22 +255,23 @@ class SincEncoder(nn.Module):
     """
     Encode with learned band-pass filters, then convolutions.
 
-    As published in the original project the filters replace the first layer of
-    the CPC stack and keep the wave; as quadrature pairs they stride by the hop
-    at once, forget phase, and two short layers in time follow.
+    As in the original project, the filters can replace the first layer of the CPC
+    encoder and output filtered waveforms. As quadrature pairs, they stride by the full
+    hop and output magnitudes without phase; two short convolutions over time follow.
 
     Parameters
     ----------
     dim : int
-        Number of filters, channels of every layer and of z.
+        Number of filters, and of channels of every layer and of z.
     norm : str
-        One of :data:`NORMS`.
+        Key in :data:`NORMS`.
     quadrature : bool
-        Take log magnitudes of quadrature pairs instead of filtered waves.
+        Whether to take log magnitudes of quadrature pairs instead of filtered
+        waveforms.
     kernel : int
-        Taps of each filter.
+        Filter length in samples.
     spacing : {"semitone", "mel"}
-        Where the filters start.
+        Initial spacing of the filters; see :class:`SincFilters`.
     """
 
     def __init__(
@@ -296,7 +297,7 @@ class SincEncoder(nn.Module):
             )
 
     def forward(self, wave):
-        """Encode waves ``(batch, 1, samples)`` to ``(batch, samples // hop, dim)``."""
+        """Encode ``(batch, 1, samples)`` as z ``(batch, samples // hop, dim)``."""
         z = self.layers(self.filters(wave))  # (batch, frames, dim)
         return z[:, : wave.shape[-1] // self.hop]
 
@@ -305,20 +306,20 @@ class HarmonicStack(nn.Module, abc.ABC):
     """
     Stack the harmonics of each pitch (Bittner et al. 2017) on a log-frequency axis.
 
-    Quadrature band-passes, two a semitone from a semitone below the piano up to the
-    Nyquist frequency, forget phase; each bin is stacked with the bins of its
-    harmonics, so that a transposed note is the same stack elsewhere.
+    Quadrature band-passes, two per semitone from a semitone below the piano to the
+    Nyquist frequency, yield phase-invariant magnitudes. Each bin is stacked with the
+    bins of its harmonics, so that transposing a note only shifts its stack.
 
     Parameters
     ----------
     kernel : int
-        Taps of each filter.
+        Filter length in samples.
     learned : bool
-        Learn the centres and widths of the filters.
+        Whether the centres and widths of the filters are learned.
     """
 
     passed = 2
-    """Bins a semitone; encoders pass the log magnitudes of a pitch's own bins on."""
+    """Bins per semitone; encoders pass a pitch's own bins through to z."""
 
     def __init__(self, kernel=2048, learned=False):
         super().__init__()
@@ -328,7 +329,7 @@ class HarmonicStack(nn.Module, abc.ABC):
             n_filters, kernel, HOP, learned=learned, low=low, high=high
         )
         # Row p of the stack for a harmonic is bin p + harmonic; bins outside
-        # the bank read the silent row appended at the end.
+        # the filter bank take the silent row appended at the end.
         rows = torch.arange(low, PITCH_MAX + 1.5, 1 / self.passed)
         bins = (rows + torch.tensor(HARMONICS)[:, None] - low) * self.passed
         bins = bins.round().long()
@@ -338,27 +339,27 @@ class HarmonicStack(nn.Module, abc.ABC):
 
     def magnitudes(self, wave, tuning=0.0):
         """
-        Compute log magnitudes ``(batch, frames, bins)``, about 0 to 1, of waves.
+        Compute log magnitudes ``(batch, frames, bins)``, about 0 to 1, of waveforms.
 
-        The filters are as many semitones higher as the waves are tuned above 440 Hz.
+        `tuning` is the tuning of the waveforms in semitones above A4 = 440 Hz.
         """
         return self.filters(wave, tuning)
 
     def forward(self, wave):
-        """Encode waves ``(batch, 1, samples)`` to ``(batch, samples // hop, dim)``."""
+        """Encode ``(batch, 1, samples)`` as z ``(batch, samples // hop, dim)``."""
         wave = wave[..., : wave.shape[-1] // self.hop * self.hop]
         return self.encode(self.magnitudes(wave))
 
     @abc.abstractmethod
     def encode(self, magnitudes):
-        """Encode log magnitudes ``(batch, frames of 10 ms, bins)``, maybe kept ones."""
+        """Encode log magnitudes ``(batch, frames of 10 ms, bins)``."""
 
     def stack_harmonics(self, magnitudes):
         """
         Stack log magnitudes ``(batch, frames, bins)`` by harmonics.
 
-        Stacks ``(batch, harmonics, rows, frames)`` have channels last in memory, which
-        is twice as fast; rows are half semitones from a semitone below the piano to one
+        Return ``(batch, harmonics, rows, frames)``, channels last in memory, which
+        is twice as fast; rows are half-semitones from a semitone below the piano to one
         above.
         """
         padded = functional.pad(magnitudes.transpose(1, 2), (0, 0, 0, 1))
@@ -369,22 +370,22 @@ class HarmonicEncoder(HarmonicStack):
     """
     Encode onto a pitch axis with weights shared across pitch.
 
-    Two-dimensional convolutions over log-frequency and time turn the stacked
-    harmonics into a map of 88 pitches. A transposed note gives the same latent at
-    another pitch. Behind the learned features of a pitch stand the log magnitudes of
-    its own two bins.
+    Two-dimensional convolutions over log-frequency and time map the stacked
+    harmonics to features of 88 pitches. A transposed note has the same features at
+    another pitch. The learned features of a pitch are followed by the log magnitudes
+    of its own two bins.
 
     Parameters
     ----------
     channels : int
-        Learned features of each pitch; z has ``88 * (channels + 2)``,
+        Learned features per pitch; z has ``88 * (channels + 2)``,
         pitch-major.
     norm : str
-        One of :data:`NORMS`, applied to the stacked harmonics.
+        Key in :data:`NORMS`, for the norm after the first convolution.
     width : int
-        Channels of the layers inside.
+        Number of hidden channels.
     kernel : int
-        Taps of each filter.
+        Filter length in samples.
     """
 
     def __init__(self, channels=8, norm="channelNorm", width=24, kernel=2048):

@@ -1,4 +1,4 @@
-"""A network with heads: what tasks read off z and c, whatever they learn from."""
+"""A pretrained or untrained body with task heads on z and c."""
 
 import torch
 
@@ -9,14 +9,14 @@ from jtm.models.readers import WIDTH, FlatTrunk, Heads, PitchTrunk
 
 class NetworkWithHeads(torch.nn.Module):
     """
-    A body and heads on it.
+    Combine a body with task heads.
 
     Parameters
     ----------
     body : nn.Module
-        Gives z and c from log magnitudes; see :class:`Body`.
+        Maps log magnitudes or waveforms to features; see :class:`Body`.
     heads : nn.Module
-        Gives logits by task from z and c side by side.
+        Maps features to logits by task.
     """
 
     def __init__(self, body, heads):
@@ -26,19 +26,19 @@ class NetworkWithHeads(torch.nn.Module):
 
     @property
     def tasks(self):
-        """Names of the tasks that it has heads for."""
+        """Names of the tasks with a head."""
         return tuple(self.heads.readers)
 
     def forward(self, inputs, edge=0):
         """
-        Compute logits by task of what :meth:`Body.encode` takes.
+        Compute logits by task; see :meth:`Body.encode` for the inputs.
 
-        Logits of frames of 10 ms are ``(batch, frames, ...)``, without the `edge`
-        frames on either side that are heard and left out; those of windows ``(batch,
+        Frame-wise logits are ``(batch, frames of 10 ms, ...)``, without `edge` frames
+        on each side that serve only as input; logits of windows are ``(batch,
         classes)``.
         """
         logits = self.heads(self.body(inputs))
-        if edge:  # a window has one answer
+        if edge:  # logits of windows have no frames
             logits = {
                 t: x if x.ndim < 3 else x[:, edge:-edge] for t, x in logits.items()
             }
@@ -47,14 +47,14 @@ class NetworkWithHeads(torch.nn.Module):
 
 class Body(torch.nn.Module):
     """
-    What heads read of a network: z, or z and c side by side.
+    Compute the features that heads take: z, or z and c concatenated.
 
     Parameters
     ----------
     model : jtm.models.network.Network
         The network.
     on_encoder : bool
-        Give z alone.
+        Whether to return z alone.
     """
 
     def __init__(self, model, on_encoder=False):
@@ -66,36 +66,37 @@ class Body(torch.nn.Module):
         """
         Compute latents ``(batch, frames, z_dim)``.
 
-        The inputs are waveforms ``(batch, 1, samples)``, or log magnitudes ``(batch,
-        frames of 10 ms, bins)``.
+        Inputs are waveforms ``(batch, 1, samples)``, or log magnitudes ``(batch, frames
+        of 10 ms, bins)``.
         """
         encoder = self.model.encoder
         return encoder(inputs) if inputs.shape[1] == 1 else encoder.encode(inputs)
 
     def forward(self, inputs):
-        """Compute features ``(batch, frames, dim)`` of what :meth:`encode` takes."""
+        """Compute features ``(batch, frames, dim)`` of the inputs of :meth:`encode`."""
         z = self.encode(inputs)
         return z if self.on_encoder else torch.cat((z, self.model.summarise(z)), dim=2)
 
 
 def add_heads(model, asked, seed=0, on_encoder=False, width=WIDTH, around=False):
     """
-    Put heads on a network, whatever they are to learn from.
+    Add untrained task heads to a network.
 
     Parameters
     ----------
     model : jtm.models.network.Network or int
-        The network; or the number of bins of hand-made features, read as they are.
+        The network; or the number of bins of hand-crafted features, which the heads
+        take as they are.
     asked : dict of str to tuple
-        By task, one of :data:`jtm.models.readers.READERS` and what it counts.
+        Key in :data:`jtm.models.readers.READERS` and number of classes, by task.
     seed : int
-        Draws the weights of the heads.
+        Random seed of the heads' initial weights.
     on_encoder : bool
-        Read z alone, without c.
+        Whether the heads take z alone.
     width : int
-        Channels of a trunk that is read off a pitch map.
+        Number of channels of a :class:`jtm.models.readers.PitchTrunk`.
     around : bool
-        Let such a trunk hear :class:`jtm.models.readers.Surroundings`.
+        Whether such a trunk has a :class:`jtm.models.readers.Surroundings` block.
 
     Returns
     -------

@@ -14,16 +14,17 @@ from jtm.models.pitchmap import PitchMapContext
 
 class Network(nn.Module):
     """
-    Encode a waveform and summarise its past (van den Oord et al. 2018).
+    Join an encoder and a context network (van den Oord et al. 2018).
 
     Parameters
     ----------
     encoder : nn.Module
-        Gives z from a waveform and has ``dim`` and ``hop``.
+        Maps a waveform to z; has attributes ``dim`` and ``hop``.
     context : nn.Module
-        Gives c and a state from z and has ``dim``.
+        Maps z to c and a hidden state; has an attribute ``dim``.
     reverse : bool
-        Read time backwards, so that c summarises the future.
+        Whether the context network runs backwards in time, so that c summarises the
+        future.
     """
 
     def __init__(self, encoder, context, reverse=False):
@@ -34,26 +35,26 @@ class Network(nn.Module):
 
     @property
     def z_dim(self):
-        """Size of the latents."""
+        """Dimension of the latents."""
         return self.encoder.dim
 
     @property
     def c_dim(self):
-        """Size of the contexts."""
+        """Dimension of the contexts."""
         return self.context.dim
 
     def forward(self, wave):
         """
         Encode a waveform ``(batch, 1, samples)`` at 16 kHz, within [-1, 1].
 
-        Latents z are ``(batch, frames, z_dim)``, contexts c ``(batch, frames, c_dim)``;
-        ``c[:, t]`` depends on no later z, or in reverse on no earlier one.
+        Return latents z ``(batch, frames, z_dim)`` and contexts c ``(batch, frames,
+        c_dim)``; ``c[:, t]`` depends on no later z, or no earlier one if `reverse`.
         """
         z = self.encoder(wave)
         return z, self.summarise(z)
 
     def summarise(self, z):
-        """Summarise latents ``(batch, frames, z_dim)``, in reverse from the last."""
+        """Compute contexts from latents ``(batch, frames, z_dim)``."""
         if self.reverse:
             return self.context(z.flip(1))[0].flip(1)
         return self.context(z)[0]
@@ -61,12 +62,12 @@ class Network(nn.Module):
 
 def build_model(config):
     """
-    Make the network of a run, untrained.
+    Build an untrained network.
 
     Parameters
     ----------
     config : jtm.training.config.NetworkConfig
-        The settings; ``random_seed`` draws the weights.
+        Settings; ``random_seed`` seeds the initial weights.
 
     Returns
     -------
@@ -75,7 +76,7 @@ def build_model(config):
     """
     module, name = ENCODERS[config.encoder_type].where.split(".")
     kind = getattr(importlib.import_module(f"jtm.models.{module}"), name)
-    more = {}  # settings of this encoder alone
+    more = {}  # settings that only this encoder takes
     if config.encoder_type == "sinc":
         more = {"kernel": config.sinc_kernel, "spacing": config.sinc_spacing}
         more["quadrature"] = config.sinc_mode == "quadrature"
@@ -89,7 +90,7 @@ def build_model(config):
 
 
 def _make_context(config, encoder):
-    """Make the context network that goes with an encoder."""
+    """Build the context network for an encoder."""
     dim, layers = config.hidden_gar, config.layers_gar
     if config.ar_mode == "conv":
         return PitchMapContext(encoder.dim, dim)

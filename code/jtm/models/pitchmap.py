@@ -1,13 +1,13 @@
 """
-Maps of pitch and time: residual convolutions, the weights shared across pitch.
+Pitch maps: residual convolutions over pitch and time, with weights shared across pitch.
 
-The default network. Stacked harmonics become a map of 88 pitches every 20 ms
-(:class:`PitchMapEncoder`); dilated causal convolutions summarise its past
-(:class:`PitchMapContext`), all frames at once. Labels are read off both by blocks that
-look either way; see :mod:`jtm.models.readers`. Every convolution mixes a pitch with
-two others, a semitone, an octave or a twelfth away, and a frame with its neighbours;
-none knows which pitch it is at. Channels last and plain 3 x 3 convolutions are what
-processors are fast at: depthwise ones and loops over frames are not.
+The default network. :class:`PitchMapEncoder` maps stacked harmonics to features of 88
+pitches every 20 ms; :class:`PitchMapContext` summarises their past by dilated causal
+convolutions, all frames at once. Heads take both through non-causal blocks; see
+:mod:`jtm.models.readers`. Every convolution combines a pitch with two others, a
+semitone, an octave or a twelfth away, and a frame with its neighbours; none depends on
+the absolute pitch. Channels-last layout and plain 3 x 3 convolutions are fast on CPUs;
+depthwise convolutions and loops over frames are not.
 """
 
 import torch
@@ -21,10 +21,10 @@ ENCODER = ((1, 1), (12, 1), (1, 1))
 """Dilations, in semitones and in frames of 20 ms, of the encoder's blocks."""
 
 CONTEXT = ((1, 2), (12, 4), (1, 8))
-"""Dilations of the context's blocks, which together hear 0.56 s of the past."""
+"""Dilations of the context's blocks; together they look back 0.56 s."""
 
 RESIDUAL = 0.3
-"""Scale of what a block adds at the start, so that deep stacks begin near identity."""
+"""Initial scale of the residual branches, so that deep stacks begin near identity."""
 
 
 def normed(norm, maps):
@@ -34,21 +34,21 @@ def normed(norm, maps):
     Parameters
     ----------
     norm : nn.Module
-        Takes ``(..., channels)``.
+        Layer for ``(..., channels)``.
     maps : torch.Tensor
         The maps.
 
     Returns
     -------
     torch.Tensor
-        Same shape, channels last in memory.
+        Normalised maps of the same shape, channels last in memory.
     """
     return norm(maps.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
 def to_maps(features):
     """
-    Lay pitch-major features out as maps.
+    Reshape pitch-major features to maps.
 
     Parameters
     ----------
@@ -65,22 +65,23 @@ def to_maps(features):
 
 
 def _to_features(maps):
-    """Undo :func:`to_maps`."""
+    """Invert :func:`to_maps`."""
     return maps.permute(0, 3, 2, 1).flatten(2)
 
 
 class PitchBlock(nn.Module):
     """
-    Add to each pitch and frame what a dilated 3 x 3 convolution finds around it.
+    Apply a residual block: a dilated 3 x 3 convolution over pitch and time.
 
     Parameters
     ----------
     channels : int
-        Channels in and out.
+        Number of input and output channels.
     dilation : tuple of int
-        Distance of the neighbours in semitones and in frames.
+        Dilation in semitones and in frames.
     causal : bool
-        Look at past frames alone, at one and two dilations back.
+        Whether the convolution covers only the present and the past, one and two
+        dilations back.
     """
 
     def __init__(self, channels, dilation, causal=False):
@@ -102,8 +103,7 @@ class PitchBlock(nn.Module):
         """
         Convolve maps ``(batch, channels, pitches, frames)``.
 
-        Where it is causal, `past` holds the last `before` frames before these; silence
-        by default.
+        If causal, `past` holds the `before` frames that precede them; zeros by default.
         """
         heard = maps
         if past is not None:
@@ -116,23 +116,23 @@ class PitchBlock(nn.Module):
 
 class PitchMapEncoder(HarmonicStack):
     """
-    Encode onto a map of 88 pitches with a frame every 20 ms.
+    Encode a waveform as features of 88 pitches with a frame every 20 ms.
 
-    z is local: besides the 64 ms on either side that the filters reach, it hears
-    80 ms. Behind the learned features of a pitch stand the log magnitudes of its own
-    two bins, the louder of two frames.
+    z is local: its receptive field extends 80 ms to either side, plus 64 ms for the
+    filters. The learned features of a pitch are followed by the log magnitudes of its
+    own two bins, the maximum of two 10 ms frames.
 
     Parameters
     ----------
     channels : int
-        Learned features of each pitch; z has ``88 * (channels + 2)``, pitch-major.
+        Learned features per pitch; z has ``88 * (channels + 2)``, pitch-major.
     norm : str
-        One of :data:`jtm.models.encoder.NORMS`.
+        Key in :data:`jtm.models.encoder.NORMS`.
     learned : bool
-        Learn the filters, as SincNet does (Ravanelli and Bengio 2018): centres and
-        widths of quadrature pairs that start two a semitone.
+        Whether to learn the filters, as SincNet does (Ravanelli and Bengio 2018):
+        centres and widths of quadrature pairs, initially two per semitone.
     kernel : int
-        Taps of each filter.
+        Filter length in samples.
     """
 
     def __init__(self, channels=32, norm="channelNorm", learned=False, kernel=2048):
@@ -145,7 +145,7 @@ class PitchMapEncoder(HarmonicStack):
         self.norm = NORMS[norm](channels)
 
     def encode(self, magnitudes):
-        """Encode log magnitudes ``(batch, 2 * frames, bins)``, maybe kept ones."""
+        """Encode log magnitudes ``(batch, 2 * frames, bins)``."""
         maps = self.stem(self.stack_harmonics(magnitudes))
         maps = functional.relu(normed(self.norm_stem, maps))
         maps = normed(self.norm, self.blocks(maps))
@@ -157,18 +157,18 @@ class PitchMapEncoder(HarmonicStack):
 
 class PitchMapContext(nn.Module):
     """
-    Summarise the past of a pitch map, all frames at once.
+    Summarise the past of a pitch map with causal convolutions, all frames at once.
 
     Parameters
     ----------
     z_dim : int
-        Size of z.
+        Dimension of z.
     channels : int
-        Features of each pitch; c has ``88 * channels``, pitch-major.
+        Number of features per pitch; c has ``88 * channels``, pitch-major.
     """
 
     groups = N_PITCHES
-    """Parts of z and c that belong to each other."""
+    """Number of groups of features in z and c, one per pitch."""
 
     def __init__(self, z_dim, channels=32):
         super().__init__()
@@ -181,8 +181,8 @@ class PitchMapContext(nn.Module):
         """
         Summarise latents ``(batch, frames, z_dim)`` to ``(batch, frames, dim)``.
 
-        Give back, and take for the frames that follow, a state: of each block the last
-        frames that it heard ``(frames, batch, dim)``; None at the start.
+        Return c and a state to pass on with the frames that follow: for each block
+        its last input frames ``(frames, batch, dim)``. `state` is None at the start.
         """
         maps = self.project(to_maps(z))
         past = [None] * len(self.blocks)
@@ -197,7 +197,7 @@ class PitchMapContext(nn.Module):
 
 
 def _last(maps, before, frames):
-    """Return the last frames of maps that went before and of these, or silence."""
+    """Return the last `frames` frames of `before` (zeros if None) and `maps`."""
     if before is None:
         before = maps.new_zeros(*maps.shape[:3], frames)
     return torch.cat((before, maps), dim=3)[..., -frames:]

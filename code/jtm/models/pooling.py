@@ -1,11 +1,11 @@
-"""Summaries of latents or contexts over time."""
+"""Pooling of latents or contexts over time."""
 
 import torch
 
 
 def pool(x):
     """
-    Summarise the frames of a window.
+    Pool the frames of a window.
 
     Parameters
     ----------
@@ -15,8 +15,8 @@ def pool(x):
     Returns
     -------
     torch.Tensor
-        Mean, then standard deviation, over frames ``(batch, 2 * dim)``.
+        Mean, then standard deviation, over time ``(batch, 2 * dim)``.
     """
     variance, mean = torch.var_mean(x, dim=1, correction=0)
-    # The floor keeps the gradient of the root finite where frames are equal.
+    # The epsilon keeps the gradient of sqrt finite if all frames are equal.
     return torch.cat((mean, (variance + 1e-8).sqrt()), dim=1)

@@ -1,10 +1,10 @@
 """
-Reading labels off z and c: a trunk that tasks share, and a linear reader of each.
+Heads for predicting labels from z and c: a shared trunk, and a linear reader per task.
 
-The trunk gives features of each pitch and frame, whatever the network gives: from a
-pitch map by blocks that share their weights across pitch (:class:`PitchTrunk`), from
-anything else by convolutions over time (:class:`FlatTrunk`). Readers take such maps
-``(batch, frames, 88, channels)`` and give logits.
+The trunk computes features of each pitch and frame: from features on a pitch axis by
+blocks that share their weights across pitch (:class:`PitchTrunk`), from any others by
+convolutions over time (:class:`FlatTrunk`). Each reader maps these features
+``(batch, frames, 88, channels)`` to the logits of its task.
 """
 
 import torch
@@ -15,35 +15,36 @@ from jtm.constants import N_PITCHES
 from jtm.models.pitchmap import PitchBlock, normed, to_maps
 
 RARE = -4.0
-"""Logit at the start of what is mostly false."""
+"""Initial bias of logits whose targets are mostly false."""
 
 TRUNK = ((1, 2), (19, 4))
-"""Dilations, in semitones and in frames, of the blocks of a trunk."""
+"""Dilations, in semitones and in frames, of the trunk's blocks."""
 
 WIDTH = 32
-"""Channels of a trunk on a pitch map, unless another width is asked for."""
+"""Default number of channels of :class:`PitchTrunk`."""
 
 AROUND = 128
-"""Frames on either side that :class:`Surroundings` averages: 2.56 s of 20 ms each."""
+"""Frames of 20 ms on either side over which :class:`Surroundings` averages: 2.56 s."""
 
 
 class PitchTrunk(nn.Module):
     """
-    Join z and c for reading labels off them, with some of what follows heard.
+    Combine z and c on the pitch axis, with a receptive field that includes the future.
 
     Parameters
     ----------
     sizes : tuple of int
-        Sizes of z, or of z and of c.
+        Dimension of z, or of z and of c.
     channels : int
-        Features of each pitch.
+        Number of features per pitch.
     around : bool
-        Hear what sounds in the seconds around; see :class:`Surroundings`.
+        Whether to add features averaged over the surrounding seconds; see
+        :class:`Surroundings`.
 
     Attributes
     ----------
     reach : int
-        Frames on either side that a frame of the trunk hears.
+        Receptive field in frames on either side.
     """
 
     def __init__(self, sizes, channels=WIDTH, around=False):
@@ -57,7 +58,7 @@ class PitchTrunk(nn.Module):
         self.reach = sum(frames for _, frames in TRUNK) + around * AROUND
 
     def forward(self, features):
-        """Join z and c, side by side, as ``(batch, frames, 88, channels)``."""
+        """Map concatenated z and c to features ``(batch, frames, 88, channels)``."""
         parts = features.split(self.sizes, dim=2)
         maps = self.join(torch.cat([to_maps(part) for part in parts], dim=1))
         first, *others = self.blocks
@@ -69,15 +70,15 @@ class PitchTrunk(nn.Module):
 
 class Surroundings(nn.Module):
     """
-    Tell each pitch what sounds in the seconds around it, averaged over pitch and time.
+    Add features averaged over pitch and a moving window of some seconds to every pitch.
 
-    Who plays is the same for a whole piece, and heard better in many notes than in one
-    (after squeeze and excitation, Hu et al. 2018, with a window that moves).
+    Instruments rarely change within a piece, and are identified better from many notes
+    than from one (after squeeze-and-excitation, Hu et al. 2018).
 
     Parameters
     ----------
     channels : int
-        Channels in and out.
+        Number of channels in and out.
     """
 
     def __init__(self, channels):
@@ -88,7 +89,7 @@ class Surroundings(nn.Module):
         nn.init.zeros_(self.tell.bias)
 
     def forward(self, maps):
-        """Add to maps ``(batch, channels, pitches, frames)``; at an end, of fewer."""
+        """Add averages to maps ``(batch, channels, pitches, frames)``."""
         found = functional.relu(
             self.squeeze(torch.cat((maps.mean(2), maps.amax(2)), 1))
         )
@@ -100,16 +101,16 @@ class Surroundings(nn.Module):
 
 class FlatTrunk(nn.Module):
     """
-    Make a pitch map of features that have no pitch axis, such as spectra.
+    Map features without a pitch axis, such as spectra, onto one.
 
     Parameters
     ----------
     dim : int
-        Size of the features.
+        Dimension of the input features.
     hidden, kernel : int
-        Channels inside, and frames that the first convolution hears.
+        Number of hidden channels, and kernel size of the first convolution in frames.
     channels : int
-        Features of each pitch.
+        Number of features per pitch.
     """
 
     def __init__(self, dim, hidden=256, kernel=9, channels=8):
@@ -127,23 +128,23 @@ class FlatTrunk(nn.Module):
         )
 
     def forward(self, features):
-        """Lay features ``(..., dim)`` out as ``(batch, frames, 88, channels)``."""
+        """Map features ``(..., dim)`` to ``(batch, frames, 88, channels)``."""
         maps = self.layers(features.transpose(1, 2)).transpose(1, 2)
         return maps.unflatten(2, (N_PITCHES, self.channels))
 
 
 class Heads(nn.Module):
     """
-    A trunk that tasks share and, for each of them, a linear layer that reads it.
+    Combine a shared trunk with a linear reader for each task.
 
     Parameters
     ----------
     trunk : nn.Module
-        Gives ``(batch, frames, 88, channels)`` from features, and has ``channels``.
+        Maps features to ``(batch, frames, 88, channels)``; has attribute ``channels``.
     tasks : dict of str to tuple
-        By name, what is read: one of :data:`READERS` and the number of classes.
+        Key in :data:`READERS` and number of classes, by task.
     stride : int
-        Frames of 10 ms in a frame that the trunk reads.
+        Number of 10 ms frames per frame of the trunk.
     """
 
     def __init__(self, trunk, tasks, stride=1):
@@ -155,16 +156,16 @@ class Heads(nn.Module):
         )
 
     def forward(self, features):
-        """Read logits by task, in float32, off features ``(batch, frames, dim)``."""
+        """Compute float32 logits by task from features ``(batch, frames, dim)``."""
         maps = self.trunk(features)
         return {name: reader(maps).float() for name, reader in self.readers.items()}
 
 
 class _MapReader(nn.Module):
     """
-    Read rows of each pitch, such as what sounds and what starts, every 10 ms.
+    Predict rows of 88 pitches, such as pitch activation and onsets, every 10 ms.
 
-    Of rows several may be true; a frame that is read has `stride` frames of 10 ms.
+    Rows are multi-label; each trunk frame yields `stride` frames of 10 ms.
     """
 
     def __init__(self, channels, n_rows, stride=1):
@@ -176,13 +177,13 @@ class _MapReader(nn.Module):
         nn.init.constant_(self.linear.bias, RARE)
 
     def forward(self, maps):
-        """Read ``(batch, stride * frames, n_rows, 88)`` off maps."""
+        """Compute logits ``(batch, stride * frames, n_rows, 88)``."""
         logits = self.linear(maps).unflatten(3, (-1, self.stride))
         return logits.permute(0, 1, 4, 3, 2).flatten(1, 2) + self.own
 
 
 class _FrameReader(nn.Module):
-    """Read classes, of which several may be true, off mean and maximum over pitch."""
+    """Predict multi-label classes of frames from mean and maximum over pitch."""
 
     def __init__(self, channels, n_classes, stride=1):
         super().__init__()
@@ -191,26 +192,26 @@ class _FrameReader(nn.Module):
         nn.init.constant_(self.linear.bias, -2.0)
 
     def forward(self, maps):
-        """Read ``(batch, stride * frames, n_classes)`` off maps."""
+        """Compute logits ``(batch, stride * frames, n_classes)``."""
         logits = self.linear(_over_pitch(maps)).unflatten(2, (self.stride, -1))
         return logits.flatten(1, 2)
 
 
 class _WindowReader(nn.Module):
-    """Read the class of a window off means and deviations over its frames."""
+    """Predict the class of a window from means and standard deviations over time."""
 
     def __init__(self, channels, n_classes, stride=1):
         super().__init__()
         self.linear = nn.Linear(4 * channels, n_classes)
 
     def forward(self, maps):
-        """Read ``(batch, n_classes)`` off maps."""
+        """Compute logits ``(batch, n_classes)``."""
         frames = _over_pitch(maps).float()
         return self.linear(torch.cat((frames.mean(1), frames.std(1)), dim=1))
 
 
 class _PitchReader(nn.Module):
-    """Read which pitch a window holds off means and deviations over its frames."""
+    """Predict the pitch of a window from means and standard deviations over time."""
 
     def __init__(self, channels, n_classes=N_PITCHES, stride=1):
         super().__init__()
@@ -218,14 +219,14 @@ class _PitchReader(nn.Module):
         self.own = nn.Parameter(torch.zeros(n_classes))
 
     def forward(self, maps):
-        """Read ``(batch, 88)`` off maps."""
+        """Compute logits ``(batch, 88)``."""
         maps = maps.float()
         pooled = torch.cat((maps.mean(1), maps.std(1)), dim=2)
         return self.linear(pooled)[..., 0] + self.own
 
 
 def _over_pitch(maps):
-    """Pool maps over pitch: means, then maxima ``(batch, frames, 2 * channels)``."""
+    """Pool over pitch: mean, then maximum ``(batch, frames, 2 * channels)``."""
     return torch.cat((maps.mean(2), maps.amax(2)), dim=2)
 
 
@@ -235,4 +236,4 @@ READERS = {
     "windows": _WindowReader,
     "pitch": _PitchReader,
 }
-"""Kinds of readers by what they tell."""
+"""Readers by the kind of target that they predict."""

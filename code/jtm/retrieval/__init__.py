@@ -1,1 +1,1 @@
-"""Name that piece: audio and scores in one space, so that either finds the other."""
+"""The retrieval study: audio and scores embedded in a joint space."""

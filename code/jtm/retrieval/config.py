@@ -6,22 +6,22 @@ from pydantic import Field
 
 from jtm.training.config import RunConfig, settings
 
-# A window of sound, and what is learned of it.
-POOL = 4  # frames of 10 ms that are averaged: a tower hears one every 40 ms
+# Windows of audio, and their embeddings.
+POOL = 4  # 10 ms frames averaged per input frame: one every 40 ms
 FRAMES = 50  # averaged frames in a window: 2 s
-DIM = 32  # size of the embeddings in training, and of the published towers
-REFIT_DIM = 64  # size of ours once the last layers are learned again in closed form
-CHANNELS = 16  # of pitch maps, where they are not those of a pretrained encoder
+DIM = 32  # embedding dimension in training, and of the published towers
+REFIT_DIM = 64  # embedding dimension of pitch-map towers refitted in closed form
+CHANNELS = 16  # of pitch maps, unless given by a pretrained encoder
 
 # Losses.
 MARGIN = 0.7  # of the ranking loss (Dorfer et al. 2018)
-TEMPERATURE = 0.07  # softmax temperature of InfoNCE at the start
+TEMPERATURE = 0.07  # initial softmax temperature of InfoNCE
 
 # Batches.
-BATCHES = 40  # in an epoch
-PER_WORK = 4  # windows of one work in a batch, which are hard negatives of each other
-JITTER = 0.12  # share of a passage by which either of its ends is moved, at most
-SHIFT = 3  # semitones by which sound and score are transposed alike, at most
+BATCHES = 40  # per epoch
+PER_WORK = 4  # windows per work in a batch, hard negatives of each other
+JITTER = 0.12  # maximum shift of either end of a passage, relative to its length
+SHIFT = 3  # maximum joint transposition of audio and score in semitones
 
 
 @settings
@@ -37,10 +37,10 @@ class RetrievalConfig(RunConfig):
         "infonce", description="symmetric InfoNCE, or the pairwise ranking loss"
     )
     channels: int = Field(
-        CHANNELS, ge=1, description="channels of the encoder, where none is loaded"
+        CHANNELS, ge=1, description="channels of the encoder, unless one is loaded"
     )
     frozen: bool = Field(
-        False, description="leave the encoder of the audio tower as it is loaded"
+        False, description="whether to freeze the encoder of the audio tower"
     )
     n_works: int = Field(
         0, ge=0, description="number of training works with aligned pairs; 0 for all"
@@ -50,7 +50,7 @@ class RetrievalConfig(RunConfig):
 
 
 MAIN = "pitchmap"
-"""The run whose towers come with the package."""
+"""The run whose towers are shipped with the package."""
 
 RUNS = {
     MAIN: {},
@@ -67,6 +67,6 @@ RUNS |= {
     for name in ("cpc-finetuned", "scratch")
 }
 """
-What is trained, by name: what differs from the defaults of
-:class:`RetrievalConfig`; ``start`` says whether the encoder comes from pretraining.
+Runs of the study by name: settings that differ from the defaults of
+:class:`RetrievalConfig`, and ``start`` if the encoder is pretrained.
 """

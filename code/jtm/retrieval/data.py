@@ -1,9 +1,8 @@
 """
-Pairs: windows of sound and the passages of the score that are heard in them.
+Pairs: windows of audio and the passages of the score that are played in them.
 
-The dataset is in MusicNet's layout with beats in its labels, such as ``toy/pairs.py``
-makes and MusicNet has. What is heard is measured in seconds, what is written in
-quarter notes.
+The dataset is in MusicNet's layout with beats in its labels, as in MusicNet itself and
+the output of ``toy/pairs.py``. Audio time is in seconds, score time in quarter notes.
 """
 
 import numpy as np
@@ -20,26 +19,26 @@ from jtm.retrieval.config import BATCHES, FRAMES, JITTER, PER_WORK, POOL, SHIFT
 from jtm.training.spectra import Spectra, harmonic_front_end
 
 SECONDS = FRAMES * POOL / FRAME_RATE  # length of a window: 2 s
-GRID = POOL / FRAME_RATE  # seconds between averaged frames; windows start with one
+GRID = POOL / FRAME_RATE  # seconds between averaged frames; windows start on one
 BINS_PER_SEMITONE = PitchMapEncoder.passed  # of log magnitudes
-FEWEST = 3  # notes that must start in a passage, else it tells too little
+FEWEST = 3  # minimum number of onsets in a passage
 
 
 class Aligned:
     """
-    A recording with its score.
+    The alignment of a recording with its score.
 
     Parameters
     ----------
     labels : numpy.ndarray
-        Labels of type :data:`jtm.data.musicnet.LABEL_DTYPE`.
+        Labels of :data:`jtm.data.musicnet.LABEL_DTYPE`.
 
     Attributes
     ----------
     notes : numpy.ndarray
-        Its notes in score time, of type :data:`jtm.music.notation.NOTE`.
+        Notes in score time, of :data:`jtm.music.notation.NOTE`.
     first, last : float
-        Seconds of the first and the last onset.
+        Time of the first and the last onset in seconds.
     """
 
     def __init__(self, labels):
@@ -53,15 +52,15 @@ class Aligned:
         self.first, self.last = self._seconds[[0, -1]]
 
     def beats(self, seconds):
-        """Find where in the score a moment is."""
+        """Convert time in seconds to score time in quarter notes."""
         return np.interp(seconds, self._seconds, self._beats)
 
     def passage(self, start):
-        """Find the passage of the window that starts at a moment: its two ends."""
+        """Return both ends of the passage in the window that starts at `start`."""
         return self.beats((start, start + SECONDS))
 
     def tells(self, first, last):
-        """Tell whether enough notes start in a passage."""
+        """Check whether enough notes start in a passage."""
         beat = self.notes["beat"]
         return np.count_nonzero((beat >= first) & (beat < last)) >= FEWEST
 
@@ -73,11 +72,11 @@ class Recordings:
     Parameters
     ----------
     data : str or Path
-        The dataset.
+        Folder of the dataset.
     work : str or Path
-        Folder for log magnitudes.
+        Folder for cached log magnitudes.
     progress : bool
-        Show progress bars.
+        Whether to show progress bars.
 
     Raises
     ------
@@ -105,7 +104,7 @@ class Recordings:
             )
 
     def window(self, index, seconds):
-        """Read what is heard in a window."""
+        """Read the averaged log magnitudes of a window."""
         if index not in self._pooled:  # 36 MB an hour
             self._pooled[index] = pool(self.spectra.read(index)).astype(np.float16)
         first = round(seconds / GRID)
@@ -113,7 +112,7 @@ class Recordings:
         return np.pad(found, ((0, FRAMES - len(found)), (0, 0)))
 
     def places(self, split, step=SECONDS):
-        """List windows of a split, a step apart, in which enough notes start."""
+        """List windows of a split, `step` seconds apart, with enough onsets."""
         found = []
         for index in self.splits[split]:
             own = self.aligned[index]
@@ -124,7 +123,7 @@ class Recordings:
         return found
 
     def pairs(self, places):
-        """Read windows, and the rolls and cells of what is heard in them."""
+        """Read log magnitudes, rolls and cells of windows."""
         heard = np.stack([self.window(*place) for place in places])
         scores = [(self.aligned[index], start) for index, start in places]
         drawn = [draw(own.notes, *own.passage(start)) for own, start in scores]
@@ -143,7 +142,7 @@ def pool(magnitudes):
     Returns
     -------
     numpy.ndarray
-        ``(frames // POOL, bins)``, float32.
+        Averaged log magnitudes ``(frames // POOL, bins)``, float32.
     """
     whole = len(magnitudes) // POOL * POOL
     return magnitudes[:whole].reshape(-1, POOL, magnitudes.shape[1]).mean(1)
@@ -151,21 +150,21 @@ def pool(magnitudes):
 
 def draw(notes, first, last):
     """
-    Draw a passage of a score.
+    Render a passage of a score as a piano roll.
 
     Parameters
     ----------
     notes : numpy.ndarray
-        Notes of type :data:`jtm.music.notation.NOTE`.
+        Notes of :data:`jtm.music.notation.NOTE`.
     first, last : float
-        Ends of the passage in quarter notes.
+        Start and end of the passage in quarter notes.
 
     Returns
     -------
     roll : numpy.ndarray
-        Its piano roll ``(2, 88, WIDTH)``; see :func:`jtm.music.notation.roll`.
+        Piano roll ``(2, 88, WIDTH)``; see :func:`jtm.music.notation.roll`.
     cells : numpy.float32
-        Cells of the roll that it fills, from one to all.
+        Length of the passage in cells of the roll, clipped to 1..WIDTH.
     """
     cells = np.clip(notation.CELLS * (last - first), 1, notation.WIDTH)
     return notation.roll(notes, first, last), np.float32(cells)
@@ -173,21 +172,21 @@ def draw(notes, first, last):
 
 def move(array, steps, axis):
     """
-    Move log magnitudes or rolls along an axis, as transposition does.
+    Transpose log magnitudes or rolls by shifting them along the pitch axis.
 
     Parameters
     ----------
     array : numpy.ndarray
-        What is moved.
+        Log magnitudes or rolls.
     steps : int
-        How far; below zero for down.
+        Shift in bins; negative for down.
     axis : int
-        Axis of pitch.
+        Pitch axis.
 
     Returns
     -------
     numpy.ndarray
-        Same shape, silence where nothing was.
+        Shifted array of the same shape, zero-padded.
     """
     moved = np.roll(array, steps, axis)
     gap = slice(steps) if steps >= 0 else slice(steps, None)
@@ -197,25 +196,25 @@ def move(array, steps, axis):
 
 class Pairs(Draws):
     """
-    Draw pairs in batches: several windows of each of several works.
+    Draw batches of pairs: several windows of each of several works.
 
     Parameters
     ----------
     recordings : Recordings
         The dataset.
     indices : sequence of int
-        Recordings that are heard.
+        Indices of the recordings to draw from.
     batch_size : int
-        Pairs in a batch.
+        Number of pairs per batch.
     seed : int
         Random seed.
     n_batches : int
-        Batches in an epoch.
+        Number of batches per epoch.
 
     Raises
     ------
     InputError
-        If no recording lasts a window.
+        If every recording is shorter than a window.
     """
 
     def __init__(self, recordings, indices, batch_size, seed=0, n_batches=BATCHES):
@@ -229,7 +228,7 @@ class Pairs(Draws):
             raise InputError(f"no training recording with beats lasts {SECONDS:g} s")
 
     def draw(self, rng):
-        """Draw a batch: magnitudes, rolls and cells."""
+        """Draw a batch: log magnitudes, rolls and cells."""
         works = -(-self.batch_size // PER_WORK)
         again = works > len(self.indices)
         chosen = rng.choice(self.indices, works, replace=again)
@@ -240,7 +239,7 @@ class Pairs(Draws):
         return tuple(torch.from_numpy(np.stack(x)) for x in zip(*drawn, strict=True))
 
     def _pair(self, index, rng):
-        """Draw a pair of a recording: magnitudes, roll and cells."""
+        """Draw a pair from a recording: log magnitudes, roll and cells."""
         own = self.recordings.aligned[index]
         for _ in range(8):
             start = GRID * round(rng.uniform(own.first, own.last - SECONDS) / GRID)

@@ -8,7 +8,7 @@ SOUNDS = {
     "test": ("seen SoundFont", BLUE, "o-"),
     "test_timbre": ("unseen", ORANGE, "s--"),
 }
-"""Name, colour and stroke of the sounds that are tested."""
+"""Label, colour and line style of each test split."""
 
 
 def retrieval_figures(record):
@@ -18,7 +18,7 @@ def retrieval_figures(record):
     Parameters
     ----------
     record : dict
-        What ``retrieval.json`` holds.
+        Content of ``retrieval.json``.
 
     Returns
     -------
@@ -35,7 +35,7 @@ def retrieval_figures(record):
 
 @styled
 def _passages(record):
-    """Draw how often the right passage is first, a row a run, with intervals."""
+    """Plot recall at 1 of passage retrieval, one row per run, with intervals."""
     runs = list(record["runs"])
     figure, ((axis,),) = subplots(0.8 + 0.2 * len(runs))
     for row, name in enumerate(runs):
@@ -56,7 +56,7 @@ def _passages(record):
 
 @styled
 def _pieces(record):
-    """Draw how many pieces are identified over the seconds that are heard."""
+    """Plot the share of identified pieces over the length of the query."""
     figure, ((axis,),) = subplots(2.2)
     for split, (label, colour, stroke) in SOUNDS.items():
         found = record["identification"][split]

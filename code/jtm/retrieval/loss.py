@@ -1,4 +1,4 @@
-"""Losses of two towers, and the module that trains them."""
+"""Losses of the two towers, and the module that trains them."""
 
 import torch
 from torch.nn import functional
@@ -7,7 +7,7 @@ from jtm.models.augment import vary_magnitudes
 from jtm.retrieval.config import MARGIN
 from jtm.training.loop import Module, schedule
 
-WARMUP = 20  # steps over which the learning rate rises
+WARMUP = 20  # steps of learning-rate warm-up
 WEIGHT_DECAY = 0.01  # of AdamW
 FINE_TUNING = 0.5  # learning rate of a pretrained encoder, relative to that of the rest
 
@@ -19,7 +19,7 @@ def infonce(cosines, scale):
     Parameters
     ----------
     cosines : torch.Tensor
-        Cosines ``(batch, batch)``, those of pairs on the diagonal.
+        Cosine similarities ``(batch, batch)``, with positives on the diagonal.
     scale : torch.Tensor
         Inverse of the softmax temperature.
 
@@ -41,12 +41,13 @@ def ranking(cosines):
     Parameters
     ----------
     cosines : torch.Tensor
-        Cosines ``(batch, batch)``, those of pairs on the diagonal.
+        Cosine similarities ``(batch, batch)``, with positives on the diagonal.
 
     Returns
     -------
     torch.Tensor
-        Sum over negatives of ``max(0, MARGIN - pair + negative)``, mean over pairs.
+        Sum over negatives of ``max(0, MARGIN - positive + negative)``, averaged over
+        pairs.
     """
     pairs = cosines.diagonal()
     negative = ~torch.eye(len(cosines), dtype=torch.bool, device=cosines.device)
@@ -65,11 +66,11 @@ class Matching(Module):
     towers : jtm.retrieval.model.Towers
         The towers.
     config : jtm.retrieval.config.RetrievalConfig
-        The settings.
+        Settings.
     plan : jtm.training.loop.Plan
-        How they are trained.
+        Training plan.
     pairs : jtm.retrieval.data.Pairs
-        What they learn from.
+        Training batches.
     **chosen
         Passed on to :class:`jtm.training.loop.Module`.
     """
@@ -86,7 +87,7 @@ class Matching(Module):
         self.factor = schedule(plan.n_epoch * len(pairs), WARMUP, "cosine")
 
     def loss(self, batch, split, step):
-        """Compute the loss of a batch, and how often the right passage comes first."""
+        """Compute the loss of a batch, and the accuracy of audio-to-score retrieval."""
         magnitudes, rolls, cells = batch
         sound, score = self.towers(vary_magnitudes(magnitudes), rolls, cells)
         with torch.autocast(sound.device.type, enabled=False):
@@ -99,7 +100,7 @@ class Matching(Module):
         return {"loss": loss, "accuracy_1": first.float().mean()}
 
     def groups(self):
-        """List what is learned."""
+        """Return the parameter groups, with a lower rate for a loaded encoder."""
         rate = self.config.learning_rate
         own, rest = [], []
         for name, each in self.towers.named_parameters():

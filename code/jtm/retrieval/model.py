@@ -1,9 +1,9 @@
 """
-Two towers: windows of sound and passages of scores to one space.
+Two towers that embed windows of audio and passages of scores in a joint space.
 
-An embedding is a unit vector; how well a passage fits a window is their cosine. Audio
-towers hear log magnitudes of :data:`jtm.retrieval.config.FRAMES` averaged frames, score
-towers see piano rolls in quarter notes, of which the first ``cells`` are the passage.
+Embeddings are unit vectors, compared by cosine similarity. Audio towers take log
+magnitudes of :data:`jtm.retrieval.config.FRAMES` averaged frames; score towers take
+piano rolls in score time, of which the first ``cells`` cells are the passage.
 """
 
 import numpy as np
@@ -18,31 +18,31 @@ from jtm.models.readers import PitchTrunk
 from jtm.retrieval.config import CHANNELS, DIM, REFIT_DIM, TEMPERATURE
 from jtm.training.checkpoints import read_tensors, write_tensors
 
-VERSION = 1  # of the towers and of what they are given; indices of others are refused
-SEGMENTS = 4  # parts of a passage, in order, that are summarised apart
-FEATURES = 8  # of each pitch, which are averaged over each part
-WIDTHS = (12, 24, 48, 48)  # channels of the published towers, two convolutions of each
+VERSION = 1  # of the towers and their inputs; indices of other versions are refused
+SEGMENTS = 4  # consecutive segments of a passage that are pooled separately
+FEATURES = 8  # features per pitch, averaged over each segment
+WIDTHS = (12, 24, 48, 48)  # channels of the published towers, two convolutions each
 RIDGE = 1.0  # regularises the last projection, relative to the mean variance
-MARGIN_CELLS = 6  # cells behind a passage that its embedding hears as silence
-BATCH = 64  # windows or passages that are embedded at a time
+MARGIN_CELLS = 6  # receptive field of an embedding past the passage, in silent cells
+BATCH = 64  # windows or passages embedded at a time
 
 
 def segments(lengths, size):
     """
-    Weigh frames to summarise the parts of a passage.
+    Compute frame weights for pooling the segments of a passage.
 
     Parameters
     ----------
     lengths : torch.Tensor
-        Frames of each passage ``(batch,)``, at least a fraction of one.
+        Number of frames of each passage ``(batch,)``, above 0, maybe fractional.
     size : int
-        Frames of the longest.
+        Number of frames of the longest passage.
 
     Returns
     -------
     torch.Tensor
-        Weights ``(batch, size, SEGMENTS)``: overlapping triangles, which sum to one
-        over the frames; frames beyond the passage have none.
+        Weights ``(batch, size, SEGMENTS)``: overlapping triangles that sum to one over
+        frames; frames beyond the passage have weight 0.
     """
     at = (torch.arange(size, device=lengths.device) + 0.5) / lengths[:, None]
     centres = (torch.arange(SEGMENTS, device=lengths.device) + 0.5) / SEGMENTS
@@ -54,7 +54,7 @@ def segments(lengths, size):
 
 
 class _Summary(nn.Module):
-    """Summarise a pitch map by parts and embed it: all that knows of absolute pitch."""
+    """Pool a pitch map by segments and embed it: the only part with absolute pitch."""
 
     def __init__(self, channels):
         super().__init__()
@@ -65,7 +65,7 @@ class _Summary(nn.Module):
         self.embeds = True
 
     def forward(self, maps, weights):
-        """Embed maps ``(batch, frames, 88, channels)`` under weights of frames."""
+        """Embed maps ``(batch, frames, 88, channels)`` with weights of frames."""
         found = functional.relu(self.features(maps))
         parts = torch.einsum("bfpc,bfs->bspc", found, weights.to(found.dtype))
         found = self.norm(parts.flatten(1).float())
@@ -74,7 +74,7 @@ class _Summary(nn.Module):
 
 class PitchAudioTower(nn.Module):
     """
-    Embed sound by a pitch map's encoder and what reads it.
+    Embed audio by a pitch-map encoder and a trunk.
 
     Parameters
     ----------
@@ -97,7 +97,7 @@ class PitchAudioTower(nn.Module):
 
 
 class PitchScoreTower(nn.Module):
-    """Embed scores; equivariant to transposition up to its last layer."""
+    """Embed scores, equivariantly to transposition up to the last layer."""
 
     def __init__(self):
         super().__init__()
@@ -121,10 +121,10 @@ class PitchScoreTower(nn.Module):
 
 class _PublishedTower(nn.Module):
     """
-    Embed sound or scores as published (Dorfer et al. 2018, table 2).
+    Embed audio or scores as published (Dorfer et al. 2018, table 2).
 
-    Sound is one channel of bins averaged in pairs, one a semitone; scores are the two
-    of rolls, in place of images of staves.
+    Audio has one channel, its bins averaged in pairs to one per semitone; scores are
+    rolls of two channels instead of images of sheet music.
     """
 
     def __init__(self, channels):
@@ -151,15 +151,15 @@ class CCALayer(nn.Module):
     """
     Project two views onto their canonical directions (Dorfer et al. 2018).
 
-    In training the directions follow from covariances of the batch, averaged
-    exponentially with those before, and gradients flow through them.
+    In training, the directions are computed from an exponential moving average of the
+    batches' covariances, and gradients flow through them.
 
     Parameters
     ----------
     momentum : float
-        Share of the batch in the averages.
+        Weight of the current batch in the moving averages.
     ridge : float
-        What is added to the variances.
+        Regularisation added to the variances.
     """
 
     def __init__(self, momentum=0.3, ridge=1e-2):
@@ -170,7 +170,7 @@ class CCALayer(nn.Module):
         self.register_buffer("directions", torch.eye(DIM).repeat(2, 1, 1))
 
     def forward(self, sound, score):
-        """Project both views ``(batch, DIM)``; in training learn the directions."""
+        """Project both views ``(batch, DIM)``; in training, update the directions."""
         if not self.training:
             return self.projected(0, sound), self.projected(1, score)
         both = torch.cat((sound, score), 1)
@@ -187,20 +187,20 @@ class CCALayer(nn.Module):
         return (sound - mean[0]) @ directions[0], (score - mean[1]) @ directions[1]
 
     def _solve(self, covariance):
-        """Compute directions ``(2, DIM, DIM)`` of the joint covariance."""
+        """Compute directions ``(2, DIM, DIM)`` from the joint covariance."""
         ridge = self.ridge * torch.eye(DIM, device=covariance.device)
         first, second = (
             _inverse_root(covariance[part, part] + ridge)
             for part in (slice(DIM), slice(DIM, None))
         )
-        # Of singular vectors U and V only V U' matters, the polar factor: a rotation
-        # of both views changes no cosine.
+        # Of the singular vectors U and V only the polar factor V U' matters, since
+        # rotating both views changes no cosine.
         cross = first @ covariance[:DIM, DIM:] @ second
         gram = cross @ cross.T + 1e-4 * torch.eye(DIM, device=cross.device)
         return torch.stack((first, second @ cross.T @ _inverse_root(gram)))
 
     def projected(self, view, features):
-        """Project one view as it was learned."""
+        """Project one view with the learned mean and directions."""
         return (features - self.mean[view]) @ self.directions[view]
 
 
@@ -208,8 +208,8 @@ def _inverse_root(matrix):
     """
     Compute the inverse square root of a symmetric, positive definite matrix, float32.
 
-    By Newton's and Schulz's iteration, whose gradient, unlike that of eigenvectors, is
-    finite where eigenvalues are equal; for condition numbers up to 1e6.
+    This uses the Newton-Schulz iteration, whose gradient, unlike that of eigenvectors,
+    is finite for equal eigenvalues; it is valid for condition numbers up to 1e6.
     """
     matrix = matrix.double()
     size = matrix.norm()
@@ -223,12 +223,12 @@ def _inverse_root(matrix):
 
 def _canonical(sound, score, dim, ridge):
     """
-    Compute linear canonical correlation analysis (Hotelling 1936), regularised.
+    Compute regularised linear canonical correlation analysis (Hotelling 1936).
 
-    Of features ``(pairs, features)`` of each view, return the mean ``(features,)`` and
-    directions ``(features, dim)``, each scaled by its canonical correlation, so that
-    what the views hardly share counts for little. To the variances `ridge` is added,
-    relative to their mean.
+    From features ``(pairs, features)`` of each view, return the mean ``(features,)``
+    and directions ``(features, dim)``, scaled by the canonical correlations so that
+    weakly correlated directions count little. `ridge`, relative to the mean variance,
+    is added to the variances.
     """
     views = [each - each.mean(0) for each in (sound, score)]
     roots = []
@@ -251,16 +251,16 @@ def _canonical(sound, score, dim, ridge):
 
 class Towers(nn.Module):
     """
-    Both towers, what joins them, and the temperature of their contrast.
+    Combine both towers with a joint projection and the softmax temperature.
 
     Parameters
     ----------
     kind : {"pitchmap", "published"}
-        Which towers.
+        Architecture of the towers.
     encoder : PitchMapEncoder, optional
-        Encoder of the audio tower of pitch maps; untrained by default.
+        Encoder of the pitch-map audio tower; untrained by default.
     dim : int
-        Size of the embeddings; :data:`REFIT_DIM` for refitted pitch maps.
+        Dimension of the embeddings; :data:`REFIT_DIM` for refitted pitch-map towers.
     """
 
     def __init__(self, kind="pitchmap", encoder=None, dim=DIM):
@@ -279,14 +279,14 @@ class Towers(nn.Module):
             self._widen(dim)
 
     def _widen(self, dim):
-        """Make last layers that need no joining."""
+        """Replace the last layers by wider ones that need no joint projection."""
         self.join, self.dim = None, dim
         for tower in (self.audio, self.score):
             last = tower.summary.last
             tower.summary.last = nn.Linear(last.in_features, dim)
 
     def forward(self, magnitudes, rolls, cells):
-        """Embed pairs."""
+        """Embed pairs of log magnitudes and rolls as unit vectors."""
         sound, score = self.audio(magnitudes), self.score(rolls, cells)
         with torch.autocast(sound.device.type, enabled=False):
             sound, score = sound.float(), score.float()
@@ -296,13 +296,13 @@ class Towers(nn.Module):
 
     @torch.no_grad()
     def refit(self, batches):
-        """Learn all that is linear at the end again, from many pairs at once."""
+        """Refit the final linear projections from many pairs in closed form."""
         if self.kind == "pitchmap":
             self._widen(REFIT_DIM)
             self.audio.summary.embeds = self.score.summary.embeds = False
         found = [(self.audio(x), self.score(*y)) for x, *y in batches]
         pairs = (torch.cat(each) for each in zip(*found, strict=True))
-        # Of few features there are pairs enough.
+        # With few features, there are enough pairs for a small ridge.
         views = _canonical(*pairs, self.dim, RIDGE if self.join is None else 0.01)
         if self.join:
             self.join.mean.copy_(torch.stack([mean for mean, _ in views]))
@@ -316,7 +316,7 @@ class Towers(nn.Module):
 
     @torch.no_grad()
     def embed_sound(self, magnitudes):
-        """Embed windows of sound."""
+        """Embed windows of audio."""
         found = np.zeros((len(magnitudes), self.dim), np.float32)
         for first in range(0, len(magnitudes), BATCH):
             heard = torch.from_numpy(magnitudes[first:][:BATCH])
@@ -331,7 +331,7 @@ class Towers(nn.Module):
         for first in range(0, len(rolls), BATCH):
             chosen, width = order[first:][:BATCH], None
             if self.kind == "pitchmap":
-                # What is behind the longest passage takes time and changes nothing.
+                # Cells after the longest passage would cost time and change nothing.
                 width = int(np.ceil(cells[chosen].max())) + MARGIN_CELLS
             drawn = torch.from_numpy(rolls[chosen][..., :width])
             embedded = self.score(drawn, torch.from_numpy(cells[chosen]))
@@ -339,11 +339,11 @@ class Towers(nn.Module):
         return found
 
     def compare(self, heard, rolls, cells):
-        """Compute cosines of all windows with all passages ``(windows, passages)``."""
+        """Compute cosine similarities of all pairs ``(windows, passages)``."""
         return self.embed_sound(heard) @ self.embed_scores(rolls, cells).T
 
     def _finish(self, view, embedded):
-        """Project features of one view, and scale them to unit length."""
+        """Project features of one view and normalise them to unit length."""
         embedded = embedded.float()
         if self.join:
             embedded = self.join.projected(view, embedded)
@@ -361,7 +361,7 @@ def save(path, towers, facts):
     towers : Towers
         The towers, on the CPU.
     facts : dict
-        What else the metadata are to hold, such as thresholds.
+        Further metadata, such as thresholds.
     """
     tensors = {n: x.contiguous() for n, x in towers.state_dict().items()}
     facts = facts | {"channels": towers.channels, "dim": towers.dim}
@@ -383,7 +383,7 @@ def load(path):
     towers : Towers
         The towers, in evaluation mode.
     facts : dict
-        What the metadata hold beside them.
+        Further metadata.
     fingerprint : str
         Hash of the weights.
 

@@ -1,42 +1,42 @@
-"""What `jtm identify` prints."""
+"""The output of `jtm identify`."""
 
 from jtm.music import audio
 
 LONGEST = 600
-"""Seconds from the start of a recording that are heard to name it."""
+"""Seconds from the start of a recording used to identify it."""
 
 
 def answer(path, index=None):
     """
-    Name the piece that a sound file is of, in words.
+    Identify the piece in a sound file, and describe the result.
 
     Parameters
     ----------
     path : str or Path
-        The sound file; of a long one the first :data:`LONGEST` seconds are heard.
+        The sound file; only the first :data:`LONGEST` seconds are used.
     index : str or Path, optional
-        Where to look; the index that comes with the package by default.
+        Path to an index; the shipped one by default.
 
     Returns
     -------
     str
-        A line that says what it is, or that it was not found, and a line for each of
-        the likeliest pieces: how likely, its name and file, and where in it the
-        recording is.
+        A line with the title, or that it was not found, and a line for each of the
+        most likely pieces: confidence, title and file, and the recording's position in
+        the piece.
 
     Raises
     ------
     InputError
-        If the sound is too short, or a file cannot be read.
+        If the recording is too short, or a file cannot be read.
     """
     from jtm.retrieval.search import find
 
     matches, found = find(audio.read(path, seconds=LONGEST), index=index)
     if not matches:
-        return f"{path}: nothing but silence; no piece to name"
+        return f"{path}: only silence; no piece to identify"
     first = matches[0]
     lines = [
-        f"{path}: {first.title}" if found else f"{path}: not found; the likeliest are"
+        f"{path}: {first.title}" if found else f"{path}: not found; the most likely are"
     ]
     for each in matches:
         line = (

@@ -1,9 +1,8 @@
 """
-The study: train towers, judge them, and write what came of it.
+The retrieval study: train towers, evaluate them, and write the results.
 
 Each run of :data:`jtm.retrieval.config.RUNS` has a folder of checkpoints and a file of
-scores; what is there is not done again, so that the same command goes on where it
-stopped.
+scores; finished runs are skipped, so the same command resumes a stopped study.
 """
 
 from dataclasses import asdict
@@ -24,39 +23,40 @@ from jtm.retrieval.loss import Matching
 from jtm.training.checkpoints import load_model
 from jtm.training.loop import Plan, fit
 
-# Learning.
-VALIDATED = 480  # validation pairs that are ranked after each epoch
-REFITTED, REFIT_BATCHES = 10**6, 90  # epoch, and size, that refits the last projection
+# Training.
+VALIDATED = 480  # validation pairs ranked after each epoch
+REFITTED, REFIT_BATCHES = 10**6, 90  # epoch number (its seed) and batches of the refit
 CCA_PAIRS = 4000  # training pairs of linear CCA
 
-# Judging.
-CANDIDATES = 2000  # among which a passage is looked for
-APART = 1.84  # seconds from one to the next, which leaves enough of them
-DTW_QUERIES = 40  # of each direction by dynamic time warping, which is slow
-DRAWS = 1000  # bootstrap resamples of works
-LENGTHS = (2, 5, 10, 20, 30)  # seconds of a recording by which its piece is looked for
-FALSE_ALARMS = 0.05  # share that may be named though their piece is not in the index
+# Evaluation.
+CANDIDATES = 2000  # number of candidates that are ranked
+APART = 1.84  # hop between candidate windows in seconds
+DTW_QUERIES = 40  # per direction for dynamic time warping, which is slow
+DRAWS = 1000  # bootstrap draws of works
+LENGTHS = (2, 5, 10, 20, 30)  # query lengths for piece identification in seconds
+FALSE_ALARMS = 0.05  # false-alarm rate for pieces not in the index
 
 
 def train(config, recordings, progress=True):
     """
-    Train towers, or go on where their run stopped.
+    Train towers, or resume their run.
 
     Parameters
     ----------
     config : RetrievalConfig
-        The settings; ``load`` names the pretrained network, if any.
+        Settings; ``load`` is the path to a pretrained network, if any.
     recordings : Recordings
         The dataset.
     progress : bool
-        Show a progress bar.
+        Whether to show a progress bar.
 
     Returns
     -------
     towers : model.Towers
-        The towers that were best on validation, in evaluation mode.
+        The towers with the best validation score, in evaluation mode.
     facts : dict
-        Works, hours of aligned audio, steps and seconds of training.
+        Number of works, hours of aligned audio, training steps and seconds, and the
+        best mean reciprocal rank on validation.
     """
     torch.manual_seed(config.random_seed)
     encoder = PitchMapEncoder(config.channels)
@@ -96,31 +96,31 @@ def train(config, recordings, progress=True):
 
 
 def _evenly(items, most):
-    """Choose items at even distances, the first and the last among them."""
+    """Select evenly spaced items, including the first and the last."""
     n = min(most, len(items))
     return [items[i] for i in np.linspace(0, len(items) - 1, n).round().astype(int)]
 
 
 def _ranks(scores, queries=slice(None)):
     """
-    Rank the right candidate of each query, from 1, by scores ``(queries, candidates)``.
+    Return the rank, from 1, of each query's correct candidate.
 
-    The right candidate of query i is ``queries[i]``, by default i; of equal scores it
-    comes last.
+    `scores` are ``(queries, candidates)``. The correct candidate of query i is
+    ``queries[i]``, by default i; among equal scores it ranks last.
     """
     right = scores[:, queries].diagonal()[:, None]
     return (scores >= right).sum(1)
 
 
 def _measures(found):
-    """Compute recall at 1, 5 and 25, mean reciprocal and median rank, from ranks."""
+    """Compute recall at 1, 5 and 25, mean reciprocal rank and median rank."""
     told = {f"recall_at_{k}": float(np.mean(found <= k)) for k in (1, 5, 25)}
     told["mrr"] = float(np.mean(1 / found))
     return told | {"median_rank": float(np.median(found))}
 
 
 def _summarise(found, works):
-    """Compute measures of ranks, each with the ends of its 95 % interval over works."""
+    """Compute measures of ranks, each with its 95 % bootstrap interval over works."""
     of_work = [np.flatnonzero(works == work) for work in np.unique(works)]
     rng, draws = np.random.default_rng(0), []
     for _ in range(DRAWS):
@@ -134,13 +134,13 @@ def _summarise(found, works):
 
 
 def _candidates(recordings, split):
-    """Choose the windows of a split that are judged, and read their pairs."""
+    """Select the evaluated windows of a split, and read their pairs."""
     places = _evenly(recordings.places(split, APART), CANDIDATES)
     return places, recordings.pairs(places)
 
 
 def _both_ways(places, sounds, scores, queries=slice(None)):
-    """Summarise how passages are ranked by sounds, and windows by scores."""
+    """Summarise retrieval of passages by audio, and of windows by score."""
     works = np.array([index for index, _ in places])[queries]
     return {
         "audio_to_score": _summarise(_ranks(sounds, queries), works),
@@ -149,7 +149,7 @@ def _both_ways(places, sounds, scores, queries=slice(None)):
 
 
 def _judge(compare, recordings, split):
-    """Judge in both directions what :meth:`model.Towers.compare` does, or another."""
+    """Evaluate `compare`, such as :meth:`model.Towers.compare`, in both directions."""
     places, pairs = _candidates(recordings, split)
     cosines = compare(*pairs)
     return {"candidates": len(places)} | _both_ways(places, cosines, cosines.T)
@@ -157,10 +157,10 @@ def _judge(compare, recordings, split):
 
 def _query(recordings, played, index, seconds):
     """
-    Choose the start of a recording as a query.
+    Select the start of a recording as a query.
 
-    Return the number of its piece, the start of each window in seconds, and the quarter
-    notes of the score at which the query begins and ends.
+    Return the index of its piece, the start of each window in seconds, and the start
+    and end of the query in quarter notes of the score.
     """
     own, about = recordings.aligned[played], recordings.store.recordings[played]
     first = GRID * np.ceil(own.first / GRID)
@@ -180,18 +180,18 @@ def _embed(towers, recordings, played, starts):
 
 
 def _rank(ranked, number):
-    """Return the rank of a piece, from 1; infinite where no window voted for it."""
+    """Return the rank of a piece, from 1; infinite if no window voted for it."""
     order = [piece for piece, *_ in ranked]
     return order.index(number) + 1 if number in order else np.inf
 
 
 def _identify_all(towers, recordings, index, split, lengths=LENGTHS, absent=False):
     """
-    Identify the piece of each recording of a split, maybe absent from the index.
+    Identify the piece of each recording of a split, removed from the index if `absent`.
 
-    Return by seconds that are heard three rows ``(3, recordings)``: the rank of the
-    piece; how far the first is ahead, see :func:`jtm.retrieval.search.vote`; and the
-    quarter notes by which its place in the piece is off.
+    Return, by query length in seconds, three rows ``(3, recordings)``: the rank of the
+    piece; the margin of the first piece, see :func:`jtm.retrieval.search.vote`; and the
+    position error in quarter notes.
     """
     found = {seconds: [] for seconds in lengths}
     for played in recordings.splits[split]:
@@ -212,7 +212,7 @@ def _identify_all(towers, recordings, index, split, lengths=LENGTHS, absent=Fals
 
 
 def _retrieve_all(towers, recordings, index, split, seconds):
-    """Rank the performance of each score's start among the recordings of a split."""
+    """Rank, for the start of each score, its recording among those of a split."""
     played = recordings.splits[split]
     starts = [_query(recordings, each, index, np.inf)[1] for each in played]
     embedded = [
@@ -236,10 +236,10 @@ def _retrieve_all(towers, recordings, index, split, seconds):
 
 def _calibrate(towers, recordings, index):
     """
-    Choose on validation from which margin on a piece counts as found.
+    Choose on validation the margin threshold above which a piece counts as found.
 
-    Return ``threshold``, of :data:`FALSE_ALARMS` where the piece is not in the index,
-    and ``confidence``, a logistic regression of being right on the margin.
+    Return ``threshold``, which has a rate of :data:`FALSE_ALARMS` for pieces not in the
+    index, and ``confidence``, a logistic regression of correctness on the margin.
     """
     from sklearn.linear_model import LogisticRegression
 
@@ -261,7 +261,7 @@ def _calibrate(towers, recordings, index):
 
 
 def _by_parts(heard, rolls, cells):
-    """Average bins of semitones, and rolls, over the parts of a passage."""
+    """Average semitone bins, and rolls, over the segments of a passage."""
     bins = heard[..., 2 : 2 + 2 * N_PITCHES].reshape(*heard.shape[:2], -1, 2).mean(3)
     lengths = np.full(len(heard), heard.shape[1])
     views = []
@@ -276,7 +276,7 @@ def _by_parts(heard, rolls, cells):
 
 
 def _linear_cca(recordings, split):
-    """Judge linear CCA on spectra and rolls, averaged over the parts of a passage."""
+    """Evaluate linear CCA on spectra and rolls averaged over segments."""
     from sklearn.cross_decomposition import CCA
 
     pairs = recordings.pairs(_evenly(recordings.places("train", 1.0), CCA_PAIRS))
@@ -295,7 +295,7 @@ def _unit(rows):
 
 
 def _chroma_dtw(recordings, split):
-    """Judge chroma compared by dynamic time warping, on a part of the queries."""
+    """Evaluate dynamic time warping of chroma, on a subset of the queries."""
     from librosa.sequence import dtw
 
     places, (heard, rolls, cells) = _candidates(recordings, split)
@@ -308,7 +308,7 @@ def _chroma_dtw(recordings, split):
     queries = _evenly(range(len(places)), DTW_QUERIES)
 
     def fits(first, second):
-        """Compute the negative cost a step of each path ``(queries, candidates)``."""
+        """Compute negative path costs per step ``(queries, candidates)``."""
         costs = [
             dtw(C=1 - first[k] @ other.T, backtrack=False)[-1, -1]
             / (len(first[k]) + len(other))
@@ -323,33 +323,33 @@ def _chroma_dtw(recordings, split):
 
 
 def _chroma(rows):
-    """Fold rows of 88 pitches to pitch classes of unit length."""
+    """Fold 88 pitches to chroma vectors of unit length."""
     folded = np.stack([rows[:, k::12].sum(1) for k in range(12)], 1)
     return _unit(folded + 1e-6)
 
 
 def study(data, out, load=None, only=None, scores=None):
     """
-    Train and judge all runs, and write what came of them; what is there is kept.
+    Train and evaluate all runs, and write their results; existing ones are kept.
 
     Parameters
     ----------
     data : str or Path
-        The dataset, such as ``toy/pairs.py`` makes.
+        Folder of the dataset, such as the output of ``toy/pairs.py``.
     out : str or Path
-        Folder for checkpoints, log magnitudes and scores.
+        Folder for checkpoints, log magnitudes and results.
     load : str or Path, optional
-        Pretrained network, for the runs that start from one.
+        Path to a pretrained network, for the runs that start from one.
     only : sequence of str, optional
         Names of runs, "baselines" and "pieces"; all by default.
     scores : str or Path, optional
-        Folder of the scores that are played, as the metadata name them, to identify
-        pieces in an index of them.
+        Folder of the musical scores, at the paths that the metadata name; needed to
+        build an index and evaluate identification.
 
     Returns
     -------
     Path
-        File of the scores, ``retrieval.json`` in `out`.
+        Path to the results, ``retrieval.json`` in `out`.
     """
     out = Path(out)
     recordings = Recordings(data, out / "work")
@@ -375,14 +375,14 @@ def study(data, out, load=None, only=None, scores=None):
 
 
 BASELINES = {"linear-cca": _linear_cca, "chroma-dtw": _chroma_dtw}
-"""What is compared with the runs, by name."""
+"""Baselines by name."""
 
 PIECES = "identification.json"
-"""Name of the file with the scores of pieces."""
+"""File name of the results of piece identification."""
 
 
 def _identification(recordings, out, scores):
-    """Index the scores that are played, choose thresholds, and name pieces."""
+    """Index the musical scores, calibrate thresholds, and evaluate identification."""
     weights, file = out / f"{MAIN}.safetensors", out / search.INDEX.name
     search.build(scores, file, _titles(recordings), weights)
     (towers, facts, _), index = model.load(weights), search.Index.load(file)
@@ -416,7 +416,7 @@ def _identification(recordings, out, scores):
 
 
 def _titles(recordings):
-    """Name the pieces that are played."""
+    """Return the title of each played piece, by its path in the corpus."""
     found = {}
     for recording in recordings.store.recordings:
         about = recording.metadata
@@ -428,7 +428,7 @@ def _titles(recordings):
 
 
 def _compile(out):
-    """Join the scores of the runs that are there in the file ``retrieval.json``."""
+    """Merge the results of finished runs into ``retrieval.json``."""
     names = (*RUNS, *BASELINES)
     runs = {n: read_json(p) for n in names if (p := out / f"{n}.json").exists()}
     whole = {"runs": runs, "left": [name for name in names if name not in runs]}

@@ -1,10 +1,10 @@
 """
-An index of scores, and the pieces in it that a recording is likely of.
+Piece identification: an index of scores, and the search for a recording's piece.
 
-Each piece is cut into passages of two lengths, which suit how dense it is, since nobody
-knows how fast it will be played. Passages are embedded once. Windows of a recording
-then vote for the passages nearest to them, and a piece gets the votes that lie on one
-line in time: its passages in order, at one tempo.
+Since the tempo of a performance is unknown, each piece is cut into passages of two
+lengths, chosen by its note density. Passages are embedded once. Windows of a recording
+then vote for their nearest passages, and a piece is scored by the votes that lie on one
+line in time, that is, its passages in order at a constant tempo.
 """
 
 import contextlib
@@ -32,58 +32,58 @@ from jtm.training.checkpoints import read_tensors, write_tensors
 from jtm.training.spectra import harmonic_front_end
 
 WEIGHTS = Path(__file__).resolve().parents[1] / "weights" / "retrieval.safetensors"
-"""The towers that come with the package."""
+"""Path to the towers shipped with the package."""
 
 INDEX = WEIGHTS.with_name("pieces.safetensors")
-"""The index that comes with the package, of music21's corpus."""
+"""Path to the index of music21's corpus shipped with the package."""
 
 # Passages of a score.
-SCALES = (0.82, 1.2)  # lengths, relative to what lasts a window at a likely tempo
-STEP = 0.9  # from one to the next, in lengths
-QUARTERS = 4  # steps to a quarter note in which their middles are kept
+SCALES = (0.82, 1.2)  # lengths, relative to a window at a likely tempo
+STEP = 0.9  # hop between passages, relative to their length
+QUARTERS = 4  # resolution of stored passage centres, in steps per quarter note
 
 # Windows of a query.
-HOP_SECONDS = 0.5  # from one to the next
-MOST_WINDOWS = 120  # of a longer query as many are spread evenly
-SHORTEST = 1.0  # seconds of a recording below which it tells too little
-SILENT = 0.15  # largest log magnitude of a window that counts as silent
-GLANCE = 30  # seconds of a recording that are heard where a name is an ornament
+HOP_SECONDS = 0.5  # hop between windows
+MOST_WINDOWS = 120  # maximum number of windows, evenly spaced in longer queries
+SHORTEST = 1.0  # minimum length of a recording in seconds
+SILENT = 0.15  # maximum log magnitude of a window that counts as silent
+GLANCE = 30  # seconds of a recording used to name it on its page
 
 # Votes.
-BLOCK = 16  # queries that are compared with all passages at a time
+BLOCK = 16  # queries compared with all passages at a time
 NEAREST = 48  # passages that a window votes for
-SPEEDS = 0.5 * 1.12 ** np.arange(21)  # quarter notes a second: 30 to 289 a minute
+SPEEDS = 0.5 * 1.12 ** np.arange(21)  # quarter notes per second: 30 to 289 per minute
 TOLERANCE = 1.6  # seconds within which votes count as on one line
-SHORTLIST = 25  # lines of each slope that are looked at closer
+SHORTLIST = 25  # lines kept per slope
 ENOUGH = 17  # windows, 10 s, from which votes are reliable
-SHOWN = 5  # pieces that are named
+SHOWN = 5  # maximum number of pieces returned
 
 # Keys.
 KEYS = tuple(range(-6, 7))  # semitones between a recording and its score
-LONG = 30  # windows, 16.5 s, from which keys are tried; fewer agree by chance
-FOUND_MOVED = 1.2  # margin that counts in another key, from ``benchmarks/naming.py``
+LONG = 30  # minimum windows, 16.5 s, to try other keys; fewer agree by chance
+FOUND_MOVED = 1.2  # margin threshold in other keys, from ``benchmarks/naming.py``
 
 
 @dataclass(frozen=True)
 class Match:
     """
-    A piece that a recording may be of.
+    A candidate for the piece played in a recording.
 
     Parameters
     ----------
     title : str
-        Its name.
+        Title of the piece.
     file : str
-        Its file, in the folder that was indexed.
+        Its file, relative to the indexed folder.
     confidence : float
-        Probability that it is the piece, as estimated on held-out works.
+        Probability that it is the right piece, as estimated on held-out works.
     beat, beats : float
-        Where in the piece the recording begins, and the piece's length, in quarter
-        notes.
+        Position in the piece at which the recording begins, and the piece's length,
+        in quarter notes.
     start, end : float
-        Seconds of the recording between which it is heard.
+        Seconds of the recording in which the piece was found.
     key : int
-        Semitones that the recording is above the score.
+        Transposition of the recording above the score in semitones.
     """
 
     title: str
@@ -99,21 +99,21 @@ class Match:
 @dataclass
 class Index:
     """
-    Pieces and their passages.
+    An index of pieces and the embeddings of their passages.
 
     Parameters
     ----------
     pieces : list of dict
-        Of each its ``title``, ``file``, ``stamp`` (size and time of the file) and
-        ``beats``.
+        ``title``, ``file``, ``stamp`` (size and modification time of the file) and
+        ``beats`` of each piece.
     vectors : numpy.ndarray
-        Embeddings of all passages ``(passages, dim)``, int8, 127 to one.
+        Embeddings of all passages ``(passages, dim)``, int8, scaled by 127.
     owners : numpy.ndarray
-        Piece of each passage ``(passages,)``.
+        Index of the piece of each passage ``(passages,)``.
     middles : numpy.ndarray
-        Middle of each, in quarter notes ``(passages,)``.
+        Centre of each passage in quarter notes ``(passages,)``.
     towers : str
-        Fingerprint of the towers that embedded them.
+        Fingerprint of the towers that computed the embeddings.
     """
 
     pieces: list
@@ -124,11 +124,11 @@ class Index:
 
     @functools.cached_property
     def unit(self):
-        """Embeddings as float32, for a search."""
+        """Embeddings as float32 unit vectors, for searching."""
         return self.vectors.astype(np.float32) / 127
 
     def nearest(self, queries, number=NEAREST):
-        """Find the passages nearest to each query, by a linear search."""
+        """Find the nearest passages of each query by exhaustive search."""
         number = min(number, len(self.unit))
         found = np.empty((len(queries), number), np.int64)
         for first in range(0, len(queries), BLOCK):  # bounds the memory
@@ -139,13 +139,13 @@ class Index:
         return found
 
     def without(self, numbers):
-        """Leave pieces out, to try what is found where they are not known."""
+        """Return an index without some pieces, to evaluate queries not in the index."""
         kept = ~np.isin(self.owners, numbers)
         columns = self.vectors[kept], self.owners[kept], self.middles[kept]
         return Index(self.pieces, *columns, self.towers)
 
     def save(self, path):
-        """Write the index."""
+        """Write the index as safetensors."""
         counts = np.bincount(self.owners, minlength=len(self.pieces))
         tensors = {
             "vectors": torch.from_numpy(self.vectors),
@@ -159,7 +159,7 @@ class Index:
 
     @classmethod
     def load(cls, path, towers=None):
-        """Read an index."""
+        """Read an index; raise InputError if it does not fit the towers."""
         if not Path(path).is_file():
             raise InputError(f"{path}: no such index; make one by `jtm index`")
         expected = {"pieces": list, "version": int, "towers": str}
@@ -180,15 +180,15 @@ class Index:
 
 def _passages(notes):
     """
-    Cut a score into passages of lengths that suit how dense it is.
+    Cut a score into passages whose lengths depend on its note density.
 
-    Return their ends in quarter notes ``(passages, 2)``, without those in which hardly
-    a note starts.
+    Return their ends in quarter notes ``(passages, 2)``, without passages with too few
+    onsets.
     """
     onsets = np.unique(notes["beat"])
     end = float((notes["beat"] + notes["beats"]).max())
     density = len(onsets) / max(end - onsets[0], 1.0)
-    tempo = np.clip(96 * (1.6 / density) ** 0.5, 50, 180)  # a quarter note a minute
+    tempo = np.clip(96 * (1.6 / density) ** 0.5, 50, 180)  # quarter notes per minute
     found = []
     for scale in SCALES:
         length = scale * SECONDS * tempo / 60
@@ -206,7 +206,7 @@ def _embed(towers, notes):
     """
     Embed the passages of a piece.
 
-    Return embeddings ``(passages, dim)``, int8, and their middles in quarter notes.
+    Return embeddings ``(passages, dim)``, int8, and passage centres in quarter notes.
     """
     ends = _passages(notes)
     if not len(ends):
@@ -217,7 +217,7 @@ def _embed(towers, notes):
 
 
 def _read(path):
-    """Read a score for another process: its pieces, or what is wrong with it."""
+    """Read the pieces of a score in a worker process, or return the error message."""
     try:
         return notation.read(path)
     except InputError as error:
@@ -225,28 +225,28 @@ def _read(path):
 
 
 def _stamp(path):
-    """Return size and time of a file, by which a change is told."""
+    """Return size and modification time of a file, to detect changes."""
     stat = path.stat()
     return [stat.st_size, stat.st_mtime_ns]
 
 
 def build(folder, out, titles=None, weights=WEIGHTS, progress=True):
     """
-    Index the scores of a folder, or bring an index of it up to date.
+    Index the scores of a folder, or update an existing index.
 
     Parameters
     ----------
     folder : str or Path
-        Folder with MIDI, MusicXML, ABC or kern files at any depth.
+        Folder to search recursively for MIDI, MusicXML, ABC or kern files.
     out : str or Path
-        The index; what it holds of files that have not changed is kept.
+        Path to the index. Entries of files that have not changed are kept.
     titles : dict of str to str, optional
-        Names of pieces by file relative to the folder, in place of those that the
-        files have; only these files are indexed.
+        Titles by file relative to the folder, instead of those in the files; only
+        these files are indexed.
     weights : str or Path
-        The towers.
+        Path to the towers.
     progress : bool
-        Show a progress bar, and what was done.
+        Whether to show a progress bar and print a summary.
 
     Returns
     -------
@@ -256,8 +256,8 @@ def build(folder, out, titles=None, weights=WEIGHTS, progress=True):
     Raises
     ------
     InputError
-        If the folder is missing or has no score, none of them can be read, or `out`
-        is something else.
+        If the folder is missing or has no score, no score can be read, or `out`
+        is not an index of these towers.
     """
     folder, out = Path(folder), Path(out)
     towers, _, fingerprint = model.load(weights)
@@ -307,7 +307,7 @@ def build(folder, out, titles=None, weights=WEIGHTS, progress=True):
 
 
 def _kept(out, fingerprint, files):
-    """Return what an index that is there holds of files that have not changed."""
+    """Return the entries of an existing index for files that have not changed."""
     if not out.exists():
         return {}
     index, kept = Index.load(out, fingerprint), {}
@@ -322,7 +322,7 @@ def _kept(out, fingerprint, files):
 
 @contextlib.contextmanager
 def _reader(n_files):
-    """Yield what reads scores in order, in processes where there are many."""
+    """Yield an ordered map that reads scores, in several processes for many files."""
     if n_files <= 20 or (os.cpu_count() or 1) == 1:
         yield functools.partial(map, _read)
         return
@@ -340,7 +340,7 @@ def _front_end():
 
 def listen(wave):
     """
-    Cut a recording into windows that are not silent.
+    Cut a recording into windows, without silent ones.
 
     Parameters
     ----------
@@ -350,7 +350,7 @@ def listen(wave):
     Returns
     -------
     starts : numpy.ndarray
-        Seconds ``(windows,)``.
+        Start times in seconds ``(windows,)``.
     magnitudes : numpy.ndarray
         Averaged log magnitudes ``(windows, FRAMES, bins)``.
 
@@ -362,7 +362,7 @@ def listen(wave):
     if len(wave) < SHORTEST * SAMPLE_RATE:
         raise InputError(
             f"{len(wave) / SAMPLE_RATE:.2g} s of sound; expected {SHORTEST:g} s or "
-            "more to tell the piece"
+            "more to identify the piece"
         )
     size = FRAMES * POOL * HOP
     wave = np.pad(wave, (0, max(0, size - len(wave))))
@@ -371,7 +371,7 @@ def listen(wave):
     if len(starts) > MOST_WINDOWS:
         starts = np.linspace(0, last, MOST_WINDOWS)
     firsts = np.round(starts * FRAME_RATE / POOL).astype(int) * POOL
-    if len(wave) <= 2 * len(starts) * size:  # windows overlap: hear all of it once
+    if len(wave) <= 2 * len(starts) * size:  # windows overlap: analyse all of it once
         heard = pool(_front_end().analyse(wave[: len(wave) // HOP * HOP]))
         parts = [heard[first // POOL :][:FRAMES] for first in firsts]
     else:
@@ -384,35 +384,35 @@ def listen(wave):
 
 def vote(at, owners, places, speeds=SPEEDS, tolerance=TOLERANCE):
     """
-    Add up votes that lie on one line in time.
+    Rank pieces by the votes that lie on one line in time.
 
     Parameters
     ----------
     at : numpy.ndarray
-        Where each query is, in seconds ``(queries,)``.
+        Time of each query in seconds ``(queries,)``.
     owners, places : numpy.ndarray
-        Of the passages that each votes for, nearest first ``(queries, nearest)``, the
-        piece and where in it they are.
+        Piece and position of the passages that each query votes for, nearest first
+        ``(queries, nearest)``.
     speeds : numpy.ndarray
-        Slopes that are tried, in units of `places` a second.
+        Candidate slopes in units of `places` per second.
     tolerance : float
         Seconds within which votes count as on one line.
 
     Returns
     -------
     margin : float
-        How far the first piece is ahead, by which 'not found' is decided: its votes
-        and half of its lead over the second; less of fewer than :data:`ENOUGH` queries.
+        Votes of the first piece plus half its lead over the second, reduced for fewer
+        than :data:`ENOUGH` queries; a low margin means 'not found'.
     ranked : list of tuple
-        The piece, its votes a query, where in it second 0 is, the slope, and the
-        queries that voted, the most votes first. A query gives a piece at most one
-        vote, of ``log((nearest + 1) / rank)``.
+        Piece, votes per query, position in the piece at second 0, slope, and the
+        queries that voted, by descending votes. A query gives a piece at most one
+        vote, weighted ``log((nearest + 1) / rank)``.
     """
     n_queries, nearest = owners.shape
     if not n_queries:
         return 0.0, []
     rank, query = (each.ravel() for each in np.indices(owners.T.shape))
-    owner, place = owners.T.ravel(), places.T.ravel()  # the nearest first
+    owner, place = owners.T.ravel(), places.T.ravel()  # nearest first
     weight = np.log((nearest + 1) / (rank + 1))
     best = {}
     for speed in speeds:
@@ -421,7 +421,7 @@ def vote(at, owners, places, speeds=SPEEDS, tolerance=TOLERANCE):
             line = np.floor(offset + half).astype(np.int64)
             lines = owner.astype(np.int64) * (1 << 24) + (line + (1 << 23))
             told = lines * n_queries + query
-            order = np.argsort(told, kind="stable")  # the nearest stays first
+            order = np.argsort(told, kind="stable")  # nearest stays first
             first = np.append(True, np.diff(told[order]) != 0)
             hits = order[first]
             group = np.flatnonzero(np.append(True, np.diff(lines[hits]) != 0))
@@ -443,9 +443,9 @@ def vote(at, owners, places, speeds=SPEEDS, tolerance=TOLERANCE):
 
 def find(wave, rate=SAMPLE_RATE, index=None, weights=WEIGHTS):
     """
-    Find the pieces that a recording is likely of.
+    Find the pieces most likely played in a recording.
 
-    If none is found as it is written, other keys are tried.
+    If no piece is found in its original key, other keys are tried.
 
     Parameters
     ----------
@@ -454,16 +454,16 @@ def find(wave, rate=SAMPLE_RATE, index=None, weights=WEIGHTS):
     rate : int
         Sample rate in Hz.
     index : str, Path or Index, optional
-        Where to look; the index that comes with the package by default.
+        Index to search; the shipped one by default.
     weights : str or Path
-        The towers.
+        Path to the towers.
 
     Returns
     -------
     matches : list of Match
-        At most :data:`SHOWN` pieces, the likeliest first; none where all is silent.
+        At most :data:`SHOWN` pieces, most likely first; empty if all is silent.
     found : bool
-        Whether the first is likely enough to be named.
+        Whether the margin of the first piece reaches the threshold.
 
     Raises
     ------
@@ -495,25 +495,25 @@ def find(wave, rate=SAMPLE_RATE, index=None, weights=WEIGHTS):
 
 def look(towers, index, starts, heard, key):
     """
-    Look for windows among the passages of an index, in one key.
+    Search an index for windows of a recording, in one key.
 
     Parameters
     ----------
     towers : Towers
-        What embeds them.
+        Towers that embed the windows.
     index : Index
-        Where to look.
+        Index to search.
     starts, heard : numpy.ndarray
-        The windows; see :func:`listen`.
+        Start times and log magnitudes of the windows; see :func:`listen`.
     key : int
-        Semitones that the recording may be above the score.
+        Assumed transposition of the recording above the score in semitones.
 
     Returns
     -------
     margin : float
-        How far the first piece is ahead; see :func:`vote`.
+        Margin of the first piece; see :func:`vote`.
     ranked : list of tuple
-        The likeliest pieces.
+        The most likely pieces.
     """
     lowered = move(heard, -key * BINS_PER_SEMITONE, axis=2)
     near = index.nearest(towers.embed_sound(lowered))
@@ -524,10 +524,11 @@ def look(towers, index, starts, heard, key):
 
 def _confidences(margin, votes, facts):
     """
-    Estimate how likely each piece is the right one.
+    Estimate the probability that each piece is the right one.
 
-    That of the first follows from its margin, by a logistic regression that was fitted
-    on validation; the others share the rest by their votes.
+    For the first piece it is a logistic regression of its margin, fitted on validation;
+    the other pieces share half of the rest in proportion to their squared votes, each
+    at most as much as the first.
     """
     intercept, slope = facts.get("confidence", (-4.0, 4.0))
     first = 1 / (1 + np.exp(-(intercept + slope * margin)))
@@ -538,7 +539,7 @@ def _confidences(margin, votes, facts):
 
 def identify(wave, rate=SAMPLE_RATE):
     """
-    Name the piece that a recording is of, for pages that show it.
+    Identify the piece in a recording.
 
     Parameters
     ----------
@@ -550,7 +551,7 @@ def identify(wave, rate=SAMPLE_RATE):
     Returns
     -------
     str or None
-        Its title; None where it is not found, or too short to tell.
+        Its title; None if it is not found, or the recording is too short.
     """
     try:
         matches, found = find(wave, rate)
@@ -561,18 +562,18 @@ def identify(wave, rate=SAMPLE_RATE):
 
 def name(path):
     """
-    Name the piece that a sound file is of, for its page.
+    Identify the piece in a sound file, for its page.
 
     Parameters
     ----------
     path : str or Path
-        The sound file, of which the first :data:`GLANCE` seconds are heard.
+        The sound file; only the first :data:`GLANCE` seconds are used.
 
     Returns
     -------
     str
-        Its title in the index that comes with the package; empty where it is not found
-        or is too short to tell.
+        Its title in the shipped index; empty if it is not found, or the recording is
+        too short.
     """
     return identify(audio.read(path, seconds=GLANCE, clipped=False)) or ""
 

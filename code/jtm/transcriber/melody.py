@@ -1,18 +1,18 @@
 """
-The melody: of all notes, the line that a listener would sing back.
+Melody extraction: the line of notes that a listener would sing back.
 
-A skyline with continuity. The melody is one note at a time, each from its start until
-its end or the start of the next. Among all such lines it is the best, found by dynamic
-programming, where a line earns its duration in seconds, and
+A skyline algorithm with continuity. The melody is monophonic: each note lasts until
+its end or the start of the next. Dynamic programming finds the line with the highest
+score, where a line scores its duration in seconds, and
 
-- loses :data:`BELOW` a second for each octave that a note lies below the register: the
-  :data:`REGISTER` quantile of the highest notes within :data:`AROUND` seconds;
-- gains or loses :data:`LOUD` a second for each doubling of the velocity over the
-  medium one;
-- loses :data:`LEAP` for each octave from one note to the next, unless it has rested
-  for :data:`REST` seconds.
+- loses :data:`BELOW` per second for each octave that a note lies below the register,
+  the :data:`REGISTER` quantile of the highest notes within :data:`AROUND` seconds;
+- gains or loses :data:`LOUD` per second for each doubling or halving of velocity
+  relative to medium velocity;
+- loses :data:`LEAP` for each octave from one note to the next, unless there was a rest
+  of :data:`REST` seconds.
 
-So a low voice is not taken while the high one rests, nor a single high note of an
+So a low voice is not selected while the high one rests, nor a single high note of an
 accompaniment. The constants were chosen on validation pieces of the toy set, by
 ``code/benchmarks/melodies.py``.
 """
@@ -23,38 +23,38 @@ import numpy as np
 
 from jtm.transcriber.notes import MEDIUM
 
-BELOW = 1.5  # seconds lost, a second of each octave below the register
-REGISTER = 0.75  # quantile of the highest notes around a note that its register is
-AROUND = 4.0  # seconds on either side that the register is of
-LOUD = 1.0  # seconds gained, a second of each doubling of the velocity
-LEAP = 0.05  # seconds lost for each octave from a note to the next
-REST = 2.0  # seconds of rest after which the line may go on anywhere
-LONGEST = 10.0  # seconds of a note after which the line no longer goes on from it
-STEP = 0.05  # seconds between the moments at which the highest note is looked for
+BELOW = 1.5  # penalty per second and octave below the register
+REGISTER = 0.75  # quantile of the highest notes that defines the register
+AROUND = 4.0  # seconds on either side of a note used for its register
+LOUD = 1.0  # reward per second and doubling of velocity
+LEAP = 0.05  # penalty per octave between successive notes
+REST = 2.0  # seconds of rest after which a leap has no penalty
+LONGEST = 10.0  # maximum seconds between starts of successive notes without a rest
+STEP = 0.05  # time resolution of the register in seconds
 
 
 def melody(notes):
     """
-    Find the melody.
+    Extract the melody.
 
     Parameters
     ----------
     notes : numpy.ndarray
-        Notes ``(notes,)`` of :data:`jtm.transcriber.notes.NOTE_DTYPE` by start.
+        Notes ``(notes,)`` of :data:`jtm.transcriber.notes.NOTE_DTYPE`, sorted by start.
 
     Returns
     -------
     chosen : numpy.ndarray
-        Booleans ``(notes,)``: which notes are of the melody.
+        Booleans ``(notes,)``: whether each note belongs to the melody.
     line : numpy.ndarray
-        The notes of the melody, each ending where the next starts, if not before.
+        The notes of the melody, each ending no later than the next starts.
     """
     worth, start, end = _worth(notes), notes["start"], notes["end"]
     whole = worth * (end - start)
-    total = np.zeros(len(notes))  # of the best line that goes on with each note
-    before = np.full(len(notes), -1)  # the note before it in that line
+    total = np.zeros(len(notes))  # score of the best line up to the start of each note
+    before = np.full(len(notes), -1)  # the previous note in that line
     finished = deque(np.argsort(end, kind="stable"))
-    best, last = 0.0, -1  # of the lines that have rested, and its last note
+    best, last = 0.0, -1  # best score of lines at rest, and the last note of that line
     for i in range(len(notes)):
         while end[finished[0]] <= start[i] - REST:
             j = finished.popleft()
@@ -83,17 +83,17 @@ def melody(notes):
 
 
 def _worth(notes):
-    """Compute what a second of each note is worth to a line ``(notes,)``."""
+    """Compute the score per second of each note ``(notes,)``."""
     octaves = np.maximum(_register(notes) - notes["pitch"], 0) / 12
     doublings = np.log2(np.maximum(notes["velocity"], 1) / MEDIUM)
     return 1 - BELOW * octaves + LOUD * doublings
 
 
 def _register(notes):
-    """Compute the register around the start of each note, as a pitch ``(notes,)``."""
+    """Compute the register around each note's start as a MIDI pitch ``(notes,)``."""
     n = int(notes["end"].max(initial=0) / STEP) + 1
     highest = np.full(n, np.nan)
-    for note in np.sort(notes, order="pitch"):  # the highest last
+    for note in np.sort(notes, order="pitch"):  # highest last
         highest[int(note["start"] / STEP) : int(note["end"] / STEP) + 1] = note["pitch"]
     reach = round(AROUND / STEP)
     found = np.empty(len(notes))
@@ -105,18 +105,18 @@ def _register(notes):
 
 def spell(line):
     """
-    Write a melody as the names of its notes.
+    Write a melody as note names.
 
     Parameters
     ----------
     line : numpy.ndarray
-        Notes of the melody, by start.
+        Notes of the melody, sorted by start.
 
     Returns
     -------
     str
-        A line for each phrase, with the time at which it starts; a phrase ends at a
-        rest of half a second, or after a dozen notes.
+        A line per phrase, with its start time; a phrase ends at a rest of half a second
+        or after a dozen notes.
     """
     import pretty_midi
 

@@ -1,10 +1,10 @@
 """
-Pages to hear and see a transcription: one HTML file that needs nothing else.
+Self-contained HTML pages for listening to and viewing a transcription.
 
-A page has the recording as MP3, its constant-Q spectrogram as WebP tiles and its notes
-as JSON; script and style are inline. A content security policy that names them by their
-hashes forbids everything else, the network included, and all text that comes from file
-names or metadata is escaped. The words and the look are in ``templates/``.
+A page embeds the recording as MP3, its constant-Q spectrogram as WebP tiles and its
+notes as JSON; script and style are inline. A content security policy with their hashes
+blocks everything else, including network access, and all text from file names or
+metadata is escaped. Text and styling are in ``templates/``.
 """
 
 import base64
@@ -30,33 +30,33 @@ from jtm.constants import INSTRUMENTS, N_PITCHES, PITCH_MIN, SAMPLE_RATE
 from jtm.files import InputError
 from jtm.music.audio import A4, check_level
 
-# The recording that is heard. At lower rates, which are of MPEG-2, the delay of the
-# encoder is not told to players, who would be up to 70 ms late.
+# Audio. At lower sample rates, which use MPEG-2, players do not learn the encoder delay
+# and would be up to 70 ms late.
 MP3_RATE = 32_000  # Hz
-MP3_KBITS = 64  # kbit/s; a constant rate, so that seeking is exact
-BLOCK = 2**20  # samples of an array taken at a time
+MP3_KBITS = 64  # kbit/s; a constant bit rate, so that seeking is exact
+BLOCK = 2**20  # samples of an array processed at a time
 
 # The spectrogram.
-BINS = 2  # rows a semitone
-HOP = 512  # samples at 16 kHz in a column: 32 ms
-TILE = 1024  # columns in a tile: 33 s at the finest level
-MARGIN = 64 * HOP  # samples on each side of a tile, beyond half of the longest filter
-COARSER = 8  # columns of one level that make one of the next
-DECIBELS = 60  # range below its loudest 0.1 %
-FAINT = -30  # dB below which a recording is drawn as fainter than others
-QUALITY = 50  # of WebP; 0.9 kB a second
+BINS = 2  # rows per semitone
+HOP = 512  # samples at 16 kHz per column: 32 ms
+TILE = 1024  # columns per tile: 33 s at the finest zoom level
+MARGIN = 64 * HOP  # samples on each side of a tile, more than half the longest filter
+COARSER = 8  # columns of one zoom level per column of the next
+DECIBELS = 60  # dynamic range below the 99.9th percentile
+FAINT = -30  # dB; recordings that are never louder are drawn fainter
+QUALITY = 50  # of WebP; 0.9 kB per second
 
-MISTUNED = 0.08  # semitones from which a tuning is told
+MISTUNED = 0.08  # minimum deviation from 440 Hz in semitones to show the tuning
 COLOURS = 8  # of instruments, in page.css; further instruments are drawn hollow
 
-# The index, made from what pages tell it in the first bytes of each.
+# The index, compiled from metadata in the first bytes of each page.
 ROW = {"title", "piece", "seconds", "notes", "programs"}
 HEAD = 32_768  # bytes
 
 _TEMPLATES = Path(__file__).with_name("templates")
 _ENVIRONMENT = jinja2.Environment(
     loader=jinja2.FileSystemLoader(_TEMPLATES, encoding="ascii"),
-    autoescape=True,  # all that is not marked as escaped
+    autoescape=True,  # everything not marked as safe
     undefined=jinja2.StrictUndefined,
     trim_blocks=True,
     lstrip_blocks=True,
@@ -66,39 +66,39 @@ _ENVIRONMENT = jinja2.Environment(
 
 def page(wave, rate, notes, title, piece="", melody=None, tuning=0.0):
     """
-    Make the page of a transcription.
+    Build the HTML page of a transcription.
 
     Parameters
     ----------
     wave : numpy.ndarray or iterable of numpy.ndarray
-        Mono waveform ``(samples,)`` within [-1, 1], or its consecutive pieces, such as
-        those of :func:`jtm.music.audio.blocks`, where it is long.
+        Mono waveform ``(samples,)`` within [-1, 1], or its consecutive blocks, such as
+        those of :func:`jtm.music.audio.blocks`, for long recordings.
     rate : int
-        Its sample rate in Hz; 32 000 is as much as the page keeps.
+        Sample rate in Hz; the page stores at most 32 000 Hz.
     notes : numpy.ndarray
         Notes with the fields ``start`` and ``end`` in seconds, ``pitch`` (MIDI number),
         ``program`` (of :data:`jtm.constants.INSTRUMENTS`) and ``velocity`` (1 to 127).
     title : str
-        Any text, such as the name of the file.
+        Title of the page, such as the file name.
     piece : str
-        Name of the piece, where it is known.
+        Title of the piece, if known.
     melody : numpy.ndarray, optional
-        Boolean ``(notes,)``: whether a note belongs to the melody, which is marked and
-        can be heard alone.
+        Booleans ``(notes,)``: whether each note belongs to the melody, which is marked
+        and can be played alone.
     tuning : float
-        Semitones that the recording is tuned above A4 at 440 Hz, as the spectrogram is
-        drawn and the notes are played.
+        Tuning of the recording in semitones above A4 = 440 Hz, used for the spectrogram
+        and for playback of the notes.
 
     Returns
     -------
     str
-        HTML in ASCII, about 0.7 MB for each minute.
+        HTML in ASCII, about 0.7 MB per minute.
 
     Raises
     ------
     InputError
-        If the waveform is no single channel, has no sample, or has samples that are
-        not finite or of another scale.
+        If the waveform is not mono, is empty, or has samples that are not finite or
+        not scaled to [-1, 1].
     """
     recording = _Recording(rate, tuning)
     for part in _pieces(wave):
@@ -155,12 +155,12 @@ def page(wave, rate, notes, title, piece="", melody=None, tuning=0.0):
 
 def index(folder):
     """
-    Make the page that lists the pages of a folder.
+    Build the HTML index of the pages in a folder.
 
     Parameters
     ----------
     folder : str or Path
-        Searched at any depth; files that :func:`page` did not make are passed over.
+        Folder to search recursively; files not made by :func:`page` are skipped.
 
     Returns
     -------
@@ -170,7 +170,7 @@ def index(folder):
     rows = sorted(_listing(Path(folder)), key=lambda row: row["path"])
     shown = [
         {
-            # A path that starts with ./ is never taken for another scheme.
+            # With a leading ./ no path can be mistaken for a URL scheme.
             "href": "./" + urllib.parse.quote(row["path"], errors="surrogateescape"),
             "title": _text(row["title"]),
             "piece": _text(row["piece"]),
@@ -187,7 +187,7 @@ def index(folder):
 
 
 def _listing(folder):
-    """Find the pages in a folder: the rows that they carry, and their ``path``."""
+    """Return the metadata and ``path`` of each page in a folder."""
     found = []
     for path in sorted(folder.rglob("*.html")):
         if path.name.startswith(".") or not path.is_file():
@@ -210,12 +210,12 @@ def frame(made):
     Parameters
     ----------
     made : str
-        What :func:`page` returned.
+        HTML from :func:`page`.
 
     Returns
     -------
     IPython.display.HTML
-        The page in a frame that keeps to itself.
+        The page in a sandboxed iframe.
     """
     from IPython.display import HTML
 
@@ -227,19 +227,19 @@ def frame(made):
 
 
 def _name_of(program):
-    """Name an instrument; a page that was not made here may have any."""
+    """Return the name of a program; pages made elsewhere may have unknown ones."""
     return INSTRUMENTS.get(program, "unknown instrument")
 
 
 def _clock(seconds):
-    """Write a length of time as a player does, such as ``1:05`` or ``1:00:05``."""
+    """Format a duration, such as ``1:05`` or ``1:00:05``."""
     minutes, rest = divmod(int(seconds + 0.5), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
 class _Recording:
-    """Encode a recording and analyse it, piece by piece, each at its own rate."""
+    """Encode and analyse a recording block by block, each at its own sample rate."""
 
     def __init__(self, rate, tuning=0.0):
         self.samples, self.power = 0, 0.0
@@ -273,17 +273,17 @@ class _Recording:
         self.spectrogram.add(self.seen.resample_chunk(wave, last=last))
 
     def finish(self):
-        """Return the MP3 file and the levels of tiles."""
+        """Return the MP3 file and the zoom levels of tiles."""
         self.add("", np.zeros(0, np.float32), last=True)
         self.mp3.close()
         return self.file.getvalue(), _levels(self.spectrogram.finish())
 
 
 class _Spectrogram:
-    """Analyse a waveform at 16 kHz tile by tile; half decibels in 8 bits are kept."""
+    """Analyse a 16 kHz waveform tile by tile, quantised to half decibels in 8 bits."""
 
     def __init__(self, tuning):
-        # The bins of a semitone lie evenly around its pitch.
+        # The bins of a semitone are centred on its pitch.
         lowest = PITCH_MIN - 0.5 + 0.5 / BINS + tuning
         self.lowest = A4 * 2 ** ((lowest - 69) / 12)
         self.rest = np.zeros(MARGIN, np.float32)
@@ -324,7 +324,7 @@ class _Spectrogram:
 
 
 def _levels(half_decibels):
-    """Encode tiles of each level, the finest first, until all columns fit in one."""
+    """Encode tiles of each zoom level, finest first, up to a level of one tile."""
     top = max(np.percentile(half_decibels, 99.9), 2 * (FAINT + 100))
     values = half_decibels.astype(np.float32) - (top - 2 * DECIBELS)
     values *= 255 / (2 * DECIBELS)
@@ -342,21 +342,21 @@ def _levels(half_decibels):
 
 
 def _webp(image):
-    """Encode grey values ``(rows, columns)``; return base64."""
+    """Encode a greyscale image ``(rows, columns)`` as WebP in base64."""
     file = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(image)).save(file, "WEBP", quality=QUALITY)
     return base64.b64encode(file.getvalue()).decode("ascii")
 
 
 def _pieces(wave):
-    """Cut an array into pieces; leave what comes in pieces."""
+    """Split an array into blocks; return any other iterable unchanged."""
     if not isinstance(wave, np.ndarray):
         return wave
     return (wave[i : i + BLOCK] for i in range(0, len(wave), BLOCK))
 
 
 def _columns(notes, part_of, melody):
-    """Lay notes out in columns of integers, by their start; times in milliseconds."""
+    """Return notes as integer columns, sorted by start, with times in milliseconds."""
     order = np.lexsort((notes["pitch"], notes["start"]))
     start = np.round(1000 * notes["start"]).astype(int)
     length = np.maximum(np.round(1000 * notes["end"]).astype(int) - start, 1)
@@ -373,24 +373,24 @@ def _columns(notes, part_of, melody):
 
 
 def _count(number, noun):
-    """Count things in words, such as '1 note' or 'no notes'."""
+    """Format a count, such as '1 note' or 'no notes'."""
     return f"{number or 'no'} {noun}{'' if number == 1 else 's'}"
 
 
 def _text(value):
-    """Escape text of any origin, in ASCII: pages are of one byte a character."""
+    """Escape untrusted text for HTML, in ASCII."""
     escaped = str(markupsafe.escape(value))
     return markupsafe.Markup(escaped.encode("ascii", "xmlcharrefreplace").decode())
 
 
 @functools.cache
 def _file(name):
-    """Read a part of the page that is no template."""
+    """Read a script or style sheet of the page, marked as safe."""
     return markupsafe.Markup(_TEMPLATES.joinpath(name).read_text(encoding="ascii"))
 
 
 def _render(template, script="", **facts):
-    """Render a template under a policy that allows its script and style alone."""
+    """Render a template with a policy that allows only its own script and style."""
     style = _file("page.css")
     sources = [f"style-src {_hash(style)}", "img-src data:"]
     if script:
@@ -403,6 +403,6 @@ def _render(template, script="", **facts):
 
 
 def _hash(text):
-    """Name an inline script or style in a content security policy."""
+    """Return the hash of an inline script or style for a content security policy."""
     hashed = hashlib.sha256(text.encode("ascii")).digest()
     return f"'sha256-{base64.b64encode(hashed).decode('ascii')}'"
