@@ -16,6 +16,7 @@ processes may work side by side, and what has run is not run again. What a run n
 others, learning rates and a teacher, is waited for, or run first.
 """
 
+import itertools
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -32,13 +33,7 @@ from jtm.data.musicnet import Dataset, open_dataset
 from jtm.data.store import build_store
 from jtm.evaluation.baselines import HAND_MADE
 from jtm.evaluation.families import Family, clip_reader, hand_made
-from jtm.evaluation.labelled import (
-    SECONDS,
-    clip_store,
-    labelled_recordings,
-    reader,
-    spread_windows,
-)
+from jtm.evaluation.labelled import SECONDS, clip_store, labelled_recordings, reader
 from jtm.evaluation.labelled import Labelled as Recordings
 from jtm.evaluation.tasks import CLIP, TASKS
 from jtm.files import (
@@ -518,8 +513,8 @@ class Benchmark:
         drawing = max(asked, key=lambda each: each.task.instruments)
         drawn = labelled_recordings(drawing, run.amount, run.seed)
         if self.spread and run.amount and family.name != "clips":
-            n_frames = (drawn[:, 2] - drawn[:, 1]).sum()
-            drawn = spread_windows(drawing, n_frames, family.window, run.seed)
+            n_windows = (drawn[:, 2] - drawn[:, 1]).sum() // family.window
+            return _spread(drawing, n_windows, family.window, run.seed)
         return list(map(tuple, drawn.tolist()))
 
     def network(self, run, chosen):
@@ -564,6 +559,16 @@ class Benchmark:
         )
         fit(module, progress=False)
         return module
+
+
+def _spread(labelled, n_windows, size, seed):
+    """Draw labelled windows, for which all training recordings take turns."""
+    rng, queues = np.random.default_rng(seed), []
+    for index in rng.permutation(labelled.splits["train"]).tolist():
+        firsts = range(0, labelled.length("train", index) - size + 1, size)
+        queues.append([(index, a, a + size) for a in rng.permutation(firsts).tolist()])
+    turns = itertools.chain(*itertools.zip_longest(*queues))
+    return [span for span in turns if span][:n_windows]
 
 
 def real_recordings(folder, labelled, progress=True):

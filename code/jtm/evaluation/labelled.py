@@ -1,8 +1,8 @@
 """
 Labelled recordings of a store for a task, and the choice of labels for training.
 
-Experiments with few labels use those of a few whole recordings, as people label them
-(:func:`labelled_recordings`), or of short windows of all (:func:`spread_windows`).
+Experiments with few labels use those of a few whole recordings, as people label them;
+see :func:`labelled_recordings`.
 """
 
 import functools
@@ -372,36 +372,6 @@ def labelled_recordings(labelled, n=0, seed=0):
         order.append(best)
         rest.remove(best)
     return np.array([spans[row] for row in (order + rest)[:n]], np.int64)
-
-
-def spread_windows(labelled, n_frames, size, seed=0):
-    """
-    Draw labelled windows, for which all training recordings take turns.
-
-    Parameters
-    ----------
-    labelled : Labelled
-        The recordings of a task of frames or windows.
-    n_frames : int
-        Frames of 10 ms that are labelled in all, to whole windows.
-    size : int
-        Frames of 10 ms in a window.
-    seed : int
-        Draws the order: with one seed, fewer windows are among more.
-
-    Returns
-    -------
-    numpy.ndarray
-        Rows ``(windows, 3)`` as of :func:`labelled_recordings`; none overlap.
-    """
-    windows = [
-        (index, first, first + size)
-        for index in labelled.splits["train"]
-        for first in range(0, labelled.length("train", index) - size + 1, size)
-    ]
-    order = np.random.default_rng(seed).permutation(windows)
-    turns = pd.Series(order[:, 0]).groupby(order[:, 0]).cumcount()
-    return order[np.argsort(turns, kind="stable")][: n_frames // size]
 
 
 def _shown(labelled, index, first, stop):
