@@ -142,21 +142,6 @@ def part_roll(notes, n_frames, start=0, hop=HOP):
     return roll.reshape(n_frames, N_PITCHES, n)
 
 
-def unison_roll(notes, n_frames, start=0, hop=HOP):
-    """
-    Compute which pitches several instruments play at once; see :func:`frame_roll`.
-
-    Examples
-    --------
-    A violin (program 41) and a flute (74) play middle C, the flute for 10 ms less:
-
-    >>> notes = np.array([(0.0, 0.02, 60, 41), (0.0, 0.01, 60, 74)], PLAYED_DTYPE)
-    >>> np.argwhere(unison_roll(notes, 4)).tolist()
-    [[0, 39]]
-    """
-    return part_roll(notes, n_frames, start, hop).sum(axis=2) > 1
-
-
 def frame_numbers(n_frames, step):
     """
     Choose every so many frames.

@@ -10,8 +10,6 @@ The names accepted by ``--task``, with the primary metric of each first:
 - ``instrument_activity``: which of MusicNet's eleven instruments are active in each
   frame; average precision, then F1 at a threshold;
 - ``multipitch``: which of the 88 pitches are active in each frame; the same metrics;
-- ``unison``: which of the 88 pitches are played by several instruments at once; the
-  same metrics (for the transcriber, not ``--task``);
 - ``ensemble``, ``composer``: the ensemble or composer of a window of 1.28 s;
   accuracy over windows, then macro-F1, and accuracy over 5 s and 30 s from the summed
   log posteriors of their windows;
@@ -327,7 +325,6 @@ TASKS = {
     task.name: task
     for task in (
         Task("multipitch", "average_precision", (N_PITCHES,), rolls.frame_roll),
-        Task("unison", "average_precision", (N_PITCHES,), rolls.unison_roll),
         _Category("ensemble", "accuracy"),
         _SingleNote("note_pitch", "accuracy"),
         _SingleNote("note_instrument", "accuracy", instruments=True),

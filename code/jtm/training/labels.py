@@ -32,7 +32,6 @@ WEIGHT_DECAY = 0.01
 WEIGHTS = {
     "transcription": 2.0,
     "who_plays_what": 2.0,
-    "unison": 2.0,
     "instrument_activity": 0.1,
 }
 """Weight of a task's loss, where it is not 1."""

@@ -28,14 +28,11 @@ from jtm.training.processes import best_device
 WEIGHTS = Path(__file__).parents[1] / "weights" / "transcriber.safetensors"
 """The weights that come with the package."""
 
-ROWS = {"transcription": 2, "who_plays_what": len(INSTRUMENTS) + 1, "unison": 1}
+ROWS = {"transcription": 2, "who_plays_what": len(INSTRUMENTS) + 1}
 """Rows of each pitch that the heads tell, by task; see `jtm.evaluation.tasks`."""
 
-THRESHOLDS = {"frame": 0.4, "onset": 0.3, "unison": 0.5}
-"""
-Probabilities above which a pitch sounds, starts, and is of two instruments, where no
-file says others.
-"""
+THRESHOLDS = {"frame": 0.4, "onset": 0.3}
+"""Probabilities above which a pitch sounds, and starts, where no file says others."""
 
 PIECE = 512
 """Frames of the network that are heard at a time."""
@@ -84,9 +81,9 @@ class Transcriber:
         dict of str to numpy.ndarray
             Of consecutive frames of 10 ms, in float32: ``notes`` ``(frames, 2, 88)``,
             logits of what sounds and what starts; ``parts`` ``(frames, 11, 88)``,
-            logits of each instrument sounding, and ``unison`` ``(frames, 88)``, of
-            several, where they are told; and ``power`` ``(frames, 88)``, that of each
-            pitch and its harmonics, where the network has an axis of pitch.
+            logits of each instrument sounding, where they are told; and ``power``
+            ``(frames, 88)``, that of each pitch and its harmonics, where the network
+            has an axis of pitch.
         """
         source = _Source(self.network.body.model, tuning)
         pieces = chain(source.pieces(recording), [None])
@@ -110,7 +107,7 @@ class Transcriber:
         last = first + current[0].shape[1]
         here = slice(first * heads.stride, last * heads.stride)
         logits = {t: x[0, here].float().cpu().numpy() for t, x in logits.items()}
-        return named(logits) | self._power(current[0], heads.stride)
+        return _named(logits) | self._power(current[0], heads.stride)
 
     def _power(self, z, stride):
         """Add up the power of each pitch and its harmonics, by what z passes on."""
@@ -125,30 +122,14 @@ class Transcriber:
         return {"power": np.repeat(power, stride, axis=0)}
 
 
-def named(logits):
-    """
-    Name the logits of the frames of one recording by what they are of.
-
-    Parameters
-    ----------
-    logits : dict of str to numpy.ndarray
-        Logits ``(frames, rows, 88)`` by task, of :data:`ROWS`.
-
-    Returns
-    -------
-    dict of str to numpy.ndarray
-        ``notes``, ``parts`` and ``unison``; see :meth:`Transcriber.stream`.
-    """
-    found, parts = {}, logits.get("who_plays_what")
-    if parts is not None:
-        starts, parts = parts[:, -1], parts[:, :-1]
-        either = np.stack((parts.max(axis=1), starts), axis=1)
-        found = {"notes": either, "parts": parts}
-    if "transcription" in logits:
-        found["notes"] = logits["transcription"]
-    if "unison" in logits:
-        found["unison"] = logits["unison"][:, 0]
-    return found
+def _named(logits):
+    """Name the logits of the tasks by what they are of."""
+    parts = logits.get("who_plays_what")
+    if parts is None:
+        return {"notes": logits["transcription"]}
+    starts, parts = parts[:, -1], parts[:, :-1]
+    either = np.stack((parts.max(axis=1), starts), axis=1)
+    return {"notes": logits.get("transcription", either), "parts": parts}
 
 
 def _fast(device):
@@ -255,7 +236,7 @@ def load(path=None, content=None):
     }
     told = [n.split(".")[2] for n in state if n.startswith("heads.readers.")]
     tasks = list(dict.fromkeys(told))
-    if not (set(tasks) <= ROWS.keys() and set(tasks) - {"unison"}):
+    if not (tasks and set(tasks) <= ROWS.keys()):
         raise InputError(
             f"{path}: learned {', '.join(tasks)}; expected {' or '.join(ROWS)}"
         )
@@ -289,8 +270,7 @@ def _thresholds_beside(path):
     """Return the thresholds that a run of training with labels chose, if it did."""
     record = path.with_name(RECORD)
     found = read_json(record).get("thresholds", {}) if record.exists() else {}
-    told = {name: found.get(f"{name}_threshold") for name in THRESHOLDS}
-    return {name: threshold for name, threshold in told.items() if threshold}
+    return {name: found[f"{name}_threshold"] for name in THRESHOLDS if found}
 
 
 shipped = functools.cache(load)

@@ -46,8 +46,7 @@ MEDIUM = 64
 _FOUND = np.dtype(
     [
         *(("first", int), ("last", int), ("pitch", int), ("power", float)),
-        *(("held", bool), ("unison", float)),
-        ("evidence", float, (len(INSTRUMENTS),)),
+        *(("held", bool), ("evidence", float, (len(INSTRUMENTS),))),
     ]
 )
 
@@ -119,7 +118,7 @@ def find(blocks, thresholds):
     numpy.ndarray
         Notes ``(notes,)`` by start and pitch: ``first`` frame of 10 ms and the one
         after the ``last``, ``pitch``, ``power``, and ``evidence`` of each instrument,
-        and of several in ``unison``, in frames that they are heard in.
+        in frames that it is heard in.
     """
     found, held = [], {}
     for at, heard, here in _regions(blocks):
@@ -130,8 +129,7 @@ def find(blocks, thresholds):
             before = held.pop(rows[i]["pitch"])
             for name in ("first", "power"):
                 rows[name][i] = before[name]
-            for name in ("evidence", "unison"):
-                rows[name][i] += before[name]
+            rows["evidence"][i] += before["evidence"]
         end = at + here.stop - here.start
         found += [*held.values(), *rows[rows["last"] < end]]
         held = {row["pitch"]: row for row in rows[rows["last"] == end]}
@@ -184,16 +182,15 @@ def _find_in(heard, here, thresholds, held):
         steps = here.start + rows["first"][:, None] + np.arange(ATTACK)
         steps = np.minimum(steps, len(logits) - 1)
         rows["power"] = heard["power"][steps, column[:, None]].max(axis=1, initial=0)
-    for name, told in (("evidence", "parts"), ("unison", "unison")):
-        if told in heard:
-            sums = np.cumsum(1 / (1 + np.exp(-heard[told][here])), axis=0)
-            sums = np.concatenate((np.zeros_like(sums[:1]), sums))  # (frames + 1, ...)
-            rows[name] = sums[rows["last"], ..., column]
-            rows[name] -= sums[rows["first"], ..., column]
+    if "parts" in heard:
+        told = 1 / (1 + np.exp(-heard["parts"][here]))  # (frames, 11, 88)
+        told = np.pad(told.cumsum(axis=0), ((1, 0), (0, 0), (0, 0)))
+        rows["evidence"] = told[rows["last"], :, column]
+        rows["evidence"] -= told[rows["first"], :, column]
     return rows
 
 
-def finish(found, seconds, choices, lead=0.0, unison=1.0):
+def finish(found, seconds, choices, lead=0.0):
     """
     Turn what was found into notes that a listener would write down.
 
@@ -207,8 +204,6 @@ def finish(found, seconds, choices, lead=0.0, unison=1.0):
         What the user chose.
     lead : float
         Seconds of silence that were heard before the recording.
-    unison : float
-        Mean probability above which a note is of two instruments, and told as two.
 
     Returns
     -------
@@ -225,11 +220,8 @@ def finish(found, seconds, choices, lead=0.0, unison=1.0):
     long_enough = notes["end"] - notes["start"] > choices.min_note_ms / 1000 - 1e-9
     kept = long_enough & (notes["end"] > notes["start"])
     notes, found = notes[kept], found[kept]
-    both = found["unison"] > unison * (found["last"] - found["first"])
-    programs = _players(found["evidence"], found["pitch"], both, choices.instruments)
-    notes["program"], others = programs[0], notes[programs[1] > 0]
-    others["program"] = programs[1][programs[1] > 0]
-    return np.sort(np.concatenate((notes, others)), order=("start", "pitch", "program"))
+    notes["program"] = _players(found["evidence"], found["pitch"], choices.instruments)
+    return np.sort(notes, order=("start", "pitch", "program"))
 
 
 def _velocities(power):
@@ -247,31 +239,27 @@ def _velocities(power):
     return np.clip(np.rint(MEDIUM * ratio**0.25), 1, 127).astype(int)
 
 
-def _players(evidence, pitch, unison, chosen=()):
+def _players(evidence, pitch, chosen=()):
     """
-    Choose the programs of each note ``(2, notes)``, of those chosen if there are any.
+    Choose the program of each note ``(notes,)``, of those chosen if there are any.
 
-    Evidence is ``(notes, 11)``; an instrument gets notes in its range, if any has. The
-    second is 0 but where there is one and `unison` ``(notes,)`` tells so. Instruments
-    with little of all evidence are taken to be confusions of others: the least of them
-    goes, and its notes to the next likely, until none has less than :data:`HEARD`.
+    Evidence is ``(notes, 11)``; an instrument gets notes in its range, if any has.
+    Instruments with little of all evidence are taken to be confusions of others: the
+    least of them goes, and its notes to the next likely, until none has less than
+    :data:`HEARD`.
     """
     programs = np.array([*INSTRUMENTS])
     low, high = np.array([PITCH_RANGES[each] for each in programs]).T
     able = (pitch[:, None] >= low) & (pitch[:, None] <= high)
     left = np.isin(programs, chosen) if len(chosen) else np.ones(len(programs), bool)
-    total = evidence.sum(axis=1) + 1e-9
     while len(pitch):
         fit = left & able
         fit = np.where(fit.any(axis=1, keepdims=True), fit, left)
-        second, best = np.where(fit, evidence + 1e-9, 0).argsort(axis=1).T[-2:]
-        both = unison & (fit.sum(axis=1) > 1)
-        share = np.bincount(best, total, len(programs))
-        told = evidence[both, second[both]]
-        share += np.bincount(second[both], told, len(programs))
+        best = np.where(fit, evidence + 1e-9, 0).argmax(axis=1)
+        share = np.bincount(best, evidence.sum(axis=1) + 1e-9, len(programs))
         share /= share.sum()
         weak = np.flatnonzero(left & (share < HEARD))
         if len(chosen) or not len(weak):
-            return np.stack((programs[best], np.where(both, programs[second], 0)))
+            return programs[best]
         left[weak[share[weak].argmin()]] = False
-    return np.zeros((2, 0), int)
+    return np.zeros(0, int)

@@ -12,20 +12,15 @@ import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
 
-import numpy as np
-
-from jtm.constants import FRAME_RATE, HOP
+from jtm.constants import HOP
 from jtm.data.musicnet import open_dataset
 from jtm.data.store import Store, build_store
 from jtm.evaluation.families import Family
 from jtm.evaluation.labelled import Labelled as Recordings
 from jtm.evaluation.labelled import reader
-from jtm.evaluation.metrics import note_f1
-from jtm.evaluation.transcription import THRESHOLDS
 from jtm.files import InputError, digest, write_json
 from jtm.models.heads import add_heads
 from jtm.models.network import build_model
-from jtm.training import labels
 from jtm.training.checkpoints import (
     LABELS,
     load_model,
@@ -37,7 +32,6 @@ from jtm.training.folder import BEST, PATHS, check, claim
 from jtm.training.loop import Plan, fit
 from jtm.training.spectra import Spectra, harmonic_front_end
 from jtm.transcriber import model as transcribers
-from jtm.transcriber.notes import Choices, find, finish
 
 STEPS = 250
 """Steps of an epoch."""
@@ -179,7 +173,6 @@ def _finish(config, module, family, data):
             thresholds = {n.removesuffix("_threshold"): v for n, v in chosen.items()}
         for score in labelled.task.score(labelled, "validation", answers, chosen):
             scores.append({"task": task} | {n: score[n] for n in SHOWN})
-    thresholds["unison"] = _unison(network, family, thresholds)
     transcribers.save(folder / WEIGHTS_FILE, network, config, thresholds)
     shown = {n: v for n, v in asdict(config).items() if n not in (*PATHS, "also")}
     record = {"sha256": digest(folder / WEIGHTS_FILE), "config": shown, "data": data}
@@ -189,24 +182,6 @@ def _finish(config, module, family, data):
     record |= {"seconds": module.seconds, "history": module.history}
     write_json(folder / RECORD_FILE, record)
     return scores
-
-
-def _unison(network, family, thresholds):
-    """Choose the threshold of two instruments on one pitch, by F1 of notes."""
-    labelled, found = family.labelled["transcription"], []
-    for index in labelled.splits["validation"]:
-        n = labelled.length("validation", index)
-        logits = labels.answer(network, family.read(index, 0, n)[None], family.stride)
-        heard = transcribers.named({t: x[0] for t, x in logits.items()})
-        chosen = thresholds["frame"], thresholds["onset"]
-        found.append((find([heard], chosen), n / FRAME_RATE))
-    references = labelled.references("validation")
-
-    def score(threshold):
-        told = (finish(*each, Choices(), unison=threshold) for each in found)
-        return np.mean(list(map(note_f1, references, told)))
-
-    return max((*THRESHOLDS, 1.0), key=score)
 
 
 SHOWN = ("metric", "value", "low", "high")

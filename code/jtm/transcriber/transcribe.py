@@ -263,8 +263,7 @@ def _listen(read, length, hearer, choices, advance=lambda seconds: None):
         choices.onset_threshold or hearer.thresholds["onset"],
     )
     found, seconds = find(blocks(), thresholds), (last - first) / SAMPLE_RATE
-    lead, unison = first / SAMPLE_RATE, hearer.thresholds["unison"]
-    notes = finish(found, seconds, choices, lead, unison)
+    notes = finish(found, seconds, choices, first / SAMPLE_RATE)
     return {"notes": notes, "seconds": seconds, "tuning": tuning}
 
 

@@ -66,7 +66,6 @@ class Streaming(unittest.TestCase):
         for name, expected in (
             ("notes", logits["transcription"][0]),
             ("parts", logits["who_plays_what"][0, :, :-1]),
-            ("unison", logits["unison"][0, :, 0]),
         ):
             np.testing.assert_allclose(found[name], expected.numpy(), atol=1e-4)
             near = listen(network, wave, fast=True)[name] - expected.numpy()
@@ -105,13 +104,9 @@ class Files(Folder):
     def test_saved_and_loaded_is_the_same(self):
         network, config = tiny(on_encoder=True, use_sinc_net=True)
         path = self.folder / "mine.safetensors"
-        model.save(
-            path, network, config, {"frame": 0.25, "onset": 0.125, "unison": 0.5}
-        )
+        model.save(path, network, config, {"frame": 0.25, "onset": 0.125})
         found = model.load(path)
-        self.assertEqual(
-            found.thresholds, {"frame": 0.25, "onset": 0.125, "unison": 0.5}
-        )
+        self.assertEqual(found.thresholds, {"frame": 0.25, "onset": 0.125})
         self.assertIn("who_plays_what", found.network.heads.readers)
         for name, weights in network.state_dict().items():
             torch.testing.assert_close(found.network.state_dict()[name].cpu(), weights)
@@ -129,7 +124,7 @@ class Files(Folder):
         found = {"frame_threshold": 0.2, "onset_threshold": 0.7}
         write_json(self.folder / "record.json", {"thresholds": found})
         hearer = model.load(path)
-        self.assertEqual(hearer.thresholds, {"frame": 0.2, "onset": 0.7, "unison": 0.5})
+        self.assertEqual(hearer.thresholds, {"frame": 0.2, "onset": 0.7})
         self.assertNotIn("who_plays_what", hearer.network.heads.readers)
         settings["cpc_mode"] = "reverse"
         torch.save({"state_dict": state, "config": settings}, path)

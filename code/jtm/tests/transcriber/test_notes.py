@@ -22,8 +22,7 @@ def random_blocks(size, seed=0, n_frames=700):
         logits[:, row] = 3 * (mean[width:] - mean[:-width]) / width**0.5 - 1
     for first in range(0, n_frames, size):
         part = {"notes": logits[first : first + size]}
-        part["parts"] = np.repeat(part["notes"][:, :1], 11, axis=1)
-        yield part | {"unison": part["notes"][:, 0]}
+        yield part | {"parts": np.repeat(part["notes"][:, :1], 11, axis=1)}
 
 
 class Finding(unittest.TestCase):
@@ -38,8 +37,7 @@ class Finding(unittest.TestCase):
                 frames = np.rint(100 * expected[edge])
                 np.testing.assert_array_equal(found[name], frames)
             np.testing.assert_array_equal(found["pitch"], expected["pitch"])
-            for name in ("evidence", "unison"):
-                np.testing.assert_allclose(found[name], once[name], atol=1e-3)
+            np.testing.assert_allclose(found["evidence"], once["evidence"], atol=1e-3)
 
     def test_nothing_is_a_valid_answer(self):
         for some in ([], blocks([], 5, 5), blocks([], 300, 20)):
@@ -54,11 +52,11 @@ class Finding(unittest.TestCase):
 
 
 class Finishing(unittest.TestCase):
-    def notes(self, played, programs=(), seconds=10.0, lead=0.0, unison=1, **chosen):
+    def notes(self, played, programs=(), seconds=10.0, lead=0.0, **chosen):
         programs = programs or (1,) * len(played)
         found = find(blocks(played, 1000, 300, programs), THRESHOLDS)
         chosen = {"min_note_ms": 0} | chosen
-        return finish(found, seconds, Choices(**chosen), lead, unison)
+        return finish(found, seconds, Choices(**chosen), lead)
 
     def test_times_are_of_the_recording(self):
         played = [(10, 30, 60), (49, 70, 62), (90, 120, 64), (200, 260, 65)]
@@ -92,27 +90,13 @@ class Finishing(unittest.TestCase):
         duo = self.notes(played, (41, 43) * 20)
         self.assertEqual(set(duo["program"].tolist()), {41, 43})
 
-    def test_a_unison_is_two_notes(self):
-        played = [(20 * i, 20 * i + 15, 72 - 24 * (i % 2)) for i in range(40)]
-        programs = ((41, 74), 43) * 20  # a violin with a flute, then a cello
-        for threshold, more in ((0.6, 20), (1.0, 0)):
-            found = self.notes(played, programs, unison=threshold)
-            self.assertEqual(len(found), 40 + more)
-        found = self.notes(played, programs, unison=0.6)
-        high = found[found["pitch"] == 72]
-        self.assertEqual(high["program"].tolist(), [41, 74] * 20)
-        self.assertEqual(set(high["start"].tolist()), {i / 5 for i in range(0, 40, 2)})
-        alone = self.notes(played, programs, unison=0.6, instruments=(41,))
-        self.assertEqual(alone["program"].tolist(), [41] * 40)
-
     def test_an_instrument_plays_what_it_can(self):
         evidence = np.zeros((2, 11))
         evidence[:, 10], evidence[:, 4] = 10.0, 4.0  # rather a flute than a cello
-        pitch, both = np.array([72, 40]), np.array([False, True])
-        found = notes._players(evidence, pitch, both)
-        self.assertEqual(found.tolist(), [[74, 43], [0, 0]])
-        only = notes._players(evidence, pitch, both, (74,))
-        self.assertEqual(only.tolist(), [[74, 74], [0, 0]])
+        found = notes._players(evidence, np.array([72, 40]))
+        self.assertEqual(found.tolist(), [74, 43])
+        only = notes._players(evidence, np.array([72, 40]), (74,))
+        self.assertEqual(only.tolist(), [74, 74])
 
     def test_velocity_goes_with_loudness_and_not_with_the_level(self):
         power = np.array([0.01, 1.0, 1.0, 100.0, 0.0])

@@ -9,10 +9,10 @@ from jtm.models.network import build_model
 from jtm.training.config import NetworkConfig, make_config
 from jtm.transcriber import model
 
-ALL = ("transcription", "who_plays_what", "unison")
+BOTH = ("transcription", "who_plays_what")
 
 
-def tiny(tasks=ALL, on_encoder=False, around=False, **chosen):
+def tiny(tasks=BOTH, on_encoder=False, around=False, **chosen):
     """Give a network with heads of random weights, and its settings."""
     config = make_config(NetworkConfig, "tiny", chosen)
     asked = {task: ("map", model.ROWS[task]) for task in tasks}
@@ -34,14 +34,9 @@ def write_tiny(path, **chosen):
 
 
 def blocks(notes, n_frames, size, programs=()):
-    """
-    Give the answers about notes ``(first, last, pitch)`` as blocks of some size.
-
-    Each is of one of `programs`, or of several where one is a tuple.
-    """
+    """Give the answers about notes ``(first, last, pitch)`` as blocks of some size."""
     logits = np.full((n_frames, 2, 88), -5.0, np.float32)
     parts = np.full((n_frames, len(INSTRUMENTS), 88), -5.0, np.float32)
-    unison = np.full((n_frames, 88), -5.0, np.float32)
     power = np.zeros((n_frames, 88), np.float32)
     columns = {program: i for i, program in enumerate(INSTRUMENTS)}
     for number, (first, last, pitch) in enumerate(notes):
@@ -49,10 +44,7 @@ def blocks(notes, n_frames, size, programs=()):
         logits[first, 1, pitch - 21] = 5.0
         power[first + 2 : last, pitch - 21] = 1.0 + number
         if programs:
-            players = np.atleast_1d(programs[number])
-            for program in players:
-                parts[first:last, columns[program], pitch - 21] = 5.0
-            unison[first:last, pitch - 21] = 5.0 if len(players) > 1 else -5.0
-    answers = {"notes": logits, "parts": parts, "unison": unison, "power": power}
+            parts[first:last, columns[programs[number]], pitch - 21] = 5.0
+    answers = {"notes": logits, "parts": parts, "power": power}
     for first in range(0, n_frames, size):
         yield {name: x[first : first + size] for name, x in answers.items()}
