@@ -131,13 +131,13 @@ def tell_end(path, file, held, stated):
         What the header states; see :func:`opened`.
     """
     cut_off = rest = False
-    if file.format in ("WAV", "WAVEX"):
+    if file.format in ("WAV", "WAVEX", "AIFF", "AU"):
         log = file.extra_info
-        size = re.search(r"data : (\d+) \(should be", log)
+        size = re.search(r"(?:data|SSND|Data Size +) : (\d+) \(should be", log)
         # Of a pipe, programs state the most that they can.
         cut_off = size and 0 < int(size[1]) < 0xFFFFF000
         cut_off = cut_off and not 0x7FFFF000 <= int(size[1]) <= 0x80000000
-        stop = re.search(r"Unknown chunk marker .* at position (\d+)", log)
+        stop = re.search(r"Unknown chunk marker .*at position (\d+)", log)
         second = os.path.getsize(path) / max(held, TOLERANCE)
         rest = stop and os.path.getsize(path) - int(stop[1]) > TOLERANCE * second
     elif file.format == "OGG":

@@ -99,7 +99,7 @@ class TestCommands(unittest.TestCase):
         zero.mkdir()
         (zero / "silent.wav").touch()
         self.refused(
-            "silent.wav: empty, missing or not a readable sound file",
+            "silent.wav: is empty",
             *("--data", zero, "--pathCheckpoint", self.folder / "run"),
         )
         self.assertFalse((self.folder / "run").exists())

@@ -28,6 +28,7 @@ class TestEnds(unittest.TestCase):
         wave = 0.1 * chance.standard_normal(seconds * RATE)
         wave[: len(wave) // 2] *= 0.01
         path = self.folder / name
+        options.setdefault("format", "AIFF" if path.suffix == ".aif" else None)
         soundfile.write(path, wave, RATE, **options)
         return bytearray(path.read_bytes())
 
@@ -110,11 +111,11 @@ class TestEnds(unittest.TestCase):
         content = self.bytes_of("a.wav")[:40] + bytes(4)
         more = b"LIST" + (RATE).to_bytes(4, "little") + bytes(RATE)
         for rest in (b"", more):
-            with self.assertRaisesRegex(InputError, "a.wav: empty"):
+            with self.assertRaisesRegex(InputError, "a.wav: is empty"):
                 self.seconds("a.wav", content + rest)
 
     def test_what_is_cut_off_is_told_and_read_as_far_as_it_goes(self):
-        for name in ("a.flac", "a.wav", "a.ogg"):
+        for name in ("a.flac", "a.wav", "a.ogg", "a.aiff", "a.aif", "a.au"):
             content = self.bytes_of(name)
             self.assertEqual(self.seconds(name, content), 5)
             found = self.seconds(name, content[: len(content) // 2], "cut off")
