@@ -161,8 +161,8 @@ def open_dataset(root):
     Parameters
     ----------
     root : str or Path
-        A folder in MusicNet's layout, or any folder with sound files at any depth, all of
-        which are then unlabelled.
+        A folder in MusicNet's layout, or any folder with sound files at any depth,
+        all of which are then unlabelled.
 
     Returns
     -------

@@ -46,7 +46,7 @@ def blocks(path, sample_rate=SAMPLE_RATE, clipped=True):
     Parameters
     ----------
     path : str or Path
-        WAV, AIFF, AU, FLAC, OGG, Opus or MP3, any rate, any number of channels, any length.
+        WAV, AIFF, AU, FLAC, OGG, Opus or MP3, any rate, channels and length.
     sample_rate : int
         Rate of the result in Hz; resampled with soxr where the file differs.
     clipped : bool

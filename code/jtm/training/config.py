@@ -121,8 +121,8 @@ class RunConfig:
     data: str = Field(
         "",
         description="dataset folder: MusicNet's layout, or any folder with WAV, "
-        "AIFF, AU, FLAC, OGG, Opus or MP3 files; without it, MusicNet in data/musicnet if it is there, else "
-        "the toy set, made on first use",
+        "AIFF, AU, FLAC, OGG, Opus or MP3 files; without it, MusicNet in "
+        "data/musicnet if it is there, else the toy set, made on first use",
     )
     path_checkpoint: str = Field(
         "",
