@@ -82,6 +82,7 @@ class Readme(unittest.TestCase):
         """Run each line up to where its work begins."""
         self.assertGreater(len(SHELL), 20)
         begun = []
+        self.enterContext(mock.patch.object(cli, "_check_paths"))
         for verb, (function, options) in cli.VERBS.items():
             begin = functools.update_wrapper(lambda o: begun.append(o), function)
             self.enterContext(mock.patch.dict(cli.VERBS, {verb: (begin, options)}))
