@@ -22,6 +22,7 @@ from jtm.data import batch, musicnet, store
 from jtm.data.toyset import default_data
 from jtm.files import (
     ROOT,
+    STOPPED,
     InputError,
     StoppedError,
     describe,
@@ -291,7 +292,7 @@ def run(command, common=None):
         return 2
     except (KeyboardInterrupt, StoppedError):
         if is_first():
-            print("jtm: stopped; the same command goes on from here", file=sys.stderr)
+            print(STOPPED, file=sys.stderr)
         return 130
     except BrokenPipeError:  # whoever read the output has gone, as in `... | head`
         return 1
