@@ -57,21 +57,7 @@ class Parser(argparse.ArgumentParser):
         super().__init__(allow_abbrev=False, **settings)
 
     def parse_known_args(self, args=None, namespace=None):
-        """
-        Parse arguments; refuse unknown ones, suggesting what may be meant.
-
-        Parameters
-        ----------
-        args : list of str, optional
-            The arguments; those of the process by default.
-        namespace : argparse.Namespace, optional
-            What receives the options.
-
-        Returns
-        -------
-        tuple
-            The options, and an empty list.
-        """
+        """Refuse unknown arguments, suggesting what may be meant."""
         options, rest = super().parse_known_args(args, namespace)
         if rest:
             near = nearest(rest[0], self._option_string_actions)
@@ -79,14 +65,7 @@ class Parser(argparse.ArgumentParser):
         return options, rest
 
     def error(self, message):
-        """
-        Print a mistake in one line, and exit with code 2.
-
-        Parameters
-        ----------
-        message : str
-            The mistake.
-        """
+        """Print a mistake in one line, and exit with code 2."""
         self.exit(2, f"jtm: {message} (see {self.prog} --help)\n")
 
 
