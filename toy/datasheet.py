@@ -8,7 +8,6 @@ its numbers from too, draws ``toy/figures/`` and, where LaTeX is installed, buil
 ``toy/datasheet.pdf`` from ``toy/datasheet.tex.j2``.
 """
 
-import argparse
 import shutil
 import subprocess
 import sys
@@ -23,6 +22,7 @@ import numpy as np  # noqa: E402
 from generate import COST_FILE, STATE_FILE  # noqa: E402
 
 from jtm import files  # noqa: E402
+from jtm.cli import Parser  # noqa: E402
 from jtm.constants import (  # noqa: E402
     INSTRUMENTS,
     LABEL_RATE,
@@ -377,7 +377,7 @@ def main(argv=None):
     int
         Exit code: 0, or 2 after a mistake of the user's.
     """
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0].strip())
+    parser = Parser(description=__doc__.split("\n\n")[0].strip())
     parser.add_argument(
         "folder",
         nargs="?",

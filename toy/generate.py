@@ -9,7 +9,6 @@ on the same FluidSynth, whatever the number of processes and however often it wa
 interrupted: the same command resumes it.
 """
 
-import argparse
 import contextlib
 import hashlib
 import importlib.metadata
@@ -44,6 +43,7 @@ try:
     import works
 
     from jtm import files
+    from jtm.cli import Parser
     from jtm.constants import INSTRUMENTS, LABEL_RATE
     from jtm.data import musicnet
     from jtm.data.check import coverage
@@ -405,7 +405,7 @@ def main(argv=None):
     int
         Exit code: 0, 1 after a crash, or 2 after a mistake of the user's.
     """
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0].strip())
+    parser = Parser(description=__doc__.split("\n\n")[0].strip())
     parser.add_argument("--preset", choices=works.PRESETS, default="small")
     parser.add_argument("--out", help="folder (default: toy/data/PRESET)")
     parser.add_argument("--seed", type=int, default=0, help="random seed (default: 0)")

@@ -10,7 +10,6 @@ Works are de-duplicated by melody, and a tune family is in one split. The same c
 resumes an interrupted set.
 """
 
-import argparse
 import multiprocessing
 import sys
 from collections import Counter
@@ -311,7 +310,7 @@ def main(argv=None):
     int
         Exit code, as of :func:`jtm.cli.run`.
     """
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0].strip())
+    parser = cli.Parser(description=__doc__.split("\n\n")[0].strip())
     parser.add_argument("--out", required=True, help="folder of the set")
     parser.add_argument("--seed", type=int, default=0, help="random seed (default: 0)")
     options = parser.parse_args(argv)

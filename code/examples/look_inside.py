@@ -6,6 +6,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the package
 
+from jtm.files import stop_in_one_line
+
+stop_in_one_line()
+
 from IPython.display import display
 
 from jtm.cpc.figures import inside_figures, read_answers

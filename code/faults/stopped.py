@@ -80,7 +80,7 @@ def _embed(out):
 
 def _export(out):
     words = ["--load", f"{inputs() / 'a.pt'}", "--out", f"{out / 'm.safetensors'}"]
-    return cli.main(["export", *words, "--data", f"{inputs() / 'sounds'}"])
+    return cli.main(["export", *words])
 
 
 def _generate(out):

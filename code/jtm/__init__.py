@@ -16,7 +16,10 @@ are first asked for, since PyTorch takes seconds to load.
 """
 
 import importlib
+import importlib.metadata
 import os
+import tomllib
+from pathlib import Path
 
 # Threads that wait by spinning slow a step down tenfold as soon as anything else
 # runs on the machine; OpenMP reads this when torch is first imported.
@@ -27,6 +30,11 @@ __all__ = ["embed", "hear", "load_model", "transcribe"]
 
 def __getattr__(name):
     """Load a public name when it is first asked for."""
+    if name == "__version__":  # of a checkout, which need not be installed
+        project = Path(__file__).parents[2] / "pyproject.toml"
+        if project.exists():
+            return tomllib.loads(project.read_text("utf-8"))["project"]["version"]
+        return importlib.metadata.version("jtm")
     if name == "hear":
         return importlib.import_module("jtm.hear")
     if name == "transcribe":

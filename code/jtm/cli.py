@@ -8,22 +8,27 @@ a fault of the program, ends in one line too, and with ``--debug`` in its traceb
 
 import argparse
 import contextlib
+import difflib
 import os
 import re
 import sys
 from dataclasses import replace
+from pathlib import Path
 
+import jtm
 from jtm.constants import INSTRUMENTS, SAMPLE_RATE
 from jtm.cpc.config import PretrainConfig
 from jtm.data import batch, musicnet, store
 from jtm.data.toyset import default_data
 from jtm.files import (
     ROOT,
+    STOPPED,
     InputError,
     StoppedError,
     describe,
     show_warnings_in_one_line,
 )
+from jtm.music import audio
 from jtm.training.config import (
     NETWORK,
     PRESETS,
@@ -36,6 +41,59 @@ from jtm.training.config import (
 )
 from jtm.training.processes import is_first, place
 from jtm.transcriber.config import TranscriberConfig
+
+
+class Parser(argparse.ArgumentParser):
+    """
+    Parser that reports a mistake in one line and takes no abbreviated options.
+
+    Parameters
+    ----------
+    **settings
+        Those of :class:`argparse.ArgumentParser`.
+    """
+
+    def __init__(self, **settings):
+        super().__init__(allow_abbrev=False, **settings)
+
+    def parse_known_args(self, args=None, namespace=None):
+        """Refuse unknown arguments, suggesting what may be meant."""
+        options, rest = super().parse_known_args(args, namespace)
+        if rest:
+            near = nearest(rest[0], self._option_string_actions)
+            self.error(f"unrecognized arguments: {' '.join(rest)}{near}")
+        return options, rest
+
+    def error(self, message):
+        """Print a mistake in one line, and exit with code 2."""
+        self.exit(2, f"jtm: {message} (see {self.prog} --help)\n")
+
+
+def nearest(word, known):
+    """
+    Suggest what a misspelt or abbreviated word may stand for.
+
+    Parameters
+    ----------
+    word : str
+        The word.
+    known : iterable of str
+        The words that are known.
+
+    Returns
+    -------
+    str
+        To be appended to a message; empty where nothing is near.
+
+    Examples
+    --------
+    >>> nearest("transcirbe", ["train", "transcribe"])
+    '; did you mean transcribe?'
+    """
+    near = [each for each in known if each.startswith(word)]
+    near = near or difflib.get_close_matches(word, known, 1, 0.7)
+    return f"; did you mean {near[0]}?" if near else ""
+
 
 VERBS = {}
 """Each command's function, which takes the parsed options, and its options."""
@@ -62,14 +120,12 @@ def _option(usage, text, **settings):
 
 
 DATA = _option("--data DIR", "dataset in MusicNet's layout", required=True)
-COMMON = (
-    _option(
-        "--store DIR",
-        "folder for the copies of datasets at 16 kHz, instead of the datasets "
-        f"themselves; the environment variable {store.CACHE_VARIABLE} names one too",
-    ),
-    _option("--debug", "print the traceback of a crash", action="store_true"),
+STORE = _option(
+    "--store DIR",
+    "folder for the copies of datasets at 16 kHz, instead of the datasets "
+    f"themselves; the environment variable {store.CACHE_VARIABLE} names one too",
 )
+DEBUG = _option("--debug", "print the traceback of a crash", action="store_true")
 NOTES = (
     _option(
         "--onset-threshold P",
@@ -129,16 +185,22 @@ def main(arguments=None):
         Exit code: 0 done, 1 a check or some of the files have failed or the
         program has crashed, 2 a user's mistake, 130 stopped.
     """
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="jtm", description="Learn music from raw audio, without labels."
     )
+    version = f"jtm {jtm.__version__}"
+    parser.add_argument("--version", action="version", version=version)
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     for verb, (function, _) in VERBS.items():
         text, _, epilog = function.__doc__.partition("\n")
         kind = argparse.RawDescriptionHelpFormatter
         about = {"description": text, "epilog": epilog, "formatter_class": kind}
         _fill(verbs.add_parser(verb, help=text, **about), verb)
-    options = parser.parse_args(arguments)
+    words = sys.argv[1:] if arguments is None else arguments
+    verb = next((word for word in words if not word.startswith("-")), None)
+    if verb and verb not in VERBS:
+        parser.error(f"no command {verb!r}{nearest(verb, VERBS)}")
+    options = parser.parse_args(words)
     return run(lambda: VERBS[options.verb][0](options), options)
 
 
@@ -156,14 +218,14 @@ def train_main(arguments=None):
     int
         The exit code.
     """
-    parser = argparse.ArgumentParser(prog="main.py", description=_train.__doc__)
+    parser = Parser(prog="main.py", description=_train.__doc__)
     _fill(parser, "train")
     options = parser.parse_args(arguments)
     return run(lambda: VERBS["train"][0](options), options)
 
 
 def _fill(parser, verb):
-    """Add the options of a command to its parser, and those of every command."""
+    """Add the options of a command to its parser."""
     for name, settings in VERBS[verb][1]:
         parser.add_argument(name, **settings)
     if verb == "train":
@@ -171,9 +233,7 @@ def _fill(parser, verb):
         kinds["pretraining, without labels"] = PretrainConfig
         kinds["with --supervised"] = SupervisedConfig
         add_flags(parser, kinds | {"with --preset transcriber": TranscriberConfig})
-    group = parser.add_argument_group("every command")
-    for name, settings in COMMON:
-        group.add_argument(name, **settings)
+    parser.add_argument(DEBUG[0], **DEBUG[1])
 
 
 def run(command, common=None):
@@ -185,7 +245,7 @@ def run(command, common=None):
     command : callable
         Takes nothing; returns an exit code or None.
     common : argparse.Namespace, optional
-        The options of every command, ``store`` and ``debug``.
+        The options of the command.
 
     Returns
     -------
@@ -196,10 +256,12 @@ def run(command, common=None):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
     show_warnings_in_one_line()
-    if common and common.store:
+    if getattr(common, "store", None):
         os.environ[store.CACHE_VARIABLE] = os.path.abspath(common.store)
     musicnet.OPENED.clear()
     try:
+        if common:
+            _check_paths(common)
         code = command() or 0
         for folder, told in musicnet.OPENED.items() if is_first() else ():
             print(f"{folder}: {told}")
@@ -209,7 +271,7 @@ def run(command, common=None):
         return 2
     except (KeyboardInterrupt, StoppedError):
         if is_first():
-            print("jtm: stopped; the same command goes on from here", file=sys.stderr)
+            print(STOPPED, file=sys.stderr)
         return 130
     except BrokenPipeError:  # whoever read the output has gone, as in `... | head`
         return 1
@@ -225,8 +287,30 @@ def run(command, common=None):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
+def _check_paths(options):
+    """Refuse a path that leads nowhere before PyTorch is imported, which is slow."""
+    given = {name: value for name, value in vars(options).items() if value}
+    folders = [given[name] for name in ("data", "real", "scores") if name in given]
+    folders += given.get("also", "").split(",") if "also" in given else []
+    for folder in folders:
+        if not Path(folder).is_dir():
+            raise InputError(f"{folder}: no such folder")
+    for name in ("load", "weights", "index"):
+        if name in given and not (path := Path(given[name])).is_file():
+            near = sorted(path.parent.glob(f"*{path.suffix or '.pt'}"))
+            near = ", ".join(each.name for each in near)
+            raise InputError(f"{path}: no such file{near and f'; there are {near}'}")
+    for name in ("input", "audio"):
+        if name in given:
+            audio.rate(given[name])
+    inputs = given.get("inputs")
+    if inputs and not any(map(os.path.lexists, inputs)):
+        raise InputError(f"{', '.join(inputs)}: no such file or folder")
+
+
 @_verb(
     "train",
+    STORE,
     _option(
         "--preset",
         "sizes to start from, which other options change: tiny for a test of "
@@ -307,6 +391,7 @@ def _start(config, preset):
 
 @_verb(
     "demo",
+    STORE,
     _option("--out", "folder for all that comes of it", default="logs/demo"),
     _option(
         "--preset",
@@ -342,6 +427,7 @@ def _demo(options):
 @_verb(
     "benchmark",
     DATA,
+    STORE,
     _option(
         "--load CHECKPOINT",
         "network pretrained with --encoderType pitchmap",
@@ -398,6 +484,7 @@ def _benchmark(options):
 @_verb(
     "inside",
     DATA,
+    STORE,
     _option("--load CHECKPOINT", "pretrained network", required=True),
     _option(
         "--out FILE",
@@ -627,6 +714,7 @@ def _identify(options):
 @_verb(
     "retrieval",
     DATA,
+    STORE,
     _option("--load CHECKPOINT", "network that some runs start from"),
     _option(
         "--only RUN",

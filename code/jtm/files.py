@@ -10,6 +10,7 @@ import errno
 import hashlib
 import json
 import os
+import sys
 import tempfile
 import warnings
 from pathlib import Path
@@ -29,6 +30,10 @@ KILLED = (
     "run the same command again"
 )
 """Message for a worker process that was killed."""
+
+
+STOPPED = "jtm: stopped; the same command goes on from here"
+"""Message for a run that Ctrl-C or SIGTERM stopped."""
 
 
 class InputError(ValueError):
@@ -74,6 +79,19 @@ def show_warnings_in_one_line():
         return plain(message, category, *place, **more)
 
     warnings.formatwarning = one_line
+
+
+def stop_in_one_line():
+    """Let a script that Ctrl-C stops end in one line and exit code 130."""
+    plain = sys.excepthook
+
+    def one_line(kind, error, trace):
+        if not issubclass(kind, (KeyboardInterrupt, StoppedError)):
+            return plain(kind, error, trace)
+        print(STOPPED, file=sys.stderr)
+        sys.exit(130)
+
+    sys.excepthook = one_line
 
 
 def describe(error, name=None):

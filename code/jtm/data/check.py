@@ -183,6 +183,8 @@ def check(root, progress=True, processes=None):
 
 
 def _all(spread, function, items, what, progress):
+    if not items:
+        return []
     try:
         done = spread(function, items)
         return list(tqdm(done, what, len(items), disable=not progress))

@@ -28,7 +28,7 @@ import numpy as np
 from jtm.constants import LABEL_RATE
 from jtm.data.store import STORE_FOLDER
 from jtm.files import InputError, atomic, inside, warn
-from jtm.music.audio import AUDIO_SUFFIXES
+from jtm.music.audio import AUDIO_SUFFIXES, FOREIGN_SUFFIXES, NOT_READ
 
 WHERE_TO_GET_MUSICNET = """\
 MusicNet (Thickstun, Harchaoui and Kakade 2017; 330 recordings, 34 hours, 11 GB)
@@ -78,11 +78,6 @@ LABEL_DTYPE = np.dtype(
     ]
 )
 """One label: a note from sample ``start`` up to, not including, sample ``end``."""
-
-FOREIGN_SUFFIXES = tuple(
-    ".m4a .mp4 .aac .wma .opus .aif .aiff .caf .au .ape .wv .mka .webm".split()
-)
-"""Endings of sound files that are not read, in lower case."""
 
 OPENED = {}
 """Folders that this process opened, and what was taken of each, for its last words."""
@@ -166,8 +161,8 @@ def open_dataset(root):
     Parameters
     ----------
     root : str or Path
-        A folder in MusicNet's layout, or any folder with WAV, FLAC, OGG or MP3
-        files at any depth, all of which are then unlabelled.
+        A folder in MusicNet's layout, or any folder with sound files at any depth,
+        all of which are then unlabelled.
 
     Returns
     -------
@@ -264,8 +259,7 @@ def find_files(root, suffixes=AUDIO_SUFFIXES, deep=True):
                 if deep:
                     (linked if entry.is_symlink() else folders).append(path)
             elif suffix in foreign:
-                advice = f"convert by 'ffmpeg -i NAME{suffix} NAME.flac'"
-                passed_over.append((path, f"{suffix}, which is not read; {advice}"))
+                passed_over.append((path, NOT_READ.format(suffix)))
             elif suffix in suffixes:
                 if deep and not entry.is_file():
                     passed_over.append((path, "links to what is gone"))

@@ -179,8 +179,9 @@ def build_store(dataset, folder=None, progress=True, part=""):
     Raises
     ------
     InputError
-        If sound files cannot be read, all of which are named, or the copy cannot
-        be written; what was done is kept, and the next call goes on from there.
+        If sound files cannot be read, all of which are counted and the first ten
+        named, or the copy cannot be written; what was done is kept, and the next
+        call goes on from there.
     """
     place = store_folder(dataset.root, folder) / part
     files, old, entries, missing = _compare(dataset, place)
@@ -194,7 +195,7 @@ def build_store(dataset, folder=None, progress=True, part=""):
             files, old, entries, missing = _compare(dataset, place)
             if missing:
                 sweep(place)
-                _build(missing, entries, place / _INDEX_FILE, progress)
+                _build(dataset, missing, entries, place / _INDEX_FILE, progress)
     elif entries != old:  # recordings are gone
         with contextlib.suppress(InputError, OSError):  # of a read-only copy
             write_json(place / _INDEX_FILE, entries)
@@ -299,7 +300,7 @@ def _is_entry(entry):
     )
 
 
-def _build(missing, entries, index_file, progress):
+def _build(dataset, missing, entries, index_file, progress):
     """Convert what is missing on all cores, saving the index as it goes."""
     saved, failed = time.monotonic(), []
     bar = tqdm(
@@ -325,7 +326,12 @@ def _build(missing, entries, index_file, progress):
     finally:
         write_json(index_file, entries)
     if failed:
-        raise InputError("\njtm: ".join(failed))
+        more = [f"and {len(failed) - 10} more files"] * (len(failed) > 10)
+        advice = (
+            f"{len(failed)} of {len(dataset.recordings)} sound files cannot be read; "
+            f"replace or remove them (`jtm check-data {dataset.root} --all` lists all)"
+        )
+        raise InputError("\njtm: ".join([*failed[:10], *more, advice]))
 
 
 def _convert(job):
@@ -348,11 +354,7 @@ def _convert(job):
 
 def _stamp(source):
     """Return the size and time of a source, by which a change is told."""
-    try:
+    with contextlib.suppress(OSError):  # such as a link to what is gone
         stat = Path(source).stat()
-    except OSError as error:  # such as a link to what is gone
-        raise InputError(
-            f"{source}: cannot be read ({error.strerror}); "
-            "put it back, or remove it from the dataset"
-        ) from error
-    return [stat.st_size, stat.st_mtime_ns]
+        return [stat.st_size, stat.st_mtime_ns]
+    return []

@@ -2,6 +2,7 @@
 
 import contextlib
 import numbers
+from pathlib import Path
 
 import numpy as np
 import soundfile
@@ -11,8 +12,14 @@ from jtm.constants import SAMPLE_RATE
 from jtm.files import InputError, atomic, warn
 from jtm.music import containers
 
-AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
+AUDIO_SUFFIXES = tuple(".wav .aif .aiff .au .flac .ogg .opus .mp3".split())
 """Endings of the sound files that are read, in lower case."""
+
+FOREIGN_SUFFIXES = tuple(".m4a .mp4 .aac .caf .wma .ape .wv .mka .webm".split())
+"""Endings of sound files that are not read, in lower case."""
+
+NOT_READ = "{0}, which is not read; convert by 'ffmpeg -i NAME{0} NAME.flac'"
+"""What is said of a file with such an ending."""
 
 ABSURD_PEAK = 16.0  # from which samples are not a loud recording but of another scale
 LOUD_PEAK = 10 ** (1 / 20)  # clipping is warned of; lossy decoders overshoot by 1 dB
@@ -39,7 +46,7 @@ def blocks(path, sample_rate=SAMPLE_RATE, clipped=True):
     Parameters
     ----------
     path : str or Path
-        WAV, FLAC, OGG or MP3, any rate, any number of channels, any length.
+        WAV, AIFF, AU, FLAC, OGG, Opus or MP3, any rate, channels and length.
     sample_rate : int
         Rate of the result in Hz; resampled with soxr where the file differs.
     clipped : bool
@@ -80,7 +87,7 @@ def blocks(path, sample_rate=SAMPLE_RATE, clipped=True):
             if wave.size:
                 yield wave
         if not frames:
-            raise soundfile.SoundFileError("no sample")
+            raise InputError(f"{path}: is empty: no sound in it")
         containers.tell_end(path, file, frames / file.samplerate, stated)
     check_level(path, peak, clipped)
 
@@ -92,10 +99,28 @@ def _opened(path):
         with containers.opened(path) as opened:
             yield opened
     except (soundfile.SoundFileError, OSError) as error:
-        raise InputError(
-            f"{path}: empty, missing or not a readable sound file "
-            f"(expected {', '.join(AUDIO_SUFFIXES)}); replace or remove it"
-        ) from error
+        raise InputError(f"{path}: {_fault(Path(path))}") from error
+
+
+def _fault(path):
+    """Say why a file cannot be opened as a sound file."""
+    try:
+        if path.is_dir():
+            return "is a folder; expected a sound file"
+        if not path.stat().st_size:
+            return "is empty: no sound in it"
+        path.open("rb").close()
+    except FileNotFoundError:
+        return "no such file"
+    except OSError as error:
+        return f"cannot be read ({error.strerror})"
+    suffix = path.suffix.lower()
+    if suffix in FOREIGN_SUFFIXES:
+        return NOT_READ.format(suffix)
+    return (
+        "not a readable sound file "
+        f"(expected {', '.join(AUDIO_SUFFIXES)}); replace or remove it"
+    )
 
 
 def check_level(name, peak, clipped=False):
@@ -135,7 +160,7 @@ def read(path, sample_rate=SAMPLE_RATE, seconds=np.inf, clipped=True):
     Parameters
     ----------
     path : str or Path
-        WAV, FLAC, OGG or MP3, any rate, any number of channels.
+        WAV, AIFF, AU, FLAC, OGG, Opus or MP3, any rate, any number of channels.
     sample_rate : int
         Rate of the result in Hz.
     seconds : float
@@ -395,7 +420,7 @@ def duration(path):
         if seconds is None or file.frames >= containers.UNSTATED:
             seconds = sum(map(len, containers.pieces(path, file))) / file.samplerate
         if not seconds:
-            raise soundfile.SoundFileError("no sample")
+            raise InputError(f"{path}: is empty: no sound in it")
         return seconds
 
 

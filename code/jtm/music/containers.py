@@ -10,7 +10,9 @@ import contextlib
 import mmap
 import os
 import re
+import sys
 import threading
+from contextlib import nullcontext
 
 import soundfile
 
@@ -22,6 +24,7 @@ TOLERANCE = 0.2
 UNSTATED = 1 << 62
 """Frames of a file from which libsndfile means that none are stated."""
 
+_QUIET = threading.Lock()
 _PIECE = 1 << 18  # frames that are read at a time
 _MP3_KBPS = {
     1: (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
@@ -60,7 +63,8 @@ def opened(path):
         Seconds that its header states, or None where it states none.
     """
     with contextlib.ExitStack() as stack:
-        file = stack.enter_context(_Stream(path))
+        with _quiet() if str(path).lower().endswith(".mp3") else nullcontext():
+            file = stack.enter_context(_Stream(path))
         stated = file.frames / file.samplerate if file.frames < UNSTATED else None
         start = None if file.frames else _unstated_wav(path)
         if start and soundfile.check_format("RAW", file.subtype, "LITTLE"):
@@ -74,6 +78,26 @@ def opened(path):
                 # Where no count of frames is in it, a pipe is read to its end.
                 file = stack.enter_context(_piped(path, first))
         yield file, stated
+
+
+@contextlib.contextmanager
+def _quiet():
+    """Hold back what mpg123 says of an MP3's header, which `tell_end` judges."""
+    if not sys.stderr:
+        yield
+        return
+    with _QUIET:
+        (reading, writing), kept = os.pipe(), os.dup(2)
+        os.dup2(writing, 2)
+        try:
+            yield
+        finally:
+            os.dup2(kept, 2)
+            os.write(writing, b"\n")  # so that reading never waits
+            told = re.sub(rb"Warning: Xing.*\n\n?", b"", os.read(reading, 1 << 16)[:-1])
+            for each in (reading, writing, kept):
+                os.close(each)
+            os.write(2, told)  # of other threads
 
 
 def pieces(path, file):
@@ -131,13 +155,13 @@ def tell_end(path, file, held, stated):
         What the header states; see :func:`opened`.
     """
     cut_off = rest = False
-    if file.format in ("WAV", "WAVEX"):
+    if file.format in ("WAV", "WAVEX", "AIFF", "AU"):
         log = file.extra_info
-        size = re.search(r"data : (\d+) \(should be", log)
+        size = re.search(r"(?:data|SSND|Data Size +) : (\d+) \(should be", log)
         # Of a pipe, programs state the most that they can.
         cut_off = size and 0 < int(size[1]) < 0xFFFFF000
         cut_off = cut_off and not 0x7FFFF000 <= int(size[1]) <= 0x80000000
-        stop = re.search(r"Unknown chunk marker .* at position (\d+)", log)
+        stop = re.search(r"Unknown chunk marker .*at position (\d+)", log)
         second = os.path.getsize(path) / max(held, TOLERANCE)
         rest = stop and os.path.getsize(path) - int(stop[1]) > TOLERANCE * second
     elif file.format == "OGG":

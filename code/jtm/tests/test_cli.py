@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import tomllib
 import unittest
 from dataclasses import asdict
 from pathlib import Path
@@ -16,6 +17,7 @@ from unittest import mock
 import numpy as np
 import soundfile
 
+import jtm
 from jtm import cli
 from jtm.cli import train_main
 from jtm.cpc.config import PretrainConfig
@@ -92,14 +94,14 @@ class TestCommands(unittest.TestCase):
         self.refused("--learningRate is nan; expected a fin", "--learningRate", "nan")
         self.refused("--onEncoder does nothing without --superv", "--onEncoder")
         self.refused("--nPredicts does nothing", "--supervised", "--nPredicts", 3)
-        self.refused("unrecognized arguments: --nothing", "--nothing")
-        options = ("--supervised", "--load", empty / "x.pt")
+        (self.folder / "x.pt").touch()
+        options = ("--supervised", "--load", self.folder / "x.pt")
         self.refused("--arMode does nothing with", *options, "--arMode", "LSTM")
         zero = self.folder / "zero"
         zero.mkdir()
         (zero / "silent.wav").touch()
         self.refused(
-            "silent.wav: empty, missing or not a readable sound file",
+            "silent.wav: is empty",
             *("--data", zero, "--pathCheckpoint", self.folder / "run"),
         )
         self.assertFalse((self.folder / "run").exists())
@@ -114,8 +116,65 @@ class TestCommands(unittest.TestCase):
             self.refused("--hiddenGar 77, not 32", "--pathCheckpoint", run)
             self.refused("cannot be written", "--pathCheckpoint", file / "run")
             load = ("--load", self.folder / "none.pt")
-            self.refused("none.pt: no such checkpoint", *load)
-            self.refused("none.pt: no such checkpoint", "--supervised", *load)
+            self.refused("none.pt: no such file", *load)
+            self.refused("none.pt: no such file", "--supervised", *load)
+
+    def test_mistakes_of_argparse_are_one_line_and_suggest_what_was_meant(self):
+        for words, told in (
+            (
+                "transcirbe x",
+                "no command 'transcirbe'; did you mean transcribe.*see jtm",
+            ),
+            ("melody", "the following arguments are required: FILE .see jtm melody"),
+            ("melody x --store y", "unrecognized arguments: --store y .see jtm mel"),
+            ("train --neg 3", "--neg 3; did you mean --negativeSamplingExt"),
+            ("train --nEpoch", "--nEpoch: expected one argument .see jtm train"),
+            ("embed x --out y --layer q", "--layer: invalid choice: 'q'"),
+        ):
+            with contextlib.redirect_stderr(io.StringIO()) as said:
+                with self.assertRaises(SystemExit) as stop:
+                    cli.main(words.split())
+            self.assertEqual(stop.exception.code, 2)
+            self.assertRegex(said.getvalue(), rf"\Ajtm: .*{told}.* --help\)\n\Z")
+        for script in ("main.py", "toy/generate.py", "toy/pairs.py"):
+            done = subprocess.run(
+                [sys.executable, ROOT / script, "--nothing"],
+                capture_output=True,
+                text=True,
+            )
+            self.assertEqual(done.returncode, 2)
+            self.assertRegex(done.stderr, r"\Ajtm: .*\.py --help\)\n\Z")
+
+    def test_what_is_not_there_is_told_before_slow_imports(self):
+        (self.folder / "b.pt").touch()
+        folder = str(self.folder)
+        verbs = {verb: (self.fail, each[1]) for verb, each in cli.VERBS.items()}
+        self.enterContext(mock.patch.dict(cli.VERBS, verbs))
+        data = ("--data", folder)
+        for words, told in (
+            (("train", "--data", "none"), "none: no such folder"),
+            (("train", "--also", f"{folder},none"), "none: no such folder"),
+            (("check-data", "none"), "none: no such folder"),
+            (("index", "none", "--out", "x"), "none: no such folder"),
+            (("train", "--load", f"{folder}/a.pt"), "no such file; there are b.pt"),
+            (("benchmark", *data, "--load", "a.pt"), "a.pt: no such file"),
+            (("inside", "--data", "none", "--load", "a.pt"), "none: no such folder"),
+            (("export", "--load", "a.pt", "--out", "x"), "a.pt: no such file"),
+            (("identify", folder), "is a folder; expected a sound file"),
+            (("melody", "none.wav"), "none.wav: no such file"),
+            (("transcribe", "none.wav", "--out", "x"), "none.wav: no such file or"),
+        ):
+            with contextlib.redirect_stderr(io.StringIO()) as said:
+                self.assertEqual(cli.main([*words]), 2, words)
+            self.assertRegex(said.getvalue(), rf"\Ajtm: .*{told}")
+
+    def test_the_version_is_that_of_the_project(self):
+        project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+        self.assertEqual(jtm.__version__, project["project"]["version"])
+        with contextlib.redirect_stdout(io.StringIO()) as said:
+            with self.assertRaises(SystemExit):
+                cli.main(["--version"])
+        self.assertEqual(said.getvalue(), f"jtm {jtm.__version__}\n")
 
     def test_a_reader_that_has_gone_ends_in_no_traceback(self):
         for words in ("--help", "--data nowhere"):
@@ -240,10 +299,10 @@ class TestCommands(unittest.TestCase):
         with mock.patch.dict(cli.VERBS, {"check-data": (fault, options)}):
             said = io.StringIO()
             with contextlib.redirect_stderr(said):
-                self.assertEqual(cli.main(["check-data", "x"]), 1)
+                self.assertEqual(cli.main(["check-data", "."]), 1)
             self.assertRegex(said.getvalue(), r"\Ajtm: a fault .* ZeroDiv.*debug.*\n\Z")
             with self.assertRaises(ZeroDivisionError):
-                cli.main(["check-data", "x", "--debug"])
+                cli.main(["check-data", ".", "--debug"])
 
     def test_what_the_system_refuses_is_no_fault_of_the_program(self):
         def refused(options):
@@ -254,7 +313,7 @@ class TestCommands(unittest.TestCase):
         with mock.patch.dict(cli.VERBS, {"check-data": (refused, options)}):
             said = io.StringIO()
             with contextlib.redirect_stderr(said):
-                self.assertEqual(cli.main(["check-data", "x"]), 1)
+                self.assertEqual(cli.main(["check-data", "."]), 1)
         self.assertRegex(said.getvalue(), r"\Ajtm: refused by the system: .*\n\Z")
 
 

@@ -177,7 +177,7 @@ class Verb(Folder):
         (self.folder / "in" / "broken.wav").write_text("no sound")
         code, said = self.embed(self.folder / "in")
         self.assertEqual(code, 1)
-        self.assertRegex(said, "jtm: .*broken.wav: empty, missing or not a readable")
+        self.assertRegex(said, "jtm: .*broken.wav: not a readable sound file")
         self.assertNotIn("Traceback", said)
         self.assertEqual(
             self.made(), {"a/song.wav.npz", "b/song.wav.npz", "b/song.flac.npz"}

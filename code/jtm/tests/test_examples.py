@@ -7,6 +7,8 @@ import tempfile
 import unittest
 from pathlib import Path
 
+from jtm.files import STOPPED
+
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
 RUN = """
@@ -44,6 +46,22 @@ class TestExamples(unittest.TestCase):
             "multipitch, test: average precision",
         ):
             self.assertIn(said, done.stdout)
+
+    def test_ctrl_c_ends_them_in_one_line(self):
+        path = EXAMPLES / "pretrain.py"
+        begin, call, _ = path.read_text("utf-8").partition("stop_in_one_line()\n")
+        for told in ("KeyboardInterrupt", "StoppedError", "ValueError"):
+            script = f"{begin}{call}from jtm.files import StoppedError\nraise {told}\n"
+            script = script.replace("__file__", repr(str(path)))
+            done = subprocess.run(
+                [sys.executable, "-c", script], capture_output=True, text=True
+            )
+            if told == "ValueError":
+                self.assertIn("Traceback", done.stderr)
+            else:
+                self.assertEqual((done.returncode, done.stderr), (130, STOPPED + "\n"))
+        for path in EXAMPLES.glob("*.py"):
+            self.assertIn("\nstop_in_one_line()\n", path.read_text("utf-8"))
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import re
 import shlex
 import shutil
 import subprocess
+import sys
 import tempfile
 import unittest
 from pathlib import Path
@@ -66,6 +67,14 @@ class Readme(unittest.TestCase):
         for name, weights in found["model"].named_parameters():
             self.assertFalse(torch.equal(weights, start[name]), name)
 
+    def test_the_lines_that_render_a_score_run(self):
+        page = (cli.ROOT / "toy" / "README.md").read_text(encoding="utf-8")
+        [lines] = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+        with mock.patch("sys.path", [str(cli.ROOT / "toy"), *sys.path]):
+            exec(lines, found := {})
+        self.assertGreater(np.abs(found["wave"]).max(), 10_000)
+        self.assertEqual(set(found["notes"].programs), {1, 41, 43})
+
     def test_all_python_is_run(self):
         self.assertEqual(len(PYTHON), 3)
 
@@ -73,6 +82,7 @@ class Readme(unittest.TestCase):
         """Run each line up to where its work begins."""
         self.assertGreater(len(SHELL), 20)
         begun = []
+        self.enterContext(mock.patch.object(cli, "_check_paths"))
         for verb, (function, options) in cli.VERBS.items():
             begin = functools.update_wrapper(lambda o: begun.append(o), function)
             self.enterContext(mock.patch.dict(cli.VERBS, {verb: (begin, options)}))

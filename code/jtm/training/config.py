@@ -120,9 +120,9 @@ class RunConfig:
 
     data: str = Field(
         "",
-        description="dataset folder: MusicNet's layout, or any folder with WAV, FLAC, "
-        "OGG or MP3 files; without it, MusicNet in data/musicnet if it is there, else "
-        "the toy set, made on first use",
+        description="dataset folder: MusicNet's layout, or any folder with WAV, "
+        "AIFF, AU, FLAC, OGG, Opus or MP3 files; without it, MusicNet in "
+        "data/musicnet if it is there, else the toy set, made on first use",
     )
     path_checkpoint: str = Field(
         "",

@@ -191,8 +191,8 @@ def transcribe(path_or_array, sample_rate=None, weights=None, **choices):
     Parameters
     ----------
     path_or_array : str, Path or array
-        A WAV, FLAC, OGG or MP3 file of any rate, number of channels and length; or
-        samples, as :func:`jtm.embed` takes them.
+        A WAV, AIFF, AU, FLAC, OGG, Opus or MP3 file of any rate, number of channels
+        and length; or samples, as :func:`jtm.embed` takes them.
     sample_rate : int, optional
         Sample rate of an array in Hz; a file has its own.
     weights : str or Path, optional

@@ -1,5 +1,7 @@
 """Each thing that can be wrong with a dataset is found, and named."""
 
+import contextlib
+import io
 import shutil
 import tempfile
 import tracemalloc
@@ -114,7 +116,14 @@ class TestCheck(unittest.TestCase):
         (self.root / "test_data/1.wav").write_bytes(b"RIFF")
         text = self.assert_violates("readable and consistent")
         self.assertRegex(text, "0.csv, line 1")
-        self.assertRegex(text, "1.wav: empty, missing")
+        self.assertRegex(text, "1.wav: not a readable sound file")
+
+    def test_no_bar_is_shown_of_single_notes_that_are_not_there(self):
+        (self.root / "notes.csv").unlink()
+        with contextlib.redirect_stderr(io.StringIO()) as said:
+            check(self.root, processes=1)
+        self.assertIn("pieces: 100%", said.getvalue())
+        self.assertNotIn("notes", said.getvalue())
 
     def test_a_neighbours_labels(self):
         shutil.copy(self.root / "test_labels/1.csv", self.root / "train_labels/0.csv")

@@ -224,7 +224,7 @@ class TestStore(unittest.TestCase):
 
     def test_an_unreadable_sound_file_is_named_and_the_rest_is_kept(self):
         (self.root / "bad.wav").write_bytes(b"RIFF????WAVE")
-        with self.assertRaisesRegex(InputError, "bad.wav: empty, missing or not"):
+        with self.assertRaisesRegex(InputError, "bad.wav: not a readable sound"):
             self.build()
         (kept,) = (self.root / STORE_FOLDER).rglob("a.wav.s16")
         time = kept.stat().st_mtime_ns
@@ -234,13 +234,25 @@ class TestStore(unittest.TestCase):
         self.assertEqual(store.files[0], kept)
         self.assertEqual(kept.stat().st_mtime_ns, time)
 
+    def test_all_unreadable_sound_files_are_told_at_once(self):
+        for i in range(12):
+            (self.root / f"bad{i:02}.wav").write_bytes(b"")
+        with self.assertRaises(InputError) as caught:
+            self.build()
+        lines = str(caught.exception).splitlines()
+        self.assertEqual(len(lines), 12)
+        for i in range(10):
+            self.assertIn(f"bad{i:02}.wav: is empty", lines[i])
+        self.assertRegex(lines[10], "and 2 more files")
+        self.assertRegex(lines[11], "12 of 14 sound files .*`jtm check-data .* --all`")
+
     def test_a_link_to_a_sound_file_that_is_gone_is_named(self):
         (self.root / "train_data").mkdir()  # MusicNet's layout
         link = self.root / "train_data" / "1.wav"
         link.symlink_to(self.root / "a.wav")
         self.build()
         (self.root / "a.wav").unlink()
-        with self.assertRaisesRegex(InputError, "1.wav: cannot be read .*put it back"):
+        with self.assertRaisesRegex(InputError, "1.wav: no such file"):
             self.build()
 
 

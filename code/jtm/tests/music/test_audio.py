@@ -8,6 +8,7 @@ from unittest import mock
 import numpy as np
 import soundfile
 
+from jtm.data.musicnet import open_dataset
 from jtm.files import InputError
 from jtm.music import audio
 
@@ -77,6 +78,44 @@ class TestFiles(unittest.TestCase):
                     look(path)
         with self.assertRaisesRegex(InputError, "not finite"):
             audio.read(nan)
+
+    def test_each_mistake_is_told_for_what_it_is(self):
+        (self.folder / "folder.wav").mkdir()
+        for name, content in (
+            ("zero.wav", b""),
+            ("song.m4a", b"what ffmpeg reads"),
+            ("text.wav", b"hello"),
+        ):
+            (self.folder / name).write_bytes(content)
+        soundfile.write(self.folder / "bare.wav", np.zeros(0), 16_000)
+        for name, told in (
+            ("none.wav", "no such file"),
+            ("folder.wav", "is a folder; expected a sound file"),
+            ("zero.wav", "is empty: no sound in it"),
+            ("bare.wav", "is empty: no sound in it"),
+            ("song.m4a", ".*convert by 'ffmpeg -i NAME.m4a NAME.flac'"),
+            ("text.wav", "not a readable sound file .expected .wav, .*"),
+        ):
+            for look in (audio.read, audio.duration):
+                with self.assertRaisesRegex(InputError, rf"/{name}: {told}"):
+                    look(self.folder / name)
+
+    def test_all_endings_that_are_listed_are_read(self):
+        wave = 0.1 * np.random.default_rng(0).standard_normal(48_000)
+        containers = {".aif": "AIFF", ".opus": "OGG"}
+        for suffix in audio.AUDIO_SUFFIXES:
+            path = self.folder / f"song{suffix}"
+            kind = {"format": containers.get(suffix)}
+            kind |= {"subtype": "OPUS"} if suffix == ".opus" else {}
+            soundfile.write(path, wave, 48_000, **kind)
+            self.assertEqual(audio.duration(path), 1.0, suffix)
+            found = audio.read(path, 48_000)
+            if suffix not in (".ogg", ".opus", ".mp3"):
+                np.testing.assert_allclose(found, wave, atol=1e-4)
+            self.assertEqual(len(found), 48_000, suffix)
+        found = open_dataset(self.folder)
+        self.assertEqual(len(found.recordings), len(audio.AUDIO_SUFFIXES))
+        self.assertEqual(found.passed_over, ())
 
     def test_unwritable_folder(self):
         (self.folder / "file").write_text("")

@@ -1,6 +1,8 @@
 """Sound is read to its real end, and a header that says otherwise is told of."""
 
 import os
+import subprocess
+import sys
 import tempfile
 import threading
 import unittest
@@ -28,6 +30,7 @@ class TestEnds(unittest.TestCase):
         wave = 0.1 * chance.standard_normal(seconds * RATE)
         wave[: len(wave) // 2] *= 0.01
         path = self.folder / name
+        options.setdefault("format", "AIFF" if path.suffix == ".aif" else None)
         soundfile.write(path, wave, RATE, **options)
         return bytearray(path.read_bytes())
 
@@ -67,6 +70,24 @@ class TestEnds(unittest.TestCase):
         tagged = b"ID3\x03\0\0\0\0\x01\x00" + 128 * b"\xff" + content
         self.assertEqual(self.seconds("tag.mp3", tagged), 20)
         self.seconds("cut.mp3", content[: len(content) // 3], "cut.mp3: cut off")
+
+    def test_mpg123_says_nothing_of_a_header(self):
+        content, _ = self.mp3()
+        (self.folder / "cut.mp3").write_bytes(content[: len(content) // 3])
+        script = (
+            "import os; from jtm.music import audio, containers\n"
+            "stream = containers._Stream\n"
+            "def told(*a): os.write(2, b'of a thread\\n'); return stream(*a)\n"
+            "containers._Stream = told; audio.read('cut.mp3')\n"
+        )
+        done = subprocess.run(
+            [sys.executable, "-W", "ignore", "-c", script],
+            cwd=self.folder,
+            env=os.environ | {"PYTHONPATH": str(Path(audio.__file__).parents[2])},
+            capture_output=True,
+            text=True,
+        )
+        self.assertEqual(done.stderr, "of a thread\n")
 
     def test_an_mp3_from_a_pipe_may_be_left_in_its_middle(self):
         content, first = self.mp3()
@@ -110,11 +131,11 @@ class TestEnds(unittest.TestCase):
         content = self.bytes_of("a.wav")[:40] + bytes(4)
         more = b"LIST" + (RATE).to_bytes(4, "little") + bytes(RATE)
         for rest in (b"", more):
-            with self.assertRaisesRegex(InputError, "a.wav: empty"):
+            with self.assertRaisesRegex(InputError, "a.wav: is empty"):
                 self.seconds("a.wav", content + rest)
 
     def test_what_is_cut_off_is_told_and_read_as_far_as_it_goes(self):
-        for name in ("a.flac", "a.wav", "a.ogg"):
+        for name in ("a.flac", "a.wav", "a.ogg", "a.aiff", "a.aif", "a.au"):
             content = self.bytes_of(name)
             self.assertEqual(self.seconds(name, content), 5)
             found = self.seconds(name, content[: len(content) // 2], "cut off")

@@ -42,7 +42,7 @@ class Verb(Case):
         (self.folder / "in" / "broken.wav").write_text("no sound")
         code, said = self.transcribe(self.folder / "in")
         self.assertEqual(code, 1, said)
-        self.assertRegex(said, "jtm: .*broken.wav: empty, missing or not a readable")
+        self.assertRegex(said, "jtm: .*broken.wav: not a readable sound file")
         self.assertIn("3 of 4 transcribed, 1 failed, 0 are there already", said)
         self.assertIn("4 taken, 0 passed over", said)
         names = ("a/song", "b/song.wav", "b/song.flac")
