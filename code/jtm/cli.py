@@ -9,6 +9,7 @@ a fault of the program, ends in one line too, and with ``--debug`` in its traceb
 import argparse
 import contextlib
 import difflib
+import inspect
 import os
 import re
 import sys
@@ -192,7 +193,7 @@ def main(arguments=None):
     parser.add_argument("--version", action="version", version=version)
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     for verb, (function, _) in VERBS.items():
-        text, _, epilog = function.__doc__.partition("\n")
+        text, _, epilog = inspect.getdoc(function).partition("\n")
         kind = argparse.RawDescriptionHelpFormatter
         about = {"description": text, "epilog": epilog, "formatter_class": kind}
         _fill(verbs.add_parser(verb, help=text, **about), verb)
@@ -701,11 +702,18 @@ def _index(options):
     _option("audio AUDIO", "a sound file"),
     _option(
         "--index INDEX",
-        "where to look, from `jtm index`; by default the pieces of music21's corpus",
+        "where to look, from `jtm index`; by default 613 scores of music21's corpus: "
+        "306 sections of Palestrina's masses, 225 Bach chorales, 38 madrigals of "
+        "Monteverdi, and 44 movements, most of string quartets",
     ),
 )
 def _identify(options):
-    """Name the piece that a recording is of: the five likeliest, and where in each."""
+    """
+    Name the piece that a recording is of: the five likeliest, and where in each.
+
+    It is found at 30 to 289 quarter notes a minute and, in 17 seconds or more, up to
+    six semitones above or below the score.
+    """
     from jtm.retrieval.pages import answer
 
     print(answer(options.audio, options.index))
@@ -713,7 +721,12 @@ def _identify(options):
 
 @_verb(
     "retrieval",
-    DATA,
+    _option(
+        "--data DIR",
+        "dataset in MusicNet's layout with beats in the labels of every split, "
+        "from `python toy/pairs.py --out DIR`",
+        required=True,
+    ),
     STORE,
     _option("--load CHECKPOINT", "network that some runs start from"),
     _option(

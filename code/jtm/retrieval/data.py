@@ -15,6 +15,7 @@ from jtm.data.windows import Draws
 from jtm.files import InputError
 from jtm.models.pitchmap import PitchMapEncoder
 from jtm.music import notation
+from jtm.results.records import TESTS
 from jtm.retrieval.config import BATCHES, FRAMES, JITTER, PER_WORK, POOL, SHIFT
 from jtm.training.spectra import Spectra, harmonic_front_end
 
@@ -81,16 +82,14 @@ class Recordings:
     Raises
     ------
     InputError
-        If the dataset is missing or damaged, or no label of it has beats.
+        If the dataset is missing or damaged, or a split has no labels with beats.
     """
 
     def __init__(self, data, work, progress=True):
-        self.store = build_store(open_dataset(data), progress=progress)
-        front_end = harmonic_front_end(PitchMapEncoder())
-        self.spectra = Spectra(self.store, front_end, work)
+        dataset = open_dataset(data)
         self._pooled = {}
         self.aligned, self.splits = {}, {}
-        for index, recording in enumerate(self.store.recordings):
+        for index, recording in enumerate(dataset.recordings):
             if recording.labels is None:
                 continue
             labels = read_labels(recording.labels)
@@ -98,10 +97,16 @@ class Recordings:
                 continue
             self.aligned[index] = Aligned(labels)
             self.splits.setdefault(recording.split, []).append(index)
-        if not self.aligned:
+        if missing := [
+            s for s in ("train", "validation", *TESTS) if s not in self.splits
+        ]:
             raise InputError(
-                f"{data}: no labels with beats; make a set by `python toy/pairs.py`"
+                f"{data}: no labels with beats in {', '.join(missing)}; "
+                "make a set by `python toy/pairs.py --out DIR`"
             )
+        self.store = build_store(dataset, progress=progress)
+        front_end = harmonic_front_end(PitchMapEncoder())
+        self.spectra = Spectra(self.store, front_end, work)
 
     def window(self, index, seconds):
         """Read the averaged log magnitudes of a window."""

@@ -393,7 +393,7 @@ def load(path):
         If the file is missing, damaged or of another version.
     """
     expected = {"towers": str, "version": int, "facts": dict}
-    tensors, about = read_tensors(path, "towers", expected)
+    tensors, about = read_tensors(path, "towers", "`jtm retrieval`", expected)
     if about["version"] != VERSION:
         raise InputError(f"{path}: towers of another version of JTM; train them again")
     facts = about["facts"]

@@ -1,5 +1,6 @@
 """The output of `jtm identify`."""
 
+from jtm.files import InputError
 from jtm.music import audio
 
 LONGEST = 600
@@ -29,11 +30,15 @@ def answer(path, index=None):
     InputError
         If the recording is too short, or a file cannot be read.
     """
-    from jtm.retrieval.search import find
+    from jtm.retrieval.search import ShortError, find
 
-    matches, found = find(audio.read(path, seconds=LONGEST), index=index)
+    wave = audio.read(path, seconds=LONGEST)
+    try:
+        matches, found = find(wave, index=index, progress=True)
+    except ShortError as error:
+        raise InputError(f"{path}: {error}") from error
     if not matches:
-        return f"{path}: only silence; no piece to identify"
+        return f"{path}: not found; silence, a steady sound, or unlike all pieces"
     first = matches[0]
     lines = [
         f"{path}: {first.title}" if found else f"{path}: not found; the most likely are"

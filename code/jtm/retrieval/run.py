@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from jtm.constants import N_PITCHES
-from jtm.files import read_json, write_json
+from jtm.files import InputError, read_json, write_json
 from jtm.models.augment import vary_magnitudes
 from jtm.models.pitchmap import PitchMapEncoder
 from jtm.results.records import TESTS
@@ -384,7 +384,10 @@ PIECES = "identification.json"
 def _identification(recordings, out, scores):
     """Index the musical scores, calibrate thresholds, and evaluate identification."""
     weights, file = out / f"{MAIN}.safetensors", out / search.INDEX.name
-    search.build(scores, file, _titles(recordings), weights)
+    titles = _titles(recordings)
+    if lost := [name for name in titles if not (Path(scores) / name).is_file()]:
+        raise InputError(f"{scores}: no {lost[0]}, which the recordings are of")
+    search.build(scores, file, titles, weights)
     (towers, facts, _), index = model.load(weights), search.Index.load(file)
     facts |= _calibrate(towers, recordings, index)
     model.save(weights, towers, facts)
@@ -415,13 +418,30 @@ def _identification(recordings, out, scores):
     return found
 
 
+TITLES = {
+    "chopin/mazurka06-2": "Mazurka Op. 6 No. 2",
+    "joplin/maple_leaf_rag": "Maple Leaf Rag",
+    "schumann_clara/opus17/movement3": "Piano Trio Op. 17, movement 3",
+    "schumann_robert/opus41no1/movement1": "String Quartet Op. 41 No. 1, movement 1",
+    "schumann_robert/opus41no1/movement2": "String Quartet Op. 41 No. 1, Scherzo",
+    "schumann_robert/opus41no1/movement4": "String Quartet Op. 41 No. 1, Adagio",
+    "schumann_robert/opus41no1/movement5": "String Quartet Op. 41 No. 1, Presto",
+}
+TITLES |= {
+    f"schumann_clara/polonaise_op1n{n}": f"Polonaise Op. 1 No. {n}" for n in range(1, 5)
+}
+"""Titles of works that the metadata call by their file names, by path in the corpus."""
+
+
 def _titles(recordings):
     """Return the title of each played piece, by its path in the corpus."""
     found = {}
     for recording in recordings.store.recordings:
         about = recording.metadata
-        parts = about["composition"], about.get("movement")
-        title = ", ".join(part for part in parts if part)
+        movement = about.get("movement") or ""
+        movement = f"movement {movement}" if movement.isdigit() else movement
+        title = ", ".join(part for part in (about["composition"], movement) if part)
+        title = TITLES.get(about["corpus_path"].rpartition(".")[0], title)
         composer = about.get("composer")
         found[about["corpus_path"]] = f"{composer}: {title}" if composer else title
     return found

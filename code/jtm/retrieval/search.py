@@ -28,7 +28,7 @@ from jtm.music import audio, notation
 from jtm.retrieval import model
 from jtm.retrieval.config import FRAMES, POOL
 from jtm.retrieval.data import BINS_PER_SEMITONE, FEWEST, SECONDS, draw, move, pool
-from jtm.training.checkpoints import read_tensors, write_tensors
+from jtm.training.checkpoints import WEIGHTS_SUFFIX, read_tensors, write_tensors
 from jtm.training.spectra import harmonic_front_end
 
 WEIGHTS = Path(__file__).resolve().parents[1] / "weights" / "retrieval.safetensors"
@@ -47,7 +47,9 @@ HOP_SECONDS = 0.5  # hop between windows
 MOST_WINDOWS = 120  # maximum number of windows, evenly spaced in longer queries
 SHORTEST = 1.0  # minimum length of a recording in seconds
 SILENT = 0.15  # maximum log magnitude of a window that counts as silent
+CHANGING = 0.08  # minimum change of pitch content; see :func:`change`
 GLANCE = 30  # seconds of a recording used to name it on its page
+SURE = 0.5  # minimum confidence to name it there
 
 # Votes.
 BLOCK = 16  # queries compared with all passages at a time
@@ -61,7 +63,12 @@ SHOWN = 5  # maximum number of pieces returned
 # Keys.
 KEYS = tuple(range(-6, 7))  # semitones between a recording and its score
 LONG = 30  # minimum windows, 16.5 s, to try other keys; fewer agree by chance
+CERTAIN = 2.0  # margin in the key of the score from which no other is tried
 FOUND_MOVED = 1.2  # margin threshold in other keys, from ``benchmarks/naming.py``
+
+
+class ShortError(InputError):
+    """A recording is too short to be identified."""
 
 
 @dataclass(frozen=True)
@@ -100,6 +107,9 @@ class Match:
 class Index:
     """
     An index of pieces and the embeddings of their passages.
+
+    Passages of owners beyond `pieces` are background: they compete for votes, but are
+    not found.
 
     Parameters
     ----------
@@ -144,6 +154,13 @@ class Index:
         columns = self.vectors[kept], self.owners[kept], self.middles[kept]
         return Index(self.pieces, *columns, self.towers)
 
+    def among(self, other):
+        """Return an index with the pieces of another as background."""
+        added = other.vectors, other.owners + len(self.pieces), other.middles
+        own = self.vectors, self.owners, self.middles
+        columns = map(np.concatenate, zip(own, added, strict=True))
+        return Index(self.pieces, *columns, self.towers)
+
     def save(self, path):
         """Write the index as safetensors."""
         counts = np.bincount(self.owners, minlength=len(self.pieces))
@@ -163,7 +180,7 @@ class Index:
         if not Path(path).is_file():
             raise InputError(f"{path}: no such index; make one by `jtm index`")
         expected = {"pieces": list, "version": int, "towers": str}
-        tensors, about = read_tensors(path, "index", expected)
+        tensors, about = read_tensors(path, "index", "`jtm index`", expected)
         if about["version"] != model.VERSION or towers not in (None, about["towers"]):
             raise InputError(
                 f"{path}: an index of another version; make it again by `jtm index`"
@@ -237,7 +254,8 @@ def build(folder, out, titles=None, weights=WEIGHTS, progress=True):
     Parameters
     ----------
     folder : str or Path
-        Folder to search recursively for MIDI, MusicXML, ABC or kern files.
+        Folder to search recursively for MIDI, MusicXML, ABC or kern files, without
+        hidden ones.
     out : str or Path
         Path to the index. Entries of files that have not changed are kept.
     titles : dict of str to str, optional
@@ -257,14 +275,17 @@ def build(folder, out, titles=None, weights=WEIGHTS, progress=True):
     ------
     InputError
         If the folder is missing or has no score, no score can be read, or `out`
-        is not an index of these towers.
+        does not end in .safetensors or is not an index of these towers.
     """
     folder, out = Path(folder), Path(out)
+    if out.suffix != WEIGHTS_SUFFIX:
+        raise InputError(f"{out}: expected a name ending in {WEIGHTS_SUFFIX}")
     towers, _, fingerprint = model.load(weights)
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; expected one with scores")
     found, passed_over = find_files(folder, notation.SUFFIXES)
     files = {path.relative_to(folder).as_posix(): path for path in found}
+    files = {name: path for name, path in files.items() if "/." not in f"/{name}"}
     if titles is not None:
         files = {name: path for name, path in files.items() if name in titles}
     if not files:
@@ -356,11 +377,11 @@ def listen(wave):
 
     Raises
     ------
-    InputError
+    ShortError
         If the recording is shorter than :data:`SHORTEST`.
     """
     if len(wave) < SHORTEST * SAMPLE_RATE:
-        raise InputError(
+        raise ShortError(
             f"{len(wave) / SAMPLE_RATE:.2g} s of sound; expected {SHORTEST:g} s or "
             "more to identify the piece"
         )
@@ -382,7 +403,33 @@ def listen(wave):
     return starts[loud], found[loud]
 
 
-def vote(at, owners, places, speeds=SPEEDS, tolerance=TOLERANCE):
+def change(magnitudes):
+    """
+    Measure how much the pitch content of a recording changes.
+
+    Of averages over 0.2 s, it is the standard deviation over time of how far a bin
+    stands out from those a semitone away, averaged over the 20 bins where it is
+    largest. In validation recordings of 5 s and more it is at least 0.14; in noise of
+    any colour, clicks, mains hum, tones with vibrato or tremolo, and chords that are
+    held or repeated, at most 0.05.
+
+    Parameters
+    ----------
+    magnitudes : numpy.ndarray
+        Log magnitudes ``(windows, FRAMES, bins)``; see :func:`listen`.
+
+    Returns
+    -------
+    float
+        The change; notes are heard from :data:`CHANGING`.
+    """
+    level = magnitudes.reshape(-1, 5, magnitudes.shape[-1]).mean(1)
+    step = BINS_PER_SEMITONE
+    aside = (level[:, : -2 * step] + level[:, 2 * step :]) / 2
+    return float(np.sort((level[:, step:-step] - aside).std(0))[-20:].mean())
+
+
+def vote(at, owners, places, speeds=SPEEDS, tolerance=TOLERANCE, known=np.inf):
     """
     Rank pieces by the votes that lie on one line in time.
 
@@ -397,6 +444,8 @@ def vote(at, owners, places, speeds=SPEEDS, tolerance=TOLERANCE):
         Candidate slopes in units of `places` per second.
     tolerance : float
         Seconds within which votes count as on one line.
+    known : int
+        Number of pieces; the votes of others, of the background, are lost.
 
     Returns
     -------
@@ -409,10 +458,11 @@ def vote(at, owners, places, speeds=SPEEDS, tolerance=TOLERANCE):
         vote, weighted ``log((nearest + 1) / rank)``.
     """
     n_queries, nearest = owners.shape
-    if not n_queries:
+    kept = owners.T < known
+    if not kept.any():
         return 0.0, []
-    rank, query = (each.ravel() for each in np.indices(owners.T.shape))
-    owner, place = owners.T.ravel(), places.T.ravel()  # nearest first
+    rank, query = np.nonzero(kept)
+    owner, place = owners.T[kept], places.T[kept]  # nearest first
     weight = np.log((nearest + 1) / (rank + 1))
     best = {}
     for speed in speeds:
@@ -441,11 +491,13 @@ def vote(at, owners, places, speeds=SPEEDS, tolerance=TOLERANCE):
     return float(margin), ranked
 
 
-def find(wave, rate=SAMPLE_RATE, index=None, weights=WEIGHTS):
+def find(wave, rate=SAMPLE_RATE, index=None, weights=WEIGHTS, progress=False):
     """
     Find the pieces most likely played in a recording.
 
-    If no piece is found in its original key, other keys are tried.
+    From :data:`LONG` windows on, all keys are tried, unless the margin in that of the
+    score is :data:`CERTAIN`. The pieces of the shipped index compete with those of an
+    index given by its path, as background, so that few pieces do not share all votes.
 
     Parameters
     ----------
@@ -457,31 +509,40 @@ def find(wave, rate=SAMPLE_RATE, index=None, weights=WEIGHTS):
         Index to search; the shipped one by default.
     weights : str or Path
         Path to the towers.
+    progress : bool
+        Whether to show a progress bar.
 
     Returns
     -------
     matches : list of Match
-        At most :data:`SHOWN` pieces, most likely first; empty if all is silent.
+        At most :data:`SHOWN` pieces, most likely first; empty if there are no notes
+        that change, see :func:`change`, or no window votes for a piece.
     found : bool
         Whether the margin of the first piece reaches the threshold.
 
     Raises
     ------
+    ShortError
+        If the recording is too short.
     InputError
-        If the recording is too short, or the index or the towers cannot be read.
+        If the index or the towers cannot be read.
     """
     towers, facts, fingerprint = _towers(str(weights))
     if not isinstance(index, Index):
         index = _index(str(index or INDEX), fingerprint)
     wave = audio.to_wave(wave, rate)
     starts, heard = listen(wave * audio.gain(audio.powers(wave)))
-    key, (margin, ranked) = 0, look(towers, index, starts, heard, 0)
-    found = margin >= facts.get("threshold", 0.0)
-    if not found and len(starts) >= LONG:
-        moved = {k: look(towers, index, starts, heard, k) for k in KEYS if k}
-        best = max(moved, key=lambda k: moved[k][0])
-        if moved[best][0] >= FOUND_MOVED:
-            found, key, (margin, ranked) = True, best, moved[best]
+    if not len(starts) or change(heard) < CHANGING:
+        return [], False
+    told, threshold = {}, {0: facts.get("threshold", 0.0)}
+    keys = sorted(KEYS, key=abs) if len(starts) >= LONG else [0]
+    for k in tqdm(keys, "Keys", leave=False, disable=not progress):
+        told[k] = look(towers, index, starts, heard, k)
+        if told[0][0] >= CERTAIN:
+            break
+    above = {k: told[k][0] - threshold.get(k, FOUND_MOVED) for k in told}
+    key = max(above, key=above.get)
+    found, (margin, ranked) = above[key] >= 0, told[key]
     likely = _confidences(margin, [votes for _, votes, *_ in ranked], facts)
     matches = []
     for (piece, _, start, speed, voters), share in zip(ranked, likely, strict=True):
@@ -490,7 +551,7 @@ def find(wave, rate=SAMPLE_RATE, index=None, weights=WEIGHTS):
         beat = float(np.clip(start + speed * first, 0, about["beats"]))
         where = beat, about["beats"], float(first), float(last), key
         matches.append(Match(about["title"], about["file"], share, *where))
-    return matches, bool(matches) and found
+    return matches, bool(matches and found)
 
 
 def look(towers, index, starts, heard, key):
@@ -518,7 +579,7 @@ def look(towers, index, starts, heard, key):
     lowered = move(heard, -key * BINS_PER_SEMITONE, axis=2)
     near = index.nearest(towers.embed_sound(lowered))
     places = index.owners[near], index.middles[near]
-    margin, ranked = vote(starts + SECONDS / 2, *places)
+    margin, ranked = vote(starts + SECONDS / 2, *places, known=len(index.pieces))
     return margin, ranked[:SHOWN]
 
 
@@ -551,13 +612,14 @@ def identify(wave, rate=SAMPLE_RATE):
     Returns
     -------
     str or None
-        Its title; None if it is not found, or the recording is too short.
+        Its title; None if it is not found with a confidence of :data:`SURE`, or the
+        recording is too short.
     """
     try:
         matches, found = find(wave, rate)
-    except InputError:
+    except ShortError:
         return None
-    return matches[0].title if found else None
+    return matches[0].title if found and matches[0].confidence >= SURE else None
 
 
 def name(path):
@@ -579,4 +641,12 @@ def name(path):
 
 
 _towers = functools.lru_cache(4)(model.load)
-_index = functools.lru_cache(4)(Index.load)
+
+
+@functools.lru_cache(4)
+def _index(path, fingerprint):
+    """Load an index; the shipped one, if it is of the same towers, as background."""
+    index, shipped = Index.load(path, fingerprint), Index.load(INDEX)
+    if path == str(INDEX) or shipped.towers != fingerprint:
+        return index
+    return index.among(shipped)

@@ -24,6 +24,9 @@ from jtm.training.config import NETWORK, NetworkConfig, flag, make_config
 WEIGHTS_SUFFIX = ".safetensors"
 """Ending of the files that hold a network alone."""
 
+MAKER = "`jtm export` or `jtm train --preset transcriber`"
+"""What writes them: the first a network, the second a transcriber."""
+
 METADATA_KEY = "jtm"
 """Where the metadata of such a file hold the settings and the weights' hash."""
 
@@ -89,7 +92,7 @@ def _read_run(path):
 
 def _read_weights(path):
     """Read weights that were given away, as a checkpoint would hold them."""
-    weights, facts = read_tensors(path, "network", {"network": dict})
+    weights, facts = read_tensors(path, "network", MAKER, {"network": dict})
     content, part = {"config": facts["network"]}, "model"
     if isinstance(facts.get("thresholds"), dict):  # a transcriber
         part, content["thresholds"] = "network", facts["thresholds"]
@@ -98,7 +101,7 @@ def _read_weights(path):
     return content | {"state_dict": state}
 
 
-def read_tensors(path, what, expected):
+def read_tensors(path, what, maker, expected):
     """
     Read what :func:`write_tensors` wrote, running none of it.
 
@@ -108,6 +111,8 @@ def read_tensors(path, what, expected):
         The file.
     what : str
         What it should hold, for messages.
+    maker : str
+        The command that writes such a file, for messages.
     expected : dict of str to type
         What the metadata must hold, by name.
 
@@ -134,12 +139,11 @@ def read_tensors(path, what, expected):
             raise TypeError(f"expected {expected}")
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         raise InputError(
-            f"{path}: no {what} of JTM, or damaged; expected a file that "
-            "`jtm export` wrote"
+            f"{path}: no {what} of JTM, or damaged; expected a file that {maker} wrote"
         ) from error
     if fingerprint(tensors) != checksum:
         raise InputError(
-            f"{path}: damaged (its checksum differs); get or export it again"
+            f"{path}: damaged (its checksum differs); get or make it again"
         )
     return tensors, metadata
 

@@ -337,7 +337,7 @@ def _transcribe_one(source, advance, named, choices, alone, page, name):
     made = _transcribe_file(source, _loaded(*named), choices, advance)
     made = made.melody() if alone else made
     if page:
-        made = replace(made, piece=name(source))
+        made = replace(made, piece=name(source) if len(made.notes) else "")
         made = replace(made, html=made.page())
     return state, made
 

@@ -106,8 +106,12 @@ class Sets(unittest.TestCase):
                 for r in text[1:]
             ]
             path.write_text("\n".join([text[0], *rows]) + "\n")
-            with self.assertRaisesRegex(InputError, "no labels with beats"):
+            lacking = "in train, validation, test, test_timbre; .*toy/pairs.py --out"
+            with self.assertRaisesRegex(InputError, lacking):
                 data.Recordings(Path(folder) / "set", Path(folder) / "w", False)
+            write_dataset(Path(folder) / "two", counts=(("train", 1), ("test", 1)))
+            with self.assertRaisesRegex(InputError, "with beats in validation; "):
+                data.Recordings(Path(folder) / "two", Path(folder) / "w", False)
         with self.assertRaisesRegex(InputError, "lasts 2 s"):
             data.Pairs(self.recordings, [], 8)
 

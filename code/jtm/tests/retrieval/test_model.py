@@ -171,7 +171,7 @@ class Files(unittest.TestCase):
         with self.assertRaisesRegex(InputError, "towers.safetensors"):
             model.load(self.path)
         model.save(self.path, model.Towers(), {})
-        tensors, about = read_tensors(self.path, "towers", {})
+        tensors, about = read_tensors(self.path, "towers", "", {})
         write_tensors(self.path, tensors, about | {"version": 0})
         with self.assertRaisesRegex(InputError, "another version"):
             model.load(self.path)

@@ -66,6 +66,17 @@ class Votes(unittest.TestCase):
         self.assertAlmostEqual(margin, 1.5 * np.log(5) / search.ENOUGH, places=6)
         self.assertEqual(search.vote(self.at[:0], owners[:0], places[:0]), (0.0, []))
 
+    def test_background_takes_votes_and_is_not_found(self):
+        rows = np.arange(len(self.at))
+        self.plant(7, rows, 40.0, 1.9, 20)
+        _, ((piece, votes, *_),) = search.vote(
+            self.at, np.where(self.owners == 7, 0, 1), self.places, known=1
+        )
+        self.assertEqual(piece, 0)
+        self.assertLess(votes, 1.1 * np.log(49 / 21) + 0.2)  # by its rank among all
+        voted = search.vote(self.at, self.owners, self.places, known=0)
+        self.assertEqual(voted, (0.0, []))
+
 
 class Searching(unittest.TestCase):
     def test_nearest_is_exact(self):
@@ -78,6 +89,35 @@ class Searching(unittest.TestCase):
         fewer = index.without([int(order[0, 0])]).nearest(queries[:1], 3)
         self.assertEqual(index.without([3]).owners[3], 4)
         self.assertEqual(fewer.shape, (1, 3))
+
+    def test_an_index_among_others_keeps_its_pieces(self):
+        columns = np.eye(4, DIM, dtype=np.int8) * 127, np.repeat([0, 1], 2), np.zeros(4)
+        own = search.Index([{"title": "A"}, {"title": "B"}], *columns, "")
+        both = own.among(own)
+        self.assertEqual(both.pieces, own.pieces)
+        self.assertEqual(both.owners.tolist(), [0, 0, 1, 1, 2, 2, 3, 3])
+        self.assertEqual((len(both.vectors), len(both.middles)), (8, 8))
+
+    def test_steady_sounds_hardly_change(self):
+        rng = np.random.default_rng(99)
+        time = np.arange(10 * SAMPLE_RATE) / SAMPLE_RATE
+
+        def tone(pitch, harmonics=6):
+            phase = 2 * np.pi * pitch * time
+            return sum(np.sin(k * phase) / k for k in range(1, harmonics + 1))
+
+        white = rng.standard_normal(len(time))
+        chord = tone(220) + tone(277.18) + tone(329.63)
+        steady = (white, np.cumsum(white - white.mean()), tone(50, 20), tone(440, 1))
+        steady += (chord, chord * np.exp(-3 * (time % 0.5)), tone(60, 9) + 0.1 * white)
+        for number, wave in enumerate(steady):
+            wave = (0.3 * wave / np.abs(wave).max()).astype(np.float32)
+            found = search.change(search.listen(wave)[1])
+            self.assertLess(found, 0.8 * search.CHANGING, number)
+            self.assertEqual(search.find(wave), ([], False))
+        for seed in range(3):
+            found = search.change(search.listen(play(tune(seed))[0])[1])
+            self.assertGreater(found, 1.5 * search.CHANGING)
 
     def test_passages_suit_the_density(self):
         notes = tune(0)
@@ -145,6 +185,8 @@ class Building(unittest.TestCase):
         (self.scores / "again").symlink_to(elsewhere, target_is_directory=True)
         (elsewhere / "loop").symlink_to(self.scores, target_is_directory=True)
         (self.scores / "._0.abc").write_bytes(b"left by a system")
+        write_abc(self.scores / ".hidden" / "0.abc", tune(6), "Hidden")
+        (self.scores / ".hidden.abc").write_bytes(b"no tune")
         with self.assertWarnsRegex(InputWarning, "taken already"):
             failed, said = self.build()
         self.assertEqual((failed, said), (0, ""))
@@ -168,12 +210,18 @@ class Building(unittest.TestCase):
         self.build()
         with self.assertRaisesRegex(InputError, "another version"):
             search.Index.load(self.out, "other towers")
-        tensors, about = read_tensors(self.out, "index", {})
+        tensors, about = read_tensors(self.out, "index", "", {})
         write_tensors(self.out, tensors, about | {"version": 0})
         with self.assertRaisesRegex(InputError, "another version"):
             search.Index.load(self.out)
         with self.assertRaisesRegex(InputError, "jtm index"):
             search.Index.load(self.folder / "none")
+        with self.assertRaisesRegex(InputError, "no index of JTM.* `jtm index` wrote"):
+            search.Index.load(self.weights)
+        self.out = self.folder / "i.idx"
+        with self.assertRaisesRegex(InputError, r"i.idx: expected .*\.safetensors"):
+            self.build()
+        self.out = self.folder / "i.safetensors"
         self.out.write_bytes(b"nothing")
         with self.assertRaisesRegex(InputError, "i.safetensors"):
             self.build()

@@ -212,7 +212,7 @@ class Export(unittest.TestCase):
         for content, words in (
             (flipped, "its checksum differs"),
             (whole[:-10], "no network of JTM, or damaged"),
-            (b"", "no network of JTM, or damaged"),
+            (b"", "`jtm export` or `jtm train --preset transcriber` wrote"),
             (b"RIFF" * 100, "no network of JTM, or damaged"),
         ):
             self.out.write_bytes(content)

@@ -111,6 +111,9 @@ class Verb(Case):
             self.assertEqual(self.transcribe(song)[0], 0)
         self.assertIn('class="piece" dir="auto">song &amp; co<', self.page("song"))
         self.assertIn("song &amp; co", self.page("index"))
+        with named:
+            self.assertEqual(self.transcribe(song, "--min-note-ms", "99999")[0], 0)
+        self.assertFalse("&amp; co" in self.page("song"))  # without notes
 
     def page(self, name):
         """Read a page that was made."""
