@@ -141,7 +141,7 @@ def run(sources, work, keep, what, progress=True, debug=False, spread=None):
     NoSpaceError
         If nothing more can be written.
     """
-    seconds = {source: _duration(source) for source in sources}
+    seconds = {source: duration(source) for source in sources}
     failed = []
     with tqdm(
         total=sum(seconds.values()),
@@ -171,7 +171,7 @@ def run(sources, work, keep, what, progress=True, debug=False, spread=None):
     return failed
 
 
-def finish(out, sources, missing, failed, done):
+def finish(out, sources, missing, failed, done, found=""):
     """
     Say what a batch has done.
 
@@ -183,6 +183,8 @@ def finish(out, sources, missing, failed, done):
         All files, those of which nothing was there, and what :func:`run` returned.
     done : str
         What was done, such as "embedded".
+    found : str
+        What came of it, such as "300 notes".
 
     Returns
     -------
@@ -197,7 +199,8 @@ def finish(out, sources, missing, failed, done):
     if failed and len(failed) == len(sources):
         raise InputError(f"none of {len(sources)} files could be {done}")
     print(
-        f"{out}: {len(missing) - len(failed)} of {len(sources)} {done}, "
+        f"{out}: {len(missing) - len(failed)} of {len(sources)} {done}"
+        f"{found and f' ({found})'}, "
         f"{len(failed)} failed, {len(sources) - len(missing)} are there already"
     )
     return len(failed)
@@ -294,8 +297,20 @@ def _on_cluster(sources, work, address):
             yield names[future], (None, error, "", []) if error else future.result()
 
 
-def _duration(source):
-    """Return a file's length in seconds, or 0 where it cannot be read."""
+def duration(source):
+    """
+    Return a file's length in seconds, or 0 where it cannot be read.
+
+    Parameters
+    ----------
+    source : Path
+        The file.
+
+    Returns
+    -------
+    float
+        Seconds.
+    """
     with contextlib.suppress(Exception):  # which is told in its turn
         return audio.duration(source)
     return 0.0
