@@ -13,6 +13,7 @@ import os
 import signal
 import sys
 import threading
+import time
 import traceback
 import warnings
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -237,7 +238,10 @@ def _attempt_elsewhere(work, source):
     """Work on a file in another process; return the warnings, too."""
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always", InputWarning)
-        *outcome, _ = _attempt(work, source, lambda seconds: None)
+        try:
+            *outcome, _ = _attempt(work, source, lambda seconds: None)
+        except SystemExit:  # what was half done is gone; begin nothing else
+            os._exit(1)
     return *outcome, [str(each.message) for each in told]
 
 
@@ -256,14 +260,28 @@ def _in_processes(sources, work, jobs):
         except BrokenProcessPool as error:
             if len(left) == n_left:  # nothing was done: it would happen again
                 raise InputError(KILLED) from error
+        except BaseException:  # stopped by the user, or by what fails here
+            _end([*pool._processes.values()])
+            raise
         finally:
             pool.shutdown(cancel_futures=True)
 
 
+def _end(processes):
+    """End processes within a second, in which they remove what they have half done."""
+    for process in processes:
+        process.terminate()
+    deadline = time.monotonic() + 0.8
+    for process in processes:
+        process.join(max(0.0, deadline - time.monotonic()))
+        process.kill()
+
+
 def _begin(jobs):
-    """Prepare a process: it ends with its parent, and only with it."""
+    """Prepare a process: it ends with its parent, or when the parent says so."""
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, os.cpu_count() // jobs)))
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
 
     def follow():
         multiprocessing.parent_process().join()
