@@ -92,9 +92,10 @@ def embed(path_or_array, sample_rate=None, model=None, layer="c"):
         full-scale signed integers. Channels are averaged.
     sample_rate : int, optional
         Sample rate in Hz, for arrays only; a file states its own.
-    model : Network, optional
-        A network from :func:`load_model`. It is put into evaluation mode and runs on
-        its current device. By default the shipped network, on a GPU if available.
+    model : Network, str or Path, optional
+        A network from :func:`load_model`, which is put into evaluation mode and runs on
+        its current device; or what that takes. By default the shipped network, on a GPU
+        if available.
     layer : {"c", "z", "zc"}
         Whether to return contexts, latents, or z and c concatenated.
 
@@ -118,6 +119,8 @@ def embed(path_or_array, sample_rate=None, model=None, layer="c"):
     >>> len(embedding), float(times[0])
     (50, 0.01)
     """
+    if isinstance(model, (str, os.PathLike)):
+        model = load_model(model).to(best_device())
     model = model or _shipped()
     _check_layer(layer)
     if isinstance(path_or_array, (str, os.PathLike)):

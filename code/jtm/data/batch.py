@@ -13,6 +13,7 @@ import os
 import signal
 import sys
 import threading
+import time
 import traceback
 import warnings
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -141,7 +142,7 @@ def run(sources, work, keep, what, progress=True, debug=False, spread=None):
     NoSpaceError
         If nothing more can be written.
     """
-    seconds = {source: _duration(source) for source in sources}
+    seconds = {source: duration(source) for source in sources}
     failed = []
     with tqdm(
         total=sum(seconds.values()),
@@ -171,7 +172,7 @@ def run(sources, work, keep, what, progress=True, debug=False, spread=None):
     return failed
 
 
-def finish(out, sources, missing, failed, done):
+def finish(out, sources, missing, failed, done, found=""):
     """
     Say what a batch has done.
 
@@ -183,6 +184,8 @@ def finish(out, sources, missing, failed, done):
         All files, those of which nothing was there, and what :func:`run` returned.
     done : str
         What was done, such as "embedded".
+    found : str
+        What came of it, such as "300 notes".
 
     Returns
     -------
@@ -197,7 +200,8 @@ def finish(out, sources, missing, failed, done):
     if failed and len(failed) == len(sources):
         raise InputError(f"none of {len(sources)} files could be {done}")
     print(
-        f"{out}: {len(missing) - len(failed)} of {len(sources)} {done}, "
+        f"{out}: {len(missing) - len(failed)} of {len(sources)} {done}"
+        f"{found and f' ({found})'}, "
         f"{len(failed)} failed, {len(sources) - len(missing)} are there already"
     )
     return len(failed)
@@ -234,7 +238,10 @@ def _attempt_elsewhere(work, source):
     """Work on a file in another process; return the warnings, too."""
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always", InputWarning)
-        *outcome, _ = _attempt(work, source, lambda seconds: None)
+        try:
+            *outcome, _ = _attempt(work, source, lambda seconds: None)
+        except SystemExit:  # what was half done is gone; begin nothing else
+            os._exit(1)
     return *outcome, [str(each.message) for each in told]
 
 
@@ -253,14 +260,28 @@ def _in_processes(sources, work, jobs):
         except BrokenProcessPool as error:
             if len(left) == n_left:  # nothing was done: it would happen again
                 raise InputError(KILLED) from error
+        except BaseException:  # stopped by the user, or by what fails here
+            _end([*pool._processes.values()])
+            raise
         finally:
             pool.shutdown(cancel_futures=True)
 
 
+def _end(processes):
+    """End processes within a second, in which they remove what they have half done."""
+    for process in processes:
+        process.terminate()
+    deadline = time.monotonic() + 0.8
+    for process in processes:
+        process.join(max(0.0, deadline - time.monotonic()))
+        process.kill()
+
+
 def _begin(jobs):
-    """Prepare a process: it ends with its parent, and only with it."""
+    """Prepare a process: it ends with its parent, or when the parent says so."""
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, os.cpu_count() // jobs)))
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
 
     def follow():
         multiprocessing.parent_process().join()
@@ -294,8 +315,20 @@ def _on_cluster(sources, work, address):
             yield names[future], (None, error, "", []) if error else future.result()
 
 
-def _duration(source):
-    """Return a file's length in seconds, or 0 where it cannot be read."""
+def duration(source):
+    """
+    Return a file's length in seconds, or 0 where it cannot be read.
+
+    Parameters
+    ----------
+    source : Path
+        The file.
+
+    Returns
+    -------
+    float
+        Seconds.
+    """
     with contextlib.suppress(Exception):  # which is told in its turn
         return audio.duration(source)
     return 0.0

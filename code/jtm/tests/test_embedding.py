@@ -183,7 +183,7 @@ class Verb(Folder):
             self.made(), {"a/song.wav.npz", "b/song.wav.npz", "b/song.flac.npz"}
         )
         with np.load(self.out / "a" / "song.wav.npz", allow_pickle=False) as file:
-            expected = jtm.embed(one, model=jtm.load_model(self.model))
+            expected = jtm.embed(one, model=self.model)
             np.testing.assert_array_equal(file["embedding"], expected[0])
             np.testing.assert_array_equal(file["times"], expected[1])
 

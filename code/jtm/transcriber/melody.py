@@ -31,6 +31,7 @@ LEAP = 0.05  # penalty per octave between successive notes
 REST = 2.0  # seconds of rest after which a leap has no penalty
 LONGEST = 10.0  # maximum seconds between starts of successive notes without a rest
 STEP = 0.05  # time resolution of the register in seconds
+NAMES = "C C# D Eb E F F# G Ab A Bb B".split()  # of pitches, as in templates/page.js
 
 
 def melody(notes):
@@ -118,14 +119,13 @@ def spell(line):
         A line per phrase, with its start time; a phrase ends at a rest of half a second
         or after a dozen notes.
     """
-    import pretty_midi
-
     phrases = []
     for i, note in enumerate(line):
         rest = note["start"] - line["end"][i - 1] if i else np.inf
         if rest >= 0.5 or len(phrases[-1][1]) >= 12:
             phrases.append((note["start"], []))
-        phrases[-1][1].append(pretty_midi.note_number_to_name(int(note["pitch"])))
+        octave, step = divmod(int(note["pitch"]), 12)
+        phrases[-1][1].append(f"{NAMES[step]}{octave - 1}")
     return "\n".join(
         f"{int(start // 60)}:{start % 60:05.2f}  {' '.join(names)}"
         for start, names in phrases

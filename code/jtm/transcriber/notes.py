@@ -65,8 +65,9 @@ class Choices:
         Shorter notes are left out; 0 keeps all.
     pitch_range : tuple of int
         Lowest and highest MIDI pitch.
-    instruments : tuple of int
-        Programs of the ensemble, of :data:`jtm.constants.INSTRUMENTS`; all by default.
+    instruments : tuple of int or str
+        The ensemble, programs or names of :data:`jtm.constants.INSTRUMENTS`; all by
+        default.
 
     Raises
     ------
@@ -95,11 +96,15 @@ class Choices:
             raise InputError(
                 f"--pitch-range {low}-{high}; expected the lower pitch first, of 0..127"
             )
-        if unknown := {*self.instruments} - INSTRUMENTS.keys():
+        words = [str(word).strip().lower() for word in self.instruments]
+        programs = {str(program): program for program in INSTRUMENTS}
+        programs |= {name: program for program, name in INSTRUMENTS.items()}
+        if unknown := [word for word in words if word not in programs]:
             raise InputError(
-                f"instruments {sorted(unknown)}; expected General MIDI programs of "
-                f"{', '.join(f'{n} {name}' for n, name in INSTRUMENTS.items())}"
+                f"--instruments {unknown[0]}; expected some of "
+                f"{', '.join(INSTRUMENTS.values())}, with commas between"
             )
+        object.__setattr__(self, "instruments", tuple(programs[w] for w in words))
 
 
 def find(blocks, thresholds):
@@ -210,8 +215,6 @@ def finish(found, seconds, choices, lead=0.0):
     numpy.ndarray
         Notes ``(notes,)`` of :data:`NOTE_DTYPE` by start.
     """
-    low, high = choices.pitch_range
-    found = found[(found["pitch"] >= low) & (found["pitch"] <= high)]
     notes = np.zeros(len(found), NOTE_DTYPE)
     notes["start"] = np.maximum(found["first"] / FRAME_RATE - lead, 0)
     notes["end"] = np.minimum(found["last"] / FRAME_RATE - lead, seconds)
@@ -221,6 +224,8 @@ def finish(found, seconds, choices, lead=0.0):
     kept = long_enough & (notes["end"] > notes["start"])
     notes, found = notes[kept], found[kept]
     notes["program"] = _players(found["evidence"], found["pitch"], choices.instruments)
+    low, high = choices.pitch_range  # the last step, as others depend on all notes
+    notes = notes[(notes["pitch"] >= low) & (notes["pitch"] <= high)]
     return np.sort(notes, order=("start", "pitch", "program"))
 
 

@@ -172,7 +172,7 @@ def index(folder):
         {
             # With a leading ./ no path can be mistaken for a URL scheme.
             "href": "./" + urllib.parse.quote(row["path"], errors="surrogateescape"),
-            "title": _text(row["title"]),
+            "title": _text(row["path"].rpartition("/")[2].removesuffix(".html")),
             "piece": _text(row["piece"]),
             "folder": _text(row["path"].rpartition("/")[0]),
             "length": _clock(row["seconds"]),
@@ -187,7 +187,7 @@ def index(folder):
 
 
 def _listing(folder):
-    """Return the metadata and ``path`` of each page in a folder."""
+    """Return the metadata and ``path`` of each page; only paths are unique."""
     found = []
     for path in sorted(folder.rglob("*.html")):
         if path.name.startswith(".") or not path.is_file():

@@ -2,9 +2,10 @@
 From sound files to MIDI files, tables of notes and pages: ``jtm transcribe``.
 
 Each recording gets ``NAME.mid``, ``NAME.csv`` in MusicNet's columns and the page
-``NAME.html``, in a folder that mirrors the inputs. :data:`REGISTER` there says of each
-which file it is of, and what was written: what a user put there, or changed, is never
-overwritten, and what is there of an unchanged file is left.
+``NAME.html``, in a folder that mirrors the inputs; of a melody alone, NAME ends in
+``.melody``. :data:`REGISTER` there says of each which file it is of, and what was
+written: what a user put there, or changed, is never overwritten, and what is there of
+an unchanged file is left, unless other thresholds or weights are chosen.
 """
 
 import contextlib
@@ -50,6 +51,9 @@ INDEX = "index.html"
 
 SUFFIXES = (".mid", ".csv", ".html")
 """Endings of what is written of a recording."""
+
+NAMING = 100
+"""Seconds of a recording that are transcribed in the time it takes to name it."""
 
 
 @dataclass(frozen=True)
@@ -130,20 +134,23 @@ class Transcription:
         str
             HTML that needs nothing else.
         """
-        if self.html:
-            return self.html
+        return self.html or self._page()
+
+    def _page(self, advance=lambda seconds: None):
+        """Make the page; call `advance` with the seconds of each block of a file."""
         if isinstance(self.sound, np.ndarray):
             sound, rate = self.sound, SAMPLE_RATE
         else:
             rate = min(pages.MP3_RATE, audio.rate(self.sound))
             sound = audio.blocks(self.sound, rate, clipped=False)
+            sound = (advance(len(block) / rate) or block for block in sound)
         notes = self.notes if self.whole is None else self.whole
         more = {"melody": melody(notes)[0], "tuning": self.tuning}
         return pages.page(sound, rate, notes, self.title, self.piece, **more)
 
     def save(self, folder, page=True, overwrite=False):
         """
-        Write MIDI, table and page into a folder, named by the title.
+        Write MIDI, table and page into a folder, named by the title, and ``.melody``.
 
         Parameters
         ----------
@@ -164,7 +171,7 @@ class Transcription:
         InputError
             If a file is there already, or cannot be written.
         """
-        stem = inside(folder, self.title)
+        stem = inside(folder, self.title + ".melody" * (self.whole is not None))
         paths = [Path(f"{stem}{suffix}") for suffix in SUFFIXES[: 2 + page]]
         for path in paths:
             if path.exists() and not overwrite:
@@ -287,7 +294,8 @@ def transcribe_files(
     page : bool
         Write pages, and the ``index.html`` that lists them.
     alone : bool
-        Write the melody alone; pages have all notes, the melody marked.
+        Write the melody alone, as ``NAME.melody``; pages have all notes, the melody
+        marked.
     name : callable
         Returns the name of the piece that a sound file is of, for its page; empty where
         it is not known.
@@ -312,33 +320,44 @@ def transcribe_files(
     made_from = {"weights": fingerprint, "choices": asdict(choices), "melody": alone}
     with locked(out / ".lock", f"{out}: another run is writing there"):
         sweep(out)
-        register = _Register(
-            out, _names(sources, root), made_from, SUFFIXES[: 2 + page]
-        )
+        names = _names(sources, root, alone)
+        register = _Register(out, names, made_from, SUFFIXES[: 2 + page])
         missing = [source for source in sources if not register.has(source)]
         named = weights and os.path.abspath(weights), fingerprint
         chosen = {"choices": choices, "alone": alone, "page": page, "name": name}
-        failed = batch.run(
-            missing,
-            functools.partial(_transcribe_one, named=named, **chosen),
-            lambda source, found: register.write(source, *found),
-            "Transcribing",
-            debug=debug,
-            spread=spread,
-        )
-        if page and len(failed) < len(sources):
-            register.write_index()
-    return batch.finish(out, sources, missing, failed, "transcribed")
+        try:
+            failed = batch.run(
+                missing,
+                functools.partial(_transcribe_one, named=named, **chosen),
+                lambda source, found: register.write(source, *found),
+                "Transcribing",
+                debug=debug,
+                spread=spread,
+            )
+        finally:  # pages may be there, or gone, when a run is stopped, too
+            if register.rows and (page or INDEX in register.rows):
+                register.write_index()
+    many = register.n_notes
+    found = f"{many} note{'s' * (many != 1)}" if missing else ""
+    if register.n_replaced:
+        found += f"; {register.n_replaced} replaced, made with other options"
+    return batch.finish(out, sources, missing, failed, "transcribed", found)
 
 
 def _transcribe_one(source, advance, named, choices, alone, page, name):
     """Transcribe a file of a batch; return its state and what was made of it."""
-    state = batch.state(source)
-    made = _transcribe_file(source, _loaded(*named), choices, advance)
+    state, seconds = batch.state(source), batch.duration(source)
+    share = seconds / (2 * seconds + NAMING) if page else 1
+
+    def step(done):
+        advance(share * done)
+
+    made = _transcribe_file(source, _loaded(*named), choices, step)
     made = made.melody() if alone else made
     if page:
         made = replace(made, piece=name(source) if len(made.notes) else "")
-        made = replace(made, html=made.page())
+        step(NAMING)
+        made = replace(made, html=made._page(step))
     return state, made
 
 
@@ -352,17 +371,18 @@ def _loaded(weights, fingerprint):
     return hearer
 
 
-def _names(sources, root):
+def _names(sources, root, alone):
     """
     Name what is written of each file, relative to the folder, without an ending.
 
     Files that differ in their endings alone keep these, and so does one whose page
-    would be the index.
+    would be the index. Of the melody alone, names end in ``.melody``.
     """
     stems = {source: source.relative_to(root).with_suffix("") for source in sources}
     times = Counter(stems.values()) + Counter([Path(INDEX).with_suffix("")])
     return {
         source: (stem if times[stem] == 1 else source.relative_to(root)).as_posix()
+        + ".melody" * alone
         for source, stem in stems.items()
     }
 
@@ -386,6 +406,7 @@ class _Register:
     def __init__(self, folder, names, made_from, suffixes):
         self.folder, self.names, self.suffixes = folder, names, suffixes
         self.made_from = json.loads(json.dumps(made_from))  # as it is read again
+        self.n_notes = self.n_replaced = 0
         self.path = folder / REGISTER
         self.rows = read_json(self.path) if self.path.exists() else {}
         if not isinstance(self.rows, dict):
@@ -422,6 +443,10 @@ class _Register:
             path = self._file(source, suffix)
             if path.exists() and digest(path) in written:
                 path.unlink()
+        self.n_notes += len(made.notes)
+        self.n_replaced += before.get("state") == state and not (
+            self.made_from.items() <= before.items()
+        )
 
     def _check(self, source, before):
         """Refuse to overwrite what is of another source, or was changed."""

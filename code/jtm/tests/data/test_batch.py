@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import tempfile
+import threading
 import time
 import unittest
 from pathlib import Path
@@ -17,7 +18,7 @@ import numpy as np
 import soundfile
 
 from jtm.data import batch
-from jtm.files import KILLED, InputError, InputWarning, NoSpaceError, warn
+from jtm.files import KILLED, InputError, InputWarning, NoSpaceError, atomic, warn
 
 
 def note(source, advance, log, deaths=0, worst=None):
@@ -38,6 +39,17 @@ def fail(source, advance):
         raise _StrangeError(1, 2)
     if source.name == "2.wav":
         warn(f"{source}: is loud")
+    return source.name
+
+
+def linger(source, advance, log):
+    """Take forever with all files but the first, half written."""
+    if source.name != "0.wav":
+        with atomic(source.with_suffix(".half")) as part:
+            part.write_text(source.name)
+            with open(log, "a") as file:
+                file.write(f"{os.getpid()}\n")
+            time.sleep(60)
     return source.name
 
 
@@ -106,6 +118,26 @@ class Processes(Folder):
         with self.assertRaisesRegex(InputError, KILLED[:20]):
             self.run_all(work, batch.Spread(2))
         self.assertEqual(len(self.kept), self.n_files - 1)  # of the others none is lost
+
+    def test_a_stop_ends_them_at_once_and_leaves_nothing_half_done(self):
+        log, began = self.folder / "log", []
+
+        def stop():
+            while not (log.exists() and log.read_text().count("\n") == 2):
+                time.sleep(0.05)
+            began.append(time.monotonic())
+            os.kill(os.getpid(), signal.SIGINT)
+
+        threading.Thread(target=stop, daemon=True).start()
+        with self.assertRaises(KeyboardInterrupt):
+            self.run_all(functools.partial(linger, log=log), batch.Spread(2))
+        self.assertLess(time.monotonic() - began[0], 2.0)
+        self.assertEqual(self.kept, [(self.sources[0], "0.wav")])
+        left = {path.name for path in self.folder.iterdir()}
+        self.assertEqual(left, {path.name for path in self.sources} | {"log"})
+        for pid in log.read_text().split():
+            with self.assertRaises(ProcessLookupError):
+                os.kill(int(pid), 0)
 
     def test_files_that_fail_are_named_in_both_ways(self):
         for spread in (batch.Spread(), batch.Spread(2)):

@@ -1,9 +1,13 @@
 """The melody: the line a listener would sing back, by the rule that is stated."""
 
+import json
+import re
 import unittest
+from pathlib import Path
 
 import numpy as np
 
+from jtm.transcriber import pages
 from jtm.transcriber.melody import melody, spell
 from jtm.transcriber.notes import NOTE_DTYPE
 
@@ -85,6 +89,13 @@ class Melody(unittest.TestCase):
     def test_names(self):
         some = notes((0.5, 0.9, 60), (1.0, 1.4, 61), (62.0, 63.0, 69))
         self.assertEqual(spell(some), "0:00.50  C4 C#4\n1:02.00  A4")
+
+    def test_pitches_are_spelled_as_on_the_page(self):
+        script = (Path(pages.__file__).parent / "templates" / "page.js").read_text()
+        names = json.loads(re.search(r"const NAMES = (.*);", script)[1])
+        names = [n.replace("\u266f", "#").replace("\u266d", "b") for n in names]
+        octave = notes(*((i, i + 1, 60 + i) for i in range(12)))
+        self.assertEqual(spell(octave), "0:00.00  " + "4 ".join(names) + "4")
 
 
 def value(some, which):

@@ -72,16 +72,28 @@ class Finishing(unittest.TestCase):
         self.assertEqual(found["pitch"].tolist(), [62, 84])
         found = self.notes(played, (74,) * 3, instruments=(74, 43))
         self.assertEqual(found["program"].tolist(), [74, 74, 74])
+        self.assertEqual(Choices(instruments=(" Flute", 43)).instruments, (74, 43))
         for chosen, words in (
             ({"onset_threshold": 1.0}, "--onset-threshold 1.0; expected a prob"),
             ({"frame_threshold": 0.0}, "--frame-threshold 0.0"),
             ({"min_note_ms": -1.0}, "--min-note-ms -1.0"),
             ({"min_note_ms": float("nan")}, "--min-note-ms nan"),
             ({"pitch_range": (60, 50)}, "--pitch-range 60-50"),
-            ({"instruments": (1, 99)}, r"\[99\]; expected General MIDI programs"),
+            ({"instruments": (1, 99)}, "--instruments 99; expected some of piano, h"),
         ):
             with self.assertRaisesRegex(InputError, words):
                 Choices(**chosen)
+
+    def test_notes_that_are_left_out_change_no_others(self):
+        played = [(20 * i, 20 * i + 10 + i, 60 + i) for i in range(12)]
+        programs = (41,) * 10 + (43,) * 2
+        whole = self.notes(played, programs)
+        for chosen, kept in (
+            ({"pitch_range": (66, 69)}, whole[6:10]),
+            ({"pitch_range": (70, 90)}, whole[10:]),
+            ({"min_note_ms": 180}, whole[8:]),
+        ):
+            np.testing.assert_array_equal(self.notes(played, programs, **chosen), kept)
 
     def test_few_notes_of_others_do_not_make_an_ensemble(self):
         played = [(20 * i, 20 * i + 15, 60 + i % 5) for i in range(40)]

@@ -43,7 +43,8 @@ class Verb(Case):
         code, said = self.transcribe(self.folder / "in")
         self.assertEqual(code, 1, said)
         self.assertRegex(said, "jtm: .*broken.wav: not a readable sound file")
-        self.assertIn("3 of 4 transcribed, 1 failed, 0 are there already", said)
+        told = r"3 of 4 transcribed \(\d+ notes\), 1 failed, 0 are there already"
+        self.assertRegex(said, told)
         self.assertIn("4 taken, 0 passed over", said)
         names = ("a/song", "b/song.wav", "b/song.flac")
         files = {f"{name}.{kind}" for name in names for kind in ("mid", "csv", "html")}
@@ -62,7 +63,8 @@ class Verb(Case):
         (self.out / "song.csv").rename(self.folder / "kept.csv")
         code, said = self.transcribe(self.folder / "in")
         self.assertEqual(code, 0)
-        self.assertIn("1 of 2 transcribed, 0 failed, 1 are there already", said)
+        told = r"1 of 2 transcribed \(\d+ notes\), 0 failed, 1 are there already"
+        self.assertRegex(said, told)
         self.assertEqual((self.out / "other.mid").stat().st_mtime_ns, before)
         self.assertNotEqual(
             (self.out / "song.csv").read_text(), (self.folder / "kept.csv").read_text()
@@ -70,10 +72,51 @@ class Verb(Case):
         # Other choices make it again, and an earlier page of other notes goes.
         choices = ("--min-note-ms", 10_000, "--no-page")
         code, said = self.transcribe(other, *choices)
-        self.assertIn("1 of 1 transcribed", said)
+        told = "1 of 1 transcribed (0 notes; 1 replaced, made with other options)"
+        self.assertIn(told, said)
         self.assertEqual(len((self.out / "other.csv").read_text().split()), 1)
         self.assertNotIn("other.html", self.made())
         self.assertIn("song.html", self.made())
+        index = (self.out / "index.html").read_text()
+        self.assertNotIn("./other.html", index)
+        self.assertIn("./song.html", index)
+
+    def test_a_melody_stands_beside_the_transcription(self):
+        song = self.sound("song.wav")
+        code, said = self.transcribe(song)
+        self.assertRegex(said, r"1 of 1 transcribed \(\d+ notes\), 0 failed")
+        before = {p: p.read_bytes() for p in self.out.glob("song.*")}
+        self.assertEqual(len(before), 3)
+        code, said = self.transcribe(song, "--melody")
+        self.assertNotIn("replaced", said)
+        melody = {f"song.melody.{kind}" for kind in ("mid", "csv", "html")}
+        self.assertLessEqual(melody, self.made())
+        self.assertEqual({p: p.read_bytes() for p in before}, before)
+        for name in ("song", "song.melody"):
+            self.assertIn(f'"./{name}.html" dir="auto">{name}<', self.page("index"))
+        self.assertIn("1 are there already", self.transcribe(song, "--melody")[1])
+        self.assertIn("1 are there already", self.transcribe(song)[1])
+        made = jtm.transcribe(song, weights=self.weights, min_note_ms=0)
+        paths = made.melody().save(self.folder / "saved")
+        self.assertEqual({path.name for path in paths}, melody)
+
+    def test_the_index_has_what_a_stopped_run_has_done(self):
+        for name in ("a.wav", "b.wav"):
+            self.sound(f"in/{name}")
+        whole = transcribe.find
+        stopped = mock.Mock(side_effect=[mock.DEFAULT, KeyboardInterrupt], wraps=whole)
+        with mock.patch.object(transcribe, "find", stopped):
+            self.assertEqual(self.transcribe(self.folder / "in")[0], 130)
+        self.assertIn("./a.html", self.page("index"))
+        self.assertIn("1 are there already", self.transcribe(self.folder / "in")[1])
+
+    def test_of_names_that_differ_in_their_endings_the_index_has_all(self):
+        names = ("song.wav", "song.flac")
+        for name in names:
+            self.sound(f"in/{name}")
+        self.assertEqual(self.transcribe(self.folder / "in")[0], 0)
+        for name in names:
+            self.assertIn(f">{name}</a>", self.page("index"))
 
     def test_what_is_of_another_source_or_changed_is_not_overwritten(self):
         first, second = self.sound("x/song.wav"), self.sound("y/song.wav", seed=1)
@@ -144,7 +187,7 @@ class Verb(Case):
 
         with mock.patch.object(os, "replace", second):
             self.assertEqual(self.transcribe(song)[0], 130)
-        self.assertEqual(self.made(), set())
+        self.assertEqual(self.made(), {"index.html"})
         self.assertEqual(self.transcribe(song)[0], 0)
         self.assertEqual(len(self.made()), 4)
 
@@ -157,12 +200,13 @@ class Verb(Case):
             code, said = self.transcribe(self.folder / "in")
         self.assertEqual(code, 1)
         self.assertRegex(said, "jtm: .*a.wav: unexpected RuntimeError: odd")
-        self.assertIn("1 of 2 transcribed, 1 failed", said)
+        self.assertRegex(said, r"1 of 2 transcribed \(\d+ notes\), 1 failed")
 
     def test_mistakes_end_in_one_line(self):
         song = self.sound("song.wav")
         for words, told in (
             (("--pitch-range", "high"), "--pitch-range high; expected the lowest and"),
+            (("--pitch-range", "C9-A1"), "--pitch-range C9-A1; expected the lowest"),
             (("--instruments", "piano,tuba"), "--instruments tuba; expected some of"),
             (("--onset-threshold", "7"), "--onset-threshold 7.0; expected a prob"),
             (("--weights", song), "song.wav: not a checkpoint of JTM"),
