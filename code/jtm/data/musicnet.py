@@ -85,7 +85,7 @@ FOREIGN_SUFFIXES = tuple(
 """Endings of sound files that are not read, in lower case."""
 
 OPENED = {}
-"""Folders that this process opened, and what was taken of each, for its last words."""
+"""Folders of which all was taken, and how much, for a command's last words."""
 
 _JUNK = {"__MACOSX", "@eaDir", "$RECYCLE.BIN", STORE_FOLDER}
 _FOLDERS = ("train", "test", "test_timbre", "unlabelled")
@@ -206,9 +206,10 @@ def open_dataset(root):
             f"{root}: no sound file found; expected MusicNet's layout (train_data/"
             f"ID.wav ...) or files ending in {', '.join(AUDIO_SUFFIXES)} ({told})"
         )
-    OPENED[str(root)] = told
     if dataset.passed_over:
         warn(f"{root}: {told}")
+    else:
+        OPENED[str(root)] = told
     return dataset
 
 

@@ -1,6 +1,7 @@
 """From sound files to what is written: nothing lost, odd sound told or taken."""
 
 import os
+import re
 import unittest
 from unittest import mock
 
@@ -229,7 +230,8 @@ class Written(Case):
         song = self.sound("set/train_data/1.wav", 1.0)
         made = jtm.transcribe(song, weights=self.weights, min_note_ms=0)
         self.assertGreater(len(made.notes), 10)
-        made.save(folder / "train_labels", page=False)
+        table = made.save(folder / "train_labels", page=False)[1].read_text()
+        self.assertLessEqual(max(map(len, re.split("[,\n]", table))), 10)
         store = build_store(open_dataset(folder), progress=False)
         found = read_notes(store.recordings[0], int(store.lengths[0]))
         for name, tolerance in (("start", 2e-5), ("end", 2e-5), ("pitch", 0)):
@@ -333,6 +335,7 @@ class Odd(Case):
             (np.clip(20 * music(1, 16_000)[0], -1, 1), 16_000),
             (music(0.05, 16_000)[0], 16_000),
             (music(1 / 16_000, 16_000)[0], 16_000),
+            (music(1 / 44_100, 44_100)[0], 44_100),
             (music(1, 8000)[0], 8000),
             (music(1, 96_000)[0], 96_000),
         ):
@@ -361,6 +364,10 @@ class Odd(Case):
         self.assertIn("song.html", self.made())
 
     def test_nothing_heard_is_written_all_the_same(self):
+        path = self.folder / "one.wav"
+        soundfile.write(path, np.zeros(1), 44_100)
+        self.assertIn("1 of 1 transcribed (", self.transcribe(path)[1])
+        self.assertIn("one.html", self.made())
         path = self.folder / "quiet.wav"
         soundfile.write(path, np.zeros(16_000), 16_000)
         code, said = self.transcribe(path, "--min-note-ms", "9999")
