@@ -17,7 +17,7 @@ from jtm.data.store import build_store
 from jtm.files import InputError, read_json
 from jtm.tests.test_embedding import Folder, music, run
 from jtm.tests.transcriber.toys import write_tiny
-from jtm.transcriber import transcribe
+from jtm.transcriber import model, transcribe
 
 
 class Case(Folder):
@@ -155,6 +155,21 @@ class Verb(Case):
             self.assertEqual(self.transcribe(song)[0], 0)
         self.assertIn('class="piece" dir="auto">song &amp; co<', self.page("song"))
         self.assertIn("song &amp; co", self.page("index"))
+
+    def test_the_bar_counts_naming_and_the_page(self):
+        song, done = self.sound("song.wav", 2.0), []
+        named = self.weights, model.load(self.weights).fingerprint
+
+        def name(source):
+            self.assertLess(sum(done), 0.5)
+            done.append(0.0)
+            return ""
+
+        choices = (transcribe.Choices(), False, True, name)
+        transcribe._transcribe_one(song, done.append, named, *choices)
+        self.assertGreater(done[done.index(0.0) + 1], 1.5)  # naming
+        self.assertGreater(len(done), done.index(0.0) + 2)  # the page
+        self.assertAlmostEqual(sum(done), 2.0, 1)
 
     def page(self, name):
         """Read a page that was made."""
