@@ -206,7 +206,8 @@ def embed_files(inputs, out, load=None, layer="c", debug=False, spread=None):
     sources, root = batch.find(inputs)
     network = checkpoints.fingerprint(model.state_dict())
     made_from = {"network": network, "layer": layer}
-    _claim(out, made_from | {"inputs": str(root)})
+    if (out / MADE_FROM).exists():
+        _claim(out, made_from | {"inputs": str(root)})
     targets = {each: inside(out, f"{each.relative_to(root)}.npz") for each in sources}
     missing = [
         source
@@ -229,6 +230,7 @@ def _embed_into(source, advance, files, made_from):
         return
     model, state = _loaded(load, made_from["network"]), batch.state(source)
     embedding, times = _embed_file(source, model, made_from["layer"], advance)
+    _claim(out, made_from | {"inputs": str(root)})  # once there is something to keep
     with atomic(target) as part:
         arrays = {"embedding": embedding, "times": times}
         np.savez(part, **arrays, **made_from, source=state)

@@ -10,10 +10,13 @@ import errno
 import hashlib
 import json
 import os
+import shutil
 import sys
 import tempfile
 import warnings
 from pathlib import Path
+
+from tqdm import tqdm
 
 try:
     import fcntl
@@ -70,15 +73,16 @@ def warn(message):
 
 
 def show_warnings_in_one_line():
-    """Show each :class:`InputWarning` as one line, for the commands."""
-    plain = warnings.formatwarning
+    """Show each :class:`InputWarning` as one line above progress bars, for commands."""
+    plain = warnings.showwarning
 
     def one_line(message, category, *place, **more):
         if issubclass(category, InputWarning):
-            return f"jtm: warning: {message}\n"
-        return plain(message, category, *place, **more)
+            tqdm.write(f"jtm: warning: {message}", file=sys.stderr)
+        else:
+            plain(message, category, *place, **more)
 
-    warnings.formatwarning = one_line
+    warnings.showwarning = one_line
 
 
 def stop_in_one_line():
@@ -153,6 +157,7 @@ def atomic(path):
         if error.errno == errno.ENAMETOOLONG:
             raise InputError(f"{path}: its name is too long; shorten it") from error
         full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, None)
+        _refuse_file(error)
         raise NoSpaceError(
             f"{path}: cannot be written ({error.strerror or error}); "
             f"{'free some space or ' * full}choose another folder"
@@ -160,6 +165,14 @@ def atomic(path):
     finally:
         with contextlib.suppress(OSError):  # renamed, or never created
             part.unlink()
+
+
+def _refuse_file(error):
+    """Raise NoSpaceError if a folder could not be made because of a file."""
+    if isinstance(error, FileExistsError | NotADirectoryError):
+        raise NoSpaceError(
+            f"{error.filename}: is a file, or lies in one; expected a folder"
+        ) from error
 
 
 def sweep(folder):
@@ -185,7 +198,7 @@ def locked(path, busy=""):
     ----------
     path : str or Path
         File to lock, created if missing; the lock ends with the block, or
-        with the process.
+        with the process. A new folder of which nothing came, as the block failed, goes.
     busy : str
         If given, message of the error to raise instead of waiting.
 
@@ -201,10 +214,13 @@ def locked(path, busy=""):
     BusyError
         If another process holds the lock, and `busy` is given.
     """
+    folder = Path(path).parent
+    new = not folder.exists()
     try:
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
         file = open(path, "a")
     except OSError as error:
+        _refuse_file(error)
         raise InputError(f"{path}: cannot be written ({error.strerror})") from error
     with file:
         # Without locks, work may be repeated, but results stay correct.
@@ -214,7 +230,12 @@ def locked(path, busy=""):
                     fcntl.flock(file, fcntl.LOCK_EX | (fcntl.LOCK_NB if busy else 0))
                 except BlockingIOError:
                     raise BusyError(busy) from None
-        yield
+        try:
+            yield
+        except BaseException:
+            if new and os.listdir(folder) == [Path(path).name]:
+                shutil.rmtree(folder, ignore_errors=True)
+            raise
 
 
 def inside(folder, name):

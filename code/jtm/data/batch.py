@@ -143,12 +143,13 @@ def run(sources, work, keep, what, progress=True, debug=False, spread=None):
         If nothing more can be written.
     """
     seconds = {source: duration(source) for source in sources}
-    failed = []
+    failed, total = [], sum(seconds.values())
+    shown = "{n:.0f}/{total:.0f}" if total >= 10 else "{n:.2f}/{total:.2f}"
     with tqdm(
-        total=sum(seconds.values()),
+        total=total,
         desc=what,
-        bar_format="{l_bar}{bar}| {n:.0f}/{total:.0f} s [{elapsed}<{remaining}]",
-        disable=not (progress and sources),
+        bar_format="{l_bar}{bar}| " + shown + " s [{elapsed}<{remaining}]",
+        disable=not (progress and total),
     ) as bar:
 
         def advance(done):  # never beyond the total, of which tqdm cannot write a bar

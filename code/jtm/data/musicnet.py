@@ -80,7 +80,7 @@ LABEL_DTYPE = np.dtype(
 """One label: a note from sample ``start`` up to, not including, sample ``end``."""
 
 OPENED = {}
-"""Folders that this process opened, and what was taken of each, for its last words."""
+"""Folders of which all was taken, and how much, for a command's last words."""
 
 _JUNK = {"__MACOSX", "@eaDir", "$RECYCLE.BIN", STORE_FOLDER}
 _FOLDERS = ("train", "test", "test_timbre", "unlabelled")
@@ -201,9 +201,10 @@ def open_dataset(root):
             f"{root}: no sound file found; expected MusicNet's layout (train_data/"
             f"ID.wav ...) or files ending in {', '.join(AUDIO_SUFFIXES)} ({told})"
         )
-    OPENED[str(root)] = told
     if dataset.passed_over:
         warn(f"{root}: {told}")
+    else:
+        OPENED[str(root)] = told
     return dataset
 
 

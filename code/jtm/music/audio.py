@@ -24,6 +24,7 @@ NOT_READ = "{0}, which is not read; convert by 'ffmpeg -i NAME{0} NAME.flac'"
 ABSURD_PEAK = 16.0  # from which samples are not a loud recording but of another scale
 LOUD_PEAK = 10 ** (1 / 20)  # clipping is warned of; lossy decoders overshoot by 1 dB
 MAX_CHANNELS = 64  # of an array; a longer axis holds samples
+CANCELLED = 1e-3  # share of the channels' mean power, of which their mean has less
 AGREEMENT = 0.3  # length of the peaks' mean vector from which they agree on a tuning
 
 LEVEL = 10 ** (-17.5 / 20)
@@ -67,29 +68,34 @@ def blocks(path, sample_rate=SAMPLE_RATE, clipped=True):
     Warns
     -----
     InputWarning
-        If the file is cut off or longer than its header states, or samples
-        beyond full scale are to be clipped.
+        If the file is cut off or longer than its header states, its channels cancel
+        each other, or samples beyond full scale are to be clipped.
     """
-    frames, peak = 0, 0.0
+    frames, peak, powers, some = 0, 0.0, np.zeros(2), False
     with _opened(path) as (file, stated):
         resampler = soxr.ResampleStream(file.samplerate, sample_rate, 1)
         for block in containers.pieces(path, file):
             check_level(path, np.abs(block).max())
             frames += len(block)
             wave = block.mean(axis=1)
+            powers += np.square(wave).sum(), np.square(block).sum() / block.shape[1]
             peak = max(peak, np.abs(wave).max())
             if file.samplerate != sample_rate:
                 wave = resampler.resample_chunk(wave)
             if wave.size:
+                some = True
                 yield wave
         if file.samplerate != sample_rate:
             wave = resampler.resample_chunk(np.zeros(0, np.float32), last=True)
+            if frames and not (wave.size or some):  # less than half a sample
+                wave = np.zeros(1, np.float32)
             if wave.size:
                 yield wave
         if not frames:
             raise InputError(f"{path}: is empty: no sound in it")
         containers.tell_end(path, file, frames / file.samplerate, stated)
     check_level(path, peak, clipped)
+    _check_mix(path, *powers)
 
 
 @contextlib.contextmanager
@@ -121,6 +127,15 @@ def _fault(path):
         "not a readable sound file "
         f"(expected {', '.join(AUDIO_SUFFIXES)}); replace or remove it"
     )
+
+
+def _check_mix(name, mixed, whole):
+    """Warn where the mean of the channels has next to nothing of their power."""
+    if mixed < CANCELLED * whole:
+        warn(
+            f"{name}: its channels cancel each other when they are averaged, as in "
+            "opposite phase; invert one of them, or take one alone"
+        )
 
 
 def check_level(name, peak, clipped=False):
@@ -233,7 +248,8 @@ def to_wave(array, sample_rate):
             "integers"
         )
     if wave.ndim == 2:
-        wave = wave.mean(axis=channels[0])
+        whole, wave = wave, wave.mean(axis=channels[0])
+        _check_mix("the array", np.square(wave).mean(), np.square(whole).mean())
     wave = wave.astype(np.float32)
     check_level("the array", np.abs(wave).max(initial=0))
     return soxr.resample(wave, sample_rate, SAMPLE_RATE) if wave.size else wave

@@ -334,6 +334,24 @@ class Verb(Folder):
         self.assertEqual(code, 2)
         self.assertIn("no sound file found", said)
 
+    def test_a_failed_run_leaves_nothing_and_a_file_is_no_folder(self):
+        path, broken = self.sound("song.wav"), self.folder / "broken.wav"
+        broken.write_text("no sound")
+        for verb in ("embed", "transcribe"):
+            self.assertEqual(run(verb, broken, "--out", self.out)[0], 2)
+            self.assertFalse(self.out.exists())
+            for out in (path, path / "deeper"):
+                code, said = run(verb, path, "--out", out)
+                self.assertEqual(code, 2)
+                *_, last = said.splitlines()
+                told = f"jtm: {out}: is a file, or lies in one; expected a folder"
+                self.assertEqual(last, told)
+
+    def test_of_one_sample_a_line_says_that_it_is_too_short(self):
+        soundfile.write(self.folder / "one.wav", np.ones(1), 44_100)
+        with self.assertRaisesRegex(InputError, "one.wav: shorter than a frame of"):
+            jtm.embed(self.folder / "one.wav", model=self.model)
+
     def test_a_full_disk_ends_the_run(self):
         path = self.sound("song.wav")
         with mock.patch.object(np, "savez", side_effect=OSError(28, "No space left")):

@@ -109,7 +109,7 @@ class Transcription:
         """Return the notes as a score, in beats of half a second: no tempo is heard."""
         return Score(
             tuple(
-                Note(start, end, program, pitch, velocity, 2 * start, 2 * (end - start))
+                Note(start, end, program, pitch, velocity, *_beats(start, end))
                 for start, end, pitch, program, velocity in self.notes.tolist()
             )
         )
@@ -189,6 +189,11 @@ class Transcription:
             musicnet.write_labels(path, musicnet.labels_of(self._score()))
         else:
             path.write_text(self.page(), encoding="ascii")
+
+
+def _beats(start, end):
+    """Return a note's onset and duration in beats of half a second."""
+    return round(2 * start, 6), round(2 * (end - start), 6)
 
 
 def transcribe(path_or_array, sample_rate=None, weights=None, **choices):
@@ -337,11 +342,11 @@ def transcribe_files(
         finally:  # pages may be there, or gone, when a run is stopped, too
             if register.rows and (page or INDEX in register.rows):
                 register.write_index()
-    many = register.n_notes
-    found = f"{many} note{'s' * (many != 1)}" if missing else ""
-    if register.n_replaced:
-        found += f"; {register.n_replaced} replaced, made with other options"
-    return batch.finish(out, sources, missing, failed, "transcribed", found)
+        many = register.n_notes
+        found = f"{many} note{'s' * (many != 1)}" if missing else ""
+        if register.n_replaced:
+            found += f"; {register.n_replaced} replaced, made with other options"
+        return batch.finish(out, sources, missing, failed, "transcribed", found)
 
 
 def _transcribe_one(source, advance, named, choices, alone, page, name):

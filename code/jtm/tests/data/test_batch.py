@@ -11,6 +11,7 @@ import tempfile
 import threading
 import time
 import unittest
+import warnings
 from pathlib import Path
 from unittest import mock
 
@@ -18,7 +19,15 @@ import numpy as np
 import soundfile
 
 from jtm.data import batch
-from jtm.files import KILLED, InputError, InputWarning, NoSpaceError, atomic, warn
+from jtm.files import (
+    KILLED,
+    InputError,
+    InputWarning,
+    NoSpaceError,
+    atomic,
+    show_warnings_in_one_line,
+    warn,
+)
 
 
 def note(source, advance, log, deaths=0, worst=None):
@@ -101,6 +110,23 @@ class Here(Folder):
         with contextlib.redirect_stderr(said):
             failed = batch.run(self.sources[:2], work, lambda *_: None, "Trying")
         self.assertEqual(failed, [], said.getvalue())
+
+    def test_what_is_told_stands_above_the_bar(self):
+        self.enterContext(warnings.catch_warnings())
+        show_warnings_in_one_line()
+
+        def work(source, advance):
+            warn(f"{source.name}: is loud")
+            advance(0.03)
+            raise InputError(f"{source.name}: is odd")
+
+        said = io.StringIO()
+        with contextlib.redirect_stderr(said):
+            batch.run(self.sources[:1], work, lambda *_: None, "Trying")
+        lines = said.getvalue().splitlines()
+        for line in ("jtm: warning: 0.wav: is loud", "jtm: 0.wav: is odd"):
+            self.assertIn(line, lines)
+        self.assertIn("0.05/0.05 s", lines[-1])
 
 
 class Processes(Folder):

@@ -2,6 +2,7 @@
 
 import tempfile
 import unittest
+import warnings
 from pathlib import Path
 from unittest import mock
 
@@ -9,7 +10,7 @@ import numpy as np
 import soundfile
 
 from jtm.data.musicnet import open_dataset
-from jtm.files import InputError
+from jtm.files import InputError, InputWarning
 from jtm.music import audio
 
 
@@ -23,6 +24,25 @@ class TestFiles(unittest.TestCase):
         path = self.folder / "stereo.wav"
         soundfile.write(path, np.array([[0.5, 0.0], [0.25, -0.25]]), 16_000)
         np.testing.assert_allclose(audio.read(path), [0.25, 0.0], atol=1e-4)
+
+    def test_channels_that_cancel_each_other_are_told(self):
+        path, tone = self.folder / "odd.wav", np.sin(np.arange(32_000) / 9)
+        soundfile.write(path, np.stack((tone, -tone), axis=1), 44_100)
+        with self.assertWarnsRegex(InputWarning, "odd.wav: its channels cancel each"):
+            audio.read(path)
+        with self.assertWarnsRegex(InputWarning, "the array: its channels cancel"):
+            audio.to_wave(np.stack((tone, -tone)), 44_100)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            for second in (0 * tone, 0.8 * tone, np.cos(np.arange(32_000) / 5)):
+                soundfile.write(path, np.stack((tone, second), axis=1), 44_100)
+                audio.read(path)
+            audio.to_wave(np.zeros((2, 32_000)), 44_100)
+
+    def test_of_one_sample_there_is_one_at_every_rate(self):
+        for rate in (8000, 16_000, 44_100, 96_000):
+            soundfile.write(self.folder / "one.wav", np.ones(1), rate)
+            self.assertGreaterEqual(len(audio.read(self.folder / "one.wav")), 1)
 
     def test_resampled_tone_keeps_pitch_level_and_length(self):
         path = self.folder / "tone.flac"

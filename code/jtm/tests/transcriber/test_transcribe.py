@@ -1,6 +1,7 @@
 """From sound files to what is written: nothing lost, odd sound told or taken."""
 
 import os
+import re
 import unittest
 from unittest import mock
 
@@ -16,7 +17,7 @@ from jtm.data.store import build_store
 from jtm.files import InputError, read_json
 from jtm.tests.test_embedding import Folder, music, run
 from jtm.tests.transcriber.toys import write_tiny
-from jtm.transcriber import transcribe
+from jtm.transcriber import model, transcribe
 
 
 class Case(Folder):
@@ -158,6 +159,21 @@ class Verb(Case):
             self.assertEqual(self.transcribe(song, "--min-note-ms", "99999")[0], 0)
         self.assertFalse("&amp; co" in self.page("song"))  # without notes
 
+    def test_the_bar_counts_naming_and_the_page(self):
+        song, done = self.sound("song.wav", 2.0), []
+        named = self.weights, model.load(self.weights).fingerprint
+
+        def name(source):
+            self.assertLess(sum(done), 0.5)
+            done.append(0.0)
+            return ""
+
+        choices = (transcribe.Choices(), False, True, name)
+        transcribe._transcribe_one(song, done.append, named, *choices)
+        self.assertGreater(done[done.index(0.0) + 1], 1.5)  # naming
+        self.assertGreater(len(done), done.index(0.0) + 2)  # the page
+        self.assertAlmostEqual(sum(done), 2.0, 1)
+
     def page(self, name):
         """Read a page that was made."""
         return (self.out / f"{name}.html").read_text()
@@ -232,7 +248,8 @@ class Written(Case):
         song = self.sound("set/train_data/1.wav", 1.0)
         made = jtm.transcribe(song, weights=self.weights, min_note_ms=0)
         self.assertGreater(len(made.notes), 10)
-        made.save(folder / "train_labels", page=False)
+        table = made.save(folder / "train_labels", page=False)[1].read_text()
+        self.assertLessEqual(max(map(len, re.split("[,\n]", table))), 10)
         store = build_store(open_dataset(folder), progress=False)
         found = read_notes(store.recordings[0], int(store.lengths[0]))
         for name, tolerance in (("start", 2e-5), ("end", 2e-5), ("pitch", 0)):
@@ -336,6 +353,7 @@ class Odd(Case):
             (np.clip(20 * music(1, 16_000)[0], -1, 1), 16_000),
             (music(0.05, 16_000)[0], 16_000),
             (music(1 / 16_000, 16_000)[0], 16_000),
+            (music(1 / 44_100, 44_100)[0], 44_100),
             (music(1, 8000)[0], 8000),
             (music(1, 96_000)[0], 96_000),
         ):
@@ -364,6 +382,10 @@ class Odd(Case):
         self.assertIn("song.html", self.made())
 
     def test_nothing_heard_is_written_all_the_same(self):
+        path = self.folder / "one.wav"
+        soundfile.write(path, np.zeros(1), 44_100)
+        self.assertIn("1 of 1 transcribed (", self.transcribe(path)[1])
+        self.assertIn("one.html", self.made())
         path = self.folder / "quiet.wav"
         soundfile.write(path, np.zeros(16_000), 16_000)
         code, said = self.transcribe(path, "--min-note-ms", "9999")
