@@ -124,7 +124,7 @@ def main():
     )
     assert index.unit.dtype == np.float32
     query = rng.standard_normal((1, DIM)).astype(np.float32)
-    wave = 0.1 * rng.standard_normal(16_000 * SECONDS)
+    wave = audio.read(dataset.split("test")[0].audio, seconds=SECONDS)
     search.find(wave)  # start-up apart
     measured = {
         "pieces": PIECES,
