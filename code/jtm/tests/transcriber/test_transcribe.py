@@ -299,7 +299,7 @@ class Odd(Case):
 
     def test_no_sound_is_told_in_one_line(self):
         for content, words in (
-            (np.zeros(0), "odd.wav: empty"),
+            (np.zeros(0), "odd.wav: is empty"),
             (np.full(100, np.nan), "odd.wav: holds samples that are not finite"),
             (np.full(100, 9000.0), "likely integers saved as floats"),
         ):
