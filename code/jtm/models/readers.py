@@ -90,13 +90,16 @@ class Surroundings(nn.Module):
 
     def forward(self, maps):
         """Add averages to maps ``(batch, channels, pitches, frames)``."""
-        found = functional.relu(
-            self.squeeze(torch.cat((maps.mean(2), maps.amax(2)), 1))
-        )
+        pitches = maps.shape[2], 1
+        pools = functional.avg_pool2d, functional.max_pool2d  # fast, channels last
+        pooled = torch.cat([pool(maps, pitches)[:, :, 0] for pool in pools], 1)
         mean = functional.avg_pool1d(
-            found, 2 * AROUND + 1, 1, AROUND, count_include_pad=False
+            functional.relu(self.squeeze(pooled)),
+            *(2 * AROUND + 1, 1, AROUND),
+            count_include_pad=False,
         )
-        return maps + self.tell(mean)[:, :, None]
+        added = self.tell(mean)[:, :, None]
+        return maps + added.contiguous(memory_format=torch.channels_last)
 
 
 class FlatTrunk(nn.Module):
