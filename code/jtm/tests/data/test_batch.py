@@ -154,10 +154,13 @@ class Processes(Folder):
             began.append(time.monotonic())
             os.kill(os.getpid(), signal.SIGINT)
 
+        # A shell has what it runs in the background ignore SIGINT.
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)
+        self.addCleanup(signal.signal, signal.SIGINT, before)
         threading.Thread(target=stop, daemon=True).start()
         with self.assertRaises(KeyboardInterrupt):
             self.run_all(functools.partial(linger, log=log), batch.Spread(2))
-        self.assertLess(time.monotonic() - began[0], 2.0)
+        self.assertLess(time.monotonic() - began[0], 30)  # they would take 60
         self.assertEqual(self.kept, [(self.sources[0], "0.wav")])
         left = {path.name for path in self.folder.iterdir()}
         self.assertEqual(left, {path.name for path in self.sources} | {"log"})

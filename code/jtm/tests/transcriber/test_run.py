@@ -133,7 +133,10 @@ class TestTraining(unittest.TestCase):
         with self.assertRaisesRegex(InputError, "needs --encoderType pitchmap"):
             self.train("other", {"encoder_type": "harmonic"})
         for flags, told in (
-            (["--also", "x"], "--also does nothing without --preset transcriber"),
+            (
+                ["--also", str(self.folder)],
+                "--also does nothing without --preset transcriber",
+            ),
             (["--preset", "transcriber", "--supervised"], "--supervised does nothing"),
             (["--preset", "transcriber", "--frozen"], "--frozen does nothing with"),
         ):
