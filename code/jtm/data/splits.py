@@ -146,7 +146,7 @@ def _classes(row, columns):
 
 
 def _check_tunes(recordings, splits):
-    """Raise an error if a tune is in two splits."""
+    """Raise an error if a tune is in two of training, validation and test."""
     sides = {"test_timbre": "test", "unlabelled": "train"}
     home = {}
     for split, indices in splits.items():

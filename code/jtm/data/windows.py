@@ -150,7 +150,7 @@ class WindowLoader:
         self._n_active = len(self._chunks)
         self._in_memory = max_chunks > 0
         if self._in_memory and self._n_active > max_chunks:
-            # Half of the memory is for the prefetched chunks.
+            # Half of the chunks in memory are prefetched ones.
             self._n_active = max(1, max_chunks // 2)
         self._prefetch = max_chunks > 1
         self._held = {}  # chunk number -> samples, cached if all fit
