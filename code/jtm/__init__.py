@@ -1,18 +1,17 @@
 """
 Self-supervised learning of music from raw audio.
 
-The package is built in floors: data flows upward through them, and each imports from
-the floors below alone::
+The package is built in layers: data flows upward, and each layer imports only from
+the layers below it::
 
     score -> MIDI -> audio -> dataset folder -> chunk store -> windows
           -> encoder z -> context c -> InfoNCE | head
           -> results (JSON) -> figures, tables, numbers -> notebook and report
 
-Four names are for everyday use, with the networks that come with the package:
-:func:`transcribe` gives the notes of a sound file or an array, :func:`load_model`
-returns the pretrained network, :func:`embed` gives embeddings with their times, and
-:mod:`jtm.hear` is the network behind the interface of HEAR. They are loaded when they
-are first asked for, since PyTorch takes seconds to load.
+Four names form the public interface to the shipped networks: :func:`transcribe`
+returns the notes in an audio file or array, :func:`load_model` the pretrained network,
+:func:`embed` embeddings and their times; :mod:`jtm.hear` implements the HEAR interface.
+They are imported on first access, since importing PyTorch takes seconds.
 """
 
 import importlib
@@ -21,7 +20,7 @@ import os
 import tomllib
 from pathlib import Path
 
-# Threads that wait by spinning slow a step down tenfold as soon as anything else
+# Spin-waiting threads slow a training step down tenfold as soon as anything else
 # runs on the machine; OpenMP reads this when torch is first imported.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
@@ -29,8 +28,8 @@ __all__ = ["embed", "hear", "load_model", "transcribe"]
 
 
 def __getattr__(name):
-    """Load a public name when it is first asked for."""
-    if name == "__version__":  # of a checkout, which need not be installed
+    """Import a public name on first access."""
+    if name == "__version__":  # a checkout need not be installed
         project = Path(__file__).parents[2] / "pyproject.toml"
         if project.exists():
             return tomllib.loads(project.read_text("utf-8"))["project"]["version"]
@@ -45,5 +44,5 @@ def __getattr__(name):
 
 
 def __dir__():
-    """List the public names too."""
+    """List the module's attributes, including the public names."""
     return sorted({*globals(), *__all__})

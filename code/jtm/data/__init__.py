@@ -1,1 +1,1 @@
-"""A dataset on disk, and the way from it to batches."""
+"""Datasets on disk, and the pipeline from them to batches."""

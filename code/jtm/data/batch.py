@@ -1,9 +1,9 @@
 """
-Many sound files: what a batch is, where it is worked on, and how it goes on.
+Batch processing of audio files, in parallel and resumable.
 
-Of many files one that cannot be read is named, and the others are done; what is there
-of a file that has not changed since is left as it is. Files are worked on one after
-the other, in several processes, or by the workers of a Dask cluster.
+Files that cannot be read are reported and the others processed; existing results of
+unchanged files are kept. Files are processed one after the other, in several
+processes, or by the workers of a Dask cluster.
 """
 
 import contextlib
@@ -30,24 +30,24 @@ from jtm.music import audio
 
 def find(inputs):
     """
-    List the sound files of files and folders.
+    List the audio files among files and in folders.
 
     Parameters
     ----------
     inputs : sequence of str or Path
-        Sound files and folders of them, searched at any depth.
+        Paths to audio files, and to folders, which are searched recursively.
 
     Returns
     -------
     sources : list of Path
-        The files, each once.
+        The files, without duplicates.
     root : Path
-        The deepest folder that holds all inputs.
+        The deepest common folder of all inputs.
 
     Raises
     ------
     InputError
-        If a folder holds no sound.
+        If a folder contains no audio file.
     """
     folders, sources = [], {}
     for given in (Path(os.path.abspath(each)) for each in inputs):
@@ -62,17 +62,17 @@ def find(inputs):
 
 def state(source):
     """
-    Return what tells whether a file has changed.
+    Return size and modification time of a file, to detect changes.
 
     Parameters
     ----------
     source : Path
-        The file.
+        Path to the file.
 
     Returns
     -------
     list of int
-        Its size and time, or nothing where it cannot be asked.
+        Size in bytes and time in nanoseconds; empty if they cannot be read.
     """
     with contextlib.suppress(OSError):
         stat = source.stat()
@@ -83,15 +83,15 @@ def state(source):
 @dataclass(frozen=True)
 class Spread:
     """
-    Where the files of a batch are worked on.
+    Where the files of a batch are processed.
 
     Parameters
     ----------
     jobs : int
-        Processes on this machine; 1 is this one.
+        Number of processes on this machine; 1 uses the current one.
     scheduler : str, optional
-        Address of a Dask scheduler, whose workers see the same files by the same
-        paths; `jobs` counts for nothing then.
+        Address of a Dask scheduler, whose workers must access the same files by the
+        same paths; `jobs` is then ignored.
 
     Raises
     ------
@@ -109,38 +109,38 @@ class Spread:
 
 def run(sources, work, keep, what, progress=True, debug=False, spread=None):
     """
-    Work on files; name those that fail on standard error, and go on.
+    Process files; report failures on standard error, and continue.
 
     Parameters
     ----------
     sources : sequence of Path
-        Sound files.
+        Paths to audio files.
     work : callable
-        Takes a file and a function to call with the seconds of it that are done. It
-        can be pickled where another process is to call it, perhaps twice, if that
-        process is killed.
+        Takes a file and a progress callback, to be called with the seconds done. Must
+        be picklable to run in another process, and may run twice on a file if
+        that process is killed.
     keep : callable
-        Takes a file and what `work` returned, once and in this process.
+        Takes a file and the result of `work`; called once, in this process.
     what : str
-        What is done, for the progress bar.
+        Label of the progress bar.
     progress : bool
-        Show a progress bar, of seconds of sound.
+        Whether to show a progress bar, in seconds of audio.
     debug : bool
-        Print the traceback of what fails unexpectedly.
+        Whether to print the traceback of unexpected errors.
     spread : Spread, optional
-        Where `work` is called; here by default.
+        Where to run `work`; in this process by default.
 
     Returns
     -------
     list of Path
-        What failed.
+        The files that failed.
 
     Raises
     ------
     InputError
-        If processes are killed again and again, or the scheduler cannot be reached.
+        If processes are killed repeatedly, or the scheduler cannot be reached.
     NoSpaceError
-        If nothing more can be written.
+        If no space is left to write to.
     """
     seconds = {source: duration(source) for source in sources}
     failed, total = [], sum(seconds.values())
@@ -152,7 +152,7 @@ def run(sources, work, keep, what, progress=True, debug=False, spread=None):
         disable=not (progress and total),
     ) as bar:
 
-        def advance(done):  # never beyond the total, of which tqdm cannot write a bar
+        def advance(done):  # capped at the total, beyond which tqdm shows no bar
             bar.update(min(done, bar.total - bar.n))
 
         outcomes = _outcomes(sources, work, spread or Spread(), advance)
@@ -168,25 +168,25 @@ def run(sources, work, keep, what, progress=True, debug=False, spread=None):
                 if error:
                     failed.append(source)
                     tqdm.write(trace * debug + f"jtm: {error}", file=sys.stderr)
-                bar.update(before + seconds[source] - bar.n)  # what no frame covers
+                bar.update(before + seconds[source] - bar.n)  # beyond the last frame
                 before = bar.n
     return failed
 
 
 def finish(out, sources, missing, failed, done, found=""):
     """
-    Say what a batch has done.
+    Print a summary of a batch.
 
     Parameters
     ----------
     out : Path
-        Where it wrote.
+        Path to its output.
     sources, missing, failed : sequence of Path
-        All files, those of which nothing was there, and what :func:`run` returned.
+        All files, those without existing results, and the result of :func:`run`.
     done : str
-        What was done, such as "embedded".
+        Past participle of the action, such as "embedded".
     found : str
-        What came of it, such as "300 notes".
+        Summary of the results, such as "300 notes".
 
     Returns
     -------
@@ -196,7 +196,7 @@ def finish(out, sources, missing, failed, done, found=""):
     Raises
     ------
     InputError
-        If no file at all could be worked on.
+        If every file failed.
     """
     if failed and len(failed) == len(sources):
         raise InputError(f"none of {len(sources)} files could be {done}")
@@ -209,7 +209,7 @@ def finish(out, sources, missing, failed, done, found=""):
 
 
 def _outcomes(sources, work, spread, advance):
-    """Yield each file with what came of it, as :func:`_attempt` returns it."""
+    """Yield each file with its outcome from :func:`_attempt`."""
     if spread.scheduler:
         yield from _on_cluster(sources, work, spread.scheduler)
     elif spread.jobs > 1 and len(sources) > 1:
@@ -221,33 +221,33 @@ def _outcomes(sources, work, spread, advance):
 
 def _attempt(call, source, argument):
     """
-    Call a function of a file; return what can go from process to process.
+    Call a function on a file; return a picklable outcome.
 
-    That is its result; or an :class:`InputError`, and the traceback if it is
-    unexpected; and no warnings, as they are shown where they arise.
+    The outcome is the result, or an :class:`InputError` with the traceback if it was
+    unexpected, and no warnings, since they are shown where they arise.
     """
     try:
         return call(source, argument), None, "", []
     except NoSpaceError as fault:
         return None, NoSpaceError(str(fault)), "", []
-    except Exception as fault:  # whatever a library makes of a file
+    except Exception as fault:  # libraries raise anything on a damaged file
         trace = "" if isinstance(fault, InputError) else traceback.format_exc()
         return None, InputError(describe(fault, source)), trace, []
 
 
 def _attempt_elsewhere(work, source):
-    """Work on a file in another process; return the warnings, too."""
+    """Process a file in a worker process; return the warnings, too."""
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always", InputWarning)
         try:
             *outcome, _ = _attempt(work, source, lambda seconds: None)
-        except SystemExit:  # what was half done is gone; begin nothing else
+        except SystemExit:  # partial output was removed; start nothing else
             os._exit(1)
     return *outcome, [str(each.message) for each in told]
 
 
 def _in_processes(sources, work, jobs):
-    """Work in processes on this machine; one that is killed costs no file."""
+    """Process files in local processes; retry the files of a killed one."""
     left, context = list(sources), multiprocessing.get_context("spawn")
     while left:
         n_left = len(left)
@@ -259,9 +259,9 @@ def _in_processes(sources, work, jobs):
                 left.remove(futures[future])
                 yield futures[future], outcome
         except BrokenProcessPool as error:
-            if len(left) == n_left:  # nothing was done: it would happen again
+            if len(left) == n_left:  # no progress: it would happen again
                 raise InputError(KILLED) from error
-        except BaseException:  # stopped by the user, or by what fails here
+        except BaseException:  # stopped by the user or by an error in this process
             _end([*pool._processes.values()])
             raise
         finally:
@@ -269,7 +269,7 @@ def _in_processes(sources, work, jobs):
 
 
 def _end(processes):
-    """End processes within a second, in which they remove what they have half done."""
+    """Terminate processes within a second, so that they can remove partial output."""
     for process in processes:
         process.terminate()
     deadline = time.monotonic() + 0.8
@@ -279,7 +279,7 @@ def _end(processes):
 
 
 def _begin(jobs):
-    """Prepare a process: it ends with its parent, or when the parent says so."""
+    """Initialise a worker process, which ends with its parent or on its SIGTERM."""
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, os.cpu_count() // jobs)))
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
@@ -292,7 +292,7 @@ def _begin(jobs):
 
 
 def _on_cluster(sources, work, address):
-    """Work on the workers of a Dask scheduler, which gives a dead one's to others."""
+    """Process files on Dask workers; the scheduler reassigns those of dead workers."""
     try:
         import distributed
     except ImportError as error:
@@ -311,25 +311,25 @@ def _on_cluster(sources, work, address):
         futures = client.map(attempt, sources, pure=False)
         names = dict(zip(futures, sources, strict=True))
         for future in distributed.as_completed(futures):
-            if error := future.exception():  # of a file that has killed several workers
+            if error := future.exception():  # the file has killed several workers
                 error = InputError(describe(error, names[future]))
             yield names[future], (None, error, "", []) if error else future.result()
 
 
 def duration(source):
     """
-    Return a file's length in seconds, or 0 where it cannot be read.
+    Return a file's duration in seconds, or 0 if it cannot be read.
 
     Parameters
     ----------
     source : Path
-        The file.
+        Path to the file.
 
     Returns
     -------
     float
-        Seconds.
+        Duration in seconds.
     """
-    with contextlib.suppress(Exception):  # which is told in its turn
+    with contextlib.suppress(Exception):  # reported when the file is processed
         return audio.duration(source)
     return 0.0

@@ -1,20 +1,20 @@
 """
-Verify a dataset on disk: labels against files, against each other, against sound.
+Verify a dataset on disk: labels against files, each other and the audio.
 
 Any folder in MusicNet's layout can be checked. A rendered set (its metadata names
-a SoundFont) has labels that are exact by construction and is held to that; of
-recordings of people playing the same facts are told, but only what makes them
-unusable counts as a violation: MusicNet itself has unisons of two violins, clipped
-samples and, by its authors' estimate, some 4 % of wrong labels.
+a SoundFont) has labels that are exact by construction, and is checked strictly.
+For human performances the same findings are reported, but only those that make
+the data unusable count as violations: MusicNet itself has unisons of two violins,
+clipped samples and, by its authors' estimate, some 4 % of wrong labels.
 
-Onsets are looked for with the spectral flux: the sum over frequency of the rises
-of log-magnitude, in windows of 256 samples every 64. Of a single note the onset is
-where the flux first reaches a tenth of its maximum, as slow attacks (a cello's, a
-flute's) go on rising for long. Of a piece the flux is averaged over the 100 ms on
-either side of all onsets, and it should rise through half of its height at zero.
-Pitch is estimated by YIN (de Cheveigne and Kawahara 2002), which knows nothing of
-the labels. Of a piece the labelled pitches are correlated over time with the level
-of each semitone: with the labels of another piece the correlation is about zero.
+Onsets are detected with the spectral flux: the rises of log-magnitude, summed over
+frequency, in windows of 256 samples with a hop of 64. For a single note, the onset is
+where the flux first reaches a tenth of its maximum, since slow attacks (cello, flute)
+keep rising for long. For a piece, the flux is averaged over the 100 ms on either side
+of all labelled onsets, and should rise through half of its height at lag zero.
+Pitch is estimated by YIN (de Cheveigne and Kawahara 2002), independently of the
+labels. For a piece, the labelled pitches are correlated over time with the level of
+each semitone; with the labels of another piece, the correlation is about zero.
 """
 
 import contextlib
@@ -45,17 +45,17 @@ from jtm.data.rolls import played
 from jtm.files import KILLED, InputError, InputWarning, describe
 from jtm.music import audio, midi
 
-ONSET_LIMIT_NOTES = 0.010  # seconds by which the median single note may miss the flux
-ONSET_LIMIT_PIECES = 0.020  # and the median piece; chance gives about 0.05
-PITCH_SHARE = 0.99  # of single notes, confirmed by the estimator within 50 cents
-FLUX_HOP = 64  # samples at 44.1 kHz from one value of the spectral flux to the next
-EXCERPT = 30.0  # seconds of a piece in which labels are compared with the sound
+ONSET_LIMIT_NOTES = 0.010  # maximum median onset error of single notes in seconds
+ONSET_LIMIT_PIECES = 0.020  # and of pieces; chance level is about 0.05
+PITCH_SHARE = 0.99  # minimum share of single notes within 50 cents of YIN
+FLUX_HOP = 64  # hop of the spectral flux in samples at 44.1 kHz
+EXCERPT = 30.0  # seconds of a piece in which labels are compared with audio
 SILENCE = 10 ** (-60 / 20)  # peak amplitude below which a file counts as silent
-OVERHANG = 0.1  # seconds that an offset may lie past a file's end, as of a cut tail
+OVERHANG = 0.1  # seconds by which an offset may exceed a file's end (cut tails)
 
-# Least correlation of a piece's labels with its sound. In the toy sets it is 0.22 or
-# more, and 0.14 or less with another piece's labels or those of a semitone beside, in
-# pieces of 8 s. People's recordings are long, noisy and labelled less exactly.
+# Minimum correlation of a piece's labels with its audio. In the toy sets it is 0.22 or
+# more, and 0.14 or less with another piece's labels or labels a semitone off, in pieces
+# of 8 s. Human performances are long, noisy and labelled less exactly.
 CONFIRMED = 0.15
 CONFIRMED_LIVE = 0.1
 
@@ -63,18 +63,18 @@ CONFIRMED_LIVE = 0.1
 @dataclass(frozen=True)
 class Finding:
     """
-    The outcome of one check.
+    Result of one check.
 
     Parameters
     ----------
     what : str
-        What was looked at.
+        What was checked.
     found : str
         What was found.
     expected : str
-        What was expected; empty where there is nothing to expect.
+        What was expected; empty if there is no expectation.
     violated : bool
-        Whether that makes the dataset wrong.
+        Whether the expectation is violated.
     where : tuple of str
         The files concerned, one line each.
     """
@@ -89,12 +89,12 @@ class Finding:
 @dataclass(frozen=True)
 class Report:
     """
-    All that was found in a dataset.
+    Results of all checks of a dataset.
 
     Parameters
     ----------
     root : Path
-        The dataset's folder.
+        Path to the dataset's folder.
     findings : tuple of Finding
         One for each check.
     """
@@ -109,12 +109,12 @@ class Report:
 
     def table(self, limit=10):
         """
-        Lay out all findings.
+        Format all findings as a table.
 
         Parameters
         ----------
         limit : int or None
-            Maximum number of files named for each check; all where it is None.
+            Maximum number of files listed for each check; None lists all.
 
         Returns
         -------
@@ -144,16 +144,16 @@ def check(root, progress=True, processes=None):
     Parameters
     ----------
     root : str or Path
-        A folder in MusicNet's layout, or any folder of sound files.
+        Path to a folder in MusicNet's layout, or to any folder of audio files.
     progress : bool
         Whether to show progress bars.
     processes : int, optional
-        Processes to use; one a core by default, and 1 for none but this.
+        Number of processes; one per core by default, 1 for the current process only.
 
     Returns
     -------
     Report
-        What was found; its ``failed`` tells of violations.
+        The findings; ``failed`` is true if there are violations.
 
     Raises
     ------
@@ -161,7 +161,7 @@ def check(root, progress=True, processes=None):
         If there is nothing to check.
     """
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", InputWarning)  # findings tell of it
+        warnings.simplefilter("ignore", InputWarning)  # reported as findings
         dataset = open_dataset(root)
     clips = ()
     if (dataset.root / CLIPS_FILE).exists():
@@ -194,7 +194,7 @@ def _all(spread, function, items, what, progress):
 
 @dataclass
 class _Facts:
-    """What a worker found out about one file."""
+    """Measurements of one file by a worker."""
 
     problems: list = field(default_factory=list)
     odd: list = field(default_factory=list)
@@ -208,11 +208,11 @@ class _Facts:
     strange: int = 0
     misses: np.ndarray = field(default_factory=lambda: np.zeros(0))  # seconds
     cents: float = 0.0
-    match: float = np.nan  # correlation of labels and sound
+    match: float = np.nan  # correlation of labels and audio
 
 
 def _listen(path, facts, seconds=EXCERPT):
-    """Read a file piece by piece; note what it holds, and return its beginning."""
+    """Read a file in chunks, record measurements, and return its beginning."""
     content, n_samples, kept, before = hashlib.sha256(), 0, [], np.zeros(0, bool)
     facts.peak = 0.0
     with warnings.catch_warnings(record=True) as caught:
@@ -228,7 +228,7 @@ def _listen(path, facts, seconds=EXCERPT):
                 full = np.concatenate((before, level >= 32767 / 32768))
                 facts.clipped |= bool((full[2:] & full[1:-1] & full[:-2]).any())
                 before = full[-2:]
-        except Exception as error:  # whatever a library makes of a file
+        except Exception as error:  # libraries raise anything on a damaged file
             facts.problems.append(describe(error, path))
             facts.peak = 1.0  # unknown
             return None
@@ -272,13 +272,13 @@ def coverage(recordings):
     Parameters
     ----------
     recordings : sequence of Recording
-        Recordings; those without labels count for nothing.
+        Recordings; those without labels are ignored.
 
     Returns
     -------
     counts : numpy.ndarray
-        Labels ``(11, 88)``, by the order of :data:`jtm.constants.INSTRUMENTS` and
-        by pitch from MIDI 21.
+        Number of labels ``(11, 88)``, in the order of
+        :data:`jtm.constants.INSTRUMENTS`, and by pitch from MIDI 21.
     playable : numpy.ndarray
         Booleans ``(11, 88)``: whether the instrument can play the pitch.
     """
@@ -295,8 +295,8 @@ def coverage(recordings):
 
 
 def _count_overlaps(labels):
-    """Count labels that begin while their instrument sounds their pitch already."""
-    count, until = 0, {}  # by instrument and pitch, up to where it sounds
+    """Count labels that begin while the same instrument and pitch are active."""
+    count, until = 0, {}  # by instrument and pitch, end of the activity so far
     rows = labels[["start", "end", "program", "pitch"]].tolist()
     for start, end, *key in sorted(rows):
         before = until.get(tuple(key), 0)
@@ -306,7 +306,7 @@ def _count_overlaps(labels):
 
 
 def _same_notes(labels, score):
-    """Return whether labels name the notes of a score, to the sample."""
+    """Return whether labels and a score have the same notes, to the sample."""
     columns = ["program", "pitch", "start", "end"]
     played_notes = labels_of(score)
     return sorted(labels[columns].tolist()) == sorted(played_notes[columns].tolist())
@@ -314,10 +314,10 @@ def _same_notes(labels, score):
 
 def _flux(wave):
     """
-    Compute the spectral flux ``(blocks,)`` of a wave ``(samples,)`` at 44.1 kHz.
+    Compute the spectral flux ``(frames,)`` of a wave ``(samples,)`` at 44.1 kHz.
 
     Entry i is the rise of log-magnitude, summed over frequency, from the window
-    centred on sample FLUX_HOP i to the next.
+    centred on sample FLUX_HOP * i to the next.
     """
     spectrum = np.abs(librosa.stft(wave, n_fft=256, hop_length=FLUX_HOP))
     level = np.log1p(100 * spectrum / max(float(spectrum.max()), 1e-9))
@@ -326,18 +326,18 @@ def _flux(wave):
 
 def _label_match(wave, labels):
     """
-    Correlate labelled pitches with what sounds in the beginning of a recording.
+    Correlate labelled pitches with the audio at the beginning of a recording.
 
-    The correlation is over time and pitch, with the mean of each pitch taken away, so
-    that a common key is no likeness; NaN of fewer than ten notes.
+    The correlation is over time and pitch, with the mean of each pitch subtracted, so
+    that a shared key does not count; NaN for fewer than ten notes.
     """
-    hop, low, high = 4096, 36, 97  # samples, and semitones that these tell apart
+    hop, low, high = 4096, 36, 97  # samples, and semitones that these resolve
     spectrum = np.abs(librosa.stft(wave, n_fft=2 * hop, hop_length=hop))
     hertz = np.arange(1, len(spectrum)) * LABEL_RATE / (2 * hop)
     first = np.searchsorted(hertz, 440 * 2 ** ((np.arange(low, high + 1) - 69.5) / 12))
     level = np.maximum.reduceat(spectrum[1:], first, axis=0)[:-1]
     level = np.log1p(100 * level / max(float(level.max()), 1e-9))
-    # A tone reaches into the semitones beside it, where it is no peak.
+    # A tone leaks into the adjacent semitones, where it is not a peak.
     level[1:-1] = np.maximum(0, 2 * level[1:-1] - level[:-2] - level[2:])
     heard = (labels["start"] < len(wave)) & (low <= labels["pitch"])
     labels = labels[heard & (labels["pitch"] < high)]
@@ -354,7 +354,7 @@ def _label_match(wave, labels):
 
 
 def _piece_miss(wave, starts):
-    """Compute by how many seconds the mean flux about the labelled onsets is late."""
+    """Compute the delay in seconds of the mean flux around the labelled onsets."""
     rises = _flux(wave)
     onsets = np.unique(np.round(starts * LABEL_RATE / FLUX_HOP).astype(int))
     span = int(0.1 * LABEL_RATE / FLUX_HOP)
@@ -380,7 +380,7 @@ def _look_at_clip(clip):
 
 
 def _cents_off(wave, pitch):
-    """Compute by how many cents YIN's median differs from a pitch."""
+    """Compute the deviation in cents of YIN's median from a pitch."""
     hertz = librosa.yin(
         wave,
         fmin=24,
@@ -388,13 +388,13 @@ def _cents_off(wave, pitch):
         sr=LABEL_RATE,
         frame_length=4096,
         hop_length=1024,
-        trough_threshold=0.07,  # of 0.1 an oboe's loud octave is already enough
+        trough_threshold=0.07,  # at 0.1, an oboe's loud octave is taken for the pitch
     )
     return float(1200 * np.log2(np.median(hertz) / 440) - 100 * (pitch - 69))
 
 
 def _listed(what, where, strict=True, found=None):
-    """Make a finding of files that there should be none of."""
+    """Create a finding that lists files; none are expected if `strict`."""
     where = tuple(where)
     found = len(where) if found is None else found
     violated = strict and bool(where)
@@ -402,7 +402,7 @@ def _listed(what, where, strict=True, found=None):
 
 
 def _onset_finding(misses, limit, strict=True):
-    """Make a finding of the seconds by which onsets miss the spectral flux."""
+    """Create a finding from the differences between onsets and flux in seconds."""
     miss = float(np.median(np.abs(misses))) if misses.size else 0.0
     return Finding(
         "onsets against the flux, median",
@@ -413,7 +413,7 @@ def _onset_finding(misses, limit, strict=True):
 
 
 def _audio_findings(paths, facts, exact):
-    """Judge what all sound files should be, labelled or not."""
+    """Check properties of all audio files, labelled or not."""
     pairs = list(zip(paths, facts, strict=True))
     seen, twice = {}, []
     for path, fact in pairs:
@@ -433,7 +433,7 @@ def _audio_findings(paths, facts, exact):
 
 
 def _judge_recordings(dataset, facts, exact):
-    """Judge the recordings of a dataset by what was found out about each."""
+    """Evaluate the measurements of the recordings of a dataset."""
     recordings = dataset.recordings
     findings = _audio_findings([r.audio for r in recordings], facts, exact)
     passed_over = [f"{path}: {why}" for path, why in dataset.passed_over]
@@ -448,7 +448,7 @@ def _judge_recordings(dataset, facts, exact):
 
 
 def _label_findings(labelled, exact):
-    """Judge labels against their files and against the sound."""
+    """Check labels against their files and against the audio."""
     findings = [Finding("labels", f"{sum(f.labels for _, f in labelled)}")]
     for what, name, strict in (
         ("labels outside their file", "outside", True),
@@ -482,7 +482,7 @@ def _label_findings(labelled, exact):
 
 
 def _metadata_findings(dataset, facts):
-    """Compare with the metadata: ids, lengths, and tunes heard on two sides."""
+    """Check against the metadata: ids, durations, and tunes in two splits."""
     wrong, alone, homes = [], [], {}
     for recording, fact in zip(dataset.recordings, facts, strict=True):
         row = recording.metadata
@@ -509,7 +509,7 @@ def _metadata_findings(dataset, facts):
 
 
 def _torn(what, homes):
-    """Make a finding of what stands in more than one split."""
+    """Create a finding that lists what is in more than one split."""
     where = [
         f"{name}: {', '.join(sorted(sides))}"
         for name, sides in homes.items()
@@ -519,7 +519,7 @@ def _torn(what, homes):
 
 
 def _judge_clips(clips, facts):
-    """Judge the single notes by what was found out about each."""
+    """Evaluate the measurements of the single notes."""
     pairs = list(zip(clips, facts, strict=True))
     misses = np.concatenate([f.misses for f in facts])
     off = tuple(

@@ -1,9 +1,9 @@
 """
 Single notes on disk, for the tasks ``note_pitch`` and ``note_instrument``.
 
-A folder of the toy set holds ``notes/NAME.wav`` and ``notes.csv``, one row a file.
-All clips of one instrument and pitch, whatever their velocity and duration, stand
-in one split; ``test_timbre`` is the test notes through another SoundFont.
+The folder of a toy set contains ``notes/NAME.wav`` and ``notes.csv``, one row per file.
+All clips of one instrument and pitch, whatever their velocity and duration, are in one
+split; ``test_timbre`` has the test notes rendered with another SoundFont.
 """
 
 import csv
@@ -17,10 +17,10 @@ from jtm.files import InputError, atomic, inside
 CLIP_COLUMNS = tuple(
     "file instrument note velocity duration start_time end_time split soundfont".split()
 )
-"""Columns of the table; the first four as facts stand in the file name too."""
+"""Columns of the table; instrument to duration are in the file name too."""
 
 CLIP_SPLITS = ("train", "validation", "test", "test_timbre")
-"""Splits of the notes."""
+"""Names of the splits of single notes."""
 
 _WHOLE = "instrument", "note", "velocity", "start_time", "end_time"
 
@@ -33,7 +33,7 @@ class Clip:
     Parameters
     ----------
     audio : Path
-        Its sound file.
+        Path to its audio file.
     program : int
         General MIDI program counted from 1.
     pitch : int
@@ -60,17 +60,17 @@ class Clip:
 
 def read_clips(root):
     """
-    Read the notes part of a dataset.
+    Read the table of single notes of a dataset.
 
     Parameters
     ----------
     root : str or Path
-        The dataset's folder.
+        Path to the dataset's folder.
 
     Returns
     -------
     tuple of Clip
-        In the order of the table.
+        The notes, in the order of the table.
 
     Raises
     ------
@@ -102,14 +102,14 @@ def read_clips(root):
 
 def write_clips(root, clips):
     """
-    Write the table of the notes part, at once or not at all.
+    Write the table of single notes, atomically.
 
     Parameters
     ----------
     root : str or Path
-        The dataset's folder.
+        Path to the dataset's folder.
     clips : sequence of Clip
-        The notes, in the order wanted.
+        The notes, in the order to write.
     """
     path = Path(root) / CLIPS_FILE
     with atomic(path) as part, open(part, "w", newline="", encoding="utf-8") as file:

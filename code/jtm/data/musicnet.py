@@ -1,5 +1,5 @@
 """
-Datasets on disk: MusicNet's folder layout, and any folder of sound files.
+Datasets on disk: MusicNet's folder layout, or any folder of audio files.
 
 MusicNet's layout, which the toy set shares::
 
@@ -7,12 +7,12 @@ MusicNet's layout, which the toy set shares::
     test_data/ID.wav         test_labels/ID.csv
     musicnet_metadata.csv
 
-and, beside what the real set has, ``test_timbre_data/`` with
-``test_timbre_labels/`` (the test pieces through another SoundFont) and
-``unlabelled_data/``. Validation recordings lie in ``train_data/`` and are
+and, in addition to MusicNet's folders, ``test_timbre_data/`` with
+``test_timbre_labels/`` (the test pieces rendered with another SoundFont) and
+``unlabelled_data/``. Validation recordings are in ``train_data/`` and are
 marked in the metadata's column ``split``. A label file has the columns
 ``start_time,end_time,instrument,note,start_beat,end_beat,note_value``: times
-are integer samples at 44.1 kHz, intervals half-open, ``instrument`` the General
+are integer samples at 44.1 kHz, intervals are half-open, ``instrument`` the General
 MIDI program counted from 1, ``note`` a MIDI number, ``end_beat`` (despite its
 name) the duration in beats, ``note_value`` a name such as 'Dotted Half'.
 """
@@ -41,7 +41,7 @@ Unpack the archive and put the metadata file beside its folders, so that there a
     data/musicnet/test_data/1759.wav     data/musicnet/test_labels/1759.csv
 
 and so on. Then check it: jtm check-data data/musicnet"""
-"""What a user is told who asks for the real set."""
+"""Instructions for obtaining MusicNet."""
 
 LABEL_COLUMNS = tuple(
     "start_time end_time instrument note start_beat end_beat note_value".split()
@@ -61,10 +61,10 @@ CLIPS_FILE = "notes.csv"
 """Name of the table of single notes at the root of the layout."""
 
 TIMBRE_SOUNDFONT = "timbre_soundfont"
-"""Column of a test recording's row: SoundFont of its copy in ``test_timbre``."""
+"""Metadata column of a test recording: SoundFont of its copy in ``test_timbre``."""
 
 SPLITS = ("train", "validation", "test", "test_timbre", "unlabelled")
-"""Names of the splits, as :meth:`Dataset.split` takes them."""
+"""Names of the splits for :meth:`Dataset.split`."""
 
 LABEL_DTYPE = np.dtype(
     [
@@ -77,10 +77,10 @@ LABEL_DTYPE = np.dtype(
         ("note_value", "U32"),
     ]
 )
-"""One label: a note from sample ``start`` up to, not including, sample ``end``."""
+"""One label: a note from sample ``start`` to ``end`` (exclusive)."""
 
 OPENED = {}
-"""Folders of which all was taken, and how much, for a command's last words."""
+"""Folders in which nothing was skipped, and the summary to print at the end."""
 
 _JUNK = {"__MACOSX", "@eaDir", "$RECYCLE.BIN", STORE_FOLDER}
 _FOLDERS = ("train", "test", "test_timbre", "unlabelled")
@@ -96,13 +96,13 @@ class Recording:
     id : str
         Name of the recording, unique in its split.
     audio : Path
-        Its sound file.
+        Path to its audio file.
     labels : Path or None
-        Its label file; None when it has no labels.
+        Path to its label file; None if it has none.
     split : str
         One of :data:`SPLITS`.
     metadata : dict of str to str
-        Its row of the metadata file; empty when there is none.
+        Its row of the metadata file; empty if it has none.
     """
 
     id: str
@@ -122,11 +122,11 @@ class Dataset:
     root : Path
         The folder.
     recordings : tuple of Recording
-        All its recordings, by split and id.
+        All its recordings, sorted by split and id.
     passed_over : tuple of tuple
-        What was not taken: its path, and why.
+        Skipped files and folders: path and reason.
     rows_alone : tuple of str
-        Ids in the metadata of which there is no recording.
+        Ids in the metadata without a recording.
     """
 
     root: Path
@@ -146,7 +146,7 @@ class Dataset:
         Returns
         -------
         tuple of Recording
-            In the order of the dataset; empty where a split has none.
+            In the order of the dataset; empty if there are none.
         """
         unknown = set(names) - set(SPLITS)
         if unknown:
@@ -156,13 +156,13 @@ class Dataset:
 
 def open_dataset(root):
     """
-    Open a folder, in MusicNet's layout or with any sound files in it.
+    Open a folder in MusicNet's layout, or any folder of audio files.
 
     Parameters
     ----------
     root : str or Path
-        A folder in MusicNet's layout, or any folder with sound files at any depth,
-        all of which are then unlabelled.
+        Path to a folder in MusicNet's layout, or to any folder; the latter is searched
+        recursively, and all recordings are unlabelled.
 
     Returns
     -------
@@ -172,14 +172,13 @@ def open_dataset(root):
     Raises
     ------
     InputError
-        If the folder is missing or holds no sound file, its metadata file is
-        malformed, or two files of MusicNet's layout have one id.
+        If the folder is missing or contains no audio file, its metadata file is
+        malformed, or two files of MusicNet's layout share an id.
 
     Warns
     -----
     InputWarning
-        If sound is passed over, or recordings and rows of the metadata do not
-        match.
+        If audio files are skipped, or recordings and metadata rows do not match.
     """
     root = Path(root)
     if not root.is_dir():
@@ -210,31 +209,31 @@ def open_dataset(root):
 
 def find_files(root, suffixes=AUDIO_SUFFIXES, deep=True):
     """
-    Find the files of a kind in a folder, or tree, and what was passed over, and why.
+    Find the files of a type in a folder, and list skipped files with the reason.
 
-    Links are followed, but no file or folder is taken twice. Names that systems leave
-    behind, such as ``._song.wav``, are ignored.
+    Links are followed, but no file or folder is listed twice. Files that operating
+    systems leave behind, such as ``._song.wav``, are ignored.
 
     Parameters
     ----------
     root : str or Path
         The folder.
     suffixes : sequence of str
-        Endings of the kind, in lower case; of sound files by default, of which those
-        that are not read are named.
+        File extensions, in lower case; by default those of audio files, in which case
+        audio files of unsupported formats are listed as skipped.
     deep : bool
-        Search folders in it too.
+        Whether to search recursively.
 
     Returns
     -------
     files : list of Path
         The files, sorted.
     passed_over : list of tuple
-        Paths, and why.
+        Skipped paths and the reason for each.
     """
     foreign = FOREIGN_SUFFIXES if suffixes is AUDIO_SUFFIXES else ()
     files, passed_over, seen = [], [], {}
-    folders, linked = deque([Path(root)]), deque()  # a link's target goes first
+    folders, linked = deque([Path(root)]), deque()  # link targets take precedence
     while folders or linked:
         folder = (folders or linked).popleft()
         other = seen.setdefault(os.path.realpath(folder), folder)
@@ -276,20 +275,20 @@ def find_files(root, suffixes=AUDIO_SUFFIXES, deep=True):
 
 
 def _summarise(n_taken, passed_over):
-    """Sum up, such as '3 taken, 1 passed over: 1 links to what is gone'."""
+    """Summarise, as in '3 taken, 1 passed over: 1 links to what is gone'."""
     reasons = Counter(why for _, why in passed_over)
     why = "; ".join(f"{n} {reason}" for reason, n in reasons.items())
     return f"{n_taken} taken, {len(passed_over)} passed over" + (why and f": {why}")
 
 
 def _is_junk(name):
-    """Return whether a name is one that systems, or an interruption, leave behind."""
+    """Return whether a name is of a system file or an interrupted write."""
     part = name.startswith(".") and ".part" in name
     return part or name.startswith(("._", ".Trash")) or name in _JUNK
 
 
 def _read_layout(root):
-    """Pair the sound files of MusicNet's folders with labels and metadata."""
+    """Match the audio files of MusicNet's folders with labels and metadata."""
     metadata = {}
     if (root / METADATA_FILE).exists():
         metadata = {row["id"]: row for row in read_metadata(root / METADATA_FILE)}
@@ -309,7 +308,7 @@ def _read_layout(root):
                     "for each id, so rename or remove one"
                 )
             row = metadata.get(audio.stem, {})
-            if row and folder == "test_timbre":  # shares it with its copy in test
+            if row and folder == "test_timbre":  # same row as its copy in test
                 soundfont = row.get(TIMBRE_SOUNDFONT) or unseen
                 row = {**row, "split": folder, "soundfont": soundfont}
             held_out = folder == "train" and row.get("split") == "validation"
@@ -330,7 +329,7 @@ def _read_layout(root):
 
 
 def _unseen_soundfont(root):
-    """Find the SoundFont that older metadata don't name: the single notes do."""
+    """Find the SoundFont in the table of single notes; older metadata lack it."""
     if (root / CLIPS_FILE).exists():
         for _, row in read_table(root / CLIPS_FILE, ("split", "soundfont")):
             if row["split"] == "test_timbre":
@@ -345,12 +344,12 @@ def read_metadata(path):
     Parameters
     ----------
     path : str or Path
-        The file; columns beyond MusicNet's are kept.
+        Path to the file; columns beyond MusicNet's are kept.
 
     Returns
     -------
     list of dict
-        One mapping of column to text for each recording.
+        One dict from column to text for each recording.
 
     Raises
     ------
@@ -367,15 +366,15 @@ def read_metadata(path):
 
 def write_metadata(path, rows):
     """
-    Write ``musicnet_metadata.csv``, at once or not at all.
+    Write ``musicnet_metadata.csv`` atomically.
 
     Parameters
     ----------
     path : str or Path
         The file to write.
     rows : list of dict
-        One mapping for each recording; MusicNet's columns come first, all
-        others after them in the order of the first row.
+        One dict for each recording; MusicNet's columns come first, then all others
+        in the order of the first row.
     """
     extra = [name for name in rows[0] if name not in METADATA_COLUMNS]
     with atomic(path) as part, open(part, "w", newline="", encoding="utf-8") as file:
@@ -391,19 +390,19 @@ def read_labels(path):
     Parameters
     ----------
     path : str or Path
-        A CSV file in MusicNet's columns, in any order; others are passed over.
+        Path to a CSV file with MusicNet's columns in any order; others are ignored.
 
     Returns
     -------
     numpy.ndarray
-        Labels ``(notes,)`` of :data:`LABEL_DTYPE`, by start, then pitch; times
-        in samples at 44.1 kHz.
+        Labels ``(notes,)`` of :data:`LABEL_DTYPE`, sorted by start, then pitch;
+        times in samples at 44.1 kHz.
 
     Raises
     ------
     InputError
-        If the file cannot be read, lacks a column, or a line holds a value
-        that is not what its column expects.
+        If the file cannot be read or lacks a column, or a value is invalid for its
+        column.
     """
     labels = []
     for where, row in read_table(path, LABEL_COLUMNS):
@@ -436,12 +435,12 @@ def read_labels(path):
 
 def write_labels(path, labels):
     """
-    Write one label file in MusicNet's columns, at once or not at all.
+    Write one label file with MusicNet's columns, atomically.
 
     Parameters
     ----------
     path : str or Path
-        The CSV file to write.
+        Path to the CSV file to write.
     labels : numpy.ndarray
         Labels ``(notes,)`` of :data:`LABEL_DTYPE`.
     """
@@ -453,14 +452,14 @@ def write_labels(path, labels):
 
 def labels_of(score, note_values=lambda beats: "Unknown"):
     """
-    Turn a score into labels.
+    Convert a score to labels.
 
     Parameters
     ----------
     score : Score
-        The notes as they are played.
+        The notes as performed.
     note_values : callable
-        Returns the name of a notated duration in beats; unknown by default.
+        Function from a notated duration in beats to its name; 'Unknown' by default.
 
     Returns
     -------
@@ -484,26 +483,26 @@ def labels_of(score, note_values=lambda beats: "Unknown"):
 
 def read_table(path, required):
     """
-    Read a CSV file with a heading.
+    Read a CSV file with a header row.
 
     Parameters
     ----------
     path : str or Path
-        The file, in UTF-8.
+        Path to the file, in UTF-8.
     required : sequence of str
-        Columns that must be there, in any order among others.
+        Columns that must be present, in any order.
 
     Yields
     ------
     where : str
-        The file and the number of the line, for messages.
+        File and line number, for messages.
     row : dict of str to str
-        Its values by column.
+        Values of the line by column.
 
     Raises
     ------
     InputError
-        If the file cannot be read as such or lacks a column.
+        If the file cannot be read as CSV or lacks a column.
     """
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:

@@ -1,13 +1,13 @@
 """
-Labels on the frame grid: targets for a frame or a window.
+Labels on the frame grid: piano rolls as targets for frames or windows.
 
-Frame ``i`` is labelled by what sounds at its centre, ``(i + 0.5) * hop`` samples at
-16 kHz, so a note from ``start`` up to, not including, ``end`` sounds in the frames
-whose centre lies in that half-open interval. The hop is a network's
-(``model.encoder.hop``), 160 samples or 10 ms by default. Rolls have one column for
-each of the 88 pitches of the piano; notes outside its range are left out.
+Frame ``i`` is labelled by the notes active at its centre, ``(i + 0.5) * hop`` samples
+at 16 kHz: a note is active in the frames whose centre lies in the half-open interval
+from ``start`` to ``end``. The hop is that of the network (``model.encoder.hop``), by
+default 160 samples or 10 ms. Rolls have one column for each of the 88 pitches of the
+piano; notes outside its range are left out.
 
-A window has :data:`WINDOW` frames, and never crosses a recording.
+A window has :data:`WINDOW` frames and never crosses a recording boundary.
 """
 
 import numpy as np
@@ -24,13 +24,13 @@ from jtm.data.musicnet import read_labels
 from jtm.files import InputError
 
 WINDOW = 128
-"""Frames in a window: 1.28 s, the length of a training window of CPC."""
+"""Number of frames in a window: 1.28 s, the length of a CPC training window."""
 
 NOTE_DTYPE = np.dtype([("start", float), ("end", float), ("pitch", np.int16)])
-"""One note of a transcription: seconds from the start, and a MIDI number."""
+"""One transcribed note: onset and offset in seconds, and MIDI pitch."""
 
 PLAYED_DTYPE = np.dtype([*NOTE_DTYPE.descr, ("program", np.int16)])
-"""One labelled note: as :data:`NOTE_DTYPE`, and the General MIDI program."""
+"""One labelled note: :data:`NOTE_DTYPE` and the General MIDI program."""
 
 
 def read_notes(recording, samples):
@@ -47,8 +47,8 @@ def read_notes(recording, samples):
     Returns
     -------
     numpy.ndarray
-        Notes ``(notes,)`` of :data:`PLAYED_DTYPE` by start; one that sounds on
-        beyond the end of the audio is clipped to it.
+        Notes ``(notes,)`` of :data:`PLAYED_DTYPE`, sorted by onset; offsets are
+        clipped to the end of the audio.
 
     Raises
     ------
@@ -79,16 +79,16 @@ def read_notes(recording, samples):
 
 def frame_roll(notes, n_frames, start=0, hop=HOP):
     """
-    Mark which pitches sound in each frame.
+    Compute which pitches are active in each frame.
 
     Parameters
     ----------
     notes : numpy.ndarray
         Notes ``(notes,)`` of :data:`NOTE_DTYPE`.
     n_frames : int
-        Number of frames; what lies beyond is left out.
+        Number of frames; notes beyond them are left out.
     start : int
-        First of these frames in the recording.
+        Number of the first of these frames in the recording.
     hop : int
         Samples at 16 kHz from one frame to the next.
 
@@ -99,7 +99,7 @@ def frame_roll(notes, n_frames, start=0, hop=HOP):
 
     Examples
     --------
-    A note sounds in the frames of 10 ms whose centres it covers:
+    A note is active in the 10 ms frames whose centres it covers:
 
     >>> notes = np.array([(0.01, 0.03, 60)], NOTE_DTYPE)
     >>> frame_roll(notes, 4)[:, 60 - 21].tolist()
@@ -111,10 +111,10 @@ def frame_roll(notes, n_frames, start=0, hop=HOP):
 
 def instrument_roll(notes, n_frames, start=0, hop=HOP):
     """
-    Mark which instruments sound in each frame; see :func:`frame_roll`.
+    Compute which instruments are active in each frame; see :func:`frame_roll`.
 
-    Of notes of :data:`PLAYED_DTYPE`, booleans ``(n_frames, 11)``, a column for each of
-    :data:`jtm.constants.INSTRUMENTS` in their order; others are left out.
+    Takes notes of :data:`PLAYED_DTYPE` and returns booleans ``(n_frames, 11)``, columns
+    in the order of :data:`jtm.constants.INSTRUMENTS`; others are left out.
     """
     notes, column = played(notes)
     return _roll(notes, column, len(INSTRUMENTS), n_frames, start, hop)
@@ -124,8 +124,9 @@ def part_roll(notes, n_frames, start=0, hop=HOP):
     """
     Compute which instrument plays which pitch in each frame; see :func:`frame_roll`.
 
-    Of notes of :data:`PLAYED_DTYPE`, booleans ``(n_frames, 88, 11)``: pitches from MIDI
-    21 up, and :data:`jtm.constants.INSTRUMENTS` in their order; others are left out.
+    Takes notes of :data:`PLAYED_DTYPE` and returns booleans ``(n_frames, 88, 11)``:
+    pitches from MIDI 21, and :data:`jtm.constants.INSTRUMENTS` in their order; others
+    are left out.
 
     Examples
     --------
@@ -144,28 +145,28 @@ def part_roll(notes, n_frames, start=0, hop=HOP):
 
 def frame_numbers(n_frames, step):
     """
-    Choose every so many frames.
+    Select frames at regular intervals.
 
     Parameters
     ----------
     n_frames : int
-        Number of frames to choose from.
+        Number of frames to select from.
     step : int
-        Frames from one to the next.
+        Number of frames from one to the next.
 
     Returns
     -------
     numpy.ndarray
-        Numbers of the chosen frames, the first in the middle of the first step.
+        Indices of the selected frames, the first in the middle of the first step.
     """
     return np.arange(step // 2, n_frames, step)
 
 
 def onset_roll(notes, n_frames, start=0, hop=HOP):
     """
-    Mark which pitches start in each frame; see :func:`frame_roll`.
+    Compute which pitches have an onset in each frame; see :func:`frame_roll`.
 
-    Booleans ``(n_frames, 88)``, true in the first frame of each note.
+    Returns booleans ``(n_frames, 88)``, true in the first frame of each note.
     """
     notes, column = _on_piano(notes)
     first, last = _frames(notes, start, hop)
@@ -177,30 +178,29 @@ def onset_roll(notes, n_frames, start=0, hop=HOP):
 
 def rolls_to_notes(frames, onsets, hop=HOP):
     """
-    Turn rolls back into notes.
+    Convert rolls to notes.
 
-    The inverse of :func:`frame_roll` and :func:`onset_roll` within half a
-    frame at both ends; notes that contain no frame's centre are lost,
-    and of notes that overlap at one pitch the earlier ends where the later
-    starts.
+    This inverts :func:`frame_roll` and :func:`onset_roll` to within half a frame
+    at both ends. Notes that contain no frame's centre are lost; where notes of one
+    pitch overlap, the earlier ends at the onset of the later.
 
     Parameters
     ----------
     frames, onsets : numpy.ndarray
-        Booleans ``(frames, 88)``: what sounds, and what starts.
+        Booleans ``(frames, 88)``: active pitches, and onsets.
     hop : int
         Samples at 16 kHz from one frame to the next.
 
     Returns
     -------
     numpy.ndarray
-        Notes ``(notes,)`` of :data:`NOTE_DTYPE` by start. Each starts at an
-        onset, lasts for at least that frame, and ends before the first silent
-        frame or the next onset of its pitch.
+        Notes ``(notes,)`` of :data:`NOTE_DTYPE`, sorted by onset. Each starts at an
+        onset, lasts at least one frame, and ends before the first inactive frame
+        or the next onset of its pitch.
     """
     column, first = np.nonzero(onsets.T)
-    # Ends are looked for in one long line, pitch after pitch; the stop at the
-    # end of each pitch's line keeps a note from running into the next pitch.
+    # Offsets are searched in one flat array, pitch after pitch; the stop at the end
+    # of each pitch keeps a note from running into the next pitch.
     stops = np.ones((N_PITCHES, len(frames) + 1), bool)
     stops[:, :-1] = (onsets | ~frames).T
     stops = np.flatnonzero(stops)
@@ -214,7 +214,7 @@ def rolls_to_notes(frames, onsets, hop=HOP):
 
 
 def _roll(notes, column, n_columns, n_frames, start, hop):
-    """Mark in which frames each note sounds, in its column."""
+    """Mark the frames in which each note is active, in its column."""
     first, last = np.clip(_frames(notes, start, hop), 0, n_frames)
     change = np.zeros((n_frames + 1, n_columns), np.int16)
     np.add.at(change, (first, column), 1)
@@ -225,13 +225,13 @@ def _roll(notes, column, n_columns, n_frames, start, hop):
 def _frames(notes, start, hop):
     """Return the first frame ``(notes,)`` of each note, and the one after its last."""
     times = np.stack((notes["start"], notes["end"]))
-    # Rounded to the millionth of a frame, as 0.005 * 100 - 0.5 is above zero.
+    # Rounded to a millionth of a frame, as 0.005 * 100 - 0.5 is above zero.
     frames = np.ceil(np.round(times * SAMPLE_RATE / hop - 0.5, 6)).astype(np.int64)
     return frames - start
 
 
 def _on_piano(notes):
-    """Select the notes in the range of the piano, each with its column in a roll."""
+    """Select the notes in the range of the piano, with their columns in a roll."""
     column = notes["pitch"] - PITCH_MIN
     here = (column >= 0) & (column < N_PITCHES)
     return notes[here], column[here]
@@ -249,9 +249,9 @@ def played(notes):
     Returns
     -------
     notes : numpy.ndarray
-        Those of :data:`jtm.constants.INSTRUMENTS`.
+        The notes of :data:`jtm.constants.INSTRUMENTS`.
     column : numpy.ndarray
-        Which of them, from 0, plays each.
+        Index of the instrument of each note, from 0.
     """
     programs = np.array(list(INSTRUMENTS))  # sorted
     notes = notes[np.isin(notes["program"], programs)]

@@ -1,4 +1,4 @@
-"""Splits in which no work and no tune is heard on two sides, the same for all uses."""
+"""Splits that share no work and no tune, the same for pretraining and all tasks."""
 
 from collections import Counter
 
@@ -12,12 +12,12 @@ from jtm.files import InputError
 
 def split_recordings(recordings, lengths, window=None):
     """
-    Sort recordings into splits, the same for pretraining and all tasks.
+    Assign recordings to splits, the same for pretraining and all tasks.
 
-    Where the dataset marks no labelled recording for validation, as MusicNet
-    doesn't, whole works are held out of training: of each ensemble the second in
-    alphabetical order, and every eighth after it. Where training would be left
-    without an ensemble or a composer, the next work goes instead.
+    If the dataset marks no labelled recording for validation (MusicNet does not),
+    whole works are held out from training: for each ensemble the second in
+    alphabetical order, and every eighth after it. If training would lose an
+    ensemble or a composer, the next work is held out instead.
 
     Parameters
     ----------
@@ -26,19 +26,19 @@ def split_recordings(recordings, lengths, window=None):
     lengths : sequence of int
         Their lengths in samples at 16 kHz.
     window : int, optional
-        For pretraining, where neither marks nor labels decide: hold out one
-        work in twenty, of recordings of at least so many samples.
+        For pretraining, if neither marks nor labels determine the validation split:
+        hold out one work in twenty, among recordings of at least this many samples.
 
     Returns
     -------
     dict of str to list of int
-        Indices by split, all of :data:`jtm.data.musicnet.SPLITS`. What is held
-        out is in `validation` alone, with what else is of the same work or tune.
+        Indices for each of :data:`jtm.data.musicnet.SPLITS`. Held-out recordings,
+        and all others of the same work or tune, are in `validation` only.
 
     Raises
     ------
     InputError
-        If one tune stands in two of training, validation and test.
+        If one tune is in two of training, validation and test.
     """
     splits = {split: [] for split in SPLITS}
     for index, recording in enumerate(recordings):
@@ -48,7 +48,7 @@ def split_recordings(recordings, lengths, window=None):
     if labelled.isdisjoint(splits["validation"]):
         train = [i for i in splits["train"] if i in labelled]
         held_out = _hold_out(recordings, train, ("ensemble", "composer"))
-        if not held_out:  # each composer has one work: no task of theirs, but others
+        if not held_out:  # each composer has one work: keep ensembles only
             held_out = _hold_out(recordings, train, ("ensemble",))
     if window and not held_out and not splits["validation"]:
         heard = splits["train"] + splits["unlabelled"]
@@ -69,7 +69,7 @@ def split_recordings(recordings, lengths, window=None):
 
 def labelled_splits(recordings, lengths):
     """
-    Sort labelled recordings into splits.
+    Assign labelled recordings to splits.
 
     Parameters
     ----------
@@ -87,8 +87,8 @@ def labelled_splits(recordings, lengths):
     Raises
     ------
     InputError
-        If there is no labelled recording to learn from, to validate on, or to
-        test on, or one tune stands in two splits.
+        If there is no labelled recording for training, validation or test, or one
+        tune is in two splits.
     """
     splits = {
         split: [i for i in indices if _can_label(recordings, lengths, i)]
@@ -106,19 +106,19 @@ def labelled_splits(recordings, lengths):
 
 
 def _can_label(recordings, lengths, index):
-    """Return whether a recording has labels and lasts a window."""
+    """Return whether a recording has labels and is as long as a window."""
     return recordings[index].labels is not None and lengths[index] >= WINDOW * HOP
 
 
 def _work(recording):
-    """Name what must not be heard on two sides: a tune, a work, or one file."""
+    """Return the key of what must be in one split only: a tune, work or file."""
     row = recording.metadata
     work = row.get("composer"), row.get("composition") or recording.id
     return row.get("tune_family") or work
 
 
 def _hold_out(recordings, train, columns):
-    """Choose works for validation; training keeps every class of some columns."""
+    """Select works for validation; training keeps every class of some columns."""
     works, ensembles, counts = {}, {}, Counter()
     for index in train:
         row = recordings[index].metadata
@@ -146,7 +146,7 @@ def _classes(row, columns):
 
 
 def _check_tunes(recordings, splits):
-    """Refuse a tune that is heard on two sides."""
+    """Raise an error if a tune is in two of training, validation and test."""
     sides = {"test_timbre": "test", "unlabelled": "train"}
     home = {}
     for split, indices in splits.items():

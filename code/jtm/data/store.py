@@ -1,13 +1,12 @@
 """
-A 16 kHz, 16-bit copy of a dataset on disk, built once and read piece by piece.
+A 16 kHz, 16-bit copy of a dataset on disk, built once and read in chunks.
 
-Every recording becomes one file of raw little-endian samples beside an
-``index.json`` that knows its source, length and checksum. What is unchanged is
-never built again, and what is read is checked once against its checksum.
+Every recording becomes one file of raw little-endian samples next to an
+``index.json`` with its source, length and checksum. Unchanged recordings are never
+built again, and each file is verified against its checksum when first read.
 
-The copy lies in the dataset. Where that is read-only it lies in the user's cache
-folder, and where the flag ``--store`` or :data:`CACHE_VARIABLE` names a folder, in
-that.
+The copy is stored in the dataset's folder; if that is read-only, in the user's cache
+folder; and if the flag ``--store`` or :data:`CACHE_VARIABLE` names a folder, there.
 """
 
 import concurrent.futures
@@ -44,22 +43,22 @@ CACHE_VARIABLE = "JTM_CACHE"
 """Environment variable that names a folder for the copies of all datasets."""
 
 _INDEX_FILE = "index.json"
-_SAVE_SECONDS = 5  # between two writes of the index while building
-_MAX_NAME = 240  # bytes of a file name that every file system takes
+_SAVE_SECONDS = 5  # between two writes of the index during a build
+_MAX_NAME = 240  # bytes of a file name that every file system accepts
 
 
 class Store:
     """
-    The samples of a dataset, ready to be read from disk.
+    The 16 kHz samples of a dataset, read from disk on demand.
 
     Parameters
     ----------
     recordings : tuple of Recording
         The recordings, in the order of the dataset.
     files : list of Path
-        File of samples of each.
+        File of samples of each recording.
     lengths : numpy.ndarray
-        Samples at 16 kHz of each, int64 ``(recordings,)``.
+        Number of samples of each at 16 kHz, int64 ``(recordings,)``.
     checksums : list of str
         SHA-256 of each file.
     """
@@ -76,24 +75,24 @@ class Store:
         """
         Hash of the content: samples, labels, splits and metadata, in order.
 
-        The same wherever the dataset lies and whatever its folder is called.
+        Independent of the path and name of the dataset's folder.
         """
         return self._hash(range(len(self.files)), labels=True)
 
     def summary(self, train, validation):
         """
-        Sum up what a run is made on, the same wherever the dataset lies.
+        Summarise the data of a run, independently of the dataset's path.
 
         Parameters
         ----------
         train, validation : sequence of int
-            Recordings that it learns from, and that it is validated on.
+            Indices of the recordings used for training and for validation.
 
         Returns
         -------
         dict
-            ``recordings`` and ``samples`` of both, and ``sha256`` of the names,
-            splits and samples of all, in order.
+            Number of ``recordings`` and ``samples`` of both, and ``sha256`` of the
+            ids, splits and samples of all recordings, in order.
         """
         parts = (list(train), list(validation))
         return {
@@ -103,7 +102,7 @@ class Store:
         }
 
     def _hash(self, indices, labels=False):
-        """Hash recordings by content; -1 separates the two sides of a run."""
+        """Hash recordings by content; -1 separates training and validation."""
         told = hashlib.sha256()
         for i in indices:
             parts = [i]
@@ -111,7 +110,7 @@ class Store:
                 recording = self.recordings[i]
                 parts = [recording.split, recording.id, self.checksums[i]]
                 if labels:
-                    # A row with too many cells has them under None.
+                    # csv puts a row's surplus cells under None.
                     parts.append(sorted(recording.metadata.items(), key=str))
                     parts.append(recording.labels and digest(recording.labels))
             told.update(json.dumps(parts).encode())
@@ -124,10 +123,10 @@ class Store:
         Parameters
         ----------
         index : int
-            Which recording.
+            Index of the recording.
         start, stop : int
-            First sample and the one after the last, at 16 kHz; to the end
-            where `stop` is None.
+            First sample and the one after the last, at 16 kHz; None reads to the
+            end.
 
         Returns
         -------
@@ -137,7 +136,7 @@ class Store:
         Raises
         ------
         InputError
-            If the file is missing, or is not what was written.
+            If the file is missing, or its checksum differs.
         """
         file = self.files[index]
         try:
@@ -158,18 +157,18 @@ class Store:
 
 def build_store(dataset, folder=None, progress=True, part=""):
     """
-    Copy a dataset to 16 kHz and 16 bits, or open the copy that is there.
+    Copy a dataset at 16 kHz and 16 bits, or open an existing copy.
 
     Parameters
     ----------
     dataset : Dataset
-        What to copy.
+        Dataset to copy.
     folder : str or Path, optional
         Folder for the copies of several datasets; see :func:`store_folder`.
     progress : bool
-        Show a progress bar.
+        Whether to show a progress bar.
     part : str
-        Keep a copy of its own, of this name, for a part of the dataset.
+        Name of a separate copy for a part of the dataset; none by default.
 
     Returns
     -------
@@ -179,25 +178,25 @@ def build_store(dataset, folder=None, progress=True, part=""):
     Raises
     ------
     InputError
-        If sound files cannot be read, all of which are counted and the first ten
-        named, or the copy cannot be written; what was done is kept, and the next
-        call goes on from there.
+        If audio files cannot be read (the message counts them and names the first
+        ten), or the copy cannot be written. Finished files are kept, and the next
+        call resumes from there.
     """
     place = store_folder(dataset.root, folder) / part
     files, old, entries, missing = _compare(dataset, place)
     exists = next(each for each in (place, *place.absolute().parents) if each.exists())
     if missing and not os.access(exists, os.W_OK):
-        # What a read-only dataset brings along is not the whole of it.
+        # The copy in a read-only dataset is incomplete.
         place = store_folder(dataset.root, folder, beside=False) / part
         files, old, entries, missing = _compare(dataset, place)
     if missing:
-        with locked(place / ".lock"):  # another process may be at it
+        with locked(place / ".lock"):  # another process may be building it
             files, old, entries, missing = _compare(dataset, place)
             if missing:
                 sweep(place)
                 _build(dataset, missing, entries, place / _INDEX_FILE, progress)
-    elif entries != old:  # recordings are gone
-        with contextlib.suppress(InputError, OSError):  # of a read-only copy
+    elif entries != old:  # recordings were removed
+        with contextlib.suppress(InputError, OSError):  # the copy may be read-only
             write_json(place / _INDEX_FILE, entries)
             for key in old.keys() - entries.keys():
                 inside(place, _file_name(key)).unlink(missing_ok=True)
@@ -211,7 +210,7 @@ def build_store(dataset, folder=None, progress=True, part=""):
 
 def store_folder(root, cache=None, beside=True):
     """
-    Choose where the copy of a dataset is kept.
+    Choose the folder for the copy of a dataset.
 
     Parameters
     ----------
@@ -221,18 +220,18 @@ def store_folder(root, cache=None, beside=True):
         Folder for the copies of several datasets; :data:`CACHE_VARIABLE` by
         default.
     beside : bool
-        Whether a copy in the dataset will do.
+        Whether the copy may be in the dataset's folder.
 
     Returns
     -------
     Path
-        A folder of the dataset's own: in `cache` if one is named, else in the
-        dataset if that can be written or holds a copy, else in the user's cache.
+        A folder for this dataset alone: in `cache` if given, else in the dataset if
+        that is writable or holds a copy, else in the user's cache.
 
     Raises
     ------
     InputError
-        If the user's cache folder is needed and unknown.
+        If the user's cache folder is needed but unknown.
     """
     root = Path(root)
     cache = cache or os.environ.get(CACHE_VARIABLE)
@@ -242,7 +241,7 @@ def store_folder(root, cache=None, beside=True):
             return own
         try:
             home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-        except RuntimeError as error:  # no home
+        except RuntimeError as error:  # no home folder
             raise InputError(
                 f"{root}: read-only, and there is no cache folder for its copy at "
                 f"16 kHz; name one with --store, or in {CACHE_VARIABLE}"
@@ -253,7 +252,7 @@ def store_folder(root, cache=None, beside=True):
 
 
 def _file_name(key):
-    """Name the file of samples of a recording, by a hash if its id is long."""
+    """Return the name of a recording's file of samples; long ids are hashed."""
     split, _, name = key.partition("/")
     if len(os.fsencode(Path(name).name)) > _MAX_NAME:
         name = hashlib.sha256(os.fsencode(name)).hexdigest()
@@ -262,10 +261,10 @@ def _file_name(key):
 
 def _compare(dataset, folder):
     """
-    Compare a dataset with a copy of it.
+    Compare a dataset with its copy.
 
     Returns the file of samples of each recording by its key, the index of the copy,
-    what of that still holds, and what is to be built.
+    the entries of it that are still valid, and the recordings to be built.
     """
     keys = (f"{recording.split}/{recording.id}" for recording in dataset.recordings)
     files = {key: inside(folder, _file_name(key)) for key in keys}
@@ -282,16 +281,16 @@ def _compare(dataset, folder):
 
 
 def _read_index(path):
-    """Read an index; of one that is missing or damaged, what can be used."""
+    """Read the valid entries of an index, none if it is missing or damaged."""
     try:
         found = read_json(path)
         return {key: entry for key, entry in found.items() if _is_entry(entry)}
-    except (InputError, AttributeError):  # all of it can be built again
+    except (InputError, AttributeError):  # everything can be rebuilt
         return {}
 
 
 def _is_entry(entry):
-    """Return whether an entry of an index is of the form that is written."""
+    """Return whether an entry of an index has the expected form."""
     return (
         isinstance(entry, dict)
         and entry.keys() == {"source", "samples", "sha256"}
@@ -301,7 +300,7 @@ def _is_entry(entry):
 
 
 def _build(dataset, missing, entries, index_file, progress):
-    """Convert what is missing on all cores, saving the index as it goes."""
+    """Convert the missing recordings on all cores; save the index on the way."""
     saved, failed = time.monotonic(), []
     bar = tqdm(
         total=len(missing),
@@ -309,8 +308,8 @@ def _build(dataset, missing, entries, index_file, progress):
         unit="file",
         disable=not progress,
     )
-    # Threads, as decoding, resampling and hashing all run outside Python's lock;
-    # processes would ask every script for a guard around its main part.
+    # Threads, since decoding, resampling and hashing all release the GIL; processes
+    # would require an `if __name__ == "__main__"` guard in every script.
     pool = concurrent.futures.ThreadPoolExecutor(os.cpu_count())
     try:
         with bar, pool:
@@ -335,7 +334,7 @@ def _build(dataset, missing, entries, index_file, progress):
 
 
 def _convert(job):
-    """Write the samples of one recording; return its key and entry, or mistake."""
+    """Write the samples of one recording; return its key, and its entry or error."""
     key, source, file = job
     samples = 0
     try:
@@ -347,14 +346,14 @@ def _convert(job):
         entry = {"source": _stamp(source), "samples": samples, "sha256": digest(file)}
     except NoSpaceError:
         raise
-    except Exception as error:  # whatever a library makes of a file
+    except Exception as error:  # libraries raise anything on a damaged file
         return key, InputError(describe(error, source))
     return key, entry
 
 
 def _stamp(source):
-    """Return the size and time of a source, by which a change is told."""
-    with contextlib.suppress(OSError):  # such as a link to what is gone
+    """Return size and modification time of a source, to detect changes."""
+    with contextlib.suppress(OSError):  # such as a broken link
         stat = Path(source).stat()
         return [stat.st_size, stat.st_mtime_ns]
     return []

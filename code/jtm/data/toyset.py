@@ -1,4 +1,4 @@
-"""The dataset of a run that names none: MusicNet where it lies, or a toy set."""
+"""The default dataset of a run: MusicNet if present, else a toy set."""
 
 import os
 import subprocess
@@ -11,17 +11,17 @@ from jtm.files import ROOT, InputError, locked
 
 def default_data(preset):
     """
-    Choose the dataset of a run that names none.
+    Return the default dataset of a run.
 
     Parameters
     ----------
     preset : str
-        One of the presets; `tiny` and `transcriber` have toy sets of their own.
+        Name of the preset; `tiny` and `transcriber` have toy sets of their own.
 
     Returns
     -------
     str
-        MusicNet in ``data/musicnet`` if it is there, else the toy set.
+        Path to MusicNet in ``data/musicnet`` if present, else to the toy set.
     """
     if Path("data/musicnet").is_dir():
         return "data/musicnet"
@@ -30,24 +30,24 @@ def default_data(preset):
 
 def toy_data(preset, progress=True):
     """
-    Return a toy set, making it on first use.
+    Return the folder of a toy set, generating it on first use.
 
     Parameters
     ----------
     preset : {"tiny", "small", "full", "transcriber"}
-        Which.
+        Preset of the toy set.
     progress : bool
-        Show progress bars.
+        Whether to show progress bars.
 
     Returns
     -------
     str
-        Its folder.
+        Path to its folder.
 
     Raises
     ------
     InputError
-        If it cannot be made here.
+        If it cannot be generated.
     """
     folder = Path(os.path.relpath(ROOT / "toy" / "data" / preset))
     if (folder / METADATA_FILE).exists():
@@ -56,7 +56,7 @@ def toy_data(preset, progress=True):
     if not generator.exists():
         raise InputError("no dataset given; name one with --data")
     with locked(folder.with_name(f".{preset}.lock")):
-        if (folder / METADATA_FILE).exists():  # another process has made it
+        if (folder / METADATA_FILE).exists():  # another process has generated it
             return folder.as_posix()
         print(f"making the toy set in {folder} first", flush=True)
         command = [sys.executable, generator, "--preset", preset, "--out", folder]

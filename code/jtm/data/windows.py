@@ -1,12 +1,13 @@
 """
-Training windows of a store, in the order of one of four sampling schemes.
+Training windows from a store, in the order of one of four sampling schemes.
 
-The audio is cut into pieces, the pieces are packed into chunks that mix
-recordings, and only so many chunks are in memory at a time. Windows stand
-side by side on each piece, from a start drawn in each epoch where the piece
-leaves room; none crosses a recording. The order of chunks, and of the windows
-across the chunks in memory, is drawn in each epoch. Everything is a function
-of seed, epoch and rank, so a run can be taken up at any batch.
+Recordings are cut into pieces, the pieces are packed into chunks that mix
+recordings, and a limited number of chunks is in memory at a time. Adjacent,
+non-overlapping windows are cut from each piece, from an offset drawn anew each
+epoch where the piece leaves room; no window crosses a recording boundary. The
+order of the chunks, and of the windows across the chunks in memory, is shuffled
+each epoch. Seed, epoch and rank determine all of it, so that a run can resume at
+any batch.
 """
 
 import concurrent.futures
@@ -19,9 +20,9 @@ import torch
 from jtm.constants import SAMPLE_RATE
 from jtm.files import InputError
 
-PIECES_PER_CHUNK = 16  # at least, so that a chunk mixes recordings
+PIECES_PER_CHUNK = 16  # at minimum, so that a chunk mixes recordings
 
-PRIVATE = {}  # how memory is asked of the system: no other process shares it
+PRIVATE = {}  # options of mmap for memory that no other process shares
 if hasattr(mmap, "MAP_ANONYMOUS"):  # not on Windows
     PRIVATE["flags"] = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
 
@@ -39,11 +40,11 @@ class Batch(NamedTuple):
     starts : torch.Tensor
         First sample of each window in its recording, int64 ``(batch,)``.
     streams : torch.Tensor
-        For the scheme `sequential`, which of the parallel readings each window
-        goes on with, int64 ``(batch,)``; elsewhere counts up from 0.
+        For the scheme `sequential`, index of the parallel stream that each window
+        continues, int64 ``(batch,)``; otherwise counts up from 0.
     reset : torch.Tensor
-        Whether the window follows on nothing, so that no state is carried to
-        it, bool ``(batch,)``.
+        Whether the window does not continue a previous one, so that the hidden
+        state is reset, bool ``(batch,)``.
     """
 
     waves: torch.Tensor
@@ -60,17 +61,17 @@ class WindowLoader:
     Parameters
     ----------
     store : Store
-        Where the samples are read.
+        Store to read the samples from.
     indices : sequence of int
         Recordings of the store to take windows from.
     window : int
-        Samples in a window, at 16 kHz.
+        Number of samples in a window, at 16 kHz.
     batch_size : int
-        Maximum number of windows in a batch; the last batches of a group are
-        evened out, so that none is left with a single window.
+        Maximum number of windows in a batch; the batches of a group differ in size
+        by at most one.
     scheme : {"uniform", "samesequence", "samecategory", "sequential"}
-        Windows of any recordings, of one recording, or of one category in each
-        batch, or ``batch_size`` parallel readings in order of time.
+        Whether each batch has windows of any recordings, of one recording or of
+        one category, or continues ``batch_size`` parallel streams in time order.
     categories : sequence of str, optional
         Category of each recording in `indices`, for `samecategory`.
     seed : int
@@ -78,26 +79,26 @@ class WindowLoader:
     chunk_bytes : int
         Maximum number of bytes of samples in a chunk.
     max_chunks : int
-        Maximum number of chunks in memory, with the ones being read ahead; 0
-        holds none, so that each window is read when its batch is.
+        Maximum number of chunks in memory, including prefetched ones; with 0, each
+        window is read from disk when its batch is built.
     pad : bool
-        Fill recordings shorter than a window with silence instead of leaving
-        them out.
+        Whether to pad recordings shorter than a window with silence instead of
+        leaving them out.
     rank, world : int
-        Number of this process among `world` that share the batches.
+        Index of this process among the `world` processes that share the batches.
 
     Attributes
     ----------
     epoch : int
-        The epoch that iteration gives; set before iterating.
+        The epoch to iterate over; set before iterating.
     first_batch : int
-        The batch that the next iteration starts from, to take up a run.
+        The batch that the next iteration starts from, to resume a run.
     device : torch.device
-        Where the chunks in memory are, as int16, and the windows cut from them.
+        Device of the chunks in memory, as int16, and of the windows cut from them.
     indices : list of int
-        Recordings of the store that windows are taken from.
+        Recordings that windows are taken from.
     left_out : int
-        Recordings that are shorter than a window and were left out.
+        Number of recordings left out as shorter than a window.
 
     Raises
     ------
@@ -149,10 +150,10 @@ class WindowLoader:
         self._n_active = len(self._chunks)
         self._in_memory = max_chunks > 0
         if self._in_memory and self._n_active > max_chunks:
-            # Half of the room is for the chunks being read ahead.
+            # Half of the chunks in memory are prefetched ones.
             self._n_active = max(1, max_chunks // 2)
         self._prefetch = max_chunks > 1
-        self._held = {}  # chunk number -> samples, kept while all fit
+        self._held = {}  # chunk number -> samples, cached if all fit
 
     def _pack(self, kept, per_chunk):
         """Cut recordings into pieces and pack these into chunks, by the seed."""
@@ -179,7 +180,7 @@ class WindowLoader:
         return chunks
 
     def _rounds(self, epoch):
-        """Plan an epoch: chunks together in memory, and their batches."""
+        """Plan an epoch: the chunks in memory together, and their batches."""
         rng = np.random.default_rng((self.seed, 1, epoch))
         order = rng.permutation(len(self._chunks))
         for first in range(0, len(order), self._n_active):
@@ -193,14 +194,14 @@ class WindowLoader:
                     starts = start + offset + np.arange(n_windows) * self.window
                     runs.append([(chunk, piece, recording, s) for s in starts])
             batches = self._batches(runs, rng)
-            if self.scheme != "sequential":  # every process takes as many steps
+            if self.scheme != "sequential":  # as many steps on each process
                 batches = batches[: len(batches) // self.world * self.world]
                 batches = batches[self.rank :: self.world]
             if batches:
                 yield chunks, batches
 
     def _batches(self, runs, rng):
-        """Deal windows into batches: lists of (stream, reset, window)."""
+        """Group windows into batches: lists of (stream, reset, window)."""
         if self.scheme == "sequential":
             return self._streams(runs, rng)
         groups = {}
@@ -222,12 +223,12 @@ class WindowLoader:
         return [batches[k] for k in rng.permutation(len(batches))]
 
     def _streams(self, runs, rng):
-        """Read runs side by side, each going on where the last one ended."""
+        """Distribute runs over parallel streams; return one batch per step."""
         streams = [[] for _ in range(self.batch_size * self.world)]
         for k in rng.permutation(len(runs)):
             shortest = min(streams, key=len)
             shortest += [(j == 0, window) for j, window in enumerate(runs[k])]
-        # A stream stays with its process, and every process takes as many steps.
+        # A stream stays on one process; every process takes the same number of steps.
         shares = [streams[rank :: self.world] for rank in range(self.world)]
         n_steps = min(max(map(len, share)) for share in shares)
         return [
@@ -244,7 +245,7 @@ class WindowLoader:
         return sum(len(batches) for _, batches in self._rounds(epoch))
 
     def __len__(self):
-        """Count the batches of the epoch that iteration gives."""
+        """Count the batches of the current epoch."""
         return self.count(self.epoch)
 
     def __iter__(self):
@@ -263,7 +264,7 @@ class WindowLoader:
             ahead = None
             while following:
                 (chunks, batches), following = following, next(rounds, None)
-                if skip >= len(batches):  # trained on before the run was stopped
+                if skip >= len(batches):  # trained on before the run stopped
                     skip -= len(batches)
                     continue
                 samples = ahead.result() if ahead else self._read(chunks)
@@ -276,7 +277,7 @@ class WindowLoader:
                 del samples
 
     def _read(self, chunks):
-        """Read chunks from disk; kept from epoch to epoch where all fit."""
+        """Read chunks from disk; cache them across epochs if all fit in memory."""
         if not self._in_memory:
             return {}
         samples = {k: self._held.get(k) or self._read_chunk(k) for k in chunks}
@@ -285,10 +286,10 @@ class WindowLoader:
         return samples
 
     def _read_chunk(self, chunk):
-        """Read the pieces of a chunk into memory that goes back with them."""
+        """Read the pieces of a chunk into memory that is returned to the system."""
         pieces = self._chunks[chunk]
         ends = np.cumsum([stop - start for _, start, stop in pieces])
-        # The C library would keep what is freed, up to half as much again.
+        # With malloc, up to half as much again would stay allocated when freed.
         block = np.frombuffer(mmap.mmap(-1, 2 * int(ends[-1]), **PRIVATE), np.int16)
         parts = np.split(block, ends[:-1])
         for part, piece in zip(parts, pieces, strict=True):
@@ -319,23 +320,22 @@ class WindowLoader:
 
 class Draws:
     """
-    Batches that are drawn at random, each by a generator of its own.
+    Iterate over random batches, each drawn by a random generator of its own.
 
-    So training goes on with any of them as if it had never stopped. A class derived
-    from this has a method ``draw(rng)``, which returns a batch: what the module's loss
-    takes.
+    Training can therefore resume at any batch as if it had never stopped. Subclasses
+    define ``draw(rng)``, which returns a batch as the module's loss takes it.
 
     Parameters
     ----------
     n_batches : int
-        Batches in an epoch.
+        Number of batches in an epoch.
     seed : int
         Random seed.
 
     Attributes
     ----------
     epoch, first_batch : int
-        What the next iteration gives.
+        Epoch and batch that the next iteration starts from.
     """
 
     def __init__(self, n_batches, seed):
@@ -343,7 +343,7 @@ class Draws:
         self.epoch = self.first_batch = 0
 
     def count(self, epoch):
-        """Count the batches of an epoch, as many as of any other."""
+        """Count the batches of an epoch, the same for all epochs."""
         return self.n_batches
 
     def __len__(self):

@@ -5,14 +5,14 @@ from typing import NamedTuple
 
 class Encoder(NamedTuple):
     """
-    Facts about an encoder that are available without importing torch.
+    Properties of an encoder that are available without importing torch.
 
     Parameters
     ----------
     where : str
-        Module and class in this package; the class takes number of channels and norm.
+        Module and class in this package; its arguments are channels and norm.
     channels, tiny : int
-        Channels by default and in the preset `tiny`; per pitch on a pitch axis.
+        Number of channels (per pitch on a pitch axis) by default and in `tiny`.
     pitch_axis : bool
         Whether the latents have features for each of the 88 pitches.
     """
@@ -32,4 +32,4 @@ ENCODERS = {
     "harmonic": Encoder("encoder.HarmonicEncoder", 8, 2, True),
     "pitchmap": Encoder("pitchmap.PitchMapEncoder", 32, 4, True),
 }
-"""Encoders by the name that ``--encoderType`` takes."""
+"""Encoders by their name for ``--encoderType``."""

@@ -1,1 +1,1 @@
-"""Symbols and signals: scores, MIDI, sound files; numpy only, no torch."""
+"""Symbols and signals: scores, MIDI, audio files; numpy only, no torch."""

@@ -1,4 +1,4 @@
-"""Sound files as one channel at the rate asked for; their level and tuning."""
+"""Reading of audio files as mono at a given sample rate; their level and tuning."""
 
 import contextlib
 import numbers
@@ -13,63 +13,64 @@ from jtm.files import InputError, atomic, warn
 from jtm.music import containers
 
 AUDIO_SUFFIXES = tuple(".wav .aif .aiff .au .flac .ogg .opus .mp3".split())
-"""Endings of the sound files that are read, in lower case."""
+"""Extensions of supported audio files, in lower case."""
 
 FOREIGN_SUFFIXES = tuple(".m4a .mp4 .aac .caf .wma .ape .wv .mka .webm".split())
-"""Endings of sound files that are not read, in lower case."""
+"""Extensions of unsupported audio files, in lower case."""
 
 NOT_READ = "{0}, which is not read; convert by 'ffmpeg -i NAME{0} NAME.flac'"
-"""What is said of a file with such an ending."""
+"""Message about a file with such an extension."""
 
-ABSURD_PEAK = 16.0  # from which samples are not a loud recording but of another scale
-LOUD_PEAK = 10 ** (1 / 20)  # clipping is warned of; lossy decoders overshoot by 1 dB
+ABSURD_PEAK = 16.0  # from here, samples are not loud but of another scale
+LOUD_PEAK = 10 ** (1 / 20)  # above it, warn of clipping; lossy codecs overshoot by 1 dB
 MAX_CHANNELS = 64  # of an array; a longer axis holds samples
-CANCELLED = 1e-3  # share of the channels' mean power, of which their mean has less
-AGREEMENT = 0.3  # length of the peaks' mean vector from which they agree on a tuning
+CANCELLED = 1e-3  # of the channels' mean power; below it, their mean has cancelled out
+AGREEMENT = 0.3  # minimum length of the peaks' mean vector for a tuning estimate
 
 LEVEL = 10 ** (-17.5 / 20)
-"""Level that recordings are brought to before they are transcribed; see `gain`."""
+"""Level to which recordings are normalised before transcription; see `gain`."""
 
 SILENT = 1e-8
-"""Mean power of what counts as silence: 80 dB below full scale."""
+"""Mean power up to which audio counts as silent: 80 dB below full scale."""
 
 A4 = 440.0
-"""Hz of A4 that recordings are held against."""
+"""Reference frequency of A4 in Hz."""
 
 LEVEL_BLOCK = SAMPLE_RATE // 10
-"""Samples over which :func:`powers` averages: 0.1 s."""
+"""Number of samples over which :func:`powers` averages: 0.1 s."""
 
 
 def blocks(path, sample_rate=SAMPLE_RATE, clipped=True):
     """
-    Read a sound file piece by piece, as one channel at the rate asked for.
+    Read an audio file in chunks, as mono at a given sample rate.
 
     Parameters
     ----------
     path : str or Path
-        WAV, AIFF, AU, FLAC, OGG, Opus or MP3, any rate, channels and length.
+        Path to a WAV, AIFF, AU, FLAC, OGG, Opus or MP3 file of any sample rate, number
+        of channels and length.
     sample_rate : int
-        Rate of the result in Hz; resampled with soxr where the file differs.
+        Sample rate of the result in Hz; resampled with soxr if the file's differs.
     clipped : bool
-        Whether samples beyond full scale will be clipped, and to warn of it.
+        Whether the caller clips samples beyond full scale, so that a warning is due.
 
     Yields
     ------
     numpy.ndarray
-        Consecutive pieces ``(samples,)`` in float32, the mean of the channels,
+        Consecutive chunks ``(samples,)`` in float32, the mean of the channels,
         nominally within [-1, 1].
 
     Raises
     ------
     InputError
-        If the file is missing, is not a sound file, holds no sample, or holds
-        samples that are not finite or of another scale; see :func:`check_level`.
+        If the file is missing, is not an audio file, has no samples, or has samples
+        that are not finite or of another scale; see :func:`check_level`.
 
     Warns
     -----
     InputWarning
-        If the file is cut off or longer than its header states, its channels cancel
-        each other, or samples beyond full scale are to be clipped.
+        If the file is truncated or longer than its header states, its channels cancel
+        each other, or samples beyond full scale will be clipped.
     """
     frames, peak, powers, some = 0, 0.0, np.zeros(2), False
     with _opened(path) as (file, stated):
@@ -100,7 +101,7 @@ def blocks(path, sample_rate=SAMPLE_RATE, clipped=True):
 
 @contextlib.contextmanager
 def _opened(path):
-    """Open a sound file as :func:`containers.opened` does; name what is unreadable."""
+    """Open an audio file with :func:`containers.opened`, or raise an InputError."""
     try:
         with containers.opened(path) as opened:
             yield opened
@@ -109,7 +110,7 @@ def _opened(path):
 
 
 def _fault(path):
-    """Say why a file cannot be opened as a sound file."""
+    """Return why a file cannot be opened as an audio file."""
     try:
         if path.is_dir():
             return "is a folder; expected a sound file"
@@ -130,7 +131,7 @@ def _fault(path):
 
 
 def _check_mix(name, mixed, whole):
-    """Warn where the mean of the channels has next to nothing of their power."""
+    """Warn if the mean of the channels has almost none of their power."""
     if mixed < CANCELLED * whole:
         warn(
             f"{name}: its channels cancel each other when they are averaged, as in "
@@ -140,21 +141,21 @@ def _check_mix(name, mixed, whole):
 
 def check_level(name, peak, clipped=False):
     """
-    Refuse samples that are not finite or of another scale, or warn of clipping.
+    Raise an error if samples are not finite or of another scale; warn of clipping.
 
     Parameters
     ----------
     name : str or Path
-        What holds them, for the message.
+        Name of the source, for the message.
     peak : float
-        The largest absolute sample.
+        Largest absolute value of the samples.
     clipped : bool
-        Whether what is beyond full scale will be clipped, and to warn of it.
+        Whether to warn of samples beyond full scale, which the caller clips.
 
     Raises
     ------
     InputError
-        If the peak is not finite, or is :data:`ABSURD_PEAK` or more.
+        If the peak is not finite, or at least :data:`ABSURD_PEAK`.
     """
     if not np.isfinite(peak):
         raise InputError(f"{name}: holds samples that are not finite numbers")
@@ -170,16 +171,16 @@ def check_level(name, peak, clipped=False):
 
 def read(path, sample_rate=SAMPLE_RATE, seconds=np.inf, clipped=True):
     """
-    Read a sound file, or its start, as one channel at the rate asked for.
+    Read an audio file, or its beginning, as mono at a given sample rate.
 
     Parameters
     ----------
     path : str or Path
-        WAV, AIFF, AU, FLAC, OGG, Opus or MP3, any rate, any number of channels.
+        Path to the file, in a format as for :func:`blocks`.
     sample_rate : int
-        Rate of the result in Hz.
+        Sample rate of the result in Hz.
     seconds : float
-        How much is read of a longer one, in memory that is bounded.
+        Maximum duration to read; memory use is bounded by it.
     clipped : bool
         As for :func:`blocks`.
 
@@ -191,11 +192,11 @@ def read(path, sample_rate=SAMPLE_RATE, seconds=np.inf, clipped=True):
     Raises
     ------
     InputError
-        If the file is missing, is not a sound file or holds no sample.
+        If the file is missing, is not an audio file or has no samples.
 
     See Also
     --------
-    blocks : The same piece by piece, for long files.
+    blocks : The same in chunks, for long files.
     """
     parts, most = [], seconds * sample_rate
     for part in blocks(path, sample_rate, clipped):
@@ -209,16 +210,16 @@ def read(path, sample_rate=SAMPLE_RATE, seconds=np.inf, clipped=True):
 
 def to_wave(array, sample_rate):
     """
-    Convert an array to one channel at 16 kHz; refuse what is no sound.
+    Convert an array to mono at 16 kHz; raise an error if it is not audio.
 
     Parameters
     ----------
     array : array
         Samples ``(samples,)``, ``(channels, samples)`` or ``(samples, channels)``
-        with at most 64 channels, floats within [-1, 1] or signed integers of full
-        scale.
+        with at most 64 channels; floats within [-1, 1], or signed integers whose full
+        scale is that of their type.
     sample_rate : int
-        Its rate in Hz.
+        Its sample rate in Hz.
 
     Returns
     -------
@@ -228,7 +229,7 @@ def to_wave(array, sample_rate):
     Raises
     ------
     InputError
-        If the array is of another shape, type or scale, or has no rate.
+        If the array is of another shape, type or scale, or the sample rate is invalid.
     """
     wave = np.asarray(array)
     if not (isinstance(sample_rate, numbers.Real) and sample_rate > 0):
@@ -257,12 +258,12 @@ def to_wave(array, sample_rate):
 
 def powers(wave):
     """
-    Compute the power of each tenth of a second.
+    Compute the mean power of each block of 0.1 s.
 
     Parameters
     ----------
     wave : numpy.ndarray
-        Waveform ``(samples,)`` at 16 kHz; what is left at its end counts by its length.
+        Waveform ``(samples,)`` at 16 kHz; the last block is padded with zeros.
 
     Returns
     -------
@@ -276,11 +277,11 @@ def powers(wave):
 
 def gain(power):
     """
-    Choose the gain that brings a recording to :data:`LEVEL`.
+    Compute the gain that normalises a recording to :data:`LEVEL`.
 
-    Its level is the root of the mean power, each block weighted by its power, so that
-    neither silence nor a click counts for much. Training and use of the transcriber
-    share it: a recording's level says nothing of its notes.
+    The level is the square root of the mean power, where each block is weighted by its
+    power, so that neither silence nor a click counts for much. The transcriber
+    is trained and used with the same gain.
 
     Parameters
     ----------
@@ -290,7 +291,7 @@ def gain(power):
     Returns
     -------
     float
-        What to multiply samples by; 1 for silence. Products may leave [-1, 1].
+        Factor for the samples; 1 for silence. Products may leave [-1, 1].
 
     Examples
     --------
@@ -308,7 +309,7 @@ def gain(power):
 
 def middle(first, last):
     """
-    Return the ends of the middle minute of a recording, which tells its tuning.
+    Return the bounds of the middle minute of a recording, used to estimate tuning.
 
     Parameters
     ----------
@@ -318,7 +319,7 @@ def middle(first, last):
     Returns
     -------
     tuple of int
-        The same of the minute; all of a shorter recording.
+        The same for the minute; those of the whole recording if it is shorter.
 
     Examples
     --------
@@ -331,10 +332,10 @@ def middle(first, last):
 
 def tuning(wave):
     """
-    Estimate how far a recording is tuned from A4 at 440 Hz.
+    Estimate the deviation of a recording's tuning from A4 = 440 Hz.
 
-    Spectral peaks vote for where they lie between semitones, by their magnitude: the
-    estimate is their circular mean.
+    The estimate is the circular mean of the deviations of spectral peaks from the
+    nearest semitone, weighted by magnitude.
 
     Parameters
     ----------
@@ -344,7 +345,7 @@ def tuning(wave):
     Returns
     -------
     float
-        Semitones in -0.5..0.5; 0 where the peaks do not agree, as those of noise.
+        Deviation in semitones, -0.5..0.5; 0 if the peaks do not agree, as in noise.
 
     Examples
     --------
@@ -360,7 +361,7 @@ def tuning(wave):
     before, here, after = levels[:, k - 1], levels[:, k], levels[:, k + 1]
     loud = here > here.max(axis=1, keepdims=True) - 3  # 26 dB
     peak = (here > before) & (here >= after) & loud
-    # The top of a parabola through three points.
+    # Vertex of the parabola through three points.
     curve = np.where(peak, before - 2 * here + after, 1)
     at = k + np.where(peak, (before - after) / (2 * curve), 0)
     pitch = 12 * np.log2(at * SAMPLE_RATE / size / A4)
@@ -373,12 +374,12 @@ def tuning(wave):
 
 def to_pcm(wave):
     """
-    Round a waveform to 16 bits, as the models hear it.
+    Round a waveform to 16 bits, the input resolution of the models.
 
     Parameters
     ----------
     wave : numpy.ndarray
-        Samples, nominally within [-1, 1]; what is beyond is clipped.
+        Samples, nominally within [-1, 1]; values beyond are clipped.
 
     Returns
     -------
@@ -390,12 +391,12 @@ def to_pcm(wave):
 
 def rate(path):
     """
-    Return the sample rate of a sound file.
+    Return the sample rate of an audio file.
 
     Parameters
     ----------
     path : str or Path
-        The sound file.
+        Path to the audio file.
 
     Returns
     -------
@@ -405,7 +406,7 @@ def rate(path):
     Raises
     ------
     InputError
-        If the file is missing or is not a sound file.
+        If the file is missing or is not an audio file.
     """
     with _opened(path) as (file, _):
         return file.samplerate
@@ -413,24 +414,24 @@ def rate(path):
 
 def duration(path):
     """
-    Compute the length of a sound file.
+    Compute the duration of an audio file.
 
-    It is read to its end only where its header states no length or a wrong one.
+    The file is read to its end only if its header states no length or a wrong one.
 
     Parameters
     ----------
     path : str or Path
-        The sound file.
+        Path to the audio file.
 
     Returns
     -------
     float
-        Length in seconds.
+        Duration in seconds.
 
     Raises
     ------
     InputError
-        If the file is missing, is not a sound file or holds no sample.
+        If the file is missing, is not an audio file or has no samples.
     """
     with _opened(path) as (file, seconds):
         if seconds is None or file.frames >= containers.UNSTATED:
@@ -442,16 +443,16 @@ def duration(path):
 
 def write(path, wave, sample_rate):
     """
-    Write a waveform as 16-bit WAV, at once or not at all.
+    Write a waveform as 16-bit WAV, atomically.
 
     Parameters
     ----------
     path : str or Path
-        The file to write, ending in ``.wav``.
+        Path to the file to write, ending in ``.wav``.
     wave : numpy.ndarray
         Waveform ``(samples,)``, float in [-1, 1] or int16.
     sample_rate : int
-        Rate in Hz.
+        Sample rate in Hz.
 
     Raises
     ------

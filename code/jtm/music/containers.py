@@ -1,9 +1,9 @@
 """
-Where a sound file ends: at its decoder's end, whatever its header states.
+Reading of audio files to the end of their data, whatever the header states.
 
-libsndfile stops at the length in a file's header. That is an estimate in an MP3
-without a count of frames, too little in MP3s joined end to end, and missing in a
-FLAC or WAV from a pipe; of a file that was cut off it is more than there is.
+libsndfile stops at the length in a file's header. This length is an estimate in an MP3
+without a frame count, too short in concatenated MP3s, missing in a FLAC or WAV written
+to a pipe, and too long in a truncated file.
 """
 
 import contextlib
@@ -19,13 +19,13 @@ import soundfile
 from jtm.files import warn
 
 TOLERANCE = 0.2
-"""Seconds by which header and decoder may differ, as by an MP3's padding."""
+"""Seconds by which header and decoder may differ, such as an MP3's padding."""
 
 UNSTATED = 1 << 62
-"""Frames of a file from which libsndfile means that none are stated."""
+"""Number of frames from which libsndfile means an unknown length."""
 
 _QUIET = threading.Lock()
-_PIECE = 1 << 18  # frames that are read at a time
+_PIECE = 1 << 18  # frames read at a time
 _MP3_KBPS = {
     1: (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
     2: (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
@@ -33,7 +33,7 @@ _MP3_KBPS = {
 
 
 class _Stream(soundfile.SoundFile):
-    """A sound file that soundfile reads on in, without seeking by its length."""
+    """An audio file that soundfile reads sequentially, without seeking."""
 
     def __init__(self, file, **options):
         if not isinstance(file, int) and os.name != "nt":
@@ -47,20 +47,20 @@ class _Stream(soundfile.SoundFile):
 @contextlib.contextmanager
 def opened(path):
     """
-    Open a sound file to be read to its decoder's end.
+    Open an audio file for reading to the end of its data.
 
     Parameters
     ----------
     path : str or Path
-        The file.
+        Path to the file.
 
     Yields
     ------
     file : soundfile.SoundFile
-        The file; of its methods only ``read`` may be called, and its `frames` are
-        :data:`UNSTATED` or more where it is read through a pipe.
+        The file; only its method ``read`` may be called, and its `frames` are at
+        least :data:`UNSTATED` if it is read through a pipe.
     stated : float or None
-        Seconds that its header states, or None where it states none.
+        Duration in seconds according to its header, or None if not stated.
     """
     with contextlib.ExitStack() as stack:
         with _quiet() if str(path).lower().endswith(".mp3") else nullcontext():
@@ -75,14 +75,14 @@ def opened(path):
             held, first, counted = _scan_mp3(path)
             short = held > stated + TOLERANCE
             if short or (not counted and held and held < stated - TOLERANCE):
-                # Where no count of frames is in it, a pipe is read to its end.
+                # Without a frame count, reading through a pipe reaches the end.
                 file = stack.enter_context(_piped(path, first))
         yield file, stated
 
 
 @contextlib.contextmanager
 def _quiet():
-    """Hold back what mpg123 says of an MP3's header, which `tell_end` judges."""
+    """Suppress mpg123's warnings of an MP3's header, which `tell_end` checks."""
     if not sys.stderr:
         yield
         return
@@ -93,23 +93,23 @@ def _quiet():
             yield
         finally:
             os.dup2(kept, 2)
-            os.write(writing, b"\n")  # so that reading never waits
+            os.write(writing, b"\n")  # so that reading never blocks
             told = re.sub(rb"Warning: Xing.*\n\n?", b"", os.read(reading, 1 << 16)[:-1])
             for each in (reading, writing, kept):
                 os.close(each)
-            os.write(2, told)  # of other threads
+            os.write(2, told)  # output of other threads
 
 
 def pieces(path, file):
     """
-    Read an opened sound file to its decoder's end, or to where it is damaged.
+    Read an opened audio file to the end of its data, or to where it is damaged.
 
     Parameters
     ----------
     path : str or Path
-        The file.
+        Path to the file.
     file : soundfile.SoundFile
-        The same, from :func:`opened`.
+        The file, from :func:`opened`.
 
     Yields
     ------
@@ -127,7 +127,7 @@ def pieces(path, file):
             yield piece
             n_pieces += 1
     except soundfile.SoundFileError:
-        # The piece in which it fails is read again, in steps to as near as possible.
+        # Read the failing chunk again in small steps, as far as possible.
         step, found = 1 << 10, False
         with contextlib.suppress(soundfile.SoundFileError), _Stream(path) as again:
             for _ in range(n_pieces):
@@ -141,24 +141,24 @@ def pieces(path, file):
 
 def tell_end(path, file, held, stated):
     """
-    Warn where a file's header and its content disagree about its end.
+    Warn if a file's header and content disagree about its length.
 
     Parameters
     ----------
     path : str or Path
-        The file.
+        Path to the file.
     file : soundfile.SoundFile
         The file, read to its end.
     held : float
-        Seconds that were read.
+        Number of seconds read.
     stated : float or None
-        What the header states; see :func:`opened`.
+        Duration stated in the header; see :func:`opened`.
     """
     cut_off = rest = False
     if file.format in ("WAV", "WAVEX", "AIFF", "AU"):
         log = file.extra_info
         size = re.search(r"(?:data|SSND|Data Size +) : (\d+) \(should be", log)
-        # Of a pipe, programs state the most that they can.
+        # When writing to a pipe, programs state the maximum length.
         cut_off = size and 0 < int(size[1]) < 0xFFFFF000
         cut_off = cut_off and not 0x7FFFF000 <= int(size[1]) <= 0x80000000
         stop = re.search(r"Unknown chunk marker .*at position (\d+)", log)
@@ -185,7 +185,7 @@ def tell_end(path, file, held, stated):
 
 @contextlib.contextmanager
 def _piped(path, first, **options):
-    """Open a sound file from some byte on as a pipe, which has no length."""
+    """Open an audio file from a given byte through a pipe, which has no length."""
     reading, writing = os.pipe()
 
     def feed():
@@ -201,22 +201,22 @@ def _piped(path, first, **options):
         with _Stream(reading, closefd=False, **options) as file:
             yield file
     finally:
-        os.close(reading)  # ends the feeder, if it is not done
+        os.close(reading)  # stops the feeder if it is still running
         feeder.join()
 
 
 def _scan_mp3(path):
     """
-    Walk through the frames of an MP3.
+    Scan the frames of an MP3.
 
     Returns
     -------
     seconds : float
-        Its length; 0 where it has no frames of layer III.
+        Duration; 0 if it has no layer III frames.
     first : int
-        Byte of the first frame of sound.
+        Byte offset of the first audio frame.
     counted : bool
-        Whether a frame before it counts all frames.
+        Whether a frame before it states the frame count.
     """
     seconds, first, counted = 0.0, None, False
     with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=1) as data:
@@ -231,7 +231,7 @@ def _scan_mp3(path):
             length, duration = frame
             head = data[place : place + 64] if first is None else b""
             if any(mark in head for mark in (b"Xing", b"Info", b"VBRI")):
-                counted = True  # this frame counts the others and has no sound
+                counted = True  # this frame states the frame count and has no audio
             else:
                 seconds += duration
                 first = place if first is None else first
@@ -240,7 +240,7 @@ def _scan_mp3(path):
 
 
 def _mp3_frame(header):
-    """Compute the bytes and seconds of a frame from its header, or None."""
+    """Return size in bytes and duration of a frame from its header, or None."""
     version = {3: 1, 2: 2, 0: 2.5}.get(header >> 19 & 3)
     rate, kbps = header >> 10 & 3, header >> 12 & 15
     layer_3 = header >> 21 == 0x7FF and header >> 17 & 3 == 1
@@ -253,7 +253,7 @@ def _mp3_frame(header):
 
 
 def _scan_ogg(path):
-    """Return whether an Ogg file lacks its last page, and whether another follows."""
+    """Return whether an Ogg file lacks its last page, and whether a stream follows."""
     ended = more = False
     with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=1) as data:
         place = 0
@@ -267,7 +267,7 @@ def _scan_ogg(path):
 
 
 def _unstated_wav(path):
-    """Find the first byte of sound in a WAV whose header counts none; else None."""
+    """Return the byte offset of audio in a WAV whose header lacks a length."""
     with open(path, "rb") as file:
         if file.read(12)[:4] not in (b"RIFF", b"RF64"):
             return None
@@ -276,7 +276,7 @@ def _unstated_wav(path):
             size = int.from_bytes(head[4:], "little")
             if head[:4] == b"data":
                 start = file.tell()
-                following = file.read(4)  # another chunk, if that is what its name is
+                following = file.read(4)  # another chunk, if this is a valid chunk name
                 return None if following.isascii() and following.isalnum() else start
             file.seek(size + size % 2, os.SEEK_CUR)
     return None

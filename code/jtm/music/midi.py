@@ -1,9 +1,9 @@
 """
-Score to MIDI file and back.
+Conversion of scores to MIDI files and back.
 
-A tick is one sample at 44.1 kHz (22 050 ticks a quarter note at 120 quarter notes
-a minute), so that a file holds the times as they are in the labels. Beats are
-not kept: the file is the performance, not the notation.
+A tick is one sample at 44.1 kHz (22 050 ticks per quarter note at 120 quarter notes
+per minute), so that times in the file are exactly those of the labels. Beats are not
+saved: the file represents the performance, not the notation.
 """
 
 from jtm.constants import LABEL_RATE
@@ -13,19 +13,19 @@ from jtm.music.score import Note, Score
 
 def build(score, names=None):
     """
-    Make MIDI of a score.
+    Convert a score to MIDI.
 
     Parameters
     ----------
     score : Score
         The notes; each program becomes one track.
     names : dict of int to str, optional
-        Names of the tracks by program; none by default.
+        Track names by program; none by default.
 
     Returns
     -------
     pretty_midi.PrettyMIDI
-        It.
+        The MIDI data.
     """
     import pretty_midi
 
@@ -44,12 +44,12 @@ def build(score, names=None):
 
 def write(path, score):
     """
-    Write a score as a MIDI file, at once or not at all.
+    Write a score as a MIDI file, atomically.
 
     Parameters
     ----------
     path : str or Path
-        The file to write, ending in ``.mid``.
+        Path to the file to write, ending in ``.mid``.
     score : Score
         The notes; each program becomes one track.
     """
@@ -64,12 +64,12 @@ def read(path):
     Parameters
     ----------
     path : str or Path
-        The MIDI file; drum tracks are passed over.
+        Path to the MIDI file; drum tracks are skipped.
 
     Returns
     -------
     Score
-        The notes, with times in seconds; their beats are not known.
+        The notes, with times in seconds; their beats are unknown.
 
     Raises
     ------
@@ -80,7 +80,7 @@ def read(path):
 
     try:
         midi = pretty_midi.PrettyMIDI(str(path))
-    except Exception as error:  # whatever a library makes of a file
+    except Exception as error:  # libraries raise anything on a damaged file
         told = str(error) or type(error).__name__
         raise InputError(f"{path}: not a readable MIDI file ({told})") from error
     notes = (

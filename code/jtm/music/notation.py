@@ -1,8 +1,8 @@
 """
-Scores as notes in score time, and passages of them as piano rolls.
+Scores as notes in score time, and passages of scores as piano rolls.
 
-Score time is counted in quarter notes. Nothing here knows how fast a score is played,
-so that no clock is shared by what is heard and what is written.
+Score time is measured in quarter notes. No tempo is used here, so that audio and score
+share no time axis.
 """
 
 import warnings
@@ -14,13 +14,13 @@ from jtm.constants import N_PITCHES, PITCH_MAX, PITCH_MIN
 from jtm.files import InputError
 
 CELLS = 6
-"""Cells of a roll to a quarter note."""
+"""Number of cells of a roll per quarter note."""
 
 LONGEST = 8
-"""Quarter notes of a roll; of a longer passage the middle is kept."""
+"""Length of a roll in quarter notes; longer passages are cropped to their middle."""
 
 WIDTH = CELLS * LONGEST
-"""Cells of a roll; those beyond the passage are silent."""
+"""Number of cells of a roll; those beyond the passage are empty."""
 
 NOTE = np.dtype(
     [
@@ -30,12 +30,12 @@ NOTE = np.dtype(
         ("part", np.int16),
     ]
 )
-"""A written note: onset and duration in quarter notes, MIDI pitch, number of part."""
+"""A notated note: onset and duration in quarter notes, MIDI pitch, part number."""
 
-MAX_BEATS = 100_000  # that a MIDI file may last; of a damaged one it may be millions
+MAX_BEATS = 100_000  # maximum for a MIDI file; a damaged one may have millions
 
 SUFFIXES = ".mid .midi .mxl .xml .musicxml .abc .krn".split()
-"""Endings of the score files that are read, in lower case."""
+"""Extensions of supported score files, in lower case."""
 
 
 def read(path):
@@ -45,18 +45,18 @@ def read(path):
     Parameters
     ----------
     path : str or Path
-        MIDI, MusicXML, ABC or kern. ABC may hold several pieces.
+        Path to a MIDI, MusicXML, ABC or kern file. An ABC file may have several pieces.
 
     Returns
     -------
     list of tuple
-        Of each piece its title, empty where there is none, and its notes
-        ``(notes,)`` of type :data:`NOTE`, by onset.
+        For each piece, its title, empty if unknown, and its notes ``(notes,)`` of
+        type :data:`NOTE`, sorted by onset.
 
     Raises
     ------
     InputError
-        If the file cannot be read as a score, or no pitch is in it.
+        If the file cannot be read as a score, or has no pitched note.
     """
     from music21 import converter, stream
 
@@ -65,7 +65,7 @@ def read(path):
         if path.suffix.lower() in (".mid", ".midi"):
             _check_length(path)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # overfull measures, and the like
+            warnings.simplefilter("ignore")  # such as overfull measures
             whole = converter.parse(path, forceSource=True, storePickle=False)
             several = isinstance(whole, stream.Opus)
             pieces = [
@@ -82,7 +82,7 @@ def read(path):
 
 
 def _check_length(path):
-    """Refuse a MIDI file of endless rests, of which music21 makes measures for ever."""
+    """Raise an error if a MIDI file is so long that music21 would not finish."""
     from music21 import midi
 
     file = midi.MidiFile()
@@ -98,7 +98,7 @@ def _check_length(path):
 
 
 def _title(score):
-    """Name a piece by its composer and title, as far as they are known."""
+    """Return composer and title of a piece, as far as known."""
     known = score.metadata
     if known is None:
         return ""
@@ -108,14 +108,14 @@ def _title(score):
 
 def _notes_of(score):
     """
-    List the notes of a music21 score, by onset.
+    List the notes of a music21 score, sorted by onset.
 
-    Ties are joined; grace notes, drums and chord symbols are left out; what several
-    parts play together is there once.
+    Ties are merged; grace notes, drums and chord symbols are left out; notes that
+    several parts play in unison are listed once.
     """
     found = {}
     for number, part in enumerate(getattr(score, "parts", None) or [score]):
-        tied = {}  # pitch -> the note that a tie may prolong
+        tied = {}  # pitch -> onset of the note that a tie may extend
         for element in part.flatten().notes:
             beats = float(element.duration.quarterLength)
             if beats <= 0 or "ChordSymbol" in element.classes:
@@ -142,21 +142,21 @@ def _notes_of(score):
 
 def roll(notes, first, last):
     """
-    Draw a passage of a score as a piano roll in score time.
+    Compute the piano roll of a passage of a score, in score time.
 
     Parameters
     ----------
     notes : numpy.ndarray
         Notes of type :data:`NOTE`.
     first, last : float
-        Where the passage starts and ends, in quarter notes.
+        Start and end of the passage in quarter notes.
 
     Returns
     -------
     numpy.ndarray
-        Shares ``(2, 88, WIDTH)``, float32, of each cell: in row 0 of how much of it
-        the pitch sounds, in row 1 whether a note starts there. The passage begins at
-        cell 0.
+        Piano roll ``(2, 88, WIDTH)``, float32: in row 0 the fraction of each cell in
+        which the pitch is active, in row 1 whether a note has its onset there. The
+        passage begins at cell 0.
     """
     surplus = max(0.0, last - first - LONGEST) / 2
     first, last = first + surplus, last - surplus

@@ -1,4 +1,4 @@
-"""Notes and scores: small value types that check themselves."""
+"""Notes and scores: small value types that validate their fields."""
 
 from dataclasses import dataclass
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 @dataclass(frozen=True, order=True)
 class Note:
     """
-    One note as it is played.
+    One note of a performance.
 
     Parameters
     ----------
@@ -26,7 +26,7 @@ class Note:
     Raises
     ------
     ValueError
-        If a field is out of its range, or the note has no duration.
+        If a field is out of range, or the note has no duration.
     """
 
     start: float
@@ -53,12 +53,12 @@ class Note:
 @dataclass(frozen=True)
 class Score:
     """
-    The notes of one piece, by onset.
+    The notes of one piece, sorted by onset.
 
     Parameters
     ----------
     notes : tuple of Note
-        In any order; kept sorted by onset.
+        The notes in any order; stored sorted by onset.
     """
 
     notes: tuple

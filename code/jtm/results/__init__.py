@@ -1,1 +1,1 @@
-"""Records of results, and the figures and tables drawn from them."""
+"""Records of results, and the figures and tables made from them."""

@@ -1,1 +1,1 @@
-"""The retrieval study: audio and scores embedded in a joint space."""
+"""The retrieval study: audio and scores in a joint embedding space."""

@@ -1,1 +1,1 @@
-"""From a recording to notes: what is played, by which instrument, and the melody."""
+"""The transcription study: notes, their instruments and the melody of a recording."""
