@@ -250,9 +250,9 @@ def _players(evidence, pitch, chosen=()):
     Choose the program of each note ``(notes,)``, among `chosen` unless it is empty.
 
     Evidence is ``(notes, 11)``. A note outside an instrument's range goes to it only if
-    it is in the range of none. Instruments with a small share of all evidence are taken for
-    confusions with others: the weakest is removed, and its notes reassigned, until none
-    has less than :data:`HEARD`.
+    it is in no other's range. Instruments with a small share of all evidence are taken
+    for confusions with others: the weakest is removed, and its notes reassigned, until
+    none has less than :data:`HEARD`.
     """
     programs = np.array([*INSTRUMENTS])
     low, high = np.array([PITCH_RANGES[each] for each in programs]).T
