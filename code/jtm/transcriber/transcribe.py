@@ -150,7 +150,9 @@ class Transcription:
 
     def save(self, folder, page=True, overwrite=False):
         """
-        Write MIDI, table and page to a folder, as TITLE or, of a melody, TITLE.melody.
+        Write MIDI, table and page to a folder.
+
+        Files are named after the title; names for a melody add ``.melody``.
 
         Parameters
         ----------
