@@ -1,1 +1,1 @@
-"""Configurations, training loops and checkpoints."""
+"""Configuration, the training loop and checkpoints."""

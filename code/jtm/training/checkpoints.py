@@ -1,12 +1,12 @@
 """
-Checkpoints: what they hold, and networks made from them.
+Reading, writing and exporting checkpoints, and building networks from them.
 
-A checkpoint is a file of tensors and plain values, opened without running any
-code in it. Of pretraining, its ``state_dict`` holds the network under ``model.`` and
-what it was trained with under ``criterion.``; of training with labels, the network with
-its heads under ``network.``. Its ``config`` holds the settings. To be given away, the
-weights alone are written as safetensors, with settings in the file's metadata, and
-serve wherever a checkpoint does.
+A checkpoint is a file of tensors and plain values, opened without running any code in
+it. In pretraining, its ``state_dict`` has the network under ``model.`` and the loss's
+weights under ``criterion.``; in training with labels, the network with its heads under
+``network.``. Its ``config`` has the settings. For distribution, the weights alone are
+written as safetensors, with the settings in the file's metadata; such a file can be
+used wherever a checkpoint can.
 """
 
 import hashlib
@@ -22,37 +22,37 @@ from jtm.models.network import build_model
 from jtm.training.config import NETWORK, NetworkConfig, flag, make_config
 
 WEIGHTS_SUFFIX = ".safetensors"
-"""Ending of the files that hold a network alone."""
+"""File extension of exported weights."""
 
 MAKER = "`jtm export` or `jtm train --preset transcriber`"
-"""What writes them: the first a network, the second a transcriber."""
+"""Commands that write such files: the first a network, the second a transcriber."""
 
 METADATA_KEY = "jtm"
-"""Where the metadata of such a file hold the settings and the weights' hash."""
+"""Key of the settings and the weights' hash in the metadata of such a file."""
 
 SHAPING = """encoder_type hidden_encoder sinc_mode norm_mode ar_mode hidden_gar
 layers_gar abspos gar_mode n_predicts predictor""".split()
-"""Settings that decide which weights a network has."""
+"""Settings that determine the names and shapes of a network's weights."""
 
 PRETRAINING, LABELS = "pretraining", "training with labels"
-"""What a checkpoint may be of."""
+"""Kinds of checkpoint."""
 
 
 def read_checkpoint(path):
     """
-    Read a checkpoint, running none of what is in it.
+    Read a checkpoint without running any code in it.
 
     Parameters
     ----------
     path : str or Path
-        The file.
+        Path to the file.
 
     Returns
     -------
     dict
-        What it holds, on the CPU; ``state_dict`` and ``config`` among it, and of a
-        transcriber that was given away its ``thresholds``. ``kind`` tells what it is
-        of: :data:`PRETRAINING`, :data:`LABELS` or "something else".
+        Its content, on the CPU, including ``state_dict`` and ``config``, and the
+        ``thresholds`` of an exported transcriber. ``kind`` is :data:`PRETRAINING`,
+        :data:`LABELS` or "something else".
 
     Raises
     ------
@@ -77,12 +77,12 @@ def _read_run(path):
     """Read a checkpoint that a run wrote."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what is odd about it is said below
+            warnings.simplefilter("ignore")  # errors are reported below
             content = torch.load(path, map_location="cpu", weights_only=True)
         state, config = content["state_dict"], content["config"]
         if not (isinstance(state, dict) and isinstance(config, dict)):
             raise TypeError("its parts are of other types")
-    except Exception as error:  # reading arbitrary bytes as a pickle may end in any
+    except Exception as error:  # unpickling arbitrary bytes may raise any
         raise InputError(
             f"{path}: not a checkpoint of JTM, or damaged; "
             "expected one that `python main.py` wrote"
@@ -91,7 +91,7 @@ def _read_run(path):
 
 
 def _read_weights(path):
-    """Read weights that were given away, as a checkpoint would hold them."""
+    """Read exported weights into the form of a checkpoint."""
     weights, facts = read_tensors(path, "network", MAKER, {"network": dict})
     content, part = {"config": facts["network"]}, "model"
     if isinstance(facts.get("thresholds"), dict):  # a transcriber
@@ -103,18 +103,18 @@ def _read_weights(path):
 
 def read_tensors(path, what, maker, expected):
     """
-    Read what :func:`write_tensors` wrote, running none of it.
+    Read a file written by :func:`write_tensors`, without running any code in it.
 
     Parameters
     ----------
     path : str or Path
-        The file.
+        Path to the file.
     what : str
-        What it should hold, for messages.
+        Expected content, for messages.
     maker : str
-        The command that writes such a file, for messages.
+        Command that writes such a file, for messages.
     expected : dict of str to type
-        What the metadata must hold, by name.
+        Types of the required metadata entries, by name.
 
     Returns
     -------
@@ -155,15 +155,15 @@ def write_tensors(path, tensors, metadata):
     Parameters
     ----------
     path : str or Path
-        The file to write.
+        Path to the file to write.
     tensors : dict of str to torch.Tensor
         Tensors on the CPU by name.
     metadata : dict
-        What the metadata hold, as JSON takes it.
+        The metadata; must be serialisable as JSON.
     """
     from safetensors.torch import save
 
-    # One entry, since the order of several is not kept from file to file.
+    # One entry, since the order of several may differ from file to file.
     metadata = json.dumps(metadata | {"sha256": fingerprint(tensors)})
     with atomic(path) as part:
         part.write_bytes(save(tensors, {METADATA_KEY: metadata}))
@@ -181,7 +181,7 @@ def fingerprint(weights):
     Returns
     -------
     str
-        SHA-256, in hexadecimal, of names, types, shapes and bytes.
+        SHA-256, in hexadecimal, of names, dtypes, shapes and bytes.
     """
     hashed = hashlib.sha256()
     for name, tensor in sorted(weights.items()):
@@ -192,26 +192,26 @@ def fingerprint(weights):
 
 def export(checkpoint, path):
     """
-    Write the network of a checkpoint to be given away, and how it was trained.
+    Export the network of a checkpoint, with a record of its training.
 
     Parameters
     ----------
     checkpoint : str or Path
-        A checkpoint of pretraining, or a file that this wrote.
+        Path to a checkpoint of pretraining, or to an exported file.
     path : str or Path
-        The file to write, ending in ``.safetensors``: the weights, with the network's
-        settings. One of the same name ending in ``.json`` tells the hash, the size,
-        the settings of the run and its losses by epoch.
+        Path to the file to write, ending in ``.safetensors``: the weights, with the
+        network's settings. A file of the same name ending in ``.json`` gets the hash,
+        the size, the settings of the run and its losses by epoch.
 
     Returns
     -------
     dict
-        What the second file holds.
+        Content of the JSON file.
 
     Raises
     ------
     InputError
-        If the checkpoint is not fit for it, or the file cannot be written.
+        If the checkpoint is unsuitable, or the file cannot be written.
     """
     path = Path(path)
     if path.suffix != WEIGHTS_SUFFIX:
@@ -222,7 +222,7 @@ def export(checkpoint, path):
     network = {n: value for n, value in asdict(config).items() if n in NETWORK}
     write_tensors(path, weights, {"network": network})
     settings = asdict(config) | content["config"] | {"data": Path(config.data).name}
-    del settings["path_checkpoint"], settings["load"]  # of the machine
+    del settings["path_checkpoint"], settings["load"]  # local paths
     facts = {
         "sha256": digest(path),
         "checkpoint": digest(checkpoint),
@@ -242,26 +242,26 @@ def export(checkpoint, path):
 
 def load_model(path, content=None):
     """
-    Make the network of a checkpoint, with its weights.
+    Load the network of a checkpoint of pretraining.
 
     Parameters
     ----------
     path : str or Path
-        The checkpoint.
+        Path to the checkpoint.
     content : dict, optional
-        What it holds, where it has been read.
+        Content of the checkpoint, if it has already been read.
 
     Returns
     -------
     model : Network
         The network in evaluation mode.
     config : NetworkConfig
-        The settings of it that it was trained with.
+        The network's settings in training.
 
     Raises
     ------
     InputError
-        If the file is not a checkpoint of pretraining, or does not fit.
+        If the file is not a checkpoint of pretraining, or its weights do not fit.
     """
     content = content or read_checkpoint(path)
     if content["kind"] != PRETRAINING:
@@ -274,7 +274,7 @@ def load_model(path, content=None):
 
 def adopt(config):
     """
-    Make the network that a run starts from, and give the run its settings.
+    Build the network that a run starts from, and adopt its settings.
 
     Parameters
     ----------
@@ -284,9 +284,9 @@ def adopt(config):
     Returns
     -------
     model : Network
-        That of ``config.load``, with its weights; without it, an untrained one.
+        The network of ``config.load``, with its weights; untrained if that is empty.
     config : NetworkConfig
-        The same, but for what a preset says of a network that is not made.
+        The run's settings, with those of the network that was loaded.
 
     Raises
     ------
@@ -301,14 +301,14 @@ def adopt(config):
 
 def network_config(path, content):
     """
-    Make the settings of the network of a checkpoint.
+    Return the settings of a checkpoint's network.
 
     Parameters
     ----------
     path : str or Path
-        The checkpoint, for messages.
+        Path to the checkpoint, for messages.
     content : dict
-        What it holds.
+        Content of the checkpoint.
 
     Returns
     -------
@@ -318,7 +318,7 @@ def network_config(path, content):
     Raises
     ------
     InputError
-        If this version knows no such network.
+        If this version does not support the settings.
     """
     known = NetworkConfig.__pydantic_fields__
     chosen = {name: each for name, each in content["config"].items() if name in known}
@@ -335,15 +335,15 @@ def load_part(path, content, part, module, config=None):
     Parameters
     ----------
     path : str or Path
-        The checkpoint, for messages.
+        Path to the checkpoint, for messages.
     content : dict
-        What it holds.
+        Content of the checkpoint.
     part : {"model", "criterion", "network"}
-        Which part.
+        The part to load.
     module : nn.Module
-        Receives the weights.
+        Module that receives the weights.
     config : NetworkConfig, optional
-        Settings of the module, to say which of them differs.
+        Settings of the module, to report which of them differ.
 
     Raises
     ------

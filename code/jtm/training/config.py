@@ -1,9 +1,9 @@
 """
-Settings of a run: one frozen dataclass each, to and from JSON and flags.
+Settings of a run, as frozen dataclasses, from JSON and command-line flags.
 
-A field is the only place where a setting is named, typed, limited, defaulted and
-explained: pydantic checks it, and its flag and its help are derived from it. The
-defaults are the preset `small`; the other presets say only what differs.
+A field is the only place where a setting's name, type, limits, default and description
+are defined: pydantic validates it, and its flag and help are derived from it. The
+defaults are the preset `small`; other presets list only the differences.
 """
 
 import argparse
@@ -19,13 +19,13 @@ from jtm.files import InputError
 from jtm.models import ENCODERS
 
 PRESETS = ("small", "best", "tiny", "reference", "transcriber")
-"""Names of the presets; each class of settings says what they change of its own."""
+"""Names of the presets; each class of settings defines their changes to its fields."""
 
 HIDDEN_ENCODER = {name: each.channels for name, each in ENCODERS.items()}
-"""Channels of the latents by encoder, where none are asked for."""
+"""Default number of channels of the latents, by encoder."""
 
 HIDDEN_GAR = {"pitchwise": 16, "conv": 32, "joint": 256}
-"""Size of the contexts by how they are computed, where none is asked for."""
+"""Default size of the contexts, depending on how they are computed."""
 
 
 def flag(name):
@@ -52,7 +52,7 @@ def flag(name):
 
 def explain(item):
     """
-    Explain a setting, for its flag's help and its class's docstring.
+    Describe a setting, for its flag's help and its class's docstring.
 
     Parameters
     ----------
@@ -64,9 +64,9 @@ def explain(item):
     kind : type
         Type of its values: bool, int, float or str.
     choices : tuple of str
-        The values it may take; empty where they are not listed.
+        Permitted values; empty if they are not enumerated.
     text : str
-        What it does, and under which other setting.
+        Description, with any other settings that it requires.
     """
     choices, needs = get_args(item.annotation), item.json_schema_extra
     text = item.description
@@ -76,13 +76,13 @@ def explain(item):
 
 
 def _flags(values):
-    """Spell settings as flags."""
+    """Format settings as flags."""
     return " ".join(f"--{flag(name)} {value}" for name, value in values.items())
 
 
 def settings(kind):
     """
-    Make a class a dataclass of settings, and document its fields.
+    Turn a class into a dataclass of settings, and document its fields.
 
     Parameters
     ----------
@@ -92,7 +92,7 @@ def settings(kind):
     Returns
     -------
     type
-        The dataclass, frozen, which pydantic checks when one is made.
+        The frozen dataclass; pydantic validates each instance.
     """
     strict = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
     kind = dataclass(frozen=True, config=strict)(kind)
@@ -110,13 +110,13 @@ class RunConfig:
     """Settings that every run has."""
 
     presets: ClassVar[dict] = {}
-    """What each preset changes of the defaults, beside what the parent's changes."""
+    """Changes to the defaults by preset, in addition to those of the parent class."""
 
     may_grow: ClassVar[bool] = False
-    """Whether a run may be given more epochs: no step depends on their number."""
+    """Whether a run can be extended to more epochs: no step depends on their number."""
 
     idle: ClassVar[tuple] = ()
-    """Settings that are accepted and have no effect."""
+    """Settings that are accepted but have no effect."""
 
     data: str = Field(
         "",
@@ -152,10 +152,10 @@ class RunConfig:
 
     @classmethod
     def _complete(cls, values, chosen):
-        """Fill in place values that depend on others; refuse what cannot be."""
+        """Fill in values that depend on others, in place; refuse conflicting ones."""
 
     def _check(self):
-        """Refuse settings that do not go together."""
+        """Refuse conflicting settings."""
 
 
 _SINC = {"encoder_type": "sinc"}
@@ -251,7 +251,7 @@ class NetworkConfig(RunConfig):
 
     @classmethod
     def _complete(cls, values, chosen):
-        """Choose how contexts are computed, and sizes, where none are asked for."""
+        """Choose how contexts are computed, and sizes, if not specified."""
         encoder = values.get("encoder_type", cls.encoder_type)
         if values.get("use_sinc_net") and encoder in ("conv", "sinc"):
             encoder = values["encoder_type"] = "sinc"
@@ -277,11 +277,11 @@ class NetworkConfig(RunConfig):
         values["hidden_gar"] = size[mode] if isinstance(size, dict) else size
 
     def _attends(self):
-        """Tell whether the contexts are divided among a transformer's heads."""
+        """Return whether the contexts are divided among a transformer's heads."""
         return self.ar_mode == "transformer"
 
     def _check(self):
-        """Refuse settings of the network that do not go together."""
+        """Refuse conflicting settings of the network."""
         if self.ar_mode == "conv" and self.layers_gar > 1:
             raise InputError("--layersGar needs another --arMode than conv")
         if self._attends() and self.hidden_gar % 8:
@@ -290,7 +290,7 @@ class NetworkConfig(RunConfig):
                 "transformer, which has 8 heads"
             )
         if self.encoder_type == "sinc" and self.hidden_encoder < 2:
-            # A filter's width is the step to the next.
+            # A filter's width is its distance to the next filter.
             raise InputError(
                 f"--hiddenEncoder is {self.hidden_encoder}; expected at least 2 for "
                 "--encoderType sinc"
@@ -298,7 +298,7 @@ class NetworkConfig(RunConfig):
 
 
 NETWORK = {*NetworkConfig.__pydantic_fields__} - {*RunConfig.__pydantic_fields__}
-"""Settings of a network, not of its run."""
+"""Names of the settings of a network, without those of a run."""
 
 
 @settings
@@ -340,7 +340,7 @@ class SupervisedConfig(NetworkConfig):
     )
 
     def _check(self):
-        """Refuse settings of training with labels that do not go together."""
+        """Refuse conflicting settings of training with labels."""
         if self.frozen and not self.load:
             raise InputError("--frozen needs --load")
         super()._check()
@@ -348,7 +348,7 @@ class SupervisedConfig(NetworkConfig):
 
 def make_config(kind, preset, chosen):
     """
-    Make settings from a preset and what the user chose.
+    Make settings from a preset and the user's choices.
 
     Parameters
     ----------
@@ -357,17 +357,17 @@ def make_config(kind, preset, chosen):
     preset : str
         One of :data:`PRESETS`.
     chosen : dict
-        Settings by field name; they win over the preset.
+        Settings by field name, which override the preset.
 
     Returns
     -------
     RunConfig
-        Settings of type `kind`, complete and checked.
+        Settings of type `kind`, complete and validated.
 
     Raises
     ------
     InputError
-        If a setting is unknown or outside its limits.
+        If a setting is unknown or outside its limits, or conflicts with another.
 
     Examples
     --------
@@ -390,7 +390,7 @@ def make_config(kind, preset, chosen):
                 if chosen.get(name, default[name]) != default[name]:
                     needs = _flags(item.json_schema_extra)
                     raise InputError(f"--{flag(name)} needs {needs}")
-                del values[name]  # a preset's that does nothing
+                del values[name]  # from the preset, without effect here
         config = kind(**values)
     except ValidationError as error:
         first = error.errors()[0]
@@ -411,15 +411,15 @@ def make_config(kind, preset, chosen):
 
 def add_flags(parser, groups):
     """
-    Add the flags of settings to a command line; an absent flag leaves no trace.
+    Add the flags of settings to a parser; absent flags are absent from its result.
 
     Parameters
     ----------
     parser : argparse.ArgumentParser
-        Receives them.
+        Parser to add the flags to.
     groups : dict of str to type
-        Classes of settings by the title of their group; a setting that several
-        have is in the first.
+        Classes of settings by title of their group; a setting that several classes
+        share is listed in the first.
     """
     named = set()
     for title, cls in groups.items():
@@ -440,7 +440,7 @@ def add_flags(parser, groups):
 
 
 def _whole(word):
-    """Read a whole number, which may be written as 1e6."""
+    """Parse a whole number, which may be written as 1e6."""
     with contextlib.suppress(ValueError, OverflowError):
         if "e" in word and float(word).is_integer():
             return int(float(word))

@@ -1,9 +1,8 @@
 """
-The folder of a run: whose it is, and where the run stands.
+The folder of a run: which run it belongs to, and how far that run has got.
 
-A run is known by what it does: its settings, the recordings that it learns from and
-the checkpoint that it starts from, by their checksums. Where these lie, and how their
-paths are spelled, makes no other run of it.
+A run is identified by its settings, and by the checksums of the recordings that it is
+trained on and of the checkpoint that it starts from, not by their paths.
 """
 
 import contextlib
@@ -18,42 +17,42 @@ from jtm.training.config import flag
 from jtm.training.processes import place
 
 CONFIG_FILE = "config.json"
-"""Name of the file that keeps a run's settings beside its checkpoints."""
+"""Name of the file with a run's settings, next to its checkpoints."""
 
 LAST = "last.pt"
-"""Name of the checkpoint that a run goes on from."""
+"""Name of the checkpoint that a run resumes from."""
 
 BEST = "best.pt"
-"""Name of the checkpoint of the epoch that was best on validation."""
+"""Name of the checkpoint of the best epoch, by score or loss."""
 
 RECORD = "record.json"
 """Name of the file with the scores and the thresholds of training with labels."""
 
 LOCK = ".lock"
-"""Name of the file in a run's folder that is locked while a process is at it."""
+"""Name of the lock file of a run's folder, locked while a process uses the folder."""
 
 MINUTE = 60 * SAMPLE_RATE
-"""Samples of a minute."""
+"""Number of samples in a minute."""
 
 PATHS = ("data", "path_checkpoint", "load")
-"""Settings that say where things lie; what lies there is compared instead."""
+"""Settings that are paths; the content of these is compared instead."""
 
 
 def newest(folder):
     """
-    Find the newest whole checkpoint of a run.
+    Find the newest undamaged checkpoint of a run.
 
     Parameters
     ----------
     folder : str or Path
-        The run's folder.
+        Path to the run's folder.
 
     Returns
     -------
     path : Path or None
-        Its file; None where the run has none.
+        Path to the checkpoint; None if there is none.
     content : dict or None
-        What it holds.
+        Content of the checkpoint.
 
     Raises
     ------
@@ -73,7 +72,7 @@ def newest(folder):
     done = len({row["epoch"] for row in history})
     for number in sorted(numbered, reverse=True):
         if number < done or (number + 1 == done and found[0]):
-            break  # the last is as new
+            break  # the one already found is at least as new
         try:
             found = numbered[number], read_checkpoint(numbered[number])
             break
@@ -91,7 +90,7 @@ def newest(folder):
 
 def check(config):
     """
-    Refuse what a run can't start with, before anything is read or written.
+    Refuse an unsuitable folder, before any data is read or anything is written.
 
     Parameters
     ----------
@@ -101,13 +100,13 @@ def check(config):
     Returns
     -------
     bool
-        Whether the folder is this run's already, to the number of epochs.
+        Whether the folder already belongs to this run, with the same number of epochs.
 
     Raises
     ------
     InputError
-        If the folder holds a run of other settings, which are named, or can't be
-        written.
+        If the folder holds a run with other settings, the first of which is named, or
+        cannot be written.
     """
     folder = Path(config.path_checkpoint)
     above = next(each for each in (folder, *folder.absolute().parents) if each.exists())
@@ -117,12 +116,12 @@ def check(config):
         )
     if (folder / CONFIG_FILE).exists():
         there = read_json(folder / CONFIG_FILE)
-    else:  # gone, which makes no other run of it
+    else:  # without that file, the run is identified by its newest checkpoint
         content = newest(folder)[1]
         if not content:
             return False
         there = content["config"]
-    # A setting that a run knows nothing of is newer than the run.
+    # Settings introduced after the run was written get their defaults.
     there = asdict(type(config)()) | there
     here = asdict(config)
     more = config.may_grow and there["n_epoch"] < config.n_epoch
@@ -139,18 +138,18 @@ def check(config):
 @contextlib.contextmanager
 def claim(config, data=None, origin=""):
     """
-    Hold a run's folder while the run is at work, and write its settings there.
+    Lock a run's folder for the duration of the run, and write its settings there.
 
-    Of several processes of one run the first holds it for all.
+    If a run has several processes, the first locks the folder for all.
 
     Parameters
     ----------
     config : RunConfig
         The run's settings.
     data : dict, optional
-        What it learns from, as :meth:`jtm.data.store.Store.summary` tells it.
+        Summary of the training data, from :meth:`jtm.data.store.Store.summary`.
     origin : str
-        Hash of the checkpoint that it starts from; empty where from none.
+        Hash of the checkpoint that the run starts from; empty if there is none.
 
     Yields
     ------
@@ -160,7 +159,7 @@ def claim(config, data=None, origin=""):
     Raises
     ------
     InputError
-        If another process is at the folder, it holds another run, or it cannot be
+        If another process uses the folder, it holds another run, or it cannot be
         written; nothing has been written then.
     """
     folder, here = Path(config.path_checkpoint), place()
@@ -179,13 +178,13 @@ def claim(config, data=None, origin=""):
     busy = f"{folder}: another process is at this run; let it end, or choose another "
     with locked(folder / LOCK, busy + "--pathCheckpoint"):
         sweep(folder)
-        if not check(config):  # as it stands now that no other can change it
+        if not check(config):  # again, now that no other process can change it
             write_json(folder / CONFIG_FILE, asdict(config))
         yield
 
 
 def _check_origin(config, content, data, origin):
-    """Refuse to go on with other recordings, or from another start, than before."""
+    """Refuse to resume with other recordings, or from another start, than before."""
     folder, before = config.path_checkpoint, content.get("data")
     if content.get("origin", origin) != origin:
         raise InputError(

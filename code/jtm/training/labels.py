@@ -1,11 +1,10 @@
 """
-Learning from a few labelled recordings: the whole network, or heads alone.
+Training on labelled recordings: of the whole network, or of heads alone.
 
-All methods of the benchmark share this module: what differs is where the network's
-weights start, whether they stay as they are, and what is done with audio that has no
-labels: nothing; soft labels of a teacher (self-training, Xie et al. 2020), or InfoNCE
-in the same steps. Windows are read from log magnitudes, at random places, and varied in
-level, spectrum and noise.
+All methods of the benchmark share this module. They differ in the initial weights, in
+whether the body is frozen, and in the use of unlabelled audio: none; soft labels from a
+teacher (self-training, Xie et al. 2020); or InfoNCE in the same steps. Windows are
+drawn at random positions, and augmented in level, spectrum and noise.
 """
 
 import numpy as np
@@ -18,13 +17,13 @@ from jtm.models.augment import vary_magnitudes, vary_waves
 from jtm.training.loop import Module, schedule
 
 WINDOW = 128
-"""Frames of 10 ms in a training window whose labels count: 1.28 s."""
+"""Number of 10-ms frames in a training window whose labels count: 1.28 s."""
 
 EDGE = 16
-"""Frames on either side that are heard, but whose labels do not count."""
+"""Number of further input frames on either side, whose labels do not count."""
 
 WARMUP = 20
-"""Steps over which the learning rates rise."""
+"""Number of steps over which the learning rates rise."""
 
 WEIGHT_DECAY = 0.01
 """Weight decay of AdamW."""
@@ -37,39 +36,39 @@ WEIGHTS = {
 """Weight of a task's loss, where it is not 1."""
 
 CONTRAST_WEIGHT = 0.02
-"""Weight of InfoNCE, in nats, beside the labels' binary cross-entropies."""
+"""Weight of InfoNCE, in nats, relative to the labels' binary cross-entropies."""
 
 UNKNOWN = -100
-"""Target of a window whose class is not known; it has no loss."""
+"""Target of a window of unknown class, which is excluded from the loss."""
 
 
 class Windows(Draws):
     """
-    Draw labelled windows, and others without labels, in batches.
+    Draw batches of labelled and unlabelled windows.
 
     Parameters
     ----------
     read : callable
-        Gives inputs ``(frames, bins)`` from index, first frame and number of frames.
+        Returns inputs ``(frames, bins)`` from index, first frame and number of frames.
     spans : list of tuple
-        Of each labelled recording its index, and the first frame and the one after
-        the last of what is labelled.
+        Index of each labelled recording, and the first frame of its labelled part and
+        the one after the last.
     targets : callable
-        Gives targets by task from index, first frame and number of frames.
+        Returns targets by task from index, first frame and number of frames.
     n_batches : int
-        Batches in an epoch.
+        Number of batches in an epoch.
     batch_size : int
-        Windows in a batch.
+        Number of windows in a batch.
     seed : int
         Random seed.
     unlabelled : list of tuple, optional
-        Spans without labels; they give `n_unlabelled` windows of each batch.
+        Spans without labels, from which `n_unlabelled` windows of a batch are drawn.
     n_unlabelled : int
-        Windows without labels in a batch, behind the labelled ones.
+        Number of unlabelled windows in a batch, which follow the labelled ones.
     stride : int
-        Frames of 10 ms in a frame of the network; windows begin with one.
+        Number of 10-ms frames in a frame of the network, to which windows are aligned.
     size, edge : int
-        Frames of 10 ms in a window, and those on either side that are heard, but
+        Number of 10-ms frames in a window, and of further input frames on either side,
         whose labels do not count.
     """
 
@@ -99,8 +98,8 @@ class Windows(Draws):
         """
         Draw inputs, targets by task and recordings of a batch.
 
-        Inputs ``(batch, frames, bins)`` begin with the labelled windows, which have
-        targets.
+        Inputs are ``(batch, frames, bins)``, the labelled windows first; only these
+        have targets.
         """
         places = [self._place(rng, *pool) for pool in self.pools]
         inputs = [
@@ -115,14 +114,14 @@ class Windows(Draws):
         return torch.from_numpy(np.stack(inputs)), targets, recordings
 
     def _place(self, rng, spans, shares):
-        """Draw a window: a recording by its length, and a place in it."""
+        """Draw a window: a recording, weighted by length, and a position in it."""
         index, first, last = spans[rng.choice(len(spans), p=shares)]
         places = max(1, (last - first - self.size) // self.stride + 1)
         return index, first + self.stride * int(rng.integers(places))
 
 
 def _with_shares(spans):
-    """Return spans, and the share of each in the length of all."""
+    """Return spans, and the share of each in their total length."""
     lengths = np.array([last - first for _, first, last in spans], float)
     return spans, lengths / lengths.sum()
 
@@ -138,16 +137,16 @@ class Labelled(Module):
     plan : jtm.training.loop.Plan
         How it is trained.
     windows : Windows
-        What it learns from.
+        The training windows.
     rates : tuple of float
-        Learning rates of the body, 0 where it is frozen, and of the heads.
+        Learning rates of the body, 0 if it is frozen, and of the heads.
     teacher : jtm.models.heads.NetworkWithHeads, optional
-        Gives soft labels to windows without labels.
+        Network that computes soft labels of unlabelled windows.
     contrast : callable, optional
-        Gives InfoNCE of windows without labels, from z, c, the recording of each
-        window and a generator, and holds weights of its own.
+        Computes InfoNCE of unlabelled windows, from z, c, the recording of each window
+        and a generator; it has weights of its own.
     varied : bool
-        Vary level, spectrum and noise of what is heard.
+        Whether to augment inputs in level, spectrum and noise.
     **chosen
         Passed on to :class:`jtm.training.loop.Module`.
     """
@@ -180,7 +179,7 @@ class Labelled(Module):
         """
         Compute the loss of a batch of :class:`Windows`.
 
-        Beside ``loss`` stand, by name, those of each task and of what has no labels.
+        In addition to ``loss``, return by name that of each task and of InfoNCE.
         """
         clean, targets, recordings = batch
         vary = vary_magnitudes if clean.shape[1] > 1 else vary_waves
@@ -211,7 +210,7 @@ class Labelled(Module):
         return {"loss": total} | {name: part.detach() for name, part in parts.items()}
 
     def groups(self):
-        """List what is learned: heads, then the body and what predicts."""
+        """List the trained parameters: of heads, body and the InfoNCE predictor."""
         body, heads = self.rates
         learned = [(self.network.heads, heads)]
         if body:
@@ -225,7 +224,7 @@ class Labelled(Module):
 
 
 def _soft(logits, like):
-    """Make soft labels from a teacher's logits, of the kind that targets are."""
+    """Compute soft labels from a teacher's logits, of the same type as the targets."""
     if like.is_floating_point():
         return logits.sigmoid()
     return logits.softmax(1)
@@ -235,12 +234,12 @@ def _task_loss(logits, target):
     """
     Compute a mean binary cross-entropy, or cross-entropy, in nats.
 
-    Targets are floats in the shape of the logits where several may be true; else
-    classes ``(batch,)``, some of them perhaps :data:`UNKNOWN`, or their probabilities
-    ``(batch, classes)``.
+    Multi-label targets are floats in the shape of the logits. Others are classes
+    ``(batch,)``, which may be :data:`UNKNOWN`, or their probabilities ``(batch,
+    classes)``.
     """
     if logits.ndim == 2 and target.ndim == 1:
-        known = (target != UNKNOWN).sum().clamp(min=1)  # maybe of none in the batch
+        known = (target != UNKNOWN).sum().clamp(min=1)  # there may be none in a batch
         return functional.cross_entropy(logits, target, reduction="sum") / known
     if logits.ndim == 2:
         return functional.cross_entropy(logits, target)
@@ -257,15 +256,15 @@ def answer(network, inputs, stride=1):
     network : jtm.models.heads.NetworkWithHeads
         Body and heads, in evaluation mode.
     inputs : numpy.ndarray
-        As for :meth:`Body.encode`.
+        Inputs of :meth:`Body.encode`.
     stride : int
-        Frames of 10 ms in a frame of the network.
+        Number of 10-ms frames in a frame of the network.
 
     Returns
     -------
     dict of str to numpy.ndarray
-        Logits by task: of frames of 10 ms ``(batch, frames, ...)``, of windows
-        ``(batch, classes)``.
+        Logits by task: ``(batch, frames, ...)`` for 10-ms frames, ``(batch, classes)``
+        for windows.
     """
     device = next(network.heads.parameters()).device
     hop = HOP if inputs.shape[1] == 1 else 1

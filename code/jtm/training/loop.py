@@ -1,10 +1,10 @@
 """
-One training loop, which knows nothing of music.
+The training loop, independent of any task.
 
 A study's module adds its loss, its parameter groups and its loaders to
-:class:`Module`, and :func:`fit` trains it. What a step does follows from the random
-seed and the step's number alone, so a run that was stopped anywhere goes on from its
-last checkpoint and ends with the same weights as one that never stopped.
+:class:`Module`, and :func:`fit` trains it. A step depends only on the random seed and
+the step's number, so a run that was stopped at any point resumes from its last
+checkpoint and ends with the same weights as an uninterrupted one.
 """
 
 import abc
@@ -33,10 +33,10 @@ from jtm.training.folder import BEST, LAST, newest
 from jtm.training.processes import Place, is_first, place
 
 SAVE_SECONDS = 100
-"""Seconds between two writes of the last checkpoint inside an epoch."""
+"""Seconds between writes of the last checkpoint within an epoch."""
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-"""Signals that stop a run after the step that it is at."""
+"""Signals that stop a run after the current step."""
 
 METRICS_FILE = "metrics.csv"
 """Name of the file with a run's curves: a row for each epoch and split."""
@@ -50,24 +50,24 @@ class Plan:
     Parameters
     ----------
     n_epoch : int
-        Passes over the training loader.
+        Number of epochs.
     seed : int
         Random seed.
     folder : str or Path, optional
-        Receives checkpoints and curves; without it nothing is written, and only the
-        best state is kept, in memory.
+        Path to the folder for checkpoints and curves; without it nothing is written,
+        and only the best state is kept, in memory.
     accumulate : int
-        Batches whose gradients are added up before each optimiser step.
+        Number of batches over which gradients are accumulated for each optimiser step.
     gradient_clip : float
         Gradient-norm clipping threshold; 0 disables.
     precision : {"float32", "bf16"}
-        Arithmetic of the network.
+        Numerical precision of the network; "bf16" is mixed precision.
     patience : int
-        Epochs without improvement after which training stops; 0 disables.
+        Number of epochs without improvement after which training stops; 0 disables.
     n_validation : int, optional
         Maximum number of validation batches.
     parallel : bool
-        Train on as many processes as torchrun or srun has started.
+        Whether to train on all processes that torchrun or srun has started.
     """
 
     n_epoch: int
@@ -83,14 +83,14 @@ class Plan:
     @classmethod
     def of(cls, config, **chosen):
         """
-        Plan a run by its settings.
+        Make a plan from a run's settings.
 
         Parameters
         ----------
         config : jtm.training.config.RunConfig
-            The settings, of which epochs, random seed and folder are taken.
+            The settings, from which epochs, random seed and folder are taken.
         **chosen
-            Anything else.
+            The other fields.
 
         Returns
         -------
@@ -102,32 +102,33 @@ class Plan:
 
 class Module(lightning.LightningModule, abc.ABC):
     """
-    A network in training, to be derived from.
+    Base class of a network in training.
 
     Parameters
     ----------
     plan : Plan
         How it is trained.
     train, validation : iterable
-        Batches; the attributes ``epoch`` and ``first_batch`` of `train` say what the
-        next iteration gives, its method ``count(epoch)`` how many batches an epoch
-        has. Without `validation` the epoch is known by `score`, or by training loss.
+        Batches; the attributes ``epoch`` and ``first_batch`` of `train` set where the
+        next iteration starts, and its method ``count(epoch)`` returns the number of
+        batches in an epoch. Without `validation`, epochs are compared by `score`, or
+        by training loss.
     facts : dict, optional
-        What else is kept in each checkpoint, such as ``config``.
+        Further entries of each checkpoint, such as ``config``.
     score : callable, optional
-        Computes a score from the module after each epoch, in evaluation mode; the
-        state that is best by it is kept, instead of that of the least loss.
+        Computes a score from the module after each epoch, in evaluation mode; the best
+        state is then that of the highest score, instead of that of the lowest loss.
 
     Attributes
     ----------
     history : list of dict
-        For each epoch and split a row of the metrics file.
+        Rows of the metrics file, one for each epoch and split.
     seconds : float
-        Seconds of training so far, validation apart.
+        Seconds of training so far, excluding validation.
     """
 
     title = "Training"
-    """What the progress bar says."""
+    """Description on the progress bar."""
 
     def __init__(self, plan, train, validation=None, facts=None, score=None):
         super().__init__()
@@ -137,7 +138,7 @@ class Module(lightning.LightningModule, abc.ABC):
         self.facts = {"config": {}} | (facts or {})
         self.score = score
         self.history = []
-        self.epoch_steps = []  # of each epoch that was counted
+        self.epoch_steps = []  # number of steps in each epoch counted so far
         self.sums = {}  # of this epoch's named values over its windows, by split
         self.spent = self.began = 0.0  # seconds before now, and before this epoch
         self.clock = None
@@ -145,26 +146,26 @@ class Module(lightning.LightningModule, abc.ABC):
     @abc.abstractmethod
     def loss(self, batch, split, step):
         """
-        Compute ``loss``, and what else is to be averaged over the epoch, by name.
+        Compute ``loss`` and other values to average over the epoch, by name.
 
-        The first part of `batch` counts its windows. `split` is "train" or
-        "validation", whose steps are negative. Torch is seeded with the step.
+        The length of ``batch[0]`` is the number of windows. `split` is "train" or
+        "validation"; steps of validation are negative. Torch is seeded for each step.
         """
 
     @abc.abstractmethod
     def groups(self):
-        """List groups for AdamW: ``params``, ``lr`` and, if any, ``weight_decay``."""
+        """List groups for AdamW: ``params``, ``lr`` and optionally ``weight_decay``."""
 
     def factor(self, step):
         """Compute the factor of the learning rates at an optimiser step, from 0."""
         return 1.0
 
     def facts_of(self, split, windows, seconds):
-        """Compute more columns of the metrics from an epoch's windows and seconds."""
+        """Compute further metrics from an epoch's number of windows and seconds."""
         return {}
 
     def where(self, batch):
-        """Say where a batch is from, for messages, such as ', in recordings 1, 2'."""
+        """Return the origin of a batch for messages, such as ', in recordings 1, 2'."""
         return ""
 
     def steps_before(self, epoch):
@@ -176,7 +177,7 @@ class Module(lightning.LightningModule, abc.ABC):
 
     @property
     def seconds(self):
-        """Seconds of training so far, validation apart."""
+        """Seconds of training so far, excluding validation."""
         running = time.monotonic() - self.clock if self.clock else 0.0
         return self.spent + running
 
@@ -188,11 +189,11 @@ class Module(lightning.LightningModule, abc.ABC):
         return self.train_batches
 
     def val_dataloader(self):
-        """Return the batches of validation, the same every epoch."""
+        """Return the validation batches, the same every epoch."""
         return self.validation_batches
 
     def configure_optimizers(self):
-        """Make AdamW over the parameter groups, and the schedule of its rates."""
+        """Make AdamW over the parameter groups, and its learning-rate schedule."""
         optimizer = torch.optim.AdamW(self.groups(), weight_decay=0.0)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, self.factor)
         return {
@@ -205,7 +206,7 @@ class Module(lightning.LightningModule, abc.ABC):
         self.clock = time.monotonic()
 
     def training_step(self, batch, index):
-        """Compute the loss of a batch; refuse one that is not finite."""
+        """Compute the loss of a batch; refuse a non-finite loss."""
         part = index % self.plan.accumulate
         loss = self._named(batch, "train", self.global_step, part)["loss"]
         if not torch.isfinite(loss):
@@ -221,7 +222,7 @@ class Module(lightning.LightningModule, abc.ABC):
 
     def _named(self, batch, split, step, part=0):
         """Compute the losses of a batch, and add them to the sums of the split."""
-        # Processes train on different windows, but validate on the same ones alike.
+        # Processes train on different windows, but all validate on the same ones.
         rank = self.global_rank if split == "train" else 0
         key = f"{self.plan.seed} {step} {rank}" + f" {part}" * (part > 0)
         torch.manual_seed(zlib.crc32(key.encode()))
@@ -233,7 +234,7 @@ class Module(lightning.LightningModule, abc.ABC):
         return named
 
     def on_validation_epoch_start(self):
-        """Stop the clock; what was summed before a stop is summed again."""
+        """Stop the clock, and reset sums left over from an interrupted validation."""
         self.sums.pop("validation", None)
         self.spent, self.clock = self.seconds, None
 
@@ -270,14 +271,14 @@ class Module(lightning.LightningModule, abc.ABC):
             modes = [(module, module.training) for module in self.modules()]
             with torch.no_grad():
                 self.history[-1]["score"] = float(self.score(self.eval()))
-            for module, mode in modes:  # what is frozen stays in evaluation mode
+            for module, mode in modes:  # frozen modules stay in evaluation mode
                 module.training = mode
         if self.plan.folder and self.global_rank == 0:
             _write_metrics(self.plan.folder, self.history)
         self.clock = time.monotonic()
 
     def on_save_checkpoint(self, checkpoint):
-        """Add what Lightning does not know of to a checkpoint."""
+        """Add to a checkpoint the state that Lightning does not save."""
         checkpoint |= self.facts
         checkpoint["history"] = self.history
         checkpoint["world"] = self.trainer.world_size
@@ -285,9 +286,9 @@ class Module(lightning.LightningModule, abc.ABC):
         checkpoint["seconds"] = self.seconds, self.began
 
     def on_load_checkpoint(self, checkpoint):
-        """Take back what :meth:`on_save_checkpoint` added."""
+        """Restore what :meth:`on_save_checkpoint` added."""
         self.history = checkpoint["history"]
-        if self.global_rank == 0:  # they are those of all processes
+        if self.global_rank == 0:  # the sums are over all processes
             self.sums = checkpoint["sums"]
             for sums in self.sums.values():
                 sums["windows"] = int(sums["windows"])
@@ -296,16 +297,16 @@ class Module(lightning.LightningModule, abc.ABC):
 
 def schedule(n_steps, warmup=0, decay="linear"):
     """
-    Make a schedule of learning rates that ends at zero.
+    Make a learning-rate schedule that ends at zero.
 
     Parameters
     ----------
     n_steps : int
-        Optimiser steps of the whole run.
+        Number of optimiser steps in the whole run.
     warmup : int
-        Steps over which the rate rises.
+        Number of steps over which the rate rises.
     decay : {"linear", "cosine"}
-        How it falls.
+        Shape of the decay.
 
     Returns
     -------
@@ -327,16 +328,16 @@ def schedule(n_steps, warmup=0, decay="linear"):
 
 
 def _best_epoch(history):
-    """Find the epoch of the highest score, or the least loss; None if all are NaN."""
+    """Find the epoch of the highest score, or the lowest loss; None if all are NaN."""
     losses = {}
-    for row in history:  # of an epoch the last row counts
+    for row in history:  # the last row of each epoch counts
         losses[row["epoch"]] = -row["score"] if "score" in row else row["loss"]
     known = {epoch: loss for epoch, loss in losses.items() if not math.isnan(loss)}
     return min(known, key=known.get, default=None)
 
 
 def _stalled(history, patience):
-    """Tell whether a run has not become better for so many epochs."""
+    """Return whether a run has not improved for `patience` epochs; 0 disables."""
     best = _best_epoch(history)
     since = history[-1]["epoch"] - (-1 if best is None else best) if history else 0
     return 0 < patience <= since
@@ -353,7 +354,7 @@ def _write_metrics(folder, history):
 
 
 def _advice(folder):
-    """Say how to go on from a loss or weights that are not finite."""
+    """Return advice for messages about a non-finite loss or weights."""
     if not folder or not (Path(folder) / LAST).exists():
         return "there is no checkpoint yet; try a smaller --learningRate"
     return (
@@ -366,7 +367,8 @@ class Keeper(lightning.Callback):
     """
     Save checkpoints: each epoch's, the best, and the last at short intervals.
 
-    Lightning's own writes in place, and before an epoch's curves are closed.
+    It replaces Lightning's callback, which writes in place, and before an epoch's
+    metrics are complete.
 
     Parameters
     ----------
@@ -379,11 +381,11 @@ class Keeper(lightning.Callback):
         self.folder = Path(plan.folder) if plan.folder else None
         self.saved = time.monotonic()
         self.signal = None
-        self.best = None  # the best state, where there is no folder
+        self.best = None  # the best state, if there is no folder
 
     @contextlib.contextmanager
     def _signals(self):
-        """Let Ctrl-C and SIGTERM wait for the end of a step, which is then saved."""
+        """Defer Ctrl-C and SIGTERM to the end of a step, which is then saved."""
         handlers = {n: signal.getsignal(n) or signal.SIG_DFL for n in SIGNALS}
         self._listen()
         try:
@@ -392,11 +394,11 @@ class Keeper(lightning.Callback):
             self._listen(handlers)
 
     def on_train_start(self, trainer, module):
-        """Listen again, since Lightning has put handlers of its own in place."""
+        """Install the signal handlers again, since Lightning has replaced them."""
         self._listen()
 
     def _listen(self, handlers=None):
-        """Note signals, or give them back their handlers."""
+        """Install handlers that record signals, or restore the given ones."""
 
         def note(number, _):
             self.signal = number
@@ -406,7 +408,7 @@ class Keeper(lightning.Callback):
                 signal.signal(number, (handlers or {}).get(number, note))
 
     def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
-        """Save from time to time, and before stopping."""
+        """Save at intervals, and before stopping."""
         stepped = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
         # The last batch of an epoch is saved with its validation loss instead.
         if not stepped or batch_idx + 1 == trainer.num_training_batches:
@@ -437,11 +439,11 @@ class Keeper(lightning.Callback):
             raise StoppedError
 
     def _any(self, trainer, flag):
-        """Tell whether a flag is up in any process, so that all do the same."""
+        """Return whether a flag is set in any process, so that all act alike."""
         return trainer.strategy.reduce_boolean_decision(flag, all=False)
 
     def _save(self, trainer, name):
-        """Save under a final name at once or not at all, and finite weights only."""
+        """Save a checkpoint atomically; refuse non-finite weights."""
         if not all(p.isfinite().all() for p in trainer.lightning_module.parameters()):
             raise InputError(
                 f"non-finite weights after step {trainer.global_step}; "
@@ -450,27 +452,27 @@ class Keeper(lightning.Callback):
         if trainer.is_global_zero:
             with atomic(self.folder / name) as part:
                 trainer.save_checkpoint(part)
-        else:  # gives its share of what is saved, but writes nothing
+        else:  # takes part in collective operations, but writes nothing
             trainer.save_checkpoint(self.folder / name)
         self.saved = time.monotonic()
 
 
 def _copy(source, target):
-    """Copy a file, at once or not at all."""
+    """Copy a file atomically."""
     with atomic(target) as part:
         shutil.copyfile(source, part)
 
 
 class Bar(lightning.Callback):
-    """Show one progress bar for the whole run, with the time left of all of it."""
+    """Show one progress bar, and the remaining time, for the whole run."""
 
     def on_train_start(self, trainer, module):
-        """Start the bar where the run starts."""
+        """Create the bar, at the step where the run starts or resumes."""
         steps, done = module.steps_before(module.plan.n_epoch), module.global_step
         self.bar = tqdm(desc=module.title, total=steps, initial=done, unit="step")
 
     def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
-        """Move the bar on and show this epoch's means."""
+        """Advance the bar and show this epoch's means."""
         sums = module.sums["train"]
         words = [f"epoch {trainer.current_epoch}"]
         for name in ("loss", "accuracy_1"):
@@ -492,31 +494,31 @@ class Bar(lightning.Callback):
 
 def fit(module, progress=True, quiet=False, logger=False):
     """
-    Train a module, or go on where its run stopped.
+    Train a module, or resume a run that was stopped.
 
     Parameters
     ----------
     module : Module
-        What to train; it ends in evaluation mode, on the CPU, with the weights of
-        the best epoch.
+        The module to train; it ends in evaluation mode, on the CPU, with the weights
+        of the best epoch.
     progress : bool
-        Show a progress bar.
+        Whether to show a progress bar.
     quiet : bool
-        Print nothing, and show no bar.
+        Whether to print nothing and show no bar.
     logger : lightning.pytorch.loggers.Logger, optional
-        Receives the curves too.
+        Logger that receives the curves too.
 
     Returns
     -------
     Path or None
-        The checkpoint of the last epoch; None without a folder.
+        Path to the checkpoint of the last epoch; None without a folder.
 
     Raises
     ------
     InputError
         If the loss or a weight is not finite, or all checkpoints are damaged.
     StoppedError
-        If the user stopped it; everything is saved.
+        If the user stopped the run; everything is saved.
     """
     plan, keeper = module.plan, Keeper(module.plan)
     say = "{}".format if quiet else print
@@ -545,7 +547,7 @@ def fit(module, progress=True, quiet=False, logger=False):
 
 
 def _mend(folder, path, content):
-    """Write again what is missing or damaged beside the newest checkpoint."""
+    """Restore missing or damaged checkpoints from those that are left."""
     if path.name != LAST:
         _copy(path, folder / LAST)
     if not content["history"]:
@@ -583,9 +585,9 @@ def _train(module, keeper, start, progress, logger):
         log_every_n_steps=1,
     )
     with warnings.catch_warnings(), keeper._signals():
-        # The module gives each epoch its own batches, from the step it is at; a frozen
-        # network is meant to be in evaluation mode; a kernel of one tap has its
-        # gradient in another order of memory.
+        # The module returns each epoch's own batches, from the current step on; a
+        # frozen network is meant to be in evaluation mode; the gradient of a kernel of
+        # one tap has another memory layout.
         told = "dataloader|many workers|treespec|eval mode|Grad strides do not match"
         warnings.filterwarnings("ignore", message=f".*({told})")
         trainer.fit(module, ckpt_path=start, weights_only=True)

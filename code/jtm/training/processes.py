@@ -1,4 +1,4 @@
-"""Where this process runs: its place among those that train together, its device."""
+"""The rank of this process among those of a distributed run, and its device."""
 
 import os
 from typing import NamedTuple
@@ -8,12 +8,12 @@ from jtm.files import InputError
 
 class Place(NamedTuple):
     """
-    The place of this process among those that train together.
+    The rank of this process, and the number of processes of a distributed run.
 
     Parameters
     ----------
     rank : int
-        Its number, from 0; number 0 alone writes and prints.
+        Its rank, from 0; only rank 0 writes and prints.
     world : int
         Number of processes, on all machines.
     local : int
@@ -27,7 +27,7 @@ class Place(NamedTuple):
 
 def place(environment=None):
     """
-    Find the place of this process from what torchrun or srun set.
+    Return the rank and world size that torchrun or srun set.
 
     Parameters
     ----------
@@ -37,20 +37,20 @@ def place(environment=None):
     Returns
     -------
     Place
-        The place; number 0 of 1 where neither of them started the process.
+        The place; rank 0 of 1 if neither of them started the process.
 
     Raises
     ------
     InputError
-        If a SLURM job of several tasks was started without srun, or does not say
-        how many tasks each machine has.
+        If a SLURM job of several tasks was started without srun, or does not set the
+        number of tasks on each machine.
     """
     found = os.environ if environment is None else environment
     if "LOCAL_WORLD_SIZE" in found:  # torchrun, also inside a SLURM job
         names = ("RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE")
     elif int(found.get("SLURM_NTASKS", 1)) > 1:
         if found.get("SLURM_JOB_NAME") in ("bash", "interactive"):
-            return Place(0, 1, 1)  # a shell in a job, whose other tasks are idle
+            return Place(0, 1, 1)  # an interactive job, whose other tasks are idle
         if not {"SLURM_STEP_ID", "SLURM_STEPID"} & found.keys():
             raise InputError(
                 f"SLURM gave this job {found['SLURM_NTASKS']} tasks, and this is one "
@@ -70,27 +70,27 @@ def place(environment=None):
 
 def is_first():
     """
-    Tell whether this process speaks for those that were started with it.
+    Return whether this process is the one that writes and prints.
 
     Returns
     -------
     bool
-        Whether torchrun or srun, if any, gave it number 0.
+        Whether it has rank 0, or was started without torchrun and srun.
     """
     return int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", 0))) == 0
 
 
 def best_device():
     """
-    Choose the device for networks that are used, not trained.
+    Choose the device for inference.
 
     Returns
     -------
     torch.device
-        A CUDA GPU where there is one, else Apple's (MPS), else the CPU. Training
-        leaves the choice to Lightning, which chooses alike.
+        A CUDA GPU if there is one, else Apple's (MPS), else the CPU. In training,
+        Lightning makes the same choice.
     """
-    import torch  # takes seconds, and every command reads this file
+    import torch  # takes seconds, and every command imports this module
 
     for name, backend in (("cuda", torch.cuda), ("mps", torch.backends.mps)):
         if backend.is_available():

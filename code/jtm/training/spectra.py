@@ -1,8 +1,8 @@
 """
-Log magnitudes of recordings, computed once and kept on disk.
+Log magnitudes of recordings, computed once and cached on disk.
 
-The front end of a pitch map is fixed unless its filters are learned, so what it
-gives of a recording need not be computed again each time the recording is heard.
+The front end of an encoder with a pitch axis is fixed unless its filters are learned,
+so its output need not be computed again in each epoch.
 """
 
 import contextlib
@@ -20,23 +20,23 @@ from jtm.files import atomic
 from jtm.music.audio import A4, gain, middle, powers, tuning
 
 BLOCK = 4096
-"""Frames computed at a time: 41 s."""
+"""Number of frames computed at a time: 41 s."""
 
 
 class FrontEnd(NamedTuple):
     """
-    A fixed analysis of sound into log magnitudes.
+    A fixed transform of audio into log magnitudes.
 
     Parameters
     ----------
     analyse : callable
-        Gives log magnitudes ``(frames, bins)`` from samples ``(samples,)`` at 16 kHz,
-        float32 in [-1, 1], one for each hop of 10 ms; and, if it has an axis of pitch,
-        from semitones that these are tuned above A4 at 440 Hz.
+        Returns log magnitudes ``(frames, bins)``, one frame for each hop of 10 ms, from
+        samples ``(samples,)`` at 16 kHz, float32 in [-1, 1], and, if it has a pitch
+        axis, from their tuning in semitones relative to A4 at 440 Hz.
     margin : int
-        Frames on either side that a frame depends on, at most.
+        Maximum number of frames on either side that a frame depends on.
     key : str
-        Tells analyses apart.
+        Identifies the transform.
     """
 
     analyse: object
@@ -46,7 +46,7 @@ class FrontEnd(NamedTuple):
 
 def harmonic_front_end(encoder):
     """
-    Make the front end of an encoder with a pitch axis, whose filters are not learned.
+    Make a front end from an encoder with a pitch axis and fixed filters.
 
     Parameters
     ----------
@@ -79,15 +79,15 @@ class Spectra:
     store : Store
         The recordings.
     front_end : FrontEnd
-        What computes them.
+        Front end that computes them.
     folder : str or Path
-        Where magnitudes are kept: 40 kB a second, a file for each recording, named by
-        the checksum of the recording, in a folder for the front end.
+        Path to the cache: 40 kB for each second of audio, one file per recording, named
+        by the recording's checksum, in a subfolder for the front end.
     tuned : bool
-        Bring each recording to one level and one tuning first, by
-        :func:`jtm.music.audio.gain` and :func:`jtm.music.audio.tuning`. These know
-        tunings within a semitone; which semitone it is tells the column ``tuning`` of
-        the metadata, in Hz of A4, where there is one.
+        Whether to normalise each recording in level and tuning first, by
+        :func:`jtm.music.audio.gain` and :func:`jtm.music.audio.tuning`. Tuning is
+        estimated modulo one semitone; the metadata column ``tuning`` (A4 in Hz)
+        resolves the semitone if it is given.
     """
 
     def __init__(self, store, front_end, folder, tuned=False):
@@ -98,7 +98,7 @@ class Spectra:
         self.folder = Path(folder) / f"{kind}-{front_end.key}"
 
     def prepare(self, indices, progress=True):
-        """Compute what is not there yet of recordings of the store."""
+        """Compute and cache the magnitudes of recordings that are not yet cached."""
         missing = [i for i in indices if not self._path(i).exists()]
         hide = not (progress and missing)
         for index in tqdm(missing, "Magnitudes", unit="recording", disable=hide):
@@ -106,11 +106,11 @@ class Spectra:
                 np.save(file, self._compute(index))
 
     def _path(self, index):
-        """Name the file of a recording."""
+        """Return the path to the cached magnitudes of a recording."""
         return self.folder / f"{self.store.checksums[index]}.npy"
 
     def _compute(self, index):
-        """Compute the magnitudes of a recording ``(frames, bins)`` by blocks."""
+        """Compute the magnitudes ``(frames, bins)`` of a recording in blocks."""
         n_frames = int(self.store.lengths[index]) // HOP
         parts, margin = [], self.front_end.margin
         scale, more = 1 / 32768, ()
@@ -127,11 +127,11 @@ class Spectra:
         return np.concatenate(parts)
 
     def _tuning(self, index):
-        """Return the semitones by which a recording is tuned above 440 Hz."""
+        """Return the tuning of a recording in semitones relative to A4 at 440 Hz."""
         ends = middle(0, int(self.store.lengths[index]))
         found = tuning(self.store.read(index, *ends).astype(np.float32) / 32768)
         stated = self.store.recordings[index].metadata.get("tuning")
-        with contextlib.suppress(TypeError, ValueError):  # none, or of another kind
+        with contextlib.suppress(TypeError, ValueError):  # missing, or not a number
             found += round(12 * math.log2(float(stated) / A4) - found)
         return found
 
@@ -139,10 +139,10 @@ class Spectra:
         """
         Read magnitudes ``(n_frames, bins)``, float32, of a recording of the store.
 
-        Frames may lie before or beyond it: what does is 0, which is silence.
+        Frames before its start or after its end are 0, which is silence.
         """
         self.prepare([index], progress=False)
-        # Opened each time, since files held open may be too many for the system.
+        # Opened each time, since the system limits the number of open files.
         held = np.load(self._path(index), mmap_mode="r")
         last = len(held) if n_frames is None else first + n_frames
         part = held[max(0, first) : max(0, last)].astype(np.float32)

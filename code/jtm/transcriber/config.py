@@ -1,4 +1,4 @@
-"""Settings of training the transcriber: the network's, and what it learns from."""
+"""Settings of training the transcriber: those of the network, and its datasets."""
 
 from typing import ClassVar
 

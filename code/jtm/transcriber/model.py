@@ -1,8 +1,8 @@
 """
-The transcriber: a network with heads, its thresholds, and recordings heard in pieces.
+The transcriber: a network with heads, its thresholds, and streaming over recordings.
 
-A recording is heard piece by piece, in memory that does not grow with its length; what
-comes out is what the network would give of the whole at once.
+A recording is processed in chunks, in memory that does not grow with its length; the
+output is that of the network on the whole recording at once.
 """
 
 import functools
@@ -26,34 +26,35 @@ from jtm.training.folder import RECORD
 from jtm.training.processes import best_device
 
 WEIGHTS = Path(__file__).parents[1] / "weights" / "transcriber.safetensors"
-"""The weights that come with the package."""
+"""Path to the weights shipped with the package."""
 
 ROWS = {"transcription": 2, "who_plays_what": len(INSTRUMENTS) + 1}
-"""Rows of each pitch that the heads tell, by task; see `jtm.evaluation.tasks`."""
+"""Number of logits per pitch and frame, by task; see `jtm.evaluation.tasks`."""
 
 THRESHOLDS = {"frame": 0.4, "onset": 0.3}
-"""Probabilities above which a pitch sounds, and starts, where no file says others."""
+"""Default probability thresholds of pitch activations (frame) and onsets."""
 
 PIECE = 512
-"""Frames of the network that are heard at a time."""
+"""Number of frames of the network in a chunk."""
 
 LARGEST = 5_000_000
-"""Maximum size in bytes of the file that comes with the package."""
+"""Maximum size in bytes of the weights of a transcriber."""
 
 
 @dataclass
 class Transcriber:
     """
-    A network with heads, and how its answers become notes.
+    A network with heads, and the thresholds of its predictions.
 
     Parameters
     ----------
     network : jtm.models.heads.NetworkWithHeads
         Body and heads.
     thresholds : dict of str to float
-        Probabilities above which a pitch sounds (``frame``) and starts (``onset``).
+        Probability thresholds of pitch activations (``frame``) and of onsets
+        (``onset``).
     fingerprint : str
-        Tells networks apart.
+        Hash of the weights.
     """
 
     network: object
@@ -66,24 +67,24 @@ class Transcriber:
     @torch.no_grad()
     def stream(self, recording, tuning=0.0):
         """
-        Hear a recording.
+        Compute the logits of a recording in chunks.
 
         Parameters
         ----------
         recording : jtm.evaluation.streaming.Audio
             The recording, at the level that the network expects.
         tuning : float
-            Semitones that it is tuned above A4 at 440 Hz; a front end with an axis of
-            pitch is tuned to it.
+            Tuning in semitones relative to A4 at 440 Hz; a front end with a pitch axis
+            is shifted to match.
 
         Yields
         ------
         dict of str to numpy.ndarray
-            Of consecutive frames of 10 ms, in float32: ``notes`` ``(frames, 2, 88)``,
-            logits of what sounds and what starts; ``parts`` ``(frames, 11, 88)``,
-            logits of each instrument sounding, where they are told; and ``power``
-            ``(frames, 88)``, that of each pitch and its harmonics, where the network
-            has an axis of pitch.
+            For consecutive 10-ms frames, in float32: ``notes`` ``(frames, 2, 88)``,
+            logits of pitch activations and of onsets; ``parts`` ``(frames, 11, 88)``,
+            logits of each instrument's pitch activations, if there is a head for
+            these; and ``power`` ``(frames, 88)`` of each pitch and its harmonics, if
+            the network has a pitch axis.
         """
         source = _Source(self.network.body.model, tuning)
         pieces = chain(source.pieces(recording), [None])
@@ -93,7 +94,7 @@ class Transcriber:
             before, current = current, after
 
     def _answer(self, before, current, after):
-        """Read logits off z and c of a piece, and what lies on either side."""
+        """Compute the logits of a chunk from z and c of it and of its neighbours."""
         body, heads = self.network.body, self.network.heads
         around, edge = [current], heads.trunk.reach
         if before is not None:
@@ -110,7 +111,7 @@ class Transcriber:
         return _named(logits) | self._power(current[0], heads.stride)
 
     def _power(self, z, stride):
-        """Add up the power of each pitch and its harmonics, by what z passes on."""
+        """Sum the power of each pitch and its harmonics, from magnitudes within z."""
         encoder = self.network.body.model.encoder
         if not isinstance(encoder, HarmonicStack):
             return {}
@@ -123,7 +124,7 @@ class Transcriber:
 
 
 def _named(logits):
-    """Name the logits of the tasks by what they are of."""
+    """Return the logits of the tasks as `notes` and, if available, `parts`."""
     parts = logits.get("who_plays_what")
     if parts is None:
         return {"notes": logits["transcription"]}
@@ -133,14 +134,14 @@ def _named(logits):
 
 
 def _fast(device):
-    """Choose the fastest arithmetic: bfloat16 where the processor is made for it."""
+    """Return a context of autocast to bfloat16 if the CPU supports it in hardware."""
     told = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
     fast = device.type == "cpu" and told()
     return torch.autocast(device.type, torch.bfloat16, enabled=fast)
 
 
 class _Source(NetworkSource):
-    """Features of a network; its front end tuned and in float32, the rest fast."""
+    """Features of a network; its front end is tuned and runs in float32."""
 
     def __init__(self, model, tuning):
         super().__init__(model)
@@ -156,7 +157,7 @@ class _Source(NetworkSource):
         return encoder.encode(magnitudes)
 
     def pieces(self, recording):
-        """Yield z and c of consecutive pieces ``(1, frames, dim)``."""
+        """Yield z and c ``(1, frames, dim)`` of consecutive chunks."""
         device = next(self.model.parameters()).device
         pieces = self.tensors(recording, PIECE)
         while True:
@@ -169,18 +170,19 @@ class _Source(NetworkSource):
 
 def save(path, network, config, thresholds):
     """
-    Write a transcriber to be given away.
+    Write a transcriber for distribution.
 
     Parameters
     ----------
     path : str or Path
-        The file to write, ending in ``.safetensors``.
+        Path to the file to write, ending in ``.safetensors``.
     network : jtm.models.heads.NetworkWithHeads
         Body and heads, with a head for ``transcription``, ``who_plays_what`` or both.
     config : jtm.training.config.NetworkConfig
         Settings of the network under the heads.
     thresholds : dict of str to float
-        Probabilities above which a pitch sounds (``frame``) and starts (``onset``).
+        Probability thresholds of pitch activations (``frame``) and of onsets
+        (``onset``).
 
     Raises
     ------
@@ -206,21 +208,21 @@ def load(path=None, content=None):
     Parameters
     ----------
     path : str or Path, optional
-        A file that :func:`save` wrote, or a checkpoint of ``main.py --supervised``
-        with ``--task transcription`` or ``who_plays_what``; by default the weights
-        that come with the package. Nothing in the file is run.
+        Path to a file written by :func:`save`, or to a checkpoint of ``main.py
+        --supervised`` with ``--task transcription`` or ``who_plays_what``; by default
+        the shipped weights. No code in the file is run.
     content : dict, optional
-        What the file holds, where it has been read.
+        Content of the file, if it has already been read.
 
     Returns
     -------
     Transcriber
-        It, on a GPU where there is one.
+        The transcriber, on a GPU if there is one.
 
     Raises
     ------
     InputError
-        If the file is missing, damaged or of another kind.
+        If the file is missing or damaged, or is not a transcriber.
     """
     path = Path(path or WEIGHTS)
     content = content or checkpoints.read_checkpoint(path)
@@ -267,11 +269,11 @@ def load(path=None, content=None):
 
 
 def _thresholds_beside(path):
-    """Return the thresholds that a run of training with labels chose, if it did."""
+    """Return the thresholds recorded next to a supervised checkpoint, if any."""
     record = path.with_name(RECORD)
     found = read_json(record).get("thresholds", {}) if record.exists() else {}
     return {name: found[f"{name}_threshold"] for name in THRESHOLDS if found}
 
 
 shipped = functools.cache(load)
-"""Without arguments: the transcriber that comes with the package, loaded once."""
+"""Return the shipped transcriber, loaded once; called without arguments."""

@@ -1,10 +1,10 @@
 """
-Notes from what the network says, as it says it.
+Streaming decoding of the network's logits into notes.
 
-What sounds and starts becomes notes as in :func:`jtm.evaluation.transcription.decode`,
-block by block: a note that sounds on into the next block is one note. Then each note
-gets the instrument with the most evidence, of those that are heard in the recording at
-all, and a velocity from its loudness.
+Pitch activations and onsets become notes as in
+:func:`jtm.evaluation.transcription.decode`, block by block; a note that is active
+across a boundary of blocks remains one note. Each note then gets the instrument with
+the most evidence, among those detected in the recording, and a velocity from its power.
 """
 
 from dataclasses import dataclass
@@ -25,23 +25,23 @@ from jtm.evaluation.transcription import REACH, peaks
 from jtm.files import InputError
 
 NOTE_DTYPE = np.dtype([*PLAYED_DTYPE.descr, ("velocity", np.int16)])
-"""One note that was heard: as :data:`PLAYED_DTYPE`, and the MIDI velocity 1..127."""
+"""A transcribed note: :data:`PLAYED_DTYPE` and the MIDI velocity 1..127."""
 
 ATTACK = 10
-"""Frames of 10 ms from a note's start in which it is loudest."""
+"""Number of 10-ms frames from a note's onset over which its maximum power is taken."""
 
 HEARD = 0.08
-"""Share of all evidence below which an instrument is not in the recording."""
+"""Minimum share of all evidence for an instrument to count as present."""
 
 SHORTEST = 80.0
 """
-Milliseconds of the shortest note that is told by default. On validation recordings of
-the toy set 80 ms found 1.5 points more of note F1 than 0, and 100 ms another 0.3; but
-those are slower than music may be.
+Default minimum note length in milliseconds. On validation recordings of the toy set,
+80 ms raised note F1 by 1.5 points over 0, and 100 ms by another 0.3; but music may
+have shorter notes than 100 ms.
 """
 
 MEDIUM = 64
-"""Velocity of the note of median loudness; loudness itself depends on the recording."""
+"""Velocity of the note of median power; absolute power depends on the recording."""
 
 _FOUND = np.dtype(
     [
@@ -54,25 +54,25 @@ _FOUND = np.dtype(
 @dataclass(frozen=True)
 class Choices:
     """
-    What a user may choose of how notes are told.
+    Decoding options.
 
     Parameters
     ----------
     onset_threshold, frame_threshold : float, optional
-        Probabilities above which a note starts, and its pitch sounds; by default those
-        of the transcriber.
+        Probability thresholds of onsets and of pitch activations; by default those of
+        the transcriber.
     min_note_ms : float
-        Shorter notes are left out; 0 keeps all.
+        Minimum note length in milliseconds; 0 keeps all notes.
     pitch_range : tuple of int
         Lowest and highest MIDI pitch.
     instruments : tuple of int or str
-        The ensemble, programs or names of :data:`jtm.constants.INSTRUMENTS`; all by
-        default.
+        The ensemble, as programs or names of :data:`jtm.constants.INSTRUMENTS`; by
+        default all are considered.
 
     Raises
     ------
     InputError
-        If one is outside its range.
+        If an option is outside its range.
     """
 
     onset_threshold: float | None = None
@@ -109,21 +109,21 @@ class Choices:
 
 def find(blocks, thresholds):
     """
-    Find notes in answers that come block by block.
+    Find notes in a stream of blocks of logits.
 
     Parameters
     ----------
     blocks : iterable of dict
-        As :meth:`jtm.transcriber.model.Transcriber.stream` yields them.
+        Blocks from :meth:`jtm.transcriber.model.Transcriber.stream`.
     thresholds : tuple of float
-        Probabilities above which a pitch sounds, and starts.
+        Probability thresholds of pitch activations and of onsets.
 
     Returns
     -------
     numpy.ndarray
-        Notes ``(notes,)`` by start and pitch: ``first`` frame of 10 ms and the one
-        after the ``last``, ``pitch``, ``power``, and ``evidence`` of each instrument,
-        in frames that it is heard in.
+        Notes ``(notes,)`` sorted by onset and pitch: ``first`` and ``last`` 10-ms
+        frame (the last excluded), ``pitch``, ``power``, and ``evidence`` of each
+        instrument, its probability summed over the note's frames.
     """
     found, held = [], {}
     for at, heard, here in _regions(blocks):
@@ -144,10 +144,11 @@ def find(blocks, thresholds):
 
 def _regions(blocks):
     """
-    Yield frames to decode, with what lies on either side.
+    Yield regions of frames to decode, with context on either side.
 
-    Their number in the recording, the answers around them, and where they lie in these:
-    a peak is one by what is on both sides, and a note is as loud as its attack.
+    Each is the index of its first frame in the recording, the blocks around it, joined,
+    and its slice of these. Peak picking needs frames on both sides, and a note's power
+    those of its attack.
     """
     at, lead, heard = 0, 0, None
     for block in chain(blocks, [None]):
@@ -167,7 +168,7 @@ def _regions(blocks):
 
 
 def _find_in(heard, here, thresholds, held):
-    """Find the notes of a region; those of pitches that are held may go on."""
+    """Find the notes of a region; `held` notes, by pitch, may continue into it."""
     frame, onset = thresholds
     logits = heard["notes"]
     sounding = logits[here, 0] > np.log(frame / (1 - frame))
@@ -197,7 +198,7 @@ def _find_in(heard, here, thresholds, held):
 
 def finish(found, seconds, choices, lead=0.0):
     """
-    Turn what was found into notes that a listener would write down.
+    Turn found notes into those of the transcription, with program and velocity.
 
     Parameters
     ----------
@@ -206,14 +207,14 @@ def finish(found, seconds, choices, lead=0.0):
     seconds : float
         Length of the recording.
     choices : Choices
-        What the user chose.
+        Decoding options.
     lead : float
-        Seconds of silence that were heard before the recording.
+        Seconds of silence added before the recording.
 
     Returns
     -------
     numpy.ndarray
-        Notes ``(notes,)`` of :data:`NOTE_DTYPE` by start.
+        Notes ``(notes,)`` of :data:`NOTE_DTYPE`, sorted by onset.
     """
     notes = np.zeros(len(found), NOTE_DTYPE)
     notes["start"] = np.maximum(found["first"] / FRAME_RATE - lead, 0)
@@ -224,18 +225,18 @@ def finish(found, seconds, choices, lead=0.0):
     kept = long_enough & (notes["end"] > notes["start"])
     notes, found = notes[kept], found[kept]
     notes["program"] = _players(found["evidence"], found["pitch"], choices.instruments)
-    low, high = choices.pitch_range  # the last step, as others depend on all notes
+    low, high = choices.pitch_range  # last, since the other steps depend on all notes
     notes = notes[(notes["pitch"] >= low) & (notes["pitch"] <= high)]
     return np.sort(notes, order=("start", "pitch", "program"))
 
 
 def _velocities(power):
     """
-    Choose velocities ``(notes,)`` in 1..127 by power; all 0 where it is not known.
+    Compute velocities ``(notes,)`` in 1..127 from power, all 0 where it is unknown.
 
     General MIDI synthesisers play velocity ``v`` at ``40 log10(v / 127)`` dB (DLS level
-    1, section 1.14), which is turned around here. How loud a recording is says nothing,
-    so its median note gets :data:`MEDIUM`.
+    1, section 1.14), which is inverted here. The absolute level of a recording is
+    arbitrary, so its note of median power gets :data:`MEDIUM`.
     """
     heard = power[power > 0]
     if not len(heard):
@@ -246,12 +247,12 @@ def _velocities(power):
 
 def _players(evidence, pitch, chosen=()):
     """
-    Choose the program of each note ``(notes,)``, of those chosen if there are any.
+    Choose the program of each note ``(notes,)``, among `chosen` unless it is empty.
 
-    Evidence is ``(notes, 11)``; an instrument gets notes in its range, if any has.
-    Instruments with little of all evidence are taken to be confusions of others: the
-    least of them goes, and its notes to the next likely, until none has less than
-    :data:`HEARD`.
+    Evidence is ``(notes, 11)``. A note outside an instrument's range goes to it only if
+    it is in no other's range. Instruments with a small share of all evidence are taken
+    for confusions with others: the weakest is removed, and its notes reassigned, until
+    none has less than :data:`HEARD`.
     """
     programs = np.array([*INSTRUMENTS])
     low, high = np.array([PITCH_RANGES[each] for each in programs]).T

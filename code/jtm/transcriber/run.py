@@ -1,11 +1,11 @@
 """
-Training of the transcriber: two heads on one network, from labels.
+Supervised training of the transcriber: two heads on one network.
 
-One head tells notes, the other which instrument plays them. What is heard are log
-magnitudes of recordings at one level and one tuning, as when transcribing, kept on
-disk, and varied in level, spectrum and noise. Some windows begin before their
-recording, in silence. An epoch is a fixed number of steps, since what there is to learn
-from differs more than what a network can take in.
+One head predicts notes, the other the instruments that play them. The inputs are log
+magnitudes of recordings normalised in level and tuning, as when transcribing, cached on
+disk, and augmented in level, spectrum and noise. Some windows begin before their
+recording, in silence. An epoch is a fixed number of steps, whatever the size of the
+datasets.
 """
 
 import shutil
@@ -34,19 +34,19 @@ from jtm.training.spectra import Spectra, harmonic_front_end
 from jtm.transcriber import model as transcribers
 
 STEPS = 250
-"""Steps of an epoch."""
+"""Number of steps in an epoch."""
 
 WINDOW = 448
-"""Frames of 10 ms in a training window: 4.48 s, to hear who plays."""
+"""Number of 10-ms frames in a training window: 4.48 s, to recognise instruments."""
 
 LEAD = 64
-"""Frames of silence before a recording in which a window may begin."""
+"""Number of frames of silence before a recording in which a window may begin."""
 
 WIDTH = 64
-"""Channels of the trunk under the heads: twice the benchmark's, as labels are many."""
+"""Channels of the trunk under the heads: twice the benchmark's, for its many labels."""
 
 WEIGHTS_FILE = "transcriber.safetensors"
-"""Name of the file in a run's folder that holds what it has learned."""
+"""Name of the file in a run's folder with the trained transcriber."""
 
 RECORD_FILE = "transcriber.json"
 """Name of the file in a run's folder with its settings, curves and scores."""
@@ -54,27 +54,27 @@ RECORD_FILE = "transcriber.json"
 
 def train(config, progress=True):
     """
-    Train a transcriber, or take up its run where it stopped.
+    Train a transcriber, or resume a run that was stopped.
 
     Parameters
     ----------
     config : TranscriberConfig
-        The settings; ``data`` and ``path_checkpoint`` are set.
+        The settings; ``data`` and ``path_checkpoint`` must be set.
     progress : bool
-        Show progress bars.
+        Whether to show progress bars.
 
     Returns
     -------
     list of dict
-        The scores on validation, which with settings and curves also stand in
-        ``transcriber.json`` of the folder, beside ``transcriber.safetensors``.
+        Validation scores; they are also saved, with settings and curves, in
+        ``transcriber.json``, next to ``transcriber.safetensors``.
 
     Raises
     ------
     InputError
-        If the data or a checkpoint is not fit for it.
+        If the data or a checkpoint is unsuitable.
     StoppedError
-        If the user stopped it; everything is saved.
+        If the user stopped the run; everything is saved.
     """
     check(config)
     if config.encoder_type != "pitchmap" or config.use_sinc_net:
@@ -114,10 +114,10 @@ def _open(config, progress):
 
 def _start(config):
     """
-    Make a network with heads, from a checkpoint where one is named.
+    Build a network with heads, from a checkpoint if ``config.load`` names one.
 
-    Return the run's settings with those of the network, the network, and how what it
-    starts from was trained, and before that.
+    Return the run's settings, with those of the network; the network; and how the
+    checkpoint was trained, with the same for the one that it started from.
     """
     asked = {task: ("map", rows) for task, rows in transcribers.ROWS.items()}
     before, learned = None, {}
@@ -136,7 +136,7 @@ def _start(config):
             model, made = load_model(config.load, content)
         config = replace(config, **{name: getattr(made, name) for name in NETWORK})
     network = add_heads(model, asked, config.random_seed, width=WIDTH, around=True)
-    if learned:  # what its heads lack starts untrained
+    if learned:  # weights that the checkpoint lacks start untrained
         try:
             left = network.load_state_dict(learned, strict=False).unexpected_keys
         except RuntimeError:
@@ -147,7 +147,7 @@ def _start(config):
 
 
 def _module(config, network, family):
-    """Make the module of a run."""
+    """Build the module that trains the network."""
     spans = [(i, -LEAD, last) for i, _, last in family.spans("train")]
     return family.module(
         network,
@@ -162,7 +162,7 @@ def _module(config, network, family):
 
 
 def _finish(config, module, family, data):
-    """Choose thresholds on validation, write the transcriber and its record."""
+    """Choose thresholds on validation data; write the transcriber and its record."""
     folder, network = Path(config.path_checkpoint), module.network.eval()
     found = family.answers(network, "validation", family.labelled)
     scores, thresholds = [], {}
@@ -185,4 +185,4 @@ def _finish(config, module, family, data):
 
 
 SHOWN = ("metric", "value", "low", "high")
-"""Fields of a score that are kept."""
+"""Fields of a score that are saved in the record."""

@@ -1,11 +1,11 @@
 """
-From sound files to MIDI files, tables of notes and pages: ``jtm transcribe``.
+Transcription of audio files to MIDI, note tables and web pages: ``jtm transcribe``.
 
 Each recording gets ``NAME.mid``, ``NAME.csv`` in MusicNet's columns and the page
-``NAME.html``, in a folder that mirrors the inputs; of a melody alone, NAME ends in
-``.melody``. :data:`REGISTER` there says of each which file it is of, and what was
-written: what a user put there, or changed, is never overwritten, and what is there of
-an unchanged file is left, unless other thresholds or weights are chosen.
+``NAME.html``, in a folder that mirrors the inputs; for the melody alone, NAME ends in
+``.melody``. :data:`REGISTER` in that folder records each output's source file and
+hashes. Files that a user added or changed are never overwritten. Outputs of an
+unchanged source are kept, unless other thresholds or weights are chosen.
 """
 
 import contextlib
@@ -41,19 +41,19 @@ from jtm.transcriber.melody import melody
 from jtm.transcriber.notes import Choices, find, finish
 
 SILENCE = SAMPLE_RATE // 2
-"""Samples of silence that are heard before and after a recording."""
+"""Number of samples of silence added before and after a recording."""
 
 REGISTER = "transcriptions.json"
-"""Name of the file in a folder of transcriptions that says what they are of."""
+"""Name of the file in a folder of transcriptions that records their sources."""
 
 INDEX = "index.html"
-"""Name of the page that lists the pages of a folder."""
+"""Name of the page that lists the other pages of a folder."""
 
 SUFFIXES = (".mid", ".csv", ".html")
-"""Endings of what is written of a recording."""
+"""File extensions of the outputs for a recording."""
 
 NAMING = 100
-"""Seconds of a recording that are transcribed in the time it takes to name it."""
+"""Seconds of audio transcribed in the time that naming a piece takes (progress bar)."""
 
 
 @dataclass(frozen=True)
@@ -64,22 +64,22 @@ class Transcription:
     Parameters
     ----------
     notes : numpy.ndarray
-        Notes ``(notes,)`` of :data:`jtm.transcriber.notes.NOTE_DTYPE` by start: times
-        in seconds, MIDI pitch, General MIDI program counted from 1, velocity.
+        Notes ``(notes,)`` of :data:`jtm.transcriber.notes.NOTE_DTYPE`, sorted by onset:
+        times in seconds, MIDI pitch, General MIDI program counted from 1, velocity.
     seconds : float
         Length of the recording.
     title : str
-        Its name.
+        Name of the recording.
     sound : Path or numpy.ndarray
-        Its file, or the waveform at 16 kHz.
+        Path to its audio file, or the waveform at 16 kHz.
     whole : numpy.ndarray, optional
-        All notes, where `notes` are the melody alone.
+        All notes, where `notes` is the melody alone.
     tuning : float
-        Semitones that it is tuned above A4 at 440 Hz.
+        Tuning in semitones relative to A4 at 440 Hz.
     piece : str
-        Name of the piece, where it is known, for its page.
+        Name of the piece, where known, shown on the page.
     html : str
-        Its page, once it is made.
+        The page, once rendered.
     """
 
     notes: np.ndarray
@@ -98,7 +98,7 @@ class Transcription:
         Returns
         -------
         Transcription
-            With one note at a time; its page has all notes, the melody marked.
+            The melody, one note at a time; its page shows all notes, the melody marked.
         """
         if self.whole is not None:
             return self
@@ -106,7 +106,7 @@ class Transcription:
         return replace(self, notes=line, whole=self.notes, html="")
 
     def _score(self):
-        """Return the notes as a score, in beats of half a second: no tempo is heard."""
+        """Return a score in beats of half a second, since no tempo is estimated."""
         return Score(
             tuple(
                 Note(start, end, program, pitch, velocity, *_beats(start, end))
@@ -121,23 +121,23 @@ class Transcription:
         Returns
         -------
         pretty_midi.PrettyMIDI
-            A track for each instrument, at a tempo of 120, which means nothing.
+            One track per instrument, at an arbitrary tempo of 120 bpm.
         """
         return midi.build(self._score(), INSTRUMENTS)
 
     def page(self):
         """
-        Make the page that plays and shows the recording and its notes.
+        Render the page that plays and shows the recording and its notes.
 
         Returns
         -------
         str
-            HTML that needs nothing else.
+            Self-contained HTML.
         """
         return self.html or self._page()
 
     def _page(self, advance=lambda seconds: None):
-        """Make the page; call `advance` with the seconds of each block of a file."""
+        """Render the page; call `advance` with the seconds of each block of a file."""
         if isinstance(self.sound, np.ndarray):
             sound, rate = self.sound, SAMPLE_RATE
         else:
@@ -150,26 +150,28 @@ class Transcription:
 
     def save(self, folder, page=True, overwrite=False):
         """
-        Write MIDI, table and page into a folder, named by the title, and ``.melody``.
+        Write MIDI, table and page to a folder.
+
+        Files are named after the title; names for a melody add ``.melody``.
 
         Parameters
         ----------
         folder : str or Path
-            The folder, made if it is missing.
+            Path to the folder, created if missing.
         page : bool
-            Write the page too.
+            Whether to write the page too.
         overwrite : bool
-            Replace what is there.
+            Whether to replace existing files.
 
         Returns
         -------
         list of Path
-            The files.
+            Paths to the files written.
 
         Raises
         ------
         InputError
-            If a file is there already, or cannot be written.
+            If a file already exists, or cannot be written.
         """
         stem = inside(folder, self.title + ".melody" * (self.whole is not None))
         paths = [Path(f"{stem}{suffix}") for suffix in SUFFIXES[: 2 + page]]
@@ -182,7 +184,7 @@ class Transcription:
         return paths
 
     def _write(self, path):
-        """Write MIDI, MusicNet's table or a page, as the ending of the path says."""
+        """Write MIDI, MusicNet's table or a page, depending on the path's extension."""
         if path.suffix == ".mid":
             self.midi().write(str(path))
         elif path.suffix == ".csv":
@@ -203,25 +205,25 @@ def transcribe(path_or_array, sample_rate=None, weights=None, **choices):
     Parameters
     ----------
     path_or_array : str, Path or array
-        A WAV, AIFF, AU, FLAC, OGG, Opus or MP3 file of any rate, number of channels
-        and length; or samples, as :func:`jtm.embed` takes them.
+        Path to a WAV, AIFF, AU, FLAC, OGG, Opus or MP3 file of any sample rate, number
+        of channels and length; or samples, in the same form as for :func:`jtm.embed`.
     sample_rate : int, optional
-        Sample rate of an array in Hz; a file has its own.
+        Sample rate of an array in Hz; not allowed for files.
     weights : str or Path, optional
-        A transcriber, as :func:`jtm.transcriber.model.load` takes it; by default the
-        one that comes with the package.
+        Path to a transcriber, as for :func:`jtm.transcriber.model.load`; by default
+        the one shipped with the package.
     **choices
-        How notes are told: the fields of :class:`jtm.transcriber.notes.Choices`.
+        Decoding options: the fields of :class:`jtm.transcriber.notes.Choices`.
 
     Returns
     -------
     Transcription
-        The notes, which may be none.
+        The notes; there may be none.
 
     Raises
     ------
     InputError
-        If the file or the array is no sound, or the weights are of another kind.
+        If the input is not valid audio, or the weights are not a transcriber's.
 
     Examples
     --------
@@ -242,7 +244,7 @@ def transcribe(path_or_array, sample_rate=None, weights=None, **choices):
 
 
 def _transcribe_file(path, hearer, choices, advance=lambda seconds: None):
-    """Transcribe a sound file, by way of a copy at 16 kHz on disk."""
+    """Transcribe an audio file, through a temporary copy at 16 kHz on disk."""
     silence = np.zeros(SILENCE, np.float32)
     waves = chain([silence], audio.blocks(path, clipped=False), [silence])
     parts = (wave.astype("<f4").tobytes() for wave in waves)
@@ -258,7 +260,7 @@ def _transcribe_file(path, hearer, choices, advance=lambda seconds: None):
 
 
 def _listen(read, length, hearer, choices, advance=lambda seconds: None):
-    """Hear samples between silences, once their level and tuning are known."""
+    """Transcribe padded samples, after measuring their level and tuning."""
     first, last, size = SILENCE, length - SILENCE, 600 * audio.LEVEL_BLOCK
     starts = range(first, last, size)
     powers = [audio.powers(read(a, min(a + size, last))) for a in starts]
@@ -283,31 +285,31 @@ def transcribe_files(
     inputs, out, choices, weights, page, alone, name, debug=False, spread=None
 ):
     """
-    Transcribe sound files, and those in folders.
+    Transcribe audio files and folders of them.
 
     Parameters
     ----------
     inputs : sequence of str or Path
-        Sound files and folders of them, searched at any depth.
+        Paths to audio files and to folders, which are searched recursively.
     out : str or Path
-        Folder for what is written, which lies in it as the inputs lie in the deepest
-        folder that holds all of them.
+        Path to the output folder, which mirrors the layout of the inputs below their
+        deepest common folder.
     choices : Choices
-        How notes are told.
+        Decoding options.
     weights : str, Path or None
-        A transcriber; the one that comes with the package where None.
+        Path to a transcriber; None for the one shipped with the package.
     page : bool
-        Write pages, and the ``index.html`` that lists them.
+        Whether to write pages, and the ``index.html`` that lists them.
     alone : bool
-        Write the melody alone, as ``NAME.melody``; pages have all notes, the melody
-        marked.
+        Whether to write the melody alone, as ``NAME.melody``; pages show all notes, the
+        melody marked.
     name : callable
-        Returns the name of the piece that a sound file is of, for its page; empty where
-        it is not known.
+        Returns the name of the piece recorded in an audio file, for its page; empty
+        where unknown.
     debug : bool
-        Print the traceback of what fails unexpectedly.
+        Whether to print the traceback of unexpected errors.
     spread : jtm.data.batch.Spread, optional
-        Several processes, or a cluster, to do it on.
+        Several processes, or a cluster, to distribute the files over.
 
     Returns
     -------
@@ -317,7 +319,7 @@ def transcribe_files(
     Raises
     ------
     InputError
-        If the weights cannot be loaded, a folder holds no sound, `out` cannot be
+        If the weights cannot be loaded, a folder contains no audio, `out` cannot be
         written, or no input at all could be transcribed.
     """
     fingerprint, out = model.load(weights).fingerprint, Path(out)
@@ -339,7 +341,7 @@ def transcribe_files(
                 debug=debug,
                 spread=spread,
             )
-        finally:  # pages may be there, or gone, when a run is stopped, too
+        finally:  # a run that is stopped may have added or removed pages, too
             if register.rows and (page or INDEX in register.rows):
                 register.write_index()
         many = register.n_notes
@@ -350,7 +352,7 @@ def transcribe_files(
 
 
 def _transcribe_one(source, advance, named, choices, alone, page, name):
-    """Transcribe a file of a batch; return its state and what was made of it."""
+    """Transcribe one file of a batch; return its state and its transcription."""
     state, seconds = batch.state(source), batch.duration(source)
     share = seconds / (2 * seconds + NAMING) if page else 1
 
@@ -368,7 +370,7 @@ def _transcribe_one(source, advance, named, choices, alone, page, name):
 
 @functools.lru_cache(1)
 def _loaded(weights, fingerprint):
-    """Load a transcriber of a known fingerprint, for the files of a batch."""
+    """Load the transcriber with a given fingerprint, for the files of a batch."""
     hearer = model.load(weights)
     if hearer.fingerprint != fingerprint:
         told = weights or model.WEIGHTS
@@ -378,10 +380,10 @@ def _loaded(weights, fingerprint):
 
 def _names(sources, root, alone):
     """
-    Name what is written of each file, relative to the folder, without an ending.
+    Name the outputs of each file, relative to the folder, without an extension.
 
-    Files that differ in their endings alone keep these, and so does one whose page
-    would be the index. Of the melody alone, names end in ``.melody``.
+    Names of files that differ only in extension include it, and so does that of a file
+    whose page would replace the index. For the melody alone, names end in ``.melody``.
     """
     stems = {source: source.relative_to(root).with_suffix("") for source in sources}
     times = Counter(stems.values()) + Counter([Path(INDEX).with_suffix("")])
@@ -394,23 +396,23 @@ def _names(sources, root, alone):
 
 class _Register:
     """
-    What is in a folder of transcriptions, what of, and that it was written here.
+    Record the source, options and hashes of each output in a folder of transcriptions.
 
     Parameters
     ----------
     folder : Path
-        The folder.
+        Path to the folder.
     names : dict of Path to str
-        What is written of each file is named by, relative to the folder.
+        Name of the outputs by source file, relative to the folder.
     made_from : dict
-        What else it depends on: transcriber and choices.
+        What else the outputs depend on: transcriber, decoding options, melody or not.
     suffixes : tuple of str
-        Endings of what is to be written of each file.
+        File extensions of the outputs to write for each source.
     """
 
     def __init__(self, folder, names, made_from, suffixes):
         self.folder, self.names, self.suffixes = folder, names, suffixes
-        self.made_from = json.loads(json.dumps(made_from))  # as it is read again
+        self.made_from = json.loads(json.dumps(made_from))  # comparable to stored rows
         self.n_notes = self.n_replaced = 0
         self.path = folder / REGISTER
         self.rows = read_json(self.path) if self.path.exists() else {}
@@ -418,11 +420,11 @@ class _Register:
             raise InputError(f"{self.path}: not a register of transcriptions")
 
     def _file(self, source, suffix=""):
-        """Name a file in the folder, of a source."""
+        """Return the path to an output of a source."""
         return inside(self.folder, self.names[source] + suffix)
 
     def has(self, source):
-        """Tell whether all is there of a source as it is now."""
+        """Return whether all outputs of a source in its current state exist."""
         row = self.rows.get(self.names[source], {})
         here = {"source": str(source), "state": batch.state(source)} | self.made_from
         there = {key: row.get(key) for key in here}
@@ -431,7 +433,7 @@ class _Register:
         )
 
     def write(self, source, state, made):
-        """Write the files of a transcription, each known before it is there."""
+        """Write the files of a transcription, registering them before they appear."""
         before = self.rows.get(self.names[source], {})
         self._check(source, before)
         row = {"source": str(source), "state": state, **self.made_from}
@@ -444,7 +446,7 @@ class _Register:
             written = {*before.get("written", ()), *map(digest, parts)}
             self.rows[self.names[source]] = row | {"written": sorted(written)}
             write_json(self.path, self.rows)
-        for suffix in {*SUFFIXES} - {*self.suffixes}:  # an earlier page, of other notes
+        for suffix in {*SUFFIXES} - {*self.suffixes}:  # an outdated page
             path = self._file(source, suffix)
             if path.exists() and digest(path) in written:
                 path.unlink()
@@ -454,7 +456,7 @@ class _Register:
         )
 
     def _check(self, source, before):
-        """Refuse to overwrite what is of another source, or was changed."""
+        """Refuse to overwrite outputs of another source, or changed ones."""
         if before.get("source", str(source)) != str(source):
             raise InputError(
                 f"{self._file(source)}: is of {before['source']}, not of {source}; "
@@ -468,7 +470,7 @@ class _Register:
                 )
 
     def write_index(self):
-        """Write the page that lists the pages, unless another is there."""
+        """Write the index page, unless a file that this did not write is in place."""
         path, known = self.folder / INDEX, self.rows.get(INDEX, {}).get("written", ())
         if path.exists() and digest(path) not in known:
             warn(f"{path}: is there, but not as it was written; left as it is")
