@@ -4,8 +4,8 @@ Run a transcriber on a list of files, in the transcriber's Python environment.
 ``python code/benchmarks/peers.py SYSTEM < JOB`` is started by ``transcribers.py``; only
 `ours` imports anything of this project. The job is JSON: ``files``, a list of paths;
 ``settings``, a list of thresholds ``{"onset": 0.5, "frame": 0.3}``, where an empty one
-stands for the transcriber's defaults; ``threads``, their maximum number; and
-``weights``, for ours. A line of JSON is printed for each file as soon as it is done:
+stands for the transcriber's defaults; ``threads``, the number allowed; and ``weights``,
+for ours. A line of JSON is printed for each file as soon as it is done:
 ``notes``, for each of the settings a list of ``[start, end, pitch, program]``, in
 seconds, MIDI numbers and General MIDI programs (0 if instruments are not predicted);
 ``seconds`` and ``processor_seconds`` of the run; and ``peak_bytes`` of memory so far.

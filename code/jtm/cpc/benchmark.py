@@ -1,5 +1,5 @@
 """
-The benchmark: what unlabelled audio gains, method by method.
+The benchmark: the gain from unlabelled audio, method by method.
 
 A run trains one network, with heads for the tasks of a family, on the labels of a given
 number of whole recordings. It is scored on validation, on held-out works, on the same
@@ -57,7 +57,7 @@ AMOUNTS = {1: 5, 3: 5, 10: 3, 30: 3, 0: 3}
 """Number of seeds by number of labelled recordings, 0 for all."""
 
 FEWEST = {"transcription": 1}  # else 10
-"""Minimum number of labelled recordings of a task; 10 for tasks about instruments."""
+"""Minimum number of labelled recordings of a task; 10 for all tasks not listed."""
 
 FAMILIES = {
     "frames": ("transcription", "instrument_activity", "who_plays_what"),
@@ -476,7 +476,7 @@ class Benchmark:
         return network.to("cuda" if torch.cuda.is_available() else "cpu")
 
     def _rater(self, run):
-        """Return the run that selects a run's learning rates; a student's teacher's."""
+        """Return the run that selects a run's learning rates, or its teacher's."""
         amount = RATES_AT[run.amount]
         if amount >= self.amount(replace(run, amount=0)):
             amount = run.amount
@@ -509,7 +509,7 @@ class Benchmark:
     def labelled_spans(self, run):
         """Return the labelled spans of a run: index, first frame, last frame + 1."""
         family = self.family(run)
-        # Tasks that share a network use the labels drawn for one about instruments.
+        # Tasks that share a network use the labels drawn for one on instruments.
         asked = _asked_of(family, run.amount).values()
         drawing = max(asked, key=lambda each: each.task.instruments)
         drawn = labelled_recordings(drawing, run.amount, run.seed)
