@@ -1,10 +1,10 @@
 """
-How fast the page of half an hour of dense music scrolls, in a browser without a GPU.
+Scrolling speed of the page of half an hour of dense music, in a browser without a GPU.
 
-``python code/benchmarks/browser.py`` prints frames a second and writes
+``python code/benchmarks/browser.py`` prints frames per second and writes
 ``report/results/browser.json``; with ``--picture PAGE.html`` it draws the README's
 picture of that page instead, ``report/figures/page.png``. Both need Chromium, which
-``sh setup.sh --browser`` installs where it may.
+``sh setup.sh --browser`` installs if it is allowed to.
 """
 
 import argparse
@@ -23,13 +23,13 @@ from jtm.tests.transcriber.test_pages import dense_notes
 from jtm.transcriber import pages
 
 SECONDS = 1800
-"""Length of the music."""
+"""Duration of the music in seconds."""
 
 RATE = 16_000
-"""Sample rate of its sound in Hz."""
+"""Sample rate of its audio in Hz."""
 
 FRAMES = 120
-"""Frames of a measurement."""
+"""Number of frames of a measurement."""
 
 SIZES = {
     "desktop, 1440 x 900": {"width": 1440, "height": 900},
@@ -40,10 +40,10 @@ SIZES = {
         "touch": True,
     },
 }
-"""Windows."""
+"""Window sizes."""
 
 SPANS = {"16 s": 16, "2 minutes": 120, "all": SECONDS}
-"""Zooms, by the time that is seen."""
+"""Zoom levels, as the visible duration in seconds."""
 
 SCROLL = """
 new Promise((done) => {
@@ -64,12 +64,12 @@ new Promise((done) => {
   requestAnimationFrame(next);
 })
 """
-"""From start to end in :data:`FRAMES`, so that each frame shows new music."""
+"""Scroll from start to end in :data:`FRAMES`, so that each frame shows new music."""
 
 
 def long_page():
     """
-    Make a page of :data:`SECONDS` with 25 notes a second.
+    Make a page of :data:`SECONDS` with 25 notes per second.
 
     Returns
     -------
@@ -99,9 +99,9 @@ def measure(browser):
     Returns
     -------
     dict
-        Size of the page, and for each window and zoom the frames a second, the
-        milliseconds of a core that all processes of the browser took for a frame, and
-        the load of the machine: how many processes wanted a core.
+        Size of the page, and for each window and zoom level the frames per second, the
+        CPU milliseconds per frame of all processes of the browser, and the load average
+        of the machine.
     """
     rows = []
     with tempfile.TemporaryDirectory() as folder:
@@ -131,9 +131,9 @@ def draw_picture(browser, page, out):
     browser : jtm.tests.transcriber.chromium.Browser
         The browser.
     page : str or Path
-        A page that :mod:`jtm.transcriber.pages` made.
+        Path to a page that :mod:`jtm.transcriber.pages` made.
     out : str or Path
-        The PNG file.
+        Path to the PNG file.
     """
     address = f"{Path(page).resolve().as_uri()}#t=12.5"
     browser.open(address, width=1280, height=720)
@@ -148,7 +148,7 @@ def draw_picture(browser, page, out):
 
 
 def main():
-    """Measure, or draw the picture; give the exit code."""
+    """Measure, or draw the picture."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n\n")[0])
     parser.add_argument("--picture", metavar="PAGE.html", help="draw this page")
     options = parser.parse_args()

@@ -1,11 +1,11 @@
 """
-How long the commands take that a user types.
+Running times of the commands that users type.
 
 ``python code/benchmarks/commands.py [WORD...]`` runs each command of the README that
-has one of the words in it, or every one, in order, prints its time and adds it to
-``report/results/commands.json``. What comes of a command goes to a folder that is
-deleted, but for what `make` and the examples write in the checkout: time those in a
-fresh clone, where ``make lint`` has installed everything, lest they find it done.
+contains one of the words, or every one, in order, prints its time and adds it to
+``report/results/commands.json``. Outputs go to a folder that is deleted, except those
+of `make` and the examples, which are written in the checkout. Time these in a fresh
+clone, where ``make lint`` has installed everything, so that no output exists before.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from cpc_step import RESULTS, machine
 from jtm.files import read_json, write_json
 
 TIMES = RESULTS / "commands.json"
-"""Where the times are recorded."""
+"""Path to the recorded times."""
 
 COMMANDS = (
     "python toy/generate.py --preset tiny --out OUT/tiny",
@@ -48,7 +48,7 @@ COMMANDS = (
     'make submission NAMES="A B C"',
     "make test",
 )
-"""What is timed; OUT is a folder, and what earlier ones wrote there is read."""
+"""Commands to time; OUT is a folder, where later ones read outputs of earlier ones."""
 
 
 def timed(command, folder):
@@ -60,17 +60,17 @@ def timed(command, folder):
     command : str
         One of :data:`COMMANDS`.
     folder : str
-        What OUT stands for.
+        Path that OUT stands for.
 
     Returns
     -------
     float
-        Seconds that it took.
+        Elapsed seconds.
 
     Raises
     ------
     subprocess.CalledProcessError
-        If it failed.
+        If the command failed.
     """
     words = shlex.split(command.replace("OUT", folder))
     if words[0] == "python":
@@ -89,7 +89,7 @@ def timed(command, folder):
 
 
 def main():
-    """Time what is asked for, and what it reads."""
+    """Time the selected commands, and run those whose outputs they read."""
     parser = argparse.ArgumentParser(description=__doc__.strip().splitlines()[0])
     parser.add_argument("word", nargs="*", help="time the commands that have it")
     words = parser.parse_args().word or [""]

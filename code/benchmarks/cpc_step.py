@@ -1,16 +1,16 @@
 """
-Time and memory of a CPC training step, beside the published criterion's.
+Time and memory of a CPC training step, compared with the published criterion.
 
 ``python code/benchmarks/cpc_step.py`` prints a table and writes
 ``report/results/speed.json``. The reference is the criterion as published code
 computes it, on the same encoder and context network at the sizes of Riviere et
 al. (2020): for each step the positive and copies of all negatives are put into
 one tensor, multiplied by the prediction and averaged over the channels. Both
-are timed in turns in one process, and the fastest turn of each counts, since
-whatever else the machine does can only slow it. The reference is also what the
-unit tests hold ours against: it is meant to be read, not to be fast. Both wait for
-their threads as PyTorch does by default; what the package does in use, training the
-preset `small` and embedding, is timed in a process in which they wait as there.
+are timed in turns in one process, and the fastest turn of each counts, since other load
+on the machine can only slow it down. The unit tests also compare ours with the
+reference, which is written to be read, not to be fast. Both wait for threads as PyTorch
+does by default. Training the preset `small` and embedding are timed in a process that
+waits for threads as the package does in use.
 """
 
 import gc
@@ -41,10 +41,10 @@ from jtm.music import audio
 from jtm.training.config import make_config
 
 RESULTS = Path(__file__).resolve().parents[2] / "report" / "results"
-"""Where the committed results are."""
+"""Path to the committed results."""
 
 TURNS = 5
-"""Times that each step is timed; the fastest counts."""
+"""Number of times that each step is timed; the fastest counts."""
 
 
 def published_criterion(z, c, weights, drawn):
@@ -91,11 +91,11 @@ class Step:
     preset : str
         Sizes of the network, the windows and the criterion.
     device : str
-        Where it runs.
+        Device that it runs on.
     precision : {"float32", "bf16"}
         Arithmetic of the network and the criterion.
     published : bool
-        Take :func:`published_criterion`.
+        Whether to use :func:`published_criterion`.
     """
 
     def __init__(self, preset, device, precision, published=False):
@@ -113,17 +113,17 @@ class Step:
 
     @property
     def audio_seconds(self):
-        """Seconds of audio that a step learns from."""
+        """Seconds of audio in the batch of a step."""
         return self.wave.numel() / SAMPLE_RATE
 
     def __call__(self, wave=None, recordings=None):
         """
-        Take the step.
+        Perform the step.
 
         Parameters
         ----------
         wave : torch.Tensor, optional
-            Waveform ``(batch, 1, samples)`` to learn from instead of noise.
+            Waveform ``(batch, 1, samples)`` to train on instead of noise.
         recordings : torch.Tensor, optional
             Recording of each window ``(batch,)``.
         """
@@ -158,15 +158,15 @@ class Step:
 @contextmanager
 def peak_memory(device, found):
     """
-    Measure how much memory a block of code needs over what is there before.
+    Measure the peak memory of a block of code, over the memory in use before.
 
     Parameters
     ----------
     device : str
-        Where the memory is: that of the process on the CPU (on Linux), or that
+        Device of the memory: that of the process on the CPU (on Linux), or that
         of the GPU.
     found : dict
-        Receives ``bytes``; None where the system does not tell.
+        Receives ``bytes``; None if the system does not report it.
 
     Yields
     ------
@@ -190,7 +190,7 @@ def peak_memory(device, found):
 
 
 def _status(status, name):
-    """Read a number of bytes from Linux's account of the process."""
+    """Read a number of bytes from Linux's status of the process."""
     line = next(x for x in status.read_text().splitlines() if x.startswith(name))
     return int(line.split()[1]) * 1024
 
@@ -204,7 +204,7 @@ def fastest(calls, turns=TURNS):
     calls : dict of str to callable
         What to time, by name.
     turns : int
-        Times that each is called.
+        Number of times that each is called.
 
     Returns
     -------
@@ -222,19 +222,19 @@ def fastest(calls, turns=TURNS):
 
 def peak_rate(device, precision):
     """
-    Measure what a large matrix product reaches, the roof over any step.
+    Measure the rate of a large matrix product, an upper bound for any step.
 
     Parameters
     ----------
     device : str
-        Where it runs.
+        Device that it runs on.
     precision : {"float32", "bf16"}
         Its arithmetic.
 
     Returns
     -------
     float
-        Floating-point operations a second.
+        Floating-point operations per second.
     """
     size = 8192 if device == "cuda" else 2048
     dtype = {"float32": torch.float32, "bf16": torch.bfloat16}[precision]
@@ -250,17 +250,17 @@ def peak_rate(device, precision):
 
 def steps_table(device):
     """
-    Time the steps at the reference's sizes, ours beside the published one.
+    Time the steps at the reference's sizes, with our criterion and the published one.
 
     Parameters
     ----------
     device : str
-        Where they run.
+        Device that they run on.
 
     Returns
     -------
     list of dict
-        A row for each: name, precision, seconds, bytes, and the share of the
+        A row for each: name, precision, seconds, bytes, and the fraction of the
         peak rate that its floating-point operations reach.
     """
     rows, calls = [], {}
@@ -298,14 +298,14 @@ def steps_table(device):
 
 def profile(preset, device):
     """
-    Time the parts of a step apart, forwards and backwards.
+    Time the forward and backward pass of each part of a step.
 
     Parameters
     ----------
     preset : str
         Sizes of the network, the windows and the criterion.
     device : str
-        Where it runs.
+        Device that it runs on.
 
     Returns
     -------
@@ -342,14 +342,14 @@ def profile(preset, device):
 
 def make_corpus(folder, recordings, seconds):
     """
-    Write recordings of noise as sound files and copy them to a store.
+    Write recordings of noise as audio files and copy them to a store.
 
     Parameters
     ----------
     folder : str or Path
-        Where they are written.
+        Path to the folder of the files.
     recordings, seconds : int
-        How many, and how long each.
+        Number of recordings, and duration of each.
 
     Returns
     -------
@@ -370,12 +370,12 @@ def small_preset(device):
     Parameters
     ----------
     device : str
-        Where it runs.
+        Device that it runs on.
 
     Returns
     -------
     dict
-        Audio-seconds a second, and the loader's share of a step's time.
+        Seconds of audio per second, and the loader's fraction of the time of a step.
     """
     with tempfile.TemporaryDirectory() as folder:
         store = make_corpus(folder, recordings=20, seconds=60)
@@ -392,7 +392,7 @@ def small_preset(device):
             seconds.append(end - start)
             waits.append(read - start)
             start = end
-    # The first step warms up; of turns of as many steps the fastest counts.
+    # The first step warms up; the others are divided into turns; the fastest counts.
     turns = np.array_split(np.array(seconds[1:]), TURNS)
     per_step = min(turn.mean() for turn in turns)
     return {
@@ -408,7 +408,7 @@ def embedding():
     Returns
     -------
     float
-        Seconds of audio embedded in a second.
+        Seconds of audio embedded per second.
     """
     chance = np.random.default_rng(0)
     wave = (3000 * chance.standard_normal(120 * SAMPLE_RATE)).astype(np.int16)
@@ -423,12 +423,12 @@ def embedding():
 
 def machine():
     """
-    Say what the figures were measured on.
+    Describe the machine of the measurements.
 
     Returns
     -------
     dict
-        Processor, cores, whether it has bf16 instructions, and versions.
+        Processor, GPU, cores, whether there are bf16 instructions, and versions.
     """
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
@@ -450,7 +450,7 @@ def main():
     device = "cuda" if torch.cuda.is_available() else "cpu"
     rows = steps_table(device)
     base, ours, half = rows
-    # A process that starts now waits as the package has told it to, on import.
+    # A new process waits for threads as the package sets it on import.
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, mp_context=spawn) as pool:
         embedded = pool.submit(embedding).result()

@@ -1,13 +1,13 @@
 """
 Memory and time of transcribing hours of audio.
 
-``python code/benchmarks/hours.py --data toy/data/full`` plays the test recordings of a
-dataset one after the other, for as many hours as ``--hours`` says, transcribes that in
-a process of its own with one thread, without and with the page, and writes
-``report/results/hours.json``: the peak of its resident memory, and how many seconds of
-sound it hears in a second of processor time, its start and the reading of the file
-included. What was measured of other lengths stays. Processor time is measured, since
-other work on the machine changes the clock's.
+``python code/benchmarks/hours.py --data toy/data/full`` concatenates the test
+recordings of a dataset to the durations of ``--hours``, transcribes each in its own
+process with one thread, without and with the page, and writes
+``report/results/hours.json``: the peak of resident memory, and the seconds of audio
+transcribed per second of processor time, which includes start-up and reading the file.
+Results for other durations are kept. Processor time is measured, since other load on
+the machine changes the wall-clock time.
 """
 
 import argparse
@@ -25,21 +25,21 @@ from jtm.data.musicnet import open_dataset
 from jtm.files import read_json, write_json
 
 HOUR = 3600
-"""Seconds."""
+"""Number of seconds in an hour."""
 
 
 def play(data, path, seconds):
     """
-    Write test recordings one after the other, again and again.
+    Write test recordings one after the other, repeated as needed.
 
     Parameters
     ----------
     data : str or Path
-        The dataset.
+        Path to the dataset.
     path : Path
-        The file to write, at the rate of the first recording.
+        Path to the file to write, at the sample rate of the first recording.
     seconds : float
-        How much.
+        Duration in seconds.
     """
     files = [recording.audio for recording in open_dataset(data).split("test")]
     rate = soundfile.info(files[0]).samplerate
@@ -55,12 +55,12 @@ def play(data, path, seconds):
 
 def transcribe(path, out, *options):
     """
-    Transcribe a file in a process of its own.
+    Transcribe a file in its own process.
 
     Parameters
     ----------
     path, out : Path
-        The file, and the folder for its notes.
+        Paths to the file and to the folder for its notes.
     *options : str
         Further options of the command.
 

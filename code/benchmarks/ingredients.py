@@ -1,11 +1,11 @@
 """
-What each ingredient of the transcriber adds.
+Gain from each ingredient of the transcriber's training.
 
 ``python code/benchmarks/ingredients.py --data toy/data/full --also toy/data/transcriber
 --real DIR`` trains transcribers for equally many steps, each with one ingredient more
-than another, transcribes what ``transcribers.py`` does with each, and writes
-``report/results/ingredients.json``: F1 of notes, and by how much it is above that of
-the other, recording by recording. One seed. Run again, it goes on.
+than another, transcribes the sets of ``transcribers.py`` with each, and writes
+``report/results/ingredients.json``: note F1, and the paired difference to the other
+transcriber over recordings. There is one seed. Run again, it resumes.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from transcribers import CODE, OURS, SETS, System, estimate, read_sets, score
 from jtm.files import read_json, write_json
 
 EPOCHS = 6
-"""Epochs of 250 steps."""
+"""Number of epochs of 250 steps."""
 
 
 LABELS, VARIED = "labels of full", "level, spectrum and noise varied"
@@ -28,17 +28,17 @@ LABELS, VARIED = "labels of full", "level, spectrum and noise varied"
 
 def arms(also):
     """
-    List what is tried.
+    List the transcribers to train.
 
     Parameters
     ----------
     also : Path
-        Labelled audio in which the sound of each player varies.
+        Path to labelled audio in which the sound of each player varies.
 
     Returns
     -------
     dict of str to tuple
-        By what they add: the name of what they add it to, and options.
+        By added ingredient: the transcriber that it is added to, and options.
     """
     weights = CODE / "jtm" / "weights" / "jtm.safetensors"
     return {
@@ -51,21 +51,21 @@ def arms(also):
 
 def train(name, options, data, work):
     """
-    Train one of them, or go on with it.
+    Train a transcriber, or resume its training.
 
     Parameters
     ----------
     name : str
-        Its name, and that of its folder.
+        Name of the transcriber and of its folder.
     options : list of str
-        Its options.
+        Options of training.
     data, work : Path
-        The dataset, and the folder of all that is kept.
+        Paths to the dataset and to the folder of all runs.
 
     Returns
     -------
     Path
-        Its weights.
+        Path to its weights.
     """
     folder = work / name.replace(" ", "-")
     command = [sys.executable, CODE.parent / "main.py", "--preset", "transcriber"]

@@ -1,14 +1,14 @@
 """
-The melody of chorales and quartets, beside the top voice of their scores.
+Melody extraction from chorales and quartets, evaluated on the top voice of the scores.
 
 ``python code/benchmarks/melodies.py --data toy/data/full`` transcribes held-out works
-of the toy set, finds the melody of each, and writes ``report/results/melody.json``. The
-truth is the score's highest voice, as the player plays it who has most of it, or the
-higher of such players; solos of one-voiced instruments, in which there is nothing to
-choose, are left out. Scores are mir_eval's of melody (Salamon et al. 2014), every
-10 ms. Beside the rule of `jtm.transcriber.melody` stands the plain skyline, which is
-always the highest note, and both on the true notes. ``--choose`` tries constants of the
-rule on validation works.
+of the toy set, extracts the melody of each, and writes ``report/results/melody.json``.
+The reference is the score's highest voice, as played by the player who has most of it,
+or by the highest of several such players; solos of one-voiced instruments, in which
+there is nothing to choose, are left out. Scores are mir_eval's melody metrics (Salamon
+et al. 2014), every 10 ms. The rule of `jtm.transcriber.melody` is compared with the
+plain skyline, which is always the highest note; both are also scored on the true notes.
+``--choose`` tries constants of the rule on validation works.
 """
 
 import argparse
@@ -35,7 +35,7 @@ from jtm.transcriber.notes import MEDIUM, NOTE_DTYPE  # noqa: E402
 from jtm.transcriber.transcribe import transcribe  # noqa: E402
 
 ONE_VOICED = ("Solo Flute", "Solo Violin", "Solo Cello")
-"""Ensembles in which there is nothing to choose."""
+"""Ensembles of one voice, which are left out."""
 
 METRICS = {
     "overall_accuracy": "Overall Accuracy",
@@ -63,14 +63,14 @@ def top_voice(path):
     Parameters
     ----------
     path : str
-        File in music21's corpus.
+        Path to a file in music21's corpus.
 
     Returns
     -------
     pitches : dict of float to int
         Pitch by beat.
     verse : float
-        Beats after which the score is played again, where it is.
+        Beats after which the score is repeated, if it is.
     """
     music = voices.read_work(path)
     pitches = {round(beat, 3): pitch for beat, _, pitch in music.voices[0]}
@@ -89,7 +89,7 @@ def reference(recording):
     Returns
     -------
     numpy.ndarray
-        Its notes ``(notes,)`` of :data:`NOTE_DTYPE`, by start.
+        Its notes ``(notes,)`` of :data:`NOTE_DTYPE`, by onset.
     numpy.ndarray
         All notes of the labels.
     """
@@ -118,36 +118,36 @@ def reference(recording):
 
 def skyline(notes):
     """
-    Take the highest note at each moment.
+    Return the highest note at each moment.
 
     Parameters
     ----------
     notes : numpy.ndarray
-        Notes by start.
+        Notes by onset.
 
     Returns
     -------
     numpy.ndarray
-        MIDI pitches every 10 ms ``(frames,)``; 0 where nothing sounds.
+        MIDI pitches every 10 ms ``(frames,)``; 0 where no note is active.
     """
     return frames(np.sort(notes, order="pitch"))  # the highest is written last
 
 
 def frames(line, n_frames=None):
     """
-    Lay notes out in frames of 10 ms, later ones over earlier ones.
+    Convert notes to frames of 10 ms; later notes overwrite earlier ones.
 
     Parameters
     ----------
     line : numpy.ndarray
         Notes.
     n_frames : int, optional
-        Number of frames; up to the last end by default.
+        Number of frames; up to the last offset by default.
 
     Returns
     -------
     numpy.ndarray
-        MIDI pitches ``(frames,)``; 0 where nothing sounds.
+        MIDI pitches ``(frames,)``; 0 where no note is active.
     """
     found = np.zeros(n_frames or round(100 * line["end"].max(initial=0)), int)
     for note in line:
@@ -162,7 +162,7 @@ def score(truth, found):
     Parameters
     ----------
     truth, found : numpy.ndarray
-        MIDI pitches every 10 ms; 0 where there is none.
+        MIDI pitches every 10 ms; 0 in unvoiced frames.
 
     Returns
     -------
@@ -183,14 +183,14 @@ def score(truth, found):
 
 def works(data, split):
     """
-    Choose the recordings: chorales and string quartets, by ensembles.
+    Select the recordings of chorales and string quartets by ensembles.
 
     Parameters
     ----------
     data : str or Path
-        The toy set.
+        Path to the toy set.
     split : str
-        Which split of it.
+        Split of the toy set.
 
     Returns
     -------
@@ -212,14 +212,14 @@ def prepare(recordings, weights):
     Parameters
     ----------
     recordings : list of jtm.data.musicnet.Recording
-        Which.
+        The recordings.
     weights : str or None
-        The transcriber.
+        Path to the transcriber; None for the shipped one.
 
     Returns
     -------
     list of tuple
-        Each, its top voice, the notes of its labels, and those that are heard.
+        Each recording, its top voice, its labelled notes, and the transcribed notes.
     """
     found = []
     for each in tqdm(recordings, "Transcribing"):
@@ -233,7 +233,7 @@ def prepare(recordings, weights):
 
 def choose(prepared):
     """
-    Try constants of the rule, one after the other, twice.
+    Optimise the constants of the rule one at a time, in two rounds.
 
     Parameters
     ----------
@@ -243,7 +243,7 @@ def choose(prepared):
     Returns
     -------
     list of tuple
-        Mean overall accuracy and the constants, as they were tried.
+        Mean overall accuracy and the constants, in the order tried.
     """
     chosen, tried = {name: getattr(rule, name) for name in TRIED}, []
 

@@ -2,11 +2,10 @@
 Memory and time of training from a store that is larger than the memory allowed.
 
 ``python code/benchmarks/memory.py`` prints a table and writes
-``report/results/memory.json``. Measured are the peak of resident memory over a
-whole epoch from a store several times the bound, over what the process needs
-without it; a step's time beside one with everything in memory, in turns in one
-process; and what planning an epoch costs a window, for corpora of 1 to 100
-hours.
+``report/results/memory.json``. It measures the peak of resident memory over a whole
+epoch from a store several times the bound, in excess of what the process needs without
+it; the time of a step relative to one with everything in memory, in turns in one
+process; and the time to plan an epoch per window, for corpora of 1 to 100 hours.
 """
 
 import multiprocessing
@@ -26,10 +25,10 @@ from jtm.files import write_json
 from jtm.training.config import make_config
 
 CHUNKS = 5
-"""Chunks in memory, as ``--maxChunksInMem`` has it by default."""
+"""Number of chunks in memory, the default of ``--maxChunksInMem``."""
 
 WINDOW = make_config(PretrainConfig, "small", {}).size_window
-"""Samples in a window."""
+"""Number of samples in a window."""
 
 
 class Silence:
@@ -39,7 +38,7 @@ class Silence:
     Parameters
     ----------
     hours : float
-        How much of it there is.
+        Total duration in hours.
     """
 
     def __init__(self, hours):
@@ -48,19 +47,19 @@ class Silence:
 
 def loader(store, chunk_bytes, max_chunks=CHUNKS):
     """
-    Give the windows of a store, in batches of eight.
+    Return a loader of a store's windows, in batches of eight.
 
     Parameters
     ----------
     store : Store
         The recordings.
     chunk_bytes, max_chunks : int
-        Size of a chunk, and how many may be in memory.
+        Size of a chunk, and maximum number of chunks in memory.
 
     Returns
     -------
     WindowLoader
-        The windows.
+        The loader.
     """
     return WindowLoader(
         store,
@@ -84,14 +83,14 @@ def peak(chunk_bytes):
     Returns
     -------
     dict
-        Bytes of the bound, of the store, and at the peak over the base.
+        Bytes of the bound, of the store, and of the peak over the baseline.
     """
     bound = CHUNKS * chunk_bytes
     seconds = 120
     recordings = -(-5 * bound // (2 * SAMPLE_RATE * seconds))
     with tempfile.TemporaryDirectory() as folder:
         store = make_corpus(folder, recordings, seconds)
-        # In a process of its own, lest it fill what the making of the corpus freed.
+        # In its own process, which cannot reuse memory freed by making the corpus.
         spawn = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(1, mp_context=spawn) as pool:
             found = pool.submit(_epoch, folder, chunk_bytes).result()
@@ -104,7 +103,7 @@ def peak(chunk_bytes):
 
 
 def _epoch(folder, chunk_bytes):
-    """Read an epoch; give the peak of memory over what was there before."""
+    """Read an epoch; return the peak of memory over the baseline."""
     windows = loader(build_store(open_dataset(folder)), chunk_bytes)
     memory = {}
     with peak_memory("cpu", memory):
@@ -122,12 +121,12 @@ def step_time(chunk_bytes, steps=60):
     chunk_bytes : int
         Size of a chunk; the store is five times what may be in memory.
     steps : int
-        Steps of each that are timed.
+        Number of steps of each that are timed.
 
     Returns
     -------
     float
-        Time of a window from chunks over one from memory, median of turns.
+        Time per window from chunks relative to memory, median of turns.
     """
     seconds = 60
     recordings = -(-5 * CHUNKS * chunk_bytes // (2 * SAMPLE_RATE * seconds))
@@ -164,12 +163,12 @@ def planning(hours):
     Parameters
     ----------
     hours : float
-        Size of the corpus.
+        Duration of the corpus in hours.
 
     Returns
     -------
     float
-        Microseconds a window.
+        Microseconds per window.
     """
     windows = loader(Silence(hours), chunk_bytes=10**8)
     start = time.perf_counter()

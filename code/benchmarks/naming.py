@@ -1,14 +1,14 @@
 """
-How long a search through many scores takes, and naming a piece; pieces in other keys.
+Time of a search through many scores and of naming a piece; accuracy in other keys.
 
     python code/benchmarks/naming.py --data toy/data/full
 
-A query of 20 s is compared with the passages of 10 000 scores, random vectors in the
-numbers of the shipped index, by NumPy, in one thread. Then recordings of the toy set,
-most of them transposed and some reduced to a few of their voices, are named in any key,
-with their piece in the index and without. On validation it says what margin all but 5 %
-of the latter stay below, which :data:`jtm.retrieval.search.FOUND_MOVED` is chosen by.
-Writes ``report/results/naming.json``.
+A query is compared with the passages of 10 000 scores by NumPy, in one thread. The
+passages are random vectors, as many per score as in the shipped index. Then recordings
+of the toy set, most of them transposed and some reduced to a few of their voices, are
+named in any key, with their piece in the index and without. The threshold
+:data:`jtm.retrieval.search.FOUND_MOVED` is based on the margin that 95 % of the latter
+stay below on validation. It writes ``report/results/naming.json``.
 """
 
 import argparse
@@ -31,28 +31,28 @@ from jtm.retrieval import search  # noqa: E402
 from jtm.retrieval.config import DIM  # noqa: E402
 
 PIECES = 10_000
-"""Scores that are searched."""
+"""Number of scores that are searched."""
 
 SECONDS = 20
-"""Length of the recording that is named."""
+"""Duration of the recording that is named, in seconds."""
 
 REPEATS = 5
-"""Of as many measurements the fastest counts."""
+"""Number of measurements, of which the fastest counts."""
 
 
 def fastest(function):
     """
-    Measure how long a call takes.
+    Measure the processor time of a call.
 
     Parameters
     ----------
     function : callable
-        The call.
+        The function to call.
 
     Returns
     -------
     float
-        Seconds of the fastest of :data:`REPEATS`, of the processor.
+        Processor seconds of the fastest of :data:`REPEATS` calls.
     """
     found = []
     for _ in range(REPEATS):
@@ -71,17 +71,17 @@ def in_any_key(dataset, split, index, towers):
     dataset : Dataset
         Recordings with the metadata of the toy set.
     split : str
-        Which.
+        Split of the dataset.
     index : Index
-        Where to look.
+        The index to search.
     towers : Towers
-        What embeds them.
+        The encoders.
 
     Returns
     -------
     dict
-        Their number, how many are named rightly and wrongly, the share of false alarms
-        without the piece in the index, and the margin that 5 % of these exceed.
+        Number of recordings, numbers named correctly and wrongly, fraction of false
+        alarms without the piece in the index, and the margin that 5 % of these exceed.
     """
     files = {piece["file"]: i for i, piece in enumerate(index.pieces)}
     wrong, right, alarms = 0, 0, []
@@ -108,7 +108,7 @@ def in_any_key(dataset, split, index, towers):
 
 
 def main():
-    """Measure, print and write."""
+    """Measure, print and write the results."""
     import torch
 
     parser = argparse.ArgumentParser(description=__doc__.strip().splitlines()[0])

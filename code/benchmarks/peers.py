@@ -1,14 +1,14 @@
 """
-A transcriber on a list of files, in the Python environment of that transcriber.
+Run a transcriber on a list of files, in the transcriber's Python environment.
 
-``python code/benchmarks/peers.py SYSTEM < JOB`` is started by ``transcribers.py`` and
-imports nothing of this project but what `ours` needs. The job is JSON: ``files``, a
-list of paths; ``settings``, a list of thresholds ``{"onset": 0.5, "frame": 0.3}``, of
-which an empty one stands for the transcriber's own; ``threads``, how many it may use;
-and ``weights``, of ours. A line of JSON answers each file as soon as it is done:
+``python code/benchmarks/peers.py SYSTEM < JOB`` is started by ``transcribers.py``; only
+`ours` imports anything of this project. The job is JSON: ``files``, a list of paths;
+``settings``, a list of thresholds ``{"onset": 0.5, "frame": 0.3}``, where an empty one
+stands for the transcriber's defaults; ``threads``, the number allowed; and ``weights``,
+for ours. A line of JSON is printed for each file as soon as it is done:
 ``notes``, for each of the settings a list of ``[start, end, pitch, program]``, in
-seconds, MIDI numbers and General MIDI programs (0 where instruments are not told);
-``seconds`` and ``processor_seconds`` that it took; and ``peak_bytes`` of memory so far.
+seconds, MIDI numbers and General MIDI programs (0 if instruments are not predicted);
+``seconds`` and ``processor_seconds`` of the run; and ``peak_bytes`` of memory so far.
 """
 
 import json
@@ -19,7 +19,7 @@ from functools import partial
 
 
 def ours(job):
-    """Make the two steps of ours; its first does all, by its own thresholds."""
+    """Return the two steps of ours; the first does all, with its own thresholds."""
     from jtm.transcriber import model
     from jtm.transcriber.transcribe import transcribe
 
@@ -33,7 +33,7 @@ def ours(job):
 
 
 def basic_pitch(job):
-    """Make the two steps of Basic Pitch, without what makes MIDI files of notes."""
+    """Return the two steps of Basic Pitch, without writing MIDI files."""
     import onnxruntime
     from basic_pitch import ICASSP_2022_MODEL_PATH, inference, note_creation
 
@@ -65,7 +65,7 @@ def basic_pitch(job):
 
 
 def harmonica(job, size):
-    """Make the two steps of harmonica in one of its sizes."""
+    """Return the two steps of harmonica in one of its sizes."""
     from harmonica import Harmonica
     from harmonica.decoding import decode as to_notes
 
@@ -88,19 +88,19 @@ SYSTEMS = {
     "harmonica-nano": partial(harmonica, size="nano"),
     "harmonica-small": partial(harmonica, size="small"),
 }
-"""Transcribers by name: each returns how it listens, and how it decodes."""
+"""Transcribers by name: each returns a function to predict and one to decode."""
 
 
 def peak_bytes():
-    """Read the peak of resident memory; getrusage would count that of the parent."""
+    """Read the peak of resident memory; getrusage would include the parent's."""
     with open("/proc/self/status") as status:
         return 1024 * int(status.read().split("VmHWM:")[1].split()[0])
 
 
 def main():
-    """Answer each file of a job with its notes, on the standard output."""
+    """Print the notes of each file of a job to the standard output."""
     job = json.load(sys.stdin)
-    # What libraries print there is no answer.
+    # Output of libraries goes to the standard error instead.
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     listen, decode = SYSTEMS[sys.argv[1]](job)

@@ -1,20 +1,20 @@
 """
-Ours beside what others use to transcribe, on the same files.
+Our transcriber compared with other transcribers on the same files.
 
 ``python code/benchmarks/transcribers.py --data toy/data/full --real DIR`` runs ours,
 Basic Pitch (Bittner et al. 2022) and harmonica (the reproduction of that name of Ou et
-al. 2026), each in a process and the peers in virtual environments of their own, which
-are made in the folder of ``--work``; none is a dependency. It writes
+al. 2026), each in its own process. The peers run in virtual environments, which are
+created in the folder of ``--work``; none is a dependency. It writes
 ``report/results/transcribers.json``; run again, it transcribes only what is new.
 
 Notes are scored by mir_eval (Raffel et al. 2014): F1 of pitch and onset within 50 ms,
-with offsets within 20 % of the note or 50 ms, and with instruments. Frames are cells of
-10 ms and a pitch, marked by the notes. A score is the mean over recordings, with a
-bootstrap interval over tune families of toy pieces and mixes, instruments of single
-notes, and recordings of real piano. A peer runs at the thresholds that it ships with
-and at those that are best on toy validation, by the sum of the F1 of notes and of
-frames; on each set, what has the better F1 of notes is its score, so that ours meets
-the stronger one. Ours has the thresholds that it ships with.
+with offsets within 20 % of the duration or 50 ms, and with instruments. Frame F1 counts
+pairs of a 10 ms frame and a pitch that is active by the notes. A score is the mean over
+recordings, with a bootstrap interval over tune families of toy pieces and mixes,
+instruments of single notes, and recordings of real piano. A peer runs at its shipped
+thresholds and at those that are best on toy validation, by the sum of note F1 and frame
+F1; on each set, the setting with the higher note F1 is its score, so that ours is
+compared with the stronger one. Ours runs at its shipped thresholds.
 """
 
 import argparse
@@ -45,10 +45,10 @@ from jtm.files import InputError, atomic, digest, read_json, write_json
 from jtm.music import audio
 
 CODE = RESULTS.parents[1] / "code"
-"""Where the package is."""
+"""Path to the folder of the package."""
 
 OURS = "jtm"
-"""Our transcriber; it alone tells instruments."""
+"""Our transcriber, the only one that predicts instruments."""
 
 NEEDS = {
     "basic-pitch": (
@@ -60,7 +60,7 @@ NEEDS = {
         "torch<=2.13.0 loguru nnaudio numpy omegaconf scipy soundfile symusic typer",
     ),
 }
-"""What pip installs in an environment: the transcriber, and what it needs."""
+"""Packages that pip installs in an environment: the transcriber, its dependencies."""
 
 SYSTEMS = {
     OURS: (None, "weights"),
@@ -68,17 +68,17 @@ SYSTEMS = {
     "harmonica-nano": ("harmonica", "harmonica/weights/harmonica-nano.pt"),
     "harmonica-small": ("harmonica", "harmonica/weights/harmonica-small.pt"),
 }
-"""Of each transcriber, its environment, and where its weights are in that."""
+"""Environment of each transcriber, and the path to its weights there."""
 
 GRID = [
     {"onset": onset, "frame": frame}
     for onset in (0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
     for frame in (0.2, 0.25, 0.3, 0.35, 0.4, 0.5)
 ]
-"""Thresholds that are tried on validation."""
+"""Candidate thresholds for validation."""
 
 SHORTEST = (5, 11)
-"""Shortest notes that are tried with Basic Pitch, in frames of its own, 11.6 ms."""
+"""Candidate minimum note lengths of Basic Pitch, in its frames of 11.6 ms."""
 
 SETS = {
     "toy": "toy test",
@@ -87,17 +87,17 @@ SETS = {
     "piano": "real piano",
     "notes": "real single notes",
 }
-"""What is transcribed."""
+"""Sets to transcribe, and their titles."""
 
 TUNED_ON = 12
-"""Recordings of validation that thresholds are chosen on."""
+"""Number of validation recordings that thresholds are chosen on."""
 
 SECONDS = 30
-"""What is heard of a recording, from its start."""
+"""Maximum duration transcribed of a recording, from its start, in seconds."""
 
 
 class Piece(NamedTuple):
-    """A recording: its sound, its notes in seconds, and what it is drawn with."""
+    """A recording: audio, notes in seconds, duration and bootstrap group."""
 
     path: Path
     notes: np.ndarray
@@ -106,7 +106,7 @@ class Piece(NamedTuple):
 
 
 def _read(recording, group, cut):
-    """Read a piece; of one that is long, the beginning is put into a folder."""
+    """Read a piece; the beginning of a long one is saved in the folder `cut`."""
     path, rate = recording.audio, soundfile.info(recording.audio).samplerate
     seconds = soundfile.info(path).duration
     notes = read_notes(recording, round(seconds * SAMPLE_RATE))
@@ -122,16 +122,16 @@ def _read(recording, group, cut):
 
 def read_sets(data, real, most, cut):
     """
-    Read the sets by name, and ``validation``; say which are not there.
+    Read the sets by name, and ``validation``; report those that are missing.
 
     Parameters
     ----------
     data, real : Path
-        The toy set, and the folder of recordings that are no synthesiser, or None.
+        Paths to the toy set and to the folder of real recordings, or None.
     most : int
         Maximum number of recordings of each toy split.
     cut : Path
-        Folder for the beginnings of recordings that are long.
+        Folder for the beginnings of long recordings.
 
     Returns
     -------
@@ -164,7 +164,7 @@ def read_sets(data, real, most, cut):
 
 
 def _environment(name, work):
-    """Make the virtual environment of a peer, unless it is there; return its Python."""
+    """Create the virtual environment of a peer if missing; return its Python."""
     folder = work / "environments" / name
     python, ready = folder / "bin" / "python", folder / "ready"
     peer, needs = NEEDS[name]
@@ -173,8 +173,8 @@ def _environment(name, work):
     print(f"{name}: installing in {folder}", file=sys.stderr)
     venv.create(folder, clear=True, with_pip=True)
     pip = [python, "-m", "pip", "install", "--quiet"]
-    # Basic Pitch asks for TensorFlow and harmonica for Python 3.12, which they can do
-    # without: harmonica's notes are the same with 3.11.
+    # Basic Pitch declares TensorFlow and harmonica Python 3.12 as required, but both
+    # work without: harmonica's notes are the same with 3.11.
     for words in (["--no-deps", "--ignore-requires-python", peer], needs.split()):
         if subprocess.run([*pip, *words]).returncode:
             raise InputError(f"{name}: cannot be installed; is a registry reachable?")
@@ -183,7 +183,7 @@ def _environment(name, work):
 
 
 class System:
-    """A transcriber, run on files in a process of its own; what it says is kept."""
+    """A transcriber, run on files in its own process; its notes are cached."""
 
     def __init__(self, name, work, weights):
         self.name, self.work = name, work
@@ -193,12 +193,12 @@ class System:
             self.python = _environment(needs, work)
             self.weights = next(self.python.parents[1].glob(f"lib/*/*/{file}"))
         self.key = f"{name} {digest(self.weights)}"
-        if not needs:  # what decodes counts too
+        if not needs:  # the code that decodes counts too
             for path in sorted((CODE / "jtm" / "transcriber").glob("*.py")):
                 self.key += digest(path)
 
     def answers(self, paths, settings, threads=1):
-        """Yield what ``peers.py`` answers of each file; InputError if it fails."""
+        """Yield the output of ``peers.py`` for each file; InputError if it fails."""
         job = {"files": [str(path) for path in paths], "settings": settings}
         job |= {"threads": threads, "weights": str(self.weights)}
         names = ("OMP", "OPENBLAS", "MKL", "NUMBA")
@@ -228,9 +228,9 @@ class System:
 
     def notes(self, pieces, settings, what):
         """
-        Transcribe pieces, or read what was kept of an earlier run.
+        Transcribe pieces, or read the cached notes of an earlier run.
 
-        Returns, for each piece and each of the settings, an array of notes of
+        Return, for each piece and each of the settings, an array of notes of
         :data:`jtm.data.rolls.PLAYED_DTYPE`; `what` names the pieces to the user.
         """
         kept = []
@@ -261,15 +261,15 @@ def score(piece, found, told=False):
     found : numpy.ndarray
         Notes of :data:`jtm.data.rolls.PLAYED_DTYPE`.
     told : bool
-        Whether instruments are told apart.
+        Whether to score instruments.
 
     Returns
     -------
     dict of str to float
-        F1 in 0..1: ``onset``, ``offset``, ``frame`` and, where instruments are told,
-        ``instrument``. Of a single note also ``found``, 1 if a note has its pitch,
-        ``on_time``, 1 if that starts within 50 ms of it, and ``extra``, the number of
-        notes of other pitches.
+        F1 in 0..1: ``onset``, ``offset``, ``frame`` and, if `told`, ``instrument``. For
+        a single note also ``found``, 1 if a predicted note has its pitch, ``on_time``,
+        1 if its onset is within 50 ms too, and ``extra``, the number of predicted notes
+        of other pitches.
     """
     n_frames = round(piece.seconds * FRAME_RATE)
     rolls = [frame_roll(notes, n_frames) for notes in (piece.notes, found)]
@@ -294,9 +294,9 @@ def estimate(values, groups):
     Parameters
     ----------
     values : sequence of float
-        A value of each recording.
+        Value of each recording.
     groups : sequence of str
-        Of each recording, what it is drawn with.
+        Bootstrap group of each recording.
 
     Returns
     -------
@@ -310,22 +310,22 @@ def estimate(values, groups):
 
 def compare(scores, groups):
     """
-    Compare ours with each peer on a set, and take of each what is stronger.
+    Compare ours with each peer on a set, and mark the stronger setting of each.
 
     Parameters
     ----------
     scores : dict
-        By transcriber and setting, a list of what :func:`score` returned of each
-        recording.
+        By transcriber and setting, a list of the scores of each recording, from
+        :func:`score`.
     groups : sequence of str
-        Of each recording, what it is drawn with.
+        Bootstrap group of each recording.
 
     Returns
     -------
     list of dict
-        A row for each transcriber, setting and score: ``value``, ``low`` and ``high``;
-        whether its setting is the ``stronger``; and ``difference``, by how much ours is
-        better, with its interval, where both have that score.
+        A row for each transcriber, setting and metric: ``value``, ``low`` and ``high``;
+        whether its setting is the ``stronger`` one; and ``difference``, by how much
+        ours is better, with its interval, if both have that metric.
     """
     ours = pd.DataFrame(scores.get(OURS, {}).get("default", []))
     rows = []
@@ -356,10 +356,10 @@ def _tune(system, pieces):
 
 def _speed(systems, pieces, threads):
     """
-    Measure speed and memory, after a first piece by which all is loaded.
+    Measure speed and memory, after a first piece that loads everything.
 
-    The fastest of three rounds counts, since whatever else the machine does can only
-    slow it; the processor time of one thread is hardly changed by that.
+    The fastest of three rounds counts, since other load on the machine can only slow it
+    down; the processor time of one thread hardly depends on that load.
     """
     paths, found = [piece.path for piece in pieces], {}
     seconds = sum(piece.seconds for piece in pieces[1:])
@@ -374,7 +374,7 @@ def _speed(systems, pieces, threads):
 
 
 def _hour(systems, pieces, path):
-    """Measure the memory that an hour of audio takes."""
+    """Measure memory and processor time for an hour of audio."""
     wave = np.concatenate([audio.read(piece.path) for piece in pieces])
     path.parent.mkdir(parents=True, exist_ok=True)
     soundfile.write(path, np.resize(wave, 3600 * SAMPLE_RATE), SAMPLE_RATE)

@@ -1,12 +1,12 @@
 """
-Which pretraining pays: recipes, each judged by fine-tuning from it.
+Trials of recipes of pretraining, each evaluated by fine-tuning.
 
 ``python code/benchmarks/trials.py --data DIR`` pretrains each recipe, fine-tunes from
 it on few labelled recordings as the benchmark does (three seeds, learning rates chosen
 on validation), and scores the validation recordings; test is not read. The trials,
-those that failed among them, are added to ``report/results/trials.json``; the benchmark
-has the same scores of training from scratch and of the network that ships. A stopped
-command goes on, and what is there with the same settings is not run again.
+including failed ones, are added to ``report/results/trials.json``; the benchmark has
+the same scores of training from scratch and of the shipped network. A stopped command
+resumes, and recorded trials with the same settings are not repeated.
 """
 
 import argparse
@@ -24,14 +24,14 @@ from jtm.training.checkpoints import read_checkpoint
 from jtm.training.folder import BEST
 
 TRIALS = RESULTS / "trials.json"
-"""Where the trials are recorded."""
+"""Path to the recorded trials."""
 
 LONG = ("--nEpoch", "16", "--batchSize", "32", "--learningRate", "3e-3")
 LONG = (*LONG, "--schedulerStep", "6")
-"""Five times as many passes; hours on a processor, minutes on a GPU."""
+"""Five times as many epochs; hours on a CPU, minutes on a GPU."""
 
 AUGMENTED = ("--augmentPast", "noise,reverb,equaliser,level")
-"""The past through another room than the future."""
+"""Augment the past alone, as if it were in another room than the future."""
 
 RECIPES = {
     "at length": LONG,
@@ -43,10 +43,10 @@ RECIPES = {
     "negatives of the same recording": ("--samplingType", "samesequence"),
     "temperature 0.1": ("--temperature", "0.1"),
 }
-"""By name, what is changed of ``main.py --preset best``, the recipe of what ships."""
+"""Options added to ``main.py --preset best``, the shipped network's recipe, by name."""
 
 AMOUNTS = (3, 10)
-"""Labelled recordings."""
+"""Numbers of labelled recordings."""
 
 SEEDS = (0, 1, 2)
 """Random seeds of labels, heads and order; the first chooses learning rates."""
@@ -59,18 +59,18 @@ def judge(checkpoint, data, out, work):
     Parameters
     ----------
     checkpoint : Path
-        The pretrained network.
+        Path to the pretrained network.
     data : str
-        A dataset with labels.
+        Path to a dataset with labels.
     out : Path
-        Folder of the runs; what has run is not run again.
+        Folder of the runs; finished runs are not repeated.
     work : Path
-        For log magnitudes, which all trials share.
+        Folder of log magnitudes, which all trials share.
 
     Returns
     -------
     dict
-        By task and amount, the main score of each seed.
+        By task and amount of labels, the primary score of each seed.
     """
     scores, only = {}, {"family": ["frames"], "method": ["cpc-finetuned"]}
     only |= {"amount": list(AMOUNTS), "seed": list(SEEDS)}
@@ -85,7 +85,7 @@ def judge(checkpoint, data, out, work):
 
 
 def main():
-    """Try what has not been tried, print the scores and record the trials."""
+    """Run the new trials, print their scores and record them."""
     parser = argparse.ArgumentParser(description=__doc__.strip().splitlines()[0])
     parser.add_argument("--data", required=True, help="a dataset with labels")
     parser.add_argument(
@@ -120,7 +120,7 @@ def main():
         cost = {"steps": content["global_step"], "hours_heard": round(hours, 1)}
         cost |= {"revision": revision, "machine": machine()}
         known.append(about | cost | {"validation": scores})
-        write_json(TRIALS, known)  # kept if the next is stopped
+        write_json(TRIALS, known)  # saved even if the next is stopped
         for key, values in scores.items():
             shown = "  ".join(f"{100 * value:5.1f}" for value in values)
             print(f"    {key:28}{shown}", flush=True)

@@ -1,19 +1,18 @@
 """
-The benchmark: what learning without labels buys, method by method.
+The benchmark: the gain from unlabelled audio, method by method.
 
-A run trains one network, with heads for the tasks of a family, on the labels of so
-many whole recordings, and answers for validation, for held-out works, for the same
-works through a SoundFont that was never heard, and for recordings that are no
-synthesiser. Methods differ in where the weights of the network start, in whether they
-are learned, and in what is made of audio without labels; heads, loop, augmentation and
-number of steps are the same for all. Validation chooses the learning rates of a method,
-for few labels and for many of each family, on the first seed; the state of training;
-and thresholds. Each seed draws its own labels, its own untrained weights and its own
-order of training; test is scored once.
+A run trains one network, with heads for the tasks of a family, on the labels of a given
+number of whole recordings. It is scored on validation, on held-out works, on the same
+works through an unseen SoundFont, and on real recordings. Methods differ in the initial
+weights, in whether the body is frozen, and in the use of unlabelled audio; heads,
+training loop, augmentation and number of steps are the same for all. Validation selects
+the learning rates of each method (for few labels and for many of each family, on the
+first seed), the best epoch, and thresholds. The seed determines the labels, the initial
+weights and the order of training; test is scored once.
 
-Each run is a file of its own (:func:`jtm.results.records.save_cell`), so several
-processes may work side by side, and what has run is not run again. What a run needs of
-others, learning rates and a teacher, is waited for, or run first.
+Each run has its own file (:func:`jtm.results.records.save_cell`), so several processes
+may work in parallel, and finished runs are not repeated. If a run needs learning rates
+or a teacher from another run, that run is executed first, or waited for.
 """
 
 import itertools
@@ -55,62 +54,62 @@ from jtm.training.loop import Plan, fit
 from jtm.training.spectra import FrontEnd, Spectra, harmonic_front_end
 
 AMOUNTS = {1: 5, 3: 5, 10: 3, 30: 3, 0: 3}
-"""Labelled recordings, 0 for all, with the number of seeds of each."""
+"""Number of seeds by number of labelled recordings, 0 for all."""
 
 FEWEST = {"transcription": 1}  # else 10
-"""Fewest labelled recordings of a task; tasks about instruments begin at 10."""
+"""Minimum number of labelled recordings of a task; 10 for all tasks not listed."""
 
 FAMILIES = {
     "frames": ("transcription", "instrument_activity", "who_plays_what"),
     "windows": ("ensemble", "composer"),
     "clips": ("note_instrument",),
 }
-"""Tasks that share a network, by what is labelled."""
+"""Tasks that share a network, by the unit that is labelled."""
 
 STEPS = {1: 1200, 3: 1600, 10: 2400, 30: 3200, 0: 4000}
-"""Optimiser steps by labelled recordings, after which validation hardly improves."""
+"""Optimiser steps by labelled recordings; validation hardly improves with more."""
 
 EPOCHS = 4
-"""Times that validation is scored in a run, evenly spaced; the best state is kept."""
+"""Number of evenly spaced validation steps in a run; the best weights are kept."""
 
 SHARES = {"frames": 1.0, "windows": 0.25, "clips": 0.5}
-"""Share of these steps that a family takes."""
+"""Fraction of these steps that a family is trained for."""
 
 RATES = {
     "random": ((4e-3, 4e-3), (2e-3, 2e-3)),
     "cpc": ((4e-3, 4e-3), (1e-3, 4e-3)),
 }
-"""Learning rates of body and heads to choose from, by where the weights start."""
+"""Candidate learning rates of body and heads, by initial weights."""
 
 RATES_AT = {1: 3, 3: 3, 10: 10, 30: 10, 0: 10}
-"""Labelled recordings at which the learning rates of an amount are chosen."""
+"""Labelled recordings at which learning rates are chosen, by those of the run."""
 
 HEAD_RATES = ((0.0, 4e-3), (0.0, 1e-3))
-"""The same where the body is frozen, or is a spectrum: as many."""
+"""The same number of candidates where the body is frozen, or is a spectrum."""
 
 SIZES = ("encoder_type", "hidden_encoder", "hidden_gar", "ar_mode")
-"""Settings of a network that what predicts depends on."""
+"""Settings of the network that the CPC criterion depends on."""
 
 SILENCE = FrontEnd(lambda wave: np.zeros((len(wave) // HOP, 1), np.float32), 0, "none")
-"""What the largest class is chosen from: nothing."""
+"""Front end of the largest-class baseline: all zeros."""
 
 
 @dataclass(frozen=True)
 class Method:
     """
-    A way to a network.
+    Initialisation and training of a network.
 
     Parameters
     ----------
     start : str
-        Where its weights come from, "cpc" or "random"; or its features, one of
+        Initial weights, "cpc" or "random"; or fixed features, one of
         :data:`jtm.evaluation.baselines.HAND_MADE`, or "largest".
     frozen : bool
-        Learn the heads alone.
+        Whether to train the heads alone.
     unlabelled : {"", "teacher", "contrast"}
-        What is made of audio without labels while training with labels.
+        Use of unlabelled audio while training with labels.
     teacher : str
-        For self-training: the method that the teacher was trained by.
+        For self-training: the method that trained the teacher.
     """
 
     start: str
@@ -131,10 +130,10 @@ METHODS = {
     "cqt": Method("cqt", frozen=True),
     "largest": Method("largest", frozen=True),
 }
-"""Methods by name, the plainest first."""
+"""Methods by name, the simplest first."""
 
 TRIED = {"cpc-joint"}
-"""Methods that run only where they are asked for by name, in trials."""
+"""Methods that run only if selected by name, in trials."""
 
 CONTRASTS = tuple(
     Contrast(task, method, other, amount, split)
@@ -151,20 +150,20 @@ CONTRASTS = tuple(
     for amount in amounts
     for split in TESTS
 )
-"""Differences that were named before anything ran; the rest is description."""
+"""Comparisons named before anything ran; all others are descriptive."""
 
 BATCHES = {"frames": 4, "windows": 16, "clips": 4}
 """
-Labelled windows in a batch; where audio without labels is heard, as many of that.
+Number of labelled windows in a batch; methods with unlabelled audio add as many of it.
 
-A class for a whole window is little to learn from: with four the network collapsed.
+One class for a whole window is a weak target: with four windows the network collapsed.
 """
 
 
 @dataclass(frozen=True)
 class Run:
     """
-    One network to be trained.
+    The training of one network.
 
     Parameters
     ----------
@@ -173,7 +172,7 @@ class Run:
     method : str
         One of :data:`METHODS`.
     amount : int
-        Labelled recordings; 0 for all.
+        Number of labelled recordings; 0 for all.
     seed : int
         Random seed.
     """
@@ -185,18 +184,18 @@ class Run:
 
     @property
     def name(self):
-        """Name of its file."""
+        """Name of the run's file."""
         return f"{self.family}-{self.method}-{self.amount}-{self.seed}"
 
 
 def plan(only=None):
     """
-    List the runs, few labels and plain methods first.
+    List the runs, ordered by seed, amount of labels, family and method.
 
     Parameters
     ----------
     only : dict of str to list, optional
-        Values that are wanted, by any field of :class:`Run`.
+        Values to select, by field of :class:`Run`.
 
     Returns
     -------
@@ -219,17 +218,17 @@ def plan(only=None):
 
 
 def _begins(task, amount):
-    """Tell whether a task is learned from an amount of labels, 0 for all."""
+    """Return whether a task is trained with an amount of labels, 0 for all."""
     return not amount or amount >= FEWEST.get(task, 10)
 
 
 def _asked_of(family, amount):
-    """Choose the tasks of a family that are learned from an amount of labels."""
+    """Return the tasks of a family that are trained with an amount of labels."""
     return {t: each for t, each in family.labelled.items() if _begins(t, amount)}
 
 
 def _teaches(run):
-    """Tell whether a run's network may teach."""
+    """Return whether a run's network is a teacher of some method."""
     return any(method.teacher == run.method for method in METHODS.values())
 
 
@@ -239,41 +238,40 @@ CHOICES = {
     "amount": tuple(AMOUNTS),
     "seed": tuple(range(max(AMOUNTS.values()))),
 }
-"""Values of each field of :class:`Run`, which ``--only`` may name."""
+"""Values of each field of :class:`Run` that ``--only`` accepts."""
 
 
 class Benchmark:
     """
-    A dataset, a pretrained network, and what is compared on them.
+    The comparison of methods on a dataset, with a pretrained network.
 
     Parameters
     ----------
     data : str or Path
-        A dataset with labels.
+        Path to a dataset with labels.
     checkpoint : str or Path
-        The pretrained network, with a pitch map.
+        Path to the pretrained network, of ``--encoderType pitchmap``.
     out : str or Path
-        Folder of the records: a file for each run in ``cells``, compiled into
-        ``benchmark.csv.gz`` and ``benchmark_draws.npz``; and of what runs need of
-        others, ``rates`` and ``teachers``.
+        Folder of the records: one file per run in ``cells``, compiled into
+        ``benchmark.csv.gz`` and ``benchmark_draws.npz``; and ``rates`` and
+        ``teachers``, which other runs use.
     work : str or Path
-        Folder for log magnitudes, which can be made again.
+        Folder for cached log magnitudes, which can be recomputed.
     progress : bool
-        Show progress bars.
+        Whether to show progress bars.
     splits : sequence of str
-        What is scored, of :data:`jtm.results.records.SPLITS`.
+        Splits to score, of :data:`jtm.results.records.SPLITS`.
     real : str or Path, optional
-        Folder of recordings that are no synthesiser, each with its notes in MusicNet's
-        columns beside it (``NAME.flac``, ``NAME.csv``): a split that is scored alone.
+        Folder of real recordings, each with its notes in MusicNet's columns next to it
+        (``NAME.flac``, ``NAME.csv``): a split that is only scored.
     spread : bool
-        Give out the labels of a few recordings, second for second, as training windows
-        of all recordings instead. Single notes are drawn from all in any case.
+        Whether to spread the labels, with the same total duration, over training
+        windows of all recordings. Single notes are drawn from all in any case.
 
     Raises
     ------
     InputError
-        If the checkpoint, the dataset or `real` is not fit for it, or `out` holds
-        results of others.
+        If the checkpoint, the dataset or `real` is unsuitable.
     """
 
     def __init__(
@@ -323,7 +321,7 @@ class Benchmark:
             raise InputError(f"{data}: has no labels of any task of the benchmark")
 
     def _hear(self, name, labelled):
-        """Make the families of some recordings, one for each front end."""
+        """Build the families of some recordings, one for each front end."""
         for heard, front_end in self.front_ends.items() if labelled else ():
             store = next(iter(labelled.values())).store
             if name == "clips":
@@ -334,28 +332,29 @@ class Benchmark:
             self.families[name, heard] = Family(labelled, read, stride)
 
     def family(self, run):
-        """Choose the recordings of a run, and what is heard of them."""
+        """Return the family of a run, with the inputs of its front end."""
         return self.families[run.family, self._heard(run)]
 
     def _heard(self, run):
-        """Name the front end of a run."""
+        """Return the name of a run's front end."""
         start = METHODS[run.method].start
         return start if start in self.front_ends else "network"
 
     def plan(self, only=None):
         """
-        List the runs, see :func:`plan`, of which the dataset has what they need.
+        List the runs, see :func:`plan`, that the dataset has labels for.
 
-        Of as many labelled recordings as there are, or more, it is those of all alone.
+        Amounts of labels that reach the whole dataset are left to the runs with all.
         """
         there = [run for run in plan(only) if (run.family, "network") in self.families]
         return [r for r in there if r.amount < self.amount(replace(r, amount=0))]
 
     def run(self, only=None):
         """
-        Run what has not run yet, of all or of what is wanted; see :func:`plan`.
+        Execute all runs, or those selected, that have not run yet; see :func:`plan`.
 
-        Raise InputError if `only` leaves nothing.
+        Raise InputError if `only` selects no run, or if `out` holds the results of
+        another dataset or checkpoint.
         """
         out, table = self.out, self.out / "benchmark.csv.gz"
         cells = [
@@ -378,29 +377,30 @@ class Benchmark:
                 busy.append(run)
                 continue
             records.compile_cells(out, table)
-        for run in busy:  # in case that the other process was killed
+        for run in busy:  # in case the other process was killed
             self.ensure(run)
         records.compile_cells(out, table)
 
     def ensure(self, run, busy=""):
         """
-        Execute a run unless it has run.
+        Execute a run unless it has finished.
 
-        Where another process is at it, wait, or raise BusyError with what `busy` says.
+        If another process is executing it, wait, or raise BusyError if `busy` is given,
+        which is its message.
         """
         files = [records.cell_path(self.out, run.name)]
         files += [self._rates_path(run)] if self._rater(run) == run else []
         files += [self._teacher_path(run)] if _teaches(run) else []
-        # The lock ends with the process, so that a killed one's run is run again.
+        # The lock ends with its process, so that the run of a killed one is repeated.
         with locked(self.out / "claims" / f"{run.name}.lock", busy):
             if not all(file.exists() for file in files):
                 self.execute(run)
 
     def execute(self, run):
         """
-        Train a network, answer, score and keep the scores.
+        Train a network, predict, score and save the scores.
 
-        What a run needs, learning rates and a teacher, runs first or is waited for.
+        Runs that provide its learning rates or teacher are executed or waited for.
         """
         rater, teacher = self._rater(run), METHODS[run.method].teacher
         if rater != run and not self._rates_path(rater).exists():
@@ -441,7 +441,7 @@ class Benchmark:
         """
         Count the labelled recordings of a run.
 
-        Of all single notes, it is how many recordings they last as long as.
+        All clips of single notes count as the recordings of the same total duration.
         """
         family = self.family(run)
         n = len(family.spans("train"))
@@ -451,9 +451,10 @@ class Benchmark:
 
     def _best(self, run, family, chosen):
         """
-        Train a network, at each pair of rates if the run chooses; keep the best.
+        Train a network; if the run selects learning rates, try each pair.
 
-        Other runs take the rates that were chosen, and none chooses for itself.
+        The network with the best validation score is returned. Other runs use the rates
+        that :meth:`_rater` selected.
         """
         chooses = self._rater(run) == run
         method = METHODS[run.method]
@@ -475,7 +476,7 @@ class Benchmark:
         return network.to("cuda" if torch.cuda.is_available() else "cpu")
 
     def _rater(self, run):
-        """Name the run that chooses the learning rates of a run, a student's too."""
+        """Return the run that selects a run's learning rates, or its teacher's."""
         amount = RATES_AT[run.amount]
         if amount >= self.amount(replace(run, amount=0)):
             amount = run.amount
@@ -483,11 +484,11 @@ class Benchmark:
         return replace(run, method=method, amount=amount, seed=0)
 
     def _rates_path(self, run):
-        """Name the file of the learning rates that a run chose."""
+        """Return the path to the learning rates that a run selected."""
         return self.out / "rates" / f"{run.name}.json"
 
     def _teacher_path(self, run):
-        """Name the file of a network that may teach."""
+        """Return the path to the weights of a teacher."""
         return self.out / "teachers" / f"{run.name}.safetensors"
 
     def _teacher(self, run, chosen):
@@ -498,7 +499,7 @@ class Benchmark:
         return network
 
     def _unlabelled(self, family):
-        """List the spans of all training audio, whatever its labels."""
+        """List the spans of all training audio, labelled or not."""
         return family.spans("train") + [
             (i, 0, int(self.store.lengths[i]) // HOP)
             for i, recording in enumerate(self.store.recordings)
@@ -506,9 +507,9 @@ class Benchmark:
         ]
 
     def labelled_spans(self, run):
-        """Choose what is labelled for a run: index, first frame, one after the last."""
+        """Return the labelled spans of a run: index, first frame, last frame + 1."""
         family = self.family(run)
-        # Of tasks that share a network, the one about instruments draws, if any is.
+        # Tasks that share a network use the labels drawn for one on instruments.
         asked = _asked_of(family, run.amount).values()
         drawing = max(asked, key=lambda each: each.task.instruments)
         drawn = labelled_recordings(drawing, run.amount, run.seed)
@@ -518,7 +519,7 @@ class Benchmark:
         return list(map(tuple, drawn.tolist()))
 
     def network(self, run, chosen):
-        """Make the network of a run, with heads for some tasks, before training."""
+        """Build the network of a run before training, with heads for some tasks."""
         start = METHODS[run.method].start
         if start in self.front_ends:
             silence = np.zeros(HOP, np.float32)
@@ -531,7 +532,7 @@ class Benchmark:
         return add_heads(model, asked, run.seed)
 
     def _train(self, run, family, chosen, rates):
-        """Train the network of a run at some learning rates."""
+        """Train the network of a run with given learning rates."""
         method = METHODS[run.method]
         n_steps = round(STEPS[run.amount] * SHARES[run.family])
         n_labelled = BATCHES[run.family]
@@ -562,7 +563,7 @@ class Benchmark:
 
 
 def _spread(labelled, n_windows, size, seed):
-    """Draw labelled windows, for which all training recordings take turns."""
+    """Draw labelled windows from all training recordings in turn."""
     rng, queues = np.random.default_rng(seed), []
     for index in rng.permutation(labelled.splits["train"]).tolist():
         firsts = range(0, labelled.length("train", index) - size + 1, size)
@@ -573,26 +574,26 @@ def _spread(labelled, n_windows, size, seed):
 
 def real_recordings(folder, labelled, progress=True):
     """
-    Open recordings that are scored alone.
+    Open real recordings, which are only scored.
 
     Parameters
     ----------
     folder : str or Path
-        Sound files, each with a CSV of its notes beside it.
+        Folder of audio files, each with a CSV file of its notes next to it.
     labelled : dict of str to Labelled
-        Tasks of frames or notes, as they are asked of the dataset.
+        Tasks of frames or notes, with the recordings of the dataset.
     progress : bool
-        Show a progress bar where they are read first.
+        Whether to show a progress bar when the files are first read.
 
     Returns
     -------
     dict of str to Labelled
-        The same tasks, asked of these recordings as the split ``real``.
+        The same tasks, with these recordings as the split ``real``.
 
     Raises
     ------
     InputError
-        If the folder holds no sound file, or one without its notes.
+        If the folder holds no audio file, or one without notes.
     """
     found = [
         replace(each, labels=each.audio.with_suffix(".csv"), split="real")

@@ -1,7 +1,7 @@
 """
-Settings of CPC pretraining, and what the presets change of them.
+Settings of CPC pretraining, and their presets.
 
-The defaults are the preset `small`; the other presets say only what differs.
+The defaults are the preset `small`; the other presets list only what differs.
 """
 
 from typing import Annotated, ClassVar, Literal
@@ -15,7 +15,7 @@ from jtm.training.config import NetworkConfig, flag, settings
 
 
 def _augmentations(text):
-    """Refuse a list of augmentations with one unknown, or twice."""
+    """Refuse a list of augmentations with unknown or repeated names."""
     words = text.split(",") if text else []
     if len({*words} & {*AUGMENTATIONS}) < len(words):
         known = ",".join(AUGMENTATIONS)
@@ -173,7 +173,7 @@ class PretrainConfig(NetworkConfig):
 
     @classmethod
     def _complete(cls, values, chosen):
-        """Choose the contrast too: that of pitches needs a context of each."""
+        """Choose the contrast too: contrasting pitches needs a context of each."""
         super()._complete(values, chosen)
         if values.get("encoder_type", cls.encoder_type) == "pitchmap":
             values.setdefault("contrast", "pitch")
@@ -187,12 +187,12 @@ class PretrainConfig(NetworkConfig):
             values["contrast"] = "frame"
 
     def _attends(self):
-        """Tell whether a transformer reads, writes or predicts from contexts."""
+        """Return whether a transformer computes contexts or predicts from them."""
         joint = self.predictor == "transformer" and self.gar_mode == "joint"
         return joint or super()._attends()
 
     def _check(self):
-        """Refuse settings of pretraining that do not go together."""
+        """Refuse incompatible settings of pretraining."""
         if self.sampling_type == "sequential":
             if self.ar_mode == "transformer" or self.cpc_mode == "reverse":
                 raise InputError(

@@ -1,4 +1,4 @@
-"""``jtm demo``: from nothing to notes learned from few labels, in minutes."""
+"""``jtm demo``: pretraining, and transcription with few labels, in minutes."""
 
 from pathlib import Path
 
@@ -17,37 +17,37 @@ from jtm.training.config import SupervisedConfig, make_config
 from jtm.training.folder import BEST
 
 EPOCHS = 2
-"""Epochs of pretraining: what minutes allow."""
+"""Number of epochs of pretraining, which take minutes."""
 
 LABELLED = 3
-"""Labelled recordings that the demonstration learns from, 30 s of each."""
+"""Number of labelled recordings for fine-tuning, 30 s of each."""
 
 PIECES = 3
-"""Test recordings that it transcribes and names."""
+"""Number of test recordings to transcribe and name."""
 
 
 def demo(preset, out, weights):
     """
-    Make the toy set, pretrain, learn from few labels and draw figures.
+    Make the toy set, pretrain, fine-tune with few labels and draw figures.
 
-    What is pretrained here is to be watched: minutes teach a network little. It is the
-    network that ships which is fine-tuned, beside one from scratch.
+    Pretraining is for demonstration: minutes teach a network little. The shipped
+    network is fine-tuned instead, and compared with one trained from scratch.
 
     Parameters
     ----------
     preset : {"small", "tiny"}
-        Which toy set, and which sizes.
+        Preset of the toy set and of the runs.
     out : str or Path
-        Folder for the runs, each with its scores, and the figures.
+        Path to the folder for the runs, each with its scores, and the figures.
     weights : str or Path
-        The network that ships.
+        Path to the shipped network.
 
     Returns
     -------
     pieces : list of jtm.data.musicnet.Recording
         Test recordings.
     checkpoint : Path
-        The network that was fine-tuned.
+        Checkpoint of the fine-tuned network.
     """
     out = Path(out)
     data = toy_data(preset)

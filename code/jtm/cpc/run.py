@@ -1,8 +1,8 @@
 """
-CPC pretraining: what a training step is, and a whole run.
+CPC pretraining: the module with the training step, and a whole run.
 
-What a step does follows from the random seed and the step's number alone: the
-windows, the negatives, the augmentation and the dropout.
+The random seed and the number of a step determine its windows, negatives, augmentation
+and dropout.
 """
 
 import functools
@@ -27,19 +27,19 @@ from jtm.training.loop import Module, Plan, fit
 from jtm.training.processes import place
 
 VALIDATION_WINDOWS = 256
-"""Maximum number of windows of the validation loss."""
+"""Maximum number of windows for the validation loss."""
 
 
 def build_criterion(config, model):
     """
-    Make the InfoNCE criterion of a run, untrained.
+    Build the untrained InfoNCE criterion of a run.
 
     Parameters
     ----------
     config : PretrainConfig
-        The settings; ``random_seed`` draws the weights.
+        The settings; ``random_seed`` determines the initial weights.
     model : Network
-        The network that it trains.
+        The network to train.
 
     Returns
     -------
@@ -60,9 +60,9 @@ class CPCModule(Module):
     config : PretrainConfig
         The settings.
     train, validation : WindowLoader
-        Windows for training, and for validation.
+        Windows for training and for validation.
     origin : str
-        Hash of the checkpoint that it starts from; empty where from none.
+        Hash of the checkpoint that training starts from; empty if there is none.
     """
 
     title = "Pretraining"
@@ -87,18 +87,18 @@ class CPCModule(Module):
         self.carried = None  # hidden states of the streams, for sequential sampling
 
     def train_dataloader(self):
-        """Read the windows of the epoch onto the network's device."""
+        """Return the loader of the epoch, with windows on the network's device."""
         self.train_batches.device = self.device
         return super().train_dataloader()
 
     def where(self, batch):
-        """Name the recordings of a batch."""
+        """Name the recordings of a batch, for error messages."""
         recordings = self.train_batches.store.recordings
         ids = sorted({recordings[i].id for i in batch.recordings})
         return f", in recordings {', '.join(ids)}"
 
     def loss(self, batch, split, step):
-        """Compute InfoNCE; in training the past may be augmented, or carried over."""
+        """Compute InfoNCE; training may augment the past or carry hidden states."""
         generator = torch.Generator().manual_seed(torch.initial_seed())
         wave = batch.waves[:, None].float() / 32768  # (batch, 1, samples)
         z = read = self.model.encoder(wave)
@@ -114,7 +114,7 @@ class CPCModule(Module):
         return self.criterion(z, c, batch.recordings, generator)
 
     def _carry(self, z, batch):
-        """Summarise on from the hidden states that the streams ended in."""
+        """Compute contexts from the last hidden states of the streams."""
         state = None
         if self.carried is not None:
             self.carried = [part.to(z.device) for part in self.carried]
@@ -129,17 +129,17 @@ class CPCModule(Module):
         return c
 
     def facts_of(self, split, windows, seconds):
-        """Add how many seconds of audio training takes in a second."""
+        """Return the seconds of audio that training processes per second."""
         audio = windows * self.config.size_window / SAMPLE_RATE
         rate = audio / max(seconds, 1e-9) if split == "train" else 0.0
         return {"audio_seconds_per_second": round(rate, 1)}
 
     def groups(self):
-        """List everything, at one learning rate."""
+        """Return all parameters as one group, with a single learning rate."""
         return [{"params": list(self.parameters()), "lr": self.config.learning_rate}]
 
     def factor(self, step):
-        """Schedule the learning rate: a linear rise, then halvings."""
+        """Compute the learning-rate factor: linear warm-up, then halvings."""
         per_epoch = self.steps_before(1)
         ramp = self.config.scheduler_ramp * per_epoch
         rise = min(1.0, (step + 1) / ramp) if ramp else 1.0
@@ -147,14 +147,14 @@ class CPCModule(Module):
         return rise * 0.5 ** (step // every if every else 0)
 
     def on_save_checkpoint(self, checkpoint):
-        """Add the hidden states of the streams, of all processes."""
+        """Add the hidden states of the streams of all processes."""
         super().on_save_checkpoint(checkpoint)
         checkpoint["carried"] = self.carried and [
             self.all_gather(part).view(-1, *part.shape) for part in self.carried
         ]  # each (processes, layers, streams, dim)
 
     def on_load_checkpoint(self, checkpoint):
-        """Take back the hidden states."""
+        """Restore the hidden states."""
         super().on_load_checkpoint(checkpoint)
         if checkpoint["carried"]:
             self.carried = [part[self.global_rank] for part in checkpoint["carried"]]
@@ -162,14 +162,14 @@ class CPCModule(Module):
 
 def pretrain(config, progress=True):
     """
-    Pretrain a network, or go on where the run stopped.
+    Pretrain a network, or resume a stopped run.
 
     Parameters
     ----------
     config : PretrainConfig
         The settings; ``data`` and ``path_checkpoint`` are set.
     progress : bool
-        Show progress bars.
+        Whether to show progress bars.
 
     Returns
     -------
@@ -179,16 +179,16 @@ def pretrain(config, progress=True):
     Raises
     ------
     InputError
-        If the data or a checkpoint is not fit for it.
+        If the data or a checkpoint is unsuitable.
     StoppedError
-        If the user stopped it; everything is saved.
+        If the user stopped the run; everything is saved.
     """
     here, origin = place(), ""
-    check(config)  # what takes no time first, and all before anything is written
+    check(config)  # fast checks first, and all of them before anything is written
     if config.load:
         start, origin = read_checkpoint(config.load), digest(config.load)
         load_part(config.load, start, "model", build_model(config), config)
-    # Whichever process builds it shows a bar.
+    # The process that builds the store shows a progress bar.
     store = build_store(open_dataset(config.data), progress=progress or here.rank > 0)
     train, validation = loaders(config, store)
     module = CPCModule(config, train, validation, origin)
@@ -210,7 +210,7 @@ def pretrain(config, progress=True):
 
 def loaders(config, store):
     """
-    Make the loaders of a run.
+    Build the data loaders of a run.
 
     Parameters
     ----------
@@ -222,18 +222,18 @@ def loaders(config, store):
     Returns
     -------
     train : WindowLoader
-        Windows of training.
+        Training windows.
     validation : WindowLoader
-        Windows of validation, at most :data:`VALIDATION_WINDOWS` of them:
-        sampled by the same scheme, with no state carried over.
+        Validation windows, at most :data:`VALIDATION_WINDOWS` of them: sampled by the
+        same scheme, with no hidden state carried over.
 
     Raises
     ------
     InputError
-        If the metadata lacks the category that is asked for.
+        If the metadata lacks the column of categories.
     """
-    # Test recordings are never among these, and those that tasks validate on are not
-    # learned from; a single recording is on both sides.
+    # Test recordings are excluded, and validation recordings of the tasks are not
+    # trained on; a single recording is in both splits.
     splits = split_recordings(store.recordings, store.lengths, config.size_window)
     train = sorted(splits["train"] + splits["unlabelled"])
     validation = splits["validation"] or train
@@ -260,7 +260,7 @@ def loaders(config, store):
         if left_out := len(train) - len(known):
             print(f"{left_out} recordings have no {config.labels_by}: left out")
         train = known
-        # Where all would be left out, each is a category of its own.
+        # If all would be left out, each is its own category.
         validation = [i for i in validation if category[i]] or validation
         categories = [[category[i] or i for i in part] for part in (train, validation)]
     windows = loader(
@@ -270,5 +270,5 @@ def loaders(config, store):
         rank=here.rank,
         world=here.world,
     )
-    # The memory is training's: of these few windows each is read for itself.
+    # Chunks in memory are for training; the few validation windows are read singly.
     return windows, loader(validation, categories=categories[1], max_chunks=0)

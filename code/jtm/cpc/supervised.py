@@ -1,10 +1,9 @@
 """
-``main.py --supervised``: one task, learned from all labels and scored on test.
+``main.py --supervised``: train one task with all labels and score it on test.
 
-It is one run of the benchmark with all labels, by way of the command line. With
-``--load`` the network of a checkpoint is fine-tuned, or stays as it is with
-``--frozen``. Without, the network is trained from scratch. The epoch that is best on
-validation is scored.
+It is one run of the benchmark with all labels, from the command line. With ``--load``
+the network of a checkpoint is fine-tuned, or frozen with ``--frozen``. Without
+``--load``, the network is trained from scratch. The best epoch on validation is scored.
 """
 
 import shutil
@@ -29,33 +28,33 @@ from jtm.training.spectra import Spectra, harmonic_front_end
 
 def run(config, progress=True, n_recordings=0):
     """
-    Train and score one task, or take up its run where it stopped.
+    Train and score one task, or resume a stopped run.
 
     Parameters
     ----------
     config : SupervisedConfig
         The settings; ``data`` and ``path_checkpoint`` are set.
     progress : bool
-        Show progress bars.
+        Whether to show progress bars.
     n_recordings : int
-        Labelled recordings to learn from, drawn by the random seed; 0 takes all. An
-        epoch has as many steps as with all.
+        Number of labelled recordings to train on, drawn by the random seed; 0 takes
+        all. An epoch has as many steps as with all.
 
     Returns
     -------
     list of dict
-        The scores on test, which also stand in ``record.json`` of the folder.
+        The scores on test, which are also saved in ``record.json`` of the folder.
 
     Raises
     ------
     InputError
-        If the data or a checkpoint is not fit for it.
+        If the data or a checkpoint is unsuitable.
     StoppedError
-        If the user stopped it; everything is saved.
+        If the user stopped the run; everything is saved.
     """
     folder, task = Path(config.path_checkpoint), config.task
     model, config = adopt(config)
-    check(config)  # what takes no time first, and all before anything is written
+    check(config)  # fast checks first, and all of them before anything is written
     origin = digest(config.load) if config.load else ""
     if TASKS[task].unit == "clips":
         store = clip_store(config.data, progress)
@@ -76,7 +75,7 @@ def run(config, progress=True, n_recordings=0):
             print(f"{folder}: finished, {config.n_epoch} epochs; nothing left to do")
             scores = read_json(file)["scores"]
         else:
-            kept = folder / "magnitudes"  # 145 MB an hour of sound, until it is done
+            kept = folder / "magnitudes"  # 145 MB per hour of audio, until done
             family.read = _reader(family, spans, model, kept, progress)
             module = _module(config, model, family, spans, size)
             module.facts |= {"config": asdict(config), "data": data, "origin": origin}
@@ -91,7 +90,7 @@ def run(config, progress=True, n_recordings=0):
 
 
 def _window(config, family):
-    """Count the frames of a training window; refuse what leaves no window."""
+    """Return the frames of a training window; refuse recordings that are too short."""
     size = family.window
     if config.task == "transcription":
         size = round(config.transcription_window / 1000 * FRAME_RATE)
@@ -108,7 +107,7 @@ def _window(config, family):
 
 
 def _reader(family, spans, model, folder, progress):
-    """Make what reads inputs, and compute log magnitudes where they can be kept."""
+    """Return the reader of inputs; cache log magnitudes if the filter bank is fixed."""
     fixed = isinstance(model.encoder, HarmonicStack) and not [
         *model.encoder.filters.parameters()
     ]
@@ -123,7 +122,7 @@ def _reader(family, spans, model, folder, progress):
 
 
 def _module(config, model, family, spans, size):
-    """Make the module of a run."""
+    """Build the module of a run."""
     spans = [s for s in spans if s[2] - s[1] >= size]
     whole = [last - first for _, first, last in family.spans("train")]
     heard = sum(length for length in whole if length >= size)
@@ -141,7 +140,7 @@ def _module(config, model, family, spans, size):
 
 
 def _score(network, family, task):
-    """Score a trained network on test, by thresholds chosen on validation."""
+    """Score a trained network on test, with thresholds chosen on validation."""
     labelled = family.labelled[task]
     splits = [s for s in ("validation", "test", "test_timbre") if labelled.splits[s]]
     answers = {s: family.answers(network, s, family.labelled)[task] for s in splits}
@@ -155,11 +154,11 @@ def _score(network, family, task):
 
 
 SHOWN = ("metric", "value", "low", "high", "primary")
-"""Fields of a score that are kept."""
+"""Fields of a score that are saved."""
 
 
 def _tell(scores):
-    """Print scores with their intervals, one a line."""
+    """Print scores with their intervals, one per line."""
     for score in scores:
         name = score["metric"].replace("_", " ").replace("f1", "F1")
         between = f"95 % interval {score['low']:.3f} to {score['high']:.3f}"

@@ -1,17 +1,17 @@
 """
-Methods compared: which is better, by how much, and how sure that is.
+Comparison of methods: which is better, by how much, and with what certainty.
 
-A score is the mean over seeds. Its 95 % interval is a hierarchical bootstrap over what
-chance has chosen: the tune families of the test, which are drawn where scores are made,
-the same draws for all rows of a task and split, and the seeds, drawn here with
-replacement on top. A seed stands for the labels that were drawn, the untrained weights
-and the training. Two methods are compared draw by draw, on the same families and seeds,
-so that a piece that is hard for both says nothing of either.
+A score is the mean over seeds. Its 95 % interval is a hierarchical bootstrap over the
+tune families of the test and over seeds. Families are resampled where scores are
+computed, with the same draws for all rows of a task and split; seeds are resampled here
+with replacement. A seed determines the labels, the initial weights and the training.
+Two methods are compared draw by draw, on the same families and seeds, so that a piece
+that is hard for both favours neither.
 
-Plain drawing of n seeds sees a variance that is too small by a factor of (n - 1) / n;
-deviations are scaled up for that (Rao and Wu 1988). Of a single seed, the interval is
-over families alone. For contrasts that were named before the run, two-sided p values
-are corrected by Holm's method over all that were named, run or not.
+Resampling n seeds underestimates the variance by a factor of (n - 1) / n; deviations
+are scaled up for that (Rao and Wu 1988). With a single seed, the interval is over
+families alone. For contrasts named before the run, two-sided p values are corrected by
+Holm's method over all named contrasts, run or not.
 """
 
 from pathlib import Path
@@ -24,7 +24,7 @@ from jtm.results import records
 from jtm.results.records import CELL, METHODS, UNIT
 
 SEED_DRAWS = 20
-"""Draws of seeds for each draw of families."""
+"""Number of draws of seeds for each draw of families."""
 
 
 class Estimate(NamedTuple):
@@ -38,9 +38,9 @@ class Estimate(NamedTuple):
     low, high : float or None
         Ends of the 95 % interval; None where there are no draws.
     n_seeds : int
-        Seeds that it is the mean of.
+        Number of seeds that it is the mean of.
     p : float or None
-        Of a difference: two-sided p value that it is zero, not corrected.
+        For a difference: two-sided p value against zero, not corrected.
     """
 
     value: float
@@ -71,7 +71,7 @@ class Benchmark:
         self.table, self.header = table, header
         main = table[table["primary"]]
         self.metrics = dict(zip(main["task"], main["metric"], strict=True))
-        self._seeds = {}  # value and draws of each, by what was scored
+        self._seeds = {}  # value and draws by seed, for each place in the table
         for row in main.to_dict("records"):
             place = row["task"], row["method"], row["labelled_recordings"], row["split"]
             drawn = draws.get(records.draws_key(row))
@@ -81,9 +81,9 @@ class Benchmark:
     @classmethod
     def read(cls, path):
         """
-        Read a benchmark from ``benchmark.csv.gz`` and the files beside it.
+        Read a benchmark from ``benchmark.csv.gz`` and the files next to it.
 
-        Without them, nothing was planned; InputError if one cannot be read.
+        If the table does not exist, the plan is empty; InputError if a file is invalid.
         """
         path = Path(path)
         if not path.exists():
@@ -112,16 +112,16 @@ class Benchmark:
         return float(self.table.groupby([*CELL])["seconds"].max().sum())
 
     def methods(self, task, split="test"):
-        """List what a task was scored with in the order shown, but largest class."""
+        """List the methods scored on a task, in display order, without `largest`."""
         there = {method for method, _ in self._scored(task, split)}
         return [method for method in METHODS if method in there]
 
     def amounts(self, task, split="test"):
-        """List the amounts of labels of a task, without the largest class's."""
+        """List the amounts of labels scored on a task, without those of `largest`."""
         return sorted({amount for _, amount in self._scored(task, split)})
 
     def _scored(self, task, split):
-        """List the methods that learn, each with an amount of labels it learnt from."""
+        """List pairs of method and amount of labels that were scored, but `largest`."""
         return [
             place[1:3]
             for place in self._seeds
@@ -129,15 +129,15 @@ class Benchmark:
         ]
 
     def nearest(self, task, amount):
-        """Choose the amount of labels of a task that is nearest to one."""
+        """Return the amount of labels of a task that is nearest to a given one."""
         return min(self.amounts(task), key=lambda each: abs(each - amount))
 
     def score(self, task, method, amount, split="test"):
-        """Estimate a score; None where it was not scored."""
+        """Estimate a score; None if it was not measured."""
         found = _estimate(self._seeds.get((task, method, amount, split), {}))
         if not found or found.low is None:
             return found
-        # Scaled deviations of seeds may reach beyond what a score can be.
+        # Scaled deviations of seeds may exceed the range of a score.
         low, high = max(0.0, found.low), min(1.0, found.high)
         return found._replace(low=low, high=high, p=None)
 
@@ -150,7 +150,7 @@ class Benchmark:
         """
         Compare two methods on the same tune families and seeds.
 
-        The p value is not corrected; None where no seed has both scores.
+        The p value is not corrected. Return None if no seed has both scores.
         """
         task, *methods, amount, split = contrast
         first, second = (
@@ -165,10 +165,10 @@ class Benchmark:
 
     def contrasts(self):
         """
-        Tabulate the contrasts that were named before the run, as far as they have run.
+        Tabulate the contrasts named before the run, as far as they have run.
 
         Columns are the fields of :class:`jtm.results.records.Contrast` and of
-        :class:`Estimate`, and ``p_holm``, corrected over all that are named.
+        :class:`Estimate`, and ``p_holm``, corrected over all named contrasts.
         """
         found = {each: self.difference(each) for each in self.header["contrasts"]}
         rows = [(*each, *estimate) for each, estimate in found.items() if estimate]
@@ -178,12 +178,12 @@ class Benchmark:
 
 
 def _estimate(seeds):
-    """Join seeds: the mean of their values, the interval of their draws."""
+    """Estimate the mean over seeds, and its interval from their draws."""
     if not seeds:
         return None
     values, draws = zip(*(seeds[seed] for seed in sorted(seeds)), strict=True)
     mean = float(np.mean(values))
-    # Where some seeds lack draws, an interval would be of something else.
+    # If some seeds lack draws, an interval would be that of another mean.
     if any(each is None for each in draws):
         return Estimate(mean, None, None, len(values))
     drawn = _draw_seeds(np.array(draws))
@@ -193,11 +193,11 @@ def _estimate(seeds):
 
 def _draw_seeds(draws, times=SEED_DRAWS):
     """
-    Draw seeds with replacement, on top of draws of families ``(seeds, draws)``.
+    Resample seeds with replacement, on top of draws of families ``(seeds, draws)``.
 
-    Give mean scores of the drawn seeds ``(draws * times,)``, or ``(draws,)`` where
-    there is one seed; their deviation from the mean of all is scaled to the variance of
-    a mean of independent seeds (Rao and Wu 1988).
+    Return mean scores of the drawn seeds ``(draws * times,)``, or ``(draws,)`` for one
+    seed. Their deviation from the mean over all seeds is scaled to the variance of a
+    mean of independent seeds (Rao and Wu 1988).
     """
     n = len(draws)
     if n == 1:
@@ -213,15 +213,15 @@ def _p_value(drawn):
     """
     Compute a two-sided p value from bootstrap draws of a difference.
 
-    Twice the smaller share of draws on either side of zero, at most 1; never 0, which
-    no number of draws can show.
+    It is twice the smaller fraction of draws on either side of zero, at most 1. It is
+    never 0, which no number of draws can show.
     """
     tail = min((drawn <= 0).sum(), (drawn >= 0).sum())
     return float(min(1.0, 2 * (tail + 1) / (len(drawn) + 1)))
 
 
 def _holm(p, n):
-    """Correct p values, NaN or None where there is none, for `n` tests (Holm 1979)."""
+    """Correct p values, NaN or None where missing, for `n` tests (Holm 1979)."""
     p = np.array(p, float)
     order = np.argsort(p, kind="stable")  # NaN last
     corrected = np.maximum.accumulate(p[order] * (n - np.arange(len(p))))

@@ -1,10 +1,10 @@
 """
-Figures, drawn from what commands wrote and from nothing else.
+Figures, drawn from the records that commands wrote and from nothing else.
 
-Each function gives a matplotlib ``Figure`` that no window or global state knows
-of, so that it draws the same on any machine; :func:`save` writes it. Colours are
-told apart by the colour-blind (Okabe and Ito 2008, and the map cividis) and in
-grey, and marks differ in shape too.
+Each function returns a matplotlib ``Figure`` that depends on no window or global state,
+so that it looks the same on any machine; :func:`save` writes it. Colours can be
+distinguished by colour-blind readers (Okabe and Ito 2008, and the map cividis) and in
+greyscale, and markers differ in shape too.
 """
 
 from functools import partial
@@ -40,20 +40,20 @@ STROKES = {
     "logmel": (PURPLE, "^", (0, (2, 1, 1, 1))),
     "cqt": ("0.35", "v", (0, (1, 2))),
 }
-"""Colour, mark and dashes of the methods of the benchmark."""
+"""Colour, marker and dashes of the methods of the benchmark."""
 
 PAIRS = (
     ("cpc-finetuned", "scratch"),
     ("scratch-selftrained", "scratch"),
     ("cpc-selftrained", "scratch-selftrained"),
 )
-"""Methods that hear audio without labels, each with what it would be without."""
+"""Methods that use unlabelled audio, each with the baseline of its gain."""
 
 WIDTH = 7.0
-"""Inches; the width of a page of text."""
+"""Width of figures in inches, that of a page of text."""
 
 COMPONENTS = 6
-"""Principal components of a representation that are shown."""
+"""Number of principal components shown of a representation."""
 
 OCTAVES = [f"C{octave}" for octave in range(1, 9)]
 """Names of the pitches 24, 36, ... 108."""
@@ -66,22 +66,22 @@ STYLE = {
     "svg.hashsalt": "jtm",
     "pdf.fonttype": 42,  # text stays text
 }
-"""Type and lines that suit a page."""
+"""Fonts and lines that suit a page."""
 
 styled = style.context(STYLE, after_reset=True)
-"""Decorator of functions that draw in this style, whatever the caller's settings."""
+"""Decorator that makes functions draw in this style, whatever the caller's settings."""
 
 
 def subplots(height, **grid):
     """
-    Make a figure and its panels.
+    Create a figure and its panels.
 
     Parameters
     ----------
     height : float
-        Inches.
+        Height in inches.
     **grid
-        As of matplotlib's ``subplots``.
+        Passed on to matplotlib's ``subplots``.
 
     Returns
     -------
@@ -101,18 +101,18 @@ def dot(axis, row, score, colour, mark, size=5, fill=None):
     Parameters
     ----------
     axis : matplotlib.axes.Axes
-        Where.
+        The panel.
     row : float
-        Its height.
+        Vertical position.
     score : object
-        Has ``value``, ``low`` and ``high``, between 0 and 1; without an interval, the
-        latter are None or NaN.
+        Has ``value``, ``low`` and ``high``, between 0 and 1; without an interval, `low`
+        and `high` are None or NaN.
     colour, mark : str
-        Its colour and mark.
+        Colour and marker.
     size : float
-        Size of the mark.
+        Size of the marker.
     fill : str, optional
-        Colour within the mark.
+        Fill colour of the marker; `colour` by default.
     """
     ends = 100 * np.array([score.low, score.high], float)
     if not np.isnan(ends).any():
@@ -123,14 +123,14 @@ def dot(axis, row, score, colour, mark, size=5, fill=None):
 
 def rows_of(axis, names):
     """
-    Name the rows of a panel, the first on top.
+    Label the rows of a panel, the first on top.
 
     Parameters
     ----------
     axis : matplotlib.axes.Axes
         The panel.
     names : sequence of str
-        Names.
+        Labels.
     """
     axis.set_yticks(range(len(names)), names)
     axis.set_ylim(len(names) - 0.5, -0.5)
@@ -141,19 +141,19 @@ def rows_of(axis, names):
 @styled
 def save(figure, path):
     """
-    Write a figure, at once or not at all.
+    Write a figure atomically.
 
     Parameters
     ----------
     figure : matplotlib.figure.Figure
-        What to write.
+        The figure.
     path : str or Path
-        The file; its ending names the format, such as ``.pdf`` or ``.svg``.
+        Path to the file; its extension, such as ``.pdf`` or ``.svg``, is the format.
 
     Raises
     ------
     InputError
-        If it cannot be written.
+        If the file cannot be written.
     """
     ending = Path(path).suffix.removeprefix(".")
     # A date would change the file each time the same figure is drawn.
@@ -168,7 +168,7 @@ def save(figure, path):
 @styled
 def method_dots(table):
     """
-    Draw the main score of each method on seen and unseen sound, with 95 % intervals.
+    Draw the primary scores of methods on both SoundFonts, with 95 % intervals.
 
     Parameters
     ----------
@@ -178,7 +178,7 @@ def method_dots(table):
     Returns
     -------
     matplotlib.figure.Figure
-        One panel a task and split, one row a method.
+        One panel per task and split, one row per method.
     """
     table = table[table["primary"]]
     names = [*table["method"].unique()]
@@ -196,24 +196,24 @@ def method_dots(table):
 @styled
 def piece(spectrogram, roll, layers, title=""):
     """
-    Draw what a network makes of a piece, under its spectrogram and its notes.
+    Draw the spectrogram and notes of a piece, and features of a network below.
 
     Parameters
     ----------
     spectrogram : numpy.ndarray
-        Log-mel spectrum ``(frames, bands)``.
+        Log-mel spectrogram ``(frames, bands)``.
     roll : numpy.ndarray
-        What sounds ``(frames, 88)``.
+        Active pitches ``(frames, 88)``.
     layers : dict of str to numpy.ndarray
-        Features ``(frames, dim)`` by the name of their layer; their first
-        principal components over these frames are shown.
+        Features ``(frames, dim)`` by the name of their layer; their first principal
+        components over these frames are shown.
     title : str
         Name of the piece.
 
     Returns
     -------
     matplotlib.figure.Figure
-        Panels one above the other, on one axis of time.
+        Panels one above the other, with a shared time axis.
     """
     heights = [2, 2] + [1] * len(layers)
     grid = {"nrows": len(heights), "height_ratios": heights}
@@ -242,12 +242,12 @@ def piece(spectrogram, roll, layers, title=""):
 @styled
 def notes_over_sound(spectrum, notes, title=""):
     """
-    Draw labelled notes over the spectrum of their sound.
+    Draw labelled notes over the spectrogram of their audio.
 
     Parameters
     ----------
     spectrum : numpy.ndarray
-        Constant-Q magnitudes ``(frames, 97 * 2)``, two bins a semitone from A0 up;
+        Constant-Q magnitudes ``(frames, 97 * 2)``, two bins per semitone from A0 up;
         see :func:`jtm.evaluation.baselines.cqt`.
     notes : numpy.ndarray
         Notes with ``start`` and ``end`` in seconds, ``pitch`` and ``program``.
@@ -257,7 +257,7 @@ def notes_over_sound(spectrum, notes, title=""):
     Returns
     -------
     matplotlib.figure.Figure
-        One panel; the dark is loud, and each instrument has a colour.
+        One panel; dark is loud, and each instrument has a colour.
     """
     figure, ((axis,),) = subplots(2.6)
     end = len(spectrum) / FRAME_RATE
@@ -282,7 +282,7 @@ def notes_over_sound(spectrum, notes, title=""):
 
 
 def _image(axis, frames, end, low, height=1, **look):
-    """Show ``(frames, rows)`` over time, row 0 lowest, starting from `low`."""
+    """Show ``(frames, rows)`` over time, with row 0 at the bottom, at `low`."""
     axis.imshow(
         frames.T,
         origin="lower",
@@ -296,8 +296,8 @@ def _principal_components(features):
     """
     Project features ``(frames, dim)`` on their first principal components.
 
-    They are of unit variance, by the variance they explain; zero where the features
-    vary in fewer directions.
+    They have unit variance and are ordered by the variance they explain; components are
+    zero if the features vary in fewer directions.
     """
     centred = features - features.mean(axis=0)
     left, sizes, _ = np.linalg.svd(centred, full_matrices=False)
@@ -317,8 +317,8 @@ def benchmark_figures(bench):
     Returns
     -------
     dict of str to callable
-        What draws each figure, by name: 'labels', 'gains' and 'sounds'; without those
-        that there are no scores for. They are of tasks that contrasts name, if any is.
+        Functions that draw the figures, by name: 'labels', 'gains' and 'sounds', except
+        those without scores. They show the tasks of the contrasts, or else all tasks.
     """
     named = {contrast.task for contrast in bench.header["contrasts"]}
     there = [task for task in bench.tasks if bench.amounts(task)]
@@ -333,7 +333,7 @@ def benchmark_figures(bench):
 
 
 def _panels(tasks, height, legend, rows=1):
-    """Make rows of a panel for each task, and under them one that holds the legend."""
+    """Create rows with a panel for each task, and a panel for the legend below."""
     heights = [height] * rows + [legend]
     grid = {"nrows": len(heights), "ncols": len(tasks), "height_ratios": heights}
     figure, axes = subplots(sum(heights), **grid)
@@ -348,7 +348,7 @@ def _panels(tasks, height, legend, rows=1):
 @styled
 def _labels(bench, tasks):
     """
-    Draw how scores on the test grow with labelled recordings, a line a method.
+    Draw test scores over the number of labelled recordings, a line per method.
 
     A column is a task, a row a SoundFont.
     """
@@ -379,12 +379,12 @@ def _labels(bench, tasks):
 
 
 def _mark(**look):
-    """Make an entry of a legend."""
+    """Make a legend entry."""
     return Line2D([], [], ls="", markersize=4, **look)
 
 
 def _gains_of(bench, task):
-    """Return the gains of CPC in a task, by pair, split and amount of labels."""
+    """Return the gains of :data:`PAIRS` in a task, by pair, split and labels."""
     gains = {
         (pair, split, amount): bench.difference((task, *pair, amount, split))
         for pair, split, amount in product(PAIRS, TESTS, bench.amounts(task))
@@ -395,11 +395,11 @@ def _gains_of(bench, task):
 @styled
 def _gains(bench, tasks):
     """
-    Draw what audio without labels gains.
+    Draw the gains from unlabelled audio.
 
-    Differences of :data:`PAIRS` in percentage points, with intervals of 95 %, over
-    labelled recordings; full marks for the seen SoundFont, hollow ones for the
-    unseen.
+    Differences of :data:`PAIRS` in percentage points, with 95 % intervals, over the
+    number of labelled recordings; filled markers for the seen SoundFont, hollow ones
+    for the unseen.
     """
     figure, panels, under = _panels(tasks, 1.75, 0.7)
     drawn = set()
@@ -435,7 +435,7 @@ def _gains(bench, tasks):
 
 
 def _sounds_legend():
-    """Explain the marks of seen, unseen and real sounds."""
+    """Make legend entries for the SoundFonts and real recordings."""
     marks = {"test": ("o", BLACK), "test_timbre": ("o", "white"), "real": ("x", BLACK)}
     return [
         _mark(color=BLACK, marker=mark, markerfacecolor=fill, label=SPLITS[each])
@@ -446,10 +446,10 @@ def _sounds_legend():
 @styled
 def _sounds(bench, tasks):
     """
-    Draw scores through the seen SoundFont, the unseen one and on real recordings.
+    Draw scores on the seen SoundFont, the unseen one and real recordings.
 
-    One row a method; full marks for the seen SoundFont, hollow ones for the unseen,
-    crosses for real recordings, with intervals of 95 %.
+    One row per method; filled markers for the seen SoundFont, hollow ones for the
+    unseen, crosses for real recordings, with 95 % intervals.
     """
     near = {task: bench.nearest(task, AMOUNT) for task in tasks}
     shown = [

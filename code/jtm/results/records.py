@@ -1,14 +1,14 @@
 """
 Records of the benchmark: the only reader and writer of its scores.
 
-A score is a row of a table with the columns :data:`COLUMNS`, kept in
-``benchmark.csv.gz``. Beside it lie ``benchmark_draws.npz``, bootstrap draws of the
-primary metrics, and ``benchmark.json``, the header: what was run, on which dataset and
-from which checkpoint, by their hashes.
+A score is a row of a table with the columns :data:`COLUMNS`, saved in
+``benchmark.csv.gz``. Next to it are ``benchmark_draws.npz``, bootstrap draws of the
+primary metrics, and ``benchmark.json``, the header: the planned cells, the contrasts,
+and hashes of the dataset and the checkpoint.
 
 While the benchmark runs, each cell (a task, a method, an amount of labels, a seed) is
-one small file of its own in the folder ``cells``, so that any number of processes may
-write at once and a killed one loses its cell alone. :func:`compile_cells` joins them.
+saved in a small file in the folder ``cells``, so that any number of processes may write
+concurrently and a killed one loses only its cell. :func:`compile_cells` joins them.
 """
 
 import base64
@@ -38,10 +38,10 @@ COLUMNS = (
 """Columns of a table of scores; `value` is between 0 and 1."""
 
 KEY = COLUMNS[:6]
-"""Columns that tell scores apart."""
+"""Columns that identify a score."""
 
 CELL = COLUMNS[:4]
-"""Columns that tell cells apart."""
+"""Columns that identify a cell."""
 
 METHODS = {
     "scratch": "from scratch",
@@ -55,7 +55,7 @@ METHODS = {
     "cqt": "constant-Q",
     "largest": "largest class",
 }
-"""Names of the methods, in the order in which they are shown."""
+"""Names of the methods, in display order."""
 
 TESTS = ("test", "test_timbre")
 """Held-out works, through the seen SoundFont and the unseen one."""
@@ -69,25 +69,25 @@ SPLITS = {
 """Names of the splits; `test` and `test_timbre` are the same held-out works."""
 
 HEADER, DRAWS = "benchmark.json", "benchmark_draws.npz"
-"""Names of the files beside a table of scores."""
+"""Names of the files next to a table of scores."""
 
 UNIT = 1e-4
-"""Of a score, what draws are rounded to."""
+"""Resolution that the draws of a score are rounded to."""
 
 HASHES = ("data", "checkpoint")
-"""Parts of a header that all scores of a file share."""
+"""Fields of a header that all scores of a file share."""
 
 
 class Contrast(NamedTuple):
     """
-    A comparison that is named before the benchmark runs.
+    A comparison named before the benchmark runs.
 
     Parameters
     ----------
     task, method, other : str
-        The score of `method` less that of `other`, by the task's primary metric.
+        The score of `method` minus that of `other`, in the task's primary metric.
     labelled_recordings : float
-        Amount of labels.
+        Number of labelled recordings.
     split : str
         One of :data:`SPLITS`.
     """
@@ -101,26 +101,26 @@ class Contrast(NamedTuple):
 
 def begin(folder, data, checkpoint, plan, contrasts, spread=False):
     """
-    Open a folder for the cells of a benchmark, or take up one that is there.
+    Open a folder for the cells of a benchmark, or reopen an existing one.
 
     Parameters
     ----------
     folder : str or Path
-        The folder.
+        Path to the folder.
     data, checkpoint : str
         Hashes of the dataset's content and of the pretrained network's weights.
     plan : iterable of tuple
-        Cells that are to run, as ``(task, method, labelled_recordings, seed)``.
+        Cells to run, as ``(task, method, labelled_recordings, seed)``.
     contrasts : iterable of Contrast
-        Comparisons that are named before the run.
+        Comparisons named before the run.
     spread : bool
-        Whether labels are of windows spread over all recordings.
+        Whether labels are spread over windows of all recordings.
 
     Raises
     ------
     InputError
-        If the folder holds cells of another dataset or checkpoint, of labels given out
-        the other way, or cells that ran when other contrasts were named.
+        If the folder holds cells with another dataset, checkpoint, value of `spread` or
+        contrasts.
     """
     path = Path(folder) / HEADER
     header = {
@@ -149,18 +149,18 @@ def read_header(path):
     Parameters
     ----------
     path : str or Path
-        A ``benchmark.json``.
+        Path to a ``benchmark.json``.
 
     Returns
     -------
     dict
-        Has ``data``, ``checkpoint``, ``plan`` and ``contrasts``, the latter as
-        :class:`Contrast`, and maybe ``spread``; see :func:`begin`.
+        Has ``data``, ``checkpoint``, ``plan`` and ``contrasts``, the last as
+        :class:`Contrast`, and ``spread`` if it is true; see :func:`begin`.
 
     Raises
     ------
     InputError
-        If it cannot be read or is something else.
+        If the file cannot be read or is no header.
     """
     header = read_json(path)
     try:
@@ -177,7 +177,7 @@ def read_header(path):
 
 
 def _refuse_other(path, there, here):
-    """Refuse scores of another dataset or checkpoint, or of labels spread or not."""
+    """Refuse scores with another dataset, checkpoint or value of `spread`."""
     for name in HASHES:
         if there[name] != here[name]:
             raise InputError(
@@ -193,26 +193,26 @@ def _refuse_other(path, there, here):
 
 def cell_path(folder, name):
     """
-    Name the file of a cell, which exists once the cell has run.
+    Return the path to a cell's file, which exists once the cell has run.
 
     Parameters
     ----------
     folder : str or Path
         The folder given to :func:`begin`.
     name : str
-        Name of the cell, fit for a file.
+        Name of the cell, valid as a file name.
 
     Returns
     -------
     Path
-        The file.
+        The path.
     """
     return inside(Path(folder) / "cells", f"{name}.json")
 
 
 def draws_key(row):
     """
-    Name the draws of a score.
+    Return the key of a score's draws.
 
     Parameters
     ----------
@@ -230,25 +230,25 @@ def draws_key(row):
 
 def save_cell(folder, name, rows, draws):
     """
-    Write the scores of a cell, all of them or none.
+    Write the scores of a cell atomically.
 
     Parameters
     ----------
     folder : str or Path
         The folder given to :func:`begin`.
     name : str
-        Name of the cell; what was written under it before is replaced.
+        Name of the cell; its existing scores are replaced.
     rows : iterable of dict
         Scores, with the fields :data:`COLUMNS`.
     draws : dict of str to numpy.ndarray
-        For each score that has them, by :func:`draws_key`, the score ``(n_draws,)``
-        of each bootstrap resample of the test's tune families: the same resamples
-        for all rows of a task and split, so that differences are paired.
+        By :func:`draws_key`, for scores that have draws: the score ``(n_draws,)`` on
+        each bootstrap resample of the test's tune families. All rows of a task and
+        split share the resamples, so that differences are paired.
 
     Raises
     ------
     InputError
-        If the folder was not opened by :func:`begin`, or something is no score.
+        If the folder was not opened by :func:`begin`, or a row or key is invalid.
     """
     header = read_header(Path(folder) / HEADER)
     path = cell_path(folder, name)
@@ -288,22 +288,22 @@ def _read_cells(folder, header):
     try:
         return check(pd.DataFrame(rows, columns=COLUMNS), folder / "cells"), draws
     except InputError:
-        for path, rows in cells.items():  # name the cell, if it is one alone
+        for path, rows in cells.items():  # name the cell if a single one is invalid
             check(pd.DataFrame(rows, columns=COLUMNS), path)
         raise
 
 
 def compile_cells(folder, out):
     """
-    Join the cells that have run with the scores that are there.
+    Merge the cells that have run into a table of scores.
 
     Parameters
     ----------
     folder : str or Path
         The folder given to :func:`begin`.
     out : str or Path
-        The table, ending in ``.csv.gz``; its cells that are not in `folder` are kept.
-        The draws and the header are written beside it.
+        Path to the table, ending in ``.csv.gz``; its cells that are not in `folder` are
+        kept. The draws and the header are written next to it.
 
     Returns
     -------
@@ -346,7 +346,7 @@ def _cells(table):
 
 def _write_table(path, table):
     text = table.to_csv(index=False, float_format="%.6g", lineterminator="\n")
-    with atomic(path) as part:  # undated, so that equal scores are equal bytes
+    with atomic(path) as part:  # no time stamp: equal scores, equal bytes
         part.write_bytes(gzip.compress(text.encode(), mtime=0))
 
 
@@ -367,17 +367,17 @@ def read(path):
     Parameters
     ----------
     path : str or Path
-        The table, ending in ``.csv.gz``.
+        Path to the table, ending in ``.csv.gz``.
 
     Returns
     -------
     pandas.DataFrame
-        A row a score, with the columns :data:`COLUMNS`.
+        One row per score, with the columns :data:`COLUMNS`.
 
     Raises
     ------
     InputError
-        If the file cannot be read, or a line is no score.
+        If the file cannot be read, or a row is invalid.
     """
     try:
         table = pd.read_csv(path, keep_default_na=False)
@@ -392,25 +392,25 @@ def read(path):
 
 def check(table, path):
     """
-    Refuse what is no table of scores.
+    Validate a table of scores.
 
     Parameters
     ----------
     table : pandas.DataFrame
         The table.
     path : str or Path
-        Its file, for messages.
+        Path to its file, for error messages.
 
     Returns
     -------
     pandas.DataFrame
-        The same, numbers as numbers.
+        The same table, with typed columns.
 
     Raises
     ------
     InputError
-        If columns differ from :data:`COLUMNS`, a line is no score, two lines score
-        the same, or a task has several primary metrics.
+        If columns differ from :data:`COLUMNS`, a row is invalid, two rows have the same
+        :data:`KEY`, or a task has several primary metrics.
     """
     if tuple(table.columns) != COLUMNS:
         raise InputError(f"{path}: expected the columns {', '.join(COLUMNS)}")
@@ -450,17 +450,17 @@ def read_draws(path):
     Parameters
     ----------
     path : str or Path
-        A ``benchmark_draws.npz``; without it there are no draws.
+        Path to a ``benchmark_draws.npz``; if it does not exist, there are no draws.
 
     Returns
     -------
     dict of str to numpy.ndarray
-        By :func:`draws_key`, ``(n_draws,)`` scores in units of :data:`UNIT`.
+        By :func:`draws_key`, scores ``(n_draws,)`` in units of :data:`UNIT`.
 
     Raises
     ------
     InputError
-        If the file is something else.
+        If the file is invalid.
     """
     if not Path(path).exists():
         return {}
@@ -476,13 +476,13 @@ def read_draws(path):
 
 def revision():
     """
-    Name the state of the code.
+    Return the Git revision of the code.
 
     Returns
     -------
     str
-        Git's short name of the commit, with '-dirty' where files differ from it;
-        'unknown' outside a checkout, even within a repository of something else.
+        Git's short name of the commit, with '-dirty' if files differ from it; 'unknown'
+        outside a checkout, even within another repository.
     """
     root = Path(__file__).resolve().parents[3]
     if not (root / ".git").exists():

@@ -1,10 +1,10 @@
 """
-Pages made of results: every number in them is filled into a template.
+Pages rendered from results: templates fill in every number.
 
-The words are in ``templates/*.j2`` (jinja2), to be edited there. A page that is written
-whole, such as ``BENCHMARK.md``, is one template; of a page that people write, such as
-the README, a template has the blocks that stand between ``<!-- NAME -->`` and ``<!--
-end of NAME -->``; ``numbers.tex.j2`` has the macros of the LaTeX report.
+The text is in ``templates/*.j2`` (jinja2), to be edited there. A generated page, such
+as ``BENCHMARK.md``, is one template. For a hand-written page, such as the README, a
+template has the blocks between ``<!-- NAME -->`` and ``<!-- end of NAME -->``.
+``numbers.tex.j2`` has the macros of the LaTeX report.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ from jtm.files import InputError, atomic, read_json
 from jtm.results import compare, figures, records, tables
 
 WIDTH = 80
-"""Columns of prose in a page."""
+"""Line width of prose in a page, in columns."""
 
 WHOLE_WORDS = {"break_long_words": False, "break_on_hyphens": False}
 
@@ -37,11 +37,11 @@ SOURCES = (
     "results/benchmark_draws.npz",
     "results/inside.json",
 )
-"""What the report is made from beside its numbers, as far as it is there."""
+"""Files that the report is made from in addition to its numbers, if they exist."""
 
 
 def _duration(seconds):
-    """Name a length of time in the unit that suits it, such as '90 min' or '2.0 h'."""
+    """Format a duration in a suitable unit, such as '90 min' or '2.0 h'."""
     for size, unit in ((3600, "h"), (60, "min"), (1, "s")):
         if seconds >= 2 * size or size == 1:
             amount = seconds / size
@@ -49,7 +49,7 @@ def _duration(seconds):
 
 
 def _machine(facts):
-    """Name the GPU, or the cores, that something was measured on."""
+    """Name the GPU or the CPU cores of a measurement."""
     where = facts["gpu"] or f"{facts['cores']} cores of {facts['processor']}"
     if not (facts["gpu"] or facts["bf16_instructions"]):
         where += ", which have no bf16 instructions"
@@ -63,7 +63,7 @@ def template(file):
     Parameters
     ----------
     file : str
-        Its name in ``templates/``. In one of LaTeX, ``.tex.j2``, expressions stand
+        Its name in ``templates/``. In LaTeX templates, ``.tex.j2``, expressions are
         between ``<<`` and ``>>``, statements between ``<%`` and ``%>``.
 
     Returns
@@ -102,9 +102,9 @@ def template(file):
 
 def _facts_of(root):
     """
-    Read all that pages of a checkout are made from, by the names in the templates.
+    Read all results that the pages of a checkout show, by their names in templates.
 
-    None where that has not run.
+    Optional results are None if they have not run.
     """
     results = root / "report" / "results"
     names = "browser commands data faults hours melody memory naming speed".split()
@@ -115,7 +115,7 @@ def _facts_of(root):
     if log := facts["transcriber"]:
         log["steps"], log["clock"] = log["history"][-1]["step"], log["seconds"]
         before = log
-        while before := before.get("before"):  # of pretraining it knows no steps
+        while before := before.get("before"):  # the steps of pretraining are unknown
             log["steps"] += before["steps"] or 0
             log["clock"] += (before["seconds"] or [0.0])[0]
     facts["network"] = read_json(root / "code" / "jtm" / "weights" / "jtm.json")
@@ -125,7 +125,7 @@ def _facts_of(root):
 
 
 def _training(network):
-    """Describe how the network was trained that ships: times are in seconds."""
+    """Summarise the training of the shipped network; times are in seconds."""
     rows = [row for row in network["history"] if row["split"] == "train"]
     held_out = [r["loss"] for r in network["history"] if r["split"] == "validation"]
     audio = rows[0]["windows"] * network["config"]["size_window"] / SAMPLE_RATE
@@ -142,7 +142,7 @@ def _blocks(file, facts):
     """
     Render the blocks of a template, by their names in the page.
 
-    These have spaces where names in the template have underscores.
+    Underscores of names in the template become spaces.
     """
     page = template(file)
     context = page.new_context(facts)
@@ -153,7 +153,7 @@ def _blocks(file, facts):
 
 
 def _fill(path, texts):
-    """Rewrite the named blocks of a page; InputError if it lacks one."""
+    """Rewrite the named blocks of a page; InputError if one is missing."""
     page = path.read_text(encoding="utf-8")
     for name, text in texts.items():
         before, opened, rest = page.partition(f"<!-- {name} -->\n")
@@ -171,10 +171,10 @@ def _write(path, text):
 
 def _flow(text):
     """
-    Break prose of Markdown into lines of :data:`WIDTH` columns.
+    Wrap Markdown prose to lines of :data:`WIDTH` columns.
 
-    Tables, pictures and heads stay as they are; paragraphs have single blank lines
-    between them.
+    Tables, images and headings stay as they are; paragraphs are separated by one blank
+    line.
     """
     made = []
     for part in re.split(r"\n\s*\n", text.strip()):
@@ -194,9 +194,9 @@ def _numbers(root, facts):
     r"""
     Render the macros of the LaTeX report.
 
-    A macro always exists, and is empty where nothing has run; the last, ``\sources``,
-    is a hash of all that the report is made from, which the PDF carries, so that a test
-    without TeX can tell whether it is of these results.
+    Every macro is defined, and is empty if its experiment has not run. The last,
+    ``\sources``, is a hash of all that the report is made from. The PDF contains it, so
+    that a test without TeX can check whether the PDF is of these results.
     """
     made = re.sub(r"\n{2,}", "\n", template("numbers.tex.j2").render(facts))
     hashed = hashlib.sha256(made.encode())
@@ -208,12 +208,12 @@ def _numbers(root, facts):
 
 def report(root):
     """
-    Redraw what the pages show from the committed results.
+    Rewrite the pages and figures from the committed results.
 
     Parameters
     ----------
     root : str or Path
-        The checkout; its pages, ``report/numbers.tex``, ``report/figures`` and
+        Path to the checkout; its pages, ``report/numbers.tex``, ``report/figures`` and
         ``report/results/BENCHMARK.md`` are rewritten.
 
     Raises
@@ -239,20 +239,20 @@ def report(root):
 
 def study(path, figures_of, read=read_json, pdf=()):
     """
-    Write the page of a study and its figures, where the study has run.
+    Write the page and the figures of a study, if it has run.
 
     Parameters
     ----------
     path : str or Path
-        What it found, ``results/NAME.json`` in the folder of the report. The page is
-        ``NAME.md`` beside it, with NAME in capitals, of the template ``NAME.md.j2``; a
-        figure is ``figures/NAME-FIGURE.svg``.
+        Path to its results, ``results/NAME.json`` in the folder of the report. The page
+        is ``NAME.md`` next to it, with NAME in capitals, from the template
+        ``NAME.md.j2``; a figure is ``figures/NAME-FIGURE.svg``.
     figures_of : callable
-        Returns, by name, what draws each figure of what was found.
+        Returns, from the results, the functions that draw its figures, by name.
     read : callable
         Reads the file.
     pdf : sequence of str
-        Figures that the LaTeX report shows, which become PDFs too.
+        Figures to save as PDF too, for the LaTeX report.
 
     Raises
     ------
@@ -270,7 +270,7 @@ def study(path, figures_of, read=read_json, pdf=()):
 
 
 def _draw(folder, start, drawings, pdf=()):
-    """Draw figures, each as a file whose name has a start."""
+    """Save figures as files whose names begin with `start`."""
     for name, draw in drawings.items():
         figure = draw()
         for ending in ("svg", "pdf") if name in pdf else ("svg",):

@@ -1,4 +1,4 @@
-"""What the notebook shows: recordings, and results that may not be there yet."""
+"""Notebook display of recordings, and of results that may not exist yet."""
 
 from jtm.constants import SAMPLE_RATE
 from jtm.music import audio
@@ -14,13 +14,13 @@ def players(recordings, seconds=6.0):
     recordings : iterable of Recording
         The recordings.
     seconds : float
-        How much of each is kept, from its start; a minute takes 2.6 MB.
+        Duration of audio from the start of each; a minute takes 2.6 MB.
 
     Returns
     -------
     IPython.display.HTML
-        The players, each with the split of its recording and the metadata's
-        composition, ensemble and SoundFont; one below the other.
+        The players, one below the other, each with the recording's split, name,
+        composition, ensemble and SoundFont.
     """
     from IPython.display import HTML, Audio
 
@@ -39,19 +39,19 @@ def players(recordings, seconds=6.0):
 
 def result(made):
     """
-    Show a figure or a table, or say that what it shows has not run.
+    Show a figure or a table, or a note that its experiment has not run.
 
     Parameters
     ----------
     made : callable, pandas.DataFrame or None
-        What draws a figure, such as one of
-        :func:`jtm.results.figures.benchmark_figures`, or one of
-        :mod:`jtm.results.tables`.
+        Function that draws a figure, such as one of
+        :func:`jtm.results.figures.benchmark_figures`, or a table of
+        :mod:`jtm.results.tables`; None without results.
 
     Returns
     -------
     matplotlib.figure.Figure or IPython.display.Markdown
-        What Jupyter shows.
+        The object that Jupyter displays.
     """
     from IPython.display import Markdown
 

@@ -1,8 +1,8 @@
 """
 Tables of results: pivots of the records, and the one writer of Markdown and LaTeX.
 
-A table is a pandas frame, whose columns name themselves and whose cells are words,
-numbers or a :class:`Score`; :func:`write` sets it.
+A table is a pandas DataFrame. Its column names are the headings, and its cells are
+text, numbers or a :class:`Score`; :func:`write` renders it.
 """
 
 import re
@@ -26,7 +26,7 @@ LAYERS = {
     "notes": "the notes",
     "chance": "chance",
 }
-"""Names of what is probed inside a network."""
+"""Names of the probed representations."""
 
 TRIED = {
     ("transcription", 3): "notes,\n3 recordings",
@@ -34,13 +34,13 @@ TRIED = {
     ("who_plays_what", 10): "who plays what,\n10 recordings",
     ("instrument_activity", 10): "instruments,\n10 recordings",
 }
-"""Scores of a trial that are shown, and what they are called."""
+"""Scores of a trial that are shown, and their headings."""
 
 KNOWN = {"from scratch": "scratch", "as it ships": "cpc-finetuned"}
-"""Methods of the benchmark that stand beside trials, by what they are called there."""
+"""Methods of the benchmark that are shown next to trials, by their names there."""
 
 AMOUNT = 10
-"""Labelled recordings, or what is nearest, at which sounds are compared."""
+"""Number of labelled recordings, or the nearest to it, at which sounds are compared."""
 
 FEW = (
     ("transcription", 1),
@@ -51,7 +51,7 @@ FEW = (
     ("instrument_activity", 10),
     ("instrument_activity", 30),
 )
-"""Tasks and labelled recordings that show what learning without labels adds."""
+"""Tasks and numbers of labelled recordings that show the gain from unlabelled audio."""
 
 MATCHERS = {
     "pitchmap": "ours",
@@ -59,7 +59,7 @@ MATCHERS = {
     "linear-cca": "linear CCA",
     "chroma-dtw": "chroma and DTW",
 }
-"""Names of what finds scores by sound."""
+"""Names of the methods of audio-to-score retrieval."""
 
 TRANSCRIBERS = {
     "jtm": "JTM",
@@ -67,7 +67,7 @@ TRANSCRIBERS = {
     "harmonica-nano": "harmonica, nano",
     "harmonica-small": "harmonica, small",
 }
-"""Names of what transcribes, ours first."""
+"""Names of the transcribers, ours first."""
 
 REACH = {
     "toy": ("onset", 0.92),
@@ -76,10 +76,10 @@ REACH = {
     "piano": ("onset", 0.85),
     "notes": ("found", 0.96),
 }
-"""What our transcriber is to reach on each set."""
+"""Metric and target value of our transcriber on each set."""
 
 HEAD = 16
-"""Maximum number of letters of a line in the head of a LaTeX table."""
+"""Maximum number of characters per line of a LaTeX column heading."""
 
 SIGNS = {
     "\\": r"\textbackslash{}",
@@ -91,7 +91,7 @@ SIGNS = {
     "·": r"$\cdot$",
     "µ": r"\textmu{}",
 }
-"""What stands in LaTeX for signs that mean something to it, or that it lacks."""
+"""LaTeX for characters that are special in it, or that it lacks."""
 
 
 class Score(NamedTuple):
@@ -105,9 +105,9 @@ class Score(NamedTuple):
     low, high : float or None
         Ends of its interval.
     bold : bool
-        Whether it stands out.
+        Whether to set it in bold.
     signed : bool
-        Whether a plus is written.
+        Whether to write a plus sign.
     """
 
     value: float
@@ -122,16 +122,16 @@ class Score(NamedTuple):
 
 
 def in_words(name):
-    """Name a task or a metric in words, such as 'who plays what'."""
+    """Return the name of a task or a metric in words, such as 'who plays what'."""
     return {"note_f1": "note F1"}.get(name, name.replace("_", " "))
 
 
 def write(table, form="markdown"):
     """
-    Set a table in Markdown or LaTeX; it is empty where it has no row.
+    Render a table in Markdown or LaTeX; the text is empty if it has no row.
 
-    In LaTeX the first column is flush left, empty columns are left out, and the ``fit``
-    of the report makes it as wide as a line at most.
+    In LaTeX the first column is left-aligned, empty columns are left out, and the
+    report's macro ``fit`` limits its width to that of a line.
     """
     if not len(table):
         return ""
@@ -157,7 +157,7 @@ def write(table, form="markdown"):
 
 
 def write_cell(cell, form="markdown"):
-    """Set a cell in Markdown or LaTeX; None and NaN are blank."""
+    """Render a cell in Markdown or LaTeX; None and NaN are blank."""
     latex = form == "latex"
     if not isinstance(cell, Score):
         words = "" if pd.isna(cell) else str(cell)
@@ -172,13 +172,13 @@ def write_cell(cell, form="markdown"):
 
 
 def escape(words):
-    """Set plain words as LaTeX, with a thin space between a number and its unit."""
+    """Escape text for LaTeX, with a thin space between a number and its unit."""
     made = "".join(SIGNS.get(sign, sign) for sign in words)
     return re.sub(r"(\d) (\\%|s|min|h|[MG]B)(?!\w)", r"\1\\,\2", made)
 
 
 def _pivot(cells):
-    """Arrange cells ``(about, column, cell)``, a row for what is about the same."""
+    """Arrange cells ``(about, column, cell)``, with one row per value of `about`."""
     rows = {}
     for about, column, cell in cells:
         rows.setdefault(tuple(about.items()), {})[column] = cell
@@ -187,7 +187,7 @@ def _pivot(cells):
 
 
 def _best(table):
-    """Let the highest score of each column stand out."""
+    """Set the highest score of each column in bold."""
     for column in table:
         scores = [each for each in table[column] if isinstance(each, Score)]
         top = max((each.value for each in scores), default=None)
@@ -210,7 +210,7 @@ def gain(bench, contrast):
 
 
 def scores(bench, task, split="test"):
-    """Tabulate the scores of a task: a row a method, a column an amount of labels."""
+    """Tabulate the scores of a task: a row per method, a column per label amount."""
     cells = (
         (
             {"method": METHODS[method]},
@@ -225,10 +225,10 @@ def scores(bench, task, split="test"):
 
 def contrasts(bench):
     """
-    Tabulate the contrasts that were named before the run, in points.
+    Tabulate the contrasts named before the run, in percentage points.
 
     A row is a task and an amount of labels, a column a pair of methods and a split;
-    what is significant after correction stands out.
+    differences that are significant after correction are in bold.
     """
     cells = []
     for row in bench.contrasts().itertuples():
@@ -242,9 +242,9 @@ def contrasts(bench):
 
 def few(bench):
     """
-    Tabulate what is learned from few labels: a row a method, a column a task.
+    Tabulate scores with few labels: a row per method, a column per task.
 
-    A cell has the primary score through the seen SoundFont and the unseen one.
+    A cell has the primary scores on the seen SoundFont and on the unseen one.
     """
     cells = []
     for task, amount in FEW:
@@ -259,9 +259,9 @@ def few(bench):
 
 def sounds(bench):
     """
-    Tabulate scores on seen, unseen and real sounds: a column a split.
+    Tabulate scores on both SoundFonts and real recordings: a column per split.
 
-    A row is a task and a method; of each task the best of a column stands out.
+    A row is a task and a method; the best score of each task and split is in bold.
     """
     parts = [pd.DataFrame()]
     for task in filter(bench.amounts, bench.tasks):
@@ -283,10 +283,10 @@ def sounds(bench):
 
 def trials(found, bench=None):
     """
-    Tabulate what recipes of pretraining are worth, of ``benchmarks/trials.py``.
+    Tabulate the scores of pretraining recipes, of ``benchmarks/trials.py``.
 
-    A row is a recipe, after what a benchmark has of training from scratch and of the
-    network that ships: validation scores in percent, means over the same seeds.
+    A row is a recipe; the first rows are training from scratch and the shipped network,
+    of a benchmark. Validation scores are in percent, means over the same seeds.
     """
     rows = {
         each["name"]: [each["validation"][f"{at[0]} {at[1]}"] for at in TRIED]
@@ -314,7 +314,7 @@ def trials(found, bench=None):
 
 def retrieval(found):
     """
-    Tabulate how often the passage of a score is found by two seconds of sound.
+    Tabulate retrieval of the passage of a score from two seconds of audio.
 
     A row is a model of ``jtm retrieval`` and a SoundFont.
     """
@@ -336,9 +336,10 @@ def retrieval(found):
 
 def run_scores(table):
     """
-    Tabulate the main scores of single runs: a row a method, a column task and split.
+    Tabulate primary scores of single runs: a row per method, columns of task and split.
 
-    The table holds ``method`` and what ``main.py --supervised`` writes of a score.
+    The table has ``method`` and the fields of a score that ``main.py --supervised``
+    saves.
     """
     cells = [
         (
@@ -353,10 +354,10 @@ def run_scores(table):
 
 def answers(found, column):
     """
-    Tabulate answers of ``jtm inside``: a row a representation.
+    Tabulate results of ``jtm inside``: a row per representation.
 
-    Answers hold ``representation``, ``value`` and, where there is an interval, ``low``
-    and ``high``; `column` is the format of the head of an answer's column, such as
+    Results have ``representation``, ``value`` and, if there is an interval, ``low`` and
+    ``high``; `column` is a format string for the heading of a result's column, such as
     '{delay:g} s'.
     """
     order = [*LAYERS]
@@ -372,7 +373,7 @@ def answers(found, column):
 
 
 def carried(inside):
-    """Tabulate what a frame carries, and chance: a column a question."""
+    """Tabulate probe scores of single frames, and chance: a column per target."""
     chance = [
         {"representation": "chance", "what": each["what"], "value": each["chance"]}
         for each in inside["carried"]
@@ -381,7 +382,7 @@ def carried(inside):
 
 
 def steps(speed):
-    """Tabulate time and memory of a training step, ours and the published one."""
+    """Tabulate time and memory of a training step, our criterion and the published."""
     base = speed["steps"][0]["seconds"]
     rows = [
         {
@@ -398,10 +399,10 @@ def steps(speed):
 
 def transcribers(found):
     """
-    Tabulate what ``benchmarks/transcribers.py`` found: a row a transcriber.
+    Tabulate the results of ``benchmarks/transcribers.py``: a row per transcriber.
 
-    On each set F1 of notes / of frames, of single notes the share whose pitch is found;
-    and as far as it was measured, speed and memory.
+    A set has note F1 / frame F1; for single notes, the fraction whose pitch is found.
+    Speed and memory follow if they were measured.
     """
     percent = {}  # by system, set and metric
     for row in found["scores"]:
@@ -426,9 +427,9 @@ def transcribers(found):
 
 def ahead(found):
     """
-    Tabulate by how much our F1 of notes is above that of each other transcriber.
+    Tabulate by how much our note F1 exceeds that of each other transcriber.
 
-    A column is a set; what is surely better stands out.
+    A column is a set; differences whose interval is above zero are in bold.
     """
     return _pivot(
         (
@@ -444,9 +445,9 @@ def ahead(found):
 
 def ingredients(found):
     """
-    Tabulate F1 of notes by what a transcriber learns from, and what that is added to.
+    Tabulate note F1 by training ingredient, and what each ingredient is added to.
 
-    A column is a set; what surely adds stands out.
+    A column is a set; scores whose gain has an interval above zero are in bold.
     """
     return _pivot(
         (
@@ -462,7 +463,7 @@ def ingredients(found):
 
 
 def targets(found):
-    """Tell which targets our transcriber reaches, of those that were measured."""
+    """Tabulate which of the measured targets our transcriber reaches."""
     rows = []
 
     def add(target, measured, reached):
@@ -477,7 +478,7 @@ def targets(found):
             target = f"{title}: {what}, {100 * least:.0f} %"
             add(target, f"{100 * value:.1f} %", value >= least)
     for metric, what in (("onset", "note"), ("frame", "frame")):
-        peers = {}  # by how much we are ahead of each, by set
+        peers = {}  # our lead over each, by set
         for row in found["scores"]:
             if row["stronger"] and row["metric"] == metric and "difference" in row:
                 peers.setdefault(row["set"], []).append(row["difference"])
