@@ -23,6 +23,7 @@ from jtm.files import (
     inside,
     read_json,
     scratch,
+    stamp,
     write_json,
 )
 from jtm.music import audio
@@ -228,7 +229,7 @@ def _embed_into(source, advance, files, made_from):
     target = inside(out, f"{source.relative_to(root)}.npz")
     if _is_there(target, source, made_from):
         return
-    model, state = _loaded(load, made_from["network"]), batch.state(source)
+    model, state = _loaded(load, made_from["network"]), stamp(source)
     embedding, times = _embed_file(source, model, made_from["layer"], advance)
     _claim(out, made_from | {"inputs": str(root)})  # once there is something to keep
     with atomic(target) as part:
@@ -271,4 +272,4 @@ def _is_there(target, source, made_from):
             f"{target}: an embedding by another network or from another layer; choose "
             "another --out"
         )
-    return state == batch.state(source)
+    return state == stamp(source)

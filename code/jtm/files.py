@@ -347,6 +347,26 @@ def write_json(path, content):
         part.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
+def stamp(path):
+    """
+    Return size and modification time of a file, to detect changes.
+
+    Parameters
+    ----------
+    path : str or Path
+        Path to the file.
+
+    Returns
+    -------
+    list of int
+        Size in bytes and time in nanoseconds; empty if they cannot be read.
+    """
+    with contextlib.suppress(OSError):  # such as a broken link
+        stat = Path(path).stat()
+        return [stat.st_size, stat.st_mtime_ns]
+    return []
+
+
 def digest(path):
     """
     Hash a file's bytes.

@@ -60,26 +60,6 @@ def find(inputs):
     return list(sources), Path(os.path.commonpath(folders))
 
 
-def state(source):
-    """
-    Return size and modification time of a file, to detect changes.
-
-    Parameters
-    ----------
-    source : Path
-        Path to the file.
-
-    Returns
-    -------
-    list of int
-        Size in bytes and time in nanoseconds; empty if they cannot be read.
-    """
-    with contextlib.suppress(OSError):
-        stat = source.stat()
-        return [stat.st_size, stat.st_mtime_ns]
-    return []
-
-
 @dataclass(frozen=True)
 class Spread:
     """

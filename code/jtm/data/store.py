@@ -31,6 +31,7 @@ from jtm.files import (
     inside,
     locked,
     read_json,
+    stamp,
     sweep,
     write_json,
 )
@@ -272,7 +273,7 @@ def _compare(dataset, folder):
     entries, missing = {}, []
     for recording, (key, file) in zip(dataset.recordings, files.items(), strict=True):
         entry = old.get(key)
-        if entry and entry["source"] == _stamp(recording.audio):
+        if entry and entry["source"] == stamp(recording.audio):
             if file.exists() and file.stat().st_size == 2 * entry["samples"]:
                 entries[key] = entry
                 continue
@@ -343,17 +344,9 @@ def _convert(job):
                 pcm = audio.to_pcm(block)
                 out.write(pcm.tobytes())
                 samples += pcm.size
-        entry = {"source": _stamp(source), "samples": samples, "sha256": digest(file)}
+        entry = {"source": stamp(source), "samples": samples, "sha256": digest(file)}
     except NoSpaceError:
         raise
     except Exception as error:  # libraries raise anything on a damaged file
         return key, InputError(describe(error, source))
     return key, entry
-
-
-def _stamp(source):
-    """Return size and modification time of a source, to detect changes."""
-    with contextlib.suppress(OSError):  # such as a broken link
-        stat = Path(source).stat()
-        return [stat.st_size, stat.st_mtime_ns]
-    return []

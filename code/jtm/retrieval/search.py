@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from jtm.constants import FRAME_RATE, HOP, SAMPLE_RATE
 from jtm.data.musicnet import find_files
-from jtm.files import InputError, warn
+from jtm.files import InputError, stamp, warn
 from jtm.models.pitchmap import PitchMapEncoder
 from jtm.music import audio, notation
 from jtm.retrieval import model
@@ -241,12 +241,6 @@ def _read(path):
         return str(error)
 
 
-def _stamp(path):
-    """Return size and modification time of a file, to detect changes."""
-    stat = path.stat()
-    return [stat.st_size, stat.st_mtime_ns]
-
-
 def build(folder, out, titles=None, weights=WEIGHTS, progress=True):
     """
     Index the scores of a folder, or update an existing index.
@@ -309,7 +303,7 @@ def build(folder, out, titles=None, weights=WEIGHTS, progress=True):
             kept[name] = []
             for title, notes in pieces:
                 about = {"title": (titles or {}).get(name) or title or Path(name).stem}
-                about |= {"file": name, "stamp": _stamp(files[name])}
+                about |= {"file": name, "stamp": stamp(files[name])}
                 about["beats"] = round(float((notes["beat"] + notes["beats"]).max()), 2)
                 kept[name].append((about, *_embed(towers, notes)))
     parts = [part for name in files for part in kept.get(name, ())]
@@ -334,7 +328,7 @@ def _kept(out, fingerprint, files):
     index, kept = Index.load(out, fingerprint), {}
     for number, about in enumerate(index.pieces):
         name = about["file"]
-        if name in files and about["stamp"] == _stamp(files[name]):
+        if name in files and about["stamp"] == stamp(files[name]):
             own = index.owners == number
             part = about, index.vectors[own], index.middles[own]
             kept.setdefault(name, []).append(part)

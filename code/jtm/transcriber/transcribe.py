@@ -30,6 +30,7 @@ from jtm.files import (
     locked,
     read_json,
     scratch,
+    stamp,
     sweep,
     warn,
     write_json,
@@ -353,7 +354,7 @@ def transcribe_files(
 
 def _transcribe_one(source, advance, named, choices, alone, page, name):
     """Transcribe one file of a batch; return its state and its transcription."""
-    state, seconds = batch.state(source), batch.duration(source)
+    state, seconds = stamp(source), batch.duration(source)
     share = seconds / (2 * seconds + NAMING) if page else 1
 
     def step(done):
@@ -426,7 +427,7 @@ class _Register:
     def has(self, source):
         """Return whether all outputs of a source in its current state exist."""
         row = self.rows.get(self.names[source], {})
-        here = {"source": str(source), "state": batch.state(source)} | self.made_from
+        here = {"source": str(source), "state": stamp(source)} | self.made_from
         there = {key: row.get(key) for key in here}
         return there == here and all(
             self._file(source, suffix).exists() for suffix in self.suffixes
