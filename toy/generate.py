@@ -43,7 +43,6 @@ try:
     import works
 
     from jtm import files
-    from jtm.cli import Parser
     from jtm.constants import INSTRUMENTS, LABEL_RATE
     from jtm.data import musicnet
     from jtm.data.check import coverage
@@ -405,6 +404,8 @@ def main(argv=None):
     int
         Exit code: 0, 1 after a crash, or 2 after a mistake of the user's.
     """
+    from jtm.cli import Parser  # worker processes do without
+
     parser = Parser(description=__doc__.split("\n\n")[0].strip())
     parser.add_argument("--preset", choices=works.PRESETS, default="small")
     parser.add_argument("--out", help="folder (default: toy/data/PRESET)")

@@ -15,9 +15,7 @@ They are imported on first access, since importing PyTorch takes seconds.
 """
 
 import importlib
-import importlib.metadata
 import os
-import tomllib
 from pathlib import Path
 
 # Spin-waiting threads slow a training step down tenfold as soon as anything else
@@ -32,8 +30,12 @@ def __getattr__(name):
     if name == "__version__":  # a checkout need not be installed
         project = Path(__file__).parents[2] / "pyproject.toml"
         if project.exists():
+            import tomllib
+
             return tomllib.loads(project.read_text("utf-8"))["project"]["version"]
-        return importlib.metadata.version("jtm")
+        from importlib import metadata
+
+        return metadata.version("jtm")
     if name == "hear":
         return importlib.import_module("jtm.hear")
     if name == "transcribe":

@@ -61,10 +61,7 @@ class PitchTrunk(nn.Module):
         """Map concatenated z and c to features ``(batch, frames, 88, channels)``."""
         parts = features.split(self.sizes, dim=2)
         maps = self.join(torch.cat([to_maps(part) for part in parts], dim=1))
-        first, *others = self.blocks
-        maps = self.around(first(maps))
-        for block in others:
-            maps = block(maps)
+        maps = self.blocks[1:](self.around(self.blocks[0](maps)))
         return normed(self.norm, maps).permute(0, 3, 2, 1)
 
 

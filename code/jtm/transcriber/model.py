@@ -196,8 +196,8 @@ def save(path, network, config, thresholds):
     if size > LARGEST:
         raise InputError(f"{path}: {size} bytes of weights; expected up to {LARGEST}")
     made = {name: value for name, value in asdict(config).items() if name in NETWORK}
-    facts = {"tasks": sorted(network.heads.readers), "thresholds": dict(thresholds)}
-    facts |= {"on_encoder": network.body.on_encoder, "network": made}
+    facts = {"thresholds": dict(thresholds), "network": made}
+    facts |= {"on_encoder": network.body.on_encoder}
     checkpoints.write_tensors(path, weights, facts)
 
 
