@@ -27,6 +27,7 @@ from jtm.files import (
     InputError,
     StoppedError,
     describe,
+    others,
     show_warnings_in_one_line,
 )
 from jtm.music import audio
@@ -298,9 +299,8 @@ def _check_paths(options):
             raise InputError(f"{folder}: no such folder")
     for name in ("load", "weights", "index"):
         if name in given and not (path := Path(given[name])).is_file():
-            near = sorted(path.parent.glob(f"*{path.suffix or '.pt'}"))
-            near = ", ".join(each.name for each in near)
-            raise InputError(f"{path}: no such file{near and f'; there are {near}'}")
+            near = others(path, f"*{path.suffix or '.pt'}")
+            raise InputError(f"{path}: no such file{near}")
     for name in ("input", "audio"):
         if name in given:
             audio.rate(given[name])

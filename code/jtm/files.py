@@ -347,6 +347,26 @@ def write_json(path, content):
         part.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
+def others(path, pattern):
+    """
+    List what is there in the folder of a file that is not.
+
+    Parameters
+    ----------
+    path : Path
+        Path to the missing file.
+    pattern : str
+        Pattern of the names to list.
+
+    Returns
+    -------
+    str
+        To be appended to a message; empty if no name matches.
+    """
+    names = sorted(each.name for each in path.parent.glob(pattern))
+    return f"; there are {', '.join(names)}" if names else ""
+
+
 def stamp(path):
     """
     Return size and modification time of a file, to detect changes.
