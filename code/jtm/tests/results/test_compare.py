@@ -131,6 +131,12 @@ class TestBenchmark(unittest.TestCase):
         self.assertTrue((early["low"] > 0).all())
         self.assertTrue((found["p_holm"] >= found["p"]).all())
 
+    def test_tasks_of_a_run_share_its_time(self):
+        table = self.bench.table
+        n_runs = len(table.groupby(["method", "labelled_recordings", "seed"]))
+        self.bench.table = table.assign(seconds=2.0)
+        self.assertEqual(self.bench.seconds, 2 * n_runs)
+
     def test_what_has_run(self):
         self.assertEqual(self.bench.tasks, ["transcription", "composer"])
         self.assertEqual(self.bench.amounts("composer"), [10, 30, 294])
