@@ -126,23 +126,21 @@ class Verb(Case):
         (self.out / "index.html").write_text("mine")
         code, said = self.transcribe(first)
         self.assertEqual(code, 2)
-        self.assertRegex(
-            said, "song.mid: is there, but not as it was written of .*x/so"
-        )
+        self.assertRegex(said, "song.mid: not the file written for .*x/so")
         (self.out / "song.mid").unlink()
         code, said = self.transcribe(first)
         self.assertEqual(code, 0)
-        self.assertIn("index.html: is there, but not as it was written; left", said)
+        self.assertIn("index.html: not a generated index, or changed since; left", said)
         written = (self.out / "song.csv").read_bytes()
         code, said = self.transcribe(second)
         self.assertEqual(code, 2)
-        self.assertRegex(said, "song: is of .*x/song.wav, not of .*y/song.wav")
+        self.assertRegex(said, "song: transcribes .*x/song.wav, not .*y/song.wav")
         self.assertEqual((self.out / "song.csv").read_bytes(), written)
         (self.out / "song.csv").write_text("corrected by hand")
         self.assertEqual(self.transcribe(first)[0], 0)  # there already
         code, said = self.transcribe(first, "--min-note-ms", "50")
         self.assertEqual(code, 2)
-        self.assertRegex(said, "song.csv: is there, but not as it was written")
+        self.assertRegex(said, "song.csv: not the file written for .*, or cha")
         self.assertEqual((self.out / "song.csv").read_text(), "corrected by hand")
         self.assertEqual((self.out / "index.html").read_text(), "mine")
 
@@ -273,7 +271,7 @@ class Written(Case):
         )
         paths = made.save(self.out)
         self.assertEqual([p.name for p in paths], ["song.mid", "song.csv", "song.html"])
-        with self.assertRaisesRegex(InputError, "song.mid: is there already"):
+        with self.assertRaisesRegex(InputError, "song.mid: exists already"):
             made.save(self.out)
         made.save(self.out, overwrite=True)
 
