@@ -43,10 +43,10 @@ class Verb(Case):
         (self.folder / "in" / "broken.wav").write_text("no sound")
         code, said = self.transcribe(self.folder / "in")
         self.assertEqual(code, 1, said)
-        self.assertRegex(said, "jtm: .*broken.wav: not a readable sound file")
-        told = r"3 of 4 transcribed \(\d+ notes\), 1 failed, 0 are there already"
+        self.assertRegex(said, "jtm: .*broken.wav: not a readable audio file")
+        told = r"3 of 4 transcribed \(\d+ notes\), 1 failed, 0 already done"
         self.assertRegex(said, told)
-        self.assertIn("4 taken, 0 passed over", said)
+        self.assertIn("4 found, 0 skipped", said)
         names = ("a/song", "b/song.wav", "b/song.flac")
         files = {f"{name}.{kind}" for name in names for kind in ("mid", "csv", "html")}
         self.assertEqual(self.made(), files | {"index.html"})
@@ -64,7 +64,7 @@ class Verb(Case):
         (self.out / "song.csv").rename(self.folder / "kept.csv")
         code, said = self.transcribe(self.folder / "in")
         self.assertEqual(code, 0)
-        told = r"1 of 2 transcribed \(\d+ notes\), 0 failed, 1 are there already"
+        told = r"1 of 2 transcribed \(\d+ notes\), 0 failed, 1 already done"
         self.assertRegex(said, told)
         self.assertEqual((self.out / "other.mid").stat().st_mtime_ns, before)
         self.assertNotEqual(
@@ -95,8 +95,8 @@ class Verb(Case):
         self.assertEqual({p: p.read_bytes() for p in before}, before)
         for name in ("song", "song.melody"):
             self.assertIn(f'"./{name}.html" dir="auto">{name}<', self.page("index"))
-        self.assertIn("1 are there already", self.transcribe(song, "--melody")[1])
-        self.assertIn("1 are there already", self.transcribe(song)[1])
+        self.assertIn("1 already done", self.transcribe(song, "--melody")[1])
+        self.assertIn("1 already done", self.transcribe(song)[1])
         made = jtm.transcribe(song, weights=self.weights, min_note_ms=0)
         paths = made.melody().save(self.folder / "saved")
         self.assertEqual({path.name for path in paths}, melody)
@@ -109,7 +109,7 @@ class Verb(Case):
         with mock.patch.object(transcribe, "find", stopped):
             self.assertEqual(self.transcribe(self.folder / "in")[0], 130)
         self.assertIn("./a.html", self.page("index"))
-        self.assertIn("1 are there already", self.transcribe(self.folder / "in")[1])
+        self.assertIn("1 already done", self.transcribe(self.folder / "in")[1])
 
     def test_of_names_that_differ_in_their_endings_the_index_has_all(self):
         names = ("song.wav", "song.flac")
