@@ -116,21 +116,21 @@ class Recordings:
         window = self._pooled[index][first:][:FRAMES].astype(np.float32)
         return np.pad(window, ((0, FRAMES - len(window)), (0, 0)))
 
-    def places(self, split, step=SECONDS):
+    def windows(self, split, step=SECONDS):
         """List windows of a split, `step` seconds apart, with enough onsets."""
-        places = []
+        windows = []
         for index in self.splits[split]:
             aligned = self.aligned[index]
             first = np.ceil(aligned.first / GRID) * GRID
             for start in np.arange(first, aligned.last - SECONDS, step):
                 if aligned.has_onsets(*aligned.passage(start)):
-                    places.append((index, float(start)))
-        return places
+                    windows.append((index, float(start)))
+        return windows
 
-    def pairs(self, places):
+    def pairs(self, windows):
         """Read log magnitudes, rolls and cells of windows."""
-        magnitudes = np.stack([self.window(*place) for place in places])
-        scores = [(self.aligned[index], start) for index, start in places]
+        magnitudes = np.stack([self.window(*window) for window in windows])
+        scores = [(self.aligned[index], start) for index, start in windows]
         rolls = [passage_roll(a.notes, *a.passage(start)) for a, start in scores]
         return magnitudes, *map(np.stack, zip(*rolls, strict=True))
 

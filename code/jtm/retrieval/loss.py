@@ -102,10 +102,10 @@ class Matching(Module):
     def groups(self):
         """Return the parameter groups, with a lower rate for a loaded encoder."""
         rate = self.config.learning_rate
-        encoder, rest = [], []
+        encoder, others = [], []
         for name, parameter in self.towers.named_parameters():
-            (encoder if name.startswith("audio.encoder.") else rest).append(parameter)
-        groups = [{"params": rest, "lr": rate, "weight_decay": WEIGHT_DECAY}]
+            (encoder if name.startswith("audio.encoder.") else others).append(parameter)
+        groups = [{"params": others, "lr": rate, "weight_decay": WEIGHT_DECAY}]
         if encoder and not self.config.frozen:
             slow = rate * (FINE_TUNING if self.config.load else 1)
             groups.append({"params": encoder, "lr": slow, "weight_decay": WEIGHT_DECAY})

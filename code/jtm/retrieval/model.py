@@ -44,12 +44,12 @@ def segments(lengths, size):
         Weights ``(batch, size, SEGMENTS)``: overlapping triangles that sum to one over
         frames; frames beyond the passage have weight 0.
     """
-    at = (torch.arange(size, device=lengths.device) + 0.5) / lengths[:, None]
+    position = (torch.arange(size, device=lengths.device) + 0.5) / lengths[:, None]
     centres = (torch.arange(SEGMENTS, device=lengths.device) + 0.5) / SEGMENTS
-    at = at[..., None]  # (batch, size, 1)
-    near = at.clamp(centres[0], centres[-1])
+    position = position[..., None]  # (batch, size, 1)
+    near = position.clamp(centres[0], centres[-1])
     weights = (1 - SEGMENTS * (near - centres).abs()).clamp(min=1e-4)
-    weights = weights * (at < 1 + 0.5 / lengths[:, None, None])
+    weights = weights * (position < 1 + 0.5 / lengths[:, None, None])
     return weights / weights.sum(1, keepdim=True).clamp(min=1e-6)
 
 

@@ -7,7 +7,7 @@ LONGEST = 600
 """Seconds from the start of a recording used to identify it."""
 
 
-def answer(path, index=None):
+def describe(path, index=None):
     """
     Identify the piece in an audio file, and describe the result.
 

@@ -69,8 +69,8 @@ def train(config, recordings, progress=True):
         training = [training[i] for i in order[: config.n_works]]
     chosen = recordings, training, config.batch_size, config.random_seed
     plan = Plan.of(config, gradient_clip=1.0, precision="bf16")
-    places = _evenly(recordings.places("validation"), VALIDATED)
-    held_out = recordings.pairs(places)
+    windows = _evenly(recordings.windows("validation"), VALIDATED)
+    held_out = recordings.pairs(windows)
 
     def score(module):
         """Compute the mean reciprocal rank on validation."""
@@ -95,9 +95,9 @@ def train(config, recordings, progress=True):
     }
 
 
-def _evenly(items, most):
+def _evenly(items, number):
     """Select evenly spaced items, including the first and the last."""
-    n = min(most, len(items))
+    n = min(number, len(items))
     return [items[i] for i in np.linspace(0, len(items) - 1, n).round().astype(int)]
 
 
@@ -135,13 +135,13 @@ def _summarise(ranks, works):
 
 def _candidates(recordings, split):
     """Select the evaluated windows of a split, and read their pairs."""
-    places = _evenly(recordings.places(split, APART), CANDIDATES)
-    return places, recordings.pairs(places)
+    windows = _evenly(recordings.windows(split, APART), CANDIDATES)
+    return windows, recordings.pairs(windows)
 
 
-def _both_directions(places, by_audio, by_score, queries=slice(None)):
+def _both_directions(windows, by_audio, by_score, queries=slice(None)):
     """Summarise retrieval of passages by audio, and of windows by score."""
-    works = np.array([index for index, _ in places])[queries]
+    works = np.array([index for index, _ in windows])[queries]
     return {
         "audio_to_score": _summarise(_ranks(by_audio, queries), works),
         "score_to_audio": _summarise(_ranks(by_score, queries), works),
@@ -150,9 +150,9 @@ def _both_directions(places, by_audio, by_score, queries=slice(None)):
 
 def _evaluate(compare, recordings, split):
     """Evaluate `compare`, such as :meth:`model.Towers.compare`, in both directions."""
-    places, pairs = _candidates(recordings, split)
+    windows, pairs = _candidates(recordings, split)
     cosines = compare(*pairs)
-    return {"candidates": len(places)} | _both_directions(places, cosines, cosines.T)
+    return {"candidates": len(windows)} | _both_directions(windows, cosines, cosines.T)
 
 
 def _query(recordings, recording, index, seconds):
@@ -217,19 +217,19 @@ def _retrieve_all(towers, recordings, index, split, seconds):
     indices = recordings.splits[split]
     starts = [_query(recordings, i, index, np.inf)[1] for i in indices]
     embedded = [
-        _embed(towers, recordings, i, own)
-        for i, own in zip(indices, starts, strict=True)
+        _embed(towers, recordings, i, times)
+        for i, times in zip(indices, starts, strict=True)
     ]
-    owners = np.repeat(np.arange(len(indices)), [len(own) for own in starts])
+    owners = np.repeat(np.arange(len(indices)), [len(times) for times in starts])
     places = np.concatenate(starts) + SECONDS / 2
     windows = search.Index([], np.concatenate(embedded), owners, places, "")
     windows.unit = windows.vectors  # not rounded
     ranks = []
     for k, i in enumerate(indices):
         number, _, beats = _query(recordings, i, index, seconds)
-        middles = index.middles[own := index.owners == number]
+        middles = index.middles[rows := index.owners == number]
         within = (middles >= beats[0]) & (middles < beats[1])
-        near = windows.nearest(index.unit[own][within])
+        near = windows.nearest(index.unit[rows][within])
         lines = owners[near], places[near], 1 / search.SPEEDS, 2 * search.TOLERANCE
         ranks.append(_rank(search.vote(middles[within], *lines)[1], k))
     return np.array(ranks)
@@ -281,7 +281,7 @@ def _linear_cca(recordings, split):
     """Evaluate linear CCA on spectra and rolls averaged over segments."""
     from sklearn.cross_decomposition import CCA
 
-    pairs = recordings.pairs(_evenly(recordings.places("train", 1.0), CCA_PAIRS))
+    pairs = recordings.pairs(_evenly(recordings.windows("train", 1.0), CCA_PAIRS))
     fitted = CCA(DIM, max_iter=30, tol=1e-3).fit(*_segment_means(*pairs))
 
     def compare(*pairs):
@@ -300,14 +300,14 @@ def _chroma_dtw(recordings, split):
     """Evaluate dynamic time warping of chroma, on a subset of the queries."""
     from librosa.sequence import dtw
 
-    places, (magnitudes, rolls, cells) = _candidates(recordings, split)
+    windows, (magnitudes, rolls, cells) = _candidates(recordings, split)
     linear = np.expm1(18 * magnitudes[:, ::2]) ** 0.5  # every 80 ms
     audio = [_chroma(window) for window in linear[..., 2 : 2 + 2 * N_PITCHES : 2]]
     scores = [
         _chroma(roll[0, :, : max(2, round(n))].T)
         for roll, n in zip(rolls, cells, strict=True)
     ]
-    queries = _evenly(range(len(places)), DTW_QUERIES)
+    queries = _evenly(range(len(windows)), DTW_QUERIES)
 
     def similarities(first, second):
         """Compute negative path costs per step ``(queries, candidates)``."""
@@ -320,8 +320,8 @@ def _chroma_dtw(recordings, split):
         return -np.reshape(costs, (len(queries), len(second)))
 
     both = similarities(audio, scores), similarities(scores, audio)
-    counts = {"candidates": len(places), "queries": len(queries)}
-    return counts | _both_directions(places, *both, queries)
+    counts = {"candidates": len(windows), "queries": len(queries)}
+    return counts | _both_directions(windows, *both, queries)
 
 
 def _chroma(rows):

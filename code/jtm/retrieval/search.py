@@ -423,7 +423,7 @@ def change(magnitudes):
     return float(np.sort((level[:, step:-step] - neighbours).std(0))[-20:].mean())
 
 
-def vote(times, owners, places, speeds=SPEEDS, tolerance=TOLERANCE, known=np.inf):
+def vote(times, owners, positions, speeds=SPEEDS, tolerance=TOLERANCE, known=np.inf):
     """
     Rank pieces by the votes that lie on one line in time.
 
@@ -431,11 +431,11 @@ def vote(times, owners, places, speeds=SPEEDS, tolerance=TOLERANCE, known=np.inf
     ----------
     times : numpy.ndarray
         Time of each query in seconds ``(queries,)``.
-    owners, places : numpy.ndarray
+    owners, positions : numpy.ndarray
         Piece and position of the passages that each query votes for, nearest first
         ``(queries, nearest)``.
     speeds : numpy.ndarray
-        Candidate slopes in units of `places` per second.
+        Candidate slopes in units of `positions` per second.
     tolerance : float
         Seconds within which votes count as on one line.
     known : int
@@ -456,11 +456,11 @@ def vote(times, owners, places, speeds=SPEEDS, tolerance=TOLERANCE, known=np.inf
     if not valid.any():
         return 0.0, []
     rank, query = np.nonzero(valid)
-    owner, place = owners.T[valid], places.T[valid]  # nearest first
+    owner, position = owners.T[valid], positions.T[valid]  # nearest first
     weight = np.log((nearest + 1) / (rank + 1))
     best = {}
     for speed in speeds:
-        offset = (place - speed * times[query]) / (speed * tolerance)
+        offset = (position - speed * times[query]) / (speed * tolerance)
         for half in (0.0, 0.5):
             line = np.floor(offset + half).astype(np.int64)
             lines = owner.astype(np.int64) * (1 << 24) + (line + (1 << 23))
@@ -477,7 +477,7 @@ def vote(times, owners, places, speeds=SPEEDS, tolerance=TOLERANCE, known=np.inf
                     best[piece] = sums[k], speed, hits[group[k] : ends[k]]
     ranked = []
     for piece, (total, speed, hits) in best.items():
-        start = float(np.median(place[hits] - speed * times[query[hits]]))
+        start = float(np.median(position[hits] - speed * times[query[hits]]))
         ranked.append((piece, total / n_queries, start, float(speed), query[hits]))
     ranked.sort(key=lambda row: -row[1])
     first, second = ([row[1] for row in ranked] + [0.0])[:2]

@@ -50,7 +50,7 @@ class Sets(unittest.TestCase):
         self.assertEqual(sizes, told)
 
     def test_windows_hear_the_notes_of_their_passage(self):
-        places = self.recordings.places("train")
+        places = self.recordings.windows("train")
         heard, rolls, cells = self.recordings.pairs(places)
         self.assertEqual(heard.shape[1], FRAMES)
         right = 0
