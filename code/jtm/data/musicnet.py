@@ -323,8 +323,7 @@ def _read_layout(root):
         warn(
             f"{root / METADATA_FILE}: {len(unmatched)} of {len(metadata)} rows, such "
             f"as id {unmatched[0]!r}, match no recording, and {len(bare)} recordings, "
-            f"such as {bare[0]!r}, have no row; expected file names without extension "
-            "as ids"
+            f"such as {bare[0]!r}, have no row; expected the stem of a file as its id"
         )
     return Dataset(root, tuple(recordings), tuple(skipped), unmatched)
 
