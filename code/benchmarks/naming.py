@@ -7,8 +7,8 @@ A query is compared with the passages of 10 000 scores by NumPy, in one thread. 
 passages are random vectors, as many per score as in the shipped index. Then recordings
 of the toy set, most of them transposed and some reduced to a few of their voices, are
 named in any key, with their piece in the index and without. The threshold
-:data:`jtm.retrieval.search.FOUND_MOVED` is based on the margin that 95 % of the latter
-stay below on validation. It writes ``report/results/naming.json``.
+:data:`jtm.retrieval.search.KEY_THRESHOLD` is based on the margin that 95 % of the
+latter stay below on validation. It writes ``report/results/naming.json``.
 """
 
 import argparse
@@ -91,18 +91,18 @@ def in_any_key(dataset, split, index, towers):
         wave = audio.read(recording.audio)
         size = SECONDS * audio.SAMPLE_RATE
         wave = wave[max(0, len(wave) - size) // 2 :][:size]
-        heard = search.listen(wave * audio.gain(audio.powers(wave)))
+        windows = search.cut_windows(wave * audio.gain(audio.powers(wave)))
         matches, found = search.find(wave, index=index)
         right += found and matches[0].file == index.pieces[own]["file"]
         wrong += found and matches[0].file != index.pieces[own]["file"]
-        absent = index.without([own])
-        margins = (search.look(towers, absent, *heard, key)[0] for key in search.KEYS)
+        query = towers, index.without([own]), *windows
+        margins = (search.search_in_key(*query, key)[0] for key in search.KEYS)
         alarms.append(max(margins))
     return {
         "recordings": len(known),
         "right": int(right),
         "wrong": int(wrong),
-        "false_alarms": float(np.mean(np.array(alarms) >= search.FOUND_MOVED)),
+        "false_alarms": float(np.mean(np.array(alarms) >= search.KEY_THRESHOLD)),
         "margin": round(float(np.quantile(alarms, 0.95)), 3),
     }
 

@@ -148,7 +148,7 @@ def _read_midi(path):
 
 def _read_places(path):
     index = search.Index.load(path)
-    search._kept(path, index.towers, {})
+    search._unchanged(path, index.towers, {})
     for found in index.nearest(np.ones((1, index.vectors.shape[1])))[0]:
         print(index.pieces[index.owners[found]]["title"], index.middles[found])
 

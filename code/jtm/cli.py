@@ -711,9 +711,9 @@ def _identify(options):
     It is found at 30 to 289 quarter notes a minute and, in 17 seconds or more, up to
     six semitones above or below the score.
     """
-    from jtm.retrieval.pages import answer
+    from jtm.retrieval.pages import describe
 
-    print(answer(options.audio, options.index))
+    print(describe(options.audio, options.index))
 
 
 @_verb(

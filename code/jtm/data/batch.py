@@ -50,13 +50,13 @@ def find(inputs):
         If a folder contains no audio file.
     """
     folders, sources = [], {}
-    for given in (Path(os.path.abspath(each)) for each in inputs):
-        if given.is_dir():
-            found = [recording.audio for recording in open_dataset(given).recordings]
+    for path in (Path(os.path.abspath(name)) for name in inputs):
+        if path.is_dir():
+            files = [recording.audio for recording in open_dataset(path).recordings]
         else:
-            found = [given]
-        folders.append(given if given.is_dir() else given.parent)
-        sources |= dict.fromkeys(found)
+            files = [path]
+        folders.append(path if path.is_dir() else path.parent)
+        sources |= dict.fromkeys(files)
     return list(sources), Path(os.path.commonpath(folders))
 
 
@@ -138,8 +138,8 @@ def run(sources, work, keep, what, progress=True, debug=False, spread=None):
         outcomes = _outcomes(sources, work, spread or Spread(), advance)
         with contextlib.closing(outcomes):
             before = bar.n
-            for source, (result, error, trace, told) in outcomes:
-                for message in told:
+            for source, (result, error, trace, messages) in outcomes:
+                for message in messages:
                     warn(message)
                 if not error:
                     _, error, trace, _ = _attempt(keep, source, result)
@@ -153,7 +153,7 @@ def run(sources, work, keep, what, progress=True, debug=False, spread=None):
     return failed
 
 
-def finish(out, sources, missing, failed, done, found=""):
+def finish(out, sources, missing, failed, done, summary=""):
     """
     Print a summary of a batch.
 
@@ -165,7 +165,7 @@ def finish(out, sources, missing, failed, done, found=""):
         All files, those without existing results, and the result of :func:`run`.
     done : str
         Past participle of the action, such as "embedded".
-    found : str
+    summary : str
         Summary of the results, such as "300 notes".
 
     Returns
@@ -182,8 +182,8 @@ def finish(out, sources, missing, failed, done, found=""):
         raise InputError(f"none of {len(sources)} files could be {done}")
     print(
         f"{out}: {len(missing) - len(failed)} of {len(sources)} {done}"
-        f"{found and f' ({found})'}, "
-        f"{len(failed)} failed, {len(sources) - len(missing)} are there already"
+        f"{summary and f' ({summary})'}, "
+        f"{len(failed)} failed, {len(sources) - len(missing)} already done"
     )
     return len(failed)
 
@@ -208,22 +208,22 @@ def _attempt(call, source, argument):
     """
     try:
         return call(source, argument), None, "", []
-    except NoSpaceError as fault:
-        return None, NoSpaceError(str(fault)), "", []
-    except Exception as fault:  # libraries raise anything on a damaged file
-        trace = "" if isinstance(fault, InputError) else traceback.format_exc()
-        return None, InputError(describe(fault, source)), trace, []
+    except NoSpaceError as error:
+        return None, NoSpaceError(str(error)), "", []
+    except Exception as error:  # libraries raise anything on a damaged file
+        trace = "" if isinstance(error, InputError) else traceback.format_exc()
+        return None, InputError(describe(error, source)), trace, []
 
 
-def _attempt_elsewhere(work, source):
+def _attempt_in_worker(work, source):
     """Process a file in a worker process; return the warnings, too."""
-    with warnings.catch_warnings(record=True) as told:
+    with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", InputWarning)
         try:
             *outcome, _ = _attempt(work, source, lambda seconds: None)
         except SystemExit:  # partial output was removed; start nothing else
             os._exit(1)
-    return *outcome, [str(each.message) for each in told]
+    return *outcome, [str(warning.message) for warning in caught]
 
 
 def _in_processes(sources, work, jobs):
@@ -231,9 +231,9 @@ def _in_processes(sources, work, jobs):
     left, context = list(sources), multiprocessing.get_context("spawn")
     while left:
         n_left = len(left)
-        pool = ProcessPoolExecutor(jobs, context, _begin, (jobs,))
+        pool = ProcessPoolExecutor(jobs, context, _init_worker, (jobs,))
         try:
-            futures = {pool.submit(_attempt_elsewhere, work, s): s for s in left}
+            futures = {pool.submit(_attempt_in_worker, work, s): s for s in left}
             for future in as_completed(futures):
                 outcome = future.result()
                 left.remove(futures[future])
@@ -242,13 +242,13 @@ def _in_processes(sources, work, jobs):
             if len(left) == n_left:  # no progress: it would happen again
                 raise InputError(KILLED) from error
         except BaseException:  # stopped by the user or by an error in this process
-            _end([*pool._processes.values()])
+            _terminate([*pool._processes.values()])
             raise
         finally:
             pool.shutdown(cancel_futures=True)
 
 
-def _end(processes):
+def _terminate(processes):
     """Terminate processes within a second, so that they can remove partial output."""
     for process in processes:
         process.terminate()
@@ -258,7 +258,7 @@ def _end(processes):
         process.kill()
 
 
-def _begin(jobs):
+def _init_worker(jobs):
     """Initialise a worker process, which ends with its parent or on its SIGTERM."""
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, os.cpu_count() // jobs)))
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -283,11 +283,11 @@ def _on_cluster(sources, work, address):
         client = distributed.Client(address, timeout="10s")
     except (OSError, ValueError) as error:
         raise InputError(
-            f"--scheduler {address}: no Dask scheduler answers; start one by "
+            f"--scheduler {address}: no Dask scheduler responds; start one by "
             "`dask scheduler`, and workers by `dask worker ADDRESS --nthreads 1`"
         ) from error
     with client:
-        attempt = functools.partial(_attempt_elsewhere, work)
+        attempt = functools.partial(_attempt_in_worker, work)
         futures = client.map(attempt, sources, pure=False)
         names = dict(zip(futures, sources, strict=True))
         for future in distributed.as_completed(futures):

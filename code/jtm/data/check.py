@@ -173,16 +173,16 @@ def check(root, progress=True, processes=None):
             pool = ProcessPoolExecutor(processes or os.cpu_count(), context)
             spread = functools.partial(stack.enter_context(pool).map, chunksize=8)
         recordings = dataset.recordings
-        facts = _all(spread, _look_at_recording, recordings, "pieces", progress)
-        clip_facts = _all(spread, _look_at_clip, clips, "notes", progress)
+        facts = _map(spread, _measure_recording, recordings, "pieces", progress)
+        clip_facts = _map(spread, _measure_clip, clips, "notes", progress)
     exact = any(r.metadata.get("soundfont") for r in recordings)
-    findings = _judge_recordings(dataset, facts, exact)
+    findings = _recording_findings(dataset, facts, exact)
     if clips:
-        findings += _judge_clips(clips, clip_facts)
+        findings += _clip_findings(clips, clip_facts)
     return Report(dataset.root, tuple(findings))
 
 
-def _all(spread, function, items, what, progress):
+def _map(spread, function, items, what, progress):
     if not items:
         return []
     try:
@@ -197,7 +197,7 @@ class _Facts:
     """Measurements of one file by a worker."""
 
     problems: list = field(default_factory=list)
-    odd: list = field(default_factory=list)
+    warnings: list = field(default_factory=list)
     digest: str = ""
     seconds: float = 0.0
     peak: float = 1.0
@@ -205,15 +205,15 @@ class _Facts:
     labels: int = 0
     outside: int = 0
     duplicates: int = 0
-    strange: int = 0
-    misses: np.ndarray = field(default_factory=lambda: np.zeros(0))  # seconds
+    unknown: int = 0
+    onset_errors: np.ndarray = field(default_factory=lambda: np.zeros(0))  # seconds
     cents: float = 0.0
     match: float = np.nan  # correlation of labels and audio
 
 
-def _listen(path, facts, seconds=EXCERPT):
+def _read_beginning(path, facts, seconds=EXCERPT):
     """Read a file in chunks, record measurements, and return its beginning."""
-    content, n_samples, kept, before = hashlib.sha256(), 0, [], np.zeros(0, bool)
+    content, n_samples, beginning, before = hashlib.sha256(), 0, [], np.zeros(0, bool)
     facts.peak = 0.0
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", InputWarning)
@@ -221,7 +221,7 @@ def _listen(path, facts, seconds=EXCERPT):
             for block in audio.blocks(path, LABEL_RATE):
                 content.update(block.tobytes())
                 if n_samples < seconds * LABEL_RATE:
-                    kept.append(block)
+                    beginning.append(block)
                 n_samples += len(block)
                 level = np.abs(block)
                 facts.peak = max(facts.peak, float(level.max()))
@@ -232,15 +232,15 @@ def _listen(path, facts, seconds=EXCERPT):
             facts.problems.append(describe(error, path))
             facts.peak = 1.0  # unknown
             return None
-    facts.odd += [str(each.message) for each in caught]
+    facts.warnings += [str(each.message) for each in caught]
     facts.seconds = n_samples / LABEL_RATE
     facts.digest = content.hexdigest()
-    return np.concatenate(kept)[: round(seconds * LABEL_RATE)]
+    return np.concatenate(beginning)[: round(seconds * LABEL_RATE)]
 
 
-def _look_at_recording(recording):
+def _measure_recording(recording):
     facts = _Facts()
-    wave = _listen(recording.audio, facts)
+    wave = _read_beginning(recording.audio, facts)
     if recording.labels is None or wave is None:
         return facts
     performance = recording.audio.parents[1] / "midi" / f"{recording.id}.mid"
@@ -257,8 +257,8 @@ def _look_at_recording(recording):
         np.sum((starts >= facts.seconds) | (ends > facts.seconds + OVERHANG))
     )
     facts.duplicates = _count_overlaps(labels)
-    facts.strange = int(np.sum(~np.isin(labels["program"], list(INSTRUMENTS))))
-    facts.misses = _piece_miss(wave, starts)
+    facts.unknown = int(np.sum(~np.isin(labels["program"], list(INSTRUMENTS))))
+    facts.onset_errors = _onset_delay(wave, starts)
     facts.match = _label_match(wave, labels)
     if score is not None and not _same_notes(labels, score):
         facts.problems.append(f"{performance}: notes differ from {recording.labels}")
@@ -339,8 +339,8 @@ def _label_match(wave, labels):
     level = np.log1p(100 * level / max(float(level.max()), 1e-9))
     # A tone leaks into the adjacent semitones, where it is not a peak.
     level[1:-1] = np.maximum(0, 2 * level[1:-1] - level[:-2] - level[2:])
-    heard = (labels["start"] < len(wave)) & (low <= labels["pitch"])
-    labels = labels[heard & (labels["pitch"] < high)]
+    inside = (labels["start"] < len(wave)) & (low <= labels["pitch"])
+    labels = labels[inside & (labels["pitch"] < high)]
     if len(labels) < 10:
         return np.nan
     roll = np.zeros_like(level)
@@ -353,7 +353,7 @@ def _label_match(wave, labels):
     return float((level * roll).sum() / size) if size else np.nan
 
 
-def _piece_miss(wave, starts):
+def _onset_delay(wave, starts):
     """Compute the delay in seconds of the mean flux around the labelled onsets."""
     rises = _flux(wave)
     onsets = np.unique(np.round(starts * LABEL_RATE / FLUX_HOP).astype(int))
@@ -366,15 +366,15 @@ def _piece_miss(wave, starts):
     return np.array([(np.argmax(mean > half) - span) * FLUX_HOP / LABEL_RATE])
 
 
-def _look_at_clip(clip):
+def _measure_clip(clip):
     facts = _Facts()
-    wave = _listen(clip.audio, facts)
+    wave = _read_beginning(clip.audio, facts)
     if wave is None:
         return facts
     facts.outside = int(clip.end > facts.seconds * LABEL_RATE)
     rises = _flux(wave)
     first = int(np.argmax(rises > 0.1 * rises.max())) + 1
-    facts.misses = np.array([first * FLUX_HOP - clip.start]) / LABEL_RATE
+    facts.onset_errors = np.array([first * FLUX_HOP - clip.start]) / LABEL_RATE
     facts.cents = _cents_off(wave[clip.start : clip.end], clip.pitch)
     return facts
 
@@ -401,43 +401,44 @@ def _listed(what, where, strict=True, found=None):
     return Finding(what, f"{found}", "0" if strict else "", violated, where)
 
 
-def _onset_finding(misses, limit, strict=True):
+def _onset_finding(errors, limit, strict=True):
     """Create a finding from the differences between onsets and flux in seconds."""
-    miss = float(np.median(np.abs(misses))) if misses.size else 0.0
+    median = float(np.median(np.abs(errors))) if errors.size else 0.0
     return Finding(
         "onsets against the flux, median",
-        f"{1000 * miss:.1f} ms",
+        f"{1000 * median:.1f} ms",
         f"< {1000 * limit:.0f} ms" if strict else "",
-        strict and miss >= limit,
+        strict and median >= limit,
     )
 
 
 def _audio_findings(paths, facts, exact):
     """Check properties of all audio files, labelled or not."""
     pairs = list(zip(paths, facts, strict=True))
-    seen, twice = {}, []
+    by_digest, identical = {}, []
     for path, fact in pairs:
-        if fact.digest and seen.setdefault(fact.digest, path) != path:
-            twice.append(f"{path} = {seen[fact.digest]}")
+        if fact.digest and by_digest.setdefault(fact.digest, path) != path:
+            identical.append(f"{path} = {by_digest[fact.digest]}")
     hours = sum(f.seconds for f in facts) / 3600
+    warned = [w for f in facts for w in f.warnings]
     peaks = 20 * np.log10(np.maximum([f.peak for f in facts], 1e-9))
     return [
         Finding("files", f"{len(paths)}, {hours:.2f} h"),
         _listed("readable and consistent", [p for f in facts for p in f.problems]),
-        _listed("cut off, or of odd level", [w for f in facts for w in f.odd], exact),
+        _listed("cut off, or of odd level", warned, exact),
         _listed("silent files", [str(p) for p, f in pairs if f.peak < SILENCE]),
         _listed("clipped files", [str(p) for p, f in pairs if f.clipped], exact),
         Finding("peak level", f"{peaks.min():.1f} to {peaks.max():.1f} dB"),
-        _listed("identical files", twice),
+        _listed("identical files", identical),
     ]
 
 
-def _judge_recordings(dataset, facts, exact):
+def _recording_findings(dataset, facts, exact):
     """Evaluate the measurements of the recordings of a dataset."""
     recordings = dataset.recordings
     findings = _audio_findings([r.audio for r in recordings], facts, exact)
-    passed_over = [f"{path}: {why}" for path, why in dataset.passed_over]
-    findings.append(_listed("sound files passed over", passed_over, False))
+    skipped = [f"{path}: {reason}" for path, reason in dataset.skipped]
+    findings.append(_listed("audio files skipped", skipped, False))
     findings += _metadata_findings(dataset, facts)
     labelled = [(r, f) for r, f in zip(recordings, facts, strict=True) if f.labels]
     bare = [r for r in recordings if r.labels is None and r.split != "unlabelled"]
@@ -453,27 +454,27 @@ def _label_findings(labelled, exact):
     for what, name, strict in (
         ("labels outside their file", "outside", True),
         ("labels overlapping their own pitch", "duplicates", exact),
-        ("labels of other instruments", "strange", False),
+        ("labels of other instruments", "unknown", False),
     ):
         counts = [(r.labels, getattr(f, name)) for r, f in labelled]
         total = sum(n for _, n in counts)
         where = [f"{path}: {n}" for path, n in counts if n and strict]
         findings.append(_listed(what, where, strict, total))
-    misses = np.abs(np.concatenate([f.misses for _, f in labelled]))
-    far = np.mean(misses > 2 * ONSET_LIMIT_PIECES) if misses.size else 0.0
-    least = CONFIRMED if exact else CONFIRMED_LIVE
-    others = [
-        f"{r.labels}: correlation {f.match:.2f} with {r.audio.name}, expected at least "
-        f"{least}; likely another recording's labels"
+    errors = np.abs(np.concatenate([f.onset_errors for _, f in labelled]))
+    far = np.mean(errors > 2 * ONSET_LIMIT_PIECES) if errors.size else 0.0
+    minimum = CONFIRMED if exact else CONFIRMED_LIVE
+    mismatched = [
+        f"{r.labels}: correlation {f.match:.2f} with {r.audio.name}, expected "
+        f"at least {minimum}; likely another recording's labels"
         for r, f in labelled
-        if f.match < least
+        if f.match < minimum
     ]
     counts, playable = coverage([r for r, _ in labelled if r.split == "train"])
     return [
         *findings,
-        _onset_finding(misses, ONSET_LIMIT_PIECES, exact),
+        _onset_finding(errors, ONSET_LIMIT_PIECES, exact),
         Finding("pieces more than 40 ms off", f"{100 * far:.1f} %"),
-        _listed("labels unlike the sound", others),
+        _listed("labels unlike the audio", mismatched),
         Finding(
             "playable pitch x instrument in train",
             f"{np.count_nonzero(counts[playable])} of {playable.sum()}",
@@ -483,11 +484,11 @@ def _label_findings(labelled, exact):
 
 def _metadata_findings(dataset, facts):
     """Check against the metadata: ids, durations, and tunes in two splits."""
-    wrong, alone, homes = [], [], {}
+    wrong, bare, homes = [], [], {}
     for recording, fact in zip(dataset.recordings, facts, strict=True):
         row = recording.metadata
         if not row and recording.split != "unlabelled":
-            alone.append(str(recording.audio))
+            bare.append(str(recording.audio))
         try:
             stated = float(row.get("seconds") or fact.seconds)
         except ValueError:
@@ -500,15 +501,15 @@ def _metadata_findings(dataset, facts):
     findings = [_listed("lengths unlike the metadata", wrong, False)]
     if (dataset.root / METADATA_FILE).exists():
         none = not any(recording.metadata for recording in dataset.recordings)
-        rows = [f"{METADATA_FILE}: id {each!r}" for each in dataset.rows_alone]
-        findings.append(_listed("recordings without metadata", alone, none))
+        rows = [f"{METADATA_FILE}: id {each!r}" for each in dataset.unmatched_rows]
+        findings.append(_listed("recordings without metadata", bare, none))
         findings.append(_listed("metadata without a recording", rows, none))
     if homes:
-        findings.append(_torn("tune families in two splits", homes))
+        findings.append(_split_finding("tune families in two splits", homes))
     return findings
 
 
-def _torn(what, homes):
+def _split_finding(what, homes):
     """Create a finding that lists what is in more than one split."""
     where = [
         f"{name}: {', '.join(sorted(sides))}"
@@ -518,10 +519,10 @@ def _torn(what, homes):
     return _listed(what, where, found=f"{len(where)} of {len(homes)}")
 
 
-def _judge_clips(clips, facts):
+def _clip_findings(clips, facts):
     """Evaluate the measurements of the single notes."""
     pairs = list(zip(clips, facts, strict=True))
-    misses = np.concatenate([f.misses for f in facts])
+    errors = np.concatenate([f.onset_errors for f in facts])
     off = tuple(
         f"{c.audio.name}: {f.cents:+.0f} cents"
         for c, f in pairs
@@ -537,7 +538,7 @@ def _judge_clips(clips, facts):
         _listed(
             "labels outside their file", [str(c.audio) for c, f in pairs if f.outside]
         ),
-        _onset_finding(misses, ONSET_LIMIT_NOTES),
+        _onset_finding(errors, ONSET_LIMIT_NOTES),
         Finding(
             "pitch confirmed by YIN",
             f"{100 * share:.2f} %",
@@ -545,6 +546,6 @@ def _judge_clips(clips, facts):
             share < PITCH_SHARE,
             off,
         ),
-        _torn("pitches of an instrument in two splits", homes),
+        _split_finding("pitches of an instrument in two splits", homes),
     ]
     return [replace(f, what=f"notes: {f.what}") for f in findings]

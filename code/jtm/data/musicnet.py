@@ -34,7 +34,7 @@ WHERE_TO_GET_MUSICNET = """\
 MusicNet (Thickstun, Harchaoui and Kakade 2017; 330 recordings, 34 hours, 11 GB)
 is on Zenodo, https://doi.org/10.5281/zenodo.5120004, with its licence. Fetch
 musicnet.tar.gz and musicnet_metadata.csv there; nothing is downloaded by itself.
-Unpack the archive and put the metadata file beside its folders, so that there are
+Unpack the archive and put the metadata file next to its folders, so that there are
 
     data/musicnet/musicnet_metadata.csv
     data/musicnet/train_data/1727.wav    data/musicnet/train_labels/1727.csv
@@ -123,16 +123,16 @@ class Dataset:
         The folder.
     recordings : tuple of Recording
         All its recordings, sorted by split and id.
-    passed_over : tuple of tuple
+    skipped : tuple of tuple
         Skipped files and folders: path and reason.
-    rows_alone : tuple of str
+    unmatched_rows : tuple of str
         Ids in the metadata without a recording.
     """
 
     root: Path
     recordings: tuple
-    passed_over: tuple = ()
-    rows_alone: tuple = ()
+    skipped: tuple = ()
+    unmatched_rows: tuple = ()
 
     def split(self, *names):
         """
@@ -183,27 +183,27 @@ def open_dataset(root):
     root = Path(root)
     if not root.is_dir():
         raise InputError(
-            f"{root}: no such folder; expected MusicNet's layout or sound files"
+            f"{root}: no such folder; expected MusicNet's layout or audio files"
         )
     if any((root / f"{folder}_data").is_dir() for folder in _FOLDERS):
         dataset = _read_layout(root)
     else:
-        files, passed_over = find_files(root)
+        files, skipped = find_files(root)
         recordings = (
             Recording(path.relative_to(root).as_posix(), path, None, "unlabelled")
             for path in files
         )
-        dataset = Dataset(root, tuple(recordings), tuple(passed_over))
-    told = _summarise(len(dataset.recordings), dataset.passed_over)
+        dataset = Dataset(root, tuple(recordings), tuple(skipped))
+    summary = _summarise(len(dataset.recordings), dataset.skipped)
     if not dataset.recordings:
         raise InputError(
-            f"{root}: no sound file found; expected MusicNet's layout (train_data/"
-            f"ID.wav ...) or files ending in {', '.join(AUDIO_SUFFIXES)} ({told})"
+            f"{root}: no audio file found; expected MusicNet's layout (train_data/"
+            f"ID.wav ...) or files ending in {', '.join(AUDIO_SUFFIXES)} ({summary})"
         )
-    if dataset.passed_over:
-        warn(f"{root}: {told}")
+    if dataset.skipped:
+        warn(f"{root}: {summary}")
     else:
-        OPENED[str(root)] = told
+        OPENED[str(root)] = summary
     return dataset
 
 
@@ -228,22 +228,22 @@ def find_files(root, suffixes=AUDIO_SUFFIXES, deep=True):
     -------
     files : list of Path
         The files, sorted.
-    passed_over : list of tuple
+    skipped : list of tuple
         Skipped paths and the reason for each.
     """
     foreign = FOREIGN_SUFFIXES if suffixes is AUDIO_SUFFIXES else ()
-    files, passed_over, seen = [], [], {}
+    files, skipped, seen = [], [], {}
     folders, linked = deque([Path(root)]), deque()  # link targets take precedence
     while folders or linked:
         folder = (folders or linked).popleft()
         other = seen.setdefault(os.path.realpath(folder), folder)
         if other != folder:
-            passed_over.append((folder, "linked folders that are taken already"))
+            skipped.append((folder, "linked folders found already"))
             continue
         try:
             entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
         except OSError as error:
-            passed_over.append((folder, f"folders with an error ({error.strerror})"))
+            skipped.append((folder, f"folders with an error ({error.strerror})"))
             continue
         for entry in entries:
             path = folder / entry.name
@@ -253,32 +253,32 @@ def find_files(root, suffixes=AUDIO_SUFFIXES, deep=True):
             try:
                 is_folder = entry.is_dir()
             except OSError as error:  # such as a link to itself
-                passed_over.append((path, f"links with an error ({error.strerror})"))
+                skipped.append((path, f"links with an error ({error.strerror})"))
                 continue
             if is_folder:
                 if deep:
                     (linked if entry.is_symlink() else folders).append(path)
             elif suffix in foreign:
-                passed_over.append((path, NOT_READ.format(suffix)))
+                skipped.append((path, NOT_READ.format(suffix)))
             elif suffix in suffixes:
                 if deep and not entry.is_file():
-                    passed_over.append((path, "links to what is gone"))
+                    skipped.append((path, "broken links"))
                 else:
                     files.append(path)
-    kept = []
+    unique = []
     for path in sorted(files, key=lambda path: (path.is_symlink(), path)):
         if seen.setdefault(os.path.realpath(path), path) == path:
-            kept.append(path)
+            unique.append(path)
         else:
-            passed_over.append((path, "linked files that are taken already"))
-    return sorted(kept), passed_over
+            skipped.append((path, "linked files found already"))
+    return sorted(unique), skipped
 
 
-def _summarise(n_taken, passed_over):
-    """Summarise, as in '3 taken, 1 passed over: 1 links to what is gone'."""
-    reasons = Counter(why for _, why in passed_over)
-    why = "; ".join(f"{n} {reason}" for reason, n in reasons.items())
-    return f"{n_taken} taken, {len(passed_over)} passed over" + (why and f": {why}")
+def _summarise(n_found, skipped):
+    """Summarise, as in '3 found, 1 skipped: 1 broken links'."""
+    reasons = Counter(reason for _, reason in skipped)
+    reasons = "; ".join(f"{n} {reason}" for reason, n in reasons.items())
+    return f"{n_found} found, {len(skipped)} skipped" + (reasons and f": {reasons}")
 
 
 def _is_junk(name):
@@ -292,19 +292,19 @@ def _read_layout(root):
     metadata = {}
     if (root / METADATA_FILE).exists():
         metadata = {row["id"]: row for row in read_metadata(root / METADATA_FILE)}
-    recordings, passed_over = [], []
+    recordings, skipped = [], []
     for folder in _FOLDERS:
         if not (root / f"{folder}_data").is_dir():
             continue
-        files, passed = find_files(root / f"{folder}_data", deep=False)
-        passed_over += passed
+        files, skipped_here = find_files(root / f"{folder}_data", deep=False)
+        skipped += skipped_here
         unseen = _unseen_soundfont(root) if folder == "test_timbre" else ""
-        seen = {}
+        by_id = {}
         for audio in files:
-            other = seen.setdefault(audio.stem, audio)
+            other = by_id.setdefault(audio.stem, audio)
             if other != audio:
                 raise InputError(
-                    f"{audio}: the same id as {other.name}; expected one sound file "
+                    f"{audio}: the same id as {other.name}; expected one audio file "
                     "for each id, so rename or remove one"
                 )
             row = metadata.get(audio.stem, {})
@@ -317,15 +317,15 @@ def _read_layout(root):
             labels = labels if labels.exists() else None
             recordings.append(Recording(audio.stem, audio, labels, split, row))
     ids = {recording.id for recording in recordings}
-    alone = tuple(id for id in metadata if id not in ids)
+    unmatched = tuple(id for id in metadata if id not in ids)
     bare = [r.id for r in recordings if not r.metadata and r.split != "unlabelled"]
-    if alone and bare:
+    if unmatched and bare:
         warn(
-            f"{root / METADATA_FILE}: {len(alone)} of {len(metadata)} rows, such as id "
-            f"{alone[0]!r}, are of no recording, and {len(bare)} recordings, such as "
-            f"{bare[0]!r}, have no row; expected a file's name without ending as its id"
+            f"{root / METADATA_FILE}: {len(unmatched)} of {len(metadata)} rows, such "
+            f"as id {unmatched[0]!r}, match no recording, and {len(bare)} recordings, "
+            f"such as {bare[0]!r}, have no row; expected the stem of a file as its id"
         )
-    return Dataset(root, tuple(recordings), tuple(passed_over), alone)
+    return Dataset(root, tuple(recordings), tuple(skipped), unmatched)
 
 
 def _unseen_soundfont(root):
@@ -360,7 +360,7 @@ def read_metadata(path):
     for where, row in read_table(path, ("id",)):
         row["id"] = row["id"].strip()
         if rows.setdefault(row["id"], row) is not row:
-            raise InputError(f"{where}: id {row['id']} stands twice")
+            raise InputError(f"{where}: id {row['id']} is repeated")
     return list(rows.values())
 
 

@@ -170,9 +170,9 @@ def onset_roll(notes, n_frames, start=0, hop=HOP):
     """
     notes, column = _on_piano(notes)
     first, last = _frames(notes, start, hop)
-    here = (last > first) & (first >= 0) & (first < n_frames)
+    inside = (last > first) & (first >= 0) & (first < n_frames)
     roll = np.zeros((n_frames, N_PITCHES), bool)
-    roll[first[here], column[here]] = True
+    roll[first[inside], column[inside]] = True
     return roll
 
 
@@ -233,8 +233,8 @@ def _frames(notes, start, hop):
 def _on_piano(notes):
     """Select the notes in the range of the piano, with their columns in a roll."""
     column = notes["pitch"] - PITCH_MIN
-    here = (column >= 0) & (column < N_PITCHES)
-    return notes[here], column[here]
+    inside = (column >= 0) & (column < N_PITCHES)
+    return notes[inside], column[inside]
 
 
 def played(notes):

@@ -51,8 +51,8 @@ def split_recordings(recordings, lengths, window=None):
         if not held_out:  # each composer has one work: keep ensembles only
             held_out = _hold_out(recordings, train, ("ensemble",))
     if window and not held_out and not splits["validation"]:
-        heard = splits["train"] + splits["unlabelled"]
-        long = [i for i in heard if lengths[i] >= window] or heard
+        candidates = splits["train"] + splits["unlabelled"]
+        long = [i for i in candidates if lengths[i] >= window] or candidates
         works = sorted({_work(recordings[i]) for i in long}, key=str)
         if len(works) > 1:
             order = np.random.default_rng(0).permutation(len(works))
@@ -156,6 +156,6 @@ def _check_tunes(recordings, splits):
             if family and home.setdefault(family, side) != side:
                 raise InputError(
                     f"{recordings[index].audio}: its tune ({family}) is in the split "
-                    f"{home[family]} and in {split}, so that memory would be rewarded; "
+                    f"{home[family]} and in {split}, so that memorisation would score; "
                     "move all of its recordings to one split"
                 )

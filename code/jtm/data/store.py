@@ -104,7 +104,7 @@ class Store:
 
     def _hash(self, indices, labels=False):
         """Hash recordings by content; -1 separates training and validation."""
-        told = hashlib.sha256()
+        hasher = hashlib.sha256()
         for i in indices:
             parts = [i]
             if i >= 0:
@@ -114,8 +114,8 @@ class Store:
                     # csv puts a row's surplus cells under None.
                     parts.append(sorted(recording.metadata.items(), key=str))
                     parts.append(recording.labels and digest(recording.labels))
-            told.update(json.dumps(parts).encode())
-        return told.hexdigest()
+            hasher.update(json.dumps(parts).encode())
+        return hasher.hexdigest()
 
     def read(self, index, start=0, stop=None):
         """
@@ -145,7 +145,7 @@ class Store:
                 if digest(file) != self.checksums[index]:
                     raise InputError(
                         f"{file}: damaged (its checksum differs); "
-                        "delete it and run again, and it is built again"
+                        "delete it and run again to rebuild it"
                     )
                 self._verified[index] = True
             stop = self.lengths[index] if stop is None else stop
@@ -188,7 +188,7 @@ def build_store(dataset, folder=None, progress=True, part=""):
     exists = next(each for each in (place, *place.absolute().parents) if each.exists())
     if missing and not os.access(exists, os.W_OK):
         # The copy in a read-only dataset is incomplete.
-        place = store_folder(dataset.root, folder, beside=False) / part
+        place = store_folder(dataset.root, folder, in_dataset=False) / part
         files, old, entries, missing = _compare(dataset, place)
     if missing:
         with locked(place / ".lock"):  # another process may be building it
@@ -209,7 +209,7 @@ def build_store(dataset, folder=None, progress=True, part=""):
     )
 
 
-def store_folder(root, cache=None, beside=True):
+def store_folder(root, cache=None, in_dataset=True):
     """
     Choose the folder for the copy of a dataset.
 
@@ -220,7 +220,7 @@ def store_folder(root, cache=None, beside=True):
     cache : str or Path, optional
         Folder for the copies of several datasets; :data:`CACHE_VARIABLE` by
         default.
-    beside : bool
+    in_dataset : bool
         Whether the copy may be in the dataset's folder.
 
     Returns
@@ -238,7 +238,7 @@ def store_folder(root, cache=None, beside=True):
     cache = cache or os.environ.get(CACHE_VARIABLE)
     own = root / STORE_FOLDER
     if not cache:
-        if beside and (own.exists() or os.access(root, os.W_OK)):
+        if in_dataset and (own.exists() or os.access(root, os.W_OK)):
             return own
         try:
             home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
@@ -284,8 +284,8 @@ def _compare(dataset, folder):
 def _read_index(path):
     """Read the valid entries of an index, none if it is missing or damaged."""
     try:
-        found = read_json(path)
-        return {key: entry for key, entry in found.items() if _is_entry(entry)}
+        index = read_json(path)
+        return {key: entry for key, entry in index.items() if _is_entry(entry)}
     except (InputError, AttributeError):  # everything can be rebuilt
         return {}
 
@@ -314,11 +314,11 @@ def _build(dataset, missing, entries, index_file, progress):
     pool = concurrent.futures.ThreadPoolExecutor(os.cpu_count())
     try:
         with bar, pool:
-            for key, made in pool.map(_convert, missing):
-                if isinstance(made, InputError):
-                    failed.append(str(made))
+            for key, result in pool.map(_convert, missing):
+                if isinstance(result, InputError):
+                    failed.append(str(result))
                 else:
-                    entries[key] = made
+                    entries[key] = result
                 bar.update()
                 if time.monotonic() - saved > _SAVE_SECONDS:
                     write_json(index_file, entries)
@@ -328,7 +328,7 @@ def _build(dataset, missing, entries, index_file, progress):
     if failed:
         more = [f"and {len(failed) - 10} more files"] * (len(failed) > 10)
         advice = (
-            f"{len(failed)} of {len(dataset.recordings)} sound files cannot be read; "
+            f"{len(failed)} of {len(dataset.recordings)} audio files cannot be read; "
             f"replace or remove them (`jtm check-data {dataset.root} --all` lists all)"
         )
         raise InputError("\njtm: ".join([*failed[:10], *more, advice]))

@@ -58,10 +58,10 @@ def toy_data(preset, progress=True):
     with locked(folder.with_name(f".{preset}.lock")):
         if (folder / METADATA_FILE).exists():  # another process has generated it
             return folder.as_posix()
-        print(f"making the toy set in {folder} first", flush=True)
+        print(f"generating the toy set in {folder} first", flush=True)
         command = [sys.executable, generator, "--preset", preset, "--out", folder]
         done = subprocess.run(command, capture_output=not progress, text=True)
         if done.returncode:
             reason = "see above" if progress else done.stderr.strip()
-            raise InputError(f"{folder}: the toy set could not be made; {reason}")
+            raise InputError(f"{folder}: the toy set could not be generated; {reason}")
     return folder.as_posix()

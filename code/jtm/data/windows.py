@@ -3,7 +3,7 @@ Training windows from a store, in the order of one of four sampling schemes.
 
 Recordings are cut into pieces, the pieces are packed into chunks that mix
 recordings, and a limited number of chunks is in memory at a time. Adjacent,
-non-overlapping windows are cut from each piece, from an offset drawn anew each
+non-overlapping windows are cut from each piece, from an offset redrawn each
 epoch where the piece leaves room; no window crosses a recording boundary. The
 order of the chunks, and of the windows across the chunks in memory, is shuffled
 each epoch. Seed, epoch and rank determine all of it, so that a run can resume at
@@ -131,9 +131,9 @@ class WindowLoader:
         self.first_batch = 0
         self.device = torch.device("cpu")
         self._category = dict(zip(indices, categories or indices, strict=True))
-        kept = [i for i in indices if pad or store.lengths[i] >= window]
-        self.left_out = len(indices) - len(kept)
-        if not kept:
+        self.indices = [i for i in indices if pad or store.lengths[i] >= window]
+        self.left_out = len(indices) - len(self.indices)
+        if not self.indices:
             longest = max((store.lengths[i] for i in indices), default=0) / SAMPLE_RATE
             raise InputError(
                 f"no recording is as long as a window of {window / SAMPLE_RATE:.2f} s "
@@ -145,38 +145,37 @@ class WindowLoader:
                 f"a chunk of {chunk_bytes} bytes holds no window of {window} samples; "
                 f"use a --chunkSize of at least {2 * window}"
             )
-        self.indices = kept
-        self._chunks = self._pack(kept, per_chunk)
+        self._chunks = self._pack(per_chunk)
         self._n_active = len(self._chunks)
         self._in_memory = max_chunks > 0
         if self._in_memory and self._n_active > max_chunks:
             # Half of the chunks in memory are prefetched ones.
             self._n_active = max(1, max_chunks // 2)
         self._prefetch = max_chunks > 1
-        self._held = {}  # chunk number -> samples, cached if all fit
+        self._cached = {}  # chunk number -> samples, if all fit
 
-    def _pack(self, kept, per_chunk):
+    def _pack(self, per_chunk):
         """Cut recordings into pieces and pack these into chunks, by the seed."""
-        total = sum(max(1, self.store.lengths[i] // self.window) for i in kept)
-        longest = per_chunk
+        total = sum(max(1, self.store.lengths[i] // self.window) for i in self.indices)
+        per_piece = per_chunk
         if total > per_chunk:
-            longest = max(1, per_chunk // PIECES_PER_CHUNK)
+            per_piece = max(1, per_chunk // PIECES_PER_CHUNK)
         pieces = []  # (recording, start, stop), in samples
-        for i in kept:
+        for i in self.indices:
             length = int(self.store.lengths[i])
             n_windows = max(1, length // self.window)
-            starts = [k * self.window for k in range(0, n_windows, longest)]
+            starts = [k * self.window for k in range(0, n_windows, per_piece)]
             for start, stop in zip(starts, [*starts[1:], length], strict=True):
                 pieces.append((i, start, stop))
         order = np.random.default_rng((self.seed, 0)).permutation(len(pieces))
-        chunks, room = [], 0
+        chunks, space = [], 0
         for piece in (pieces[k] for k in order):
             size = -(-(piece[2] - piece[1]) // self.window)
-            if not chunks or size > room:
+            if not chunks or size > space:
                 chunks.append([])
-                room = per_chunk
+                space = per_chunk
             chunks[-1].append(piece)
-            room -= size
+            space -= size
         return chunks
 
     def _rounds(self, epoch):
@@ -261,16 +260,16 @@ class WindowLoader:
         rounds = self._rounds(self.epoch)
         with concurrent.futures.ThreadPoolExecutor(1) as reader:
             following = next(rounds, None)
-            ahead = None
+            prefetched = None
             while following:
                 (chunks, batches), following = following, next(rounds, None)
                 if skip >= len(batches):  # trained on before the run stopped
                     skip -= len(batches)
                     continue
-                samples = ahead.result() if ahead else self._read(chunks)
-                ahead = None
+                samples = prefetched.result() if prefetched else self._read(chunks)
+                prefetched = None
                 if self._prefetch and following:
-                    ahead = reader.submit(self._read, following[0])
+                    prefetched = reader.submit(self._read, following[0])
                 for batch in batches[skip:]:
                     yield self._gather(samples, batch)
                 skip = 0
@@ -280,9 +279,9 @@ class WindowLoader:
         """Read chunks from disk; cache them across epochs if all fit in memory."""
         if not self._in_memory:
             return {}
-        samples = {k: self._held.get(k) or self._read_chunk(k) for k in chunks}
+        samples = {k: self._cached.get(k) or self._read_chunk(k) for k in chunks}
         if self._n_active == len(self._chunks):
-            self._held = samples
+            self._cached = samples
         return samples
 
     def _read_chunk(self, chunk):

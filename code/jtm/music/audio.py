@@ -72,10 +72,10 @@ def blocks(path, sample_rate=SAMPLE_RATE, clipped=True):
         If the file is truncated or longer than its header states, its channels cancel
         each other, or samples beyond full scale will be clipped.
     """
-    frames, peak, powers, some = 0, 0.0, np.zeros(2), False
+    frames, peak, powers, yielded = 0, 0.0, np.zeros(2), False
     with _opened(path) as (file, stated):
         resampler = soxr.ResampleStream(file.samplerate, sample_rate, 1)
-        for block in containers.pieces(path, file):
+        for block in containers.chunks(path, file):
             check_level(path, np.abs(block).max())
             frames += len(block)
             wave = block.mean(axis=1)
@@ -84,17 +84,17 @@ def blocks(path, sample_rate=SAMPLE_RATE, clipped=True):
             if file.samplerate != sample_rate:
                 wave = resampler.resample_chunk(wave)
             if wave.size:
-                some = True
+                yielded = True
                 yield wave
         if file.samplerate != sample_rate:
             wave = resampler.resample_chunk(np.zeros(0, np.float32), last=True)
-            if frames and not (wave.size or some):  # less than half a sample
+            if frames and not (wave.size or yielded):  # less than half a sample
                 wave = np.zeros(1, np.float32)
             if wave.size:
                 yield wave
         if not frames:
-            raise InputError(f"{path}: is empty: no sound in it")
-        containers.tell_end(path, file, frames / file.samplerate, stated)
+            raise InputError(f"{path}: is empty; expected audio")
+        containers.check_end(path, file, frames / file.samplerate, stated)
     check_level(path, peak, clipped)
     _check_mix(path, *powers)
 
@@ -106,16 +106,16 @@ def _opened(path):
         with containers.opened(path) as opened:
             yield opened
     except (soundfile.SoundFileError, OSError) as error:
-        raise InputError(f"{path}: {_fault(Path(path))}") from error
+        raise InputError(f"{path}: {_reason(Path(path))}") from error
 
 
-def _fault(path):
+def _reason(path):
     """Return why a file cannot be opened as an audio file."""
     try:
         if path.is_dir():
-            return "is a folder; expected a sound file"
+            return "is a folder; expected an audio file"
         if not path.stat().st_size:
-            return "is empty: no sound in it"
+            return "is empty; expected audio"
         path.open("rb").close()
     except FileNotFoundError:
         return "no such file"
@@ -125,14 +125,14 @@ def _fault(path):
     if suffix in FOREIGN_SUFFIXES:
         return NOT_READ.format(suffix)
     return (
-        "not a readable sound file "
+        "not a readable audio file "
         f"(expected {', '.join(AUDIO_SUFFIXES)}); replace or remove it"
     )
 
 
-def _check_mix(name, mixed, whole):
+def _check_mix(name, mixed, total):
     """Warn if the mean of the channels has almost none of their power."""
-    if mixed < CANCELLED * whole:
+    if mixed < CANCELLED * total:
         warn(
             f"{name}: its channels cancel each other when they are averaged, as in "
             "opposite phase; invert one of them, or take one alone"
@@ -198,14 +198,14 @@ def read(path, sample_rate=SAMPLE_RATE, seconds=np.inf, clipped=True):
     --------
     blocks : The same in chunks, for long files.
     """
-    parts, most = [], seconds * sample_rate
+    parts, remaining = [], seconds * sample_rate
     for part in blocks(path, sample_rate, clipped):
         parts.append(part)
-        most -= len(part)
-        if most <= 0:
+        remaining -= len(part)
+        if remaining <= 0:
             break
     wave = np.concatenate(parts)
-    return wave[: len(wave) + int(min(most, 0))]
+    return wave[: len(wave) + int(min(remaining, 0))]
 
 
 def to_wave(array, sample_rate):
@@ -249,8 +249,8 @@ def to_wave(array, sample_rate):
             "integers"
         )
     if wave.ndim == 2:
-        whole, wave = wave, wave.mean(axis=channels[0])
-        _check_mix("the array", np.square(wave).mean(), np.square(whole).mean())
+        unmixed, wave = wave, wave.mean(axis=channels[0])
+        _check_mix("the array", np.square(wave).mean(), np.square(unmixed).mean())
     wave = wave.astype(np.float32)
     check_level("the array", np.abs(wave).max(initial=0))
     return soxr.resample(wave, sample_rate, SAMPLE_RATE) if wave.size else wave
@@ -358,14 +358,14 @@ def tuning(wave):
     magnitude = np.abs(np.fft.rfft(frames.reshape(-1, size) * np.hanning(size)))
     levels = np.log(magnitude + 1e-9)
     k = np.arange(round(low * size / SAMPLE_RATE), round(high * size / SAMPLE_RATE))
-    before, here, after = levels[:, k - 1], levels[:, k], levels[:, k + 1]
-    loud = here > here.max(axis=1, keepdims=True) - 3  # 26 dB
-    peak = (here > before) & (here >= after) & loud
+    before, centre, after = levels[:, k - 1], levels[:, k], levels[:, k + 1]
+    loud = centre > centre.max(axis=1, keepdims=True) - 3  # 26 dB
+    peak = (centre > before) & (centre >= after) & loud
     # Vertex of the parabola through three points.
-    curve = np.where(peak, before - 2 * here + after, 1)
-    at = k + np.where(peak, (before - after) / (2 * curve), 0)
-    pitch = 12 * np.log2(at * SAMPLE_RATE / size / A4)
-    weight = np.where(peak, np.exp(here), 0)
+    curve = np.where(peak, before - 2 * centre + after, 1)
+    position = k + np.where(peak, (before - after) / (2 * curve), 0)
+    pitch = 12 * np.log2(position * SAMPLE_RATE / size / A4)
+    weight = np.where(peak, np.exp(centre), 0)
     total = (weight * np.exp(2j * np.pi * pitch)).sum()
     if abs(total) <= AGREEMENT * weight.sum():
         return 0.0
@@ -435,9 +435,9 @@ def duration(path):
     """
     with _opened(path) as (file, seconds):
         if seconds is None or file.frames >= containers.UNSTATED:
-            seconds = sum(map(len, containers.pieces(path, file))) / file.samplerate
+            seconds = sum(map(len, containers.chunks(path, file))) / file.samplerate
         if not seconds:
-            raise InputError(f"{path}: is empty: no sound in it")
+            raise InputError(f"{path}: is empty; expected audio")
         return seconds
 
 

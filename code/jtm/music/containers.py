@@ -25,7 +25,7 @@ UNSTATED = 1 << 62
 """Number of frames from which libsndfile means an unknown length."""
 
 _QUIET = threading.Lock()
-_PIECE = 1 << 18  # frames read at a time
+_CHUNK = 1 << 18  # frames read at a time
 _MP3_KBPS = {
     1: (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
     2: (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
@@ -72,9 +72,9 @@ def opened(path):
             plain |= {"samplerate": file.samplerate, "channels": file.channels}
             file, stated = stack.enter_context(_piped(path, start, **plain)), None
         if file.format == "MP3":
-            held, first, counted = _scan_mp3(path)
-            short = held > stated + TOLERANCE
-            if short or (not counted and held and held < stated - TOLERANCE):
+            seconds, first, counted = _scan_mp3(path)
+            short = seconds > stated + TOLERANCE
+            if short or (not counted and seconds and seconds < stated - TOLERANCE):
                 # Without a frame count, reading through a pipe reaches the end.
                 file = stack.enter_context(_piped(path, first))
         yield file, stated
@@ -82,25 +82,25 @@ def opened(path):
 
 @contextlib.contextmanager
 def _quiet():
-    """Suppress mpg123's warnings of an MP3's header, which `tell_end` checks."""
+    """Suppress mpg123's warnings of an MP3's header, which `check_end` checks."""
     if not sys.stderr:
         yield
         return
     with _QUIET:
-        (reading, writing), kept = os.pipe(), os.dup(2)
+        (reading, writing), stderr = os.pipe(), os.dup(2)
         os.dup2(writing, 2)
         try:
             yield
         finally:
-            os.dup2(kept, 2)
+            os.dup2(stderr, 2)
             os.write(writing, b"\n")  # so that reading never blocks
-            told = re.sub(rb"Warning: Xing.*\n\n?", b"", os.read(reading, 1 << 16)[:-1])
-            for each in (reading, writing, kept):
+            text = re.sub(rb"Warning: Xing.*\n\n?", b"", os.read(reading, 1 << 16)[:-1])
+            for each in (reading, writing, stderr):
                 os.close(each)
-            os.write(2, told)  # output of other threads
+            os.write(2, text)  # output of other threads
 
 
-def pieces(path, file):
+def chunks(path, file):
     """
     Read an opened audio file to the end of its data, or to where it is damaged.
 
@@ -121,25 +121,25 @@ def pieces(path, file):
     soundfile.SoundFileError
         If nothing can be read.
     """
-    n_pieces = 0
+    n_chunks = 0
     try:
-        while len(piece := file.read(_PIECE, dtype="float32", always_2d=True)):
-            yield piece
-            n_pieces += 1
+        while len(chunk := file.read(_CHUNK, dtype="float32", always_2d=True)):
+            yield chunk
+            n_chunks += 1
     except soundfile.SoundFileError:
         # Read the failing chunk again in small steps, as far as possible.
-        step, found = 1 << 10, False
+        step, recovered = 1 << 10, False
         with contextlib.suppress(soundfile.SoundFileError), _Stream(path) as again:
-            for _ in range(n_pieces):
-                again.read(_PIECE)
-            while len(piece := again.read(step, dtype="float32", always_2d=True)):
-                yield piece
-                found = True
-        if not n_pieces and not found:
+            for _ in range(n_chunks):
+                again.read(_CHUNK)
+            while len(chunk := again.read(step, dtype="float32", always_2d=True)):
+                yield chunk
+                recovered = True
+        if not n_chunks and not recovered:
             raise
 
 
-def tell_end(path, file, held, stated):
+def check_end(path, file, decoded, stated):
     """
     Warn if a file's header and content disagree about its length.
 
@@ -149,12 +149,12 @@ def tell_end(path, file, held, stated):
         Path to the file.
     file : soundfile.SoundFile
         The file, read to its end.
-    held : float
+    decoded : float
         Number of seconds read.
     stated : float or None
         Duration stated in the header; see :func:`opened`.
     """
-    cut_off = rest = False
+    cut_off = more = False
     if file.format in ("WAV", "WAVEX", "AIFF", "AU"):
         log = file.extra_info
         size = re.search(r"(?:data|SSND|Data Size +) : (\d+) \(should be", log)
@@ -162,23 +162,23 @@ def tell_end(path, file, held, stated):
         cut_off = size and 0 < int(size[1]) < 0xFFFFF000
         cut_off = cut_off and not 0x7FFFF000 <= int(size[1]) <= 0x80000000
         stop = re.search(r"Unknown chunk marker .*at position (\d+)", log)
-        second = os.path.getsize(path) / max(held, TOLERANCE)
-        rest = stop and os.path.getsize(path) - int(stop[1]) > TOLERANCE * second
+        second = os.path.getsize(path) / max(decoded, TOLERANCE)
+        more = stop and os.path.getsize(path) - int(stop[1]) > TOLERANCE * second
     elif file.format == "OGG":
-        cut_off, rest = _scan_ogg(path)
+        cut_off, more = _scan_ogg(path)
     elif file.format == "FLAC":
         cut_off = "DECODER_ERROR" in file.extra_info
-    if cut_off or (stated is not None and held < stated - TOLERANCE):
-        of = f" of {stated:.1f} s" if stated and stated > held + TOLERANCE else ""
-        warn(f"{path}: cut off or damaged; {held:.1f} s{of} can be read")
-    elif rest:
+    if cut_off or (stated is not None and decoded < stated - TOLERANCE):
+        of = f" of {stated:.1f} s" if stated and stated > decoded + TOLERANCE else ""
+        warn(f"{path}: cut off or damaged; {decoded:.1f} s{of} can be read")
+    elif more:
         warn(
-            f"{path}: only {held:.1f} s are read; more follows that its header does "
-            "not count, so convert it anew"
+            f"{path}: only {decoded:.1f} s are read; its header does not count what "
+            "follows; convert the file again"
         )
-    elif stated is not None and held > stated + TOLERANCE:
+    elif stated is not None and decoded > stated + TOLERANCE:
         warn(
-            f"{path}: its header states {stated:.1f} s, but it holds {held:.1f} s, "
+            f"{path}: its header states {stated:.1f} s, but it holds {decoded:.1f} s, "
             "all of which are read"
         )
 
@@ -192,8 +192,8 @@ def _piped(path, first, **options):
         with contextlib.suppress(BrokenPipeError), open(writing, "wb") as sink:
             with open(path, "rb") as source:
                 source.seek(first)
-                while piece := source.read(1 << 16):
-                    sink.write(piece)
+                while chunk := source.read(1 << 16):
+                    sink.write(chunk)
 
     feeder = threading.Thread(target=feed, daemon=True)
     feeder.start()
@@ -220,22 +220,22 @@ def _scan_mp3(path):
     """
     seconds, first, counted = 0.0, None, False
     with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=1) as data:
-        place, size = 0, len(data)
+        position, size = 0, len(data)
         if data[:3] == b"ID3":
-            place = 10 + sum(data[6 + i] << 7 * (3 - i) for i in range(4))
-        while 0 <= place < size - 4:
-            frame = _mp3_frame(int.from_bytes(data[place : place + 4], "big"))
+            position = 10 + sum(data[6 + i] << 7 * (3 - i) for i in range(4))
+        while 0 <= position < size - 4:
+            frame = _mp3_frame(int.from_bytes(data[position : position + 4], "big"))
             if not frame:
-                place = data.find(b"\xff", place + 1)
+                position = data.find(b"\xff", position + 1)
                 continue
             length, duration = frame
-            head = data[place : place + 64] if first is None else b""
+            head = data[position : position + 64] if first is None else b""
             if any(mark in head for mark in (b"Xing", b"Info", b"VBRI")):
                 counted = True  # this frame states the frame count and has no audio
             else:
                 seconds += duration
-                first = place if first is None else first
-            place += length
+                first = position if first is None else first
+            position += length
     return seconds, first or 0, counted
 
 
@@ -256,13 +256,13 @@ def _scan_ogg(path):
     """Return whether an Ogg file lacks its last page, and whether a stream follows."""
     ended = more = False
     with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=1) as data:
-        place = 0
-        while data[place : place + 4] == b"OggS":
-            more = more or (ended and bool(data[place + 5] & 2))
-            ended = bool(data[place + 5] & 4)
-            lengths = data[place + 27 : place + 27 + data[place + 26]]
-            place += 27 + len(lengths) + sum(lengths)
-            ended = ended and place <= len(data)
+        position = 0
+        while data[position : position + 4] == b"OggS":
+            more = more or (ended and bool(data[position + 5] & 2))
+            ended = bool(data[position + 5] & 4)
+            lengths = data[position + 27 : position + 27 + data[position + 26]]
+            position += 27 + len(lengths) + sum(lengths)
+            ended = ended and position <= len(data)
     return not ended and not more, more
 
 

@@ -81,8 +81,8 @@ def read(path):
     try:
         midi = pretty_midi.PrettyMIDI(str(path))
     except Exception as error:  # libraries raise anything on a damaged file
-        told = str(error) or type(error).__name__
-        raise InputError(f"{path}: not a readable MIDI file ({told})") from error
+        reason = str(error) or type(error).__name__
+        raise InputError(f"{path}: not a readable MIDI file ({reason})") from error
     notes = (
         Note(note.start, note.end, instrument.program + 1, note.pitch, note.velocity)
         for instrument in midi.instruments

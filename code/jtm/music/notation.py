@@ -66,12 +66,9 @@ def read(path):
             _check_length(path)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # such as overfull measures
-            whole = converter.parse(path, forceSource=True, storePickle=False)
-            several = isinstance(whole, stream.Opus)
-            pieces = [
-                (_title(score), _notes_of(score))
-                for score in (whole.scores if several else [whole])
-            ]
+            parsed = converter.parse(path, forceSource=True, storePickle=False)
+            scores = parsed.scores if isinstance(parsed, stream.Opus) else [parsed]
+            pieces = [(_title(score), _notes_of(score)) for score in scores]
     except Exception as error:  # music21 raises anything on a damaged file
         reason = " ".join(str(error).split())[:100] or type(error).__name__
         raise InputError(f"{path}: not a readable score ({reason})") from error
@@ -99,10 +96,10 @@ def _check_length(path):
 
 def _title(score):
     """Return composer and title of a piece, as far as known."""
-    known = score.metadata
-    if known is None:
+    metadata = score.metadata
+    if metadata is None:
         return ""
-    parts = (known.composer, known.bestTitle)
+    parts = (metadata.composer, metadata.bestTitle)
     return ": ".join(" ".join(part.split()) for part in parts if part)
 
 
@@ -113,7 +110,7 @@ def _notes_of(score):
     Ties are merged; grace notes, drums and chord symbols are left out; notes that
     several parts play in unison are listed once.
     """
-    found = {}
+    merged = {}  # (onset, pitch) -> duration and part
     for number, part in enumerate(getattr(score, "parts", None) or [score]):
         tied = {}  # pitch -> onset of the note that a tie may extend
         for element in part.flatten().notes:
@@ -129,13 +126,13 @@ def _notes_of(score):
                 if start is None or tie is None or tie.type == "start":
                     start = beat
                 key = start, pitch
-                length, own = found.get(key, (0.0, number))
-                found[key] = max(length, beat + beats - start), own
+                longest, first = merged.get(key, (0.0, number))
+                merged[key] = max(longest, beat + beats - start), first
                 if tie is not None and tie.type in ("start", "continue"):
                     tied[pitch] = start
     rows = [
         (beat, beats, pitch, part)
-        for (beat, pitch), (beats, part) in sorted(found.items())
+        for (beat, pitch), (beats, part) in sorted(merged.items())
     ]
     return np.array(rows, NOTE)
 
@@ -160,7 +157,7 @@ def roll(notes, first, last):
     """
     surplus = max(0.0, last - first - LONGEST) / 2
     first, last = first + surplus, last - surplus
-    drawn = np.zeros((2, N_PITCHES, WIDTH), np.float32)
+    rolls = np.zeros((2, N_PITCHES, WIDTH), np.float32)
     ends = notes["beat"] + notes["beats"]
     within = (notes["beat"] < last) & (ends > first)
     within &= (notes["pitch"] >= PITCH_MIN) & (notes["pitch"] <= PITCH_MAX)
@@ -168,11 +165,9 @@ def roll(notes, first, last):
     stops = CELLS * (np.minimum(ends[within], last) - first)
     rows = notes["pitch"][within] - PITCH_MIN
     edges = np.arange(WIDTH)
-    sounding = np.minimum(edges + 1, stops[:, None]) - np.maximum(
-        edges, starts[:, None]
-    )
-    np.maximum.at(drawn[0], rows, np.clip(sounding, 0, 1))
-    here = starts > -0.01
-    cells = np.clip(starts[here] + 0.01, 0, WIDTH - 1).astype(int)
-    drawn[1, rows[here], cells] = 1
-    return drawn
+    active = np.minimum(edges + 1, stops[:, None]) - np.maximum(edges, starts[:, None])
+    np.maximum.at(rolls[0], rows, np.clip(active, 0, 1))
+    inside = starts > -0.01
+    cells = np.clip(starts[inside] + 0.01, 0, WIDTH - 1).astype(int)
+    rolls[1, rows[inside], cells] = 1
+    return rolls

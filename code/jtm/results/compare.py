@@ -71,12 +71,12 @@ class Benchmark:
         self.table, self.header = table, header
         main = table[table["primary"]]
         self.metrics = dict(zip(main["task"], main["metric"], strict=True))
-        self._seeds = {}  # value and draws by seed, for each place in the table
+        self._seeds = {}  # value and draws by seed, for each key below
         for row in main.to_dict("records"):
-            place = row["task"], row["method"], row["labelled_recordings"], row["split"]
+            key = row["task"], row["method"], row["labelled_recordings"], row["split"]
             drawn = draws.get(records.draws_key(row))
             drawn = None if drawn is None else drawn * UNIT
-            self._seeds.setdefault(place, {})[row["seed"]] = row["value"], drawn
+            self._seeds.setdefault(key, {})[row["seed"]] = row["value"], drawn
 
     @classmethod
     def read(cls, path):
@@ -87,8 +87,8 @@ class Benchmark:
         """
         path = Path(path)
         if not path.exists():
-            nothing = records.check(pd.DataFrame(columns=records.COLUMNS), path)
-            return cls(nothing, {}, {"plan": [], "contrasts": []})
+            empty = records.check(pd.DataFrame(columns=records.COLUMNS), path)
+            return cls(empty, {}, {"plan": [], "contrasts": []})
         return cls(
             records.read(path),
             records.read_draws(path.with_name(records.DRAWS)),
@@ -103,8 +103,8 @@ class Benchmark:
     @property
     def missing(self):
         """The planned cells that have not run, as a list of tuples."""
-        there = set(self.table[[*CELL]].itertuples(index=False, name=None))
-        return [cell for cell in self.header["plan"] if cell not in there]
+        scored = set(self.table[[*CELL]].itertuples(index=False, name=None))
+        return [cell for cell in self.header["plan"] if cell not in scored]
 
     @property
     def seconds(self):
@@ -114,8 +114,8 @@ class Benchmark:
 
     def methods(self, task, split="test"):
         """List the methods scored on a task, in display order, without `largest`."""
-        there = {method for method, _ in self._scored(task, split)}
-        return [method for method in METHODS if method in there]
+        scored = {method for method, _ in self._scored(task, split)}
+        return [method for method in METHODS if method in scored]
 
     def amounts(self, task, split="test"):
         """List the amounts of labels scored on a task, without those of `largest`."""
@@ -124,28 +124,28 @@ class Benchmark:
     def _scored(self, task, split):
         """List pairs of method and amount of labels that were scored, but `largest`."""
         return [
-            place[1:3]
-            for place in self._seeds
-            if place[0::3] == (task, split) and place[1] != "largest"
+            key[1:3]
+            for key in self._seeds
+            if key[0::3] == (task, split) and key[1] != "largest"
         ]
 
     def nearest(self, task, amount):
         """Return the amount of labels of a task that is nearest to a given one."""
-        return min(self.amounts(task), key=lambda each: abs(each - amount))
+        return min(self.amounts(task), key=lambda other: abs(other - amount))
 
     def score(self, task, method, amount, split="test"):
         """Estimate a score; None if it was not measured."""
-        found = _estimate(self._seeds.get((task, method, amount, split), {}))
-        if not found or found.low is None:
-            return found
+        estimate = _estimate(self._seeds.get((task, method, amount, split), {}))
+        if not estimate or estimate.low is None:
+            return estimate
         # Scaled deviations of seeds may exceed the range of a score.
-        low, high = max(0.0, found.low), min(1.0, found.high)
-        return found._replace(low=low, high=high, p=None)
+        low, high = max(0.0, estimate.low), min(1.0, estimate.high)
+        return estimate._replace(low=low, high=high, p=None)
 
     def values(self, task, method, amount, split="test"):
         """Return the score of each seed, in the order of seeds."""
-        found = self._seeds.get((task, method, amount, split), {})
-        return [found[seed][0] for seed in sorted(found)]
+        seeds = self._seeds.get((task, method, amount, split), {})
+        return [seeds[seed][0] for seed in sorted(seeds)]
 
     def difference(self, contrast):
         """
@@ -160,8 +160,8 @@ class Benchmark:
         paired = {}
         for seed in first.keys() & second.keys():
             (value, drawn), (other, others) = first[seed], second[seed]
-            lacking = drawn is None or others is None
-            paired[seed] = value - other, None if lacking else drawn - others
+            missing = drawn is None or others is None
+            paired[seed] = value - other, None if missing else drawn - others
         return _estimate(paired)
 
     def contrasts(self):
@@ -171,11 +171,11 @@ class Benchmark:
         Columns are the fields of :class:`jtm.results.records.Contrast` and of
         :class:`Estimate`, and ``p_holm``, corrected over all named contrasts.
         """
-        found = {each: self.difference(each) for each in self.header["contrasts"]}
-        rows = [(*each, *estimate) for each, estimate in found.items() if estimate]
+        estimates = {c: self.difference(c) for c in self.header["contrasts"]}
+        rows = [(*c, *estimate) for c, estimate in estimates.items() if estimate]
         columns = [*records.Contrast._fields, *Estimate._fields]
         table = pd.DataFrame(rows, columns=columns)
-        return table.assign(p_holm=_holm(table["p"], len(found)))
+        return table.assign(p_holm=_holm(table["p"], len(estimates)))
 
 
 def _estimate(seeds):
@@ -226,6 +226,6 @@ def _holm(p, n):
     p = np.array(p, float)
     order = np.argsort(p, kind="stable")  # NaN last
     corrected = np.maximum.accumulate(p[order] * (n - np.arange(len(p))))
-    made = np.empty_like(p)
-    made[order] = np.minimum(corrected, 1)
-    return made
+    unsorted = np.empty_like(p)
+    unsorted[order] = np.minimum(corrected, 1)
+    return unsorted

@@ -117,8 +117,8 @@ def dot(axis, row, score, colour, mark, size=5, fill=None):
     ends = 100 * np.array([score.low, score.high], float)
     if not np.isnan(ends).any():
         axis.plot(ends, (row, row), color=colour, lw=1.2, zorder=1)
-    look = {"color": colour, "markerfacecolor": fill or colour, "markersize": size}
-    axis.plot(100 * score.value, row, mark, **look)
+    options = {"color": colour, "markerfacecolor": fill or colour, "markersize": size}
+    axis.plot(100 * score.value, row, mark, **options)
 
 
 def rows_of(axis, names):
@@ -218,18 +218,18 @@ def piece(spectrogram, roll, layers, title=""):
     heights = [2, 2] + [1] * len(layers)
     grid = {"nrows": len(heights), "height_ratios": heights}
     figure, axes = subplots(0.85 * sum(heights), sharex=True, **grid)
-    sound, notes, *rest = axes[:, 0]
+    top, below, *others = axes[:, 0]
     end = len(roll) / FRAME_RATE
-    _image(sound, spectrogram, end, 0)
-    sound.set_ylabel("mel band")
-    sound.set_title(title, loc="left")
-    _image(notes, 1.0 - roll, end, PITCH_MIN - 0.5, cmap="grey")
-    notes.set_yticks(range(24, 109, 12), OCTAVES)
-    sounding = np.flatnonzero(roll.any(axis=0)) + PITCH_MIN
-    if len(sounding):
-        notes.set_ylim(sounding[0] - 3, sounding[-1] + 3)
-    notes.set_ylabel("pitch")
-    for axis, (name, features) in zip(rest, layers.items(), strict=True):
+    _image(top, spectrogram, end, 0)
+    top.set_ylabel("mel band")
+    top.set_title(title, loc="left")
+    _image(below, 1.0 - roll, end, PITCH_MIN - 0.5, cmap="grey")
+    below.set_yticks(range(24, 109, 12), OCTAVES)
+    active = np.flatnonzero(roll.any(axis=0)) + PITCH_MIN
+    if len(active):
+        below.set_ylim(active[0] - 3, active[-1] + 3)
+    below.set_ylabel("pitch")
+    for axis, (name, features) in zip(others, layers.items(), strict=True):
         components = _principal_components(features)
         _image(axis, components[:, ::-1], end, 0.5, vmin=-2.5, vmax=2.5)
         count = components.shape[1]
@@ -261,8 +261,8 @@ def notes_over_sound(spectrum, notes, title=""):
     """
     figure, ((axis,),) = subplots(2.6)
     end = len(spectrum) / FRAME_RATE
-    look = {"cmap": "Greys", "interpolation": None}
-    _image(axis, spectrum, end, PITCH_MIN - 0.5, 1 / 2, **look)
+    options = {"cmap": "Greys", "interpolation": None}
+    _image(axis, spectrum, end, PITCH_MIN - 0.5, 1 / 2, **options)
     notes = notes[notes["start"] < end]
     for number, program in enumerate(np.unique(notes["program"])):
         own = notes[notes["program"] == program]
@@ -281,14 +281,14 @@ def notes_over_sound(spectrum, notes, title=""):
     return figure
 
 
-def _image(axis, frames, end, low, height=1, **look):
+def _image(axis, frames, end, low, height=1, **options):
     """Show ``(frames, rows)`` over time, with row 0 at the bottom, at `low`."""
     axis.imshow(
         frames.T,
         origin="lower",
         aspect="auto",
         extent=(0, end, low, low + height * frames.shape[1]),
-        **{"cmap": "cividis", "interpolation": "nearest"} | look,
+        **{"cmap": "cividis", "interpolation": "nearest"} | options,
     )
 
 
@@ -320,16 +320,16 @@ def benchmark_figures(bench):
         Functions that draw the figures, by name: 'labels', 'gains' and 'sounds', except
         those without scores. They show the tasks of the contrasts, or else all tasks.
     """
-    named = {contrast.task for contrast in bench.header["contrasts"]}
-    there = [task for task in bench.tasks if bench.amounts(task)]
-    tasks = [task for task in there if task in named] or there
-    made = {}
+    planned = {contrast.task for contrast in bench.header["contrasts"]}
+    scored = [task for task in bench.tasks if bench.amounts(task)]
+    tasks = [task for task in scored if task in planned] or scored
+    drawings = {}
     if tasks:
-        made["labels"] = partial(_labels, bench, tasks)
-        made["sounds"] = partial(_sounds, bench, tasks)
+        drawings["labels"] = partial(_labels, bench, tasks)
+        drawings["sounds"] = partial(_sounds, bench, tasks)
     if any(_gains_of(bench, task) for task in tasks):
-        made["gains"] = partial(_gains, bench, tasks)
-    return made
+        drawings["gains"] = partial(_gains, bench, tasks)
+    return drawings
 
 
 def _panels(tasks, height, legend, rows=1):
@@ -337,12 +337,12 @@ def _panels(tasks, height, legend, rows=1):
     heights = [height] * rows + [legend]
     grid = {"nrows": len(heights), "ncols": len(tasks), "height_ratios": heights}
     figure, axes = subplots(sum(heights), **grid)
-    below = axes[-1, 0].get_gridspec()[-1, :]
+    bottom = axes[-1, 0].get_gridspec()[-1, :]
     for axis in axes[-1]:
         axis.remove()
-    under = figure.add_subplot(below)
-    under.set_axis_off()
-    return figure, axes[:-1], under
+    legend_axis = figure.add_subplot(bottom)
+    legend_axis.set_axis_off()
+    return figure, axes[:-1], legend_axis
 
 
 @styled
@@ -352,17 +352,17 @@ def _labels(bench, tasks):
 
     A column is a task, a row a SoundFont.
     """
-    figure, panels, under = _panels(tasks, 1.7, 0.5, len(TESTS))
+    figure, panels, legend_axis = _panels(tasks, 1.7, 0.5, len(TESTS))
     for row, split in zip(panels, TESTS, strict=True):
         for axis, task in zip(row, tasks, strict=True):
             amounts = bench.amounts(task)
             for method in bench.methods(task, split):
-                found = [(a, bench.score(task, method, a, split)) for a in amounts]
-                found = [(a, 100 * each.value) for a, each in found if each]
+                scores = [(a, bench.score(task, method, a, split)) for a in amounts]
+                points = [(a, 100 * score.value) for a, score in scores if score]
                 colour, mark, dash = STROKES[method]
-                look = {"marker": mark, "linestyle": dash, "label": METHODS[method]}
-                look |= {"color": colour, "lw": 1.2, "markersize": 4}
-                axis.plot(*zip(*found, strict=True), **look)
+                options = {"marker": mark, "linestyle": dash, "label": METHODS[method]}
+                options |= {"color": colour, "lw": 1.2, "markersize": 4}
+                axis.plot(*zip(*points, strict=True), **options)
             axis.set_xscale("log")
             axis.set_xticks(amounts, [f"{amount:g}" for amount in amounts])
             axis.minorticks_off()
@@ -373,14 +373,14 @@ def _labels(bench, tasks):
         axis.set_xlabel("labelled recordings")
     drawn = {line.get_label(): line for axis in panels.flat for line in axis.lines}
     handles = [drawn[name] for name in METHODS.values() if name in drawn]
-    look = {"loc": "center", "frameon": False, "handlelength": 3.5, "ncols": 4}
-    under.legend(handles=handles, **look)
+    options = {"loc": "center", "frameon": False, "handlelength": 3.5, "ncols": 4}
+    legend_axis.legend(handles=handles, **options)
     return figure
 
 
-def _mark(**look):
+def _entry(**options):
     """Make a legend entry."""
-    return Line2D([], [], ls="", markersize=4, **look)
+    return Line2D([], [], ls="", markersize=4, **options)
 
 
 def _gains_of(bench, task):
@@ -401,7 +401,7 @@ def _gains(bench, tasks):
     number of labelled recordings; filled markers for the seen SoundFont, hollow ones
     for the unseen.
     """
-    figure, panels, under = _panels(tasks, 1.75, 0.7)
+    figure, panels, legend_axis = _panels(tasks, 1.75, 0.7)
     drawn = set()
     for axis, task in zip(panels[0], tasks, strict=True):
         amounts = bench.amounts(task)
@@ -414,8 +414,8 @@ def _gains(bench, tasks):
                 ends = 100 * gain.low, 100 * gain.high
                 axis.plot((at, at), ends, color=colour, lw=1, zorder=1)
             fill = colour if split == "test" else "white"
-            look = {"color": colour, "markerfacecolor": fill, "markersize": 4}
-            axis.plot(at, 100 * gain.value, mark, **look)
+            options = {"color": colour, "markerfacecolor": fill, "markersize": 4}
+            axis.plot(at, 100 * gain.value, mark, **options)
         axis.axhline(0, color=BLACK, lw=0.8)
         axis.set_xticks(range(len(amounts)), [f"{amount:g}" for amount in amounts])
         axis.set_xlim(-0.5, len(amounts) - 0.5)
@@ -428,9 +428,9 @@ def _gains(bench, tasks):
     for method, other in (pair for pair in PAIRS if pair in drawn):
         colour, mark, _ = STROKES[method]
         name = f"{METHODS[method]}\n− {METHODS[other]}"
-        handles.append(_mark(color=colour, marker=mark, label=name))
+        handles.append(_entry(color=colour, marker=mark, label=name))
     handles += _sounds_legend()[:2]
-    under.legend(handles=handles, loc="center", frameon=False, ncols=3)
+    legend_axis.legend(handles=handles, loc="center", frameon=False, ncols=3)
     return figure
 
 
@@ -438,7 +438,7 @@ def _sounds_legend():
     """Make legend entries for the SoundFonts and real recordings."""
     marks = {"test": ("o", BLACK), "test_timbre": ("o", "white"), "real": ("x", BLACK)}
     return [
-        _mark(color=BLACK, marker=mark, markerfacecolor=fill, label=SPLITS[each])
+        _entry(color=BLACK, marker=mark, markerfacecolor=fill, label=SPLITS[each])
         for each, (mark, fill) in marks.items()
     ]
 
@@ -457,7 +457,7 @@ def _sounds(bench, tasks):
         for method in STROKES
         if any(bench.score(task, method, amount) for task, amount in near.items())
     ]
-    figure, panels, under = _panels(tasks, 0.7 + 0.17 * len(shown), 0.3)
+    figure, panels, legend_axis = _panels(tasks, 0.7 + 0.17 * len(shown), 0.3)
     for axis, task in zip(panels[0], tasks, strict=True):
         for row, method in enumerate(shown):
             colour, mark, _ = STROKES[method]
@@ -472,5 +472,5 @@ def _sounds(bench, tasks):
         rows_of(axis, [METHODS[method] for method in shown])
         axis.tick_params(labelleft=axis is panels[0, 0])
         axis.set_xlabel(f"{in_words(bench.metrics[task])} (%)")
-    under.legend(handles=_sounds_legend(), loc="center", frameon=False, ncols=3)
+    legend_axis.legend(handles=_sounds_legend(), loc="center", frameon=False, ncols=3)
     return figure

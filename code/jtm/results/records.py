@@ -131,10 +131,10 @@ def begin(folder, data, checkpoint, plan, contrasts, spread=False):
     } | ({"spread": True} if spread else {})
     with locked(Path(folder) / ".benchmark.lock"):
         if path.exists():
-            there = read_header(path)
-            _refuse_other(path, there, header)
+            existing = read_header(path)
+            _refuse_other(path, existing, header)
             ran = any((Path(folder) / "cells").glob("[!.]*.json"))
-            if ran and there["contrasts"] != header["contrasts"]:
+            if ran and existing["contrasts"] != header["contrasts"]:
                 raise InputError(
                     f"{path}: cells have run for other contrasts, and contrasts are "
                     "named before the run; choose another folder"
@@ -176,18 +176,18 @@ def read_header(path):
     return {**hashes, "plan": plan, "contrasts": contrasts, **spread}
 
 
-def _refuse_other(path, there, here):
+def _refuse_other(path, existing, expected):
     """Refuse scores with another dataset, checkpoint or value of `spread`."""
     for name in HASHES:
-        if there[name] != here[name]:
+        if existing[name] != expected[name]:
             raise InputError(
-                f"{path}: holds scores of another {name} ({there[name][:8]}, not "
-                f"{here[name][:8]}); choose another folder"
+                f"{path}: holds scores of another {name} ({existing[name][:8]}, not "
+                f"{expected[name][:8]}); choose another folder"
             )
-    if there.get("spread", False) != here.get("spread", False):
+    if existing.get("spread", False) != expected.get("spread", False):
         raise InputError(
-            f"{path}: holds scores of labels that were given out the other way, with "
-            "or without --spread; choose another folder"
+            f"{path}: holds scores with the other assignment of labels, with or "
+            "without --spread; choose another folder"
         )
 
 
@@ -319,22 +319,22 @@ def compile_cells(folder, out):
     folder, out = Path(folder), Path(out)
     header = read_header(folder / HEADER)
     with locked(out.with_name(".benchmark.lock")):
-        beside, drawn = out.with_name(HEADER), out.with_name(DRAWS)
-        if beside.exists():
-            _refuse_other(beside, read_header(beside), header)
+        header_path, draws_path = out.with_name(HEADER), out.with_name(DRAWS)
+        if header_path.exists():
+            _refuse_other(header_path, read_header(header_path), header)
         table, draws = _read_cells(folder, header)
         if out.exists():
-            there, again = read(out), set(_cells(table))
-            there = there[[cell not in again for cell in _cells(there)]]
-            kept = {draws_key(row) for row in there.to_dict("records")}
-            draws |= {k: v for k, v in read_draws(drawn).items() if k in kept}
-            table = pd.concat([there, table])
-        place = {tuple(cell): i for i, cell in enumerate(header["plan"])}
-        places = [place.get(cell, len(place)) for cell in _cells(table)]
-        table = table.iloc[np.argsort(places, kind="stable")].reset_index(drop=True)
+            old, new = read(out), set(_cells(table))
+            old = old[[cell not in new for cell in _cells(old)]]
+            kept = {draws_key(row) for row in old.to_dict("records")}
+            draws |= {k: v for k, v in read_draws(draws_path).items() if k in kept}
+            table = pd.concat([old, table])
+        rank = {tuple(cell): i for i, cell in enumerate(header["plan"])}
+        ranks = [rank.get(cell, len(rank)) for cell in _cells(table)]
+        table = table.iloc[np.argsort(ranks, kind="stable")].reset_index(drop=True)
         # Draws first: a score without draws would look as if it had no interval.
-        _write_draws(drawn, draws)
-        write_json(beside, header)
+        _write_draws(draws_path, draws)
+        write_json(header_path, header)
         _write_table(out, table)
     return table
 
@@ -420,7 +420,7 @@ def check(table, path):
     primary = table["primary"].map(
         {True: True, False: False, "True": True, "False": False}
     )
-    right = {
+    valid = {
         f"method, expected one of {', '.join(METHODS)}": table["method"].isin(METHODS),
         f"split, expected one of {', '.join(SPLITS)}": table["split"].isin(SPLITS),
         "value, expected 0 to 1": table["value"].between(0, 1),
@@ -428,11 +428,11 @@ def check(table, path):
         "seed, expected a whole number": table["seed"] % 1 == 0,
         "seconds, expected a number": table["seconds"] >= 0,
         "primary, expected True or False": primary.notna(),
-        "stands there twice": ~table.duplicated([*KEY]),
+        "repeats an earlier score": ~table.duplicated([*KEY]),
     }
-    for fault, good in right.items():
-        if not good.all():
-            line = int(np.argmin(good.to_numpy())) + 2  # the first line names columns
+    for fault, rows in valid.items():
+        if not rows.all():
+            line = int(np.argmin(rows.to_numpy())) + 2  # the first line names columns
             raise InputError(f"{path}, line {line}: {fault}")
     metrics = table[primary.astype(bool)].groupby("task")["metric"].nunique()
     if (metrics > 1).any():
@@ -489,9 +489,9 @@ def revision():
         return "unknown"
     command = ["git", "describe", "--always", "--dirty"]
     try:
-        told = subprocess.run(
+        described = subprocess.run(
             command, cwd=root, capture_output=True, text=True, check=True
         )
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
-    return told.stdout.strip()
+    return described.stdout.strip()

@@ -112,12 +112,12 @@ def _facts_of(root):
     for name in "ingredients retrieval transcriber transcribers trials".split():
         path = results / f"{name}.json"
         facts[name] = read_json(path) if path.exists() else None
-    if log := facts["transcriber"]:
-        log["steps"], log["clock"] = log["history"][-1]["step"], log["seconds"]
-        before = log
+    if run := facts["transcriber"]:
+        run["steps"], run["clock"] = run["history"][-1]["step"], run["seconds"]
+        before = run
         while before := before.get("before"):  # the steps of pretraining are unknown
-            log["steps"] += before["steps"] or 0
-            log["clock"] += (before["seconds"] or [0.0])[0]
+            run["steps"] += before["steps"] or 0
+            run["clock"] += (before["seconds"] or [0.0])[0]
     facts["network"] = read_json(root / "code" / "jtm" / "weights" / "jtm.json")
     facts["training"] = _training(facts["network"])
     bench = compare.Benchmark.read(results / "benchmark.csv.gz")
@@ -176,18 +176,18 @@ def _flow(text):
     Tables, images and headings stay as they are; paragraphs are separated by one blank
     line.
     """
-    made = []
-    for part in re.split(r"\n\s*\n", text.strip()):
-        if part.startswith(("|", "!", "#")):
-            made.append(part)
+    paragraphs = []
+    for paragraph in re.split(r"\n\s*\n", text.strip()):
+        if paragraph.startswith(("|", "!", "#")):
+            paragraphs.append(paragraph)
             continue
         lines = []
-        for item in re.split(r"\n(?=- )", part):
+        for item in re.split(r"\n(?=- )", paragraph):
             indent = "  " if item.startswith("- ") else ""
             item = " ".join(item.split())
             lines += wrap(item, WIDTH, subsequent_indent=indent, **WHOLE_WORDS)
-        made.append("\n".join(lines))
-    return "\n\n".join(made)
+        paragraphs.append("\n".join(lines))
+    return "\n\n".join(paragraphs)
 
 
 def _numbers(root, facts):
@@ -198,12 +198,12 @@ def _numbers(root, facts):
     ``\sources``, is a hash of all that the report is made from. The PDF contains it, so
     that a test without TeX can check whether the PDF is of these results.
     """
-    made = re.sub(r"\n{2,}", "\n", template("numbers.tex.j2").render(facts))
-    hashed = hashlib.sha256(made.encode())
+    macros = re.sub(r"\n{2,}", "\n", template("numbers.tex.j2").render(facts))
+    hasher = hashlib.sha256(macros.encode())
     for name in SOURCES:
         path = root / "report" / name
-        hashed.update(path.read_bytes() if path.exists() else b"")
-    return f"{made}\\newcommand*{{\\sources}}{{{hashed.hexdigest()}}}\n"
+        hasher.update(path.read_bytes() if path.exists() else b"")
+    return f"{macros}\\newcommand*{{\\sources}}{{{hasher.hexdigest()}}}\n"
 
 
 def report(root):
@@ -226,12 +226,12 @@ def report(root):
     facts = _facts_of(root)
     for page, file in PAGES.items():
         _fill(root / page, _blocks(file, facts))
-    whole = ["FAULTS.md"]
+    pages = ["FAULTS.md"]
     if facts["bench"]:
-        whole.append("BENCHMARK.md")
+        pages.append("BENCHMARK.md")
         drawings = figures.benchmark_figures(facts["bench"])
         _draw(folder / "figures", "benchmark", drawings, pdf=drawings)
-    for page in whole:
+    for page in pages:
         text = _flow(template(f"{page}.j2").render(facts))
         _write(folder / "results" / page, f"{text}\n")
     _write(folder / "numbers.tex", _numbers(root, facts))
@@ -262,10 +262,10 @@ def study(path, figures_of, read=read_json, pdf=()):
     path = Path(path)
     if not path.exists():
         return
-    found, name = read(path), path.stem
-    drawings = figures_of(found)
+    results, name = read(path), path.stem
+    drawings = figures_of(results)
     _draw(path.parents[1] / "figures", name, drawings, pdf)
-    page = template(f"{name}.md.j2").render(found=found, figures=drawings)
+    page = template(f"{name}.md.j2").render(results=results, figures=drawings)
     _write(path.with_name(f"{name.upper()}.md"), page)
 
 

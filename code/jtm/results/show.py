@@ -28,22 +28,22 @@ def players(recordings, seconds=6.0):
     for recording in recordings:
         wave = audio.read(recording.audio)[: round(seconds * SAMPLE_RATE)]
         row = recording.metadata
-        told = [recording.split, recording.id]
-        told += [row.get(n) for n in ("composition", "ensemble", "soundfont")]
+        caption = [recording.split, recording.id]
+        caption += [row.get(n) for n in ("composition", "ensemble", "soundfont")]
         parts.append(
-            f"<p>{', '.join(filter(None, told))}<br>"
+            f"<p>{', '.join(filter(None, caption))}<br>"
             f"{Audio(wave, rate=SAMPLE_RATE)._repr_html_()}</p>"
         )
     return HTML("".join(parts))
 
 
-def result(made):
+def result(content):
     """
     Show a figure or a table, or a note that its experiment has not run.
 
     Parameters
     ----------
-    made : callable, pandas.DataFrame or None
+    content : callable, pandas.DataFrame or None
         Function that draws a figure, such as one of
         :func:`jtm.results.figures.benchmark_figures`, or a table of
         :mod:`jtm.results.tables`; None without results.
@@ -55,7 +55,7 @@ def result(made):
     """
     from IPython.display import Markdown
 
-    if callable(made):
-        return made()
-    written = "" if made is None else tables.write(made)
-    return Markdown(written or "Nothing is here yet: what this shows has not run.")
+    if callable(content):
+        return content()
+    table = "" if content is None else tables.write(content)
+    return Markdown(table or "No results yet: this experiment has not run.")

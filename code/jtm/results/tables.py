@@ -69,7 +69,7 @@ TRANSCRIBERS = {
 }
 """Names of the transcribers, ours first."""
 
-REACH = {
+TARGETS = {
     "toy": ("onset", 0.92),
     "unseen": ("onset", 0.86),
     "mixes": ("onset", 0.83),
@@ -140,15 +140,13 @@ def write(table, form="markdown"):
     if form == "markdown":
         rows = [heads, ["---"] * len(heads), *rows]
         return "\n".join(f"| {' | '.join(row)} |" for row in rows)
-    filled = [
-        place for place, cells in enumerate(zip(*rows, strict=True)) if any(cells)
-    ]
-    for number, place in enumerate(filled):
-        lines = map(escape, wrap(heads[place], HEAD, break_on_hyphens=False))
+    filled = [i for i, cells in enumerate(zip(*rows, strict=True)) if any(cells)]
+    for number, i in enumerate(filled):
+        lines = map(escape, wrap(heads[i], HEAD, break_on_hyphens=False))
         side = "r" if number else "l"
-        heads[place] = rf"\shortstack[{side}]{{" + r"\\".join(lines) + "}"
+        heads[i] = rf"\shortstack[{side}]{{" + r"\\".join(lines) + "}"
     head, *lines = [
-        " & ".join(row[place] for place in filled) + r" \\" for row in (heads, *rows)
+        " & ".join(row[i] for i in filled) + r" \\" for row in (heads, *rows)
     ]
     columns = "l" + "r" * (len(filled) - 1)
     top = rf"\fit{{\begin{{tabular}}{{@{{}}{columns}@{{}}}}\toprule"
@@ -171,10 +169,10 @@ def write_cell(cell, form="markdown"):
     return rf"{value}\interval{{{escape(ends)}}}" if latex else f"{value} [{ends}]"
 
 
-def escape(words):
+def escape(text):
     """Escape text for LaTeX, with a thin space between a number and its unit."""
-    made = "".join(SIGNS.get(sign, sign) for sign in words)
-    return re.sub(r"(\d) (\\%|s|min|h|[MG]B)(?!\w)", r"\1\\,\2", made)
+    escaped = "".join(SIGNS.get(character, character) for character in text)
+    return re.sub(r"(\d) (\\%|s|min|h|[MG]B)(?!\w)", r"\1\\,\2", escaped)
 
 
 def _pivot(cells):
@@ -182,18 +180,18 @@ def _pivot(cells):
     rows = {}
     for about, column, cell in cells:
         rows.setdefault(tuple(about.items()), {})[column] = cell
-    made = [dict(about) | row for about, row in rows.items()]
-    return pd.DataFrame(made, dtype=object)
+    records = [dict(about) | row for about, row in rows.items()]
+    return pd.DataFrame(records, dtype=object)
 
 
 def _best(table):
     """Set the highest score of each column in bold."""
     for column in table:
-        scores = [each for each in table[column] if isinstance(each, Score)]
-        top = max((each.value for each in scores), default=None)
+        scores = [cell for cell in table[column] if isinstance(cell, Score)]
+        top = max((score.value for score in scores), default=None)
         table[column] = [
-            each._replace(bold=each.value == top) if isinstance(each, Score) else each
-            for each in table[column]
+            cell._replace(bold=cell.value == top) if isinstance(cell, Score) else cell
+            for cell in table[column]
         ]
     return table
 
@@ -205,8 +203,8 @@ def _score(estimate):
 
 def gain(bench, contrast):
     """Make a cell of the difference of two methods, if both have run."""
-    found = bench.difference(contrast)
-    return found and Score(*found[:3], signed=True)
+    estimate = bench.difference(contrast)
+    return estimate and Score(*estimate[:3], signed=True)
 
 
 def scores(bench, task, split="test"):
@@ -250,10 +248,10 @@ def few(bench):
     for task, amount in FEW:
         about = f"{in_words(task)}, {amount} rec."
         for method in bench.methods(task):
-            found = [bench.score(task, method, amount, split) for split in TESTS]
-            if all(found):
-                shown = " / ".join(f"{100 * each.value:.1f}" for each in found)
-                cells.append(({"method": METHODS[method]}, about, shown))
+            scores = [bench.score(task, method, amount, split) for split in TESTS]
+            if all(scores):
+                cell = " / ".join(f"{100 * score.value:.1f}" for score in scores)
+                cells.append(({"method": METHODS[method]}, about, cell))
     return _pivot(cells)
 
 
@@ -281,7 +279,7 @@ def sounds(bench):
     return pd.concat(parts, ignore_index=True)
 
 
-def trials(found, bench=None):
+def trials(results, bench=None):
     """
     Tabulate the scores of pretraining recipes, of ``benchmarks/trials.py``.
 
@@ -290,7 +288,7 @@ def trials(found, bench=None):
     """
     rows = {
         each["name"]: [each["validation"][f"{at[0]} {at[1]}"] for at in TRIED]
-        for each in found
+        for each in results
     }
     n_seeds = min(len(values) for row in rows.values() for values in row)
     known = {
@@ -312,7 +310,7 @@ def trials(found, bench=None):
     )
 
 
-def retrieval(found):
+def retrieval(results):
     """
     Tabulate retrieval of the passage of a score from two seconds of audio.
 
@@ -329,7 +327,7 @@ def retrieval(found):
             title: Score(*run[split]["audio_to_score"][key])
             for key, title in shown.items()
         }
-        for name, run in found["runs"].items()
+        for name, run in results["runs"].items()
         for split, sound in (("test", "seen"), ("test_timbre", "unseen"))
     )
 
@@ -352,7 +350,7 @@ def run_scores(table):
     return _best(_pivot(cells))
 
 
-def answers(found, column):
+def by_representation(results, column):
     """
     Tabulate results of ``jtm inside``: a row per representation.
 
@@ -361,14 +359,14 @@ def answers(found, column):
     '{delay:g} s'.
     """
     order = [*LAYERS]
-    found = sorted(found, key=lambda each: order.index(each["representation"]))
+    results = sorted(results, key=lambda each: order.index(each["representation"]))
     return _pivot(
         (
             {"": LAYERS[each["representation"]]},
             column.format(**each),
             Score(each["value"], each.get("low"), each.get("high")),
         )
-        for each in found
+        for each in results
     )
 
 
@@ -378,7 +376,7 @@ def carried(inside):
         {"representation": "chance", "what": each["what"], "value": each["chance"]}
         for each in inside["carried"]
     ]
-    return answers(inside["carried"] + chance, "{what}")
+    return by_representation(inside["carried"] + chance, "{what}")
 
 
 def steps(speed):
@@ -397,7 +395,7 @@ def steps(speed):
     return pd.DataFrame(rows)
 
 
-def transcribers(found):
+def transcribers(results):
     """
     Tabulate the results of ``benchmarks/transcribers.py``: a row per transcriber.
 
@@ -405,7 +403,7 @@ def transcribers(found):
     Speed and memory follow if they were measured.
     """
     percent = {}  # by system, set and metric
-    for row in found["scores"]:
+    for row in results["scores"]:
         if row["stronger"]:
             sets = percent.setdefault(row["system"], {})
             sets.setdefault(row["set"], {})[row["metric"]] = 100 * row["value"]
@@ -415,9 +413,9 @@ def transcribers(found):
         for each, values in percent[system].items():
             shown = ["found"] if "found" in values else ["onset", "frame"]
             words = " / ".join(f"{values[metric]:.1f}" for metric in shown)
-            row[found["sets"][each]["title"]] = words
-        row["weights"] = f"{found['systems'][system]['weights_bytes'] / 1e6:.2f} MB"
-        if cost := (found["speed"] or {}).get(system):
+            row[results["sets"][each]["title"]] = words
+        row["weights"] = f"{results['systems'][system]['weights_bytes'] / 1e6:.2f} MB"
+        if cost := (results["speed"] or {}).get(system):
             speed = 1 / cost["processor_seconds_of_1_thread"]
             row["times real time"] = f"{speed:.0f}"
             row["memory"] = f"{cost['peak_bytes'] / 1e6:.0f} MB"
@@ -425,7 +423,7 @@ def transcribers(found):
     return pd.DataFrame(table)
 
 
-def ahead(found):
+def ahead(results):
     """
     Tabulate by how much our note F1 exceeds that of each other transcriber.
 
@@ -434,16 +432,16 @@ def ahead(found):
     return _pivot(
         (
             {"JTM ahead of": TRANSCRIBERS[row["system"]]},
-            found["sets"][row["set"]]["title"],
+            results["sets"][row["set"]]["title"],
             Score(*each.values(), (each["low"] or 0) > 0, True),
         )
-        for row in found["scores"]
+        for row in results["scores"]
         if row["stronger"] and row["metric"] == "onset"
         if (each := row.get("difference"))
     )
 
 
-def ingredients(found):
+def ingredients(results):
     """
     Tabulate note F1 by training ingredient, and what each ingredient is added to.
 
@@ -452,17 +450,17 @@ def ingredients(found):
     return _pivot(
         (
             {"learned from": row["with"], "added to": row["beside"] or ""},
-            found["sets"][row["set"]],
+            results["sets"][row["set"]],
             Score(
                 *(row[name] for name in ("value", "low", "high")),
                 row.get("difference", {}).get("low", 0) > 0,
             ),
         )
-        for row in found["scores"]
+        for row in results["scores"]
     )
 
 
-def targets(found):
+def targets(results):
     """Tabulate which of the measured targets our transcriber reaches."""
     rows = []
 
@@ -470,16 +468,16 @@ def targets(found):
         answer = "yes" if reached else "no"
         rows.append({"target": target, "measured": measured, "reached": answer})
 
-    for row in found["scores"]:
-        metric, least = REACH[row["set"]]
+    for row in results["scores"]:
+        metric, least = TARGETS[row["set"]]
         if (row["system"], row["metric"]) == ("jtm", metric):
             what = "pitches found" if metric == "found" else "note F1"
-            title, value = found["sets"][row["set"]]["title"], row["value"]
+            title, value = results["sets"][row["set"]]["title"], row["value"]
             target = f"{title}: {what}, {100 * least:.0f} %"
             add(target, f"{100 * value:.1f} %", value >= least)
     for metric, what in (("onset", "note"), ("frame", "frame")):
         peers = {}  # our lead over each, by set
-        for row in found["scores"]:
+        for row in results["scores"]:
             if row["stronger"] and row["metric"] == metric and "difference" in row:
                 peers.setdefault(row["set"], []).append(row["difference"])
         if peers:
@@ -490,7 +488,7 @@ def targets(found):
             n = sum(all((each["low"] or 0) > 0 for each in of) for of in peers.values())
             target = "note F1 above every other, interval above 0: on 3 sets"
             add(target, f"on {n}", n >= 3)
-    if cost := (found["speed"] or {}).get("jtm"):
+    if cost := (results["speed"] or {}).get("jtm"):
         speed = 1 / cost["processor_seconds_of_1_thread"]
         add("40 times real time on one thread", f"{speed:.0f} times", speed >= 40)
         if "hour_bytes" in cost:

@@ -22,7 +22,7 @@ from jtm.training.spectra import Spectra, harmonic_front_end
 SECONDS = FRAMES * POOL / FRAME_RATE  # length of a window: 2 s
 GRID = POOL / FRAME_RATE  # seconds between averaged frames; windows start on one
 BINS_PER_SEMITONE = PitchMapEncoder.passed  # of log magnitudes
-FEWEST = 3  # minimum number of onsets in a passage
+MIN_ONSETS = 3  # minimum number of onsets in a passage
 
 
 class Aligned:
@@ -47,8 +47,8 @@ class Aligned:
         self.notes["beat"] = labels["start_beat"]
         self.notes["beats"] = labels["beats"]
         self.notes["pitch"] = labels["pitch"]
-        self._beats, which = np.unique(labels["start_beat"], return_inverse=True)
-        seconds = np.bincount(which, labels["start"] / LABEL_RATE) / np.bincount(which)
+        self._beats, beat = np.unique(labels["start_beat"], return_inverse=True)
+        seconds = np.bincount(beat, labels["start"] / LABEL_RATE) / np.bincount(beat)
         self._seconds = np.maximum.accumulate(seconds)
         self.first, self.last = self._seconds[[0, -1]]
 
@@ -60,10 +60,10 @@ class Aligned:
         """Return both ends of the passage in the window that starts at `start`."""
         return self.beats((start, start + SECONDS))
 
-    def tells(self, first, last):
+    def has_onsets(self, first, last):
         """Check whether enough notes start in a passage."""
         beat = self.notes["beat"]
-        return np.count_nonzero((beat >= first) & (beat < last)) >= FEWEST
+        return np.count_nonzero((beat >= first) & (beat < last)) >= MIN_ONSETS
 
 
 class Recordings:
@@ -93,7 +93,7 @@ class Recordings:
             if recording.labels is None:
                 continue
             labels = read_labels(recording.labels)
-            if len(np.unique(labels["start_beat"])) < FEWEST:
+            if len(np.unique(labels["start_beat"])) < MIN_ONSETS:
                 continue
             self.aligned[index] = Aligned(labels)
             self.splits.setdefault(recording.split, []).append(index)
@@ -102,7 +102,7 @@ class Recordings:
         ]:
             raise InputError(
                 f"{data}: no labels with beats in {', '.join(missing)}; "
-                "make a set by `python toy/pairs.py --out DIR`"
+                "generate a set by `python toy/pairs.py --out DIR`"
             )
         self.store = build_store(dataset, progress=progress)
         front_end = harmonic_front_end(PitchMapEncoder())
@@ -113,26 +113,26 @@ class Recordings:
         if index not in self._pooled:  # 36 MB an hour
             self._pooled[index] = pool(self.spectra.read(index)).astype(np.float16)
         first = round(seconds / GRID)
-        found = self._pooled[index][first:][:FRAMES].astype(np.float32)
-        return np.pad(found, ((0, FRAMES - len(found)), (0, 0)))
+        window = self._pooled[index][first:][:FRAMES].astype(np.float32)
+        return np.pad(window, ((0, FRAMES - len(window)), (0, 0)))
 
-    def places(self, split, step=SECONDS):
+    def windows(self, split, step=SECONDS):
         """List windows of a split, `step` seconds apart, with enough onsets."""
-        found = []
+        windows = []
         for index in self.splits[split]:
-            own = self.aligned[index]
-            first = np.ceil(own.first / GRID) * GRID
-            for start in np.arange(first, own.last - SECONDS, step):
-                if own.tells(*own.passage(start)):
-                    found.append((index, float(start)))
-        return found
+            aligned = self.aligned[index]
+            first = np.ceil(aligned.first / GRID) * GRID
+            for start in np.arange(first, aligned.last - SECONDS, step):
+                if aligned.has_onsets(*aligned.passage(start)):
+                    windows.append((index, float(start)))
+        return windows
 
-    def pairs(self, places):
+    def pairs(self, windows):
         """Read log magnitudes, rolls and cells of windows."""
-        heard = np.stack([self.window(*place) for place in places])
-        scores = [(self.aligned[index], start) for index, start in places]
-        drawn = [draw(own.notes, *own.passage(start)) for own, start in scores]
-        return heard, *map(np.stack, zip(*drawn, strict=True))
+        magnitudes = np.stack([self.window(*window) for window in windows])
+        scores = [(self.aligned[index], start) for index, start in windows]
+        rolls = [passage_roll(a.notes, *a.passage(start)) for a, start in scores]
+        return magnitudes, *map(np.stack, zip(*rolls, strict=True))
 
 
 def pool(magnitudes):
@@ -153,7 +153,7 @@ def pool(magnitudes):
     return magnitudes[:whole].reshape(-1, POOL, magnitudes.shape[1]).mean(1)
 
 
-def draw(notes, first, last):
+def passage_roll(notes, first, last):
     """
     Render a passage of a score as a piano roll.
 
@@ -175,7 +175,7 @@ def draw(notes, first, last):
     return notation.roll(notes, first, last), np.float32(cells)
 
 
-def move(array, steps, axis):
+def transpose(array, steps, axis):
     """
     Transpose log magnitudes or rolls by shifting them along the pitch axis.
 
@@ -193,10 +193,10 @@ def move(array, steps, axis):
     numpy.ndarray
         Shifted array of the same shape, zero-padded.
     """
-    moved = np.roll(array, steps, axis)
+    shifted = np.roll(array, steps, axis)
     gap = slice(steps) if steps >= 0 else slice(steps, None)
-    np.moveaxis(moved, axis, 0)[gap] = 0
-    return moved
+    np.moveaxis(shifted, axis, 0)[gap] = 0
+    return shifted
 
 
 class Pairs(Draws):
@@ -245,15 +245,16 @@ class Pairs(Draws):
 
     def _pair(self, index, rng):
         """Draw a pair from a recording: log magnitudes, roll and cells."""
-        own = self.recordings.aligned[index]
+        aligned = self.recordings.aligned[index]
         for _ in range(8):
-            start = GRID * round(rng.uniform(own.first, own.last - SECONDS) / GRID)
-            ends = own.passage(start)
-            if own.tells(*ends):
+            start = rng.uniform(aligned.first, aligned.last - SECONDS)
+            start = GRID * round(start / GRID)
+            ends = aligned.passage(start)
+            if aligned.has_onsets(*ends):
                 break
         ends = ends + rng.uniform(-JITTER, JITTER, 2) * (ends[1] - ends[0])
-        roll, cells = draw(own.notes, *ends)
+        roll, cells = passage_roll(aligned.notes, *ends)
         semitones = int(rng.integers(-SHIFT, SHIFT + 1))
-        heard = self.recordings.window(index, start)
-        heard = move(heard, semitones * BINS_PER_SEMITONE, 1)
-        return heard, move(roll, semitones, 1), cells
+        magnitudes = self.recordings.window(index, start)
+        magnitudes = transpose(magnitudes, semitones * BINS_PER_SEMITONE, 1)
+        return magnitudes, transpose(roll, semitones, 1), cells

@@ -23,14 +23,14 @@ def retrieval_figures(record):
     Returns
     -------
     dict of str to callable
-        What draws each figure, by name, without those that there are no scores for.
+        Functions that draw the figures, by name, except those without scores.
     """
-    drawn = {}
+    figures = {}
     if record["runs"]:
-        drawn["passages"] = partial(_passages, record)
+        figures["passages"] = partial(_passages, record)
     if "identification" in record:
-        drawn["pieces"] = partial(_pieces, record)
-    return drawn
+        figures["pieces"] = partial(_pieces, record)
+    return figures
 
 
 @styled
@@ -39,13 +39,13 @@ def _passages(record):
     runs = list(record["runs"])
     figure, ((axis,),) = subplots(0.8 + 0.2 * len(runs))
     for row, name in enumerate(runs):
-        for place, (split, (label, colour, stroke)) in enumerate(SOUNDS.items()):
+        for offset, (split, (label, colour, stroke)) in enumerate(SOUNDS.items()):
             score = record["runs"][name][split]["audio_to_score"]["recall_at_1"]
             value, low, high = score
-            at, style = row + 0.2 * place, {"color": colour}
-            axis.plot((100 * low, 100 * high), (at, at), lw=1, **style)
+            height, style = row + 0.2 * offset, {"color": colour}
+            axis.plot((100 * low, 100 * high), (height, height), lw=1, **style)
             named = {"label": label} if row == 0 else {}
-            axis.plot(100 * value, at, stroke[0], markersize=4, **style, **named)
+            axis.plot(100 * value, height, stroke[0], markersize=4, **style, **named)
     axis.set_yticks(range(len(runs)), runs)
     axis.invert_yaxis()
     axis.set_xlabel("right passage first (%)")
@@ -59,12 +59,12 @@ def _pieces(record):
     """Plot the share of identified pieces over the length of the query."""
     figure, ((axis,),) = subplots(2.2)
     for split, (label, colour, stroke) in SOUNDS.items():
-        found = record["identification"][split]
-        seconds = [int(each) for each in found]
-        for rank, words, width in ((1, "rank 1", 1.5), (10, "to rank 10", 0.7)):
-            named = [100 * each[f"rank_{rank}"] for each in found.values()]
+        scores = record["identification"][split]
+        seconds = [int(length) for length in scores]
+        for rank, ranks, width in ((1, "rank 1", 1.5), (10, "to rank 10", 0.7)):
+            percent = [100 * score[f"rank_{rank}"] for score in scores.values()]
             style = {"color": colour, "lw": width, "markersize": 3}
-            axis.plot(seconds, named, stroke, label=f"{label}, {words}", **style)
+            axis.plot(seconds, percent, stroke, label=f"{label}, {ranks}", **style)
     axis.axhline(95, color=BLACK, lw=0.6, linestyle=":")
     axis.set(xlabel="seconds heard", ylabel="pieces named (%)", ylim=(0, 101))
     figure.legend(loc="outside right upper", frameon=False)

@@ -30,8 +30,8 @@ def infonce(cosines, scale):
     """
     targets = torch.arange(len(cosines), device=cosines.device)
     logits = scale * cosines
-    either = (logits, logits.T)
-    return sum(functional.cross_entropy(each, targets) for each in either) / 2
+    directions = (logits, logits.T)
+    return sum(functional.cross_entropy(each, targets) for each in directions) / 2
 
 
 def ranking(cosines):
@@ -49,10 +49,10 @@ def ranking(cosines):
         Sum over negatives of ``max(0, MARGIN - positive + negative)``, averaged over
         pairs.
     """
-    pairs = cosines.diagonal()
+    positive = cosines.diagonal()
     negative = ~torch.eye(len(cosines), dtype=torch.bool, device=cosines.device)
-    either = (cosines - pairs[:, None], cosines - pairs[None])
-    return sum((functional.relu(MARGIN + x) * negative).sum() for x in either) / (
+    directions = (cosines - positive[:, None], cosines - positive[None])
+    return sum((functional.relu(MARGIN + x) * negative).sum() for x in directions) / (
         2 * len(cosines)
     )
 
@@ -89,9 +89,9 @@ class Matching(Module):
     def loss(self, batch, split, step):
         """Compute the loss of a batch, and the accuracy of audio-to-score retrieval."""
         magnitudes, rolls, cells = batch
-        sound, score = self.towers(vary_magnitudes(magnitudes), rolls, cells)
-        with torch.autocast(sound.device.type, enabled=False):
-            cosines = sound @ score.T
+        audio, score = self.towers(vary_magnitudes(magnitudes), rolls, cells)
+        with torch.autocast(audio.device.type, enabled=False):
+            cosines = audio @ score.T
         if self.config.objective == "infonce":
             loss = infonce(cosines, self.towers.log_scale.exp().clamp(max=100))
         else:
@@ -102,11 +102,11 @@ class Matching(Module):
     def groups(self):
         """Return the parameter groups, with a lower rate for a loaded encoder."""
         rate = self.config.learning_rate
-        own, rest = [], []
-        for name, each in self.towers.named_parameters():
-            (own if name.startswith("audio.encoder.") else rest).append(each)
-        groups = [{"params": rest, "lr": rate, "weight_decay": WEIGHT_DECAY}]
-        if own and not self.config.frozen:
+        encoder, others = [], []
+        for name, parameter in self.towers.named_parameters():
+            (encoder if name.startswith("audio.encoder.") else others).append(parameter)
+        groups = [{"params": others, "lr": rate, "weight_decay": WEIGHT_DECAY}]
+        if encoder and not self.config.frozen:
             slow = rate * (FINE_TUNING if self.config.load else 1)
-            groups.append({"params": own, "lr": slow, "weight_decay": WEIGHT_DECAY})
+            groups.append({"params": encoder, "lr": slow, "weight_decay": WEIGHT_DECAY})
         return groups

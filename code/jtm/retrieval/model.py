@@ -44,12 +44,12 @@ def segments(lengths, size):
         Weights ``(batch, size, SEGMENTS)``: overlapping triangles that sum to one over
         frames; frames beyond the passage have weight 0.
     """
-    at = (torch.arange(size, device=lengths.device) + 0.5) / lengths[:, None]
+    position = (torch.arange(size, device=lengths.device) + 0.5) / lengths[:, None]
     centres = (torch.arange(SEGMENTS, device=lengths.device) + 0.5) / SEGMENTS
-    at = at[..., None]  # (batch, size, 1)
-    near = at.clamp(centres[0], centres[-1])
+    position = position[..., None]  # (batch, size, 1)
+    near = position.clamp(centres[0], centres[-1])
     weights = (1 - SEGMENTS * (near - centres).abs()).clamp(min=1e-4)
-    weights = weights * (at < 1 + 0.5 / lengths[:, None, None])
+    weights = weights * (position < 1 + 0.5 / lengths[:, None, None])
     return weights / weights.sum(1, keepdim=True).clamp(min=1e-6)
 
 
@@ -66,10 +66,10 @@ class _Summary(nn.Module):
 
     def forward(self, maps, weights):
         """Embed maps ``(batch, frames, 88, channels)`` with weights of frames."""
-        found = functional.relu(self.features(maps))
-        parts = torch.einsum("bfpc,bfs->bspc", found, weights.to(found.dtype))
-        found = self.norm(parts.flatten(1).float())
-        return self.last(found) if self.embeds else found
+        features = functional.relu(self.features(maps))
+        pooled = torch.einsum("bfpc,bfs->bspc", features, weights.to(features.dtype))
+        features = self.norm(pooled.flatten(1).float())
+        return self.last(features) if self.embeds else features
 
 
 class PitchAudioTower(nn.Module):
@@ -140,11 +140,11 @@ class _PublishedTower(nn.Module):
         layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten()]
         self.layers = nn.Sequential(*layers)
 
-    def forward(self, seen, cells=None):
+    def forward(self, inputs, cells=None):
         """Embed magnitudes ``(batch, frames, bins)`` or rolls to ``(batch, DIM)``."""
-        if seen.ndim == 3:
-            seen = functional.avg_pool1d(seen, 2).transpose(1, 2)[:, None]
-        return self.layers(seen.contiguous(memory_format=torch.channels_last))
+        if inputs.ndim == 3:
+            inputs = functional.avg_pool1d(inputs, 2).transpose(1, 2)[:, None]
+        return self.layers(inputs.contiguous(memory_format=torch.channels_last))
 
 
 class CCALayer(nn.Module):
@@ -169,22 +169,22 @@ class CCALayer(nn.Module):
         self.register_buffer("covariance", torch.eye(2 * DIM))
         self.register_buffer("directions", torch.eye(DIM).repeat(2, 1, 1))
 
-    def forward(self, sound, score):
+    def forward(self, audio, score):
         """Project both views ``(batch, DIM)``; in training, update the directions."""
         if not self.training:
-            return self.projected(0, sound), self.projected(1, score)
-        both = torch.cat((sound, score), 1)
-        batch = both.mean(0)
-        centred = both - batch
-        found = centred.T @ centred / (len(both) - 1)
-        mean = self.mean.lerp(batch.unflatten(0, (2, DIM)), self.momentum)
-        covariance = self.covariance.lerp(found, self.momentum)
+            return self.projected(0, audio), self.projected(1, score)
+        joint = torch.cat((audio, score), 1)
+        mean = joint.mean(0)
+        centred = joint - mean
+        covariance = centred.T @ centred / (len(joint) - 1)
+        mean = self.mean.lerp(mean.unflatten(0, (2, DIM)), self.momentum)
+        covariance = self.covariance.lerp(covariance, self.momentum)
         directions = self._solve(covariance)
         with torch.no_grad():
             self.mean.copy_(mean)
             self.covariance.copy_(covariance)
             self.directions.copy_(directions)
-        return (sound - mean[0]) @ directions[0], (score - mean[1]) @ directions[1]
+        return (audio - mean[0]) @ directions[0], (score - mean[1]) @ directions[1]
 
     def _solve(self, covariance):
         """Compute directions ``(2, DIM, DIM)`` from the joint covariance."""
@@ -221,7 +221,7 @@ def _inverse_root(matrix):
     return (inverse / size.sqrt()).float()
 
 
-def _canonical(sound, score, dim, ridge):
+def _canonical(audio, score, dim, ridge):
     """
     Compute regularised linear canonical correlation analysis (Hotelling 1936).
 
@@ -230,13 +230,14 @@ def _canonical(sound, score, dim, ridge):
     weakly correlated directions count little. `ridge`, relative to the mean variance,
     is added to the variances.
     """
-    views = [each - each.mean(0) for each in (sound, score)]
+    views = [view - view.mean(0) for view in (audio, score)]
     roots = []
-    for each in views:
-        own = each.T @ each / (len(each) - 1)
-        own.diagonal().add_(ridge * own.diagonal().mean())
-        roots.append(torch.linalg.cholesky(own))
-    cross = views[0].T @ views[1] / (len(sound) - 1)
+    for view in views:
+        covariance = view.T @ view / (len(view) - 1)
+        variances = covariance.diagonal()
+        variances.add_(ridge * variances.mean())
+        roots.append(torch.linalg.cholesky(covariance))
+    cross = views[0].T @ views[1] / (len(audio) - 1)
     for root in roots:  # whitened from the left, then from the right
         cross = torch.linalg.solve_triangular(root, cross, upper=False).T
     left, correlations, right = torch.svd_lowrank(cross, dim + 32, niter=4)
@@ -244,7 +245,7 @@ def _canonical(sound, score, dim, ridge):
     return [
         (mean, torch.linalg.solve_triangular(root.T, x[:, :dim], upper=True) * scale)
         for mean, root, x in zip(
-            (sound.mean(0), score.mean(0)), roots, (left, right), strict=True
+            (audio.mean(0), score.mean(0)), roots, (left, right), strict=True
         )
     ]
 
@@ -287,12 +288,12 @@ class Towers(nn.Module):
 
     def forward(self, magnitudes, rolls, cells):
         """Embed pairs of log magnitudes and rolls as unit vectors."""
-        sound, score = self.audio(magnitudes), self.score(rolls, cells)
-        with torch.autocast(sound.device.type, enabled=False):
-            sound, score = sound.float(), score.float()
+        audio, score = self.audio(magnitudes), self.score(rolls, cells)
+        with torch.autocast(audio.device.type, enabled=False):
+            audio, score = audio.float(), score.float()
             if self.join:
-                sound, score = self.join(sound, score)
-            return functional.normalize(sound), functional.normalize(score)
+                audio, score = self.join(audio, score)
+            return functional.normalize(audio), functional.normalize(score)
 
     @torch.no_grad()
     def refit(self, batches):
@@ -300,13 +301,13 @@ class Towers(nn.Module):
         if self.kind == "pitchmap":
             self._widen(REFIT_DIM)
             self.audio.summary.embeds = self.score.summary.embeds = False
-        found = [(self.audio(x), self.score(*y)) for x, *y in batches]
-        pairs = (torch.cat(each) for each in zip(*found, strict=True))
+        features = [(self.audio(x), self.score(*y)) for x, *y in batches]
+        pairs = (torch.cat(view) for view in zip(*features, strict=True))
         # With few features, there are enough pairs for a small ridge.
         views = _canonical(*pairs, self.dim, RIDGE if self.join is None else 0.01)
         if self.join:
             self.join.mean.copy_(torch.stack([mean for mean, _ in views]))
-            self.join.directions.copy_(torch.stack([each for _, each in views]))
+            self.join.directions.copy_(torch.stack([basis for _, basis in views]))
             return
         towers = self.audio, self.score
         for tower, (mean, directions) in zip(towers, views, strict=True):
@@ -315,32 +316,32 @@ class Towers(nn.Module):
             tower.summary.last.bias.copy_(-mean @ directions)
 
     @torch.no_grad()
-    def embed_sound(self, magnitudes):
+    def embed_audio(self, magnitudes):
         """Embed windows of audio."""
-        found = np.zeros((len(magnitudes), self.dim), np.float32)
+        vectors = np.zeros((len(magnitudes), self.dim), np.float32)
         for first in range(0, len(magnitudes), BATCH):
-            heard = torch.from_numpy(magnitudes[first:][:BATCH])
-            found[first:][:BATCH] = self._finish(0, self.audio(heard))
-        return found
+            batch = torch.from_numpy(magnitudes[first:][:BATCH])
+            vectors[first:][:BATCH] = self._finish(0, self.audio(batch))
+        return vectors
 
     @torch.no_grad()
     def embed_scores(self, rolls, cells):
         """Embed passages of scores."""
         order = np.argsort(cells, kind="stable")
-        found = np.zeros((len(rolls), self.dim), np.float32)
+        vectors = np.zeros((len(rolls), self.dim), np.float32)
         for first in range(0, len(rolls), BATCH):
             chosen, width = order[first:][:BATCH], None
             if self.kind == "pitchmap":
                 # Cells after the longest passage would cost time and change nothing.
                 width = int(np.ceil(cells[chosen].max())) + MARGIN_CELLS
-            drawn = torch.from_numpy(rolls[chosen][..., :width])
-            embedded = self.score(drawn, torch.from_numpy(cells[chosen]))
-            found[chosen] = self._finish(1, embedded)
-        return found
+            batch = torch.from_numpy(rolls[chosen][..., :width])
+            embedded = self.score(batch, torch.from_numpy(cells[chosen]))
+            vectors[chosen] = self._finish(1, embedded)
+        return vectors
 
-    def compare(self, heard, rolls, cells):
+    def compare(self, magnitudes, rolls, cells):
         """Compute cosine similarities of all pairs ``(windows, passages)``."""
-        return self.embed_sound(heard) @ self.embed_scores(rolls, cells).T
+        return self.embed_audio(magnitudes) @ self.embed_scores(rolls, cells).T
 
     def _finish(self, view, embedded):
         """Project features of one view and normalise them to unit length."""

@@ -7,14 +7,14 @@ LONGEST = 600
 """Seconds from the start of a recording used to identify it."""
 
 
-def answer(path, index=None):
+def describe(path, index=None):
     """
-    Identify the piece in a sound file, and describe the result.
+    Identify the piece in an audio file, and describe the result.
 
     Parameters
     ----------
     path : str or Path
-        The sound file; only the first :data:`LONGEST` seconds are used.
+        Path to the file; only the first :data:`LONGEST` seconds are used.
     index : str or Path, optional
         Path to an index; the shipped one by default.
 
@@ -38,19 +38,19 @@ def answer(path, index=None):
     except ShortError as error:
         raise InputError(f"{path}: {error}") from error
     if not matches:
-        return f"{path}: not found; silence, a steady sound, or unlike all pieces"
+        return f"{path}: not found; silent, steady, or unlike every indexed piece"
     first = matches[0]
     lines = [
         f"{path}: {first.title}" if found else f"{path}: not found; the most likely are"
     ]
-    for each in matches:
+    for match in matches:
         line = (
-            f"{100 * each.confidence:4.0f} %  {each.title} ({each.file}), from quarter "
-            f"{each.beat:.0f} of {each.beats:.0f}, "
-            f"heard {each.start:.0f}-{each.end:.0f} s"
+            f"{100 * match.confidence:4.0f} %  {match.title} ({match.file}), from "
+            f"quarter {match.beat:.0f} of {match.beats:.0f}, "
+            f"matched at {match.start:.0f}-{match.end:.0f} s"
         )
-        if each.key:
-            many, side = abs(each.key), "above" if each.key > 0 else "below"
-            line += f", {many} semitone{'s' * (many > 1)} {side} the score"
+        if match.key:
+            n, side = abs(match.key), "above" if match.key > 0 else "below"
+            line += f", {n} semitone{'s' * (n > 1)} {side} the score"
         lines.append(line)
     return "\n".join(lines)

@@ -63,14 +63,14 @@ def train(config, recordings, progress=True):
     if config.load:
         encoder = load_model(config.load)[0].encoder
     towers = model.Towers(config.towers, encoder)
-    heard = recordings.splits["train"]
+    training = recordings.splits["train"]
     if config.n_works:
-        order = np.random.default_rng(config.random_seed).permutation(len(heard))
-        heard = [heard[i] for i in order[: config.n_works]]
-    chosen = recordings, heard, config.batch_size, config.random_seed
+        order = np.random.default_rng(config.random_seed).permutation(len(training))
+        training = [training[i] for i in order[: config.n_works]]
+    chosen = recordings, training, config.batch_size, config.random_seed
     plan = Plan.of(config, gradient_clip=1.0, precision="bf16")
-    places = _evenly(recordings.places("validation"), VALIDATED)
-    held_out = recordings.pairs(places)
+    windows = _evenly(recordings.windows("validation"), VALIDATED)
+    held_out = recordings.pairs(windows)
 
     def score(module):
         """Compute the mean reciprocal rank on validation."""
@@ -80,14 +80,14 @@ def train(config, recordings, progress=True):
     module = Matching(towers, config, plan, Pairs(*chosen), facts=facts, score=score)
     fit(module, progress)
     torch.manual_seed(0)
-    many = Pairs(*chosen, REFIT_BATCHES)
-    many.epoch = REFITTED
-    towers.refit((vary_magnitudes(sound), *rest) for sound, *rest in many)
+    batches = Pairs(*chosen, REFIT_BATCHES)
+    batches.epoch = REFITTED
+    towers.refit((vary_magnitudes(audio), *score) for audio, *score in batches)
     seconds = sum(
-        recordings.aligned[i].last - recordings.aligned[i].first for i in heard
+        recordings.aligned[i].last - recordings.aligned[i].first for i in training
     )
     return towers.eval(), {
-        "works": len(heard),
+        "works": len(training),
         "hours": round(seconds / 3600, 3),
         "steps": module.history[-1]["step"],
         "training_seconds": round(module.seconds, 1),
@@ -95,9 +95,9 @@ def train(config, recordings, progress=True):
     }
 
 
-def _evenly(items, most):
+def _evenly(items, number):
     """Select evenly spaced items, including the first and the last."""
-    n = min(most, len(items))
+    n = min(number, len(items))
     return [items[i] for i in np.linspace(0, len(items) - 1, n).round().astype(int)]
 
 
@@ -108,74 +108,75 @@ def _ranks(scores, queries=slice(None)):
     `scores` are ``(queries, candidates)``. The correct candidate of query i is
     ``queries[i]``, by default i; among equal scores it ranks last.
     """
-    right = scores[:, queries].diagonal()[:, None]
-    return (scores >= right).sum(1)
+    correct = scores[:, queries].diagonal()[:, None]
+    return (scores >= correct).sum(1)
 
 
-def _measures(found):
+def _metrics(ranks):
     """Compute recall at 1, 5 and 25, mean reciprocal rank and median rank."""
-    told = {f"recall_at_{k}": float(np.mean(found <= k)) for k in (1, 5, 25)}
-    told["mrr"] = float(np.mean(1 / found))
-    return told | {"median_rank": float(np.median(found))}
+    metrics = {f"recall_at_{k}": float(np.mean(ranks <= k)) for k in (1, 5, 25)}
+    metrics["mrr"] = float(np.mean(1 / ranks))
+    return metrics | {"median_rank": float(np.median(ranks))}
 
 
-def _summarise(found, works):
-    """Compute measures of ranks, each with its 95 % bootstrap interval over works."""
+def _summarise(ranks, works):
+    """Compute metrics of ranks, each with its 95 % bootstrap interval over works."""
     of_work = [np.flatnonzero(works == work) for work in np.unique(works)]
     rng, draws = np.random.default_rng(0), []
     for _ in range(DRAWS):
         drawn = rng.integers(len(of_work), size=len(of_work))
-        draws.append(_measures(found[np.concatenate([of_work[i] for i in drawn])]))
+        draws.append(_metrics(ranks[np.concatenate([of_work[i] for i in drawn])]))
     summary = {}
-    for name, value in _measures(found).items():
-        ends = np.percentile([each[name] for each in draws], (2.5, 97.5))
+    for name, value in _metrics(ranks).items():
+        ends = np.percentile([draw[name] for draw in draws], (2.5, 97.5))
         summary[name] = [value, *ends.tolist()]
     return summary
 
 
 def _candidates(recordings, split):
     """Select the evaluated windows of a split, and read their pairs."""
-    places = _evenly(recordings.places(split, APART), CANDIDATES)
-    return places, recordings.pairs(places)
+    windows = _evenly(recordings.windows(split, APART), CANDIDATES)
+    return windows, recordings.pairs(windows)
 
 
-def _both_ways(places, sounds, scores, queries=slice(None)):
+def _both_directions(windows, by_audio, by_score, queries=slice(None)):
     """Summarise retrieval of passages by audio, and of windows by score."""
-    works = np.array([index for index, _ in places])[queries]
+    works = np.array([index for index, _ in windows])[queries]
     return {
-        "audio_to_score": _summarise(_ranks(sounds, queries), works),
-        "score_to_audio": _summarise(_ranks(scores, queries), works),
+        "audio_to_score": _summarise(_ranks(by_audio, queries), works),
+        "score_to_audio": _summarise(_ranks(by_score, queries), works),
     }
 
 
-def _judge(compare, recordings, split):
+def _evaluate(compare, recordings, split):
     """Evaluate `compare`, such as :meth:`model.Towers.compare`, in both directions."""
-    places, pairs = _candidates(recordings, split)
+    windows, pairs = _candidates(recordings, split)
     cosines = compare(*pairs)
-    return {"candidates": len(places)} | _both_ways(places, cosines, cosines.T)
+    return {"candidates": len(windows)} | _both_directions(windows, cosines, cosines.T)
 
 
-def _query(recordings, played, index, seconds):
+def _query(recordings, recording, index, seconds):
     """
     Select the start of a recording as a query.
 
     Return the index of its piece, the start of each window in seconds, and the start
     and end of the query in quarter notes of the score.
     """
-    own, about = recordings.aligned[played], recordings.store.recordings[played]
-    first = GRID * np.ceil(own.first / GRID)
-    last = min(first + seconds, own.last) - SECONDS
+    aligned = recordings.aligned[recording]
+    metadata = recordings.store.recordings[recording].metadata
+    first = GRID * np.ceil(aligned.first / GRID)
+    last = min(first + seconds, aligned.last) - SECONDS
     starts = np.arange(first, max(last, first) + 1e-6, search.HOP_SECONDS)
-    beats = own.beats(np.array((first, starts[-1] + SECONDS)))
+    beats = aligned.beats(np.array((first, starts[-1] + SECONDS)))
     numbers = {piece["file"]: k for k, piece in enumerate(index.pieces)}
-    number = numbers[about.metadata["corpus_path"]]
-    return number, starts, beats + float(about.metadata["first_beat"])
+    number = numbers[metadata["corpus_path"]]
+    return number, starts, beats + float(metadata["first_beat"])
 
 
-def _embed(towers, recordings, played, starts):
+def _embed(towers, recordings, recording, starts):
     """Embed the windows of a query."""
-    return towers.embed_sound(
-        np.stack([recordings.window(played, start) for start in starts])
+    return towers.embed_audio(
+        np.stack([recordings.window(recording, start) for start in starts])
     )
 
 
@@ -193,45 +194,45 @@ def _identify_all(towers, recordings, index, split, lengths=LENGTHS, absent=Fals
     piece; the margin of the first piece, see :func:`jtm.retrieval.search.vote`; and the
     position error in quarter notes.
     """
-    found = {seconds: [] for seconds in lengths}
-    for played in recordings.splits[split]:
-        number, starts, beats = _query(recordings, played, index, max(lengths))
-        at = starts + SECONDS / 2
+    results = {seconds: [] for seconds in lengths}
+    for recording in recordings.splits[split]:
+        number, starts, beats = _query(recordings, recording, index, max(lengths))
+        times = starts + SECONDS / 2
         known = index.without([number]) if absent else index
-        near = known.nearest(_embed(towers, recordings, played, starts))
+        near = known.nearest(_embed(towers, recordings, recording, starts))
         owners, middles = known.owners[near], known.middles[near]
         for seconds in lengths:
-            n = np.count_nonzero(at <= at[0] + max(0, seconds - SECONDS) + 1e-6)
-            margin, ranked = search.vote(at[:n], owners[:n], middles[:n])
+            n = np.count_nonzero(times <= times[0] + max(0, seconds - SECONDS) + 1e-6)
+            margin, ranked = search.vote(times[:n], owners[:n], middles[:n])
             rank, error = _rank(ranked, number), np.nan
             if np.isfinite(rank):
                 _, _, start, speed, _ = ranked[rank - 1]
-                error = start + speed * (at[0] - SECONDS / 2) - beats[0]
-            found[seconds].append((rank, margin, error))
-    return {seconds: np.array(rows).T for seconds, rows in found.items()}
+                error = start + speed * (times[0] - SECONDS / 2) - beats[0]
+            results[seconds].append((rank, margin, error))
+    return {seconds: np.array(rows).T for seconds, rows in results.items()}
 
 
 def _retrieve_all(towers, recordings, index, split, seconds):
     """Rank, for the start of each score, its recording among those of a split."""
-    played = recordings.splits[split]
-    starts = [_query(recordings, each, index, np.inf)[1] for each in played]
+    indices = recordings.splits[split]
+    starts = [_query(recordings, i, index, np.inf)[1] for i in indices]
     embedded = [
-        _embed(towers, recordings, each, own)
-        for each, own in zip(played, starts, strict=True)
+        _embed(towers, recordings, i, times)
+        for i, times in zip(indices, starts, strict=True)
     ]
-    owners = np.repeat(np.arange(len(played)), [len(each) for each in starts])
+    owners = np.repeat(np.arange(len(indices)), [len(times) for times in starts])
     places = np.concatenate(starts) + SECONDS / 2
-    sounds = search.Index([], np.concatenate(embedded), owners, places, "")
-    sounds.unit = sounds.vectors  # not rounded
-    found = []
-    for k, each in enumerate(played):
-        number, _, beats = _query(recordings, each, index, seconds)
-        middles = index.middles[own := index.owners == number]
+    windows = search.Index([], np.concatenate(embedded), owners, places, "")
+    windows.unit = windows.vectors  # not rounded
+    ranks = []
+    for k, i in enumerate(indices):
+        number, _, beats = _query(recordings, i, index, seconds)
+        middles = index.middles[rows := index.owners == number]
         within = (middles >= beats[0]) & (middles < beats[1])
-        near = sounds.nearest(index.unit[own][within])
+        near = windows.nearest(index.unit[rows][within])
         lines = owners[near], places[near], 1 / search.SPEEDS, 2 * search.TOLERANCE
-        found.append(_rank(search.vote(middles[within], *lines)[1], k))
-    return np.array(found)
+        ranks.append(_rank(search.vote(middles[within], *lines)[1], k))
+    return np.array(ranks)
 
 
 def _calibrate(towers, recordings, index):
@@ -243,35 +244,36 @@ def _calibrate(towers, recordings, index):
     """
     from sklearn.linear_model import LogisticRegression
 
-    margins, right = [], []
+    margins, correct = [], []
     for absent in (False, True):
-        told = _identify_all(
+        results = _identify_all(
             towers, recordings, index, "validation", LENGTHS[2:4], absent
         )
-        margins += [margin for _, margin, _ in told.values()]
-        right += [(rank == 1) & (not absent) for rank, *_ in told.values()]
+        margins += [margin for _, margin, _ in results.values()]
+        correct += [(rank == 1) & (not absent) for rank, *_ in results.values()]
     threshold = float(np.quantile(np.concatenate(margins[2:]), 1 - FALSE_ALARMS))
     facts = {"threshold": round(threshold, 4), "false_alarms": FALSE_ALARMS}
-    right = np.concatenate(right)
-    if right.any() and not right.all():
-        fitted = LogisticRegression().fit(np.concatenate(margins)[:, None], right)
-        told = float(fitted.intercept_[0]), float(fitted.coef_[0, 0])
-        facts["confidence"] = [round(each, 4) for each in told]
+    correct = np.concatenate(correct)
+    if correct.any() and not correct.all():
+        fitted = LogisticRegression().fit(np.concatenate(margins)[:, None], correct)
+        coefficients = float(fitted.intercept_[0]), float(fitted.coef_[0, 0])
+        facts["confidence"] = [round(each, 4) for each in coefficients]
     return facts
 
 
-def _by_parts(heard, rolls, cells):
+def _segment_means(magnitudes, rolls, cells):
     """Average semitone bins, and rolls, over the segments of a passage."""
-    bins = heard[..., 2 : 2 + 2 * N_PITCHES].reshape(*heard.shape[:2], -1, 2).mean(3)
-    lengths = np.full(len(heard), heard.shape[1])
+    n, n_frames = magnitudes.shape[:2]
+    bins = magnitudes[..., 2 : 2 + 2 * N_PITCHES].reshape(n, n_frames, -1, 2).mean(3)
+    lengths = np.full(n, n_frames)
     views = []
-    for order, rows, own, size in (
-        ("bfp", bins, lengths, heard.shape[1]),
+    for order, rows, length, size in (
+        ("bfp", bins, lengths, n_frames),
         ("bpf", rolls[:, 0], cells, rolls.shape[3]),
     ):
-        shares = model.segments(torch.as_tensor(own), size).numpy()
-        parts = np.einsum(f"{order},bfs->bsp", rows, shares)
-        views.append(parts.reshape(len(rows), -1))
+        weights = model.segments(torch.as_tensor(length), size).numpy()
+        means = np.einsum(f"{order},bfs->bsp", rows, weights)
+        views.append(means.reshape(len(rows), -1))
     return views
 
 
@@ -279,14 +281,14 @@ def _linear_cca(recordings, split):
     """Evaluate linear CCA on spectra and rolls averaged over segments."""
     from sklearn.cross_decomposition import CCA
 
-    pairs = recordings.pairs(_evenly(recordings.places("train", 1.0), CCA_PAIRS))
-    fitted = CCA(DIM, max_iter=30, tol=1e-3).fit(*_by_parts(*pairs))
+    pairs = recordings.pairs(_evenly(recordings.windows("train", 1.0), CCA_PAIRS))
+    fitted = CCA(DIM, max_iter=30, tol=1e-3).fit(*_segment_means(*pairs))
 
     def compare(*pairs):
-        sound, score = fitted.transform(*_by_parts(*pairs))
-        return _unit(sound) @ _unit(score).T
+        audio, score = fitted.transform(*_segment_means(*pairs))
+        return _unit(audio) @ _unit(score).T
 
-    return _judge(compare, recordings, split)
+    return _evaluate(compare, recordings, split)
 
 
 def _unit(rows):
@@ -298,16 +300,16 @@ def _chroma_dtw(recordings, split):
     """Evaluate dynamic time warping of chroma, on a subset of the queries."""
     from librosa.sequence import dtw
 
-    places, (heard, rolls, cells) = _candidates(recordings, split)
-    power = np.expm1(18 * heard[:, ::2]) ** 0.5  # magnitudes, every 80 ms
-    sounds = [_chroma(each) for each in power[..., 2 : 2 + 2 * N_PITCHES : 2]]
-    written = [
+    windows, (magnitudes, rolls, cells) = _candidates(recordings, split)
+    linear = np.expm1(18 * magnitudes[:, ::2]) ** 0.5  # every 80 ms
+    audio = [_chroma(window) for window in linear[..., 2 : 2 + 2 * N_PITCHES : 2]]
+    scores = [
         _chroma(roll[0, :, : max(2, round(n))].T)
         for roll, n in zip(rolls, cells, strict=True)
     ]
-    queries = _evenly(range(len(places)), DTW_QUERIES)
+    queries = _evenly(range(len(windows)), DTW_QUERIES)
 
-    def fits(first, second):
+    def similarities(first, second):
         """Compute negative path costs per step ``(queries, candidates)``."""
         costs = [
             dtw(C=1 - first[k] @ other.T, backtrack=False)[-1, -1]
@@ -317,9 +319,9 @@ def _chroma_dtw(recordings, split):
         ]
         return -np.reshape(costs, (len(queries), len(second)))
 
-    both = fits(sounds, written), fits(written, sounds)
-    judged = {"candidates": len(places), "queries": len(queries)}
-    return judged | _both_ways(places, *both, queries)
+    both = similarities(audio, scores), similarities(scores, audio)
+    counts = {"candidates": len(windows), "queries": len(queries)}
+    return counts | _both_directions(windows, *both, queries)
 
 
 def _chroma(rows):
@@ -353,16 +355,16 @@ def study(data, out, load=None, only=None, scores=None):
     """
     out = Path(out)
     recordings = Recordings(data, out / "work")
-    for name, how in RUNS.items():
-        file, how = out / f"{name}.json", dict(how)
-        start = how.pop("start", None)
+    for name, settings in RUNS.items():
+        file, settings = out / f"{name}.json", dict(settings)
+        start = settings.pop("start", None)
         if file.exists() or name not in (only or RUNS) or (start and not load):
             continue
         config = RetrievalConfig(
-            **how, load=str(load) if start else "", path_checkpoint=str(out / name)
+            **settings, load=str(load) if start else "", path_checkpoint=str(out / name)
         )
         towers, facts = train(config, recordings)
-        facts |= {s: _judge(towers.compare, recordings, s) for s in TESTS}
+        facts |= {s: _evaluate(towers.compare, recordings, s) for s in TESTS}
         model.save(out / f"{name}.safetensors", towers, {"run": name})
         write_json(file, facts)
     for name, function in BASELINES.items():
@@ -385,8 +387,8 @@ def _identification(recordings, out, scores):
     """Index the musical scores, calibrate thresholds, and evaluate identification."""
     weights, file = out / f"{MAIN}.safetensors", out / search.INDEX.name
     titles = _titles(recordings)
-    if lost := [name for name in titles if not (Path(scores) / name).is_file()]:
-        raise InputError(f"{scores}: no {lost[0]}, which the recordings are of")
+    if missing := [name for name in titles if not (Path(scores) / name).is_file()]:
+        raise InputError(f"{scores}: no {missing[0]}; expected the score of every work")
     search.build(scores, file, titles, weights)
     (towers, facts, _), index = model.load(weights), search.Index.load(file)
     facts |= _calibrate(towers, recordings, index)
@@ -395,10 +397,10 @@ def _identification(recordings, out, scores):
     def shares(rank):
         return {f"rank_{k}": float(np.mean(rank <= k)) for k in (1, 5, 10)}
 
-    found = {"pieces": len(index.pieces), "false_alarms": FALSE_ALARMS}
-    found["queries"] = len(recordings.splits["test"])
+    results = {"pieces": len(index.pieces), "false_alarms": FALSE_ALARMS}
+    results["queries"] = len(recordings.splits["test"])
     for split in TESTS:
-        found[split] = {}
+        results[split] = {}
         known, unknown = (
             _identify_all(towers, recordings, index, split, absent=absent)
             for absent in (False, True)
@@ -406,16 +408,16 @@ def _identification(recordings, out, scores):
         for seconds, (rank, margin, error) in known.items():
             named = margin >= facts["threshold"]
             alarms = unknown[seconds][1] >= facts["threshold"]
-            found[split][str(seconds)] = shares(rank) | {
+            results[split][str(seconds)] = shares(rank) | {
                 "named": float(np.mean(named & (rank == 1))),
                 "false_alarms": float(np.mean(alarms)),
                 "error": float(np.median(np.abs(error[rank == 1]))),
             }
-    found["performances"] = {
+    results["performances"] = {
         split: shares(_retrieve_all(towers, recordings, index, split, 20))
         for split in TESTS
     }
-    return found
+    return results
 
 
 TITLES = {
@@ -435,7 +437,7 @@ TITLES |= {
 
 def _titles(recordings):
     """Return the title of each played piece, by its path in the corpus."""
-    found = {}
+    titles = {}
     for recording in recordings.store.recordings:
         about = recording.metadata
         movement = about.get("movement") or ""
@@ -443,23 +445,23 @@ def _titles(recordings):
         title = ", ".join(part for part in (about["composition"], movement) if part)
         title = TITLES.get(about["corpus_path"].rpartition(".")[0], title)
         composer = about.get("composer")
-        found[about["corpus_path"]] = f"{composer}: {title}" if composer else title
-    return found
+        titles[about["corpus_path"]] = f"{composer}: {title}" if composer else title
+    return titles
 
 
 def _compile(out):
     """Merge the results of finished runs into ``retrieval.json``."""
     names = (*RUNS, *BASELINES)
     runs = {n: read_json(p) for n in names if (p := out / f"{n}.json").exists()}
-    whole = {"runs": runs, "left": [name for name in names if name not in runs]}
+    summary = {"runs": runs, "left": [name for name in names if name not in runs]}
     if MAIN in runs:
         seen, unseen = (runs[MAIN][s]["audio_to_score"] for s in TESTS)
-        whole |= {k: seen[k][0] for k in ("recall_at_1", "mrr")}
-        whole["recall_at_1_unseen"] = unseen["recall_at_1"][0]
-        whole["candidates"] = runs[MAIN]["test"]["candidates"]
-        whole["chance"] = _measures(np.arange(1, whole["candidates"] + 1))
+        summary |= {k: seen[k][0] for k in ("recall_at_1", "mrr")}
+        summary["recall_at_1_unseen"] = unseen["recall_at_1"][0]
+        summary["candidates"] = runs[MAIN]["test"]["candidates"]
+        summary["chance"] = _metrics(np.arange(1, summary["candidates"] + 1))
     if (out / PIECES).exists():
-        whole["identification"] = read_json(out / PIECES)
-        whole["identified_20s"] = whole["identification"]["test"]["20"]["rank_1"]
-    write_json(out / "retrieval.json", whole)
+        summary["identification"] = read_json(out / PIECES)
+        summary["identified_20s"] = summary["identification"]["test"]["20"]["rank_1"]
+    write_json(out / "retrieval.json", summary)
     return out / "retrieval.json"

@@ -25,9 +25,8 @@ from jtm.data.musicnet import find_files
 from jtm.files import InputError, stamp, warn
 from jtm.models.pitchmap import PitchMapEncoder
 from jtm.music import audio, notation
-from jtm.retrieval import model
+from jtm.retrieval import data, model
 from jtm.retrieval.config import FRAMES, POOL
-from jtm.retrieval.data import BINS_PER_SEMITONE, FEWEST, SECONDS, draw, move, pool
 from jtm.training.checkpoints import WEIGHTS_SUFFIX, read_tensors, write_tensors
 from jtm.training.spectra import harmonic_front_end
 
@@ -44,12 +43,12 @@ QUARTERS = 4  # resolution of stored passage centres, in steps per quarter note
 
 # Windows of a query.
 HOP_SECONDS = 0.5  # hop between windows
-MOST_WINDOWS = 120  # maximum number of windows, evenly spaced in longer queries
+MAX_WINDOWS = 120  # maximum number of windows, evenly spaced in longer queries
 SHORTEST = 1.0  # minimum length of a recording in seconds
 SILENT = 0.15  # maximum log magnitude of a window that counts as silent
-CHANGING = 0.08  # minimum change of pitch content; see :func:`change`
-GLANCE = 30  # seconds of a recording used to name it on its page
-SURE = 0.5  # minimum confidence to name it there
+MIN_CHANGE = 0.08  # minimum change of pitch content; see :func:`change`
+NAMING_SECONDS = 30  # seconds of a recording used to name it on its page
+CONFIDENT = 0.5  # minimum confidence to show the name there
 
 # Votes.
 BLOCK = 16  # queries compared with all passages at a time
@@ -57,14 +56,14 @@ NEAREST = 48  # passages that a window votes for
 SPEEDS = 0.5 * 1.12 ** np.arange(21)  # quarter notes per second: 30 to 289 per minute
 TOLERANCE = 1.6  # seconds within which votes count as on one line
 SHORTLIST = 25  # lines kept per slope
-ENOUGH = 17  # windows, 10 s, from which votes are reliable
-SHOWN = 5  # maximum number of pieces returned
+RELIABLE = 17  # windows, 10 s, from which votes are reliable
+MAX_MATCHES = 5  # maximum number of pieces returned
 
 # Keys.
 KEYS = tuple(range(-6, 7))  # semitones between a recording and its score
-LONG = 30  # minimum windows, 16.5 s, to try other keys; fewer agree by chance
-CERTAIN = 2.0  # margin in the key of the score, above any wrong one in validation
-FOUND_MOVED = 1.2  # margin threshold in other keys, from ``benchmarks/naming.py``
+MIN_WINDOWS = 30  # 16.5 s, to try other keys; fewer windows agree by chance
+CERTAIN_MARGIN = 2.0  # margin in the score's key, above any wrong one in validation
+KEY_THRESHOLD = 1.2  # margin in other keys, from ``benchmarks/naming.py``
 
 
 class ShortError(InputError):
@@ -109,7 +108,7 @@ class Index:
     An index of pieces and the embeddings of their passages.
 
     Passages of owners beyond `pieces` are background: they compete for votes, but are
-    not found.
+    never returned.
 
     Parameters
     ----------
@@ -140,13 +139,13 @@ class Index:
     def nearest(self, queries, number=NEAREST):
         """Find the nearest passages of each query by exhaustive search."""
         number = min(number, len(self.unit))
-        found = np.empty((len(queries), number), np.int64)
+        nearest = np.empty((len(queries), number), np.int64)
         for first in range(0, len(queries), BLOCK):  # bounds the memory
-            away = -(queries[first:][:BLOCK] @ self.unit.T)
-            near = np.argpartition(away, number - 1, axis=1)[:, :number]
-            order = np.argsort(np.take_along_axis(away, near, 1), axis=1)
-            found[first:][:BLOCK] = np.take_along_axis(near, order, 1)
-        return found
+            distances = -(queries[first:][:BLOCK] @ self.unit.T)
+            near = np.argpartition(distances, number - 1, axis=1)[:, :number]
+            order = np.argsort(np.take_along_axis(distances, near, 1), axis=1)
+            nearest[first:][:BLOCK] = np.take_along_axis(near, order, 1)
+        return nearest
 
     def without(self, numbers):
         """Return an index without some pieces, to evaluate queries not in the index."""
@@ -178,12 +177,12 @@ class Index:
     def load(cls, path, towers=None):
         """Read an index; raise InputError if it does not fit the towers."""
         if not Path(path).is_file():
-            raise InputError(f"{path}: no such index; make one by `jtm index`")
+            raise InputError(f"{path}: no such index; build one by `jtm index`")
         expected = {"pieces": list, "version": int, "towers": str}
         tensors, about = read_tensors(path, "index", "`jtm index`", expected)
         if about["version"] != model.VERSION or towers not in (None, about["towers"]):
             raise InputError(
-                f"{path}: an index of another version; make it again by `jtm index`"
+                f"{path}: an index of another version; rebuild it by `jtm index`"
             )
         counts = tensors["counts"].numpy()
         return cls(
@@ -206,17 +205,17 @@ def _passages(notes):
     end = float((notes["beat"] + notes["beats"]).max())
     density = len(onsets) / max(end - onsets[0], 1.0)
     tempo = np.clip(96 * (1.6 / density) ** 0.5, 50, 180)  # quarter notes per minute
-    found = []
+    ends = []
     for scale in SCALES:
-        length = scale * SECONDS * tempo / 60
+        length = scale * data.SECONDS * tempo / 60
         firsts = np.arange(
             onsets[0], max(end - length, onsets[0]) + 0.01, STEP * length
         )
-        found += [(first, first + length) for first in firsts]
-    found = np.array(found)
+        ends += [(first, first + length) for first in firsts]
+    ends = np.array(ends)
     starts = np.sort(notes["beat"])
-    counts = np.searchsorted(starts, found[:, 1]) - np.searchsorted(starts, found[:, 0])
-    return found[counts >= FEWEST]
+    counts = np.searchsorted(starts, ends[:, 1]) - np.searchsorted(starts, ends[:, 0])
+    return ends[counts >= data.MIN_ONSETS]
 
 
 def _embed(towers, notes):
@@ -228,8 +227,8 @@ def _embed(towers, notes):
     ends = _passages(notes)
     if not len(ends):
         return np.zeros((0, towers.dim), np.int8), np.zeros(0, np.float32)
-    drawn = zip(*(draw(notes, *pair) for pair in ends), strict=True)
-    vectors = towers.embed_scores(*map(np.stack, drawn))
+    rolls = zip(*(data.passage_roll(notes, *pair) for pair in ends), strict=True)
+    vectors = towers.embed_scores(*map(np.stack, rolls))
     return np.round(127 * vectors).astype(np.int8), ends.mean(1).astype(np.float32)
 
 
@@ -277,8 +276,8 @@ def build(folder, out, titles=None, weights=WEIGHTS, progress=True):
     towers, _, fingerprint = model.load(weights)
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; expected one with scores")
-    found, passed_over = find_files(folder, notation.SUFFIXES)
-    files = {path.relative_to(folder).as_posix(): path for path in found}
+    paths, skipped = find_files(folder, notation.SUFFIXES)
+    files = {path.relative_to(folder).as_posix(): path for path in paths}
     files = {name: path for name, path in files.items() if "/." not in f"/{name}"}
     if titles is not None:
         files = {name: path for name, path in files.items() if name in titles}
@@ -287,52 +286,52 @@ def build(folder, out, titles=None, weights=WEIGHTS, progress=True):
             f"{folder}: no score found; expected files ending in "
             f"{', '.join(notation.SUFFIXES)}"
         )
-    for path, why in passed_over:
-        warn(f"{path}: passed over: {why}")
-    kept = _kept(out, fingerprint, files)
-    missing = [name for name in files if name not in kept]
+    for path, reason in skipped:
+        warn(f"{path}: skipped: {reason}")
+    entries = _unchanged(out, fingerprint, files)
+    missing = [name for name in files if name not in entries]
     failed = []
     with _reader(len(missing)) as read:
-        found = read(files[name] for name in missing)
+        scores = read(files[name] for name in missing)
         bar = tqdm(missing, "Indexing", unit="file", disable=not progress)
-        for name, pieces in zip(bar, found, strict=True):
+        for name, pieces in zip(bar, scores, strict=True):
             if isinstance(pieces, str):
                 failed.append(name)
                 tqdm.write(f"jtm: {pieces}", file=sys.stderr)
                 continue
-            kept[name] = []
+            entries[name] = []
             for title, notes in pieces:
                 about = {"title": (titles or {}).get(name) or title or Path(name).stem}
                 about |= {"file": name, "stamp": stamp(files[name])}
                 about["beats"] = round(float((notes["beat"] + notes["beats"]).max()), 2)
-                kept[name].append((about, *_embed(towers, notes)))
-    parts = [part for name in files for part in kept.get(name, ())]
-    if not parts:
+                entries[name].append((about, *_embed(towers, notes)))
+    pieces = [piece for name in files for piece in entries.get(name, ())]
+    if not pieces:
         raise InputError(f"{folder}: none of {len(files)} scores could be read")
-    abouts, vectors, middles = zip(*parts, strict=True)
-    owners = np.repeat(np.arange(len(parts)), [len(each) for each in vectors])
+    abouts, vectors, middles = zip(*pieces, strict=True)
+    owners = np.repeat(np.arange(len(pieces)), [len(each) for each in vectors])
     columns = np.concatenate(vectors), owners, np.concatenate(middles)
     Index(list(abouts), *columns, fingerprint).save(out)
     if progress:
         print(
-            f"{out}: {len(parts)} pieces of {len(files) - len(failed)} files; "
+            f"{out}: {len(pieces)} pieces of {len(files) - len(failed)} files; "
             f"{len(missing) - len(failed)} files read, {len(failed)} failed"
         )
     return len(failed)
 
 
-def _kept(out, fingerprint, files):
+def _unchanged(out, fingerprint, files):
     """Return the entries of an existing index for files that have not changed."""
     if not out.exists():
         return {}
-    index, kept = Index.load(out, fingerprint), {}
+    index, entries = Index.load(out, fingerprint), {}
     for number, about in enumerate(index.pieces):
         name = about["file"]
         if name in files and about["stamp"] == stamp(files[name]):
-            own = index.owners == number
-            part = about, index.vectors[own], index.middles[own]
-            kept.setdefault(name, []).append(part)
-    return kept
+            rows = index.owners == number
+            piece = about, index.vectors[rows], index.middles[rows]
+            entries.setdefault(name, []).append(piece)
+    return entries
 
 
 @contextlib.contextmanager
@@ -353,7 +352,7 @@ def _front_end():
     return harmonic_front_end(PitchMapEncoder())
 
 
-def listen(wave):
+def cut_windows(wave):
     """
     Cut a recording into windows, without silent ones.
 
@@ -376,25 +375,26 @@ def listen(wave):
     """
     if len(wave) < SHORTEST * SAMPLE_RATE:
         raise ShortError(
-            f"{len(wave) / SAMPLE_RATE:.2g} s of sound; expected {SHORTEST:g} s or "
+            f"{len(wave) / SAMPLE_RATE:.2g} s of audio; expected {SHORTEST:g} s or "
             "more to identify the piece"
         )
     size = FRAMES * POOL * HOP
     wave = np.pad(wave, (0, max(0, size - len(wave))))
     last = (len(wave) - size) / SAMPLE_RATE
     starts = np.arange(0, last + 1e-6, HOP_SECONDS)
-    if len(starts) > MOST_WINDOWS:
-        starts = np.linspace(0, last, MOST_WINDOWS)
+    if len(starts) > MAX_WINDOWS:
+        starts = np.linspace(0, last, MAX_WINDOWS)
     firsts = np.round(starts * FRAME_RATE / POOL).astype(int) * POOL
+    analyse = _front_end().analyse
     if len(wave) <= 2 * len(starts) * size:  # windows overlap: analyse all of it once
-        heard = pool(_front_end().analyse(wave[: len(wave) // HOP * HOP]))
-        parts = [heard[first // POOL :][:FRAMES] for first in firsts]
+        magnitudes = data.pool(analyse(wave[: len(wave) // HOP * HOP]))
+        windows = [magnitudes[first // POOL :][:FRAMES] for first in firsts]
     else:
-        parts = [pool(_front_end().analyse(wave[f * HOP :][:size])) for f in firsts]
-    parts = [np.pad(part, ((0, FRAMES - len(part)), (0, 0))) for part in parts]
-    found = np.stack(parts).astype(np.float32)
-    loud = found.max((1, 2)) > SILENT
-    return starts[loud], found[loud]
+        windows = [data.pool(analyse(wave[f * HOP :][:size])) for f in firsts]
+    windows = [np.pad(x, ((0, FRAMES - len(x)), (0, 0))) for x in windows]
+    windows = np.stack(windows).astype(np.float32)
+    loud = windows.max((1, 2)) > SILENT
+    return starts[loud], windows[loud]
 
 
 def change(magnitudes):
@@ -410,63 +410,63 @@ def change(magnitudes):
     Parameters
     ----------
     magnitudes : numpy.ndarray
-        Log magnitudes ``(windows, FRAMES, bins)``; see :func:`listen`.
+        Log magnitudes ``(windows, FRAMES, bins)``; see :func:`cut_windows`.
 
     Returns
     -------
     float
-        The change; notes are heard from :data:`CHANGING`.
+        The change; below :data:`MIN_CHANGE`, there are no notes that change.
     """
     level = magnitudes.reshape(-1, 5, magnitudes.shape[-1]).mean(1)
-    step = BINS_PER_SEMITONE
-    aside = (level[:, : -2 * step] + level[:, 2 * step :]) / 2
-    return float(np.sort((level[:, step:-step] - aside).std(0))[-20:].mean())
+    step = data.BINS_PER_SEMITONE
+    neighbours = (level[:, : -2 * step] + level[:, 2 * step :]) / 2
+    return float(np.sort((level[:, step:-step] - neighbours).std(0))[-20:].mean())
 
 
-def vote(at, owners, places, speeds=SPEEDS, tolerance=TOLERANCE, known=np.inf):
+def vote(times, owners, positions, speeds=SPEEDS, tolerance=TOLERANCE, known=np.inf):
     """
     Rank pieces by the votes that lie on one line in time.
 
     Parameters
     ----------
-    at : numpy.ndarray
+    times : numpy.ndarray
         Time of each query in seconds ``(queries,)``.
-    owners, places : numpy.ndarray
+    owners, positions : numpy.ndarray
         Piece and position of the passages that each query votes for, nearest first
         ``(queries, nearest)``.
     speeds : numpy.ndarray
-        Candidate slopes in units of `places` per second.
+        Candidate slopes in units of `positions` per second.
     tolerance : float
         Seconds within which votes count as on one line.
     known : int
-        Number of pieces; the votes of others, of the background, are lost.
+        Number of pieces; votes for others, the background, are discarded.
 
     Returns
     -------
     margin : float
         Votes of the first piece plus half its lead over the second, reduced for fewer
-        than :data:`ENOUGH` queries; a low margin means 'not found'.
+        than :data:`RELIABLE` queries; a low margin means 'not found'.
     ranked : list of tuple
         Piece, votes per query, position in the piece at second 0, slope, and the
         queries that voted, by descending votes. A query gives a piece at most one
         vote, weighted ``log((nearest + 1) / rank)``.
     """
     n_queries, nearest = owners.shape
-    kept = owners.T < known
-    if not kept.any():
+    valid = owners.T < known
+    if not valid.any():
         return 0.0, []
-    rank, query = np.nonzero(kept)
-    owner, place = owners.T[kept], places.T[kept]  # nearest first
+    rank, query = np.nonzero(valid)
+    owner, position = owners.T[valid], positions.T[valid]  # nearest first
     weight = np.log((nearest + 1) / (rank + 1))
     best = {}
     for speed in speeds:
-        offset = (place - speed * at[query]) / (speed * tolerance)
+        offset = (position - speed * times[query]) / (speed * tolerance)
         for half in (0.0, 0.5):
             line = np.floor(offset + half).astype(np.int64)
             lines = owner.astype(np.int64) * (1 << 24) + (line + (1 << 23))
-            told = lines * n_queries + query
-            order = np.argsort(told, kind="stable")  # nearest stays first
-            first = np.append(True, np.diff(told[order]) != 0)
+            keys = lines * n_queries + query
+            order = np.argsort(keys, kind="stable")  # nearest stays first
+            first = np.append(True, np.diff(keys[order]) != 0)
             hits = order[first]
             group = np.flatnonzero(np.append(True, np.diff(lines[hits]) != 0))
             sums = np.add.reduceat(weight[hits], group)
@@ -477,11 +477,11 @@ def vote(at, owners, places, speeds=SPEEDS, tolerance=TOLERANCE, known=np.inf):
                     best[piece] = sums[k], speed, hits[group[k] : ends[k]]
     ranked = []
     for piece, (total, speed, hits) in best.items():
-        start = float(np.median(place[hits] - speed * at[query[hits]]))
+        start = float(np.median(position[hits] - speed * times[query[hits]]))
         ranked.append((piece, total / n_queries, start, float(speed), query[hits]))
-    ranked.sort(key=lambda each: -each[1])
-    first, second = ([each[1] for each in ranked] + [0.0])[:2]
-    margin = min(1.0, n_queries / ENOUGH) * (first + 0.5 * (first - second))
+    ranked.sort(key=lambda row: -row[1])
+    first, second = ([row[1] for row in ranked] + [0.0])[:2]
+    margin = min(1.0, n_queries / RELIABLE) * (first + 0.5 * (first - second))
     return float(margin), ranked
 
 
@@ -489,10 +489,10 @@ def find(wave, rate=SAMPLE_RATE, index=None, weights=WEIGHTS, progress=False):
     """
     Find the pieces most likely played in a recording.
 
-    From :data:`LONG` windows on, all keys are tried, unless the margin in that of the
-    score is :data:`CERTAIN`. The pieces of the shipped index compete with those of an
-    index given by its path, as background, so that few pieces do not share all votes:
-    of 20 s of held-out works in neither, at most 2 % are named.
+    From :data:`MIN_WINDOWS` windows on, all keys are tried, unless the margin in that
+    of the score is :data:`CERTAIN_MARGIN`. The pieces of the shipped index compete with
+    those of an index given by its path, as background, so that few pieces do not share
+    all votes: of 20 s of held-out works in neither, at most 2 % are named.
 
     Parameters
     ----------
@@ -510,8 +510,8 @@ def find(wave, rate=SAMPLE_RATE, index=None, weights=WEIGHTS, progress=False):
     Returns
     -------
     matches : list of Match
-        At most :data:`SHOWN` pieces, most likely first; empty if there are no notes
-        that change, see :func:`change`, or no window votes for a piece.
+        At most :data:`MAX_MATCHES` pieces, most likely first; empty if there are no
+        notes that change, see :func:`change`, or no window votes for a piece.
     found : bool
         Whether the margin of the first piece reaches the threshold.
 
@@ -526,30 +526,30 @@ def find(wave, rate=SAMPLE_RATE, index=None, weights=WEIGHTS, progress=False):
     if not isinstance(index, Index):
         index = _index(str(index or INDEX), fingerprint)
     wave = audio.to_wave(wave, rate)
-    starts, heard = listen(wave * audio.gain(audio.powers(wave)))
-    if not len(starts) or change(heard) < CHANGING:
+    starts, magnitudes = cut_windows(wave * audio.gain(audio.powers(wave)))
+    if not len(starts) or change(magnitudes) < MIN_CHANGE:
         return [], False
-    told, threshold = {}, {0: facts.get("threshold", 0.0)}
-    keys = sorted(KEYS, key=abs) if len(starts) >= LONG else [0]
+    results, threshold = {}, {0: facts.get("threshold", 0.0)}
+    keys = sorted(KEYS, key=abs) if len(starts) >= MIN_WINDOWS else [0]
     for k in tqdm(keys, "Keys", leave=False, disable=not progress):
-        told[k] = look(towers, index, starts, heard, k)
-        if told[0][0] >= CERTAIN:
+        results[k] = search_in_key(towers, index, starts, magnitudes, k)
+        if results[0][0] >= CERTAIN_MARGIN:
             break
-    above = {k: told[k][0] - threshold.get(k, FOUND_MOVED) for k in told}
+    above = {k: results[k][0] - threshold.get(k, KEY_THRESHOLD) for k in results}
     key = max(above, key=above.get)
-    found, (margin, ranked) = above[key] >= 0, told[key]
-    likely = _confidences(margin, [votes for _, votes, *_ in ranked], facts)
+    found, (margin, ranked) = above[key] >= 0, results[key]
+    shares = _confidences(margin, [votes for _, votes, *_ in ranked], facts)
     matches = []
-    for (piece, _, start, speed, voters), share in zip(ranked, likely, strict=True):
+    for (piece, _, start, speed, voters), share in zip(ranked, shares, strict=True):
         about = index.pieces[piece]
-        first, last = starts[voters.min()], starts[voters.max()] + SECONDS
+        first, last = starts[voters.min()], starts[voters.max()] + data.SECONDS
         beat = float(np.clip(start + speed * first, 0, about["beats"]))
-        where = beat, about["beats"], float(first), float(last), key
-        matches.append(Match(about["title"], about["file"], share, *where))
+        place = beat, about["beats"], float(first), float(last), key
+        matches.append(Match(about["title"], about["file"], share, *place))
     return matches, bool(matches and found)
 
 
-def look(towers, index, starts, heard, key):
+def search_in_key(towers, index, starts, magnitudes, key):
     """
     Search an index for windows of a recording, in one key.
 
@@ -559,8 +559,8 @@ def look(towers, index, starts, heard, key):
         Towers that embed the windows.
     index : Index
         Index to search.
-    starts, heard : numpy.ndarray
-        Start times and log magnitudes of the windows; see :func:`listen`.
+    starts, magnitudes : numpy.ndarray
+        Start times and log magnitudes of the windows; see :func:`cut_windows`.
     key : int
         Assumed transposition of the recording above the score in semitones.
 
@@ -571,11 +571,11 @@ def look(towers, index, starts, heard, key):
     ranked : list of tuple
         The most likely pieces.
     """
-    lowered = move(heard, -key * BINS_PER_SEMITONE, axis=2)
-    near = index.nearest(towers.embed_sound(lowered))
+    lowered = data.transpose(magnitudes, -key * data.BINS_PER_SEMITONE, axis=2)
+    near = index.nearest(towers.embed_audio(lowered))
     places = index.owners[near], index.middles[near]
-    margin, ranked = vote(starts + SECONDS / 2, *places, known=len(index.pieces))
-    return margin, ranked[:SHOWN]
+    margin, ranked = vote(starts + data.SECONDS / 2, *places, known=len(index.pieces))
+    return margin, ranked[:MAX_MATCHES]
 
 
 def _confidences(margin, votes, facts):
@@ -607,24 +607,24 @@ def identify(wave, rate=SAMPLE_RATE):
     Returns
     -------
     str or None
-        Its title; None if it is not found with a confidence of :data:`SURE`, or the
+        Its title; None if it is not found with at least :data:`CONFIDENT`, or the
         recording is too short.
     """
     try:
         matches, found = find(wave, rate)
     except ShortError:
         return None
-    return matches[0].title if found and matches[0].confidence >= SURE else None
+    return matches[0].title if found and matches[0].confidence >= CONFIDENT else None
 
 
 def name(path):
     """
-    Identify the piece in a sound file, for its page.
+    Identify the piece in an audio file, for its page.
 
     Parameters
     ----------
     path : str or Path
-        The sound file; only the first :data:`GLANCE` seconds are used.
+        Path to the file; only the first :data:`NAMING_SECONDS` are used.
 
     Returns
     -------
@@ -632,7 +632,7 @@ def name(path):
         Its title in the shipped index; empty if it is not found, or the recording is
         too short.
     """
-    return identify(audio.read(path, seconds=GLANCE, clipped=False)) or ""
+    return identify(audio.read(path, seconds=NAMING_SECONDS, clipped=False)) or ""
 
 
 _towers = functools.lru_cache(4)(model.load)
@@ -640,7 +640,7 @@ _towers = functools.lru_cache(4)(model.load)
 
 @functools.lru_cache(4)
 def _index(path, fingerprint):
-    """Load an index; the shipped one, if it is of the same towers, as background."""
+    """Load an index; the shipped one, if of the same towers, is background."""
     index, shipped = Index.load(path, fingerprint), Index.load(INDEX)
     if path == str(INDEX) or shipped.towers != fingerprint:
         return index

@@ -86,7 +86,7 @@ class TestCommands(unittest.TestCase):
         empty = self.folder / "empty"
         empty.mkdir()
         self.refused("none: no such folder", "--data", self.folder / "none")
-        self.refused("empty: no sound file found", "--data", empty)
+        self.refused("empty: no audio file found", "--data", empty)
         self.refused("expected 'uniform'", "--samplingType", "random")
         self.refused("'many'; expected a whole number", "--batchSize", "many")
         self.refused("expected 'conv', 'sinc'", "--encoderType", "mlp")
@@ -161,7 +161,7 @@ class TestCommands(unittest.TestCase):
             (("benchmark", *data, "--load", "a.pt"), "a.pt: no such file"),
             (("inside", "--data", "none", "--load", "a.pt"), "none: no such folder"),
             (("export", "--load", "a.pt", "--out", "x"), "a.pt: no such file"),
-            (("identify", folder), "is a folder; expected a sound file"),
+            (("identify", folder), "is a folder; expected an audio file"),
             (("melody", "none.wav"), "none.wav: no such file"),
             (("transcribe", "none.wav", "--out", "x"), "none.wav: no such file or"),
         ):
@@ -276,7 +276,7 @@ class TestCommands(unittest.TestCase):
         whole = audio.blocks
         self.enterContext(mock.patch.object(audio, "blocks", blocks))
         one = Recording("b", self.folder / "audio" / "b.wav", None, "unlabelled")
-        [problem] = check._look_at_recording(one).problems  # its pool has no mock
+        [problem] = check._measure_recording(one).problems  # its pool has no mock
         self.assertRegex(problem, "audio/b.wav: unexpected LookupError: wh")
         for verb, options, code in (
             ("embed", ("--out", str(self.folder / "out")), 1),

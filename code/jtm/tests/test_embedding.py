@@ -177,7 +177,7 @@ class Verb(Folder):
         (self.folder / "in" / "broken.wav").write_text("no sound")
         code, said = self.embed(self.folder / "in")
         self.assertEqual(code, 1)
-        self.assertRegex(said, "jtm: .*broken.wav: not a readable sound file")
+        self.assertRegex(said, "jtm: .*broken.wav: not a readable audio file")
         self.assertNotIn("Traceback", said)
         self.assertEqual(
             self.made(), {"a/song.wav.npz", "b/song.wav.npz", "b/song.flac.npz"}
@@ -230,7 +230,7 @@ class Verb(Folder):
         shutil.copy2(old, song)  # with its old time
         code, said = self.embed(self.folder / "in")
         self.assertEqual(code, 0)
-        self.assertIn("1 of 2 embedded, 0 failed, 1 are there already", said)
+        self.assertIn("1 of 2 embedded, 0 failed, 1 already done", said)
         self.assertEqual((self.out / "other.wav.npz").stat().st_mtime_ns, before)
         with np.load(self.out / "song.wav.npz", allow_pickle=False) as file:
             expected, _ = jtm.embed(old, model=jtm.load_model(self.model))
@@ -239,7 +239,7 @@ class Verb(Folder):
         whole = (self.out / "song.wav.npz").read_bytes()
         (self.out / "song.wav.npz").write_bytes(whole[:900])
         self.assertIn("1 of 2 embedded", self.embed(self.folder / "in")[1])
-        self.assertIn("2 are there already", self.embed(self.folder / "in")[1])
+        self.assertIn("2 already done", self.embed(self.folder / "in")[1])
 
     def test_an_embedding_of_another_network_is_refused_by_name(self):
         song = self.sound("song.wav")
@@ -275,7 +275,7 @@ class Verb(Folder):
             self.assertEqual(code, 1)
             self.assertRegex(said, "jtm: .*b.wav: unexpected UnicodeError: what a lib")
             self.assertNotIn("Traceback", said)
-            self.assertIn("2 of 3 embedded, 1 failed, 0 are there already", said)
+            self.assertIn("2 of 3 embedded, 1 failed, 0 already done", said)
             options = ("--out", self.out, "--load", self.model, "--debug")
             code, said = run("embed", self.folder / "in", *options)
             self.assertEqual(code, 1)
@@ -332,7 +332,7 @@ class Verb(Folder):
         (self.folder / "empty").mkdir()
         code, said = self.embed(self.folder / "empty")
         self.assertEqual(code, 2)
-        self.assertIn("no sound file found", said)
+        self.assertIn("no audio file found", said)
 
     def test_a_failed_run_leaves_nothing_and_a_file_is_no_folder(self):
         path, broken = self.sound("song.wav"), self.folder / "broken.wav"

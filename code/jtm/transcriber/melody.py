@@ -50,40 +50,40 @@ def melody(notes):
     line : numpy.ndarray
         The notes of the melody, each ending no later than the next starts.
     """
-    worth, start, end = _worth(notes), notes["start"], notes["end"]
-    whole = worth * (end - start)
+    rates, start, end = _rates(notes), notes["start"], notes["end"]
+    scores = rates * (end - start)
     total = np.zeros(len(notes))  # score of the best line up to the start of each note
-    before = np.full(len(notes), -1)  # the previous note in that line
+    previous = np.full(len(notes), -1)  # the previous note in that line
     finished = deque(np.argsort(end, kind="stable"))
     best, last = 0.0, -1  # best score of lines at rest, and the last note of that line
     for i in range(len(notes)):
         while end[finished[0]] <= start[i] - REST:
             j = finished.popleft()
-            if total[j] + whole[j] > best:
-                best, last = total[j] + whole[j], j
-        total[i], before[i] = best, last
+            if total[j] + scores[j] > best:
+                best, last = total[j] + scores[j], j
+        total[i], previous[i] = best, last
         first = np.searchsorted(start, start[i] - LONGEST)
         j = np.arange(first, np.searchsorted(start, start[i]))
         j = j[end[j] > start[i] - REST]
         if len(j):
-            value = total[j] + worth[j] * (np.minimum(end[j], start[i]) - start[j])
+            value = total[j] + rates[j] * (np.minimum(end[j], start[i]) - start[j])
             leaps = np.abs(notes["pitch"][j].astype(int) - notes["pitch"][i]) / 12
             value -= LEAP * leaps
             if value.max() > total[i]:
-                total[i], before[i] = value.max(), j[value.argmax()]
+                total[i], previous[i] = value.max(), j[value.argmax()]
     chosen = np.zeros(len(notes), bool)
-    at = int(np.argmax(total + whole)) if len(notes) else -1
-    if at >= 0 and total[at] + whole[at] <= 0:
-        at = -1
-    while at >= 0:
-        chosen[at] = True
-        at = before[at]
+    note = int(np.argmax(total + scores)) if len(notes) else -1
+    if note >= 0 and total[note] + scores[note] <= 0:
+        note = -1
+    while note >= 0:
+        chosen[note] = True
+        note = previous[note]
     line = notes[chosen].copy()
     line["end"][:-1] = np.minimum(line["end"][:-1], line["start"][1:])
     return chosen, line
 
 
-def _worth(notes):
+def _rates(notes):
     """Compute the score per second of each note ``(notes,)``."""
     octaves = np.maximum(_register(notes) - notes["pitch"], 0) / 12
     doublings = np.log2(np.maximum(notes["velocity"], 1) / MEDIUM)
@@ -97,11 +97,11 @@ def _register(notes):
     for note in np.sort(notes, order="pitch"):  # highest last
         highest[int(note["start"] / STEP) : int(note["end"] / STEP) + 1] = note["pitch"]
     reach = round(AROUND / STEP)
-    found = np.empty(len(notes))
-    for i, at in enumerate((notes["start"] / STEP).astype(int)):
-        around = highest[max(0, at - reach) : at + reach + 1]
-        found[i] = np.quantile(around[~np.isnan(around)], REGISTER)
-    return found
+    register = np.empty(len(notes))
+    for i, centre in enumerate((notes["start"] / STEP).astype(int)):
+        nearby = highest[max(0, centre - reach) : centre + reach + 1]
+        register[i] = np.quantile(nearby[~np.isnan(nearby)], REGISTER)
+    return register
 
 
 def spell(line):

@@ -34,10 +34,10 @@ ROWS = {"transcription": 2, "who_plays_what": len(INSTRUMENTS) + 1}
 THRESHOLDS = {"frame": 0.4, "onset": 0.3}
 """Default probability thresholds of pitch activations (frame) and onsets."""
 
-PIECE = 512
+CHUNK = 512
 """Number of frames of the network in a chunk."""
 
-LARGEST = 5_000_000
+MAX_BYTES = 5_000_000
 """Maximum size in bytes of the weights of a transcriber."""
 
 
@@ -87,27 +87,27 @@ class Transcriber:
             the network has a pitch axis.
         """
         source = _Source(self.network.body.model, tuning)
-        pieces = chain(source.pieces(recording), [None])
-        before, current = None, next(pieces)
-        for after in pieces:
-            yield self._answer(before, current, after)
+        chunks = chain(source.chunks(recording), [None])
+        before, current = None, next(chunks)
+        for after in chunks:
+            yield self._logits(before, current, after)
             before, current = current, after
 
-    def _answer(self, before, current, after):
+    def _logits(self, before, current, after):
         """Compute the logits of a chunk from z and c of it and of its neighbours."""
         body, heads = self.network.body, self.network.heads
-        around, edge = [current], heads.trunk.reach
+        context, reach = [current], heads.trunk.reach
         if before is not None:
-            around.insert(0, [part[:, -edge:] for part in before])
+            context.insert(0, [part[:, -reach:] for part in before])
         if after is not None:
-            around.append([part[:, :edge] for part in after])
-        z, c = (torch.cat(parts, dim=1) for parts in zip(*around, strict=True))
-        with _fast(z.device):
+            context.append([part[:, :reach] for part in after])
+        z, c = (torch.cat(parts, dim=1) for parts in zip(*context, strict=True))
+        with _autocast(z.device):
             logits = heads(z if body.on_encoder else torch.cat((z, c), dim=2))
-        first = around[0][0].shape[1] if before is not None else 0
+        first = context[0][0].shape[1] if before is not None else 0
         last = first + current[0].shape[1]
-        here = slice(first * heads.stride, last * heads.stride)
-        logits = {t: x[0, here].float().cpu().numpy() for t, x in logits.items()}
+        inside = slice(first * heads.stride, last * heads.stride)
+        logits = {t: x[0, inside].float().cpu().numpy() for t, x in logits.items()}
         return _named(logits) | self._power(current[0], heads.stride)
 
     def _power(self, z, stride):
@@ -115,11 +115,11 @@ class Transcriber:
         encoder = self.network.body.model.encoder
         if not isinstance(encoder, HarmonicStack):
             return {}
-        own = z[0].unflatten(1, (N_PITCHES, -1))[..., -encoder.passed :].float()
-        own = torch.expm1(18 * own.amax(2)).cpu().numpy()  # undoes log_magnitude
-        power = own.copy()
+        levels = z[0].unflatten(1, (N_PITCHES, -1))[..., -encoder.passed :].float()
+        bands = torch.expm1(18 * levels.amax(2)).cpu().numpy()  # undoes log_magnitude
+        power = bands.copy()
         for semitones in (12, 19, 24, 28, 31):
-            power[:, :-semitones] += own[:, semitones:]
+            power[:, :-semitones] += bands[:, semitones:]
         return {"power": np.repeat(power, stride, axis=0)}
 
 
@@ -128,16 +128,16 @@ def _named(logits):
     parts = logits.get("who_plays_what")
     if parts is None:
         return {"notes": logits["transcription"]}
-    starts, parts = parts[:, -1], parts[:, :-1]
-    either = np.stack((parts.max(axis=1), starts), axis=1)
-    return {"notes": logits.get("transcription", either), "parts": parts}
+    onsets, parts = parts[:, -1], parts[:, :-1]
+    notes = np.stack((parts.max(axis=1), onsets), axis=1)
+    return {"notes": logits.get("transcription", notes), "parts": parts}
 
 
-def _fast(device):
+def _autocast(device):
     """Return a context of autocast to bfloat16 if the CPU supports it in hardware."""
-    told = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
-    fast = device.type == "cpu" and told()
-    return torch.autocast(device.type, torch.bfloat16, enabled=fast)
+    supported = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+    enabled = device.type == "cpu" and supported()
+    return torch.autocast(device.type, torch.bfloat16, enabled=enabled)
 
 
 class _Source(NetworkSource):
@@ -156,16 +156,16 @@ class _Source(NetworkSource):
             magnitudes = encoder.magnitudes(waves, self.tuning)
         return encoder.encode(magnitudes)
 
-    def pieces(self, recording):
+    def chunks(self, recording):
         """Yield z and c ``(1, frames, dim)`` of consecutive chunks."""
         device = next(self.model.parameters()).device
-        pieces = self.tensors(recording, PIECE)
+        chunks = self.tensors(recording, CHUNK)
         while True:
-            with _fast(device):
-                piece = next(pieces, None)
-            if piece is None:
+            with _autocast(device):
+                chunk = next(chunks, None)
+            if chunk is None:
                 return
-            yield piece[1:]
+            yield chunk[1:]
 
 
 def save(path, network, config, thresholds):
@@ -187,16 +187,16 @@ def save(path, network, config, thresholds):
     Raises
     ------
     InputError
-        If the file would be larger than :data:`LARGEST`, or cannot be written.
+        If the file would be larger than :data:`MAX_BYTES`, or cannot be written.
     """
     weights = {
         n: w.detach().cpu().contiguous() for n, w in network.state_dict().items()
     }
     size = sum(weight.numel() * weight.element_size() for weight in weights.values())
-    if size > LARGEST:
-        raise InputError(f"{path}: {size} bytes of weights; expected up to {LARGEST}")
-    made = {name: value for name, value in asdict(config).items() if name in NETWORK}
-    facts = {"thresholds": dict(thresholds), "network": made}
+    if size > MAX_BYTES:
+        raise InputError(f"{path}: {size} bytes of weights; expected up to {MAX_BYTES}")
+    settings = {n: value for n, value in asdict(config).items() if n in NETWORK}
+    facts = {"thresholds": dict(thresholds), "network": settings}
     facts |= {"on_encoder": network.body.on_encoder}
     checkpoints.write_tensors(path, weights, facts)
 
@@ -228,32 +228,32 @@ def load(path=None, content=None):
     content = content or checkpoints.read_checkpoint(path)
     if content["kind"] != checkpoints.LABELS:
         raise InputError(
-            f"{path}: no transcriber: it learned without labels, and tells no notes; "
-            f"train heads: python main.py --supervised --load {path}"
+            f"{path}: pretrained without labels, and has no heads for notes; train "
+            f"them: python main.py --supervised --load {path}"
         )
     state = {
         name.removeprefix("network."): weights
         for name, weights in content["state_dict"].items()
         if name.startswith("network.")
     }
-    told = [n.split(".")[2] for n in state if n.startswith("heads.readers.")]
-    tasks = list(dict.fromkeys(told))
+    heads = [n.split(".")[2] for n in state if n.startswith("heads.readers.")]
+    tasks = list(dict.fromkeys(heads))
     if not (tasks and set(tasks) <= ROWS.keys()):
         raise InputError(
-            f"{path}: learned {', '.join(tasks)}; expected {' or '.join(ROWS)}"
+            f"{path}: trained on {', '.join(tasks)}; expected {' or '.join(ROWS)}"
         )
     config = checkpoints.network_config(path, content)
     if config.cpc_mode == "reverse":
         raise InputError(
-            f"{path}: reads time backwards (--cpcMode reverse), which a transcriber "
-            "cannot"
+            f"{path}: a network for reversed time (--cpcMode reverse), which a "
+            "transcriber cannot use"
         )
-    asked = {task: ("map", ROWS[task]) for task in tasks}
+    targets = {task: ("map", ROWS[task]) for task in tasks}
     width = len(state.get("heads.trunk.join.weight", ())) or WIDTH
     on_encoder = bool(content["config"].get("on_encoder"))
     around = "heads.trunk.around.tell.weight" in state
     body = build_model(config)
-    network = add_heads(body, asked, 0, on_encoder, width, around)
+    network = add_heads(body, targets, 0, on_encoder, width, around)
     try:
         network.load_state_dict(state)
     except RuntimeError as error:
@@ -264,15 +264,15 @@ def load(path=None, content=None):
     network.to(best_device())
     thresholds = content.get("thresholds")
     if thresholds is None:
-        thresholds = _thresholds_beside(path)
+        thresholds = _recorded_thresholds(path)
     return Transcriber(network, THRESHOLDS | thresholds, fingerprint)
 
 
-def _thresholds_beside(path):
+def _recorded_thresholds(path):
     """Return the thresholds recorded next to a supervised checkpoint, if any."""
     record = path.with_name(RECORD)
-    found = read_json(record).get("thresholds", {}) if record.exists() else {}
-    return {name: found[f"{name}_threshold"] for name in THRESHOLDS if found}
+    chosen = read_json(record).get("thresholds", {}) if record.exists() else {}
+    return {name: chosen[f"{name}_threshold"] for name in THRESHOLDS if chosen}
 
 
 shipped = functools.cache(load)

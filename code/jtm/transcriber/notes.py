@@ -30,7 +30,7 @@ NOTE_DTYPE = np.dtype([*PLAYED_DTYPE.descr, ("velocity", np.int16)])
 ATTACK = 10
 """Number of 10-ms frames from a note's onset over which its maximum power is taken."""
 
-HEARD = 0.08
+MIN_SHARE = 0.08
 """Minimum share of all evidence for an instrument to count as present."""
 
 SHORTEST = 80.0
@@ -43,10 +43,10 @@ have shorter notes than 100 ms.
 MEDIUM = 64
 """Velocity of the note of median power; absolute power depends on the recording."""
 
-_FOUND = np.dtype(
+_DECODED_DTYPE = np.dtype(
     [
         *(("first", int), ("last", int), ("pitch", int), ("power", float)),
-        *(("held", bool), ("evidence", float, (len(INSTRUMENTS),))),
+        *(("continued", bool), ("evidence", float, (len(INSTRUMENTS),))),
     ]
 )
 
@@ -96,15 +96,15 @@ class Choices:
             raise InputError(
                 f"--pitch-range {low}-{high}; expected the lower pitch first, of 0..127"
             )
-        words = [str(word).strip().lower() for word in self.instruments]
+        names = [str(name).strip().lower() for name in self.instruments]
         programs = {str(program): program for program in INSTRUMENTS}
         programs |= {name: program for program, name in INSTRUMENTS.items()}
-        if unknown := [word for word in words if word not in programs]:
+        if unknown := [name for name in names if name not in programs]:
             raise InputError(
                 f"--instruments {unknown[0]}; expected some of "
                 f"{', '.join(INSTRUMENTS.values())}, with commas between"
             )
-        object.__setattr__(self, "instruments", tuple(programs[w] for w in words))
+        object.__setattr__(self, "instruments", tuple(programs[n] for n in names))
 
 
 def find(blocks, thresholds):
@@ -125,21 +125,21 @@ def find(blocks, thresholds):
         frame (the last excluded), ``pitch``, ``power``, and ``evidence`` of each
         instrument, its probability summed over the note's frames.
     """
-    found, held = [], {}
-    for at, heard, here in _regions(blocks):
-        rows = _find_in(heard, here, thresholds, held)
-        rows["first"] += at
-        rows["last"] += at
-        for i in np.flatnonzero(rows["held"]):
-            before = held.pop(rows[i]["pitch"])
+    ended, active = [], {}  # active: notes that reach the region's end, by pitch
+    for start, context, region in _regions(blocks):
+        notes = _find_in(context, region, thresholds, active)
+        notes["first"] += start
+        notes["last"] += start
+        for i in np.flatnonzero(notes["continued"]):
+            before = active.pop(notes[i]["pitch"])
             for name in ("first", "power"):
-                rows[name][i] = before[name]
-            rows["evidence"][i] += before["evidence"]
-        end = at + here.stop - here.start
-        found += [*held.values(), *rows[rows["last"] < end]]
-        held = {row["pitch"]: row for row in rows[rows["last"] == end]}
-    found = np.array([*found, *held.values()], _FOUND)
-    return np.sort(found, order=("first", "pitch"))
+                notes[name][i] = before[name]
+            notes["evidence"][i] += before["evidence"]
+        end = start + region.stop - region.start
+        ended += [*active.values(), *notes[notes["last"] < end]]
+        active = {note["pitch"]: note for note in notes[notes["last"] == end]}
+    notes = np.array([*ended, *active.values()], _DECODED_DTYPE)
+    return np.sort(notes, order=("first", "pitch"))
 
 
 def _regions(blocks):
@@ -150,59 +150,60 @@ def _regions(blocks):
     and its slice of these. Peak picking needs frames on both sides, and a note's power
     those of its attack.
     """
-    at, lead, heard = 0, 0, None
+    start, lead, context = 0, 0, None
     for block in chain(blocks, [None]):
-        if heard is None:
-            heard = block
+        if context is None:
+            context = block
         elif block is not None:
-            heard = {k: np.concatenate((x, block[k])) for k, x in heard.items()}
-        if heard is None:
+            context = {k: np.concatenate((x, block[k])) for k, x in context.items()}
+        if context is None:
             return
-        stop = len(heard["notes"]) - (0 if block is None else ATTACK)
+        stop = len(context["notes"]) - (0 if block is None else ATTACK)
         if stop <= lead:
             continue
-        yield at, heard, slice(lead, stop)
-        at += stop - lead
-        rest = max(0, stop - REACH)
-        heard, lead = {k: x[rest:] for k, x in heard.items()}, stop - rest
+        yield start, context, slice(lead, stop)
+        start += stop - lead
+        dropped = max(0, stop - REACH)
+        context, lead = {k: x[dropped:] for k, x in context.items()}, stop - dropped
 
 
-def _find_in(heard, here, thresholds, held):
-    """Find the notes of a region; `held` notes, by pitch, may continue into it."""
-    frame, onset = thresholds
-    logits = heard["notes"]
-    sounding = logits[here, 0] > np.log(frame / (1 - frame))
-    starts = peaks(logits[:, 1], onset)[here]
-    on = np.zeros(N_PITCHES, bool)
-    on[[pitch - PITCH_MIN for pitch in held]] = True
-    on &= sounding[0] & ~starts[0]
-    starts[0] |= on
-    notes = rolls_to_notes(sounding, starts)
-    rows = np.zeros(len(notes), _FOUND)
-    rows["pitch"] = notes["pitch"]
+def _find_in(context, region, thresholds, active):
+    """Find the notes of a region; `active` notes, by pitch, may continue into it."""
+    frame_threshold, onset_threshold = thresholds
+    logits = context["notes"]
+    frames = logits[region, 0] > np.log(frame_threshold / (1 - frame_threshold))
+    onsets = peaks(logits[:, 1], onset_threshold)[region]
+    continued = np.zeros(N_PITCHES, bool)
+    continued[[pitch - PITCH_MIN for pitch in active]] = True
+    continued &= frames[0] & ~onsets[0]
+    onsets[0] |= continued
+    decoded = rolls_to_notes(frames, onsets)
+    notes = np.zeros(len(decoded), _DECODED_DTYPE)
+    notes["pitch"] = decoded["pitch"]
     for name, edge in (("first", "start"), ("last", "end")):
-        rows[name] = np.rint(notes[edge] * FRAME_RATE)
-    column = rows["pitch"] - PITCH_MIN
-    rows["held"] = (rows["first"] == 0) & on[column]
-    if "power" in heard:
-        steps = here.start + rows["first"][:, None] + np.arange(ATTACK)
-        steps = np.minimum(steps, len(logits) - 1)
-        rows["power"] = heard["power"][steps, column[:, None]].max(axis=1, initial=0)
-    if "parts" in heard:
-        told = 1 / (1 + np.exp(-heard["parts"][here]))  # (frames, 11, 88)
-        told = np.pad(told.cumsum(axis=0), ((1, 0), (0, 0), (0, 0)))
-        rows["evidence"] = told[rows["last"], :, column]
-        rows["evidence"] -= told[rows["first"], :, column]
-    return rows
+        notes[name] = np.rint(decoded[edge] * FRAME_RATE)
+    column = notes["pitch"] - PITCH_MIN
+    notes["continued"] = (notes["first"] == 0) & continued[column]
+    if "power" in context:
+        attack = region.start + notes["first"][:, None] + np.arange(ATTACK)
+        attack = np.minimum(attack, len(logits) - 1)
+        power = context["power"][attack, column[:, None]]
+        notes["power"] = power.max(axis=1, initial=0)
+    if "parts" in context:
+        total = 1 / (1 + np.exp(-context["parts"][region]))  # (frames, 11, 88)
+        total = np.pad(total.cumsum(axis=0), ((1, 0), (0, 0), (0, 0)))
+        notes["evidence"] = total[notes["last"], :, column]
+        notes["evidence"] -= total[notes["first"], :, column]
+    return notes
 
 
-def finish(found, seconds, choices, lead=0.0):
+def finish(decoded, seconds, choices, lead=0.0):
     """
-    Turn found notes into those of the transcription, with program and velocity.
+    Turn decoded notes into those of the transcription, with program and velocity.
 
     Parameters
     ----------
-    found : numpy.ndarray
+    decoded : numpy.ndarray
         Notes from :func:`find`.
     seconds : float
         Length of the recording.
@@ -216,15 +217,16 @@ def finish(found, seconds, choices, lead=0.0):
     numpy.ndarray
         Notes ``(notes,)`` of :data:`NOTE_DTYPE`, sorted by onset.
     """
-    notes = np.zeros(len(found), NOTE_DTYPE)
-    notes["start"] = np.maximum(found["first"] / FRAME_RATE - lead, 0)
-    notes["end"] = np.minimum(found["last"] / FRAME_RATE - lead, seconds)
-    notes["pitch"] = found["pitch"]
-    notes["velocity"] = _velocities(found["power"])
-    long_enough = notes["end"] - notes["start"] > choices.min_note_ms / 1000 - 1e-9
-    kept = long_enough & (notes["end"] > notes["start"])
-    notes, found = notes[kept], found[kept]
-    notes["program"] = _players(found["evidence"], found["pitch"], choices.instruments)
+    notes = np.zeros(len(decoded), NOTE_DTYPE)
+    notes["start"] = np.maximum(decoded["first"] / FRAME_RATE - lead, 0)
+    notes["end"] = np.minimum(decoded["last"] / FRAME_RATE - lead, seconds)
+    notes["pitch"] = decoded["pitch"]
+    notes["velocity"] = _velocities(decoded["power"])
+    kept = notes["end"] - notes["start"] > max(choices.min_note_ms / 1000 - 1e-9, 0)
+    notes, decoded = notes[kept], decoded[kept]
+    notes["program"] = _programs(
+        decoded["evidence"], decoded["pitch"], choices.instruments
+    )
     low, high = choices.pitch_range  # last, since the other steps depend on all notes
     notes = notes[(notes["pitch"] >= low) & (notes["pitch"] <= high)]
     return np.sort(notes, order=("start", "pitch", "program"))
@@ -238,34 +240,34 @@ def _velocities(power):
     1, section 1.14), which is inverted here. The absolute level of a recording is
     arbitrary, so its note of median power gets :data:`MEDIUM`.
     """
-    heard = power[power > 0]
-    if not len(heard):
+    positive = power[power > 0]
+    if not len(positive):
         return np.full(len(power), MEDIUM)
-    ratio = np.maximum(power, 1e-12) / np.median(heard)
+    ratio = np.maximum(power, 1e-12) / np.median(positive)
     return np.clip(np.rint(MEDIUM * ratio**0.25), 1, 127).astype(int)
 
 
-def _players(evidence, pitch, chosen=()):
+def _programs(evidence, pitch, chosen=()):
     """
     Choose the program of each note ``(notes,)``, among `chosen` unless it is empty.
 
     Evidence is ``(notes, 11)``. A note outside an instrument's range goes to it only if
     it is in no other's range. Instruments with a small share of all evidence are taken
     for confusions with others: the weakest is removed, and its notes reassigned, until
-    none has less than :data:`HEARD`.
+    none has less than :data:`MIN_SHARE`.
     """
     programs = np.array([*INSTRUMENTS])
-    low, high = np.array([PITCH_RANGES[each] for each in programs]).T
-    able = (pitch[:, None] >= low) & (pitch[:, None] <= high)
-    left = np.isin(programs, chosen) if len(chosen) else np.ones(len(programs), bool)
+    low, high = np.array([PITCH_RANGES[program] for program in programs]).T
+    in_range = (pitch[:, None] >= low) & (pitch[:, None] <= high)
+    allowed = np.isin(programs, chosen) if len(chosen) else np.ones(len(programs), bool)
     while len(pitch):
-        fit = left & able
-        fit = np.where(fit.any(axis=1, keepdims=True), fit, left)
-        best = np.where(fit, evidence + 1e-9, 0).argmax(axis=1)
+        eligible = allowed & in_range
+        eligible = np.where(eligible.any(axis=1, keepdims=True), eligible, allowed)
+        best = np.where(eligible, evidence + 1e-9, 0).argmax(axis=1)
         share = np.bincount(best, evidence.sum(axis=1) + 1e-9, len(programs))
         share /= share.sum()
-        weak = np.flatnonzero(left & (share < HEARD))
+        weak = np.flatnonzero(allowed & (share < MIN_SHARE))
         if len(chosen) or not len(weak):
             return programs[best]
-        left[weak[share[weak].argmin()]] = False
+        allowed[weak[share[weak].argmin()]] = False
     return np.zeros(0, int)

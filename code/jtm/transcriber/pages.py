@@ -101,10 +101,10 @@ def page(wave, rate, notes, title, piece="", melody=None, tuning=0.0):
         not scaled to [-1, 1].
     """
     recording = _Recording(rate, tuning)
-    for part in _pieces(wave):
-        recording.add(title, part)
+    for block in _blocks(wave):
+        recording.add(title, block)
     if not recording.samples:
-        raise InputError(f"{title}: holds no sample")
+        raise InputError(f"{title}: contains no samples")
     mp3, levels = recording.finish()
     seconds = recording.samples / rate
     programs, part_of = np.unique(notes["program"], return_inverse=True)
@@ -168,7 +168,7 @@ def index(folder):
         HTML in ASCII, with links relative to the folder.
     """
     rows = sorted(_listing(Path(folder)), key=lambda row: row["path"])
-    shown = [
+    listed = [
         {
             # With a leading ./ no path can be mistaken for a URL scheme.
             "href": "./" + urllib.parse.quote(row["path"], errors="surrogateescape"),
@@ -183,12 +183,12 @@ def index(folder):
     ]
     seconds = sum(row["seconds"] for row in rows)
     total = f"{_count(len(rows), 'recording')}, {_clock(seconds)} in all"
-    return _render("index.html.j2", rows=shown, total=total if rows else "")
+    return _render("index.html.j2", rows=listed, total=total if rows else "")
 
 
 def _listing(folder):
     """Return the metadata and ``path`` of each page; only paths are unique."""
-    found = []
+    pages = []
     for path in sorted(folder.rglob("*.html")):
         if path.name.startswith(".") or not path.is_file():
             continue
@@ -199,17 +199,17 @@ def _listing(folder):
         with contextlib.suppress(ValueError):
             row = json.loads(html.unescape(meta[1])) if meta else None
             if isinstance(row, dict) and row.keys() == ROW:
-                found.append(row | {"path": path.relative_to(folder).as_posix()})
-    return found
+                pages.append(row | {"path": path.relative_to(folder).as_posix()})
+    return pages
 
 
-def frame(made):
+def frame(document):
     """
     Show a page in a notebook.
 
     Parameters
     ----------
-    made : str
+    document : str
         HTML from :func:`page`.
 
     Returns
@@ -220,14 +220,14 @@ def frame(made):
     from IPython.display import HTML
 
     return HTML(
-        f'<div><iframe srcdoc="{markupsafe.escape(made)}" sandbox="allow-scripts" '
+        f'<div><iframe srcdoc="{markupsafe.escape(document)}" sandbox="allow-scripts" '
         'title="Transcription" width="100%" height="620" style="border: 0">'
         "</iframe></div>"
     )
 
 
 def _name_of(program):
-    """Return the name of a program; pages made elsewhere may have unknown ones."""
+    """Return the name of a program; pages of other origin may have unknown ones."""
     return INSTRUMENTS.get(program, "unknown instrument")
 
 
@@ -255,8 +255,8 @@ class _Recording:
             compression_level=(320 - MP3_KBITS) / (320 - 32),
             bitrate_mode="CONSTANT",
         )
-        self.heard = soxr.ResampleStream(rate, MP3_RATE, 1)
-        self.seen = soxr.ResampleStream(rate, SAMPLE_RATE, 1)
+        self.playback = soxr.ResampleStream(rate, MP3_RATE, 1)
+        self.analysis = soxr.ResampleStream(rate, SAMPLE_RATE, 1)
         self.spectrogram = _Spectrogram(tuning)
 
     def add(self, name, wave, last=False):
@@ -269,8 +269,8 @@ class _Recording:
         wave = np.asarray(wave, np.float32)
         self.samples += wave.size
         self.power += float(np.vdot(wave, wave))
-        self.mp3.write(np.clip(self.heard.resample_chunk(wave, last=last), -1, 1))
-        self.spectrogram.add(self.seen.resample_chunk(wave, last=last))
+        self.mp3.write(np.clip(self.playback.resample_chunk(wave, last=last), -1, 1))
+        self.spectrogram.add(self.analysis.resample_chunk(wave, last=last))
 
     def finish(self):
         """Return the MP3 file and the zoom levels of tiles."""
@@ -286,22 +286,22 @@ class _Spectrogram:
         # The bins of a semitone are centred on its pitch.
         lowest = PITCH_MIN - 0.5 + 0.5 / BINS + tuning
         self.lowest = A4 * 2 ** ((lowest - 69) / 12)
-        self.rest = np.zeros(MARGIN, np.float32)
+        self.buffer = np.zeros(MARGIN, np.float32)
         self.tiles = []
 
     def add(self, wave):
-        self.rest = np.concatenate((self.rest, wave))
-        while len(self.rest) >= TILE * HOP + 2 * MARGIN:
+        self.buffer = np.concatenate((self.buffer, wave))
+        while len(self.buffer) >= TILE * HOP + 2 * MARGIN:
             self.tiles.append(self._analyse(TILE))
-            self.rest = self.rest[TILE * HOP :]
+            self.buffer = self.buffer[TILE * HOP :]
 
     def finish(self):
         """Return half decibels above -100 dB ``(rows, columns)``, low pitches first."""
-        n_columns = -(-(len(self.rest) - MARGIN) // HOP)
-        self.rest = np.pad(self.rest, (0, MARGIN + HOP))
+        n_columns = -(-(len(self.buffer) - MARGIN) // HOP)
+        self.buffer = np.pad(self.buffer, (0, MARGIN + HOP))
         while n_columns > 0:
             self.tiles.append(self._analyse(min(n_columns, TILE)))
-            self.rest = self.rest[TILE * HOP :]
+            self.buffer = self.buffer[TILE * HOP :]
             n_columns -= TILE
         empty = np.zeros((BINS * N_PITCHES, 1), np.uint8)
         return np.concatenate(self.tiles or [empty], axis=1)
@@ -310,7 +310,7 @@ class _Spectrogram:
         import librosa
 
         magnitudes = librosa.cqt(
-            self.rest[: n_columns * HOP + 2 * MARGIN],
+            self.buffer[: n_columns * HOP + 2 * MARGIN],
             sr=SAMPLE_RATE,
             hop_length=HOP,
             fmin=self.lowest,
@@ -348,7 +348,7 @@ def _webp(image):
     return base64.b64encode(file.getvalue()).decode("ascii")
 
 
-def _pieces(wave):
+def _blocks(wave):
     """Split an array into blocks; return any other iterable unchanged."""
     if not isinstance(wave, np.ndarray):
         return wave
@@ -398,11 +398,11 @@ def _render(template, script="", **facts):
     policy = "; ".join(
         ("default-src 'none'", *sources, "base-uri 'none'", "form-action 'none'")
     )
-    made = _ENVIRONMENT.get_template(template)
-    return made.render(policy=policy, style=style, script=script, **facts)
+    loaded = _ENVIRONMENT.get_template(template)
+    return loaded.render(policy=policy, style=style, script=script, **facts)
 
 
 def _hash(text):
     """Return the hash of an inline script or style for a content security policy."""
-    hashed = hashlib.sha256(text.encode("ascii")).digest()
-    return f"'sha256-{base64.b64encode(hashed).decode('ascii')}'"
+    digest = hashlib.sha256(text.encode("ascii")).digest()
+    return f"'sha256-{base64.b64encode(digest).decode('ascii')}'"

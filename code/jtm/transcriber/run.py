@@ -86,13 +86,13 @@ def train(config, progress=True):
     notes = reader(store)
     labelled = {t: Recordings.of(store, t, notes) for t in transcribers.ROWS}
     family = Family(labelled, None, network.body.model.encoder.hop // HOP)
-    heard = [sorted({i for i, *_ in family.spans(s)}) for s in ("train", "validation")]
-    data = store.summary(*heard)
+    used = [sorted({i for i, *_ in family.spans(s)}) for s in ("train", "validation")]
+    data = store.summary(*used)
     with claim(config, data, origin):
         front_end = harmonic_front_end(network.body.model.encoder)
-        kept = Spectra(store, front_end, folder / "magnitudes", tuned=True)
-        kept.prepare([*heard[0], *heard[1]], progress)
-        family.read = kept.read
+        spectra = Spectra(store, front_end, folder / "magnitudes", tuned=True)
+        spectra.prepare([*used[0], *used[1]], progress)
+        family.read = spectra.read
         module = _module(config, network, family)
         module.facts |= {"config": asdict(config), "data": data, "origin": origin}
         module.facts["before"] = before
@@ -100,16 +100,16 @@ def train(config, progress=True):
         best = read_checkpoint(folder / BEST)["state_dict"]
         module.load_state_dict(best)
         scores = _finish(config, module, family, data)
-        shutil.rmtree(kept.folder.parent, ignore_errors=True)  # 145 MB an hour
+        shutil.rmtree(spectra.folder.parent, ignore_errors=True)  # 145 MB an hour
     return scores
 
 
 def _open(config, progress):
     """Open all datasets as one store."""
     folders = [config.data, *filter(None, config.also.split(","))]
-    stores = [build_store(open_dataset(each), progress=progress) for each in folders]
-    parts = ("recordings", "files", "lengths", "checksums")
-    return Store(*([x for s in stores for x in getattr(s, part)] for part in parts))
+    stores = [build_store(open_dataset(f), progress=progress) for f in folders]
+    columns = ("recordings", "files", "lengths", "checksums")
+    return Store(*([x for s in stores for x in getattr(s, name)] for name in columns))
 
 
 def _start(config):
@@ -119,8 +119,8 @@ def _start(config):
     Return the run's settings, with those of the network; the network; and how the
     checkpoint was trained, with the same for the one that it started from.
     """
-    asked = {task: ("map", rows) for task, rows in transcribers.ROWS.items()}
-    before, learned = None, {}
+    targets = {task: ("map", rows) for task, rows in transcribers.ROWS.items()}
+    before, state = None, {}
     if not config.load:
         model = build_model(config)
     else:
@@ -129,19 +129,19 @@ def _start(config):
         before = {name: content.get(name) for name in names}
         before["steps"] = content.get("global_step")
         if content["kind"] == LABELS:
-            there = transcribers.load(config.load, content).network.cpu()
-            model, learned = there.body.model.requires_grad_(True), there.state_dict()
-            made = network_config(config.load, content)
+            loaded = transcribers.load(config.load, content).network.cpu()
+            model, state = loaded.body.model.requires_grad_(True), loaded.state_dict()
+            settings = network_config(config.load, content)
         else:
-            model, made = load_model(config.load, content)
-        config = replace(config, **{name: getattr(made, name) for name in NETWORK})
-    network = add_heads(model, asked, config.random_seed, width=WIDTH, around=True)
-    if learned:  # weights that the checkpoint lacks start untrained
+            model, settings = load_model(config.load, content)
+        config = replace(config, **{name: getattr(settings, name) for name in NETWORK})
+    network = add_heads(model, targets, config.random_seed, width=WIDTH, around=True)
+    if state:  # weights that the checkpoint lacks start untrained
         try:
-            left = network.load_state_dict(learned, strict=False).unexpected_keys
+            surplus = network.load_state_dict(state, strict=False).unexpected_keys
         except RuntimeError:
-            left = True
-        if left:
+            surplus = True
+        if surplus:
             raise InputError(f"{config.load}: has other heads than a transcriber's")
     return config, network, before
 
@@ -164,18 +164,18 @@ def _module(config, network, family):
 def _finish(config, module, family, data):
     """Choose thresholds on validation data; write the transcriber and its record."""
     folder, network = Path(config.path_checkpoint), module.network.eval()
-    found = family.answers(network, "validation", family.labelled)
+    predictions = family.answers(network, "validation", family.labelled)
     scores, thresholds = [], {}
-    for task, answers in found.items():
+    for task, logits in predictions.items():
         labelled = family.labelled[task]
-        chosen = labelled.task.choose(labelled, answers)
+        chosen = labelled.task.choose(labelled, logits)
         if task == "transcription":
             thresholds = {n.removesuffix("_threshold"): v for n, v in chosen.items()}
-        for score in labelled.task.score(labelled, "validation", answers, chosen):
-            scores.append({"task": task} | {n: score[n] for n in SHOWN})
+        for score in labelled.task.score(labelled, "validation", logits, chosen):
+            scores.append({"task": task} | {n: score[n] for n in SAVED})
     transcribers.save(folder / WEIGHTS_FILE, network, config, thresholds)
-    shown = {n: v for n, v in asdict(config).items() if n not in (*PATHS, "also")}
-    record = {"sha256": digest(folder / WEIGHTS_FILE), "config": shown, "data": data}
+    settings = {n: v for n, v in asdict(config).items() if n not in (*PATHS, "also")}
+    record = {"sha256": digest(folder / WEIGHTS_FILE), "config": settings, "data": data}
     record |= {"parameters": sum(p.numel() for p in network.parameters())}
     record |= {"thresholds": thresholds, "scores": scores}
     record |= {"before": module.facts["before"]}
@@ -184,5 +184,5 @@ def _finish(config, module, family, data):
     return scores
 
 
-SHOWN = ("metric", "value", "low", "high")
+SAVED = ("metric", "value", "low", "high")
 """Fields of a score that are saved in the record."""

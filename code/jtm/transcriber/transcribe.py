@@ -146,8 +146,8 @@ class Transcription:
             sound = audio.blocks(self.sound, rate, clipped=False)
             sound = (advance(len(block) / rate) or block for block in sound)
         notes = self.notes if self.whole is None else self.whole
-        more = {"melody": melody(notes)[0], "tuning": self.tuning}
-        return pages.page(sound, rate, notes, self.title, self.piece, **more)
+        shown = {"melody": melody(notes)[0], "tuning": self.tuning}
+        return pages.page(sound, rate, notes, self.title, self.piece, **shown)
 
     def save(self, folder, page=True, overwrite=False):
         """
@@ -178,7 +178,7 @@ class Transcription:
         paths = [Path(f"{stem}{suffix}") for suffix in SUFFIXES[: 2 + page]]
         for path in paths:
             if path.exists() and not overwrite:
-                raise InputError(f"{path}: is there already; save with overwrite=True")
+                raise InputError(f"{path}: exists already; save with overwrite=True")
         for path in paths:
             with atomic(path) as part:
                 self._write(part)
@@ -232,35 +232,35 @@ def transcribe(path_or_array, sample_rate=None, weights=None, **choices):
     >>> len(jtm.transcribe(np.zeros(16000), 16000).notes)
     0
     """
-    hearer = model.load(weights) if weights else model.shipped()
+    transcriber = model.load(weights) if weights else model.shipped()
     choices = Choices(**choices)
     if isinstance(path_or_array, (str, os.PathLike)):
         if sample_rate is not None:
-            raise InputError("sample_rate is for arrays; a sound file knows its own")
-        return _transcribe_file(Path(path_or_array), hearer, choices)
+            raise InputError("sample_rate is for arrays; an audio file states its own")
+        return _transcribe_file(Path(path_or_array), transcriber, choices)
     wave = audio.to_wave(path_or_array, sample_rate)
     padded = np.pad(wave, SILENCE)
-    heard = _listen(lambda a, b: padded[a:b], len(padded), hearer, choices)
-    return Transcription(title="recording", sound=wave, **heard)
+    result = _transcribe(lambda a, b: padded[a:b], len(padded), transcriber, choices)
+    return Transcription(title="recording", sound=wave, **result)
 
 
-def _transcribe_file(path, hearer, choices, advance=lambda seconds: None):
+def _transcribe_file(path, transcriber, choices, advance=lambda seconds: None):
     """Transcribe an audio file, through a temporary copy at 16 kHz on disk."""
     silence = np.zeros(SILENCE, np.float32)
     waves = chain([silence], audio.blocks(path, clipped=False), [silence])
-    parts = (wave.astype("<f4").tobytes() for wave in waves)
-    with scratch(path, parts) as file:
+    chunks = (wave.astype("<f4").tobytes() for wave in waves)
+    with scratch(path, chunks) as file:
         length = file.tell() // 4
 
         def read(start, stop):  # no memory map, whose pages would count as memory
             file.seek(4 * start)
             return np.frombuffer(file.read(4 * (stop - start)), "<f4")
 
-        heard = _listen(read, length, hearer, choices, advance)
-    return Transcription(title=path.stem, sound=path, **heard)
+        result = _transcribe(read, length, transcriber, choices, advance)
+    return Transcription(title=path.stem, sound=path, **result)
 
 
-def _listen(read, length, hearer, choices, advance=lambda seconds: None):
+def _transcribe(read, length, transcriber, choices, advance=lambda seconds: None):
     """Transcribe padded samples, after measuring their level and tuning."""
     first, last, size = SILENCE, length - SILENCE, 600 * audio.LEVEL_BLOCK
     starts = range(first, last, size)
@@ -269,16 +269,16 @@ def _listen(read, length, hearer, choices, advance=lambda seconds: None):
     tuning = audio.tuning(read(*audio.middle(first, last)))
 
     def blocks():
-        for block in hearer.stream(Audio(read, length, scale=gain), tuning):
+        for block in transcriber.stream(Audio(read, length, scale=gain), tuning):
             yield block
             advance(len(block["notes"]) / FRAME_RATE)
 
     thresholds = (
-        choices.frame_threshold or hearer.thresholds["frame"],
-        choices.onset_threshold or hearer.thresholds["onset"],
+        choices.frame_threshold or transcriber.thresholds["frame"],
+        choices.onset_threshold or transcriber.thresholds["onset"],
     )
-    found, seconds = find(blocks(), thresholds), (last - first) / SAMPLE_RATE
-    notes = finish(found, seconds, choices, first / SAMPLE_RATE)
+    decoded, seconds = find(blocks(), thresholds), (last - first) / SAMPLE_RATE
+    notes = finish(decoded, seconds, choices, first / SAMPLE_RATE)
     return {"notes": notes, "seconds": seconds, "tuning": tuning}
 
 
@@ -326,18 +326,18 @@ def transcribe_files(
     fingerprint, out = model.load(weights).fingerprint, Path(out)
     sources, root = batch.find(inputs)
     made_from = {"weights": fingerprint, "choices": asdict(choices), "melody": alone}
-    with locked(out / ".lock", f"{out}: another run is writing there"):
+    with locked(out / ".lock", f"{out}: another run is writing to it"):
         sweep(out)
         names = _names(sources, root, alone)
         register = _Register(out, names, made_from, SUFFIXES[: 2 + page])
         missing = [source for source in sources if not register.has(source)]
         named = weights and os.path.abspath(weights), fingerprint
-        chosen = {"choices": choices, "alone": alone, "page": page, "name": name}
+        options = {"choices": choices, "alone": alone, "page": page, "name": name}
         try:
             failed = batch.run(
                 missing,
-                functools.partial(_transcribe_one, named=named, **chosen),
-                lambda source, found: register.write(source, *found),
+                functools.partial(_transcribe_one, named=named, **options),
+                lambda source, result: register.write(source, *result),
                 "Transcribing",
                 debug=debug,
                 spread=spread,
@@ -345,11 +345,11 @@ def transcribe_files(
         finally:  # a run that is stopped may have added or removed pages, too
             if register.rows and (page or INDEX in register.rows):
                 register.write_index()
-        many = register.n_notes
-        found = f"{many} note{'s' * (many != 1)}" if missing else ""
+        n = register.n_notes
+        summary = f"{n} note{'s' * (n != 1)}" if missing else ""
         if register.n_replaced:
-            found += f"; {register.n_replaced} replaced, made with other options"
-        return batch.finish(out, sources, missing, failed, "transcribed", found)
+            summary += f"; {register.n_replaced} replaced, made with other options"
+        return batch.finish(out, sources, missing, failed, "transcribed", summary)
 
 
 def _transcribe_one(source, advance, named, choices, alone, page, name):
@@ -360,23 +360,23 @@ def _transcribe_one(source, advance, named, choices, alone, page, name):
     def step(done):
         advance(share * done)
 
-    made = _transcribe_file(source, _loaded(*named), choices, step)
-    made = made.melody() if alone else made
+    result = _transcribe_file(source, _loaded(*named), choices, step)
+    result = result.melody() if alone else result
     if page:
-        made = replace(made, piece=name(source) if len(made.notes) else "")
+        result = replace(result, piece=name(source) if len(result.notes) else "")
         step(NAMING)
-        made = replace(made, html=made._page(step))
-    return state, made
+        result = replace(result, html=result._page(step))
+    return state, result
 
 
 @functools.lru_cache(1)
 def _loaded(weights, fingerprint):
     """Load the transcriber with a given fingerprint, for the files of a batch."""
-    hearer = model.load(weights)
-    if hearer.fingerprint != fingerprint:
-        told = weights or model.WEIGHTS
-        raise InputError(f"{told}: is another transcriber than here; copy it")
-    return hearer
+    transcriber = model.load(weights)
+    if transcriber.fingerprint != fingerprint:
+        path = weights or model.WEIGHTS
+        raise InputError(f"{path}: other weights than the batch uses; copy its file")
+    return transcriber
 
 
 def _names(sources, root, alone):
@@ -387,9 +387,9 @@ def _names(sources, root, alone):
     whose page would replace the index. For the melody alone, names end in ``.melody``.
     """
     stems = {source: source.relative_to(root).with_suffix("") for source in sources}
-    times = Counter(stems.values()) + Counter([Path(INDEX).with_suffix("")])
+    counts = Counter(stems.values()) + Counter([Path(INDEX).with_suffix("")])
     return {
-        source: (stem if times[stem] == 1 else source.relative_to(root)).as_posix()
+        source: (stem if counts[stem] == 1 else source.relative_to(root)).as_posix()
         + ".melody" * alone
         for source, stem in stems.items()
     }
@@ -427,31 +427,29 @@ class _Register:
     def has(self, source):
         """Return whether all outputs of a source in its current state exist."""
         row = self.rows.get(self.names[source], {})
-        here = {"source": str(source), "state": stamp(source)} | self.made_from
-        there = {key: row.get(key) for key in here}
-        return there == here and all(
+        expected = {"source": str(source), "state": stamp(source)} | self.made_from
+        return expected.items() <= row.items() and all(
             self._file(source, suffix).exists() for suffix in self.suffixes
         )
 
-    def write(self, source, state, made):
+    def write(self, source, state, transcription):
         """Write the files of a transcription, registering them before they appear."""
         before = self.rows.get(self.names[source], {})
         self._check(source, before)
         row = {"source": str(source), "state": state, **self.made_from}
-        parts = []
+        written = [*before.get("written", ())]
         with contextlib.ExitStack() as stack:
             for suffix in self.suffixes:
                 part = stack.enter_context(atomic(self._file(source, suffix)))
-                made._write(part)
-                parts.append(part)
-            written = {*before.get("written", ()), *map(digest, parts)}
-            self.rows[self.names[source]] = row | {"written": sorted(written)}
+                transcription._write(part)
+                written.append(digest(part))
+            self.rows[self.names[source]] = row | {"written": sorted({*written})}
             write_json(self.path, self.rows)
         for suffix in {*SUFFIXES} - {*self.suffixes}:  # an outdated page
             path = self._file(source, suffix)
             if path.exists() and digest(path) in written:
                 path.unlink()
-        self.n_notes += len(made.notes)
+        self.n_notes += len(transcription.notes)
         self.n_replaced += before.get("state") == state and not (
             self.made_from.items() <= before.items()
         )
@@ -460,21 +458,21 @@ class _Register:
         """Refuse to overwrite outputs of another source, or changed ones."""
         if before.get("source", str(source)) != str(source):
             raise InputError(
-                f"{self._file(source)}: is of {before['source']}, not of {source}; "
+                f"{self._file(source)}: transcribes {before['source']}, not {source}; "
                 "choose another --out"
             )
         for path in (self._file(source, suffix) for suffix in self.suffixes):
             if path.exists() and digest(path) not in before.get("written", ()):
                 raise InputError(
-                    f"{path}: is there, but not as it was written of {source}; move "
-                    "it, or choose another --out"
+                    f"{path}: not the file written for {source}, or changed since; "
+                    "move it, or choose another --out"
                 )
 
     def write_index(self):
-        """Write the index page, unless a file that this did not write is in place."""
+        """Write the index page, unless a file of other origin is in its place."""
         path, known = self.folder / INDEX, self.rows.get(INDEX, {}).get("written", ())
         if path.exists() and digest(path) not in known:
-            warn(f"{path}: is there, but not as it was written; left as it is")
+            warn(f"{path}: not a generated index, or changed since; left as it is")
             return
         with atomic(path) as part:
             part.write_text(pages.index(self.folder), encoding="ascii")

@@ -310,7 +310,7 @@ class TestPretrain(unittest.TestCase):
             batches = [set(batch.recordings.tolist()) for batch in judged]
             self.assertEqual(len(set.union(*batches)), 4)
             together.update(map(frozenset, batches))
-            self.assertFalse(judged._held)
+            self.assertFalse(judged._cached)
         self.assertTrue(
             any(i % 2 == 0 and i + 1 in b for b in kinds["uniform"] for i in b)
         )

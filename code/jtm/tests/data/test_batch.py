@@ -224,7 +224,7 @@ class Cluster(Folder):
     def test_no_scheduler_is_told_in_a_line(self):
         with (
             mock.patch("distributed.Client", side_effect=OSError),
-            self.assertRaisesRegex(InputError, "no Dask scheduler answers; start one"),
+            self.assertRaisesRegex(InputError, "no Dask scheduler responds; start one"),
         ):
             self.run_all(fail, batch.Spread(1, "tcp://127.0.0.1:1"))
 

@@ -116,7 +116,7 @@ class TestCheck(unittest.TestCase):
         (self.root / "test_data/1.wav").write_bytes(b"RIFF")
         text = self.assert_violates("readable and consistent")
         self.assertRegex(text, "0.csv, line 1")
-        self.assertRegex(text, "1.wav: not a readable sound file")
+        self.assertRegex(text, "1.wav: not a readable audio file")
 
     def test_no_bar_is_shown_of_single_notes_that_are_not_there(self):
         (self.root / "notes.csv").unlink()
@@ -128,13 +128,13 @@ class TestCheck(unittest.TestCase):
     def test_a_neighbours_labels(self):
         shutil.copy(self.root / "test_labels/1.csv", self.root / "train_labels/0.csv")
         shutil.rmtree(self.root / "midi")
-        text = self.assert_violates("labels unlike the sound")
+        text = self.assert_violates("labels unlike the audio")
         self.assertRegex(text, "train_labels/0.csv: correlation .* another recording")
         transposed = labels_of(piece(0))
         transposed["pitch"] += 1
         write_labels(self.root / "train_labels/0.csv", transposed)
         (self.root / "musicnet_metadata.csv").unlink()  # as if people played
-        self.assert_violates("labels unlike the sound")
+        self.assert_violates("labels unlike the audio")
 
     def test_metadata_that_match_nothing(self):
         path = self.root / "musicnet_metadata.csv"
@@ -167,7 +167,7 @@ class TestCheck(unittest.TestCase):
         tracemalloc.start()
         self.addCleanup(tracemalloc.stop)
         facts = check_module._Facts()
-        kept = check_module._listen(path, facts, seconds=1.0)
+        kept = check_module._read_beginning(path, facts, seconds=1.0)
         self.assertEqual(len(kept), LABEL_RATE)
         self.assertAlmostEqual(facts.seconds, 4e6 / LABEL_RATE)
         # Less than half of the 16 MB that it takes as a whole, three times.

@@ -107,8 +107,8 @@ class TestRealQuirks(Folder):
 
 class TestFinding(Folder):
     def find(self):
-        files, passed_over = find_files(self.root)
-        return [path.relative_to(self.root).as_posix() for path in files], passed_over
+        files, skipped = find_files(self.root)
+        return [path.relative_to(self.root).as_posix() for path in files], skipped
 
     def test_links_are_followed_and_nothing_is_taken_twice(self):
         with tempfile.TemporaryDirectory() as elsewhere:
@@ -120,12 +120,12 @@ class TestFinding(Folder):
             (self.root / "0.wav").symlink_to(self.root / "b" / "real.wav")
             (self.root / "gone.wav").symlink_to(self.root / "nowhere.wav")
             (self.root / "itself").symlink_to("itself")
-            found, passed_over = self.find()
+            found, skipped = self.find()
         self.assertEqual(found, ["b/real.wav", "c/far.wav"])
-        told = _summarise(len(found), passed_over)
-        self.assertIn("2 taken, 5 passed over", told)
+        told = _summarise(len(found), skipped)
+        self.assertIn("2 found, 5 skipped", told)
         self.assertIn("1 links with an error (", told)
-        for why in ("2 linked folders", "1 linked files", "1 links to what is gone"):
+        for why in ("2 linked folders", "1 linked files", "1 broken links"):
             self.assertIn(why, told)
 
     def test_known_junk_alone_is_hidden(self):
@@ -140,10 +140,10 @@ class TestFinding(Folder):
         self.sound("a.wav")
         self.write("deep/b.M4A", "")
         self.write("c.txt", "no sound")
-        with self.assertWarnsRegex(InputWarning, "1 taken, 1 passed over: 1 .m4a.*ffm"):
+        with self.assertWarnsRegex(InputWarning, "1 found, 1 skipped: 1 .m4a.*ffm"):
             open_dataset(self.root)
         (self.root / "a.wav").unlink()
-        with self.assertRaisesRegex(InputError, "no sound file found.*m4a"):
+        with self.assertRaisesRegex(InputError, "no audio file found.*m4a"):
             open_dataset(self.root)
 
     def test_metadata_that_match_nothing(self):
@@ -151,7 +151,7 @@ class TestFinding(Folder):
         self.write("musicnet_metadata.csv", "id,split", "x1,train", "x2,validation")
         with self.assertWarnsRegex(InputWarning, "2 of 2 rows.*'x1'.* 1 rec.*'1'"):
             dataset = open_dataset(self.root)
-        self.assertEqual(dataset.rows_alone, ("x1", "x2"))
+        self.assertEqual(dataset.unmatched_rows, ("x1", "x2"))
         self.sound("train_data/two.wav")
         self.write("musicnet_metadata.csv", "id,split", "1,train", "2,validation")
         with self.assertWarnsRegex(InputWarning, "1 of 2 rows.*'2'.*1 rec.*'two'"):
@@ -159,7 +159,7 @@ class TestFinding(Folder):
         (self.root / "train_data" / "two.wav").unlink()
         self.write("musicnet_metadata.csv", "id,split", " 1 ,validation", "2,train")
         dataset = open_dataset(self.root)
-        self.assertEqual(dataset.rows_alone, ("2",))
+        self.assertEqual(dataset.unmatched_rows, ("2",))
         self.assertEqual(dataset.recordings[0].split, "validation")
 
 
@@ -200,7 +200,7 @@ class TestDataset(Folder):
     def test_missing_and_empty_folders(self):
         with self.assertRaisesRegex(InputError, "no such folder"):
             open_dataset(self.root / "nowhere")
-        with self.assertRaisesRegex(InputError, "no sound file"):
+        with self.assertRaisesRegex(InputError, "no audio file"):
             open_dataset(self.root)
 
 
@@ -232,7 +232,7 @@ class TestMistakes(Folder):
 
     def test_metadata(self):
         path = self.write("m.csv", "id,composer", "1,Bach", "1,Bach")
-        with self.assertRaisesRegex(InputError, "line 3: id 1 stands twice"):
+        with self.assertRaisesRegex(InputError, "line 3: id 1 is repeated"):
             read_metadata(path)
 
     def test_what_a_short_row_leaves_out_is_empty(self):

@@ -89,7 +89,7 @@ class Splits(unittest.TestCase):
             ("unlabelled", "b"),
             ("unlabelled", "c"),
         ):
-            with self.assertRaisesRegex(InputError, "its tune .* memory"):
+            with self.assertRaisesRegex(InputError, "its tune .* memorisation"):
                 self.split(of([*kept, other]))
 
     def test_a_tune_is_held_out_whole(self):

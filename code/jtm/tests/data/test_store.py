@@ -224,7 +224,7 @@ class TestStore(unittest.TestCase):
 
     def test_an_unreadable_sound_file_is_named_and_the_rest_is_kept(self):
         (self.root / "bad.wav").write_bytes(b"RIFF????WAVE")
-        with self.assertRaisesRegex(InputError, "bad.wav: not a readable sound"):
+        with self.assertRaisesRegex(InputError, "bad.wav: not a readable audio"):
             self.build()
         (kept,) = (self.root / STORE_FOLDER).rglob("a.wav.s16")
         time = kept.stat().st_mtime_ns
@@ -244,7 +244,7 @@ class TestStore(unittest.TestCase):
         for i in range(10):
             self.assertIn(f"bad{i:02}.wav: is empty", lines[i])
         self.assertRegex(lines[10], "and 2 more files")
-        self.assertRegex(lines[11], "12 of 14 sound files .*`jtm check-data .* --all`")
+        self.assertRegex(lines[11], "12 of 14 audio files .*`jtm check-data .* --all`")
 
     def test_a_link_to_a_sound_file_that_is_gone_is_named(self):
         (self.root / "train_data").mkdir()  # MusicNet's layout

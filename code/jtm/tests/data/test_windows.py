@@ -152,7 +152,7 @@ class TestWindows(unittest.TestCase):
         for chunk in one._chunks:
             self.assertLessEqual(sum(2 * (e - s) for _, s, e in chunk), 3200)
         list(one)
-        self.assertFalse(one._held)
+        self.assertFalse(one._cached)
         all_in = loader(lengths=[1000] * 20, chunk_bytes=3200, max_chunks=20)
         list(all_in)
         read = all_in.store.read_bytes
@@ -181,7 +181,7 @@ class TestWindows(unittest.TestCase):
         for batch in one:
             self.assertEqual(batch.waves.device.type, "meta")
             self.assertEqual(batch.waves.dtype, torch.int16)
-        held = [piece for chunk in one._held.values() for piece in chunk]
+        held = [piece for chunk in one._cached.values() for piece in chunk]
         self.assertTrue(held)
         for piece in held:
             self.assertEqual((piece.device.type, piece.dtype), ("meta", torch.int16))

@@ -110,11 +110,11 @@ class TestFiles(unittest.TestCase):
         soundfile.write(self.folder / "bare.wav", np.zeros(0), 16_000)
         for name, told in (
             ("none.wav", "no such file"),
-            ("folder.wav", "is a folder; expected a sound file"),
-            ("zero.wav", "is empty: no sound in it"),
-            ("bare.wav", "is empty: no sound in it"),
+            ("folder.wav", "is a folder; expected an audio file"),
+            ("zero.wav", "is empty; expected audio"),
+            ("bare.wav", "is empty; expected audio"),
             ("song.m4a", ".*convert by 'ffmpeg -i NAME.m4a NAME.flac'"),
-            ("text.wav", "not a readable sound file .expected .wav, .*"),
+            ("text.wav", "not a readable audio file .expected .wav, .*"),
         ):
             for look in (audio.read, audio.duration):
                 with self.assertRaisesRegex(InputError, rf"/{name}: {told}"):
@@ -135,7 +135,7 @@ class TestFiles(unittest.TestCase):
             self.assertEqual(len(found), 48_000, suffix)
         found = open_dataset(self.folder)
         self.assertEqual(len(found.recordings), len(audio.AUDIO_SUFFIXES))
-        self.assertEqual(found.passed_over, ())
+        self.assertEqual(found.skipped, ())
 
     def test_unwritable_folder(self):
         (self.folder / "file").write_text("")

@@ -149,9 +149,9 @@ class TestEnds(unittest.TestCase):
 
     def test_more_than_the_header_counts(self):
         wav, ogg = self.bytes_of("a.wav"), self.bytes_of("a.ogg")
-        self.seconds("two.ogg", ogg + ogg, "only 5.0 s .* more follows")
+        self.seconds("two.ogg", ogg + ogg, "only 5.0 s .* what follows")
         wav[40:44] = (2 * RATE).to_bytes(4, "little")
-        self.seconds("a.wav", wav, "only 1.0 s .* more follows")
+        self.seconds("a.wav", wav, "only 1.0 s .* what follows")
         wav[4:8] = wav[40:44] = b"\xff" * 4  # what a recorder writes into a pipe
         self.assertEqual(self.seconds("a.wav", wav), 5)
 

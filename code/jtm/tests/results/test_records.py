@@ -200,7 +200,7 @@ class TestOdd(Files):
             ("split", "train", "line 3: split"),
             ("seed", 0.5, "line 3: seed, expected a whole number"),
             ("primary", "maybe", "line 3: primary, expected True or False"),
-            ("seed", 0, "line 3: stands there twice"),
+            ("seed", 0, "line 3: repeats an earlier score"),
             ("metric", "other", "transcription has several primary metrics"),
             ("labelled_recordings", "all", "line 3: labelled_recordings"),
         ):

@@ -37,7 +37,7 @@ class TestShow(unittest.TestCase):
         self.assertEqual((bench.missing, len(bench.contrasts())), ([], 0))
         drawings = figures.benchmark_figures(bench)
         for made in (drawings.get("labels"), tables.contrasts(bench)):
-            self.assertIn("Nothing is here yet", show.result(made).data)
+            self.assertIn("No results yet", show.result(made).data)
 
     def test_what_has_run_is_shown(self):
         drawings = figures.benchmark_figures(synthetic.bench(("composer",)))

@@ -56,7 +56,7 @@ class Commands(unittest.TestCase):
     def test_five_pieces_how_likely_and_where(self):
         code, out, err = self.identify()
         lines = out.splitlines()
-        self.assertEqual((code, len(lines)), (0, 1 + search.SHOWN))
+        self.assertEqual((code, len(lines)), (0, 1 + search.MAX_MATCHES))
         self.assertIn("Keys", err)  # a progress bar
         self.assertIn("not found", lines[0])  # by this threshold nothing is
         for line in lines[1:]:
@@ -71,8 +71,8 @@ class Commands(unittest.TestCase):
 
         towers = None, {"threshold": 1.08}, model.load(self.weights)[2]
         read = mock.Mock(return_value=towers)
-        few = mock.patch.multiple(search, LONG=1, _towers=read)
-        with few, mock.patch.object(search, "look", look):
+        few = mock.patch.multiple(search, MIN_WINDOWS=1, _towers=read)
+        with few, mock.patch.object(search, "search_in_key", look):
             for margin in (0.5, 1.51):  # not found there, and a weaker hit
                 margins[0] = margin
                 asked.clear()
@@ -81,11 +81,14 @@ class Commands(unittest.TestCase):
                 self.assertRegex(first, r"song.wav: Tune \d$")
                 self.assertRegex(second, r", 3 semitones above the score$")
                 self.assertEqual(sorted(asked), [*search.KEYS])
-            margins[0] = search.CERTAIN
+            margins[0] = search.CERTAIN_MARGIN
             _, out, _ = self.identify()
             self.assertNotIn("semitone", out)
             margins[0] = 0.5
-            for name in ("FOUND_MOVED", "LONG"):  # not sure enough, and too short
+            for name in (
+                "KEY_THRESHOLD",
+                "MIN_WINDOWS",
+            ):  # too unsure; too short
                 with mock.patch.object(search, name, 1000):
                     _, out, _ = self.identify()
                 self.assertIn("not found", out)
@@ -94,7 +97,7 @@ class Commands(unittest.TestCase):
         rng = np.random.default_rng(0)
         code, out, _ = self.identify(np.zeros(48_000))
         self.assertEqual(code, 0)
-        self.assertIn("silence", out)
+        self.assertIn("silent", out)
         code, _, err = self.identify(0.1 * rng.standard_normal(3_200))
         self.assertEqual(code, 2)
         self.assertRegex(err, r"^jtm: .*odd.wav: 0\.2 s.*\n$")
@@ -135,7 +138,7 @@ class Commands(unittest.TestCase):
             self.assertIsNone(search.identify(wave, SAMPLE_RATE))
             song = self.folder / "song.wav"
             find.return_value = ([match], True)
-            with mock.patch.object(search, "GLANCE", 1):  # no more of it is read
+            with mock.patch.object(search, "NAMING_SECONDS", 1):  # no more is read
                 self.assertEqual(search.name(song), "Tune 1")
             self.assertEqual(len(find.call_args.args[0]), SAMPLE_RATE)
             find.return_value = ([], False)
@@ -156,7 +159,7 @@ class Shipped(unittest.TestCase):
             self.assertNotRegex(title, r"_|: [Mm]ovement|mazurka\d|op\d")
         for seed in range(3):  # other tunes, to the shipped index and to one of them
             matches, found = search.find(play(tune(seed))[0])
-            self.assertEqual(len(matches), search.SHOWN)
+            self.assertEqual(len(matches), search.MAX_MATCHES)
             self.assertFalse(found)
         with tempfile.TemporaryDirectory() as folder:
             for seed in range(7):

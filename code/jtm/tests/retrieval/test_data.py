@@ -50,7 +50,7 @@ class Sets(unittest.TestCase):
         self.assertEqual(sizes, told)
 
     def test_windows_hear_the_notes_of_their_passage(self):
-        places = self.recordings.places("train")
+        places = self.recordings.windows("train")
         heard, rolls, cells = self.recordings.pairs(places)
         self.assertEqual(heard.shape[1], FRAMES)
         right = 0
@@ -80,8 +80,8 @@ class Sets(unittest.TestCase):
             (4, [0, 0, 0, 0, 1, 0, 0, 0, 2]),
             (0, [1, 0, 0, 0, 2, 0, 0, 0, 3]),
         ):
-            self.assertEqual(data.move(heard, steps, 2)[0, 0].tolist(), expected)
-            moved = data.move(heard.transpose(0, 2, 1), steps, 1)
+            self.assertEqual(data.transpose(heard, steps, 2)[0, 0].tolist(), expected)
+            moved = data.transpose(heard.transpose(0, 2, 1), steps, 1)
             self.assertEqual(moved[0, :, 0].tolist(), expected)
 
     def test_sound_and_score_are_transposed_alike(self):

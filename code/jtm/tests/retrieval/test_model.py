@@ -25,14 +25,14 @@ class Towers(unittest.TestCase):
             towers = model.Towers(kind).eval()
             heard = np.random.default_rng(0).random((3, FRAMES, BINS), np.float32)
             rolls = (np.random.default_rng(1).random((3, 2, 88, 48)) < 0.1).astype("f4")
-            first = towers.embed_sound(heard)
+            first = towers.embed_audio(heard)
             second = towers.embed_scores(rolls, np.array([10, 20, 48], "f4"))
             for found in (first, second):
                 self.assertEqual(found.shape, (3, DIM))
                 np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=1e-5)
-            self.assertEqual(towers.embed_sound(heard[:0]).shape, (0, DIM))
+            self.assertEqual(towers.embed_audio(heard[:0]).shape, (0, DIM))
             np.testing.assert_allclose(
-                towers.embed_sound(heard[1:2]), first[1:2], atol=1e-5
+                towers.embed_audio(heard[1:2]), first[1:2], atol=1e-5
             )
 
     def test_the_score_tower_moves_with_transposition_until_its_last_layer(self):
@@ -164,7 +164,7 @@ class Files(unittest.TestCase):
         self.assertFalse(again.training)
         heard = np.random.default_rng(0).random((1, FRAMES, BINS), np.float32)
         np.testing.assert_allclose(
-            again.embed_sound(heard), towers.embed_sound(heard), atol=1e-6
+            again.embed_audio(heard), towers.embed_audio(heard), atol=1e-6
         )
 
     def test_other_files_are_refused_by_name(self):

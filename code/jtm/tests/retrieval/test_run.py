@@ -32,7 +32,7 @@ class Measures(unittest.TestCase):
         self.assertEqual(found["recall_at_1"][1:], [0.0, 0.5])
 
     def test_chance(self):
-        found = run._measures(np.arange(1, 5))
+        found = run._metrics(np.arange(1, 5))
         self.assertAlmostEqual(found["mrr"], (1 + 1 / 2 + 1 / 3 + 1 / 4) / 4)
         self.assertEqual(found["recall_at_1"], 0.25)
 
@@ -59,7 +59,7 @@ class Study(unittest.TestCase):
                 run.study(self.folder / "set", out)  # nothing is done again
         towers, facts, _ = model.load(out / "pitchmap.safetensors")
         self.assertEqual(facts["run"], "pitchmap")
-        again = run._judge(towers.compare, self.recordings, "test")
+        again = run._evaluate(towers.compare, self.recordings, "test")
         self.assertEqual(
             again["audio_to_score"]["mrr"][0],
             scores["runs"]["pitchmap"]["test"]["audio_to_score"]["mrr"][0],

@@ -63,7 +63,7 @@ class Votes(unittest.TestCase):
         owners, places = np.full((1, 4), 3), np.full((1, 4), 10.0)
         margin, ((_, votes, *_),) = search.vote(np.array([1.0]), owners, places)
         self.assertAlmostEqual(votes, np.log(5), places=6)
-        self.assertAlmostEqual(margin, 1.5 * np.log(5) / search.ENOUGH, places=6)
+        self.assertAlmostEqual(margin, 1.5 * np.log(5) / search.RELIABLE, places=6)
         self.assertEqual(search.vote(self.at[:0], owners[:0], places[:0]), (0.0, []))
 
     def test_background_takes_votes_and_is_not_found(self):
@@ -112,12 +112,12 @@ class Searching(unittest.TestCase):
         steady += (chord, chord * np.exp(-3 * (time % 0.5)), tone(60, 9) + 0.1 * white)
         for number, wave in enumerate(steady):
             wave = (0.3 * wave / np.abs(wave).max()).astype(np.float32)
-            found = search.change(search.listen(wave)[1])
-            self.assertLess(found, 0.8 * search.CHANGING, number)
+            found = search.change(search.cut_windows(wave)[1])
+            self.assertLess(found, 0.8 * search.MIN_CHANGE, number)
             self.assertEqual(search.find(wave), ([], False))
         for seed in range(3):
-            found = search.change(search.listen(play(tune(seed))[0])[1])
-            self.assertGreater(found, 1.5 * search.CHANGING)
+            found = search.change(search.cut_windows(play(tune(seed))[0])[1])
+            self.assertGreater(found, 1.5 * search.MIN_CHANGE)
 
     def test_passages_suit_the_density(self):
         notes = tune(0)
@@ -187,7 +187,7 @@ class Building(unittest.TestCase):
         (self.scores / "._0.abc").write_bytes(b"left by a system")
         write_abc(self.scores / ".hidden" / "0.abc", tune(6), "Hidden")
         (self.scores / ".hidden.abc").write_bytes(b"no tune")
-        with self.assertWarnsRegex(InputWarning, "taken already"):
+        with self.assertWarnsRegex(InputWarning, "found already"):
             failed, said = self.build()
         self.assertEqual((failed, said), (0, ""))
         titles = sorted(p["title"] for p in search.Index.load(self.out).pieces)
@@ -249,10 +249,10 @@ class Building(unittest.TestCase):
 
     def test_long_sounds_are_heard_in_part(self):
         rng = np.random.default_rng(0)
-        starts, heard = search.listen(
+        starts, heard = search.cut_windows(
             0.1 * rng.standard_normal(16_000 * 600).astype("f4")
         )
-        self.assertEqual(len(starts), search.MOST_WINDOWS)
+        self.assertEqual(len(starts), search.MAX_WINDOWS)
         self.assertGreater(starts[-1], 590)
         self.assertEqual(len(heard), len(starts))
 

@@ -32,7 +32,7 @@ class TestCounting(unittest.TestCase):
 
     def test_no_toy_set(self):
         with tempfile.TemporaryDirectory() as folder:
-            with self.assertRaisesRegex(InputError, "no sound file"):
+            with self.assertRaisesRegex(InputError, "no audio file"):
                 datasheet.statistics(folder)
 
 

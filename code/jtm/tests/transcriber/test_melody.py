@@ -102,7 +102,7 @@ def value(some, which):
     """What a line is worth, by the rule as it is written."""
     from jtm.transcriber import melody as rule
 
-    worth, line = rule._worth(some)[which], some[which]
+    worth, line = rule._rates(some)[which], some[which]
     if not len(line):
         return 0.0
     stop = np.append(np.minimum(line["end"][:-1], line["start"][1:]), line["end"][-1])

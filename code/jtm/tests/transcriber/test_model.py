@@ -25,7 +25,7 @@ def noise(seconds=2.0):
 def listen(network, wave, fast=False, tuning=0.0):
     """Give what a transcriber says of a wave, piece after piece, joined."""
     if not fast:  # exact
-        with mock.patch.object(model, "_fast", lambda _: contextlib.nullcontext()):
+        with mock.patch.object(model, "_autocast", lambda _: contextlib.nullcontext()):
             return listen(network, wave, True, tuning)
     hearer = model.Transcriber(network, model.THRESHOLDS)
     wave = wave.astype(np.float32)
@@ -49,9 +49,9 @@ class Streaming(unittest.TestCase):
         ):
             with mock.patch.object(readers, "AROUND", 8):
                 network, _ = tiny(**chosen)
-                with mock.patch.object(model, "PIECE", 10_000):
+                with mock.patch.object(model, "CHUNK", 10_000):
                     expected = listen(network, wave)
-                with mock.patch.object(model, "PIECE", 24):
+                with mock.patch.object(model, "CHUNK", 24):
                     found = listen(network, wave)
             self.assertEqual(found.keys(), expected.keys())
             for name, x in found.items():
@@ -128,15 +128,15 @@ class Files(Folder):
         self.assertNotIn("who_plays_what", hearer.network.heads.readers)
         settings["cpc_mode"] = "reverse"
         torch.save({"state_dict": state, "config": settings}, path)
-        self.refuse(path, "reads time backwards")
+        self.refuse(path, "a network for reversed time")
 
     def test_what_is_no_transcriber_is_refused(self):
         path = self.folder / "net.pt"
         write_checkpoint(path)
-        self.refuse(path, "learned without labels.*main.py --supervised --load")
+        self.refuse(path, "pretrained without labels.*main.py --supervised --load")
         out = self.folder / "net.safetensors"
         checkpoints.export(path, out)
-        self.refuse(out, "learned without labels.*main.py --supervised --load")
+        self.refuse(out, "pretrained without labels.*main.py --supervised --load")
         self.refuse(self.folder / "none.safetensors", "no such checkpoint")
         whole = write_tiny(out).read_bytes()
         with self.assertRaisesRegex(InputError, "a checkpoint of training with labels"):
@@ -146,7 +146,10 @@ class Files(Folder):
         out.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
         self.refuse(out, "checksum differs")
         for task, words in (
-            ("ensemble", "learned ensemble; expected transcription or who_plays_what"),
+            (
+                "ensemble",
+                "trained on ensemble; expected transcription or who_plays_what",
+            ),
             ("transcription", "weights do not fit"),
         ):
             state = {f"heads.readers.{task}.linear.weight": torch.zeros(1)}
@@ -155,7 +158,7 @@ class Files(Folder):
 
     def test_what_is_too_large_is_not_written(self):
         network, config = tiny()
-        with mock.patch.object(model, "LARGEST", 1000):
+        with mock.patch.object(model, "MAX_BYTES", 1000):
             with self.assertRaisesRegex(InputError, "expected up to 1000"):
                 model.save(self.folder / "a.safetensors", network, config, {})
         self.assertEqual(list(Path(self.folder).iterdir()), [])

@@ -105,9 +105,9 @@ class Finishing(unittest.TestCase):
     def test_an_instrument_plays_what_it_can(self):
         evidence = np.zeros((2, 11))
         evidence[:, 10], evidence[:, 4] = 10.0, 4.0  # rather a flute than a cello
-        found = notes._players(evidence, np.array([72, 40]))
+        found = notes._programs(evidence, np.array([72, 40]))
         self.assertEqual(found.tolist(), [74, 43])
-        only = notes._players(evidence, np.array([72, 40]), (74,))
+        only = notes._programs(evidence, np.array([72, 40]), (74,))
         self.assertEqual(only.tolist(), [74, 74])
 
     def test_velocity_goes_with_loudness_and_not_with_the_level(self):

@@ -43,10 +43,10 @@ class Verb(Case):
         (self.folder / "in" / "broken.wav").write_text("no sound")
         code, said = self.transcribe(self.folder / "in")
         self.assertEqual(code, 1, said)
-        self.assertRegex(said, "jtm: .*broken.wav: not a readable sound file")
-        told = r"3 of 4 transcribed \(\d+ notes\), 1 failed, 0 are there already"
+        self.assertRegex(said, "jtm: .*broken.wav: not a readable audio file")
+        told = r"3 of 4 transcribed \(\d+ notes\), 1 failed, 0 already done"
         self.assertRegex(said, told)
-        self.assertIn("4 taken, 0 passed over", said)
+        self.assertIn("4 found, 0 skipped", said)
         names = ("a/song", "b/song.wav", "b/song.flac")
         files = {f"{name}.{kind}" for name in names for kind in ("mid", "csv", "html")}
         self.assertEqual(self.made(), files | {"index.html"})
@@ -64,7 +64,7 @@ class Verb(Case):
         (self.out / "song.csv").rename(self.folder / "kept.csv")
         code, said = self.transcribe(self.folder / "in")
         self.assertEqual(code, 0)
-        told = r"1 of 2 transcribed \(\d+ notes\), 0 failed, 1 are there already"
+        told = r"1 of 2 transcribed \(\d+ notes\), 0 failed, 1 already done"
         self.assertRegex(said, told)
         self.assertEqual((self.out / "other.mid").stat().st_mtime_ns, before)
         self.assertNotEqual(
@@ -95,8 +95,8 @@ class Verb(Case):
         self.assertEqual({p: p.read_bytes() for p in before}, before)
         for name in ("song", "song.melody"):
             self.assertIn(f'"./{name}.html" dir="auto">{name}<', self.page("index"))
-        self.assertIn("1 are there already", self.transcribe(song, "--melody")[1])
-        self.assertIn("1 are there already", self.transcribe(song)[1])
+        self.assertIn("1 already done", self.transcribe(song, "--melody")[1])
+        self.assertIn("1 already done", self.transcribe(song)[1])
         made = jtm.transcribe(song, weights=self.weights, min_note_ms=0)
         paths = made.melody().save(self.folder / "saved")
         self.assertEqual({path.name for path in paths}, melody)
@@ -109,7 +109,7 @@ class Verb(Case):
         with mock.patch.object(transcribe, "find", stopped):
             self.assertEqual(self.transcribe(self.folder / "in")[0], 130)
         self.assertIn("./a.html", self.page("index"))
-        self.assertIn("1 are there already", self.transcribe(self.folder / "in")[1])
+        self.assertIn("1 already done", self.transcribe(self.folder / "in")[1])
 
     def test_of_names_that_differ_in_their_endings_the_index_has_all(self):
         names = ("song.wav", "song.flac")
@@ -126,23 +126,21 @@ class Verb(Case):
         (self.out / "index.html").write_text("mine")
         code, said = self.transcribe(first)
         self.assertEqual(code, 2)
-        self.assertRegex(
-            said, "song.mid: is there, but not as it was written of .*x/so"
-        )
+        self.assertRegex(said, "song.mid: not the file written for .*x/so")
         (self.out / "song.mid").unlink()
         code, said = self.transcribe(first)
         self.assertEqual(code, 0)
-        self.assertIn("index.html: is there, but not as it was written; left", said)
+        self.assertIn("index.html: not a generated index, or changed since; left", said)
         written = (self.out / "song.csv").read_bytes()
         code, said = self.transcribe(second)
         self.assertEqual(code, 2)
-        self.assertRegex(said, "song: is of .*x/song.wav, not of .*y/song.wav")
+        self.assertRegex(said, "song: transcribes .*x/song.wav, not .*y/song.wav")
         self.assertEqual((self.out / "song.csv").read_bytes(), written)
         (self.out / "song.csv").write_text("corrected by hand")
         self.assertEqual(self.transcribe(first)[0], 0)  # there already
         code, said = self.transcribe(first, "--min-note-ms", "50")
         self.assertEqual(code, 2)
-        self.assertRegex(said, "song.csv: is there, but not as it was written")
+        self.assertRegex(said, "song.csv: not the file written for .*, or cha")
         self.assertEqual((self.out / "song.csv").read_text(), "corrected by hand")
         self.assertEqual((self.out / "index.html").read_text(), "mine")
 
@@ -273,7 +271,7 @@ class Written(Case):
         )
         paths = made.save(self.out)
         self.assertEqual([p.name for p in paths], ["song.mid", "song.csv", "song.html"])
-        with self.assertRaisesRegex(InputError, "song.mid: is there already"):
+        with self.assertRaisesRegex(InputError, "song.mid: exists already"):
             made.save(self.out)
         made.save(self.out, overwrite=True)
 
