@@ -1,4 +1,4 @@
-"""Train: the original project's command, which is also ``jtm train``."""
+"""Train a network: the original project's command, equivalent to ``jtm train``."""
 
 import sys
 from pathlib import Path
@@ -7,7 +7,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent / "code"))
 
 try:
     from jtm.cli import train_main
-except KeyboardInterrupt:  # before there was anything to stop
+except KeyboardInterrupt:
     print("jtm: stopped", file=sys.stderr)
     sys.exit(130)
 

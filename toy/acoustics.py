@@ -1,8 +1,7 @@
 """
-Acoustics: from notes to the samples of a file.
+Acoustics: rendering of notes to waveforms.
 
-:func:`render` is the one way from a score to sound: any score, any SoundFont, any
-room, tuning and tempo.
+:func:`render` renders any score with any SoundFont, room, tuning and tempo.
 """
 
 from dataclasses import dataclass, replace
@@ -10,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import synth
 from arrange import arrange
-from perform import change_tempo, perform, untangle
+from perform import change_tempo, perform, remove_overlaps
 from voices import Music, from_music21
 
 from jtm.constants import LABEL_RATE
@@ -28,17 +27,17 @@ class Sound:
     peak_db : float
         Peak level of the file in dB below full scale.
     reverb_seconds : float
-        Time in which the room's sound falls by 60 dB; 0 for no room.
+        Reverberation time (RT60); 0 for no room.
     wet_db : float
-        Energy of the room's sound against the direct one, in dB.
+        Reverberant-to-direct energy ratio in dB.
     noise_db : float
-        Level of white noise against the peak, in dB; -inf for none.
+        Level of white noise relative to the peak, in dB; -inf for none.
     tilt_db : float
-        Equaliser: dB more at 8 kHz than at 125 Hz.
+        Spectral tilt: gain at 8 kHz relative to 125 Hz, in dB.
     tuning : float
-        Hz of A4.
+        Frequency of A4 in Hz.
     spread_cents : float
-        Standard deviation of the players' own tunings around that.
+        Standard deviation of the players' tunings in cents.
     """
 
     peak_db: float = -3.0
@@ -59,13 +58,13 @@ def draw_sound(rng, wide=False):
     rng : numpy.random.Generator
         Random generator.
     wide : bool
-        Vary everything widely, as for unlabelled audio; otherwise half of the
-        draws are dry at -3 dB and the others differ in room and level.
+        Whether to vary everything widely, as for unlabelled audio; otherwise half of
+        the draws are dry at -3 dB, and the others vary in room and level.
 
     Returns
     -------
     Sound
-        The draw.
+        Room and level.
     """
     if not wide and rng.random() < 0.5:
         return Sound()
@@ -93,12 +92,12 @@ def draw_tuning(rng, sound):
     rng : numpy.random.Generator
         Random generator.
     sound : Sound
-        What is to be tuned.
+        Room and level, which are retained.
 
     Returns
     -------
     Sound
-        The same with A4 at 440 +- 15 Hz and players a few cents apart.
+        The same, with A4 at 440 +- 15 Hz and players a few cents apart.
     """
     tuning = round(A4 + rng.uniform(-15, 15), 2)
     return replace(sound, tuning=tuning, spread_cents=4.0)
@@ -111,33 +110,33 @@ def render(score, soundfont, sound=None, tempo=1.0, programs=(1,), rng=None, tai
     Parameters
     ----------
     score : Score, Music or music21.stream.Score
-        A performance, which is played as it is, or a notated score, which is
-        arranged for `programs` and performed first.
+        A performance, or a notated score, which is arranged for `programs` and
+        performed first.
     soundfont : str or Path
         An SF2 or SF3 file.
     sound : Sound, optional
         Tuning, room and level; by default 440 Hz, dry, with its peak at -3 dB.
     tempo : float
-        Speed against the score's own (:attr:`Music.tempo`, or the performance).
+        Tempo relative to the score's (:attr:`Music.tempo`, or the performance).
     programs : sequence of int
         General MIDI program of each player, counted from 1; for notated scores.
     rng : numpy.random.Generator, optional
-        Draws arrangement, performance and room; seeded by 0 by default.
+        Random generator of arrangement, performance and room; seeded by 0 by default.
     tail : float
-        Seconds to go on after the last offset.
+        Seconds of audio after the last offset.
 
     Returns
     -------
     wave : numpy.ndarray
         Waveform ``(samples,)`` in int16 at 44.1 kHz.
     notes : Score
-        What is heard: onsets and offsets in seconds of `wave`, true to the sample,
-        and in beats of the notated score.
+        The rendered notes: onsets and offsets in seconds of `wave`, exact to the
+        sample, and in beats of the notated score.
 
     Raises
     ------
     InputError
-        If FluidSynth or the SoundFont is missing, or the latter lacks a program.
+        If FluidSynth or the SoundFont is missing, or the SoundFont lacks a program.
     """
     sound = sound or Sound()
     rng = rng or np.random.default_rng(0)
@@ -153,39 +152,39 @@ def render(score, soundfont, sound=None, tempo=1.0, programs=(1,), rng=None, tai
         for program in score.programs:
             cents[program] = offset + rng.normal(0, sound.spread_cents)
     wave = synth.render(score, soundfont, tail, cents)
-    return treat(wave, sound, rng), score
+    return apply_sound(wave, sound, rng), score
 
 
 def render_players(score, soundfonts, sound, rng, tail=1.5):
     """
-    Render each player with a sound of its own, unlike that of any SoundFont.
+    Render each player with a timbre of its own, unlike that of any SoundFont.
 
-    The instruments of one SoundFont are few. So another program of the family may sound
-    in an instrument's place, samples are those of other keys, filters, envelopes,
-    vibrato, spectrum and level vary, and now and then sound begins or breaks off as a
-    file does that is cut out of a longer one.
+    A SoundFont has few instruments. Therefore another program of the family may replace
+    an instrument, samples are taken from other keys, and filters, envelopes, vibrato,
+    spectrum and level vary. Some recordings are interrupted, as if cut out of longer
+    ones.
 
     Parameters
     ----------
     score : Score
         The performance.
     soundfonts : sequence of str
-        SF2 or SF3 files, of which each player has one.
+        SF2 or SF3 files; one is drawn for each player.
     sound : Sound
         Tuning, room and level.
     rng : numpy.random.Generator
-        Draws all that varies.
+        Random generator.
     tail : float
-        Seconds to go on after the last offset.
+        Seconds of audio after the last offset.
 
     Returns
     -------
     wave : numpy.ndarray
         Waveform ``(samples,)`` in int16 at 44.1 kHz.
     notes : Score
-        What is heard.
+        The rendered notes.
     """
-    total = 0.0
+    mix = 0.0
     for program in score.programs:
         own = Score(tuple(note for note in score.notes if note.program == program))
         cents = rng.normal(1200 * np.log2(sound.tuning / A4), sound.spread_cents)
@@ -196,14 +195,14 @@ def render_players(score, soundfonts, sound, rng, tail=1.5):
             {program: cents},
             {program: _draw_timbre(program, rng)} if rng.random() < 0.8 else None,
         )
-        curve = rng.normal(0, rng.uniform(0, 6), len(_CURVE))
-        wave = _filter(wave, lambda octaves, c=curve: np.interp(octaves, _CURVE, c))
-        total = total + wave * 10 ** (np.clip(rng.normal(0, 4), -9, 9) / 20)
-    wave = treat(total, sound, rng)
+        gains = rng.normal(0, rng.uniform(0, 6), len(_OCTAVES))
+        wave = _filter(wave, lambda octaves, g=gains: np.interp(octaves, _OCTAVES, g))
+        mix = mix + wave * 10 ** (np.clip(rng.normal(0, 4), -9, 9) / 20)
+    wave = apply_sound(mix, sound, rng)
     return _interrupt(wave, score, rng) if rng.random() < 0.3 else (wave, score)
 
 
-FAMILIES = {
+SUBSTITUTES = {
     1: (2, 3, 4),
     41: (49, 50, 111),
     42: (49, 50),
@@ -214,20 +213,20 @@ FAMILIES = {
     72: (65, 66),
     74: (73, 75, 76, 80),
 }
-"""General MIDI programs that may sound in an instrument's place, counted from 1."""
+"""General MIDI programs that may replace an instrument's own, counted from 1."""
 
 _PLUCKED = (1, 7)
-_CURVE = np.arange(-4, 4)
+_OCTAVES = np.arange(-4, 4)
 
 
 def _draw_timbre(program, rng):
-    """Draw what an instrument sounds like."""
-    others = FAMILIES.get(program, ())
+    """Draw the timbre of an instrument."""
+    substitutes = SUBSTITUTES.get(program, ())
     sounding = program
-    if others and rng.random() < (0.2 if program == 1 else 0.3):
-        sounding = int(rng.choice(others))
+    if substitutes and rng.random() < (0.2 if program == 1 else 0.3):
+        sounding = int(rng.choice(substitutes))
     generators = {
-        8: min(0.0, rng.uniform(-2800, 1400)),  # cut-off of the low pass, cents
+        8: min(0.0, rng.uniform(-2800, 1400)),  # cut-off of the low-pass filter, cents
         9: rng.uniform(0, 60),  # its resonance, centibels
         38: rng.uniform(-1200, 1800),  # release, timecents
     }
@@ -236,13 +235,13 @@ def _draw_timbre(program, rng):
     else:
         generators[34] = rng.uniform(-1200, 3000 if program < 50 else 5500)  # attack
         generators[6] = max(0.0, rng.uniform(-30, 40))  # depth of vibrato, cents
-        generators[24] = rng.uniform(-700, 100)  # its rate against 8.2 Hz, cents
+        generators[24] = rng.uniform(-700, 100)  # its rate, cents above 8.2 Hz
         generators[23] = rng.uniform(0, 12000) if rng.random() < 0.7 else 0.0  # delay
     return synth.Timbre(sounding, int(rng.integers(-5, 6)), generators)
 
 
 def _interrupt(wave, score, rng):
-    """Silence a stretch before an onset; what still sounds then begins with it."""
+    """Silence audio before an onset; notes active at its end begin there."""
     note = score.notes[rng.integers(len(score.notes))]
     end = float(synth.snap(max(0.0, note.start - rng.choice((0.0, 0.003, 0.02)))))
     start = float(synth.snap(max(0.0, end - rng.uniform(0.2, 1.5))))
@@ -253,39 +252,40 @@ def _interrupt(wave, score, rng):
             notes.append(replace(note, end=min(note.end, start)))
         if note.start >= end or note.end > end + 0.02:
             notes.append(replace(note, start=max(note.start, end)))
-    return wave, Score(tuple(untangle(notes)))
+    return wave, Score(tuple(remove_overlaps(notes)))
 
 
-def treat(wave, sound, rng):
+def apply_sound(wave, sound, rng):
     """
-    Put a rendering into its room, at its level.
+    Apply room, spectral tilt, noise and level to a rendering.
 
     Parameters
     ----------
     wave : numpy.ndarray
         Waveform ``(samples,)`` at 44.1 kHz.
     sound : Sound
-        Room, noise, equaliser and level.
+        Room, noise, spectral tilt and level.
     rng : numpy.random.Generator
-        Draws the room's reflections and the noise.
+        Random generator of the room impulse response and the noise.
 
     Returns
     -------
     numpy.ndarray
-        Waveform ``(samples,)`` in int16. The direct sound comes first and undelayed, so
-        labels stay true.
+        Waveform ``(samples,)`` in int16. The direct sound is not delayed, so labels
+        stay exact.
     """
     from scipy.signal import oaconvolve
 
     if sound.reverb_seconds:
         # Polack's model of a diffuse room: noise that decays exponentially.
         times = np.arange(int(sound.reverb_seconds * LABEL_RATE)) / LABEL_RATE
-        echo = rng.normal(size=times.size) * 10 ** (-3 * times / sound.reverb_seconds)
-        echo[: int(0.005 * LABEL_RATE)] = 0  # no wall is nearer
-        echo = np.convolve(echo, (0.3, 0.4, 0.3), "same")  # walls are dull
-        echo *= 10 ** (sound.wet_db / 20) / np.sqrt(np.sum(echo**2))
-        echo[0] = 1
-        wave = oaconvolve(wave, echo.astype(np.float32))[: wave.size]
+        response = 10 ** (-3 * times / sound.reverb_seconds)
+        response = rng.normal(size=times.size) * response
+        response[: int(0.005 * LABEL_RATE)] = 0  # before the first reflection
+        response = np.convolve(response, (0.3, 0.4, 0.3), "same")  # wall absorption
+        response *= 10 ** (sound.wet_db / 20) / np.sqrt(np.sum(response**2))
+        response[0] = 1
+        wave = oaconvolve(wave, response.astype(np.float32))[: wave.size]
     if sound.tilt_db:
         wave = _filter(wave, lambda octaves: sound.tilt_db * octaves / 6)
     peak = np.abs(wave).max() or 1.0
@@ -297,7 +297,7 @@ def treat(wave, sound, rng):
 
 
 def _filter(wave, decibels):
-    """Filter with a curve in dB over octaves above 1 kHz, from 125 Hz to 8 kHz."""
+    """Filter with a gain in dB over octaves above 1 kHz, from 125 Hz to 8 kHz."""
     from scipy.signal import oaconvolve
 
     taps = 1023
@@ -308,16 +308,16 @@ def _filter(wave, decibels):
     return oaconvolve(wave, kernel.astype(np.float32), "same")
 
 
-def treat_note(wave, velocity):
+def finish_note(wave, velocity):
     """
-    Set the level of a single note and end it without a click.
+    Set the level of a single note and fade out its end.
 
     Parameters
     ----------
     wave : numpy.ndarray
         Waveform ``(samples,)`` at 44.1 kHz.
     velocity : int
-        MIDI velocity; the peak lies 40 log10(velocity / 127) dB below -1 dB of
+        MIDI velocity; the peak level is -1 dB + 40 log10(velocity / 127) relative to
         full scale, General MIDI's recommended law.
 
     Returns

@@ -8,18 +8,17 @@ KEYBOARDS = (1, 7)
 """Programs that play many voices at once: piano and harpsichord."""
 
 BOWED = (41, 42, 43)
-"""Programs of the strings that play double stops when they are alone."""
+"""Programs of the strings that play double stops in solo pieces."""
 
 
 def arrange(music, programs, rng):
     """
     Assign the voices of a score to players.
 
-    The players with one note at a time take voices in the order of their
-    registers. Where voices are left over a keyboard plays them (without one they
-    rest); where players are left over they double a voice at the octave. All is
-    transposed together, then each player by whole octaves into the instrument's
-    range.
+    Monophonic players are assigned voices in the order of their registers. Surplus
+    voices go to a keyboard (without one they are omitted); surplus players double a
+    voice at the octave. The music is transposed as a whole, then each part by octaves
+    into the range of its instrument.
 
     Parameters
     ----------
@@ -36,7 +35,7 @@ def arrange(music, programs, rng):
         For each player (program, notes, whether it leads), notes a list of
         (beat, beats, pitch).
     transposition : int
-        Semitones that everything was moved by, before octaves.
+        Transposition of the whole in semitones, before octaves.
     """
     transposition = int(rng.integers(-5, 7))
     voices = [
@@ -45,42 +44,42 @@ def arrange(music, programs, rng):
     ]
     keyboard = next((p for p in programs if p in KEYBOARDS), None)
     players = sorted((p for p in programs if p != keyboard), key=_centre, reverse=True)
-    taken = _assign(len(players), len(voices), keyboard, rng)
+    assigned = _assign(len(players), len(voices), keyboard, rng)
     parts = []
     used = set()
     for i, program in enumerate(players):
-        index = taken[i * len(taken) // len(players)]
+        index = assigned[i * len(assigned) // len(players)]
         notes = _into_range(voices[index], program)
         if len(programs) == 1:
-            notes = _fill(notes, voices, program, music)
+            notes = _fill_rests(notes, voices, program, music)
         if (program, index) in used:
-            notes = _double(notes, program)
+            notes = _double_at_octave(notes, program)
         used.add((program, index))
         parts.append((program, notes, index == 0))
     if len(players) == 1 and keyboard is None and players[0] in BOWED:
         stops = _double_stops(parts[0][1], voices[1:], players[0], rng)
         parts.append((players[0], stops, False))
     if keyboard is not None:
-        parts += _accompany(voices, taken, keyboard, rng)
+        parts += _accompany(voices, assigned, keyboard, rng)
     return parts, transposition
 
 
 def _assign(players, voices, keyboard, rng):
-    """Choose the voices for players of one note at a time, highest first."""
+    """Choose the voices of monophonic players, highest first."""
     if players == 1:
         return [0 if keyboard is None or rng.random() < 0.7 else voices // 2]
     inner = 1 + rng.permutation(max(0, voices - 2))[: min(players, voices) - 2]
     return sorted({0, voices - 1, *map(int, inner)})[:players]
 
 
-def _accompany(voices, taken, keyboard, rng):
+def _accompany(voices, assigned, keyboard, rng):
     """Assign the other voices to the keyboard, sometimes with octaves in a hand."""
-    rest = [i for i in range(len(voices)) if i not in taken]
-    if len(rest) < 2:
-        rest = list(range(len(voices)))
-    parts = [(keyboard, _into_range(voices[i], keyboard, 0), i == 0) for i in rest]
-    for index, octave, chance in ((rest[-1], -12, 0.5), (0, 12, 0.3)):
-        if index in rest and rng.random() < chance:
+    others = [i for i in range(len(voices)) if i not in assigned]
+    if len(others) < 2:
+        others = list(range(len(voices)))
+    parts = [(keyboard, _into_range(voices[i], keyboard, 0), i == 0) for i in others]
+    for index, octave, probability in ((others[-1], -12, 0.5), (0, 12, 0.3)):
+        if index in others and rng.random() < probability:
             hand = _into_range(voices[index], keyboard, 0)
             octaves = [(beat, beats, pitch + octave) for beat, beats, pitch in hand]
             parts.append((keyboard, _fold(octaves, keyboard), False))
@@ -93,10 +92,10 @@ def _centre(program):
 
 def _into_range(notes, program, pull=1):
     """
-    Move notes by the octaves that leave fewest outside, then fold the rest.
+    Transpose notes by the octaves that leave fewest out of range, then fold those.
 
-    ``pull`` weighs the wish to lie near the middle of the instrument against the
-    wish to stay where the composer wrote.
+    ``pull`` weighs closeness to the middle of the instrument's range against
+    closeness to the written pitch.
     """
     low, high = PITCH_RANGES[program]
     pitches = np.array([pitch for _, _, pitch in notes])
@@ -112,7 +111,7 @@ def _into_range(notes, program, pull=1):
 
 
 def _fold(notes, program):
-    """Move single notes by octaves into an instrument's range."""
+    """Transpose single notes by octaves into an instrument's range."""
     low, high = PITCH_RANGES[program]
     return [
         (beat, beats, pitch + 12 * max(0, -(-(low - pitch) // 12)))
@@ -122,8 +121,8 @@ def _fold(notes, program):
     ]
 
 
-def _fill(melody, voices, program, music):
-    """Let a lone player take other voices where the melody rests a bar or more."""
+def _fill_rests(melody, voices, program, music):
+    """Fill rests of a solo part of a bar or more with notes of other voices."""
     melody = list(melody)
     for voice in voices[1:]:
         ends = [0.0, *(beat + beats for beat, beats, _ in melody)]
@@ -142,8 +141,8 @@ def _fill(melody, voices, program, music):
     return melody
 
 
-def _double(notes, program):
-    """Double at the octave below or above, whichever fits more notes."""
+def _double_at_octave(notes, program):
+    """Transpose an octave down or up, whichever keeps more notes in range."""
     low, high = PITCH_RANGES[program]
     best = max(
         (-12, 12), key=lambda s: sum(low <= pitch + s <= high for _, _, pitch in notes)
@@ -154,16 +153,16 @@ def _double(notes, program):
 
 
 def _double_stops(melody, others, program, rng):
-    """Add to a lone string now and then a note of another voice under its own."""
+    """Draw notes of other voices as double stops below a solo string's melody."""
     low, _ = PITCH_RANGES[program]
     stops = []
-    starts = {
+    onsets = {
         beat: (beats, pitch) for voice in others[::-1] for beat, beats, pitch in voice
     }
     for beat, beats, pitch in melody:
-        if beat in starts and rng.random() < 0.25:
-            length, under = starts[beat]
-            under = pitch - (pitch - under) % 12
-            if pitch - 12 < under < pitch - 2 and under >= low:
-                stops.append((beat, min(beats, length), under))
+        if beat in onsets and rng.random() < 0.25:
+            length, lower = onsets[beat]
+            lower = pitch - (pitch - lower) % 12
+            if pitch - 12 < lower < pitch - 2 and lower >= low:
+                stops.append((beat, min(beats, length), lower))
     return stops

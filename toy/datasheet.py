@@ -1,11 +1,11 @@
 """
-Write the statistics, figures and PDF of the datasheet from a generated set.
+Write the statistics, figures and PDF of the datasheet of a toy set.
 
     python toy/datasheet.py toy/data/full
 
-counts what is in the folder into ``report/results/data.json``, where the report has
-its numbers from too, draws ``toy/figures/`` and, where LaTeX is installed, builds
-``toy/datasheet.pdf`` from ``toy/datasheet.tex.j2``.
+writes statistics to ``report/results/data.json``, which the report uses too, plots
+``toy/figures/`` and, if LaTeX is installed, builds ``toy/datasheet.pdf`` from
+``toy/datasheet.tex.j2``.
 """
 
 import shutil
@@ -44,7 +44,7 @@ FACTS = TOY.parent / "report" / "results" / "data.json"
 
 def statistics(root):
     """
-    Count what is in a toy set.
+    Compute the statistics of a toy set.
 
     Parameters
     ----------
@@ -54,13 +54,13 @@ def statistics(root):
     Returns
     -------
     facts : dict
-        Counts for JSON: ``splits``, ``composers``, ``instruments`` and ``clips`` with
-        an entry for each, ``works``, ``hours``, ``gigabytes``, ``pitches`` (heard in
-        training, playable), and what the set was made from and cost.
+        Statistics for JSON: ``splits``, ``composers``, ``instruments`` and ``clips``
+        with an entry for each, ``works``, ``hours``, ``gigabytes``, ``pitches`` (in
+        training, in the ranges of all instruments), and inputs and cost of the set.
     shown : dict
-        What the figures show: 'coverage' (11, 88) labels in training,
-        'polyphony' seconds by number of sounding notes, 'seconds' of every
-        labelled piece, 'ensembles' (21, composers) pieces, as a table.
+        Data of the figures: 'coverage' (11, 88), labels in training; 'polyphony',
+        seconds by number of active notes; 'seconds' of each labelled piece;
+        'ensembles' (21, composers), a table of pieces.
 
     Raises
     ------
@@ -81,7 +81,7 @@ def statistics(root):
     notes, polyphony, instruments = _count_notes(dataset)
     clips = read_clips(root)
     by_split = Counter(clip.split for clip in clips)
-    by_both = Counter((clip.program, clip.split) for clip in clips)
+    by_instrument = Counter((clip.program, clip.split) for clip in clips)
     paths = [item.audio for item in (*dataset.recordings, *clips)]
     counts, playable = coverage(dataset.split("train"))
     composers = pd.crosstab(corpus["composer"], corpus["split"])
@@ -98,7 +98,7 @@ def statistics(root):
         "instruments": {
             name: {
                 "hours": round(instruments[program] / 3600, 2),
-                "clips": [by_both[program, split] for split in CLIP_SPLITS],
+                "clips": [by_instrument[program, split] for split in CLIP_SPLITS],
             }
             for program, name in INSTRUMENTS.items()
         },
@@ -142,7 +142,7 @@ def _count_notes(dataset):
 
 
 def _size(root):
-    """Sum the bytes of a set, without the copy at 16 kHz that its readers make."""
+    """Return the size of a set in bytes, without its 16 kHz copy."""
     return sum(
         path.stat().st_size
         for path in root.rglob("*")
@@ -151,7 +151,7 @@ def _size(root):
 
 
 def _polyphony(labels):
-    """Count the seconds in which so many notes sound, from first to last."""
+    """Count seconds by number of active notes, from the first note to the last."""
     events = np.concatenate(
         [
             [(start, 1) for start in labels["start"]],
@@ -159,16 +159,16 @@ def _polyphony(labels):
         ]
     )
     events = events[np.argsort(events[:, 0])]
-    sounding = np.cumsum(events[:, 1])[:-1]
+    n_active = np.cumsum(events[:, 1])[:-1]
     seconds = Counter()
-    for count, length in zip(sounding, np.diff(events[:, 0]), strict=True):
+    for count, length in zip(n_active, np.diff(events[:, 0]), strict=True):
         seconds[int(count)] += float(length) / LABEL_RATE
     return seconds
 
 
 def draw(root, shown):
     """
-    Draw the figures of the datasheet.
+    Plot the figures of the datasheet.
 
     Parameters
     ----------
@@ -238,7 +238,7 @@ def _draw_coverage(axes, counts):
 
 
 def _draw_example(dataset, plt):
-    """Lay the labels of ten seconds of a string quartet over their spectrogram."""
+    """Plot the labels of ten seconds of a string quartet over the spectrogram."""
     import librosa
 
     recording = next(
@@ -296,7 +296,7 @@ def _save(figure, name):
 
 def build_pdf(facts, path):
     """
-    Build the datasheet's PDF, the same bytes from the same facts and figures.
+    Build the PDF of the datasheet, reproducibly to the byte.
 
     Parameters
     ----------
@@ -308,12 +308,12 @@ def build_pdf(facts, path):
     Returns
     -------
     bool
-        False where pdflatex is not installed.
+        False if pdflatex is not installed.
 
     Raises
     ------
     InputError
-        If LaTeX stops at an error.
+        If LaTeX fails.
     """
     if not shutil.which("pdflatex"):
         return False
@@ -336,7 +336,7 @@ def build_pdf(facts, path):
 
 def to_latex(facts):
     """
-    Fill in the datasheet.
+    Render the LaTeX source of the datasheet.
 
     Parameters
     ----------
@@ -350,7 +350,7 @@ def to_latex(facts):
     """
     import jinja2
 
-    # Braces and percent signs mean something to LaTeX.
+    # Braces and percent signs are LaTeX syntax.
     marks = {"variable": ("<<", ">>"), "block": ("<%", "%>"), "comment": ("<#", "#>")}
     names = {
         f"{kind}_{side}_string": mark
@@ -375,14 +375,14 @@ def main(argv=None):
     Returns
     -------
     int
-        Exit code: 0, or 2 after a mistake of the user's.
+        Exit code: 0, or 2 after a user error.
     """
     parser = Parser(description=__doc__.split("\n\n")[0].strip())
     parser.add_argument(
         "folder",
         nargs="?",
-        help="a finished toy set, such as toy/data/full; "
-        "without one the PDF is built from the numbers and figures that are there",
+        help="finished toy set, such as toy/data/full (default: rebuild only the PDF, "
+        "from existing statistics and figures)",
     )
     options = parser.parse_args(argv)
     try:

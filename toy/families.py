@@ -1,9 +1,9 @@
 """
-Families of works that share a tune, and which split each goes to.
+Tune families, works that share a melody, and their split.
 
-Titles cannot be trusted for that: one chorale melody carries many texts. Works
-are therefore joined to families by what is sung (:func:`tune_families`), and
-whole families go to one split (:func:`assign_families`).
+Titles do not identify melodies: one chorale melody carries many texts. Works are
+therefore grouped by melody (:func:`tune_families`), and each family is assigned to
+one split (:func:`assign_families`).
 """
 
 from collections import defaultdict
@@ -11,34 +11,34 @@ from collections import defaultdict
 import numpy as np
 
 PHRASE = 10
-"""Intervals in a run of melody that two works are compared by."""
+"""Length n of the interval n-grams by which melodies are compared."""
 
 SHARED = 0.2
 """
-Share of common runs, of the shorter melody, from which tunes are the same.
+Minimum similarity of two melodies of the same family.
 
-Between the 408 Bach chorales of music21's corpus the shares fall into two heaps,
-by far the most near 0 and the settings of one melody above; 0.2 is the valley.
+Similarities of the 408 Bach chorales of music21's corpus are bimodal: nearly all are
+close to 0, those of settings of one melody are higher; 0.2 lies between.
 """
 
 
-def runs(melody, length=PHRASE):
+def ngrams(melody, length=PHRASE):
     """
-    Cut a melody into its overlapping runs of intervals.
+    Return the interval n-grams of a melody.
 
     Parameters
     ----------
     melody : sequence of int
-        MIDI pitches in order; repeated pitches are taken once, so that another
-        text or rhythm changes nothing.
+        MIDI pitches in order; repeated pitches count once, so that text and rhythm
+        have no influence.
     length : int
-        Intervals in a run.
+        Number of intervals n.
 
     Returns
     -------
     set of tuple of int
-        Runs of ``length`` intervals in semitones; the same in every
-        transposition. A melody too short for a run is one run by itself.
+        Overlapping n-grams of intervals in semitones, invariant to transposition. A
+        shorter melody is a single n-gram.
     """
     steps = np.diff(np.asarray(melody, dtype=int))
     steps = tuple(int(step) for step in steps if step)
@@ -48,38 +48,38 @@ def runs(melody, length=PHRASE):
 
 def similarity(first, second):
     """
-    Tell how much two melodies share.
+    Compute the similarity of two melodies.
 
     Parameters
     ----------
     first, second : set of tuple of int
-        Their runs, from :func:`runs`.
+        Their n-grams, from :func:`ngrams`.
 
     Returns
     -------
     float
-        Common runs as a share of the smaller set, in [0, 1].
+        Number of common n-grams over the size of the smaller set, in [0, 1].
     """
     return len(first & second) / min(len(first), len(second))
 
 
 def tune_families(melodies, groups):
     """
-    Join works to families that share a group or a melody.
+    Cluster works that share a group or a melody into families.
 
     Parameters
     ----------
     melodies : sequence of sequence of int
         The melody of each work as MIDI pitches.
     groups : sequence of str
-        What each work belongs to by its title, such as the mass or the quartet.
+        Group of each work by its title, such as the mass or the quartet.
 
     Returns
     -------
     list of int
-        For each work, the index of the first work of its family. Two works are
-        in one family when a chain of works leads from one to the other, each
-        link a common group or a similarity of at least :data:`SHARED`.
+        For each work, the index of the first work of its family. Families are the
+        connected components of works that share a group or have a similarity of at
+        least :data:`SHARED`.
     """
     parent = list(range(len(groups)))
 
@@ -96,23 +96,22 @@ def tune_families(melodies, groups):
     first_of = {}
     for i, group in enumerate(groups):
         join(first_of.setdefault(group, i), i)
-    cut = [runs(melody) for melody in melodies]
-    holders = defaultdict(list)
-    for i, own in enumerate(cut):
-        common = defaultdict(int)
-        for run in own:
-            for j in holders[run]:
-                common[j] += 1
-            holders[run].append(i)
-        for j in sorted(common):
-            if similarity(own, cut[j]) >= SHARED:
+    grams = [ngrams(melody) for melody in melodies]
+    works_of = defaultdict(list)
+    for i, own in enumerate(grams):
+        candidates = set()
+        for gram in own:
+            candidates.update(works_of[gram])
+            works_of[gram].append(i)
+        for j in sorted(candidates):
+            if similarity(own, grams[j]) >= SHARED:
                 join(i, j)
     return [root(i) for i in range(len(groups))]
 
 
 def assign_families(families, classes, weights, quotas):
     """
-    Give whole families to splits until every split has what it needs.
+    Assign whole families to splits until the quotas are filled.
 
     Parameters
     ----------
@@ -121,42 +120,41 @@ def assign_families(families, classes, weights, quotas):
     classes : sequence of str
         Class, such as the composer, of each work.
     weights : sequence of float
-        What each work counts for; 0 for one that is of no use.
+        Weight of each work; 0 if it cannot be used.
     quotas : dict of str to dict of str to float
-        Weight wanted, by split and class.
+        Target weight by split and class.
 
     Returns
     -------
     list of str
-        Split of each work. Families are dealt in the order of their first
-        work, each to the split that lacks the largest share of what the family
-        has to give (ties go to the split named later). The families that no
-        class needs then make up what splits lack of scarcer classes.
+        Split of each work. Families are assigned in the order of their first work,
+        each to the split with the largest relative deficit in the family's classes
+        (ties go to the later split). Families of classes without deficit then
+        compensate for deficits in scarcer classes.
     """
     content = {}
     for family, name, weight in zip(families, classes, weights, strict=True):
         content.setdefault(family, defaultdict(float))[name] += weight
-    lacking = {split: dict(wanted) for split, wanted in quotas.items()}
+    deficit = {split: dict(quota) for split, quota in quotas.items()}
     order = list(quotas)
 
     def need(split, family):
         return sum(
-            lacking[split].get(name, 0) / quotas[split][name]
+            deficit[split].get(name, 0) / quotas[split][name]
             for name, weight in content[family].items()
             if weight and quotas[split].get(name)
         )
 
-    home = {}
-    for family, content_of in content.items():
+    assigned = {}
+    for family, own in content.items():
         best = max(order, key=lambda split: (need(split, family), order.index(split)))
         if need(best, family) > 0:
-            home[family] = best
-            for name, weight in content_of.items():
-                left = lacking[best].get(name, 0)
-                lacking[best][name] = max(0, left - weight)
-    short = {split: sum(wanted.values()) for split, wanted in lacking.items()}
-    for family, content_of in content.items():
-        if family not in home:
-            home[family] = max(order, key=short.__getitem__)
-            short[home[family]] -= sum(content_of.values())
-    return [home[family] for family in families]
+            assigned[family] = best
+            for name, weight in own.items():
+                deficit[best][name] = max(0, deficit[best].get(name, 0) - weight)
+    totals = {split: sum(quota.values()) for split, quota in deficit.items()}
+    for family, own in content.items():
+        if family not in assigned:
+            assigned[family] = max(order, key=totals.__getitem__)
+            totals[assigned[family]] -= sum(own.values())
+    return [assigned[family] for family in families]

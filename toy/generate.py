@@ -1,12 +1,12 @@
 """
-Make the toy set: real scores, rendered, in MusicNet's layout.
+Synthesise the toy set: real scores, rendered, in MusicNet's layout.
 
     python toy/generate.py --preset small
 
 reads scores from music21's corpus, arranges them for MusicNet's ensembles and
-renders them with FluidSynth on all cores. The same random seed gives the same bytes
-on the same FluidSynth, whatever the number of processes and however often it was
-interrupted: the same command resumes it.
+renders them with FluidSynth on all cores. The same random seed and version of
+FluidSynth give the same bytes, for any number of processes and interruptions: the
+same command resumes an interrupted set.
 """
 
 import contextlib
@@ -25,7 +25,7 @@ from pathlib import Path
 
 try:
     import fcntl
-except ImportError:  # Windows, where two generators are not kept apart
+except ImportError:  # Windows, where concurrent generators are not locked out
     fcntl = None
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -49,46 +49,46 @@ try:
     from jtm.data.clips import Clip, write_clips
     from jtm.files import InputError
     from jtm.music import audio, midi
-except KeyboardInterrupt:  # before there was anything to interrupt
+except KeyboardInterrupt:
     print("interrupted", file=sys.stderr)
     sys.exit(130)
 
 STATE_FILE = "toy.json"
-"""What a folder of the toy set is made from; decides whether it may be resumed."""
+"""Inputs of a toy set, which determine whether it can be resumed."""
 
 COST_FILE = "generation.json"
-"""Seconds that the generation took, those of interrupted runs with them."""
+"""Generation time in seconds, including interrupted runs."""
 
 
 def generate(
     preset, out, seed=0, soundfont=None, hours=None, progress=True, processes=None
 ):
     """
-    Make a toy set, or finish one.
+    Synthesise a toy set, or resume an interrupted one.
 
     Parameters
     ----------
     preset : str
         'tiny', 'small', 'full', 'wide' or 'transcriber'.
     out : str or Path
-        The folder; made if missing.
+        The folder, created if missing.
     seed : int
-        Random seed of everything.
+        Random seed of all draws.
     soundfont : str or Path, optional
-        The SoundFont of the second test split; by default FluidR3 if the system
-        has it, else there is no such split.
+        The SoundFont of the second test split; by default FluidR3 if installed, else
+        there is no such split.
     hours : float, optional
-        Hours of audio in 'wide' or 'transcriber', by default as in the preset; the
-        folder may be given more later.
+        Hours of audio in 'wide' or 'transcriber', by default as in the preset; can be
+        raised later.
     progress : bool
         Whether to show progress bars.
     processes : int, optional
-        Processes to use; one a core by default. The result is the same.
+        Number of processes, one per core by default. The result is the same.
 
     Raises
     ------
     InputError
-        If the folder holds something else, FluidSynth, a score or a SoundFont is
+        If the folder has other content, FluidSynth, a score or a SoundFont is
         missing or damaged, an option is out of range, or the disk is full. Nothing
         is written before all inputs are checked.
     """
@@ -96,7 +96,7 @@ def generate(
     size = works.PRESETS[preset]
     hours = size.hours if hours is None else hours
     if seed < 0:
-        raise InputError(f"seed {seed}: expected a whole number from 0 on")
+        raise InputError(f"seed {seed}: expected an integer of at least 0")
     if hours and not (size.hours and 0 < hours < np.inf):
         raise InputError(
             f"{hours} hours: expected a positive number, and --preset wide "
@@ -108,7 +108,7 @@ def generate(
         return
     for font in {fonts["main"], fonts["timbre"], *fonts["unlabelled"]} - {None}:
         synth.check_soundfont(font)
-    with _alone(out):
+    with _locked(out):
         if _is_finished(out, state, hours):  # by another process
             return
         files.write_json(out / STATE_FILE, state)
@@ -119,7 +119,7 @@ def generate(
 
 
 def _make(pool, out, size, seed, fonts, hours):
-    """Write all that is not there yet, and the metadata last, which say so."""
+    """Write the missing files, and last the metadata, which mark the set complete."""
     chosen = works.choose_works(size, seed)
     music = pool.map(voices.read_work, [w.path for w in chosen], "reading scores")
     if size.hours:
@@ -137,15 +137,15 @@ def _make(pool, out, size, seed, fonts, hours):
     if size.note_step:
         pairs = works.split_notes(size.note_step, seed)
         jobs = [(str(out), *pair, split, fonts) for pair, split in pairs.items()]
-        made = pool.map(_make_clips, jobs, "rendering notes")
-        write_clips(out, [clip for clips in made for clip in clips])
+        clips = pool.map(_make_clips, jobs, "rendering notes")
+        write_clips(out, list(itertools.chain.from_iterable(clips)))
     musicnet.write_metadata(
         out / musicnet.METADATA_FILE, sorted(rows, key=lambda row: row["id"])
     )
 
 
 class _Pool:
-    """Calls functions on all cores, with progress bars, and adds up their cost."""
+    """Process pool with progress bars, which records the generation time."""
 
     def __init__(self, out, processes, progress):
         self.path = out / COST_FILE
@@ -153,7 +153,7 @@ class _Pool:
         self.pool = ProcessPoolExecutor(
             processes or os.cpu_count(),
             multiprocessing.get_context("spawn"),
-            _begin,
+            _init_worker,
         )
 
     def __enter__(self):
@@ -163,21 +163,21 @@ class _Pool:
     def __exit__(self, *_):
         self.pool.shutdown(cancel_futures=True)
         times = time.perf_counter(), sum(os.times()[:4])
-        before = files.read_json(self.path) if self.path.exists() else {}
+        previous = files.read_json(self.path) if self.path.exists() else {}
         cost = {"processors": os.cpu_count()}
         names = ("seconds", "processor_seconds")
         for name, end, start in zip(names, times, self.start, strict=True):
-            cost[name] = round(before.get(name, 0) + end - start, 1)
+            cost[name] = round(previous.get(name, 0) + end - start, 1)
         files.write_json(self.path, cost)
 
-    def map(self, function, arguments, what):
-        """Call for each argument; results in order."""
+    def map(self, function, arguments, title):
+        """Call a function for each argument; return the results in order."""
         from tqdm import tqdm
 
         futures = {self.pool.submit(function, a): i for i, a in enumerate(arguments)}
         results = [None] * len(arguments)
         done = as_completed(futures)
-        for future in tqdm(done, what, len(futures), disable=not self.progress):
+        for future in tqdm(done, title, len(futures), disable=not self.progress):
             try:
                 results[futures[future]] = future.result()
             except BrokenProcessPool as error:
@@ -185,19 +185,19 @@ class _Pool:
         return results
 
 
-def _begin():
-    """Prepare a worker: it ends with its parent, and only with it."""
+def _init_worker():
+    """Initialise a worker, which ignores Ctrl-C and exits with its parent."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
-    def follow():
+    def exit_with_parent():
         multiprocessing.parent_process().join()
         os._exit(1)
 
-    threading.Thread(target=follow, daemon=True).start()
+    threading.Thread(target=exit_with_parent, daemon=True).start()
 
 
 def _fonts(soundfont):
-    """Find the SoundFonts: of the labels, of the second test, of the unlabelled."""
+    """Find the SoundFonts of labelled audio, second test split and unlabelled audio."""
     main = synth.default_soundfont()
     if soundfont is None:
         soundfont = synth.find_soundfont(synth.TIMBRE_SOUNDFONTS)
@@ -210,7 +210,7 @@ def _fonts(soundfont):
         files.digest, (main, extra or main)
     ):
         raise InputError(
-            f"{soundfont}: is heard in training; the second test needs another one"
+            f"{soundfont}: used in training; the second test split needs another one"
         )
     return {
         "main": str(main),
@@ -220,7 +220,7 @@ def _fonts(soundfont):
 
 
 def _state(preset, seed, fonts):
-    """Describe all that a set depends on, which has to be there."""
+    """Describe the inputs of a set; raise InputError if one is missing."""
     paths = {fonts["main"], fonts["timbre"], *fonts["unlabelled"]} - {None}
     modules = (works, families, studies, voices, arrange, perform, acoustics, synth)
     sources = [*(module.__file__ for module in modules), __file__]
@@ -238,40 +238,38 @@ def _state(preset, seed, fonts):
 
 
 def _is_finished(out, state, hours):
-    """Return whether a folder holds the whole set; refuse it if it holds another."""
+    """Return whether a folder has the complete set; refuse one with another set."""
     path = out / STATE_FILE
     if out.exists() and not out.is_dir():
         raise InputError(f"{out}: is a file; expected a folder or a new name")
     if not out.is_dir() or not _is_begun(out):
         return False
     if not path.exists():
-        raise InputError(
-            f"{out}: holds something else than a toy set; choose another folder"
-        )
-    found = files.read_json(path)
+        raise InputError(f"{out}: not a toy set; choose another folder")
+    saved = files.read_json(path)
     metadata = out / musicnet.METADATA_FILE
     finished = metadata.exists()
     if finished and hours:
         rows = musicnet.read_metadata(metadata)
         finished = sum(float(row["seconds"]) for row in rows) >= hours * 3600
-    # What is finished may have been made by an earlier version of this file.
+    # A finished set may be from an earlier version of the generator.
     for key in ("preset", "seed") if finished else state:
-        if found.get(key) != (value := state[key]):
+        if saved.get(key) != (value := state[key]):
             raise InputError(
-                f"{out}: holds a toy set of another {key} ({found.get(key)}, "
+                f"{out}: holds a toy set of another {key} ({saved.get(key)}, "
                 f"not {value}); choose another folder or remove this one"
             )
     return finished
 
 
 def _is_begun(out):
-    """Return whether a folder holds more than the state of a set never begun."""
+    """Return whether a folder has other files than those of a set not begun."""
     return any(path.name not in (STATE_FILE, COST_FILE) for path in out.iterdir())
 
 
 @contextlib.contextmanager
-def _alone(out):
-    """Lock a folder, made if it is missing, until the block or the process ends."""
+def _locked(out):
+    """Lock a folder, created if missing, until the block or the process ends."""
     try:
         out.mkdir(parents=True, exist_ok=True)
         folder = os.open(out, os.O_RDONLY) if fcntl else None
@@ -282,8 +280,8 @@ def _alone(out):
             try:
                 fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                told = f"{out}: another process makes this toy set; waiting for it"
-                print(told, file=sys.stderr, flush=True)
+                message = f"{out}: another process generates it; waiting"
+                print(message, file=sys.stderr, flush=True)
                 fcntl.flock(folder, fcntl.LOCK_EX)
         yield
     finally:
@@ -292,7 +290,7 @@ def _alone(out):
 
 
 def _make_piece(job):
-    """Write one piece, unless it is there, and return its row of the metadata."""
+    """Write one piece if it is missing, and return its row of the metadata."""
     out, name, piece, seed, fonts, size = job
     out = Path(out)
     rng = works.generator(seed, "piece", name)
@@ -310,7 +308,7 @@ def _make_piece(job):
     folder = "train" if piece.split == "validation" else piece.split
     font = fonts["main"]
     if size.labelled:
-        score = perform.colour(score, rng)
+        score = perform.vary_dynamics(score, rng)
     elif piece.split == "unlabelled":
         font = fonts["unlabelled"][int(name) % len(fonts["unlabelled"])]
     targets = {folder: font}
@@ -322,16 +320,16 @@ def _make_piece(job):
     tail = 1.5 + max(0.0, piece.seconds - score.seconds)
     for target, path in targets.items():
         wav = out / f"{target}_data" / f"{name}.wav"
-        heard, wave, room = score, None, works.generator(seed, "room", name)
+        notes, wave, room = score, None, works.generator(seed, "room", name)
         if size.labelled and not wav.exists():
-            chosen = (score, fonts["unlabelled"], sound, room, tail)
-            wave, heard = acoustics.render_players(*chosen)
+            options = (score, fonts["unlabelled"], sound, room, tail)
+            wave, notes = acoustics.render_players(*options)
         elif not wav.exists():
             wave, _ = acoustics.render(score, path, sound, rng=room, tail=tail)
         if labelled and not (size.labelled and wave is None):
-            labels = musicnet.labels_of(heard, voices.note_value)
+            labels = musicnet.labels_of(notes, voices.note_value)
             musicnet.write_labels(out / f"{target}_labels" / f"{name}.csv", labels)
-        if wave is not None:  # last, since it says that the labels are there
+        if wave is not None:  # last, since it implies that the labels exist
             audio.write(wav, wave, LABEL_RATE)
     return {
         "id": name,
@@ -360,7 +358,7 @@ def _make_piece(job):
 
 
 def _make_clips(job):
-    """Write the clips of one pitch of one instrument, unless they are there."""
+    """Write the missing clips of one pitch of one instrument; return all its clips."""
     out, program, pitch, split, fonts = job
     targets = {split: fonts["main"]}
     if split == "test" and fonts["timbre"]:
@@ -376,9 +374,9 @@ def _make_clips(job):
                 f"{Path(font).stem}.wav",
             )
             if not wav.exists():
-                if wave is None:  # one rendering for all
+                if wave is None:  # one rendering for all clips
                     wave = synth.render(score, font, 1.0)
-                clip = acoustics.treat_note(wave[first:last], note.velocity)
+                clip = acoustics.finish_note(wave[first:last], note.velocity)
                 audio.write(wav, clip, LABEL_RATE)
             start = round(float(synth.snap(perform.NOTE_ONSET)) * LABEL_RATE)
             clips.append(
@@ -402,25 +400,22 @@ def main(argv=None):
     Returns
     -------
     int
-        Exit code: 0, 1 after a crash, or 2 after a mistake of the user's.
+        Exit code: 0, 1 after a crash, or 2 after a user error.
     """
-    from jtm.cli import Parser  # worker processes do without
+    from jtm.cli import Parser  # not needed by worker processes
 
     parser = Parser(description=__doc__.split("\n\n")[0].strip())
-    parser.add_argument("--preset", choices=works.PRESETS, default="small")
-    parser.add_argument("--out", help="folder (default: toy/data/PRESET)")
+    text = "size and purpose, see toy/README.md (default: small)"
+    parser.add_argument("--preset", choices=works.PRESETS, default="small", help=text)
+    text = "output folder (default: toy/data/PRESET)"
+    parser.add_argument("--out", metavar="DIR", help=text)
     parser.add_argument("--seed", type=int, default=0, help="random seed (default: 0)")
-    parser.add_argument(
-        "--hours",
-        type=float,
-        help="hours of audio in wide (default: 40) or transcriber (default: 12)",
-    )
-    parser.add_argument(
-        "--soundfont",
-        help="SoundFont of the second test split (default: FluidR3 if installed)",
-    )
-    told = "print the traceback of a crash"
-    parser.add_argument("--debug", action="store_true", help=told)
+    text = "hours of audio in wide (default: 40) or transcriber (default: 12)"
+    parser.add_argument("--hours", type=float, help=text)
+    text = "SoundFont of the second test split (default: FluidR3 if installed)"
+    parser.add_argument("--soundfont", metavar="FILE", help=text)
+    text = "print the traceback of a crash"
+    parser.add_argument("--debug", action="store_true", help=text)
     options = parser.parse_args(argv)
     out = Path(options.out or ROOT / "toy" / "data" / options.preset)
     try:
@@ -439,9 +434,9 @@ def main(argv=None):
     dataset = musicnet.open_dataset(out)
     counts, playable = coverage(dataset.split("train", "unlabelled"))
     print(
-        f"{out}: the toy set '{options.preset}' is complete, with "
-        f"{len(dataset.recordings)} recordings; {np.count_nonzero(counts[playable])} "
-        f"of {playable.sum()} playable pitches of all instruments occur in training"
+        f"{out}: toy set '{options.preset}' complete, {len(dataset.recordings)} "
+        f"recordings; training has {np.count_nonzero(counts[playable])} of "
+        f"{playable.sum()} pitches in the ranges of all instruments"
     )
     return 0
 

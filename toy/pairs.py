@@ -1,13 +1,13 @@
 """
-Make performances of many scores, as they are written, to learn which score is heard.
+Synthesise performances aligned to their scores, for training piece identification.
 
     python toy/pairs.py --out DIR
 
-writes a dataset in MusicNet's layout whose labels know where in the score each note is.
-Every part of a score is played, by a random instrument that can or by a keyboard, at
-0.75 to 1.35 times the tempo that suits the music, with rubato, in training in any key.
-Works are de-duplicated by melody, and a tune family is in one split. The same command
-resumes an interrupted set.
+writes a dataset in MusicNet's layout, with the score position of each note in its
+labels. Each part of a score is played as written, by a random instrument whose range
+allows it or by a keyboard, at 0.75 to 1.35 times a plausible tempo, with rubato, and
+transposed in training. Works are de-duplicated by melody, and a tune family is in one
+split. The same command resumes an interrupted set.
 """
 
 import multiprocessing
@@ -35,31 +35,31 @@ from jtm.data import musicnet  # noqa: E402
 from jtm.files import InputError, atomic  # noqa: E402
 from jtm.music import audio, notation  # noqa: E402
 
-# Works of each split, as far as there are enough, and seconds of their excerpts.
+# Number of works of each split, as far as available, and seconds of their excerpts.
 COUNTS = {"test": 120, "validation": 40, "train": 480}
 SECONDS = {"test": (36.0, 37.0), "validation": (36.0, 37.0), "train": (22.0, 30.0)}
 
-SECTIONS = 6  # sections of one mass, or movements of one quartet, at most
-FAMILY = 10  # works of a tune family that is held out, at most
-LARGEST = 9e5  # bytes of the largest score file that is read
+SECTIONS = 6  # maximum number of sections of one mass, or movements of one quartet
+FAMILY = 10  # maximum number of works of a tune family that is held out
+LARGEST = 9e5  # maximum size of a score file in bytes
 
-TEMPO = (0.75, 1.35)  # range of the tempo against the one that suits the music
-TRANSPOSITION = 5  # semitones up or down in training, at most
-KEYBOARD_SHARE = 0.35  # of performances by piano or harpsichord alone
+TEMPO = (0.75, 1.35)  # range of the tempo relative to Music.tempo
+TRANSPOSITION = 5  # maximum transposition in training, semitones up or down
+KEYBOARD_SHARE = 0.35  # fraction of performances on piano or harpsichord only
 
 
 def _read(job):
-    """Read the notes of a work, maybe none, or what was kept of them in a folder."""
+    """Read the notes of a work through a cache; none if the score is unreadable."""
     path, folder = job
-    kept = Path(folder) / f"{path.replace('/', '__')}.npz"
-    if not kept.exists():
+    cached = Path(folder) / f"{path.replace('/', '__')}.npz"
+    if not cached.exists():
         try:
             notes = notation.read(voices.corpus_root() / path)[0][1]
         except InputError:
             notes = np.zeros(0, notation.NOTE)
-        with atomic(kept) as part:
+        with atomic(cached) as part:
             np.savez(part, notes=notes)
-    with np.load(kept, allow_pickle=False) as file:
+    with np.load(cached, allow_pickle=False) as file:
         return file["notes"]
 
 
@@ -75,7 +75,7 @@ def parts_of(notes):
     Returns
     -------
     voices.Music
-        A voice for each part, the highest on average first.
+        A voice for each part, in descending order of mean pitch.
     """
     parts = [notes[notes["part"] == part] for part in np.unique(notes["part"])]
     parts.sort(key=lambda part: -part["pitch"].mean())
@@ -107,61 +107,62 @@ def choose(listed, music, seed):
     list of tuple
         Index of a work, its family and its split, in random order.
     """
-    melodies = [each.melody for each in music]
+    melodies = [piece.melody for piece in music]
     tunes = tune_families(melodies, range(len(listed)))
-    kept = [i for i, tune in enumerate(tunes) if i == tune]
+    distinct = [i for i, tune in enumerate(tunes) if i == tune]
     rng = works.generator(seed, "pairs")
-    kept = [kept[k] for k in rng.permutation(len(kept))]
+    distinct = [distinct[k] for k in rng.permutation(len(distinct))]
     families = tune_families(melodies, [work.group for work in listed])
-    of_family, of_group = {}, Counter()
-    for i in kept:
-        of_group[listed[i].group] += 1
-        if of_group[listed[i].group] <= SECTIONS:
+    of_family, n_of_group = {}, Counter()
+    for i in distinct:
+        n_of_group[listed[i].group] += 1
+        if n_of_group[listed[i].group] <= SECTIONS:
             of_family.setdefault(families[i], []).append(i)
-    chosen, left, heard = [], dict(COUNTS), Counter()
+    chosen, missing, counts = [], dict(COUNTS), Counter()
     for family, own in of_family.items():
         small = len(own) <= FAMILY
-        split = next((s for s in left if small and left[s] > 0), "train")
+        split = next((s for s in missing if small and missing[s] > 0), "train")
         for i in own:
             key = split, listed[i].composer
-            if left[split] > 0 and heard[key] < COUNTS[split] / 2:
+            if missing[split] > 0 and counts[key] < COUNTS[split] / 2:
                 chosen.append((i, family, split))
-                left[split] -= 1
-                heard[key] += 1
+                missing[split] -= 1
+                counts[key] += 1
     return chosen
 
 
 def players(music, transposition, rng):
     """
-    Choose who plays each part.
+    Choose the instrument of each part.
 
     Parameters
     ----------
     music : voices.Music
         The parts.
     transposition : int
-        Semitones that they are transposed by.
+        Transposition in semitones.
     rng : numpy.random.Generator
         Random generator.
 
     Returns
     -------
     list of tuple
-        (program, notes, whether it leads), as :func:`perform.perform` takes it.
+        (program, notes, whether it leads) for :func:`perform.perform`.
     """
-    alone = int(rng.choice((1, 1, 7))) if rng.random() < KEYBOARD_SHARE else 0
+    keyboard = int(rng.choice((1, 1, 7))) if rng.random() < KEYBOARD_SHARE else 0
     chosen = []
     for number, voice in enumerate(music.voices):
         notes = [(beat, beats, pitch + transposition) for beat, beats, pitch in voice]
         pitches = [pitch for *_, pitch in notes]
-        able = [
+        suitable = [
             program
             for program, (low, high) in PITCH_RANGES.items()
             if low <= min(pitches) and max(pitches) <= high
         ]
-        # What nobody else can play, and chords, go to a keyboard.
+        # Chords, and parts that no instrument can play, go to the piano.
         chords = len({beat for beat, *_ in notes}) < 0.95 * len(notes)
-        program = alone or (1 if chords or not able else int(rng.choice(able)))
+        piano = chords or not suitable
+        program = keyboard or (1 if piano else int(rng.choice(suitable)))
         chosen.append((program, notes, number == 0))
     return chosen
 
@@ -175,18 +176,18 @@ def excerpt(music, seconds, tempo, rng):
     music : voices.Music
         The work.
     seconds : float
-        How long, at most.
+        Maximum duration.
     tempo : float
-        Quarter notes a minute.
+        Quarter notes per minute.
     rng : numpy.random.Generator
         Random generator.
 
     Returns
     -------
     cut : voices.Music
-        The excerpt; without the parts that rest.
+        The excerpt, without silent parts.
     first : float
-        Where it starts, in quarter notes.
+        Start of the excerpt in quarter notes.
     """
     beats = seconds * tempo / 60
     first = float(rng.integers(max(0, int(music.length - beats)) + 1))
@@ -199,12 +200,12 @@ def excerpt(music, seconds, tempo, rng):
         for voice in music.voices
     )
     length = min(beats, music.length - first)
-    sounding = tuple(voice for voice in cut if voice)
-    return voices.Music(sounding, music.bar, length), first
+    active = tuple(voice for voice in cut if voice)
+    return voices.Music(active, music.bar, length), first
 
 
 def _make_recording(job):
-    """Write the sound and labels of a work, unless they are there; return its row."""
+    """Write missing audio and labels of a work; return its row of the metadata."""
     out, name, work, family, split, music, fonts, seed = job
     rng = works.generator(seed, "pair", name)
     transposition = 0
@@ -255,14 +256,14 @@ def _make_recording(job):
 
 def make(out, seed=0):
     """
-    Make the set, or finish one.
+    Synthesise the set, or resume an interrupted one.
 
     Parameters
     ----------
     out : str or Path
-        The folder; made if missing. Notes of the corpus are kept in ``scores/``.
+        The folder, created if missing. Notes of the corpus are cached in ``scores/``.
     seed : int
-        Random seed of everything.
+        Random seed of all draws.
     """
     out = Path(out)
     unseen = synth.find_soundfont(synth.TIMBRE_SOUNDFONTS)
@@ -283,9 +284,9 @@ def make(out, seed=0):
     with ProcessPoolExecutor(mp_context=spawn) as pool:
         jobs = [(work.path, str(out / "scores")) for work in listed]
         notes = list(tqdm(pool.map(_read, jobs), "reading scores", len(jobs)))
-        known = [i for i, each in enumerate(notes) if len(each) > 20]
-        listed = [listed[i] for i in known]
-        music = [parts_of(notes[i]) for i in known]
+        usable = [i for i, own in enumerate(notes) if len(own) > 20]
+        listed = [listed[i] for i in usable]
+        music = [parts_of(notes[i]) for i in usable]
         chosen = choose(listed, music, seed)
         jobs, numbers = [], {"train": 1000, "validation": 6000, "test": 7000}
         for i, family, split in chosen:
@@ -308,10 +309,10 @@ def main(argv=None):
     Returns
     -------
     int
-        Exit code, as of :func:`jtm.cli.run`.
+        Exit code; see :func:`jtm.cli.run`.
     """
     parser = cli.Parser(description=__doc__.split("\n\n")[0].strip())
-    parser.add_argument("--out", required=True, help="folder of the set")
+    parser.add_argument("--out", metavar="DIR", required=True, help="output folder")
     parser.add_argument("--seed", type=int, default=0, help="random seed (default: 0)")
     options = parser.parse_args(argv)
     return cli.run(lambda: make(options.out, options.seed))

@@ -19,16 +19,16 @@ NOTE_ONSET = 0.1
 """Seconds of silence before a single note."""
 
 NOTE_TAIL = 0.9
-"""Seconds after its offset, so that even a short clip holds 1.28 s."""
+"""Seconds after the offset, so that even a short clip is at least 1.28 s long."""
 
 
 def perform(parts, music, tempo, rng):
     """
-    Play an arrangement as people do: never quite as written.
+    Perform an arrangement with expressive timing and dynamics.
 
-    The tempo drifts, breathes with phrases and slows at the end; loudness
-    follows phrases, bars and sections; each player has an articulation, leads
-    or follows by some milliseconds, and no chord is struck quite together.
+    The tempo drifts, follows phrases and slows at the end; loudness follows phrases,
+    bars and sections; each player has an articulation and an offset of some
+    milliseconds, and the onsets of a chord are not quite simultaneous.
 
     Parameters
     ----------
@@ -44,8 +44,8 @@ def perform(parts, music, tempo, rng):
     Returns
     -------
     Score
-        The notes as played, times on FluidSynth's grid, none of a program
-        overlapping another of the same pitch.
+        The notes as performed, with times on FluidSynth's grid; no two notes of the
+        same program and pitch overlap.
     """
     phrase = music.bar * rng.choice((2, 4))
     clock = _clock(music.length, tempo, phrase, rng)
@@ -72,59 +72,59 @@ def perform(parts, music, tempo, rng):
             end = max(end, start + float(snap(0.05)))
             velocity = int(np.clip(velocity, 25, 120))
             notes.append(Note(start, end, program, int(pitch), velocity, beat, beats))
-    return Score(tuple(untangle(notes)))
+    return Score(tuple(remove_overlaps(notes)))
 
 
 def change_tempo(score, factor):
     """
-    Play a performance faster or slower.
+    Change the tempo of a performance.
 
     Parameters
     ----------
     score : Score
         The performance.
     factor : float
-        Its new speed against the old; 2 is twice as fast.
+        Ratio of the new tempo to the old; 2 is twice as fast.
 
     Returns
     -------
     Score
-        The notes, times on FluidSynth's grid.
+        The notes, with times on FluidSynth's grid.
     """
     shortest = float(snap(0.01))
     notes = []
     for note in score.notes:
         start, end = (float(snap(t / factor)) for t in (note.start, note.end))
         notes.append(replace(note, start=start, end=max(end, start + shortest)))
-    return Score(tuple(untangle(notes)))
+    return Score(tuple(remove_overlaps(notes)))
 
 
 def _clock(length, tempo, phrase, rng):
     """Return the function from beats to seconds."""
     grid = np.arange(0, length + 8, 0.25)
     drift = 0.04 * np.sin(2 * np.pi * (grid / rng.uniform(30, 80) + rng.random()))
-    breath = -0.04 * np.cos(2 * np.pi * grid / phrase)
-    wander = 0.01 * np.convolve(rng.normal(size=grid.size), np.ones(8) / 8**0.5, "same")
-    ending = -0.25 * np.clip((grid - length + 4) / 4, 0, 1)
-    speed = tempo / 60 * np.exp(drift + breath + wander + ending)  # beats a second
-    times = np.concatenate(([0.0], np.cumsum(0.25 / speed)))[:-1]
+    phrasing = -0.04 * np.cos(2 * np.pi * grid / phrase)
+    noise = 0.01 * np.convolve(rng.normal(size=grid.size), np.ones(8) / 8**0.5, "same")
+    ritardando = -0.25 * np.clip((grid - length + 4) / 4, 0, 1)
+    rate = tempo / 60 * np.exp(drift + phrasing + noise + ritardando)  # beats per s
+    times = np.concatenate(([0.0], np.cumsum(0.25 / rate)))[:-1]
     return lambda beat: float(np.interp(beat, grid, times))
 
 
-def untangle(notes):
+def remove_overlaps(notes):
     """
     Remove overlaps between notes of one program and pitch.
 
     Parameters
     ----------
     notes : iterable of Note
-        Any notes.
+        Notes of any order.
 
     Returns
     -------
     list of Note
-        Struck together (within 60 ms) they become one note; a note struck again
-        while it sounds ends there.
+        Notes whose onsets are less than 60 ms apart are merged; a note that is still
+        active at the next onset of its pitch ends there.
     """
     clean = {}
     for note in sorted(notes):
@@ -139,9 +139,9 @@ def untangle(notes):
     return [note for own in clean.values() for note in own]
 
 
-def colour(score, rng):
+def vary_dynamics(score, rng):
     """
-    Play louder and softer than :func:`perform` does, and pianos with the pedal.
+    Widen the dynamics of a performance, and add sustain pedal to pianos.
 
     Parameters
     ----------
@@ -153,28 +153,28 @@ def colour(score, rng):
     Returns
     -------
     Score
-        The notes; those of a piano end where the pedal is lifted, as they then sound.
+        The notes; pedalled notes of a piano end where the pedal is released.
     """
-    lifts = np.cumsum(rng.choice((0.3, 0.8, 1.5, 3.0), int(score.seconds / 0.3) + 2))
-    pedalled = rng.random(lifts.size) < rng.choice((0.0, 0.6, 1.0))
+    releases = np.cumsum(rng.choice((0.3, 0.8, 1.5, 3.0), int(score.seconds / 0.3) + 2))
+    pedalled = rng.random(releases.size) < rng.choice((0.0, 0.6, 1.0))
     notes = []
     for program in score.programs:
         own = [note for note in score.notes if note.program == program]
         level = np.mean([note.velocity for note in own]) + rng.normal(0, 15)
         spread, noise = rng.uniform(0.8, 2.0), rng.uniform(0, 15)
         for note in own:
-            loud = level + spread * (note.velocity - level) + rng.normal(0, noise)
-            end, place = note.end, np.searchsorted(lifts, note.end)
-            if program == 1 and pedalled[place]:
-                end = float(snap(lifts[place]))
-            velocity = int(np.clip(loud, 12, 127))
+            velocity = level + spread * (note.velocity - level) + rng.normal(0, noise)
+            velocity = int(np.clip(velocity, 12, 127))
+            end, index = note.end, np.searchsorted(releases, note.end)
+            if program == 1 and pedalled[index]:
+                end = float(snap(releases[index]))
             notes.append(replace(note, end=max(end, note.end), velocity=velocity))
-    return Score(tuple(untangle(notes)))
+    return Score(tuple(remove_overlaps(notes)))
 
 
 def single_notes(program, pitch):
     """
-    Play one pitch with every velocity and duration, one note after another.
+    Perform one pitch with each velocity and duration in turn.
 
     Parameters
     ----------
@@ -186,10 +186,10 @@ def single_notes(program, pitch):
     Returns
     -------
     score : Score
-        The notes, with time between them for the sound to die away.
+        The notes, with silence between them for the release.
     clips : list of tuple
         For each note (note, name of its duration, first sample, last sample,
-        offset): where to cut its clip at 44.1 kHz, and its offset within the clip.
+        offset): the bounds of its clip at 44.1 kHz, and its offset within the clip.
     """
     start = snap(NOTE_ONSET)
     clips, now = [], 0.0

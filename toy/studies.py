@@ -1,9 +1,8 @@
 """
-Studies: music made up for learning to transcribe, where the corpus is thin.
+Studies: procedural music for training the transcriber.
 
-Scores of chorales, masses and quartets hardly ever run, leap over the keyboard, strike
-seven notes at once or let one note stand alone. Studies do: they mix textures at
-random, and are no music that anybody would listen to.
+Chorales, masses and quartets have few runs, wide leaps, chords of seven notes or
+isolated notes. Studies fill that gap with random textures.
 """
 
 import numpy as np
@@ -13,7 +12,7 @@ from voices import Music
 from jtm.constants import PITCH_RANGES
 
 BAR = 4.0
-"""Beats of a bar, in each of which a texture is drawn."""
+"""Beats in a bar; a texture is drawn for each bar."""
 
 LENGTHS = (0.15, 0.3, 0.5, 1.0, 2.0, 4.0)
 """Beats of single notes."""
@@ -40,22 +39,22 @@ def study(programs, beats, rng):
     voices = [[] for _ in programs]
     for voice, program in zip(voices, programs, strict=True):
         for first in np.arange(0, beats, BAR):
-            kinds = _KEYBOARD if program in KEYBOARDS else _MELODIC
-            kind = kinds[rng.integers(len(kinds))]
-            for at, length, pitch in kind(*PITCH_RANGES[program], rng):
-                if at < BAR:
-                    voice.append((float(first + at), float(length), int(pitch)))
+            textures = _KEYBOARD if program in KEYBOARDS else _MELODIC
+            texture = textures[rng.integers(len(textures))]
+            for beat, length, pitch in texture(*PITCH_RANGES[program], rng):
+                if beat < BAR:
+                    voice.append((float(first + beat), float(length), int(pitch)))
     return Music(tuple(map(tuple, voices)), BAR, float(beats))
 
 
 def single_notes(programs, beats, rng):
     """
-    Let notes stand alone, or in pairs, with silence between.
+    Compose isolated notes, or pairs of notes, with silence between.
 
     Parameters
     ----------
     programs : sequence of int
-        General MIDI program of the one player, counted from 1.
+        General MIDI program of the only player, counted from 1.
     beats : float
         Length.
     rng : numpy.random.Generator
@@ -78,57 +77,57 @@ def single_notes(programs, beats, rng):
 
 
 def _run(low, high, rng):
-    """Run up or down in steps of one size, or broken chords."""
+    """Compose a scale or a broken chord, up or down."""
     step = rng.choice((0.125, 0.25, 0.25, 0.5))
-    moves = ((1,), (2, 2, 1), (2, 1), (4, 3, 5), (3, 4, 5), (12,))[rng.integers(6)]
+    intervals = ((1,), (2, 2, 1), (2, 1), (4, 3, 5), (3, 4, 5), (12,))[rng.integers(6)]
     pitch, sign = rng.integers(low, high + 1), rng.choice((-1, 1))
-    for i, at in enumerate(np.arange(0, BAR, step)):
-        yield at, step, pitch
-        move = sign * moves[i % len(moves)]
-        sign = sign if low <= pitch + move <= high else -sign
-        pitch = int(np.clip(pitch + sign * abs(move), low, high))
+    for i, beat in enumerate(np.arange(0, BAR, step)):
+        yield beat, step, pitch
+        interval = intervals[i % len(intervals)]
+        sign = sign if low <= pitch + sign * interval <= high else -sign
+        pitch = int(np.clip(pitch + sign * interval, low, high))
 
 
 def _repeat(low, high, rng):
-    """Repeat a note, or trill."""
+    """Compose a repeated note, or a trill."""
     step, pitch = rng.choice((0.25, 0.25, 0.5)), rng.integers(low, high - 1)
     other = pitch + rng.integers(0, 3)
-    for i, at in enumerate(np.arange(0, BAR, step)):
-        yield at, step, (pitch, other)[i % 2]
+    for i, beat in enumerate(np.arange(0, BAR, step)):
+        yield beat, step, (pitch, other)[i % 2]
 
 
-def _wander(low, high, rng):
-    """Walk at random, in notes of any length, with rests."""
-    at, pitch = 0.0, rng.integers(low, high + 1)
-    while at < BAR:
+def _random_walk(low, high, rng):
+    """Compose a random walk of pitches, with random durations and rests."""
+    beat, pitch = 0.0, rng.integers(low, high + 1)
+    while beat < BAR:
         length = float(rng.choice((0.25, 0.5, 0.5, 1, 2, 4)))
         if rng.random() < 0.85:
-            yield at, length * rng.choice((0.5, 1, 1)), pitch
-        at += length
+            yield beat, length * rng.choice((0.5, 1, 1)), pitch
+        beat += length
         pitch = int(np.clip(pitch + rng.integers(-9, 10), low, high))
 
 
 def _chords(low, high, rng):
-    """Strike chords, close or wide, in one hand or two."""
+    """Compose chords, close or wide, in one hand or two."""
     length = rng.choice((0.5, 1, 1, 2, 4))
-    for at in np.arange(0, BAR, length):
+    for beat in np.arange(0, BAR, length):
         for centre in rng.integers(low + 6, high - 5, rng.integers(1, 3)):
             hand = np.arange(max(low, centre - 7), min(high, centre + 7) + 1)
             for pitch in rng.choice(hand, rng.integers(2, 6), replace=False):
-                yield at, length * rng.choice((0.4, 0.9, 1, 1)), pitch
+                yield beat, length * rng.choice((0.4, 0.9, 1, 1)), pitch
 
 
 def _accompanied(low, high, rng):
-    """Wander above broken chords."""
+    """Compose a random walk above broken chords."""
     split = rng.integers(low + 24, high - 23)
-    yield from _wander(split, high, rng)
+    yield from _random_walk(split, high, rng)
     yield from _run(max(low, split - 19), split, rng)
 
 
 def _rest(low, high, rng):
-    """Rest, after a note that may ring on."""
+    """Compose a rest after one note, which may be long."""
     yield 0.0, rng.choice((0.5, 4)), rng.integers(low, high + 1)
 
 
-_MELODIC = (_run, _repeat, _wander, _wander, _rest)
+_MELODIC = (_run, _repeat, _random_walk, _random_walk, _rest)
 _KEYBOARD = (_run, _repeat, _chords, _chords, _accompanied, _accompanied, _rest)

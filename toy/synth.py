@@ -1,11 +1,11 @@
 """
-Score to waveform, through FluidSynth and a SoundFont.
+Synthesis of scores by FluidSynth and a SoundFont.
 
-FluidSynth hears events at the borders of blocks of 64 samples, so times snapped
-to that grid (:func:`snap`) are true to the sample. A synthesiser that is used
-again carries voices and filter states over, even after a reset; every call here
-makes a new one (some 10 ms, as samples are loaded by need), so a score always
-gives the same samples. Reverberation and chorus are off.
+FluidSynth processes events at the boundaries of blocks of 64 samples, so times on that
+grid (:func:`snap`) are exact to the sample. A reused synthesiser carries over voices
+and filter states, even after a reset; each call therefore creates a new one (some
+10 ms, since samples are loaded on demand), so that rendering is deterministic.
+Reverberation and chorus are off.
 """
 
 import ctypes
@@ -22,19 +22,19 @@ from jtm.files import InputError
 from jtm.music.score import Note, Score
 
 BLOCK = 64
-"""Samples between the moments at which FluidSynth takes events: 1.45 ms."""
+"""Block size of FluidSynth in samples: 1.45 ms."""
 
 GAIN = 0.25
-"""Gain of the synthesiser; low, as levels are set on the float samples."""
+"""Gain of the synthesiser; low, since levels are set on the float samples."""
 
 COARSE_TUNE = 51
-"""Number of the generator that transposes samples by semitones."""
+"""Number of the SoundFont generator that transposes samples by semitones."""
 
 BEND_RANGE = 200
-"""Cents that a pitch wheel reaches up or down, General MIDI's default."""
+"""Pitch-bend range up or down in cents, General MIDI's default."""
 
 TIMBRE_SOUNDFONTS = ("FluidR3Mono_GM.sf3", "FluidR3_GM.sf2")
-"""File names of the SoundFont that is heard in tests only."""
+"""File names of the SoundFont that is used in tests only."""
 
 EXTRA_SOUNDFONTS = ("sf_GMbank.sf2",)
 """File names of further SoundFonts for unlabelled audio."""
@@ -61,7 +61,7 @@ _FOLDERS = (
 
 def default_soundfont():
     """
-    Return the SoundFont that comes with pretty_midi, TimGM6mb.
+    Return the SoundFont shipped with pretty_midi, TimGM6mb.
 
     Returns
     -------
@@ -85,7 +85,7 @@ def default_soundfont():
 
 def find_soundfont(names):
     """
-    Find a SoundFont in the usual folders of systems.
+    Find a SoundFont in the usual system folders.
 
     Parameters
     ----------
@@ -95,7 +95,7 @@ def find_soundfont(names):
     Returns
     -------
     Path or None
-        The first that is there.
+        The first that exists.
     """
     paths = (Path(folder, name) for name in names for folder in _FOLDERS)
     return next((path for path in paths if path.is_file()), None)
@@ -103,7 +103,7 @@ def find_soundfont(names):
 
 def snap(seconds):
     """
-    Move times to the nearest moments at which FluidSynth takes events.
+    Round times to the nearest block boundary of FluidSynth.
 
     Parameters
     ----------
@@ -113,7 +113,7 @@ def snap(seconds):
     Returns
     -------
     float or numpy.ndarray
-        Times in seconds, whole multiples of 64 samples at 44.1 kHz.
+        Times in seconds, multiples of 64 samples at 44.1 kHz.
     """
     return np.round(np.asarray(seconds) * LABEL_RATE / BLOCK) * BLOCK / LABEL_RATE
 
@@ -125,7 +125,7 @@ def version():
     Returns
     -------
     str
-        Such as '2.3.1'; renderings are the same on the same version.
+        Such as '2.3.1'; the same version renders the same samples.
 
     Raises
     ------
@@ -137,7 +137,7 @@ def version():
 
 def check_soundfont(soundfont):
     """
-    Check that a SoundFont can be played, which a look at its header can't tell.
+    Check that a SoundFont renders all instruments, which its header does not tell.
 
     Parameters
     ----------
@@ -147,8 +147,8 @@ def check_soundfont(soundfont):
     Raises
     ------
     InputError
-        If FluidSynth or the SoundFont is missing, or it lacks one of MusicNet's
-        instruments or stays silent in one.
+        If FluidSynth or the SoundFont is missing, or one of MusicNet's instruments is
+        missing or silent.
     """
     for program in INSTRUMENTS:
         pitch = sum(PITCH_RANGES[program]) // 2
@@ -163,18 +163,18 @@ def check_soundfont(soundfont):
 @dataclass(frozen=True)
 class Timbre:
     """
-    Another sound for a program than its own.
+    Replacement for the sound of a program.
 
     Parameters
     ----------
     program : int
-        General MIDI program that sounds in its place, counted from 1.
+        General MIDI program to use instead, counted from 1.
     shift : int
-        Semitones by which samples are transposed to where they are played; they are
-        those of another key, so that formants move and the pitch does not.
+        Transposition of samples in semitones: samples of another key are transposed to
+        the pitch played, which moves formants but not the pitch.
     generators : dict of int to float
-        What is added to generators of the SoundFont, by their numbers in the standard
-        (SoundFont 2.04, section 8.1.2), in their units.
+        Offsets of the SoundFont's generators, by number and in the units of the
+        standard (SoundFont 2.04, section 8.1.2).
     """
 
     program: int
@@ -184,22 +184,21 @@ class Timbre:
 
 def render(score, soundfont, tail=1.5, cents=None, timbres=None):
     """
-    Play a score.
+    Render a score.
 
     Parameters
     ----------
     score : Score
-        The notes; onsets and offsets are taken at the nearest multiple of 64
-        samples.
+        The notes; onsets and offsets are rounded to multiples of 64 samples.
     soundfont : str or Path
         An SF2 or SF3 file with the General MIDI programs.
     tail : float
-        Seconds to go on after the last offset, for what still rings.
+        Seconds of audio after the last offset, for releases.
     cents : dict of int to float, optional
-        Tuning by program, in cents against A4 at 440 Hz, in -200..200; 0 for
+        Tuning by program in cents relative to A4 at 440 Hz, in -200..200; 0 for
         programs that are not named.
     timbres : dict of int to Timbre, optional
-        Other sounds by program.
+        Replacement sounds by program.
 
     Returns
     -------
@@ -210,12 +209,12 @@ def render(score, soundfont, tail=1.5, cents=None, timbres=None):
     Raises
     ------
     InputError
-        If FluidSynth or the SoundFont is missing, or the latter lacks a program.
+        If FluidSynth or the SoundFont is missing, or the SoundFont lacks a program.
     """
     library = _library()
     import fluidsynth
 
-    # MIDI channel 10, which is number 9 here, is for drums.
+    # MIDI channel 10, index 9, is reserved for drums.
     channels = {program: i + (i >= 9) for i, program in enumerate(score.programs)}
     synth = fluidsynth.Synth(gain=GAIN, samplerate=LABEL_RATE, channels=16, **_SETTINGS)
     try:
@@ -242,7 +241,7 @@ def render(score, soundfont, tail=1.5, cents=None, timbres=None):
 
 
 def _events(score, channels, timbres):
-    """List (block, whether a note starts, channel, key, velocity) in order."""
+    """List (block, whether it is an onset, channel, key, velocity) in order."""
     events = []
     for note in score.notes:
         start, end = (_block(time) for time in (note.start, note.end))
@@ -250,18 +249,18 @@ def _events(score, channels, timbres):
         key = min(127, max(0, note.pitch - timbre.shift)) if timbre else note.pitch
         events.append((start, 1, channel, key, note.velocity))
         events.append((max(end, start + 1), 0, channel, key, 0))
-    return sorted(events)  # releases before onsets of the same moment, as 0 < 1
+    return sorted(events)  # offsets before onsets of the same block, as 0 < 1
 
 
 def _play(library, synth, events, length):
-    """Play events to a waveform ``(samples,)``, `length` blocks long."""
+    """Render events to a waveform ``(samples,)``, `length` blocks long."""
     write_float = library.fluid_synth_write_float
-    sound = np.empty((2, length * BLOCK), dtype=np.float32)  # (channels, samples)
-    left, right = (side.ctypes.data for side in sound)
+    wave = np.empty((2, length * BLOCK), dtype=np.float32)  # (channels, samples)
+    left, right = (channel.ctypes.data for channel in wave)
     position = 0
     for block, on, channel, pitch, velocity in (*events, (length,) * 5):
         if block > position:
-            offset = position * BLOCK * sound.itemsize
+            offset = position * BLOCK * wave.itemsize
             count = (block - position) * BLOCK
             write_float(synth.synth, count, left + offset, 0, 1, right + offset, 0, 1)
             position = block
@@ -271,12 +270,12 @@ def _play(library, synth, events, length):
             synth.noteon(channel, pitch, velocity)
         else:
             synth.noteoff(channel, pitch)
-    return sound.mean(axis=0)
+    return wave.mean(axis=0)
 
 
 def is_soundfont(path):
     """
-    Check the outer form of a SoundFont, before FluidSynth prints what it dislikes.
+    Check the chunks of a SoundFont file, since FluidSynth prints its own errors.
 
     Parameters
     ----------
@@ -286,23 +285,23 @@ def is_soundfont(path):
     Returns
     -------
     bool
-        Whether it is a RIFF file with the three whole chunks of a SoundFont;
-        False if it cannot be read.
+        Whether it is a RIFF file with the three complete chunks of a SoundFont; False
+        if it cannot be read.
     """
     try:
         with open(path, "rb") as file:
             size = os.fstat(file.fileno()).st_size
             if file.read(12)[8:] != b"sfbk":
                 return False
-            found = []
-            while len(head := file.read(12)) == 12:  # 'LIST', bytes that follow, kind
-                found.append(head[8:])
+            kinds = []
+            while len(head := file.read(12)) == 12:  # 'LIST', number of bytes, kind
+                kinds.append(head[8:])
                 end = file.seek(int.from_bytes(head[4:8], "little") - 4, os.SEEK_CUR)
                 if end > size:
                     return False
     except OSError:
         return False
-    return found[:3] == [b"INFO", b"sdta", b"pdta"]
+    return kinds[:3] == [b"INFO", b"sdta", b"pdta"]
 
 
 def _block(seconds):
@@ -310,7 +309,7 @@ def _block(seconds):
 
 
 def _library():
-    """Load FluidSynth late; what pyfluidsynth has no names for is declared here."""
+    """Import FluidSynth, and declare functions that pyfluidsynth does not bind."""
     try:
         import fluidsynth
     except ImportError as error:
@@ -324,6 +323,6 @@ def _library():
     library.fluid_synth_set_gen.argtypes = (pointer, integer, integer, ctypes.c_float)
     channel = (pointer, integer, integer)  # buffer, first sample, step
     library.fluid_synth_write_float.argtypes = (pointer, integer, *channel, *channel)
-    for level in range(5):  # FluidSynth's chatter on the error stream, off
+    for level in range(5):  # disable FluidSynth's log messages
         library.fluid_set_log_function(level, None, None)
     return library

@@ -1,4 +1,4 @@
-"""Scores as voices: what is arranged, played and compared; names of durations."""
+"""Scores as monophonic voices, and names of durations."""
 
 import importlib.util
 import warnings
@@ -37,7 +37,7 @@ class Music:
 
     @property
     def tempo(self):
-        """Quarter notes a minute that suit the density of onsets."""
+        """Plausible quarter notes per minute, from the density of onsets."""
         onsets = {beat for voice in self.voices for beat, _, _ in voice}
         return float(np.clip(96 * (1.6 * self.length / len(onsets)) ** 0.5, 50, 180))
 
@@ -49,7 +49,7 @@ def corpus_root():
     Returns
     -------
     Path
-        Its folder, found without importing music21.
+        Its folder, located without importing music21.
 
     Raises
     ------
@@ -83,21 +83,21 @@ def read_work(path):
     Raises
     ------
     InputError
-        If the score is damaged, or has no voice to speak of.
+        If the score is damaged, or has no voice of eight notes.
     """
     from music21 import converter
 
     path = corpus_root() / path
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # overfull measures, and the like
+        warnings.simplefilter("ignore")  # such as overfull measures
         try:
             return from_music21(
                 converter.parse(path, forceSource=True, storePickle=False)
             )
-        except Exception as error:  # whatever a library makes of a file
-            told = str(error) or type(error).__name__
+        except Exception as error:  # of any type that a library raises
+            message = str(error) or type(error).__name__
             raise InputError(
-                f"{path}: not a readable score ({told}); install music21 anew"
+                f"{path}: not a readable score ({message}); reinstall music21"
             ) from error
 
 
@@ -113,13 +113,13 @@ def from_music21(score):
     Returns
     -------
     Music
-        Its notes: ties joined, grace notes left out, chords spread over voices.
-        Of a chorale with instruments only the four sung parts are taken.
+        Its notes: ties joined, grace notes omitted, chords distributed over voices. Of
+        a chorale with instruments, only the four sung parts.
 
     Raises
     ------
     InputError
-        If no voice of it has eight notes.
+        If no voice has eight notes.
     """
     parts = list(score.parts)
     sung = [p for p in parts if p.partName in ("Soprano", "Alto", "Tenor", "Bass")]
@@ -139,10 +139,9 @@ def from_music21(score):
 
 
 def _close_gaps(voices, bar):
-    """Remove whole bars in which nobody plays, as where only the horns did."""
+    """Remove whole bars of silence, such as those of instruments left out."""
     spans = sorted((beat, beat + beats) for voice in voices for beat, beats, _ in voice)
-    starts, shifts = [0.0], [0.0]
-    end = 0.0
+    starts, shifts, end = [0.0], [0.0], 0.0
     for start, stop in spans:
         if start - end >= 2 * bar:
             starts.append(start)
@@ -156,27 +155,27 @@ def _close_gaps(voices, bar):
 
 
 def _voices(elements):
-    """Spread a part over voices: the k-th voice takes the k-th highest notes."""
+    """Separate a part into voices: the k-th has the k-th highest notes."""
     notes = _join_ties(elements)
-    layers = []
+    voices = []
     for beat, pitch in sorted(notes, key=lambda key: (key[0], -key[1])):
-        depth = 0
-        while depth < len(layers) and layers[depth][-1][0] == beat:
-            depth += 1
-        if depth == len(layers):
-            layers.append([])
-        layer = layers[depth]
-        if layer and layer[-1][0] + layer[-1][1] > beat:
-            layer[-1] = (layer[-1][0], beat - layer[-1][0], layer[-1][2])
-        layer.append((beat, notes[beat, pitch], pitch))
-    # A voice of a few double stops is no voice.
-    return [tuple(x) for x in layers if len(x) >= max(8, len(layers[0]) / 4)]
+        k = 0
+        while k < len(voices) and voices[k][-1][0] == beat:
+            k += 1
+        if k == len(voices):
+            voices.append([])
+        voice = voices[k]
+        if voice and voice[-1][0] + voice[-1][1] > beat:
+            voice[-1] = (voice[-1][0], beat - voice[-1][0], voice[-1][2])
+        voice.append((beat, notes[beat, pitch], pitch))
+    # Voices of a few double stops are dropped.
+    return [tuple(v) for v in voices if len(v) >= max(8, len(voices[0]) / 4)]
 
 
 def _join_ties(elements):
-    """Return a dict of (beat, pitch) to beats, tied notes joined into one."""
+    """Return a dict of (beat, pitch) to beats, with tied notes merged."""
     notes = {}
-    ends = {}  # pitch -> the key of a note that a tie may prolong
+    ends = {}  # key of the note that a tie may prolong, by pitch
     for element in elements:
         for note in getattr(element, "notes", (element,)):
             beats = float(element.duration.quarterLength)
@@ -214,19 +213,19 @@ _NOTE_VALUES = {
 
 def note_value(beats):
     """
-    Name a notated duration, as MusicNet's column ``note_value`` does.
+    Return the name of a notated duration, as in MusicNet's column ``note_value``.
 
     Parameters
     ----------
     beats : float
-        Duration in quarter notes, taken to the nearest 96th.
+        Duration in quarter notes, rounded to the nearest 96th.
 
     Returns
     -------
     str
-        Such as 'Dotted Half'. A duration that no single note has is named by
-        the largest plain value in it and the rest, such as 'Tied Half-Eighth',
-        or is 'Unknown' if the rest is no single note either.
+        Such as 'Dotted Half'. A duration of no single note is named by the largest
+        plain value in it and the remainder, such as 'Tied Half-Eighth', or is
+        'Unknown' if the remainder is no single note either.
 
     Examples
     --------
@@ -239,7 +238,7 @@ def note_value(beats):
     if ticks in _NOTE_VALUES:
         return _NOTE_VALUES[ticks]
     plain = [t for t, name in _NOTE_VALUES.items() if t < ticks and " " not in name]
-    rest = ticks - max(plain, default=0)
-    if not plain or rest not in _NOTE_VALUES:
+    remainder = ticks - max(plain, default=0)
+    if not plain or remainder not in _NOTE_VALUES:
         return "Unknown"
-    return f"Tied {_NOTE_VALUES[max(plain)]}-{_NOTE_VALUES[rest]}"
+    return f"Tied {_NOTE_VALUES[max(plain)]}-{_NOTE_VALUES[remainder]}"

@@ -1,8 +1,8 @@
 """
-Works: which scores a set is made from, which stretches of them, in which split.
+Works: selection of scores, excerpts and splits of a set.
 
-Everything is drawn from a private generator seeded by (seed, name), so a piece is
-the same whatever was made before it.
+All draws are from private generators seeded by (seed, name), so a piece does not
+depend on the pieces before it.
 """
 
 import re
@@ -27,7 +27,7 @@ SHARES = {
     "Mozart": 0.10,
     "Haydn": 0.10,
 }
-"""Share of each composer among the labelled pieces, wherever there is enough."""
+"""Fraction of each composer among the labelled pieces, as far as available."""
 
 UNLABELLED_SHARES = {"Bach": 0.3, "Palestrina": 0.5, "Others": 0.2}
 """The same for unlabelled audio."""
@@ -36,17 +36,17 @@ WIDE_SHARES = {**SHARES, "Others": 0.1}
 """The same, up to a common factor, for the preset `wide`."""
 
 WIDE_TEMPO = (0.7, 1.4)
-"""Range of the tempo of `wide` against the one that suits the music."""
+"""Range of the tempo of `wide` relative to :attr:`voices.Music.tempo`."""
 
 WIDE_PLAYERS = 6
-"""Maximum number of players in `wide`, each with another instrument."""
+"""Maximum number of players in `wide`, each with a different instrument."""
 
 STUDIES = {"": 0.4, "solo": 0.1, "piano": 0.2, "players": 0.15, "notes": 0.15}
-"""Shares in `transcriber` of works for any players, works for piano, studies for piano
-and for any players, and single notes."""
+"""Fractions in `transcriber` of works for random instruments, works for piano, studies
+for piano and for random instruments, and isolated notes."""
 
 VALIDATION_SHARE = 0.04
-"""Share of the pieces of `transcriber` that are for validation, from works for it."""
+"""Fraction of validation pieces in `transcriber`, from validation works."""
 
 
 @dataclass(frozen=True)
@@ -61,25 +61,23 @@ class Preset:
     seconds : tuple of float
         Shortest and longest excerpt.
     excerpts : int
-        Maximum number of excerpts of one movement (of 1000 beats, where it is
-        longer).
+        Maximum number of excerpts of one movement (per 1000 beats of longer ones).
     sections : int
-        Sections of one mass, or movements of one quartet, that are read.
+        Maximum number of sections of one mass, or movements of one quartet.
     exercises : int
-        Procedural training pieces of each instrument; validation and test have
-        one of each.
+        Procedural training pieces per instrument; validation and test have one each.
     note_step : int
         Semitones between the pitches of single notes; 1 for all, 0 for no notes.
     bytes : float
-        Largest score file that is read; the largest take ten seconds to parse.
+        Maximum size of a score file; the largest take ten seconds to parse.
     hours : float
         Hours of `wide` audio: random instruments, tempo and tuning, unlabelled.
     presets : tuple of str
-        Presets whose works `wide` is made from, except for the tune families that
-        any of them holds out for validation or test.
+        Presets whose works `wide` uses, except for the tune families that any of them
+        holds out for validation or test.
     labelled : bool
-        Hours are for learning to transcribe: sounds of each player vary as well, and
-        to :data:`STUDIES` and to validation a share goes.
+        Whether the hours are labelled, for training the transcriber: timbres vary too,
+        and they include :data:`STUDIES` and validation pieces.
     """
 
     train: int
@@ -119,14 +117,14 @@ PRESETS["transcriber"] = replace(
 
 def generator(seed, *names):
     """
-    Make a private random generator.
+    Return a private random generator.
 
     Parameters
     ----------
     seed : int
         Random seed of the whole set.
     *names : str
-        What the draws are for.
+        Purpose of the draws.
 
     Returns
     -------
@@ -142,7 +140,7 @@ def generator(seed, *names):
 @dataclass(frozen=True)
 class Work:
     """
-    A movement of the corpus and what is known of it from its path.
+    A movement of the corpus, with metadata derived from its path.
 
     Parameters
     ----------
@@ -169,12 +167,12 @@ class Work:
 
 def list_works():
     """
-    List the works of the corpus that the set may use.
+    List the works of the corpus that a set may use.
 
     Returns
     -------
     dict of str to list of Work
-        By composer; 'Others' holds what serves as unlabelled audio only.
+        Works by composer; those of 'Others' are used for unlabelled audio only.
     """
     root = corpus_root()
     works = {name: [] for name in (*SHARES, "Others")}
@@ -231,7 +229,7 @@ def _other(path):
 _SOURCES = {
     "bach/bwv*.mxl": _chorale,
     "palestrina/*.krn": _mass,
-    # Book 5 is left out: its encodings carry a publisher's notice of 2003.
+    # Without book 5, whose encodings carry a publisher's notice of 2003.
     "monteverdi/madrigal.[34].*.mxl": _madrigal,
     "beethoven/**/*.mxl": _classic,
     "mozart/**/*.mxl": _classic,
@@ -245,7 +243,7 @@ _SOURCES = {
 
 def choose_works(preset, seed):
     """
-    Draw the works that a set is made from, more than it needs.
+    Draw candidate works for a set, more than it needs.
 
     Parameters
     ----------
@@ -257,8 +255,8 @@ def choose_works(preset, seed):
     Returns
     -------
     list of Work
-        Shuffled group by group: one movement of each group, then a second of
-        each, and so on.
+        Shuffled in rounds: one movement of each group, then a second of each, and so
+        on.
     """
     if preset.presets:
         drawn = [choose_works(PRESETS[name], seed) for name in preset.presets]
@@ -277,11 +275,11 @@ def choose_works(preset, seed):
             for group in groups.values()
             if k < len(group)
         ]
-        wanted = SHARES.get(name, 0) * labelled
-        wanted += UNLABELLED_SHARES.get(name, 0) * preset.unlabelled
+        quota = SHARES.get(name, 0) * labelled
+        quota += UNLABELLED_SHARES.get(name, 0) * preset.unlabelled
         if name in ("Beethoven", "Mozart", "Haydn"):  # long, and slow to parse
-            wanted /= preset.excerpts
-        chosen += rounds[: int(2 * wanted) + 3]
+            quota /= preset.excerpts
+        chosen += rounds[: int(2 * quota) + 3]
     return chosen
 
 
@@ -291,24 +289,24 @@ def choose_works(preset, seed):
 @dataclass(frozen=True)
 class Piece:
     """
-    What one recording is of: a stretch of a work, or an exercise.
+    The content of one recording: an excerpt of a work, or an exercise.
 
     Parameters
     ----------
     work : Work
-        Where it is from; without a path for an exercise.
+        The work; without a path for an exercise.
     music : Music
-        The notes of the stretch, counted from its start.
+        The notes of the excerpt, counted from its start.
     first_beat : float
-        Where the stretch starts in the work.
+        Start of the excerpt in the work.
     tempo : float
-        Mean quarter notes a minute.
+        Mean quarter notes per minute.
     family : str
         Name of the tune family: the path of its first work.
     split : str
         Its split.
     ensemble : str
-        Name of the ensemble that plays it, if it has one.
+        Name of the ensemble, if any.
     programs : tuple of int
         General MIDI program of each player, counted from 1.
     """
@@ -329,7 +327,7 @@ class Piece:
 
     @property
     def procedural(self):
-        """Whether it is an exercise, not taken from the corpus."""
+        """Whether it is an exercise or a study, not from the corpus."""
         return not self.work.path
 
 
@@ -351,13 +349,13 @@ def plan(works, music, preset, seed):
     Returns
     -------
     list of Piece
-        By split; in each, the composers in the shares wanted as far as there
-        are works, each family once before any comes twice, and the ensembles
-        equally often, drawn without regard to the work.
+        By split; in each, the composers are in proportion to the shares as far as
+        there are works, no family recurs before all have occurred, and all ensembles
+        are equally frequent, drawn independently of the work.
     """
     families = tune_families([m.melody for m in music], [w.group for w in works])
-    stretches = [
-        _stretches(m, preset, generator(seed, "excerpts", w.path))
+    excerpts = [
+        _excerpts(m, preset, generator(seed, "excerpts", w.path))
         for w, m in zip(works, music, strict=True)
     ]
     quotas = {
@@ -366,14 +364,14 @@ def plan(works, music, preset, seed):
         "test": _quota(preset.test, SHARES),
         "train": _quota(preset.train, SHARES),  # last: of two quartets it gets one
     }
-    home = _assign(works, families, stretches, quotas)
+    assigned = _assign(works, families, excerpts, quotas)
     pieces = []
     for split, quota in quotas.items():
         queues = {name: [] for name in quota}
-        for i, own in enumerate(stretches):
-            if home[i] == split and works[i].share in queues:
-                for k, stretch in enumerate(own):
-                    piece = Piece(works[i], *stretch, works[families[i]].path, split)
+        for i, own in enumerate(excerpts):
+            if assigned[i] == split and works[i].share in queues:
+                for k, excerpt in enumerate(own):
+                    piece = Piece(works[i], *excerpt, works[families[i]].path, split)
                     queues[works[i].share].append((k, i, piece))
         chosen = _choose(queues, quota, split)
         rng = generator(seed, "ensembles", split)
@@ -386,18 +384,18 @@ def plan(works, music, preset, seed):
     return pieces + exercises(preset, seed)
 
 
-def _assign(works, families, stretches, quotas):
+def _assign(works, families, excerpts, quotas):
     """Choose the split of each work, the same for a whole tune family."""
-    kinds = [work.share for work in works]
-    # Labelled splits want as many groups (masses, quartets, chorales) as excerpts;
-    # for unlabelled audio all sections of a mass will do.
+    composers = [work.share for work in works]
+    # Labelled splits need as many groups (masses, quartets, chorales) as excerpts;
+    # unlabelled audio may have all sections of a mass.
     sizes = Counter(w.group for w in works)
-    wanted = {split: dict(quota) for split, quota in quotas.items()}
-    for name in wanted["unlabelled"]:
+    quotas = {split: dict(quota) for split, quota in quotas.items()}
+    for name in quotas["unlabelled"]:
         own = {w.group for w in works if w.share == name}
-        wanted["unlabelled"][name] *= len(own) / max(1, kinds.count(name))
-    weights = [bool(s) / sizes[w.group] for w, s in zip(works, stretches, strict=True)]
-    return assign_families(families, kinds, weights, wanted)
+        quotas["unlabelled"][name] *= len(own) / max(1, composers.count(name))
+    weights = [bool(e) / sizes[w.group] for w, e in zip(works, excerpts, strict=True)]
+    return assign_families(families, composers, weights, quotas)
 
 
 def _choose(queues, quota, split):
@@ -408,10 +406,10 @@ def _choose(queues, quota, split):
     for name, queue in queues.items():
         chosen += queue[: quota[name]]
         del queue[: quota[name]]
-    # What a scarce composer lacks is made up with families not heard yet.
-    rest = [item for queue in queues.values() for item in queue]
-    rest.sort(key=lambda item: item[:3])
-    chosen += rest[: total - len(chosen)]
+    # Deficits of scarce composers are filled with families not chosen yet.
+    others = [item for queue in queues.values() for item in queue]
+    others.sort(key=lambda item: item[:3])
+    chosen += others[: total - len(chosen)]
     if len(chosen) < total:
         raise RuntimeError(f"the corpus is too small for the split {split}")
     chosen.sort(key=lambda item: item[2::-1])
@@ -420,7 +418,7 @@ def _choose(queues, quota, split):
 
 def plan_wide(works, music, preset, seed, hours):
     """
-    Choose excerpts for audio of many sounds, and studies if it is labelled.
+    Choose excerpts for audio of varied sound, and studies if it is labelled.
 
     Parameters
     ----------
@@ -433,33 +431,33 @@ def plan_wide(works, music, preset, seed, hours):
     seed : int
         Random seed of the set.
     hours : float
-        Minimum length of all pieces together.
+        Minimum total duration of the pieces.
 
     Returns
     -------
     list of Piece
-        Of works whose tune family no preset holds out for validation or test, those
-        for validation of such as are held out and that none hears in training; the
-        pieces of fewer hours are the first of those of more.
+        Training pieces are of tune families that no preset holds out for validation or
+        test, validation pieces of families that are held out for validation and that
+        no preset trains on. Fewer hours yield a prefix of the same list.
     """
     families = tune_families([m.melody for m in music], [w.group for w in works])
     index = {work.path: i for i, work in enumerate(works)}
-    held = {split: set() for split in ("train", "validation", "test", "unlabelled")}
+    in_split = {split: set() for split in ("train", "validation", "test", "unlabelled")}
     for name in preset.presets:
         drawn = choose_works(PRESETS[name], seed)
         own = [music[index[work.path]] for work in drawn]
         for piece in plan(drawn, own, PRESETS[name], seed):
             if not piece.procedural:
-                held[piece.split].add(families[index[piece.work.path]])
-    queues, taught = {}, held["train"] | held["unlabelled"]
+                in_split[piece.split].add(families[index[piece.work.path]])
+    queues, trained_on = {}, in_split["train"] | in_split["unlabelled"]
     for i in generator(seed, "wide").permutation(len(works)):
         split = "train" if preset.labelled else "unlabelled"
-        if families[i] in held["validation"]:
-            split = "left out" if families[i] in taught else "validation"
-        if families[i] not in held["test"] and len(music[i].voices) > 1:
+        if families[i] in in_split["validation"]:
+            split = "excluded" if families[i] in trained_on else "validation"
+        if families[i] not in in_split["test"] and len(music[i].voices) > 1:
             queues.setdefault(split, {n: [] for n in WIDE_SHARES})
             queues[split][works[i].share].append(i)
-    pieces, heard, seconds = [], Counter(), 0.0
+    pieces, used, seconds = [], Counter(), 0.0
     while seconds < hours * 3600:
         rng = generator(seed, "wide", str(len(pieces)))
         split, style = "unlabelled", ""
@@ -470,12 +468,12 @@ def plan_wide(works, music, preset, seed, hours):
             own = {name: queue for name, queue in queues[split].items() if queue}
             shares = np.array([WIDE_SHARES[name] for name in own])
             name = str(rng.choice(list(own), p=shares / shares.sum()))
-            i = own[name][heard[split, name] % len(own[name])]
-            heard[split, name] += 1
-            stretch = _wide_stretch(music[i], preset, rng)
-            if not stretch:
+            i = own[name][used[split, name] % len(own[name])]
+            used[split, name] += 1
+            excerpt = _wide_excerpt(music[i], preset, rng)
+            if not excerpt:
                 continue
-            piece = Piece(works[i], *stretch, works[families[i]].path, split)
+            piece = Piece(works[i], *excerpt, works[families[i]].path, split)
             programs = _players(rng) if style == "" else (1,)
             pieces.append(replace(piece, programs=programs))
         else:
@@ -485,13 +483,13 @@ def plan_wide(works, music, preset, seed, hours):
 
 
 def _players(rng):
-    """Draw players of different instruments."""
-    players = rng.integers(1, WIDE_PLAYERS + 1)
-    return tuple(map(int, rng.choice(list(INSTRUMENTS), players, replace=False)))
+    """Draw one or more players of different instruments."""
+    n_players = rng.integers(1, WIDE_PLAYERS + 1)
+    return tuple(map(int, rng.choice(list(INSTRUMENTS), n_players, replace=False)))
 
 
 def _study(style, preset, name, split, rng):
-    """Compose a study; one of single notes has one player."""
+    """Compose a study; a study of isolated notes has one player."""
     tempo = 60.0 if style == "notes" else float(rng.uniform(45, 130))
     beats = rng.uniform(*preset.seconds) * tempo / 60
     programs = {"piano": (1,), "notes": _players(rng)[:1]}.get(style, _players(rng)[:4])
@@ -502,12 +500,12 @@ def _study(style, preset, name, split, rng):
 
 
 def _spread(queue):
-    """Rank (excerpt, work, piece) so that each family comes once before any twice."""
-    seen = Counter()
+    """Rank (excerpt, work, piece) so that no family recurs before all occurred."""
+    counts = Counter()
     ranked = []
     for k, i, piece in sorted(queue, key=lambda item: item[:2]):
-        ranked.append((seen[piece.family], k, i, piece))
-        seen[piece.family] += 1
+        ranked.append((counts[piece.family], k, i, piece))
+        counts[piece.family] += 1
     return sorted(ranked, key=lambda item: item[:3])
 
 
@@ -523,12 +521,12 @@ def _quota(total, shares):
     return counts
 
 
-def _stretches(music, preset, rng):
-    """Cut (Music, first beat, tempo) out of a work; a short one is played again."""
+def _excerpts(music, preset, rng):
+    """Cut excerpts (Music, first beat, tempo) out of a work, repeated if short."""
     tempo = music.tempo * float(np.exp(np.clip(rng.normal(0, 0.1), -0.2, 0.2)))
     beats = rng.uniform(*preset.seconds) * tempo / 60
     music = _repeat(music, beats)
-    # A whole quartet in one file gives more than a movement does.
+    # A file with a whole quartet yields more excerpts than one with a movement.
     count = min(preset.excerpts * int(1 + music.length // 1000), music.length // beats)
     room = (music.length - beats) // music.bar
     firsts = (np.linspace(0, 1, int(count)) * room).astype(int) if count > 1 else [0]
@@ -536,8 +534,8 @@ def _stretches(music, preset, rng):
     return [(cut, first, tempo) for cut, first in cuts if cut]
 
 
-def _wide_stretch(music, preset, rng):
-    """Cut (Music, first beat, tempo) anywhere out of a work, or return None."""
+def _wide_excerpt(music, preset, rng):
+    """Cut a random excerpt (Music, first beat, tempo) out of a work, or return None."""
     low, high = np.log(WIDE_TEMPO)
     tempo = music.tempo * float(np.exp(rng.uniform(low, high)))
     beats = rng.uniform(*preset.seconds) * tempo / 60
@@ -548,7 +546,7 @@ def _wide_stretch(music, preset, rng):
 
 
 def _repeat(music, beats):
-    """Play a work again until it fills so many beats, as verses are."""
+    """Repeat a work like verses until it fills a number of beats."""
     if music.length > beats:
         return music
     verse = np.ceil(music.length / music.bar) * music.bar
@@ -564,7 +562,7 @@ def _repeat(music, beats):
 
 
 def _cut(music, first, beats):
-    """Cut beats out of a work: (Music or None if too few notes, first beat)."""
+    """Cut an excerpt: (Music or None if it has too few notes, first beat)."""
     voices = tuple(
         tuple(
             (beat - first, min(length, first + beats - beat), pitch)
@@ -582,7 +580,7 @@ def _cut(music, first, beats):
 
 def exercises(preset, seed):
     """
-    Compose procedural pieces, one instrument each.
+    Compose procedural pieces for one instrument each.
 
     Parameters
     ----------
@@ -594,9 +592,9 @@ def exercises(preset, seed):
     Returns
     -------
     list of Piece
-        Arpeggios, chords and random polyphony over the whole range; in training
-        after a chromatic scale through every playable pitch. Validation and
-        test hold other draws, not the scale.
+        Arpeggios, chords and random polyphony over the whole range, in training after
+        a chromatic scale of all playable pitches. Validation and test have other
+        draws, without the scale.
     """
     pieces = []
     counts = {"train": preset.exercises, "validation": 1, "test": 1}
@@ -636,7 +634,7 @@ def _exercise(program, beats, scale, rng):
                 for voice, pitch in zip(voices, chord, strict=True):
                     voice.append((now, 1.0, pitch))
                 now += 1
-        else:  # each voice by itself
+        else:  # independent voices
             for voice in voices:
                 beat = now
                 while beat < now + 4:
@@ -661,8 +659,8 @@ def split_notes(step, seed):
     Returns
     -------
     dict of tuple of int to str
-        Split of (program, pitch): about 15 % validation, 15 % test. A pitch
-        never leaves training altogether: it stays with another instrument.
+        Split of (program, pitch): about 15 % validation, 15 % test. Each pitch remains
+        in training with at least one instrument.
     """
     pairs = [
         (program, pitch)
@@ -670,17 +668,15 @@ def split_notes(step, seed):
         for pitch in range(low, high + 1)
         if pitch % step == 0
     ]
-    left = {}
-    for _, pitch in pairs:
-        left[pitch] = left.get(pitch, 0) + 1
+    in_training = Counter(pitch for _, pitch in pairs)
     splits = dict.fromkeys(pairs, "train")
     rng = generator(seed, "notes")
     held_out = {program: 0 for program in PITCH_RANGES}
     for i in rng.permutation(len(pairs)):
         program, pitch = pairs[i]
         share = sum(own == program for own, _ in pairs) * 0.15
-        if left[pitch] > 1 and held_out[program] < round(2 * share):
+        if in_training[pitch] > 1 and held_out[program] < round(2 * share):
             splits[program, pitch] = ("test", "validation")[held_out[program] % 2]
             held_out[program] += 1
-            left[pitch] -= 1
+            in_training[pitch] -= 1
     return splits

@@ -12,7 +12,7 @@ stop_in_one_line()
 
 from IPython.display import display
 
-from jtm.cpc.figures import inside_figures, read_answers
+from jtm.cpc.figures import inside_figures, read_analyses
 from jtm.data.musicnet import open_dataset
 from jtm.data.toyset import toy_data
 from jtm.embedding import load_model
@@ -27,7 +27,7 @@ figures.save(figure, "logs/examples/look_inside.png")
 display(figure)
 
 # %% Results of "jtm inside" on the full set: how well c predicts the past.
-found = read_answers(ROOT / "report" / "results" / "inside.json")
-figure = inside_figures(found)["memory"]()
+results = read_analyses(ROOT / "report" / "results" / "inside.json")
+figure = inside_figures(results)["memory"]()
 figures.save(figure, "logs/examples/remembers.png")
 display(figure)

@@ -5,12 +5,12 @@ import sys
 
 def main():
     """
-    Run a command, of which Ctrl-C may come before all is imported.
+    Run a command; Ctrl-C during imports prints one line.
 
     Returns
     -------
     int
-        Exit code, as of :func:`jtm.cli.main`.
+        Exit code; see :func:`jtm.cli.main`.
     """
     try:
         from jtm import cli

@@ -1,9 +1,9 @@
 """
 The commands: ``jtm VERB``, and ``python main.py`` for ``jtm train``.
 
-A user's mistake ends in one line on standard error and exit code 2; a run that
-is stopped by Ctrl-C or SIGTERM saves first and exits with code 130. A crash, which is
-a fault of the program, ends in one line too, and with ``--debug`` in its traceback.
+A user error prints one line on standard error and exits with code 2. A run that
+Ctrl-C or SIGTERM stops saves its progress and exits with code 130. A crash, which is
+a fault of the program, prints one line too, or its traceback with ``--debug``.
 """
 
 import argparse
@@ -26,8 +26,8 @@ from jtm.files import (
     STOPPED,
     InputError,
     StoppedError,
+    alternatives,
     describe,
-    others,
     show_warnings_in_one_line,
 )
 from jtm.music import audio
@@ -47,62 +47,62 @@ from jtm.transcriber.config import TranscriberConfig
 
 class Parser(argparse.ArgumentParser):
     """
-    Parser that reports a mistake in one line and takes no abbreviated options.
+    Parser that reports an error in one line and accepts no abbreviated options.
 
     Parameters
     ----------
     **settings
-        Those of :class:`argparse.ArgumentParser`.
+        Arguments of :class:`argparse.ArgumentParser`.
     """
 
     def __init__(self, **settings):
         super().__init__(allow_abbrev=False, **settings)
 
     def parse_known_args(self, args=None, namespace=None):
-        """Refuse unknown arguments, suggesting what may be meant."""
-        options, rest = super().parse_known_args(args, namespace)
-        if rest:
-            near = nearest(rest[0], self._option_string_actions)
-            self.error(f"unrecognized arguments: {' '.join(rest)}{near}")
-        return options, rest
+        """Refuse unknown arguments, suggesting a similar option."""
+        options, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            hint = nearest(unknown[0], self._option_string_actions)
+            self.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
+        return options, unknown
 
     def error(self, message):
-        """Print a mistake in one line, and exit with code 2."""
+        """Print an error in one line, and exit with code 2."""
         self.exit(2, f"jtm: {message} (see {self.prog} --help)\n")
 
 
 def nearest(word, known):
     """
-    Suggest what a misspelt or abbreviated word may stand for.
+    Suggest a correction of a misspelt or abbreviated word.
 
     Parameters
     ----------
     word : str
         The word.
     known : iterable of str
-        The words that are known.
+        Valid words.
 
     Returns
     -------
     str
-        To be appended to a message; empty where nothing is near.
+        Text to append to a message; empty if no word is similar.
 
     Examples
     --------
     >>> nearest("transcirbe", ["train", "transcribe"])
     '; did you mean transcribe?'
     """
-    near = [each for each in known if each.startswith(word)]
-    near = near or difflib.get_close_matches(word, known, 1, 0.7)
-    return f"; did you mean {near[0]}?" if near else ""
+    matches = [candidate for candidate in known if candidate.startswith(word)]
+    matches = matches or difflib.get_close_matches(word, known, 1, 0.7)
+    return f"; did you mean {matches[0]}?" if matches else ""
 
 
 VERBS = {}
-"""Each command's function, which takes the parsed options, and its options."""
+"""Function of each command, which takes the parsed options, and its options."""
 
 
 def _verb(name, *options):
-    """Add a command: its docstring's first line is its help, its text goes below."""
+    """Register a command; its docstring gives the summary and epilogue of its help."""
 
     def add(function):
         VERBS[name] = function, options
@@ -112,7 +112,7 @@ def _verb(name, *options):
 
 
 def _option(usage, text, **settings):
-    """Declare an option by its usage, such as ``--out DIR``, its help, and the rest."""
+    """Declare an option: usage (``--out DIR``), help, and settings for argparse."""
     name, _, metavar = usage.partition(" ")
     if metavar:
         settings["metavar"] = metavar
@@ -124,52 +124,56 @@ def _option(usage, text, **settings):
 DATA = _option("--data DIR", "dataset in MusicNet's layout", required=True)
 STORE = _option(
     "--store DIR",
-    "folder for the copies of datasets at 16 kHz, instead of the datasets "
-    f"themselves; the environment variable {store.CACHE_VARIABLE} names one too",
+    "folder for the 16 kHz copies of datasets (default: the environment variable "
+    f"{store.CACHE_VARIABLE}, else the dataset folder, or ~/.cache/jtm if read-only)",
 )
 DEBUG = _option("--debug", "print the traceback of a crash", action="store_true")
-NOTES = (
+DECODING = (
     _option(
         "--onset-threshold P",
-        "probability above which a note starts: lower finds more notes (default: "
-        "as it was best on validation recordings)",
+        "onset probability threshold, 0 to 1; lower detects more notes (default: "
+        "tuned on validation recordings)",
         type=float,
     ),
     _option(
         "--frame-threshold P",
-        "probability above which a note sounds on: lower makes notes longer",
+        "frame probability threshold, 0 to 1; lower makes notes longer (default: "
+        "tuned on validation recordings)",
         type=float,
     ),
-    _option("--min-note-ms MS", "leave out shorter notes (default: 80)", type=float),
+    _option("--min-note-ms MS", "minimum note length in ms (default: 80)", type=float),
     _option(
-        "--pitch-range LOW-HIGH", "leave out notes outside it, such as G3-E7 or 55-100"
+        "--pitch-range LOW-HIGH",
+        "discard notes outside this range, such as G3-E7 or MIDI 55-100",
     ),
     _option(
         "--instruments NAME,...",
-        "the ensemble, where it is known; some of " + ", ".join(INSTRUMENTS.values()),
+        "instruments of the ensemble (default: detect them among "
+        + ", ".join(INSTRUMENTS.values())
+        + ")",
     ),
     _option(
         "--weights FILE",
-        "another transcriber: a .safetensors file, or a checkpoint of "
-        "`main.py --supervised`",
+        "weights of the transcriber: a .safetensors file, or a checkpoint of "
+        "`main.py --supervised` (default: the shipped transcriber)",
     ),
 )
-"""Options of what tells notes."""
+"""Decoding options of the commands that transcribe."""
 
 INPUTS = _option(
-    "inputs FILE", "sound files, and folders with them at any depth", nargs="+"
+    "inputs FILE", "audio files, or folders to search recursively", nargs="+"
 )
-"""What is worked on, of many files."""
+"""Inputs of the commands that process many files."""
 
-SPREAD = (
-    _option("--jobs N", "processes on this machine to do it with", type=int, default=1),
+PARALLEL = (
+    _option("--jobs N", "number of worker processes", type=int, default=1),
     _option(
         "--scheduler ADDRESS",
-        "do it on the workers of this Dask scheduler, which see the same files; "
-        "needs `pip install jtm[cluster]`",
+        "Dask scheduler whose workers, which must see the same files, do the "
+        "processing; requires `pip install jtm[cluster]`",
     ),
 )
-"""Options of where many files are worked on."""
+"""Options for parallel processing of many files."""
 
 
 def main(arguments=None):
@@ -184,20 +188,20 @@ def main(arguments=None):
     Returns
     -------
     int
-        Exit code: 0 done, 1 a check or some of the files have failed or the
-        program has crashed, 2 a user's mistake, 130 stopped.
+        Exit code: 0 success; 1 if a check or some of the files failed, or the
+        program crashed; 2 user error; 130 stopped.
     """
     parser = Parser(
-        prog="jtm", description="Learn music from raw audio, without labels."
+        prog="jtm", description="Self-supervised learning of music from raw audio."
     )
     version = f"jtm {jtm.__version__}"
     parser.add_argument("--version", action="version", version=version)
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     for verb, (function, _) in VERBS.items():
-        text, _, epilog = inspect.getdoc(function).partition("\n")
-        kind = argparse.RawDescriptionHelpFormatter
-        about = {"description": text, "epilog": epilog, "formatter_class": kind}
-        _fill(verbs.add_parser(verb, help=text, **about), verb)
+        summary, _, epilog = inspect.getdoc(function).partition("\n")
+        formatter = argparse.RawDescriptionHelpFormatter
+        texts = {"help": summary, "description": summary, "epilog": epilog}
+        _add_options(verbs.add_parser(verb, formatter_class=formatter, **texts), verb)
     words = sys.argv[1:] if arguments is None else arguments
     verb = next((word for word in words if not word.startswith("-")), None)
     if verb and verb not in VERBS:
@@ -208,7 +212,7 @@ def main(arguments=None):
 
 def train_main(arguments=None):
     """
-    Run ``python main.py``: pretraining, or training with labels.
+    Run ``python main.py``: pretraining, or supervised training.
 
     Parameters
     ----------
@@ -221,26 +225,27 @@ def train_main(arguments=None):
         The exit code.
     """
     parser = Parser(prog="main.py", description=_train.__doc__)
-    _fill(parser, "train")
+    _add_options(parser, "train")
     options = parser.parse_args(arguments)
     return run(lambda: VERBS["train"][0](options), options)
 
 
-def _fill(parser, verb):
+def _add_options(parser, verb):
     """Add the options of a command to its parser."""
     for name, settings in VERBS[verb][1]:
         parser.add_argument(name, **settings)
     if verb == "train":
-        kinds = {"every run": RunConfig, "the network": NetworkConfig}
-        kinds["pretraining, without labels"] = PretrainConfig
-        kinds["with --supervised"] = SupervisedConfig
-        add_flags(parser, kinds | {"with --preset transcriber": TranscriberConfig})
+        groups = {"run": RunConfig, "network": NetworkConfig}
+        groups["CPC pretraining"] = PretrainConfig
+        groups["supervised training (--supervised)"] = SupervisedConfig
+        groups["transcriber (--preset transcriber)"] = TranscriberConfig
+        add_flags(parser, groups)
     parser.add_argument(DEBUG[0], **DEBUG[1])
 
 
 def run(command, common=None):
     """
-    Run a command's function, telling a user's mistake in one line.
+    Run a command's function, reporting a user error in one line.
 
     Parameters
     ----------
@@ -254,8 +259,8 @@ def run(command, common=None):
     int
         The exit code.
     """
-    for stream in (sys.stdout, sys.stderr):  # names may hold what a terminal cannot
-        if hasattr(stream, "reconfigure"):
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # file names may not be encodable
             stream.reconfigure(errors="backslashreplace")
     show_warnings_in_one_line()
     if getattr(common, "store", None):
@@ -265,8 +270,8 @@ def run(command, common=None):
         if common:
             _check_paths(common)
         code = command() or 0
-        for folder, told in musicnet.OPENED.items() if is_first() else ():
-            print(f"{folder}: {told}")
+        for folder, message in musicnet.OPENED.items() if is_first() else ():
+            print(f"{folder}: {message}")
         return code
     except InputError as error:
         print(f"jtm: {error}", file=sys.stderr)
@@ -275,7 +280,7 @@ def run(command, common=None):
         if is_first():
             print(STOPPED, file=sys.stderr)
         return 130
-    except BrokenPipeError:  # whoever read the output has gone, as in `... | head`
+    except BrokenPipeError:  # the reader of the output has exited, as in `... | head`
         return 1
     except Exception as error:
         if common and common.debug:
@@ -290,7 +295,7 @@ def run(command, common=None):
 
 
 def _check_paths(options):
-    """Refuse a path that leads nowhere before PyTorch is imported, which is slow."""
+    """Refuse missing paths before the slow import of PyTorch."""
     given = {name: value for name, value in vars(options).items() if value}
     folders = [given[name] for name in ("data", "real", "scores") if name in given]
     folders += given.get("also", "").split(",") if "also" in given else []
@@ -299,8 +304,8 @@ def _check_paths(options):
             raise InputError(f"{folder}: no such folder")
     for name in ("load", "weights", "index"):
         if name in given and not (path := Path(given[name])).is_file():
-            near = others(path, f"*{path.suffix or '.pt'}")
-            raise InputError(f"{path}: no such file{near}")
+            hint = alternatives(path, f"*{path.suffix or '.pt'}")
+            raise InputError(f"{path}: no such file{hint}")
     for name in ("input", "audio"):
         if name in given:
             audio.rate(given[name])
@@ -314,61 +319,60 @@ def _check_paths(options):
     STORE,
     _option(
         "--preset",
-        "sizes to start from, which other options change: tiny for a test of "
-        "seconds, small for a laptop, best for the network that comes with the "
-        "package, reference for the published recipe; transcriber trains what `jtm "
-        "transcribe` uses, on labels",
+        "default settings, which other options override: tiny for a smoke test, small "
+        "for a laptop, best as for the shipped network, reference as published in "
+        "2018; transcriber trains the model of `jtm transcribe` on labels",
         choices=PRESETS,
         default="small",
     ),
     _option(
         "--supervised",
-        "train on labels: fine-tune the network of the checkpoint that --load "
-        "names, or train from scratch",
+        "train on labels: fine-tune the checkpoint given by --load, or train from "
+        "scratch without it",
         action="store_true",
     ),
 )
 def _train(options):
-    """Pretrain a CPC network, or train on labels with --supervised."""
+    """Pretrain a network by CPC, or train one on labels with --supervised."""
     chosen = dict(vars(options))
     preset, supervised = chosen.pop("preset"), chosen.pop("supervised")
     for name in ("verb", "store", "debug"):
         chosen.pop(name, None)
-    cls, where, folder = PretrainConfig, "without --supervised", "logs"
+    cls, mode, folder = PretrainConfig, "without --supervised", "logs"
     if preset == "transcriber":
-        cls, where = TranscriberConfig, "with --preset transcriber"
+        cls, mode = TranscriberConfig, "with --preset transcriber"
         folder = "logs/transcriber"
         if supervised:
-            raise InputError(f"--supervised does nothing {where}, which has its labels")
+            raise InputError(f"--supervised has no effect {mode}, which implies it")
     elif supervised:
-        cls, where = SupervisedConfig, "with --supervised"
+        cls, mode = SupervisedConfig, "with --supervised"
         folder = f"logs/supervised-{chosen.get('task', cls.task)}"
     known = cls.__pydantic_fields__.keys()
     for name in chosen:
         if name not in known:
             if name in vars(TranscriberConfig)["__annotations__"]:
-                where = "without --preset transcriber"
-            raise InputError(f"--{flag(name)} does nothing {where}")
+                mode = "without --preset transcriber"
+            raise InputError(f"--{flag(name)} has no effect {mode}")
         if cls is not PretrainConfig and name in NETWORK and chosen.get("load"):
             raise InputError(
-                f"--{flag(name)} does nothing {where} --load: "
-                "the checkpoint has its network"
+                f"--{flag(name)} has no effect {mode} --load: "
+                "the checkpoint defines the network"
             )
     chosen["path_checkpoint"] = chosen.get("path_checkpoint") or folder
-    config = make_config(cls, preset, chosen)  # refuses mistakes before any work
+    config = make_config(cls, preset, chosen)  # refuses user errors before any work
     if cls is not PretrainConfig and place().world > 1:
-        raise InputError(f"{where[5:]} trains in one process, without torchrun or srun")
-    # Of the processes that train together, one speaks.
+        raise InputError(f"{mode[5:]} trains in one process, without torchrun or srun")
+    # Of several processes, only the first prints.
     with contextlib.redirect_stdout(None if place().rank else sys.stdout):
         _start(config, preset)
 
 
 def _start(config, preset):
-    """Train as the settings say, on the data that they name or the usual."""
+    """Train with given settings, on the dataset that they name or the default one."""
     from jtm.training.checkpoints import adopt, read_checkpoint
     from jtm.training.folder import check
 
-    # What takes no time first: before a toy set is made.
+    # Fast checks first, before a toy set is synthesised.
     if config.load and isinstance(config, SupervisedConfig):
         config = adopt(config)[1]
     elif config.load:
@@ -393,17 +397,17 @@ def _start(config, preset):
 @_verb(
     "demo",
     STORE,
-    _option("--out", "folder for all that comes of it", default="logs/demo"),
+    _option("--out DIR", "output folder", default="logs/demo"),
     _option(
         "--preset",
-        "small takes about eight minutes on two cores, tiny is a test of less "
-        "than a minute whose scores mean nothing",
+        "small takes about eight minutes on two cores; tiny is a smoke test of less "
+        "than a minute, whose scores mean nothing",
         choices=("small", "tiny"),
         default="small",
     ),
 )
 def _demo(options):
-    """Make the toy set, pretrain, learn from few labels, transcribe and name pieces."""
+    """Run all steps on a toy dataset: pretrain, fine-tune, transcribe, identify."""
     from jtm.cpc.demo import LABELLED, demo
     from jtm.data.rolls import read_notes
     from jtm.embedding import WEIGHTS
@@ -411,17 +415,17 @@ def _demo(options):
     from jtm.transcriber.transcribe import transcribe
 
     pieces, checkpoint = demo(options.preset, options.out, WEIGHTS)
-    print(f"\ntest pieces, transcribed by what learned from {LABELLED} recordings:")
+    print(f"\ntest pieces, transcribed after training on {LABELLED} recordings:")
     for piece in pieces:
-        made = transcribe(piece.audio, weights=checkpoint)
-        made = replace(made, piece=_piece(piece.audio))
-        truth = read_notes(piece, round(made.seconds * SAMPLE_RATE))
-        *_, page = made.save(options.out, overwrite=True)
+        result = transcribe(piece.audio, weights=checkpoint)
+        result = replace(result, piece=_piece(piece.audio))
+        truth = read_notes(piece, round(result.seconds * SAMPLE_RATE))
+        *_, page = result.save(options.out, overwrite=True)
         print(
             f"{piece.metadata['composition']} ({piece.metadata['ensemble']}): note F1 "
-            f"{100 * note_f1(truth, made.notes):.1f} %, "
-            f"{'named ' + made.piece if made.piece else 'not recognised'}; "
-            f"to see and hear: {page}"
+            f"{100 * note_f1(truth, result.notes):.1f} %, "
+            f"{'identified as ' + result.piece if result.piece else 'not identified'}; "
+            f"page: {page}"
         )
 
 
@@ -431,98 +435,97 @@ def _demo(options):
     STORE,
     _option(
         "--load CHECKPOINT",
-        "network pretrained with --encoderType pitchmap",
+        "checkpoint pretrained with --encoderType pitchmap",
         required=True,
     ),
     _option(
         "--only KEY=VALUE",
-        "run these alone; KEY is family, method, amount (labelled recordings, 0 "
-        "for all) or seed; several values of one KEY add up, several KEYs narrow down",
+        "select runs by family, method, amount (number of labelled recordings, 0 for "
+        "all) or seed; repeat it for several values of a KEY, or for several KEYs, "
+        "all of which must match",
         action="append",
     ),
     _option(
         "--spread",
-        "give out the labels, as many seconds of them, as windows of 1.28 s spread "
-        "over all training recordings; needs an --out of its own",
+        "label windows of 1.28 s spread over all training recordings, with the same "
+        "total duration, instead of whole recordings; requires a separate --out",
         action="store_true",
     ),
     _option(
         "--out DIR",
-        "folder for the scores, a file for each run, compiled into "
-        "benchmark.csv.gz; what has run is not run again, and several processes may "
-        "share the work",
+        "folder for the scores, one file per run, compiled into benchmark.csv.gz; "
+        "finished runs are skipped, and several processes can share the folder",
         default="logs/benchmark",
     ),
     _option(
         "--work DIR",
-        "folder for log magnitudes, which can be made again",
+        "folder for cached log magnitudes, which can be recomputed",
         default="logs/benchmark/work",
     ),
     _option(
-        "--real FOLDER",
-        "recordings that are no synthesiser, each with its notes in MusicNet's "
-        "columns beside it (NAME.flac, NAME.csv), to be scored as a split of their own",
+        "--real DIR",
+        "real recordings, each with its notes in MusicNet's columns next to it "
+        "(NAME.flac, NAME.csv), scored as a separate split",
     ),
 )
 def _benchmark(options):
-    """Compare what learns from few labels, with and without audio that has none."""
+    """Compare training on few labels, with and without unlabelled audio."""
     from jtm.cpc import benchmark
 
     only, choices = {}, benchmark.CHOICES
     for text in options.only or ():
-        key, _, word = text.partition("=")
+        key, _, value = text.partition("=")
         if key not in choices:
             raise InputError(f"--only {text}: expected a KEY of {', '.join(choices)}")
-        known = {str(value): value for value in choices[key]}
-        if word not in known:
-            raise InputError(f"--only {text}: expected one of {', '.join(known)}")
-        only.setdefault(key, []).append(known[word])
-    chosen = (options.data, options.load, options.out, options.work)
-    more = {"real": options.real, "spread": options.spread}
-    benchmark.Benchmark(*chosen, **more).run(only)
+        valid = {str(choice): choice for choice in choices[key]}
+        if value not in valid:
+            raise InputError(f"--only {text}: expected one of {', '.join(valid)}")
+        only.setdefault(key, []).append(valid[value])
+    paths = (options.data, options.load, options.out, options.work)
+    benchmark.Benchmark(*paths, real=options.real, spread=options.spread).run(only)
 
 
 @_verb(
     "inside",
     DATA,
     STORE,
-    _option("--load CHECKPOINT", "pretrained network", required=True),
+    _option("--load CHECKPOINT", "checkpoint of the network", required=True),
     _option(
         "--out FILE",
-        "answers; `jtm report` draws report/results/inside.json",
+        "JSON file for the results; `jtm report` plots report/results/inside.json",
         default="logs/inside/inside.json",
     ),
     _option(
         "--work DIR",
-        "folder for features, which can be computed again",
+        "folder for cached features, which can be recomputed",
         default="logs/inside",
     ),
 )
 def _inside(options):
-    """Look inside a network: its filters, what z and c carry, memory, form, maps."""
-    from jtm.cpc.inside import look
+    """Probe a network: its filters, what z and c encode, and for how long."""
+    from jtm.cpc.inside import analyse
 
-    look(options.load, options.data, options.out, options.work)
-    print(f"answers in {options.out}; `jtm report` draws report/results/inside.json")
+    analyse(options.load, options.data, options.out, options.work)
+    print(f"results in {options.out}; `jtm report` plots report/results/inside.json")
 
 
 @_verb("report")
 def _report(_):
-    """Rewrite the tables, sentences and figures of the pages from report/results."""
-    from jtm.cpc.figures import inside_figures, read_answers
+    """Regenerate tables, sentences and figures of all pages from report/results."""
+    from jtm.cpc.figures import inside_figures, read_analyses
     from jtm.results import render
     from jtm.retrieval.figures import retrieval_figures
 
     render.report(ROOT)
     results = ROOT / "report" / "results"
-    render.study(results / "inside.json", inside_figures, read_answers, ("memory",))
+    render.study(results / "inside.json", inside_figures, read_analyses, ("memory",))
     render.study(results / "retrieval.json", retrieval_figures)
 
 
 @_verb(
     "check-data",
-    _option("data DIR", "MusicNet's layout, or sound files"),
-    _option("--all", "name all files that a check found", action="store_true"),
+    _option("data DIR", "dataset in MusicNet's layout, or folder of audio files"),
+    _option("--all", "list all failing files, not only ten", action="store_true"),
 )
 def _check_data(options):
     from jtm.data.check import check
@@ -533,7 +536,7 @@ def _check_data(options):
 
 
 _check_data.__doc__ = (
-    "Verify a dataset: labels inside the audio, onsets, pitches, levels.\n\n"
+    "Check a dataset: labels within the audio, onsets, pitches, levels.\n\n"
     + musicnet.WHERE_TO_GET_MUSICNET
 )
 
@@ -543,22 +546,24 @@ _check_data.__doc__ = (
     INPUTS,
     _option(
         "--out DIR",
-        "folder for the .npz files, each with the arrays embedding and times, about "
-        "2 GB per hour of sound with the network that comes with the package; "
-        "what is there of an input that has not changed since is left as it is",
+        "output folder; each .npz file has the arrays embedding and times, about 2 GB "
+        "per hour of audio with the shipped network; unchanged inputs are skipped",
         required=True,
     ),
-    _option("--load FILE", "another network: a .safetensors file or a .pt checkpoint"),
+    _option(
+        "--load FILE",
+        "network: a .safetensors file or a .pt checkpoint (default: the shipped one)",
+    ),
     _option(
         "--layer",
-        "contexts c, which know the past, latents z, or both, of each frame",
+        "contexts c, which summarise the past, latents z, or both concatenated",
         choices=("c", "z", "zc"),
         default="c",
     ),
-    *SPREAD,
+    *PARALLEL,
 )
 def _embed(options):
-    """Embed sound files with the pretrained network, into one .npz a file."""
+    """Compute embeddings of audio files with a pretrained network, as .npz files."""
     from jtm.embedding import embed_files
 
     chosen = (options.inputs, options.out, options.load, options.layer)
@@ -571,23 +576,23 @@ def _embed(options):
     INPUTS,
     _option(
         "--out DIR",
-        "folder for NAME.mid, NAME.csv and NAME.html of each; what is there of an "
-        "unchanged input is left, or replaced if other options tell its notes; no "
-        "other file is overwritten",
+        "output folder for NAME.mid, NAME.csv and NAME.html; inputs that are "
+        "unchanged are skipped, or transcribed again if the options differ; no other "
+        "file is overwritten",
         required=True,
     ),
-    _option("--no-page", "write no page, NAME.html", action="store_true"),
+    _option("--no-page", "do not write the page, NAME.html", action="store_true"),
     _option(
         "--melody",
-        "write the melody alone, as NAME.melody.mid and so on: the line that a "
-        "listener would sing back",
+        "write only the melody, the line that a listener would sing back, as "
+        "NAME.melody.mid, NAME.melody.csv and NAME.melody.html",
         action="store_true",
     ),
-    *NOTES,
-    *SPREAD,
+    *DECODING,
+    *PARALLEL,
 )
 def _transcribe(options):
-    """Transcribe sound files to MIDI, tables of notes and pages that play them."""
+    """Transcribe audio files to MIDI, note tables and HTML pages with a player."""
     from jtm.transcriber.transcribe import transcribe_files
 
     failed = transcribe_files(
@@ -605,12 +610,12 @@ def _transcribe(options):
 
 
 def _choices(options):
-    """Read what a user chose of how notes are told."""
+    """Parse the decoding options."""
     from jtm.transcriber.notes import Choices
 
     names = ("onset_threshold", "frame_threshold", "min_note_ms")
     chosen = {name: getattr(options, name) for name in names}
-    chosen = {name: each for name, each in chosen.items() if each is not None}
+    chosen = {name: value for name, value in chosen.items() if value is not None}
     if options.pitch_range:
         pitch = r"(\d+|[A-Ga-g][#b]?\d)"
         ends = re.fullmatch(f"{pitch}-{pitch}", options.pitch_range)
@@ -627,46 +632,44 @@ def _choices(options):
 
 
 def _pitch(text):
-    """Return the MIDI number of a note's name or number."""
+    """Return the MIDI pitch of a note name or number."""
     import pretty_midi
 
     return int(text) if text.isdigit() else pretty_midi.note_name_to_number(text)
 
 
 def _piece(path):
-    """Name the piece of a sound file, by what is imported once a page is made."""
+    """Identify the piece of an audio file; the search is imported when needed."""
     from jtm.retrieval.search import name
 
     return name(path)
 
 
-@_verb("melody", _option("input FILE", "sound file"), *NOTES)
+@_verb("melody", _option("input FILE", "audio file"), *DECODING)
 def _melody(options):
-    """Print the melody of a recording as the names of its notes."""
+    """Print the melody of a recording as note names."""
     from jtm.transcriber.melody import spell
     from jtm.transcriber.transcribe import transcribe
 
     choices = vars(_choices(options))
-    made = transcribe(options.input, weights=options.weights, **choices).melody()
-    print(spell(made.notes) or f"{options.input}: no melody is heard")
+    melody = transcribe(options.input, weights=options.weights, **choices).melody()
+    print(spell(melody.notes) or f"{options.input}: no melody detected")
 
 
 @_verb(
     "export",
     _option(
         "--load FILE",
-        "checkpoint of pretraining, or a .safetensors file; by default the "
-        "network that comes with the package",
+        "pretraining checkpoint, or a .safetensors file (default: the shipped network)",
     ),
     _option(
         "--out FILE",
-        "the file to write, ending in .safetensors; beside it a .json file says "
-        "how the network was trained",
+        "output file, NAME.safetensors; NAME.json describes its training",
         required=True,
     ),
 )
 def _export(options):
-    """Write the network of a checkpoint as safetensors, to be given away."""
+    """Export the network of a checkpoint as safetensors."""
     from jtm import embedding
     from jtm.training import checkpoints
 
@@ -679,11 +682,11 @@ def _export(options):
 
 @_verb(
     "index",
-    _option("scores SCORES_FOLDER", "folder with scores at any depth"),
+    _option("scores SCORES_FOLDER", "folder of scores, searched recursively"),
     _option(
         "--out INDEX",
-        "the index, ending in .safetensors; of one that is there, only what has "
-        "changed is read again",
+        "output file, NAME.safetensors; an existing index is updated with the scores "
+        "that have changed",
         required=True,
     ),
 )
@@ -696,20 +699,20 @@ def _index(options):
 
 @_verb(
     "identify",
-    _option("audio AUDIO", "a sound file"),
+    _option("audio AUDIO", "audio file"),
     _option(
         "--index INDEX",
-        "where to look, from `jtm index`; by default 613 scores of music21's corpus: "
-        "306 sections of Palestrina's masses, 225 Bach chorales, 38 madrigals of "
-        "Monteverdi, and 44 movements, most of string quartets",
+        "index built by `jtm index` (default: 613 scores of music21's corpus: 306 "
+        "sections of Palestrina's masses, 225 Bach chorales, 38 Monteverdi madrigals, "
+        "and 44 movements, most of string quartets)",
     ),
 )
 def _identify(options):
     """
-    Name the piece that a recording is of: the five likeliest, and where in each.
+    Identify the piece of a recording: the five best matches and the positions in them.
 
-    It is found at 30 to 289 quarter notes a minute and, in 17 seconds or more, up to
-    six semitones above or below the score.
+    Tempi of 30 to 289 quarter notes a minute are searched and, for recordings of 17
+    seconds or more, transpositions of up to six semitones.
     """
     from jtm.retrieval.pages import describe
 
@@ -720,29 +723,29 @@ def _identify(options):
     "retrieval",
     _option(
         "--data DIR",
-        "dataset in MusicNet's layout with beats in the labels of every split, "
-        "from `python toy/pairs.py --out DIR`",
+        "dataset in MusicNet's layout with beats in the labels of every split, as "
+        "`python toy/pairs.py --out DIR` writes it",
         required=True,
     ),
     STORE,
-    _option("--load CHECKPOINT", "network that some runs start from"),
+    _option("--load CHECKPOINT", "pretrained network, from which some runs start"),
     _option(
         "--only RUN",
-        "these runs alone, or baselines, or pieces; by default all",
+        "name of a run, baselines, or pieces; can be repeated (default: all)",
         action="append",
     ),
     _option(
         "--scores DIR",
-        "folder of the scores that are played, to name pieces in an index of them",
+        "folder of the performed scores, to evaluate identification among them",
     ),
     _option(
         "--out DIR",
-        "folder for checkpoints and scores; what has run is not run again",
+        "folder for checkpoints and scores; finished runs are skipped",
         default="logs/retrieval",
     ),
 )
 def _retrieval(options):
-    """Train and judge audio and score towers on performances with scores."""
+    """Train and evaluate audio and score encoders for piece identification."""
     from jtm.retrieval.run import study
 
     chosen = (options.data, options.out, options.load, options.only, options.scores)

@@ -35,7 +35,7 @@ KILLED = (
 """Message for a worker process that was killed."""
 
 
-STOPPED = "jtm: stopped; the same command goes on from here"
+STOPPED = "jtm: stopped; run the same command to resume"
 """Message for a run that Ctrl-C or SIGTERM stopped."""
 
 
@@ -56,42 +56,42 @@ class StoppedError(Exception):
 
 
 class InputWarning(UserWarning):
-    """Something odd in the user's input that is worked around."""
+    """An anomaly in the user's input that does not stop a command."""
 
 
 def warn(message):
     """
-    Warn of something odd in the user's input.
+    Warn of an anomaly in the user's input.
 
     Parameters
     ----------
     message : str
         One line that names the file; each message is shown once.
     """
-    # The same location for all, so that Python shows each message once.
+    # Python shows a message once per location, which is the same for all.
     warnings.warn(message, InputWarning, stacklevel=1)
 
 
 def show_warnings_in_one_line():
     """Show each :class:`InputWarning` as one line above progress bars, for commands."""
-    plain = warnings.showwarning
+    default = warnings.showwarning
 
-    def one_line(message, category, *place, **more):
+    def one_line(message, category, *args, **kwargs):
         if issubclass(category, InputWarning):
             tqdm.write(f"jtm: warning: {message}", file=sys.stderr)
         else:
-            plain(message, category, *place, **more)
+            default(message, category, *args, **kwargs)
 
     warnings.showwarning = one_line
 
 
 def stop_in_one_line():
-    """Let a script that Ctrl-C stops end in one line and exit code 130."""
-    plain = sys.excepthook
+    """Make a script that Ctrl-C stops end with one line and exit code 130."""
+    default = sys.excepthook
 
-    def one_line(kind, error, trace):
+    def one_line(kind, error, traceback):
         if not issubclass(kind, (KeyboardInterrupt, StoppedError)):
-            return plain(kind, error, trace)
+            return default(kind, error, traceback)
         print(STOPPED, file=sys.stderr)
         sys.exit(130)
 
@@ -117,8 +117,8 @@ def describe(error, name=None):
     if isinstance(error, InputError):
         return str(error)
     if name is None:
-        refused = isinstance(error, OSError)
-        name = "refused by the system" if refused else "a fault of the program"
+        by_system = isinstance(error, OSError)
+        name = "refused by the system" if by_system else "a fault of the program"
     text = " ".join(str(error).split())
     return f"{name}: unexpected {type(error).__name__}: {text} (--debug shows where)"
 
@@ -146,7 +146,7 @@ def atomic(path):
         If the folder cannot be created or written, or the disk is full.
     """
     path = Path(path)
-    # Of fixed length, since the final name may have the maximum length.
+    # A hash, since the final name may already have the maximum length.
     key = hashlib.sha256(os.fsencode(path.name)).hexdigest()[:8]
     part = path.with_name(f".{key}.{os.getpid()}.part{path.suffix[:16]}")
     try:
@@ -197,8 +197,8 @@ def locked(path, busy=""):
     Parameters
     ----------
     path : str or Path
-        File to lock, created if missing; the lock ends with the block, or
-        with the process. A new folder of which nothing came, as the block failed, goes.
+        File to lock, created if missing; the lock ends with the block or with the
+        process. If the block fails, a new folder that is otherwise empty is removed.
     busy : str
         If given, message of the error to raise instead of waiting.
 
@@ -223,7 +223,7 @@ def locked(path, busy=""):
         _refuse_file(error)
         raise InputError(f"{path}: cannot be written ({error.strerror})") from error
     with file:
-        # Without locks, work may be repeated, but results stay correct.
+        # On file systems without locks, work may be repeated; results stay correct.
         with contextlib.suppress(OSError):
             if fcntl:
                 try:
@@ -257,7 +257,7 @@ def inside(folder, name):
     folder = Path(folder)
     joined = folder / name
     if "\0" in name:
-        raise InputError(f"{name!r}: no name of a file in {folder}")
+        raise InputError(f"{name!r}: not a file name in {folder}")
     if not joined.resolve().is_relative_to(folder.resolve()):
         raise InputError(f"{name!r} leads outside {folder}; expected a name in it")
     return joined
@@ -266,12 +266,12 @@ def inside(folder, name):
 @contextlib.contextmanager
 def scratch(path, parts):
     """
-    Copy a sound file at 16 kHz to an anonymous temporary file, deleted after the block.
+    Copy audio at 16 kHz to an anonymous temporary file, deleted after the block.
 
     Parameters
     ----------
     path : str or Path
-        The sound file, for messages.
+        The audio file, for messages.
     parts : iterable of bytes
         Content to write.
 
@@ -347,23 +347,23 @@ def write_json(path, content):
         part.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
-def others(path, pattern):
+def alternatives(path, pattern):
     """
-    List what is there in the folder of a file that is not.
+    List matching files in the folder of a missing file.
 
     Parameters
     ----------
     path : Path
         Path to the missing file.
     pattern : str
-        Pattern of the names to list.
+        Glob pattern of the names to list.
 
     Returns
     -------
     str
-        To be appended to a message; empty if no name matches.
+        Text to append to a message; empty if no name matches.
     """
-    names = sorted(each.name for each in path.parent.glob(pattern))
+    names = sorted(file.name for file in path.parent.glob(pattern))
     return f"; there are {', '.join(names)}" if names else ""
 
 
@@ -381,7 +381,7 @@ def stamp(path):
     list of int
         Size in bytes and time in nanoseconds; empty if they cannot be read.
     """
-    with contextlib.suppress(OSError):  # such as a broken link
+    with contextlib.suppress(OSError):  # for example a broken link
         stat = Path(path).stat()
         return [stat.st_size, stat.st_mtime_ns]
     return []

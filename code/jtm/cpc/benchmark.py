@@ -70,10 +70,10 @@ STEPS = {1: 1200, 3: 1600, 10: 2400, 30: 3200, 0: 4000}
 """Optimiser steps by labelled recordings; validation hardly improves with more."""
 
 EPOCHS = 4
-"""Number of evenly spaced validation steps in a run; the best weights are kept."""
+"""Number of evenly spaced validation steps in a run; the best weights are retained."""
 
 SHARES = {"frames": 1.0, "windows": 0.25, "clips": 0.5}
-"""Fraction of these steps that a family is trained for."""
+"""Fraction of :data:`STEPS` that a family is trained for."""
 
 RATES = {
     "random": ((4e-3, 4e-3), (2e-3, 2e-3)),
@@ -85,7 +85,7 @@ RATES_AT = {1: 3, 3: 3, 10: 10, 30: 10, 0: 10}
 """Labelled recordings at which learning rates are chosen, by those of the run."""
 
 HEAD_RATES = ((0.0, 4e-3), (0.0, 1e-3))
-"""The same number of candidates where the body is frozen, or is a spectrum."""
+"""Candidates for a frozen body or fixed features, as many as in :data:`RATES`."""
 
 SIZES = ("encoder_type", "hidden_encoder", "hidden_gar", "ar_mode")
 """Settings of the network that the CPC criterion depends on."""
@@ -132,8 +132,8 @@ METHODS = {
 }
 """Methods by name, the simplest first."""
 
-TRIED = {"cpc-joint"}
-"""Methods that run only if selected by name, in trials."""
+TRIALS = {"cpc-joint"}
+"""Methods that run only if selected by name, for trials."""
 
 CONTRASTS = tuple(
     Contrast(task, method, other, amount, split)
@@ -150,13 +150,13 @@ CONTRASTS = tuple(
     for amount in amounts
     for split in TESTS
 )
-"""Comparisons named before anything ran; all others are descriptive."""
+"""Comparisons planned before any run; all others are descriptive."""
 
 BATCHES = {"frames": 4, "windows": 16, "clips": 4}
 """
-Number of labelled windows in a batch; methods with unlabelled audio add as many of it.
+Number of labelled windows in a batch; some methods add as many unlabelled windows.
 
-One class for a whole window is a weak target: with four windows the network collapsed.
+One class per window is a weak target: with four windows the network collapsed.
 """
 
 
@@ -210,24 +210,24 @@ def plan(only=None):
         for family in FAMILIES
         for method in METHODS
         if seed < AMOUNTS[amount]
-        and any(_begins(task, amount) for task in FAMILIES[family])
+        and any(_has_enough(task, amount) for task in FAMILIES[family])
         and (family == "frames" or not METHODS[method].unlabelled)
-        and (method not in TRIED or method in only.get("method", ()))
+        and (method not in TRIALS or method in only.get("method", ()))
     ]
-    return [r for r in runs if all(getattr(r, f) in kept for f, kept in only.items())]
+    return [r for r in runs if all(getattr(r, f) in only[f] for f in only)]
 
 
-def _begins(task, amount):
+def _has_enough(task, amount):
     """Return whether a task is trained with an amount of labels, 0 for all."""
     return not amount or amount >= FEWEST.get(task, 10)
 
 
-def _asked_of(family, amount):
+def _select_tasks(family, amount):
     """Return the tasks of a family that are trained with an amount of labels."""
-    return {t: each for t, each in family.labelled.items() if _begins(t, amount)}
+    return {t: each for t, each in family.labelled.items() if _has_enough(t, amount)}
 
 
-def _teaches(run):
+def _is_teacher(run):
     """Return whether a run's network is a teacher of some method."""
     return any(method.teacher == run.method for method in METHODS.values())
 
@@ -304,38 +304,38 @@ class Benchmark:
         } | {name: hand_made(name) for name in HAND_MADE}
         self.families = {}
         notes = reader(self.store)
-        for name, asked in FAMILIES.items():
+        for name, tasks in FAMILIES.items():
             labelled = {}
-            for task in asked:
+            for task in tasks:
                 try:
                     store = self.store
                     if TASKS[task].unit == "clips":
                         store = clip_store(data, progress)
                     labelled[task] = Recordings.of(store, task, notes)
                 except InputError as error:
-                    print(f"{task} is left out: {error}")
-            self._hear(name, labelled)
+                    print(f"{task} is skipped: {error}")
+            self._add_families(name, labelled)
             if name == "frames" and labelled and real:
-                self._hear("real", real_recordings(real, labelled, progress))
+                self._add_families("real", real_recordings(real, labelled, progress))
         if not self.families:
             raise InputError(f"{data}: has no labels of any task of the benchmark")
 
-    def _hear(self, name, labelled):
+    def _add_families(self, name, labelled):
         """Build the families of some recordings, one for each front end."""
-        for heard, front_end in self.front_ends.items() if labelled else ():
+        for key, front_end in self.front_ends.items() if labelled else ():
             store = next(iter(labelled.values())).store
             if name == "clips":
                 read = clip_reader(store, front_end)
             else:
                 read = Spectra(store, front_end, self.work).read
-            stride = MAP_STRIDE if heard == "network" else 1
-            self.families[name, heard] = Family(labelled, read, stride)
+            stride = MAP_STRIDE if key == "network" else 1
+            self.families[name, key] = Family(labelled, read, stride)
 
     def family(self, run):
         """Return the family of a run, with the inputs of its front end."""
-        return self.families[run.family, self._heard(run)]
+        return self.families[run.family, self._front_end(run)]
 
-    def _heard(self, run):
+    def _front_end(self, run):
         """Return the name of a run's front end."""
         start = METHODS[run.method].start
         return start if start in self.front_ends else "network"
@@ -346,8 +346,8 @@ class Benchmark:
 
         Amounts of labels that reach the whole dataset are left to the runs with all.
         """
-        there = [run for run in plan(only) if (run.family, "network") in self.families]
-        return [r for r in there if r.amount < self.amount(replace(r, amount=0))]
+        runs = [run for run in plan(only) if (run.family, "network") in self.families]
+        return [r for r in runs if r.amount < self.amount(replace(r, amount=0))]
 
     def run(self, only=None):
         """
@@ -360,19 +360,19 @@ class Benchmark:
         cells = [
             (task, run.method, self.amount(run), run.seed)
             for run in self.plan()
-            for task in _asked_of(self.family(run), run.amount)
+            for task in _select_tasks(self.family(run), run.amount)
         ]
         records.begin(out, self.data, self.checkpoint, cells, CONTRASTS, self.spread)
         runs = self.plan(only)
         if not runs:
-            raise InputError("--only leaves nothing; see jtm benchmark --help")
-        waiting = [run for run in runs if not records.cell_path(out, run.name).exists()]
-        bar = tqdm(waiting, "Benchmark", unit="run", disable=not self.progress)
+            raise InputError("--only selects no run; see jtm benchmark --help")
+        pending = [run for run in runs if not records.cell_path(out, run.name).exists()]
+        bar = tqdm(pending, "Benchmark", unit="run", disable=not self.progress)
         busy = []
         for run in bar:
             bar.set_postfix_str(run.name)
             try:
-                self.ensure(run, busy="another process is at it")
+                self.ensure(run, busy="another process is executing it")
             except BusyError:
                 busy.append(run)
                 continue
@@ -390,8 +390,8 @@ class Benchmark:
         """
         files = [records.cell_path(self.out, run.name)]
         files += [self._rates_path(run)] if self._rater(run) == run else []
-        files += [self._teacher_path(run)] if _teaches(run) else []
-        # The lock ends with its process, so that the run of a killed one is repeated.
+        files += [self._teacher_path(run)] if _is_teacher(run) else []
+        # The lock ends with its process, so the run of a killed process is repeated.
         with locked(self.out / "claims" / f"{run.name}.lock", busy):
             if not all(file.exists() for file in files):
                 self.execute(run)
@@ -410,23 +410,23 @@ class Benchmark:
             self.ensure(teacher)
         start = time.monotonic()
         family = self.family(run)
-        chosen = _asked_of(family, run.amount)
-        network = self._best(run, family, chosen)
-        judges = dict.fromkeys(self.splits, family)
+        tasks = _select_tasks(family, run.amount)
+        network = self._best(run, family, tasks)
+        families = dict.fromkeys(self.splits, family)
         if run.family == "frames":
-            judges["real"] = self.families.get(("real", self._heard(run)), family)
-        answers = {
-            split: judge.answers(network, split, {t: judge.labelled[t] for t in chosen})
-            for split, judge in judges.items()
-            if any(judge.labelled[task].splits.get(split) for task in chosen)
+            families["real"] = self.families.get(("real", self._front_end(run)), family)
+        logits = {
+            split: own.answers(network, split, {t: own.labelled[t] for t in tasks})
+            for split, own in families.items()
+            if any(own.labelled[task].splits.get(split) for task in tasks)
         }
         rows, draws = [], {}
-        for task, labelled in chosen.items():
-            found = {split: each[task] for split, each in answers.items() if each[task]}
-            thresholds = labelled.task.choose(labelled, found["validation"])
-            for split, given in found.items():
-                scored = judges[split].labelled[task]
-                for score in labelled.task.score(scored, split, given, thresholds):
+        for task, labelled in tasks.items():
+            by_split = {s: each[task] for s, each in logits.items() if each[task]}
+            thresholds = labelled.task.choose(labelled, by_split["validation"])
+            for split, own in by_split.items():
+                truth = families[split].labelled[task]
+                for score in labelled.task.score(truth, split, own, thresholds):
                     row = {"task": task, "method": run.method, "seed": run.seed}
                     row |= {"labelled_recordings": self.amount(run), "split": split}
                     row |= {n: score[n] for n in ("metric", "value", "primary")}
@@ -441,7 +441,7 @@ class Benchmark:
         """
         Count the labelled recordings of a run.
 
-        All clips of single notes count as the recordings of the same total duration.
+        All clips of single notes count as recordings of the same total duration.
         """
         family = self.family(run)
         n = len(family.spans("train"))
@@ -449,28 +449,28 @@ class Benchmark:
             n = round(n * CLIP / (SECONDS * FRAME_RATE))
         return run.amount or n
 
-    def _best(self, run, family, chosen):
+    def _best(self, run, family, tasks):
         """
         Train a network; if the run selects learning rates, try each pair.
 
         The network with the best validation score is returned. Other runs use the rates
         that :meth:`_rater` selected.
         """
-        chooses = self._rater(run) == run
+        selects = self._rater(run) == run
         method = METHODS[run.method]
         pairs = HEAD_RATES if method.frozen else RATES[method.start]
-        if not chooses:
+        if not selects:
             pairs = [tuple(read_json(self._rates_path(self._rater(run)))["rates"])]
-        modules = {pair: self._train(run, family, chosen, pair) for pair in pairs}
+        modules = {pair: self._train(run, family, tasks, pair) for pair in pairs}
         scores = {
             pair: max(row["score"] for row in module.history)
             for pair, module in modules.items()
         }
         best = max(scores, key=scores.get)
-        if chooses:
+        if selects:
             write_json(self._rates_path(run), {"rates": best})
         network = modules[best].network.eval()
-        if _teaches(run):
+        if _is_teacher(run):
             with atomic(self._teacher_path(run)) as part:
                 save_file(network.state_dict(), part)
         return network.to("cuda" if torch.cuda.is_available() else "cpu")
@@ -491,10 +491,10 @@ class Benchmark:
         """Return the path to the weights of a teacher."""
         return self.out / "teachers" / f"{run.name}.safetensors"
 
-    def _teacher(self, run, chosen):
+    def _teacher(self, run, tasks):
         """Load the teacher of a student."""
         run = replace(run, method=METHODS[run.method].teacher)
-        network = self.network(run, chosen)
+        network = self.network(run, tasks)
         network.load_state_dict(load_file(self._teacher_path(run)))
         return network
 
@@ -509,16 +509,16 @@ class Benchmark:
     def labelled_spans(self, run):
         """Return the labelled spans of a run: index, first frame, last frame + 1."""
         family = self.family(run)
-        # Tasks that share a network use the labels drawn for one on instruments.
-        asked = _asked_of(family, run.amount).values()
-        drawing = max(asked, key=lambda each: each.task.instruments)
-        drawn = labelled_recordings(drawing, run.amount, run.seed)
+        # Tasks that share a network use the labels drawn for a task on instruments.
+        tasks = _select_tasks(family, run.amount).values()
+        labelled = max(tasks, key=lambda labelled: labelled.task.instruments)
+        drawn = labelled_recordings(labelled, run.amount, run.seed)
         if self.spread and run.amount and family.name != "clips":
             n_windows = (drawn[:, 2] - drawn[:, 1]).sum() // family.window
-            return _spread(drawing, n_windows, family.window, run.seed)
+            return _spread(labelled, n_windows, family.window, run.seed)
         return list(map(tuple, drawn.tolist()))
 
-    def network(self, run, chosen):
+    def network(self, run, tasks):
         """Build the network of a run before training, with heads for some tasks."""
         start = METHODS[run.method].start
         if start in self.front_ends:
@@ -528,10 +528,10 @@ class Benchmark:
             model = build_model(replace(self.config, random_seed=run.seed))
         if start == "cpc":
             model.load_state_dict(self.model.state_dict())
-        asked = {task: each.head for task, each in chosen.items()}
-        return add_heads(model, asked, run.seed)
+        heads = {task: labelled.head for task, labelled in tasks.items()}
+        return add_heads(model, heads, run.seed)
 
-    def _train(self, run, family, chosen, rates):
+    def _train(self, run, family, tasks, rates):
         """Train the network of a run with given learning rates."""
         method = METHODS[run.method]
         n_steps = round(STEPS[run.amount] * SHARES[run.family])
@@ -540,14 +540,14 @@ class Benchmark:
         if method.unlabelled:
             unlabelled = [*spans, *self._unlabelled(family)]
         if method.unlabelled == "teacher":
-            teacher = self._teacher(run, chosen)
+            teacher = self._teacher(run, tasks)
         elif method.unlabelled == "contrast":
-            own = {name: getattr(self.config, name) for name in SIZES}
-            own["random_seed"] = run.seed
-            pretraining = make_config(PretrainConfig, "small", own)
+            chosen = {name: getattr(self.config, name) for name in SIZES}
+            chosen["random_seed"] = run.seed
+            pretraining = make_config(PretrainConfig, "small", chosen)
             contrast = build_criterion(pretraining, self.model)
         module = family.module(
-            self.network(run, chosen),
+            self.network(run, tasks),
             Plan(EPOCHS, run.seed, precision="bf16", gradient_clip=1.0),
             spans,
             max(1, n_steps // EPOCHS),
@@ -595,18 +595,19 @@ def real_recordings(folder, labelled, progress=True):
     InputError
         If the folder holds no audio file, or one without notes.
     """
-    found = [
-        replace(each, labels=each.audio.with_suffix(".csv"), split="real")
-        for each in open_dataset(folder).recordings
+    recordings = [
+        replace(recording, labels=recording.audio.with_suffix(".csv"), split="real")
+        for recording in open_dataset(folder).recordings
     ]
-    for each in found:
-        if not each.labels.exists():
+    for recording in recordings:
+        if not recording.labels.exists():
             raise InputError(
-                f"{each.labels}: no such file; expected the notes of {each.audio.name} "
-                "in MusicNet's columns"
+                f"{recording.labels}: no such file; expected the notes of "
+                f"{recording.audio.name} in MusicNet's columns"
             )
-    store = build_store(Dataset(Path(folder), tuple(found)), None, progress, "real")
-    of = {"store": store, "splits": {"real": list(range(len(found)))}, "lengths": {}}
-    of |= {"groups": dict(enumerate(each.id for each in found)), "names": {}}
-    of["notes"] = reader(store)
-    return {task: replace(each, **of) for task, each in labelled.items()}
+    dataset = Dataset(Path(folder), tuple(recordings))
+    store = build_store(dataset, None, progress, "real")
+    fields = {"store": store, "splits": {"real": list(range(len(recordings)))}}
+    fields |= {"groups": dict(enumerate(recording.id for recording in recordings))}
+    fields |= {"lengths": {}, "names": {}, "notes": reader(store)}
+    return {task: replace(each, **fields) for task, each in labelled.items()}

@@ -19,7 +19,7 @@ def _augmentations(text):
     words = text.split(",") if text else []
     if len({*words} & {*AUGMENTATIONS}) < len(words):
         known = ",".join(AUGMENTATIONS)
-        raise ValueError(f"{known} or some of these, each once, with commas between")
+        raise ValueError(f"{known} or some of these, each once, separated by commas")
     return text
 
 
@@ -55,53 +55,51 @@ class PretrainConfig(NetworkConfig):
     size_window: int = Field(
         61440,
         ge=3200,
-        description="samples in a training window at 16 kHz; 16000 are one second",
+        description="length of a training window in samples at 16 kHz",
     )
     augment_past: Annotated[str, AfterValidator(_augmentations)] = Field(
         "",
-        description="augment what the context network reads, but not what is "
-        f"predicted: {','.join(AUGMENTATIONS)} or some of these; costs a second pass "
-        "of the encoder",
+        description="augment the input of the context network, but not the predicted "
+        f"latents: {','.join(AUGMENTATIONS)} or some of these; takes a second forward "
+        "pass of the encoder",
     )
     sampling_type: Literal["uniform", "samesequence", "samecategory", "sequential"] = (
         Field(
             "uniform",
-            description="which windows share a batch, and so serve as each other's "
-            "negatives: any, those of one recording, those of one category (see "
-            "--labelsBy), or parallel streams in order of time, whose hidden states "
-            "are carried over (truncated BPTT)",
+            description="windows of a batch, which provide each other's negatives: "
+            "from all recordings, one recording, one category (see --labelsBy), or "
+            "parallel streams in temporal order, whose hidden states are carried over "
+            "(truncated BPTT)",
         )
     )
     labels_by: str = Field(
         "ensemble",
-        description="metadata column that names the category, such as ensemble or "
-        "composer",
+        description="metadata column of the categories, such as ensemble or composer",
         json_schema_extra={"sampling_type": "samecategory"},
     )
-    n_predicts: int = Field(8, ge=1, description="number of future steps predicted")
+    n_predicts: int = Field(8, ge=1, description="number of predicted future steps")
     step_frames: int = Field(
-        10, ge=1, description="frames of 10 ms from one predicted step to the next"
+        10, ge=1, description="spacing of predicted steps in frames of 10 ms"
     )
     aligned: int = Field(
         0,
         ge=0,
-        description="aligned CPC: number of future steps, more than --nPredicts, that "
-        "the predictions are aligned to in order, each with one step or more, at the "
-        "least cost; 0 predicts each step by itself",
+        description="aligned CPC: number of future steps, more than --nPredicts, to "
+        "which the predictions are aligned monotonically at minimum cost; 0 disables",
     )
     anchor_frames: int = Field(
-        4, ge=1, description="frames of 10 ms from one anchor to the next"
+        4, ge=1, description="spacing of anchors in frames of 10 ms"
     )
     predictor: Literal["linear", "transformer"] = Field(
         "linear",
-        description="predictor: a linear map for each step, or the same after one "
-        "transformer layer",
+        description="prediction heads: one linear layer per step, alone or after a "
+        "shared transformer layer",
     )
     contrast: Literal["frame", "pitch", "both"] = Field(
         "both",
-        description="what is contrasted with negatives: whole frames; each pitch by "
-        "itself with other moments of the batch, sampled by loudness, which is for "
-        "--garMode pitchwise; or the mean of both losses (default: pitch for "
+        description="unit of the contrastive loss: whole frames; single pitches, "
+        "sampled by magnitude, against the same pitch at other times (requires "
+        "--garMode pitchwise); or the mean of both losses (default: pitch for "
         "--encoderType pitchmap, else both)",
     )
     negative_sampling_ext: int = Field(
@@ -112,26 +110,24 @@ class PretrainConfig(NetworkConfig):
     )
     share_negatives: Literal["window", "anchor"] = Field(
         "window",
-        description="draw the negatives of whole frames once for all anchors of a "
-        "window, which is many times faster, or for each anchor, as published",
+        description="draw negative frames once per window, which is many times "
+        "faster, or for each anchor, as published",
     )
     same_share: float = Field(
         0.5,
         ge=0,
         le=1,
-        description="fraction of the negatives of whole frames from the same "
-        "recording, as all are with --samplingType samesequence; the others are from "
-        "any window of the batch",
+        description="fraction of negative frames drawn from the anchor's recording, 0 "
+        "to 1; the rest is drawn from the whole batch",
     )
     other_windows: bool = Field(
         False,
-        description="draw no negative of whole frames from the anchor's own window, "
-        "unless it is alone in its batch",
+        description="draw negative frames from other windows only, if there are any",
     )
     score: Literal["cosine", "inner"] = Field(
         "cosine",
-        description="similarity of prediction and candidate: cosine over "
-        "--temperature, or the inner product averaged over dimensions",
+        description="similarity of prediction and latent: cosine divided by "
+        "--temperature, or inner product divided by the dimension",
     )
     temperature: float = Field(
         0.1,
@@ -143,10 +139,10 @@ class PretrainConfig(NetworkConfig):
         0, ge=0, description="epochs between halvings of the learning rate; 0 disables"
     )
     scheduler_ramp: float = Field(
-        0.5, ge=0, description="epochs of linear learning-rate warm-up"
+        0.5, ge=0, description="epochs of linear learning-rate warm-up; 0 disables"
     )
     accumulate: int = Field(
-        1, ge=1, description="batches of gradient accumulation per optimiser step"
+        1, ge=1, description="batches per optimiser step (gradient accumulation)"
     )
     gradient_clip: float = Field(
         1.0, ge=0, description="gradient-norm clipping threshold; 0 disables"
@@ -154,26 +150,26 @@ class PretrainConfig(NetworkConfig):
     patience: int = Field(
         0,
         ge=0,
-        description="epochs without a lower validation loss before early stopping; 0 "
+        description="early stopping: epochs without a lower validation loss; 0 "
         "disables",
     )
     precision: Literal["float32", "bf16"] = Field(
         "float32",
-        description="arithmetic of the network; bf16 (mixed) is faster on hardware "
-        "that has it",
+        description="floating-point precision; bf16 is mixed precision, faster on "
+        "hardware that supports it",
     )
     short_recordings: Literal["leave", "pad"] = Field(
         "leave",
-        description="leave out recordings shorter than a window, or pad them with "
-        "silence",
+        description="exclude recordings shorter than a window (leave), or zero-pad "
+        "them (pad)",
     )
     load_criterion: bool = Field(
-        False, description="with --load: load the predictors of the checkpoint too"
+        False, description="with --load: load the prediction heads too"
     )
 
     @classmethod
     def _complete(cls, values, chosen):
-        """Choose the contrast too: contrasting pitches needs a context of each."""
+        """Choose the contrast too: contrasting pitches needs a context per pitch."""
         super()._complete(values, chosen)
         if values.get("encoder_type", cls.encoder_type) == "pitchmap":
             values.setdefault("contrast", "pitch")
@@ -187,7 +183,7 @@ class PretrainConfig(NetworkConfig):
             values["contrast"] = "frame"
 
     def _attends(self):
-        """Return whether a transformer computes contexts or predicts from them."""
+        """Return whether context network or predictor is a joint transformer."""
         joint = self.predictor == "transformer" and self.gar_mode == "joint"
         return joint or super()._attends()
 
@@ -209,7 +205,7 @@ class PretrainConfig(NetworkConfig):
         ):
             raise InputError(
                 "--stepFrames and --anchorFrames: expected multiples of "
-                f"{MAP_STRIDE} for --encoderType pitchmap, whose frames are of 20 ms"
+                f"{MAP_STRIDE} for --encoderType pitchmap, whose hop is 20 ms"
             )
         reach = (self.aligned or self.n_predicts) * self.step_frames
         if self.size_window // HOP <= reach:
@@ -224,7 +220,7 @@ class PretrainConfig(NetworkConfig):
             )
         if self.other_windows and self.batch_size == 1:
             raise InputError("--otherWindows needs a --batchSize of 2 or more")
-        if self.contrast == "pitch":  # negatives are other moments of the batch
+        if self.contrast == "pitch":  # negatives are the same pitch at other times
             for name in ("share_negatives", "same_share", "other_windows"):
                 if getattr(self, name) != getattr(type(self), name):
                     raise InputError(f"--{flag(name)} needs --contrast frame or both")

@@ -55,23 +55,23 @@ def demo(preset, out, weights):
     checkpoint = pretrain(
         make_config(PretrainConfig, preset, chosen | {"n_epoch": EPOCHS})
     )
-    made = []
-    for method, more in (
+    rows = []
+    for method, start in (
         ("CPC, fine-tuned", {"load": str(weights)}),
         ("from scratch", {}),
     ):
         print(f"{LABELLED} labelled recordings, {method}:")
         chosen["path_checkpoint"] = (out / method).as_posix()
-        config = make_config(SupervisedConfig, preset, chosen | {"n_epoch": 1} | more)
+        config = make_config(SupervisedConfig, preset, chosen | {"n_epoch": 1} | start)
         scores = supervised.run(config, n_recordings=LABELLED)
-        made += [{"method": method} | score for score in scores]
-    made = pd.DataFrame(made)
-    print(f"\n{tables.write(tables.run_scores(made))}")
-    print("CPC: the network that ships, which has heard works of this test, unlabelled")
+        rows += [{"method": method} | score for score in scores]
+    scores = pd.DataFrame(rows)
+    print(f"\n{tables.write(tables.run_scores(scores))}")
+    print("CPC: the shipped network, pretrained on unlabelled works of this test too")
     pieces = open_dataset(data).split("test")[:PIECES]
     for name, figure in (
         ("pretraining", pretraining_curve(checkpoint.parent)),
-        ("scores", figures.method_dots(made)),
+        ("scores", figures.method_dots(scores)),
         ("piece", figures.piece(**view(load_model(weights)[0], pieces[0]))),
     ):
         figures.save(figure, out / f"{name}.svg")

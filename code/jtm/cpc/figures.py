@@ -29,7 +29,7 @@ from jtm.results.figures import (
 )
 from jtm.results.tables import LAYERS, Score
 
-QUESTIONS = ("filters", "carried", "memory")
+ANALYSES = ("filters", "carried", "memory")
 """Keys of the analyses in the results."""
 
 LAYER_STROKES = {
@@ -43,7 +43,7 @@ LAYER_STROKES = {
 """Colour, marker and line style of each representation, distinct in greyscale too."""
 
 
-def read_answers(path):
+def read_analyses(path):
     """
     Read the results of ``jtm inside``.
 
@@ -55,20 +55,20 @@ def read_answers(path):
     Returns
     -------
     dict
-        The results of :data:`QUESTIONS` by name, with the data and checkpoint used.
+        The results of :data:`ANALYSES` by name, with the data and checkpoint used.
 
     Raises
     ------
     InputError
         If the file cannot be read or is not such a file.
     """
-    found = read_json(path)
-    if not (isinstance(found, dict) and all(name in found for name in QUESTIONS)):
+    results = read_json(path)
+    if not (isinstance(results, dict) and all(name in results for name in ANALYSES)):
         raise InputError(
-            f"{path}: expected the answers of `jtm inside`, with the keys "
-            f"{', '.join(QUESTIONS)}"
+            f"{path}: expected the results of `jtm inside`, with the keys "
+            f"{', '.join(ANALYSES)}"
         )
-    return found
+    return results
 
 
 @styled
@@ -140,70 +140,70 @@ def pretraining_curve(folder):
     return figure
 
 
-def inside_figures(found):
+def inside_figures(results):
     """
     Return the functions that draw the figures of the analyses.
 
     Parameters
     ----------
-    found : dict
-        The results; see :func:`read_answers`.
+    results : dict
+        The results; see :func:`read_analyses`.
 
     Returns
     -------
     dict of str to callable
         Functions that draw each figure, by analysis, as far as there are results.
     """
-    draw = {"carried": _carried, "memory": _memory, "filters": _filters}
+    plots = {"carried": _carried, "memory": _memory, "filters": _filters}
     return {
-        name: partial(each, found[name]) for name, each in draw.items() if found[name]
+        name: partial(plot, results[name])
+        for name, plot in plots.items()
+        if results[name]
     }
 
 
 @styled
-def _carried(answers):
+def _carried(results):
     """Plot probe scores of one frame: a panel per target, with dotted chance level."""
-    whats = list(dict.fromkeys(each["what"] for each in answers))
-    figure, axes = subplots(1.6, ncols=len(whats), sharey=True)
-    for axis, what in zip(axes[0], whats, strict=True):
-        asked = {
-            each["representation"]: each for each in answers if each["what"] == what
-        }
-        about, *_ = asked.values()
-        names = [name for name in LAYERS if name in asked]
+    targets = list(dict.fromkeys(score["what"] for score in results))
+    figure, axes = subplots(1.6, ncols=len(targets), sharey=True)
+    for axis, target in zip(axes[0], targets, strict=True):
+        scores = {s["representation"]: s for s in results if s["what"] == target}
+        names = [name for name in LAYERS if name in scores]
         for row, name in enumerate(names):
-            each, (colour, mark, _) = asked[name], LAYER_STROKES[name]
-            score = Score(each["value"], each["low"], each["high"])
+            score, (colour, mark, _) = scores[name], LAYER_STROKES[name]
+            score = Score(score["value"], score["low"], score["high"])
             dot(axis, row, score, colour, mark)
         rows_of(axis, [LAYERS[name] for name in names])
-        axis.axvline(100 * about["chance"], color="grey", linestyle=":", lw=1)
-        axis.set_title(what)
-        axis.set_xlabel(f"{about['metric'].replace('R2', 'R²')} (%)")
+        first, *_ = scores.values()  # metric and chance level are the same for all
+        axis.axvline(100 * first["chance"], color="grey", linestyle=":", lw=1)
+        axis.set_title(target)
+        axis.set_xlabel(f"{first['metric'].replace('R2', 'R²')} (%)")
     return figure
 
 
 @styled
-def _memory(answer):
+def _memory(results):
     """Plot average precision of the past over delay, and the lead of c."""
     figure, (axes,) = subplots(2.3, ncols=3, width_ratios=(1, 1, 0.45))
-    delays = list(dict.fromkeys(each["delay"] for each in answer["scores"]))
+    delays = list(dict.fromkeys(score["delay"] for score in results["scores"]))
     # Evenly spaced rather than to scale, since delays grow roughly geometrically.
-    places = range(len(delays))
+    positions = range(len(delays))
     panels = (("scores", "representation"), ("leads", "over"))
     for axis, (part, key) in zip(axes, panels, strict=False):
         for name, (colour, mark, dash) in LAYER_STROKES.items():
             points = [
                 (each["value"], each["low"], each["high"])
-                for each in answer[part]
+                for each in results[part]
                 if each[key] == name
             ]
             if points:
                 value, low, high = 100 * np.array(points, float).T
                 style = {"color": colour, "marker": mark, "linestyle": dash}
                 style |= {"lw": 1.2, "markersize": 4, "label": LAYERS[name]}
-                axis.plot(places, value, **style)
-                axis.fill_between(places, low, high, color=colour, alpha=0.12, lw=0)
-        axis.set_xticks(places, [f"{delay:g}" for delay in delays])
+                axis.plot(positions, value, **style)
+                axis.fill_between(positions, low, high, color=colour, alpha=0.12, lw=0)
+        axis.set_xticks(positions, [f"{delay:g}" for delay in delays])
         axis.set_xlabel("time before (s)")
         axis.grid(color="0.92")
     axes[0].set_ylabel("average precision (%)")
@@ -217,25 +217,25 @@ def _memory(answer):
 
 
 @styled
-def _filters(answer):
+def _filters(results):
     """Plot shift and width of each learned filter over its centre."""
-    figure, ((moved, wide),) = subplots(2.2, ncols=2)
-    start, trained = answer["start"], answer["trained"]
-    way = 100 * np.subtract(trained["centre"], start["centre"])
-    moved.plot(start["centre"], way, "o", color=BLUE, markersize=3)
-    moved.axhline(0, color="grey", linestyle=":", lw=1)
-    moved.set_ylabel("centre moved by (cents)")
-    looks = (
+    figure, ((shift, width),) = subplots(2.2, ncols=2)
+    start, trained = results["start"], results["trained"]
+    cents = 100 * np.subtract(trained["centre"], start["centre"])
+    shift.plot(start["centre"], cents, "o", color=BLUE, markersize=3)
+    shift.axhline(0, color="grey", linestyle=":", lw=1)
+    shift.set_ylabel("centre moved by (cents)")
+    styles = (
         ("start", start, ORANGE, "s", "white"),
         ("trained", trained, BLUE, "o", BLUE),
     )
-    for name, bank, colour, mark, fill in looks:
+    for name, bank, colour, mark, fill in styles:
         style = {"color": colour, "markerfacecolor": fill, "markersize": 3}
-        wide.plot(bank["centre"], bank["width"], mark, label=name, **style)
-    wide.set_ylim(0, 1.1 * max(*start["width"], *trained["width"]))
-    wide.set_ylabel("width (semitones)")
-    wide.legend(frameon=False, ncols=2, loc="lower right", bbox_to_anchor=(1, 1))
-    for axis in (moved, wide):
+        width.plot(bank["centre"], bank["width"], mark, label=name, **style)
+    width.set_ylim(0, 1.1 * max(*start["width"], *trained["width"]))
+    width.set_ylabel("width (semitones)")
+    width.legend(frameon=False, ncols=2, loc="lower right", bbox_to_anchor=(1, 1))
+    for axis in (shift, width):
         axis.set_xlabel("centre (MIDI pitch)")
         axis.grid(color="0.92")
     return figure

@@ -43,7 +43,7 @@ from jtm.training.spectra import FrontEnd, Spectra
 REPRESENTATIONS = ("cpc-z", "cpc-c", "random-z", "random-c", "logmel")
 """Representations to compare; 'random' is the untrained network."""
 
-ROLL = "notes"
+NOTES = "notes"
 """Name of the true notes when compared with representations."""
 
 # Maximum numbers of recordings of each split, and of frames for fitting and selecting
@@ -53,18 +53,18 @@ FRAMES = {"train": 6_000, "validation": 3_000}
 
 # Frames are the 10 ms frames of the labels; networks may have longer ones.
 EXCERPT = 24 * WINDOW  # frames used from the start of a recording: 30.72 s
-STEPS = {"train": 8, "validation": 16, "test": 16}  # frames from one used to the next
+STEPS = {"train": 8, "validation": 16, "test": 16}  # spacing of the frames used
 DELAYS = (0.0, 0.1, 0.2, 0.5, 1.0, 2.0, 4.0)  # delays d of *memory* in seconds
 CONSTANT = 1e-5  # maximum std / mean of a feature that counts as constant
 LIMIT = np.finfo(np.float16).max  # features are clipped to half precision
 FLOOR = -60.0  # minimum level in decibels relative to full scale
-PENALTIES = (10.0, 1.0, 0.1, 0.01, 0.001)  # L2 penalties of ridge, per frame
+RIDGE_PENALTIES = (10.0, 1.0, 0.1, 0.01, 0.001)  # L2 penalties of ridge, per frame
 # L2 penalties of logistic regression, relative to a mean over frames.
-ROLL_PENALTIES = (10, 3, 1, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001, 0.0003, 0.0001)
+LOGISTIC_PENALTIES = (10, 3, 1, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001, 0.0003, 0.0001)
 IN_TUNE = 0.25  # semitones from equal temperament within which a filter is in tune
 
 
-def look(checkpoint, data, out, work="logs/inside", progress=True):
+def analyse(checkpoint, data, out, work="logs/inside", progress=True):
     """
     Run all analyses of a network, and write the results.
 
@@ -92,21 +92,21 @@ def look(checkpoint, data, out, work="logs/inside", progress=True):
         If the checkpoint cannot be read, or the dataset has too few labelled
         recordings.
     """
-    subject = _Subject(checkpoint, data, work, progress)
-    found = {
+    features = _Features(checkpoint, data, work, progress)
+    results = {
         "data": Path(data).resolve().name,
         "checkpoint": digest(checkpoint),
         "revision": revision(),
-        "recordings": {split: len(each) for split, each in subject.splits.items()},
-        "filters": _filters(subject.model, subject.config),
-        **_probe(subject),
+        "recordings": {split: len(of) for split, of in features.splits.items()},
+        "filters": _filters(features.model, features.config),
+        **_probe(features),
     }
-    write_json(out, found)
-    return found
+    write_json(out, results)
+    return results
 
 
-class _Subject:
-    """A network, its untrained counterpart, recordings, and their features."""
+class _Features:
+    """Features of recordings by a network and by its untrained counterpart."""
 
     def __init__(self, checkpoint, data, work, progress):
         self.progress = progress
@@ -127,22 +127,22 @@ class _Subject:
         self.steps = {i: STEPS[split] for split, of in self.splits.items() for i in of}
         front_end = FrontEnd(HAND_MADE["logmel"], MARGIN, fingerprint("logmel"))
         self.spectra = Spectra(self.store, front_end, work)
-        self.kept = {}  # rows by representation and recording
-        for index in tqdm(self.steps, "Listening", disable=not progress):
-            self._hear(index)
+        self.cached = {}  # rows by representation and recording
+        for index in tqdm(self.steps, "Computing features", disable=not progress):
+            self._compute(index)
 
-    def _hear(self, index):
-        """Compute and keep the features of a recording that probes use."""
+    def _compute(self, index):
+        """Compute and cache the features of a recording that probes use."""
         read = partial(self.store.read, index)
         for name, source in self.sources.items():
             n_frames, numbers = self.excerpt(name, index)
-            wanted = n_frames * source.hop
-            recording = Audio(read, self.store.lengths[index], wanted)
+            n_samples = n_frames * source.hop
+            recording = Audio(read, self.store.lengths[index], n_samples)
             for layer, frames in source.whole(recording).items():
                 rows = np.clip(frames[numbers], -LIMIT, LIMIT)
-                self.kept[f"{name}-{layer}", index] = rows.astype(np.float16)
+                self.cached[f"{name}-{layer}", index] = rows.astype(np.float16)
         n_frames, numbers = self.excerpt("logmel", index)
-        self.kept["logmel", index] = self.spectra.read(index, 0, n_frames)[numbers]
+        self.cached["logmel", index] = self.spectra.read(index, 0, n_frames)[numbers]
 
     def hop(self, name):
         """Return the hop of a representation in samples."""
@@ -155,7 +155,7 @@ class _Subject:
         n_frames = min(int(self.store.lengths[index]), EXCERPT * HOP) // hop
         return n_frames, frame_numbers(n_frames, self.steps[index] * HOP // hop)
 
-    def probed(self, name, index):
+    def samples(self, name, index):
         """
         Return the frames of a recording that probes use, and their targets.
 
@@ -163,12 +163,12 @@ class _Subject:
         longest of :data:`DELAYS`; targets ``(frames, ...)`` are by quantity and delay.
         """
         hop, (n_frames, numbers) = self.hop(name), self.excerpt(name, index)
-        ago = {delay: round(delay * SAMPLE_RATE / hop) for delay in DELAYS}
-        rows = np.flatnonzero(numbers >= max(ago.values()))
+        lags = {delay: round(delay * SAMPLE_RATE / hop) for delay in DELAYS}
+        rows = np.flatnonzero(numbers >= max(lags.values()))
         numbers, notes = numbers[rows], self.notes(index)
         roll = frame_roll(notes, n_frames, hop=hop)
         level = _loudness(self.store.read(index, 0, n_frames * hop), hop)
-        truth = {("pitch", delay): roll[numbers - n] for delay, n in ago.items()}
+        truth = {("pitch", delay): roll[numbers - lag] for delay, lag in lags.items()}
         truth["instrument", 0.0] = instrument_roll(notes, n_frames, hop=hop)[numbers]
         truth["loudness", 0.0] = level[numbers]
         return rows, truth
@@ -183,88 +183,88 @@ def _filters(model, config):
     temperament (half by chance), ``moved`` the mean distance that centres moved. Return
     None if no filter is learned.
     """
-    found = {}
-    for name, each in (("trained", model), ("start", build_model(config))):
-        bank = next((m for m in each.modules() if hasattr(m, "bands")), None)
+    banks = {}
+    for name, network in (("trained", model), ("start", build_model(config))):
+        bank = next((m for m in network.modules() if hasattr(m, "bands")), None)
         if bank is None or not [*bank.parameters()]:
             return None
         centre, width = (x.detach().double().cpu().numpy() for x in bank.bands())
         pitch = 69 + 12 * np.log2(centre / 440)
         # Invert the conversion from semitones to Hz in SincFilters.bands.
         semitones = 24 / np.log(2) * np.arcsinh(width / (2 * centre))
-        off = np.abs(pitch - np.round(pitch))
-        found[name] = {
+        deviation = np.abs(pitch - np.round(pitch))
+        banks[name] = {
             "centre": np.round(pitch, 3).tolist(),
             "width": np.round(semitones, 3).tolist(),
-            "in_tune": float((off <= IN_TUNE).mean()),
+            "in_tune": float((deviation <= IN_TUNE).mean()),
         }
-    path = np.subtract(found["trained"]["centre"], found["start"]["centre"])
-    return found | {"moved": float(np.abs(path).mean())}
+    shift = np.subtract(banks["trained"]["centre"], banks["start"]["centre"])
+    return banks | {"moved": float(np.abs(shift).mean())}
 
 
-def _probe(subject):
+def _probe(features):
     """Probe frames for present and past content."""
-    samples, found, parts = {}, [], {}
+    samples, results, counts = {}, [], {}
     past = [("pitch", delay) for delay in DELAYS]
     present = [("instrument", 0.0), ("loudness", 0.0)]
-    asked = [(name, *each) for name in REPRESENTATIONS for each in past + present]
-    asked += [(ROLL, *each) for each in past]
-    for name, what, delay in tqdm(asked, "Probing", disable=not subject.progress):
-        if subject.hop(name) not in samples:
-            samples[subject.hop(name)] = _sample(subject, name)
+    probes = [(name, *target) for name in REPRESENTATIONS for target in past + present]
+    probes += [(NOTES, *target) for target in past]
+    for name, what, delay in tqdm(probes, "Probing", disable=not features.progress):
+        if features.hop(name) not in samples:
+            samples[features.hop(name)] = _samples_by_split(features, name)
         x, y = {}, {}
-        for split, each in samples[subject.hop(name)].items():
-            y[split] = [truth[what, delay] for _, _, truth in each]
+        for split, recordings in samples[features.hop(name)].items():
+            y[split] = [truth[what, delay] for _, _, truth in recordings]
             x[split] = [
                 truth["pitch", 0.0].astype(np.float32)
-                if name == ROLL
-                else subject.kept[name, index][rows].astype(np.float32)
-                for index, rows, truth in each
+                if name == NOTES
+                else features.cached[name, index][rows].astype(np.float32)
+                for index, rows, truth in recordings
             ]
-        about = {"what": what, "delay": delay, "metric": "average precision"}
-        about["chance"] = float(np.concatenate(y["test"]).mean())
-        fit, of_sum = _roll_parts, metrics.precision_score
+        result = {"what": what, "delay": delay, "metric": "average precision"}
+        result["chance"] = float(np.concatenate(y["test"]).mean())
+        probe, metric = _probe_binary, metrics.precision_score
         if what == "loudness":
-            fit, of_sum = _level_parts, _r_squared
-            about |= {"metric": "R2", "chance": 0.0}
-        parts[name, what, delay] = fit(x, y)
-        found.append(about | _score(name, parts[name, what, delay], of_sum))
+            probe, metric = _probe_level, _r_squared
+            result |= {"metric": "R2", "chance": 0.0}
+        counts[name, what, delay] = probe(x, y)
+        results.append(result | _score(name, counts[name, what, delay], metric))
     leads = [
         {"over": name, "delay": delay}
-        | _lead(parts["cpc-c", "pitch", delay], parts[name, "pitch", delay])
-        for name in ("cpc-z", "random-c", ROLL)
+        | _lead(counts["cpc-c", "pitch", delay], counts[name, "pitch", delay])
+        for name in ("cpc-z", "random-c", NOTES)
         for delay in DELAYS
     ]
-    scores = [each for each in found if each["what"] == "pitch"]
-    now = [e for e in found if e["delay"] == 0 and e["representation"] != ROLL]
+    scores = [each for each in results if each["what"] == "pitch"]
+    now = [e for e in results if e["delay"] == 0 and e["representation"] != NOTES]
     return {"carried": now, "memory": {"scores": scores, "leads": leads}}
 
 
-def _sample(subject, name):
-    """List the recordings' frames and targets by split; see `_Subject.probed`."""
-    sample = {
-        split: [(i, *each) for i in of if len((each := subject.probed(name, i))[0])]
-        for split, of in subject.splits.items()
+def _samples_by_split(features, name):
+    """List recordings, frames and targets by split; see :meth:`_Features.samples`."""
+    samples = {
+        split: [(i, *rows) for i in of if len((rows := features.samples(name, i))[0])]
+        for split, of in features.splits.items()
     }
-    if not all(sample.values()):
+    if not all(samples.values()):
         raise InputError(
             f"expected labelled recordings longer than {max(DELAYS):g} s, the longest "
-            f"delay, in each of {', '.join(sample)}"
+            f"delay, in each of {', '.join(samples)}"
         )
-    return sample
+    return samples
 
 
-def _score(representation, parts, of_sum):
+def _score(representation, counts, metric):
     """Return the score of a representation with its interval over recordings."""
-    low, high = metrics.interval(metrics.bootstrap(parts, None, of_sum))
-    value = float(of_sum(parts.sum(axis=0)))
+    low, high = metrics.interval(metrics.bootstrap(counts, None, metric))
+    value = float(metric(counts.sum(axis=0)))
     return {"representation": representation, "value": value, "low": low, "high": high}
 
 
-def _samples(x, y):
+def _fitting_frames(x, y):
     """Select evenly spaced frames for fitting and selecting a probe."""
-    for split, most in FRAMES.items():
-        yield [labelled.evenly(np.concatenate(of[split]), most) for of in (x, y)]
+    for split, n_frames in FRAMES.items():
+        yield [labelled.evenly(np.concatenate(of[split]), n_frames) for of in (x, y)]
 
 
 def _logistic(train, validation):
@@ -276,8 +276,8 @@ def _logistic(train, validation):
     """
     x, truth = map(torch.from_numpy, train)
     variance, mean = torch.var_mean(x, dim=0, correction=0)
-    varies = variance > (CONSTANT * mean) ** 2  # constant features are set to zero
-    scale = torch.where(varies, variance.rsqrt(), 0.0)
+    is_varying = variance > (CONSTANT * mean) ** 2  # constant features become zero
+    scale = torch.where(is_varying, variance.rsqrt(), 0.0)
     x, truth = (x - mean) * scale, truth.float()
     linear = torch.nn.Linear(x.shape[1], truth.shape[1])
     torch.nn.init.zeros_(linear.weight)
@@ -286,11 +286,11 @@ def _logistic(train, validation):
 
     @torch.no_grad()
     def predict(features):
-        parts = torch.from_numpy(features).split(4096)
-        return np.concatenate([linear((x - mean) * scale).numpy() for x in parts])
+        chunks = torch.from_numpy(features).split(4096)
+        return np.concatenate([linear((x - mean) * scale).numpy() for x in chunks])
 
     best, state, falls = -1.0, None, 0
-    for penalty in ROLL_PENALTIES:
+    for penalty in LOGISTIC_PENALTIES:
         _minimise(linear, x, truth, penalty)
         value = metrics.average_precision(validation[1], predict(validation[0]))
         falls = falls + 1 if value < best else 0
@@ -322,19 +322,19 @@ def _minimise(linear, x, truth, penalty):
     optimizer.step(closure)
 
 
-def _roll_parts(x, y):
+def _probe_binary(x, y):
     """
     Probe for binary targets by logistic regression; count for average precision.
 
     `x` and `y` hold, by split, an array per recording: ``(rows, dim)`` and ``(rows,
     outputs)``. The counts are ``(test recordings, 2, thresholds)``.
     """
-    train, validation = _samples(x, y)
+    train, validation = _fitting_frames(x, y)
     predict = _logistic(train, validation)
     return metrics.precision_counts(y["test"], [predict(each) for each in x["test"]])[0]
 
 
-def _level_parts(x, y):
+def _probe_level(x, y):
     """
     Probe for a real target ``(rows,)`` by ridge regression; compute sums for R2.
 
@@ -344,11 +344,11 @@ def _level_parts(x, y):
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    train, validation = _samples(x, y)
+    train, validation = _fitting_frames(x, y)
     train[0] = train[0].astype(np.float64)
-    ridges = [Ridge(penalty * len(train[0])) for penalty in PENALTIES]
-    fitted = [make_pipeline(StandardScaler(), ridge).fit(*train) for ridge in ridges]
-    best = max(fitted, key=lambda each: each.score(*validation))
+    ridges = [Ridge(penalty * len(train[0])) for penalty in RIDGE_PENALTIES]
+    models = [make_pipeline(StandardScaler(), ridge).fit(*train) for ridge in ridges]
+    best = max(models, key=lambda model: model.score(*validation))
     pairs = zip(y["test"], map(best.predict, x["test"]), strict=True)
     return np.array([(len(t), t.sum(), t @ t, (t - p) @ (t - p)) for t, p in pairs])
 

@@ -14,7 +14,7 @@ from torch.nn import functional
 from jtm.constants import HOP
 from jtm.models.context import TransformerBlock
 
-PARTS = 24
+PITCHES = 24
 """Pitches sampled per batch when each pitch is contrasted separately."""
 
 
@@ -56,17 +56,17 @@ def draw_negatives(
     n_same = round(same_share * n_negatives)
     own = torch.arange(batch)
     same = recordings[:, None] == recordings  # (batch, batch)
-    everything = torch.ones_like(same)
+    any_window = torch.ones_like(same)
     drawn = []
-    for allowed, count in ((same, n_same), (everything, n_negatives - n_same)):
+    for allowed, count in ((same, n_same), (any_window, n_negatives - n_same)):
         if not count:
             continue
         # Candidates of a window: its own frames without the positives, then the
         # frames of the windows it may draw from, in order.
-        another = everything & ~torch.eye(batch, dtype=torch.bool)
-        allowed = allowed & another
-        if others:  # fall back to any window if the recording has no other
-            allowed = torch.where(allowed.any(1, keepdim=True), allowed, another)
+        other = ~torch.eye(batch, dtype=torch.bool)
+        allowed = allowed & other
+        if others:  # fall back to any other window if the recording has only one
+            allowed = torch.where(allowed.any(1, keepdim=True), allowed, other)
         n_windows = allowed.sum(1)
         order = torch.argsort(~allowed * batch + own)  # allowed windows first
         n_own = 0 if others and batch > 1 else frames - len(steps)
@@ -78,11 +78,10 @@ def draw_negatives(
         frame = index
         for step in steps:  # skip the positives, in ascending order
             frame = frame + (frame >= (anchors + step)[:, None])
-        rest = (index - n_own).clamp(min=0)
-        window = order.gather(1, (rest // frames).flatten(1)).view_as(rest)
-        elsewhere = window * frames + rest % frames
-        here = own[:, None, None] * frames + frame
-        drawn.append(torch.where(in_own, here, elsewhere))
+        index = (index - n_own).clamp(min=0)
+        window = order.gather(1, (index // frames).flatten(1)).view_as(index)
+        in_window = own[:, None, None] * frames + frame
+        drawn.append(torch.where(in_own, in_window, window * frames + index % frames))
     return torch.cat(drawn, dim=2)
 
 
@@ -145,18 +144,18 @@ class InfoNCE(nn.Module):
         ValueError
             If the window is too short for the furthest step.
         """
-        found = [
+        results = [
             info_nce(self.scores(z, c, recordings, generator, contrast))
             for contrast in self.contrasts
         ]
         losses, accuracies = (
-            torch.stack(each).mean(0) for each in zip(*found, strict=True)
+            torch.stack(values).mean(0) for values in zip(*results, strict=True)
         )
-        named = {"loss": losses.mean()}
+        metrics = {"loss": losses.mean()}
         for k in range(len(losses)):
-            named[f"loss_{k + 1}"] = losses[k].detach()
-            named[f"accuracy_{k + 1}"] = accuracies[k]
-        return named
+            metrics[f"loss_{k + 1}"] = losses[k].detach()
+            metrics[f"accuracy_{k + 1}"] = accuracies[k]
+        return metrics
 
     def scores(self, z, c, recordings, generator, contrast="frame"):
         """
@@ -186,15 +185,15 @@ class InfoNCE(nn.Module):
         anchors = torch.arange(0, frames - reach, self.anchor_stride)
         c = self.layer(self.dropout(c)).unflatten(-1, (self.groups, -1))
         z = z.unflatten(-1, (self.groups, -1))
-        score = self._score_parts if contrast == "pitch" else self._score_frames
+        score = self._score_pitches if contrast == "pitch" else self._score_frames
         predicted, positives, negative = score(
             z, c, anchors, steps, recordings.cpu(), generator
         )
         if config.aligned:
             positive = positives @ predicted.transpose(-1, -2)  # (..., steps, K)
             with torch.no_grad():  # InfoNCE of every latent under every prediction
-                against = negative.float().logsumexp(-1)[:, :, None]
-                costs = functional.softplus(against - positive.float())
+                negatives = negative.float().logsumexp(-1)[:, :, None]
+                costs = functional.softplus(negatives - positive.float())
                 choice = functional.one_hot(align(costs), config.n_predicts)
                 choice = choice.to(negative.dtype)
             positive = (choice * positive).sum(-1, keepdim=True)
@@ -220,15 +219,15 @@ class InfoNCE(nn.Module):
         """
         (batch, frames), config = z.shape[:2], self.config
         z = z[..., : z.shape[-1] - self.passed].flatten(2)
-        parts = self.predict(c[:, : anchors[-1] + 1 : self.anchor_stride])
-        parts = parts.unflatten(-1, (config.n_predicts, -1))
-        predicted = parts.transpose(2, 3).flatten(3)  # (batch, anchors, K, dim)
+        predicted = self.predict(c[:, : anchors[-1] + 1 : self.anchor_stride])
+        predicted = predicted.unflatten(-1, (config.n_predicts, -1))
+        predicted = predicted.transpose(2, 3).flatten(3)  # (batch, anchors, K, dim)
         predicted, z = self._compare(predicted, z)
         shared = config.share_negatives == "window"
-        of = (anchors[:1], steps[:0]) if shared else (anchors, steps)
+        positions = (anchors[:1], steps[:0]) if shared else (anchors, steps)
         n_negatives = config.negative_sampling_ext
-        how = n_negatives, config.same_share, config.other_windows, generator
-        drawn = draw_negatives(recordings, frames, *of, *how)
+        options = n_negatives, config.same_share, config.other_windows, generator
+        drawn = draw_negatives(recordings, frames, *positions, *options)
         # (batch, anchors or 1, negatives)
         own = torch.arange(batch)[:, None, None] * frames + anchors[:, None] + steps
         # Looked up by embedding(), whose backward, unlike that of indexing, adds in a
@@ -237,23 +236,23 @@ class InfoNCE(nn.Module):
         positives = functional.embedding(own.to(z.device), latents)
         if shared:  # drawn once per window; an anchor's positives are masked
             negatives = functional.embedding(drawn[:, 0].to(z.device), latents)
-            is_positive = (own[..., None] == drawn[:, :, None]).any(2)  # any step's
+            is_positive = (own[..., None] == drawn[:, :, None]).any(2)  # of any step
             scores = predicted.flatten(1, 2) @ negatives.transpose(-1, -2)
             scores = scores.unflatten(1, predicted.shape[1:3])
-            negative = _pass_over(scores, is_positive[:, :, None])
+            negative = _mask(scores, is_positive[:, :, None])
         elif 2 * config.n_predicts * len(latents) <= n_negatives * z.shape[-1]:
             # One product with all latents of the batch takes less time and
             # memory than copying the negatives.
-            every = (predicted.flatten(0, 2) @ latents.T).view(*predicted.shape[:3], -1)
+            scores = predicted.flatten(0, 2) @ latents.T
+            scores = scores.view(*predicted.shape[:3], -1)
             drawn = drawn[:, :, None].expand(-1, -1, config.n_predicts, -1)
-            negative = every.gather(-1, drawn.to(z.device))
-        else:
-            # Copied once for all steps.
+            negative = scores.gather(-1, drawn.to(z.device))
+        else:  # negatives are copied once for all steps
             negatives = functional.embedding(drawn.to(z.device), latents)
             negative = predicted @ negatives.transpose(-1, -2)
         return predicted, positives, negative
 
-    def _score_parts(self, z, c, anchors, steps, recordings, generator):
+    def _score_pitches(self, z, c, anchors, steps, recordings, generator):
         """
         Score each pitch separately: an anchor is one pitch of a frame.
 
@@ -266,7 +265,7 @@ class InfoNCE(nn.Module):
         magnitude = z[:, anchors, :, -self.passed :].mean(-1).detach().float().cpu()
         magnitude = magnitude.permute(2, 0, 1).flatten(1) + 1e-4  # (groups, moments)
         group = torch.multinomial(
-            magnitude.sum(1), min(PARTS, groups), generator=generator
+            magnitude.sum(1), min(PITCHES, groups), generator=generator
         )
         n_moments = 1 + self.config.negative_sampling_ext
         moment = torch.multinomial(
@@ -276,18 +275,18 @@ class InfoNCE(nn.Module):
         anchor = frame * groups + group[:, None]  # (groups, moments)
         own = anchor[..., None] + steps * groups
         # If K predictions are aligned to M latents, the latent closest in time.
-        after = torch.linspace(0, len(steps) - 1, n_predicts).round().long()
+        nearest = torch.linspace(0, len(steps) - 1, n_predicts).round().long()
         # Positives of any step are excluded, the anchor's own among them.
-        others = own[:, :, after].transpose(1, 2)[:, None, :, None]
+        others = own[:, :, nearest].transpose(1, 2)[:, None, :, None]
         is_positive = (own[:, :, None, :, None] == others).any(3)
-        parts = functional.embedding(anchor.to(z.device), c.flatten(0, 2))
-        predicted = self.predict(parts).unflatten(-1, (n_predicts, -1))
+        contexts = functional.embedding(anchor.to(z.device), c.flatten(0, 2))
+        predicted = self.predict(contexts).unflatten(-1, (n_predicts, -1))
         # Scaled after the lookup.
         positives = functional.embedding(own.to(z.device), z.flatten(0, 2))
         predicted, positives = self._compare(predicted, positives[..., : -self.passed])
-        candidates = positives[:, :, after.to(z.device)].permute(0, 2, 3, 1)
+        candidates = positives[:, :, nearest.to(z.device)].permute(0, 2, 3, 1)
         scores = (predicted.transpose(1, 2) @ candidates).transpose(1, 2)
-        return predicted, positives, _pass_over(scores, is_positive)
+        return predicted, positives, _mask(scores, is_positive)
 
 
 def _to_length(x, length):
@@ -295,7 +294,7 @@ def _to_length(x, length):
     return x * (length / x.norm(dim=-1, keepdim=True).clamp(min=1e-12))
 
 
-def _pass_over(scores, is_positive):
+def _mask(scores, is_positive):
     """Mask negatives that are an anchor's positives with the lowest finite score."""
     lowest = torch.finfo(scores.dtype).min
     return scores.masked_fill_(is_positive.to(scores.device), lowest)
@@ -327,15 +326,14 @@ def align(costs):
     n_latents, n_predictions = costs.shape[-2:]
     best = torch.full_like(costs[..., 0, :], torch.inf)  # (..., K), cost of paths
     best[..., 0] = costs[..., 0, 0]
-    moved = []  # whether the best path comes from the previous prediction
+    advances = []  # whether the best path comes from the previous prediction
     for m in range(1, n_latents):
-        before = functional.pad(best, (1, 0), value=torch.inf)[..., :-1]
-        moved.append(before < best)
-        best = torch.minimum(before, best) + costs[..., m, :]
-    last = torch.full_like(best[..., :1], n_predictions - 1, dtype=torch.long)
-    path = [last]
-    for step in reversed(moved):
-        path.append(path[-1] - step.gather(-1, path[-1]).long())
+        previous = functional.pad(best, (1, 0), value=torch.inf)[..., :-1]
+        advances.append(previous < best)
+        best = torch.minimum(previous, best) + costs[..., m, :]
+    path = [torch.full_like(best[..., :1], n_predictions - 1, dtype=torch.long)]
+    for advance in reversed(advances):
+        path.append(path[-1] - advance.gather(-1, path[-1]).long())
     return torch.cat(path[::-1], dim=-1)
 
 

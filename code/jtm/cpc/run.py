@@ -101,14 +101,14 @@ class CPCModule(Module):
         """Compute InfoNCE; training may augment the past or carry hidden states."""
         generator = torch.Generator().manual_seed(torch.initial_seed())
         wave = batch.waves[:, None].float() / 32768  # (batch, 1, samples)
-        z = read = self.model.encoder(wave)
+        z = past = self.model.encoder(wave)
         if self.config.augment_past and split == "train":
             kinds = self.config.augment_past.split(",")
-            read = self.model.encoder(augment(wave, kinds, generator))
+            past = self.model.encoder(augment(wave, kinds, generator))
         if self.config.sampling_type == "sequential" and split == "train":
-            c = self._carry(read, batch)
+            c = self._carry(past, batch)
         else:
-            c = self.model.summarise(read)
+            c = self.model.summarise(past)
         if self.config.cpc_mode == "reverse":
             z, c = z.flip(1), c.flip(1)
         return self.criterion(z, c, batch.recordings, generator)
@@ -120,12 +120,12 @@ class CPCModule(Module):
             self.carried = [part.to(z.device) for part in self.carried]
             keep = (~batch.reset).to(z)[None, :, None]
             state = tuple(part[:, batch.streams].to(z) * keep for part in self.carried)
-        c, parts = self.model.context(z, state)
+        c, states = self.model.context(z, state)
         if self.carried is None:
             n = self.config.batch_size
-            self.carried = [p.new_zeros(p.shape[0], n, p.shape[2]) for p in parts]
-        for held, part in zip(self.carried, parts, strict=True):
-            held[:, batch.streams] = part.detach().to(held)
+            self.carried = [s.new_zeros(s.shape[0], n, s.shape[2]) for s in states]
+        for carried, state in zip(self.carried, states, strict=True):
+            carried[:, batch.streams] = state.detach().to(carried)
         return c
 
     def facts_of(self, split, windows, seconds):
@@ -141,10 +141,10 @@ class CPCModule(Module):
     def factor(self, step):
         """Compute the learning-rate factor: linear warm-up, then halvings."""
         per_epoch = self.steps_before(1)
-        ramp = self.config.scheduler_ramp * per_epoch
-        rise = min(1.0, (step + 1) / ramp) if ramp else 1.0
-        every = self.config.scheduler_step * per_epoch
-        return rise * 0.5 ** (step // every if every else 0)
+        n_warmup = self.config.scheduler_ramp * per_epoch
+        warmup = min(1.0, (step + 1) / n_warmup) if n_warmup else 1.0
+        period = self.config.scheduler_step * per_epoch
+        return warmup * 0.5 ** (step // period if period else 0)
 
     def on_save_checkpoint(self, checkpoint):
         """Add the hidden states of the streams of all processes."""
@@ -186,8 +186,8 @@ def pretrain(config, progress=True):
     here, origin = place(), ""
     check(config)  # fast checks first, and all of them before anything is written
     if config.load:
-        start, origin = read_checkpoint(config.load), digest(config.load)
-        load_part(config.load, start, "model", build_model(config), config)
+        weights, origin = read_checkpoint(config.load), digest(config.load)
+        load_part(config.load, weights, "model", build_model(config), config)
     # The process that builds the store shows a progress bar.
     store = build_store(open_dataset(config.data), progress=progress or here.rank > 0)
     train, validation = loaders(config, store)
@@ -198,12 +198,12 @@ def pretrain(config, progress=True):
             "or a smaller --batchSize"
         )
     if config.load:
-        load_part(config.load, start, "model", module.model, config)
+        load_part(config.load, weights, "model", module.model, config)
     if config.load_criterion:
-        load_part(config.load, start, "criterion", module.criterion, config)
+        load_part(config.load, weights, "criterion", module.criterion, config)
     with claim(config, module.facts["data"], origin):
         if train.left_out:
-            print(f"{train.left_out} recordings are shorter than a window: left out")
+            print(f"excluded {train.left_out} recordings shorter than a window")
         logger = TensorBoardLogger(config.path_checkpoint, None, "tensorboard")
         return fit(module, progress, logger=logger)
 
@@ -258,11 +258,11 @@ def loaders(config, store):
                 f"--labelsBy may be one of {', '.join(sorted(columns)) or 'none'}"
             )
         if left_out := len(train) - len(known):
-            print(f"{left_out} recordings have no {config.labels_by}: left out")
+            print(f"excluded {left_out} recordings without {config.labels_by}")
         train = known
-        # If all would be left out, each is its own category.
+        # If no validation recording has a category, each is its own.
         validation = [i for i in validation if category[i]] or validation
-        categories = [[category[i] or i for i in part] for part in (train, validation)]
+        categories = [[category[i] or i for i in own] for own in (train, validation)]
     windows = loader(
         train,
         categories=categories[0],
@@ -270,5 +270,5 @@ def loaders(config, store):
         rank=here.rank,
         world=here.world,
     )
-    # Chunks in memory are for training; the few validation windows are read singly.
+    # The few validation windows are read one by one, without chunks in memory.
     return windows, loader(validation, categories=categories[1], max_chunks=0)

@@ -67,25 +67,25 @@ def run(config, progress=True, n_recordings=0):
     if n_recordings:
         drawn = labelled_recordings(labelled[task], n_recordings, config.random_seed)
         spans = list(map(tuple, drawn.tolist()))
-    heard = [sorted({i for i, *_ in of}) for of in (spans, family.spans("validation"))]
-    data = store.summary(*heard)
+    indices = [sorted({i for i, *_ in s}) for s in (spans, family.spans("validation"))]
+    data = store.summary(*indices)
     with claim(config, data, origin):
         file = folder / RECORD
         if file.exists():
             print(f"{folder}: finished, {config.n_epoch} epochs; nothing left to do")
             scores = read_json(file)["scores"]
         else:
-            kept = folder / "magnitudes"  # 145 MB per hour of audio, until done
-            family.read = _reader(family, spans, model, kept, progress)
+            cache = folder / "magnitudes"  # 145 MB per hour of audio, deleted later
+            family.read = _reader(family, spans, model, cache, progress)
             module = _module(config, model, family, spans, size)
             module.facts |= {"config": asdict(config), "data": data, "origin": origin}
             fit(module, progress)
             scores, thresholds = _score(module.network.eval(), family, task)
             settings = asdict(config) | {"checkpoint": origin}
-            found = {"config": settings, "scores": scores, "thresholds": thresholds}
-            write_json(file, found)
-            shutil.rmtree(kept, ignore_errors=True)
-    _tell(scores)
+            record = {"config": settings, "scores": scores, "thresholds": thresholds}
+            write_json(file, record)
+            shutil.rmtree(cache, ignore_errors=True)
+    _print_scores(scores)
     return scores
 
 
@@ -124,15 +124,15 @@ def _reader(family, spans, model, folder, progress):
 def _module(config, model, family, spans, size):
     """Build the module of a run."""
     spans = [s for s in spans if s[2] - s[1] >= size]
-    whole = [last - first for _, first, last in family.spans("train")]
-    heard = sum(length for length in whole if length >= size)
-    asked = {task: each.head for task, each in family.labelled.items()}
-    network = add_heads(model, asked, config.random_seed, config.on_encoder)
+    lengths = [last - first for _, first, last in family.spans("train")]
+    n_frames = sum(length for length in lengths if length >= size)
+    heads = {task: labelled.head for task, labelled in family.labelled.items()}
+    network = add_heads(model, heads, config.random_seed, config.on_encoder)
     return family.module(
         network,
         Plan.of(config, gradient_clip=1.0, precision="bf16"),
         spans,
-        -(-heard // (size * config.batch_size)),
+        -(-n_frames // (size * config.batch_size)),
         (0.0 if config.frozen else config.learning_rate, config.learning_rate),
         batch_size=config.batch_size,
         size=size,
@@ -143,12 +143,12 @@ def _score(network, family, task):
     """Score a trained network on test, with thresholds chosen on validation."""
     labelled = family.labelled[task]
     splits = [s for s in ("validation", "test", "test_timbre") if labelled.splits[s]]
-    answers = {s: family.answers(network, s, family.labelled)[task] for s in splits}
-    thresholds = labelled.task.choose(labelled, answers["validation"])
+    logits = {s: family.answers(network, s, family.labelled)[task] for s in splits}
+    thresholds = labelled.task.choose(labelled, logits["validation"])
     scores = [
         {"task": task, "split": split} | {name: score[name] for name in SHOWN}
         for split in splits[1:]
-        for score in labelled.task.score(labelled, split, answers[split], thresholds)
+        for score in labelled.task.score(labelled, split, logits[split], thresholds)
     ]
     return scores, {name: float(value) for name, value in thresholds.items()}
 
@@ -157,10 +157,9 @@ SHOWN = ("metric", "value", "low", "high", "primary")
 """Fields of a score that are saved."""
 
 
-def _tell(scores):
+def _print_scores(scores):
     """Print scores with their intervals, one per line."""
     for score in scores:
         name = score["metric"].replace("_", " ").replace("f1", "F1")
-        between = f"95 % interval {score['low']:.3f} to {score['high']:.3f}"
-        told = f"{score['task']}, {score['split']}: {name} {score['value']:.3f}"
-        print(f"{told} ({between})")
+        value = f"{score['task']}, {score['split']}: {name} {score['value']:.3f}"
+        print(f"{value} (95 % interval {score['low']:.3f} to {score['high']:.3f})")

@@ -1,4 +1,4 @@
-"""Settings of the study, and the runs that it compares."""
+"""Settings of the retrieval study, and its runs."""
 
 from typing import Literal
 
@@ -26,7 +26,7 @@ SHIFT = 3  # maximum joint transposition of audio and score in semitones
 
 @settings
 class RetrievalConfig(RunConfig):
-    """Settings of training two towers."""
+    """Settings of training the audio and score towers."""
 
     towers: Literal["pitchmap", "published"] = Field(
         "pitchmap",
@@ -39,9 +39,7 @@ class RetrievalConfig(RunConfig):
     channels: int = Field(
         CHANNELS, ge=1, description="channels of the encoder, unless one is loaded"
     )
-    frozen: bool = Field(
-        False, description="whether to freeze the encoder of the audio tower"
-    )
+    frozen: bool = Field(False, description="freeze the encoder of the audio tower")
     n_works: int = Field(
         0, ge=0, description="number of training works with aligned pairs; 0 for all"
     )

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import torch
 
-from jtm.files import InputError, atomic, digest, others, read_json, write_json
+from jtm.files import InputError, alternatives, atomic, digest, read_json, write_json
 from jtm.models.network import build_model
 from jtm.training.config import NETWORK, NetworkConfig, flag, make_config
 
@@ -61,7 +61,7 @@ def read_checkpoint(path):
     """
     path = Path(path)
     if not path.is_file():
-        hint = others(path, "*.pt") or "; train one first"
+        hint = alternatives(path, "*.pt") or "; train one first"
         raise InputError(f"{path}: no such checkpoint{hint}")
     if path.suffix == WEIGHTS_SUFFIX:
         content = _read_weights(path)

@@ -1,8 +1,8 @@
 """
 Settings of a run, as frozen dataclasses, from JSON and command-line flags.
 
-A field is the only place where a setting's name, type, limits, default and description
-are defined: pydantic validates it, and its flag and help are derived from it. The
+Name, type, limits, default and description of a setting are defined once, in its
+field: pydantic validates it, and its flag and help are derived from it. The
 defaults are the preset `small`; other presets list only the differences.
 """
 
@@ -21,11 +21,15 @@ from jtm.models import ENCODERS
 PRESETS = ("small", "best", "tiny", "reference", "transcriber")
 """Names of the presets; each class of settings defines their changes to its fields."""
 
-HIDDEN_ENCODER = {name: each.channels for name, each in ENCODERS.items()}
+HIDDEN_ENCODER = {name: encoder.channels for name, encoder in ENCODERS.items()}
 """Default number of channels of the latents, by encoder."""
 
 HIDDEN_GAR = {"pitchwise": 16, "conv": 32, "joint": 256}
 """Default size of the contexts, depending on how they are computed."""
+
+
+_METAVARS = {"data": "DIR", "path_checkpoint": "DIR", "also": "DIR,...", "load": "FILE"}
+_METAVARS |= {"augment_past": "NAME,...", "labels_by": "COLUMN"}
 
 
 def flag(name):
@@ -68,10 +72,10 @@ def explain(item):
     text : str
         Description, with any other settings that it requires.
     """
-    choices, needs = get_args(item.annotation), item.json_schema_extra
+    choices, required = get_args(item.annotation), item.json_schema_extra
     text = item.description
-    if needs:
-        text = f"for {_flags(needs)}: {text}"
+    if required:
+        text = f"for {_flags(required)}: {text}"
     return str if choices else item.annotation, choices, text
 
 
@@ -98,16 +102,16 @@ def settings(kind):
     kind = dataclass(frozen=True, config=strict)(kind)
     lines = [kind.__doc__ or "", "", "Parameters", "----------"]
     for name, item in kind.__pydantic_fields__.items():
-        of, choices, text = explain(item)
-        of = f"{{{', '.join(map(repr, choices))}}}" if choices else of.__name__
-        lines += [f"{name} : {of}", f"    {text[0].upper()}{text[1:]}."]
+        type_, choices, text = explain(item)
+        type_ = f"{{{', '.join(map(repr, choices))}}}" if choices else type_.__name__
+        lines += [f"{name} : {type_}", f"    {text[0].upper()}{text[1:]}."]
     kind.__doc__ = "\n".join(lines + [""])
     return kind
 
 
 @settings
 class RunConfig:
-    """Settings that every run has."""
+    """Settings common to all runs."""
 
     presets: ClassVar[dict] = {}
     """Changes to the defaults by preset, in addition to those of the parent class."""
@@ -121,17 +125,17 @@ class RunConfig:
     data: str = Field(
         "",
         description="dataset folder: MusicNet's layout, or any folder with WAV, "
-        "AIFF, AU, FLAC, OGG, Opus or MP3 files; without it, MusicNet in "
-        "data/musicnet if it is there, else the toy set, made on first use",
+        "AIFF, AU, FLAC, OGG, Opus or MP3 files (default: data/musicnet if present, "
+        "else the toy set, synthesised on first use)",
     )
     path_checkpoint: str = Field(
         "",
-        description="folder for checkpoints, settings and curves; the same command in "
-        "the same folder goes on where it stopped (default: logs, or "
-        "logs/supervised-TASK)",
+        description="folder for checkpoints, settings and training curves; the same "
+        "command resumes an interrupted run (default: logs, logs/supervised-TASK or "
+        "logs/transcriber)",
     )
     load: str = Field(
-        "", description="checkpoint to start from, such as logs/checkpoint3.pt"
+        "", description="checkpoint of the initial weights, such as logs/checkpoint3.pt"
     )
     random_seed: int = Field(0, ge=0, description="random seed")
     n_epoch: int = Field(4, ge=1, description="number of epochs")
@@ -141,13 +145,13 @@ class RunConfig:
         5,
         ge=1,
         description="maximum number of chunks of audio in memory during pretraining; "
-        "accepted without effect with --supervised, as the original command has it",
+        "with --supervised, accepted for compatibility but without effect",
     )
     chunk_size: int = Field(
         10**9,
         ge=6400,
-        description="maximum size of a chunk in bytes; 16-bit audio at 16 kHz takes "
-        "32000 a second. No effect with --supervised either",
+        description="maximum size of a chunk in bytes (16-bit audio at 16 kHz: 32000 "
+        "per second); without effect with --supervised",
     )
 
     @classmethod
@@ -168,7 +172,7 @@ class NetworkConfig(RunConfig):
     presets: ClassVar[dict] = {
         "best": {"n_epoch": 3},
         "tiny": {
-            "hidden_encoder": {name: each.tiny for name, each in ENCODERS.items()},
+            "hidden_encoder": {name: kind.tiny for name, kind in ENCODERS.items()},
             "hidden_gar": {"pitchwise": 4, "conv": 4, "joint": 32},
             "n_epoch": 4,
         },
@@ -182,68 +186,69 @@ class NetworkConfig(RunConfig):
 
     encoder_type: Literal[*ENCODERS] = Field(
         "pitchmap",
-        description="encoder, from waveform to latents: harmonics stacked on a pitch "
-        "axis with weights shared across pitch, every 20 ms (pitchmap) or shallower "
-        "and every 10 ms (harmonic), learned band-pass filters, or plain convolutions",
+        description="encoder, from waveform to latents: convolutions over a pitch axis "
+        "with stacked harmonics and weights shared across pitch, hop 20 ms (pitchmap), "
+        "or shallower ones, hop 10 ms (harmonic); learned band-pass filters (sinc); or "
+        "plain convolutions (conv)",
     )
     use_sinc_net: bool = Field(
         False,
-        description="learn the centres and widths of the band-pass filters, as SincNet "
-        "does; with --encoderType conv they take the place of its first layer, which "
-        "is --encoderType sinc",
+        description="learn the centres and widths of the band-pass filters, as in "
+        "SincNet; with --encoderType conv they replace its first layer, which is "
+        "--encoderType sinc",
         json_schema_extra={"encoder_type": "pitchmap"},
     )
     hidden_encoder: int = Field(
         0,
         ge=0,
-        description="channels of the latents; with a pitch axis, of each of the 88 "
-        "pitches (default: 8 for harmonic, 32 for pitchmap, 256 for sinc and conv)",
+        description="channels of the latents, per pitch with a pitch axis of 88 "
+        "(default: 8 for harmonic, 32 for pitchmap, 256 for sinc and conv)",
     )
     sinc_mode: Literal["quadrature", "plain"] = Field(
         "quadrature",
-        description="log magnitudes of quadrature pairs, which are invariant to phase, "
-        "or the filtered waveforms",
+        description="output of the filters, log magnitudes of quadrature pairs, which "
+        "are invariant to phase, or waveforms",
         json_schema_extra=_SINC,
     )
     sinc_kernel: int = Field(
         2048,
         ge=251,
-        description="taps of each filter; to resolve pitches df Hz apart takes about "
-        "16000 / df of them",
+        description="filter length in samples; resolving pitches df Hz apart takes "
+        "about 16000 / df",
         json_schema_extra=_SINC,
     )
     sinc_spacing: Literal["semitone", "mel"] = Field(
         "semitone",
-        description="initial spacing of the filters, in pitch or in mel",
+        description="scale on which the filters are evenly spaced initially",
         json_schema_extra=_SINC,
     )
     norm_mode: Literal["channelNorm", "batchNorm", "instanceNorm", "none"] = Field(
-        "channelNorm", description="normalisation inside the encoder"
+        "channelNorm", description="normalisation layers of the encoder"
     )
     ar_mode: Literal["GRU", "LSTM", "RNN", "transformer", "conv"] = Field(
         "conv",
-        description="context network; conv, dilated causal convolutions, is for "
-        "--encoderType pitchmap alone, other encoders have GRU by default",
+        description="context network; conv (dilated causal convolutions) requires "
+        "--encoderType pitchmap (default: conv for pitchmap, GRU for other encoders)",
     )
     hidden_gar: int = Field(
         0,
         ge=0,
-        description="size of the contexts, or of each pitch's if pitchwise; a multiple "
-        "of 8 for a transformer (default: 16 pitchwise, 32 for conv, else 256)",
+        description="dimension of the contexts, per pitch if pitchwise; a multiple of "
+        "8 for a transformer (default: 16 if pitchwise, 32 for conv, else 256)",
     )
     gar_mode: Literal["pitchwise", "joint"] = Field(
         "pitchwise",
-        description="with a pitch axis and a recurrent --arMode: a context for each "
+        description="with a pitch axis and a recurrent --arMode: one context per "
         "pitch, with weights shared across pitch, or one for all pitches",
     )
-    layers_gar: int = Field(1, ge=1, description="layers of the context network")
+    layers_gar: int = Field(1, ge=1, description="number of context network layers")
     abspos: bool = Field(
         False,
-        description="absolute instead of relative positional encoding",
+        description="use absolute instead of relative positional encoding",
         json_schema_extra={"ar_mode": "transformer"},
     )
     cpc_mode: Literal["forward", "reverse"] = Field(
-        "forward", description="predict the future from the past, or in reverse"
+        "forward", description="predict the future from the past, or the reverse"
     )
     dropout: float = Field(
         0.0, ge=0, le=0.9, description="dropout rate of the contexts"
@@ -251,7 +256,7 @@ class NetworkConfig(RunConfig):
 
     @classmethod
     def _complete(cls, values, chosen):
-        """Choose how contexts are computed, and sizes, if not specified."""
+        """Choose context network and sizes if they are not specified."""
         encoder = values.get("encoder_type", cls.encoder_type)
         if values.get("use_sinc_net") and encoder in ("conv", "sinc"):
             encoder = values["encoder_type"] = "sinc"
@@ -270,14 +275,14 @@ class NetworkConfig(RunConfig):
             values["gar_mode"] = "joint"
         elif context == "conv" and chosen.get("gar_mode") == "joint":
             raise InputError("--garMode joint needs another --arMode than conv")
-        mode = context if context == "conv" else values.get("gar_mode", cls.gar_mode)
+        kind = context if context == "conv" else values.get("gar_mode", cls.gar_mode)
         size = values.get("hidden_encoder") or HIDDEN_ENCODER
         values["hidden_encoder"] = size[encoder] if isinstance(size, dict) else size
         size = values.get("hidden_gar") or HIDDEN_GAR
-        values["hidden_gar"] = size[mode] if isinstance(size, dict) else size
+        values["hidden_gar"] = size[kind] if isinstance(size, dict) else size
 
     def _attends(self):
-        """Return whether the contexts are divided among a transformer's heads."""
+        """Return whether a transformer divides the contexts among its heads."""
         return self.ar_mode == "transformer"
 
     def _check(self):
@@ -303,7 +308,7 @@ NETWORK = {*NetworkConfig.__pydantic_fields__} - {*RunConfig.__pydantic_fields__
 
 @settings
 class SupervisedConfig(NetworkConfig):
-    """Settings of training with labels."""
+    """Settings of supervised training."""
 
     idle: ClassVar[tuple] = ("max_chunks_in_mem", "chunk_size")
 
@@ -319,18 +324,18 @@ class SupervisedConfig(NetworkConfig):
         "note_instrument",
     ] = Field(
         "transcription",
-        description="task: the notes with onset and offset, or with their "
-        "instruments; the pitches, or the instruments, of each frame; the ensemble, "
-        "the composer, or the instrument that plays alone, of each window; the pitch "
-        "or the instrument of a single note",
+        description="notes with onset and offset (transcription) or with their "
+        "instruments (who_plays_what); active pitches (multipitch) or instruments "
+        "(instrument_activity) per frame; ensemble, composer or solo instrument per "
+        "window; pitch or instrument of single notes (note_pitch, note_instrument)",
     )
     on_encoder: bool = Field(
-        False, description="train on the latents z alone, without the contexts c"
+        False, description="input of the heads: the latents z alone, not z and c"
     )
     frozen: bool = Field(
         False,
-        description="with --load: train the heads alone; otherwise the network is "
-        "fine-tuned too",
+        description="with --load: freeze the network and train only the heads, instead "
+        "of fine-tuning all",
     )
     transcription_window: int = Field(
         1280,
@@ -340,7 +345,7 @@ class SupervisedConfig(NetworkConfig):
     )
 
     def _check(self):
-        """Refuse conflicting settings of training with labels."""
+        """Refuse conflicting settings of supervised training."""
         if self.frozen and not self.load:
             raise InputError("--frozen needs --load")
         super()._check()
@@ -390,7 +395,7 @@ def make_config(kind, preset, chosen):
                 if chosen.get(name, default[name]) != default[name]:
                     needs = _flags(item.json_schema_extra)
                     raise InputError(f"--{flag(name)} needs {needs}")
-                del values[name]  # from the preset, without effect here
+                del values[name]  # from the preset, and without effect
         config = kind(**values)
     except ValidationError as error:
         first = error.errors()[0]
@@ -421,26 +426,28 @@ def add_flags(parser, groups):
         Classes of settings by title of their group; a setting that several classes
         share is listed in the first.
     """
-    named = set()
+    added = set()
     for title, cls in groups.items():
         group = parser.add_argument_group(title)
         for name, item in cls.__pydantic_fields__.items():
-            if name in named:
+            if name in added:
                 continue
-            named.add(name)
+            added.add(name)
             kind, choices, text = explain(item)
-            how = {"action": "store_true"}
+            options = {"action": "store_true"}
             if kind is not bool:
-                if item.default not in ("", 0) and "default" not in text:
+                if item.default != "" and "default" not in text:
                     text += f" (default: {item.default})"
-                names = {int: "N", float: "X", str: "|".join(choices) or "TEXT"}
-                how = {"type": _whole if kind is int else kind, "metavar": names[kind]}
-            how |= {"dest": name, "default": argparse.SUPPRESS}
-            group.add_argument(f"--{flag(name)}", help=text.replace("%", "%%"), **how)
+                metavars = {int: "N", float: "X", str: "|".join(choices)}
+                options = {"type": _int if kind is int else kind}
+                options["metavar"] = metavars[kind] or _METAVARS[name]
+            options |= {"dest": name, "default": argparse.SUPPRESS}
+            text = text.replace("%", "%%")
+            group.add_argument(f"--{flag(name)}", help=text, **options)
 
 
-def _whole(word):
-    """Parse a whole number, which may be written as 1e6."""
+def _int(word):
+    """Parse an integer, which may be written as 1e6."""
     with contextlib.suppress(ValueError, OverflowError):
         if "e" in word and float(word).is_integer():
             return int(float(word))

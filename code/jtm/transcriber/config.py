@@ -1,4 +1,4 @@
-"""Settings of training the transcriber: those of the network, and its datasets."""
+"""Settings of training the transcriber."""
 
 from typing import ClassVar
 
@@ -18,10 +18,10 @@ class TranscriberConfig(NetworkConfig):
 
     also: str = Field(
         "",
-        description="further datasets to learn from and to be validated on, their "
-        "folders separated by commas",
+        description="additional datasets for training and validation: folders, "
+        "separated by commas",
     )
     plain: bool = Field(
         False,
-        description="leave level, spectrum and noise of what is heard as they are",
+        description="disable data augmentation of level, spectrum and noise",
     )

@@ -22,7 +22,7 @@ from jtm.cpc.benchmark import (
     RATES,
     Benchmark,
     Run,
-    _asked_of,
+    _select_tasks,
     plan,
 )
 from jtm.evaluation.labelled import Labelled
@@ -131,7 +131,7 @@ class TestBenchmark(unittest.TestCase):
         table, _ = self.bench("seeds", only)
         bench = Benchmark(self.data, self.checkpoint, self.folder / "x", progress=False)
         first, second = (
-            bench.network(run, _asked_of(bench.family(run), 1)).state_dict()
+            bench.network(run, _select_tasks(bench.family(run), 1)).state_dict()
             for run in plan(only | {"family": ["frames"]})
         )
         name = "body.model.encoder.stem.weight"
@@ -200,7 +200,7 @@ class TestBenchmark(unittest.TestCase):
     def test_more_labels_than_there_are_do_not_run(self):
         runs = self.make().plan()
         self.assertEqual({run.amount for run in runs}, {0, 1, 3})
-        with self.assertRaisesRegex(InputError, "leaves nothing"):
+        with self.assertRaisesRegex(InputError, "selects no run"):
             self.bench("many", {"amount": [10]})
 
     def test_an_epoch_has_a_step_at_least(self):
@@ -224,7 +224,7 @@ class TestBenchmark(unittest.TestCase):
     def test_answers_are_in_the_order_of_the_split(self):
         bench = self.make()
         family = bench.families["frames", "logmel"]
-        chosen = _asked_of(family, 1)
+        chosen = _select_tasks(family, 1)
         network = bench.network(Run("frames", "logmel", 1, 0), chosen).eval()
         torch.nn.init.normal_(network.heads.readers["transcription"].linear.weight)
         (one,) = family.answers(network, "test", chosen).values()
@@ -236,7 +236,7 @@ class TestBenchmark(unittest.TestCase):
 
     def test_training_is_judged_by_the_notes(self):
         family = self.make().families["frames", "logmel"]
-        chosen = _asked_of(family, 1)
+        chosen = _select_tasks(family, 1)
         truth = family.targets(chosen)
         for shown, expected in ((slice(None), 1.0), (slice(1), 0.0)):
 
@@ -350,7 +350,7 @@ class TestBenchmark(unittest.TestCase):
         only = ("--only", "family=clips", "--only", "amount=1")
         code, said = self.command(*only, "--out", self.folder / "none")
         self.assertEqual(code, 2)
-        self.assertIn("leaves nothing", said)
+        self.assertIn("selects no run", said)
 
     def command(self, *words):
         """Run the command; return its code and what it said."""

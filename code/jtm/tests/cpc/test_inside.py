@@ -14,7 +14,7 @@ import torch
 
 from jtm.cpc import inside
 from jtm.cpc.config import PretrainConfig
-from jtm.cpc.figures import QUESTIONS, read_answers
+from jtm.cpc.figures import ANALYSES, read_analyses
 from jtm.data.rolls import PLAYED_DTYPE, frame_numbers, frame_roll
 from jtm.evaluation import metrics
 from jtm.files import InputError
@@ -72,7 +72,7 @@ class TestLoudness(unittest.TestCase):
             for a in (x, planted, noise)
         )
         for y, low, high in ((planted, 0.999, 1.0), (noise, -1.0, 0.05)):
-            found = inside._r_squared(inside._level_parts(x, y).sum(axis=0))
+            found = inside._r_squared(inside._probe_level(x, y).sum(axis=0))
             self.assertTrue(low < found <= high, found)
 
     def test_r_squared_by_hand(self):
@@ -104,7 +104,7 @@ class TestProbes(unittest.TestCase):
                 notes=lambda index: notes,
                 store=SimpleNamespace(read=lambda _, first, n: np.zeros(n, np.int16)),
             )
-            rows, truth = inside._Subject.probed(subject, "cpc-c", 5)
+            rows, truth = inside._Features.samples(subject, "cpc-c", 5)
             numbers = np.arange(step // 2, n_frames[5], step)[rows]
             self.assertEqual(
                 (numbers[0], numbers[-1] + step), (first, 1000 * 160 // hop)
@@ -113,7 +113,7 @@ class TestProbes(unittest.TestCase):
             for delay, n in zip(inside.DELAYS, delays, strict=True):
                 np.testing.assert_array_equal(truth["pitch", delay], roll[numbers - n])
             self.assertEqual(set(truth["loudness", 0.0]), {inside.FLOOR})
-            self.assertEqual(len(inside._Subject.probed(subject, "cpc-c", 6)[0]), 0)
+            self.assertEqual(len(inside._Features.samples(subject, "cpc-c", 6)[0]), 0)
 
     def test_what_half_precision_cannot_hold_stays_finite(self):
         source = SimpleNamespace(hop=160)
@@ -123,10 +123,12 @@ class TestProbes(unittest.TestCase):
             sources={"cpc": source},
             excerpt=lambda name, index: (1, np.arange(1)),
             spectra=SimpleNamespace(read=lambda *place: np.zeros((1, 2))),
-            kept={},
+            cached={},
         )
-        inside._Subject._hear(subject, 0)
-        self.assertEqual(subject.kept["cpc-z", 0].tolist(), [[65504.0, -65504.0, 1.5]])
+        inside._Features._compute(subject, 0)
+        self.assertEqual(
+            subject.cached["cpc-z", 0].tolist(), [[65504.0, -65504.0, 1.5]]
+        )
 
     def test_a_lead_is_paired(self):
         rng = np.random.default_rng(0)
@@ -156,11 +158,11 @@ class TestAll(unittest.TestCase):
                 mock.patch.object(inside, "DELAYS", (0.0, 0.3)),
                 redirect_stdout(io.StringIO()),
             ):
-                inside.look(
+                inside.analyse(
                     folder / "net.pt", folder / "data", out, folder / "work", False
                 )
-            found = read_answers(out)
-        self.assertLessEqual(set(QUESTIONS), found.keys())
+            found = read_analyses(out)
+        self.assertLessEqual(set(ANALYSES), found.keys())
         whats = [each["what"] for each in found["carried"]]
         self.assertEqual(
             [whats.count(w) for w in ("pitch", "instrument", "loudness")], [5] * 3
@@ -183,7 +185,7 @@ class TestAll(unittest.TestCase):
             little.write_dataset(folder / "data", seconds=1.0)
             little.write_checkpoint(folder / "net.pt")
             with self.assertRaisesRegex(InputError, "no labelled recording"):
-                inside.look(
+                inside.analyse(
                     folder / "net.pt", folder / "data", folder / "o.json", folder, False
                 )
 
@@ -193,7 +195,7 @@ class TestAll(unittest.TestCase):
             little.write_dataset(folder / "data", seconds=3.0)
             little.write_checkpoint(folder / "net.pt")
             with self.assertRaisesRegex(InputError, "longer than 4 s"):
-                inside.look(
+                inside.analyse(
                     folder / "net.pt", folder / "data", folder / "o.json", folder, False
                 )
 
@@ -205,9 +207,9 @@ class TestAll(unittest.TestCase):
             device = mock.patch.object(
                 inside, "best_device", lambda: torch.device("meta")
             )
-            hear = mock.patch.object(inside._Subject, "_hear")
-            with device, hear:
-                made = inside._Subject(
+            compute = mock.patch.object(inside._Features, "_compute")
+            with device, compute:
+                made = inside._Features(
                     folder / "net.pt", folder / "data", folder, False
                 )
         models = [source.model for source in made.sources.values()]
@@ -248,7 +250,7 @@ class TestLogistic(unittest.TestCase):
         from sklearn.linear_model import LogisticRegression
 
         x, y = self.x[:600], self.y[:600, :1]
-        with mock.patch.object(inside, "ROLL_PENALTIES", (0.01,)):
+        with mock.patch.object(inside, "LOGISTIC_PENALTIES", (0.01,)):
             found = inside._logistic((x, y), (x, y))(x)[:, 0]
         scaled = (x - x.mean(axis=0)) / x.std(axis=0)
         model = LogisticRegression(C=1 / (0.01 * 600)).fit(scaled, y[:, 0])

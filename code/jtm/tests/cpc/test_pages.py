@@ -108,13 +108,13 @@ class TestCurve(unittest.TestCase):
 class TestFiles(WithFolder):
     def test_what_was_written_is_read(self):
         self.write(answers())
-        self.assertEqual(figures.read_answers(self.path), answers())
+        self.assertEqual(figures.read_analyses(self.path), answers())
         self.write({"memory": []})
-        with self.assertRaisesRegex(InputError, "inside.json: expected the answers"):
-            figures.read_answers(self.path)
+        with self.assertRaisesRegex(InputError, "inside.json: expected the results"):
+            figures.read_analyses(self.path)
 
     def test_the_page_and_its_figures(self):
-        chosen = figures.inside_figures, figures.read_answers, ("memory",)
+        chosen = figures.inside_figures, figures.read_analyses, ("memory",)
         render.study(self.path, *chosen)  # nothing was asked, nothing is written
         self.assertEqual(list(self.path.parent.iterdir()), [])
         self.write(answers())

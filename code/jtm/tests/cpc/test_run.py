@@ -241,7 +241,7 @@ class TestPretrain(unittest.TestCase):
     def test_short_recordings_are_counted_in_the_log_or_padded(self):
         soundfile.write(self.folder / "audio" / "short.wav", np.zeros(9000), 16000)
         _, said = self.run_quietly(self.config("one", n_epoch=1))
-        self.assertIn("1 recordings are shorter than a window: left out", said)
+        self.assertIn("excluded 1 recordings shorter than a window", said)
         chosen = {"short_recordings": "pad", "n_epoch": 1}
         _, said = self.run_quietly(self.config("other", **chosen))
         self.assertNotIn("shorter", said)
@@ -703,7 +703,7 @@ class TestPretrain(unittest.TestCase):
         (audio / "musicnet_metadata.csv").write_text("\n".join(rows) + "\n")
         chosen = {"sampling_type": "samecategory", "n_epoch": 1}
         _, said = self.run_quietly(self.config(**chosen))
-        self.assertIn("recordings have no ensemble: left out", said)
+        self.assertIn("recordings without ensemble", said)
         config = self.config("other", labels_by="mood", **chosen)
         with self.assertRaisesRegex(InputError, "no 'mood'; --labelsBy may be .*ens"):
             self.run_quietly(config)

@@ -40,7 +40,7 @@ class TestNotes(unittest.TestCase):
             ("a.wav,41,20,72,1,0,9,train,x", "line 2: note 20; expected .* 21 to 108"),
             ("a.wav,41,109,72,1,0,9,train,x", "line 2: note 109"),
             ("../a.wav,41,60,72,1,0,9,train,x", "leads outside"),
-            ("a\0.wav,41,60,72,1,0,9,train,x", "no name of a file"),
+            ("a\0.wav,41,60,72,1,0,9,train,x", "not a file name"),
         ):
             with self.assertRaisesRegex(InputError, told, msg=line):
                 self.read(line)

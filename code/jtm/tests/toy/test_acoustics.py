@@ -129,9 +129,9 @@ class TestRooms(unittest.TestCase):
 
     def test_direct_sound_is_first_and_undelayed(self):
         sound = acoustics.Sound(peak_db=-6.0, reverb_seconds=0.5, wet_db=-10.0)
-        wave = acoustics.treat(self.click, sound, np.random.default_rng(0)).astype(
-            float
-        )
+        wave = acoustics.apply_sound(
+            self.click, sound, np.random.default_rng(0)
+        ).astype(float)
         self.assertEqual(np.abs(wave).argmax(), 1000)
         self.assertAlmostEqual(wave.max() / 32768, 10 ** (-6 / 20), delta=1e-3)
         self.assertLess(np.abs(wave[:1000]).max(), 2)
@@ -145,7 +145,7 @@ class TestRooms(unittest.TestCase):
     def test_noise_and_tilt_keep_the_peak(self):
         rng = np.random.default_rng(0)
         noisy = acoustics.Sound(peak_db=-3.0, noise_db=-40.0, tilt_db=6.0)
-        wave = acoustics.treat(self.click, noisy, rng).astype(float)
+        wave = acoustics.apply_sound(self.click, noisy, rng).astype(float)
         self.assertLessEqual(np.abs(np.abs(wave).argmax() - 1000), 1)
         self.assertAlmostEqual(np.abs(wave).max() / 32768, 10 ** (-3 / 20), delta=1e-3)
         floor = np.std(wave[5000:]) / np.abs(wave).max()
@@ -164,7 +164,7 @@ class TestRooms(unittest.TestCase):
         self.assertAlmostEqual(20 * np.log10(low / middle), -5.5, delta=1)
 
     def test_silence_stays_silence(self):
-        wave = acoustics.treat(
+        wave = acoustics.apply_sound(
             np.zeros(100), acoustics.Sound(), np.random.default_rng(0)
         )
         self.assertFalse(wave.any())
@@ -188,11 +188,11 @@ class TestRooms(unittest.TestCase):
 
     def test_level_follows_velocity(self):
         wave = np.sin(np.arange(LABEL_RATE) / 20).astype(np.float32)
-        soft, loud = (acoustics.treat_note(wave, v) for v in (40, 80))
+        soft, loud = (acoustics.finish_note(wave, v) for v in (40, 80))
         decibels = 20 * np.log10(np.abs(loud).max() / np.abs(soft).max())
         self.assertAlmostEqual(decibels, 12.04, delta=0.02)
         self.assertEqual(loud[-1], 0)
-        self.assertLess(np.abs(acoustics.treat_note(wave, 127)).max(), 32767)
+        self.assertLess(np.abs(acoustics.finish_note(wave, 127)).max(), 32767)
 
 
 if __name__ == "__main__":

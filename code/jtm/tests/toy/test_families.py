@@ -11,7 +11,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[4] / "toy"))
 from families import (
     PHRASE,
     assign_families,
-    runs,
+    ngrams,
     similarity,
     tune_families,
 )
@@ -23,16 +23,16 @@ def melody(seed, length=40):
 
 class TestRuns(unittest.TestCase):
     def test_by_hand(self):
-        self.assertEqual(runs([60, 62, 64, 60], 2), {(2, 2), (2, -4)})
+        self.assertEqual(ngrams([60, 62, 64, 60], 2), {(2, 2), (2, -4)})
 
     def test_transposed_or_with_notes_repeated_it_is_the_same(self):
         tune = melody(0)
         other = [pitch + 5 for pitch in tune for _ in range(3)]
-        self.assertEqual(runs(tune), runs(other))
+        self.assertEqual(ngrams(tune), ngrams(other))
 
     def test_short_melodies(self):
-        self.assertEqual(runs([60, 62, 64]), {(2, 2)})
-        self.assertEqual(runs([60]), {()})
+        self.assertEqual(ngrams([60, 62, 64]), {(2, 2)})
+        self.assertEqual(ngrams([60]), {()})
 
     def test_similarity_is_the_share_of_the_shorter(self):
         self.assertEqual(similarity({1, 2, 3, 4}, {3, 4}), 1)

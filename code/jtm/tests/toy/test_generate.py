@@ -169,7 +169,7 @@ class TestGenerate(unittest.TestCase):
         foreign = self.folder / "foreign"
         foreign.mkdir()
         (foreign / "thesis.txt").write_text("years of work")
-        with self.assertRaisesRegex(InputError, "something else"):
+        with self.assertRaisesRegex(InputError, "not a toy set"):
             generate.generate("nano", foreign, progress=False)
         with self.assertRaisesRegex(InputError, "is a file"):
             generate.generate("nano", foreign / "thesis.txt", progress=False)
@@ -182,7 +182,7 @@ class TestGenerate(unittest.TestCase):
             generate.generate("nano", new, seed=-1)
         with self.assertRaisesRegex(InputError, "no such SoundFont"):
             generate.generate("nano", new, soundfont="nowhere.sf2")
-        with self.assertRaisesRegex(InputError, "heard in training"):
+        with self.assertRaisesRegex(InputError, "used in training"):
             generate.generate("nano", new, soundfont=synth.default_soundfont())
         self.assertFalse(new.exists())
 
@@ -227,7 +227,7 @@ class TestGenerate(unittest.TestCase):
     def test_two_generators_take_turns(self):
         together = self.folder / "together"
         with contextlib.ExitStack() as stack:
-            stack.enter_context(generate._alone(together))
+            stack.enter_context(generate._locked(together))
             part = together / "train_data" / ".5001.1.part.wav"
             part.parent.mkdir()
             part.write_bytes(b"being written by the first")

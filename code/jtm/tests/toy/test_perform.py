@@ -45,7 +45,7 @@ class TestPerformance(unittest.TestCase):
     def test_the_pedal_and_dynamics(self):
         score, longer, loudness = performance("Piano Trio"), 0, []
         for seed in range(6):
-            played = perform.colour(score, np.random.default_rng(seed))
+            played = perform.vary_dynamics(score, np.random.default_rng(seed))
             labels = labels_of(played)
             self.assertEqual(_count_overlaps(labels), 0)
             self.assertFalse((labels["end"] % BLOCK).any())
@@ -84,14 +84,14 @@ class TestPerformance(unittest.TestCase):
             self.assertGreaterEqual(last - first, 1.28 * LABEL_RATE)
         self.assertEqual([clip[0] for clip in clips], list(score.notes))
 
-    def test_untangle(self):
+    def test_remove_overlaps(self):
         notes = [
             Note(0.0, 1.0, 41, 60),
             Note(0.03, 1.5, 41, 60),  # struck together
             Note(1.2, 2.0, 41, 60),  # struck again
             Note(0.0, 1.0, 42, 60),  # another instrument
         ]
-        spans = [(n.start, n.end, n.program) for n in perform.untangle(notes)]
+        spans = [(n.start, n.end, n.program) for n in perform.remove_overlaps(notes)]
         self.assertEqual(spans, [(0.0, 1.2, 41), (1.2, 2.0, 41), (0.0, 1.0, 42)])
 
 

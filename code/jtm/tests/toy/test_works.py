@@ -86,13 +86,13 @@ class TestPlan(unittest.TestCase):
 
     def test_short_works_are_played_again(self):
         music = tune(0, beats=8)
-        (stretch, first, tempo), *more = works._stretches(
+        (excerpt, first, tempo), *more = works._excerpts(
             music, PRESET, np.random.default_rng(0)
         )
         self.assertEqual((first, more), (0, []))
-        self.assertGreaterEqual(stretch.length * 60 / tempo, 6.0)
-        first_verse = [p for b, _, p in stretch.voices[0] if b < 8]
-        second_verse = [p for b, _, p in stretch.voices[0] if 8 <= b < 10]
+        self.assertGreaterEqual(excerpt.length * 60 / tempo, 6.0)
+        first_verse = [p for b, _, p in excerpt.voices[0] if b < 8]
+        second_verse = [p for b, _, p in excerpt.voices[0] if 8 <= b < 10]
         self.assertEqual(second_verse, first_verse[: len(second_verse)])
         self.assertGreater(len(second_verse), 0)
 

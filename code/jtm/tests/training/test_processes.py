@@ -142,8 +142,8 @@ class TestTwoProcesses(unittest.TestCase):
         processes[1].send_signal(signal.SIGTERM)  # one is enough to stop both
         codes = [process.wait(300) for process in processes]
         self.assertEqual(codes, [130, 130], self.said("stopped", 0))
-        self.assertIn("the same command goes on", self.said("stopped", 0))
-        self.assertNotIn("the same command goes on", self.said("stopped", 1))
+        self.assertIn("run the same command to resume", self.said("stopped", 0))
+        self.assertNotIn("run the same command to resume", self.said("stopped", 1))
         alone = io.StringIO()
         with contextlib.redirect_stdout(io.StringIO()):
             with contextlib.redirect_stderr(alone):

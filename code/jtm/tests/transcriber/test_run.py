@@ -135,10 +135,10 @@ class TestTraining(unittest.TestCase):
         for flags, told in (
             (
                 ["--also", str(self.folder)],
-                "--also does nothing without --preset transcriber",
+                "--also has no effect without --preset transcriber",
             ),
-            (["--preset", "transcriber", "--supervised"], "--supervised does nothing"),
-            (["--preset", "transcriber", "--frozen"], "--frozen does nothing with"),
+            (["--preset", "transcriber", "--supervised"], "--supervised has no effect"),
+            (["--preset", "transcriber", "--frozen"], "--frozen has no effect with"),
         ):
             said = io.StringIO()
             with contextlib.redirect_stderr(said):
