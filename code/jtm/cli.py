@@ -41,7 +41,7 @@ from jtm.training.config import (
     flag,
     make_config,
 )
-from jtm.training.processes import is_first, place
+from jtm.training.processes import is_first, process_info
 from jtm.transcriber.config import TranscriberConfig
 
 
@@ -356,10 +356,10 @@ def _train(options):
             )
     chosen["path_checkpoint"] = chosen.get("path_checkpoint") or folder
     config = make_config(cls, preset, chosen)  # refuses mistakes before any work
-    if cls is not PretrainConfig and place().world > 1:
+    if cls is not PretrainConfig and process_info().world_size > 1:
         raise InputError(f"{where[5:]} trains in one process, without torchrun or srun")
     # Of the processes that train together, one speaks.
-    with contextlib.redirect_stdout(None if place().rank else sys.stdout):
+    with contextlib.redirect_stdout(None if process_info().rank else sys.stdout):
         _start(config, preset)
 
 
@@ -387,7 +387,7 @@ def _start(config, preset):
     else:
         from jtm.cpc.run import pretrain
 
-        print(f"last checkpoint: {pretrain(config, progress=not place().rank)}")
+        print(f"last checkpoint: {pretrain(config, progress=not process_info().rank)}")
 
 
 @_verb(

@@ -78,7 +78,7 @@ def run(config, progress=True, n_recordings=0):
             kept = folder / "magnitudes"  # 145 MB per hour of audio, until done
             family.read = _reader(family, spans, model, kept, progress)
             module = _module(config, model, family, spans, size)
-            module.facts |= {"config": asdict(config), "data": data, "origin": origin}
+            module.metadata.update(config=asdict(config), data=data, origin=origin)
             fit(module, progress)
             scores, thresholds = _score(module.network.eval(), family, task)
             settings = asdict(config) | {"checkpoint": origin}

@@ -93,7 +93,7 @@ class Family:
         """Compute logits of the frames of one recording that the tasks evaluate."""
         if self.name == "frames":
             inputs = self.read(index, 0, max(lengths.values()))[None]
-            logits = labels.answer(network, inputs, self.stride)
+            logits = labels.compute_logits(network, inputs, self.stride)
             return {
                 task: logits[task][0][frame_numbers(n, TASKS[task].step)]
                 for task, n in lengths.items()
@@ -103,7 +103,7 @@ class Family:
             rows = dict.fromkeys(rows, 1)
         starts = range(first, first + max(rows.values()) * self.window, self.window)
         windows = np.stack([self.read(index, a, self.window) for a in starts])
-        logits = labels.answer(network, windows, self.stride)
+        logits = labels.compute_logits(network, windows, self.stride)
         return {task: logits[task][:n] for task, n in rows.items()}
 
     def module(
@@ -172,7 +172,7 @@ class Family:
         for index, first, last in spans:
             if self.name == "frames":
                 size = min(last, VALIDATED_FRAMES) // self.stride * self.stride
-            logits = labels.answer(
+            logits = labels.compute_logits(
                 network, self.read(index, first, size)[None], self.stride
             )
             truth = targets(index, first, size)

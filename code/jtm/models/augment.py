@@ -147,7 +147,7 @@ def _coloured_noise(white, spectrum, slope, ratio, samples):
     return noise * scale[:, None]
 
 
-def vary_waves(waves):
+def augment_waves(waves):
     """
     Augment waveforms by random gain and white noise.
 
@@ -171,7 +171,7 @@ def vary_waves(waves):
     return gain * (waves + noise * level * white)
 
 
-def vary_magnitudes(magnitudes):
+def augment_magnitudes(magnitudes):
     """
     Augment log magnitudes by random gain, equalisation and noise.
 

@@ -94,8 +94,8 @@ def train(config, progress=True):
         kept.prepare([*heard[0], *heard[1]], progress)
         family.read = kept.read
         module = _module(config, network, family)
-        module.facts |= {"config": asdict(config), "data": data, "origin": origin}
-        module.facts["before"] = before
+        module.metadata |= {"config": asdict(config), "data": data, "origin": origin}
+        module.metadata["before"] = before
         fit(module, progress)
         best = read_checkpoint(folder / BEST)["state_dict"]
         module.load_state_dict(best)
@@ -157,7 +157,7 @@ def _module(config, network, family):
         (config.learning_rate, config.learning_rate),
         batch_size=config.batch_size,
         size=WINDOW,
-        varied=not config.plain,
+        augmented=not config.plain,
     )
 
 
@@ -178,7 +178,7 @@ def _finish(config, module, family, data):
     record = {"sha256": digest(folder / WEIGHTS_FILE), "config": shown, "data": data}
     record |= {"parameters": sum(p.numel() for p in network.parameters())}
     record |= {"thresholds": thresholds, "scores": scores}
-    record |= {"before": module.facts["before"]}
+    record |= {"before": module.metadata["before"]}
     record |= {"seconds": module.seconds, "history": module.history}
     write_json(folder / RECORD_FILE, record)
     return scores

@@ -240,7 +240,7 @@ class TestBenchmark(unittest.TestCase):
         truth = family.targets(chosen)
         for shown, expected in ((slice(None), 1.0), (slice(1), 0.0)):
 
-            def answer(network, inputs, stride, shown=shown):
+            def compute_logits(network, inputs, stride, shown=shown):
                 logits = np.full(inputs.shape, -9.0)
                 logits[:, :, shown] = 18 * inputs[:, :, shown] - 9
                 return {"transcription": logits}
@@ -248,7 +248,7 @@ class TestBenchmark(unittest.TestCase):
             heard = mock.patch.object(
                 family, "read", lambda *where: truth(*where)["transcription"]
             )
-            with heard, mock.patch.object(labels, "answer", answer):
+            with heard, mock.patch.object(labels, "compute_logits", compute_logits):
                 # Without its onset no note is found, whatever sounds.
                 self.assertEqual(family.validate(None, chosen), expected)
 
