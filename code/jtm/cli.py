@@ -365,12 +365,12 @@ def _train(options):
 
 def _start(config, preset):
     """Train as the settings say, on the data that they name or the usual."""
-    from jtm.training.checkpoints import adopt, read_checkpoint
+    from jtm.training.checkpoints import initial_model, read_checkpoint
     from jtm.training.folder import check
 
     # What takes no time first: before a toy set is made.
     if config.load and isinstance(config, SupervisedConfig):
-        config = adopt(config)[1]
+        config = initial_model(config)[1]
     elif config.load:
         read_checkpoint(config.load)
     check(config)

@@ -31,8 +31,8 @@ from jtm.cpc.run import build_criterion
 from jtm.data.musicnet import Dataset, open_dataset
 from jtm.data.store import build_store
 from jtm.evaluation.baselines import HAND_MADE
-from jtm.evaluation.families import Family, clip_reader, hand_made
-from jtm.evaluation.labelled import SECONDS, clip_store, labelled_recordings, reader
+from jtm.evaluation.families import Family, clip_reader, hand_crafted
+from jtm.evaluation.labelled import SECONDS, clip_store, labelled_recordings, note_cache
 from jtm.evaluation.labelled import Labelled as Recordings
 from jtm.evaluation.tasks import CLIP, TASKS
 from jtm.files import (
@@ -301,9 +301,9 @@ class Benchmark:
         self.front_ends = {
             "network": harmonic_front_end(self.model.encoder),
             "largest": SILENCE,
-        } | {name: hand_made(name) for name in HAND_MADE}
+        } | {name: hand_crafted(name) for name in HAND_MADE}
         self.families = {}
-        notes = reader(self.store)
+        notes = note_cache(self.store)
         for name, asked in FAMILIES.items():
             labelled = {}
             for task in asked:
@@ -416,7 +416,7 @@ class Benchmark:
         if run.family == "frames":
             judges["real"] = self.families.get(("real", self._heard(run)), family)
         answers = {
-            split: judge.answers(network, split, {t: judge.labelled[t] for t in chosen})
+            split: judge.predict(network, split, {t: judge.labelled[t] for t in chosen})
             for split, judge in judges.items()
             if any(judge.labelled[task].splits.get(split) for task in chosen)
         }
@@ -608,5 +608,5 @@ def real_recordings(folder, labelled, progress=True):
     store = build_store(Dataset(Path(folder), tuple(found)), None, progress, "real")
     of = {"store": store, "splits": {"real": list(range(len(found)))}, "lengths": {}}
     of |= {"groups": dict(enumerate(each.id for each in found)), "names": {}}
-    of["notes"] = reader(store)
+    of["notes"] = note_cache(store)
     return {task: replace(each, **of) for task, each in labelled.items()}

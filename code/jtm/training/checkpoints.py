@@ -271,7 +271,7 @@ def load_model(path, content=None):
     return model.eval(), config
 
 
-def adopt(config):
+def initial_model(config):
     """
     Build the network that a run starts from, and adopt its settings.
 

@@ -114,7 +114,7 @@ class Module(lightning.LightningModule, abc.ABC):
         batches in an epoch. Without `validation`, epochs are compared by `score`, or
         by training loss.
     metadata : dict, optional
-        Further entries of each checkpoint, such as ``config``.
+        Other entries of each checkpoint, such as ``config``.
     score : callable, optional
         Computes a score from the module after each epoch, in evaluation mode; the best
         state is then that of the highest score, instead of that of the lowest loss.
@@ -206,8 +206,8 @@ class Module(lightning.LightningModule, abc.ABC):
 
     def training_step(self, batch, index):
         """Compute the loss of a batch; refuse a non-finite loss."""
-        part = index % self.plan.accumulate
-        loss = self._compute_losses(batch, "train", self.global_step, part)["loss"]
+        number = index % self.plan.accumulate
+        loss = self._compute_losses(batch, "train", self.global_step, number)["loss"]
         if not torch.isfinite(loss):
             raise InputError(
                 f"the loss is {loss.item()} at step {self.global_step}"
@@ -219,11 +219,11 @@ class Module(lightning.LightningModule, abc.ABC):
         """Add up the loss of a batch, with the same random numbers every epoch."""
         self._compute_losses(batch, "validation", -1 - index)
 
-    def _compute_losses(self, batch, split, step, part=0):
-        """Compute the losses of a batch, and add them to the split's sums."""
+    def _compute_losses(self, batch, split, step, number=0):
+        """Compute the losses of a step's batch, and add them to the split's sums."""
         # Processes train on different windows, but all validate on the same ones.
         rank = self.global_rank if split == "train" else 0
-        key = f"{self.plan.seed} {step} {rank}" + f" {part}" * (part > 0)
+        key = f"{self.plan.seed} {step} {rank}" + f" {number}" * (number > 0)
         torch.manual_seed(zlib.crc32(key.encode()))
         losses, windows = self.loss(batch, split, step), len(batch[0])
         sums = self.sums.setdefault(split, {"windows": 0})

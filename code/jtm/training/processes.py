@@ -50,9 +50,7 @@ def process_info(environment=None):
         names = ("RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE")
     elif int(variables.get("SLURM_NTASKS", 1)) > 1:
         if variables.get("SLURM_JOB_NAME") in ("bash", "interactive"):
-            return ProcessInfo(
-                0, 1, 1
-            )  # an interactive job, whose other tasks are idle
+            return ProcessInfo(0, 1, 1)  # an interactive job; its other tasks are idle
         if not {"SLURM_STEP_ID", "SLURM_STEPID"} & variables.keys():
             raise InputError(
                 f"this SLURM job has {variables['SLURM_NTASKS']} tasks, but only one "
@@ -62,7 +60,7 @@ def process_info(environment=None):
         if names[2] not in variables:
             raise InputError(
                 f"SLURM runs {variables['SLURM_NTASKS']} tasks; specify their number "
-                "on each machine with --ntasks-per-node instead of --ntasks"
+                "per machine, with --ntasks-per-node instead of --ntasks"
             )
     else:
         return ProcessInfo(0, 1, 1)

@@ -17,7 +17,7 @@ from jtm.data.musicnet import open_dataset
 from jtm.data.store import Store, build_store
 from jtm.evaluation.families import Family
 from jtm.evaluation.labelled import Labelled as Recordings
-from jtm.evaluation.labelled import reader
+from jtm.evaluation.labelled import note_cache
 from jtm.files import InputError, digest, write_json
 from jtm.models.heads import add_heads
 from jtm.models.network import build_model
@@ -83,7 +83,7 @@ def train(config, progress=True):
     folder = Path(config.path_checkpoint)
     origin = digest(config.load) if config.load else ""
     store = _open(config, progress)
-    notes = reader(store)
+    notes = note_cache(store)
     labelled = {t: Recordings.of(store, t, notes) for t in transcribers.ROWS}
     family = Family(labelled, None, network.body.model.encoder.hop // HOP)
     heard = [sorted({i for i, *_ in family.spans(s)}) for s in ("train", "validation")]
@@ -164,7 +164,7 @@ def _module(config, network, family):
 def _finish(config, module, family, data):
     """Choose thresholds on validation data; write the transcriber and its record."""
     folder, network = Path(config.path_checkpoint), module.network.eval()
-    found = family.answers(network, "validation", family.labelled)
+    found = family.predict(network, "validation", family.labelled)
     scores, thresholds = [], {}
     for task, answers in found.items():
         labelled = family.labelled[task]

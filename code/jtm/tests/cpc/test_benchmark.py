@@ -218,7 +218,7 @@ class TestBenchmark(unittest.TestCase):
         family = bench.families["windows", "largest"]
         chosen = family.labelled
         network = bench.network(Run("windows", "largest", 0, 0), chosen).eval()
-        for task, answers in family.answers(network, "test", chosen).items():
+        for task, answers in family.predict(network, "test", chosen).items():
             self.assertEqual([len(each) for each in answers], [2, 2], task)
 
     def test_answers_are_in_the_order_of_the_split(self):
@@ -227,9 +227,9 @@ class TestBenchmark(unittest.TestCase):
         chosen = _asked_of(family, 1)
         network = bench.network(Run("frames", "logmel", 1, 0), chosen).eval()
         torch.nn.init.normal_(network.heads.readers["transcription"].linear.weight)
-        (one,) = family.answers(network, "test", chosen).values()
+        (one,) = family.predict(network, "test", chosen).values()
         chosen["transcription"].splits["test"].reverse()
-        (other,) = family.answers(network, "test", chosen).values()
+        (other,) = family.predict(network, "test", chosen).values()
         self.assertFalse(np.array_equal(one[0], one[1]))
         for each, same in zip(one, reversed(other), strict=True):
             np.testing.assert_array_equal(each, same)
