@@ -190,7 +190,7 @@ class WholeRecordings(unittest.TestCase):
         labelled = self.labelled("transcription")
         spans = labelled_recordings(labelled)
         self.assertEqual(spans.tolist(), [[i, 0, 10_000] for i in range(30)])
-        with self.assertRaisesRegex(InputError, "31 labelled .* there are 30"):
+        with self.assertRaisesRegex(InputError, "31 labelled .* split has 30"):
             labelled_recordings(labelled, 31)
 
     def test_intervals_are_over_tune_families(self):
