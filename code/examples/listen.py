@@ -15,7 +15,7 @@ from IPython.display import Audio, display
 from jtm.data.clips import read_clips
 from jtm.data.musicnet import SPLITS, open_dataset
 from jtm.data.toyset import toy_data
-from jtm.evaluation.features import listen
+from jtm.evaluation.features import view_notes
 from jtm.music import audio
 from jtm.results import figures, show
 
@@ -31,7 +31,7 @@ same = [recording for recording in dataset.recordings if recording.id == piece.i
 display(show.players(same))
 
 # %% The labels are exact, while MusicNet's were aligned automatically.
-figure = figures.notes_over_sound(**listen(piece))
+figure = figures.notes_over_sound(**view_notes(piece))
 figures.save(figure, "logs/examples/listen.png")
 display(figure)
 

@@ -20,7 +20,7 @@ from jtm.data.store import build_store
 from jtm.data.toyset import toy_data
 from jtm.evaluation import metrics, transcription
 from jtm.evaluation.families import Family
-from jtm.evaluation.features import listen
+from jtm.evaluation.features import view_notes
 from jtm.evaluation.labelled import Labelled
 from jtm.models.heads import add_heads
 from jtm.models.network import build_model
@@ -56,13 +56,13 @@ family = Family(labelled, spectra.read, stride=2)
 
 # %% Frame and onset logits, decoded into notes with thresholds chosen on validation.
 task = labelled["transcription"].task
-answers = {
-    split: family.answers(network.eval(), split, labelled)["transcription"]
+logits = {
+    split: family.predict(network.eval(), split, labelled)["transcription"]
     for split in ("validation", "test")
 }
-chosen = task.choose(labelled["transcription"], answers["validation"])
+thresholds = task.choose(labelled["transcription"], logits["validation"])
 found = transcription.decode(
-    answers["test"][0], (chosen["frame_threshold"], chosen["onset_threshold"])
+    logits["test"][0], (thresholds["frame_threshold"], thresholds["onset_threshold"])
 )
 piece = labelled["transcription"].splits["test"][0]
 truth = labelled["transcription"].references("test")[0]
@@ -72,7 +72,7 @@ print(f"F1 {metrics.note_f1(truth, found):.2f}")
 # %% The estimated notes over a spectrogram, and as MIDI for a piano.
 notes = [Note(start, end, 1, pitch) for start, end, pitch in found.tolist()]
 midi.write("logs/examples/transcribe.mid", Score(tuple(notes)))
-shown = listen(store.recordings[piece])
+shown = view_notes(store.recordings[piece])
 shown["notes"] = np.zeros(len(found), PLAYED_DTYPE)
 shown["notes"]["program"] = 1
 for name in found.dtype.names:

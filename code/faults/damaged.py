@@ -138,8 +138,8 @@ def _go_on(path):
 
 
 def _read_embedding(path):
-    made_from = {"network": "x", "layer": "c"}
-    embedding._is_there(path, Path(__file__), made_from)
+    provenance = {"network": "x", "layer": "c"}
+    embedding._is_current(path, Path(__file__), provenance)
 
 
 def _read_midi(path):

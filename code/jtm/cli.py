@@ -41,7 +41,7 @@ from jtm.training.config import (
     flag,
     make_config,
 )
-from jtm.training.processes import is_first, place
+from jtm.training.processes import is_first, process_info
 from jtm.transcriber.config import TranscriberConfig
 
 
@@ -360,21 +360,21 @@ def _train(options):
             )
     chosen["path_checkpoint"] = chosen.get("path_checkpoint") or folder
     config = make_config(cls, preset, chosen)  # refuses user errors before any work
-    if cls is not PretrainConfig and place().world > 1:
+    if cls is not PretrainConfig and process_info().world_size > 1:
         raise InputError(f"{mode[5:]} trains in one process, without torchrun or srun")
     # Of several processes, only the first prints.
-    with contextlib.redirect_stdout(None if place().rank else sys.stdout):
+    with contextlib.redirect_stdout(None if process_info().rank else sys.stdout):
         _start(config, preset)
 
 
 def _start(config, preset):
     """Train with given settings, on the dataset that they name or the default one."""
-    from jtm.training.checkpoints import adopt, read_checkpoint
+    from jtm.training.checkpoints import initial_model, read_checkpoint
     from jtm.training.folder import check
 
     # Fast checks first, before a toy set is synthesised.
     if config.load and isinstance(config, SupervisedConfig):
-        config = adopt(config)[1]
+        config = initial_model(config)[1]
     elif config.load:
         read_checkpoint(config.load)
     check(config)
@@ -391,7 +391,7 @@ def _start(config, preset):
     else:
         from jtm.cpc.run import pretrain
 
-        print(f"last checkpoint: {pretrain(config, progress=not place().rank)}")
+        print(f"last checkpoint: {pretrain(config, progress=not process_info().rank)}")
 
 
 @_verb(

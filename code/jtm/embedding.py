@@ -36,7 +36,7 @@ WEIGHTS = Path(__file__).parent / "weights" / "jtm.safetensors"
 LAYERS = ("c", "z", "zc")
 """Contexts, latents, or z and c concatenated."""
 
-MADE_FROM = "embeddings.json"
+PROVENANCE_FILE = "embeddings.json"
 """File in a folder of embeddings that records the network, layer and inputs."""
 
 
@@ -126,7 +126,7 @@ def embed(path_or_array, sample_rate=None, model=None, layer="c"):
     _check_layer(layer)
     if isinstance(path_or_array, (str, os.PathLike)):
         if sample_rate is not None:
-            raise InputError("sample_rate is for arrays; a sound file knows its own")
+            raise InputError("sample_rate is for arrays; an audio file states its own")
         return _embed_file(path_or_array, model, layer)
     wave = audio.to_wave(path_or_array, sample_rate)
     audio.check_level("the array", np.abs(wave).max(initial=0), clipped=True)
@@ -140,9 +140,9 @@ def _check_layer(layer):
 
 
 def _embed_file(path, model, layer, advance=lambda seconds: None):
-    """Embed a sound file through a temporary copy at 16 kHz on disk."""
-    parts = (audio.to_pcm(wave).tobytes() for wave in audio.blocks(path))
-    with scratch(path, parts) as file:
+    """Embed an audio file through a temporary copy at 16 kHz on disk."""
+    blocks = (audio.to_pcm(wave).tobytes() for wave in audio.blocks(path))
+    with scratch(path, blocks) as file:
         samples = np.memmap(file, "<i2", "r")
         return _embed(Audio.of(samples), model, layer, path, advance)
 
@@ -155,10 +155,10 @@ def _embed(recording, model, layer, name, advance=lambda seconds: None):
         raise InputError(
             f"{name}: shorter than a frame of {hop / SAMPLE_RATE:g} s; nothing to embed"
         )
-    dim = sum({"z": model.z_dim, "c": model.c_dim}[part] for part in layer)
+    dim = sum({"z": model.z_dim, "c": model.c_dim}[name] for name in layer)
     embedding = np.empty((n_frames, dim), np.float32)
     for first, z, c in NetworkSource(model).stream(recording):
-        rows = np.concatenate([{"z": z, "c": c}[part] for part in layer], axis=1)
+        rows = np.concatenate([{"z": z, "c": c}[name] for name in layer], axis=1)
         embedding[first : first + len(rows)] = rows
         advance(len(rows) * hop / SAMPLE_RATE)
     return embedding, (np.arange(n_frames) + 0.5) * hop / SAMPLE_RATE
@@ -166,7 +166,7 @@ def _embed(recording, model, layer, name, advance=lambda seconds: None):
 
 def embed_files(inputs, out, load=None, layer="c", debug=False, spread=None):
     """
-    Embed sound files and folders of sound files, writing one ``.npz`` file for each.
+    Embed audio files and folders of audio files, writing one ``.npz`` file for each.
 
     `out` mirrors the deepest folder that contains all inputs, and ``.npz`` is appended
     to each file name. A file holds the arrays ``embedding`` and ``times`` of
@@ -177,7 +177,7 @@ def embed_files(inputs, out, load=None, layer="c", debug=False, spread=None):
     Parameters
     ----------
     inputs : sequence of str or Path
-        Sound files, and folders to search recursively.
+        Audio files, and folders to search recursively.
     out : str or Path
         Output folder.
     load : str or Path, optional
@@ -199,75 +199,75 @@ def embed_files(inputs, out, load=None, layer="c", debug=False, spread=None):
     ------
     InputError
         If the network cannot be loaded, `layer` is unknown, a folder contains no
-        sound file, `out` cannot be written or holds embeddings by another network or
+        audio file, `out` cannot be written or holds embeddings by another network or
         layer, or every input failed.
     """
     model, out = load_model(load), Path(out)
     _check_layer(layer)
     sources, root = batch.find(inputs)
     network = checkpoints.fingerprint(model.state_dict())
-    made_from = {"network": network, "layer": layer}
-    if (out / MADE_FROM).exists():
-        _claim(out, made_from | {"inputs": str(root)})
+    provenance = {"network": network, "layer": layer}
+    if (out / PROVENANCE_FILE).exists():
+        _record(out, provenance | {"inputs": str(root)})
     targets = {each: inside(out, f"{each.relative_to(root)}.npz") for each in sources}
     missing = [
         source
         for source, target in targets.items()
-        if not _is_there(target, source, made_from)
+        if not _is_current(target, source, provenance)
     ]
     files = Path(os.path.abspath(out)), root, load and os.path.abspath(load)
-    work = functools.partial(_embed_into, files=files, made_from=made_from)
+    work = functools.partial(_embed_into, files=files, provenance=provenance)
     failed = batch.run(
         missing, work, lambda *_: None, "Embedding", debug=debug, spread=spread
     )
     return batch.finish(out, sources, missing, failed, "embedded")
 
 
-def _embed_into(source, advance, files, made_from):
-    """Embed one sound file, unless an earlier process has already written it."""
+def _embed_into(source, advance, files, provenance):
+    """Embed one audio file, unless an earlier process has already written it."""
     out, root, load = files
     target = inside(out, f"{source.relative_to(root)}.npz")
-    if _is_there(target, source, made_from):
+    if _is_current(target, source, provenance):
         return
-    model, state = _loaded(load, made_from["network"]), stamp(source)
-    embedding, times = _embed_file(source, model, made_from["layer"], advance)
-    _claim(out, made_from | {"inputs": str(root)})  # once there is something to keep
+    model, state = _load_checked(load, provenance["network"]), stamp(source)
+    embedding, times = _embed_file(source, model, provenance["layer"], advance)
+    _record(out, provenance | {"inputs": str(root)})  # only with an embedding to write
     with atomic(target) as part:
         arrays = {"embedding": embedding, "times": times}
-        np.savez(part, **arrays, **made_from, source=state)
+        np.savez(part, **arrays, **provenance, source=state)
 
 
 @functools.lru_cache(1)
-def _loaded(load, network):
+def _load_checked(load, network):
     """Load the network of a batch, once per process, and check its fingerprint."""
     model = load_model(load)
     if checkpoints.fingerprint(model.state_dict()) != network:
         raise InputError(
-            f"{load or WEIGHTS}: not the network that this run uses; copy it here"
+            f"{load or WEIGHTS}: other weights than this run's; copy its network here"
         )
     return model.to(best_device())
 
 
-def _claim(out, made_from):
-    """Record what a folder's embeddings are made from; refuse a different record."""
-    file = out / MADE_FROM
+def _record(out, provenance):
+    """Record the provenance of a folder's embeddings; refuse a different record."""
+    file = out / PROVENANCE_FILE
     if not file.exists():
-        write_json(file, made_from)
-    if read_json(file) != made_from:
+        write_json(file, provenance)
+    if read_json(file) != provenance:
         raise InputError(
             f"{out} holds other embeddings (see its {file.name}); choose another --out"
         )
 
 
-def _is_there(target, source, made_from):
+def _is_current(target, source, provenance):
     """Check whether a file holds the embedding of a source in its present state."""
     try:
         with np.load(target, allow_pickle=False) as file:
-            there = {key: str(file[key]) for key in made_from}
+            saved = {key: str(file[key]) for key in provenance}
             state = file["source"].tolist()
     except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile):
         return False  # missing, damaged or from an earlier version
-    if there != made_from:
+    if saved != provenance:
         raise InputError(
             f"{target}: an embedding by another network or from another layer; choose "
             "another --out"

@@ -31,8 +31,8 @@ from jtm.cpc.run import build_criterion
 from jtm.data.musicnet import Dataset, open_dataset
 from jtm.data.store import build_store
 from jtm.evaluation.baselines import HAND_MADE
-from jtm.evaluation.families import Family, clip_reader, hand_made
-from jtm.evaluation.labelled import SECONDS, clip_store, labelled_recordings, reader
+from jtm.evaluation.families import Family, clip_reader, hand_crafted
+from jtm.evaluation.labelled import SECONDS, clip_store, labelled_recordings, note_cache
 from jtm.evaluation.labelled import Labelled as Recordings
 from jtm.evaluation.tasks import CLIP, TASKS
 from jtm.files import (
@@ -301,9 +301,9 @@ class Benchmark:
         self.front_ends = {
             "network": harmonic_front_end(self.model.encoder),
             "largest": SILENCE,
-        } | {name: hand_made(name) for name in HAND_MADE}
+        } | {name: hand_crafted(name) for name in HAND_MADE}
         self.families = {}
-        notes = reader(self.store)
+        notes = note_cache(self.store)
         for name, tasks in FAMILIES.items():
             labelled = {}
             for task in tasks:
@@ -416,7 +416,7 @@ class Benchmark:
         if run.family == "frames":
             families["real"] = self.families.get(("real", self._front_end(run)), family)
         logits = {
-            split: own.answers(network, split, {t: own.labelled[t] for t in tasks})
+            split: own.predict(network, split, {t: own.labelled[t] for t in tasks})
             for split, own in families.items()
             if any(own.labelled[task].splits.get(split) for task in tasks)
         }
@@ -609,5 +609,5 @@ def real_recordings(folder, labelled, progress=True):
     store = build_store(dataset, None, progress, "real")
     fields = {"store": store, "splits": {"real": list(range(len(recordings)))}}
     fields |= {"groups": dict(enumerate(recording.id for recording in recordings))}
-    fields |= {"lengths": {}, "names": {}, "notes": reader(store)}
+    fields |= {"lengths": {}, "names": {}, "notes": note_cache(store)}
     return {task: replace(each, **fields) for task, each in labelled.items()}

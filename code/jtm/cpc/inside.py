@@ -118,7 +118,7 @@ class _Features:
         device = best_device()
         self.sources = {name: NetworkSource(m.to(device)) for name, m in models.items()}
         self.store = build_store(open_dataset(data), progress=progress)
-        self.notes = labelled.reader(self.store)
+        self.notes = labelled.note_cache(self.store)
         splits = labelled_splits(self.store.recordings, self.store.lengths)
         self.splits = {
             split: labelled.evenly(np.array(splits[split]), most).tolist()

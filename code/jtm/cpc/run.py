@@ -24,7 +24,7 @@ from jtm.models.network import build_model
 from jtm.training.checkpoints import load_part, read_checkpoint
 from jtm.training.folder import check, claim
 from jtm.training.loop import Module, Plan, fit
-from jtm.training.processes import place
+from jtm.training.processes import process_info
 
 VALIDATION_WINDOWS = 256
 """Maximum number of windows for the validation loss."""
@@ -79,8 +79,8 @@ class CPCModule(Module):
             parallel=True,
         )
         data = train.store.summary(train.indices, validation.indices)
-        facts = {"config": asdict(config), "data": data, "origin": origin}
-        super().__init__(plan, train, validation, facts)
+        metadata = {"config": asdict(config), "data": data, "origin": origin}
+        super().__init__(plan, train, validation, metadata)
         self.config = config
         self.model = build_model(config)
         self.criterion = build_criterion(config, self.model)
@@ -91,7 +91,7 @@ class CPCModule(Module):
         self.train_batches.device = self.device
         return super().train_dataloader()
 
-    def where(self, batch):
+    def describe(self, batch):
         """Name the recordings of a batch, for error messages."""
         recordings = self.train_batches.store.recordings
         ids = sorted({recordings[i].id for i in batch.recordings})
@@ -128,17 +128,17 @@ class CPCModule(Module):
             carried[:, batch.streams] = state.detach().to(carried)
         return c
 
-    def facts_of(self, split, windows, seconds):
+    def extra_metrics(self, split, windows, seconds):
         """Return the seconds of audio that training processes per second."""
         audio = windows * self.config.size_window / SAMPLE_RATE
         rate = audio / max(seconds, 1e-9) if split == "train" else 0.0
         return {"audio_seconds_per_second": round(rate, 1)}
 
-    def groups(self):
+    def parameter_groups(self):
         """Return all parameters as one group, with a single learning rate."""
         return [{"params": list(self.parameters()), "lr": self.config.learning_rate}]
 
-    def factor(self, step):
+    def lr_factor(self, step):
         """Compute the learning-rate factor: linear warm-up, then halvings."""
         per_epoch = self.steps_before(1)
         n_warmup = self.config.scheduler_ramp * per_epoch
@@ -183,7 +183,7 @@ def pretrain(config, progress=True):
     StoppedError
         If the user stopped the run; everything is saved.
     """
-    here, origin = place(), ""
+    here, origin = process_info(), ""
     check(config)  # fast checks first, and all of them before anything is written
     if config.load:
         weights, origin = read_checkpoint(config.load), digest(config.load)
@@ -194,14 +194,14 @@ def pretrain(config, progress=True):
     module = CPCModule(config, train, validation, origin)
     if not module.steps_before(1):
         raise InputError(
-            f"{here.world} processes have less than a batch each; use fewer of them, "
-            "or a smaller --batchSize"
+            f"{here.world_size} processes have less than a batch each; use fewer, or "
+            "a smaller --batchSize"
         )
     if config.load:
         load_part(config.load, weights, "model", module.model, config)
     if config.load_criterion:
         load_part(config.load, weights, "criterion", module.criterion, config)
-    with claim(config, module.facts["data"], origin):
+    with claim(config, module.metadata["data"], origin):
         if train.left_out:
             print(f"excluded {train.left_out} recordings shorter than a window")
         logger = TensorBoardLogger(config.path_checkpoint, None, "tensorboard")
@@ -237,7 +237,7 @@ def loaders(config, store):
     splits = split_recordings(store.recordings, store.lengths, config.size_window)
     train = sorted(splits["train"] + splits["unlabelled"])
     validation = splits["validation"] or train
-    here, categories = place(), (None, None)
+    here, categories = process_info(), (None, None)
     loader = functools.partial(
         WindowLoader,
         store,
@@ -268,7 +268,7 @@ def loaders(config, store):
         categories=categories[0],
         max_chunks=config.max_chunks_in_mem,
         rank=here.rank,
-        world=here.world,
+        world=here.world_size,
     )
     # The few validation windows are read one by one, without chunks in memory.
     return windows, loader(validation, categories=categories[1], max_chunks=0)

@@ -13,14 +13,14 @@ from pathlib import Path
 from jtm.constants import FRAME_RATE, HOP
 from jtm.data.musicnet import open_dataset
 from jtm.data.store import build_store
-from jtm.evaluation.families import Family, clip_reader, reader_of
+from jtm.evaluation.families import Family, clip_reader, wave_reader
 from jtm.evaluation.labelled import Labelled as Recordings
 from jtm.evaluation.labelled import clip_store, labelled_recordings
 from jtm.evaluation.tasks import TASKS
 from jtm.files import InputError, digest, read_json, write_json
 from jtm.models.encoder import HarmonicStack
 from jtm.models.heads import add_heads
-from jtm.training.checkpoints import adopt
+from jtm.training.checkpoints import initial_model
 from jtm.training.folder import RECORD, check, claim
 from jtm.training.loop import Plan, fit
 from jtm.training.spectra import Spectra, harmonic_front_end
@@ -53,7 +53,7 @@ def run(config, progress=True, n_recordings=0):
         If the user stopped the run; everything is saved.
     """
     folder, task = Path(config.path_checkpoint), config.task
-    model, config = adopt(config)
+    model, config = initial_model(config)
     check(config)  # fast checks first, and all of them before anything is written
     origin = digest(config.load) if config.load else ""
     if TASKS[task].unit == "clips":
@@ -78,7 +78,7 @@ def run(config, progress=True, n_recordings=0):
             cache = folder / "magnitudes"  # 145 MB per hour of audio, deleted later
             family.read = _reader(family, spans, model, cache, progress)
             module = _module(config, model, family, spans, size)
-            module.facts |= {"config": asdict(config), "data": data, "origin": origin}
+            module.metadata.update(config=asdict(config), data=data, origin=origin)
             fit(module, progress)
             scores, thresholds = _score(module.network.eval(), family, task)
             settings = asdict(config) | {"checkpoint": origin}
@@ -112,7 +112,7 @@ def _reader(family, spans, model, folder, progress):
         *model.encoder.filters.parameters()
     ]
     if not fixed:
-        return reader_of(family.store)
+        return wave_reader(family.store)
     front_end = harmonic_front_end(model.encoder)
     if family.name == "clips":
         return clip_reader(family.store, front_end)
@@ -143,7 +143,7 @@ def _score(network, family, task):
     """Score a trained network on test, with thresholds chosen on validation."""
     labelled = family.labelled[task]
     splits = [s for s in ("validation", "test", "test_timbre") if labelled.splits[s]]
-    logits = {s: family.answers(network, s, family.labelled)[task] for s in splits}
+    logits = {s: family.predict(network, s, family.labelled)[task] for s in splits}
     thresholds = labelled.task.choose(labelled, logits["validation"])
     scores = [
         {"task": task, "split": split} | {name: score[name] for name in SHOWN}

@@ -29,7 +29,7 @@ class Family:
     """
     Tasks that share a network, and their labelled recordings.
 
-    Methods take the tasks as `chosen`, a dict of str to Labelled.
+    Methods take `tasks`, a dict of str to Labelled: all of the family, or some.
 
     Parameters
     ----------
@@ -64,47 +64,48 @@ class Family:
         if self.name == "clips":
             starts = {i: self.first.clip_start(i) for i in self.first.splits[split]}
             return [(i, a, a + self.window) for i, a in starts.items()]
-        indices = {i for each in self.labelled.values() for i in each.splits[split]}
+        indices = {i for task in self.labelled.values() for i in task.splits[split]}
         return [(i, 0, int(self.store.lengths[i]) // HOP) for i in sorted(indices)]
 
-    def targets(self, chosen):
+    def targets(self, tasks):
         """Return a function of index, first frame and number of frames for targets."""
-        return lambda *place: {t: each.target(*place) for t, each in chosen.items()}
+        return lambda *window: {t: tasks[t].target(*window) for t in tasks}
 
-    def answers(self, network, split, chosen):
+    def predict(self, network, split, tasks):
         """
         Predict the targets of a split by a network in evaluation mode.
 
         Return the logits by task that :meth:`jtm.evaluation.tasks.Task.score` takes.
         """
-        found = {task: {} for task in chosen}
-        of_task = {task: set(each.splits[split]) for task, each in chosen.items()}
+        logits = {task: {} for task in tasks}
+        indices = {task: set(tasks[task].splits[split]) for task in tasks}
         for index, first, _ in self.spans(split):
-            asked = {t: chosen[t] for t in chosen if index in of_task[t]}
-            lengths = {t: each.length(split, index) for t, each in asked.items()}
-            for task, rows in self._answers(network, index, first, lengths).items():
-                found[task][index] = rows.reshape(len(rows), *chosen[task].shape)
-        return {
-            task: [found[task][index] for index in each.splits[split]]
-            for task, each in chosen.items()
-        }
+            lengths = {
+                task: tasks[task].length(split, index)
+                for task in tasks
+                if index in indices[task]
+            }
+            for task, rows in self._predict(network, index, first, lengths).items():
+                logits[task][index] = rows.reshape(len(rows), *tasks[task].shape)
+        return {t: [logits[t][i] for i in tasks[t].splits[split]] for t in tasks}
 
-    def _answers(self, network, index, first, lengths):
+    def _predict(self, network, index, first, lengths):
         """Compute logits of the frames of one recording that the tasks evaluate."""
         if self.name == "frames":
             inputs = self.read(index, 0, max(lengths.values()))[None]
-            logits = labels.answer(network, inputs, self.stride)
+            logits = labels.compute_logits(network, inputs, self.stride)
             return {
                 task: logits[task][0][frame_numbers(n, TASKS[task].step)]
                 for task, n in lengths.items()
             }
-        rows = {t: n // self.window for t, n in lengths.items()}
+        n_windows = {t: n // self.window for t, n in lengths.items()}
         if self.name == "clips":
-            rows = dict.fromkeys(rows, 1)
-        starts = range(first, first + max(rows.values()) * self.window, self.window)
+            n_windows = dict.fromkeys(n_windows, 1)
+        stop = first + max(n_windows.values()) * self.window
+        starts = range(first, stop, self.window)
         windows = np.stack([self.read(index, a, self.window) for a in starts])
-        logits = labels.answer(network, windows, self.stride)
-        return {task: logits[task][:n] for task, n in rows.items()}
+        logits = labels.compute_logits(network, windows, self.stride)
+        return {task: logits[task][:n] for task, n in n_windows.items()}
 
     def module(
         self,
@@ -140,11 +141,11 @@ class Family:
         jtm.training.labels.Labelled
             The module, scored on validation by :meth:`validate`.
         """
-        asked = {t: each for t, each in self.labelled.items() if t in network.tasks}
+        tasks = {t: self.labelled[t] for t in self.labelled if t in network.tasks}
         windows = labels.Windows(
             self.read,
             spans,
-            self.targets(asked),
+            self.targets(tasks),
             n_batches,
             batch_size,
             plan.seed,
@@ -159,37 +160,37 @@ class Family:
             plan,
             windows,
             rates,
-            score=lambda module: self.validate(module.network, asked),
+            score=lambda module: self.validate(module.network, tasks),
             **chosen,
         )
 
-    def validate(self, network, chosen):
-        """Return the mean score over tasks on part of validation, during training."""
+    def validate(self, network, tasks):
+        """Compute the mean score over tasks on part of validation, during training."""
         spans, size = self.spans("validation"), self.window
         if self.name == "frames":
             spans = evenly(np.array(spans), VALIDATED).tolist()
-        targets, seen = self.targets(chosen), {task: [] for task in chosen}
+        targets, pairs = self.targets(tasks), {task: [] for task in tasks}
         for index, first, last in spans:
             if self.name == "frames":
                 size = min(last, VALIDATED_FRAMES) // self.stride * self.stride
-            logits = labels.answer(
+            logits = labels.compute_logits(
                 network, self.read(index, first, size)[None], self.stride
             )
             truth = targets(index, first, size)
-            for task in chosen:
-                if chosen[task].task.metric == "note_f1":
-                    truth[task] = chosen[task].beginning(index, size)
+            for task in tasks:
+                if tasks[task].task.metric == "note_f1":
+                    truth[task] = tasks[task].notes_until(index, size)
                 elif not np.ndim(truth[task]) and truth[task] == labels.UNKNOWN:
                     continue
-                seen[task].append((logits[task][0], truth[task]))
+                pairs[task].append((logits[task][0], truth[task]))
         scores = [
-            _quick_score(chosen[task].task, *zip(*each, strict=True))
-            for task, each in seen.items()
+            _quick_score(tasks[task].task, *zip(*pairs[task], strict=True))
+            for task in tasks
         ]
         return float(np.mean(scores))
 
 
-def hand_made(name):
+def hand_crafted(name):
     """
     Build the front end of hand-crafted features.
 
@@ -206,14 +207,14 @@ def hand_made(name):
     """
 
     def analyse(wave):
-        found = HAND_MADE[name](wave)
-        return np.log1p(1e5 * np.exp(2 * found)) / 18 if name == "logmel" else found
+        x = HAND_MADE[name](wave)
+        return np.log1p(1e5 * np.exp(2 * x)) / 18 if name == "logmel" else x
 
     key = f"{name}-{fingerprint(name)}"
     return FrontEnd(analyse, MARGIN, key)
 
 
-def reader_of(store):
+def wave_reader(store):
     """
     Return a function that reads waveforms, for networks with a learned front end.
 
@@ -256,14 +257,14 @@ def clip_reader(store, front_end):
         Returns log magnitudes ``(frames, bins)`` of a clip, computed from these frames
         alone, from index, first frame and number of frames.
     """
-    waves = reader_of(store)
+    read_wave = wave_reader(store)
 
     @functools.cache
-    def compute(*place):
-        (wave,) = waves(*place)
+    def compute(*window):
+        (wave,) = read_wave(*window)
         return front_end.analyse(wave).astype(np.float16)  # as on disk
 
-    return lambda *place: compute(*place).astype(np.float32)
+    return lambda *window: compute(*window).astype(np.float32)
 
 
 def _quick_score(task, logits, truths):
@@ -277,10 +278,8 @@ def _quick_score(task, logits, truths):
         return transcription.best_onset(logits, truths)[0]
     if np.ndim(truths[0]) == 0:
         return np.mean([x.argmax() == y for x, y in zip(logits, truths, strict=True)])
-    found, true = (
-        np.concatenate(
-            [each[::VALIDATED_STEP].reshape(-1, each[0].size) for each in part]
-        )
-        for part in (logits, truths)
+    scores, truth = (
+        np.concatenate([x[::VALIDATED_STEP].reshape(-1, x[0].size) for x in frames])
+        for frames in (logits, truths)
     )
-    return metrics.average_precision(true > 0, found)
+    return metrics.average_precision(truth > 0, scores)

@@ -32,24 +32,24 @@ def view(model, recording, seconds=10.0):
     """
     wave = audio.read(recording.audio)
     notes = read_notes(recording, len(wave))
-    shown = wave[: round(seconds * SAMPLE_RATE)]
-    spectrogram = HAND_MADE["logmel"](shown)
+    excerpt = wave[: round(seconds * SAMPLE_RATE)]
+    spectrogram = HAND_MADE["logmel"](excerpt)
     return {
         "spectrogram": spectrogram,
         "roll": frame_roll(notes, len(spectrogram)),
-        "layers": NetworkSource(model).whole(Audio.of(audio.to_pcm(shown))),
+        "layers": NetworkSource(model).whole(Audio.of(audio.to_pcm(excerpt))),
         "title": _title(recording),
     }
 
 
 def _title(recording):
     """Compose a title from a recording's metadata."""
-    row = recording.metadata
-    names = (row.get("composer"), row.get("composition"), row.get("ensemble"))
-    return ", ".join(name for name in names if name) or recording.id
+    columns = ("composer", "composition", "ensemble")
+    names = map(recording.metadata.get, columns)
+    return ", ".join(filter(None, names)) or recording.id
 
 
-def listen(recording, seconds=8.0):
+def view_notes(recording, seconds=8.0):
     """
     Collect spectrogram and notes of a recording for a figure.
 

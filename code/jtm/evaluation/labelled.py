@@ -1,8 +1,8 @@
 """
 Labelled recordings of a store for a task, and the choice of labels for training.
 
-Experiments with few labels use those of a few whole recordings, as people label them;
-see :func:`labelled_recordings`.
+Experiments with few labels use those of a few whole recordings, as annotators produce
+them; see :func:`labelled_recordings`.
 """
 
 import functools
@@ -77,7 +77,7 @@ def clip_store(root, progress=True):
     return build_store(dataset, progress=progress, part="notes")
 
 
-def reader(store):
+def note_cache(store):
     """
     Return a cached function that reads the notes of a recording.
 
@@ -100,7 +100,7 @@ def reader(store):
     return read
 
 
-def evenly(rows, most):
+def evenly(rows, maximum):
     """
     Select evenly spaced rows.
 
@@ -108,15 +108,15 @@ def evenly(rows, most):
     ----------
     rows : numpy.ndarray
         Rows in the order of recordings.
-    most : int
+    maximum : int
         Maximum number of rows.
 
     Returns
     -------
     numpy.ndarray
-        At most `most` rows, in their order.
+        At most `maximum` rows, in their order.
     """
-    n = min(most, len(rows))
+    n = min(maximum, len(rows))
     return rows[np.arange(n) * len(rows) // max(n, 1)]
 
 
@@ -171,7 +171,7 @@ class Labelled:
         name : str
             Name of the task.
         notes : callable, optional
-            Function from :func:`reader`; tasks that share one read each label file
+            Function from :func:`note_cache`; tasks that share one read each label file
             only once.
 
         Returns
@@ -186,7 +186,8 @@ class Labelled:
             If a split is empty, or a class is missing or occurs in no training
             recording.
         """
-        notes, task, recordings = notes or reader(store), TASKS[name], store.recordings
+        notes = notes or note_cache(store)
+        task, recordings = TASKS[name], store.recordings
         names, groups, lengths = {}, {}, {}
         if task.unit == "clips":
             splits = {s: [] for s in ("train", "validation", "test", "test_timbre")}
@@ -196,17 +197,16 @@ class Labelled:
             splits = labelled_splits(recordings, store.lengths)
             windows = DECODED if task.unit == "notes" else EVALUATED
             for split, n in windows.items():
-                each = n // max(1, len(splits.get(split, ())))
-                lengths[split] = WINDOW * max(MINIMUM[task.unit], each)
+                n_windows = n // max(1, len(splits.get(split, ())))
+                lengths[split] = WINDOW * max(MINIMUM[task.unit], n_windows)
         for index in itertools.chain(*splits.values()):
-            recording = recordings[index]
-            row = recording.metadata
-            groups[index] = row.get("tune_family") or f"recording {index}"
+            recording, metadata = recordings[index], recordings[index].metadata
+            groups[index] = metadata.get("tune_family") or f"recording {index}"
             if task.unit == "clips":
-                groups[index] = f"{row['instrument']} {row['pitch']}"
+                groups[index] = f"{metadata['instrument']} {metadata['pitch']}"
             names[index] = task.class_of(recording, functools.partial(notes, index))
-        # A cell may be left empty on purpose, such as the composer of an exercise; a
-        # missing column is an error.
+        # A cell may be empty, such as the composer of an exercise; a missing column is
+        # an error.
         splits = {
             split: [index for index in indices if names[index] != ""]
             for split, indices in splits.items()
@@ -240,8 +240,8 @@ class Labelled:
 
     def length(self, split, index):
         """Return the number of frames used of a recording: all of them in training."""
-        whole = int(self.store.lengths[index]) // HOP
-        return min(whole, self.lengths.get(split, whole))
+        n_frames = int(self.store.lengths[index]) // HOP
+        return min(n_frames, self.lengths.get(split, n_frames))
 
     def classes_of(self, indices):
         """Return the class indices of recordings ``(recordings,)``."""
@@ -263,13 +263,13 @@ class Labelled:
     def target(self, index, first, n_frames):
         """Return the target of a window: its class, or its frame-wise targets."""
         if self.classes:
-            known = self.names[index]
-            return np.int64(self.classes_of([index])[0] if known else UNKNOWN)
+            name = self.names[index]
+            return np.int64(self.classes_of([index])[0] if name else UNKNOWN)
         target = self.rolls(index, n_frames, first).astype(np.float32)
         return target[:, None] if self.shape == (N_PITCHES,) else target
 
     @functools.cached_property
-    def _truth(self):
+    def _targets(self):
         """Cached function that computes the targets of every `step`-th frame."""
 
         @functools.cache
@@ -285,15 +285,15 @@ class Labelled:
         They cover the evaluated frames, or every `step`-th frame.
         """
         return [
-            self._truth(index, self.length(split, index), step or self.task.step)
+            self._targets(index, self.length(split, index), step or self.task.step)
             for index in self.splits[split]
         ]
 
     def references(self, split):
-        """List the reference notes in the evaluated part of each recording."""
-        return [self.beginning(i, self.length(split, i)) for i in self.splits[split]]
+        """List the reference notes in the evaluated excerpt of each recording."""
+        return [self.notes_until(i, self.length(split, i)) for i in self.splits[split]]
 
-    def beginning(self, index, n_frames):
+    def notes_until(self, index, n_frames):
         """Return the notes in the first `n_frames` frames of a recording."""
         end = n_frames / FRAME_RATE
         notes = self.notes(index)
@@ -310,7 +310,7 @@ def _check_classes(recordings, splits, names, known, task):
                 raise InputError(
                     f"{recordings[index].audio}: {task} '{names[index]}' occurs in the "
                     f"{split} split but in no training recording, so it can't be "
-                    "learned; move a recording of it to training or leave this one out"
+                    "learned; move a recording of it to training or exclude this one"
                 )
 
 
@@ -319,8 +319,8 @@ def labelled_recordings(labelled, n=0, seed=0):
     Draw the training recordings whose labels are used, and the labelled span of each.
 
     Recordings are chosen greedily to cover instruments (for tasks about instruments) or
-    classes (for classification) within their labelled spans; once nothing new is
-    left, the rest are drawn at random. The beginning of each is labelled.
+    classes (for classification) within their labelled spans; once no recording adds
+    any, the others are drawn at random. The beginning of each is labelled.
 
     Parameters
     ----------
@@ -354,27 +354,27 @@ def labelled_recordings(labelled, n=0, seed=0):
         return np.array([order[:n_clips], starts, starts]).T + (0, 0, CLIP_LEAD + CLIP)
     if n and n > len(indices):
         raise InputError(
-            f"{n} labelled recordings; there are {len(indices)} to train on"
+            f"{n} labelled recordings; the training split has {len(indices)}"
         )
     spans = [(i, 0, labelled.length("train", i)) for i in indices]
     if not n:
         return np.array(spans, np.int64)
-    most = round(SECONDS * FRAME_RATE)
-    spans = [(index, first, min(stop, most)) for index, first, stop in spans]
-    shown = [_shown(labelled, *span) for span in spans]
-    rest = np.random.default_rng(seed).permutation(len(spans)).tolist()
-    order, seen = [], set()
-    while rest and len(order) < n:
-        best = max(rest, key=lambda row: len(shown[row] - seen))  # the first of equals
-        if not shown[best] - seen:
+    maximum = round(SECONDS * FRAME_RATE)
+    spans = [(index, first, min(stop, maximum)) for index, first, stop in spans]
+    content = [_content(labelled, *span) for span in spans]
+    remaining = np.random.default_rng(seed).permutation(len(spans)).tolist()
+    order, covered = [], set()
+    while remaining and len(order) < n:
+        best = max(remaining, key=lambda row: len(content[row] - covered))  # the first
+        if not content[best] - covered:
             break
-        seen |= shown[best]
+        covered |= content[best]
         order.append(best)
-        rest.remove(best)
-    return np.array([spans[row] for row in (order + rest)[:n]], np.int64)
+        remaining.remove(best)
+    return np.array([spans[row] for row in (order + remaining)[:n]], np.int64)
 
 
-def _shown(labelled, index, first, stop):
+def _content(labelled, index, first, stop):
     """Return the set of instruments, or the class, that a labelled span contains."""
     if labelled.classes:
         return {labelled.names[index]}

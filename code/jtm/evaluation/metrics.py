@@ -118,11 +118,11 @@ def precision_score(counts):
 
     The result is within a thousandth of :func:`average_precision`.
     """
-    hits, all_ = counts
-    if not hits.size or not hits[-1]:
+    correct, predicted = counts
+    if not correct.size or not correct[-1]:
         return 0.0
-    recall = hits / hits[-1]
-    return float(np.sum(np.diff(recall, prepend=0.0) * hits / np.maximum(all_, 1)))
+    steps = np.diff(correct / correct[-1], prepend=0.0)  # of recall
+    return float(np.sum(steps * correct / np.maximum(predicted, 1)))
 
 
 def best_threshold(counts, levels):
@@ -144,17 +144,18 @@ def best_threshold(counts, levels):
     """
     if not len(levels):
         return 0.0
-    hits, all_ = counts
-    return float(levels[np.argmax(2 * hits / np.maximum(all_ + hits[-1], 1))])
+    correct, predicted = counts
+    scores = 2 * correct / np.maximum(predicted + correct[-1], 1)
+    return float(levels[np.argmax(scores)])
 
 
-def frame_counts(truth, found):
+def frame_counts(truth, estimate):
     """
     Count correct, estimated and reference entries, for frame F1.
 
     Parameters
     ----------
-    truth, found : numpy.ndarray
+    truth, estimate : numpy.ndarray
         Reference and estimated piano roll, booleans ``(frames, pitches)``.
 
     Returns
@@ -162,13 +163,13 @@ def frame_counts(truth, found):
     numpy.ndarray
         Numbers of correct, estimated and reference entries ``(3,)``.
     """
-    return np.array([(truth & found).sum(), found.sum(), truth.sum()])
+    return np.array([(truth & estimate).sum(), estimate.sum(), truth.sum()])
 
 
 def f1(counts):
     """Compute F1 from :func:`frame_counts`; 1 if reference and estimate are empty."""
-    right, found, there = counts
-    return float(2 * right / (found + there)) if found + there else 1.0
+    correct, *sizes = counts
+    return float(2 * correct / sum(sizes)) if sum(sizes) else 1.0
 
 
 def accuracy(counts):
@@ -210,9 +211,9 @@ def note_f1(reference, estimate, offsets=False):
     An onset 40 ms late matches, an offset half a second late does not:
 
     >>> note = np.dtype([("start", float), ("end", float), ("pitch", int)])
-    >>> played = np.array([(1.0, 2.0, 60)], note)
-    >>> found = np.array([(1.04, 2.5, 60)], note)
-    >>> note_f1(played, found), note_f1(played, found, offsets=True)
+    >>> reference = np.array([(1.0, 2.0, 60)], note)
+    >>> estimate = np.array([(1.04, 2.5, 60)], note)
+    >>> note_f1(reference, estimate), note_f1(reference, estimate, offsets=True)
     (1.0, 0.0)
     """
     from mir_eval.transcription import precision_recall_f1_overlap
@@ -229,18 +230,18 @@ def note_f1(reference, estimate, offsets=False):
     return float(f1)
 
 
-def mean(parts):
+def mean(counts):
     """Compute a mean from the sum of scores and their number ``(2,)``."""
-    return float(parts[0] / parts[1])
+    return float(counts[0] / counts[1])
 
 
-def bootstrap(parts, groups, statistic, draws=DRAWS, seed=0):
+def bootstrap(counts, groups, statistic, draws=DRAWS, seed=0):
     """
     Resample groups of recordings with replacement, and score each draw (Efron 1979).
 
     Parameters
     ----------
-    parts : numpy.ndarray
+    counts : numpy.ndarray
         Summable statistics of each recording ``(recordings, ...)``, such as counts.
     groups : sequence or None
         Group of each recording, such as its tune family; None resamples recordings.
@@ -256,17 +257,17 @@ def bootstrap(parts, groups, statistic, draws=DRAWS, seed=0):
     numpy.ndarray
         Scores of the draws ``(draws,)``; empty for fewer than two groups.
     """
-    names = range(len(parts)) if groups is None else groups
+    names = range(len(counts)) if groups is None else groups
     order = {name: i for i, name in enumerate(dict.fromkeys(names))}  # first occurrence
-    sums = np.zeros((len(order), *np.shape(parts)[1:]))
-    np.add.at(sums, [order[name] for name in names], parts)
+    sums = np.zeros((len(order), *np.shape(counts)[1:]))
+    np.add.at(sums, [order[name] for name in names], counts)
     n = len(sums)
     if n < 2:
         return np.empty(0)
     rng = np.random.default_rng(seed)
     times = rng.multinomial(n, np.full(n, 1 / n), size=draws)  # per group
-    drawn = np.tensordot(times.astype(float), sums, axes=1)
-    return np.array([statistic(each) for each in drawn])
+    totals = np.tensordot(times.astype(float), sums, axes=1)
+    return np.array([statistic(total) for total in totals])
 
 
 def interval(draws):

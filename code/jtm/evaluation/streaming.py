@@ -1,13 +1,13 @@
 """
 Streaming inference: frozen networks over long recordings in bounded memory.
 
-A recording is processed in chunks (*pieces* in the code). Frame ``i`` is centred on the
-middle of samples ``[hop * i, hop * (i + 1))``, where `hop` is the encoder's. A chunk is
-read with a margin on both sides that covers the encoder's receptive field; the context
-network's state is carried from chunk to chunk. The result equals that of the whole
-recording at once, with two exceptions: a transformer attends to no more than
-:data:`LOOK_BACK` frames before its chunk, and a norm over time (instance norm) uses
-statistics of its chunk alone.
+A recording is processed in chunks. Frame ``i`` is centred on the middle of samples
+``[hop * i, hop * (i + 1))``, where `hop` is the encoder's. A chunk is read with a
+margin on both sides that covers the encoder's receptive field; the context network's
+state is carried from chunk to chunk. The result equals that of the whole recording at
+once, with two exceptions: a transformer attends to no more than :data:`LOOK_BACK`
+frames before its chunk, and a norm over time (instance norm) uses statistics of its
+chunk alone.
 """
 
 import numpy as np
@@ -15,10 +15,10 @@ import torch
 
 from jtm.models.context import TransformerContext
 
-PIECE = 2048
-"""Frames per chunk; like :data:`SHORT_PIECE` a whole number of windows of 1.28 s."""
+CHUNK = 2048
+"""Frames per chunk; like :data:`SHORT_CHUNK` a whole number of windows of 1.28 s."""
 
-SHORT_PIECE = 256
+SHORT_CHUNK = 256
 """Frames per chunk for networks other than transformers: activations fit the cache."""
 
 LOOK_BACK = 1024
@@ -35,17 +35,17 @@ class Audio:
         Returns samples ``[start, stop)`` at 16 kHz, int16 or float32.
     length : int
         Number of samples.
-    wanted : int, optional
+    n_samples : int, optional
         Number of samples from the start to compute frames for; all by default.
     scale : float
         Factor applied to the samples; by default it scales int16 to [-1, 1].
     """
 
-    def __init__(self, read, length, wanted=None, scale=1 / 32768):
+    def __init__(self, read, length, n_samples=None, scale=1 / 32768):
         self.read = read
         self.scale = scale
-        self.length = int(length)
-        self.wanted = self.length if wanted is None else min(int(wanted), self.length)
+        self.length = length = int(length)
+        self.n_samples = length if n_samples is None else min(int(n_samples), length)
 
     @classmethod
     def of(cls, wave):
@@ -54,9 +54,9 @@ class Audio:
 
     def n_frames(self, hop):
         """Return the number of complete frames to compute."""
-        return self.wanted // hop
+        return self.n_samples // hop
 
-    def piece(self, first, size, margin, hop):
+    def chunk(self, first, size, margin, hop):
         """
         Read a chunk of at most `size` frames, with `margin` frames on either side.
 
@@ -100,9 +100,9 @@ class NetworkSource:
 
     def whole(self, recording):
         """Compute z and c ``(frames, dim)`` of a recording, float32, by name."""
-        pieces = sorted(self.stream(recording), key=lambda piece: piece[0])
-        _, *parts = zip(*pieces, strict=True)
-        return dict(zip(self.layers, map(np.concatenate, parts), strict=True))
+        chunks = sorted(self.stream(recording), key=lambda chunk: chunk[0])
+        _, *layers = zip(*chunks, strict=True)
+        return dict(zip(self.layers, map(np.concatenate, layers), strict=True))
 
     def encode(self, waves):
         """Compute z of a chunk with its margins ``(1, 1, samples)``."""
@@ -117,13 +117,13 @@ class NetworkSource:
         """
         model = self.model
         device = next(model.parameters()).device
-        # A transformer recomputes, for each chunk, the frames that it looks back on.
-        lasting = isinstance(model.context, TransformerContext)
-        size = size or (PIECE if lasting else SHORT_PIECE)
+        # For each chunk, a transformer recomputes the frames before it in its context.
+        is_transformer = isinstance(model.context, TransformerContext)
+        size = size or (CHUNK if is_transformer else SHORT_CHUNK)
         starts = range(0, recording.n_frames(self.hop), size)
         state = None
         for first in reversed(starts) if model.reverse else starts:
-            wave, lead, n = recording.piece(first, size, self.margin, self.hop)
+            wave, lead, n = recording.chunk(first, size, self.margin, self.hop)
             wave = torch.from_numpy(wave).to(device)
             z = self.encode(wave[None, None])[:, lead : lead + n]
             if model.reverse:  # the future comes first
@@ -131,6 +131,6 @@ class NetworkSource:
                 c = c.flip(1)
             else:
                 c, state = model.context(z, state)
-            if lasting:
+            if is_transformer:
                 state = state[:, -LOOK_BACK:]
             yield first, z, c

@@ -116,7 +116,7 @@ class Task:
         """
         return self.roll(notes, n_frames, start)
 
-    def choose(self, labelled, answers):
+    def choose(self, labelled, logits):
         """
         Choose thresholds on validation.
 
@@ -124,7 +124,7 @@ class Task:
         ----------
         labelled : Labelled
             The recordings.
-        answers : list of numpy.ndarray
+        logits : list of numpy.ndarray
             Logits of each validation recording; see :meth:`score`.
 
         Returns
@@ -132,12 +132,11 @@ class Task:
         dict
             Thresholds by name; empty for classification.
         """
-        counts, levels = metrics.precision_counts(
-            labelled.truths("validation"), answers
-        )
+        truths = labelled.truths("validation")
+        counts, levels = metrics.precision_counts(truths, logits)
         return {"threshold": metrics.best_threshold(counts.sum(axis=0), levels)}
 
-    def score(self, labelled, split, answers, chosen):
+    def score(self, labelled, split, logits, thresholds):
         """
         Score the predictions for a split.
 
@@ -147,11 +146,11 @@ class Task:
             The recordings.
         split : str
             Split to score.
-        answers : list of numpy.ndarray
+        logits : list of numpy.ndarray
             Logits of each recording in the order of the split: evaluated frames
             ``(frames, *shape)``, windows ``(windows, classes)``, or a clip
             ``(1, classes)``.
-        chosen : dict
+        thresholds : dict
             Thresholds from :meth:`choose`.
 
         Returns
@@ -161,18 +160,18 @@ class Task:
             ``high``, bootstrap ``draws``, and whether it is ``primary``.
         """
         groups, truths = labelled.groups_of(split), labelled.truths(split)
-        found = [logits >= chosen["threshold"] for logits in answers]
-        parts = np.stack(list(map(metrics.frame_counts, truths, found)))
+        estimates = [x >= thresholds["threshold"] for x in logits]
+        counts = np.stack(list(map(metrics.frame_counts, truths, estimates)))
         return [
-            self._precision(truths, answers, groups),
-            self._score("frame_f1", parts, groups, metrics.f1),
+            self._precision(truths, logits, groups),
+            self._score("frame_f1", counts, groups, metrics.f1),
         ]
 
-    def _score(self, metric, parts, groups, statistic, value=None):
+    def _score(self, metric, counts, groups, statistic, value=None):
         """Return a score with its bootstrap draws and interval."""
-        draws = metrics.bootstrap(parts, groups, statistic)
+        draws = metrics.bootstrap(counts, groups, statistic)
         low, high = metrics.interval(draws)
-        value = statistic(parts.sum(axis=0)) if value is None else value
+        value = statistic(counts.sum(axis=0)) if value is None else value
         return {
             "metric": metric,
             "value": float(value),
@@ -184,18 +183,17 @@ class Task:
 
     def _precision(self, truths, logits, groups):
         """Score piano rolls by average precision."""
-        whole = map(np.concatenate, (truths, logits))
-        value = metrics.average_precision(*whole)
+        value = metrics.average_precision(*map(np.concatenate, (truths, logits)))
         counts, _ = metrics.precision_counts(truths, logits)
-        name, of_sum = "average_precision", metrics.precision_score
-        return self._score(name, counts, groups, of_sum, value)
+        name, statistic = "average_precision", metrics.precision_score
+        return self._score(name, counts, groups, statistic, value)
 
-    def _note_f1(self, metric, references, found, groups, **how):
+    def _note_f1(self, metric, references, estimates, groups, offsets=False):
         """Score notes by note F1 averaged over recordings."""
-        pairs = zip(references, found, strict=True)
-        values = [metrics.note_f1(*pair, **how) for pair in pairs]
-        parts = np.stack((values, np.ones(len(values))), axis=1)
-        return self._score(metric, parts, groups, metrics.mean)
+        pairs = zip(references, estimates, strict=True)
+        values = [metrics.note_f1(*pair, offsets) for pair in pairs]
+        sums = np.stack((values, np.ones(len(values))), axis=1)
+        return self._score(metric, sums, groups, metrics.mean)
 
 
 class _Transcription(Task):
@@ -208,44 +206,46 @@ class _Transcription(Task):
         onsets = transcription.onset_targets(notes, n_frames, start)
         return np.stack((roll, onsets), axis=1)
 
-    def choose(self, labelled, answers):
-        frame, onset = transcription.choose_thresholds(
-            answers, labelled.references("validation")
-        )
+    def choose(self, labelled, logits):
+        references = labelled.references("validation")
+        frame, onset = transcription.choose_thresholds(logits, references)
         return {"frame_threshold": frame, "onset_threshold": onset}
 
-    def score(self, labelled, split, answers, chosen):
+    def score(self, labelled, split, logits, thresholds):
         groups, references = labelled.groups_of(split), labelled.references(split)
-        thresholds = chosen["frame_threshold"], chosen["onset_threshold"]
-        found = [transcription.decode(x, thresholds) for x in answers]
-        truths = [truth[:, 0] for truth in labelled.truths(split)]
+        estimates = self._decode(logits, thresholds)
+        truths = [x[:, 0] for x in labelled.truths(split)]
         return [
-            self._note_f1("note_f1", references, found, groups),
-            self._note_f1("note_offset_f1", references, found, groups, offsets=True),
-            self._precision(truths, [logits[:, 0] for logits in answers], groups),
+            self._note_f1("note_f1", references, estimates, groups),
+            self._note_f1("note_offset_f1", references, estimates, groups, True),
+            self._precision(truths, [x[:, 0] for x in logits], groups),
         ]
+
+    def _decode(self, logits, thresholds):
+        """Decode the logits of each recording into notes."""
+        thresholds = thresholds["frame_threshold"], thresholds["onset_threshold"]
+        return [transcription.decode(x, thresholds) for x in logits]
 
 
 class _WhoPlaysWhat(_Transcription):
     """Predict notes with instruments: 11 rows of pitch activation, one of onsets."""
 
     def targets(self, notes, n_frames, start):
-        parts = rolls.part_roll(notes, n_frames, start).transpose(0, 2, 1)
+        roll = rolls.part_roll(notes, n_frames, start).transpose(0, 2, 1)
         notes, _ = rolls.played(notes)
         onsets = transcription.onset_targets(notes, n_frames, start)
-        return np.concatenate((parts, onsets[:, None]), axis=1)
+        return np.concatenate((roll, onsets[:, None]), axis=1)
 
-    def score(self, labelled, split, answers, chosen):
+    def score(self, labelled, split, logits, thresholds):
         groups, references = labelled.groups_of(split), labelled.references(split)
-        thresholds = chosen["frame_threshold"], chosen["onset_threshold"]
-        found = [transcription.decode(x, thresholds) for x in answers]
+        estimates = self._decode(logits, thresholds)
         # Average precision uses a frame every 160 ms: frames x 88 x 11 is large.
         truths = [x[:, :-1] for x in labelled.truths(split, EVALUATED_STEP)]
-        logits = [x[frame_numbers(len(x), EVALUATED_STEP), :-1] for x in answers]
-        parts = [map(transcription.by_instrument, x) for x in (references, found)]
+        logits = [x[frame_numbers(len(x), EVALUATED_STEP), :-1] for x in logits]
+        notes = [map(transcription.by_instrument, x) for x in (references, estimates)]
         return [
             self._precision(truths, logits, groups),
-            self._note_f1("note_instrument_f1", *parts, groups),
+            self._note_f1("note_instrument_f1", *notes, groups),
         ]
 
 
@@ -267,30 +267,30 @@ class _Category(Task):
         classes = tuple(sorted(set(names)))
         if len(classes) < 2:
             raise InputError(
-                f"the training recordings name {classes or 'nothing'} as their "
-                f"{self.name}; expected two or more to tell apart"
+                f"the training recordings have {classes or 'no class'} as their "
+                f"{self.name}; expected two or more classes"
             )
         return classes
 
-    def choose(self, labelled, answers):
+    def choose(self, labelled, logits):
         return {}
 
     pooled = POOLED
     """Metrics over several pooled windows, with the number of windows."""
 
-    def score(self, labelled, split, answers, chosen):
+    def score(self, labelled, split, logits, thresholds):
         indices, n_classes = labelled.splits[split], len(labelled.classes)
         truths, groups = labelled.classes_of(indices), labelled.groups_of(split)
         scores = []
         for metric, size in {"accuracy": 1, **self.pooled}.items():
-            parts = np.zeros((len(indices), n_classes, n_classes), np.int64)
-            for part, truth, logits in zip(parts, truths, answers, strict=True):
-                found = _add_up(logits, size).argmax(axis=1)
-                part[truth] = np.bincount(found, minlength=n_classes)
-            scores.append(self._score(metric, parts, groups, metrics.accuracy))
+            confusion = np.zeros((len(indices), n_classes, n_classes), np.int64)
+            for counts, truth, x in zip(confusion, truths, logits, strict=True):
+                predicted = _pool(x, size).argmax(axis=1)
+                counts[truth] = np.bincount(predicted, minlength=n_classes)
+            scores.append(self._score(metric, confusion, groups, metrics.accuracy))
             if size == 1:
-                of_classes = metrics.macro_f1
-                scores.append(self._score("macro_f1", parts, groups, of_classes))
+                f1 = self._score("macro_f1", confusion, groups, metrics.macro_f1)
+                scores.append(f1)
         return scores
 
 
@@ -349,7 +349,7 @@ TASKS = {
 """The tasks by name."""
 
 
-def _add_up(logits, size):
+def _pool(logits, size):
     """
     Sum the log posteriors of each `size` consecutive windows.
 

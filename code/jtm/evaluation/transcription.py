@@ -21,13 +21,13 @@ from jtm.evaluation.metrics import note_f1
 REACH = 3
 """Frames of 10 ms on each side among which a peak must be the maximum."""
 
-WIDEN = 1
+TOLERANCE = 1
 """Frames on each side of an onset that are also onset targets in training."""
 
 THRESHOLDS = (0.01, 0.03, 0.06, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
 """Candidate thresholds, as probabilities."""
 
-APART = 200
+INSTRUMENT_OFFSET = 200
 """Semitones by which :func:`by_instrument` separates instruments."""
 
 
@@ -43,11 +43,11 @@ def by_instrument(notes):
     Returns
     -------
     numpy.ndarray
-        The notes of the eleven instruments; each instrument is :data:`APART` semitones
-        above the previous one.
+        The notes of the eleven instruments; each instrument is
+        :data:`INSTRUMENT_OFFSET` semitones above the previous one.
     """
     notes, column = played(notes)
-    notes["pitch"] += (APART * column).astype(notes["pitch"].dtype)
+    notes["pitch"] += (INSTRUMENT_OFFSET * column).astype(notes["pitch"].dtype)
     return notes
 
 
@@ -72,8 +72,8 @@ def onset_targets(notes, n_frames, start=0):
     numpy.ndarray
         Booleans ``(n_frames, 88)``.
     """
-    exact = onset_roll(notes, n_frames + 2 * WIDEN, start - WIDEN)
-    return np.any([exact[i : i + n_frames] for i in range(2 * WIDEN + 1)], axis=0)
+    exact = onset_roll(notes, n_frames + 2 * TOLERANCE, start - TOLERANCE)
+    return np.any([exact[i : i + n_frames] for i in range(2 * TOLERANCE + 1)], axis=0)
 
 
 def peaks(onsets, threshold):
@@ -92,13 +92,13 @@ def peaks(onsets, threshold):
     numpy.ndarray
         Booleans ``(frames, 88)``; the first of equal neighbours is the peak.
     """
-    found = onsets > np.log(threshold / (1 - threshold))
+    is_peak = onsets > np.log(threshold / (1 - threshold))
     silence = np.full((REACH, onsets.shape[1]), -np.inf)
     padded = np.concatenate((silence, onsets, silence))
     for shift in range(1, REACH + 1):
-        found &= onsets > padded[REACH - shift :][: len(onsets)]
-        found &= onsets >= padded[REACH + shift :][: len(onsets)]
-    return found
+        is_peak &= onsets > padded[REACH - shift :][: len(onsets)]
+        is_peak &= onsets >= padded[REACH + shift :][: len(onsets)]
+    return is_peak
 
 
 def decode(posteriors, thresholds):
@@ -121,19 +121,19 @@ def decode(posteriors, thresholds):
         with instruments of :data:`jtm.data.rolls.PLAYED_DTYPE`.
     """
     frame, onset = thresholds
-    sounding = posteriors[:, :-1] > np.log(frame / (1 - frame))
-    starts = peaks(posteriors[:, -1], onset)
-    if sounding.shape[1] == 1:
-        return rolls_to_notes(sounding[:, 0], starts)
-    found = []
-    for program, part in zip(INSTRUMENTS, sounding.swapaxes(0, 1), strict=True):
+    active = posteriors[:, :-1] > np.log(frame / (1 - frame))
+    onsets = peaks(posteriors[:, -1], onset)
+    if active.shape[1] == 1:
+        return rolls_to_notes(active[:, 0], onsets)
+    by_program = []
+    for program, roll in zip(INSTRUMENTS, active.swapaxes(0, 1), strict=True):
         # Active at the onset or one frame later, as onsets are accurate to a frame.
-        near = part | np.pad(part, ((0, 1), (0, 0)))[1:]
-        notes = rolls_to_notes(part, starts & near)
-        found.append(np.zeros(len(notes), PLAYED_DTYPE))
-        found[-1][[*notes.dtype.names]] = notes
-        found[-1]["program"] = program
-    return np.sort(np.concatenate(found), order=("start", "pitch", "program"))
+        near = roll | np.pad(roll, ((0, 1), (0, 0)))[1:]
+        notes = rolls_to_notes(roll, onsets & near)
+        by_program.append(np.zeros(len(notes), PLAYED_DTYPE))
+        by_program[-1][[*notes.dtype.names]] = notes
+        by_program[-1]["program"] = program
+    return np.sort(np.concatenate(by_program), order=("start", "pitch", "program"))
 
 
 def choose_thresholds(posteriors, references):
@@ -160,8 +160,8 @@ def choose_thresholds(posteriors, references):
             for logits in posteriors
         ]
 
-        def score(notes, found):
-            return _onset_f1(by_instrument(notes), by_instrument(found))
+        def score(reference, estimate):
+            return _onset_f1(by_instrument(reference), by_instrument(estimate))
 
     _, onset = best_onset(pitches, references)
     frame = max(
@@ -203,23 +203,23 @@ def _onset_f1(reference, estimate):
     Compute note F1 by pitch and onset, as :func:`jtm.evaluation.metrics.note_f1` does.
 
     Since all tolerances are equal, greedily matching each reference note with the
-    earliest estimate in reach is a maximum matching within a pitch, and many times
-    faster than a general one. Notes are sorted by start.
+    earliest unmatched estimate within the tolerance is a maximum matching within a
+    pitch, and many times faster than a general one. Notes are sorted by start.
     """
     if not len(reference) or not len(estimate):
         return float(len(reference) == len(estimate))
-    found = {}
+    onsets = {}
     for pitch, start in zip(estimate["pitch"], estimate["start"], strict=True):
-        found.setdefault(pitch, []).append(start)
-    matched, at = 0, dict.fromkeys(found, 0)
+        onsets.setdefault(pitch, []).append(start)
+    matched, position = 0, dict.fromkeys(onsets, 0)
     for pitch, start in zip(reference["pitch"], reference["start"], strict=True):
-        of_pitch = found.get(pitch, ())
-        i = at.get(pitch, 0)
+        of_pitch = onsets.get(pitch, ())
+        i = position.get(pitch, 0)
         # 5e-5 s of slack, since mir_eval rounds distances to 0.1 ms.
         while i < len(of_pitch) and of_pitch[i] < start - 0.05 - 5e-5:
             i += 1
         if i < len(of_pitch) and of_pitch[i] <= start + 0.05 + 5e-5:
             matched += 1
             i += 1
-        at[pitch] = i
+        position[pitch] = i
     return 2 * matched / (len(reference) + len(estimate))

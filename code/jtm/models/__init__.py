@@ -9,7 +9,7 @@ class Encoder(NamedTuple):
 
     Parameters
     ----------
-    where : str
+    path : str
         Module and class in this package; its arguments are channels and norm.
     channels, tiny : int
         Number of channels (per pitch on a pitch axis) by default and in `tiny`.
@@ -17,7 +17,7 @@ class Encoder(NamedTuple):
         Whether the latents have features for each of the 88 pitches.
     """
 
-    where: str
+    path: str
     channels: int
     tiny: int
     pitch_axis: bool

@@ -76,13 +76,13 @@ def augment(wave, kinds, generator):
         spectrum = spectrum * _equaliser(centres, gains, widths, size)
     if "reverb" in kinds:
         # Tails of constant length, each with its own decay.
-        size_tail = int(REVERB_SECONDS[1] * SAMPLE_RATE)
-        tail = torch.randn(batch, size_tail, generator=generator).to(wave.device)
+        n_tail = int(REVERB_SECONDS[1] * SAMPLE_RATE)
+        tail = torch.randn(batch, n_tail, generator=generator).to(wave.device)
         responses = _reverberation(tail, draw(REVERB_SECONDS), draw(DIRECT_TO_REVERB))
         spectrum = spectrum * torch.fft.rfft(responses, size)
     if "noise" in kinds:
-        parts = torch.randn(batch, spectrum.shape[1], 2, generator=generator)
-        white = torch.view_as_complex(parts).to(wave.device)
+        white = torch.randn(batch, spectrum.shape[1], 2, generator=generator)
+        white = torch.view_as_complex(white).to(wave.device)
         spectrum = spectrum + _coloured_noise(
             white, spectrum, draw(NOISE_SLOPE), draw(SIGNAL_TO_NOISE), samples
         )
@@ -102,10 +102,10 @@ def _equaliser(centres, gains, widths, size):
     """
     half = torch.arange(1, size // 2, device=centres.device) * (math.pi / size)
     ratio = half.tan() / (math.pi * centres[..., None] / SAMPLE_RATE).tan()
-    detuning = 1j * (ratio - 1 / ratio)  # s + 1 / s, since both halves are over s
-    root = 10 ** (gains / 40)[..., None]  # A, square root of the gain at the centre
+    detuning = 1j * (ratio - 1 / ratio)  # s + 1 / s: the fraction is reduced by s
+    a = 10 ** (gains / 40)[..., None]  # A, square root of the gain at the centre
     inverse_q = (2 * torch.sinh(math.log(2) / 2 * widths))[..., None]
-    response = (detuning + inverse_q * root) / (detuning + inverse_q / root)
+    response = (detuning + inverse_q * a) / (detuning + inverse_q / a)
     # DC and the Nyquist frequency are unchanged.
     return functional.pad(response, (1, 1), value=1.0).prod(1)
 
@@ -141,13 +141,13 @@ def _coloured_noise(white, spectrum, slope, ratio, samples):
     noise = white * frequency ** (-slope[:, None] / 2)
     noise[:, 0] = 0  # no DC
     noise[:, -1] = 0
-    share = 2 * (n - 1) / samples  # length of the transform relative to the signal's
-    energy = spectrum.abs().square().sum(1) / noise.abs().square().sum(1)
-    scale = (share * energy * 10 ** (-ratio / 10)).sqrt()
+    length = 2 * (n - 1) / samples  # of the transform, relative to the signal's
+    energy_ratio = spectrum.abs().square().sum(1) / noise.abs().square().sum(1)
+    scale = (length * energy_ratio * 10 ** (-ratio / 10)).sqrt()
     return noise * scale[:, None]
 
 
-def vary_waves(waves):
+def augment_waves(waves):
     """
     Augment waveforms by random gain and white noise.
 
@@ -171,7 +171,7 @@ def vary_waves(waves):
     return gain * (waves + noise * level * white)
 
 
-def vary_magnitudes(magnitudes):
+def augment_magnitudes(magnitudes):
     """
     Augment log magnitudes by random gain, equalisation and noise.
 

@@ -27,42 +27,42 @@ class _Recurrence(torch.autograd.Function):
 
     @staticmethod
     @torch.amp.custom_fwd(device_type="cpu", cast_inputs=torch.float32)
-    def forward(ctx, given, weight, bias, state):
+    def forward(ctx, inputs, weight, bias, state):
         """
         Compute the hidden state of each frame ``(frames, dim, batch)``.
 
-        `given` is the input's contribution to reset gate, update gate and candidate
-        state ``(frames, 3 * dim, batch)``; `weight` ``(3 * dim, dim)`` and `bias`
-        ``(3 * dim,)`` are the hidden-to-hidden parameters; `state` is the initial
-        hidden state ``(dim, batch)``.
+        `inputs` are the input's terms of reset gate, update gate and candidate state
+        ``(frames, 3 * dim, batch)``; `weight` ``(3 * dim, dim)`` and `bias` ``(3 *
+        dim,)`` are the hidden-to-hidden parameters; `state` is the initial hidden state
+        ``(dim, batch)``.
         """
-        frames, (dim, batch) = len(given), state.shape
-        states = given.new_empty(frames + 1, dim, batch)
+        frames, (dim, batch) = len(inputs), state.shape
+        states = inputs.new_empty(frames + 1, dim, batch)
         states[0] = state
-        gates = given.new_empty(frames, 2 * dim, batch)  # reset, update
-        recalled = given.new_empty(frames, dim, batch)
-        new = torch.empty_like(recalled)
-        to_gates, to_new = weight.split(2 * dim)
-        bias_gates, bias_new = bias[:, None].split(2 * dim)
+        gates = inputs.new_empty(frames, 2 * dim, batch)  # reset, update
+        hidden = inputs.new_empty(frames, dim, batch)  # hidden term of the candidates
+        candidates = torch.empty_like(hidden)
+        weight_gates, weight_hidden = weight.split(2 * dim)
+        bias_gates, bias_hidden = bias[:, None].split(2 * dim)
         steps = zip(
             states,
             states[1:],
-            given[:, : 2 * dim] + bias_gates,
-            given[:, 2 * dim :],
+            inputs[:, : 2 * dim] + bias_gates,
+            inputs[:, 2 * dim :],
             gates,
             gates[:, :dim],
             gates[:, dim:],
-            recalled,
-            new,
+            hidden,
+            candidates,
             strict=False,  # one more state than frames
         )
         with _one_thread():
-            for h, after, for_gates, for_new, both, reset, update, said, n in steps:
-                torch.addmm(for_gates, to_gates, h, out=both).sigmoid_()
-                torch.addmm(bias_new, to_new, h, out=said)
-                torch.addcmul(for_new, reset, said, out=n).tanh_()
-                torch.lerp(n, h, update, out=after)
-        ctx.save_for_backward(weight, gates, recalled, new, states)
+            for h, next_h, x_gates, x_new, gate, reset, update, h_new, new in steps:
+                torch.addmm(x_gates, weight_gates, h, out=gate).sigmoid_()
+                torch.addmm(bias_hidden, weight_hidden, h, out=h_new)
+                torch.addcmul(x_new, reset, h_new, out=new).tanh_()
+                torch.lerp(new, h, update, out=next_h)
+        ctx.save_for_backward(weight, gates, hidden, candidates, states)
         return states[1:]
 
     @staticmethod
@@ -70,32 +70,33 @@ class _Recurrence(torch.autograd.Function):
     @torch.amp.custom_bwd(device_type="cpu")
     def backward(ctx, gradient):
         """Compute gradients with respect to the inputs from those of the states."""
-        weight, gates, recalled, new, states = ctx.saved_tensors
-        frames, dim, batch = new.shape
+        weight, gates, hidden, candidates, states = ctx.saved_tensors
+        frames, dim, batch = candidates.shape
         reset, update = gates.split(dim, 1)
-        # Factors of the gradient with respect to a state, for all frames at once: for
-        # reset gate, update gate, recalled state and candidate state.
-        factors = new.new_empty(frames, 4, dim, batch)
-        by_reset, by_update, by_recalled, by_new = factors.unbind(1)
-        torch.mul(1 - update, 1 - new.square(), out=by_new)
-        torch.mul(states[:-1] - new, update * (1 - update), out=by_update)
-        torch.mul(by_new, reset, out=by_recalled)
-        torch.mul(recalled * by_recalled, 1 - reset, out=by_reset)
-        flat = factors.flatten(1, 2)  # (frames, 4 * dim, batch)
-        # The candidate's own part does not reach the previous state.
+        # Derivatives of a state, for all frames at once, with respect to the
+        # pre-activations of reset and update gate, the hidden term of the candidate
+        # state, and its pre-activation; the loop turns them into gradients.
+        gradients = candidates.new_empty(frames, 4, dim, batch)
+        by_reset, by_update, by_hidden, by_candidate = gradients.unbind(1)
+        torch.mul(1 - update, 1 - candidates.square(), out=by_candidate)
+        torch.mul(states[:-1] - candidates, update * (1 - update), out=by_update)
+        torch.mul(by_candidate, reset, out=by_hidden)
+        torch.mul(hidden * by_hidden, 1 - reset, out=by_reset)
+        flat = gradients.flatten(1, 2)  # (frames, 4 * dim, batch)
+        # The candidate's input term does not depend on the previous state.
         back = torch.cat((weight, weight.new_zeros(dim, dim))).T
-        total = torch.zeros_like(states[0])
-        parts = (gradient.contiguous(), factors, flat, update)
-        backwards = zip(*(part.unbind()[::-1] for part in parts), strict=True)
+        by_state = torch.zeros_like(states[0])
+        sequences = (gradient.contiguous(), gradients, flat, update)
+        backwards = zip(*(x.unbind()[::-1] for x in sequences), strict=True)
         with _one_thread():
-            for own, factor, row, kept in backwards:
-                total += own
-                factor *= total  # in place, so `row`, a view of it, changes too
-                total = torch.addmm(total * kept, back, row)
-        by_given = torch.cat((flat[:, : 2 * dim], flat[:, 3 * dim :]), dim=1)
-        inner = flat[:, : 3 * dim]
-        by_weight = torch.bmm(inner, states[:-1].transpose(1, 2)).sum(0)
-        return by_given, by_weight, inner.sum((0, 2)), total
+            for by_output, frame, flat_frame, gate in backwards:
+                by_state += by_output
+                frame *= by_state  # in place, so its view `flat_frame` changes too
+                by_state = torch.addmm(by_state * gate, back, flat_frame)
+        by_inputs = torch.cat((flat[:, : 2 * dim], flat[:, 3 * dim :]), dim=1)
+        by_recurrent = flat[:, : 3 * dim]
+        by_weight = torch.bmm(by_recurrent, states[:-1].transpose(1, 2)).sum(0)
+        return by_inputs, by_weight, by_recurrent.sum((0, 2)), by_state
 
 
 @contextlib.contextmanager
@@ -119,9 +120,9 @@ class GroupedGRU(nn.GRU):
         if state is None:
             state = x.new_zeros(1, len(x), self.hidden_size)
         # Batch last, so that each step accesses contiguous memory.
-        given = self.weight_ih_l0 @ x.permute(1, 2, 0) + self.bias_ih_l0[:, None]
+        inputs = self.weight_ih_l0 @ x.permute(1, 2, 0) + self.bias_ih_l0[:, None]
         states = _Recurrence.apply(
-            given, self.weight_hh_l0, self.bias_hh_l0, state.squeeze(0).T
+            inputs, self.weight_hh_l0, self.bias_hh_l0, state.squeeze(0).T
         )  # (frames, hidden_size, batch)
         return states.permute(2, 0, 1), states[-1:].transpose(1, 2)
 
@@ -159,17 +160,17 @@ class RecurrentContext(nn.Module):
         and for an LSTM the cell state, each ``(layers, batch, dim)``. `state` is None
         at the start.
         """
-        parts = z.unflatten(2, (self.groups, -1)).transpose(1, 2).flatten(0, 1)
+        grouped = z.unflatten(2, (self.groups, -1)).transpose(1, 2).flatten(0, 1)
         if state is not None:
             state = tuple(
-                part.unflatten(2, (self.groups, -1)).flatten(1, 2).contiguous()
-                for part in state
+                x.unflatten(2, (self.groups, -1)).flatten(1, 2).contiguous()
+                for x in state
             )
             state = state if len(state) > 1 else state[0]
-        c, state = self.net(parts, state)  # (batch * groups, frames, dim // groups)
+        c, state = self.net(grouped, state)  # (batch * groups, frames, dim // groups)
         state = tuple(
-            part.unflatten(1, (-1, self.groups)).flatten(2)
-            for part in (state if isinstance(state, tuple) else (state,))
+            x.unflatten(1, (-1, self.groups)).flatten(2)
+            for x in (state if isinstance(state, tuple) else (state,))
         )
         return c.unflatten(0, (-1, self.groups)).transpose(1, 2).flatten(2), state
 

@@ -78,7 +78,7 @@ class Body(torch.nn.Module):
         return z if self.on_encoder else torch.cat((z, self.model.summarise(z)), dim=2)
 
 
-def add_heads(model, asked, seed=0, on_encoder=False, width=WIDTH, around=False):
+def add_heads(model, tasks, seed=0, on_encoder=False, width=WIDTH, around=False):
     """
     Add untrained task heads to a network.
 
@@ -87,7 +87,7 @@ def add_heads(model, asked, seed=0, on_encoder=False, width=WIDTH, around=False)
     model : jtm.models.network.Network or int
         The network; or the number of bins of hand-crafted features, which the heads
         take as they are.
-    asked : dict of str to tuple
+    tasks : dict of str to tuple
         Key in :data:`jtm.models.readers.READERS` and number of classes, by task.
     seed : int
         Random seed of the heads' initial weights.
@@ -106,11 +106,11 @@ def add_heads(model, asked, seed=0, on_encoder=False, width=WIDTH, around=False)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if isinstance(model, int):
-            heads = Heads(FlatTrunk(model), asked)
+            heads = Heads(FlatTrunk(model), tasks)
             return NetworkWithHeads(torch.nn.Identity(), heads)
         sizes = (model.z_dim,) if on_encoder else (model.z_dim, model.c_dim)
         on_axis = isinstance(model.encoder, HarmonicStack)
         on_axis &= on_encoder or getattr(model.context, "groups", 1) == N_PITCHES
         trunk = PitchTrunk(sizes, width, around) if on_axis else FlatTrunk(sum(sizes))
-        heads = Heads(trunk, asked, model.encoder.hop // HOP)
+        heads = Heads(trunk, tasks, model.encoder.hop // HOP)
         return NetworkWithHeads(Body(model, on_encoder), heads)

@@ -74,17 +74,17 @@ def build_model(config):
     Network
         The network.
     """
-    module, name = ENCODERS[config.encoder_type].where.split(".")
-    kind = getattr(importlib.import_module(f"jtm.models.{module}"), name)
-    more = {}  # settings that only this encoder takes
+    module, name = ENCODERS[config.encoder_type].path.split(".")
+    encoder_class = getattr(importlib.import_module(f"jtm.models.{module}"), name)
+    options = {}  # arguments that only this encoder takes
     if config.encoder_type == "sinc":
-        more = {"kernel": config.sinc_kernel, "spacing": config.sinc_spacing}
-        more["quadrature"] = config.sinc_mode == "quadrature"
+        options = {"kernel": config.sinc_kernel, "spacing": config.sinc_spacing}
+        options["quadrature"] = config.sinc_mode == "quadrature"
     elif config.encoder_type == "pitchmap":
-        more["learned"] = config.use_sinc_net
+        options["learned"] = config.use_sinc_net
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.random_seed)
-        encoder = kind(config.hidden_encoder, config.norm_mode, **more)
+        encoder = encoder_class(config.hidden_encoder, config.norm_mode, **options)
         context = _make_context(config, encoder)
     return Network(encoder, context, config.cpc_mode == "reverse")
 

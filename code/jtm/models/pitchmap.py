@@ -21,7 +21,7 @@ ENCODER = ((1, 1), (12, 1), (1, 1))
 """Dilations, in semitones and in frames of 20 ms, of the encoder's blocks."""
 
 CONTEXT = ((1, 2), (12, 4), (1, 8))
-"""Dilations of the context's blocks; together they look back 0.56 s."""
+"""Dilations of the context's blocks; their receptive field is the last 0.56 s."""
 
 RESIDUAL = 0.3
 """Initial scale of the residual branches, so that deep stacks begin near identity."""
@@ -87,7 +87,7 @@ class PitchBlock(nn.Module):
     def __init__(self, channels, dilation, causal=False):
         super().__init__()
         pitch, time = dilation
-        self.before = 2 * time if causal else 0
+        self.n_past = 2 * time if causal else 0
         self.conv = nn.Conv2d(
             channels,
             channels,
@@ -103,15 +103,15 @@ class PitchBlock(nn.Module):
         """
         Convolve maps ``(batch, channels, pitches, frames)``.
 
-        If causal, `past` holds the `before` frames that precede them; zeros by default.
+        If causal, `past` holds the `n_past` frames that precede them; zeros by default.
         """
-        heard = maps
+        padded = maps
         if past is not None:
-            heard = torch.cat((past, maps), dim=3)
-        elif self.before:
-            heard = functional.pad(maps, (self.before, 0))
-        found = functional.relu(self.conv(heard), inplace=True)
-        return maps + self.mix(found)
+            padded = torch.cat((past, maps), dim=3)
+        elif self.n_past:
+            padded = functional.pad(maps, (self.n_past, 0))
+        hidden = functional.relu(self.conv(padded), inplace=True)
+        return maps + self.mix(hidden)
 
 
 class PitchMapEncoder(HarmonicStack):
@@ -185,19 +185,19 @@ class PitchMapContext(nn.Module):
         its last input frames ``(frames, batch, dim)``. `state` is None at the start.
         """
         maps = self.project(to_maps(z))
-        past = [None] * len(self.blocks)
+        pasts = [None] * len(self.blocks)
         if state is not None:
-            past = [to_maps(part.transpose(0, 1)) for part in state]
+            pasts = [to_maps(features.transpose(0, 1)) for features in state]
         states = []
-        for block, before in zip(self.blocks, past, strict=True):
-            states.append(_last(maps, before, block.before))
-            maps = block(maps, before)
+        for block, past in zip(self.blocks, pasts, strict=True):
+            states.append(_last_frames(maps, past, block.n_past))
+            maps = block(maps, past)
         c = _to_features(normed(self.norm, maps))
-        return c, tuple(_to_features(part).transpose(0, 1) for part in states)
+        return c, tuple(_to_features(past).transpose(0, 1) for past in states)
 
 
-def _last(maps, before, frames):
-    """Return the last `frames` frames of `before` (zeros if None) and `maps`."""
-    if before is None:
-        before = maps.new_zeros(*maps.shape[:3], frames)
-    return torch.cat((before, maps), dim=3)[..., -frames:]
+def _last_frames(maps, past, n):
+    """Return the last `n` frames of `past` (zeros if None) followed by `maps`."""
+    if past is None:
+        past = maps.new_zeros(*maps.shape[:3], n)
+    return torch.cat((past, maps), dim=3)[..., -n:]

@@ -59,8 +59,8 @@ class PitchTrunk(nn.Module):
 
     def forward(self, features):
         """Map concatenated z and c to features ``(batch, frames, 88, channels)``."""
-        parts = features.split(self.sizes, dim=2)
-        maps = self.join(torch.cat([to_maps(part) for part in parts], dim=1))
+        inputs = features.split(self.sizes, dim=2)  # z and c
+        maps = self.join(torch.cat([to_maps(x) for x in inputs], dim=1))
         maps = self.blocks[1:](self.around(self.blocks[0](maps)))
         return normed(self.norm, maps).permute(0, 3, 2, 1)
 
@@ -87,16 +87,16 @@ class Surroundings(nn.Module):
 
     def forward(self, maps):
         """Add averages to maps ``(batch, channels, pitches, frames)``."""
-        pitches = maps.shape[2], 1
+        kernel = maps.shape[2], 1  # all pitches
         pools = functional.avg_pool2d, functional.max_pool2d  # fast, channels last
-        pooled = torch.cat([pool(maps, pitches)[:, :, 0] for pool in pools], 1)
-        mean = functional.avg_pool1d(
+        pooled = torch.cat([pool(maps, kernel)[:, :, 0] for pool in pools], 1)
+        averages = functional.avg_pool1d(
             functional.relu(self.squeeze(pooled)),
             *(2 * AROUND + 1, 1, AROUND),
             count_include_pad=False,
         )
-        added = self.tell(mean)[:, :, None]
-        return maps + added.contiguous(memory_format=torch.channels_last)
+        update = self.tell(averages)[:, :, None]
+        return maps + update.contiguous(memory_format=torch.channels_last)
 
 
 class FlatTrunk(nn.Module):

@@ -3,7 +3,7 @@
 import torch
 from torch.nn import functional
 
-from jtm.models.augment import vary_magnitudes
+from jtm.models.augment import augment_magnitudes
 from jtm.retrieval.config import MARGIN
 from jtm.training.loop import Module, schedule
 
@@ -84,12 +84,12 @@ class Matching(Module):
         towers.train()
         if config.frozen:
             towers.audio.encoder.requires_grad_(False).eval()
-        self.factor = schedule(plan.n_epoch * len(pairs), WARMUP, "cosine")
+        self.lr_factor = schedule(plan.n_epoch * len(pairs), WARMUP, "cosine")
 
     def loss(self, batch, split, step):
         """Compute the loss of a batch, and the accuracy of audio-to-score retrieval."""
         magnitudes, rolls, cells = batch
-        audio, score = self.towers(vary_magnitudes(magnitudes), rolls, cells)
+        audio, score = self.towers(augment_magnitudes(magnitudes), rolls, cells)
         with torch.autocast(audio.device.type, enabled=False):
             cosines = audio @ score.T
         if self.config.objective == "infonce":
@@ -99,7 +99,7 @@ class Matching(Module):
         first = cosines.argmax(1) == torch.arange(len(cosines), device=cosines.device)
         return {"loss": loss, "accuracy_1": first.float().mean()}
 
-    def groups(self):
+    def parameter_groups(self):
         """Return the parameter groups, with a lower rate for a loaded encoder."""
         rate = self.config.learning_rate
         encoder, others = [], []

@@ -13,7 +13,7 @@ import torch
 
 from jtm.constants import N_PITCHES
 from jtm.files import InputError, read_json, write_json
-from jtm.models.augment import vary_magnitudes
+from jtm.models.augment import augment_magnitudes
 from jtm.models.pitchmap import PitchMapEncoder
 from jtm.results.records import TESTS
 from jtm.retrieval import model, search
@@ -76,13 +76,13 @@ def train(config, recordings, progress=True):
         """Compute the mean reciprocal rank on validation."""
         return np.mean(1 / _ranks(module.towers.compare(*held_out)))
 
-    facts = {"config": asdict(config)}
-    module = Matching(towers, config, plan, Pairs(*chosen), facts=facts, score=score)
+    module = Matching(towers, config, plan, Pairs(*chosen), score=score)
+    module.metadata["config"] = asdict(config)
     fit(module, progress)
     torch.manual_seed(0)
     batches = Pairs(*chosen, REFIT_BATCHES)
     batches.epoch = REFITTED
-    towers.refit((vary_magnitudes(audio), *score) for audio, *score in batches)
+    towers.refit((augment_magnitudes(audio), *score) for audio, *score in batches)
     seconds = sum(
         recordings.aligned[i].last - recordings.aligned[i].first for i in training
     )

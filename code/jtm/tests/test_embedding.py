@@ -114,7 +114,7 @@ class Embed(Folder):
         for direction in ("forward", "reverse"):
             model = tiny_model(cpc_mode=direction)
             expected, _ = jtm.embed(path, model=model)
-            with mock.patch.object(streaming, "SHORT_PIECE", 100):
+            with mock.patch.object(streaming, "SHORT_CHUNK", 100):
                 found, _ = jtm.embed(path, model=model)
             np.testing.assert_allclose(found, expected, atol=1e-5)
 

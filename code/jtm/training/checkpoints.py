@@ -24,13 +24,13 @@ from jtm.training.config import NETWORK, NetworkConfig, flag, make_config
 WEIGHTS_SUFFIX = ".safetensors"
 """File extension of exported weights."""
 
-MAKER = "`jtm export` or `jtm train --preset transcriber`"
+EXPORTERS = "`jtm export` or `jtm train --preset transcriber`"
 """Commands that write such files: the first a network, the second a transcriber."""
 
 METADATA_KEY = "jtm"
 """Key of the settings and the weights' hash in the metadata of such a file."""
 
-SHAPING = """encoder_type hidden_encoder sinc_mode norm_mode ar_mode hidden_gar
+ARCHITECTURE = """encoder_type hidden_encoder sinc_mode norm_mode ar_mode hidden_gar
 layers_gar abspos gar_mode n_predicts predictor""".split()
 """Settings that determine the names and shapes of a network's weights."""
 
@@ -80,7 +80,7 @@ def _read_run(path):
             content = torch.load(path, map_location="cpu", weights_only=True)
         state, config = content["state_dict"], content["config"]
         if not (isinstance(state, dict) and isinstance(config, dict)):
-            raise TypeError("its parts are of other types")
+            raise TypeError("state_dict and config must be dicts")
     except Exception as error:  # unpickling arbitrary bytes may raise any
         raise InputError(
             f"{path}: not a checkpoint of JTM, or damaged; "
@@ -91,16 +91,16 @@ def _read_run(path):
 
 def _read_weights(path):
     """Read exported weights into the form of a checkpoint."""
-    weights, facts = read_tensors(path, "network", MAKER, {"network": dict})
-    content, part = {"config": facts["network"]}, "model"
-    if isinstance(facts.get("thresholds"), dict):  # a transcriber
-        part, content["thresholds"] = "network", facts["thresholds"]
-        content["config"] |= {"on_encoder": facts.get("on_encoder")}
+    weights, metadata = read_tensors(path, "network", EXPORTERS, {"network": dict})
+    content, part = {"config": metadata["network"]}, "model"
+    if isinstance(metadata.get("thresholds"), dict):  # a transcriber
+        part, content["thresholds"] = "network", metadata["thresholds"]
+        content["config"] |= {"on_encoder": metadata.get("on_encoder")}
     state = {f"{part}.{name}": tensor for name, tensor in weights.items()}
     return content | {"state_dict": state}
 
 
-def read_tensors(path, what, maker, expected):
+def read_tensors(path, kind, command, expected):
     """
     Read a file written by :func:`write_tensors`, without running any code in it.
 
@@ -108,9 +108,9 @@ def read_tensors(path, what, maker, expected):
     ----------
     path : str or Path
         Path to the file.
-    what : str
+    kind : str
         Expected content, for messages.
-    maker : str
+    command : str
         Command that writes such a file, for messages.
     expected : dict of str to type
         Types of the required metadata entries, by name.
@@ -134,15 +134,15 @@ def read_tensors(path, what, maker, expected):
             metadata = json.loads(file.metadata()[METADATA_KEY])
             tensors = {name: file.get_tensor(name) for name in file.keys()}
         checksum = metadata["sha256"]
-        if not all(isinstance(metadata[name], kind) for name, kind in expected.items()):
+        if not all(isinstance(metadata[name], of) for name, of in expected.items()):
             raise TypeError(f"expected {expected}")
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         raise InputError(
-            f"{path}: no {what} of JTM, or damaged; expected a file that {maker} wrote"
+            f"{path}: no {kind} of JTM, or damaged; expected one that {command} wrote"
         ) from error
     if fingerprint(tensors) != checksum:
         raise InputError(
-            f"{path}: damaged (its checksum differs); get or make it again"
+            f"{path}: damaged (its checksum differs); restore or rebuild it"
         )
     return tensors, metadata
 
@@ -217,12 +217,12 @@ def export(checkpoint, path):
         raise InputError(f"{path}: expected a name ending in {WEIGHTS_SUFFIX}")
     content = read_checkpoint(checkpoint)
     model, config = load_model(checkpoint, content)
-    weights = {name: part.contiguous() for name, part in model.state_dict().items()}
+    weights = {name: value.contiguous() for name, value in model.state_dict().items()}
     network = {n: value for n, value in asdict(config).items() if n in NETWORK}
     write_tensors(path, weights, {"network": network})
     settings = asdict(config) | content["config"] | {"data": Path(config.data).name}
     del settings["path_checkpoint"], settings["load"]  # local paths
-    facts = {
+    record = {
         "sha256": digest(path),
         "checkpoint": digest(checkpoint),
         "bytes": path.stat().st_size,
@@ -234,9 +234,9 @@ def export(checkpoint, path):
     }
     earlier = Path(checkpoint).with_suffix(".json")
     if Path(checkpoint).suffix == WEIGHTS_SUFFIX and earlier.exists():
-        facts = read_json(earlier) | {"sha256": facts["sha256"]}
-    write_json(path.with_suffix(".json"), facts)
-    return facts
+        record = read_json(earlier) | {"sha256": record["sha256"]}
+    write_json(path.with_suffix(".json"), record)
+    return record
 
 
 def load_model(path, content=None):
@@ -271,7 +271,7 @@ def load_model(path, content=None):
     return model.eval(), config
 
 
-def adopt(config):
+def initial_model(config):
     """
     Build the network that a run starts from, and adopt its settings.
 
@@ -294,8 +294,8 @@ def adopt(config):
     """
     if not config.load:
         return build_model(config), config
-    model, there = load_model(config.load)
-    return model, replace(config, **{name: getattr(there, name) for name in NETWORK})
+    model, loaded = load_model(config.load)
+    return model, replace(config, **{name: getattr(loaded, name) for name in NETWORK})
 
 
 def network_config(path, content):
@@ -320,11 +320,11 @@ def network_config(path, content):
         If this version does not support the settings.
     """
     known = NetworkConfig.__pydantic_fields__
-    chosen = {name: each for name, each in content["config"].items() if name in known}
+    settings = {n: value for n, value in content["config"].items() if n in known}
     try:
-        return make_config(NetworkConfig, "small", chosen)
+        return make_config(NetworkConfig, "small", settings)
     except InputError as error:
-        raise InputError(f"{path}: of another version of JTM: {error}") from error
+        raise InputError(f"{path}: from another version of JTM: {error}") from error
 
 
 def load_part(path, content, part, module, config=None):
@@ -354,11 +354,11 @@ def load_part(path, content, part, module, config=None):
     try:
         module.load_state_dict({n.removeprefix(prefix): state[n] for n in names})
     except RuntimeError as error:
-        there, here = content["config"], asdict(config) if config else {}
+        saved, expected = content["config"], asdict(config) if config else {}
         differing = ", ".join(
-            f"--{flag(name)} is {there[name]!r} there and {here[name]!r} here"
-            for name in SHAPING
-            if name in there.keys() & here.keys() and there[name] != here[name]
+            f"--{flag(name)} is {saved[name]!r}, not {expected[name]!r}"
+            for name in ARCHITECTURE
+            if name in saved.keys() & expected.keys() and saved[name] != expected[name]
         )
         reason = differing or f"its {part} has other weights than expected"
         raise InputError(f"{path}: does not fit: {reason}") from error

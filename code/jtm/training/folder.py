@@ -14,7 +14,7 @@ from jtm.constants import SAMPLE_RATE
 from jtm.files import InputError, locked, read_json, sweep, warn, write_json
 from jtm.training.checkpoints import read_checkpoint
 from jtm.training.config import flag
-from jtm.training.processes import place
+from jtm.training.processes import process_info
 
 CONFIG_FILE = "config.json"
 """Name of the file with a run's settings, next to its checkpoints."""
@@ -29,7 +29,7 @@ RECORD = "record.json"
 """Name of the file with the scores and the thresholds of training with labels."""
 
 LOCK = ".lock"
-"""Name of the lock file of a run's folder, locked while a process uses the folder."""
+"""Name of the file that is locked while a process uses a run's folder."""
 
 MINUTE = 60 * SAMPLE_RATE
 """Number of samples in a minute."""
@@ -60,32 +60,32 @@ def newest(folder):
         If there are checkpoints, and all are damaged.
     """
     folder = Path(folder)
-    found = ((path.stem[10:], path) for path in folder.glob("checkpoint*.pt"))
-    numbered = {int(number): path for number, path in found if number.isdecimal()}
-    found, damaged = (None, None), []
+    paths = ((path.stem[10:], path) for path in folder.glob("checkpoint*.pt"))
+    by_epoch = {int(number): path for number, path in paths if number.isdecimal()}
+    path, content, damaged = None, None, []
     if (folder / LAST).exists():
         try:
-            found = folder / LAST, read_checkpoint(folder / LAST)
+            path, content = folder / LAST, read_checkpoint(folder / LAST)
         except InputError:
             damaged.append(LAST)
-    history = found[1].get("history", []) if found[1] else []
+    history = content.get("history", []) if content else []
     done = len({row["epoch"] for row in history})
-    for number in sorted(numbered, reverse=True):
-        if number < done or (number + 1 == done and found[0]):
-            break  # the one already found is at least as new
+    for epoch in sorted(by_epoch, reverse=True):
+        if epoch < done or (epoch + 1 == done and path):
+            break  # the last checkpoint is at least as new
         try:
-            found = numbered[number], read_checkpoint(numbered[number])
+            path, content = by_epoch[epoch], read_checkpoint(by_epoch[epoch])
             break
         except InputError:
-            damaged.append(numbered[number].name)
-    if damaged and not found[0]:
+            damaged.append(by_epoch[epoch].name)
+    if damaged and not path:
         raise InputError(
-            f"{folder}: {', '.join(damaged)} damaged, and no whole checkpoint of the "
-            "run is left; choose another --pathCheckpoint"
+            f"{folder}: {', '.join(damaged)} damaged, and the run has no undamaged "
+            "checkpoint; choose another --pathCheckpoint"
         )
     if damaged:
-        warn(f"{folder}: {', '.join(damaged)} damaged; {found[0].name} is the newest")
-    return found
+        warn(f"{folder}: {', '.join(damaged)} damaged; {path.name} is the newest")
+    return path, content
 
 
 def check(config):
@@ -109,30 +109,30 @@ def check(config):
         cannot be written.
     """
     folder = Path(config.path_checkpoint)
-    above = next(each for each in (folder, *folder.absolute().parents) if each.exists())
-    if not (above.is_dir() and os.access(above, os.W_OK)):
+    nearest = next(p for p in (folder, *folder.absolute().parents) if p.exists())
+    if not (nearest.is_dir() and os.access(nearest, os.W_OK)):
         raise InputError(
             f"{folder}: cannot be written; choose another --pathCheckpoint"
         )
     if (folder / CONFIG_FILE).exists():
-        there = read_json(folder / CONFIG_FILE)
+        saved = read_json(folder / CONFIG_FILE)
     else:  # without that file, the run is identified by its newest checkpoint
         content = newest(folder)[1]
         if not content:
             return False
-        there = content["config"]
+        saved = content["config"]
     # Settings introduced after the run was written get their defaults.
-    there = asdict(type(config)()) | there
-    here = asdict(config)
-    more = config.may_grow and there["n_epoch"] < config.n_epoch
-    grown = {"n_epoch"} if more else set()
-    for name in sorted((here.keys() | there.keys()) - {*config.idle, *PATHS} - grown):
-        if there.get(name) != here.get(name):
+    saved = asdict(type(config)()) | saved
+    requested = asdict(config)
+    extended = config.may_grow and saved["n_epoch"] < config.n_epoch
+    ignored = {*config.idle, *PATHS} | ({"n_epoch"} if extended else set())
+    for name in sorted((requested.keys() | saved.keys()) - ignored):
+        if saved.get(name) != requested.get(name):
             raise InputError(
-                f"{folder} holds a run with --{flag(name)} {there.get(name)!r}, not "
-                f"{here.get(name)!r}; choose another --pathCheckpoint"
+                f"{folder} holds a run with --{flag(name)} {saved.get(name)!r}, not "
+                f"{requested.get(name)!r}; choose another --pathCheckpoint"
             )
-    return (folder / CONFIG_FILE).exists() and not more
+    return (folder / CONFIG_FILE).exists() and not extended
 
 
 @contextlib.contextmanager
@@ -162,21 +162,22 @@ def claim(config, data=None, origin=""):
         If another process uses the folder, it holds another run, or it cannot be
         written; nothing has been written then.
     """
-    folder, here = Path(config.path_checkpoint), place()
+    folder = Path(config.path_checkpoint)
+    rank, world_size, _ = process_info()
     check(config)
     content = newest(folder)[1]
     if content:
         _check_origin(config, content, data, origin)
-        if content.get("world", 1) != here.world:
+        if content.get("world", 1) != world_size:
             raise InputError(
                 f"{folder} holds a run of {content.get('world', 1)} processes, not "
-                f"{here.world}; start as many, or choose another --pathCheckpoint"
+                f"{world_size}; start as many, or choose another --pathCheckpoint"
             )
-    if here.rank:
+    if rank:
         yield
         return
-    busy = f"{folder}: another process is at this run; let it end, or choose another "
-    with locked(folder / LOCK, busy + "--pathCheckpoint"):
+    busy = f"{folder}: another process is running it; wait until it ends, or choose "
+    with locked(folder / LOCK, busy + "another --pathCheckpoint"):
         sweep(folder)
         if not check(config):  # again, now that no other process can change it
             write_json(folder / CONFIG_FILE, asdict(config))
@@ -184,23 +185,22 @@ def claim(config, data=None, origin=""):
 
 
 def _check_origin(config, content, data, origin):
-    """Refuse to resume with other recordings, or from another start, than before."""
-    folder, before = config.path_checkpoint, content.get("data")
+    """Refuse to resume with other recordings or another initial checkpoint."""
+    folder, saved = config.path_checkpoint, content.get("data")
     if content.get("origin", origin) != origin:
         raise InputError(
             f"{folder} holds a run from another checkpoint: {config.load or 'none'} is "
-            "not what it started from; choose another --pathCheckpoint"
+            "not the one it started from; choose another --pathCheckpoint"
         )
-    if not data or not before or before["sha256"] == data["sha256"]:
+    if not data or not saved or saved["sha256"] == data["sha256"]:
         return
-    there, here = (
+    before, now = (
         f"{n[0]} ({samples[0] / MINUTE:.1f} min) for training and "
         f"{n[1]} ({samples[1] / MINUTE:.1f} min) for validation"
-        for n, samples in ((s["recordings"], s["samples"]) for s in (before, data))
+        for n, samples in ((s["recordings"], s["samples"]) for s in (saved, data))
     )
-    same = ", of other content or names" * (there == here)
+    same = ", of other content or names" * (before == now)
     raise InputError(
-        f"{folder} holds a run on other recordings: {there}, where {config.data} now "
-        f"has {here}{same}; choose another --pathCheckpoint, or bring the recordings "
-        "back"
+        f"{folder} holds a run on other recordings: {before}, where {config.data} now "
+        f"has {now}{same}; choose another --pathCheckpoint, or restore the recordings"
     )

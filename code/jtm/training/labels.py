@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from jtm.constants import HOP
 from jtm.data.windows import Draws
-from jtm.models.augment import vary_magnitudes, vary_waves
+from jtm.models.augment import augment_magnitudes, augment_waves
 from jtm.training.loop import Module, schedule
 
 WINDOW = 128
@@ -90,8 +90,8 @@ class Windows(Draws):
         self.read = read
         self.size, self.edge, self.stride = size, edge, stride
         self.n_labelled = batch_size - n_unlabelled
-        labelled, other = _with_shares(spans), _with_shares(unlabelled)
-        self.pools = [labelled] * self.n_labelled + [other] * n_unlabelled
+        labelled, unlabelled = _with_weights(spans), _with_weights(unlabelled)
+        self.pools = [labelled] * self.n_labelled + [unlabelled] * n_unlabelled
         self.targets = targets
 
     def draw(self, rng):
@@ -101,27 +101,27 @@ class Windows(Draws):
         Inputs are ``(batch, frames, bins)``, the labelled windows first; only these
         have targets.
         """
-        places = [self._place(rng, *pool) for pool in self.pools]
+        drawn = [self._draw_window(rng, *pool) for pool in self.pools]
         inputs = [
-            self.read(i, a - self.edge, self.size + 2 * self.edge) for i, a in places
+            self.read(i, a - self.edge, self.size + 2 * self.edge) for i, a in drawn
         ]
-        labels = [self.targets(i, a, self.size) for i, a in places[: self.n_labelled]]
+        labels = [self.targets(i, a, self.size) for i, a in drawn[: self.n_labelled]]
         targets = {
-            task: torch.from_numpy(np.stack([each[task] for each in labels]))
+            task: torch.from_numpy(np.stack([window[task] for window in labels]))
             for task in labels[0]
         }
-        recordings = [index for index, _ in places]
+        recordings = [index for index, _ in drawn]
         return torch.from_numpy(np.stack(inputs)), targets, recordings
 
-    def _place(self, rng, spans, shares):
+    def _draw_window(self, rng, spans, weights):
         """Draw a window: a recording, weighted by length, and a position in it."""
-        index, first, last = spans[rng.choice(len(spans), p=shares)]
-        places = max(1, (last - first - self.size) // self.stride + 1)
-        return index, first + self.stride * int(rng.integers(places))
+        index, first, last = spans[rng.choice(len(spans), p=weights)]
+        positions = max(1, (last - first - self.size) // self.stride + 1)
+        return index, first + self.stride * int(rng.integers(positions))
 
 
-def _with_shares(spans):
-    """Return spans, and the share of each in their total length."""
+def _with_weights(spans):
+    """Return spans, and the probability of each, in proportion to its length."""
     lengths = np.array([last - first for _, first, last in spans], float)
     return spans, lengths / lengths.sum()
 
@@ -144,8 +144,8 @@ class Labelled(Module):
         Network that computes soft labels of unlabelled windows.
     contrast : callable, optional
         Computes InfoNCE of unlabelled windows, from z, c, the recording of each window
-        and a generator; it has weights of its own.
-    varied : bool
+        and a generator; it has trainable weights.
+    augmented : bool
         Whether to augment inputs in level, spectrum and noise.
     **chosen
         Passed on to :class:`jtm.training.loop.Module`.
@@ -159,21 +159,21 @@ class Labelled(Module):
         rates,
         teacher=None,
         contrast=None,
-        varied=True,
+        augmented=True,
         **chosen,
     ):
         super().__init__(plan, windows, **chosen)
         self.network = network
         self.rates = rates
         self.contrast = contrast
-        self.varied = varied
+        self.augmented = augmented
         self.teacher = [teacher.eval().requires_grad_(False)] if teacher else []
         frozen = rates[0] == 0
         network.body.requires_grad_(not frozen)
         network.train()
         if frozen:
             network.body.eval()
-        self.factor = schedule(plan.n_epoch * len(windows), WARMUP)
+        self.lr_factor = schedule(plan.n_epoch * len(windows), WARMUP)
 
     def loss(self, batch, split, step):
         """
@@ -182,52 +182,49 @@ class Labelled(Module):
         In addition to ``loss``, return by name that of each task and of InfoNCE.
         """
         clean, targets, recordings = batch
-        vary = vary_magnitudes if clean.shape[1] > 1 else vary_waves
-        heard = vary(clean) if self.varied else clean
+        augment = augment_magnitudes if clean.shape[1] > 1 else augment_waves
+        inputs = augment(clean) if self.augmented else clean
         n, edge = self.train_batches.n_labelled, self.train_batches.edge
-        logits = self.network(heard if self.teacher else heard[:n], edge)
-        parts = {t: _task_loss(logits[t][:n], target) for t, target in targets.items()}
+        logits = self.network(inputs if self.teacher else inputs[:n], edge)
+        losses = {t: _task_loss(logits[t][:n], target) for t, target in targets.items()}
         if self.teacher:
             with torch.no_grad():
-                told = self.teacher[0].to(clean.device)(clean[n:], edge)
+                teacher_logits = self.teacher[0].to(clean.device)(clean[n:], edge)
             share = n / len(clean)
-            for task in parts:
-                soft = _soft(told[task], targets[task])
-                parts[task] = share * parts[task] + (1 - share) * _task_loss(
+            for task in losses:
+                soft = _soft_labels(teacher_logits[task], targets[task])
+                losses[task] = share * losses[task] + (1 - share) * _task_loss(
                     logits[task][n:], soft
                 )
-        total = sum(WEIGHTS.get(task, 1.0) * part for task, part in parts.items())
+        total = sum(WEIGHTS.get(task, 1.0) * loss for task, loss in losses.items())
         if self.contrast:
-            z = self.network.body.encode(heard[n:])
-            chance = torch.Generator().manual_seed(torch.initial_seed())
-            parts["contrast"] = self.contrast(
+            z = self.network.body.encode(inputs[n:])
+            losses["contrast"] = self.contrast(
                 z,
                 self.network.body.model.summarise(z),
                 torch.tensor(recordings[n:]),
-                chance,
+                torch.Generator().manual_seed(torch.initial_seed()),
             )["loss"]
-            total = total + CONTRAST_WEIGHT * parts["contrast"]
-        return {"loss": total} | {name: part.detach() for name, part in parts.items()}
+            total = total + CONTRAST_WEIGHT * losses["contrast"]
+        return {"loss": total} | {name: loss.detach() for name, loss in losses.items()}
 
-    def groups(self):
+    def parameter_groups(self):
         """List the trained parameters: of heads, body and the InfoNCE predictor."""
-        body, heads = self.rates
-        learned = [(self.network.heads, heads)]
-        if body:
-            learned.append((self.network.body, body))
+        body_rate, heads_rate = self.rates
+        trained = [(self.network.heads, heads_rate)]
+        if body_rate:
+            trained.append((self.network.body, body_rate))
         if self.contrast:
-            learned.append((self.contrast, body))
+            trained.append((self.contrast, body_rate))
         return [
             {"params": [*part.parameters()], "lr": rate, "weight_decay": WEIGHT_DECAY}
-            for part, rate in learned
+            for part, rate in trained
         ]
 
 
-def _soft(logits, like):
-    """Compute soft labels from a teacher's logits, of the same type as the targets."""
-    if like.is_floating_point():
-        return logits.sigmoid()
-    return logits.softmax(1)
+def _soft_labels(logits, targets):
+    """Compute soft labels of the same kind as the targets from a teacher's logits."""
+    return logits.sigmoid() if targets.is_floating_point() else logits.softmax(1)
 
 
 def _task_loss(logits, target):
@@ -247,7 +244,7 @@ def _task_loss(logits, target):
 
 
 @torch.no_grad()
-def answer(network, inputs, stride=1):
+def compute_logits(network, inputs, stride=1):
     """
     Compute logits, in bfloat16.
 
@@ -274,6 +271,5 @@ def answer(network, inputs, stride=1):
     pad[axis] = 0, -n_frames % stride * hop
     x = torch.from_numpy(np.pad(inputs, pad)).to(device)
     with torch.autocast(device.type, torch.bfloat16):
-        found = network(x)
-    told = {task: logits.float().cpu().numpy() for task, logits in found.items()}
-    return {t: x if x.ndim < 3 else x[:, :n_frames] for t, x in told.items()}
+        logits = {t: x.float().cpu().numpy() for t, x in network(x).items()}
+    return {t: x if x.ndim < 3 else x[:, :n_frames] for t, x in logits.items()}

@@ -30,7 +30,7 @@ from tqdm.auto import tqdm
 from jtm.files import InputError, StoppedError, atomic
 from jtm.training.checkpoints import read_checkpoint
 from jtm.training.folder import BEST, LAST, newest
-from jtm.training.processes import Place, is_first, place
+from jtm.training.processes import ProcessInfo, is_first, process_info
 
 SAVE_SECONDS = 100
 """Seconds between writes of the last checkpoint within an epoch."""
@@ -113,8 +113,8 @@ class Module(lightning.LightningModule, abc.ABC):
         next iteration starts, and its method ``count(epoch)`` returns the number of
         batches in an epoch. Without `validation`, epochs are compared by `score`, or
         by training loss.
-    facts : dict, optional
-        Further entries of each checkpoint, such as ``config``.
+    metadata : dict, optional
+        Other entries of each checkpoint, such as ``config``.
     score : callable, optional
         Computes a score from the module after each epoch, in evaluation mode; the best
         state is then that of the highest score, instead of that of the lowest loss.
@@ -130,17 +130,17 @@ class Module(lightning.LightningModule, abc.ABC):
     title = "Training"
     """Description on the progress bar."""
 
-    def __init__(self, plan, train, validation=None, facts=None, score=None):
+    def __init__(self, plan, train, validation=None, metadata=None, score=None):
         super().__init__()
         self.plan = plan
         self.train_batches = train
         self.validation_batches = validation
-        self.facts = {"config": {}} | (facts or {})
+        self.metadata = {"config": {}} | (metadata or {})
         self.score = score
         self.history = []
         self.epoch_steps = []  # number of steps in each epoch counted so far
-        self.sums = {}  # of this epoch's named values over its windows, by split
-        self.spent = self.began = 0.0  # seconds before now, and before this epoch
+        self.sums = {}  # of this epoch's metrics over its windows, by split
+        self.elapsed = self.epoch_start = 0.0  # seconds, and those before this epoch
         self.clock = None
 
     @abc.abstractmethod
@@ -153,18 +153,18 @@ class Module(lightning.LightningModule, abc.ABC):
         """
 
     @abc.abstractmethod
-    def groups(self):
+    def parameter_groups(self):
         """List groups for AdamW: ``params``, ``lr`` and optionally ``weight_decay``."""
 
-    def factor(self, step):
+    def lr_factor(self, step):
         """Compute the factor of the learning rates at an optimiser step, from 0."""
         return 1.0
 
-    def facts_of(self, split, windows, seconds):
+    def extra_metrics(self, split, windows, seconds):
         """Compute further metrics from an epoch's number of windows and seconds."""
         return {}
 
-    def where(self, batch):
+    def describe(self, batch):
         """Return the origin of a batch for messages, such as ', in recordings 1, 2'."""
         return ""
 
@@ -178,8 +178,7 @@ class Module(lightning.LightningModule, abc.ABC):
     @property
     def seconds(self):
         """Seconds of training so far, excluding validation."""
-        running = time.monotonic() - self.clock if self.clock else 0.0
-        return self.spent + running
+        return self.elapsed + (time.monotonic() - self.clock if self.clock else 0.0)
 
     def train_dataloader(self):
         """Return the batches of the current epoch, from the current step on."""
@@ -194,8 +193,8 @@ class Module(lightning.LightningModule, abc.ABC):
 
     def configure_optimizers(self):
         """Make AdamW over the parameter groups, and its learning-rate schedule."""
-        optimizer = torch.optim.AdamW(self.groups(), weight_decay=0.0)
-        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, self.factor)
+        optimizer = torch.optim.AdamW(self.parameter_groups(), weight_decay=0.0)
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, self.lr_factor)
         return {
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
@@ -207,42 +206,42 @@ class Module(lightning.LightningModule, abc.ABC):
 
     def training_step(self, batch, index):
         """Compute the loss of a batch; refuse a non-finite loss."""
-        part = index % self.plan.accumulate
-        loss = self._named(batch, "train", self.global_step, part)["loss"]
+        number = index % self.plan.accumulate
+        loss = self._compute_losses(batch, "train", self.global_step, number)["loss"]
         if not torch.isfinite(loss):
             raise InputError(
                 f"the loss is {loss.item()} at step {self.global_step}"
-                f"{self.where(batch)}; {_advice(self.plan.folder)}"
+                f"{self.describe(batch)}; {_advice(self.plan.folder)}"
             )
         return loss
 
     def validation_step(self, batch, index):
         """Add up the loss of a batch, with the same random numbers every epoch."""
-        self._named(batch, "validation", -1 - index)
+        self._compute_losses(batch, "validation", -1 - index)
 
-    def _named(self, batch, split, step, part=0):
-        """Compute the losses of a batch, and add them to the sums of the split."""
+    def _compute_losses(self, batch, split, step, number=0):
+        """Compute the losses of a step's batch, and add them to the split's sums."""
         # Processes train on different windows, but all validate on the same ones.
         rank = self.global_rank if split == "train" else 0
-        key = f"{self.plan.seed} {step} {rank}" + f" {part}" * (part > 0)
+        key = f"{self.plan.seed} {step} {rank}" + f" {number}" * (number > 0)
         torch.manual_seed(zlib.crc32(key.encode()))
-        named, windows = self.loss(batch, split, step), len(batch[0])
+        losses, windows = self.loss(batch, split, step), len(batch[0])
         sums = self.sums.setdefault(split, {"windows": 0})
         sums["windows"] += windows
-        for name, value in named.items():
+        for name, value in losses.items():
             sums[name] = sums.get(name, 0) + value.detach() * windows
-        return named
+        return losses
 
     def on_validation_epoch_start(self):
         """Stop the clock, and reset sums left over from an interrupted validation."""
         self.sums.pop("validation", None)
-        self.spent, self.clock = self.seconds, None
+        self.elapsed, self.clock = self.seconds, None
 
     def on_validation_epoch_end(self):
         """Start the clock again."""
         self.clock = time.monotonic()
 
-    def _of_all(self, sums):
+    def _reduce(self, sums):
         """Add up the sums of an epoch over the processes."""
         if self.trainer.world_size == 1:
             return sums
@@ -253,20 +252,20 @@ class Module(lightning.LightningModule, abc.ABC):
 
     def close_epoch(self):
         """Add the epoch's row of each split to the history, and write it."""
-        self.spent, self.clock = self.seconds, None
-        epoch_seconds, self.began = self.spent - self.began, self.spent
+        self.elapsed, self.clock = self.seconds, None
+        epoch_seconds, self.epoch_start = self.elapsed - self.epoch_start, self.elapsed
         for split in [*self.sums]:
             sums = self.sums.pop(split)
-            sums = self._of_all(sums) if split == "train" else sums
+            sums = self._reduce(sums) if split == "train" else sums
             windows = int(sums.pop("windows"))
             row = {"epoch": self.current_epoch, "step": self.global_step}
             row |= {"split": split, "windows": windows}
-            row |= self.facts_of(split, windows, epoch_seconds)
+            row |= self.extra_metrics(split, windows, epoch_seconds)
             row |= {name: float(value) / windows for name, value in sums.items()}
             self.history.append(row)
             if self.logger:
-                named = {f"{split}/{k}": v for k, v in row.items() if k != "split"}
-                self.logger.log_metrics(named, step=self.global_step)
+                scalars = {f"{split}/{k}": v for k, v in row.items() if k != "split"}
+                self.logger.log_metrics(scalars, step=self.global_step)
         if self.score:
             modes = [(module, module.training) for module in self.modules()]
             with torch.no_grad():
@@ -279,11 +278,11 @@ class Module(lightning.LightningModule, abc.ABC):
 
     def on_save_checkpoint(self, checkpoint):
         """Add to a checkpoint the state that Lightning does not save."""
-        checkpoint |= self.facts
+        checkpoint |= self.metadata
         checkpoint["history"] = self.history
         checkpoint["world"] = self.trainer.world_size
-        checkpoint["sums"] = {s: self._of_all(sums) for s, sums in self.sums.items()}
-        checkpoint["seconds"] = self.seconds, self.began
+        checkpoint["sums"] = {s: self._reduce(sums) for s, sums in self.sums.items()}
+        checkpoint["seconds"] = self.seconds, self.epoch_start
 
     def on_load_checkpoint(self, checkpoint):
         """Restore what :meth:`on_save_checkpoint` added."""
@@ -292,7 +291,7 @@ class Module(lightning.LightningModule, abc.ABC):
             self.sums = checkpoint["sums"]
             for sums in self.sums.values():
                 sums["windows"] = int(sums["windows"])
-        self.spent, self.began = checkpoint.get("seconds", (0.0, 0.0))
+        self.elapsed, self.epoch_start = checkpoint.get("seconds", (0.0, 0.0))
 
 
 def schedule(n_steps, warmup=0, decay="linear"):
@@ -320,9 +319,9 @@ def schedule(n_steps, warmup=0, decay="linear"):
     """
 
     def factor(step):
-        share = min(1.0, step / n_steps)
-        fall = 1 - share if decay == "linear" else (1 + math.cos(math.pi * share)) / 2
-        return fall * min(1.0, (step + 1) / warmup if warmup else 1.0)
+        done = min(1.0, step / n_steps)
+        decayed = 1 - done if decay == "linear" else (1 + math.cos(math.pi * done)) / 2
+        return decayed * min(1.0, (step + 1) / warmup if warmup else 1.0)
 
     return factor
 
@@ -332,8 +331,8 @@ def _best_epoch(history):
     losses = {}
     for row in history:  # the last row of each epoch counts
         losses[row["epoch"]] = -row["score"] if "score" in row else row["loss"]
-    known = {epoch: loss for epoch, loss in losses.items() if not math.isnan(loss)}
-    return min(known, key=known.get, default=None)
+    valid = {epoch: loss for epoch, loss in losses.items() if not math.isnan(loss)}
+    return min(valid, key=valid.get, default=None)
 
 
 def _stalled(history, patience):
@@ -363,7 +362,7 @@ def _advice(folder):
     )
 
 
-class Keeper(lightning.Callback):
+class Checkpointer(lightning.Callback):
     """
     Save checkpoints: each epoch's, the best, and the last at short intervals.
 
@@ -379,33 +378,33 @@ class Keeper(lightning.Callback):
     def __init__(self, plan):
         self.plan = plan
         self.folder = Path(plan.folder) if plan.folder else None
-        self.saved = time.monotonic()
+        self.saved_at = time.monotonic()
         self.signal = None
-        self.best = None  # the best state, if there is no folder
+        self.best_state = None  # only without a folder
 
     @contextlib.contextmanager
     def _signals(self):
         """Defer Ctrl-C and SIGTERM to the end of a step, which is then saved."""
         handlers = {n: signal.getsignal(n) or signal.SIG_DFL for n in SIGNALS}
-        self._listen()
+        self._install_handlers()
         try:
             yield
         finally:
-            self._listen(handlers)
+            self._install_handlers(handlers)
 
     def on_train_start(self, trainer, module):
         """Install the signal handlers again, since Lightning has replaced them."""
-        self._listen()
+        self._install_handlers()
 
-    def _listen(self, handlers=None):
+    def _install_handlers(self, handlers=None):
         """Install handlers that record signals, or restore the given ones."""
 
-        def note(number, _):
+        def record(number, _):
             self.signal = number
 
         if threading.current_thread() is threading.main_thread():
             for number in SIGNALS:
-                signal.signal(number, (handlers or {}).get(number, note))
+                signal.signal(number, (handlers or {}).get(number, record))
 
     def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
         """Save at intervals, and before stopping."""
@@ -414,7 +413,7 @@ class Keeper(lightning.Callback):
         if not stepped or batch_idx + 1 == trainer.num_training_batches:
             return
         stopping = self._any(trainer, self.signal is not None)
-        due = self._any(trainer, time.monotonic() - self.saved > SAVE_SECONDS)
+        due = self._any(trainer, time.monotonic() - self.saved_at > SAVE_SECONDS)
         if self.folder and (due or stopping):
             self._save(trainer, LAST)
         if stopping:
@@ -423,23 +422,23 @@ class Keeper(lightning.Callback):
     def on_train_epoch_end(self, trainer, module):
         """Save the epoch's curves and checkpoint, and the best one."""
         module.close_epoch()
-        better = _best_epoch(module.history) == trainer.current_epoch
+        is_best = _best_epoch(module.history) == trainer.current_epoch
         if self.folder:
             name = f"checkpoint{trainer.current_epoch}.pt"
             self._save(trainer, name)
-            for target in (BEST, LAST) if better else (LAST,):
+            for target in (BEST, LAST) if is_best else (LAST,):
                 if trainer.is_global_zero:
                     _copy(self.folder / name, self.folder / target)
-        elif better:
-            state = module.state_dict()
-            self.best = {name: value.cpu().clone() for name, value in state.items()}
+        elif is_best:
+            state = module.state_dict().items()
+            self.best_state = {name: value.cpu().clone() for name, value in state}
         if self._any(trainer, _stalled(module.history, self.plan.patience)):
             trainer.should_stop = True
         if self._any(trainer, self.signal is not None):
             raise StoppedError
 
     def _any(self, trainer, flag):
-        """Return whether a flag is set in any process, so that all act alike."""
+        """Return whether a flag is set in any process, so that all stop together."""
         return trainer.strategy.reduce_boolean_decision(flag, all=False)
 
     def _save(self, trainer, name):
@@ -454,7 +453,7 @@ class Keeper(lightning.Callback):
                 trainer.save_checkpoint(part)
         else:  # takes part in collective operations, but writes nothing
             trainer.save_checkpoint(self.folder / name)
-        self.saved = time.monotonic()
+        self.saved_at = time.monotonic()
 
 
 def _copy(source, target):
@@ -463,7 +462,7 @@ def _copy(source, target):
         shutil.copyfile(source, part)
 
 
-class Bar(lightning.Callback):
+class ProgressBar(lightning.Callback):
     """Show one progress bar, and the remaining time, for the whole run."""
 
     def on_train_start(self, trainer, module):
@@ -474,16 +473,16 @@ class Bar(lightning.Callback):
     def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
         """Advance the bar and show this epoch's means."""
         sums = module.sums["train"]
-        words = [f"epoch {trainer.current_epoch}"]
+        fields = [f"epoch {trainer.current_epoch}"]
         for name in ("loss", "accuracy_1"):
             if name in sums:
                 mean = float(sums[name]) / sums["windows"]
-                words.append(f"{name.removesuffix('_1')} {mean:.3f}")
-        seconds = module.seconds - module.began
+                fields.append(f"{name.removesuffix('_1')} {mean:.3f}")
+        seconds = module.seconds - module.epoch_start
         windows = sums["windows"] * trainer.world_size
-        for name, value in module.facts_of("train", windows, seconds).items():
-            words.append(f"{value:.0f} {name.replace('_', ' ')}")
-        self.bar.set_postfix_str(", ".join(words), refresh=False)
+        for name, value in module.extra_metrics("train", windows, seconds).items():
+            fields.append(f"{value:.0f} {name.replace('_', ' ')}")
+        self.bar.set_postfix_str(", ".join(fields), refresh=False)
         self.bar.update(module.global_step - self.bar.n)
 
     def teardown(self, trainer, module, stage):
@@ -506,7 +505,7 @@ def fit(module, progress=True, quiet=False, logger=False):
     quiet : bool
         Whether to print nothing and show no bar.
     logger : lightning.pytorch.loggers.Logger, optional
-        Logger that receives the curves too.
+        Logger that also receives the metrics.
 
     Returns
     -------
@@ -520,22 +519,22 @@ def fit(module, progress=True, quiet=False, logger=False):
     StoppedError
         If the user stopped the run; everything is saved.
     """
-    plan, keeper = module.plan, Keeper(module.plan)
-    say = "{}".format if quiet else print
+    plan, checkpointer = module.plan, Checkpointer(module.plan)
+    report = "{}".format if quiet else print
     path, content = newest(plan.folder) if plan.folder else (None, None)
     history = content["history"] if content else []
     epochs = history[-1]["epoch"] + 1 if history else 0
     if content and is_first():
-        _mend(Path(plan.folder), path, content)
+        _restore(Path(plan.folder), path, content)
     if epochs >= plan.n_epoch or _stalled(history, plan.patience):
-        say(f"{plan.folder}: finished, {epochs} epochs; nothing left to do")
+        report(f"{plan.folder}: finished, {epochs} epochs; nothing left to do")
         module.on_load_checkpoint(content)
     else:
         if content:
-            say(f"{plan.folder}: going on from step {content['global_step']}")
-        _train(module, keeper, path, progress and not quiet, logger)
+            report(f"{plan.folder}: resuming from step {content['global_step']}")
+        _train(module, checkpointer, path, progress and not quiet, logger)
         epochs = module.history[-1]["epoch"] + 1
-    state = keeper.best
+    state = checkpointer.best_state
     if plan.folder:
         path = Path(plan.folder) / f"checkpoint{epochs - 1}.pt"
         best = path.with_name(BEST)
@@ -546,34 +545,35 @@ def fit(module, progress=True, quiet=False, logger=False):
     return path
 
 
-def _mend(folder, path, content):
-    """Restore missing or damaged checkpoints from those that are left."""
+def _restore(folder, path, content):
+    """Restore missing or damaged checkpoints from the undamaged ones."""
     if path.name != LAST:
         _copy(path, folder / LAST)
     if not content["history"]:
         return
-    epoch = folder / f"checkpoint{content['history'][-1]['epoch']}.pt"
-    if not epoch.exists() and not content["sums"]:  # no step since the epoch's end
-        _copy(path, epoch)
-    source = folder / f"checkpoint{_best_epoch(content['history'])}.pt"
-    if source.exists() and not zipfile.is_zipfile(folder / BEST):
-        _copy(source, folder / BEST)
+    latest = folder / f"checkpoint{content['history'][-1]['epoch']}.pt"
+    if not latest.exists() and not content["sums"]:  # no step since the epoch's end
+        _copy(path, latest)
+    best = folder / f"checkpoint{_best_epoch(content['history'])}.pt"
+    if best.exists() and not zipfile.is_zipfile(folder / BEST):
+        _copy(best, folder / BEST)
 
 
-def _train(module, keeper, start, progress, logger):
-    """Train from a checkpoint, or from the module's own weights, to the end."""
-    plan, here = module.plan, place() if module.plan.parallel else Place(0, 1, 1)
+def _train(module, checkpointer, start, progress, logger):
+    """Train from a checkpoint, or from the module's initial weights, to the end."""
+    plan = module.plan
+    processes = process_info() if plan.parallel else ProcessInfo(0, 1, 1)
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     trainer = lightning.Trainer(
-        devices=here.local,
-        num_nodes=here.world // here.local,
+        devices=processes.local_world_size,
+        num_nodes=processes.world_size // processes.local_world_size,
         plugins=None if plan.parallel else LightningEnvironment(),
         max_epochs=plan.n_epoch,
         accumulate_grad_batches=plan.accumulate,
         gradient_clip_val=plan.gradient_clip or None,
         precision={"float32": "32-true", "bf16": "bf16-mixed"}[plan.precision],
-        callbacks=[keeper] + [Bar()] * progress,
+        callbacks=[checkpointer] + [ProgressBar()] * progress,
         logger=logger,
         limit_val_batches=0 if module.validation_batches is None else plan.n_validation,
         reload_dataloaders_every_n_epochs=1,
@@ -584,10 +584,10 @@ def _train(module, keeper, start, progress, logger):
         enable_model_summary=False,
         log_every_n_steps=1,
     )
-    with warnings.catch_warnings(), keeper._signals():
+    with warnings.catch_warnings(), checkpointer._signals():
         # The module returns each epoch's own batches, from the current step on; a
         # frozen network is meant to be in evaluation mode; the gradient of a kernel of
         # one tap has another memory layout.
-        told = "dataloader|many workers|treespec|eval mode|Grad strides do not match"
-        warnings.filterwarnings("ignore", message=f".*({told})")
+        ignored = "dataloader|many workers|treespec|eval mode|Grad strides do not match"
+        warnings.filterwarnings("ignore", message=f".*({ignored})")
         trainer.fit(module, ckpt_path=start, weights_only=True)

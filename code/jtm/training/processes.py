@@ -6,7 +6,7 @@ from typing import NamedTuple
 from jtm.files import InputError
 
 
-class Place(NamedTuple):
+class ProcessInfo(NamedTuple):
     """
     The rank of this process, and the number of processes of a distributed run.
 
@@ -14,18 +14,18 @@ class Place(NamedTuple):
     ----------
     rank : int
         Its rank, from 0; only rank 0 writes and prints.
-    world : int
+    world_size : int
         Number of processes, on all machines.
-    local : int
+    local_world_size : int
         Number of processes on each machine.
     """
 
     rank: int
-    world: int
-    local: int
+    world_size: int
+    local_world_size: int
 
 
-def place(environment=None):
+def process_info(environment=None):
     """
     Return the rank and world size that torchrun or srun set.
 
@@ -36,8 +36,8 @@ def place(environment=None):
 
     Returns
     -------
-    Place
-        The place; rank 0 of 1 if neither of them started the process.
+    ProcessInfo
+        Its rank; 0 of 1 if neither of them started the process.
 
     Raises
     ------
@@ -45,27 +45,26 @@ def place(environment=None):
         If a SLURM job of several tasks was started without srun, or does not set the
         number of tasks on each machine.
     """
-    found = os.environ if environment is None else environment
-    if "LOCAL_WORLD_SIZE" in found:  # torchrun, also inside a SLURM job
+    variables = os.environ if environment is None else environment
+    if "LOCAL_WORLD_SIZE" in variables:  # torchrun, also inside a SLURM job
         names = ("RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE")
-    elif int(found.get("SLURM_NTASKS", 1)) > 1:
-        if found.get("SLURM_JOB_NAME") in ("bash", "interactive"):
-            return Place(0, 1, 1)  # an interactive job, whose other tasks are idle
-        if not {"SLURM_STEP_ID", "SLURM_STEPID"} & found.keys():
+    elif int(variables.get("SLURM_NTASKS", 1)) > 1:
+        if variables.get("SLURM_JOB_NAME") in ("bash", "interactive"):
+            return ProcessInfo(0, 1, 1)  # an interactive job; its other tasks are idle
+        if not {"SLURM_STEP_ID", "SLURM_STEPID"} & variables.keys():
             raise InputError(
-                f"SLURM gave this job {found['SLURM_NTASKS']} tasks, and this is one "
-                "process, which would wait for the others for ever; put srun before "
-                "the command, or ask for one task"
+                f"this SLURM job has {variables['SLURM_NTASKS']} tasks, but only one "
+                "process was started; put srun before the command, or request one task"
             )
         names = ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_NTASKS_PER_NODE")
-        if names[2] not in found:
+        if names[2] not in variables:
             raise InputError(
-                f"SLURM runs {found['SLURM_NTASKS']} tasks; say how many on each "
-                "machine with --ntasks-per-node instead of --ntasks"
+                f"SLURM runs {variables['SLURM_NTASKS']} tasks; specify their number "
+                "per machine, with --ntasks-per-node instead of --ntasks"
             )
     else:
-        return Place(0, 1, 1)
-    return Place(*(int(found[name]) for name in names))
+        return ProcessInfo(0, 1, 1)
+    return ProcessInfo(*(int(variables[name]) for name in names))
 
 
 def is_first():

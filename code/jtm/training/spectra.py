@@ -112,28 +112,28 @@ class Spectra:
     def _compute(self, index):
         """Compute the magnitudes ``(frames, bins)`` of a recording in blocks."""
         n_frames = int(self.store.lengths[index]) // HOP
-        parts, margin = [], self.front_end.margin
-        scale, more = 1 / 32768, ()
+        blocks, margin = [], self.front_end.margin
+        scale, offset = 1 / 32768, ()
         if self.tuned:
             scale *= gain(powers(self.store.read(index).astype(np.float32) / 32768))
-            more = (self._tuning(index),)
+            offset = (self._tuning(index),)
         for first in range(0, n_frames, BLOCK):
             last = min(first + BLOCK, n_frames)
-            heard = max(0, first - margin), min(last + margin, n_frames)
-            wave = self.store.read(index, *(HOP * frame for frame in heard))
+            start, stop = max(0, first - margin), min(last + margin, n_frames)
+            wave = self.store.read(index, HOP * start, HOP * stop)
             wave = wave.astype(np.float32) * np.float32(scale)
-            found = self.front_end.analyse(wave, *more)
-            parts.append(found[first - heard[0] :][: last - first].astype(np.float16))
-        return np.concatenate(parts)
+            block = self.front_end.analyse(wave, *offset)
+            blocks.append(block[first - start :][: last - first].astype(np.float16))
+        return np.concatenate(blocks)
 
     def _tuning(self, index):
         """Return the tuning of a recording in semitones relative to A4 at 440 Hz."""
         ends = middle(0, int(self.store.lengths[index]))
-        found = tuning(self.store.read(index, *ends).astype(np.float32) / 32768)
-        stated = self.store.recordings[index].metadata.get("tuning")
+        estimate = tuning(self.store.read(index, *ends).astype(np.float32) / 32768)
+        annotated = self.store.recordings[index].metadata.get("tuning")
         with contextlib.suppress(TypeError, ValueError):  # missing, or not a number
-            found += round(12 * math.log2(float(stated) / A4) - found)
-        return found
+            estimate += round(12 * math.log2(float(annotated) / A4) - estimate)
+        return estimate
 
     def read(self, index, first=0, n_frames=None):
         """
@@ -143,8 +143,8 @@ class Spectra:
         """
         self.prepare([index], progress=False)
         # Opened each time, since the system limits the number of open files.
-        held = np.load(self._path(index), mmap_mode="r")
-        last = len(held) if n_frames is None else first + n_frames
-        part = held[max(0, first) : max(0, last)].astype(np.float32)
+        cached = np.load(self._path(index), mmap_mode="r")
+        last = len(cached) if n_frames is None else first + n_frames
+        rows = cached[max(0, first) : max(0, last)].astype(np.float32)
         before = min(max(0, -first), last - first)
-        return np.pad(part, ((before, last - first - before - len(part)), (0, 0)))
+        return np.pad(rows, ((before, last - first - before - len(rows)), (0, 0)))

@@ -17,7 +17,7 @@ from jtm.data.musicnet import open_dataset
 from jtm.data.store import Store, build_store
 from jtm.evaluation.families import Family
 from jtm.evaluation.labelled import Labelled as Recordings
-from jtm.evaluation.labelled import reader
+from jtm.evaluation.labelled import note_cache
 from jtm.files import InputError, digest, write_json
 from jtm.models.heads import add_heads
 from jtm.models.network import build_model
@@ -83,7 +83,7 @@ def train(config, progress=True):
     folder = Path(config.path_checkpoint)
     origin = digest(config.load) if config.load else ""
     store = _open(config, progress)
-    notes = reader(store)
+    notes = note_cache(store)
     labelled = {t: Recordings.of(store, t, notes) for t in transcribers.ROWS}
     family = Family(labelled, None, network.body.model.encoder.hop // HOP)
     used = [sorted({i for i, *_ in family.spans(s)}) for s in ("train", "validation")]
@@ -94,8 +94,8 @@ def train(config, progress=True):
         spectra.prepare([*used[0], *used[1]], progress)
         family.read = spectra.read
         module = _module(config, network, family)
-        module.facts |= {"config": asdict(config), "data": data, "origin": origin}
-        module.facts["before"] = before
+        module.metadata |= {"config": asdict(config), "data": data, "origin": origin}
+        module.metadata["before"] = before
         fit(module, progress)
         best = read_checkpoint(folder / BEST)["state_dict"]
         module.load_state_dict(best)
@@ -157,14 +157,14 @@ def _module(config, network, family):
         (config.learning_rate, config.learning_rate),
         batch_size=config.batch_size,
         size=WINDOW,
-        varied=not config.plain,
+        augmented=not config.plain,
     )
 
 
 def _finish(config, module, family, data):
     """Choose thresholds on validation data; write the transcriber and its record."""
     folder, network = Path(config.path_checkpoint), module.network.eval()
-    predictions = family.answers(network, "validation", family.labelled)
+    predictions = family.predict(network, "validation", family.labelled)
     scores, thresholds = [], {}
     for task, logits in predictions.items():
         labelled = family.labelled[task]
@@ -178,7 +178,7 @@ def _finish(config, module, family, data):
     record = {"sha256": digest(folder / WEIGHTS_FILE), "config": settings, "data": data}
     record |= {"parameters": sum(p.numel() for p in network.parameters())}
     record |= {"thresholds": thresholds, "scores": scores}
-    record |= {"before": module.facts["before"]}
+    record |= {"before": module.metadata["before"]}
     record |= {"seconds": module.seconds, "history": module.history}
     write_json(folder / RECORD_FILE, record)
     return scores

@@ -218,7 +218,7 @@ class TestBenchmark(unittest.TestCase):
         family = bench.families["windows", "largest"]
         chosen = family.labelled
         network = bench.network(Run("windows", "largest", 0, 0), chosen).eval()
-        for task, answers in family.answers(network, "test", chosen).items():
+        for task, answers in family.predict(network, "test", chosen).items():
             self.assertEqual([len(each) for each in answers], [2, 2], task)
 
     def test_answers_are_in_the_order_of_the_split(self):
@@ -227,9 +227,9 @@ class TestBenchmark(unittest.TestCase):
         chosen = _select_tasks(family, 1)
         network = bench.network(Run("frames", "logmel", 1, 0), chosen).eval()
         torch.nn.init.normal_(network.heads.readers["transcription"].linear.weight)
-        (one,) = family.answers(network, "test", chosen).values()
+        (one,) = family.predict(network, "test", chosen).values()
         chosen["transcription"].splits["test"].reverse()
-        (other,) = family.answers(network, "test", chosen).values()
+        (other,) = family.predict(network, "test", chosen).values()
         self.assertFalse(np.array_equal(one[0], one[1]))
         for each, same in zip(one, reversed(other), strict=True):
             np.testing.assert_array_equal(each, same)
@@ -240,7 +240,7 @@ class TestBenchmark(unittest.TestCase):
         truth = family.targets(chosen)
         for shown, expected in ((slice(None), 1.0), (slice(1), 0.0)):
 
-            def answer(network, inputs, stride, shown=shown):
+            def compute_logits(network, inputs, stride, shown=shown):
                 logits = np.full(inputs.shape, -9.0)
                 logits[:, :, shown] = 18 * inputs[:, :, shown] - 9
                 return {"transcription": logits}
@@ -248,7 +248,7 @@ class TestBenchmark(unittest.TestCase):
             heard = mock.patch.object(
                 family, "read", lambda *where: truth(*where)["transcription"]
             )
-            with heard, mock.patch.object(labels, "answer", answer):
+            with heard, mock.patch.object(labels, "compute_logits", compute_logits):
                 # Without its onset no note is found, whatever sounds.
                 self.assertEqual(family.validate(None, chosen), expected)
 

@@ -111,12 +111,12 @@ class TestPretrain(unittest.TestCase):
             "from jtm.training import loop\n"
             "from jtm.training.config import make_config\n"
             "loop.SAVE_SECONDS = 0\n"
-            "step = loop.Keeper.on_train_batch_end\n"
+            "step = loop.Checkpointer.on_train_batch_end\n"
             "def kill(self, trainer, *rest):\n"
             "    step(self, trainer, *rest)\n"
             "    if trainer.global_step == int(sys.argv[2]):\n"
             "        os.kill(os.getpid(), signal.SIGKILL)\n"
-            "loop.Keeper.on_train_batch_end = kill\n"
+            "loop.Checkpointer.on_train_batch_end = kill\n"
             "settings = json.load(open(sys.argv[1]))\n"
             "config = make_config(PretrainConfig, 'small', settings)\n"
             "p.pretrain(config)\n"  # what shows bars must change nothing
@@ -137,7 +137,7 @@ class TestPretrain(unittest.TestCase):
                 )
                 self.assertEqual(done.returncode, -signal.SIGKILL, done.stderr)
             taken_up, said = self.run_quietly(config)
-            self.assertIn("going on from step", said)
+            self.assertIn("resuming from step", said)
             one, other = read_checkpoint(whole), read_checkpoint(taken_up)
             for name, weights in one["state_dict"].items():
                 self.assertTrue(torch.equal(weights, other["state_dict"][name]), name)
@@ -177,7 +177,7 @@ class TestPretrain(unittest.TestCase):
         torch.testing.assert_close(judged[1], (z, c))
 
     def test_ctrl_c_and_sigterm_save_before_they_stop(self):
-        step = loop.Keeper.on_train_batch_end
+        step = loop.Checkpointer.on_train_batch_end
         for number in (signal.SIGINT, signal.SIGTERM):
             config = self.config(f"run{number}", n_epoch=50)
             count = []
@@ -189,7 +189,7 @@ class TestPretrain(unittest.TestCase):
                 return step(self, trainer, *rest)
 
             with (
-                mock.patch.object(loop.Keeper, "on_train_batch_end", stop),
+                mock.patch.object(loop.Checkpointer, "on_train_batch_end", stop),
                 self.assertRaises(StoppedError),
             ):
                 self.run_quietly(config)
@@ -389,7 +389,7 @@ class TestPretrain(unittest.TestCase):
     def test_more_epochs_go_on_from_where_a_run_has_ended(self):
         self.run_quietly(self.config(n_epoch=1))
         more, said = self.run_quietly(self.config(n_epoch=2))
-        self.assertIn("going on from step", said)
+        self.assertIn("resuming from step", said)
         whole, _ = self.run_quietly(self.config(run="whole", n_epoch=2))
         found, expected = (read_checkpoint(p)["state_dict"] for p in (more, whole))
         for name, value in expected.items():
@@ -406,14 +406,14 @@ class TestPretrain(unittest.TestCase):
 
     def stop(self, config, step):
         """Stop a run after a step."""
-        on_end = loop.Keeper.on_train_batch_end
+        on_end = loop.Checkpointer.on_train_batch_end
 
         def stop(keeper, trainer, *rest):
             keeper.signal = 2 if trainer.global_step == step else None
             return on_end(keeper, trainer, *rest)
 
         with (
-            mock.patch.object(loop.Keeper, "on_train_batch_end", stop),
+            mock.patch.object(loop.Checkpointer, "on_train_batch_end", stop),
             self.assertRaises(StoppedError),
         ):
             self.run_quietly(config)
@@ -455,7 +455,7 @@ class TestPretrain(unittest.TestCase):
         del content["data"]
         torch.save(content, last)
         _, said = self.run_quietly(self.config())
-        self.assertIn("going on from step 3", said)
+        self.assertIn("resuming from step 3", said)
         self.assertIn("data", read_checkpoint(last))
 
     def test_patience_stops_for_good(self):
@@ -470,13 +470,13 @@ class TestPretrain(unittest.TestCase):
     def test_stopped_after_an_epoch_it_has_as_much_patience_as_before(self):
         chosen = {"learning_rate": 0.0, "patience": 2, "n_epoch": 9}
         whole, _ = self.run_quietly(self.config("whole", **chosen))
-        on_end = loop.Keeper.on_train_epoch_end
+        on_end = loop.Checkpointer.on_train_epoch_end
 
         def stop(keeper, trainer, *rest):
             keeper.signal = 2
             on_end(keeper, trainer, *rest)
 
-        with mock.patch.object(loop.Keeper, "on_train_epoch_end", stop):
+        with mock.patch.object(loop.Checkpointer, "on_train_epoch_end", stop):
             for _ in range(2):
                 with self.assertRaises(StoppedError):
                     self.run_quietly(self.config(**chosen))
@@ -507,7 +507,7 @@ class TestPretrain(unittest.TestCase):
     def test_a_checkpoint_of_another_architecture_is_refused_by_setting(self):
         checkpoint, _ = self.run_quietly(self.config(n_epoch=1))
         with self.assertRaisesRegex(
-            InputError, "does not fit: --hiddenGar is 16 there and 24 here"
+            InputError, "does not fit: --hiddenGar is 16, not 24"
         ):
             self.run_quietly(self.config("other", hidden_gar=24, load=str(checkpoint)))
 
@@ -549,7 +549,7 @@ class TestPretrain(unittest.TestCase):
         (folder / "last.pt").unlink()
         (folder / "checkpoint0.pt").write_bytes(b"mine")
         more, said = self.run_quietly(self.config(n_epoch=3))
-        self.assertIn("going on from step", said)
+        self.assertIn("resuming from step", said)
         self.assertEqual((folder / "checkpoint0.pt").read_bytes(), b"mine")
         self.assertEqual((folder / "checkpoint1.pt").read_bytes(), kept)
         states = [read_checkpoint(each)["state_dict"] for each in (more, whole)]
@@ -557,7 +557,7 @@ class TestPretrain(unittest.TestCase):
             self.assertTrue(torch.equal(value, states[1][name]), name)
         for path in folder.glob("*.pt"):
             path.write_bytes(b"")
-        with self.assertRaisesRegex(InputError, "no whole checkpoint .* is left"):
+        with self.assertRaisesRegex(InputError, "no undamaged checkpoint"):
             self.run_quietly(self.config(n_epoch=3))
 
     def test_a_damaged_last_is_passed_over_in_the_middle_of_an_epoch(self):
@@ -568,7 +568,7 @@ class TestPretrain(unittest.TestCase):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             again, said = self.run_quietly(config)
-        self.assertIn("going on from step 6", said)
+        self.assertIn("resuming from step 6", said)
         states = [read_checkpoint(p)["state_dict"] for p in (whole, again)]
         for name, value in states[0].items():
             self.assertTrue(torch.equal(value, states[1][name]), name)
@@ -622,7 +622,7 @@ class TestPretrain(unittest.TestCase):
         self.addCleanup(other.wait)
         self.addCleanup(other.kill)
         self.assertEqual(other.stdout.readline(), b"held\n")
-        with self.assertRaisesRegex(InputError, "run: another process is at this run"):
+        with self.assertRaisesRegex(InputError, "run: another process is running it"):
             self.run_quietly(config)
         self.assertFalse((folder / "last.pt").exists())
         other.kill()

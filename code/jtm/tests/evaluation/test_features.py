@@ -40,7 +40,7 @@ def whole(source, wave):
 @contextlib.contextmanager
 def in_pieces(size):
     """Stream in pieces of so many frames."""
-    with mock.patch.multiple(streaming, PIECE=size, SHORT_PIECE=size):
+    with mock.patch.multiple(streaming, CHUNK=size, SHORT_CHUNK=size):
         yield
 
 
@@ -91,7 +91,7 @@ class Streaming(unittest.TestCase):
         for _ in source.stream(Audio(read, 16_000 * 60)):
             pass
         self.assertLessEqual(
-            longest, (streaming.SHORT_PIECE + 2 * source.margin) * source.hop
+            longest, (streaming.SHORT_CHUNK + 2 * source.margin) * source.hop
         )
 
 
@@ -171,12 +171,12 @@ class View(unittest.TestCase):
             seen = features.view(model, recording, seconds=2.0)
             self.assertEqual((len(seen["roll"]), len(seen["layers"]["z"])), (200, 100))
             self.assertEqual(seen["roll"].sum(), 200)
-            heard = features.listen(recording, seconds=2.0)
-            self.assertEqual(heard["title"], "A, test1, Bright")
-            self.assertEqual(heard["spectrum"].shape, (200, 2 * 97))
+            seen = features.view_notes(recording, seconds=2.0)
+            self.assertEqual(seen["title"], "A, test1, Bright")
+            self.assertEqual(seen["spectrum"].shape, (200, 2 * 97))
             # The first note is the loudest of its first half.
-            pitch = heard["notes"]["pitch"][0]
-            loudest = heard["spectrum"][5:12].mean(axis=0)[: 2 * 60].argmax()
+            pitch = seen["notes"]["pitch"][0]
+            loudest = seen["spectrum"][5:12].mean(axis=0)[: 2 * 60].argmax()
             self.assertEqual(21 + round(loudest / 2), pitch)
 
 

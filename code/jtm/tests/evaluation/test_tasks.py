@@ -190,7 +190,7 @@ class WholeRecordings(unittest.TestCase):
         labelled = self.labelled("transcription")
         spans = labelled_recordings(labelled)
         self.assertEqual(spans.tolist(), [[i, 0, 10_000] for i in range(30)])
-        with self.assertRaisesRegex(InputError, "31 labelled .* there are 30"):
+        with self.assertRaisesRegex(InputError, "31 labelled .* split has 30"):
             labelled_recordings(labelled, 31)
 
     def test_intervals_are_over_tune_families(self):
@@ -329,10 +329,10 @@ class Scoring(unittest.TestCase):
 
     def test_log_posteriors_by_hand(self):
         logits = np.log([[0.9, 0.1], [0.2, 0.8], [0.5, 0.5]]) + [[5], [0], [-3]]
-        found = np.exp(tasks._add_up(logits, 2))
+        found = np.exp(tasks._pool(logits, 2))
         np.testing.assert_allclose(found, [[0.18, 0.08]])
-        self.assertEqual(tasks._add_up(logits, 1).shape, (3, 2))
-        np.testing.assert_allclose(np.exp(tasks._add_up(logits, 23)), [[0.09, 0.04]])
+        self.assertEqual(tasks._pool(logits, 1).shape, (3, 2))
+        np.testing.assert_allclose(np.exp(tasks._pool(logits, 23)), [[0.09, 0.04]])
 
     def test_recordings_are_drawn_in_their_order_whatever_their_numbers(self):
         # The same works stand at other numbers in another rendering.

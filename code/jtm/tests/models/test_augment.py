@@ -113,7 +113,7 @@ class TestVaryMagnitudes(unittest.TestCase):
         found = []
         for seed in (1, 1, 2):
             torch.manual_seed(seed)
-            found.append(module_under_test.vary_magnitudes(x))
+            found.append(module_under_test.augment_magnitudes(x))
         one, same, other = found
         torch.testing.assert_close(one, same)
         self.assertFalse(torch.allclose(one, other))
@@ -123,4 +123,4 @@ class TestVaryMagnitudes(unittest.TestCase):
 
     def test_silence_stays_silent(self):
         silent = torch.zeros(1, 5, 8)
-        torch.testing.assert_close(module_under_test.vary_magnitudes(silent), silent)
+        torch.testing.assert_close(module_under_test.augment_magnitudes(silent), silent)

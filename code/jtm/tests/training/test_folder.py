@@ -88,7 +88,7 @@ class TestFolder(unittest.TestCase):
         before = self.saved()
         chosen = {"path_checkpoint": str(self.folder / "run")}
         with claim(make_config(PretrainConfig, "tiny", chosen)):
-            with self.assertRaisesRegex(InputError, "another process is at this run"):
+            with self.assertRaisesRegex(InputError, "another process is running it"):
                 self.claim(n_epoch=9)
             half_written = self.folder / "run" / ".0.1.part.pt"
             half_written.touch()
@@ -123,7 +123,7 @@ class TestFolder(unittest.TestCase):
         (run / "last.pt").unlink()
         (run / "checkpoint9.pt").unlink()
         (run / "checkpoint0.pt").write_bytes(b"")
-        with self.assertRaisesRegex(InputError, "no whole checkpoint of the run is"):
+        with self.assertRaisesRegex(InputError, "the run has no undamaged"):
             newest(run)
 
 

@@ -13,7 +13,7 @@ from jtm.evaluation.tasks import TASKS
 from jtm.models.heads import NetworkWithHeads
 from jtm.models.readers import FlatTrunk, Heads
 from jtm.training import labels
-from jtm.training.labels import Labelled, Windows, _task_loss, answer
+from jtm.training.labels import Labelled, Windows, _task_loss, compute_logits
 from jtm.training.loop import Plan, fit
 
 BINS = 6
@@ -122,7 +122,7 @@ class TestLabelled(unittest.TestCase):
                 teacher=each,
                 windows=windows(batch_size=4, **pool),
             )
-            logits = answer(module.network.eval(), read(0, 0, 64)[None])
+            logits = compute_logits(module.network.eval(), read(0, 0, 64)[None])
             told.append(logits["transcription"][0, :, 0, 70].mean())
         self.assertGreater(told[1], told[0] + 0.5)
         for name, value in teacher.state_dict().items():
@@ -181,5 +181,5 @@ class TestQuickScore(unittest.TestCase):
 class TestAnswer(unittest.TestCase):
     def test_frames_are_those_that_were_given(self):
         network = make().eval()
-        logits = answer(network, read(0, 0, 31)[None], stride=2)
+        logits = compute_logits(network, read(0, 0, 31)[None], stride=2)
         self.assertEqual(logits["transcription"].shape, (1, 31, 2, N_PITCHES))

@@ -54,7 +54,7 @@ class Line(Module):
         x = torch.nn.functional.dropout(self.body(batch[0]), 0.1, self.training)
         return {"loss": (self.head(x) - batch[1]).square().mean()}
 
-    def groups(self):
+    def parameter_groups(self):
         return [
             {"params": self.body.parameters(), "lr": 0.01, "weight_decay": 0.1},
             {"params": self.head.parameters(), "lr": 0.1},
@@ -115,12 +115,12 @@ class TestFit(unittest.TestCase):
 
     def test_groups_have_rates_and_weight_decay_of_their_own(self):
         module = Line(Plan(2), Numbers())
-        module.factor = schedule(10, warmup=4)
+        module.lr_factor = schedule(10, warmup=4)
         fit(module, quiet=True)
         ratios = [body / head for body, head in module.rates]
         self.assertTrue(all(math.isclose(ratio, 0.1) for ratio in ratios[1:]))
         self.assertEqual(len(module.rates), 10)
-        expected = [0.1 * module.factor(step) for step in range(10)]
+        expected = [0.1 * module.lr_factor(step) for step in range(10)]
         for found, rate in zip(module.rates, expected, strict=True):
             self.assertAlmostEqual(found[1], rate)
         decays = module.configure_optimizers()["optimizer"].param_groups

@@ -19,33 +19,33 @@ from jtm.cli import train_main
 from jtm.files import InputError
 from jtm.tests.cpc.test_run import write_tunes
 from jtm.training.checkpoints import read_checkpoint
-from jtm.training.processes import best_device, place
+from jtm.training.processes import best_device, process_info
 
 ROOT = Path(__file__).resolve().parents[4]
 
 
-class TestPlace(unittest.TestCase):
+class TestProcessInfo(unittest.TestCase):
     def test_alone(self):
-        self.assertEqual(place({}), (0, 1, 1))
-        self.assertEqual(place({"SLURM_NTASKS": "1"}), (0, 1, 1))
+        self.assertEqual(process_info({}), (0, 1, 1))
+        self.assertEqual(process_info({"SLURM_NTASKS": "1"}), (0, 1, 1))
 
     def test_torchrun_says_it(self):
         found = {"RANK": "5", "WORLD_SIZE": "8", "LOCAL_WORLD_SIZE": "4"}
-        self.assertEqual(place(found | {"SLURM_NTASKS": "2"}), (5, 8, 4))
+        self.assertEqual(process_info(found | {"SLURM_NTASKS": "2"}), (5, 8, 4))
 
     def test_srun_says_it(self):
         found = {"SLURM_PROCID": "3", "SLURM_NTASKS": "4", "SLURM_STEP_ID": "0"}
         with self.assertRaisesRegex(InputError, "with --ntasks-per-node instead"):
-            place(found)
+            process_info(found)
         found["SLURM_NTASKS_PER_NODE"] = "2"
-        self.assertEqual(place(found), (3, 4, 2))
-        self.assertEqual(place(found | {"SLURM_JOB_NAME": "bash"}), (0, 1, 1))
+        self.assertEqual(process_info(found), (3, 4, 2))
+        self.assertEqual(process_info(found | {"SLURM_JOB_NAME": "bash"}), (0, 1, 1))
 
     def test_several_tasks_without_srun_would_hang(self):
         found = {"SLURM_PROCID": "0", "SLURM_NTASKS": "2", "SLURM_JOB_NAME": "train"}
         for tasks in ({}, {"SLURM_NTASKS_PER_NODE": "2"}):
             with self.assertRaisesRegex(InputError, "put srun before the command"):
-                place(found | tasks)
+                process_info(found | tasks)
 
 
 class TestDevice(unittest.TestCase):
@@ -150,7 +150,7 @@ class TestTwoProcesses(unittest.TestCase):
                 self.assertEqual(train_main(self.words("stopped", *arguments)), 2)
         self.assertIn("holds a run of 2 processes, not 1", alone.getvalue())
         taken_up = self.finish("stopped", "torchrun", *arguments)
-        self.assertIn("going on from step", self.said("stopped", 0))
+        self.assertIn("resuming from step", self.said("stopped", 0))
         for name, weights in whole["state_dict"].items():
             self.assertTrue(torch.equal(weights, taken_up["state_dict"][name]), name)
         for one, other in zip(whole["history"], taken_up["history"], strict=True):
