@@ -515,5 +515,7 @@ def read_table(path, required):
                 )
             for row in reader:
                 yield f"{path}, line {reader.line_num}", row
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file") from error
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{path}: not a readable CSV file ({error})") from error

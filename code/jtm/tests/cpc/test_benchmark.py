@@ -293,12 +293,12 @@ class TestBenchmark(unittest.TestCase):
         self.assertEqual(few, spans[:3])
         self.assertNotEqual(few, bench.labelled_spans(notes(1, seed=1)))
         self.bench("spread", only, spread=True)
-        with self.assertRaisesRegex(InputError, "the other way, with or without --spr"):
+        with self.assertRaisesRegex(InputError, "other assignment of labels"):
             self.bench("spread", only)
         self.bench("whole", only)
         shutil.rmtree(self.folder / "spread" / "cells")
         shutil.copytree(self.folder / "whole/cells", self.folder / "spread/cells")
-        with self.assertRaisesRegex(InputError, "0.json: .*the other way"):
+        with self.assertRaisesRegex(InputError, "0.json: .*other assignment"):
             self.bench("spread", only, spread=True)
 
     def test_real_recordings_are_scored_alone(self):

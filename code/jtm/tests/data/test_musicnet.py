@@ -224,7 +224,7 @@ class TestMistakes(Folder):
         path = self.write("a.csv", HEADING.replace("note,", "pitch,", 1))
         with self.assertRaisesRegex(InputError, "line 1: column note is missing"):
             read_labels(path)
-        with self.assertRaisesRegex(InputError, "missing.csv"):
+        with self.assertRaisesRegex(InputError, "missing.csv: no such file"):
             read_labels(self.root / "missing.csv")
         (self.root / "b.csv").write_bytes(b"\xff\xfe\x00")
         with self.assertRaisesRegex(InputError, "b.csv: not a readable CSV"):
