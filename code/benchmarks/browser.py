@@ -150,7 +150,9 @@ def draw_picture(browser, page, out):
 def main():
     """Measure, or draw the picture."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n\n")[0])
-    parser.add_argument("--picture", metavar="PAGE.html", help="draw this page")
+    parser.add_argument(
+        "--picture", metavar="PAGE.html", help="render a picture of this page"
+    )
     options = parser.parse_args()
     if not chromium.find():
         raise SystemExit("browser.py: there is no Chromium: sh setup.sh --browser")

@@ -91,7 +91,7 @@ def timed(command, folder):
 def main():
     """Time the selected commands, and run those whose outputs they read."""
     parser = argparse.ArgumentParser(description=__doc__.strip().splitlines()[0])
-    parser.add_argument("word", nargs="*", help="time the commands that have it")
+    parser.add_argument("word", nargs="*", help="time only commands that contain it")
     words = parser.parse_args().word or [""]
     known = read_json(TIMES)["seconds"] if TIMES.exists() else {}
     wanted = [command for command in COMMANDS if any(w in command for w in words)]

@@ -84,7 +84,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--data", default="toy/data/full")
     parser.add_argument("--hours", type=float, nargs="+", default=[0.25, 1.0, 3.0])
-    parser.add_argument("--weights", help="another transcriber")
+    parser.add_argument("--weights", help="weights of the transcriber")
     options = parser.parse_args()
     weights = ("--weights", options.weights) if options.weights else ()
     file, rows = RESULTS / "hours.json", {}

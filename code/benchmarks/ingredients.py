@@ -73,7 +73,7 @@ def train(name, options, data, work):
     weights = folder / "transcriber.safetensors"
     if not weights.exists():
         if subprocess.run(map(str, [*command, *options])).returncode:
-            raise SystemExit(f"{name}: stopped; the same command goes on")
+            raise SystemExit(f"{name}: stopped; run the same command to resume")
     return weights
 
 
@@ -82,11 +82,11 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.strip().splitlines()[0])
     kept = RESULTS.parents[1] / "logs" / "ingredients"
     add = parser.add_argument
-    add("--data", type=Path, required=True, help="the toy set full")
-    add("--also", type=Path, required=True, help="the toy set transcriber")
-    add("--real", type=Path, help="a folder with mixes/, piano/ and notes/")
-    add("--work", type=Path, default=kept, help="folder of what is kept")
-    add("--recordings", type=int, default=16, help="of each toy split")
+    add("--data", type=Path, required=True, help="toy set of --preset full")
+    add("--also", type=Path, required=True, help="toy set of --preset transcriber")
+    add("--real", type=Path, help="folder with mixes/, piano/ and notes/")
+    add("--work", type=Path, default=kept, help="folder for runs and predictions")
+    add("--recordings", type=int, default=16, help="recordings per toy split")
     options = parser.parse_args()
     cut = options.work / "cut"
     sets = read_sets(options.data, options.real, options.recordings, cut)

@@ -249,7 +249,7 @@ def choose(prepared):
 
     def right(constants):
         with mock.patch.multiple(rule, **constants):
-            lines = [rule.melody(heard)[1] for *_, heard in prepared]
+            lines = [rule.melody(detected)[1] for *_, detected in prepared]
         scores = []
         for (_, top, *_), line in zip(prepared, lines, strict=True):
             n = round(100 * max(top["end"].max(), line["end"].max(initial=0)))
@@ -280,18 +280,18 @@ def measure(prepared):
     """
     groups = [each.metadata["tune_family"] for each, *_ in prepared]
     methods = {
-        "melody": lambda labels, heard: frames(rule.melody(heard)[1]),
-        "skyline": lambda labels, heard: skyline(heard),
-        "melody of the true notes": lambda labels, heard: frames(
+        "melody": lambda labels, detected: frames(rule.melody(detected)[1]),
+        "skyline": lambda labels, detected: skyline(detected),
+        "melody of the true notes": lambda labels, detected: frames(
             rule.melody(labels)[1]
         ),
-        "skyline of the true notes": lambda labels, heard: skyline(labels),
+        "skyline of the true notes": lambda labels, detected: skyline(labels),
     }
     found = {}
     for name, method in methods.items():
         scores = [
-            score(frames(top), method(labels, heard))
-            for _, top, labels, heard in prepared
+            score(frames(top), method(labels, detected))
+            for _, top, labels, detected in prepared
         ]
         found[name] = {}
         for metric in METRICS:
@@ -306,13 +306,15 @@ def main():
     """Transcribe, measure, print and write the results."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--data", default=str(ROOT / "toy" / "data" / "full"))
-    parser.add_argument("--weights", help="another transcriber")
-    parser.add_argument("--choose", action="store_true", help="try constants")
-    parser.add_argument("--most", type=int, help="recordings, spread over all")
+    parser.add_argument("--weights", help="weights of the transcriber")
+    parser.add_argument(
+        "--choose", action="store_true", help="choose the constants on validation"
+    )
+    parser.add_argument("--maximum", type=int, help="maximum number of recordings")
     options = parser.parse_args()
     recordings = works(options.data, "validation" if options.choose else "test")
-    if options.most:
-        step = -(-len(recordings) // options.most)
+    if options.maximum:
+        step = -(-len(recordings) // options.maximum)
         recordings = recordings[::step]
     prepared = prepare(recordings, options.weights)
     if options.choose:

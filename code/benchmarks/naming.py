@@ -112,7 +112,7 @@ def main():
     import torch
 
     parser = argparse.ArgumentParser(description=__doc__.strip().splitlines()[0])
-    parser.add_argument("--data", required=True, help="the toy set full")
+    parser.add_argument("--data", required=True, help="toy set of --preset full")
     dataset = open_dataset(parser.parse_args().data)
     torch.set_num_threads(1)
     shipped = search.Index.load(search.INDEX)

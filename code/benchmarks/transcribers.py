@@ -250,7 +250,7 @@ class System:
         ]
 
 
-def score(piece, found, told=False):
+def score(piece, found, instruments=False):
     """
     Score the notes of a piece.
 
@@ -260,16 +260,16 @@ def score(piece, found, told=False):
         The piece.
     found : numpy.ndarray
         Notes of :data:`jtm.data.rolls.PLAYED_DTYPE`.
-    told : bool
+    instruments : bool
         Whether to score instruments.
 
     Returns
     -------
     dict of str to float
-        F1 in 0..1: ``onset``, ``offset``, ``frame`` and, if `told`, ``instrument``. For
-        a single note also ``found``, 1 if a predicted note has its pitch, ``on_time``,
-        1 if its onset is within 50 ms too, and ``extra``, the number of predicted notes
-        of other pitches.
+        F1 in 0..1: ``onset``, ``offset``, ``frame`` and, if `instruments`,
+        ``instrument``. For a single note also ``found``, 1 if a predicted note has its
+        pitch, ``on_time``, 1 if its onset is within 50 ms too, and ``extra``, the number
+        of predicted notes of other pitches.
     """
     n_frames = round(piece.seconds * FRAME_RATE)
     rolls = [frame_roll(notes, n_frames) for notes in (piece.notes, found)]
@@ -278,7 +278,7 @@ def score(piece, found, told=False):
         "offset": note_f1(piece.notes, found, offsets=True),
         "frame": f1(frame_counts(*rolls)),
     }
-    if told:
+    if instruments:
         scores["instrument"] = note_f1(*map(by_instrument, (piece.notes, found)))
     if len(piece.notes) == 1:
         right = found["pitch"] == piece.notes["pitch"]
@@ -406,9 +406,11 @@ def run(options):
         for each, pieces in sets.items():
             found = system.notes(pieces, [*settings.values()], SETS[each])
             pairs = [*zip(pieces, found, strict=True)]
-            told = name == OURS and each != "notes"  # some are of other instruments
+            instruments = (
+                name == OURS and each != "notes"
+            )  # some are of other instruments
             scores[each][name] = {
-                setting: [score(piece, notes[i], told) for piece, notes in pairs]
+                setting: [score(piece, notes[i], instruments) for piece, notes in pairs]
                 for i, setting in enumerate(settings)
             }
     result = {"cut": SECONDS, "sets": {}, "systems": about, "scores": []}
@@ -420,10 +422,10 @@ def run(options):
         rows = compare(scores[name], [piece.group for piece in pieces])
         result["scores"] += [{"set": name} | row for row in rows]
     speed = known.get("speed") or {}
-    asked = [each for each in systems if each.name in options.hour]
+    timed = [each for each in systems if each.name in options.hour]
     for new in (
         _speed(systems, sets["toy"][:3], options.threads) if options.threads else {},
-        _hour(asked, sets["toy"], work / "hour.wav") if asked else {},
+        _hour(timed, sets["toy"], work / "hour.wav") if timed else {},
     ):
         for name, row in new.items():
             speed[name] = speed.get(name, {}) | row
@@ -440,14 +442,20 @@ def main():
     shipped = CODE / "jtm" / "weights" / "transcriber.safetensors"
     kept = RESULTS.parents[1] / "logs" / "transcribers"
     add = parser.add_argument
-    add("--data", type=Path, required=True, help="a toy set")
-    add("--real", type=Path, help="a folder with mixes/, piano/ and notes/")
-    add("--work", type=Path, default=kept, help="folder of what is kept")
-    add("--load", type=Path, default=shipped, help="our weights")
+    add("--data", type=Path, required=True, help="toy set")
+    add("--real", type=Path, help="folder with mixes/, piano/ and notes/")
+    add("--work", type=Path, default=kept, help="folder for cached predictions")
+    add("--load", type=Path, default=shipped, help="weights of JTM's transcriber")
     add("--only", nargs="+", choices=SYSTEMS, default=[*SYSTEMS])
-    add("--recordings", type=int, default=32, help="of each toy split")
-    add("--threads", nargs="+", type=int, help="measure speed on so many, such as 1 2")
-    add("--hour", nargs="+", choices=SYSTEMS, default=[], help="memory for an hour")
+    add("--recordings", type=int, default=32, help="recordings per toy split")
+    add("--threads", nargs="+", type=int, help="numbers of threads to time")
+    add(
+        "--hour",
+        nargs="+",
+        choices=SYSTEMS,
+        default=[],
+        help="systems to measure on an hour",
+    )
     add("--out", type=Path, default=RESULTS / "transcribers.json")
     options = parser.parse_args()
     try:

@@ -52,7 +52,7 @@ SEEDS = (0, 1, 2)
 """Random seeds of labels, heads and order; the first chooses learning rates."""
 
 
-def judge(checkpoint, data, out, work):
+def evaluate(checkpoint, data, out, work):
     """
     Fine-tune from a network and score the validation recordings.
 
@@ -87,16 +87,19 @@ def judge(checkpoint, data, out, work):
 def main():
     """Run the new trials, print their scores and record them."""
     parser = argparse.ArgumentParser(description=__doc__.strip().splitlines()[0])
-    parser.add_argument("--data", required=True, help="a dataset with labels")
+    parser.add_argument("--data", required=True, help="labelled dataset")
     parser.add_argument(
-        "--recipe", choices=RECIPES, nargs="+", default=list(RECIPES), help="which"
+        "--recipe",
+        choices=RECIPES,
+        nargs="+",
+        default=list(RECIPES),
+        help="recipes to try",
     )
     parser.add_argument(
         "--work",
         default="logs/trials",
         type=Path,
-        help="folder for checkpoints and log magnitudes, from which a stopped command "
-        "goes on",
+        help="folder for checkpoints and log magnitudes; the same command resumes",
     )
     options = parser.parse_args()
     known = read_json(TRIALS) if TRIALS.exists() else []
@@ -111,12 +114,15 @@ def main():
         command = [sys.executable, "-m", "jtm", "train", "--preset", "best"]
         command += ["--precision", "bf16", "--data", options.data, *about["flags"]]
         subprocess.run([*command, "--pathCheckpoint", str(folder)], check=True)
-        scores = judge(
-            folder / BEST, options.data, folder / "judged", options.work / "magnitudes"
+        scores = evaluate(
+            folder / BEST,
+            options.data,
+            folder / "evaluated",
+            options.work / "magnitudes",
         )
         content = read_checkpoint(folder / BEST)
-        heard = content["global_step"] * content["config"]["batch_size"]
-        hours = heard * content["config"]["size_window"] / SAMPLE_RATE / 3600
+        n_windows = content["global_step"] * content["config"]["batch_size"]
+        hours = n_windows * content["config"]["size_window"] / SAMPLE_RATE / 3600
         cost = {"steps": content["global_step"], "hours_heard": round(hours, 1)}
         cost |= {"revision": revision, "machine": machine()}
         known.append(about | cost | {"validation": scores})

@@ -132,9 +132,9 @@ def record(path, rows):
 def main():
     """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0].strip())
-    parser.add_argument("--short", action="store_true", help="a few of each kind")
-    parser.add_argument("--only", default="", help="part of the names to try")
-    parser.add_argument("--work", default="logs/faults", help="folder for outcomes")
+    parser.add_argument("--short", action="store_true", help="try a few of each kind")
+    parser.add_argument("--only", default="", help="substring of the names to try")
+    parser.add_argument("--work", default="logs/faults", help="folder for results")
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # unmounts small disks
     torch.set_num_threads(1)  # in forked processes, others would be missing

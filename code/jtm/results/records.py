@@ -46,7 +46,7 @@ CELL = COLUMNS[:4]
 METHODS = {
     "scratch": "from scratch",
     "cpc-finetuned": "CPC, fine-tuned",
-    "cpc-joint": "CPC beside the labels",
+    "cpc-joint": "CPC and labels jointly",
     "cpc-frozen": "CPC, frozen",
     "untrained-frozen": "untrained, frozen",
     "scratch-selftrained": "from scratch, self-trained",

@@ -66,6 +66,6 @@ def _pieces(record):
             style = {"color": colour, "lw": width, "markersize": 3}
             axis.plot(seconds, percent, stroke, label=f"{label}, {ranks}", **style)
     axis.axhline(95, color=BLACK, lw=0.6, linestyle=":")
-    axis.set(xlabel="seconds heard", ylabel="pieces named (%)", ylim=(0, 101))
+    axis.set(xlabel="query length (s)", ylabel="pieces identified (%)", ylim=(0, 101))
     figure.legend(loc="outside right upper", frameon=False)
     return figure
