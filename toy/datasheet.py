@@ -189,7 +189,7 @@ def draw(root, shown):
     axes[0, 1].bar(counts, [shown["polyphony"][n] / 3600 for n in counts], color="0.4")
     axes[0, 1].set(
         title="Polyphony",
-        xlabel="notes sounding at once",
+        xlabel="simultaneous notes",
         ylabel="hours of labelled audio",
     )
     axes[1, 0].hist(shown["seconds"], bins=24, color="0.4")
@@ -278,7 +278,7 @@ def _draw_example(dataset, plt):
             label=INSTRUMENTS[program],
         )
     axes.set(
-        title=f"Labels over their sound: {recording.metadata['composer']}, "
+        title=f"Labels over the spectrogram: {recording.metadata['composer']}, "
         f"{recording.metadata['composition']}, for string quartet",
         xlabel="seconds",
         ylabel="MIDI pitch",

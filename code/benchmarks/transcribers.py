@@ -268,8 +268,8 @@ def score(piece, found, instruments=False):
     dict of str to float
         F1 in 0..1: ``onset``, ``offset``, ``frame`` and, if `instruments`,
         ``instrument``. For a single note also ``found``, 1 if a predicted note has its
-        pitch, ``on_time``, 1 if its onset is within 50 ms too, and ``extra``, the number
-        of predicted notes of other pitches.
+        pitch, ``on_time``, 1 if its onset is within 50 ms too, and ``extra``, the
+        number of predicted notes of other pitches.
     """
     n_frames = round(piece.seconds * FRAME_RATE)
     rolls = [frame_roll(notes, n_frames) for notes in (piece.notes, found)]

@@ -45,7 +45,7 @@ class TestLatex(unittest.TestCase):
             line = " & ".join(map(str, [split.replace("_", r"\_"), *counts]))
             self.assertIn(line, re.sub(r"\s+&", " &", latex))
         self.assertIn(f"{FACTS['works']} distinct works", latex)
-        self.assertIn(f"lasts {FACTS['hours']:.1f} hours", latex)
+        self.assertIn(f"comprises {FACTS['hours']:.1f} hours", latex)
         self.assertIn("piano & 10.87 & 372, 78, 78, 78", latex)
         self.assertIn("Palestrina & 63 & 10 & 13 & 120", latex)
         self.assertFalse(re.findall(r"<<|>>|<%|%>", latex))
