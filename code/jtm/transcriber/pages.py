@@ -105,7 +105,7 @@ def page(wave, rate, notes, title, piece="", melody=None, tuning=0.0):
         recording.add(title, block)
     if not recording.samples:
         raise InputError(f"{title}: contains no samples")
-    mp3, levels = recording.finish()
+    audio, levels = recording.finish()
     seconds = recording.samples / rate
     programs, part_of = np.unique(notes["program"], return_inverse=True)
     row = {
@@ -148,7 +148,7 @@ def page(wave, rate, notes, title, piece="", melody=None, tuning=0.0):
             for i, p in enumerate(programs)
         ],
         melody=melody is not None and np.any(melody),
-        audio=markupsafe.Markup(base64.b64encode(mp3).decode("ascii")),
+        audio=audio,
         data=htmlsafe_json_dumps(data, separators=(",", ":")),
     )
 
@@ -273,10 +273,13 @@ class _Recording:
         self.spectrogram.add(self.analysis.resample_chunk(wave, last=last))
 
     def finish(self):
-        """Return the MP3 file and the zoom levels of tiles."""
+        """Return the MP3 file in base64, and the zoom levels of tiles."""
         self.add("", np.zeros(0, np.float32), last=True)
         self.mp3.close()
-        return self.file.getvalue(), _levels(self.spectrogram.finish())
+        levels = _levels(self.spectrogram.finish())
+        # An hour is 29 MB: no copies other than the encoded one.
+        with self.file, self.file.getbuffer() as mp3:
+            return markupsafe.Markup(base64.b64encode(mp3), "ascii"), levels
 
 
 class _Spectrogram:
@@ -304,7 +307,8 @@ class _Spectrogram:
             self.buffer = self.buffer[TILE * HOP :]
             n_columns -= TILE
         empty = np.zeros((BINS * N_PITCHES, 1), np.uint8)
-        return np.concatenate(self.tiles or [empty], axis=1)
+        tiles, self.tiles = self.tiles, []
+        return np.concatenate(tiles or [empty], axis=1)
 
     def _analyse(self, n_columns):
         import librosa
@@ -326,9 +330,10 @@ class _Spectrogram:
 def _levels(half_decibels):
     """Encode tiles of each zoom level, finest first, up to a level of one tile."""
     top = max(np.percentile(half_decibels, 99.9), 2 * (FAINT + 100))
-    values = half_decibels.astype(np.float32) - (top - 2 * DECIBELS)
+    values = np.arange(256, dtype=np.float32) - (top - 2 * DECIBELS)
     values *= 255 / (2 * DECIBELS)
-    image = np.clip(values, 0, 255).astype(np.uint8)[::-1]  # high pitches at the top
+    grey = np.clip(values, 0, 255).astype(np.uint8)
+    image = grey[half_decibels[::-1]]  # high pitches at the top
     rate, levels = SAMPLE_RATE / HOP, []
     while True:
         starts = range(0, image.shape[1], TILE)

@@ -79,8 +79,8 @@ class Long:
         self.short.add(name, wave)
 
     def finish(self):
-        mp3, (level,) = self.short.finish()
-        return mp3, [
+        audio, (level,) = self.short.finish()
+        return audio, [
             {
                 "rate": level["rate"] / scale,
                 "tiles": level["tiles"] * -(-Long.seconds // (33 * scale)),
