@@ -290,7 +290,6 @@ def _draw_example(dataset, plt):
 
 
 def _save(figure, name):
-    figure.savefig(FIGURES / f"{name}.png", dpi=110, metadata={"Software": None})
     figure.savefig(FIGURES / f"{name}.pdf", dpi=100, metadata={"CreationDate": None})
 
 

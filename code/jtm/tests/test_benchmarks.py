@@ -58,7 +58,7 @@ class TestTranscribers(unittest.TestCase):
     def test_scores_computed_by_hand(self):
         piece = self.piece((0, 1, 60, 1), (1, 2, 62, 41))
         found = np.array([(0.04, 1, 60, 1), (1, 1.5, 62, 1)], PLAYED_DTYPE)
-        scores = transcribers.score(piece, found, told=True)
+        scores = transcribers.score(piece, found, instruments=True)
         self.assertEqual(scores["onset"], 1)  # 40 ms late
         self.assertEqual(scores["offset"], 0.5)  # one ends half a second early
         self.assertEqual(scores["instrument"], 0.5)  # one is of another instrument
