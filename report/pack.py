@@ -20,7 +20,7 @@ from jtm.data.toyset import toy_data  # noqa: E402
 from jtm.files import InputError, atomic  # noqa: E402
 
 CELLS = "report/results/cells/"
-"""What a benchmark goes on from; its scores are in the table beside it."""
+"""Files from which a benchmark resumes; their scores are in its table."""
 
 MANIFEST = "MANIFEST"
 """Name of the file in the archive that lists the others."""
@@ -54,10 +54,10 @@ def tracked():
         # Whoever owns the files, as in a container.
         command = ["git", "-c", "safe.directory=*", "ls-files", "-z"]
         try:
-            told = subprocess.run(command, cwd=ROOT, capture_output=True, check=True)
+            listed = subprocess.run(command, cwd=ROOT, capture_output=True, check=True)
         except (OSError, subprocess.CalledProcessError) as error:
             raise InputError(f"{ROOT}: git cannot list the files ({error})") from error
-        names = told.stdout.decode().strip("\0").split("\0")
+        names = listed.stdout.decode().strip("\0").split("\0")
     elif (ROOT / MANIFEST).exists():
         names = (ROOT / MANIFEST).read_text(encoding="utf-8").splitlines()
     else:

@@ -424,9 +424,9 @@ class Benchmark:
         for task, labelled in tasks.items():
             by_split = {s: each[task] for s, each in logits.items() if each[task]}
             thresholds = labelled.task.choose(labelled, by_split["validation"])
-            for split, own in by_split.items():
+            for split, predicted in by_split.items():
                 truth = families[split].labelled[task]
-                for score in labelled.task.score(truth, split, own, thresholds):
+                for score in labelled.task.score(truth, split, predicted, thresholds):
                     row = {"task": task, "method": run.method, "seed": run.seed}
                     row |= {"labelled_recordings": self.amount(run), "split": split}
                     row |= {n: score[n] for n in ("metric", "value", "primary")}
