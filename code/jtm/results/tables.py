@@ -53,6 +53,13 @@ FEW = (
 )
 """Tasks and numbers of labelled recordings that show the gain from unlabelled audio."""
 
+SECONDARY = tuple(
+    (task, amount)
+    for task in ("ensemble", "composer", "note_instrument")
+    for amount in (10, 30)
+)
+"""The same of the tasks without planned contrasts."""
+
 MATCHERS = {
     "pitchmap": "ours",
     "published": "published, 80 steps",
@@ -238,14 +245,14 @@ def contrasts(bench):
     return _pivot(cells)
 
 
-def few(bench):
+def few(bench, columns=FEW):
     """
-    Tabulate scores with few labels: a row per method, a column per task.
+    Tabulate scores with few labels: a row per method, a column per task and amount.
 
     A cell has the primary scores on the seen SoundFont and on the unseen one.
     """
     cells = []
-    for task, amount in FEW:
+    for task, amount in columns:
         about = f"{in_words(task)}, {amount} rec."
         for method in bench.methods(task):
             scores = [bench.score(task, method, amount, split) for split in TESTS]

@@ -123,6 +123,8 @@ class TestBenchmark(unittest.TestCase):
             for split in ("test", "test_timbre")
         ]
         self.assertEqual(shown, " / ".join(f"{100 * each:.1f}" for each in scores))
+        one = tables.few(self.bench, [("transcription", 3)]).set_index("method")
+        self.assertEqual(one.columns.tolist(), heads[1:2])
 
     def test_sounds(self):
         found = tables.sounds(self.bench).set_index(["task", "method"])
