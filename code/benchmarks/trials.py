@@ -3,7 +3,8 @@ Trials of recipes of pretraining, each evaluated by fine-tuning.
 
 ``python code/benchmarks/trials.py --data DIR`` pretrains each recipe, fine-tunes from
 it on few labelled recordings as the benchmark does (three seeds, learning rates chosen
-on validation), and scores the validation recordings; test is not read. The trials,
+on validation), and scores the validation recordings; test is not read. One trial has no
+pretraining of its own: it adds InfoNCE to the fine-tuning of the shipped network. Trials,
 including failed ones, are added to ``report/results/trials.json``; the benchmark has
 the same scores of training from scratch and of the shipped network. A stopped command
 resumes, and recorded trials with the same settings are not repeated.
@@ -18,6 +19,7 @@ from cpc_step import RESULTS, machine
 
 from jtm.constants import SAMPLE_RATE
 from jtm.cpc import benchmark
+from jtm.embedding import WEIGHTS
 from jtm.files import read_json, write_json
 from jtm.results import records
 from jtm.training.checkpoints import read_checkpoint
@@ -45,6 +47,9 @@ RECIPES = {
 }
 """Options added to ``main.py --preset best``, the shipped network's recipe, by name."""
 
+JOINT = "InfoNCE and labels jointly"
+"""Fine-tuning of the shipped network, with InfoNCE on unlabelled audio in each step."""
+
 AMOUNTS = (3, 10)
 """Numbers of labelled recordings."""
 
@@ -52,7 +57,18 @@ SEEDS = (0, 1, 2)
 """Random seeds of labels, heads and order; the first chooses learning rates."""
 
 
-def evaluate(checkpoint, data, out, work):
+def pretrain(folder, data, flags):
+    """Pretrain with some options in `folder`; return the steps and hours of audio."""
+    command = [sys.executable, "-m", "jtm", "train", "--preset", "best"]
+    command += ["--precision", "bf16", "--data", data, *flags]
+    subprocess.run([*command, "--pathCheckpoint", str(folder)], check=True)
+    content = read_checkpoint(folder / BEST)
+    n_windows = content["global_step"] * content["config"]["batch_size"]
+    hours = n_windows * content["config"]["size_window"] / SAMPLE_RATE / 3600
+    return {"steps": content["global_step"], "hours_heard": round(hours, 1)}
+
+
+def evaluate(checkpoint, data, out, work, method="cpc-finetuned"):
     """
     Fine-tune from a network and score the validation recordings.
 
@@ -66,13 +82,15 @@ def evaluate(checkpoint, data, out, work):
         Folder of the runs; finished runs are not repeated.
     work : Path
         Folder of log magnitudes, which all trials share.
+    method : str
+        Method of the benchmark by which to train on the labels.
 
     Returns
     -------
     dict
         By task and amount of labels, the primary score of each seed.
     """
-    scores, only = {}, {"family": ["frames"], "method": ["cpc-finetuned"]}
+    scores, only = {}, {"family": ["frames"], "method": [method]}
     only |= {"amount": list(AMOUNTS), "seed": list(SEEDS)}
     bench = benchmark.Benchmark(data, checkpoint, out, work, splits=("validation",))
     bench.run(only)
@@ -90,9 +108,9 @@ def main():
     parser.add_argument("--data", required=True, help="labelled dataset")
     parser.add_argument(
         "--recipe",
-        choices=RECIPES,
+        choices=[*RECIPES, JOINT],
         nargs="+",
-        default=list(RECIPES),
+        default=[*RECIPES, JOINT],
         help="recipes to try",
     )
     parser.add_argument(
@@ -105,25 +123,19 @@ def main():
     known = read_json(TRIALS) if TRIALS.exists() else []
     revision = records.revision()  # before the results change the checkout
     for name in options.recipe:
-        about = {"name": name, "flags": [*RECIPES[name]]}
+        about = {"name": name, "flags": [*RECIPES.get(name, ())]}
         about["data"] = Path(options.data).name
         if any(about.items() <= each.items() for each in known):
             continue
         print(name, flush=True)
         folder = options.work / name.replace(" ", "-")
-        command = [sys.executable, "-m", "jtm", "train", "--preset", "best"]
-        command += ["--precision", "bf16", "--data", options.data, *about["flags"]]
-        subprocess.run([*command, "--pathCheckpoint", str(folder)], check=True)
-        scores = evaluate(
-            folder / BEST,
-            options.data,
-            folder / "evaluated",
-            options.work / "magnitudes",
-        )
-        content = read_checkpoint(folder / BEST)
-        n_windows = content["global_step"] * content["config"]["batch_size"]
-        hours = n_windows * content["config"]["size_window"] / SAMPLE_RATE / 3600
-        cost = {"steps": content["global_step"], "hours_heard": round(hours, 1)}
+        places = folder / "evaluated", options.work / "magnitudes"
+        if name == JOINT:
+            cost = {"steps": 0, "hours_heard": 0.0}  # no pretraining of its own
+            scores = evaluate(WEIGHTS, options.data, *places, "cpc-joint")
+        else:
+            cost = pretrain(folder, options.data, about["flags"])
+            scores = evaluate(folder / BEST, options.data, *places)
         cost |= {"revision": revision, "machine": machine()}
         known.append(about | cost | {"validation": scores})
         write_json(TRIALS, known)  # saved even if the next is stopped
