@@ -324,14 +324,9 @@ def transcribe_files(inputs, out, choices, weights, page, alone, name, options=N
         names = _names(sources, root, alone)
         register = _Register(out, names, made_from, SUFFIXES[: 2 + page])
         missing = [source for source in sources if not register.has(source)]
-        work = functools.partial(
-            _transcribe_one,
-            named=(weights, fingerprint),
-            choices=choices,
-            alone=alone,
-            page=page,
-            name=name,
-        )
+        chosen = {"choices": choices, "alone": alone, "page": page, "name": name}
+        named = weights, fingerprint
+        work = functools.partial(_transcribe_one, named=named, **chosen)
         words = "Transcribing", "transcribed"
         outputs = register.write, register.summary
         try:
@@ -381,6 +376,11 @@ def _names(sources, root, alone):
     }
 
 
+def _is_kept(path, written):
+    """Return whether a file is as it was written, by its hash, or missing."""
+    return not path.exists() or digest(path) in written
+
+
 class _Register:
     """
     Record the source, options and hashes of each output in a folder of transcriptions.
@@ -426,7 +426,7 @@ class _Register:
             write_json(self.path, self.rows)
         for suffix in {*SUFFIXES} - {*self.suffixes}:  # an outdated page
             path = self._file(source, suffix)
-            if path.exists() and digest(path) in written:
+            if path.exists() and _is_kept(path, written):
                 path.unlink()
         self.n_notes += len(transcription.notes)
         self.n_replaced += before.get("state") == state and not (
@@ -447,7 +447,7 @@ class _Register:
                 "choose another --out"
             )
         for path in (self._file(source, suffix) for suffix in self.suffixes):
-            if path.exists() and digest(path) not in before.get("written", ()):
+            if not _is_kept(path, before.get("written", ())):
                 raise InputError(
                     f"{path}: not the file written for {source}, or changed since; "
                     "move it, or choose another --out"
@@ -456,7 +456,7 @@ class _Register:
     def write_index(self):
         """Write the index page, unless a file of other origin is in its place."""
         path, known = self.folder / INDEX, self.rows.get(INDEX, {}).get("written", ())
-        if path.exists() and digest(path) not in known:
+        if not _is_kept(path, known):
             warn(f"{path}: not a generated index, or changed since; left as it is")
             return
         with atomic(path) as part:
