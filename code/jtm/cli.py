@@ -11,7 +11,6 @@ import contextlib
 import difflib
 import inspect
 import os
-import re
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -567,8 +566,12 @@ def _embed(options):
     from jtm.embedding import embed_files
 
     chosen = (options.inputs, options.out, options.load, options.layer)
-    spread = batch.Spread(options.jobs, options.scheduler)
-    return int(embed_files(*chosen, debug=options.debug, spread=spread) > 0)
+    return int(embed_files(*chosen, _batch_options(options)) > 0)
+
+
+def _batch_options(options):
+    """Return the options of processing many files."""
+    return batch.Options(options.jobs, options.scheduler, options.debug)
 
 
 @_verb(
@@ -603,39 +606,18 @@ def _transcribe(options):
         page=not options.no_page,
         alone=options.melody,
         name=_piece,
-        debug=options.debug,
-        spread=batch.Spread(options.jobs, options.scheduler),
+        options=_batch_options(options),
     )
     return int(failed > 0)
 
 
 def _choices(options):
-    """Parse the decoding options."""
+    """Return the decoding options that are given."""
     from jtm.transcriber.notes import Choices
 
-    names = ("onset_threshold", "frame_threshold", "min_note_ms")
-    chosen = {name: getattr(options, name) for name in names}
-    chosen = {name: value for name, value in chosen.items() if value is not None}
-    if options.pitch_range:
-        pitch = r"(\d+|[A-Ga-g][#b]?\d)"
-        ends = re.fullmatch(f"{pitch}-{pitch}", options.pitch_range)
-        low, high = map(_pitch, ends.groups()) if ends else (1, 0)
-        if not low <= high <= 127:
-            raise InputError(
-                f"--pitch-range {options.pitch_range}; expected the lowest and highest "
-                "note, such as G3-E7, or MIDI numbers of 0..127, such as 55-100"
-            )
-        chosen["pitch_range"] = low, high
-    if options.instruments:
-        chosen["instruments"] = tuple(options.instruments.split(","))
-    return Choices(**chosen)
-
-
-def _pitch(text):
-    """Return the MIDI pitch of a note name or number."""
-    import pretty_midi
-
-    return int(text) if text.isdigit() else pretty_midi.note_name_to_number(text)
+    given = {name: getattr(options, name) for name in Choices.__dataclass_fields__}
+    given = {n: value for n, value in given.items() if value not in (None, "")}
+    return Choices(**given)
 
 
 def _piece(path):

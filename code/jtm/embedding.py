@@ -164,7 +164,7 @@ def _embed(recording, model, layer, name, advance=lambda seconds: None):
     return embedding, (np.arange(n_frames) + 0.5) * hop / SAMPLE_RATE
 
 
-def embed_files(inputs, out, load=None, layer="c", debug=False, spread=None):
+def embed_files(inputs, out, load=None, layer="c", options=None):
     """
     Embed audio files and folders of audio files, writing one ``.npz`` file for each.
 
@@ -185,10 +185,8 @@ def embed_files(inputs, out, load=None, layer="c", debug=False, spread=None):
         on a GPU if available.
     layer : {"c", "z", "zc"}
         As in :func:`embed`.
-    debug : bool
-        Whether to print the traceback of unexpected errors.
-    spread : jtm.data.batch.Spread, optional
-        Processes or cluster to distribute the files over.
+    options : jtm.data.batch.Options, optional
+        Processes or cluster to distribute the files over; one process by default.
 
     Returns
     -------
@@ -202,10 +200,11 @@ def embed_files(inputs, out, load=None, layer="c", debug=False, spread=None):
         audio file, `out` cannot be written or holds embeddings by another network or
         layer, or every input failed.
     """
-    model, out = load_model(load), Path(out)
+    out, load = Path(out), load and os.path.abspath(load)
+    _load.cache_clear()  # since the file may have changed
+    _, network = _load(load)
     _check_layer(layer)
     sources, root = batch.find(inputs)
-    network = checkpoints.fingerprint(model.state_dict())
     provenance = {"network": network, "layer": layer}
     if (out / PROVENANCE_FILE).exists():
         _record(out, provenance | {"inputs": str(root)})
@@ -215,21 +214,26 @@ def embed_files(inputs, out, load=None, layer="c", debug=False, spread=None):
         for source, target in targets.items()
         if not _is_current(target, source, provenance)
     ]
-    files = Path(os.path.abspath(out)), root, load and os.path.abspath(load)
-    work = functools.partial(_embed_into, files=files, provenance=provenance)
-    failed = batch.run(
-        missing, work, lambda *_: None, "Embedding", debug=debug, spread=spread
+    folders = Path(os.path.abspath(out)), root
+    work = functools.partial(
+        _embed_into, folders=folders, load=load, provenance=provenance
     )
-    return batch.finish(out, sources, missing, failed, "embedded")
+    words = "Embedding", "embedded"
+    return batch.run(out, sources, missing, work, words, options)
 
 
-def _embed_into(source, advance, files, provenance):
+def _embed_into(source, advance, folders, load, provenance):
     """Embed one audio file, unless an earlier process has already written it."""
-    out, root, load = files
+    out, root = folders
     target = inside(out, f"{source.relative_to(root)}.npz")
     if _is_current(target, source, provenance):
         return
-    model, state = _load_checked(load, provenance["network"]), stamp(source)
+    model, network = _load(load)
+    if network != provenance["network"]:
+        raise InputError(
+            f"{load or WEIGHTS}: other weights than this run's; copy its network here"
+        )
+    model, state = model.to(best_device()), stamp(source)
     embedding, times = _embed_file(source, model, provenance["layer"], advance)
     _record(out, provenance | {"inputs": str(root)})  # only with an embedding to write
     with atomic(target) as part:
@@ -238,14 +242,10 @@ def _embed_into(source, advance, files, provenance):
 
 
 @functools.lru_cache(1)
-def _load_checked(load, network):
-    """Load the network of a batch, once per process, and check its fingerprint."""
-    model = load_model(load)
-    if checkpoints.fingerprint(model.state_dict()) != network:
-        raise InputError(
-            f"{load or WEIGHTS}: other weights than this run's; copy its network here"
-        )
-    return model.to(best_device())
+def _load(path):
+    """Load the network of a batch, once per process, and its fingerprint."""
+    model = load_model(path)
+    return model, checkpoints.fingerprint(model.state_dict())
 
 
 def _record(out, provenance):

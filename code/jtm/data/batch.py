@@ -61,9 +61,9 @@ def find(inputs):
 
 
 @dataclass(frozen=True)
-class Spread:
+class Options:
     """
-    Where the files of a batch are processed.
+    How the files of a batch are processed.
 
     Parameters
     ----------
@@ -72,6 +72,8 @@ class Spread:
     scheduler : str, optional
         Address of a Dask scheduler, whose workers must access the same files by the
         same paths; `jobs` is then ignored.
+    debug : bool
+        Whether to print the traceback of unexpected errors.
 
     Raises
     ------
@@ -81,61 +83,89 @@ class Spread:
 
     jobs: int = 1
     scheduler: str | None = None
+    debug: bool = False
 
     def __post_init__(self):
         if self.jobs < 1:
             raise InputError(f"--jobs {self.jobs}; expected 1 or more processes")
 
 
-def run(sources, work, keep, what, progress=True, debug=False, spread=None):
+def run(
+    out,
+    sources,
+    missing,
+    work,
+    words,
+    options=None,
+    keep=lambda source, result: None,
+    summary=lambda: "",
+):
     """
-    Process files; report failures on standard error, and continue.
+    Process the files of a batch, and print a summary.
+
+    Failures are reported on standard error, and the other files processed.
 
     Parameters
     ----------
-    sources : sequence of Path
-        Paths to audio files.
+    out : Path
+        Path to the output folder.
+    sources, missing : sequence of Path
+        All audio files, and those of them without existing results.
     work : callable
         Takes a file and a progress callback, to be called with the seconds done. Must
         be picklable to run in another process, and may run twice on a file if
         that process is killed.
+    words : tuple of str
+        Present and past participle of the action, such as "Embedding" and "embedded".
+    options : Options, optional
+        Where to run `work`; in this process by default.
     keep : callable
         Takes a file and the result of `work`; called once, in this process.
-    what : str
-        Label of the progress bar.
-    progress : bool
-        Whether to show a progress bar, in seconds of audio.
-    debug : bool
-        Whether to print the traceback of unexpected errors.
-    spread : Spread, optional
-        Where to run `work`; in this process by default.
+    summary : callable
+        Returns a summary of the results, such as "300 notes", if there are any.
 
     Returns
     -------
-    list of Path
-        The files that failed.
+    int
+        Number of files that failed.
 
     Raises
     ------
     InputError
-        If processes are killed repeatedly, or the scheduler cannot be reached.
+        If every file failed, processes are killed repeatedly, or the scheduler cannot
+        be reached.
     NoSpaceError
         If no space is left to write to.
     """
-    seconds = {source: duration(source) for source in sources}
+    present, past = words
+    failed = _process(missing, work, keep, present, options or Options())
+    if failed and len(failed) == len(sources):
+        raise InputError(f"none of {len(sources)} files could be {past}")
+    results = summary() if missing else ""
+    print(
+        f"{out}: {len(missing) - len(failed)} of {len(sources)} {past}"
+        f"{results and f' ({results})'}, "
+        f"{len(failed)} failed, {len(sources) - len(missing)} already done"
+    )
+    return len(failed)
+
+
+def _process(sources, work, keep, what, options):
+    """Process files under a progress bar of seconds; list those that failed."""
+    seconds = {source: _duration(source) for source in sources}
     failed, total = [], sum(seconds.values())
     shown = "{n:.0f}/{total:.0f}" if total >= 10 else "{n:.2f}/{total:.2f}"
     with tqdm(
         total=total,
         desc=what,
         bar_format="{l_bar}{bar}| " + shown + " s [{elapsed}<{remaining}]",
-        disable=not (progress and total),
+        disable=not total,
     ) as bar:
 
         def advance(done):  # capped at the total, beyond which tqdm shows no bar
             bar.update(min(done, bar.total - bar.n))
 
-        outcomes = _outcomes(sources, work, spread or Spread(), advance)
+        outcomes = _outcomes(sources, work, options, advance)
         with contextlib.closing(outcomes):
             before = bar.n
             for source, (result, error, trace, messages) in outcomes:
@@ -147,53 +177,18 @@ def run(sources, work, keep, what, progress=True, debug=False, spread=None):
                     raise error
                 if error:
                     failed.append(source)
-                    tqdm.write(trace * debug + f"jtm: {error}", file=sys.stderr)
+                    tqdm.write(trace * options.debug + f"jtm: {error}", file=sys.stderr)
                 bar.update(before + seconds[source] - bar.n)  # beyond the last frame
                 before = bar.n
     return failed
 
 
-def finish(out, sources, missing, failed, done, summary=""):
-    """
-    Print a summary of a batch.
-
-    Parameters
-    ----------
-    out : Path
-        Path to its output.
-    sources, missing, failed : sequence of Path
-        All files, those without existing results, and the result of :func:`run`.
-    done : str
-        Past participle of the action, such as "embedded".
-    summary : str
-        Summary of the results, such as "300 notes".
-
-    Returns
-    -------
-    int
-        Number of files that failed.
-
-    Raises
-    ------
-    InputError
-        If every file failed.
-    """
-    if failed and len(failed) == len(sources):
-        raise InputError(f"none of {len(sources)} files could be {done}")
-    print(
-        f"{out}: {len(missing) - len(failed)} of {len(sources)} {done}"
-        f"{summary and f' ({summary})'}, "
-        f"{len(failed)} failed, {len(sources) - len(missing)} already done"
-    )
-    return len(failed)
-
-
-def _outcomes(sources, work, spread, advance):
+def _outcomes(sources, work, options, advance):
     """Yield each file with its outcome from :func:`_attempt`."""
-    if spread.scheduler:
-        yield from _on_cluster(sources, work, spread.scheduler)
-    elif spread.jobs > 1 and len(sources) > 1:
-        yield from _in_processes(sources, work, min(spread.jobs, len(sources)))
+    if options.scheduler:
+        yield from _on_cluster(sources, work, options.scheduler)
+    elif options.jobs > 1 and len(sources) > 1:
+        yield from _in_processes(sources, work, min(options.jobs, len(sources)))
     else:
         for source in sources:
             yield source, _attempt(work, source, advance)
@@ -296,20 +291,8 @@ def _on_cluster(sources, work, address):
             yield names[future], (None, error, "", []) if error else future.result()
 
 
-def duration(source):
-    """
-    Return a file's duration in seconds, or 0 if it cannot be read.
-
-    Parameters
-    ----------
-    source : Path
-        Path to the file.
-
-    Returns
-    -------
-    float
-        Duration in seconds.
-    """
+def _duration(source):
+    """Return a file's duration in seconds, or 0 if it cannot be read."""
     with contextlib.suppress(Exception):  # reported when the file is processed
         return audio.duration(source)
     return 0.0

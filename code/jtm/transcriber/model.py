@@ -7,7 +7,7 @@ output is that of the network on the whole recording at once.
 
 import functools
 from dataclasses import asdict, dataclass
-from itertools import chain
+from itertools import chain, pairwise
 from pathlib import Path
 
 import numpy as np
@@ -28,8 +28,8 @@ from jtm.training.processes import best_device
 WEIGHTS = Path(__file__).parents[1] / "weights" / "transcriber.safetensors"
 """Path to the weights shipped with the package."""
 
-ROWS = {"transcription": 2, "who_plays_what": len(INSTRUMENTS) + 1}
-"""Number of logits per pitch and frame, by task; see `jtm.evaluation.tasks`."""
+HEADS = {"transcription": ("map", 2), "who_plays_what": ("map", len(INSTRUMENTS) + 1)}
+"""Kind of the head, and logits per pitch and frame; see `jtm.evaluation.tasks`."""
 
 THRESHOLDS = {"frame": 0.4, "onset": 0.3}
 """Default probability thresholds of pitch activations (frame) and onsets."""
@@ -55,11 +55,14 @@ class Transcriber:
         (``onset``).
     fingerprint : str
         Hash of the weights.
+    config : jtm.training.config.NetworkConfig, optional
+        Settings of the network under the heads.
     """
 
     network: object
     thresholds: dict
     fingerprint: str = ""
+    config: object = None
 
     def __post_init__(self):
         self.network.eval().requires_grad_(False)
@@ -86,12 +89,11 @@ class Transcriber:
             these; and ``power`` ``(frames, 88)`` of each pitch and its harmonics, if
             the network has a pitch axis.
         """
-        source = _Source(self.network.body.model, tuning)
-        chunks = chain(source.chunks(recording), [None])
-        before, current = None, next(chunks)
-        for after in chunks:
+        chunks = _Source(self.network.body.model, tuning).chunks(recording)
+        before = None
+        for current, after in pairwise(chain(chunks, [None])):
             yield self._logits(before, current, after)
-            before, current = current, after
+            before = current
 
     def _logits(self, before, current, after):
         """Compute the logits of a chunk from z and c of it and of its neighbours."""
@@ -231,16 +233,11 @@ def load(path=None, content=None):
             f"{path}: pretrained without labels, and has no heads for notes; train "
             f"them: python main.py --supervised --load {path}"
         )
-    state = {
-        name.removeprefix("network."): weights
-        for name, weights in content["state_dict"].items()
-        if name.startswith("network.")
-    }
-    heads = [n.split(".")[2] for n in state if n.startswith("heads.readers.")]
-    tasks = list(dict.fromkeys(heads))
-    if not (tasks and set(tasks) <= ROWS.keys()):
+    state, readers = content["state_dict"], "network.heads.readers."
+    tasks = {name.split(".")[3]: None for name in state if name.startswith(readers)}
+    if not (tasks and tasks.keys() <= HEADS.keys()):
         raise InputError(
-            f"{path}: trained on {', '.join(tasks)}; expected {' or '.join(ROWS)}"
+            f"{path}: trained on {', '.join(tasks)}; expected {' or '.join(HEADS)}"
         )
     config = checkpoints.network_config(path, content)
     if config.cpc_mode == "reverse":
@@ -248,24 +245,20 @@ def load(path=None, content=None):
             f"{path}: a network for reversed time (--cpcMode reverse), which a "
             "transcriber cannot use"
         )
-    targets = {task: ("map", ROWS[task]) for task in tasks}
-    width = len(state.get("heads.trunk.join.weight", ())) or WIDTH
-    on_encoder = bool(content["config"].get("on_encoder"))
-    around = "heads.trunk.around.tell.weight" in state
-    body = build_model(config)
-    network = add_heads(body, targets, 0, on_encoder, width, around)
-    try:
-        network.load_state_dict(state)
-    except RuntimeError as error:
-        raise InputError(
-            f"{path}: its weights do not fit its settings; another version wrote it"
-        ) from error
-    fingerprint = checkpoints.fingerprint(state)
-    network.to(best_device())
+    network = add_heads(
+        build_model(config),
+        {task: HEADS[task] for task in tasks},
+        on_encoder=bool(content["config"].get("on_encoder")),
+        width=len(state.get("network.heads.trunk.join.weight", ())) or WIDTH,
+        around="network.heads.trunk.around.tell.weight" in state,
+    )
+    checkpoints.load_part(path, content, "network", network)
+    fingerprint = checkpoints.fingerprint(network.state_dict())
     thresholds = content.get("thresholds")
     if thresholds is None:
         thresholds = _recorded_thresholds(path)
-    return Transcriber(network, THRESHOLDS | thresholds, fingerprint)
+    network.to(best_device())
+    return Transcriber(network, THRESHOLDS | thresholds, fingerprint, config)
 
 
 def _recorded_thresholds(path):

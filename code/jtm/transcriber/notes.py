@@ -7,6 +7,7 @@ across a boundary of blocks remains one note. Each note then gets the instrument
 the most evidence, among those detected in the recording, and a velocity from its power.
 """
 
+import re
 from dataclasses import dataclass
 from itertools import chain
 
@@ -63,11 +64,11 @@ class Choices:
         the transcriber.
     min_note_ms : float
         Minimum note length in milliseconds; 0 keeps all notes.
-    pitch_range : tuple of int
-        Lowest and highest MIDI pitch.
-    instruments : tuple of int or str
-        The ensemble, as programs or names of :data:`jtm.constants.INSTRUMENTS`; by
-        default all are considered.
+    pitch_range : tuple of int or str
+        Lowest and highest MIDI pitch; or a text such as "G3-E7" or "55-100".
+    instruments : tuple of int or str, or str
+        The ensemble, as programs or names of :data:`jtm.constants.INSTRUMENTS`, or a
+        text of these with commas between; by default all are considered.
 
     Raises
     ------
@@ -91,20 +92,43 @@ class Choices:
             raise InputError(
                 f"--min-note-ms {self.min_note_ms}; expected 0 or more milliseconds"
             )
-        low, high = self.pitch_range
-        if not 0 <= low <= high <= 127:
-            raise InputError(
-                f"--pitch-range {low}-{high}; expected the lower pitch first, of 0..127"
-            )
-        names = [str(name).strip().lower() for name in self.instruments]
-        programs = {str(program): program for program in INSTRUMENTS}
-        programs |= {name: program for program, name in INSTRUMENTS.items()}
-        if unknown := [name for name in names if name not in programs]:
-            raise InputError(
-                f"--instruments {unknown[0]}; expected some of "
-                f"{', '.join(INSTRUMENTS.values())}, with commas between"
-            )
-        object.__setattr__(self, "instruments", tuple(programs[n] for n in names))
+        object.__setattr__(self, "pitch_range", _pitches(self.pitch_range))
+        object.__setattr__(self, "instruments", _ensemble(self.instruments))
+
+
+def _pitches(ends):
+    """Return the lowest and highest MIDI pitch, given as such or as text."""
+    text = ends if isinstance(ends, str) else "-".join(map(str, ends))
+    pitch = r"(\d+|[A-Ga-g][#b]?\d)"
+    found = re.fullmatch(f"{pitch}-{pitch}", text)
+    low, high = map(_pitch, found.groups()) if found else (1, 0)
+    if not low <= high <= 127:
+        raise InputError(
+            f"--pitch-range {text}; expected the lowest and highest note, such as "
+            "G3-E7, or MIDI numbers of 0..127, such as 55-100"
+        )
+    return low, high
+
+
+def _pitch(text):
+    """Return the MIDI pitch of a note name or number."""
+    import pretty_midi
+
+    return int(text) if text.isdigit() else pretty_midi.note_name_to_number(text)
+
+
+def _ensemble(given):
+    """Return the programs of instruments, given as such, by name or as one text."""
+    given = given.split(",") if isinstance(given, str) else given
+    names = [str(name).strip().lower() for name in given]
+    programs = {str(program): program for program in INSTRUMENTS}
+    programs |= {name: program for program, name in INSTRUMENTS.items()}
+    if unknown := [name for name in names if name not in programs]:
+        raise InputError(
+            f"--instruments {unknown[0]}; expected some of "
+            f"{', '.join(INSTRUMENTS.values())}, with commas between"
+        )
+    return tuple(programs[name] for name in names)
 
 
 def find(blocks, thresholds):

@@ -53,10 +53,20 @@ COLOURS = 8  # of instruments, in page.css; further instruments are drawn hollow
 ROW = {"title", "piece", "seconds", "notes", "programs"}
 HEAD = 32_768  # bytes
 
+
+def _ascii(value):
+    """Escape a value for HTML, in ASCII, unless it is marked as safe."""
+    if isinstance(value, markupsafe.Markup):
+        return value
+    escaped = str(markupsafe.escape(value))
+    return markupsafe.Markup(escaped.encode("ascii", "xmlcharrefreplace").decode())
+
+
 _TEMPLATES = Path(__file__).with_name("templates")
 _ENVIRONMENT = jinja2.Environment(
     loader=jinja2.FileSystemLoader(_TEMPLATES, encoding="ascii"),
-    autoescape=True,  # everything not marked as safe
+    autoescape=True,
+    finalize=_ascii,  # each variable of a template
     undefined=jinja2.StrictUndefined,
     trim_blocks=True,
     lstrip_blocks=True,
@@ -100,14 +110,18 @@ def page(wave, rate, notes, title, piece="", melody=None, tuning=0.0):
         If the waveform is not mono, is empty, or has samples that are not finite or
         not scaled to [-1, 1].
     """
+    blocks = wave
+    if isinstance(wave, np.ndarray):
+        blocks = (wave[i : i + BLOCK] for i in range(0, len(wave), BLOCK))
     recording = _Recording(rate, tuning)
-    for block in _blocks(wave):
+    for block in blocks:
         recording.add(title, block)
     if not recording.samples:
         raise InputError(f"{title}: contains no samples")
     audio, levels = recording.finish()
     seconds = recording.samples / rate
     programs, part_of = np.unique(notes["program"], return_inverse=True)
+    has_melody = melody is not None and np.any(melody)
     row = {
         "title": title,
         "piece": piece,
@@ -115,11 +129,12 @@ def page(wave, rate, notes, title, piece="", melody=None, tuning=0.0):
         "notes": len(notes),
         "programs": programs.tolist(),
     }
+    a4 = A4 * 2 ** (tuning / 12)
     data = {
         "seconds": seconds,
-        "a4": A4 * 2 ** (tuning / 12),
+        "a4": a4,
         "level": round(np.sqrt(recording.power / recording.samples), 5),
-        "notes": _columns(notes, part_of, melody),
+        "notes": _columns(notes, part_of, melody if has_melody else None),
         "parts": [{"program": int(p), "name": _name_of(p)} for p in programs],
         "tiles": {
             "columns": TILE,
@@ -131,13 +146,13 @@ def page(wave, rate, notes, title, piece="", melody=None, tuning=0.0):
     return _render(
         "page.html.j2",
         script=_file("page.js"),
-        row=_text(json.dumps(row)),
-        title=_text(title),
-        piece=_text(piece),
+        row=json.dumps(row),
+        title=title,
+        piece=piece,
         length=_clock(seconds),
         seconds=f"{seconds:.2f}",
         count=_count(len(notes), "note"),
-        a4=round(A4 * 2 ** (tuning / 12)) if abs(tuning) >= MISTUNED else None,
+        a4=round(a4) if abs(tuning) >= MISTUNED else None,
         parts=[
             {
                 "name": _name_of(p),
@@ -147,7 +162,7 @@ def page(wave, rate, notes, title, piece="", melody=None, tuning=0.0):
             }
             for i, p in enumerate(programs)
         ],
-        melody=melody is not None and np.any(melody),
+        melody=has_melody,
         audio=audio,
         data=htmlsafe_json_dumps(data, separators=(",", ":")),
     )
@@ -167,14 +182,14 @@ def index(folder):
     str
         HTML in ASCII, with links relative to the folder.
     """
-    rows = sorted(_listing(Path(folder)), key=lambda row: row["path"])
+    rows = _listing(Path(folder))
     listed = [
         {
             # With a leading ./ no path can be mistaken for a URL scheme.
             "href": "./" + urllib.parse.quote(row["path"], errors="surrogateescape"),
-            "title": _text(row["path"].rpartition("/")[2].removesuffix(".html")),
-            "piece": _text(row["piece"]),
-            "folder": _text(row["path"].rpartition("/")[0]),
+            "title": row["path"].rpartition("/")[2].removesuffix(".html"),
+            "piece": row["piece"],
+            "folder": row["path"].rpartition("/")[0],
             "length": _clock(row["seconds"]),
             "notes": row["notes"],
             "instruments": ", ".join(_name_of(p) for p in row["programs"]),
@@ -187,9 +202,9 @@ def index(folder):
 
 
 def _listing(folder):
-    """Return the metadata and ``path`` of each page; only paths are unique."""
+    """Return the metadata and ``path`` of each page, sorted by this."""
     pages = []
-    for path in sorted(folder.rglob("*.html")):
+    for path in folder.rglob("*.html"):
         if path.name.startswith(".") or not path.is_file():
             continue
         with open(path, encoding="ascii", errors="replace") as file:
@@ -200,7 +215,7 @@ def _listing(folder):
             row = json.loads(html.unescape(meta[1])) if meta else None
             if isinstance(row, dict) and row.keys() == ROW:
                 pages.append(row | {"path": path.relative_to(folder).as_posix()})
-    return pages
+    return sorted(pages, key=lambda row: row["path"])
 
 
 def frame(document):
@@ -295,22 +310,19 @@ class _Spectrogram:
     def add(self, wave):
         self.buffer = np.concatenate((self.buffer, wave))
         while len(self.buffer) >= TILE * HOP + 2 * MARGIN:
-            self.tiles.append(self._analyse(TILE))
-            self.buffer = self.buffer[TILE * HOP :]
+            self._analyse(TILE)
 
     def finish(self):
         """Return half decibels above -100 dB ``(rows, columns)``, low pitches first."""
-        n_columns = -(-(len(self.buffer) - MARGIN) // HOP)
+        n_columns = max(1, -(-(len(self.buffer) - MARGIN) // HOP))
         self.buffer = np.pad(self.buffer, (0, MARGIN + HOP))
-        while n_columns > 0:
-            self.tiles.append(self._analyse(min(n_columns, TILE)))
-            self.buffer = self.buffer[TILE * HOP :]
-            n_columns -= TILE
-        empty = np.zeros((BINS * N_PITCHES, 1), np.uint8)
+        for first in range(0, n_columns, TILE):
+            self._analyse(min(n_columns - first, TILE))
         tiles, self.tiles = self.tiles, []
-        return np.concatenate(tiles or [empty], axis=1)
+        return np.concatenate(tiles, axis=1)
 
     def _analyse(self, n_columns):
+        """Analyse the next tile, and drop its samples."""
         import librosa
 
         magnitudes = librosa.cqt(
@@ -324,7 +336,8 @@ class _Spectrogram:
         lead = MARGIN // HOP
         magnitudes = np.abs(magnitudes[:, lead : lead + n_columns])
         decibels = 20 * np.log10(np.maximum(magnitudes, 1e-5))
-        return np.clip(2 * (decibels + 100), 0, 255).astype(np.uint8)
+        self.tiles.append(np.clip(2 * (decibels + 100), 0, 255).astype(np.uint8))
+        self.buffer = self.buffer[TILE * HOP :]
 
 
 def _levels(half_decibels):
@@ -353,13 +366,6 @@ def _webp(image):
     return base64.b64encode(file.getvalue()).decode("ascii")
 
 
-def _blocks(wave):
-    """Split an array into blocks; return any other iterable unchanged."""
-    if not isinstance(wave, np.ndarray):
-        return wave
-    return (wave[i : i + BLOCK] for i in range(0, len(wave), BLOCK))
-
-
 def _columns(notes, part_of, melody):
     """Return notes as integer columns, sorted by start, with times in milliseconds."""
     order = np.lexsort((notes["pitch"], notes["start"]))
@@ -372,7 +378,7 @@ def _columns(notes, part_of, melody):
         "part": part_of,
         "velocity": notes["velocity"],
     }
-    if melody is not None and np.any(melody):
+    if melody is not None:
         columns["melody"] = np.asarray(melody, int)
     return {name: column[order].tolist() for name, column in columns.items()}
 
@@ -380,12 +386,6 @@ def _columns(notes, part_of, melody):
 def _count(number, noun):
     """Format a count, such as '1 note' or 'no notes'."""
     return f"{number or 'no'} {noun}{'' if number == 1 else 's'}"
-
-
-def _text(value):
-    """Escape untrusted text for HTML, in ASCII."""
-    escaped = str(markupsafe.escape(value))
-    return markupsafe.Markup(escaped.encode("ascii", "xmlcharrefreplace").decode())
 
 
 @functools.cache

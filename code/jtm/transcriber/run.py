@@ -21,12 +21,7 @@ from jtm.evaluation.labelled import note_cache
 from jtm.files import InputError, digest, write_json
 from jtm.models.heads import add_heads
 from jtm.models.network import build_model
-from jtm.training.checkpoints import (
-    LABELS,
-    load_model,
-    network_config,
-    read_checkpoint,
-)
+from jtm.training.checkpoints import LABELS, load_model, read_checkpoint
 from jtm.training.config import NETWORK
 from jtm.training.folder import BEST, PATHS, check, claim
 from jtm.training.loop import Plan, fit
@@ -84,7 +79,7 @@ def train(config, progress=True):
     origin = digest(config.load) if config.load else ""
     store = _open(config, progress)
     notes = note_cache(store)
-    labelled = {t: Recordings.of(store, t, notes) for t in transcribers.ROWS}
+    labelled = {t: Recordings.of(store, t, notes) for t in transcribers.HEADS}
     family = Family(labelled, None, network.body.model.encoder.hop // HOP)
     used = [sorted({i for i, *_ in family.spans(s)}) for s in ("train", "validation")]
     data = store.summary(*used)
@@ -119,23 +114,23 @@ def _start(config):
     Return the run's settings, with those of the network; the network; and how the
     checkpoint was trained, with the same for the one that it started from.
     """
-    targets = {task: ("map", rows) for task, rows in transcribers.ROWS.items()}
     before, state = None, {}
     if not config.load:
         model = build_model(config)
     else:
         content = read_checkpoint(config.load)
-        names = ("history", "data", "seconds", "before")
+        names = "history data seconds before".split()
         before = {name: content.get(name) for name in names}
         before["steps"] = content.get("global_step")
         if content["kind"] == LABELS:
-            loaded = transcribers.load(config.load, content).network.cpu()
-            model, state = loaded.body.model.requires_grad_(True), loaded.state_dict()
-            settings = network_config(config.load, content)
+            loaded = transcribers.load(config.load, content)
+            network, settings = loaded.network.cpu(), loaded.config
+            model, state = network.body.model, network.state_dict()
         else:
             model, settings = load_model(config.load, content)
         config = replace(config, **{name: getattr(settings, name) for name in NETWORK})
-    network = add_heads(model, targets, config.random_seed, width=WIDTH, around=True)
+    chosen = {"width": WIDTH, "around": True}
+    network = add_heads(model, transcribers.HEADS, config.random_seed, **chosen)
     if state:  # weights that the checkpoint lacks start untrained
         try:
             surplus = network.load_state_dict(state, strict=False).unexpected_keys

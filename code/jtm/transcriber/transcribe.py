@@ -79,8 +79,6 @@ class Transcription:
         Tuning in semitones relative to A4 at 440 Hz.
     piece : str
         Name of the piece, where known, shown on the page.
-    html : str
-        The page, once rendered.
     """
 
     notes: np.ndarray
@@ -90,7 +88,6 @@ class Transcription:
     whole: object = None
     tuning: float = 0.0
     piece: str = ""
-    html: str = ""
 
     def melody(self):
         """
@@ -103,17 +100,15 @@ class Transcription:
         """
         if self.whole is not None:
             return self
-        line = melody(self.notes)[1]
-        return replace(self, notes=line, whole=self.notes, html="")
+        return replace(self, notes=melody(self.notes)[1], whole=self.notes)
 
     def _score(self):
         """Return a score in beats of half a second, since no tempo is estimated."""
-        return Score(
-            tuple(
-                Note(start, end, program, pitch, velocity, *_beats(start, end))
-                for start, end, pitch, program, velocity in self.notes.tolist()
-            )
-        )
+        notes = []
+        for start, end, pitch, program, velocity in self.notes.tolist():
+            beats = round(2 * start, 6), round(2 * (end - start), 6)
+            notes.append(Note(start, end, program, pitch, velocity, *beats))
+        return Score(tuple(notes))
 
     def midi(self):
         """
@@ -126,19 +121,20 @@ class Transcription:
         """
         return midi.build(self._score(), INSTRUMENTS)
 
-    def page(self):
+    def page(self, advance=lambda seconds: None):
         """
         Render the page that plays and shows the recording and its notes.
+
+        Parameters
+        ----------
+        advance : callable
+            Progress callback, called with the seconds of each block of a file.
 
         Returns
         -------
         str
             Self-contained HTML.
         """
-        return self.html or self._page()
-
-    def _page(self, advance=lambda seconds: None):
-        """Render the page; call `advance` with the seconds of each block of a file."""
         if isinstance(self.sound, np.ndarray):
             sound, rate = self.sound, SAMPLE_RATE
         else:
@@ -184,19 +180,14 @@ class Transcription:
                 self._write(part)
         return paths
 
-    def _write(self, path):
+    def _write(self, path, html=""):
         """Write MIDI, MusicNet's table or a page, depending on the path's extension."""
         if path.suffix == ".mid":
             self.midi().write(str(path))
         elif path.suffix == ".csv":
             musicnet.write_labels(path, musicnet.labels_of(self._score()))
         else:
-            path.write_text(self.page(), encoding="ascii")
-
-
-def _beats(start, end):
-    """Return a note's onset and duration in beats of half a second."""
-    return round(2 * start, 6), round(2 * (end - start), 6)
+            path.write_text(html or self.page(), encoding="ascii")
 
 
 def transcribe(path_or_array, sample_rate=None, weights=None, **choices):
@@ -244,7 +235,7 @@ def transcribe(path_or_array, sample_rate=None, weights=None, **choices):
     return Transcription(title="recording", sound=wave, **result)
 
 
-def _transcribe_file(path, transcriber, choices, advance=lambda seconds: None):
+def _transcribe_file(path, transcriber, choices, advance=lambda done, seconds: None):
     """Transcribe an audio file, through a temporary copy at 16 kHz on disk."""
     silence = np.zeros(SILENCE, np.float32)
     waves = chain([silence], audio.blocks(path, clipped=False), [silence])
@@ -260,9 +251,14 @@ def _transcribe_file(path, transcriber, choices, advance=lambda seconds: None):
     return Transcription(title=path.stem, sound=path, **result)
 
 
-def _transcribe(read, length, transcriber, choices, advance=lambda seconds: None):
-    """Transcribe padded samples, after measuring their level and tuning."""
+def _transcribe(read, length, transcriber, choices, advance=lambda done, seconds: None):
+    """
+    Transcribe padded samples, after measuring their level and tuning.
+
+    Call `advance` with the seconds of each chunk and of the whole recording.
+    """
     first, last, size = SILENCE, length - SILENCE, 600 * audio.LEVEL_BLOCK
+    seconds = (last - first) / SAMPLE_RATE
     starts = range(first, last, size)
     powers = [audio.powers(read(a, min(a + size, last))) for a in starts]
     gain = audio.gain(np.concatenate([*powers, np.zeros(0)]))
@@ -271,20 +267,17 @@ def _transcribe(read, length, transcriber, choices, advance=lambda seconds: None
     def blocks():
         for block in transcriber.stream(Audio(read, length, scale=gain), tuning):
             yield block
-            advance(len(block["notes"]) / FRAME_RATE)
+            advance(len(block["notes"]) / FRAME_RATE, seconds)
 
     thresholds = (
         choices.frame_threshold or transcriber.thresholds["frame"],
         choices.onset_threshold or transcriber.thresholds["onset"],
     )
-    decoded, seconds = find(blocks(), thresholds), (last - first) / SAMPLE_RATE
-    notes = finish(decoded, seconds, choices, first / SAMPLE_RATE)
+    notes = finish(find(blocks(), thresholds), seconds, choices, first / SAMPLE_RATE)
     return {"notes": notes, "seconds": seconds, "tuning": tuning}
 
 
-def transcribe_files(
-    inputs, out, choices, weights, page, alone, name, debug=False, spread=None
-):
+def transcribe_files(inputs, out, choices, weights, page, alone, name, options=None):
     """
     Transcribe audio files and folders of them.
 
@@ -307,10 +300,8 @@ def transcribe_files(
     name : callable
         Returns the name of the piece recorded in an audio file, for its page; empty
         where unknown.
-    debug : bool
-        Whether to print the traceback of unexpected errors.
-    spread : jtm.data.batch.Spread, optional
-        Several processes, or a cluster, to distribute the files over.
+    options : jtm.data.batch.Options, optional
+        Processes or cluster to distribute the files over; one process by default.
 
     Returns
     -------
@@ -323,7 +314,9 @@ def transcribe_files(
         If the weights cannot be loaded, a folder contains no audio, `out` cannot be
         written, or no input at all could be transcribed.
     """
-    fingerprint, out = model.load(weights).fingerprint, Path(out)
+    out, weights = Path(out), weights and os.path.abspath(weights)
+    _load.cache_clear()  # since the file may have changed
+    fingerprint = _load(weights).fingerprint
     sources, root = batch.find(inputs)
     made_from = {"weights": fingerprint, "choices": asdict(choices), "melody": alone}
     with locked(out / ".lock", f"{out}: another run is writing to it"):
@@ -331,52 +324,40 @@ def transcribe_files(
         names = _names(sources, root, alone)
         register = _Register(out, names, made_from, SUFFIXES[: 2 + page])
         missing = [source for source in sources if not register.has(source)]
-        named = weights and os.path.abspath(weights), fingerprint
-        options = {"choices": choices, "alone": alone, "page": page, "name": name}
+        chosen = {"choices": choices, "alone": alone, "page": page, "name": name}
+        named = weights, fingerprint
+        work = functools.partial(_transcribe_one, named=named, **chosen)
+        words = "Transcribing", "transcribed"
+        outputs = register.write, register.summary
         try:
-            failed = batch.run(
-                missing,
-                functools.partial(_transcribe_one, named=named, **options),
-                lambda source, result: register.write(source, *result),
-                "Transcribing",
-                debug=debug,
-                spread=spread,
-            )
+            return batch.run(out, sources, missing, work, words, options, *outputs)
         finally:  # a run that is stopped may have added or removed pages, too
             if register.rows and (page or INDEX in register.rows):
                 register.write_index()
-        n = register.n_notes
-        summary = f"{n} note{'s' * (n != 1)}" if missing else ""
-        if register.n_replaced:
-            summary += f"; {register.n_replaced} replaced, made with other options"
-        return batch.finish(out, sources, missing, failed, "transcribed", summary)
 
 
 def _transcribe_one(source, advance, named, choices, alone, page, name):
-    """Transcribe one file of a batch; return its state and its transcription."""
-    state, seconds = stamp(source), batch.duration(source)
-    share = seconds / (2 * seconds + NAMING) if page else 1
-
-    def step(done):
-        advance(share * done)
-
-    result = _transcribe_file(source, _loaded(*named), choices, step)
-    result = result.melody() if alone else result
-    if page:
-        result = replace(result, piece=name(source) if len(result.notes) else "")
-        step(NAMING)
-        result = replace(result, html=result._page(step))
-    return state, result
-
-
-@functools.lru_cache(1)
-def _loaded(weights, fingerprint):
-    """Load the transcriber with a given fingerprint, for the files of a batch."""
-    transcriber = model.load(weights)
+    """Transcribe a file of a batch; return its state, transcription and page."""
+    weights, fingerprint = named
+    transcriber, state, html = _load(weights), stamp(source), ""
     if transcriber.fingerprint != fingerprint:
         path = weights or model.WEIGHTS
         raise InputError(f"{path}: other weights than the batch uses; copy its file")
-    return transcriber
+
+    def step(done, seconds):  # a page takes as long as the notes, naming a fixed time
+        advance(done * seconds / (2 * seconds + NAMING) if page else done)
+
+    result = _transcribe_file(source, transcriber, choices, step)
+    result = result.melody() if alone else result
+    if page:
+        result = replace(result, piece=name(source) if len(result.notes) else "")
+        step(NAMING, result.seconds)
+        html = result.page(lambda done: step(done, result.seconds))
+    return state, result, html
+
+
+_load = functools.lru_cache(1)(model.load)
+"""Load the transcriber of a batch, once per process."""
 
 
 def _names(sources, root, alone):
@@ -395,20 +376,17 @@ def _names(sources, root, alone):
     }
 
 
+def _is_kept(path, written):
+    """Return whether a file is as it was written, by its hash, or missing."""
+    return not path.exists() or digest(path) in written
+
+
 class _Register:
     """
     Record the source, options and hashes of each output in a folder of transcriptions.
 
-    Parameters
-    ----------
-    folder : Path
-        Path to the folder.
-    names : dict of Path to str
-        Name of the outputs by source file, relative to the folder.
-    made_from : dict
-        What else the outputs depend on: transcriber, decoding options, melody or not.
-    suffixes : tuple of str
-        File extensions of the outputs to write for each source.
+    `names` has the name of a source's outputs, relative to the folder, and `made_from`
+    what else they depend on: transcriber, decoding options, melody or not.
     """
 
     def __init__(self, folder, names, made_from, suffixes):
@@ -432,8 +410,9 @@ class _Register:
             self._file(source, suffix).exists() for suffix in self.suffixes
         )
 
-    def write(self, source, state, transcription):
+    def write(self, source, made):
         """Write the files of a transcription, registering them before they appear."""
+        state, transcription, html = made
         before = self.rows.get(self.names[source], {})
         self._check(source, before)
         row = {"source": str(source), "state": state, **self.made_from}
@@ -441,18 +420,24 @@ class _Register:
         with contextlib.ExitStack() as stack:
             for suffix in self.suffixes:
                 part = stack.enter_context(atomic(self._file(source, suffix)))
-                transcription._write(part)
+                transcription._write(part, html)
                 written.append(digest(part))
             self.rows[self.names[source]] = row | {"written": sorted({*written})}
             write_json(self.path, self.rows)
         for suffix in {*SUFFIXES} - {*self.suffixes}:  # an outdated page
             path = self._file(source, suffix)
-            if path.exists() and digest(path) in written:
+            if path.exists() and _is_kept(path, written):
                 path.unlink()
         self.n_notes += len(transcription.notes)
         self.n_replaced += before.get("state") == state and not (
             self.made_from.items() <= before.items()
         )
+
+    def summary(self):
+        """Summarise what was written, such as "300 notes"."""
+        n, n_replaced = self.n_notes, self.n_replaced
+        replaced = f"; {n_replaced} replaced, made with other options"
+        return f"{n} note{'s' * (n != 1)}{replaced * (n_replaced > 0)}"
 
     def _check(self, source, before):
         """Refuse to overwrite outputs of another source, or changed ones."""
@@ -462,7 +447,7 @@ class _Register:
                 "choose another --out"
             )
         for path in (self._file(source, suffix) for suffix in self.suffixes):
-            if path.exists() and digest(path) not in before.get("written", ()):
+            if not _is_kept(path, before.get("written", ())):
                 raise InputError(
                     f"{path}: not the file written for {source}, or changed since; "
                     "move it, or choose another --out"
@@ -471,7 +456,7 @@ class _Register:
     def write_index(self):
         """Write the index page, unless a file of other origin is in its place."""
         path, known = self.folder / INDEX, self.rows.get(INDEX, {}).get("written", ())
-        if path.exists() and digest(path) not in known:
+        if not _is_kept(path, known):
             warn(f"{path}: not a generated index, or changed since; left as it is")
             return
         with atomic(path) as part:

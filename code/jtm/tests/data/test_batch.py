@@ -86,12 +86,12 @@ class Folder(unittest.TestCase):
             soundfile.write(path, np.zeros(800), 16_000)
         self.kept = []
 
-    def run_all(self, work, spread):
+    def run_all(self, work, options):
         said = io.StringIO()
-        with contextlib.redirect_stderr(said):
+        without_bar = mock.patch.object(batch, "_duration", return_value=0.0)
+        with contextlib.redirect_stderr(said), without_bar:
             keep = functools.partial(lambda *pair: self.kept.append(pair))
-            settings = ("Trying", False, False, spread)
-            failed = batch.run(self.sources, work, keep, *settings)
+            failed = batch._process(self.sources, work, keep, "Trying", options)
         return [path.name for path in failed], said.getvalue()
 
     def assert_all_kept_once(self):
@@ -100,6 +100,10 @@ class Folder(unittest.TestCase):
 
 
 class Here(Folder):
+    def run_some(self, number, work):
+        some = self.sources[:number], work, lambda *_: None, "Trying"
+        return batch._process(*some, batch.Options())
+
     def test_more_done_than_there_is_ends_no_batch(self):
         def work(source, advance):
             for _ in range(3):
@@ -108,7 +112,7 @@ class Here(Folder):
 
         said = io.StringIO()
         with contextlib.redirect_stderr(said):
-            failed = batch.run(self.sources[:2], work, lambda *_: None, "Trying")
+            failed = self.run_some(2, work)
         self.assertEqual(failed, [], said.getvalue())
 
     def test_what_is_told_stands_above_the_bar(self):
@@ -122,7 +126,7 @@ class Here(Folder):
 
         said = io.StringIO()
         with contextlib.redirect_stderr(said):
-            batch.run(self.sources[:1], work, lambda *_: None, "Trying")
+            self.run_some(1, work)
         lines = said.getvalue().splitlines()
         for line in ("jtm: warning: 0.wav: is loud", "jtm: 0.wav: is odd"):
             self.assertIn(line, lines)
@@ -133,7 +137,7 @@ class Processes(Folder):
     def test_they_are_others_and_one_that_is_killed_costs_nothing(self):
         log = self.folder / "log"
         work = functools.partial(note, log=log, deaths=1, worst="3.wav")
-        self.assertEqual(self.run_all(work, batch.Spread(2)), ([], ""))
+        self.assertEqual(self.run_all(work, batch.Options(2)), ([], ""))
         self.assert_all_kept_once()
         self.assertNotIn(os.getpid(), {pid for _, (pid, _) in self.kept})
         self.assertGreaterEqual(log.read_text().split().count("3.wav"), 2)
@@ -142,7 +146,7 @@ class Processes(Folder):
         log = self.folder / "log"
         work = functools.partial(note, log=log, deaths=99, worst="3.wav")
         with self.assertRaisesRegex(InputError, KILLED[:20]):
-            self.run_all(work, batch.Spread(2))
+            self.run_all(work, batch.Options(2))
         self.assertEqual(len(self.kept), self.n_files - 1)  # of the others none is lost
 
     def test_a_stop_ends_them_at_once_and_leaves_nothing_half_done(self):
@@ -159,7 +163,7 @@ class Processes(Folder):
         self.addCleanup(signal.signal, signal.SIGINT, before)
         threading.Thread(target=stop, daemon=True).start()
         with self.assertRaises(KeyboardInterrupt):
-            self.run_all(functools.partial(linger, log=log), batch.Spread(2))
+            self.run_all(functools.partial(linger, log=log), batch.Options(2))
         self.assertLess(time.monotonic() - began[0], 30)  # they would take 60
         self.assertEqual(self.kept, [(self.sources[0], "0.wav")])
         left = {path.name for path in self.folder.iterdir()}
@@ -169,32 +173,32 @@ class Processes(Folder):
                 os.kill(int(pid), 0)
 
     def test_files_that_fail_are_named_in_both_ways(self):
-        for spread in (batch.Spread(), batch.Spread(2)):
+        for options in (batch.Options(), batch.Options(2)):
             self.kept.clear()
             with self.assertWarnsRegex(InputWarning, "2.wav: is loud"):
-                failed, said = self.run_all(fail, spread)
+                failed, said = self.run_all(fail, options)
             self.assertEqual(sorted(failed), ["0.wav", "1.wav"])
             self.assertIn("0.wav: is odd", said)
             self.assertRegex(said, "1.wav: unexpected _StrangeError: strange")
             self.assertEqual(len(self.kept), self.n_files - 2)
             with self.assertRaisesRegex(NoSpaceError, "full"):
-                self.run_all(fill, spread)
+                self.run_all(fill, options)
 
     def test_what_cannot_be_kept_is_a_file_that_failed(self):
         self.kept = mock.Mock(append=mock.Mock(side_effect=InputError("no")))
-        failed, _ = self.run_all(lambda source, advance: 0, None)
+        failed, _ = self.run_all(lambda source, advance: 0, batch.Options())
         self.assertEqual(len(failed), self.n_files)
 
     def test_numbers_of_processes(self):
         with self.assertRaisesRegex(InputError, "--jobs 0; expected 1 or more"):
-            batch.Spread(0)
+            batch.Options(0)
 
     def test_without_dask_a_line_says_what_to_install(self):
         with (
             mock.patch.dict(sys.modules, distributed=None),
             self.assertRaisesRegex(InputError, r"pip install jtm\[cluster\]"),
         ):
-            self.run_all(fail, batch.Spread(1, "tcp://127.0.0.1:1"))
+            self.run_all(fail, batch.Options(1, "tcp://127.0.0.1:1"))
 
 
 @unittest.skipUnless(
@@ -214,8 +218,8 @@ class Cluster(Folder):
             dashboard_address=None,
             silence_logs=100,
         ) as cluster:
-            spread = batch.Spread(1, cluster.scheduler_address)
-            failed, _ = self.run_all(work, spread)
+            options = batch.Options(1, cluster.scheduler_address)
+            failed, _ = self.run_all(work, options)
             self.assertEqual(failed, [])
             self.assert_all_kept_once()
             self.assertGreater(len({pid for _, (pid, _) in self.kept}), 1)
@@ -226,7 +230,7 @@ class Cluster(Folder):
             mock.patch("distributed.Client", side_effect=OSError),
             self.assertRaisesRegex(InputError, "no Dask scheduler responds; start one"),
         ):
-            self.run_all(fail, batch.Spread(1, "tcp://127.0.0.1:1"))
+            self.run_all(fail, batch.Options(1, "tcp://127.0.0.1:1"))
 
 
 if __name__ == "__main__":

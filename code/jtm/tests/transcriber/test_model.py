@@ -150,7 +150,7 @@ class Files(Folder):
                 "ensemble",
                 "trained on ensemble; expected transcription or who_plays_what",
             ),
-            ("transcription", "weights do not fit"),
+            ("transcription", "does not fit: its network has other weights"),
         ):
             state = {f"heads.readers.{task}.linear.weight": torch.zeros(1)}
             checkpoints.write_tensors(out, state, {"network": {}, "thresholds": {}})

@@ -73,12 +73,16 @@ class Finishing(unittest.TestCase):
         found = self.notes(played, (74,) * 3, instruments=(74, 43))
         self.assertEqual(found["program"].tolist(), [74, 74, 74])
         self.assertEqual(Choices(instruments=(" Flute", 43)).instruments, (74, 43))
+        self.assertEqual(Choices(instruments="Flute, 43").instruments, (74, 43))
+        self.assertEqual(Choices(pitch_range="C4-72").pitch_range, (60, 72))
         for chosen, words in (
             ({"onset_threshold": 1.0}, "--onset-threshold 1.0; expected a prob"),
             ({"frame_threshold": 0.0}, "--frame-threshold 0.0"),
             ({"min_note_ms": -1.0}, "--min-note-ms -1.0"),
             ({"min_note_ms": float("nan")}, "--min-note-ms nan"),
             ({"pitch_range": (60, 50)}, "--pitch-range 60-50"),
+            ({"pitch_range": (60, 128)}, "--pitch-range 60-128"),
+            ({"pitch_range": (-1, 50)}, "--pitch-range -1-50"),
             ({"instruments": (1, 99)}, "--instruments 99; expected some of piano, h"),
         ):
             with self.assertRaisesRegex(InputError, words):

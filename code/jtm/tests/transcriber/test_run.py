@@ -94,8 +94,7 @@ class TestTraining(unittest.TestCase):
 
     def test_heads_of_an_earlier_version_start_untrained(self):
         made = model.load(self.folder / "whole" / run.WEIGHTS_FILE).network
-        asked = {t: ("map", model.ROWS[t]) for t in ("transcription", "who_plays_what")}
-        earlier = add_heads(made.body.model, asked, width=run.WIDTH)
+        earlier = add_heads(made.body.model, model.HEADS, width=run.WIDTH)
         config = make_config(TranscriberConfig, "small", SMALL)
         path = self.folder / "earlier.safetensors"
         model.save(path, earlier, config, {})
@@ -104,7 +103,7 @@ class TestTraining(unittest.TestCase):
         self.assertEqual(found.heads.trunk.reach, 6 + readers.AROUND)
         for name, weights in earlier.state_dict().items():
             self.assertTrue(torch.equal(found.state_dict()[name], weights), name)
-        model.save(path, add_heads(made.body.model, asked, width=8), config, {})
+        model.save(path, add_heads(made.body.model, model.HEADS, width=8), config, {})
         with self.assertRaisesRegex(InputError, "has other heads than a transcriber"):
             self.train("narrow", {"load": str(path)})
 

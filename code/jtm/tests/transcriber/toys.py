@@ -15,7 +15,7 @@ BOTH = ("transcription", "who_plays_what")
 def tiny(tasks=BOTH, on_encoder=False, around=False, **chosen):
     """Give a network with heads of random weights, and its settings."""
     config = make_config(NetworkConfig, "tiny", chosen)
-    asked = {task: ("map", model.ROWS[task]) for task in tasks}
+    asked = {task: model.HEADS[task] for task in tasks}
     network = add_heads(build_model(config), asked, 0, on_encoder, around=around)
     torch.manual_seed(0)
     with torch.no_grad():
