@@ -46,7 +46,7 @@ HOP_SECONDS = 0.5  # hop between windows
 MAX_WINDOWS = 120  # maximum number of windows, evenly spaced in longer queries
 SHORTEST = 1.0  # minimum length of a recording in seconds
 SILENT = 0.15  # maximum log magnitude of a window that counts as silent
-MIN_CHANGE = 0.08  # minimum change of pitch content; see :func:`change`
+MIN_CHANGE = 0.08  # minimum change of pitch content; see `_change`
 NAMING_SECONDS = 30  # seconds of a recording used to name it on its page
 CONFIDENT = 0.5  # minimum confidence to show the name there
 
@@ -227,7 +227,7 @@ def _embed(towers, notes):
     ends = _passages(notes)
     if not len(ends):
         return np.zeros((0, towers.dim), np.int8), np.zeros(0, np.float32)
-    rolls = zip(*(data.passage_roll(notes, *pair) for pair in ends), strict=True)
+    rolls = zip(*(notation.roll(notes, *pair) for pair in ends), strict=True)
     vectors = towers.embed_scores(*map(np.stack, rolls))
     return np.round(127 * vectors).astype(np.int8), ends.mean(1).astype(np.float32)
 
@@ -397,7 +397,7 @@ def cut_windows(wave):
     return starts[loud], windows[loud]
 
 
-def change(magnitudes):
+def _change(magnitudes):
     """
     Measure how much the pitch content of a recording changes.
 
@@ -406,16 +406,6 @@ def change(magnitudes):
     largest. In validation recordings of 5 s and more it is at least 0.14; in noise of
     any colour, clicks, mains hum, tones with vibrato or tremolo, and chords that are
     held or repeated, at most 0.05.
-
-    Parameters
-    ----------
-    magnitudes : numpy.ndarray
-        Log magnitudes ``(windows, FRAMES, bins)``; see :func:`cut_windows`.
-
-    Returns
-    -------
-    float
-        The change; below :data:`MIN_CHANGE`, there are no notes that change.
     """
     level = magnitudes.reshape(-1, 5, magnitudes.shape[-1]).mean(1)
     step = data.BINS_PER_SEMITONE
@@ -511,7 +501,7 @@ def find(wave, rate=SAMPLE_RATE, index=None, weights=WEIGHTS, progress=False):
     -------
     matches : list of Match
         At most :data:`MAX_MATCHES` pieces, most likely first; empty if there are no
-        notes that change, see :func:`change`, or no window votes for a piece.
+        notes that change, see `_change`, or no window votes for a piece.
     found : bool
         Whether the margin of the first piece reaches the threshold.
 
@@ -527,17 +517,17 @@ def find(wave, rate=SAMPLE_RATE, index=None, weights=WEIGHTS, progress=False):
         index = _index(str(index or INDEX), fingerprint)
     wave = audio.to_wave(wave, rate)
     starts, magnitudes = cut_windows(wave * audio.gain(audio.powers(wave)))
-    if not len(starts) or change(magnitudes) < MIN_CHANGE:
+    if not len(starts) or _change(magnitudes) < MIN_CHANGE:
         return [], False
-    results, threshold = {}, {0: facts.get("threshold", 0.0)}
     keys = sorted(KEYS, key=abs) if len(starts) >= MIN_WINDOWS else [0]
-    for k in tqdm(keys, "Keys", leave=False, disable=not progress):
-        results[k] = search_in_key(towers, index, starts, magnitudes, k)
-        if results[0][0] >= CERTAIN_MARGIN:
+    results = []
+    for key in tqdm(keys, "Keys", leave=False, disable=not progress):
+        margin, ranked = search_in_key(towers, index, starts, magnitudes, key)
+        threshold = KEY_THRESHOLD if key else facts.get("threshold", 0.0)
+        results.append((margin - threshold, key, margin, ranked))
+        if not key and margin >= CERTAIN_MARGIN:
             break
-    above = {k: results[k][0] - threshold.get(k, KEY_THRESHOLD) for k in results}
-    key = max(above, key=above.get)
-    found, (margin, ranked) = above[key] >= 0, results[key]
+    above, key, margin, ranked = max(results, key=lambda result: result[0])
     shares = _confidences(margin, [votes for _, votes, *_ in ranked], facts)
     matches = []
     for (piece, _, start, speed, voters), share in zip(ranked, shares, strict=True):
@@ -546,7 +536,7 @@ def find(wave, rate=SAMPLE_RATE, index=None, weights=WEIGHTS, progress=False):
         beat = float(np.clip(start + speed * first, 0, about["beats"]))
         place = beat, about["beats"], float(first), float(last), key
         matches.append(Match(about["title"], about["file"], share, *place))
-    return matches, bool(matches and found)
+    return matches, bool(matches and above >= 0)
 
 
 def search_in_key(towers, index, starts, magnitudes, key):
@@ -615,24 +605,6 @@ def identify(wave, rate=SAMPLE_RATE):
     except ShortError:
         return None
     return matches[0].title if found and matches[0].confidence >= CONFIDENT else None
-
-
-def name(path):
-    """
-    Identify the piece in an audio file, for its page.
-
-    Parameters
-    ----------
-    path : str or Path
-        Path to the file; only the first :data:`NAMING_SECONDS` are used.
-
-    Returns
-    -------
-    str
-        Its title in the shipped index; empty if it is not found, or the recording is
-        too short.
-    """
-    return identify(audio.read(path, seconds=NAMING_SECONDS, clipped=False)) or ""
 
 
 _towers = functools.lru_cache(4)(model.load)

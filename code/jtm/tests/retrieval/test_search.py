@@ -112,11 +112,11 @@ class Searching(unittest.TestCase):
         steady += (chord, chord * np.exp(-3 * (time % 0.5)), tone(60, 9) + 0.1 * white)
         for number, wave in enumerate(steady):
             wave = (0.3 * wave / np.abs(wave).max()).astype(np.float32)
-            found = search.change(search.cut_windows(wave)[1])
+            found = search._change(search.cut_windows(wave)[1])
             self.assertLess(found, 0.8 * search.MIN_CHANGE, number)
             self.assertEqual(search.find(wave), ([], False))
         for seed in range(3):
-            found = search.change(search.cut_windows(play(tune(seed))[0])[1])
+            found = search._change(search.cut_windows(play(tune(seed))[0])[1])
             self.assertGreater(found, 1.5 * search.MIN_CHANGE)
 
     def test_passages_suit_the_density(self):
