@@ -305,11 +305,8 @@ class Towers(nn.Module):
     @torch.no_grad()
     def embed_audio(self, magnitudes):
         """Embed windows of audio."""
-        vectors = np.zeros((len(magnitudes), self.dim), np.float32)
-        for first in range(0, len(magnitudes), BATCH):
-            batch = torch.from_numpy(magnitudes[first:][:BATCH])
-            vectors[first:][:BATCH] = self._finish(0, self.audio(batch))
-        return vectors
+        batches = torch.from_numpy(magnitudes).split(BATCH)
+        return np.concatenate([self._finish(0, self.audio(each)) for each in batches])
 
     @torch.no_grad()
     def embed_scores(self, rolls, cells):

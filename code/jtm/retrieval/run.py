@@ -185,7 +185,7 @@ def _identify_all(towers, recordings, index, split, lengths=LENGTHS, absent=Fals
     for recording in recordings.splits[split]:
         number, starts, beats = _query(recordings, recording, index, max(lengths))
         times = starts + SECONDS / 2
-        known = index.without([number]) if absent else index
+        known = index.without(number) if absent else index
         near = known.nearest(_embed(towers, recordings, recording, starts))
         owners, middles = known.owners[near], known.middles[near]
         for seconds in lengths:

@@ -147,9 +147,9 @@ class Index:
             nearest[first:][:BLOCK] = np.take_along_axis(near, order, 1)
         return nearest
 
-    def without(self, numbers):
-        """Return an index without some pieces, to evaluate queries not in the index."""
-        kept = ~np.isin(self.owners, numbers)
+    def without(self, number):
+        """Return an index without a piece, to evaluate queries not in the index."""
+        kept = self.owners != number
         columns = self.vectors[kept], self.owners[kept], self.middles[kept]
         return Index(self.pieces, *columns, self.towers)
 
@@ -277,10 +277,12 @@ def build(folder, out, titles=None, weights=WEIGHTS, progress=True):
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; expected one with scores")
     paths, skipped = find_files(folder, notation.SUFFIXES)
-    files = {path.relative_to(folder).as_posix(): path for path in paths}
-    files = {name: path for name, path in files.items() if "/." not in f"/{name}"}
-    if titles is not None:
-        files = {name: path for name, path in files.items() if name in titles}
+    names = [path.relative_to(folder).as_posix() for path in paths]
+    files = {
+        name: path
+        for name, path in zip(names, paths, strict=True)
+        if "/." not in f"/{name}" and (titles is None or name in titles)
+    }
     if not files:
         raise InputError(
             f"{folder}: no score found; expected files ending in "
@@ -290,13 +292,13 @@ def build(folder, out, titles=None, weights=WEIGHTS, progress=True):
         warn(f"{path}: skipped: {reason}")
     entries = _unchanged(out, fingerprint, files)
     missing = [name for name in files if name not in entries]
-    failed = []
+    n_failed = 0
     with _reader(len(missing)) as read:
         scores = read(files[name] for name in missing)
         bar = tqdm(missing, "Indexing", unit="file", disable=not progress)
         for name, pieces in zip(bar, scores, strict=True):
             if isinstance(pieces, str):
-                failed.append(name)
+                n_failed += 1
                 tqdm.write(f"jtm: {pieces}", file=sys.stderr)
                 continue
             entries[name] = []
@@ -314,10 +316,10 @@ def build(folder, out, titles=None, weights=WEIGHTS, progress=True):
     Index(list(abouts), *columns, fingerprint).save(out)
     if progress:
         print(
-            f"{out}: {len(pieces)} pieces of {len(files) - len(failed)} files; "
-            f"{len(missing) - len(failed)} files read, {len(failed)} failed"
+            f"{out}: {len(pieces)} pieces of {len(files) - n_failed} files; "
+            f"{len(missing) - n_failed} files read, {n_failed} failed"
         )
-    return len(failed)
+    return n_failed
 
 
 def _unchanged(out, fingerprint, files):

@@ -86,8 +86,8 @@ class Searching(unittest.TestCase):
         queries = rng.standard_normal((40, DIM)).astype(np.float32)
         order = np.argsort(-(queries @ vectors.T.astype(np.float32)), axis=1)
         np.testing.assert_array_equal(index.nearest(queries, 7), order[:, :7])
-        fewer = index.without([int(order[0, 0])]).nearest(queries[:1], 3)
-        self.assertEqual(index.without([3]).owners[3], 4)
+        fewer = index.without(int(order[0, 0])).nearest(queries[:1], 3)
+        self.assertEqual(index.without(3).owners[3], 4)
         self.assertEqual(fewer.shape, (1, 3))
 
     def test_an_index_among_others_keeps_its_pieces(self):
