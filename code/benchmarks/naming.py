@@ -95,7 +95,7 @@ def in_any_key(dataset, split, index, towers):
         matches, found = search.find(wave, index=index)
         right += found and matches[0].file == index.pieces[own]["file"]
         wrong += found and matches[0].file != index.pieces[own]["file"]
-        query = towers, index.without([own]), *windows
+        query = towers, index.without(own), *windows
         margins = (search.search_in_key(*query, key)[0] for key in search.KEYS)
         alarms.append(max(margins))
     return {

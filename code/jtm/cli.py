@@ -621,10 +621,11 @@ def _choices(options):
 
 
 def _piece(path):
-    """Identify the piece of an audio file; the search is imported when needed."""
-    from jtm.retrieval.search import name
+    """Return the title of the piece in an audio file; empty if it is not found."""
+    from jtm.retrieval import search
 
-    return name(path)
+    wave = audio.read(path, seconds=search.NAMING_SECONDS, clipped=False)
+    return search.identify(wave) or ""
 
 
 @_verb("melody", _option("input FILE", "audio file"), *DECODING)

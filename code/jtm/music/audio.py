@@ -73,9 +73,9 @@ def blocks(path, sample_rate=SAMPLE_RATE, clipped=True):
         each other, or samples beyond full scale will be clipped.
     """
     frames, peak, powers, yielded = 0, 0.0, np.zeros(2), False
-    with _opened(path) as (file, stated):
+    with _opened(path) as file:
         resampler = soxr.ResampleStream(file.samplerate, sample_rate, 1)
-        for block in containers.chunks(path, file):
+        for block in file.chunks():
             check_level(path, np.abs(block).max())
             frames += len(block)
             wave = block.mean(axis=1)
@@ -94,7 +94,7 @@ def blocks(path, sample_rate=SAMPLE_RATE, clipped=True):
                 yield wave
         if not frames:
             raise InputError(f"{path}: is empty; expected audio")
-        containers.check_end(path, file, frames / file.samplerate, stated)
+        file.check_end(frames / file.samplerate)
     check_level(path, peak, clipped)
     _check_mix(path, *powers)
 
@@ -408,7 +408,7 @@ def rate(path):
     InputError
         If the file is missing or is not an audio file.
     """
-    with _opened(path) as (file, _):
+    with _opened(path) as file:
         return file.samplerate
 
 
@@ -433,9 +433,10 @@ def duration(path):
     InputError
         If the file is missing, is not an audio file or has no samples.
     """
-    with _opened(path) as (file, seconds):
+    with _opened(path) as file:
+        seconds = file.stated
         if seconds is None or file.frames >= containers.UNSTATED:
-            seconds = sum(map(len, containers.chunks(path, file))) / file.samplerate
+            seconds = sum(map(len, file.chunks())) / file.samplerate
         if not seconds:
             raise InputError(f"{path}: is empty; expected audio")
         return seconds

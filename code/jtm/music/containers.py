@@ -33,7 +33,12 @@ _MP3_KBPS = {
 
 
 class _Stream(soundfile.SoundFile):
-    """An audio file that soundfile reads sequentially, without seeking."""
+    """
+    An audio file that soundfile reads sequentially, without seeking.
+
+    Its `path`, and the duration `stated` in its header in seconds, or None, are set by
+    :func:`opened`.
+    """
 
     def __init__(self, file, **options):
         if not isinstance(file, int) and os.name != "nt":
@@ -42,6 +47,66 @@ class _Stream(soundfile.SoundFile):
 
     def seekable(self):
         return False
+
+    def chunks(self):
+        """
+        Yield samples ``(frames, channels)``, float32, up to the end or to any damage.
+
+        If nothing can be read, raise a SoundFileError.
+        """
+        n_chunks = 0
+        try:
+            while len(chunk := self.read(_CHUNK, dtype="float32", always_2d=True)):
+                yield chunk
+                n_chunks += 1
+        except soundfile.SoundFileError:
+            recovered = False
+            with contextlib.suppress(soundfile.SoundFileError):
+                for chunk in self._small_chunks(n_chunks):
+                    yield chunk
+                    recovered = True
+            if not n_chunks and not recovered:
+                raise
+
+    def _small_chunks(self, n_chunks):
+        """Read the file again after `n_chunks`, in small steps, as far as possible."""
+        with _Stream(self.path) as file:
+            for _ in range(n_chunks):
+                file.read(_CHUNK)
+            while len(chunk := file.read(1 << 10, dtype="float32", always_2d=True)):
+                yield chunk
+
+    def check_end(self, seconds):
+        """Warn if the header disagrees with the number of `seconds` that were read."""
+        cut_off = more = False
+        if self.format in ("WAV", "WAVEX", "AIFF", "AU"):
+            log = self.extra_info
+            size = re.search(r"(?:data|SSND|Data Size +) : (\d+) \(should be", log)
+            # When writing to a pipe, programs state the maximum length.
+            cut_off = size and 0 < int(size[1]) < 0xFFFFF000
+            cut_off = cut_off and not 0x7FFFF000 <= int(size[1]) <= 0x80000000
+            stop = re.search(r"Unknown chunk marker .*at position (\d+)", log)
+            n_bytes = os.path.getsize(self.path)
+            second = n_bytes / max(seconds, TOLERANCE)
+            more = stop and n_bytes - int(stop[1]) > TOLERANCE * second
+        elif self.format == "OGG":
+            cut_off, more = _scan_ogg(self.path)
+        elif self.format == "FLAC":
+            cut_off = "DECODER_ERROR" in self.extra_info
+        difference = 0.0 if self.stated is None else seconds - self.stated
+        if cut_off or difference < -TOLERANCE:
+            of = f" of {self.stated:.1f} s" if difference < -TOLERANCE else ""
+            warn(f"{self.path}: cut off or damaged; {seconds:.1f} s{of} can be read")
+        elif more:
+            warn(
+                f"{self.path}: only {seconds:.1f} s are read; its header does not "
+                "count what follows; convert the file again"
+            )
+        elif difference > TOLERANCE:
+            warn(
+                f"{self.path}: its header states {self.stated:.1f} s, but it holds "
+                f"{seconds:.1f} s, all of which are read"
+            )
 
 
 @contextlib.contextmanager
@@ -56,11 +121,9 @@ def opened(path):
 
     Yields
     ------
-    file : soundfile.SoundFile
-        The file; only its method ``read`` may be called, and its `frames` are at
-        least :data:`UNSTATED` if it is read through a pipe.
-    stated : float or None
-        Duration in seconds according to its header, or None if not stated.
+    _Stream
+        The file; if the header is wrong, it is read through a pipe, and then `stated`
+        is None or its `frames` are at least :data:`UNSTATED`.
     """
     with contextlib.ExitStack() as stack:
         with _quiet() if str(path).lower().endswith(".mp3") else nullcontext():
@@ -77,7 +140,8 @@ def opened(path):
             if short or (not counted and seconds and seconds < stated - TOLERANCE):
                 # Without a frame count, reading through a pipe reaches the end.
                 file = stack.enter_context(_piped(path, first))
-        yield file, stated
+        file.path, file.stated = path, stated
+        yield file
 
 
 @contextlib.contextmanager
@@ -98,89 +162,6 @@ def _quiet():
             for each in (reading, writing, stderr):
                 os.close(each)
             os.write(2, text)  # output of other threads
-
-
-def chunks(path, file):
-    """
-    Read an opened audio file to the end of its data, or to where it is damaged.
-
-    Parameters
-    ----------
-    path : str or Path
-        Path to the file.
-    file : soundfile.SoundFile
-        The file, from :func:`opened`.
-
-    Yields
-    ------
-    numpy.ndarray
-        Samples ``(frames, channels)`` in float32.
-
-    Raises
-    ------
-    soundfile.SoundFileError
-        If nothing can be read.
-    """
-    n_chunks = 0
-    try:
-        while len(chunk := file.read(_CHUNK, dtype="float32", always_2d=True)):
-            yield chunk
-            n_chunks += 1
-    except soundfile.SoundFileError:
-        # Read the failing chunk again in small steps, as far as possible.
-        step, recovered = 1 << 10, False
-        with contextlib.suppress(soundfile.SoundFileError), _Stream(path) as again:
-            for _ in range(n_chunks):
-                again.read(_CHUNK)
-            while len(chunk := again.read(step, dtype="float32", always_2d=True)):
-                yield chunk
-                recovered = True
-        if not n_chunks and not recovered:
-            raise
-
-
-def check_end(path, file, decoded, stated):
-    """
-    Warn if a file's header and content disagree about its length.
-
-    Parameters
-    ----------
-    path : str or Path
-        Path to the file.
-    file : soundfile.SoundFile
-        The file, read to its end.
-    decoded : float
-        Number of seconds read.
-    stated : float or None
-        Duration stated in the header; see :func:`opened`.
-    """
-    cut_off = more = False
-    if file.format in ("WAV", "WAVEX", "AIFF", "AU"):
-        log = file.extra_info
-        size = re.search(r"(?:data|SSND|Data Size +) : (\d+) \(should be", log)
-        # When writing to a pipe, programs state the maximum length.
-        cut_off = size and 0 < int(size[1]) < 0xFFFFF000
-        cut_off = cut_off and not 0x7FFFF000 <= int(size[1]) <= 0x80000000
-        stop = re.search(r"Unknown chunk marker .*at position (\d+)", log)
-        second = os.path.getsize(path) / max(decoded, TOLERANCE)
-        more = stop and os.path.getsize(path) - int(stop[1]) > TOLERANCE * second
-    elif file.format == "OGG":
-        cut_off, more = _scan_ogg(path)
-    elif file.format == "FLAC":
-        cut_off = "DECODER_ERROR" in file.extra_info
-    if cut_off or (stated is not None and decoded < stated - TOLERANCE):
-        of = f" of {stated:.1f} s" if stated and stated > decoded + TOLERANCE else ""
-        warn(f"{path}: cut off or damaged; {decoded:.1f} s{of} can be read")
-    elif more:
-        warn(
-            f"{path}: only {decoded:.1f} s are read; its header does not count what "
-            "follows; convert the file again"
-        )
-    elif stated is not None and decoded > stated + TOLERANCE:
-        warn(
-            f"{path}: its header states {stated:.1f} s, but it holds {decoded:.1f} s, "
-            "all of which are read"
-        )
 
 
 @contextlib.contextmanager
@@ -209,14 +190,8 @@ def _scan_mp3(path):
     """
     Scan the frames of an MP3.
 
-    Returns
-    -------
-    seconds : float
-        Duration; 0 if it has no layer III frames.
-    first : int
-        Byte offset of the first audio frame.
-    counted : bool
-        Whether a frame before it states the frame count.
+    Return its duration in seconds, 0 if it has no layer III frames; the byte offset of
+    the first audio frame; and whether a frame before that states the frame count.
     """
     seconds, first, counted = 0.0, None, False
     with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=1) as data:

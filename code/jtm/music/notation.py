@@ -150,11 +150,14 @@ def roll(notes, first, last):
 
     Returns
     -------
-    numpy.ndarray
+    rolls : numpy.ndarray
         Piano roll ``(2, 88, WIDTH)``, float32: in row 0 the fraction of each cell in
         which the pitch is active, in row 1 whether a note has its onset there. The
         passage begins at cell 0.
+    length : numpy.float32
+        Length of the passage in cells, clipped to 1..WIDTH.
     """
+    length = np.float32(np.clip(CELLS * (last - first), 1, WIDTH))
     surplus = max(0.0, last - first - LONGEST) / 2
     first, last = first + surplus, last - surplus
     rolls = np.zeros((2, N_PITCHES, WIDTH), np.float32)
@@ -170,4 +173,4 @@ def roll(notes, first, last):
     inside = starts > -0.01
     cells = np.clip(starts[inside] + 0.01, 0, WIDTH - 1).astype(int)
     rolls[1, rows[inside], cells] = 1
-    return rolls
+    return rolls, length

@@ -25,21 +25,12 @@ BINS_PER_SEMITONE = PitchMapEncoder.passed  # of log magnitudes
 MIN_ONSETS = 3  # minimum number of onsets in a passage
 
 
-class Aligned:
+class _Aligned:
     """
-    The alignment of a recording with its score.
+    The alignment of a recording with its score, from its labels.
 
-    Parameters
-    ----------
-    labels : numpy.ndarray
-        Labels of :data:`jtm.data.musicnet.LABEL_DTYPE`.
-
-    Attributes
-    ----------
-    notes : numpy.ndarray
-        Notes in score time, of :data:`jtm.music.notation.NOTE`.
-    first, last : float
-        Time of the first and the last onset in seconds.
+    Attributes are its `notes`, of :data:`jtm.music.notation.NOTE`, and the times of the
+    `first` and the `last` onset in seconds.
     """
 
     def __init__(self, labels):
@@ -95,7 +86,7 @@ class Recordings:
             labels = read_labels(recording.labels)
             if len(np.unique(labels["start_beat"])) < MIN_ONSETS:
                 continue
-            self.aligned[index] = Aligned(labels)
+            self.aligned[index] = _Aligned(labels)
             self.splits.setdefault(recording.split, []).append(index)
         if missing := [
             s for s in ("train", "validation", *TESTS) if s not in self.splits
@@ -131,7 +122,7 @@ class Recordings:
         """Read log magnitudes, rolls and cells of windows."""
         magnitudes = np.stack([self.window(*window) for window in windows])
         scores = [(self.aligned[index], start) for index, start in windows]
-        rolls = [passage_roll(a.notes, *a.passage(start)) for a, start in scores]
+        rolls = [notation.roll(a.notes, *a.passage(start)) for a, start in scores]
         return magnitudes, *map(np.stack, zip(*rolls, strict=True))
 
 
@@ -151,28 +142,6 @@ def pool(magnitudes):
     """
     whole = len(magnitudes) // POOL * POOL
     return magnitudes[:whole].reshape(-1, POOL, magnitudes.shape[1]).mean(1)
-
-
-def passage_roll(notes, first, last):
-    """
-    Render a passage of a score as a piano roll.
-
-    Parameters
-    ----------
-    notes : numpy.ndarray
-        Notes of :data:`jtm.music.notation.NOTE`.
-    first, last : float
-        Start and end of the passage in quarter notes.
-
-    Returns
-    -------
-    roll : numpy.ndarray
-        Piano roll ``(2, 88, WIDTH)``; see :func:`jtm.music.notation.roll`.
-    cells : numpy.float32
-        Length of the passage in cells of the roll, clipped to 1..WIDTH.
-    """
-    cells = np.clip(notation.CELLS * (last - first), 1, notation.WIDTH)
-    return notation.roll(notes, first, last), np.float32(cells)
 
 
 def transpose(array, steps, axis):
@@ -253,7 +222,7 @@ class Pairs(Draws):
             if aligned.has_onsets(*ends):
                 break
         ends = ends + rng.uniform(-JITTER, JITTER, 2) * (ends[1] - ends[0])
-        roll, cells = passage_roll(aligned.notes, *ends)
+        roll, cells = notation.roll(aligned.notes, *ends)
         semitones = int(rng.integers(-SHIFT, SHIFT + 1))
         magnitudes = self.recordings.window(index, start)
         magnitudes = transpose(magnitudes, semitones * BINS_PER_SEMITONE, 1)

@@ -12,21 +12,11 @@ WEIGHT_DECAY = 0.01  # of AdamW
 FINE_TUNING = 0.5  # learning rate of a pretrained encoder, relative to that of the rest
 
 
-def infonce(cosines, scale):
+def _infonce(cosines, scale):
     """
     Compute InfoNCE in both directions (van den Oord et al. 2018, equation 4).
 
-    Parameters
-    ----------
-    cosines : torch.Tensor
-        Cosine similarities ``(batch, batch)``, with positives on the diagonal.
-    scale : torch.Tensor
-        Inverse of the softmax temperature.
-
-    Returns
-    -------
-    torch.Tensor
-        Mean cross-entropy in nats.
+    Positives are on the diagonal of `cosines`; `scale` is the inverse temperature.
     """
     targets = torch.arange(len(cosines), device=cosines.device)
     logits = scale * cosines
@@ -34,20 +24,12 @@ def infonce(cosines, scale):
     return sum(functional.cross_entropy(each, targets) for each in directions) / 2
 
 
-def ranking(cosines):
+def _ranking(cosines):
     """
     Compute the pairwise ranking loss in both directions (Dorfer et al. 2018).
 
-    Parameters
-    ----------
-    cosines : torch.Tensor
-        Cosine similarities ``(batch, batch)``, with positives on the diagonal.
-
-    Returns
-    -------
-    torch.Tensor
-        Sum over negatives of ``max(0, MARGIN - positive + negative)``, averaged over
-        pairs.
+    It sums ``max(0, MARGIN - positive + negative)`` over negatives, and averages over
+    pairs; positives are on the diagonal of `cosines`.
     """
     positive = cosines.diagonal()
     negative = ~torch.eye(len(cosines), dtype=torch.bool, device=cosines.device)
@@ -93,9 +75,9 @@ class Matching(Module):
         with torch.autocast(audio.device.type, enabled=False):
             cosines = audio @ score.T
         if self.config.objective == "infonce":
-            loss = infonce(cosines, self.towers.log_scale.exp().clamp(max=100))
+            loss = _infonce(cosines, self.towers.log_scale.exp().clamp(max=100))
         else:
-            loss = ranking(cosines)
+            loss = _ranking(cosines)
         first = cosines.argmax(1) == torch.arange(len(cosines), device=cosines.device)
         return {"loss": loss, "accuracy_1": first.float().mean()}
 

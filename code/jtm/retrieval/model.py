@@ -72,15 +72,8 @@ class _Summary(nn.Module):
         return self.last(features) if self.embeds else features
 
 
-class PitchAudioTower(nn.Module):
-    """
-    Embed audio by a pitch-map encoder and a trunk.
-
-    Parameters
-    ----------
-    encoder : PitchMapEncoder
-        The encoder, untrained or pretrained.
-    """
+class _PitchAudioTower(nn.Module):
+    """Embed audio by a pitch-map encoder and a trunk."""
 
     def __init__(self, encoder):
         super().__init__()
@@ -96,7 +89,7 @@ class PitchAudioTower(nn.Module):
         return self.summary(maps, segments(lengths, maps.shape[1]))
 
 
-class PitchScoreTower(nn.Module):
+class _PitchScoreTower(nn.Module):
     """Embed scores, equivariantly to transposition up to the last layer."""
 
     def __init__(self):
@@ -147,19 +140,13 @@ class _PublishedTower(nn.Module):
         return self.layers(inputs.contiguous(memory_format=torch.channels_last))
 
 
-class CCALayer(nn.Module):
+class _CCALayer(nn.Module):
     """
     Project two views onto their canonical directions (Dorfer et al. 2018).
 
     In training, the directions are computed from an exponential moving average of the
-    batches' covariances, and gradients flow through them.
-
-    Parameters
-    ----------
-    momentum : float
-        Weight of the current batch in the moving averages.
-    ridge : float
-        Regularisation added to the variances.
+    batches' covariances, in which the current batch has weight `momentum`, and
+    gradients flow through them. `ridge` is added to the variances.
     """
 
     def __init__(self, momentum=0.3, ridge=1e-2):
@@ -270,12 +257,12 @@ class Towers(nn.Module):
         self.channels = CHANNELS  # of the encoder
         self.log_scale = nn.Parameter(torch.tensor(1 / TEMPERATURE).log())
         if kind == "pitchmap":
-            self.audio = PitchAudioTower(encoder or PitchMapEncoder(CHANNELS))
+            self.audio = _PitchAudioTower(encoder or PitchMapEncoder(CHANNELS))
             self.channels = self.audio.trunk.channels
-            self.score = PitchScoreTower()
+            self.score = _PitchScoreTower()
         else:
             self.audio, self.score = _PublishedTower(1), _PublishedTower(2)
-        self.join = CCALayer()
+        self.join = _CCALayer()
         if dim != DIM:
             self._widen(dim)
 
@@ -318,11 +305,8 @@ class Towers(nn.Module):
     @torch.no_grad()
     def embed_audio(self, magnitudes):
         """Embed windows of audio."""
-        vectors = np.zeros((len(magnitudes), self.dim), np.float32)
-        for first in range(0, len(magnitudes), BATCH):
-            batch = torch.from_numpy(magnitudes[first:][:BATCH])
-            vectors[first:][:BATCH] = self._finish(0, self.audio(batch))
-        return vectors
+        batches = torch.from_numpy(magnitudes).split(BATCH)
+        return np.concatenate([self._finish(0, self.audio(each)) for each in batches])
 
     @torch.no_grad()
     def embed_scores(self, rolls, cells):

@@ -37,26 +37,13 @@ LENGTHS = (2, 5, 10, 20, 30)  # query lengths for piece identification in second
 FALSE_ALARMS = 0.05  # false-alarm rate for pieces not in the index
 
 
-def train(config, recordings, progress=True):
+def _train(config, recordings, progress=True):
     """
     Train towers, or resume their run.
 
-    Parameters
-    ----------
-    config : RetrievalConfig
-        Settings; ``load`` is the path to a pretrained network, if any.
-    recordings : Recordings
-        The dataset.
-    progress : bool
-        Whether to show a progress bar.
-
-    Returns
-    -------
-    towers : model.Towers
-        The towers with the best validation score, in evaluation mode.
-    facts : dict
-        Number of works, hours of aligned audio, training steps and seconds, and the
-        best mean reciprocal rank on validation.
+    Return the towers with the best validation score, in evaluation mode, and facts of
+    their training: number of works, hours of aligned audio, training steps and seconds,
+    and the best mean reciprocal rank on validation.
     """
     torch.manual_seed(config.random_seed)
     encoder = PitchMapEncoder(config.channels)
@@ -198,7 +185,7 @@ def _identify_all(towers, recordings, index, split, lengths=LENGTHS, absent=Fals
     for recording in recordings.splits[split]:
         number, starts, beats = _query(recordings, recording, index, max(lengths))
         times = starts + SECONDS / 2
-        known = index.without([number]) if absent else index
+        known = index.without(number) if absent else index
         near = known.nearest(_embed(towers, recordings, recording, starts))
         owners, middles = known.owners[near], known.middles[near]
         for seconds in lengths:
@@ -363,7 +350,7 @@ def study(data, out, load=None, only=None, scores=None):
         config = RetrievalConfig(
             **settings, load=str(load) if start else "", path_checkpoint=str(out / name)
         )
-        towers, facts = train(config, recordings)
+        towers, facts = _train(config, recordings)
         facts |= {s: _evaluate(towers.compare, recordings, s) for s in TESTS}
         model.save(out / f"{name}.safetensors", towers, {"run": name})
         write_json(file, facts)

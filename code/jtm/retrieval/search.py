@@ -46,7 +46,7 @@ HOP_SECONDS = 0.5  # hop between windows
 MAX_WINDOWS = 120  # maximum number of windows, evenly spaced in longer queries
 SHORTEST = 1.0  # minimum length of a recording in seconds
 SILENT = 0.15  # maximum log magnitude of a window that counts as silent
-MIN_CHANGE = 0.08  # minimum change of pitch content; see :func:`change`
+MIN_CHANGE = 0.08  # minimum change of pitch content; see `_change`
 NAMING_SECONDS = 30  # seconds of a recording used to name it on its page
 CONFIDENT = 0.5  # minimum confidence to show the name there
 
@@ -147,9 +147,9 @@ class Index:
             nearest[first:][:BLOCK] = np.take_along_axis(near, order, 1)
         return nearest
 
-    def without(self, numbers):
-        """Return an index without some pieces, to evaluate queries not in the index."""
-        kept = ~np.isin(self.owners, numbers)
+    def without(self, number):
+        """Return an index without a piece, to evaluate queries not in the index."""
+        kept = self.owners != number
         columns = self.vectors[kept], self.owners[kept], self.middles[kept]
         return Index(self.pieces, *columns, self.towers)
 
@@ -227,7 +227,7 @@ def _embed(towers, notes):
     ends = _passages(notes)
     if not len(ends):
         return np.zeros((0, towers.dim), np.int8), np.zeros(0, np.float32)
-    rolls = zip(*(data.passage_roll(notes, *pair) for pair in ends), strict=True)
+    rolls = zip(*(notation.roll(notes, *pair) for pair in ends), strict=True)
     vectors = towers.embed_scores(*map(np.stack, rolls))
     return np.round(127 * vectors).astype(np.int8), ends.mean(1).astype(np.float32)
 
@@ -277,10 +277,12 @@ def build(folder, out, titles=None, weights=WEIGHTS, progress=True):
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; expected one with scores")
     paths, skipped = find_files(folder, notation.SUFFIXES)
-    files = {path.relative_to(folder).as_posix(): path for path in paths}
-    files = {name: path for name, path in files.items() if "/." not in f"/{name}"}
-    if titles is not None:
-        files = {name: path for name, path in files.items() if name in titles}
+    names = [path.relative_to(folder).as_posix() for path in paths]
+    files = {
+        name: path
+        for name, path in zip(names, paths, strict=True)
+        if "/." not in f"/{name}" and (titles is None or name in titles)
+    }
     if not files:
         raise InputError(
             f"{folder}: no score found; expected files ending in "
@@ -290,13 +292,13 @@ def build(folder, out, titles=None, weights=WEIGHTS, progress=True):
         warn(f"{path}: skipped: {reason}")
     entries = _unchanged(out, fingerprint, files)
     missing = [name for name in files if name not in entries]
-    failed = []
+    n_failed = 0
     with _reader(len(missing)) as read:
         scores = read(files[name] for name in missing)
         bar = tqdm(missing, "Indexing", unit="file", disable=not progress)
         for name, pieces in zip(bar, scores, strict=True):
             if isinstance(pieces, str):
-                failed.append(name)
+                n_failed += 1
                 tqdm.write(f"jtm: {pieces}", file=sys.stderr)
                 continue
             entries[name] = []
@@ -314,10 +316,10 @@ def build(folder, out, titles=None, weights=WEIGHTS, progress=True):
     Index(list(abouts), *columns, fingerprint).save(out)
     if progress:
         print(
-            f"{out}: {len(pieces)} pieces of {len(files) - len(failed)} files; "
-            f"{len(missing) - len(failed)} files read, {len(failed)} failed"
+            f"{out}: {len(pieces)} pieces of {len(files) - n_failed} files; "
+            f"{len(missing) - n_failed} files read, {n_failed} failed"
         )
-    return len(failed)
+    return n_failed
 
 
 def _unchanged(out, fingerprint, files):
@@ -397,7 +399,7 @@ def cut_windows(wave):
     return starts[loud], windows[loud]
 
 
-def change(magnitudes):
+def _change(magnitudes):
     """
     Measure how much the pitch content of a recording changes.
 
@@ -406,16 +408,6 @@ def change(magnitudes):
     largest. In validation recordings of 5 s and more it is at least 0.14; in noise of
     any colour, clicks, mains hum, tones with vibrato or tremolo, and chords that are
     held or repeated, at most 0.05.
-
-    Parameters
-    ----------
-    magnitudes : numpy.ndarray
-        Log magnitudes ``(windows, FRAMES, bins)``; see :func:`cut_windows`.
-
-    Returns
-    -------
-    float
-        The change; below :data:`MIN_CHANGE`, there are no notes that change.
     """
     level = magnitudes.reshape(-1, 5, magnitudes.shape[-1]).mean(1)
     step = data.BINS_PER_SEMITONE
@@ -511,7 +503,7 @@ def find(wave, rate=SAMPLE_RATE, index=None, weights=WEIGHTS, progress=False):
     -------
     matches : list of Match
         At most :data:`MAX_MATCHES` pieces, most likely first; empty if there are no
-        notes that change, see :func:`change`, or no window votes for a piece.
+        notes that change, see `_change`, or no window votes for a piece.
     found : bool
         Whether the margin of the first piece reaches the threshold.
 
@@ -527,17 +519,17 @@ def find(wave, rate=SAMPLE_RATE, index=None, weights=WEIGHTS, progress=False):
         index = _index(str(index or INDEX), fingerprint)
     wave = audio.to_wave(wave, rate)
     starts, magnitudes = cut_windows(wave * audio.gain(audio.powers(wave)))
-    if not len(starts) or change(magnitudes) < MIN_CHANGE:
+    if not len(starts) or _change(magnitudes) < MIN_CHANGE:
         return [], False
-    results, threshold = {}, {0: facts.get("threshold", 0.0)}
     keys = sorted(KEYS, key=abs) if len(starts) >= MIN_WINDOWS else [0]
-    for k in tqdm(keys, "Keys", leave=False, disable=not progress):
-        results[k] = search_in_key(towers, index, starts, magnitudes, k)
-        if results[0][0] >= CERTAIN_MARGIN:
+    results = []
+    for key in tqdm(keys, "Keys", leave=False, disable=not progress):
+        margin, ranked = search_in_key(towers, index, starts, magnitudes, key)
+        threshold = KEY_THRESHOLD if key else facts.get("threshold", 0.0)
+        results.append((margin - threshold, key, margin, ranked))
+        if not key and margin >= CERTAIN_MARGIN:
             break
-    above = {k: results[k][0] - threshold.get(k, KEY_THRESHOLD) for k in results}
-    key = max(above, key=above.get)
-    found, (margin, ranked) = above[key] >= 0, results[key]
+    above, key, margin, ranked = max(results, key=lambda result: result[0])
     shares = _confidences(margin, [votes for _, votes, *_ in ranked], facts)
     matches = []
     for (piece, _, start, speed, voters), share in zip(ranked, shares, strict=True):
@@ -546,7 +538,7 @@ def find(wave, rate=SAMPLE_RATE, index=None, weights=WEIGHTS, progress=False):
         beat = float(np.clip(start + speed * first, 0, about["beats"]))
         place = beat, about["beats"], float(first), float(last), key
         matches.append(Match(about["title"], about["file"], share, *place))
-    return matches, bool(matches and found)
+    return matches, bool(matches and above >= 0)
 
 
 def search_in_key(towers, index, starts, magnitudes, key):
@@ -615,24 +607,6 @@ def identify(wave, rate=SAMPLE_RATE):
     except ShortError:
         return None
     return matches[0].title if found and matches[0].confidence >= CONFIDENT else None
-
-
-def name(path):
-    """
-    Identify the piece in an audio file, for its page.
-
-    Parameters
-    ----------
-    path : str or Path
-        Path to the file; only the first :data:`NAMING_SECONDS` are used.
-
-    Returns
-    -------
-    str
-        Its title in the shipped index; empty if it is not found, or the recording is
-        too short.
-    """
-    return identify(audio.read(path, seconds=NAMING_SECONDS, clipped=False)) or ""
 
 
 _towers = functools.lru_cache(4)(model.load)

@@ -74,27 +74,31 @@ class Rolls(unittest.TestCase):
     NOTES = np.array([(0, 2, 60, 0), (1, 1, 64, 0), (3, 1, 21, 0)], notation.NOTE)
 
     def test_a_passage(self):
-        roll, cells = notation.roll(self.NOTES, 1.0, 3.0), notation.CELLS
+        roll, length = notation.roll(self.NOTES, 1.0, 3.0)
+        self.assertEqual(length, 2 * notation.CELLS)
         self.assertEqual(roll.shape, (2, 88, notation.WIDTH))
         held = np.flatnonzero(roll[0, 60 - 21])
-        self.assertEqual(held.tolist(), list(range(cells)))
+        self.assertEqual(held.tolist(), list(range(notation.CELLS)))
         self.assertEqual(roll[1, 60 - 21].sum(), 0)  # it started before
         self.assertEqual(np.flatnonzero(roll[1, 64 - 21]).tolist(), [0])
         self.assertEqual(roll[:, 0].sum(), 0)  # starts where the passage ends
 
     def test_a_share_of_a_cell(self):
-        roll = notation.roll(self.NOTES, 0.0, 1 + 1 / (2 * notation.CELLS))
+        roll, _ = notation.roll(self.NOTES, 0.0, 1 + 1 / (2 * notation.CELLS))
         self.assertAlmostEqual(roll[0, 64 - 21].sum(), 0.5, places=5)
 
     def test_no_clock_is_shared(self):
         """Twice as fast is the same roll; of what is long the middle is kept."""
-        roll = notation.roll(self.NOTES, 0.0, 4.0)
+        roll, _ = notation.roll(self.NOTES, 0.0, 4.0)
         later = self.NOTES.copy()
         later["beat"] += 100
-        np.testing.assert_allclose(notation.roll(later, 100.0, 104.0), roll, atol=1e-4)
-        surplus = notation.roll(self.NOTES, -4.0, 8.0)
-        np.testing.assert_allclose(surplus, notation.roll(self.NOTES, -2.0, 6.0))
-        self.assertEqual(notation.roll(self.NOTES[:0], 0.0, 4.0).sum(), 0)
+        moved, _ = notation.roll(later, 100.0, 104.0)
+        np.testing.assert_allclose(moved, roll, atol=1e-4)
+        surplus, length = notation.roll(self.NOTES, -4.0, 8.0)
+        np.testing.assert_allclose(surplus, notation.roll(self.NOTES, -2.0, 6.0)[0])
+        self.assertEqual(length, notation.WIDTH)
+        silent, length = notation.roll(self.NOTES[:0], 0.0, 0.1)
+        self.assertEqual((silent.sum(), length), (0, 1))
 
 
 if __name__ == "__main__":

@@ -139,10 +139,10 @@ class Commands(unittest.TestCase):
             song = self.folder / "song.wav"
             find.return_value = ([match], True)
             with mock.patch.object(search, "NAMING_SECONDS", 1):  # no more is read
-                self.assertEqual(search.name(song), "Tune 1")
+                self.assertEqual(cli._piece(song), "Tune 1")
             self.assertEqual(len(find.call_args.args[0]), SAMPLE_RATE)
             find.return_value = ([], False)
-            self.assertEqual(search.name(song), "")
+            self.assertEqual(cli._piece(song), "")
         self.assertIsNone(search.identify(wave[:100], SAMPLE_RATE))  # too short
 
 

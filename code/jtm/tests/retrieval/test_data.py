@@ -18,7 +18,7 @@ class Alignment(unittest.TestCase):
     def test_beats_follow_the_performance(self):
         notes = tune(0)
         for tempo in (60.0, 150.0):
-            own = data.Aligned(play(notes, tempo)[1])
+            own = data._Aligned(play(notes, tempo)[1])
             np.testing.assert_array_equal(own.notes["pitch"], notes["pitch"])
             at = np.array((1.0, 4.5))
             np.testing.assert_allclose(own.beats(at), at * tempo / 60, atol=1e-3)
@@ -28,7 +28,7 @@ class Alignment(unittest.TestCase):
         late = labels["start_beat"] >= 4
         labels["start"][late] += 2 * LABEL_RATE  # a fermata on what is before beat 4
         labels["end"] = np.maximum(labels["end"], labels["start"] + 1)
-        own = data.Aligned(labels)
+        own = data._Aligned(labels)
         self.assertAlmostEqual(float(own.beats(10.0)), 8.0, places=3)
         last = max(b for b in np.unique(labels["start_beat"]) if b < 4)
         middle = (last + 6.0) / 2

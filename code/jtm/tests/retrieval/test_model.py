@@ -36,7 +36,7 @@ class Towers(unittest.TestCase):
             )
 
     def test_the_score_tower_moves_with_transposition_until_its_last_layer(self):
-        tower = model.PitchScoreTower().eval()
+        tower = model._PitchScoreTower().eval()
         rolls = torch.zeros(1, 2, 88, 48)
         rolls[0, :, 40, 3:9] = rolls[0, :, 47, 5:20] = 1
         with torch.no_grad():
@@ -50,7 +50,7 @@ class Towers(unittest.TestCase):
         self.assertGreater(moved.abs().max(), 1e-4)  # a key is told from another
 
     def test_what_is_behind_the_passage_is_not_seen(self):
-        tower = model.PitchScoreTower().eval()
+        tower = model._PitchScoreTower().eval()
         rolls = torch.zeros(1, 2, 88, 48)
         rolls[0, 0, 40, :12] = 1
         other = rolls.clone()
@@ -100,7 +100,7 @@ class CCA(unittest.TestCase):
             + 0.1 * rng.standard_normal((2000, DIM))
             for _ in range(2)
         ]
-        layer = model.CCALayer(momentum=1.0, ridge=1e-6).train()
+        layer = model._CCALayer(momentum=1.0, ridge=1e-6).train()
         first, second = layer(*(torch.tensor(v, dtype=torch.float32) for v in views))
         found = torch.nn.functional.cosine_similarity(first, second).mean()
         one, two = cross_decomposition.CCA(DIM, max_iter=2000).fit_transform(*views)
@@ -126,7 +126,7 @@ class CCA(unittest.TestCase):
         lengths = found[0].std(0) * found[1].std(0)
         np.testing.assert_allclose(lengths, told**2, atol=0.05)
         cosine = torch.nn.functional.cosine_similarity
-        plain = model.CCALayer(momentum=1.0).train()(*views)
+        plain = model._CCALayer(momentum=1.0).train()(*views)
         self.assertGreater(cosine(*found).mean(), cosine(*plain).mean().detach() + 0.1)
 
     def test_refitting_sets_the_last_layers(self):

@@ -55,7 +55,7 @@ class Study(unittest.TestCase):
             self.assertEqual(scores["runs"]["pitchmap"]["steps"], 2)
             for name in ("recall_at_1", "mrr", "recall_at_1_unseen"):
                 self.assertTrue(0 <= scores[name] <= 1)
-            with mock.patch.object(run, "train", side_effect=AssertionError):
+            with mock.patch.object(run, "_train", side_effect=AssertionError):
                 run.study(self.folder / "set", out)  # nothing is done again
         towers, facts, _ = model.load(out / "pitchmap.safetensors")
         self.assertEqual(facts["run"], "pitchmap")
@@ -69,7 +69,7 @@ class Study(unittest.TestCase):
         chosen = {"n_epoch": 1, "batch_size": 8, "channels": 4, "frozen": True}
         config = RetrievalConfig(path_checkpoint=str(self.folder / "f"), **chosen)
         with mock.patch("jtm.retrieval.data.Pairs.__init__.__defaults__", (0, 2)):
-            towers, facts = run.train(config, self.recordings, progress=False)
+            towers, facts = run._train(config, self.recordings, progress=False)
         import torch
 
         from jtm.models.pitchmap import PitchMapEncoder

@@ -86,8 +86,8 @@ class Searching(unittest.TestCase):
         queries = rng.standard_normal((40, DIM)).astype(np.float32)
         order = np.argsort(-(queries @ vectors.T.astype(np.float32)), axis=1)
         np.testing.assert_array_equal(index.nearest(queries, 7), order[:, :7])
-        fewer = index.without([int(order[0, 0])]).nearest(queries[:1], 3)
-        self.assertEqual(index.without([3]).owners[3], 4)
+        fewer = index.without(int(order[0, 0])).nearest(queries[:1], 3)
+        self.assertEqual(index.without(3).owners[3], 4)
         self.assertEqual(fewer.shape, (1, 3))
 
     def test_an_index_among_others_keeps_its_pieces(self):
@@ -112,11 +112,11 @@ class Searching(unittest.TestCase):
         steady += (chord, chord * np.exp(-3 * (time % 0.5)), tone(60, 9) + 0.1 * white)
         for number, wave in enumerate(steady):
             wave = (0.3 * wave / np.abs(wave).max()).astype(np.float32)
-            found = search.change(search.cut_windows(wave)[1])
+            found = search._change(search.cut_windows(wave)[1])
             self.assertLess(found, 0.8 * search.MIN_CHANGE, number)
             self.assertEqual(search.find(wave), ([], False))
         for seed in range(3):
-            found = search.change(search.cut_windows(play(tune(seed))[0])[1])
+            found = search._change(search.cut_windows(play(tune(seed))[0])[1])
             self.assertGreater(found, 1.5 * search.MIN_CHANGE)
 
     def test_passages_suit_the_density(self):

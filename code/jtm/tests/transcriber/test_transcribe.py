@@ -146,9 +146,7 @@ class Verb(Case):
 
     def test_pages_have_the_name_of_the_piece(self):
         song = self.sound("song.wav")
-        named = mock.patch(
-            "jtm.retrieval.search.name", lambda path: f"{path.stem} & co"
-        )
+        named = mock.patch("jtm.cli._piece", lambda path: f"{path.stem} & co")
         with named:
             self.assertEqual(self.transcribe(song)[0], 0)
         self.assertIn('class="piece" dir="auto">song &amp; co<', self.page("song"))
