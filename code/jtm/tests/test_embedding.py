@@ -49,20 +49,20 @@ def run(*arguments):
     return code, output.getvalue()
 
 
-class Folder(unittest.TestCase):
+class FolderTestCase(unittest.TestCase):
     def setUp(self):
         folder = tempfile.TemporaryDirectory()
         self.addCleanup(folder.cleanup)
         self.folder = Path(folder.name)
 
-    def sound(self, name, seconds=0.5, rate=16_000, seed=0):
+    def audio(self, name, seconds=0.5, rate=16_000, seed=0):
         path = self.folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         soundfile.write(path, music(seconds, rate, seed=seed).T, rate)
         return path
 
 
-class Embed(Folder):
+class TestEmbed(FolderTestCase):
     def test_embedding_equals_network_output(self):
         model, wave = tiny_model(norm_mode="batchNorm"), music(0.999, 16_000)[0]
         pcm = (audio.to_pcm(wave) / 32768).astype(np.float32)
@@ -110,7 +110,7 @@ class Embed(Folder):
             np.testing.assert_allclose(embedding, expected, atol=1e-3)
 
     def test_chunked_embedding_equals_unchunked(self):
-        path = self.sound("long.wav", 3.1)
+        path = self.audio("long.wav", 3.1)
         for direction in ("forward", "reverse"):
             model = tiny_model(cpc_mode=direction)
             unchunked, _ = jtm.embed(path, model=model)
@@ -119,7 +119,7 @@ class Embed(Folder):
             np.testing.assert_allclose(chunked, unchunked, atol=1e-5)
 
     def test_memory_is_constant_apart_from_the_result(self):
-        path, model = self.sound("long.wav", 90, 44_100), tiny_model()
+        path, model = self.audio("long.wav", 90, 44_100), tiny_model()
         tracemalloc.start()
         self.addCleanup(tracemalloc.stop)
         embedding, _ = jtm.embed(path, model=model)
@@ -147,7 +147,7 @@ class Embed(Folder):
                 jtm.embed(array, rate, model)
         with self.assertWarnsRegex(InputWarning, "the array: up to 6.0 dB beyond"):
             jtm.embed(np.full(500, 2.0), 16_000, model)
-        short = self.sound("short.wav", 0.009)
+        short = self.audio("short.wav", 0.009)
         with self.assertRaisesRegex(InputError, "short.wav: shorter than a frame"):
             jtm.embed(short, model=model)
         with self.assertRaisesRegex(InputError, "sample_rate is for arrays"):
@@ -156,7 +156,7 @@ class Embed(Folder):
             jtm.embed(np.zeros(500), 16_000, model, "h")
 
 
-class TestCommand(Folder):
+class TestCommand(FolderTestCase):
     def setUp(self):
         super().setUp()
         self.out = self.folder / "out"
@@ -171,9 +171,9 @@ class TestCommand(Folder):
         return {p.relative_to(self.out).as_posix() for p in self.out.rglob("*.npz")}
 
     def test_folders_are_embedded_and_unreadable_files_reported(self):
-        one = self.sound("in/a/song.wav")
-        self.sound("in/b/song.wav", seed=1)
-        self.sound("in/b/song.flac", seed=2)
+        one = self.audio("in/a/song.wav")
+        self.audio("in/b/song.wav", seed=1)
+        self.audio("in/b/song.flac", seed=2)
         (self.folder / "in" / "broken.wav").write_text("no sound")
         code, output = self.embed(self.folder / "in")
         self.assertEqual(code, 1)
@@ -188,7 +188,7 @@ class TestCommand(Folder):
             np.testing.assert_array_equal(file["times"], expected[1])
 
     def test_equal_file_names_do_not_collide(self):
-        first, second = self.sound("x/song.wav"), self.sound("y/song.wav", seed=1)
+        first, second = self.audio("x/song.wav"), self.audio("y/song.wav", seed=1)
         self.assertEqual(self.embed(first, second, first)[0], 0)
         self.assertEqual(self.embedded(), {"x/song.wav.npz", "y/song.wav.npz"})
         # A later run of one of them is refused rather than mixed with these.
@@ -197,7 +197,7 @@ class TestCommand(Folder):
         self.assertRegex(output, "out holds other embeddings")
 
     def test_embedding_of_a_single_file_lies_at_the_top(self):
-        path = self.sound("x/song.wav")
+        path = self.audio("x/song.wav")
         roundabout = self.folder / "x" / ".." / "x" / "song.wav"
         self.assertEqual(self.embed(roundabout)[0], 0)
         self.assertEqual(self.embedded(), {"song.wav.npz"})
@@ -207,7 +207,7 @@ class TestCommand(Folder):
         (self.folder / "elsewhere").mkdir()
         self.out.mkdir()
         (self.out / "a").symlink_to(self.folder / "elsewhere")
-        self.sound("in/a/song.wav")
+        self.audio("in/a/song.wav")
         code, output = self.embed(self.folder / "in")
         self.assertEqual(code, 2)
         self.assertIn("leads outside", output)
@@ -215,15 +215,15 @@ class TestCommand(Folder):
 
     def test_missing_temporary_folder_ends_the_batch_in_one_line(self):
         for name in "ab":
-            self.sound(f"in/{name}.wav")
+            self.audio(f"in/{name}.wav")
         with mock.patch("tempfile.TemporaryFile", side_effect=FileNotFoundError):
             code, output = self.embed(self.folder / "in")
         self.assertEqual(code, 2)
         self.assertEqual(output.count("TMPDIR"), 1)
 
     def test_unchanged_sources_are_not_embedded_again(self):
-        song, _ = self.sound("in/song.wav"), self.sound("in/other.wav")
-        old = self.sound("old.wav", seed=1)  # of the same size
+        song, _ = self.audio("in/song.wav"), self.audio("in/other.wav")
+        old = self.audio("old.wav", seed=1)  # of the same size
         os.utime(old, (9e8, 9e8))
         self.assertIn("2 of 2 embedded", self.embed(self.folder / "in")[1])
         before = (self.out / "other.wav.npz").stat().st_mtime_ns
@@ -242,7 +242,7 @@ class TestCommand(Folder):
         self.assertIn("2 already done", self.embed(self.folder / "in")[1])
 
     def test_embedding_by_another_network_is_refused(self):
-        song = self.sound("song.wav")
+        song = self.audio("song.wav")
         self.embed(song)
         with np.load(self.out / "song.wav.npz", allow_pickle=False) as file:
             model = jtm.load_model(self.model)
@@ -253,7 +253,7 @@ class TestCommand(Folder):
         moved = (self.out / "song.wav.npz").rename(self.folder / "moved.npz")
         shutil.rmtree(self.out)
         write_checkpoint(self.model, seed=1)
-        self.sound("second.wav")
+        self.audio("second.wav")
         self.embed(self.folder / "second.wav")
         moved.rename(self.out / "song.wav.npz")
         code, output = self.embed(song)
@@ -262,7 +262,7 @@ class TestCommand(Folder):
 
     def test_unexpected_error_in_one_file_does_not_end_the_batch(self):
         for name in ("a.wav", "b.wav", "c.wav"):
-            self.sound(f"in/{name}")
+            self.audio(f"in/{name}")
 
         def blocks(path):
             if Path(path).name == "b.wav":
@@ -287,10 +287,10 @@ class TestCommand(Folder):
             self.assertIn("none of 1 files could be embedded", output)
 
     def test_file_names_of_maximum_length(self):
-        self.sound("in/a.wav")
-        self.sound("in/" + 237 * "x" + ".wav")  # 241 bytes, with .npz 245
+        self.audio("in/a.wav")
+        self.audio("in/" + 237 * "x" + ".wav")  # 241 bytes, with .npz 245
         self.assertEqual(self.embed(self.folder / "in")[0], 0)
-        self.sound("in/" + 250 * "x" + ".wav")
+        self.audio("in/" + 250 * "x" + ".wav")
         code, output = self.embed(self.folder / "in")
         self.assertEqual(code, 1)
         self.assertRegex(output, "jtm: .*x.wav.npz: its name is too long; shorten it")
@@ -298,7 +298,7 @@ class TestCommand(Folder):
         self.assertEqual(len(self.embedded()), 2)
 
     def test_gpu_is_used_where_available(self):
-        song = self.sound("song.wav")
+        song = self.audio("song.wav")
         for use in (
             lambda: self.embed(song),
             lambda: jtm.embed(song),
@@ -315,14 +315,14 @@ class TestCommand(Folder):
             self.assertIn(mock.call(mock.ANY, device), to.mock_calls)
 
     def test_other_layer_or_network_is_refused_in_the_same_folder(self):
-        path = self.sound("song.wav")
+        path = self.audio("song.wav")
         self.embed(path)
         self.assertEqual(self.embed(path, layer="z")[0], 2)
         write_checkpoint(self.model, seed=1)
         self.assertEqual(self.embed(path)[0], 2)
 
     def test_requested_layer_is_saved(self):
-        path = self.sound("song.wav")
+        path = self.audio("song.wav")
         self.embed(path, layer="zc")
         expected, _ = jtm.embed(path, model=jtm.load_model(self.model), layer="zc")
         with np.load(self.out / "song.wav.npz", allow_pickle=False) as file:
@@ -335,7 +335,7 @@ class TestCommand(Folder):
         self.assertIn("no audio file found", output)
 
     def test_failed_run_leaves_nothing_and_out_must_be_a_folder(self):
-        path, broken = self.sound("song.wav"), self.folder / "broken.wav"
+        path, broken = self.audio("song.wav"), self.folder / "broken.wav"
         broken.write_text("no sound")
         for verb in ("embed", "transcribe"):
             self.assertEqual(run(verb, broken, "--out", self.out)[0], 2)
@@ -353,14 +353,14 @@ class TestCommand(Folder):
             jtm.embed(self.folder / "one.wav", model=self.model)
 
     def test_full_disk_ends_the_run(self):
-        path = self.sound("song.wav")
+        path = self.audio("song.wav")
         with mock.patch.object(np, "savez", side_effect=OSError(28, "No space left")):
             code, output = self.embed(path)
         self.assertEqual(code, 2)
         self.assertIn("cannot be written (No space left)", output)
 
 
-class Shipped(unittest.TestCase):
+class TestShipped(unittest.TestCase):
     def test_loads_offline_and_returns_both_layers(self):
         with mock.patch.object(socket, "socket", side_effect=OSError("no network")):
             model = jtm.load_model()
@@ -400,7 +400,7 @@ class Shipped(unittest.TestCase):
             jtm.nothing  # noqa: B018
 
 
-class Hub(unittest.TestCase):
+class TestHub(unittest.TestCase):
     def test_torch_hub_loads_the_same_network(self):
         model = torch.hub.load(str(ROOT), "jtm", source="local")
         expected = jtm.load_model().state_dict()

@@ -23,7 +23,7 @@ def make_batch(n_sounds, n_samples, seed=0):
     return 0.4 * torch.rand(n_sounds, n_samples, generator=generator) - 0.2
 
 
-class Hear(unittest.TestCase):
+class TestHear(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
         with tempfile.TemporaryDirectory() as folder:

@@ -21,7 +21,7 @@ from jtm.tests.test_embedding import music
 from jtm.tests.transcriber.toys import write_tiny
 
 
-class Offline(unittest.TestCase):
+class TestOffline(unittest.TestCase):
     def setUp(self):
         self.folder = Path(self.enterContext(tempfile.TemporaryDirectory()))
         self.song = self.folder / "songs" / "song.wav"

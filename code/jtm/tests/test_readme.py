@@ -30,7 +30,7 @@ SHELL += re.findall(r"`((?:make|python|jtm) (?!-m jtm`)[^`]*)`", PAGE)
 SHELL += re.findall(r"^srun \S+ (python .*)", PAGE, re.MULTILINE)
 
 
-class Readme(unittest.TestCase):
+class TestReadme(unittest.TestCase):
     def setUp(self):
         self.folder = Path(self.enterContext(tempfile.TemporaryDirectory()))
         self.enterContext(contextlib.chdir(self.folder))

@@ -5,7 +5,7 @@ import torch
 from jtm.models.pooling import pool
 
 
-class Time(unittest.TestCase):
+class TestPooling(unittest.TestCase):
     def test_pool_by_hand(self):
         x = torch.tensor([[[0.0, 3.0], [2.0, 3.0], [4.0, 3.0]]])
         expected = torch.tensor([[2.0, 3.0, (8 / 3) ** 0.5, 0.0]])

@@ -16,7 +16,7 @@ ABC = "X:1\nT:Scale\nC:Somebody\nM:4/4\nL:1/4\nK:C\nC D E- E | G2 c2 |]\n"
 KERN = "**kern\t**kern\n*M4/4\t*M4/4\n4C\t4c\n4D\t2e\n2E\t.\n.\t4g\n==\t==\n*-\t*-\n"
 
 
-class Files(unittest.TestCase):
+class TestFiles(unittest.TestCase):
     def setUp(self):
         self.folder = Path(self.enterContext(tempfile.TemporaryDirectory()))
 
@@ -70,7 +70,7 @@ class Files(unittest.TestCase):
             self.assertNotIn("\n", str(caught.exception))
 
 
-class Rolls(unittest.TestCase):
+class TestRolls(unittest.TestCase):
     NOTES = np.array([(0, 2, 60, 0), (1, 1, 64, 0), (3, 1, 21, 0)], notation.NOTE)
 
     def test_a_passage(self):

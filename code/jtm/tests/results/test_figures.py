@@ -19,14 +19,14 @@ RECORD = {"task": "multipitch", "method": "CPC, frozen", "split": "test"} | {
 }
 
 
-class WithFolder(unittest.TestCase):
+class FolderTestCase(unittest.TestCase):
     def setUp(self):
         folder = tempfile.TemporaryDirectory()
         self.addCleanup(folder.cleanup)
         self.folder = Path(folder.name)
 
 
-class Dots(unittest.TestCase):
+class TestMethodDots(unittest.TestCase):
     def test_it_shows_the_main_scores(self):
         records = [
             RECORD,
@@ -58,7 +58,7 @@ class Dots(unittest.TestCase):
         self.assertEqual(axis.xaxis.label.get_fontsize(), 8)
 
 
-class Notes(unittest.TestCase):
+class TestNotes(unittest.TestCase):
     def draw(self, notes):
         kinds = [("start", float), ("end", float), ("pitch", int), ("program", int)]
         spectrum = np.random.default_rng(0).random((100, 194))
@@ -87,7 +87,7 @@ class Notes(unittest.TestCase):
         self.assertEqual((len(axis.collections), len(figure.legends)), (0, 0))
 
 
-class Piece(WithFolder):
+class TestPiece(FolderTestCase):
     def test_it_shows_every_layer_over_time(self):
         rng = np.random.default_rng(0)
         roll = np.zeros((200, 88), bool)
@@ -130,7 +130,7 @@ class Piece(WithFolder):
         self.assertEqual(len(list(self.folder.iterdir())), 6)
 
 
-class BenchmarkFigures(unittest.TestCase):
+class TestBenchmarkFigures(unittest.TestCase):
     def setUp(self):
         self.bench = synthetic.bench(
             ("transcription", "ensemble"), lambda cell: cell[1] == "cpc-selftrained"

@@ -40,7 +40,7 @@ def work(folder, out, method):
             records.compile_cells(folder, out)
 
 
-class Files(unittest.TestCase):
+class RecordsTestCase(unittest.TestCase):
     def setUp(self):
         self.folder = Path(self.enterContext(tempfile.TemporaryDirectory()))
         self.out = self.folder / "results" / "benchmark.csv.gz"
@@ -52,7 +52,7 @@ class Files(unittest.TestCase):
         records.save_cell(self.work, f"{number}", [rows[0] | changes], draws)
 
 
-class TestCells(Files):
+class TestCells(RecordsTestCase):
     def test_what_is_saved_is_read(self):
         tasks = ("ensemble",)
         out = self.folder / "other" / "benchmark.csv.gz"
@@ -157,7 +157,7 @@ class TestCells(Files):
             records.cell_path(self.work, "../../else")
 
 
-class TestHeader(Files):
+class TestHeader(RecordsTestCase):
     def test_another_dataset_or_checkpoint_is_refused(self):
         self.save()
         records.compile_cells(self.work, self.out)
@@ -188,7 +188,7 @@ class TestHeader(Files):
             self.save()
 
 
-class TestOdd(Files):
+class TestInvalidFiles(RecordsTestCase):
     def test_an_odd_line_is_named(self):
         self.save(0)
         self.save(1)

@@ -20,7 +20,7 @@ def names(numbers):
     return re.findall(r"^\\newcommand\*\{\\(.+?)\}", numbers, re.MULTILINE)
 
 
-class WithFacts(unittest.TestCase):
+class FactsTestCase(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
         cls.facts = render._facts_of(ROOT)
@@ -29,7 +29,7 @@ class WithFacts(unittest.TestCase):
         self.folder = Path(self.enterContext(tempfile.TemporaryDirectory()))
 
 
-class TestFill(WithFacts):
+class TestFill(FactsTestCase):
     def setUp(self):
         super().setUp()
         self.page = self.folder / "page.md"
@@ -59,7 +59,7 @@ class TestFill(WithFacts):
         self.assertEqual(last, "- b")
 
 
-class TestPages(WithFacts):
+class TestPages(FactsTestCase):
     def test_the_committed_pages_say_what_the_results_say(self):
         for page, file in render.PAGES.items():
             said = (ROOT / page).read_text(encoding="utf-8")
@@ -181,7 +181,7 @@ class TestPages(WithFacts):
         self.assertLessEqual(memory["step_time_ratio"], 1.05)
 
 
-class TestNumbers(WithFacts):
+class TestNumbers(FactsTestCase):
     @classmethod
     def setUpClass(cls):
         super().setUpClass()

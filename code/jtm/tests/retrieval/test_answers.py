@@ -29,7 +29,7 @@ def said(*arguments):
     return code, out.getvalue(), err.getvalue()
 
 
-class Commands(unittest.TestCase):
+class TestCommands(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
         cls.folder = Path(cls.enterClassContext(tempfile.TemporaryDirectory()))
@@ -146,7 +146,7 @@ class Commands(unittest.TestCase):
         self.assertIsNone(search.identify(wave[:100], SAMPLE_RATE))  # too short
 
 
-class Shipped(unittest.TestCase):
+class TestShipped(unittest.TestCase):
     def test_what_comes_with_the_package_fits_together(self):
         self.assertLess(search.WEIGHTS.stat().st_size, 5e6)
         self.assertLess(search.INDEX.stat().st_size, 10e6)
@@ -173,7 +173,7 @@ class Shipped(unittest.TestCase):
                     self.assertEqual(matches[0].title, f"Tune {seed}")
 
 
-class Page(unittest.TestCase):
+class TestPage(unittest.TestCase):
     def test_page_and_figures_are_drawn_from_the_record(self):
         score = {f"recall_at_{k}": [0.5, 0.4, 0.6] for k in (1, 5, 25)}
         score |= {"mrr": [0.6123, 0.5, 0.7], "median_rank": [1.0, 1.0, 2.0]}

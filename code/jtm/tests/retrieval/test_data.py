@@ -14,7 +14,7 @@ from jtm.retrieval.config import FRAMES, PER_WORK
 from jtm.tests.retrieval.little import play, tune, write_dataset
 
 
-class Alignment(unittest.TestCase):
+class TestAlignment(unittest.TestCase):
     def test_beats_follow_the_performance(self):
         notes = tune(0)
         for tempo in (60.0, 150.0):
@@ -35,7 +35,7 @@ class Alignment(unittest.TestCase):
         self.assertAlmostEqual(float(own.beats(middle)), (last + 4) / 2, places=3)
 
 
-class Sets(unittest.TestCase):
+class TestRecordings(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
         cls.folder = cls.enterClassContext(tempfile.TemporaryDirectory())

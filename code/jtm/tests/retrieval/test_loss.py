@@ -8,7 +8,7 @@ import torch
 from jtm.retrieval.loss import infonce, ranking
 
 
-class Losses(unittest.TestCase):
+class TestLosses(unittest.TestCase):
     COSINES = torch.tensor([[0.9, 0.5], [0.1, 0.6]])
 
     def test_ranking(self):

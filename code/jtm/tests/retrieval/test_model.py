@@ -16,7 +16,7 @@ from jtm.training.checkpoints import read_tensors, write_tensors
 BINS = 199
 
 
-class Towers(unittest.TestCase):
+class TestTowers(unittest.TestCase):
     def setUp(self):
         torch.manual_seed(0)
 
@@ -80,7 +80,7 @@ class Towers(unittest.TestCase):
         self.assertEqual(float(weights[0, 6:].sum()), 0)
 
 
-class CCA(unittest.TestCase):
+class TestCCA(unittest.TestCase):
     def test_inverse_root(self):
         a = torch.randn(8, 8, generator=torch.Generator().manual_seed(0))
         matrix = a @ a.T + 0.1 * torch.eye(8)
@@ -151,7 +151,7 @@ class CCA(unittest.TestCase):
             np.testing.assert_allclose(again(heard, rolls, cells)[0].detach(), after[0])
 
 
-class Files(unittest.TestCase):
+class TestFiles(unittest.TestCase):
     def setUp(self):
         folder = self.enterContext(tempfile.TemporaryDirectory())
         self.path = Path(folder) / "towers.safetensors"

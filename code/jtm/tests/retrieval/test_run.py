@@ -14,7 +14,7 @@ from jtm.retrieval.data import Recordings
 from jtm.tests.retrieval.little import tune, write_abc, write_dataset
 
 
-class Measures(unittest.TestCase):
+class TestMetrics(unittest.TestCase):
     def test_ranks(self):
         scores = np.array([[0.9, 0.1, 0.2], [0.5, 0.4, 0.3], [0.7, 0.7, 0.7]])
         self.assertEqual(run._ranks(scores).tolist(), [1, 2, 3])  # equal ones last
@@ -37,7 +37,7 @@ class Measures(unittest.TestCase):
         self.assertEqual(found["recall_at_1"], 0.25)
 
 
-class Study(unittest.TestCase):
+class TestStudy(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
         cls.folder = Path(cls.enterClassContext(tempfile.TemporaryDirectory()))

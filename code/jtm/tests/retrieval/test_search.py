@@ -17,7 +17,7 @@ from jtm.tests.retrieval.little import play, tune, write_abc
 from jtm.training.checkpoints import read_tensors, write_tensors
 
 
-class Votes(unittest.TestCase):
+class TestVote(unittest.TestCase):
     def setUp(self):
         rng = np.random.default_rng(0)
         self.at = np.arange(1.0, 19.0, 0.5)
@@ -78,7 +78,7 @@ class Votes(unittest.TestCase):
         self.assertEqual(voted, (0.0, []))
 
 
-class Searching(unittest.TestCase):
+class TestIndex(unittest.TestCase):
     def test_nearest_is_exact(self):
         rng = np.random.default_rng(0)
         vectors = rng.integers(-127, 128, (500, DIM)).astype(np.int8)
@@ -131,7 +131,7 @@ class Searching(unittest.TestCase):
         self.assertGreater(np.ptp(longer[0]), 1.5 * np.ptp(ends[0]))
 
 
-class Building(unittest.TestCase):
+class TestBuild(unittest.TestCase):
     def setUp(self):
         self.folder = Path(self.enterContext(tempfile.TemporaryDirectory()))
         self.weights = self.folder / "towers.safetensors"

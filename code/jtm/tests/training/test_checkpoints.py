@@ -140,7 +140,7 @@ class TestEverySettingMakesADifference(unittest.TestCase):
         self.assertGreaterEqual(told, {"hidden_encoder", "ar_mode", "n_predicts"})
 
 
-class Export(unittest.TestCase):
+class TestExport(unittest.TestCase):
     def setUp(self):
         folder = tempfile.TemporaryDirectory()
         self.addCleanup(folder.cleanup)

@@ -178,7 +178,7 @@ class TestQuickScore(unittest.TestCase):
         )
 
 
-class TestAnswer(unittest.TestCase):
+class TestComputeLogits(unittest.TestCase):
     def test_frames_are_those_that_were_given(self):
         network = make().eval()
         logits = compute_logits(network, read(0, 0, 31)[None], stride=2)

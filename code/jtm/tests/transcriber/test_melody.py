@@ -28,7 +28,7 @@ def chorale(n=12):
     return notes(*rows)
 
 
-class Melody(unittest.TestCase):
+class TestMelody(unittest.TestCase):
     def test_of_voices_in_step_it_is_the_highest(self):
         some = chorale()
         chosen, line = melody(some)

@@ -12,7 +12,7 @@ from jtm.evaluation.streaming import Audio
 from jtm.files import InputError, write_json
 from jtm.models import readers
 from jtm.tests.evaluation.little import write_checkpoint
-from jtm.tests.test_embedding import Folder
+from jtm.tests.test_embedding import FolderTestCase
 from jtm.tests.transcriber.toys import tiny, write_tiny
 from jtm.training import checkpoints
 from jtm.transcriber import model
@@ -36,7 +36,7 @@ def listen(network, wave, fast=False, tuning=0.0):
     }
 
 
-class Streaming(unittest.TestCase):
+class TestStreaming(unittest.TestCase):
     def test_streamed_is_unstreamed(self):
         wave = noise(3.03)  # the last piece is shorter than what is read beside it
         for chosen in (
@@ -95,7 +95,7 @@ class Streaming(unittest.TestCase):
         self.assertAlmostEqual(ratio, 4, delta=0.3)
 
 
-class Files(Folder):
+class TestFiles(FolderTestCase):
     def refuse(self, path, words):
         with self.assertRaisesRegex(InputError, words) as caught:
             model.load(path)

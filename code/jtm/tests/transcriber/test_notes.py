@@ -25,7 +25,7 @@ def random_blocks(size, seed=0, n_frames=700):
         yield part | {"parts": np.repeat(part["notes"][:, :1], 11, axis=1)}
 
 
-class Finding(unittest.TestCase):
+class TestFind(unittest.TestCase):
     def test_it_decodes_as_evaluation_does_whatever_the_blocks(self):
         whole = next(random_blocks(10_000))
         expected = decode(whole["notes"], THRESHOLDS)
@@ -51,7 +51,7 @@ class Finding(unittest.TestCase):
         self.assertEqual(found["power"].tolist(), [1.0, 2.0, 3.0])
 
 
-class Finishing(unittest.TestCase):
+class TestFinish(unittest.TestCase):
     def notes(self, played, programs=(), seconds=10.0, lead=0.0, **chosen):
         programs = programs or (1,) * len(played)
         found = find(blocks(played, 1000, 300, programs), THRESHOLDS)

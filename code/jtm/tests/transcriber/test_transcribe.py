@@ -15,12 +15,12 @@ from jtm.data.musicnet import open_dataset
 from jtm.data.rolls import read_notes
 from jtm.data.store import build_store
 from jtm.files import InputError, read_json
-from jtm.tests.test_embedding import Folder, music, run
+from jtm.tests.test_embedding import FolderTestCase, music, run
 from jtm.tests.transcriber.toys import write_tiny
 from jtm.transcriber import model, transcribe
 
 
-class Case(Folder):
+class TranscribeTestCase(FolderTestCase):
     def setUp(self):
         super().setUp()
         self.out = self.folder / "out"
@@ -35,11 +35,11 @@ class Case(Folder):
         return found - {".lock", "transcriptions.json"}
 
 
-class Verb(Case):
+class TestCommand(TranscribeTestCase):
     def test_folders_are_mirrored_and_broken_files_told(self):
-        self.sound("in/a/song.wav")
-        self.sound("in/b/song.wav", seed=1)
-        self.sound("in/b/song.flac", seed=2)
+        self.audio("in/a/song.wav")
+        self.audio("in/b/song.wav", seed=1)
+        self.audio("in/b/song.flac", seed=2)
         (self.folder / "in" / "broken.wav").write_text("no sound")
         code, said = self.transcribe(self.folder / "in")
         self.assertEqual(code, 1, said)
@@ -57,7 +57,7 @@ class Verb(Case):
         self.assertIn("none of 1 files could be transcribed", said)
 
     def test_what_is_there_of_an_unchanged_source_is_left(self):
-        song, other = self.sound("in/song.wav"), self.sound("in/other.wav", seed=1)
+        song, other = self.audio("in/song.wav"), self.audio("in/other.wav", seed=1)
         self.assertIn("2 of 2 transcribed", self.transcribe(self.folder / "in")[1])
         before = (self.out / "other.mid").stat().st_mtime_ns
         soundfile.write(song, music(0.7, 16_000, seed=3).T, 16_000)
@@ -83,7 +83,7 @@ class Verb(Case):
         self.assertIn("./song.html", index)
 
     def test_a_melody_stands_beside_the_transcription(self):
-        song = self.sound("song.wav")
+        song = self.audio("song.wav")
         code, said = self.transcribe(song)
         self.assertRegex(said, r"1 of 1 transcribed \(\d+ notes\), 0 failed")
         before = {p: p.read_bytes() for p in self.out.glob("song.*")}
@@ -103,7 +103,7 @@ class Verb(Case):
 
     def test_the_index_has_what_a_stopped_run_has_done(self):
         for name in ("a.wav", "b.wav"):
-            self.sound(f"in/{name}")
+            self.audio(f"in/{name}")
         whole = transcribe.find
         stopped = mock.Mock(side_effect=[mock.DEFAULT, KeyboardInterrupt], wraps=whole)
         with mock.patch.object(transcribe, "find", stopped):
@@ -114,13 +114,13 @@ class Verb(Case):
     def test_of_names_that_differ_in_their_endings_the_index_has_all(self):
         names = ("song.wav", "song.flac")
         for name in names:
-            self.sound(f"in/{name}")
+            self.audio(f"in/{name}")
         self.assertEqual(self.transcribe(self.folder / "in")[0], 0)
         for name in names:
             self.assertIn(f">{name}</a>", self.page("index"))
 
     def test_what_is_of_another_source_or_changed_is_not_overwritten(self):
-        first, second = self.sound("x/song.wav"), self.sound("y/song.wav", seed=1)
+        first, second = self.audio("x/song.wav"), self.audio("y/song.wav", seed=1)
         self.out.mkdir()
         (self.out / "song.mid").write_text("of years ago")
         (self.out / "index.html").write_text("mine")
@@ -145,7 +145,7 @@ class Verb(Case):
         self.assertEqual((self.out / "index.html").read_text(), "mine")
 
     def test_pages_have_the_name_of_the_piece(self):
-        song = self.sound("song.wav")
+        song = self.audio("song.wav")
         named = mock.patch(
             "jtm.retrieval.search.name", lambda path: f"{path.stem} & co"
         )
@@ -158,7 +158,7 @@ class Verb(Case):
         self.assertFalse("&amp; co" in self.page("song"))  # without notes
 
     def test_the_bar_counts_naming_and_the_page(self):
-        song, done = self.sound("song.wav", 2.0), []
+        song, done = self.audio("song.wav", 2.0), []
         named = self.weights, model.load(self.weights).fingerprint
 
         def name(source):
@@ -177,18 +177,18 @@ class Verb(Case):
         return (self.out / f"{name}.html").read_text()
 
     def test_a_page_is_no_index_and_a_link_does_not_lead_out(self):
-        self.assertEqual(self.transcribe(self.sound("in/index.wav"))[0], 0)
+        self.assertEqual(self.transcribe(self.audio("in/index.wav"))[0], 0)
         self.assertIn("index.wav.html", self.made())
         (self.folder / "elsewhere").mkdir()
         (self.out / "a").symlink_to(self.folder / "elsewhere")
-        self.sound("in/a/song.wav")
+        self.audio("in/a/song.wav")
         code, said = self.transcribe(self.folder / "in")
         self.assertEqual(code, 1)
         self.assertIn("leads outside", said)
         self.assertEqual(list((self.folder / "elsewhere").iterdir()), [])
 
     def test_a_run_that_was_killed_goes_on(self):
-        song = self.sound("song.wav")
+        song = self.audio("song.wav")
         with mock.patch.object(os, "replace", side_effect=KeyboardInterrupt):
             self.assertEqual(self.transcribe(song)[0], 130)
         whole, calls = os.replace, []
@@ -207,7 +207,7 @@ class Verb(Case):
 
     def test_a_file_that_breaks_the_program_does_not_end_the_batch(self):
         for name in ("a.wav", "b.wav"):
-            self.sound(f"in/{name}")
+            self.audio(f"in/{name}")
         whole = transcribe.find
         broken = mock.Mock(side_effect=[RuntimeError("odd"), mock.DEFAULT], wraps=whole)
         with mock.patch.object(transcribe, "find", broken):
@@ -217,7 +217,7 @@ class Verb(Case):
         self.assertRegex(said, r"1 of 2 transcribed \(\d+ notes\), 1 failed")
 
     def test_mistakes_end_in_one_line(self):
-        song = self.sound("song.wav")
+        song = self.audio("song.wav")
         for words, told in (
             (("--pitch-range", "high"), "--pitch-range high; expected the lowest and"),
             (("--pitch-range", "C9-A1"), "--pitch-range C9-A1; expected the lowest"),
@@ -231,7 +231,7 @@ class Verb(Case):
             self.assertEqual(said.count("\n"), 1, said)
 
     def test_choices_of_the_command_line(self):
-        song = self.sound("song.wav")
+        song = self.audio("song.wav")
         words = ("--pitch-range", "C4-72", "--instruments", "Flute, cello")
         self.assertEqual(self.transcribe(song, *words)[0], 0)
         made = pretty_midi.PrettyMIDI(str(self.out / "song.mid"))
@@ -240,10 +240,10 @@ class Verb(Case):
         self.assertLessEqual({each.program + 1 for each in made.instruments}, {74, 43})
 
 
-class Written(Case):
+class TestSave(TranscribeTestCase):
     def test_a_table_loads_as_training_data(self):
         folder = self.folder / "set"
-        song = self.sound("set/train_data/1.wav", 1.0)
+        song = self.audio("set/train_data/1.wav", 1.0)
         made = jtm.transcribe(song, weights=self.weights, min_note_ms=0)
         self.assertGreater(len(made.notes), 10)
         table = made.save(folder / "train_labels", page=False)[1].read_text()
@@ -256,7 +256,7 @@ class Written(Case):
 
     def test_midi_has_a_track_for_each_instrument(self):
         made = jtm.transcribe(
-            self.sound("song.wav"), weights=self.weights, min_note_ms=0
+            self.audio("song.wav"), weights=self.weights, min_note_ms=0
         )
         tracks = made.midi().instruments
         programs = np.unique(made.notes["program"]).tolist()
@@ -267,7 +267,7 @@ class Written(Case):
 
     def test_saved_is_not_saved_over(self):
         made = jtm.transcribe(
-            self.sound("song.wav"), weights=self.weights, min_note_ms=0
+            self.audio("song.wav"), weights=self.weights, min_note_ms=0
         )
         paths = made.save(self.out)
         self.assertEqual([p.name for p in paths], ["song.mid", "song.csv", "song.html"])
@@ -276,14 +276,14 @@ class Written(Case):
         made.save(self.out, overwrite=True)
 
     def test_the_register_says_what_was_made_of_what(self):
-        song = self.sound("song.wav")
+        song = self.audio("song.wav")
         self.transcribe(song, "--onset-threshold", "0.5")
         row = read_json(self.out / "transcriptions.json")["song"]
         self.assertEqual(row["source"], str(song))
         self.assertEqual(row["choices"]["onset_threshold"], 0.5)
 
 
-class Shipped(unittest.TestCase):
+class TestShipped(unittest.TestCase):
     """What comes with the package hears what anyone would."""
 
     def notes(self, wave):
@@ -304,7 +304,7 @@ class Shipped(unittest.TestCase):
             self.assertLess(found["start"][0], 0.05)
 
 
-class Odd(Case):
+class TestUnusualAudio(TranscribeTestCase):
     """Odd sound: notes, none, or one clear line."""
 
     def notes(self, wave, rate=16_000):
