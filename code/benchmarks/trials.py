@@ -128,8 +128,8 @@ def main():
         known.append(about | cost | {"validation": scores})
         write_json(TRIALS, known)  # saved even if the next is stopped
         for key, values in scores.items():
-            shown = "  ".join(f"{100 * value:5.1f}" for value in values)
-            print(f"    {key:28}{shown}", flush=True)
+            line = "  ".join(f"{100 * value:5.1f}" for value in values)
+            print(f"    {key:28}{line}", flush=True)
 
 
 if __name__ == "__main__":

@@ -110,7 +110,7 @@ class TestTranscribers(unittest.TestCase):
                 with self.assertRaisesRegex(InputError, "nobody: failed; .*says why"):
                     system.notes([piece], [{}], "nothing")
             output = {"notes": [[[0, 1, 60, 1]]]}
-            with mock.patch.object(system, "answers", return_value=[output]) as run:
+            with mock.patch.object(system, "outputs", return_value=[output]) as run:
                 first = system.notes([piece], [{}], "once")
                 again = system.notes([piece], [{}], "again")
             run.assert_called_once()

@@ -197,9 +197,9 @@ class TestTranscribers(unittest.TestCase):
         self.assertTrue(lines[2].endswith("| 50 | 300 MB |"))
 
     def test_only_significant_differences_are_bold(self):
-        (lines,) = write(tables.ahead(self.results)).splitlines()[2:]
-        self.assertIn("**+2.0** [1.0, 3.0]", lines)
-        self.assertIn("| +10.0 [−10.0, 30.0]", lines)
+        (line,) = write(tables.ahead(self.results)).splitlines()[2:]
+        self.assertIn("**+2.0** [1.0, 3.0]", line)
+        self.assertIn("| +10.0 [−10.0, 30.0]", line)
 
     def test_significant_ingredients_are_bold(self):
         values = {"set": "toy", "value": 0.8, "low": 0.7, "high": 0.9}
