@@ -56,9 +56,7 @@ def main(*arguments, cwd=None):
 
 class TestCommands(unittest.TestCase):
     def setUp(self):
-        folder = tempfile.TemporaryDirectory()
-        self.addCleanup(folder.cleanup)
-        self.folder = Path(folder.name)
+        self.folder = Path(self.enterContext(tempfile.TemporaryDirectory()))
 
     def refused(self, message, *arguments):
         code, output = in_process(*arguments)

@@ -51,9 +51,7 @@ def run(*arguments):
 
 class FolderTestCase(unittest.TestCase):
     def setUp(self):
-        folder = tempfile.TemporaryDirectory()
-        self.addCleanup(folder.cleanup)
-        self.folder = Path(folder.name)
+        self.folder = Path(self.enterContext(tempfile.TemporaryDirectory()))
 
     def audio(self, name, seconds=0.5, rate=16_000, seed=0):
         path = self.folder / name

@@ -33,9 +33,7 @@ def greedy(path):
 @unittest.skipUnless(sys.platform == "linux", "needs Linux's clocks and limits")
 class TestSuite(unittest.TestCase):
     def setUp(self):
-        folder = tempfile.TemporaryDirectory()
-        self.addCleanup(folder.cleanup)
-        self.folder = Path(folder.name)
+        self.folder = Path(self.enterContext(tempfile.TemporaryDirectory()))
         self.rng = np.random.default_rng(0)
 
     def test_short_suite_loses_nothing(self):

@@ -81,9 +81,7 @@ SMALL = {"encoder_type": "pitchmap", "hidden_encoder": 2, "hidden_gar": 2}
 class TestBenchmark(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
-        folder = tempfile.TemporaryDirectory()
-        cls.addClassCleanup(folder.cleanup)
-        cls.folder = Path(folder.name)
+        cls.folder = Path(cls.enterClassContext(tempfile.TemporaryDirectory()))
         cls.data, cls.checkpoint = cls.folder / "data", cls.folder / "x.pt"
         write_dataset(cls.data)
         write_checkpoint(cls.checkpoint, chosen=SMALL)

@@ -57,9 +57,7 @@ def analyses():
 
 class FolderTestCase(unittest.TestCase):
     def setUp(self):
-        folder = tempfile.TemporaryDirectory()
-        self.addCleanup(folder.cleanup)
-        self.folder = Path(folder.name)
+        self.folder = Path(self.enterContext(tempfile.TemporaryDirectory()))
         self.path = self.folder / "results" / "inside.json"
         self.path.parent.mkdir()
 

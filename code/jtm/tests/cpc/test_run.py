@@ -49,9 +49,7 @@ def write_tunes(folder, n=4, seconds=8):
 
 class TestPretrain(unittest.TestCase):
     def setUp(self):
-        folder = tempfile.TemporaryDirectory()
-        self.addCleanup(folder.cleanup)
-        self.folder = Path(folder.name)
+        self.folder = Path(self.enterContext(tempfile.TemporaryDirectory()))
         (self.folder / "audio").mkdir()
         write_tunes(self.folder / "audio")
 

@@ -30,9 +30,7 @@ MAP = {"encoder_type": "pitchmap", "hidden_encoder": 2, "hidden_gar": 2}
 class TestRun(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
-        folder = tempfile.TemporaryDirectory()
-        cls.addClassCleanup(folder.cleanup)
-        cls.folder = Path(folder.name)
+        cls.folder = Path(cls.enterClassContext(tempfile.TemporaryDirectory()))
         write_dataset(cls.folder / "data")
         pitches = {"train": (48, 60, 72), "validation": (60, 72), "test": (60, 72)}
         write_clips(cls.folder / "data", pitches)

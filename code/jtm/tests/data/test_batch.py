@@ -78,9 +78,7 @@ class FolderTestCase(unittest.TestCase):
     n_files = 6
 
     def setUp(self):
-        folder = tempfile.TemporaryDirectory()
-        self.addCleanup(folder.cleanup)
-        self.folder = Path(folder.name)
+        self.folder = Path(self.enterContext(tempfile.TemporaryDirectory()))
         self.sources = [self.folder / f"{i}.wav" for i in range(self.n_files)]
         for path in self.sources:
             soundfile.write(path, np.zeros(800), 16_000)

@@ -12,9 +12,7 @@ HEADING = ",".join(CLIP_COLUMNS)
 
 class TestNotes(unittest.TestCase):
     def setUp(self):
-        folder = tempfile.TemporaryDirectory()
-        self.addCleanup(folder.cleanup)
-        self.root = Path(folder.name)
+        self.root = Path(self.enterContext(tempfile.TemporaryDirectory()))
 
     def read(self, *lines):
         (self.root / CLIPS_FILE).write_text("\n".join((HEADING, *lines)) + "\n")

@@ -28,9 +28,7 @@ HEADING = ",".join(LABEL_COLUMNS)
 
 class FolderTestCase(unittest.TestCase):
     def setUp(self):
-        folder = tempfile.TemporaryDirectory()
-        self.addCleanup(folder.cleanup)
-        self.root = Path(folder.name)
+        self.root = Path(self.enterContext(tempfile.TemporaryDirectory()))
 
     def write(self, name, *lines):
         path = self.root / name

@@ -19,9 +19,7 @@ from jtm.files import InputError, read_json, write_json
 
 class TestStore(unittest.TestCase):
     def setUp(self):
-        folder = tempfile.TemporaryDirectory()
-        self.addCleanup(folder.cleanup)
-        self.root = Path(folder.name)
+        self.root = Path(self.enterContext(tempfile.TemporaryDirectory()))
         (self.root / "deep").mkdir()
         rng = np.random.default_rng(0)
         self.wave = rng.integers(-30000, 30000, 40000).astype(np.int16)

@@ -201,9 +201,7 @@ class TestLabelledRecordings(unittest.TestCase):
 class TestScores(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
-        folder = tempfile.TemporaryDirectory()
-        cls.addClassCleanup(folder.cleanup)
-        cls.root = Path(folder.name)
+        cls.root = Path(cls.enterClassContext(tempfile.TemporaryDirectory()))
         write_dataset(cls.root)
         write_clips(cls.root)
         cls.store = build_store(open_dataset(cls.root), progress=False)

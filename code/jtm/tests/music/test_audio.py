@@ -16,9 +16,7 @@ from jtm.music import audio
 
 class TestFiles(unittest.TestCase):
     def setUp(self):
-        folder = tempfile.TemporaryDirectory()
-        self.addCleanup(folder.cleanup)
-        self.folder = Path(folder.name)
+        self.folder = Path(self.enterContext(tempfile.TemporaryDirectory()))
 
     def test_channels_are_averaged(self):
         path = self.folder / "stereo.wav"

@@ -20,9 +20,7 @@ RATE = 44_100
 
 class TestLengths(unittest.TestCase):
     def setUp(self):
-        folder = tempfile.TemporaryDirectory()
-        self.addCleanup(folder.cleanup)
-        self.folder = Path(folder.name)
+        self.folder = Path(self.enterContext(tempfile.TemporaryDirectory()))
 
     def bytes_of(self, name, seconds=5, **options):
         """Return the bytes of an audio file of noise with a loud second half."""

@@ -19,13 +19,6 @@ RECORD = {"task": "multipitch", "method": "CPC, frozen", "split": "test"} | {
 }
 
 
-class FolderTestCase(unittest.TestCase):
-    def setUp(self):
-        folder = tempfile.TemporaryDirectory()
-        self.addCleanup(folder.cleanup)
-        self.folder = Path(folder.name)
-
-
 class TestMethodDots(unittest.TestCase):
     def test_primary_scores_and_intervals_are_shown(self):
         records = [
@@ -87,7 +80,10 @@ class TestNotes(unittest.TestCase):
         self.assertEqual((len(axis.collections), len(figure.legends)), (0, 0))
 
 
-class TestPiece(FolderTestCase):
+class TestPiece(unittest.TestCase):
+    def setUp(self):
+        self.folder = Path(self.enterContext(tempfile.TemporaryDirectory()))
+
     def test_every_layer_is_shown_over_time(self):
         rng = np.random.default_rng(0)
         roll = np.zeros((200, 88), bool)

@@ -142,9 +142,7 @@ class TestEverySettingHasAnEffect(unittest.TestCase):
 
 class TestExport(unittest.TestCase):
     def setUp(self):
-        folder = tempfile.TemporaryDirectory()
-        self.addCleanup(folder.cleanup)
-        self.folder = Path(folder.name)
+        self.folder = Path(self.enterContext(tempfile.TemporaryDirectory()))
         self.checkpoint = self.folder / "checkpoint0.pt"
         self.out = self.folder / "deep" / "net.safetensors"
 

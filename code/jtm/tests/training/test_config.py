@@ -21,9 +21,7 @@ from jtm.training.config import (
 
 class TestConfig(unittest.TestCase):
     def setUp(self):
-        folder = tempfile.TemporaryDirectory()
-        self.addCleanup(folder.cleanup)
-        self.folder = Path(folder.name)
+        self.folder = Path(self.enterContext(tempfile.TemporaryDirectory()))
 
     def test_reference_preset_is_the_published_recipe(self):
         config = make_config(PretrainConfig, "reference", {})

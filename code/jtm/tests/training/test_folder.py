@@ -17,9 +17,7 @@ DATA = {"recordings": [3, 1], "samples": [960_000, 0], "sha256": "one"}
 
 class TestFolder(unittest.TestCase):
     def setUp(self):
-        folder = tempfile.TemporaryDirectory()
-        self.addCleanup(folder.cleanup)
-        self.folder = Path(folder.name)
+        self.folder = Path(self.enterContext(tempfile.TemporaryDirectory()))
 
     def claim(self, cls=PretrainConfig, data=None, origin="", **chosen):
         chosen = {"path_checkpoint": str(self.folder / "run")} | chosen

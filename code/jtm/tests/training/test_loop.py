@@ -69,9 +69,7 @@ def fitted(plan, **more):
 
 class TestFit(unittest.TestCase):
     def setUp(self):
-        folder = tempfile.TemporaryDirectory()
-        self.addCleanup(folder.cleanup)
-        self.folder = Path(folder.name)
+        self.folder = Path(self.enterContext(tempfile.TemporaryDirectory()))
 
     def test_without_a_folder_nothing_is_written_and_the_best_state_is_restored(self):
         scores, states = iter((0.2, math.nan, 0.9, 0.9, 0.5)), []

@@ -64,9 +64,7 @@ class TestDevice(unittest.TestCase):
 
 class TestTwoProcesses(unittest.TestCase):
     def setUp(self):
-        folder = tempfile.TemporaryDirectory()
-        self.addCleanup(folder.cleanup)
-        self.folder = Path(folder.name)
+        self.folder = Path(self.enterContext(tempfile.TemporaryDirectory()))
         (self.folder / "audio").mkdir()
         write_tunes(self.folder / "audio", n=6)
 

@@ -33,9 +33,7 @@ class Store:
 
 class TestSpectra(unittest.TestCase):
     def setUp(self):
-        folder = tempfile.TemporaryDirectory()
-        self.addCleanup(folder.cleanup)
-        self.folder = Path(folder.name)
+        self.folder = Path(self.enterContext(tempfile.TemporaryDirectory()))
         self.encoder = HarmonicEncoder(kernel=512)
 
     def make(self, *waves):
