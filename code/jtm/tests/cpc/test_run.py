@@ -588,7 +588,9 @@ class TestPretrain(unittest.TestCase):
         self.assertIn("finished", output)
         self.run_quietly(replace(started, **relative, n_epoch=2))
         (moved / "run" / "config.json").unlink()
-        with self.assertRaisesRegex(InputError, "--hiddenGar 16, not 24; cho") as error:
+        with self.assertRaisesRegex(
+            InputError, "--hiddenGar 16, not 24; choose"
+        ) as error:
             self.run_quietly(replace(started, **relative, hidden_gar=24))
         self.assertNotIn("remove", str(error.exception))
         shutil.copy(moved / path.with_name("checkpoint1.pt"), start.with_name("o.pt"))

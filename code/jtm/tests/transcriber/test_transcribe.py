@@ -130,7 +130,9 @@ class TestCommand(TranscribeTestCase):
         (self.out / "song.mid").unlink()
         code, output = self.transcribe(first)
         self.assertEqual(code, 0)
-        self.assertIn("html: not a generated index, or changed since; left", output)
+        self.assertIn(
+            "index.html: not a generated index, or changed since; left", output
+        )
         written = (self.out / "song.csv").read_bytes()
         code, output = self.transcribe(second)
         self.assertEqual(code, 2)
