@@ -110,11 +110,11 @@ def measure(browser):
         for window, size in SIZES.items():
             browser.open(path.as_uri(), **size)
             browser.until("window.jtm && jtm.audio.readyState >= 3")
-            for sight, span in SPANS.items():
+            for visible, span in SPANS.items():
                 before = browser.cpu_seconds()
                 rate = browser.run(SCROLL % (span, FRAMES, SECONDS, FRAMES))
                 ms = 1000 * (browser.cpu_seconds() - before) / FRAMES
-                row = {"window": window, "in_sight": sight, "cpu_ms": round(ms, 1)}
+                row = {"window": window, "in_sight": visible, "cpu_ms": round(ms, 1)}
                 row["frames_a_second"] = round(rate, 1)
                 row["load"] = round(os.getloadavg()[0], 1)
                 print(row)

@@ -72,13 +72,13 @@ def timed(command, folder):
     subprocess.CalledProcessError
         If the command failed.
     """
-    words = shlex.split(command.replace("OUT", folder))
-    if words[0] == "python":
-        words[0] = sys.executable
+    arguments = shlex.split(command.replace("OUT", folder))
+    if arguments[0] == "python":
+        arguments[0] = sys.executable
     root = RESULTS.parents[1]
     start = time.monotonic()
     subprocess.run(
-        words,
+        arguments,
         cwd=root,
         env=os.environ | {"PYTHONPATH": str(root / "code")},
         stdout=subprocess.DEVNULL,
@@ -93,20 +93,20 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.strip().splitlines()[0])
     parser.add_argument("word", nargs="*", help="time only commands that contain it")
     words = parser.parse_args().word or [""]
-    known = read_json(TIMES)["seconds"] if TIMES.exists() else {}
-    wanted = [command for command in COMMANDS if any(w in command for w in words)]
+    times = read_json(TIMES)["seconds"] if TIMES.exists() else {}
+    selected = [command for command in COMMANDS if any(w in command for w in words)]
     with tempfile.TemporaryDirectory() as folder:
         for command in COMMANDS:
-            *_, option, made = command.split()
+            *_, option, output = command.split()
             writes = option in ("--out", "--pathCheckpoint")
-            read = writes and any(made in each for each in wanted)
-            if command not in wanted and not read:
+            needed = writes and any(output in each for each in selected)
+            if command not in selected and not needed:
                 continue
             seconds = timed(command, folder)
-            if command in wanted:
-                known[command] = seconds
-                kept = {each: known[each] for each in COMMANDS if each in known}
-                write_json(TIMES, {"machine": machine(), "seconds": kept})
+            if command in selected:
+                times[command] = seconds
+                ordered = {each: times[each] for each in COMMANDS if each in times}
+                write_json(TIMES, {"machine": machine(), "seconds": ordered})
                 print(f"{seconds:8.1f} s  {command}", flush=True)
 
 

@@ -109,7 +109,7 @@ class Step:
         shape = (config.batch_size, 1, config.size_window)
         self.wave = 0.1 * torch.randn(shape, device=device)
         self.recordings = torch.arange(config.batch_size) // 2
-        self.chance = torch.Generator()
+        self.generator = torch.Generator()
 
     @property
     def audio_seconds(self):
@@ -140,15 +140,15 @@ class Step:
             torch.cuda.synchronize()
 
     def _loss(self, z, c, recordings):
-        self.chance.manual_seed(0)
+        self.generator.manual_seed(0)
         ours = self.criterion
         if not self.published:
-            return ours(z, c, recordings, self.chance)["loss"]
+            return ours(z, c, recordings, self.generator)["loss"]
         n_predicts, n = ours.config.n_predicts, ours.config.negative_sampling_ext
         steps = torch.arange(1, n_predicts + 1)
         anchors = torch.arange(z.shape[1] - n_predicts)
         drawn = draw_negatives(
-            recordings, z.shape[1], anchors, steps, n, 0.0, False, self.chance
+            recordings, z.shape[1], anchors, steps, n, 0.0, False, self.generator
         )
         weights = ours.predict.weight.unflatten(0, (n_predicts, -1))
         losses = published_criterion(z, c, weights, drawn.to(z.device))
@@ -156,7 +156,7 @@ class Step:
 
 
 @contextmanager
-def peak_memory(device, found):
+def peak_memory(device, usage):
     """
     Measure the peak memory of a block of code, over the memory in use before.
 
@@ -165,7 +165,7 @@ def peak_memory(device, found):
     device : str
         Device of the memory: that of the process on the CPU (on Linux), or that
         of the GPU.
-    found : dict
+    usage : dict
         Receives ``bytes``; None if the system does not report it.
 
     Yields
@@ -178,15 +178,15 @@ def peak_memory(device, found):
         before = torch.cuda.memory_allocated()
         torch.cuda.reset_peak_memory_stats()
         yield
-        found["bytes"] = torch.cuda.max_memory_allocated() - before
+        usage["bytes"] = torch.cuda.max_memory_allocated() - before
     elif status.exists():
         Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
         before = _status(status, "VmRSS")
         yield
-        found["bytes"] = _status(status, "VmHWM") - before
+        usage["bytes"] = _status(status, "VmHWM") - before
     else:
         yield
-        found["bytes"] = None
+        usage["bytes"] = None
 
 
 def _status(status, name):
@@ -323,7 +323,7 @@ def profile(preset, device):
         "context network": lambda: step.model.context(z)[0],
         "criterion": lambda: step._loss(z, c, step.recordings),
     }
-    found = {}
+    seconds = {}
     for name, forward in parts.items():
         made = []
 
@@ -335,9 +335,9 @@ def profile(preset, device):
             "forward": lambda forward=forward, made=made: made.append(forward()),
             "backward": backward,
         }
-        found[name] = fastest(calls)
-    found["optimiser"] = fastest({"forward": step.optimizer.step}) | {"backward": 0.0}
-    return found
+        seconds[name] = fastest(calls)
+    seconds["optimiser"] = fastest({"forward": step.optimizer.step}) | {"backward": 0.0}
+    return seconds
 
 
 def make_corpus(folder, recordings, seconds):
@@ -356,9 +356,9 @@ def make_corpus(folder, recordings, seconds):
     Store
         The store.
     """
-    chance = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     for number in range(recordings):
-        wave = 0.1 * chance.standard_normal(seconds * SAMPLE_RATE, np.float32)
+        wave = 0.1 * rng.standard_normal(seconds * SAMPLE_RATE, np.float32)
         audio.write(Path(folder) / f"{number}.wav", wave, SAMPLE_RATE)
     return build_store(open_dataset(folder), progress=False)
 
@@ -410,8 +410,8 @@ def embedding():
     float
         Seconds of audio embedded per second.
     """
-    chance = np.random.default_rng(0)
-    wave = (3000 * chance.standard_normal(120 * SAMPLE_RATE)).astype(np.int16)
+    rng = np.random.default_rng(0)
+    wave = (3000 * rng.standard_normal(120 * SAMPLE_RATE)).astype(np.int16)
     source = NetworkSource(build_model(make_config(PretrainConfig, "small", {})))
 
     def embed():

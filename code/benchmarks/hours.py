@@ -28,7 +28,7 @@ HOUR = 3600
 """Number of seconds in an hour."""
 
 
-def play(data, path, seconds):
+def concatenate(data, path, seconds):
     """
     Write test recordings one after the other, repeated as needed.
 
@@ -43,13 +43,13 @@ def play(data, path, seconds):
     """
     files = [recording.audio for recording in open_dataset(data).split("test")]
     rate = soundfile.info(files[0]).samplerate
-    left = round(seconds * rate)
+    remaining = round(seconds * rate)
     with soundfile.SoundFile(path, "w", rate, 1) as out:
         for file in itertools.cycle(files):
-            wave, _ = soundfile.read(file, frames=left, always_2d=True)
+            wave, _ = soundfile.read(file, frames=remaining, always_2d=True)
             out.write(wave.mean(axis=1))
-            left -= len(wave)
-            if not left:
+            remaining -= len(wave)
+            if not remaining:
                 break
 
 
@@ -70,13 +70,13 @@ def transcribe(path, out, *options):
         Peak of resident memory in bytes, and processor time in seconds.
     """
     command = [sys.executable, "-m", "jtm", "transcribe", path, "--out", out, *options]
-    one = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-    child = subprocess.Popen(map(str, command), env=os.environ | one)
-    _, status, used = os.wait4(child.pid, 0)
+    threads = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    child = subprocess.Popen(map(str, command), env=os.environ | threads)
+    _, status, usage = os.wait4(child.pid, 0)
     if status:
         raise SystemExit(f"{path}: not transcribed")
     unit = 1 if sys.platform == "darwin" else 1024
-    return used.ru_maxrss * unit, used.ru_utime + used.ru_stime
+    return usage.ru_maxrss * unit, usage.ru_utime + usage.ru_stime
 
 
 def main():
@@ -93,11 +93,11 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         for hours in options.hours:
             path = Path(folder) / f"{hours:g}h.wav"
-            play(options.data, path, hours * HOUR)
+            concatenate(options.data, path, hours * HOUR)
             for page in (False, True):
                 out = Path(folder) / f"{hours:g}-{page}"
-                more = weights if page else (*weights, "--no-page")
-                peak, seconds = transcribe(path, out, *more)
+                flags = weights if page else (*weights, "--no-page")
+                peak, seconds = transcribe(path, out, *flags)
                 rows[hours, page] = {
                     "hours": hours,
                     "page": page,
@@ -105,8 +105,8 @@ def main():
                     "times_real_time": hours * HOUR / seconds,
                 }
                 print(rows[hours, page], flush=True)
-                found = [rows[key] for key in sorted(rows)]
-                write_json(file, {"rows": found, "machine": machine()})
+                results = [rows[key] for key in sorted(rows)]
+                write_json(file, {"rows": results, "machine": machine()})
             path.unlink()
 
 

@@ -80,37 +80,37 @@ def train(name, options, data, work):
 def main():
     """Read the command line, train, transcribe, score, and write the results."""
     parser = argparse.ArgumentParser(description=__doc__.strip().splitlines()[0])
-    kept = RESULTS.parents[1] / "logs" / "ingredients"
+    default = RESULTS.parents[1] / "logs" / "ingredients"
     add = parser.add_argument
     add("--data", type=Path, required=True, help="toy set of --preset full")
     add("--also", type=Path, required=True, help="toy set of --preset transcriber")
     add("--real", type=Path, help="folder with mixes/, piano/ and notes/")
-    add("--work", type=Path, default=kept, help="folder for runs and predictions")
+    add("--work", type=Path, default=default, help="folder for runs and predictions")
     add("--recordings", type=int, default=16, help="recordings per toy split")
     options = parser.parse_args()
     cut = options.work / "cut"
     sets = read_sets(options.data, options.real, options.recordings, cut)
     named = {name: title for name, title in SETS.items() if name in sets}
-    rows, found_by = [], {}
+    rows, onset_f1 = [], {}
     for name, (other, chosen) in arms(options.also).items():
         weights = train(name, chosen, options.data, options.work)
         log = read_json(weights.with_suffix(".json"))["history"]
         system = System(OURS, options.work, weights)
         for each, title in named.items():
-            found = system.notes(sets[each], [{}], title)
-            pairs = zip(sets[each], found, strict=True)
+            predicted = system.notes(sets[each], [{}], title)
+            pairs = zip(sets[each], predicted, strict=True)
             values = [score(piece, notes)["onset"] for piece, (notes,) in pairs]
             groups = [piece.group for piece in sets[each]]
-            found_by[name, each] = np.array(values)
+            onset_f1[name, each] = np.array(values)
             row = {"with": name, "beside": other, "steps": log[-1]["step"], "set": each}
             row |= estimate(values, groups)
             if other:
-                more = found_by[name, each] - found_by[other, each]
-                row["difference"] = estimate(more, groups)
+                gain = onset_f1[name, each] - onset_f1[other, each]
+                row["difference"] = estimate(gain, groups)
             rows.append(row)
             print(row, flush=True)
-    found = {"sets": named, "scores": rows, "machine": machine()}
-    write_json(RESULTS / "ingredients.json", found)
+    results = {"sets": named, "scores": rows, "machine": machine()}
+    write_json(RESULTS / "ingredients.json", results)
 
 
 if __name__ == "__main__":

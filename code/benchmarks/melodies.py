@@ -5,7 +5,7 @@ Melody extraction from chorales and quartets, evaluated on the top voice of the 
 of the toy set, extracts the melody of each, and writes ``report/results/melody.json``.
 The reference is the score's highest voice, as played by the player who has most of it,
 or by the highest of several such players; solos of one-voiced instruments, in which
-there is nothing to choose, are left out. Scores are mir_eval's melody metrics (Salamon
+there is nothing to choose, are excluded. Scores are mir_eval's melody metrics (Salamon
 et al. 2014), every 10 ms. The rule of `jtm.transcriber.melody` is compared with the
 plain skyline, which is always the highest note; both are also scored on the true notes.
 ``--choose`` tries constants of the rule on validation works.
@@ -35,7 +35,7 @@ from jtm.transcriber.notes import MEDIUM, NOTE_DTYPE  # noqa: E402
 from jtm.transcriber.transcribe import transcribe  # noqa: E402
 
 ONE_VOICED = ("Solo Flute", "Solo Violin", "Solo Cello")
-"""Ensembles of one voice, which are left out."""
+"""Ensembles of one voice, which are excluded."""
 
 METRICS = {
     "overall_accuracy": "Overall Accuracy",
@@ -97,9 +97,9 @@ def reference(recording):
     pitches, verse = top_voice(row["corpus_path"])
     beats = labels["start_beat"] + float(row["first_beat"])
     written = [pitches.get(round(beat % verse, 3)) for beat in beats]
-    apart = labels["pitch"] - int(row["transposition"])
+    unshifted = labels["pitch"] - int(row["transposition"])
     shift = np.array(
-        [p - q if q is not None else 1 for p, q in zip(apart, written, strict=True)]
+        [p - q if q is not None else 1 for p, q in zip(unshifted, written, strict=True)]
     )
     players = [
         (labels["program"] == program) & (shift == octave)
@@ -111,9 +111,9 @@ def reference(recording):
         notes[name] = labels[name] / LABEL_RATE
     notes["pitch"], notes["program"] = labels["pitch"], labels["program"]
     notes["velocity"] = MEDIUM
-    most = max(map(np.sum, players))
-    best = [each for each in players if each.sum() >= 0.9 * most]
-    return notes[max(best, key=lambda each: notes["pitch"][each].mean())], notes
+    maximum = max(map(np.sum, players))
+    candidates = [each for each in players if each.sum() >= 0.9 * maximum]
+    return notes[max(candidates, key=lambda each: notes["pitch"][each].mean())], notes
 
 
 def skyline(notes):
@@ -149,19 +149,19 @@ def frames(line, n_frames=None):
     numpy.ndarray
         MIDI pitches ``(frames,)``; 0 where no note is active.
     """
-    found = np.zeros(n_frames or round(100 * line["end"].max(initial=0)), int)
+    pitches = np.zeros(n_frames or round(100 * line["end"].max(initial=0)), int)
     for note in line:
-        found[round(100 * note["start"]) : round(100 * note["end"])] = note["pitch"]
-    return found
+        pitches[round(100 * note["start"]) : round(100 * note["end"])] = note["pitch"]
+    return pitches
 
 
-def score(truth, found):
+def score(truth, estimate):
     """
     Score a melody.
 
     Parameters
     ----------
-    truth, found : numpy.ndarray
+    truth, estimate : numpy.ndarray
         MIDI pitches every 10 ms; 0 in unvoiced frames.
 
     Returns
@@ -171,9 +171,9 @@ def score(truth, found):
     """
     import mir_eval
 
-    n = max(len(truth), len(found))
+    n = max(len(truth), len(estimate))
     arguments = []
-    for pitches in (truth, found):
+    for pitches in (truth, estimate):
         pitches = np.pad(pitches, (0, n - len(pitches)))
         hertz = np.where(pitches, 440 * 2 ** ((pitches - 69) / 12), 0)
         arguments += [np.arange(n) / 100, hertz]
@@ -221,14 +221,14 @@ def prepare(recordings, weights):
     list of tuple
         Each recording, its top voice, its labelled notes, and the transcribed notes.
     """
-    found = []
+    rows = []
     for each in tqdm(recordings, "Transcribing"):
         top, labels = reference(each)
         if len(top) < len(labels) / 20:
-            print(f"{each.id}: left out; the score's top voice rests in this stretch")
+            print(f"{each.id}: excluded; the score's top voice rests in this excerpt")
             continue
-        found.append((each, top, labels, transcribe(each.audio, weights=weights).notes))
-    return found
+        rows.append((each, top, labels, transcribe(each.audio, weights=weights).notes))
+    return rows
 
 
 def choose(prepared):
@@ -247,7 +247,7 @@ def choose(prepared):
     """
     chosen, tried = {name: getattr(rule, name) for name in TRIED}, []
 
-    def right(constants):
+    def accuracy(constants):
         with mock.patch.multiple(rule, **constants):
             lines = [rule.melody(detected)[1] for *_, detected in prepared]
         scores = []
@@ -258,7 +258,7 @@ def choose(prepared):
         return tried[-1][0]
 
     for name, values in [*TRIED.items()] * 2:
-        scores = [right(chosen | {name: value}) for value in values]
+        scores = [accuracy(chosen | {name: value}) for value in values]
         chosen[name] = values[int(np.argmax(scores))]
         print(f"{max(scores):.4f}  {chosen}", flush=True)
     return tried
@@ -287,19 +287,19 @@ def measure(prepared):
         ),
         "skyline of the true notes": lambda labels, detected: skyline(labels),
     }
-    found = {}
+    results = {}
     for name, method in methods.items():
         scores = [
             score(frames(top), method(labels, detected))
             for _, top, labels, detected in prepared
         ]
-        found[name] = {}
+        results[name] = {}
         for metric in METRICS:
             parts = np.array([(each[metric], 1.0) for each in scores])
             draws = metrics.bootstrap(parts, groups, metrics.mean)
             mean = float(parts[:, 0].mean())
-            found[name][metric] = [mean, *metrics.interval(draws)]
-    return found
+            results[name][metric] = [mean, *metrics.interval(draws)]
+    return results
 
 
 def main():

@@ -137,15 +137,15 @@ def step_time(chunk_bytes, steps=60):
             "chunks": _endless(loader(store, chunk_bytes)),
             "memory": _endless(loader(store, 10**9)),
         }
-        spent = {name: [] for name in readers}
+        times = {name: [] for name in readers}
         for turn in range(steps + 1):
             for name in sorted(readers, reverse=turn % 2):  # each goes first
                 start = time.perf_counter()
                 batch = next(readers[name])
                 step(batch.waves[:, None].float() / 32768, batch.recordings)
                 elapsed = time.perf_counter() - start
-                spent[name].append(elapsed / len(batch.waves))
-    ratios = np.array(spent["chunks"][1:]) / np.array(spent["memory"][1:])
+                times[name].append(elapsed / len(batch.waves))
+    ratios = np.array(times["chunks"][1:]) / np.array(times["memory"][1:])
     return float(np.median(ratios))
 
 

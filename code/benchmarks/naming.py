@@ -54,12 +54,12 @@ def fastest(function):
     float
         Processor seconds of the fastest of :data:`REPEATS` calls.
     """
-    found = []
+    seconds = []
     for _ in range(REPEATS):
         start = time.process_time()
         function()
-        found.append(time.process_time() - start)
-    return min(found)
+        seconds.append(time.process_time() - start)
+    return min(seconds)
 
 
 def in_any_key(dataset, split, index, towers):
@@ -84,7 +84,7 @@ def in_any_key(dataset, split, index, towers):
         alarms without the piece in the index, and the margin that 5 % of these exceed.
     """
     files = {piece["file"]: i for i, piece in enumerate(index.pieces)}
-    wrong, right, alarms = 0, 0, []
+    n_wrong, n_right, alarms = 0, 0, []
     known = [r for r in dataset.split(split) if r.metadata.get("corpus_path") in files]
     for recording in tqdm(known, split):
         own = files[recording.metadata["corpus_path"]]
@@ -93,15 +93,15 @@ def in_any_key(dataset, split, index, towers):
         wave = wave[max(0, len(wave) - size) // 2 :][:size]
         windows = search.cut_windows(wave * audio.gain(audio.powers(wave)))
         matches, found = search.find(wave, index=index)
-        right += found and matches[0].file == index.pieces[own]["file"]
-        wrong += found and matches[0].file != index.pieces[own]["file"]
+        n_right += found and matches[0].file == index.pieces[own]["file"]
+        n_wrong += found and matches[0].file != index.pieces[own]["file"]
         query = towers, index.without(own), *windows
         margins = (search.search_in_key(*query, key)[0] for key in search.KEYS)
         alarms.append(max(margins))
     return {
         "recordings": len(known),
-        "right": int(right),
-        "wrong": int(wrong),
+        "right": int(n_right),
+        "wrong": int(n_wrong),
         "false_alarms": float(np.mean(np.array(alarms) >= search.KEY_THRESHOLD)),
         "margin": round(float(np.quantile(alarms, 0.95)), 3),
     }

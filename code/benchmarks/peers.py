@@ -19,15 +19,15 @@ from functools import partial
 
 
 def ours(job):
-    """Return the two steps of ours; the first does all, with its own thresholds."""
+    """Return the two steps of ours; the first does everything, with its thresholds."""
     from jtm.transcriber import model
     from jtm.transcriber.transcribe import transcribe
 
     network = model.load(job["weights"])
     model.shipped = lambda: network  # loaded once, as the shipped one is
 
-    def decode(found):
-        return found.notes[["start", "end", "pitch", "program"]].tolist()
+    def decode(transcription):
+        return transcription.notes[["start", "end", "pitch", "program"]].tolist()
 
     return transcribe, decode
 
@@ -44,11 +44,11 @@ def basic_pitch(job):
     )
     network = inference.Model(ICASSP_2022_MODEL_PATH)
 
-    def listen(path):
+    def predict(path):
         return inference.run_inference(path, network)
 
-    def decode(found, onset=0.5, frame=0.3, shortest=11):  # frames, 128 ms
-        rolls = found["note"], found["onset"]
+    def decode(output, onset=0.5, frame=0.3, shortest=11):  # frames, 128 ms
+        rolls = output["note"], output["onset"]
         notes = note_creation.output_to_notes_polyphonic(
             *rolls,
             onset,
@@ -61,7 +61,7 @@ def basic_pitch(job):
         times = note_creation.model_frames_to_time(len(rolls[0]))
         return [(times[start], times[end], pitch, 0) for start, end, pitch, _ in notes]
 
-    return listen, decode
+    return predict, decode
 
 
 def harmonica(job, size):
@@ -71,10 +71,10 @@ def harmonica(job, size):
 
     model = Harmonica(size, device="cpu")
 
-    def decode(found, onset=model.onset_threshold, frame=model.frame_threshold):
-        rolls = found["onset"], found["sustain"]
+    def decode(output, onset=model.onset_threshold, frame=model.frame_threshold):
+        rolls = output["onset"], output["sustain"]
         notes = to_notes(
-            *rolls, model.frames_per_second, onset, frame, found.get("velocity")
+            *rolls, model.frames_per_second, onset, frame, output.get("velocity")
         )
         parts = notes.onsets, notes.offsets, notes.pitches
         return [(*each, 0) for each in zip(*(p.tolist() for p in parts), strict=True)]
@@ -101,22 +101,22 @@ def main():
     """Print the notes of each file of a job to the standard output."""
     job = json.load(sys.stdin)
     # Output of libraries goes to the standard error instead.
-    answers = os.fdopen(os.dup(1), "w")
+    results = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
-    listen, decode = SYSTEMS[sys.argv[1]](job)
+    predict, decode = SYSTEMS[sys.argv[1]](job)
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(job["threads"])
     for path in job["files"]:
         wall, processor = time.perf_counter(), time.process_time()
-        found = listen(path)
-        notes = [decode(found, **setting) for setting in job["settings"]]
-        answer = {
+        output = predict(path)
+        notes = [decode(output, **setting) for setting in job["settings"]]
+        result = {
             "notes": [[[float(x) for x in note] for note in each] for each in notes],
             "seconds": time.perf_counter() - wall,
             "processor_seconds": time.process_time() - processor,
             "peak_bytes": peak_bytes(),
         }
-        print(json.dumps(answer), file=answers, flush=True)
+        print(json.dumps(result), file=results, flush=True)
 
 
 if __name__ == "__main__":

@@ -120,7 +120,7 @@ def _read(recording, group, cut):
     return Piece(path, notes, seconds, group)
 
 
-def read_sets(data, real, most, cut):
+def read_sets(data, real, n_recordings, cut):
     """
     Read the sets by name, and ``validation``; report those that are missing.
 
@@ -128,7 +128,7 @@ def read_sets(data, real, most, cut):
     ----------
     data, real : Path
         Paths to the toy set and to the folder of real recordings, or None.
-    most : int
+    n_recordings : int
         Maximum number of recordings of each toy split.
     cut : Path
         Folder for the beginnings of long recordings.
@@ -146,8 +146,8 @@ def read_sets(data, real, most, cut):
     sets = {}
     for name, split, n in (
         ("validation", "validation", TUNED_ON),
-        ("toy", "test", most),
-        ("unseen", "test_timbre", most),
+        ("toy", "test", n_recordings),
+        ("unseen", "test_timbre", n_recordings),
     ):
         chosen = every[evenly(np.array(splits.get(split, []), int), n)]
         sets[name] = [_read(each, family[each.id], cut) for each in chosen]
@@ -158,7 +158,7 @@ def read_sets(data, real, most, cut):
             group = path.stem.split("_")[0] if name == "notes" else path.stem
             sets[name].append(_read(one, family.get(path.stem, group), cut))
     for name in [name for name, pieces in sets.items() if not pieces]:
-        print(f"{SETS.get(name, name)}: not there, left out", file=sys.stderr)
+        print(f"{SETS.get(name, name)}: not found, skipped", file=sys.stderr)
         del sets[name]
     return sets
 
@@ -197,7 +197,7 @@ class System:
             for path in sorted((CODE / "jtm" / "transcriber").glob("*.py")):
                 self.key += digest(path)
 
-    def answers(self, paths, settings, threads=1):
+    def outputs(self, paths, settings, threads=1):
         """Yield the output of ``peers.py`` for each file; InputError if it fails."""
         job = {"files": [str(path) for path in paths], "settings": settings}
         job |= {"threads": threads, "weights": str(self.weights)}
@@ -233,24 +233,24 @@ class System:
         Return, for each piece and each of the settings, an array of notes of
         :data:`jtm.data.rolls.PLAYED_DTYPE`; `what` names the pieces to the user.
         """
-        kept = []
+        cached = []
         for piece in pieces:
             key = f"{self.key} {digest(piece.path)} {json.dumps(settings)}"
             name = hashlib.sha256(key.encode()).hexdigest()[:16]
-            kept.append(self.work / "notes" / self.name / f"{name}.json")
-        new = [i for i, file in enumerate(kept) if not file.exists()]
-        found = self.answers([pieces[i].path for i in new], settings) if new else ()
-        bar = tqdm(found, f"{self.name}, {what}", len(new), disable=not new)
-        for i, answer in zip(new, bar, strict=True):
-            with atomic(kept[i]) as part:
-                part.write_text(json.dumps(answer["notes"]))
+            cached.append(self.work / "notes" / self.name / f"{name}.json")
+        new = [i for i, file in enumerate(cached) if not file.exists()]
+        outputs = self.outputs([pieces[i].path for i in new], settings) if new else ()
+        bar = tqdm(outputs, f"{self.name}, {what}", len(new), disable=not new)
+        for i, output in zip(new, bar, strict=True):
+            with atomic(cached[i]) as part:
+                part.write_text(json.dumps(output["notes"]))
         return [
             [np.array([*map(tuple, each)], PLAYED_DTYPE) for each in read_json(file)]
-            for file in kept
+            for file in cached
         ]
 
 
-def score(piece, found, instruments=False):
+def score(piece, predicted, instruments=False):
     """
     Score the notes of a piece.
 
@@ -258,7 +258,7 @@ def score(piece, found, instruments=False):
     ----------
     piece : Piece
         The piece.
-    found : numpy.ndarray
+    predicted : numpy.ndarray
         Notes of :data:`jtm.data.rolls.PLAYED_DTYPE`.
     instruments : bool
         Whether to score instruments.
@@ -272,16 +272,16 @@ def score(piece, found, instruments=False):
         number of predicted notes of other pitches.
     """
     n_frames = round(piece.seconds * FRAME_RATE)
-    rolls = [frame_roll(notes, n_frames) for notes in (piece.notes, found)]
+    rolls = [frame_roll(notes, n_frames) for notes in (piece.notes, predicted)]
     scores = {
-        "onset": note_f1(piece.notes, found),
-        "offset": note_f1(piece.notes, found, offsets=True),
+        "onset": note_f1(piece.notes, predicted),
+        "offset": note_f1(piece.notes, predicted, offsets=True),
         "frame": f1(frame_counts(*rolls)),
     }
     if instruments:
-        scores["instrument"] = note_f1(*map(by_instrument, (piece.notes, found)))
+        scores["instrument"] = note_f1(*map(by_instrument, (piece.notes, predicted)))
     if len(piece.notes) == 1:
-        right = found["pitch"] == piece.notes["pitch"]
+        right = predicted["pitch"] == piece.notes["pitch"]
         scores["found"], scores["extra"] = float(right.any()), int((~right).sum())
         scores["on_time"] = float(scores["onset"] > 0)
     return scores
@@ -349,7 +349,7 @@ def _tune(system, pieces):
         grid = [each | {"shortest": n} for each in GRID for n in SHORTEST]
     sums = np.zeros(len(grid))
     for piece, each in zip(pieces, system.notes(pieces, grid, "tuning"), strict=True):
-        scores = [score(piece, found) for found in each]
+        scores = [score(piece, notes) for notes in each]
         sums += [one["onset"] + one["frame"] for one in scores]
     return grid[int(sums.argmax())]
 
@@ -361,16 +361,16 @@ def _speed(systems, pieces, threads):
     The fastest of three rounds counts, since other load on the machine can only slow it
     down; the processor time of one thread hardly depends on that load.
     """
-    paths, found = [piece.path for piece in pieces], {}
+    paths, rows = [piece.path for piece in pieces], {}
     seconds = sum(piece.seconds for piece in pieces[1:])
     for n, system in itertools.product(threads, systems):
-        every = [*system.answers(paths[:1] + 3 * paths[1:], [{}], n)]
-        row = found.setdefault(system.name, {})
+        runs = [*system.outputs(paths[:1] + 3 * paths[1:], [{}], n)]
+        row = rows.setdefault(system.name, {})
         for kind in ("seconds", "processor_seconds"):
-            rounds = np.reshape([each[kind] for each in every[1:]], (3, -1)).sum(axis=1)
+            rounds = np.reshape([each[kind] for each in runs[1:]], (3, -1)).sum(axis=1)
             row[f"{kind}_of_{n}_thread{'s' * (n > 1)}"] = rounds.min() / seconds
-        row["peak_bytes"] = every[-1]["peak_bytes"]
-    return found
+        row["peak_bytes"] = runs[-1]["peak_bytes"]
+    return rows
 
 
 def _hour(systems, pieces, path):
@@ -378,13 +378,13 @@ def _hour(systems, pieces, path):
     wave = np.concatenate([audio.read(piece.path) for piece in pieces])
     path.parent.mkdir(parents=True, exist_ok=True)
     soundfile.write(path, np.resize(wave, 3600 * SAMPLE_RATE), SAMPLE_RATE)
-    found = {}
+    rows = {}
     for system in systems:
-        (answer,) = system.answers([path], [{}])
-        found[system.name] = {"hour_bytes": answer["peak_bytes"]}
-        found[system.name]["hour_processor_seconds"] = answer["processor_seconds"]
+        (output,) = system.outputs([path], [{}])
+        rows[system.name] = {"hour_bytes": output["peak_bytes"]}
+        rows[system.name]["hour_processor_seconds"] = output["processor_seconds"]
     path.unlink()
-    return found
+    return rows
 
 
 def run(options):
@@ -404,11 +404,11 @@ def run(options):
         about[name]["weights_bytes"] = system.weights.stat().st_size
         about[name]["sha256"] = digest(system.weights)
         for each, pieces in sets.items():
-            found = system.notes(pieces, [*settings.values()], SETS[each])
-            pairs = [*zip(pieces, found, strict=True)]
+            predicted = system.notes(pieces, [*settings.values()], SETS[each])
+            pairs = [*zip(pieces, predicted, strict=True)]
             instruments = (
                 name == OURS and each != "notes"
-            )  # some are of other instruments
+            )  # some notes are of other instruments
             scores[each][name] = {
                 setting: [score(piece, notes[i], instruments) for piece, notes in pairs]
                 for i, setting in enumerate(settings)
@@ -440,11 +440,11 @@ def main():
     """Read the command line, and run."""
     parser = argparse.ArgumentParser(description=__doc__.strip().splitlines()[0])
     shipped = CODE / "jtm" / "weights" / "transcriber.safetensors"
-    kept = RESULTS.parents[1] / "logs" / "transcribers"
+    default = RESULTS.parents[1] / "logs" / "transcribers"
     add = parser.add_argument
     add("--data", type=Path, required=True, help="toy set")
     add("--real", type=Path, help="folder with mixes/, piano/ and notes/")
-    add("--work", type=Path, default=kept, help="folder for cached predictions")
+    add("--work", type=Path, default=default, help="folder for cached predictions")
     add("--load", type=Path, default=shipped, help="weights of JTM's transcriber")
     add("--only", nargs="+", choices=SYSTEMS, default=[*SYSTEMS])
     add("--recordings", type=int, default=32, help="recordings per toy split")

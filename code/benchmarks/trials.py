@@ -4,10 +4,10 @@ Trials of recipes of pretraining, each evaluated by fine-tuning.
 ``python code/benchmarks/trials.py --data DIR`` pretrains each recipe, fine-tunes from
 it on few labelled recordings as the benchmark does (three seeds, learning rates chosen
 on validation), and scores the validation recordings; test is not read. One trial has no
-pretraining of its own: it adds InfoNCE to the fine-tuning of the shipped network. Trials,
-including failed ones, are added to ``report/results/trials.json``; the benchmark has
-the same scores of training from scratch and of the shipped network. A stopped command
-resumes, and recorded trials with the same settings are not repeated.
+pretraining of its own: it adds InfoNCE to the fine-tuning of the shipped network.
+Trials, including failed ones, are added to ``report/results/trials.json``; the
+benchmark has the same scores of training from scratch and of the shipped network. A
+stopped command resumes, and recorded trials with the same settings are not repeated.
 """
 
 import argparse
@@ -140,8 +140,8 @@ def main():
         known.append(about | cost | {"validation": scores})
         write_json(TRIALS, known)  # saved even if the next is stopped
         for key, values in scores.items():
-            shown = "  ".join(f"{100 * value:5.1f}" for value in values)
-            print(f"    {key:28}{shown}", flush=True)
+            line = "  ".join(f"{100 * value:5.1f}" for value in values)
+            print(f"    {key:28}{line}", flush=True)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ import numpy as np
 
 import jtm
 
-# %% A tone of one second at any sample rate; a path to a sound file works too.
+# %% A tone of one second at any sample rate; a path to an audio file works too.
 time = np.arange(44_100) / 44_100
 tone = 0.3 * np.sin(2 * np.pi * 440 * time)
 embedding, times = jtm.embed(tone, sample_rate=44_100)
@@ -30,9 +30,9 @@ softer, _ = jtm.embed(0.1 * tone, sample_rate=44_100, layer="z")
 fifth, _ = jtm.embed(
     0.3 * np.sin(2 * np.pi * 660 * time), sample_rate=44_100, layer="z"
 )
-here, _ = jtm.embed(tone, sample_rate=44_100, layer="z")
-middle = len(here) // 2  # half a second in, where the tone is steady
+reference, _ = jtm.embed(tone, sample_rate=44_100, layer="z")
+middle = len(reference) // 2  # half a second in, where the tone is steady
 for name, other in (("softer", softer), ("a fifth higher", fifth)):
-    apart = np.linalg.norm(here[middle] - other[middle])
-    distance = apart / np.linalg.norm(here[middle])
+    difference = np.linalg.norm(reference[middle] - other[middle])
+    distance = difference / np.linalg.norm(reference[middle])
     print(f"distance to the tone {name}: {distance:.2f}")

@@ -20,7 +20,7 @@ from jtm.results import figures
 from jtm.training.config import SupervisedConfig, make_config
 
 # %% Heads on the frozen shipped network, and the same network fine-tuned.
-made = []
+scores = []
 for method, frozen in (("frozen", True), ("fine-tuned", False)):
     chosen = {
         "data": toy_data("tiny"),
@@ -31,11 +31,11 @@ for method, frozen in (("frozen", True), ("fine-tuned", False)):
         "n_epoch": 1,
     }
     config = make_config(SupervisedConfig, "tiny", chosen)
-    made += [{"method": method} | score for score in run(config, n_recordings=3)]
+    scores += [{"method": method} | score for score in run(config, n_recordings=3)]
 
 # %% Primary metrics with 95 % intervals over recordings. These works are held out from
 # the heads, but the shipped network was pretrained on most of them, in a larger set.
 # For a fair comparison, on works held out from both, see the table in the README.
-figure = figures.method_dots(pd.DataFrame(made))
+figure = figures.method_dots(pd.DataFrame(scores))
 figures.save(figure, "logs/examples/probe.png")
 display(figure)

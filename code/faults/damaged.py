@@ -1,4 +1,4 @@
-"""Files that are damaged by chance, or made to do harm: read, or refused in a line."""
+"""Randomly damaged and hostile files are read, or refused in one line."""
 
 import contextlib
 import functools
@@ -41,19 +41,19 @@ from jtm.training.config import make_config
 from jtm.transcriber import model
 
 FILES = 10
-"""Damaged files that are read in one process."""
+"""Number of damaged files that are read in one process."""
 
 SECONDS = 10.0
-"""Processor time in which a file has to be read or refused."""
+"""Maximum processor time in seconds to read or refuse a file."""
 
 MEMORY = 2e9
-"""Bytes that reading a file may take."""
+"""Maximum memory in bytes to read a file."""
 
 NUMBERS = (0, 1, 0x7F, 0xFF, 0x7FFF, 0x8000, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF)
 """Values that break parsers."""
 
 WORDS = '-1 0 nan inf 1e309 99999999999999999999 ../../x /x .. \x00 é , " \n'.split(" ")
-"""Words that break parsers."""
+"""Strings that break parsers."""
 
 
 def damage(content, rng):
@@ -62,34 +62,34 @@ def damage(content, rng):
     for _ in range(rng.integers(1, 5)):
         # Half of the damage is near the start, where the headers are.
         end = len(content) if rng.random() < 0.5 else min(len(content), 200)
-        place, length = int(rng.integers(0, end + 1)), int(rng.integers(1, 64))
-        part = slice(place, place + length)
-        way = rng.integers(8)
-        if way == 0:
-            del content[place:]
-        elif way == 1:
+        start, length = int(rng.integers(0, end + 1)), int(rng.integers(1, 64))
+        part = slice(start, start + length)
+        kind = rng.integers(8)
+        if kind == 0:
+            del content[start:]
+        elif kind == 1:
             del content[part]
-        elif way == 2:
-            content[place:place] = content[part]
-        elif way == 3:
+        elif kind == 2:
+            content[start:start] = content[part]
+        elif kind == 3:
             content[part] = rng.bytes(length)
-        elif way == 4:
-            content[place : place + 1] = bytes([1 << rng.integers(8)])
-        elif way == 5:
+        elif kind == 4:
+            content[start : start + 1] = bytes([1 << rng.integers(8)])
+        elif kind == 5:
             number = int(rng.choice(NUMBERS))
             order = rng.choice(("<I", ">I"))
-            content[place : place + 4] = struct.pack(order, number)
-        elif way == 6:
-            content[place : place + int(rng.integers(8))] = rng.choice(WORDS).encode()
+            content[start : start + 4] = struct.pack(order, number)
+        elif kind == 6:
+            content[start : start + int(rng.integers(8))] = rng.choice(WORDS).encode()
         else:
             content[part] = bytes(length)
     return bytes(content)
 
 
-# --- What reads each kind of file --------------------------------------------
+# --- Readers of each kind of file --------------------------------------------
 
 
-def _read_sound(path):
+def _read_audio(path):
     audio.duration(path)
     for _ in audio.blocks(path):
         pass
@@ -112,12 +112,12 @@ def _read_clips(path):
 
 def _read_index(path):
     out = path.parent / "store"
-    shutil.copytree(_whole_store(), out, dirs_exist_ok=True)
+    shutil.copytree(_undamaged_store(), out, dirs_exist_ok=True)
     shutil.copy(path, store_folder(inputs() / "sounds", out))
     dataset = musicnet.open_dataset(inputs() / "sounds")
     store = build_store(dataset, out, progress=False)
     samples = [store.read(i).tobytes() for i in range(3)]
-    expected = build_store(dataset, _whole_store(), progress=False)
+    expected = build_store(dataset, _undamaged_store(), progress=False)
     if samples != [expected.read(i).tobytes() for i in range(3)]:
         raise LostError("samples of a damaged index are used")
 
@@ -132,7 +132,7 @@ def _read_checkpoint(path):
     embedding.load_model(path)
 
 
-def _go_on(path):
+def _resume(path):
     shutil.copy(path, path.parent / "last.pt")
     run_folder.newest(path.parent)
 
@@ -146,27 +146,27 @@ def _read_midi(path):
     midi.read(path)
 
 
-def _read_places(path):
+def _read_score_index(path):
     index = search.Index.load(path)
     search._unchanged(path, index.towers, {})
-    for found in index.nearest(np.ones((1, index.vectors.shape[1])))[0]:
-        print(index.pieces[index.owners[found]]["title"], index.middles[found])
+    for hit in index.nearest(np.ones((1, index.vectors.shape[1])))[0]:
+        print(index.pieces[index.owners[hit]]["title"], index.middles[hit])
 
 
 def _read_work(path):
-    voices.corpus_root, real = (lambda: path.parent), voices.corpus_root
+    voices.corpus_root, original = (lambda: path.parent), voices.corpus_root
     try:
         voices.read_work(path.name)
     finally:
-        voices.corpus_root = real
+        voices.corpus_root = original
 
 
 READERS = {
-    "WAV": ("a.wav", _read_sound),
-    "WAV of floats": ("b.wav", _read_sound),
-    "FLAC": ("a.flac", _read_sound),
-    "MP3": ("a.mp3", _read_sound),
-    "OGG": ("a.ogg", _read_sound),
+    "WAV": ("a.wav", _read_audio),
+    "WAV of floats": ("b.wav", _read_audio),
+    "FLAC": ("a.flac", _read_audio),
+    "MP3": ("a.mp3", _read_audio),
+    "OGG": ("a.ogg", _read_audio),
     "labels (CSV)": ("labels.csv", musicnet.read_labels),
     "metadata (CSV)": ("metadata.csv", _read_metadata),
     "single notes (CSV)": ("clips.csv", _read_clips),
@@ -177,23 +177,23 @@ READERS = {
     "score (ABC)": ("a.abc", notation.read),
     "score (kern)": ("a.krn", notation.read),
     "score (MIDI)": ("a.mid", notation.read),
-    "index of scores": ("i.safetensors", _read_places),
+    "index of scores": ("i.safetensors", _read_score_index),
     "transcriber (safetensors)": ("t.safetensors", model.load),
     "index of the store (JSON)": ("index.json", _read_index),
     "settings of a run (JSON)": ("settings.json", _read_run),
     "checkpoint": ("a.pt", _read_checkpoint),
-    "checkpoint to go on from": ("b.pt", _go_on),
+    "checkpoint to go on from": ("b.pt", _resume),
     "weights (safetensors)": ("a.safetensors", _read_checkpoint),
     "embedding (npz)": ("a.npz", _read_embedding),
 }
-"""Kinds of files: the name of a whole one, and what reads it."""
+"""Kinds of files: the name of an undamaged one, and its reader."""
 
 SLOW = {"MusicXML", "metadata (CSV)"} | {name for name in READERS if "score (" in name}
-"""Kinds that take long to read."""
+"""Kinds that are slow to read."""
 
 
 @functools.cache
-def _whole_store():
+def _undamaged_store():
     folder = inputs() / "whole-store"
     build_store(musicnet.open_dataset(inputs() / "sounds"), folder, progress=False)
     return folder
@@ -201,7 +201,7 @@ def _whole_store():
 
 @functools.cache
 def samples():
-    """Write a whole file of each kind, once."""
+    """Write an undamaged file of each kind, once."""
     folder = inputs() / "samples"
     folder.mkdir()
     wave = 0.1 * np.random.default_rng(0).standard_normal((6_000, 2))
@@ -216,12 +216,12 @@ def samples():
     rows = synthetic.cell("transcription", "scratch", 3, 0)[0]
     table = pd.DataFrame(rows, columns=records.COLUMNS)
     table.to_csv(folder / "records.csv", index=False)
-    played = pretty_midi.PrettyMIDI()
-    played.instruments.append(pretty_midi.Instrument(40))
+    performance = pretty_midi.PrettyMIDI()
+    performance.instruments.append(pretty_midi.Instrument(40))
     for i in range(20):
         note = pretty_midi.Note(90, 60 + i, i / 4, i / 4 + 0.2)
-        played.instruments[0].notes.append(note)
-    played.write(f"{folder / 'a.mid'}")
+        performance.instruments[0].notes.append(note)
+    performance.write(f"{folder / 'a.mid'}")
     note = "<note><pitch><step>{}</step><octave>4</octave></pitch>"
     note += "<duration>1</duration><type>quarter</type></note>"
     notes = "".join(note.format(step) for step in 4 * "CDEF")
@@ -235,11 +235,11 @@ def samples():
     write_abc(folder / "a.abc", tune(0))
     (folder / "a.krn").write_text("**kern\n4c\n4d\n4e\n4f\n*-\n")
     weights = inputs() / "w.safetensors"
-    places = folder / "i.safetensors"
-    search.build(inputs() / "scores", places, None, weights, progress=False)
+    index = folder / "i.safetensors"
+    search.build(inputs() / "scores", index, None, weights, progress=False)
     shutil.copy(inputs() / "t.safetensors", folder)
     shutil.copy(
-        store_folder(inputs() / "sounds", _whole_store()) / "index.json", folder
+        store_folder(inputs() / "sounds", _undamaged_store()) / "index.json", folder
     )
     config = make_config(PretrainConfig, "tiny", {})
     write_json(folder / "settings.json", vars(config))
@@ -252,11 +252,11 @@ def samples():
 
 
 class _SlowError(BaseException):
-    """Reading takes too long; no error that a reader may take for one of its own."""
+    """Reading takes too long; not an Exception, so that no reader catches it."""
 
 
 def mutate(kind, rng, folder):
-    """Damage files of a kind, and read them in a process of its own."""
+    """Damage files of a kind, and read them in a separate process."""
     name, read = READERS[kind]
     content = (samples() / name).read_bytes()
     files = [folder / f"{i}" / name for i in range(FILES)]
@@ -278,17 +278,17 @@ def mutate(kind, rng, folder):
                 try:
                     read(path)
                 except InputError:
-                    if path == files[0]:  # which is whole
+                    if path == files[0]:  # which is undamaged
                         raise
             except (Exception, _SlowError) as error:
                 traceback.print_exc()
-                print(f"\n{_keep(path)}: {type(error).__name__}: {error}"[:200])
+                print(f"\n{_save(path)}: {type(error).__name__}: {error}"[:200])
                 return 1
         return 0
 
-    code, said, _ = run(read_all, folder / "log")
+    code, output, _ = run(read_all, folder / "log")
     if code:
-        raise LostError(last_line(said))
+        raise LostError(last_line(output))
     if (
         sorted(inputs().rglob("*")) != before
         or len(list(folder.iterdir())) != FILES + 1
@@ -296,18 +296,18 @@ def mutate(kind, rng, folder):
         raise LostError(f"{kind}: wrote outside its folder")
 
 
-def _keep(path):
-    """Keep a file that broke something, and return its name there."""
-    kept = Path(tempfile.gettempdir(), "faults", f"{digest(path)[:8]}{path.suffix}")
-    kept.parent.mkdir(exist_ok=True)
-    return shutil.copy(path, kept)
+def _save(path):
+    """Save a copy of a file that broke something, and return its path."""
+    copy = Path(tempfile.gettempdir(), "faults", f"{digest(path)[:8]}{path.suffix}")
+    copy.parent.mkdir(exist_ok=True)
+    return shutil.copy(path, copy)
 
 
-# --- Files that are made to do harm -------------------------------------------
+# --- Hostile files ------------------------------------------------------------
 
 
 class _Harm:
-    """What runs a command when it is unpickled."""
+    """An object that makes a folder when it is unpickled."""
 
     def __init__(self, target):
         self.target = target
@@ -331,7 +331,7 @@ def _zipped_checkpoint(folder, out):
     )
 
 
-def _checkpoint_whose_names_lead_out(folder, out):
+def _names_in_checkpoint_lead_out(folder, out):
     with zipfile.ZipFile(folder / "a.pt", "w") as file:
         file.writestr("../../harm", "x")
         file.writestr("a/data.pkl", pickle.dumps({}))
@@ -341,12 +341,12 @@ def _checkpoint_whose_names_lead_out(folder, out):
 
 
 def _pickled_embedding(folder, out):
-    sound = inputs() / "sounds" / "a" / "0.wav"
-    made = [f"{sound}", "--out", f"{out}", "--load", f"{inputs() / 'a.pt'}"]
-    cli.main(["embed", *made])
+    path = inputs() / "sounds" / "a" / "0.wav"
+    options = [f"{path}", "--out", f"{out}", "--load", f"{inputs() / 'a.pt'}"]
+    cli.main(["embed", *options])
     array = np.array([_Harm(out / "harm")], object)
     np.savez(out / "0.wav.npz", network=array, layer=array, source=array)
-    code = cli.main(["embed", *made])
+    code = cli.main(["embed", *options])
     np.load(out / "0.wav.npz", allow_pickle=False)["embedding"]
     return code
 
@@ -355,8 +355,8 @@ def _metadata_ids_lead_out(folder, out):
     shutil.copytree(inputs() / "data", out / "data")
     path = out / "data" / musicnet.METADATA_FILE
     path.write_text(path.read_text().replace("train0", "../../../harm"))
-    words = ["--data", f"{out / 'data'}", "--pathCheckpoint", f"{out / 'run'}"]
-    return cli.train_main(["--preset", "tiny", "--nEpoch", "1", *words])
+    options = ["--data", f"{out / 'data'}", "--pathCheckpoint", f"{out / 'run'}"]
+    return cli.train_main(["--preset", "tiny", "--nEpoch", "1", *options])
 
 
 def _notes_lead_out(folder, out):
@@ -366,7 +366,7 @@ def _notes_lead_out(folder, out):
     path.write_text(path.read_text().replace(first, "../../../harm.wav"))
     with contextlib.suppress(InputError):
         clips.read_clips(out / "data")
-        raise LostError("a note outside the folder is taken")
+        raise LostError("a note outside the folder is accepted")
 
 
 def _index_leads_out(folder, out):
@@ -387,8 +387,8 @@ def _output_folder_is_a_link(folder, out):
     (folder / "elsewhere").mkdir()
     out.mkdir()
     (out / "a").symlink_to(folder / "elsewhere")
-    words = [f"{inputs() / 'sounds'}", "--out", f"{out}", "--load"]
-    code = cli.main(["embed", *words, f"{inputs() / 'a.pt'}"])
+    options = [f"{inputs() / 'sounds'}", "--out", f"{out}", "--load"]
+    code = cli.main(["embed", *options, f"{inputs() / 'a.pt'}"])
     return 70 if list((folder / "elsewhere").iterdir()) else code
 
 
@@ -396,8 +396,8 @@ def _output_file_is_a_link(folder, out):
     out.mkdir()
     (folder / "kept").write_text("kept")
     (out / "0.wav.npz").symlink_to(folder / "kept")
-    words = [f"{inputs() / 'sounds' / 'a' / '0.wav'}", "--out", f"{out}", "--load"]
-    code = cli.main(["embed", *words, f"{inputs() / 'a.pt'}"])
+    options = [f"{inputs() / 'sounds' / 'a' / '0.wav'}", "--out", f"{out}", "--load"]
+    code = cli.main(["embed", *options, f"{inputs() / 'a.pt'}"])
     return code if (folder / "kept").read_text() == "kept" else 70
 
 
@@ -405,22 +405,22 @@ def _links_in_a_ring(folder, out):
     shutil.copytree(inputs() / "sounds", folder / "ring")
     (folder / "ring" / "a" / "ring").symlink_to(folder / "ring")
     (folder / "ring" / "b" / "itself").symlink_to("itself")
-    words = [f"{folder / 'ring'}", "--out", f"{out}", "--load"]
-    code = cli.main(["embed", *words, f"{inputs() / 'a.pt'}"])
+    options = [f"{folder / 'ring'}", "--out", f"{out}", "--load"]
+    code = cli.main(["embed", *options, f"{inputs() / 'a.pt'}"])
     return code if len(list(out.rglob("*.npz"))) == 16 else 70
 
 
 def _deep_json(folder, out):
     out.mkdir()
     (out / run_folder.CONFIG_FILE).write_text("[" * 100_000)
-    words = ["--data", f"{inputs() / 'sounds'}", "--pathCheckpoint", f"{out}"]
-    return cli.train_main(["--preset", "tiny", *words])
+    options = ["--data", f"{inputs() / 'sounds'}", "--pathCheckpoint", f"{out}"]
+    return cli.train_main(["--preset", "tiny", *options])
 
 
 HOSTILE = {
     "pickle as a checkpoint": _pickled_checkpoint,
     "pickle in a checkpoint": _zipped_checkpoint,
-    "names in a checkpoint that lead out": _checkpoint_whose_names_lead_out,
+    "names in a checkpoint that lead out": _names_in_checkpoint_lead_out,
     "pickle in an embedding": _pickled_embedding,
     "ids in the metadata that lead out": _metadata_ids_lead_out,
     "names of single notes that lead out": _notes_lead_out,
@@ -430,25 +430,25 @@ HOSTILE = {
     "links in a ring": _links_in_a_ring,
     "JSON of a hundred thousand brackets": _deep_json,
 }
-"""Attempts by name: each takes a folder and one in it for results; gives a code."""
+"""Attempts by name; each takes a folder and its output folder, returns a code."""
 
 
-def be_hostile(attempt, rng, folder):
-    """Make an attempt, and look for harm."""
+def attack(attempt, rng, folder):
+    """Make an attempt, and check that it did no harm."""
     inside = folder / "in"
     inside.mkdir()
     samples()
 
-    def act():
+    def attack_inside():
         os.chdir(inside)
         return attempt(inside, inside / "out")
 
-    code, said, _ = run(lambda: cli.run(act), folder / "log")
-    if code not in (0, 1, 2) or "Traceback" in said:
-        raise LostError(f"code {code}: {last_line(said)}")
+    code, output, _ = run(lambda: cli.run(attack_inside), folder / "log")
+    if code not in (0, 1, 2) or "Traceback" in output:
+        raise LostError(f"code {code}: {last_line(output)}")
     if [p for p in inside.parents[1].rglob("harm*") if p != inside / "harm"]:
-        raise LostError("something in the file was run, or written outside")
-    if code and not io.StringIO(said).readline():
-        raise LostError("failed without a word")
+        raise LostError("code in the file was run, or a file written outside")
+    if code and not io.StringIO(output).readline():
+        raise LostError("failed without a message")
     if len(list(folder.iterdir())) != 2:
         raise LostError("wrote outside its folder")

@@ -1,4 +1,4 @@
-"""What is large: many files, a file longer than any, a store beyond the memory."""
+"""Large inputs: many files, a very long file, a store larger than the memory."""
 
 import re
 import time
@@ -15,32 +15,32 @@ from jtm.data.windows import WindowLoader
 from jtm.music import audio
 
 N_FILES = 40_000
-"""Number of recordings in a folder of many."""
+"""Number of recordings in the folder of many files."""
 
 MINUTES = 1.0
-"""Time in which windows are read from a store that is larger than the memory."""
+"""Minutes for which windows are read from a store larger than the memory."""
 
 
 def _memory():
-    """Measure the memory of this process in bytes, without the code that it maps."""
+    """Measure the anonymous memory of this process in bytes, without mapped code."""
     status = Path("/proc/self/status").read_text()
     return 1024 * int(re.search(r"RssAnon:\s*(\d+)", status)[1])
 
 
 def _in_process(action, folder, memory=2e9):
-    """Run an action with so much memory, and tell what went wrong."""
+    """Run an action with limited memory in bytes; LostError if it fails."""
 
     def act():
         limit_memory(memory)
         return action()
 
-    code, said, _ = run(lambda: cli.run(act), folder / "log", budget=1e4)
+    code, output, _ = run(lambda: cli.run(act), folder / "log", budget=1e4)
     if code or code is None:
-        raise LostError(last_line(said))
+        raise LostError(last_line(output))
 
 
 def many_files(rng, folder):
-    """Take a folder of 40 000 recordings into a store, and plan an epoch of it."""
+    """Build a store of a folder of 40 000 recordings, and plan an epoch."""
     sounds = folder / "sounds"
     for i in range(N_FILES):
         path = sounds / f"{i % 200}" / f"{i}.wav"
@@ -59,22 +59,22 @@ def many_files(rng, folder):
         build_store(dataset, folder / "store", progress=False)
         seconds = time.process_time() - before
         if seconds > 60:
-            print(f"what is there already takes {seconds:.0f} s to open")
+            print(f"opening the existing store takes {seconds:.0f} s")
             return 1
 
     _in_process(act, folder)
 
 
 def long_file(rng, folder):
-    """Read from a WAV of 50 GB, which has no content on the disk."""
+    """Read from a sparse WAV file of 50 GB."""
     path = folder / "a.wav"
     with soundfile.SoundFile(path, "w", 44_100, 2, format="RF64") as file:
         file.write(np.zeros((1, 2)))
     content = bytearray(path.read_bytes())
     size = 50 * 10**9
-    place = content.index(b"ds64") + 8
-    for number, at in ((size + 100, 0), (size, 8), (size // 4, 16)):
-        content[place + at : place + at + 8] = number.to_bytes(8, "little")
+    start = content.index(b"ds64") + 8
+    for number, offset in ((size + 100, 0), (size, 8), (size // 4, 16)):
+        content[start + offset : start + offset + 8] = number.to_bytes(8, "little")
     path.write_bytes(content)
     with open(path, "r+b") as file:
         file.truncate(len(content) - 4 + size)
@@ -99,18 +99,18 @@ def large_store(rng, folder):
             file.truncate(size)
     recordings = [Recording(f"{i}", f, None, "unlabelled") for i, f in enumerate(files)]
     store = Store(recordings, files, [size // 2] * n, [""] * n)
-    store._verified = [True] * n  # reading all of it first would be no test
+    store._verified = [True] * n  # else all of it would be read first
 
     def act():
         loader = WindowLoader(
             store, range(n), 20_480, 8, chunk_bytes=chunk, max_chunks=10
         )
-        planned, start, most = _memory(), time.monotonic(), 0
+        planned, start, maximum = _memory(), time.monotonic(), 0
         for _ in loader:
-            most = max(most, _memory())
+            maximum = max(maximum, _memory())
             if time.monotonic() - start > 60 * MINUTES:
                 break
-        more = most - planned
+        more = maximum - planned
         print(f"{more / 1e6:.0f} MB")
         return int(more > 1.25 * 10 * chunk)
 

@@ -1,4 +1,4 @@
-"""Commands that are stopped: by a kill at a random moment, or by a full disk."""
+"""Interrupted commands: killed at a random moment, or stopped by a full disk."""
 
 import atexit
 import csv
@@ -34,17 +34,17 @@ from jtm.tests.transcriber import toys
 from jtm.training.checkpoints import fingerprint
 
 VOLATILE = {generate.COST_FILE, "embeddings.json", "config.json", ".lock"}
-"""Names of files that tell times or paths."""
+"""Names of files that contain times or paths."""
 
 TIMES = ("audio_seconds_per_second", "seconds")
-"""Columns that tell how long something took."""
+"""Columns that contain durations."""
 
 works.PRESETS["least"] = works.Preset(3, 1, 1, 2, (2.0, 3.0), 1, 1, 0, 36, 9e3)
 
 
 @functools.cache
 def inputs():
-    """Write what the commands read, once."""
+    """Write the inputs of the commands, once."""
     folder = Path(tempfile.mkdtemp())
     atexit.register(shutil.rmtree, folder, True)
     rng = np.random.default_rng(0)
@@ -68,41 +68,41 @@ def _store(out):
 
 
 def _pretrain(out):
-    words = ["--preset", "tiny", "--nEpoch", "3", "--data", f"{inputs() / 'sounds'}"]
-    words += ["--pathCheckpoint", f"{out / 'run'}", "--store", f"{out / 'store'}"]
-    return cli.train_main([*words, "--samplingType", "samesequence"])
+    options = ["--preset", "tiny", "--nEpoch", "3", "--data", f"{inputs() / 'sounds'}"]
+    options += ["--pathCheckpoint", f"{out / 'run'}", "--store", f"{out / 'store'}"]
+    return cli.train_main([*options, "--samplingType", "samesequence"])
 
 
 def _embed(out):
-    words = [f"{inputs() / 'sounds'}", "--out", f"{out}", "--load"]
-    return cli.main(["embed", *words, f"{inputs() / 'a.pt'}"])
+    options = [f"{inputs() / 'sounds'}", "--out", f"{out}", "--load"]
+    return cli.main(["embed", *options, f"{inputs() / 'a.pt'}"])
 
 
 def _export(out):
-    words = ["--load", f"{inputs() / 'a.pt'}", "--out", f"{out / 'm.safetensors'}"]
-    return cli.main(["export", *words])
+    options = ["--load", f"{inputs() / 'a.pt'}", "--out", f"{out / 'm.safetensors'}"]
+    return cli.main(["export", *options])
 
 
 def _generate(out):
-    words = ["--preset", "least", "--out", f"{out}"]
-    return generate.main(words)
+    options = ["--preset", "least", "--out", f"{out}"]
+    return generate.main(options)
 
 
 def _benchmark(out):
     benchmark.STEPS |= dict.fromkeys(benchmark.STEPS, 4)
     benchmark.RATES = {name: rates[:1] for name, rates in benchmark.RATES.items()}
     benchmark.HEAD_RATES = benchmark.HEAD_RATES[:1]
-    words = ["--data", f"{inputs() / 'data'}", "--load", f"{inputs() / 'b.pt'}"]
-    words += ["--out", f"{out / 'scores'}", "--work", f"{out / 'work'}"]
+    options = ["--data", f"{inputs() / 'data'}", "--load", f"{inputs() / 'b.pt'}"]
+    options += ["--out", f"{out / 'scores'}", "--work", f"{out / 'work'}"]
     for part in ("family=frames", "amount=3", "seed=0", "method=scratch"):
-        words += ["--only", part]
-    words += ["--only", "method=scratch-selftrained", "--only", "method=logmel"]
-    return cli.main(["benchmark", *words])
+        options += ["--only", part]
+    options += ["--only", "method=scratch-selftrained", "--only", "method=logmel"]
+    return cli.main(["benchmark", *options])
 
 
 def _transcribe(out):
-    words = [f"{inputs() / 'sounds'}", "--out", f"{out}", "--weights"]
-    return cli.main(["transcribe", *words, f"{inputs() / 't.safetensors'}"])
+    options = [f"{inputs() / 'sounds'}", "--out", f"{out}", "--weights"]
+    return cli.main(["transcribe", *options, f"{inputs() / 't.safetensors'}"])
 
 
 def _index(out):
@@ -120,18 +120,18 @@ JOBS = {
     "benchmark": _benchmark,
     "generation": _generate,
 }
-"""Commands by name: each takes the folder that it writes to."""
+"""Commands by name; each takes its output folder."""
 
 
-def look(folder):
-    """Tell what a folder holds, but for what differs from run to run."""
-    found = {}
+def snapshot(folder):
+    """Hash the files of a folder, without what differs between runs."""
+    hashes = {}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
-        passed = path.name in VOLATILE or path.suffix == ".lock" or ".part" in path.name
-        if path.is_file() and not (passed or "tensorboard" in name):
-            found[name] = _hash(path)
-    return found
+        omit = path.name in VOLATILE or path.suffix == ".lock" or ".part" in path.name
+        if path.is_file() and not (omit or "tensorboard" in name):
+            hashes[name] = _hash(path)
+    return hashes
 
 
 def _hash(path):
@@ -153,13 +153,13 @@ def _hash(path):
 
 
 def _timeless(row):
-    """Drop what a row says of times."""
+    """Drop the durations of a row."""
     return {name: value for name, value in row.items() if name not in TIMES}
 
 
 @dataclass(frozen=True)
-class Whole:
-    """What a command gives that nothing disturbs, and what that costs."""
+class Reference:
+    """Output files of an undisturbed command, its processor time and size."""
 
     files: dict
     seconds: float
@@ -167,25 +167,25 @@ class Whole:
 
 
 @functools.cache
-def whole(job):
+def reference(job):
     """Run a command undisturbed, once."""
     inputs()
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder, "out")
         out.mkdir()
-        code, said, seconds = run(lambda: _into(job, out), Path(folder, "log"))
+        code, output, seconds = run(lambda: _into(job, out), Path(folder, "log"))
         if code:
-            raise RuntimeError(f"{job} fails undisturbed: {said}")
-        sizes = [p.stat().st_size for p in out.rglob("*") if p.is_file()]
-        return Whole(look(out), seconds, sum(-(-size // 4096) * 4096 for size in sizes))
+            raise RuntimeError(f"{job} fails undisturbed: {output}")
+        blocks = [-(-p.stat().st_size // 4096) for p in out.rglob("*") if p.is_file()]
+        return Reference(snapshot(out), seconds, 4096 * sum(blocks))
 
 
 def _finish(job, out, log, after):
-    """Run a command to its end, and compare."""
-    code, said, _ = run(lambda: _into(job, out), log)
+    """Run a command to its end, and compare its files with the reference."""
+    code, output, _ = run(lambda: _into(job, out), log)
     if code:
-        raise LostError(f"{after}, cannot go on: {last_line(said)}")
-    found, expected = look(out), whole(job).files
+        raise LostError(f"{after}, cannot resume: {last_line(output)}")
+    found, expected = snapshot(out), reference(job).files
     if found != expected:
         names = {n for n in found.keys() | expected if found.get(n) != expected.get(n)}
         raise LostError(f"{after}, these differ: {', '.join(sorted(names))}")
@@ -196,46 +196,46 @@ def kill(job, rng, folder):
     out, log = folder / "out", folder / "log"
     out.mkdir()
     for _ in range(rng.integers(1, 3)):
-        moment = rng.uniform(0, whole(job).seconds)
-        code, said, _ = run(lambda: _into(job, out), log, budget=moment)
+        moment = rng.uniform(0, reference(job).seconds)
+        code, output, _ = run(lambda: _into(job, out), log, budget=moment)
         if code:
-            raise LostError(f"resumed after a kill: {last_line(said)}")
+            raise LostError(f"resumed after a kill: {last_line(output)}")
     _finish(job, out, log, f"after a kill at {moment:.2f} s")
 
 
 def lose_worker(job, rng, folder):
-    """Kill one of the processes that a command has started, as the system may."""
+    """Kill one of a command's worker processes, as the system may."""
     out, log = folder / "out", folder / "log"
     out.mkdir()
-    patience = int(rng.integers(1, 300))  # looks, from when two are at work
+    patience = int(rng.integers(1, 300))  # polls while two or more workers run
 
     def watch(pid):
         nonlocal patience
-        at_work = children(pid)
-        patience -= len(at_work) > 2  # multiprocessing has one of its own
-        if patience < 0 and len(at_work) > 2:
-            os.kill(at_work[-1], signal.SIGKILL)
+        workers = children(pid)
+        patience -= len(workers) > 2  # one is multiprocessing's own
+        if patience < 0 and len(workers) > 2:
+            os.kill(workers[-1], signal.SIGKILL)
         return patience < 0
 
-    code, said, _ = run(lambda: _into(job, out), log, watch=watch)
-    if "Traceback" in said or code not in (0, 1, 2):
-        raise LostError(f"code {code}, {last_line(said)}")
+    code, output, _ = run(lambda: _into(job, out), log, watch=watch)
+    if "Traceback" in output or code not in (0, 1, 2):
+        raise LostError(f"code {code}, {last_line(output)}")
     _finish(job, out, log, "after a worker's end")
 
 
 def fill(job, rng, folder):
-    """Let a command write to a disk that becomes full, then give it room."""
+    """Let a command fill a disk, then enlarge the disk and resume."""
     disk, log = folder / "disk", folder / "log"
     disk.mkdir()
-    room = int(rng.uniform(0.02, 0.95) * whole(job).size)
+    room = int(rng.uniform(0.02, 0.95) * reference(job).size)
     with small_disk(disk, room) as grow:
         out = disk / "out"
         size = None if grow else room // 8
-        code, said, _ = run(lambda: _into(job, out), log, file_size=size)
-        if "Traceback" in said or code not in (0, 1, 2):
-            raise LostError(f"room for {room} bytes: code {code}, {last_line(said)}")
-        if code and not last_line(said):
-            raise LostError(f"room for {room} bytes: code {code} without a word")
+        code, output, _ = run(lambda: _into(job, out), log, file_size=size)
+        if "Traceback" in output or code not in (0, 1, 2):
+            raise LostError(f"room for {room} bytes: code {code}, {last_line(output)}")
+        if code and not last_line(output):
+            raise LostError(f"room for {room} bytes: code {code} without a message")
         if grow:
             grow()
         out.mkdir(exist_ok=True)

@@ -1,13 +1,13 @@
 """
-What becomes of work when something goes wrong: kills, full disks, damaged files.
+Fault injection: kills, full disks, damaged, hostile and large files.
 
-``python code/faults/suite.py`` (``make faults``) tries every fault of :data:`FAULTS` so
-many times, with seeded chance, and counts what survived: a stopped command, run again,
-gives what an undisturbed one does; a damaged file ends in one line or is read; nothing
-hangs, nor writes where it should not. Outcomes are kept in ``logs/faults``, so that it
-goes on where it stopped, and tries again what was lost; what was tried is written to
-its rows of ``report/results/faults.json``, by ``--only`` too. With ``--short`` a few of
-each kind take seconds, and nothing is written.
+``python code/faults/suite.py`` (``make faults``) tries every fault of :func:`faults`
+several times, with seeded draws, and counts what survived: a resumed command must
+equal an undisturbed one; a damaged file must be read or refused in one line; nothing
+may hang, or write outside its folder. Outcomes are saved in ``logs/faults``, so that
+it resumes where it stopped, and repeats what was lost; what was tried is written to
+its rows of ``report/results/faults.json``, with ``--only`` too. With ``--short`` a few
+of each kind take seconds, and no results are written.
 """
 
 import argparse
@@ -35,12 +35,12 @@ from tqdm import tqdm  # noqa: E402
 from jtm.files import atomic, read_json, write_json  # noqa: E402
 
 RESULTS = ROOT / "report" / "results" / "faults.json"
-"""Where the table is written."""
+"""Path to the written table."""
 
 
 @dataclass(frozen=True)
 class Fault:
-    """A fault, and how often it is tried."""
+    """A fault, and its numbers of trials in the long and the short form."""
 
     name: str
     trial: object
@@ -74,7 +74,7 @@ def faults():
         tried = trials, short, damaged.FILES
         found.append(Fault(f"damaged: {kind}", try_kind, *tried))
     for name, trial in damaged.HOSTILE.items():
-        call = functools.partial(damaged.be_hostile, trial)
+        call = functools.partial(damaged.attack, trial)
         found.append(Fault(f"hostile: {name}", call, 1, 1))
     for name, trial in large.LARGE.items():
         found.append(Fault(name, trial, 1, 0))
@@ -82,15 +82,15 @@ def faults():
 
 
 def run(work, short=False, only="", progress=True):
-    """Try the faults that have not been tried yet, and sum up."""
+    """Try the faults that have not survived yet, and summarise the outcomes."""
     work = Path(work)
     work.mkdir(parents=True, exist_ok=True)
-    kept = work / "outcomes.json"
-    outcomes = json.loads(kept.read_text()) if kept.exists() else {}
+    file = work / "outcomes.json"
+    outcomes = json.loads(file.read_text()) if file.exists() else {}
     chosen = [fault for fault in faults() if only in fault.name]
     jobs = [(f, i) for f in chosen for i in range(f.short if short else f.long)]
-    left = [(f, i) for f, i in jobs if outcomes.get(f"{f.name} {i}", "new")]
-    for fault, number in tqdm(left, "Faults", disable=not progress):
+    remaining = [(f, i) for f, i in jobs if outcomes.get(f"{f.name} {i}", "new")]
+    for fault, number in tqdm(remaining, "Faults", disable=not progress):
         key = f"{fault.name} {number}"
         rng = np.random.default_rng([number, *key.encode()])
         folder = Path(tempfile.mkdtemp(dir=work))
@@ -102,26 +102,26 @@ def run(work, short=False, only="", progress=True):
             tqdm.write(f"{key}: {loss}", file=sys.stderr)
         finally:
             shutil.rmtree(folder)
-        with atomic(kept) as part:
+        with atomic(file) as part:
             part.write_text(json.dumps(outcomes, indent=1))
     return summarise(chosen, outcomes)
 
 
 def summarise(chosen, outcomes):
-    """Count what was tried, what survived and what was lost."""
+    """Count trials, survivals and losses of each fault."""
     rows = []
     for fault in chosen:
-        found = [outcomes.get(f"{fault.name} {i}") for i in range(fault.long)]
-        found = [loss for loss in found if loss is not None]
-        lost = [loss for loss in found if loss]
-        tried = fault.size * len(found)
+        losses = [outcomes.get(f"{fault.name} {i}") for i in range(fault.long)]
+        losses = [loss for loss in losses if loss is not None]
+        lost = [loss for loss in losses if loss]
+        tried = fault.size * len(losses)
         row = {"fault": fault.name, "tried": tried, "survived": tried - len(lost)}
         rows.append(row | {"lost": len(lost), "reasons": sorted(set(lost))})
     return rows
 
 
 def record(path, rows):
-    """Write the rows of what was tried to the table; others stay as they are."""
+    """Write the rows of tried faults to the table; retain the others."""
     known = {row["fault"]: row for row in read_json(path)} if path.exists() else {}
     known |= {row["fault"]: row for row in rows if row["tried"]}
     none = {"tried": 0, "survived": 0, "lost": 0, "reasons": []}

@@ -1,8 +1,8 @@
 """
-Whether numpydoc's validator passes every public name: ``make lint`` runs this.
+Check every public docstring with numpydoc's validator; ``make lint`` runs this.
 
-The checks, and the names that are left out with the reason, are in pyproject.toml.
-It is no unit test, as numpydoc is needed for nothing else.
+The checks, and the excluded names with the reason, are in pyproject.toml.
+It is not a unit test, as numpydoc is needed for nothing else.
 """
 
 import importlib
@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[3]
 
 
 def public_names(package):
-    """Name all that a package defines, outside tests, without an underscore."""
+    """Yield the public functions, classes and methods of a package, without tests."""
     for info in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
         if "tests" in info.name or info.name.endswith("__main__"):
             continue
@@ -37,20 +37,20 @@ def public_names(package):
 
 
 def main():
-    """Print what is wrong; give the exit code."""
+    """Print the faults; return the exit code."""
     config = parse_config(ROOT)
     sys.path.insert(0, str(ROOT / "code"))
     names = list(public_names(importlib.import_module("jtm")))
-    wrong = 0
+    n_faults = 0
     for name in names:
         if config["exclude"] and config["exclude"].search(name):
             continue
         for code, text in validate(name)["errors"]:
             if code in config["checks"]:
                 print(f"{name}: {code} {text}")
-                wrong += 1
-    print(f"numpydoc: {len(names)} public names, {wrong} faults")
-    return int(wrong > 0)
+                n_faults += 1
+    print(f"numpydoc: {len(names)} public names, {n_faults} faults")
+    return int(n_faults > 0)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The benchmarks measure what they say."""
+"""Benchmark scripts: timing, peak memory and the scores of transcribers."""
 
 import sys
 import tempfile
@@ -23,63 +23,63 @@ import transcribers  # noqa: E402
 
 
 class TestBenchmarks(unittest.TestCase):
-    def test_a_step_learns(self):
+    def test_step_updates_all_parameters(self):
         step = cpc_step.Step("tiny", "cpu", "float32")
         before = [p.clone() for p in step.model.parameters()]
         step()
         for old, new in zip(before, step.model.parameters(), strict=True):
             self.assertFalse(torch.equal(old, new))
 
-    def test_memory_is_that_of_the_peak(self):
-        found = {}
-        with cpc_step.peak_memory("cpu", found):
+    def test_peak_memory_includes_freed_tensors(self):
+        usage = {}
+        with cpc_step.peak_memory("cpu", usage):
             torch.ones(25_000_000).sum()
-        if found["bytes"] is None:
-            self.skipTest("this system does not tell the memory of a process")
-        self.assertGreater(found["bytes"], 90e6)
-        self.assertLess(found["bytes"], 150e6)
+        if usage["bytes"] is None:
+            self.skipTest("this system does not report the memory of a process")
+        self.assertGreater(usage["bytes"], 90e6)
+        self.assertLess(usage["bytes"], 150e6)
 
-    def test_the_fastest_of_several_turns_counts(self):
+    def test_each_call_runs_once_per_turn(self):
         calls = []
         times = cpc_step.fastest({"a": lambda: calls.append(1)}, turns=3)
         self.assertEqual(len(calls), 3)
         self.assertGreater(times["a"], 0)
 
-    def test_planning_is_timed_by_the_window(self):
+    def test_planning_time_is_per_window(self):
         self.assertLess(memory.planning(2) / memory.planning(1), 10)
 
 
 class TestTranscribers(unittest.TestCase):
-    """Peers are judged on notes alone, wherever these come from."""
+    """Transcribers are scored on notes alone, whichever system predicts them."""
 
     def piece(self, *notes):
         return transcribers.Piece(None, np.array([*notes], PLAYED_DTYPE), 4.0, "a")
 
-    def test_scores_computed_by_hand(self):
+    def test_hand_computed_scores(self):
         piece = self.piece((0, 1, 60, 1), (1, 2, 62, 41))
-        found = np.array([(0.04, 1, 60, 1), (1, 1.5, 62, 1)], PLAYED_DTYPE)
-        scores = transcribers.score(piece, found, instruments=True)
+        predicted = np.array([(0.04, 1, 60, 1), (1, 1.5, 62, 1)], PLAYED_DTYPE)
+        scores = transcribers.score(piece, predicted, instruments=True)
         self.assertEqual(scores["onset"], 1)  # 40 ms late
         self.assertEqual(scores["offset"], 0.5)  # one ends half a second early
         self.assertEqual(scores["instrument"], 0.5)  # one is of another instrument
         self.assertAlmostEqual(scores["frame"], 2 * 146 / (200 + 146))
-        self.assertNotIn("instrument", transcribers.score(piece, found))
+        self.assertNotIn("instrument", transcribers.score(piece, predicted))
         self.assertNotIn("found", scores)
 
-    def test_a_single_note_is_found_among_others(self):
+    def test_single_note_scores(self):
         piece = self.piece((0, 1, 60, 74))
-        found = np.array([(0, 1, 60, 0), (0, 1, 72, 0), (2, 3, 60, 0)], PLAYED_DTYPE)
+        notes = np.array([(0, 1, 60, 0), (0, 1, 72, 0), (2, 3, 60, 0)], PLAYED_DTYPE)
 
-        def judged(*rows):
-            scores = transcribers.score(piece, found[[*rows]])
+        def score(*rows):
+            scores = transcribers.score(piece, notes[[*rows]])
             return scores["found"], scores["on_time"], scores["extra"]
 
-        self.assertEqual(judged(0, 1, 2), (1, 1, 1))
-        self.assertEqual(judged(1, 2), (1, 0, 1))  # an octave off, and two seconds late
-        self.assertEqual(judged(1), (0, 0, 1))
-        self.assertEqual(transcribers.score(piece, found[:0])["found"], 0)
+        self.assertEqual(score(0, 1, 2), (1, 1, 1))
+        self.assertEqual(score(1, 2), (1, 0, 1))  # an octave off, and two seconds late
+        self.assertEqual(score(1), (0, 0, 1))
+        self.assertEqual(transcribers.score(piece, notes[:0])["found"], 0)
 
-    def test_the_stronger_setting_of_a_peer_is_met(self):
+    def test_stronger_setting_of_a_peer_is_marked(self):
         def all_of(*values):
             return [{"onset": value} for value in values]
 
@@ -93,13 +93,13 @@ class TestTranscribers(unittest.TestCase):
         peers = {row["setting"]: row for row in rows if row["system"] == "peer"}
         self.assertTrue(peers["tuned"]["stronger"])
         self.assertFalse(peers["default"]["stronger"])
-        # Pieces differ far more than transcribers: paired, ours is always .1 ahead.
-        ahead = peers["tuned"]["difference"]
-        self.assertTrue(all(abs(ahead[key] - 0.1) < 1e-9 for key in ahead))
+        # Pieces differ far more than transcribers; the paired difference is 0.1.
+        difference = peers["tuned"]["difference"]
+        self.assertTrue(all(abs(difference[key] - 0.1) < 1e-9 for key in difference))
         self.assertLess(peers["tuned"]["low"], 0.7)
         self.assertIn("instrument", [row["metric"] for row in rows])
 
-    def test_notes_are_kept_and_a_failure_is_told(self):
+    def test_notes_are_cached_and_a_failure_names_its_log(self):
         with tempfile.TemporaryDirectory() as folder:
             work = Path(folder)
             weights = work / "weights"
@@ -109,15 +109,15 @@ class TestTranscribers(unittest.TestCase):
             with mock.patch.object(system, "name", "nobody"):  # peers.py knows none
                 with self.assertRaisesRegex(InputError, "nobody: failed; .*says why"):
                     system.notes([piece], [{}], "nothing")
-            answer = {"notes": [[[0, 1, 60, 1]]]}
-            with mock.patch.object(system, "answers", return_value=[answer]) as run:
+            output = {"notes": [[[0, 1, 60, 1]]]}
+            with mock.patch.object(system, "outputs", return_value=[output]) as run:
                 first = system.notes([piece], [{}], "once")
                 again = system.notes([piece], [{}], "again")
             run.assert_called_once()
             self.assertEqual(first[0][0].tolist(), again[0][0].tolist())
             self.assertEqual(first[0][0].tolist(), [(0, 1, 60, 1)])
 
-    def test_a_long_recording_is_cut_with_its_notes(self):
+    def test_long_recording_is_cut_with_its_notes(self):
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, "sound", "7001.wav")
             path.parent.mkdir()

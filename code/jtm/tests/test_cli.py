@@ -1,4 +1,4 @@
-"""The commands as a user types them: help, mistakes, exit codes."""
+"""Command line: help, error messages and exit codes."""
 
 import contextlib
 import errno
@@ -34,18 +34,18 @@ ROOT = Path(__file__).resolve().parents[3]
 
 
 def in_process(*arguments):
-    """Run ``python main.py`` in this process; give its code and standard error."""
-    said = io.StringIO()
-    with contextlib.redirect_stderr(said), contextlib.redirect_stdout(io.StringIO()):
+    """Run ``python main.py`` in this process; return exit code and stderr."""
+    output = io.StringIO()
+    with contextlib.redirect_stderr(output), contextlib.redirect_stdout(io.StringIO()):
         try:
             code = train_main([str(word) for word in arguments])
         except SystemExit as stop:  # argparse's own
             code = stop.code
-    return code, said.getvalue()
+    return code, output.getvalue()
 
 
 def main(*arguments, cwd=None):
-    """Run ``python main.py`` and give what came of it."""
+    """Run ``python main.py`` as a subprocess; return the completed process."""
     return subprocess.run(
         [sys.executable, ROOT / "main.py", *map(str, arguments)],
         cwd=cwd or ROOT,
@@ -56,17 +56,15 @@ def main(*arguments, cwd=None):
 
 class TestCommands(unittest.TestCase):
     def setUp(self):
-        folder = tempfile.TemporaryDirectory()
-        self.addCleanup(folder.cleanup)
-        self.folder = Path(folder.name)
+        self.folder = Path(self.enterContext(tempfile.TemporaryDirectory()))
 
-    def refused(self, words, *arguments):
-        code, said = in_process(*arguments)
-        self.assertEqual(code, 2, said)
-        self.assertRegex(said, words)
-        self.assertNotIn("Traceback", said)
+    def refused(self, message, *arguments):
+        code, output = in_process(*arguments)
+        self.assertEqual(code, 2, output)
+        self.assertRegex(output, message)
+        self.assertNotIn("Traceback", output)
 
-    def test_help_is_quick_and_names_every_original_flag(self):
+    def test_help_is_quick_and_lists_original_flags(self):
         before = time.monotonic()
         done = main("--help")
         self.assertLess(time.monotonic() - before, 10)  # 2 s on a quiet machine
@@ -82,7 +80,7 @@ class TestCommands(unittest.TestCase):
             )
             self.assertEqual(done.stdout.strip(), b"[]")
 
-    def test_mistakes_end_in_one_line_and_code_2(self):
+    def test_input_errors_are_one_line_with_exit_code_2(self):
         empty = self.folder / "empty"
         empty.mkdir()
         self.refused("none: no such folder", "--data", self.folder / "none")
@@ -107,7 +105,7 @@ class TestCommands(unittest.TestCase):
         )
         self.assertFalse((self.folder / "run").exists())
 
-    def test_mistakes_are_found_before_a_toy_set_is_made(self):
+    def test_input_errors_precede_generation_of_toy_data(self):
         run, file = self.folder / "run", self.folder / "file"
         run.mkdir()
         config = make_config(PretrainConfig, "small", {"hidden_gar": 77})
@@ -120,8 +118,8 @@ class TestCommands(unittest.TestCase):
             self.refused("none.pt: no such file", *load)
             self.refused("none.pt: no such file", "--supervised", *load)
 
-    def test_mistakes_of_argparse_are_one_line_and_suggest_what_was_meant(self):
-        for words, told in (
+    def test_argparse_errors_are_one_line_with_a_suggestion(self):
+        for words, message in (
             (
                 "transcirbe x",
                 "no command 'transcirbe'; did you mean transcribe.*see jtm",
@@ -132,11 +130,11 @@ class TestCommands(unittest.TestCase):
             ("train --nEpoch", "--nEpoch: expected one argument .see jtm train"),
             ("embed x --out y --layer q", "--layer: invalid choice: 'q'"),
         ):
-            with contextlib.redirect_stderr(io.StringIO()) as said:
+            with contextlib.redirect_stderr(io.StringIO()) as output:
                 with self.assertRaises(SystemExit) as stop:
                     cli.main(words.split())
             self.assertEqual(stop.exception.code, 2)
-            self.assertRegex(said.getvalue(), rf"\Ajtm: .*{told}.* --help\)\n\Z")
+            self.assertRegex(output.getvalue(), rf"\Ajtm: .*{message}.* --help\)\n\Z")
         for script in ("main.py", "toy/generate.py", "toy/pairs.py"):
             done = subprocess.run(
                 [sys.executable, ROOT / script, "--nothing"],
@@ -146,13 +144,13 @@ class TestCommands(unittest.TestCase):
             self.assertEqual(done.returncode, 2)
             self.assertRegex(done.stderr, r"\Ajtm: .*\.py --help\)\n\Z")
 
-    def test_what_is_not_there_is_told_before_slow_imports(self):
+    def test_missing_paths_are_reported_before_slow_imports(self):
         (self.folder / "b.pt").touch()
         folder = str(self.folder)
         verbs = {verb: (self.fail, each[1]) for verb, each in cli.VERBS.items()}
         self.enterContext(mock.patch.dict(cli.VERBS, verbs))
         data = ("--data", folder)
-        for words, told in (
+        for words, message in (
             (("train", "--data", "none"), "none: no such folder"),
             (("train", "--also", f"{folder},none"), "none: no such folder"),
             (("check-data", "none"), "none: no such folder"),
@@ -165,30 +163,30 @@ class TestCommands(unittest.TestCase):
             (("melody", "none.wav"), "none.wav: no such file"),
             (("transcribe", "none.wav", "--out", "x"), "none.wav: no such file or"),
         ):
-            with contextlib.redirect_stderr(io.StringIO()) as said:
+            with contextlib.redirect_stderr(io.StringIO()) as output:
                 self.assertEqual(cli.main([*words]), 2, words)
-            self.assertRegex(said.getvalue(), rf"\Ajtm: .*{told}")
+            self.assertRegex(output.getvalue(), rf"\Ajtm: .*{message}")
 
-    def test_the_version_is_that_of_the_project(self):
+    def test_version_equals_that_of_pyproject(self):
         project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
         self.assertEqual(jtm.__version__, project["project"]["version"])
-        with contextlib.redirect_stdout(io.StringIO()) as said:
+        with contextlib.redirect_stdout(io.StringIO()) as output:
             with self.assertRaises(SystemExit):
                 cli.main(["--version"])
-        self.assertEqual(said.getvalue(), f"jtm {jtm.__version__}\n")
+        self.assertEqual(output.getvalue(), f"jtm {jtm.__version__}\n")
 
-    def test_a_reader_that_has_gone_ends_in_no_traceback(self):
+    def test_closed_pipe_causes_no_traceback(self):
         for words in ("--help", "--data nowhere"):
             command = f"{sys.executable} {ROOT / 'main.py'} {words} | true"
             done = subprocess.run(command, shell=True, capture_output=True, text=True)
             self.assertNotIn("Error", done.stderr)
             self.assertNotIn("Traceback", done.stderr)
 
-    def test_ctrl_c_while_it_sets_out_says_that_it_stopped(self):
+    def test_ctrl_c_during_setup_is_reported_in_one_line(self):
         script = (
             "import os, signal, sys, threading\n"
             "from jtm import cli\n"
-            # Who starts the tests in the background has them ignore Ctrl-C.
+            # Processes that a shell starts in the background ignore SIGINT.
             "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
             "def data(preset):\n"
             "    os.kill(os.getpid(), signal.SIGINT)\n"
@@ -207,7 +205,7 @@ class TestCommands(unittest.TestCase):
         self.assertRegex(done.stderr, "^jtm: stopped")
         self.assertNotIn("Traceback", done.stderr)
 
-    def test_ctrl_c_while_all_is_imported_says_so_too(self):
+    def test_ctrl_c_during_imports_is_reported_in_one_line(self):
         (self.folder / "numpy.py").write_text("raise KeyboardInterrupt\n")
         for words in (["-m", "jtm"], [ROOT / "main.py"], [ROOT / "toy/generate.py"]):
             done = subprocess.run(
@@ -219,7 +217,7 @@ class TestCommands(unittest.TestCase):
             self.assertEqual(done.returncode, 130, done.stderr)
             self.assertRegex(done.stderr, r"\A(jtm: stopped|interrupted)\n\Z")
 
-    def test_a_folder_of_recordings_is_pretrained_on(self):
+    def test_pretraining_on_a_folder_of_recordings(self):
         audio = self.folder / "audio" / "deep"
         audio.mkdir(parents=True)
         write_tunes(audio)
@@ -230,7 +228,7 @@ class TestCommands(unittest.TestCase):
         self.assertRegex(done.stderr, shown)
         self.assertTrue((self.folder / "logs" / "checkpoint0.pt").exists())
 
-    def test_file_names_that_no_terminal_shows_pass_every_command(self):
+    def test_file_names_outside_the_terminal_encoding(self):
         audio = os.fsencode(self.folder / "audio")
         os.mkdir(audio)
         rng = np.random.default_rng(0)
@@ -248,19 +246,19 @@ class TestCommands(unittest.TestCase):
             ("train", "--preset", "tiny", "--nEpoch", "1", "--data", os.fsdecode(audio))
             + ("--pathCheckpoint", str(self.folder / "caf\u00e9"), "--store", cache),
         ):
-            said = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
-            with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+            output = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+            with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
                 with contextlib.chdir(self.folder), warnings.catch_warnings():
                     code = cli.main([*command])
-            said.seek(0)
-            self.assertEqual(code, 0, told := said.read())
+            output.seek(0)
+            self.assertEqual(code, 0, shown := output.read())
             whole = command[0] == "train" or command[1] == os.fsdecode(audio)
-            self.assertEqual(told.count(".m4a, which is not read"), whole, told)
+            self.assertEqual(shown.count(".m4a, which is not read"), whole, shown)
         self.assertEqual(len(list(Path(cache).rglob("*.s16"))), 3)
         self.assertFalse((self.folder / "audio" / STORE_FOLDER).exists())
         self.assertEqual(len(list(out.glob("*.npz"))), 3)
 
-    def test_one_file_that_breaks_a_library_ends_no_batch(self):
+    def test_library_error_in_one_file_does_not_end_the_batch(self):
         for name in "abc":
             path, rate = self.folder / "audio" / f"{name}.wav", 16_000
             path.parent.mkdir(exist_ok=True)
@@ -270,51 +268,55 @@ class TestCommands(unittest.TestCase):
 
         def blocks(path, *rate):
             if "b.wav" in str(path):
-                raise LookupError("what a library makes of it")
+                raise LookupError("a fault of a library")
             return whole(path, *rate)
 
         whole = audio.blocks
         self.enterContext(mock.patch.object(audio, "blocks", blocks))
         one = Recording("b", self.folder / "audio" / "b.wav", None, "unlabelled")
-        [problem] = check._measure_recording(one).problems  # its pool has no mock
-        self.assertRegex(problem, "audio/b.wav: unexpected LookupError: wh")
+        [problem] = check._measure_recording(one).problems  # workers have no mock
+        self.assertRegex(problem, "audio/b.wav: unexpected LookupError: a f")
         for verb, options, code in (
             ("embed", ("--out", str(self.folder / "out")), 1),
             ("train", ("--pathCheckpoint", str(self.folder / "run"), "--data"), 2),
         ):
-            with contextlib.redirect_stderr(said := io.StringIO()):
-                with contextlib.redirect_stdout(said):
-                    found = cli.main([verb, *options, str(self.folder / "audio")])
-            self.assertEqual(found, code, said.getvalue())
-            self.assertRegex(said.getvalue(), "audio/b.wav: unexpected LookupError: wh")
+            with contextlib.redirect_stderr(output := io.StringIO()):
+                with contextlib.redirect_stdout(output):
+                    exit_code = cli.main([verb, *options, str(self.folder / "audio")])
+            self.assertEqual(exit_code, code, output.getvalue())
+            self.assertRegex(
+                output.getvalue(), "audio/b.wav: unexpected LookupError: a f"
+            )
         self.assertEqual(len(list((self.folder / "out").glob("*.npz"))), 2)
         self.assertEqual(len(list(self.folder.rglob("*.s16"))), 2)
 
-    def test_a_crash_is_one_line_and_debug_shows_where(self):
-        def fault(options):
+    def test_crash_is_one_line_and_debug_shows_the_traceback(self):
+        def crash(options):
             """Divide by zero."""
             return 1 // 0
 
         options = cli.VERBS["check-data"][1]
-        with mock.patch.dict(cli.VERBS, {"check-data": (fault, options)}):
-            said = io.StringIO()
-            with contextlib.redirect_stderr(said):
+        with mock.patch.dict(cli.VERBS, {"check-data": (crash, options)}):
+            output = io.StringIO()
+            with contextlib.redirect_stderr(output):
                 self.assertEqual(cli.main(["check-data", "."]), 1)
-            self.assertRegex(said.getvalue(), r"\Ajtm: a fault .* ZeroDiv.*debug.*\n\Z")
+            self.assertRegex(
+                output.getvalue(), r"\Ajtm: a fault .* ZeroDiv.*debug.*\n\Z"
+            )
             with self.assertRaises(ZeroDivisionError):
                 cli.main(["check-data", ".", "--debug"])
 
-    def test_what_the_system_refuses_is_no_fault_of_the_program(self):
-        def refused(options):
-            """Find a disk read-only."""
+    def test_operating_system_errors_are_reported_as_such(self):
+        def write(options):
+            """Raise the error of a read-only disk."""
             raise OSError(errno.EROFS, "Read-only file system")
 
         options = cli.VERBS["check-data"][1]
-        with mock.patch.dict(cli.VERBS, {"check-data": (refused, options)}):
-            said = io.StringIO()
-            with contextlib.redirect_stderr(said):
+        with mock.patch.dict(cli.VERBS, {"check-data": (write, options)}):
+            output = io.StringIO()
+            with contextlib.redirect_stderr(output):
                 self.assertEqual(cli.main(["check-data", "."]), 1)
-        self.assertRegex(said.getvalue(), r"\Ajtm: refused by the system: .*\n\Z")
+        self.assertRegex(output.getvalue(), r"\Ajtm: refused by the system: .*\n\Z")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The examples in docstrings run, and settings are told of where they are classes."""
+"""Docstrings: their examples run, and settings match the help texts."""
 
 import doctest
 import importlib
@@ -11,30 +11,30 @@ from jtm.training.config import SupervisedConfig, explain
 
 
 def load_tests(_, tests, __):
-    """Add the examples of every module."""
-    found = 0
+    """Add the doctests of every module."""
+    n_examples = 0
     for info in pkgutil.walk_packages(jtm.__path__, "jtm."):
         if "tests" not in info.name and not info.name.endswith("__main__"):
             suite = doctest.DocTestSuite(importlib.import_module(info.name))
-            found += suite.countTestCases()
+            n_examples += suite.countTestCases()
             tests.addTest(suite)
-    if not found:
-        raise AssertionError("no example found")
+    if not n_examples:
+        raise AssertionError("no doctest found")
     return tests
 
 
 class TestSettings(unittest.TestCase):
-    def test_docstrings_of_settings_tell_what_the_help_tells(self):
+    def test_docstrings_of_settings_equal_their_help_texts(self):
         for kind in (PretrainConfig, SupervisedConfig):
             for name, item in kind.__pydantic_fields__.items():
-                of, choices, text = explain(item)
-                of = (
+                kind_name, choices, text = explain(item)
+                kind_name = (
                     "{" + ", ".join(map(repr, choices)) + "}"
                     if choices
-                    else of.__name__
+                    else kind_name.__name__
                 )
-                told = f"{name} : {of}\n    {text[0].upper()}{text[1:]}."
-                self.assertIn(told, kind.__doc__)
+                entry = f"{name} : {kind_name}\n    {text[0].upper()}{text[1:]}."
+                self.assertIn(entry, kind.__doc__)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Embeddings: of any sound, of folders, with nothing overwritten or escaping."""
+"""Embeddings of files, arrays and folders, and the shipped network."""
 
 import contextlib
 import io
@@ -28,7 +28,7 @@ from jtm.training import checkpoints
 
 
 def music(seconds, rate, channels=1, seed=0):
-    """Give noise below 3 kHz ``(channels, samples)``, the same at every rate."""
+    """Return sines below 3 kHz ``(channels, samples)``, the same at every rate."""
     rng = np.random.default_rng(seed)
     time = np.arange(round(seconds * rate)) / rate
     frequency, phase = rng.uniform(50, 3000, 20), rng.uniform(0, 6, (channels, 20))
@@ -37,45 +37,43 @@ def music(seconds, rate, channels=1, seed=0):
 
 
 def tiny_model(**settings):
-    """Make a network that is quick."""
+    """Make a small network in evaluation mode."""
     return make_network(**settings).eval()
 
 
 def run(*arguments):
-    """Run a command in this process; give its code and what it said."""
-    said = io.StringIO()
-    with contextlib.redirect_stderr(said), contextlib.redirect_stdout(said):
+    """Run a command in this process; return its exit code and output."""
+    output = io.StringIO()
+    with contextlib.redirect_stderr(output), contextlib.redirect_stdout(output):
         code = main([str(word) for word in arguments])
-    return code, said.getvalue()
+    return code, output.getvalue()
 
 
-class Folder(unittest.TestCase):
+class FolderTestCase(unittest.TestCase):
     def setUp(self):
-        folder = tempfile.TemporaryDirectory()
-        self.addCleanup(folder.cleanup)
-        self.folder = Path(folder.name)
+        self.folder = Path(self.enterContext(tempfile.TemporaryDirectory()))
 
-    def sound(self, name, seconds=0.5, rate=16_000, seed=0):
+    def audio(self, name, seconds=0.5, rate=16_000, seed=0):
         path = self.folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         soundfile.write(path, music(seconds, rate, seed=seed).T, rate)
         return path
 
 
-class Embed(Folder):
-    def test_it_is_what_the_network_says(self):
+class TestEmbed(FolderTestCase):
+    def test_embedding_equals_network_output(self):
         model, wave = tiny_model(norm_mode="batchNorm"), music(0.999, 16_000)[0]
-        heard = (audio.to_pcm(wave) / 32768).astype(np.float32)
+        pcm = (audio.to_pcm(wave) / 32768).astype(np.float32)
         with torch.no_grad():
-            z, c = (part[0].numpy() for part in model(torch.tensor(heard)[None, None]))
+            z, c = (part[0].numpy() for part in model(torch.tensor(pcm)[None, None]))
         for layer, expected in {"z": z, "c": c, "zc": np.hstack((z, c))}.items():
-            for training in (False, True):  # a norm of batches is at rest
-                found, times = jtm.embed(wave, 16_000, model.train(training), layer)
-                np.testing.assert_allclose(found, expected, atol=1e-4)
-        self.assertEqual(found.dtype, np.float32)
+            for training in (False, True):  # batch statistics stay frozen
+                embedding, times = jtm.embed(wave, 16_000, model.train(training), layer)
+                np.testing.assert_allclose(embedding, expected, atol=1e-4)
+        self.assertEqual(embedding.dtype, np.float32)
         np.testing.assert_allclose(times, 0.005 + 0.01 * np.arange(99))
 
-    def test_files_and_arrays_of_any_rate_and_channels_are_one(self):
+    def test_files_and_arrays_of_any_rate_give_one_embedding(self):
         model = tiny_model()
         expected, _ = jtm.embed(music(1, 16_000, 2), 16_000, model)
         for rate in (8000, 22_050, 44_100, 48_000):
@@ -90,46 +88,46 @@ class Embed(Folder):
             error = np.abs(from_array - expected)[middle].mean()
             self.assertLess(error, 0.02 * expected[middle].std(), rate)
 
-    def test_arrays_of_either_orientation_are_one(self):
+    def test_either_array_orientation_gives_one_embedding(self):
         model = tiny_model()
         for n_channels in (1, 2, 64):
             wave = music(0.2, 16_000, n_channels)
             expected, _ = jtm.embed(wave, 16_000, model)
-            found, _ = jtm.embed(wave.T, 16_000, model)
-            np.testing.assert_allclose(found, expected, atol=1e-3)
+            transposed, _ = jtm.embed(wave.T, 16_000, model)
+            np.testing.assert_allclose(transposed, expected, atol=1e-3)
         mono, _ = jtm.embed(wave.mean(0), 16_000, model)
-        np.testing.assert_allclose(found, mono, atol=1e-3)
+        np.testing.assert_allclose(transposed, mono, atol=1e-3)
 
-    def test_integers_are_of_full_scale(self):
+    def test_integer_arrays_are_scaled_by_their_full_scale(self):
         model, wave = tiny_model(), music(0.2, 16_000)[0]
         expected, _ = jtm.embed(wave, 16_000, model)
         for kind in (np.int16, np.int32):
             full = -float(np.iinfo(kind).min)
-            whole = torch.from_numpy((wave * full).astype(kind))
-            found, _ = jtm.embed(whole, np.int64(16_000), model)
-            np.testing.assert_allclose(found, expected, atol=1e-3)
+            integers = torch.from_numpy((wave * full).astype(kind))
+            embedding, _ = jtm.embed(integers, np.int64(16_000), model)
+            np.testing.assert_allclose(embedding, expected, atol=1e-3)
 
-    def test_pieces_join(self):
-        path = self.sound("long.wav", 3.1)
+    def test_chunked_embedding_equals_unchunked(self):
+        path = self.audio("long.wav", 3.1)
         for direction in ("forward", "reverse"):
             model = tiny_model(cpc_mode=direction)
-            expected, _ = jtm.embed(path, model=model)
+            unchunked, _ = jtm.embed(path, model=model)
             with mock.patch.object(streaming, "SHORT_CHUNK", 100):
-                found, _ = jtm.embed(path, model=model)
-            np.testing.assert_allclose(found, expected, atol=1e-5)
+                chunked, _ = jtm.embed(path, model=model)
+            np.testing.assert_allclose(chunked, unchunked, atol=1e-5)
 
-    def test_memory_is_flat_but_for_the_result(self):
-        path, model = self.sound("long.wav", 90, 44_100), tiny_model()
+    def test_memory_is_constant_apart_from_the_result(self):
+        path, model = self.audio("long.wav", 90, 44_100), tiny_model()
         tracemalloc.start()
         self.addCleanup(tracemalloc.stop)
-        found, _ = jtm.embed(path, model=model)
+        embedding, _ = jtm.embed(path, model=model)
         _, peak = tracemalloc.get_traced_memory()
         # The file is 15.9 MB in float32, 5.8 MB of them at 16 kHz.
-        self.assertLess(peak - found.nbytes, 7e6)
+        self.assertLess(peak - embedding.nbytes, 7e6)
 
-    def test_what_is_no_sound_is_refused(self):
+    def test_invalid_input_is_refused(self):
         model = tiny_model()
-        for array, rate, words in (
+        for array, rate, message in (
             (np.zeros(159), 16_000, "the array: shorter than a frame of 0.01 s"),
             (np.zeros(0), 44_100, "shorter than a frame"),
             (np.zeros(16_000), None, "needs its sample_rate"),
@@ -143,11 +141,11 @@ class Embed(Folder):
             (np.full(500, np.nan), 16_000, "not finite"),
             (np.full(500, 9000.0), 16_000, "likely integers"),
         ):
-            with self.assertRaisesRegex(InputError, words):
+            with self.assertRaisesRegex(InputError, message):
                 jtm.embed(array, rate, model)
         with self.assertWarnsRegex(InputWarning, "the array: up to 6.0 dB beyond"):
             jtm.embed(np.full(500, 2.0), 16_000, model)
-        short = self.sound("short.wav", 0.009)
+        short = self.audio("short.wav", 0.009)
         with self.assertRaisesRegex(InputError, "short.wav: shorter than a frame"):
             jtm.embed(short, model=model)
         with self.assertRaisesRegex(InputError, "sample_rate is for arrays"):
@@ -156,7 +154,7 @@ class Embed(Folder):
             jtm.embed(np.zeros(500), 16_000, model, "h")
 
 
-class Verb(Folder):
+class TestCommand(FolderTestCase):
     def setUp(self):
         super().setUp()
         self.out = self.folder / "out"
@@ -167,82 +165,82 @@ class Verb(Folder):
         options = ("--out", self.out, "--load", self.model, "--layer", layer)
         return run("embed", *inputs, *options)
 
-    def made(self):
+    def embedded(self):
         return {p.relative_to(self.out).as_posix() for p in self.out.rglob("*.npz")}
 
-    def test_folders_are_embedded_and_broken_files_told(self):
-        one = self.sound("in/a/song.wav")
-        self.sound("in/b/song.wav", seed=1)
-        self.sound("in/b/song.flac", seed=2)
+    def test_folders_are_embedded_and_unreadable_files_reported(self):
+        one = self.audio("in/a/song.wav")
+        self.audio("in/b/song.wav", seed=1)
+        self.audio("in/b/song.flac", seed=2)
         (self.folder / "in" / "broken.wav").write_text("no sound")
-        code, said = self.embed(self.folder / "in")
+        code, output = self.embed(self.folder / "in")
         self.assertEqual(code, 1)
-        self.assertRegex(said, "jtm: .*broken.wav: not a readable audio file")
-        self.assertNotIn("Traceback", said)
+        self.assertRegex(output, "jtm: .*broken.wav: not a readable audio file")
+        self.assertNotIn("Traceback", output)
         self.assertEqual(
-            self.made(), {"a/song.wav.npz", "b/song.wav.npz", "b/song.flac.npz"}
+            self.embedded(), {"a/song.wav.npz", "b/song.wav.npz", "b/song.flac.npz"}
         )
         with np.load(self.out / "a" / "song.wav.npz", allow_pickle=False) as file:
             expected = jtm.embed(one, model=self.model)
             np.testing.assert_array_equal(file["embedding"], expected[0])
             np.testing.assert_array_equal(file["times"], expected[1])
 
-    def test_two_of_one_name_are_two(self):
-        first, second = self.sound("x/song.wav"), self.sound("y/song.wav", seed=1)
+    def test_equal_file_names_do_not_collide(self):
+        first, second = self.audio("x/song.wav"), self.audio("y/song.wav", seed=1)
         self.assertEqual(self.embed(first, second, first)[0], 0)
-        self.assertEqual(self.made(), {"x/song.wav.npz", "y/song.wav.npz"})
-        # Nor does another run take the one for the other.
-        code, said = self.embed(first)
+        self.assertEqual(self.embedded(), {"x/song.wav.npz", "y/song.wav.npz"})
+        # A later run of one of them is refused rather than mixed with these.
+        code, output = self.embed(first)
         self.assertEqual(code, 2)
-        self.assertRegex(said, "out holds other embeddings")
+        self.assertRegex(output, "out holds other embeddings")
 
-    def test_a_file_alone_lies_at_the_top_whatever_its_path(self):
-        path = self.sound("x/song.wav")
+    def test_embedding_of_a_single_file_lies_at_the_top(self):
+        path = self.audio("x/song.wav")
         roundabout = self.folder / "x" / ".." / "x" / "song.wav"
         self.assertEqual(self.embed(roundabout)[0], 0)
-        self.assertEqual(self.made(), {"song.wav.npz"})
+        self.assertEqual(self.embedded(), {"song.wav.npz"})
         self.assertEqual(path.parent, self.folder / "x")
 
-    def test_a_link_does_not_lead_out(self):
+    def test_symlink_out_of_the_output_folder_is_refused(self):
         (self.folder / "elsewhere").mkdir()
         self.out.mkdir()
         (self.out / "a").symlink_to(self.folder / "elsewhere")
-        self.sound("in/a/song.wav")
-        code, said = self.embed(self.folder / "in")
+        self.audio("in/a/song.wav")
+        code, output = self.embed(self.folder / "in")
         self.assertEqual(code, 2)
-        self.assertIn("leads outside", said)
+        self.assertIn("leads outside", output)
         self.assertEqual(list((self.folder / "elsewhere").iterdir()), [])
 
-    def test_without_a_temporary_folder_one_line_ends_the_batch(self):
+    def test_missing_temporary_folder_ends_the_batch_in_one_line(self):
         for name in "ab":
-            self.sound(f"in/{name}.wav")
+            self.audio(f"in/{name}.wav")
         with mock.patch("tempfile.TemporaryFile", side_effect=FileNotFoundError):
-            code, said = self.embed(self.folder / "in")
+            code, output = self.embed(self.folder / "in")
         self.assertEqual(code, 2)
-        self.assertEqual(said.count("TMPDIR"), 1)
+        self.assertEqual(output.count("TMPDIR"), 1)
 
-    def test_what_is_there_of_an_unchanged_source_is_left(self):
-        song, _ = self.sound("in/song.wav"), self.sound("in/other.wav")
-        old = self.sound("old.wav", seed=1)  # of the same size
+    def test_unchanged_sources_are_not_embedded_again(self):
+        song, _ = self.audio("in/song.wav"), self.audio("in/other.wav")
+        old = self.audio("old.wav", seed=1)  # of the same size
         os.utime(old, (9e8, 9e8))
         self.assertIn("2 of 2 embedded", self.embed(self.folder / "in")[1])
         before = (self.out / "other.wav.npz").stat().st_mtime_ns
         shutil.copy2(old, song)  # with its old time
-        code, said = self.embed(self.folder / "in")
+        code, output = self.embed(self.folder / "in")
         self.assertEqual(code, 0)
-        self.assertIn("1 of 2 embedded, 0 failed, 1 already done", said)
+        self.assertIn("1 of 2 embedded, 0 failed, 1 already done", output)
         self.assertEqual((self.out / "other.wav.npz").stat().st_mtime_ns, before)
         with np.load(self.out / "song.wav.npz", allow_pickle=False) as file:
             expected, _ = jtm.embed(old, model=jtm.load_model(self.model))
             np.testing.assert_array_equal(file["embedding"], expected)
-        # A file that was cut off is made again.
+        # A truncated file is rebuilt.
         whole = (self.out / "song.wav.npz").read_bytes()
         (self.out / "song.wav.npz").write_bytes(whole[:900])
         self.assertIn("1 of 2 embedded", self.embed(self.folder / "in")[1])
         self.assertIn("2 already done", self.embed(self.folder / "in")[1])
 
-    def test_an_embedding_of_another_network_is_refused_by_name(self):
-        song = self.sound("song.wav")
+    def test_embedding_by_another_network_is_refused(self):
+        song = self.audio("song.wav")
         self.embed(song)
         with np.load(self.out / "song.wav.npz", allow_pickle=False) as file:
             model = jtm.load_model(self.model)
@@ -253,52 +251,52 @@ class Verb(Folder):
         moved = (self.out / "song.wav.npz").rename(self.folder / "moved.npz")
         shutil.rmtree(self.out)
         write_checkpoint(self.model, seed=1)
-        self.sound("second.wav")
+        self.audio("second.wav")
         self.embed(self.folder / "second.wav")
         moved.rename(self.out / "song.wav.npz")
-        code, said = self.embed(song)
+        code, output = self.embed(song)
         self.assertEqual(code, 2)
-        self.assertIn("song.wav.npz: an embedding by another network", said)
+        self.assertIn("song.wav.npz: an embedding by another network", output)
 
-    def test_a_file_that_breaks_the_program_does_not_end_the_batch(self):
+    def test_unexpected_error_in_one_file_does_not_end_the_batch(self):
         for name in ("a.wav", "b.wav", "c.wav"):
-            self.sound(f"in/{name}")
+            self.audio(f"in/{name}")
 
         def blocks(path):
             if Path(path).name == "b.wav":
-                raise UnicodeError("what a library makes of it")
+                raise UnicodeError("a fault of a library")
             return whole(path)
 
         whole = audio.blocks
         with mock.patch.object(audio, "blocks", blocks):
-            code, said = self.embed(self.folder / "in")
+            code, output = self.embed(self.folder / "in")
             self.assertEqual(code, 1)
-            self.assertRegex(said, "jtm: .*b.wav: unexpected UnicodeError: what a lib")
-            self.assertNotIn("Traceback", said)
-            self.assertIn("2 of 3 embedded, 1 failed, 0 already done", said)
+            self.assertRegex(output, "jtm: .*b.wav: unexpected UnicodeError: a fa")
+            self.assertNotIn("Traceback", output)
+            self.assertIn("2 of 3 embedded, 1 failed, 0 already done", output)
             options = ("--out", self.out, "--load", self.model, "--debug")
-            code, said = run("embed", self.folder / "in", *options)
+            code, output = run("embed", self.folder / "in", *options)
             self.assertEqual(code, 1)
-            self.assertIn("Traceback", said)
-            code, said = run(
+            self.assertIn("Traceback", output)
+            code, output = run(
                 "embed", self.folder / "in" / "b.wav", "--out", self.folder / "alone"
             )
             self.assertEqual(code, 2)
-            self.assertIn("none of 1 files could be embedded", said)
+            self.assertIn("none of 1 files could be embedded", output)
 
-    def test_names_as_long_as_they_can_be(self):
-        self.sound("in/a.wav")
-        self.sound("in/" + 237 * "x" + ".wav")  # 241 bytes, with .npz 245
+    def test_file_names_of_maximum_length(self):
+        self.audio("in/a.wav")
+        self.audio("in/" + 237 * "x" + ".wav")  # 241 bytes, with .npz 245
         self.assertEqual(self.embed(self.folder / "in")[0], 0)
-        self.sound("in/" + 250 * "x" + ".wav")
-        code, said = self.embed(self.folder / "in")
+        self.audio("in/" + 250 * "x" + ".wav")
+        code, output = self.embed(self.folder / "in")
         self.assertEqual(code, 1)
-        self.assertRegex(said, "jtm: .*x.wav.npz: its name is too long; shorten it")
-        self.assertNotIn("free some space", said)
-        self.assertEqual(len(self.made()), 2)
+        self.assertRegex(output, "jtm: .*x.wav.npz: its name is too long; shorten it")
+        self.assertNotIn("free some space", output)
+        self.assertEqual(len(self.embedded()), 2)
 
-    def test_a_gpu_is_used_where_there_is_one(self):
-        song = self.sound("song.wav")
+    def test_gpu_is_used_where_available(self):
+        song = self.audio("song.wav")
         for use in (
             lambda: self.embed(song),
             lambda: jtm.embed(song),
@@ -314,68 +312,68 @@ class Verb(Folder):
                     use()
             self.assertIn(mock.call(mock.ANY, device), to.mock_calls)
 
-    def test_another_layer_or_network_needs_another_folder(self):
-        path = self.sound("song.wav")
+    def test_other_layer_or_network_is_refused_in_the_same_folder(self):
+        path = self.audio("song.wav")
         self.embed(path)
         self.assertEqual(self.embed(path, layer="z")[0], 2)
         write_checkpoint(self.model, seed=1)
         self.assertEqual(self.embed(path)[0], 2)
 
-    def test_the_layer_is_the_one_asked_for(self):
-        path = self.sound("song.wav")
+    def test_requested_layer_is_saved(self):
+        path = self.audio("song.wav")
         self.embed(path, layer="zc")
         expected, _ = jtm.embed(path, model=jtm.load_model(self.model), layer="zc")
         with np.load(self.out / "song.wav.npz", allow_pickle=False) as file:
             np.testing.assert_array_equal(file["embedding"], expected)
 
-    def test_a_folder_without_sound_ends_in_one_line(self):
+    def test_folder_without_audio_is_refused(self):
         (self.folder / "empty").mkdir()
-        code, said = self.embed(self.folder / "empty")
+        code, output = self.embed(self.folder / "empty")
         self.assertEqual(code, 2)
-        self.assertIn("no audio file found", said)
+        self.assertIn("no audio file found", output)
 
-    def test_a_failed_run_leaves_nothing_and_a_file_is_no_folder(self):
-        path, broken = self.sound("song.wav"), self.folder / "broken.wav"
+    def test_failed_run_leaves_nothing_and_out_must_be_a_folder(self):
+        path, broken = self.audio("song.wav"), self.folder / "broken.wav"
         broken.write_text("no sound")
         for verb in ("embed", "transcribe"):
             self.assertEqual(run(verb, broken, "--out", self.out)[0], 2)
             self.assertFalse(self.out.exists())
             for out in (path, path / "deeper"):
-                code, said = run(verb, path, "--out", out)
+                code, output = run(verb, path, "--out", out)
                 self.assertEqual(code, 2)
-                *_, last = said.splitlines()
-                told = f"jtm: {out}: is a file, or lies in one; expected a folder"
-                self.assertEqual(last, told)
+                *_, last = output.splitlines()
+                message = f"jtm: {out}: is a file, or lies in one; expected a folder"
+                self.assertEqual(last, message)
 
-    def test_of_one_sample_a_line_says_that_it_is_too_short(self):
+    def test_file_of_one_sample_is_too_short(self):
         soundfile.write(self.folder / "one.wav", np.ones(1), 44_100)
         with self.assertRaisesRegex(InputError, "one.wav: shorter than a frame of"):
             jtm.embed(self.folder / "one.wav", model=self.model)
 
-    def test_a_full_disk_ends_the_run(self):
-        path = self.sound("song.wav")
+    def test_full_disk_ends_the_run(self):
+        path = self.audio("song.wav")
         with mock.patch.object(np, "savez", side_effect=OSError(28, "No space left")):
-            code, said = self.embed(path)
+            code, output = self.embed(path)
         self.assertEqual(code, 2)
-        self.assertIn("cannot be written (No space left)", said)
+        self.assertIn("cannot be written (No space left)", output)
 
 
-class Shipped(unittest.TestCase):
-    def test_it_loads_without_network_and_gives_both_layers(self):
+class TestShipped(unittest.TestCase):
+    def test_loads_offline_and_returns_both_layers(self):
         with mock.patch.object(socket, "socket", side_effect=OSError("no network")):
             model = jtm.load_model()
         self.assertFalse(any(module.training for module in model.modules()))
         z, c = model(torch.zeros(1, 1, 16_000))
         self.assertEqual((z.shape[1], c.shape[1]), (50, 50))
         again = jtm.load_model()
-        self.assertIsNot(model, again)  # to be changed as one likes
+        self.assertIsNot(model, again)  # callers may modify it
 
-    def test_it_is_the_one_that_embeds(self):
+    def test_embed_uses_the_shipped_network_by_default(self):
         wave = music(0.2, 16_000)
         expected, _ = jtm.embed(wave, 16_000, jtm.load_model())
         np.testing.assert_array_equal(jtm.embed(wave, 16_000)[0], expected)
 
-    def test_the_card_and_the_facts_are_those_of_the_file(self):
+    def test_model_card_and_metadata_match_the_weights(self):
         self.assertLess(embedding.WEIGHTS.stat().st_size, 20e6)
         facts = read_json(embedding.WEIGHTS.with_suffix(".json"))
         card = embedding.WEIGHTS.with_name("README.md").read_text(encoding="utf-8")
@@ -384,7 +382,7 @@ class Shipped(unittest.TestCase):
         model = jtm.load_model()
         self.assertEqual((model.z_dim, model.c_dim), (facts["z_dim"], facts["c_dim"]))
 
-    def test_the_package_imports_at_once(self):
+    def test_package_import_does_not_import_torch(self):
         code = "import jtm, sys; print('torch' in sys.modules, *dir(jtm))"
         done = subprocess.run(
             [sys.executable, "-c", code],
@@ -400,8 +398,8 @@ class Shipped(unittest.TestCase):
             jtm.nothing  # noqa: B018
 
 
-class Hub(unittest.TestCase):
-    def test_torch_hub_gives_the_same_network(self):
+class TestHub(unittest.TestCase):
+    def test_torch_hub_loads_the_same_network(self):
         model = torch.hub.load(str(ROOT), "jtm", source="local")
         expected = jtm.load_model().state_dict()
         self.assertEqual(model.state_dict().keys(), expected.keys())

@@ -1,4 +1,4 @@
-"""The examples run whole, one after the other, from a checkout alone."""
+"""The example scripts run to their end, from a checkout that is not installed."""
 
 import os
 import subprocess
@@ -23,7 +23,7 @@ for path in sys.argv[1:]:
 
 
 class TestExamples(unittest.TestCase):
-    def test_they_run_and_show(self):
+    def test_examples_run_and_write_their_figures(self):
         paths = sorted(EXAMPLES.glob("*.py"))
         environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
         with tempfile.TemporaryDirectory() as folder:
@@ -35,28 +35,28 @@ class TestExamples(unittest.TestCase):
                 text=True,
             )
             self.assertEqual(done.returncode, 0, done.stderr)
-            made = {path.name for path in Path(folder, "logs", "examples").iterdir()}
+            written = {path.name for path in Path(folder, "logs", "examples").iterdir()}
         self.assertEqual(done.stdout.count("END"), len(paths))
-        shown = {"listen", "pretrain", "probe", "transcribe", "look_inside"}
-        self.assertLessEqual({f"{name}.png" for name in shown}, made)
-        self.assertLessEqual({"remembers.png", "transcribe.mid"}, made)
-        for said in (
+        figures = {"listen", "pretrain", "probe", "transcribe", "look_inside"}
+        self.assertLessEqual({f"{name}.png" for name in figures}, written)
+        self.assertLessEqual({"remembers.png", "transcribe.mid"}, written)
+        for text in (
             "50 frames of",
             "notes found",
             "multipitch, test: average precision",
         ):
-            self.assertIn(said, done.stdout)
+            self.assertIn(text, done.stdout)
 
-    def test_ctrl_c_ends_them_in_one_line(self):
+    def test_ctrl_c_ends_examples_in_one_line(self):
         path = EXAMPLES / "pretrain.py"
         begin, call, _ = path.read_text("utf-8").partition("stop_in_one_line()\n")
-        for told in ("KeyboardInterrupt", "StoppedError", "ValueError"):
-            script = f"{begin}{call}from jtm.files import StoppedError\nraise {told}\n"
+        for error in ("KeyboardInterrupt", "StoppedError", "ValueError"):
+            script = f"{begin}{call}from jtm.files import StoppedError\nraise {error}\n"
             script = script.replace("__file__", repr(str(path)))
             done = subprocess.run(
                 [sys.executable, "-c", script], capture_output=True, text=True
             )
-            if told == "ValueError":
+            if error == "ValueError":
                 self.assertIn("Traceback", done.stderr)
             else:
                 self.assertEqual((done.returncode, done.stderr), (130, STOPPED + "\n"))

@@ -1,4 +1,4 @@
-"""A few faults of each kind cost nothing, and what does cost something is counted."""
+"""Fault injection: a short run loses nothing, and losses are detected and counted."""
 
 import json
 import subprocess
@@ -21,24 +21,22 @@ import suite  # noqa: E402
 
 
 def busy(path):
-    """Take too long."""
+    """Exceed the time limit."""
     return sum(range(10**7))
 
 
 def greedy(path):
-    """Take too much memory."""
+    """Exceed the memory limit."""
     return bytes(10**9)
 
 
 @unittest.skipUnless(sys.platform == "linux", "needs Linux's clocks and limits")
 class TestSuite(unittest.TestCase):
     def setUp(self):
-        folder = tempfile.TemporaryDirectory()
-        self.addCleanup(folder.cleanup)
-        self.folder = Path(folder.name)
+        self.folder = Path(self.enterContext(tempfile.TemporaryDirectory()))
         self.rng = np.random.default_rng(0)
 
-    def test_the_short_form_loses_nothing(self):
+    def test_short_suite_loses_nothing(self):
         script = ROOT / "code" / "faults" / "suite.py"
         done = subprocess.run(
             [sys.executable, script, "--short", "--work", self.folder],
@@ -49,7 +47,7 @@ class TestSuite(unittest.TestCase):
         self.assertIn("killed at a random moment: store: 1 of 1", done.stdout)
         self.assertIn("damaged: FLAC: 10 of 10", done.stdout)
 
-    def test_what_is_lost_is_counted_and_tried_again(self):
+    def test_losses_are_counted_and_repeated(self):
         trials = []
 
         def trial(rng, folder):
@@ -67,9 +65,9 @@ class TestSuite(unittest.TestCase):
         self.assertEqual(first["reasons"], ["two"])
         self.assertEqual((second["survived"], second["lost"]), (30, 0))
         self.assertEqual(len(trials), 4)
-        self.assertEqual(trials[3], trials[1])  # the same chance
+        self.assertEqual(trials[3], trials[1])  # the same random draws
 
-    def test_rows_that_were_not_tried_stay(self):
+    def test_rows_of_other_faults_are_retained(self):
         path, zero = self.folder / "faults.json", {"survived": 0, "lost": 0}
         faults = [suite.Fault(name, None, 1) for name in "abc"]
         with mock.patch("suite.faults", return_value=faults):
@@ -79,15 +77,15 @@ class TestSuite(unittest.TestCase):
         tried = [row["tried"] for row in json.loads(path.read_text())]
         self.assertEqual(tried, [0, 1, 2])
 
-    def test_readers_that_fail_hang_or_grow_are_found(self):
+    def test_readers_that_crash_hang_or_exhaust_memory_are_detected(self):
         def refuse(path):
             raise InputError("no")
 
-        for read, told in (
+        for read, message in (
             (lambda path: 1 // 0, "ZeroDivisionError"),
             (busy, "_SlowError"),
             (greedy, "MemoryError"),
-            (refuse, "InputError"),  # the first file is whole
+            (refuse, "InputError"),  # the first file is undamaged
             (lambda path: Path(path.parents[1], "x").touch(), "outside its folder"),
         ):
             folder = Path(tempfile.mkdtemp(dir=self.folder))
@@ -95,14 +93,14 @@ class TestSuite(unittest.TestCase):
                 mock.patch.dict(damaged.READERS, wrong=("labels.csv", read)),
                 mock.patch.object(damaged, "SECONDS", 0.05),
                 mock.patch.object(damaged, "MEMORY", 5e8),
-                self.assertRaisesRegex(isolated.LostError, told),
+                self.assertRaisesRegex(isolated.LostError, message),
             ):
                 damaged.mutate("wrong", self.rng, folder)
 
-    def test_what_differs_after_a_stop_is_found(self):
+    def test_difference_after_a_stop_is_detected(self):
         def forgetful(out):
-            began = (out / "a").exists()
-            (out / "a").write_text("whole" if not began else "half")
+            resumed = (out / "a").exists()
+            (out / "a").write_text("half" if resumed else "whole")
             return sum(range(3 * 10**6)) and 0
 
         with mock.patch.dict(stopped.JOBS, forgetful=forgetful):

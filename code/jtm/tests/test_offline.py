@@ -1,4 +1,4 @@
-"""Nothing asks for the network at run time."""
+"""No network access at run time."""
 
 import contextlib
 import io
@@ -21,7 +21,7 @@ from jtm.tests.test_embedding import music
 from jtm.tests.transcriber.toys import write_tiny
 
 
-class Offline(unittest.TestCase):
+class TestOffline(unittest.TestCase):
     def setUp(self):
         self.folder = Path(self.enterContext(tempfile.TemporaryDirectory()))
         self.song = self.folder / "songs" / "song.wav"
@@ -29,11 +29,11 @@ class Offline(unittest.TestCase):
         for name in ("song", "other"):
             path = self.song.with_stem(name)
             soundfile.write(path, music(3.0, 16_000)[0], 16_000)
-        self.asked = []
+        self.requests = []
 
         def refuse(*words, **named):
-            self.asked.append(words)
-            raise OSError("the network is out of bounds")
+            self.requests.append(words)
+            raise OSError("network access is refused")
 
         for name in ("connect", "connect_ex", "sendto"):
             self.enterContext(
@@ -43,24 +43,24 @@ class Offline(unittest.TestCase):
         self.enterContext(contextlib.redirect_stdout(io.StringIO()))
 
     def tearDown(self):
-        self.assertEqual(self.asked, [])  # even where a refusal was survived
+        self.assertEqual(self.requests, [])  # even where the error was caught
 
-    def test_who_asks_is_refused(self):
+    def test_requests_are_refused_and_recorded(self):
         for url in ("http://localhost", "http://127.0.0.1:9"):
-            with self.assertRaisesRegex(OSError, "out of bounds"):
+            with self.assertRaisesRegex(OSError, "access is refused"):
                 urllib.request.urlopen(url)
-        self.assertGreaterEqual(len(self.asked), 2)
-        self.asked.clear()
+        self.assertGreaterEqual(len(self.requests), 2)
+        self.requests.clear()
 
-    def test_embed(self):
+    def test_embed_needs_no_network(self):
         embedding, _ = jtm.embed(self.song)
         self.assertEqual(len(embedding), 150)
 
-    def test_hub(self):
+    def test_hub_needs_no_network(self):
         network = torch.hub.load(str(cli.ROOT), "jtm", source="local")
         self.assertEqual(network(torch.zeros(1, 1, 1600))[1].shape[:2], (1, 5))
 
-    def test_pretrain_and_show(self):
+    def test_pretraining_needs_no_network(self):
         out = self.folder / "run"
         words = ["--preset", "tiny", "--nEpoch", "1", "--pathCheckpoint", str(out)]
         self.assertEqual(cli.train_main(["--data", str(self.song.parent), *words]), 0)
@@ -70,11 +70,11 @@ class Offline(unittest.TestCase):
         table = pd.read_csv(out / "metrics.csv")
         self.assertIn("loss", show.result(table).data)
 
-    def test_transcribe(self):
+    def test_transcribe_needs_no_network(self):
         weights = self.folder / "tiny.safetensors"
         write_tiny(weights)
-        found = jtm.transcribe(self.song, weights=weights)
-        for path in found.save(self.folder):
+        transcription = jtm.transcribe(self.song, weights=weights)
+        for path in transcription.save(self.folder):
             self.assertGreater(path.stat().st_size, 0)
 
 

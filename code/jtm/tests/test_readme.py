@@ -1,4 +1,4 @@
-"""What the README, and the pages that it hands on to, show runs as it stands there."""
+"""The Python and command lines of the README and the pages it links to run."""
 
 import contextlib
 import functools
@@ -30,24 +30,24 @@ SHELL += re.findall(r"`((?:make|python|jtm) (?!-m jtm`)[^`]*)`", PAGE)
 SHELL += re.findall(r"^srun \S+ (python .*)", PAGE, re.MULTILINE)
 
 
-class Readme(unittest.TestCase):
+class TestReadme(unittest.TestCase):
     def setUp(self):
         self.folder = Path(self.enterContext(tempfile.TemporaryDirectory()))
         self.enterContext(contextlib.chdir(self.folder))
 
-    def test_the_lines_that_transcribe_run(self):
+    def test_python_lines_that_transcribe_run(self):
         soundfile.write("song.wav", music(2.0, 44_100, 2).T, 44_100)  # stereo
-        exec(PYTHON[0], found := {})
+        exec(PYTHON[0], names := {})
         self.assertTrue(Path("song.mid").stat().st_size)
-        self.assertEqual(len(found["embedding"]), len(found["times"]))
+        self.assertEqual(len(names["embedding"]), len(names["times"]))
 
-    def test_the_lines_that_embed_run(self):
+    def test_python_lines_that_embed_run(self):
         soundfile.write("song.wav", music(2.0, 44_100, 2).T, 44_100)  # stereo
-        exec(PYTHON[1], found := {})
-        self.assertEqual(found["embedding"].shape, (100, jtm.load_model().z_dim))
-        self.assertEqual(found["c"].shape[:2], (1, 50))
+        exec(PYTHON[1], names := {})
+        self.assertEqual(names["embedding"].shape, (100, jtm.load_model().z_dim))
+        self.assertEqual(names["c"].shape[:2], (1, 50))
 
-    def test_the_lines_that_fine_tune_learn(self):
+    def test_python_lines_that_fine_tune_reduce_the_loss(self):
         rng = np.random.default_rng(0)
         for number in range(6):
             for name, wave in (
@@ -60,36 +60,36 @@ class Readme(unittest.TestCase):
         fewer = PYTHON[2].replace("(100, 8)", "(12, 8)")
         self.assertNotEqual(fewer, PYTHON[2])
         torch.manual_seed(0)
-        exec(fewer, found := {})
-        self.assertEqual(list(found["classes"]), ["noise", "tones"])
-        self.assertLess(found["loss"].item(), 0.2)  # by chance 0.69
+        exec(fewer, names := {})
+        self.assertEqual(list(names["classes"]), ["noise", "tones"])
+        self.assertLess(names["loss"].item(), 0.2)  # by chance 0.69
         start = jtm.load_model().state_dict()
-        for name, weights in found["model"].named_parameters():
+        for name, weights in names["model"].named_parameters():
             self.assertFalse(torch.equal(weights, start[name]), name)
 
-    def test_the_lines_that_render_a_score_run(self):
+    def test_python_lines_that_render_a_score_run(self):
         page = (cli.ROOT / "toy" / "README.md").read_text(encoding="utf-8")
         [lines] = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
         with mock.patch("sys.path", [str(cli.ROOT / "toy"), *sys.path]):
-            exec(lines, found := {})
-        self.assertGreater(np.abs(found["wave"]).max(), 10_000)
-        self.assertEqual(set(found["notes"].programs), {1, 41, 43})
+            exec(lines, names := {})
+        self.assertGreater(np.abs(names["wave"]).max(), 10_000)
+        self.assertEqual(set(names["notes"].programs), {1, 41, 43})
 
-    def test_all_python_is_run(self):
+    def test_all_python_blocks_are_tested(self):
         self.assertEqual(len(PYTHON), 3)
 
-    def test_every_command_line_is_understood(self):
-        """Run each line up to where its work begins."""
+    def test_every_command_line_is_parsed(self):
+        """Run each line up to the function of its command."""
         self.assertGreater(len(SHELL), 20)
-        begun = []
+        started = []
         self.enterContext(mock.patch.object(cli, "_check_paths"))
         for verb, (function, options) in cli.VERBS.items():
-            begin = functools.update_wrapper(lambda o: begun.append(o), function)
-            self.enterContext(mock.patch.dict(cli.VERBS, {verb: (begin, options)}))
+            start = functools.update_wrapper(lambda o: started.append(o), function)
+            self.enterContext(mock.patch.dict(cli.VERBS, {verb: (start, options)}))
         for line in SHELL:
             with self.subTest(line):
                 words = shlex.split(re.sub(r"\\\|\S*", "", line), comments=True)
-                if words[0] == "jtm" and len(words) == 2:  # named, not shown
+                if words[0] == "jtm" and len(words) == 2:  # a mention, not an example
                     self.assertIn(words[1], cli.VERBS)
                     continue
                 if words[0] == "make":
@@ -102,8 +102,8 @@ class Readme(unittest.TestCase):
                 if script and script != "main.py":
                     self.assertTrue((cli.ROOT / script).is_file())
                     continue
-                before = len(begun)
-                with contextlib.redirect_stdout(io.StringIO()) as said:
+                before = len(started)
+                with contextlib.redirect_stdout(io.StringIO()) as output:
                     try:
                         if script:
                             after = words[words.index(script) + 1 :]
@@ -113,12 +113,12 @@ class Readme(unittest.TestCase):
                             self.assertEqual(cli.main(after), 0)
                     except SystemExit as end:  # of --help
                         self.assertEqual(end.code, 0)
-                        self.assertIn("usage:", said.getvalue())
+                        self.assertIn("usage:", output.getvalue())
                         continue
-                self.assertEqual(len(begun), before + 1)
+                self.assertEqual(len(started), before + 1)
 
     def test_quick_command_lines_run(self):
-        """Run those of one's own recordings on two of them."""
+        """Run the lines for a user's recordings on two of them."""
         home, song = self.folder / "home", music(2.0, 16_000)[0]
         (home / "recordings").mkdir(parents=True)
         self.enterContext(mock.patch.dict(os.environ, HOME=str(home)))
@@ -144,23 +144,23 @@ class Readme(unittest.TestCase):
         self.assertIsNotNone(jtm.load_model("FILE.safetensors"))
         shutil.rmtree(home)
 
-    def test_the_page_of_the_code_names_what_is_there(self):
+    def test_code_readme_names_existing_files_and_tables(self):
         page = (cli.ROOT / "code" / "README.md").read_text(encoding="utf-8")
         named = set(re.findall(r"`((?:jtm|examples|benchmarks)/[^`]*)`", page))
         for name in named:
             self.assertTrue((cli.ROOT / "code" / name).exists(), name)
-        floors = {p.parent.name for p in cli.ROOT.glob("code/jtm/*/__init__.py")}
-        self.assertLessEqual({f"jtm/{name}/" for name in floors}, named)
-        for word, name in re.findall(r"of `([A-Z_]+)` in `([^`]*)`", page):
+        folders = {p.parent.name for p in cli.ROOT.glob("code/jtm/*/__init__.py")}
+        self.assertLessEqual({f"jtm/{name}/" for name in folders}, named)
+        for table, name in re.findall(r"of `([A-Z_]+)` in `([^`]*)`", page):
             code = (cli.ROOT / "code" / name).read_text(encoding="utf-8")
-            self.assertRegex(code, rf"(?m)^{word} = ")
+            self.assertRegex(code, rf"(?m)^{table} = ")
 
-    def test_minutes_are_those_of_the_commands(self):
-        told = re.search(r"about \w+ minutes on two cores", " ".join(PAGE.split()))[0]
-        with contextlib.redirect_stdout(io.StringIO()) as said:
+    def test_minutes_of_the_readme_equal_those_of_the_help(self):
+        time = re.search(r"about \w+ minutes on two cores", " ".join(PAGE.split()))[0]
+        with contextlib.redirect_stdout(io.StringIO()) as output:
             with self.assertRaises(SystemExit):
                 cli.main(["demo", "--help"])
-        self.assertIn(told, " ".join(said.getvalue().split()))
+        self.assertIn(time, " ".join(output.getvalue().split()))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What is handed in works by itself, where nothing is installed."""
+"""The submitted archive is complete and runs without installation."""
 
 import os
 import shutil
@@ -22,7 +22,7 @@ NAMES = "Ada Byron, Élise d'Arc"
 
 
 def python(folder, *arguments):
-    """Run Python in a folder, where no other copy of the package is at hand."""
+    """Run Python in a folder without another copy of the package on its path."""
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
     return subprocess.run(
         [sys.executable, *arguments],
@@ -42,9 +42,9 @@ class TestSubmission(unittest.TestCase):
             archive.extractall(cls.folder)
         cls.root = cls.folder / f"[ATIAM][ML2017] ({NAMES})"
 
-    def test_all_of_it_in_one_folder(self):
-        there = sorted(path.name for path in self.folder.iterdir())
-        self.assertEqual(there, [self.root.name, self.archive.name])
+    def test_archive_is_one_folder_with_all_parts(self):
+        unpacked = sorted(path.name for path in self.folder.iterdir())
+        self.assertEqual(unpacked, [self.root.name, self.archive.name])
         for name in (
             *("README.md", "main.py", "hubconf.py", "Makefile", "pyproject.toml"),
             *("requirements.txt", "environment.yml", "setup.sh"),
@@ -56,13 +56,13 @@ class TestSubmission(unittest.TestCase):
         self.assertTrue((self.root / "report" / "main.pdf").is_file())
         self.assertFalse(any(path.name == ".git" for path in self.root.rglob("*")))
 
-    def test_the_same_bytes_and_from_the_unpacked_tree_too(self):
+    def test_repacking_the_unpacked_archive_gives_the_same_bytes(self):
         done = python(self.root, "report/pack.py", *NAMES.split())
         self.assertEqual(done.returncode, 0, done.stderr)
         again = self.root / self.archive.name
         self.assertEqual(again.read_bytes(), self.archive.read_bytes())
 
-    def test_the_sample_is_a_dataset_that_may_be_passed_on(self):
+    def test_sample_is_a_labelled_dataset_of_free_works(self):
         sample = open_dataset(self.root / "toy" / "sample")
         sizes = {split: len(sample.split(split)) for split in pack.SAMPLED}
         self.assertEqual(sizes, pack.SAMPLED)
@@ -71,10 +71,10 @@ class TestSubmission(unittest.TestCase):
             self.assertNotIn("palestrina", recording.metadata["corpus_path"])
         everything = open_dataset(toy_data("tiny")).split("train")
         composers = {recording.metadata["composer"] for recording in everything}
-        self.assertIn("Palestrina", composers)  # else there was nothing to avoid
+        self.assertIn("Palestrina", composers)  # else the check above is vacuous
 
-    def test_the_commands_run(self):
-        # The set that is here spares its making; whether it is whole is asked there.
+    def test_commands_run_in_the_unpacked_archive(self):
+        # A copy of the generated set saves time; the first command checks it.
         shutil.copytree(
             toy_data("tiny"),
             self.root / "toy" / "data" / "tiny",
@@ -85,7 +85,7 @@ class TestSubmission(unittest.TestCase):
             ("toy/generate.py", "--preset", "tiny"),
             ("main.py", "--samplingType", "samesequence", "--useSincNet", *tiny),
             ("main.py", "--supervised", "--load", "logs/checkpoint0.pt", *tiny),
-            # Of the tests, those that read what lies outside the package.
+            # Of the tests, those that read files outside the package.
             *(
                 ("-m", "unittest", "discover", "code", "-p", f"test_{name}.py")
                 for name in ("house", "tables", "render", "works", "score")
@@ -96,7 +96,7 @@ class TestSubmission(unittest.TestCase):
         record = self.root / "logs" / "supervised-transcription" / "record.json"
         self.assertTrue(record.exists())
 
-    def test_mistakes_end_in_one_line(self):
+    def test_invalid_names_are_refused_in_one_line(self):
         for names in ("", "A/../B"):
             done = python(ROOT, "report/pack.py", names)
             self.assertEqual(done.returncode, 2, names)
@@ -104,7 +104,7 @@ class TestSubmission(unittest.TestCase):
 
 
 class TestTracked(unittest.TestCase):
-    def test_a_tree_that_tells_no_files_is_refused(self):
+    def test_tree_without_git_or_manifest_is_refused(self):
         folder = Path(self.enterContext(tempfile.TemporaryDirectory()))
         with mock.patch.object(pack, "ROOT", folder):
             with self.assertRaisesRegex(InputError, "neither .git nor MANIFEST tells"):

@@ -1,4 +1,4 @@
-"""The benchmark: its plan, what each run learns from, resuming, and two at once."""
+"""The benchmark: plan, labelled data of each run, resuming, concurrent processes."""
 
 import contextlib
 import io
@@ -33,7 +33,7 @@ from jtm.training import labels
 
 
 class TestPlan(unittest.TestCase):
-    def test_students_come_after_their_teachers(self):
+    def test_students_are_planned_after_their_teachers(self):
         place = {run: i for i, run in enumerate(plan())}
         for run, i in place.items():
             teacher = METHODS[run.method].teacher
@@ -42,55 +42,53 @@ class TestPlan(unittest.TestCase):
                     place[Run(run.family, teacher, run.amount, run.seed)], i
                 )
 
-    def test_few_recordings_have_more_seeds_and_notes_alone(self):
+    def test_small_amounts_have_more_seeds_and_transcription_only(self):
         runs = plan()
         for amount, n_seeds in AMOUNTS.items():
             seeds = {run.seed for run in runs if run.amount == amount}
             self.assertEqual(seeds, set(range(n_seeds)))
         self.assertEqual({r.family for r in runs if r.amount == 1}, {"frames"})
 
-    def test_only_narrows_down(self):
+    def test_filters_select_runs(self):
         runs = plan({"method": ["scratch"], "amount": [3], "seed": [1]})
         self.assertEqual(runs, [Run("frames", "scratch", 3, 1)])
 
-    def test_audio_without_labels_is_heard_for_frames_alone(self):
-        heard = {r.family for r in plan() if METHODS[r.method].unlabelled}
-        self.assertEqual(heard, {"frames"})
+    def test_only_the_frames_family_trains_on_unlabelled_audio(self):
+        families = {r.family for r in plan() if METHODS[r.method].unlabelled}
+        self.assertEqual(families, {"frames"})
 
-    def test_what_is_only_tried_runs_where_it_is_named(self):
+    def test_trial_methods_run_only_on_request(self):
         self.assertNotIn("cpc-joint", {run.method for run in plan()})
         self.assertTrue(plan({"method": ["cpc-joint"]}))
 
-    def test_contrasts_compare_what_will_run(self):
+    def test_contrasts_compare_planned_runs(self):
         cells = {(r.method, r.amount) for r in plan()}
-        for each in CONTRASTS:
-            for method in (each.method, each.other):
-                self.assertIn((method, each.labelled_recordings), cells)
+        for contrast in CONTRASTS:
+            for method in (contrast.method, contrast.other):
+                self.assertIn((method, contrast.labelled_recordings), cells)
         self.assertEqual(len(CONTRASTS), len(set(CONTRASTS)))
 
 
 def notes(amount, seed=0):
-    """Name a run of notes from scratch."""
+    """Return a transcription run trained from scratch."""
     return Run("frames", "scratch", amount, seed)
 
 
 SMALL = {"encoder_type": "pitchmap", "hidden_encoder": 2, "hidden_gar": 2}
-"""A network that is quick."""
+"""Settings of a small network."""
 
 
 class TestBenchmark(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
-        folder = tempfile.TemporaryDirectory()
-        cls.addClassCleanup(folder.cleanup)
-        cls.folder = Path(folder.name)
+        cls.folder = Path(cls.enterClassContext(tempfile.TemporaryDirectory()))
         cls.data, cls.checkpoint = cls.folder / "data", cls.folder / "x.pt"
         write_dataset(cls.data)
         write_checkpoint(cls.checkpoint, chosen=SMALL)
         steps = mock.patch.dict(module_under_test.STEPS, dict.fromkeys(AMOUNTS, 4))
         steps.start()
         cls.addClassCleanup(steps.stop)
-        # The first rates alone, which is quick.
+        # Only the first learning rates, to save time.
         few = {start: pairs[:1] for start, pairs in RATES.items()}
         for name, rates in (("RATES", few), ("HEAD_RATES", HEAD_RATES[:1])):
             rates = mock.patch.object(module_under_test, name, rates)
@@ -98,14 +96,14 @@ class TestBenchmark(unittest.TestCase):
             cls.addClassCleanup(rates.stop)
 
     def bench(self, out, only, checkpoint=None, **chosen):
-        """Run part of the benchmark; return its table and what it said."""
-        said = io.StringIO()
-        with contextlib.redirect_stdout(said):
+        """Run part of the benchmark; return its table and output."""
+        output = io.StringIO()
+        with contextlib.redirect_stdout(output):
             bench = self.make(out, checkpoint, **chosen)
             bench.run({"family": ["frames"], **only})
-        return records.read(self.folder / out / "benchmark.csv.gz"), said.getvalue()
+        return records.read(self.folder / out / "benchmark.csv.gz"), output.getvalue()
 
-    def test_every_method_is_scored_and_what_has_run_is_not_run_again(self):
+    def test_every_method_is_scored_and_not_run_again(self):
         only = {"method": list(METHODS), "amount": [3], "seed": [0]}
         table, _ = self.bench("all", only)
         self.assertEqual(set(table["method"]), set(METHODS))
@@ -119,14 +117,14 @@ class TestBenchmark(unittest.TestCase):
             again, _ = self.bench("all", only)
         self.assertTrue(again.equals(table))
 
-    def test_a_run_alone_is_the_same_as_among_others(self):
+    def test_result_of_a_run_does_not_depend_on_others(self):
         one, _ = self.bench("one", {"method": ["scratch"], "amount": [1], "seed": [0]})
         only = {"method": ["largest", "scratch"], "amount": [1], "seed": [0]}
         both, _ = self.bench("both", only)
         both = both[both["method"] == "scratch"]
         self.assertEqual(one["value"].tolist(), both["value"].tolist())
 
-    def test_frozen_networks_differ_by_their_seed(self):
+    def test_frozen_untrained_networks_differ_by_seed(self):
         only = {"method": ["untrained-frozen"], "amount": [1], "seed": [0, 1]}
         table, _ = self.bench("seeds", only)
         bench = Benchmark(self.data, self.checkpoint, self.folder / "x", progress=False)
@@ -149,17 +147,17 @@ class TestBenchmark(unittest.TestCase):
             **chosen,
         )
 
-    def test_rates_are_chosen_once_for_few_labels(self):
+    def test_learning_rates_are_selected_once_for_few_labels(self):
         tried, train = [], Benchmark._train
 
-        def noted(bench, run, family, chosen, rates):
+        def record(bench, run, family, chosen, rates):
             tried.append((run.method, run.amount, run.seed, rates))
             return train(bench, run, family, chosen, rates)
 
         only = {"method": ["scratch-selftrained"], "amount": [1], "seed": [1]}
         both = mock.patch.object(module_under_test, "RATES", RATES)
-        with both, mock.patch.object(Benchmark, "_train", noted):
-            self.bench("rates", only)  # what chooses has not run yet
+        with both, mock.patch.object(Benchmark, "_train", record):
+            self.bench("rates", only)  # the selecting run has not run yet
             bench = self.make("rates")
             rates = bench._rates_path(Run("frames", "scratch", 3, 0))
             best = tuple(read_json(rates)["rates"])
@@ -167,14 +165,14 @@ class TestBenchmark(unittest.TestCase):
             teacher = ("scratch", 1, 1, best)
             student = ("scratch-selftrained", 1, 1, best)
             self.assertEqual(tried, [*first, teacher, student])
-            rates.unlink()  # as when another folder for work is chosen
+            rates.unlink()  # as with another working folder
             self.bench("rates", only | {"seed": [2]})
             self.assertEqual(tried[4:6], first)
-        # Of all labels, where there are no more than few.
+        # With all labels, where a dataset has only few recordings.
         alone = Run("frames", "scratch", 0, 0)
         self.assertEqual(bench._rater(replace(alone, seed=2)), alone)
 
-    def test_what_another_process_is_at_is_waited_for(self):
+    def test_runs_of_another_process_are_waited_for(self):
         bench, run = self.make("busy"), Run("frames", "largest", 1, 0)
         lock = bench.out / "claims" / f"{run.name}.lock"
         with locked(lock), self.assertRaises(BusyError):
@@ -192,24 +190,24 @@ class TestBenchmark(unittest.TestCase):
             table, _ = self.bench("busy", only)
         self.assertEqual(seen[-1], "")
         self.assertEqual(set(table["method"]), {"largest"})
-        # Killed before its scores were joined to the others.
+        # Killed before its scores were compiled.
         (self.folder / "busy" / "benchmark.csv.gz").unlink()
         again, _ = self.bench("busy", only)
         self.assertTrue(again.equals(table))
 
-    def test_more_labels_than_there_are_do_not_run(self):
+    def test_larger_amounts_than_the_dataset_are_not_planned(self):
         runs = self.make().plan()
         self.assertEqual({run.amount for run in runs}, {0, 1, 3})
         with self.assertRaisesRegex(InputError, "selects no run"):
             self.bench("many", {"amount": [10]})
 
-    def test_an_epoch_has_a_step_at_least(self):
+    def test_epochs_have_at_least_one_step(self):
         bench, run = self.make(), Run("windows", "logmel", 0, 0)
         family = bench.family(run)
         module = bench._train(run, family, family.labelled, HEAD_RATES[0])
         self.assertEqual(len(module.history), module_under_test.EPOCHS)
 
-    def test_windows_are_answered_as_far_as_they_are_judged(self):
+    def test_windows_are_predicted_up_to_the_evaluated_length(self):
         from jtm.evaluation import tasks
 
         few = mock.patch.dict(tasks.EVALUATED, {"test": 4})
@@ -218,10 +216,10 @@ class TestBenchmark(unittest.TestCase):
         family = bench.families["windows", "largest"]
         chosen = family.labelled
         network = bench.network(Run("windows", "largest", 0, 0), chosen).eval()
-        for task, answers in family.predict(network, "test", chosen).items():
-            self.assertEqual([len(each) for each in answers], [2, 2], task)
+        for task, predictions in family.predict(network, "test", chosen).items():
+            self.assertEqual([len(each) for each in predictions], [2, 2], task)
 
-    def test_answers_are_in_the_order_of_the_split(self):
+    def test_predictions_are_in_the_order_of_the_split(self):
         bench = self.make()
         family = bench.families["frames", "logmel"]
         chosen = _select_tasks(family, 1)
@@ -234,7 +232,7 @@ class TestBenchmark(unittest.TestCase):
         for each, same in zip(one, reversed(other), strict=True):
             np.testing.assert_array_equal(each, same)
 
-    def test_training_is_judged_by_the_notes(self):
+    def test_validation_score_is_note_f1(self):
         family = self.make().families["frames", "logmel"]
         chosen = _select_tasks(family, 1)
         truth = family.targets(chosen)
@@ -245,23 +243,23 @@ class TestBenchmark(unittest.TestCase):
                 logits[:, :, shown] = 18 * inputs[:, :, shown] - 9
                 return {"transcription": logits}
 
-            heard = mock.patch.object(
+            oracle = mock.patch.object(
                 family, "read", lambda *where: truth(*where)["transcription"]
             )
-            with heard, mock.patch.object(labels, "compute_logits", compute_logits):
-                # Without its onset no note is found, whatever sounds.
+            with oracle, mock.patch.object(labels, "compute_logits", compute_logits):
+                # Without an onset no note is decoded, whatever frames are active.
                 self.assertEqual(family.validate(None, chosen), expected)
 
-    def test_a_class_that_is_not_known_is_no_target(self):
+    def test_unknown_class_gives_the_unknown_target(self):
         bench = self.make()
         family = bench.families["windows", "logmel"]
         index = family.spans("train")[0][0]
         (task,) = family.labelled
         family.labelled[task].names[index] = ""
-        asked = family.targets(family.labelled)(index, 0, 128)
-        self.assertEqual(asked[task], labels.UNKNOWN)
+        targets = family.targets(family.labelled)(index, 0, 128)
+        self.assertEqual(targets[task], labels.UNKNOWN)
 
-    def test_labels_are_of_whole_recordings_of_training(self):
+    def test_labels_cover_whole_training_recordings(self):
         bench = Benchmark(self.data, self.checkpoint, self.folder / "x", progress=False)
         runs = plan({"family": ["frames"], "method": ["scratch"], "seed": [0]})
         few, more = (
@@ -273,7 +271,7 @@ class TestBenchmark(unittest.TestCase):
             self.assertEqual(bench.store.recordings[index].split, "train")
             self.assertEqual((first, last), (0, 400))
 
-    def test_labels_may_be_spread_over_all_recordings(self):
+    def test_labels_can_be_spread_over_all_recordings(self):
         only = {"method": ["scratch"], "amount": [1], "seed": [0]}
         bench = self.make("spread", spread=True)
         size = bench.families["frames", "network"].window
@@ -301,7 +299,7 @@ class TestBenchmark(unittest.TestCase):
         with self.assertRaisesRegex(InputError, "0.json: .*other assignment"):
             self.bench("spread", only, spread=True)
 
-    def test_real_recordings_are_scored_alone(self):
+    def test_real_recordings_are_a_split_of_their_own(self):
         folder = self.folder / "real"
         (folder / "deeper").mkdir(parents=True)
         for name, where in (("test0", folder), ("test1", folder / "deeper")):
@@ -319,9 +317,9 @@ class TestBenchmark(unittest.TestCase):
         learned = table[table["split"] == "test"]["value"].tolist()
         self.assertEqual(learned, without[without["split"] == "test"]["value"].tolist())
         (folder / "test0.csv").unlink()
-        code, said = self.command("--real", folder, "--out", self.folder / "no-notes")
+        code, output = self.command("--real", folder, "--out", self.folder / "no-notes")
         self.assertEqual(code, 2)
-        self.assertIn("test0.csv: no such file; expected", said)
+        self.assertIn("test0.csv: no such file; expected", output)
 
     def test_results_of_another_checkpoint_are_refused(self):
         only = {"method": ["largest"], "amount": [1], "seed": [0]}
@@ -331,36 +329,36 @@ class TestBenchmark(unittest.TestCase):
         with self.assertRaisesRegex(InputError, "checkpoint"):
             self.bench("other", only, other)
 
-    def test_a_network_without_a_pitch_map_is_refused(self):
+    def test_network_without_a_pitch_map_is_refused(self):
         other = self.folder / "sinc.pt"
         write_checkpoint(other)
         with self.assertRaisesRegex(InputError, "--encoderType pitchmap"):
             self.bench("sinc", {}, other)
 
-    def test_the_command_understands_only_or_refuses(self):
+    def test_invalid_only_options_are_refused(self):
         for text, message in (
             ("colour=red", "expected a KEY of family"),
             ("amount=2", "expected one of 1, 3, 10, 30, 0"),
             ("seed=one", "expected one of 0, 1, 2, 3, 4"),
             ("method=magic", "expected one of scratch"),
         ):
-            code, said = self.command("--only", text)
+            code, output = self.command("--only", text)
             self.assertEqual(code, 2)
-            self.assertRegex(said, message)
+            self.assertRegex(output, message)
         only = ("--only", "family=clips", "--only", "amount=1")
-        code, said = self.command(*only, "--out", self.folder / "none")
+        code, output = self.command(*only, "--out", self.folder / "none")
         self.assertEqual(code, 2)
-        self.assertIn("selects no run", said)
+        self.assertIn("selects no run", output)
 
     def command(self, *words):
-        """Run the command; return its code and what it said."""
+        """Run the command; return its exit code and output."""
         given = ("--data", self.data, "--load", self.checkpoint, *words)
-        said = io.StringIO()
-        with contextlib.redirect_stderr(said), contextlib.redirect_stdout(said):
+        output = io.StringIO()
+        with contextlib.redirect_stderr(output), contextlib.redirect_stdout(output):
             code = main(["benchmark", *map(str, given)])
-        return code, said.getvalue()
+        return code, output.getvalue()
 
-    def test_shuffled_labels_fall_to_chance(self):
+    def test_shuffled_labels_score_at_chance(self):
         real = Labelled.rolls
 
         def shuffled(labelled, index, n_frames, start=0):
@@ -372,7 +370,7 @@ class TestBenchmark(unittest.TestCase):
         only = {"method": ["scratch", "largest"], "amount": [0], "seed": [0]}
         with steps, mock.patch.object(Labelled, "rolls", shuffled):
             table, _ = self.bench("leak", only)
-        # Of notes, thresholds find some that are right by chance.
+        # Note metrics are excluded: some decoded notes are right by chance.
         of_notes = table["metric"].str.startswith("note")
         table = table[(table["split"] == "test") & ~of_notes]
         for _, rows in table.groupby(["task", "metric"]):

@@ -1,4 +1,4 @@
-"""What is found inside a network, on truths worked out by hand."""
+"""Analyses of a network against hand-computed values."""
 
 import io
 import itertools
@@ -24,7 +24,7 @@ from jtm.training.config import make_config
 
 
 class TestFilters(unittest.TestCase):
-    def test_where_they_went(self):
+    def test_moved_filters_are_reported(self):
         config = make_config(PretrainConfig, "tiny", little.SMALL)
         model = build_model(config)
         start = inside._filters(model, config)
@@ -43,7 +43,7 @@ class TestFilters(unittest.TestCase):
         self.assertEqual(found["trained"]["in_tune"], 0.5)
         self.assertGreater(found["moved"], 20)
 
-    def test_networks_whose_filters_do_not_learn(self):
+    def test_fixed_filters_have_no_report(self):
         for encoder in ("conv", "harmonic"):
             chosen = little.SMALL | {"encoder_type": encoder}
             config = make_config(PretrainConfig, "tiny", chosen)
@@ -51,7 +51,7 @@ class TestFilters(unittest.TestCase):
 
 
 class TestLoudness(unittest.TestCase):
-    def test_decibels_by_hand(self):
+    def test_hand_computed_decibels(self):
         time = np.arange(32_000) / 16_000
         wave = 0.5 * np.sin(2 * np.pi * 500 * time) * (time < 1.0)
         found = inside._loudness(np.round(32768 * wave).astype(np.int16))
@@ -59,10 +59,10 @@ class TestLoudness(unittest.TestCase):
         # A sine of half of full scale: 6.02 dB less, and 3.01 for the mean square.
         np.testing.assert_allclose(found[10:90], -9.03, atol=0.03)
         np.testing.assert_array_equal(found[110:], inside.FLOOR)
-        # Around the end of the sound half of what is heard is silence.
+        # Around the end of the sine half of the frame is silence.
         self.assertAlmostEqual(found[99:101].mean(), -12.04, delta=0.1)
 
-    def test_a_linear_probe_recovers_a_planted_number(self):
+    def test_linear_probe_recovers_a_planted_signal(self):
         rng = np.random.default_rng(0)
         x = rng.normal(size=(600, 10)).astype(np.float32) * 3 + 7
         planted, noise = x[:, 3] - 2 * x[:, 5] + 4, rng.normal(size=600)
@@ -75,14 +75,14 @@ class TestLoudness(unittest.TestCase):
             found = inside._r_squared(inside._probe_level(x, y).sum(axis=0))
             self.assertTrue(low < found <= high, found)
 
-    def test_r_squared_by_hand(self):
-        # Of 1, 2 and 3 the last was taken for 4; of ones there is no variance.
+    def test_hand_computed_r_squared(self):
+        # Targets 1, 2, 3 and predictions 1, 2, 4; equal targets have no variance.
         self.assertAlmostEqual(inside._r_squared(np.array([3, 6, 14, 1])), 0.5)
         self.assertEqual(inside._r_squared(np.array([3, 3, 3, 0])), 0.0)
 
 
 class TestProbes(unittest.TestCase):
-    def test_frames_are_paired_with_their_past(self):
+    def test_frames_are_paired_with_delayed_targets(self):
         notes = np.zeros(60, PLAYED_DTYPE)
         rng = np.random.default_rng(0)
         notes["start"] = rng.uniform(0, 9, 60)
@@ -115,7 +115,7 @@ class TestProbes(unittest.TestCase):
             self.assertEqual(set(truth["loudness", 0.0]), {inside.FLOOR})
             self.assertEqual(len(inside._Features.samples(subject, "cpc-c", 6)[0]), 0)
 
-    def test_what_half_precision_cannot_hold_stays_finite(self):
+    def test_values_beyond_half_precision_stay_finite(self):
         source = SimpleNamespace(hop=160)
         source.whole = lambda _: {"z": np.array([[1e6, -1e6, 1.5]])}
         subject = SimpleNamespace(
@@ -130,10 +130,10 @@ class TestProbes(unittest.TestCase):
             subject.cached["cpc-z", 0].tolist(), [[65504.0, -65504.0, 1.5]]
         )
 
-    def test_a_lead_is_paired(self):
+    def test_lead_interval_is_paired(self):
         rng = np.random.default_rng(0)
         truths = [rng.random((50, 88)) < 0.1 for _ in range(8)]
-        # Recordings differ much in difficulty, systems little.
+        # Recordings differ greatly in difficulty, systems little.
         hard = [
             truth * 1.0 + rng.normal(0, 0.2 + 0.2 * i, truth.shape)
             for i, truth in enumerate(truths)
@@ -147,7 +147,7 @@ class TestProbes(unittest.TestCase):
 
 
 class TestAll(unittest.TestCase):
-    def test_a_network_is_looked_into(self):
+    def test_analysis_of_a_small_network(self):
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
             with mock.patch.dict(little.SPLITS, {"test": 4}):
@@ -163,23 +163,23 @@ class TestAll(unittest.TestCase):
                 )
             found = read_analyses(out)
         self.assertLessEqual(set(ANALYSES), found.keys())
-        whats = [each["what"] for each in found["carried"]]
+        properties = [each["what"] for each in found["carried"]]
         self.assertEqual(
-            [whats.count(w) for w in ("pitch", "instrument", "loudness")], [5] * 3
+            [properties.count(w) for w in ("pitch", "instrument", "loudness")], [5] * 3
         )
         scores = {
             (each["representation"], each["delay"]): each["value"]
             for each in found["memory"]["scores"]
         }
-        # Notes are a quarter of a second, drawn by chance: those at hand tell all of
-        # the present, and nothing of what was before them.
+        # Notes are random and last a quarter of a second: the current ones determine
+        # the present frame, and carry no information about earlier ones.
         self.assertGreater(scores["notes", 0.0], 0.95)
         self.assertLess(scores["notes", 0.3], 0.5)
         self.assertGreater(scores["cpc-z", 0.0], 0.6)
         self.assertEqual(found["filters"]["moved"], 0.0)
         self.assertEqual(found["recordings"], {"train": 6, "validation": 2, "test": 4})
 
-    def test_nothing_to_look_at(self):
+    def test_too_short_recordings_are_refused(self):
         with tempfile.TemporaryDirectory() as name, redirect_stdout(io.StringIO()):
             folder = Path(name)
             little.write_dataset(folder / "data", seconds=1.0)
@@ -189,7 +189,7 @@ class TestAll(unittest.TestCase):
                     folder / "net.pt", folder / "data", folder / "o.json", folder, False
                 )
 
-    def test_recordings_shorter_than_the_longest_delay(self):
+    def test_recordings_shorter_than_the_longest_delay_are_refused(self):
         with tempfile.TemporaryDirectory() as name, redirect_stdout(io.StringIO()):
             folder = Path(name)
             little.write_dataset(folder / "data", seconds=3.0)
@@ -209,10 +209,10 @@ class TestAll(unittest.TestCase):
             )
             compute = mock.patch.object(inside._Features, "_compute")
             with device, compute:
-                made = inside._Features(
+                analysed = inside._Features(
                     folder / "net.pt", folder / "data", folder, False
                 )
-        models = [source.model for source in made.sources.values()]
+        models = [source.model for source in analysed.sources.values()]
         devices = {p.device.type for model in models for p in model.parameters()}
         self.assertEqual((len(models), devices), (2, {"meta"}))
 
@@ -222,31 +222,31 @@ class TestLogistic(unittest.TestCase):
         rng = np.random.default_rng(0)
         self.x = (3 + 2 * rng.normal(size=(900, 6))).astype(np.float32)
         planted = self.x[:, :2] - self.x[:, 2:4] + 0.5 * rng.normal(size=(900, 2)) > 1
-        self.y = np.column_stack((planted, np.zeros(900, bool)))  # one never sounds
+        self.y = np.column_stack((planted, np.zeros(900, bool)))  # one is never active
 
-    def fitted(self, x, y):
+    def fit(self, x, y):
         return inside._logistic((x[:600], y[:600]), (x[600:], y[600:]))
 
-    def test_it_recovers_a_planted_signal_and_no_other(self):
-        found = self.fitted(self.x, self.y)(self.x[600:])
-        self.assertGreater(metrics.average_precision(self.y[600:], found), 0.9)
+    def test_recovers_a_planted_signal_and_no_shuffled_one(self):
+        logits = self.fit(self.x, self.y)(self.x[600:])
+        self.assertGreater(metrics.average_precision(self.y[600:], logits), 0.9)
         order = np.random.default_rng(1).permutation(900)
-        found = self.fitted(self.x, self.y[order])(self.x[600:])
+        logits = self.fit(self.x, self.y[order])(self.x[600:])
         chance = self.y.mean()
-        score = metrics.average_precision(self.y[order][600:], found)
+        score = metrics.average_precision(self.y[order][600:], logits)
         self.assertLess(score, 2.5 * chance)
 
-    def test_the_scale_of_a_feature_makes_no_difference(self):
+    def test_result_is_invariant_to_the_scale_of_features(self):
         x = self.x.copy()
         x[:, 1] *= 1e-4
         x[:, 5] = 7.0  # never varies
-        one, other = self.fitted(x, self.y), self.fitted(x * 100, self.y)
+        one, other = self.fit(x, self.y), self.fit(x * 100, self.y)
         self.assertTrue(np.isfinite(one(x)).all())
-        # Of the last, which never sounds, rounding says when to stop.
+        # The last pitch is never active: its optimisation stops by rounding.
         found, scaled = one(x)[:, :2], other(100 * x)[:, :2]
         np.testing.assert_allclose(found, scaled, atol=0.05)
 
-    def test_it_is_logistic_regression(self):
+    def test_equals_logistic_regression_of_scikit_learn(self):
         from sklearn.linear_model import LogisticRegression
 
         x, y = self.x[:600], self.y[:600, :1]

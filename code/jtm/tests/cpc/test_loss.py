@@ -1,4 +1,4 @@
-"""InfoNCE against hand-computed truths and a plain implementation."""
+"""InfoNCE against hand-computed values and a plain implementation."""
 
 import itertools
 import math
@@ -15,7 +15,7 @@ from jtm.cpc.config import PretrainConfig
 from jtm.cpc.loss import InfoNCE, align, draw_negatives, info_nce
 from jtm.training.config import make_config
 
-CHANCE = torch.Generator()
+RANDOM = torch.Generator()
 
 
 def infonce(c_dim, z_dim, n_predicts=12, groups=1, passed=0, n=128, **chosen):
@@ -36,7 +36,7 @@ def draw(recordings=(0, 0, 1), frames=20, n=50, same_share=0.0, others=False):
     anchors, steps = torch.tensor([0, 3, 6]), torch.tensor([2, 4])
     recordings = torch.tensor(recordings)
     drawn = draw_negatives(
-        recordings, frames, anchors, steps, n, same_share, others, CHANCE.manual_seed(0)
+        recordings, frames, anchors, steps, n, same_share, others, RANDOM.manual_seed(0)
     )
     return drawn, recordings, anchors, steps
 
@@ -47,7 +47,7 @@ class TestInfoNCE(unittest.TestCase):
         torch.testing.assert_close(losses, torch.full((4,), math.log(8)))
         self.assertEqual(accuracies.tolist(), [0.0] * 4)
 
-    def test_hand_computed(self):
+    def test_hand_computed_loss_and_accuracy(self):
         scores = torch.tensor([[[[2.0, 0.0, 1.0]], [[0.0, 3.0, 0.0]]]])
         first = -2 + math.log(math.exp(2) + 1 + math.exp(1))
         second = math.log(2 + math.exp(3))
@@ -63,10 +63,10 @@ class TestInfoNCE(unittest.TestCase):
             )
             z, c = torch.randn(2, 20, 5), torch.randn(2, 20, 6)
             recordings = torch.tensor([0, 1])
-            scores = criterion.scores(z, c, recordings, CHANCE.manual_seed(1))
+            scores = criterion.scores(z, c, recordings, RANDOM.manual_seed(1))
             anchors, steps = torch.arange(0, 14, 4), torch.tensor([2, 4, 6])
             drawn = draw_negatives(
-                recordings, 20, anchors, steps, 9, 0.0, False, CHANCE.manual_seed(1)
+                recordings, 20, anchors, steps, 9, 0.0, False, RANDOM.manual_seed(1)
             )
             weights = criterion.predict.weight.view(3, 5, 6)
             for b in range(2):
@@ -83,20 +83,20 @@ class TestInfoNCE(unittest.TestCase):
                                 scores[b, i, k, n].item(), expected.item(), places=4
                             )
 
-    def test_values_and_gradients_are_the_published_criterions(self):
-        # Copied negatives where they are few, one product with all latents
-        # where they are many, in numbers of negatives x channels.
+    def test_values_and_gradients_equal_the_published_criterion(self):
+        # Few negatives are gathered; with many, one product with all latents is
+        # computed, depending on the number of negatives x channels.
         for n_negatives, z_dim in ((5, 4), (30, 40)):
             torch.manual_seed(0)
             ours = infonce(6, z_dim, n_predicts=3, n=n_negatives)
             z = torch.randn(2, 20, z_dim, requires_grad=True)
             c = torch.randn(2, 20, 6, requires_grad=True)
             recordings = torch.tensor([0, 1])
-            named = ours(z, c, recordings, CHANCE.manual_seed(1))
+            named = ours(z, c, recordings, RANDOM.manual_seed(1))
             anchors, steps = torch.arange(17), torch.arange(1, 4)
             drawn = draw_negatives(
                 recordings, 20, anchors, steps, n_negatives, 0, False,
-                CHANCE.manual_seed(1),
+                RANDOM.manual_seed(1),
             )  # fmt: skip
             weights = ours.predict.weight.unflatten(0, (3, z_dim))
             losses = published_criterion(z, c, weights, drawn)
@@ -109,12 +109,12 @@ class TestInfoNCE(unittest.TestCase):
             expected = torch.autograd.grad(torch.stack(losses).mean(), inputs)
             torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
 
-    def test_negatives_shared_by_a_window_are_those_of_its_anchors(self):
+    def test_negatives_are_shared_by_the_anchors_of_a_window(self):
         torch.manual_seed(0)
         criterion = infonce(6, 5, 3, step_frames=2, n=30, share_negatives="window")
         z, c = torch.randn(2, 20, 5), torch.randn(2, 20, 6)
         recordings = torch.tensor([0, 1])
-        scores = criterion.scores(z, c, recordings, CHANCE.manual_seed(1))
+        scores = criterion.scores(z, c, recordings, RANDOM.manual_seed(1))
         self.assertEqual(scores.shape, (2, 14, 3, 31))
         drawn = draw_negatives(
             recordings,
@@ -124,10 +124,10 @@ class TestInfoNCE(unittest.TestCase):
             30,
             0.0,
             False,
-            CHANCE.manual_seed(1),
+            RANDOM.manual_seed(1),
         )
         weights = criterion.predict.weight.view(3, 5, 6)
-        passed_over = 0
+        n_masked = 0
         for b in range(2):
             for t in range(14):
                 positives = {b * 20 + t + step for step in (2, 4, 6)}
@@ -135,21 +135,21 @@ class TestInfoNCE(unittest.TestCase):
                     found = scores[b, t, 1, 1 + n].item()
                     if candidate in positives:
                         self.assertLess(found, -1e30)
-                        passed_over += 1
+                        n_masked += 1
                         continue
                     expected = weights[1] @ c[b, t] @ z.flatten(0, 1)[candidate] / 5
                     self.assertAlmostEqual(found, expected.item(), places=4)
-        self.assertGreater(passed_over, 0)
+        self.assertGreater(n_masked, 0)
         self.assertTrue(torch.isfinite(info_nce(scores)[0]).all())
 
-    def test_groups_predict_each_from_its_own_part_by_the_same_weights(self):
+    def test_groups_predict_their_own_channels_with_shared_weights(self):
         torch.manual_seed(0)
         criterion = infonce(6, 4, 3, n=5, groups=2)
         z, c = torch.randn(2, 9, 4), torch.randn(2, 9, 6)
         recordings = torch.tensor([0, 1])
-        scores = criterion.scores(z, c, recordings, CHANCE.manual_seed(0))
+        scores = criterion.scores(z, c, recordings, RANDOM.manual_seed(0))
         rolled = criterion.scores(
-            z.roll(2, 2), c.roll(3, 2), recordings, CHANCE.manual_seed(0)
+            z.roll(2, 2), c.roll(3, 2), recordings, RANDOM.manual_seed(0)
         )
         torch.testing.assert_close(scores, rolled)
         plain = infonce(6, 4, 3, n=5)
@@ -158,7 +158,7 @@ class TestInfoNCE(unittest.TestCase):
         full[:, :2, :3], full[:, 2:, 3:] = shared, shared
         plain.predict.weight.data = full.detach().view(12, 6)
         torch.testing.assert_close(
-            plain.scores(z, c, recordings, CHANCE.manual_seed(0)), scores
+            plain.scores(z, c, recordings, RANDOM.manual_seed(0)), scores
         )
 
     def local(self, z, **chosen):
@@ -168,73 +168,73 @@ class TestInfoNCE(unittest.TestCase):
         settings |= {"n": 6, "score": "cosine", "groups": 2, "passed": 1}
         return infonce(8, 6, **(settings | chosen)), torch.randn(*z.shape[:2], 8)
 
-    def test_each_part_by_itself_matches_plain_loops(self):
+    def test_pitch_contrast_matches_plain_loops(self):
         z = torch.rand(2, 20, 2, 3)  # the last feature is the magnitude
         criterion, c = self.local(z)
         groups = torch.tensor([1, 0])
-        # Moments 0, 2, ... 12 of the first window, then those of the second.
-        moments = torch.tensor([[0, 13, 5, 5, 8, 1, 2], [4, 3, 7, 12, 9, 11, 10]])
-        given = (z.flatten(2), c, torch.tensor([0, 1]), CHANCE.manual_seed(1), "pitch")
-        with mock.patch("torch.multinomial", side_effect=[groups, moments]) as drawn:
+        # Anchors at frames 0, 2, ... 12 of the first window, then of the second.
+        indices = torch.tensor([[0, 13, 5, 5, 8, 1, 2], [4, 3, 7, 12, 9, 11, 10]])
+        given = (z.flatten(2), c, torch.tensor([0, 1]), RANDOM.manual_seed(1), "pitch")
+        with mock.patch("torch.multinomial", side_effect=[groups, indices]) as sample:
             scores = criterion.scores(*given)
-        # What is loud is drawn, in proportion.
+        # Anchors are drawn in proportion to the magnitude.
         loud = z[:, :13:2, :, 2].permute(2, 0, 1).flatten(1) + 1e-4
         for call, chances in zip(
-            drawn.call_args_list, (loud.sum(1), loud[groups]), strict=True
+            sample.call_args_list, (loud.sum(1), loud[groups]), strict=True
         ):
             torch.testing.assert_close(call.args[0], chances)
         weights = criterion.predict.weight.view(2, 2, 4)
         self.assertEqual(scores.shape, (2, 7, 2, 8))
         for g, i, k in itertools.product(range(2), range(7), range(2)):
-            places = [(int(m) // 7, 2 * (int(m) % 7)) for m in moments[g]]
-            (b, frame), group = places[i], groups[g]
+            anchors = [(int(m) // 7, 2 * (int(m) % 7)) for m in indices[g]]
+            (b, frame), group = anchors[i], groups[g]
             predicted = weights[k] @ c[b, frame].view(2, 4)[group]
             own = [(b, frame + 3 * j) for j in (1, 2)]
-            futures = [(b, frame + 3 * (k + 1)) for b, frame in places]
-            for n, place in enumerate([own[k], *futures]):
+            futures = [(b, frame + 3 * (k + 1)) for b, frame in anchors]
+            for n, position in enumerate([own[k], *futures]):
                 found = scores[g, i, k, n].item()
-                if n and place in own:  # its own, at this step or another
+                if n and position in own:  # its own positive, at any step
                     self.assertLess(found, -1e30)
                     continue
-                there = z[place[0], place[1], group, :2]
-                expected = torch.cosine_similarity(predicted, there, dim=0) / 0.1
+                candidate = z[position[0], position[1], group, :2]
+                expected = torch.cosine_similarity(predicted, candidate, dim=0) / 0.1
                 self.assertAlmostEqual(found, expected.item(), places=4)
         self.assertTrue((scores[..., 1:] < -1e30).any())
 
-    def test_what_is_loud_now_does_not_tell_what_follows(self):
-        # Each part sounds for one frame in three, so that it is silent a step later.
+    def test_current_magnitude_does_not_reveal_the_positive(self):
+        # Each pitch is active in one frame of three, so it is silent one step later.
         loud = torch.zeros(2, 21, 2)
         loud[:, ::3] = 1.0
-        self.assert_nothing_told(loud[..., None].expand(-1, -1, -1, 3))
+        self.assert_positive_not_revealed(loud[..., None].expand(-1, -1, -1, 3))
 
-    def test_the_pitch_does_not_tell_its_future(self):
-        # Each row has a colour of its own, which stays: as of a room or a filter.
+    def test_constant_colour_of_a_pitch_does_not_reveal_the_positive(self):
+        # Each pitch has a constant colour of its own, as from a room or a filter.
         z = torch.tensor([[1.0, 0.0, 1.0], [0.0, 1.0, 1.0]])
-        self.assert_nothing_told(z.expand(2, 21, 2, 3))
+        self.assert_positive_not_revealed(z.expand(2, 21, 2, 3))
 
-    def assert_nothing_told(self, z):
-        """Require that no negative scores otherwise than the positive."""
+    def assert_positive_not_revealed(self, z):
+        """Assert that negatives score the same as the positive."""
         criterion, c = self.local(z, step_frames=1, anchor_frames=1, n=40)
-        given = (z.flatten(2), c, torch.tensor([0, 1]), CHANCE.manual_seed(1), "pitch")
+        given = (z.flatten(2), c, torch.tensor([0, 1]), RANDOM.manual_seed(1), "pitch")
         scores = criterion.scores(*given)
         negatives = scores[..., 1:]
         same = (negatives - scores[..., :1]).abs() < 1e-4
         same |= negatives < -1e30
-        self.assertGreater(same.float().mean().item(), 0.99)  # 1e-4 draws what is not
+        self.assertGreater(same.float().mean().item(), 0.99)  # 1e-4: silent anchors
 
-    def test_both_contrasts_are_the_mean_of_their_losses(self):
+    def test_both_contrasts_average_their_losses(self):
         z = torch.rand(2, 300, 6, generator=torch.Generator().manual_seed(0))
         losses = {}
         for contrast in ("frame", "pitch", "both"):
             criterion, c = self.local(z, contrast=contrast, n=400)
-            named = criterion(z, c, torch.tensor([0, 1]), CHANCE.manual_seed(1))
+            named = criterion(z, c, torch.tensor([0, 1]), RANDOM.manual_seed(1))
             losses[contrast] = named["loss"].item()
         self.assertNotEqual(losses["frame"], losses["pitch"])
         mean = (losses["frame"] + losses["pitch"]) / 2
-        # Other chance for the second: many negatives, so nearly the same loss.
+        # The second draws other negatives: with many, its loss is nearly the same.
         self.assertAlmostEqual(losses["both"], mean, delta=0.1)
 
-    def test_aligned_predictions_as_many_as_latents_are_plain_cpc(self):
+    def test_aligned_with_as_many_predictions_equals_plain_cpc(self):
         torch.manual_seed(0)
         z, c = torch.randn(2, 20, 5), torch.randn(2, 20, 6)
         recordings = torch.tensor([0, 1])
@@ -245,12 +245,12 @@ class TestInfoNCE(unittest.TestCase):
             )
             aligned.load_state_dict(plain.state_dict())
             one, other = (
-                criterion.scores(z, c, recordings, CHANCE.manual_seed(0))
+                criterion.scores(z, c, recordings, RANDOM.manual_seed(0))
                 for criterion in (plain, aligned)
             )
             torch.testing.assert_close(one, other)
 
-    def test_aligned_loss_is_the_least_over_all_orderly_matches(self):
+    def test_aligned_loss_is_the_minimum_over_monotonic_alignments(self):
         torch.manual_seed(0)
         for share in ("anchor", "window"):
             shared = share == "window"
@@ -258,7 +258,7 @@ class TestInfoNCE(unittest.TestCase):
             criterion = infonce(6, 5, 2, aligned=4, **options)
             z, c = torch.randn(2, 7, 5), torch.randn(2, 7, 6)
             recordings = torch.tensor([0, 1])
-            scores = criterion.scores(z, c, recordings, CHANCE.manual_seed(3))
+            scores = criterion.scores(z, c, recordings, RANDOM.manual_seed(3))
             self.assertEqual(scores.shape, (2, 3, 4, 7))
             losses = (scores.logsumexp(-1) - scores[..., 0]).sum(-1)
             drawn = draw_negatives(
@@ -269,7 +269,7 @@ class TestInfoNCE(unittest.TestCase):
                 6,
                 0.0,
                 False,
-                CHANCE.manual_seed(3),
+                RANDOM.manual_seed(3),
             )
             weights = criterion.predict.weight.view(2, 5, 6)
             for b in range(2):
@@ -283,53 +283,53 @@ class TestInfoNCE(unittest.TestCase):
                     for m, k in itertools.product(range(4), range(2)):
                         predicted = weights[k] @ c[b, t]
                         candidates = torch.stack([z[b, t + 1 + m], *negatives])
-                        each = (
+                        logits = (
                             torch.cosine_similarity(predicted[None], candidates) / 0.1
                         )
-                        cost[m, k] = each.logsumexp(0) - each[0]
+                        cost[m, k] = logits.logsumexp(0) - logits[0]
                     # The first n latents are matched with prediction 0.
-                    least = min(
+                    minimum = min(
                         cost[:n, 0].sum() + cost[n:, 1].sum() for n in (1, 2, 3)
                     )
                     torch.testing.assert_close(
-                        losses[b, t], least, rtol=1e-4, atol=1e-4
+                        losses[b, t], minimum, rtol=1e-4, atol=1e-4
                     )
 
-    def test_aligned_every_prediction_learns_and_steps_are_the_latents(self):
+    def test_aligned_gradients_reach_every_prediction(self):
         torch.manual_seed(0)
         criterion = infonce(6, 5, 2, n=6, aligned=4)
         z, c = torch.randn(1, 5, 5), torch.randn(1, 5, 6)
-        named = criterion(z, c, torch.tensor([0]), CHANCE.manual_seed(0))
+        named = criterion(z, c, torch.tensor([0]), RANDOM.manual_seed(0))
         self.assertEqual(sum(name.startswith("loss_") for name in named), 4)
         named["loss"].backward()
         gradient = criterion.predict.weight.grad.view(2, 5, 6)
         self.assertTrue((gradient.abs().sum((1, 2)) > 0).all())
 
-    def test_loss_is_named_by_step_and_is_their_mean(self):
+    def test_loss_is_the_mean_of_the_named_step_losses(self):
         criterion = infonce(6, 5, n_predicts=3, n=4)
         z, c = torch.randn(2, 9, 5), torch.randn(2, 9, 6)
-        named = criterion(z, c, torch.tensor([0, 1]), CHANCE.manual_seed(0))
+        named = criterion(z, c, torch.tensor([0, 1]), RANDOM.manual_seed(0))
         steps = [f"{name}_{k}" for k in (1, 2, 3) for name in ("loss", "accuracy")]
         self.assertEqual(list(named), ["loss", *steps])
         mean = sum(named[f"loss_{k}"] for k in (1, 2, 3)) / 3
         torch.testing.assert_close(named["loss"], mean)
 
-    def test_window_too_short_is_refused(self):
+    def test_too_short_window_is_refused(self):
         criterion = infonce(6, 5, n_predicts=3, step_frames=3)
         with self.assertRaisesRegex(ValueError, "9 frames is too short to predict 9"):
             criterion(
-                torch.zeros(1, 9, 5), torch.zeros(1, 9, 6), torch.zeros(1), CHANCE
+                torch.zeros(1, 9, 5), torch.zeros(1, 9, 6), torch.zeros(1), RANDOM
             )
 
 
 class TestAlign(unittest.TestCase):
-    def test_the_best_of_all_orderly_matches_is_found(self):
+    def test_alignment_equals_exhaustive_search(self):
         torch.manual_seed(0)
         for n_latents, n_predictions in ((1, 1), (4, 1), (4, 4), (5, 2), (7, 3)):
             costs = torch.randn(3, 2, n_latents, n_predictions)
             path = align(costs)
             self.assertEqual(path.shape, (3, 2, n_latents))
-            orderly = [
+            monotonic = [
                 match
                 for match in itertools.product(range(n_predictions), repeat=n_latents)
                 if match == tuple(sorted(match)) and len(set(match)) == n_predictions
@@ -337,9 +337,9 @@ class TestAlign(unittest.TestCase):
             for i, j in itertools.product(range(3), range(2)):
                 totals = [
                     sum(costs[i, j, m, k].item() for m, k in enumerate(match))
-                    for match in orderly
+                    for match in monotonic
                 ]
-                best = orderly[totals.index(min(totals))]
+                best = monotonic[totals.index(min(totals))]
                 self.assertEqual(path[i, j].tolist(), list(best))
 
 
@@ -352,7 +352,7 @@ class TestNegatives(unittest.TestCase):
                     positives = (b * 20 + t + steps).tolist()
                     self.assertFalse(set(positives) & set(drawn[b, i].tolist()))
 
-    def test_every_other_frame_may_be_drawn_equally(self):
+    def test_other_frames_are_drawn_uniformly(self):
         drawn, *_ = draw(n=60_000)
         counts = torch.bincount(drawn[0, 1], minlength=60)  # anchor 3: not 5 nor 7
         self.assertEqual(counts[[5, 7]].tolist(), [0, 0])
@@ -360,7 +360,7 @@ class TestNegatives(unittest.TestCase):
         self.assertEqual(len(allowed), 58)
         self.assertLess((allowed / allowed.mean() - 1).abs().max(), 0.15)
 
-    def test_share_of_the_same_recording(self):
+    def test_share_of_negatives_from_the_same_recording(self):
         drawn, recordings, *_ = draw(n=100, same_share=1.0)
         windows = drawn // 20
         own = recordings[:, None, None]
@@ -369,24 +369,24 @@ class TestNegatives(unittest.TestCase):
         share = (mixed // 20 == torch.arange(3)[:, None, None]).float().mean()
         self.assertAlmostEqual(share.item(), 0.5 + 0.5 * 18 / 58, delta=0.02)
 
-    def test_without_the_current_window(self):
+    def test_negatives_from_other_windows_only(self):
         drawn, *_ = draw(n=500, others=True)
         own = torch.arange(3)[:, None, None]
         self.assertFalse((drawn // 20 == own).any())
         self.assertEqual(set((drawn // 20).unique().tolist()), {0, 1, 2})
 
-    def test_where_no_window_is_left_to_draw_from_another_serves(self):
-        # Window 2 alone is of its recording: its share comes from windows 0 and 1.
+    def test_negatives_fall_back_where_no_window_is_eligible(self):
+        # Window 2 is the only one of its recording: windows 0 and 1 are drawn from.
         drawn, *_ = draw(n=500, others=True, same_share=1.0)
         self.assertEqual(
             [set((d // 20).flatten().tolist()) for d in drawn[:2]], [{1}, {0}]
         )
         self.assertEqual(set((drawn[2] // 20).flatten().tolist()), {0, 1})
-        # A window alone in its batch draws from itself, past its positives.
+        # A single window in a batch draws from itself, except its positives.
         drawn, *_ = draw(n=500, recordings=(0,), others=True)
         self.assertEqual(set(drawn[0, 1].tolist()), set(range(20)) - {5, 7})
 
-    def test_same_chance_same_negatives(self):
+    def test_same_seed_gives_same_negatives(self):
         torch.testing.assert_close(draw()[0], draw()[0])
 
 

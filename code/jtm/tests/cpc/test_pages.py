@@ -1,4 +1,4 @@
-"""Runs and answers about a network, read, told and drawn."""
+"""Training curves and analyses of a network: reading, pages and figures."""
 
 import csv
 import json
@@ -15,14 +15,14 @@ from jtm.results import render
 NAMES = ("cpc-z", "cpc-c", "random-z", "random-c", "logmel")
 
 
-def answer(name, value, **about):
-    """Give an answer that is sure within five points."""
-    sure = {"value": value, "low": value - 0.05, "high": value + 0.05}
-    return about | {"representation": name} | sure
+def score(name, value, **about):
+    """Return a score with an interval of five points to either side."""
+    interval = {"value": value, "low": value - 0.05, "high": value + 0.05}
+    return about | {"representation": name} | interval
 
 
-def answers():
-    """Give answers to all questions."""
+def analyses():
+    """Return results of all analyses."""
     bank = {"centre": [60.0, 62.0], "width": [1.0, 3.0], "in_tune": 1.0}
     return {
         "data": "small",
@@ -35,13 +35,13 @@ def answers():
             "moved": 0.5,
         },
         "carried": [
-            answer(name, 0.5, what=what, metric="average precision", chance=0.02)
+            score(name, 0.5, what=what, metric="average precision", chance=0.02)
             for what in ("pitch", "loudness")
             for name in NAMES
         ],
         "memory": {
             "scores": [
-                answer(name, 0.8 - delay, delay=delay)
+                score(name, 0.8 - delay, delay=delay)
                 for name in (*NAMES[:-1], "notes")
                 for delay in (0.0, 0.5)
             ],
@@ -55,11 +55,9 @@ def answers():
     }
 
 
-class WithFolder(unittest.TestCase):
+class FolderTestCase(unittest.TestCase):
     def setUp(self):
-        folder = tempfile.TemporaryDirectory()
-        self.addCleanup(folder.cleanup)
-        self.folder = Path(folder.name)
+        self.folder = Path(self.enterContext(tempfile.TemporaryDirectory()))
         self.path = self.folder / "results" / "inside.json"
         self.path.parent.mkdir()
 
@@ -81,7 +79,7 @@ class TestCurve(unittest.TestCase):
             writer.writerow((0, "validation", 2.0, 0.1, 2.5, 0.05))
             writer.writerow((1, "validation", 1.0, 0.5, 1.5, 0.25))
 
-    def test_it_shows_the_validation_of_each_step(self):
+    def test_curve_shows_validation_values_of_each_step(self):
         self.write()
         loss, accuracy, bar = figures.pretraining_curve(self.folder).axes
         shown = [line.get_ydata().tolist() for line in loss.lines[:2]]
@@ -96,7 +94,7 @@ class TestCurve(unittest.TestCase):
         for axis, unit in ((loss, "nats"), (accuracy, "%"), (bar, "ms")):
             self.assertIn(unit, axis.get_ylabel())
 
-    def test_files_of_something_else(self):
+    def test_other_files_are_refused(self):
         self.write(columns=("loss_1", "accuracy_1"))
         with self.assertRaisesRegex(InputError, "metrics.csv: lacks 'loss_2'"):
             figures.pretraining_curve(self.folder)
@@ -105,37 +103,37 @@ class TestCurve(unittest.TestCase):
             figures.pretraining_curve(self.folder)
 
 
-class TestFiles(WithFolder):
-    def test_what_was_written_is_read(self):
-        self.write(answers())
-        self.assertEqual(figures.read_analyses(self.path), answers())
+class TestFiles(FolderTestCase):
+    def test_analyses_are_read_and_other_content_refused(self):
+        self.write(analyses())
+        self.assertEqual(figures.read_analyses(self.path), analyses())
         self.write({"memory": []})
         with self.assertRaisesRegex(InputError, "inside.json: expected the results"):
             figures.read_analyses(self.path)
 
-    def test_the_page_and_its_figures(self):
+    def test_page_and_figures_are_written(self):
         chosen = figures.inside_figures, figures.read_analyses, ("memory",)
-        render.study(self.path, *chosen)  # nothing was asked, nothing is written
+        render.study(self.path, *chosen)  # without results nothing is written
         self.assertEqual(list(self.path.parent.iterdir()), [])
-        self.write(answers())
+        self.write(analyses())
         render.study(self.path, *chosen)
-        drawn = {each.name for each in (self.folder / "figures").iterdir()}
+        written = {each.name for each in (self.folder / "figures").iterdir()}
         names = ("carried", "memory", "filters")
-        made = {f"inside-{name}.svg" for name in names} | {"inside-memory.pdf"}
-        self.assertEqual(drawn, made)
+        expected = {f"inside-{name}.svg" for name in names} | {"inside-memory.pdf"}
+        self.assertEqual(written, expected)
         text = self.path.with_name("INSIDE.md").read_text(encoding="utf-8")
         for name in names:
             self.assertIn(f"](../figures/inside-{name}.svg)", text)
 
 
-class TestWords(WithFolder):
+class TestPage(FolderTestCase):
     def page(self, found):
         self.write(found)
         render.study(self.path, lambda found: {})
         return self.path.with_name("INSIDE.md").read_text(encoding="utf-8")
 
-    def test_tables_and_sentences(self):
-        text = self.page(answers())
+    def test_page_holds_tables_and_sentences(self):
+        text = self.page(analyses())
         for part in (
             "| c, untrained | 50.0 [45.0, 55.0] | 50.0 [45.0, 55.0] |\n",
             "| chance | 2.0 | 2.0 |\n",
@@ -147,8 +145,8 @@ class TestWords(WithFolder):
             self.assertIn(part, text)
         self.assertNotIn("\n\n\n", text)
 
-    def test_what_was_not_answered_is_left_out(self):
-        found = answers() | {"filters": None, "memory": None}
+    def test_missing_analyses_are_omitted(self):
+        found = analyses() | {"filters": None, "memory": None}
         text = self.page(found)
         self.assertIn("filters of this network are fixed", text)
         self.assertNotIn("How far back", text)
@@ -158,10 +156,10 @@ class TestWords(WithFolder):
 class TestFigures(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
-        drawings = figures.inside_figures(answers())
+        drawings = figures.inside_figures(analyses())
         cls.drawn = {name: draw() for name, draw in drawings.items()}
 
-    def test_carried(self):
+    def test_carried_figure_shows_scores_and_intervals(self):
         pitch, loudness = self.drawn["carried"].axes
         names = [t.get_text() for t in pitch.get_yticklabels()]
         self.assertEqual(names, ["z", "c", "z, untrained", "c, untrained", "log-mel"])
@@ -169,14 +167,14 @@ class TestFigures(unittest.TestCase):
         self.assertEqual([x for x in pitch.lines[-1].get_xdata()], [2.0, 2.0])
         np.testing.assert_allclose(pitch.lines[0].get_xdata(), (45, 55))
 
-    def test_memory(self):
+    def test_memory_figure_shows_scores_and_leads(self):
         scores, leads, _ = self.drawn["memory"].axes
         np.testing.assert_allclose(scores.lines[0].get_ydata(), (80, 30))
         np.testing.assert_allclose(leads.lines[0].get_ydata(), (-20, 10))
         ticks = [t.get_text() for t in scores.get_xticklabels()]
         self.assertEqual(ticks, ["0", "0.5"])
 
-    def test_filters(self):
+    def test_filters_figure_shows_centres_and_widths(self):
         moved, wide = self.drawn["filters"].axes
         np.testing.assert_allclose(moved.lines[0].get_xydata(), [[60, 50], [62, -50]])
         np.testing.assert_allclose(wide.lines[1].get_xydata(), [[60.5, 1], [61.5, 3]])

@@ -1,4 +1,4 @@
-"""Each thing that can be wrong with a dataset is found, and named."""
+"""The check of a dataset finds and names every kind of fault."""
 
 import contextlib
 import io
@@ -26,7 +26,7 @@ from jtm.music.score import Note, Score
 
 
 def tones(score, seconds):
-    """Ring a bell for each note: a clear onset, a clear pitch."""
+    """Synthesise a decaying tone per note, with a clear onset and pitch."""
     wave = np.zeros(int(seconds * LABEL_RATE))
     for note in score.notes:
         start, end = (round(t * LABEL_RATE) for t in (note.start, note.end))
@@ -51,7 +51,7 @@ def piece(seed):
 class TestCheck(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
-        """Build a small rendered set that has nothing wrong with it."""
+        """Build a small rendered dataset without faults."""
         folder = tempfile.TemporaryDirectory()
         cls.addClassCleanup(folder.cleanup)
         cls.good = root = Path(folder.name) / "good"
@@ -84,7 +84,7 @@ class TestCheck(unittest.TestCase):
         shutil.copytree(self.good, self.root)
 
     def assert_violates(self, *what):
-        """Just these checks fail, and the table says so."""
+        """Assert that exactly these checks fail; return the table."""
         report = check(self.root, progress=False, processes=1)
         found = [f.what for f in report.findings if f.violated]
         self.assertEqual(found, list(what), report.table())
@@ -98,34 +98,34 @@ class TestCheck(unittest.TestCase):
         )
         (self.root / "midi/0.mid").unlink()
 
-    def test_nothing_wrong(self):
+    def test_valid_dataset_passes(self):
         self.assert_violates()
 
-    def test_label_outside_the_file(self):
+    def test_label_outside_its_file_is_found(self):
         self.write_labels((0, 7 * LABEL_RATE, 1, 60, 0, 1, "Quarter"))
         text = self.assert_violates("labels outside their file")
         self.assertIn("0.csv: 1", text)
 
-    def test_overlap(self):
+    def test_overlapping_labels_are_found(self):
         row = (0, 9000, 1, 60, 0, 1, "Quarter")
         self.write_labels(row, (8999, 20_000, *row[2:]), (20_000, 30_000, *row[2:]))
         self.assert_violates("labels overlapping their own pitch")
 
-    def test_malformed_labels_and_sound(self):
+    def test_malformed_labels_and_audio_are_named(self):
         (self.root / "train_labels/0.csv").write_text("start_time\n1\n")
         (self.root / "test_data/1.wav").write_bytes(b"RIFF")
         text = self.assert_violates("readable and consistent")
         self.assertRegex(text, "0.csv, line 1")
         self.assertRegex(text, "1.wav: not a readable audio file")
 
-    def test_no_bar_is_shown_of_single_notes_that_are_not_there(self):
+    def test_no_progress_bar_without_single_notes(self):
         (self.root / "notes.csv").unlink()
-        with contextlib.redirect_stderr(io.StringIO()) as said:
+        with contextlib.redirect_stderr(io.StringIO()) as output:
             check(self.root, processes=1)
-        self.assertIn("pieces: 100%", said.getvalue())
-        self.assertNotIn("notes", said.getvalue())
+        self.assertIn("pieces: 100%", output.getvalue())
+        self.assertNotIn("notes", output.getvalue())
 
-    def test_a_neighbours_labels(self):
+    def test_labels_of_another_recording_are_found(self):
         shutil.copy(self.root / "test_labels/1.csv", self.root / "train_labels/0.csv")
         shutil.rmtree(self.root / "midi")
         text = self.assert_violates("labels unlike the audio")
@@ -133,10 +133,10 @@ class TestCheck(unittest.TestCase):
         transposed = labels_of(piece(0))
         transposed["pitch"] += 1
         write_labels(self.root / "train_labels/0.csv", transposed)
-        (self.root / "musicnet_metadata.csv").unlink()  # as if people played
+        (self.root / "musicnet_metadata.csv").unlink()  # as with real recordings
         self.assert_violates("labels unlike the audio")
 
-    def test_metadata_that_match_nothing(self):
+    def test_metadata_without_recordings_are_found(self):
         path = self.root / "musicnet_metadata.csv"
         write_metadata(path, [row | {"id": f"no. {row['id']}"} for row in self.rows])
         text = self.assert_violates(
@@ -146,38 +146,38 @@ class TestCheck(unittest.TestCase):
         write_metadata(path, [*self.rows, self.rows[0] | {"id": "gone"}])
         self.assertIn("id 'gone'", self.assert_violates())
 
-    def test_what_is_passed_over_or_cut_off(self):
+    def test_skipped_and_truncated_files_are_named(self):
         (self.root / "train_data" / "2.m4a").write_bytes(b"")
         path = self.root / "test_data" / "1.wav"
         path.write_bytes(path.read_bytes()[:-26_000])
         text = self.assert_violates("cut off, or of odd level")
         self.assertRegex(text, "(?s)1.wav: cut off.*2.m4a: .m4a, which is not read")
 
-    def test_the_table_names_ten_files_or_all(self):
+    def test_table_names_ten_files_or_all(self):
         found = Finding("files", "20", "0", True, tuple(f"<{i}>" for i in range(20)))
         report = Report(self.root, (found,))
         self.assertIn("and 10 more", report.table())
         self.assertNotIn("<10>", report.table())
         self.assertIn("<19>", report.table(None))
 
-    def test_a_long_file_is_read_in_pieces(self):
+    def test_long_file_is_read_in_chunks(self):
         path = self.root / "unlabelled_data" / "long.wav"
         wave = np.random.default_rng(0).integers(-900, 900, 4_000_000).astype(np.int16)
         audio.write(path, wave, LABEL_RATE)
         tracemalloc.start()
         self.addCleanup(tracemalloc.stop)
         facts = check_module._Facts()
-        kept = check_module._read_beginning(path, facts, seconds=1.0)
-        self.assertEqual(len(kept), LABEL_RATE)
+        beginning = check_module._read_beginning(path, facts, seconds=1.0)
+        self.assertEqual(len(beginning), LABEL_RATE)
         self.assertAlmostEqual(facts.seconds, 4e6 / LABEL_RATE)
-        # Less than half of the 16 MB that it takes as a whole, three times.
+        # Less than half of the 16 MB that the whole file takes in float32.
         self.assertLess(tracemalloc.get_traced_memory()[1], 8e6)
 
-    def test_score_differs_from_labels(self):
+    def test_midi_that_differs_from_labels_is_found(self):
         midi.write(self.root / "midi/0.mid", piece(7))
         self.assert_violates("readable and consistent")
 
-    def test_silent_clipped_and_identical_files(self):
+    def test_silent_clipped_and_identical_files_are_found(self):
         bell = tones(piece(2), 6)
         for name, wave in {
             "silent": 1e-4 * bell,
@@ -189,7 +189,7 @@ class TestCheck(unittest.TestCase):
             audio.write(path, wave, LABEL_RATE)
         self.assert_violates("silent files", "clipped files", "identical files")
 
-    def test_labels_late_against_the_sound(self):
+    def test_late_labels_are_found(self):
         for split, i in (("train", 0), ("test", 1)):
             labels = labels_of(piece(i))
             labels["start"] += LABEL_RATE // 25
@@ -198,25 +198,25 @@ class TestCheck(unittest.TestCase):
         shutil.rmtree(self.root / "midi")
         self.assert_violates("onsets against the flux, median")
 
-    def test_one_tune_on_two_sides(self):
+    def test_tune_in_two_splits_is_found(self):
         rows = [row | {"tune_family": "the same"} for row in self.rows]
         write_metadata(self.root / "musicnet_metadata.csv", rows)
         text = self.assert_violates("tune families in two splits")
         self.assertIn("the same: test, train", text)
 
-    def test_wrong_notes(self):
-        moved = [
+    def test_single_notes_of_wrong_pitch_and_onset_are_found(self):
+        shifted = [
             Clip(self.root / "notes" / c.audio.name, 1, c.pitch + 1, *rest)
             for c in self.clips
             for rest in [(80, c.start - 1000, c.end, c.split, "bells")]
         ]
-        write_clips(self.root, moved)
+        write_clips(self.root, shifted)
         text = self.assert_violates(
             "notes: onsets against the flux, median", "notes: pitch confirmed by YIN"
         )
         self.assertIn("69.wav: -100 cents", text)
 
-    def test_a_note_on_two_sides(self):
+    def test_single_note_in_two_splits_is_found(self):
         extra = self.clips[0]
         path = self.root / "notes" / "again.wav"
         wave = 0.5 * audio.read(extra.audio, LABEL_RATE)
@@ -225,7 +225,7 @@ class TestCheck(unittest.TestCase):
         write_clips(self.root, [*self.clips, again])
         self.assert_violates("notes: pitches of an instrument in two splits")
 
-    def test_recordings_of_people_are_not_held_to_exactness(self):
+    def test_real_recordings_may_overlap_and_clip(self):
         (self.root / "musicnet_metadata.csv").unlink()
         row = (0, 9000, 41, 60, 0, 1, "Quarter")
         self.write_labels(row, row)
@@ -235,7 +235,7 @@ class TestCheck(unittest.TestCase):
 
 
 class TestParts(unittest.TestCase):
-    def test_overlaps_by_hand(self):
+    def test_hand_computed_overlaps(self):
         rows = [
             (0, 10, 1, 60, 0, 1, ""),
             (5, 20, 1, 60, 0, 1, ""),  # overlaps the first
@@ -246,7 +246,7 @@ class TestParts(unittest.TestCase):
         self.assertEqual(_count_overlaps(np.array(rows, LABEL_DTYPE)), 1)
         self.assertEqual(_count_overlaps(np.array([], LABEL_DTYPE)), 0)
 
-    def test_coverage_by_hand(self):
+    def test_hand_computed_coverage(self):
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "a.csv"
             played = ((1, 21), (1, 21), (74, 96), (74, 97), (1, 110), (9, 60))
@@ -256,11 +256,11 @@ class TestParts(unittest.TestCase):
             counts, playable = coverage([Recording("a", path, path, "train"), bare])
         self.assertEqual(counts.shape, (11, 88))
         self.assertEqual((counts[0, 0], counts[10, 75], counts[10, 76]), (2, 1, 1))
-        self.assertEqual(counts.sum(), 4)  # drawbars and a pitch of no piano are not
+        self.assertEqual(counts.sum(), 4)  # not the organ, nor a pitch beyond the piano
         self.assertEqual((playable[10, 75], playable[10, 76]), (True, False))
         self.assertEqual(playable.sum(), 511)
 
-    def test_flux_of_a_click(self):
+    def test_flux_peaks_at_a_click(self):
         wave = np.zeros(64 * 100, np.float32)
         wave[64 * 50] = 1
         rises = check_module._flux(wave)

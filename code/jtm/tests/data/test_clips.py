@@ -1,4 +1,4 @@
-"""The table of single notes says what stands in the folder, and nowhere else."""
+"""The table of single notes: round trip, and refusal of invalid rows."""
 
 import tempfile
 import unittest
@@ -12,9 +12,7 @@ HEADING = ",".join(CLIP_COLUMNS)
 
 class TestNotes(unittest.TestCase):
     def setUp(self):
-        folder = tempfile.TemporaryDirectory()
-        self.addCleanup(folder.cleanup)
-        self.root = Path(folder.name)
+        self.root = Path(self.enterContext(tempfile.TemporaryDirectory()))
 
     def read(self, *lines):
         (self.root / CLIPS_FILE).write_text("\n".join((HEADING, *lines)) + "\n")
@@ -28,11 +26,11 @@ class TestNotes(unittest.TestCase):
         write_clips(self.root, clips)
         self.assertEqual(read_clips(self.root), clips)
 
-    def test_empty(self):
+    def test_empty_table(self):
         self.assertEqual(self.read(), ())
 
-    def test_mistakes(self):
-        for line, told in (
+    def test_invalid_rows_are_refused(self):
+        for line, message in (
             ("a.wav,41,sixty,72,1,0,9,train,x", "line 2.*whole numbers"),
             ("a.wav,41,60", "line 2.*whole numbers"),
             ("a.wav,40,60,72,1,0,9,train,x", "line 2: instrument 40"),
@@ -42,7 +40,7 @@ class TestNotes(unittest.TestCase):
             ("../a.wav,41,60,72,1,0,9,train,x", "leads outside"),
             ("a\0.wav,41,60,72,1,0,9,train,x", "not a file name"),
         ):
-            with self.assertRaisesRegex(InputError, told, msg=line):
+            with self.assertRaisesRegex(InputError, message, msg=line):
                 self.read(line)
         with self.assertRaisesRegex(InputError, "notes.csv"):
             read_clips(self.root / "nowhere")

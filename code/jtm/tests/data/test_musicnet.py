@@ -1,4 +1,4 @@
-"""The reader is exact for every quirk of the real MusicNet, and names mistakes."""
+"""MusicNet's files are read exactly, with all quirks, and errors are named."""
 
 import tempfile
 import unittest
@@ -26,11 +26,9 @@ from jtm.music.score import Note, Score
 HEADING = ",".join(LABEL_COLUMNS)
 
 
-class Folder(unittest.TestCase):
+class FolderTestCase(unittest.TestCase):
     def setUp(self):
-        folder = tempfile.TemporaryDirectory()
-        self.addCleanup(folder.cleanup)
-        self.root = Path(folder.name)
+        self.root = Path(self.enterContext(tempfile.TemporaryDirectory()))
 
     def write(self, name, *lines):
         path = self.root / name
@@ -38,7 +36,7 @@ class Folder(unittest.TestCase):
         path.write_text("\n".join(lines) + "\n", encoding="utf-8")
         return path
 
-    def sound(self, name, seconds=1.0, rate=44_100):
+    def audio(self, name, seconds=1.0, rate=44_100):
         path = self.root / name
         path.parent.mkdir(parents=True, exist_ok=True)
         times = np.arange(int(seconds * rate)) / rate
@@ -47,12 +45,12 @@ class Folder(unittest.TestCase):
         return path
 
 
-class TestRealQuirks(Folder):
+class TestMusicNetFiles(FolderTestCase):
     def setUp(self):
         super().setUp()
-        self.sound("train_data/1727.wav", 5)
-        self.sound("train_data/1728.wav", 5)
-        self.sound("test_data/1759.wav", 5)
+        self.audio("train_data/1727.wav", 5)
+        self.audio("train_data/1728.wav", 5)
+        self.audio("test_data/1759.wav", 5)
         # Unsorted rows; end_beat is a duration; two violins and a viola on one
         # pitch; a column more; a byte order mark.
         self.write(
@@ -105,14 +103,14 @@ class TestRealQuirks(Folder):
         self.assertFalse(report.failed, report.table())
 
 
-class TestFinding(Folder):
+class TestFindFiles(FolderTestCase):
     def find(self):
         files, skipped = find_files(self.root)
         return [path.relative_to(self.root).as_posix() for path in files], skipped
 
-    def test_links_are_followed_and_nothing_is_taken_twice(self):
+    def test_symlinks_are_followed_and_no_file_is_found_twice(self):
         with tempfile.TemporaryDirectory() as elsewhere:
-            self.sound("b/real.wav")
+            self.audio("b/real.wav")
             (Path(elsewhere) / "far.wav").write_bytes(b"")
             (self.root / "a").symlink_to(self.root / "b")  # sorts before it
             (self.root / "b" / "loop").symlink_to(self.root)
@@ -120,24 +118,24 @@ class TestFinding(Folder):
             (self.root / "0.wav").symlink_to(self.root / "b" / "real.wav")
             (self.root / "gone.wav").symlink_to(self.root / "nowhere.wav")
             (self.root / "itself").symlink_to("itself")
-            found, skipped = self.find()
-        self.assertEqual(found, ["b/real.wav", "c/far.wav"])
-        told = _summarise(len(found), skipped)
-        self.assertIn("2 found, 5 skipped", told)
-        self.assertIn("1 links with an error (", told)
-        for why in ("2 linked folders", "1 linked files", "1 broken links"):
-            self.assertIn(why, told)
+            paths, skipped = self.find()
+        self.assertEqual(paths, ["b/real.wav", "c/far.wav"])
+        summary = _summarise(len(paths), skipped)
+        self.assertIn("2 found, 5 skipped", summary)
+        self.assertIn("1 links with an error (", summary)
+        for reason in ("2 linked folders", "1 linked files", "1 broken links"):
+            self.assertIn(reason, summary)
 
-    def test_known_junk_alone_is_hidden(self):
+    def test_only_known_system_files_are_hidden(self):
         for name in ("._a.wav", ".DS_Store", "__MACOSX/b.wav", ".jtm-store/c.wav"):
-            self.sound("x.wav").rename(self.write(name))
-        self.sound("x.wav").rename(self.write(".d.1234.part.wav"))
-        self.sound(".hidden/kept.wav")
-        self.sound(".kept.wav")
+            self.audio("x.wav").rename(self.write(name))
+        self.audio("x.wav").rename(self.write(".d.1234.part.wav"))
+        self.audio(".hidden/kept.wav")
+        self.audio(".kept.wav")
         self.assertEqual(self.find(), ([".hidden/kept.wav", ".kept.wav"], []))
 
-    def test_formats_that_are_not_read_are_named_with_what_to_do(self):
-        self.sound("a.wav")
+    def test_unsupported_formats_are_named_with_a_remedy(self):
+        self.audio("a.wav")
         self.write("deep/b.M4A", "")
         self.write("c.txt", "no sound")
         with self.assertWarnsRegex(InputWarning, "1 found, 1 skipped: 1 .m4a.*ffm"):
@@ -146,16 +144,16 @@ class TestFinding(Folder):
         with self.assertRaisesRegex(InputError, "no audio file found.*m4a"):
             open_dataset(self.root)
 
-    def test_metadata_that_match_nothing(self):
-        self.sound("train_data/1.wav")
+    def test_unmatched_metadata_rows_are_warned_about(self):
+        self.audio("train_data/1.wav")
         self.write("musicnet_metadata.csv", "id,split", "x1,train", "x2,validation")
         with self.assertWarnsRegex(InputWarning, "2 of 2 rows.*'x1'.* 1 rec.*'1'"):
             dataset = open_dataset(self.root)
         self.assertEqual(dataset.unmatched_rows, ("x1", "x2"))
-        self.sound("train_data/two.wav")
+        self.audio("train_data/two.wav")
         self.write("musicnet_metadata.csv", "id,split", "1,train", "2,validation")
         with self.assertWarnsRegex(InputWarning, "1 of 2 rows.*'2'.*1 rec.*'two'"):
-            open_dataset(self.root)  # or training would draw another validation
+            open_dataset(self.root)  # otherwise validation would be drawn at random
         (self.root / "train_data" / "two.wav").unlink()
         self.write("musicnet_metadata.csv", "id,split", " 1 ,validation", "2,train")
         dataset = open_dataset(self.root)
@@ -163,10 +161,10 @@ class TestFinding(Folder):
         self.assertEqual(dataset.recordings[0].split, "validation")
 
 
-class TestDataset(Folder):
-    def test_validation_is_marked_in_the_metadata(self):
+class TestDataset(FolderTestCase):
+    def test_validation_split_comes_from_the_metadata(self):
         for name in ("train_data/1", "train_data/2", "unlabelled_data/3"):
-            self.sound(f"{name}.wav")
+            self.audio(f"{name}.wav")
         self.write("musicnet_metadata.csv", "id,split", "1,train", "2,validation")
         dataset = open_dataset(self.root)
         self.assertEqual([r.id for r in dataset.split("train")], ["1"])
@@ -175,9 +173,9 @@ class TestDataset(Folder):
         with self.assertRaises(ValueError):
             dataset.split("valid")
 
-    def test_any_folder_of_sound_files(self):
+    def test_any_folder_of_audio_files_is_a_dataset(self):
         for name in ("a.wav", "deep/er/b.FLAC", "._d.wav"):
-            self.sound(name)
+            self.audio(name)
         self.write("notes.txt", "no sound")
         dataset = open_dataset(self.root)
         self.assertEqual(
@@ -185,28 +183,28 @@ class TestDataset(Folder):
         )
         self.assertEqual({r.split for r in dataset.recordings}, {"unlabelled"})
 
-    def test_two_files_of_one_name_are_kept_apart_or_refused(self):
+    def test_equal_file_names_are_distinguished_or_refused(self):
         for name in ("a.wav", "a.flac"):
-            self.sound(f"plain/{name}")
+            self.audio(f"plain/{name}")
         ids = [r.id for r in open_dataset(self.root / "plain").recordings]
         self.assertEqual(ids, ["a.flac", "a.wav"])
         for name in ("train_data/1.wav", "test_data/1.wav"):
-            self.sound(name)
+            self.audio(name)
         self.assertEqual(len(open_dataset(self.root).recordings), 2)
-        self.sound("train_data/1.flac")
+        self.audio("train_data/1.flac")
         with self.assertRaisesRegex(InputError, "1.wav: the same id as 1.flac; .*rena"):
             open_dataset(self.root)
 
-    def test_missing_and_empty_folders(self):
+    def test_missing_and_empty_folders_are_refused(self):
         with self.assertRaisesRegex(InputError, "no such folder"):
             open_dataset(self.root / "nowhere")
         with self.assertRaisesRegex(InputError, "no audio file"):
             open_dataset(self.root)
 
 
-class TestMistakes(Folder):
-    def test_labels(self):
-        for line, told in (
+class TestInvalidFiles(FolderTestCase):
+    def test_invalid_labels_are_refused_with_their_line(self):
+        for line, message in (
             ("0,1,1,128,0,1,Quarter", "line 3: note 128"),
             ("0,1,1,-1,0,1,Quarter", "line 3: note -1"),
             ("0,1,0,60,0,1,Quarter", "line 3: instrument 0"),
@@ -217,10 +215,10 @@ class TestMistakes(Folder):
             ("0,5,1", "line 3"),
         ):
             path = self.write("a.csv", HEADING, "0,9,1,60,0,1,Quarter", line)
-            with self.assertRaisesRegex(InputError, f"a.csv, {told}", msg=line):
+            with self.assertRaisesRegex(InputError, f"a.csv, {message}", msg=line):
                 read_labels(path)
 
-    def test_missing_column_and_file(self):
+    def test_missing_column_and_file_are_refused(self):
         path = self.write("a.csv", HEADING.replace("note,", "pitch,", 1))
         with self.assertRaisesRegex(InputError, "line 1: column note is missing"):
             read_labels(path)
@@ -230,19 +228,19 @@ class TestMistakes(Folder):
         with self.assertRaisesRegex(InputError, "b.csv: not a readable CSV"):
             read_labels(self.root / "b.csv")
 
-    def test_metadata(self):
+    def test_repeated_ids_are_refused(self):
         path = self.write("m.csv", "id,composer", "1,Bach", "1,Bach")
         with self.assertRaisesRegex(InputError, "line 3: id 1 is repeated"):
             read_metadata(path)
 
-    def test_what_a_short_row_leaves_out_is_empty(self):
+    def test_missing_fields_of_short_rows_are_empty(self):
         path = self.write("m.csv", "id,composer,ensemble", "1,Bach", "2")
         rows = [{"id": "1", "composer": "Bach", "ensemble": ""}]
         rows += [{"id": "2", "composer": "", "ensemble": ""}]
         self.assertEqual(read_metadata(path), rows)
 
 
-class TestWriting(Folder):
+class TestWriting(FolderTestCase):
     def test_labels_round_trip(self):
         notes = (
             Note(64 / 44_100, 128 / 44_100, 41, 60, 90, 0.5, 1.5),
@@ -258,7 +256,7 @@ class TestWriting(Folder):
         back = read_labels(self.root / "a.csv")
         self.assertEqual(back.tolist(), labels.tolist())
 
-    def test_no_notes(self):
+    def test_empty_labels_round_trip(self):
         write_labels(self.root / "a.csv", labels_of(Score(())))
         self.assertEqual(len(read_labels(self.root / "a.csv")), 0)
 

@@ -1,4 +1,4 @@
-"""No work and no tune is heard on two sides, in pretraining or in tasks."""
+"""No work and no tune is in two splits, in pretraining or in tasks."""
 
 import unittest
 
@@ -8,12 +8,12 @@ from jtm.files import InputError
 from jtm.tests.data.test_rolls import recording
 
 
-class Splits(unittest.TestCase):
+class TestSplits(unittest.TestCase):
     def split(self, recordings, lengths=None):
         lengths = lengths or [WINDOW * 160] * len(recordings)
         return labelled_splits(recordings, lengths)
 
-    def test_marked_splits_are_kept(self):
+    def test_marked_splits_are_retained(self):
         names = ("train", "unlabelled", "test", "validation", "train")
         recordings = [recording(str(i), s, "csv") for i, s in enumerate(names)]
         splits = self.split(recordings)
@@ -22,7 +22,7 @@ class Splits(unittest.TestCase):
         self.assertEqual(splits["test"], [2])
         self.assertEqual(splits["test_timbre"], [])
 
-    def test_works_are_held_out_whole_and_no_class_is_lost(self):
+    def test_whole_works_are_held_out_and_no_class_is_lost(self):
         recordings = [
             recording("a", labels="csv", ensemble="Solo", composition="one"),
             recording("b", labels="csv", ensemble="Solo", composition="two"),
@@ -50,13 +50,13 @@ class Splits(unittest.TestCase):
         ]
         recordings.append(recording("h", "test", "csv"))
         splits = self.split(recordings)
-        # Of the quartets Mozart's goes, and of the sonatas one that leaves him one.
+        # Mozart's quartet is held out, and one of his two sonatas.
         self.assertEqual(splits["validation"], [3, 5])
-        # Where each has one work alone, other tasks can still be validated.
+        # If each composer has only one work, other tasks can still be validated.
         few = [recordings[i] for i in (0, 1, 2, 7)]
         self.assertEqual(self.split(few)["validation"], [1, 2])
 
-    def test_what_is_short_or_unlabelled_is_left_out(self):
+    def test_short_or_unlabelled_recordings_are_excluded(self):
         recordings = [
             recording("a", labels="csv"),
             recording("b", labels="csv"),
@@ -67,21 +67,21 @@ class Splits(unittest.TestCase):
         lengths = [WINDOW * 160, WINDOW * 160 - 1] + [WINDOW * 160] * 3
         self.assertEqual(self.split(recordings, lengths)["train"], [0])
 
-    def test_a_tune_in_two_splits_is_refused(self):
-        def of(splits):
+    def test_tune_in_two_splits_is_refused(self):
+        def make(splits):
             return [
                 recording(str(i), s, "csv", tune_family=f)
                 for i, (s, f) in enumerate(splits)
             ]
 
-        kept = [
+        valid = [
             ("train", "a"),
             ("validation", "b"),
             ("test", "c"),
             ("test_timbre", "c"),
         ]
-        self.split(of([*kept, ("train", ""), ("test", "")]))  # exercises have none
-        self.split(of([*kept, ("unlabelled", "a")]))  # both are learned from
+        self.split(make([*valid, ("train", ""), ("test", "")]))  # exercises have none
+        self.split(make([*valid, ("unlabelled", "a")]))  # both are training data
         for other in (
             ("test", "a"),
             ("train", "b"),
@@ -90,9 +90,9 @@ class Splits(unittest.TestCase):
             ("unlabelled", "c"),
         ):
             with self.assertRaisesRegex(InputError, "its tune .* memorisation"):
-                self.split(of([*kept, other]))
+                self.split(make([*valid, other]))
 
-    def test_a_tune_is_held_out_whole(self):
+    def test_whole_tune_families_are_held_out(self):
         recordings = [
             recording("a", labels="csv", composition="one", tune_family="x"),
             recording("b", labels="csv", composition="two", tune_family="y"),
@@ -101,9 +101,9 @@ class Splits(unittest.TestCase):
         ]
         self.assertEqual(self.split(recordings)["validation"], [1, 2])
 
-    def test_pretraining_holds_out_what_tasks_validate_on(self):
-        # As MusicNet is: no split is marked. Its unlabelled neighbours of the same
-        # work, and labelled ones too short for a window, go with what is held out.
+    def test_pretraining_holds_out_the_validation_works_of_tasks(self):
+        # As in MusicNet, no split is marked. Unlabelled recordings of the same work,
+        # and labelled ones too short for a window, are held out with it.
         recordings = [
             recording(f"{w}{i}", labels="csv", composer=w[0], composition=w)
             for w in ("Ba", "Bb", "Bc", "Ma", "Mb", "Mc")
@@ -133,7 +133,7 @@ class Splits(unittest.TestCase):
         self.assertIn(3, splits["validation"])
         self.assertIn(12, splits["validation"])
 
-    def test_one_in_twenty_is_held_out_where_nothing_is_labelled(self):
+    def test_one_in_twenty_is_held_out_without_labels(self):
         recordings = [recording(f"{i}", "unlabelled") for i in range(40)]
         lengths = [1000] * 20 + [9] * 20
         splits = split_recordings(recordings, lengths, 100)
@@ -143,7 +143,7 @@ class Splits(unittest.TestCase):
         alone = split_recordings(recordings[:1], lengths, 100)
         self.assertEqual((alone["unlabelled"], alone["validation"]), ([0], []))
 
-    def test_nothing_to_test_on(self):
+    def test_missing_test_split_is_refused(self):
         recordings = [recording(str(i), labels="csv") for i in range(3)]
         with self.assertRaisesRegex(InputError, "test split"):
             self.split(recordings)

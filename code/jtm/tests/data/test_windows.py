@@ -1,4 +1,4 @@
-"""Windows: what shares a batch, that each is visited once, and the memory bound."""
+"""Windows: composition of batches, one visit per epoch, and the memory bound."""
 
 import time
 import unittest
@@ -16,7 +16,7 @@ SCHEMES = get_args(PretrainConfig.__pydantic_fields__["sampling_type"].annotatio
 
 
 class RampStore:
-    """A store whose every sample tells its recording and place."""
+    """A store whose samples encode their recording and position."""
 
     def __init__(self, lengths):
         self.lengths = np.array(lengths)
@@ -50,7 +50,7 @@ def windows(batches):
 
 
 class TestWindows(unittest.TestCase):
-    def test_samples_are_those_of_the_recording_at_the_start_given(self):
+    def test_samples_equal_the_recording_at_the_start(self):
         for scheme in SCHEMES:
             for batch in loader(scheme=scheme, chunk_bytes=1600, max_chunks=2):
                 for wave, r, s in zip(
@@ -60,7 +60,7 @@ class TestWindows(unittest.TestCase):
                     np.testing.assert_array_equal(wave.numpy(), expected)
                     self.assertLessEqual(int(s) + 100, LENGTHS[r])
 
-    def test_every_window_is_visited_once_an_epoch(self):
+    def test_every_window_is_visited_once_per_epoch(self):
         expected = {r: n // 100 for r, n in enumerate(LENGTHS) if n >= 100}
         for scheme in SCHEMES:
             for chunk_bytes in (10**6, 1600, 200):
@@ -73,7 +73,7 @@ class TestWindows(unittest.TestCase):
                     self.assertGreaterEqual(s - by_recording.get(r, -100), 100)
                     by_recording[r] = s
 
-    def test_samesequence_and_samecategory_batches_are_of_one_kind(self):
+    def test_samesequence_and_samecategory_batches_are_homogeneous(self):
         for batch in loader(scheme="samesequence"):
             self.assertEqual(len(batch.recordings.unique()), 1)
         for batch in loader(scheme="samecategory"):
@@ -81,32 +81,32 @@ class TestWindows(unittest.TestCase):
         mixed = [len(batch.recordings.unique()) for batch in loader()]
         self.assertGreater(max(mixed), 1)
 
-    def test_sequential_lanes_read_on_in_time(self):
-        heads = {}
-        fresh = 0
+    def test_sequential_streams_continue_in_time(self):
+        last = {}
+        n_resets = 0
         for batch in loader(scheme="sequential"):
-            for stream, r, s, f in zip(
+            for stream, r, s, is_reset in zip(
                 batch.streams, batch.recordings, batch.starts, batch.reset, strict=True
             ):
-                if f:
-                    fresh += 1
+                if is_reset:
+                    n_resets += 1
                 else:
-                    self.assertEqual(heads[int(stream)], (int(r), int(s) - 100))
-                heads[int(stream)] = (int(r), int(s))
-        self.assertEqual(fresh, 6)  # one for each recording of a window or more
+                    self.assertEqual(last[int(stream)], (int(r), int(s) - 100))
+                last[int(stream)] = (int(r), int(s))
+        self.assertEqual(n_resets, 6)  # one for each recording of a window or more
 
-    def test_no_batch_of_one_where_two_would_do(self):
+    def test_batches_of_one_window_are_avoided(self):
         sizes = [len(b.waves) for b in loader(lengths=[900])]
         self.assertEqual(sorted(sizes), [3, 3, 3])
 
-    def test_same_seed_and_epoch_same_order_else_another(self):
+    def test_order_depends_on_seed_and_epoch(self):
         one, same, other = loader(), loader(), loader(seed=1)
         self.assertEqual(windows(one), windows(same))
         self.assertNotEqual(windows(one), windows(other))
         same.epoch = 1
         self.assertNotEqual(windows(one), windows(same))
 
-    def test_an_epoch_can_be_taken_up_at_any_batch(self):
+    def test_epoch_can_be_resumed_at_any_batch(self):
         for scheme in SCHEMES:
             one = loader(scheme=scheme, chunk_bytes=1600, max_chunks=2)
             whole = list(one)
@@ -116,7 +116,7 @@ class TestWindows(unittest.TestCase):
                 self.assertEqual(windows(one), windows(whole[first:]))
             self.assertEqual(windows(one), windows(whole))  # and from the start again
 
-    def test_processes_see_disjoint_windows_in_as_many_steps(self):
+    def test_processes_get_disjoint_windows_in_equally_many_steps(self):
         for scheme in SCHEMES:
             for chunk_bytes in (10**6, 1600, 200):
                 common = {"scheme": scheme, "chunk_bytes": chunk_bytes, "world": 2}
@@ -124,14 +124,14 @@ class TestWindows(unittest.TestCase):
                 self.assertEqual(len(parts[0]), len(parts[1]))
                 one, other = (windows(part) for part in parts)
                 self.assertEqual(len(one) + len(other), len(set(one + other)))
-                if chunk_bytes == 10**6:  # where all is in one round, few are left
+                if chunk_bytes == 10**6:  # with all in one round, few are excluded
                     self.assertGreaterEqual(len(one) + len(other), 20)
 
-    def test_every_process_reads_its_own_lanes_on_in_time(self):
+    def test_sequential_streams_of_each_process_continue_in_time(self):
         for rank in range(2):
-            heads = {}
+            last = {}
             for batch in loader(scheme="sequential", rank=rank, world=2):
-                for stream, r, s, f in zip(
+                for stream, r, s, is_reset in zip(
                     batch.streams,
                     batch.recordings,
                     batch.starts,
@@ -139,12 +139,12 @@ class TestWindows(unittest.TestCase):
                     strict=True,
                 ):
                     self.assertLess(int(stream), 4)
-                    if not f:
-                        self.assertEqual(heads[int(stream)], (int(r), int(s) - 100))
-                    heads[int(stream)] = (int(r), int(s))
-            self.assertTrue(heads)
+                    if not is_reset:
+                        self.assertEqual(last[int(stream)], (int(r), int(s) - 100))
+                    last[int(stream)] = (int(r), int(s))
+            self.assertTrue(last)
 
-    def test_memory_stays_within_the_chunks_allowed(self):
+    def test_memory_stays_within_the_maximum_number_of_chunks(self):
         # Twenty recordings of 10 windows in chunks of 16: 13 chunks or more.
         one = loader(lengths=[1000] * 20, chunk_bytes=3200, max_chunks=4)
         self.assertGreaterEqual(len(one._chunks), 13)
@@ -159,34 +159,34 @@ class TestWindows(unittest.TestCase):
         list(all_in)
         self.assertEqual(all_in.store.read_bytes, read)  # nothing is read twice
 
-    def test_without_chunks_each_window_is_read_for_itself(self):
+    def test_without_chunks_each_window_is_read_separately(self):
         lengths = [99, *LENGTHS]
         for scheme in SCHEMES:
             for chunk_bytes in (10**6, 1600):
                 options = {"chunk_bytes": chunk_bytes, "pad": True, "scheme": scheme}
-                held = loader(lengths, max_chunks=50, **options)
+                chunked = loader(lengths, max_chunks=50, **options)
                 read = loader(lengths, max_chunks=0, **options)
-                for one, other in zip(held, read, strict=True):
+                for one, other in zip(chunked, read, strict=True):
                     for part, same in zip(one, other, strict=True):
                         self.assertTrue(torch.equal(part, same))
-        alone = loader(max_chunks=0, chunk_bytes=1600)
-        wanted = 0
-        for batch in alone:
-            wanted += 2 * batch.waves.numel()
-            self.assertEqual(alone.store.read_bytes, wanted)
+        unchunked = loader(max_chunks=0, chunk_bytes=1600)
+        expected = 0
+        for batch in unchunked:
+            expected += 2 * batch.waves.numel()
+            self.assertEqual(unchunked.store.read_bytes, expected)
 
-    def test_chunks_and_windows_are_int16_on_the_device_asked_for(self):
+    def test_chunks_and_windows_are_int16_on_the_device(self):
         one = loader()
         one.device = torch.device("meta")  # a device that every machine has
         for batch in one:
             self.assertEqual(batch.waves.device.type, "meta")
             self.assertEqual(batch.waves.dtype, torch.int16)
-        held = [piece for chunk in one._cached.values() for piece in chunk]
-        self.assertTrue(held)
-        for piece in held:
+        cached = [piece for chunk in one._cached.values() for piece in chunk]
+        self.assertTrue(cached)
+        for piece in cached:
             self.assertEqual((piece.device.type, piece.dtype), ("meta", torch.int16))
 
-    def test_the_order_of_chunks_is_drawn_anew_each_epoch(self):
+    def test_chunk_order_differs_between_epochs(self):
         one = loader(lengths=[1000] * 20, chunk_bytes=3200, max_chunks=4)
         orders = [
             [int(chunk) for chunks, _ in one._rounds(epoch) for chunk in chunks]
@@ -201,9 +201,9 @@ class TestWindows(unittest.TestCase):
         for chunk in one._chunks[:-1]:
             self.assertGreater(len({recording for recording, *_ in chunk}), 1)
 
-    def test_short_recordings_are_left_out_or_padded(self):
-        left, padded = loader(), loader(pad=True)
-        self.assertEqual(left.left_out, 1)
+    def test_short_recordings_are_excluded_or_padded(self):
+        excluded, padded = loader(), loader(pad=True)
+        self.assertEqual(excluded.left_out, 1)
         self.assertEqual(padded.left_out, 0)
         short = [
             wave
@@ -214,15 +214,15 @@ class TestWindows(unittest.TestCase):
         self.assertEqual(len(short), 1)
         self.assertEqual(short[0].tolist(), [*range(4000, 4099), 0])
 
-    def test_many_recordings_take_time_in_proportion(self):
+    def test_planning_time_is_not_quadratic_in_recordings(self):
         times = []
         for n in (5_000, 40_000):
             start = time.process_time()
             loader([100, 20] * (n // 2))
             times.append(time.process_time() - start)
-        self.assertLess(times[1], 30 * times[0] + 1)  # 64 of what is quadratic
+        self.assertLess(times[1], 30 * times[0] + 1)  # quadratic: 64 times
 
-    def test_nothing_long_enough_and_too_small_chunks_are_refused(self):
+    def test_too_short_recordings_and_too_small_chunks_are_refused(self):
         with self.assertRaisesRegex(InputError, "smaller --sizeWindow"):
             loader(lengths=[99, 20])
         with self.assertRaisesRegex(InputError, "--chunkSize of at least 200"):

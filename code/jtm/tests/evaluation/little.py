@@ -1,4 +1,4 @@
-"""A labelled dataset of seconds, in MusicNet's layout, for the tests."""
+"""A tiny labelled dataset in MusicNet's layout, for the tests."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -17,11 +17,11 @@ from jtm.training.config import NetworkConfig, make_config
 SPLITS = {"train": 6, "validation": 2, "test": 2}
 
 SMALL = {"encoder_type": "sinc", "hidden_encoder": 32, "hidden_gar": 16}
-"""A network that is quick."""
+"""Settings of a small network."""
 
 
 def make_network(**chosen):
-    """Make an untrained network, by default of convolutions and small."""
+    """Make an untrained network, by default small and convolutional."""
     small = {"encoder_type": "conv", "hidden_encoder": 24, "hidden_gar": 16}
     return build_model(make_config(NetworkConfig, "small", small | chosen))
 
@@ -76,15 +76,15 @@ def write_clips(root, pitches_of=PITCHES):
 
 
 def performance(rng, seconds, harmonics, program=1):
-    """Play notes of a quarter of a second; give the wave and its labels."""
+    """Synthesise notes of a quarter of a second; return the wave and its labels."""
     time = np.arange(round(seconds * 16_000)) / 16_000
     wave, rows = np.zeros_like(time), []
     for start in np.arange(0.0, seconds, 0.25):
         pitch = int(rng.choice((48, 55, 60, 64, 72)))
-        here = (time >= start) & (time < start + 0.25)
+        active = (time >= start) & (time < start + 0.25)
         phase = 2 * np.pi * 440 * 2 ** ((pitch - 69) / 12) * (time - start)
         tone = sum(np.sin(k * phase) / k for k in range(1, harmonics + 1))
-        wave += np.where(here, 0.2 * np.exp(-3 * (time - start)) * tone, 0.0)
+        wave += np.where(active, 0.2 * np.exp(-3 * (time - start)) * tone, 0.0)
         edges = round(start * 44_100), round((start + 0.25) * 44_100)
         rows.append((*edges, program, pitch, 0.0, 1.0, "Quarter"))
     return wave, np.array(rows, LABEL_DTYPE)

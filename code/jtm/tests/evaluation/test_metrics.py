@@ -3,16 +3,12 @@ import unittest
 import numpy as np
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score
 
-from jtm.data.rolls import NOTE_DTYPE
 from jtm.evaluation import metrics
+from jtm.tests.data.test_rolls import notes
 
 
-def notes(*rows):
-    return np.array(list(rows), NOTE_DTYPE)
-
-
-class AveragePrecision(unittest.TestCase):
-    def test_by_hand(self):
+class TestAveragePrecision(unittest.TestCase):
+    def test_hand_computed_average_precision(self):
         # Ranked: hit, miss, hit, miss. Precision at the hits: 1 and 2/3.
         truth = np.array([[True, False], [True, False]])
         scores = np.array([[0.9, 0.8], [0.7, 0.1]])
@@ -22,9 +18,9 @@ class AveragePrecision(unittest.TestCase):
         )
         self.assertAlmostEqual(metrics.precision_score(counts.sum(axis=0)), 5 / 6)
 
-    def test_it_is_micro_averaged(self):
-        # Column by column it would be perfect; pooled, the second column's
-        # silence outranks the first column's notes.
+    def test_average_precision_is_micro_averaged(self):
+        # Per column it would be perfect; pooled, inactive entries of the second
+        # column outrank active ones of the first.
         truth = np.array([[True, False], [False, False], [False, True]])
         scores = np.array([[0.3, 0.7], [0.2, 0.6], [0.1, 0.8]])
         self.assertAlmostEqual(metrics.average_precision(truth, scores), 0.75)
@@ -35,13 +31,13 @@ class AveragePrecision(unittest.TestCase):
         counts, _ = metrics.precision_counts([truth], [np.ones((1, 4))])
         self.assertAlmostEqual(metrics.precision_score(counts[0]), 0.25)
 
-    def test_without_a_positive(self):
+    def test_average_precision_without_positives_is_0(self):
         truth, scores = np.zeros((5, 3), bool), np.random.rand(5, 3)
         self.assertEqual(metrics.average_precision(truth, scores), 0.0)
         counts, _ = metrics.precision_counts([truth], [scores])
         self.assertEqual(metrics.precision_score(counts[0]), 0.0)
 
-    def test_counts_agree_with_scikit_learn(self):
+    def test_binned_counts_agree_with_exact_average_precision(self):
         rng = np.random.default_rng(0)
         truths = [rng.random((n, 88)) < 0.05 for n in (200, 500, 900)]
         scores = [rng.normal(2.0 * t, 1.0) for t in truths]
@@ -60,23 +56,23 @@ class AveragePrecision(unittest.TestCase):
         self.assertAlmostEqual(metrics.precision_score(weighted), twice, delta=1e-3)
 
 
-class FrameF1(unittest.TestCase):
-    def test_against_mir_eval(self):
+class TestFrameF1(unittest.TestCase):
+    def test_frame_f1_equals_mir_eval(self):
         from mir_eval.multipitch import metrics as reference
 
         rng = np.random.default_rng(0)
-        truth, found = rng.random((2, 60, 88)) < 0.05
+        truth, estimate = rng.random((2, 60, 88)) < 0.05
         hertz = 440 * 2 ** ((np.arange(21, 109) - 69) / 12)
         time = np.arange(60) / 100
-        sides = ([hertz[row] for row in roll] for roll in (truth, found))
+        sides = ([hertz[row] for row in roll] for roll in (truth, estimate))
         both = [part for side in sides for part in (time, side)]
         precision, recall, *_ = reference(*both)
         self.assertAlmostEqual(
-            metrics.f1(metrics.frame_counts(truth, found)),
+            metrics.f1(metrics.frame_counts(truth, estimate)),
             2 * precision * recall / (precision + recall),
         )
 
-    def test_empty_sides(self):
+    def test_frame_f1_of_empty_rolls(self):
         some, none = np.ones((2, 3), bool), np.zeros((2, 3), bool)
         for truth, found, expected in (
             (none, none, 1),
@@ -85,35 +81,35 @@ class FrameF1(unittest.TestCase):
         ):
             self.assertEqual(metrics.f1(metrics.frame_counts(truth, found)), expected)
 
-    def test_the_best_threshold_by_hand(self):
+    def test_hand_computed_best_threshold(self):
         # Above 0.4 three of three are found with one wrong: F1 6/7; above 0.8
         # two of three: F1 4/5.
         truth = np.array([[True, True, False, True, False]])
         scores = np.array([[0.9, 0.8, 0.5, 0.4, 0.1]])
         counts, levels = metrics.precision_counts([truth], [scores])
         self.assertEqual(metrics.best_threshold(counts[0], levels), 0.4)
-        # Nothing sounds: there is no threshold to choose by.
+        # No pitch is active: no threshold can be chosen.
         counts, levels = metrics.precision_counts([~truth & truth], [scores])
         self.assertEqual(metrics.best_threshold(counts[0], levels), 0.0)
 
 
-class Classes(unittest.TestCase):
-    def test_by_hand(self):
+class TestClasses(unittest.TestCase):
+    def test_hand_computed_accuracy_and_macro_f1(self):
         counts = confusion_matrix(
             np.array([0, 0, 0, 1]), np.array([0, 0, 1, 1]), labels=range(3)
         )
         np.testing.assert_array_equal(counts, [[2, 1, 0], [0, 1, 0], [0, 0, 0]])
         self.assertEqual(metrics.accuracy(counts), 0.75)
-        # F1 is 4/5 and 2/3; the class that never occurs is left out.
+        # F1 is 4/5 and 2/3; the class that never occurs is excluded.
         self.assertAlmostEqual(metrics.macro_f1(counts), (4 / 5 + 2 / 3) / 2)
 
-    def test_a_class_that_is_only_guessed(self):
+    def test_class_that_is_only_predicted_is_excluded(self):
         counts = confusion_matrix(
             np.array([0, 0, 1]), np.array([0, 2, 1]), labels=range(3)
         )
         self.assertAlmostEqual(metrics.macro_f1(counts), (2 / 3 + 1) / 2)
 
-    def test_against_scikit_learn(self):
+    def test_accuracy_and_macro_f1_equal_scikit_learn(self):
         rng = np.random.default_rng(0)
         truth, estimate = rng.integers(0, 5, (2, 300))
         counts = confusion_matrix(truth, estimate, labels=range(6))
@@ -124,24 +120,24 @@ class Classes(unittest.TestCase):
             metrics.macro_f1(counts), f1_score(truth, estimate, average="macro")
         )
 
-    def test_nothing(self):
+    def test_empty_confusion_matrix_scores_0(self):
         counts = np.zeros((3, 3), int)
         self.assertEqual(metrics.accuracy(counts), 0.0)
         self.assertEqual(metrics.macro_f1(counts), 0.0)
 
 
-class Notes(unittest.TestCase):
-    def test_onsets_within_50_ms(self):
+class TestNotes(unittest.TestCase):
+    def test_onset_tolerance_is_50_ms(self):
         reference = notes((1.0, 2.0, 60), (3.0, 4.0, 64))
         near = notes((1.04, 2.0, 60), (3.0, 4.0, 64))
         far = notes((1.06, 2.0, 60), (3.0, 4.0, 64))
         self.assertEqual(metrics.note_f1(reference, near), 1.0)
         self.assertEqual(metrics.note_f1(reference, far), 0.5)
 
-    def test_pitch_must_be_right(self):
+    def test_wrong_pitch_is_no_match(self):
         self.assertEqual(metrics.note_f1(notes((1, 2, 60)), notes((1, 2, 61))), 0.0)
 
-    def test_offsets_within_a_fifth_of_the_note(self):
+    def test_offset_tolerance_is_a_fifth_of_the_duration(self):
         reference = notes((1.0, 2.0, 60))
         for end, expected in ((2.19, 1.0), (2.21, 0.0)):
             estimate = notes((1.0, end, 60))
@@ -150,11 +146,11 @@ class Notes(unittest.TestCase):
                 metrics.note_f1(reference, estimate, offsets=True), expected
             )
 
-    def test_a_reference_note_is_matched_once(self):
+    def test_reference_note_is_matched_once(self):
         found = metrics.note_f1(notes((1, 2, 60)), notes((1, 2, 60), (1.01, 2, 60)))
         self.assertAlmostEqual(found, 2 / 3)  # precision 1/2, recall 1
 
-    def test_empty_sides(self):
+    def test_note_f1_of_empty_notes(self):
         some = notes((1, 2, 60))
         for offsets in (False, True):
             self.assertEqual(metrics.note_f1(notes(), notes(), offsets), 1.0)
@@ -162,8 +158,8 @@ class Notes(unittest.TestCase):
             self.assertEqual(metrics.note_f1(notes(), some, offsets), 0.0)
 
 
-class Intervals(unittest.TestCase):
-    def test_two_recordings(self):
+class TestIntervals(unittest.TestCase):
+    def test_draws_of_two_recordings(self):
         # The draws are (0, 0), (0, 1), (1, 0), (1, 1): means 0, 1/2 and 1.
         parts = np.array([[0.0, 1.0], [1.0, 1.0]])
         draws = metrics.bootstrap(parts, None, metrics.mean)
@@ -171,7 +167,7 @@ class Intervals(unittest.TestCase):
         self.assertAlmostEqual(np.mean(draws == 0.5), 0.5, delta=0.06)
         self.assertEqual(metrics.interval(draws), (0.0, 1.0))
 
-    def test_the_recording_is_the_unit(self):
+    def test_recordings_are_the_resampling_unit(self):
         # 100 windows of each of 10 recordings, all right or all wrong: the
         # interval is that of 10 draws, not of 1000.
         right = np.array([1, 1, 1, 1, 1, 0, 0, 0, 0, 0])
@@ -187,7 +183,7 @@ class Intervals(unittest.TestCase):
         self.assertAlmostEqual(low, 0.2, delta=0.01)
         self.assertAlmostEqual(high, 0.8, delta=0.01)
 
-    def test_against_the_normal_approximation(self):
+    def test_interval_equals_the_normal_approximation(self):
         values = np.random.default_rng(0).normal(size=400)
         parts = np.stack((values, np.ones(400)), axis=1)
         low, high = metrics.interval(metrics.bootstrap(parts, None, metrics.mean))
@@ -195,7 +191,7 @@ class Intervals(unittest.TestCase):
         self.assertAlmostEqual(low, values.mean() - half, delta=0.02)
         self.assertAlmostEqual(high, values.mean() + half, delta=0.02)
 
-    def test_draws_are_shared_by_systems(self):
+    def test_draws_are_paired_between_systems(self):
         parts = np.random.default_rng(0).random((7, 2))
         one, other = (
             metrics.bootstrap(p, None, lambda s: s[0]) for p in (parts, parts + 1)
@@ -205,12 +201,12 @@ class Intervals(unittest.TestCase):
             np.array_equal(one, metrics.bootstrap(parts, None, lambda s: s[0], seed=1))
         )
 
-    def test_a_group_is_drawn_as_a_whole(self):
+    def test_groups_are_drawn_as_a_whole(self):
         # Two families of two: the draws are right about none, one or both.
         parts = np.array([[0.0, 1.0], [1.0, 1.0], [0.0, 1.0], [1.0, 1.0]])
         draws = metrics.bootstrap(parts, ["b", "a", "b", "a"], metrics.mean)
         self.assertEqual(set(draws), {0.0, 0.5, 1.0})
-        # As many draws as asked for, the same whatever groups are called.
+        # The number of draws is as requested; names of groups do not matter.
         few = metrics.bootstrap(parts, [9, 10, 9, 10], metrics.mean, draws=7, seed=3)
         same = metrics.bootstrap(parts, "xyxy", metrics.mean, draws=7, seed=3)
         self.assertEqual(few.tolist(), same.tolist())

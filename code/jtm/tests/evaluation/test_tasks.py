@@ -1,4 +1,4 @@
-"""What is asked of which recordings, and how answers are scored."""
+"""Tasks: which recordings take part, labelled subsets, and scores of predictions."""
 
 import tempfile
 import unittest
@@ -37,17 +37,17 @@ def store(*rows, seconds=10):
 
 
 def plays(programs):
-    """Give the notes of a recording by its index: of these programs in turn."""
+    """Return a function from a recording's index to notes of its programs."""
 
     def notes(index):
-        of_this = programs[index % len(programs)]
-        return np.array([(0, 9, 60, program) for program in of_this], PLAYED_DTYPE)
+        own = programs[index % len(programs)]
+        return np.array([(0, 9, 60, program) for program in own], PLAYED_DTYPE)
 
     return notes
 
 
-class Sorting(unittest.TestCase):
-    def test_a_class_left_empty_leaves_the_recording_out_of_that_task_alone(self):
+class TestLabelled(unittest.TestCase):
+    def test_recording_without_class_is_excluded_from_that_task_only(self):
         rows = ({"ensemble": "Solo"}, {"ensemble": ""}, {"ensemble": "Trio"})
         labelled = Labelled.of(store(*rows), "ensemble")
         self.assertEqual(labelled.classes, ("Solo", "Trio"))
@@ -56,22 +56,22 @@ class Sorting(unittest.TestCase):
         everything = Labelled.of(store(*rows), "multipitch")
         self.assertEqual(everything.splits["train"], [0, 1, 2])
 
-    def test_a_missing_column_is_refused(self):
+    def test_missing_column_is_refused(self):
         for task in ("ensemble", "composer"):
             with self.assertRaisesRegex(InputError, f"no '{task}' in musicnet_meta"):
                 Labelled.of(store({task: "Solo"}, {}), task)
 
-    def test_a_class_seen_only_in_test_is_refused(self):
-        kept = store({"composer": "Bach"}, {"composer": "Haydn"})
-        odd = kept.recordings[4]
-        kept.recordings[4] = Recording(
-            odd.id, odd.audio, odd.labels, "test", {"composer": "Satie"}
+    def test_class_only_in_the_test_split_is_refused(self):
+        recordings = store({"composer": "Bach"}, {"composer": "Haydn"})
+        replaced = recordings.recordings[4]
+        recordings.recordings[4] = Recording(
+            replaced.id, replaced.audio, replaced.labels, "test", {"composer": "Satie"}
         )
         with self.assertRaisesRegex(InputError, "'Satie'.*test split.*no training"):
-            Labelled.of(kept, "composer")
+            Labelled.of(recordings, "composer")
 
-    def test_a_split_that_is_made_here_suits_every_task(self):
-        # As MusicNet is: no validation split, and all of Faure is one work.
+    def test_drawn_validation_split_suits_every_task(self):
+        # As in MusicNet: no validation split, and Faure has only one work.
         works = [
             ("Piano Quartet", "Brahms", "25"),
             ("Piano Quartet", "Faure", "15"),
@@ -80,15 +80,15 @@ class Sorting(unittest.TestCase):
             ("Solo Piano", "Mozart", "330"),
         ]
         names = ("ensemble", "composer", "composition")
-        kept = store(*(dict(zip(names, work, strict=True)) for work in works))
-        kept.recordings = [r for r in kept.recordings if r.split != "validation"]
+        unsplit = store(*(dict(zip(names, work, strict=True)) for work in works))
+        unsplit.recordings = [r for r in unsplit.recordings if r.split != "validation"]
         for task, classes in (("ensemble", 2), ("composer", 3), ("multipitch", 0)):
-            labelled = Labelled.of(kept, task)
+            labelled = Labelled.of(unsplit, task)
             self.assertEqual(len(labelled.classes), classes)
             self.assertEqual(labelled.splits["train"], [0, 1, 3, 4])
             self.assertEqual(labelled.splits["validation"], [2])
 
-    def test_the_instrument_is_that_of_the_labels_where_it_is_one(self):
+    def test_instrument_class_is_the_single_instrument_of_the_labels(self):
         rows = [{}] * 4
         notes = plays([(1,), (41, 41), (1, 41), ()])
         labelled = Labelled.of(store(*rows), "instrument", notes)
@@ -96,15 +96,15 @@ class Sorting(unittest.TestCase):
         self.assertEqual(labelled.splits["train"], [0, 1])
         self.assertEqual(labelled.classes_of([0, 1, 8]).tolist(), [0, 1, 0])
 
-    def test_one_instrument_alone_is_no_question(self):
+    def test_single_class_is_refused(self):
         with self.assertRaisesRegex(InputError, "expected two or more"):
             Labelled.of(store({}), "instrument", plays([(1,)]))
 
-    def test_what_is_judged_is_of_equal_length(self):
+    def test_evaluated_lengths_are_equal(self):
         rows = [{"ensemble": "ab"[i % 2]} for i in range(60)]
         labelled = Labelled.of(store(*rows, seconds=100), "ensemble")
-        # 1800 windows over 60 recordings are 30 each; of 1000 there would be
-        # fewer than the least.
+        # 1800 windows over 60 recordings are 30 each; 1000 would give fewer
+        # than the minimum.
         for split, index, n in (("test", 120, 30), ("validation", 60, 24)):
             self.assertEqual(labelled.length(split, index), n * WINDOW)
         self.assertEqual(labelled.length("train", 0), 10_000)
@@ -113,14 +113,14 @@ class Sorting(unittest.TestCase):
         frames = Labelled.of(store(*rows, seconds=100), "multipitch")
         self.assertEqual(frames.length("test", 120), 30 * WINDOW)
 
-    def test_recordings_that_a_task_does_not_ask_about_count_for_that_length(self):
+    def test_evaluated_length_counts_recordings_without_class(self):
         rows = [{"ensemble": "ab "[i % 3].strip()} for i in range(60)]
         labelled = Labelled.of(store(*rows, seconds=100), "ensemble")
-        # 40 are asked about, and still 30 windows of each.
+        # 40 take part, and still 30 windows of each.
         found = [labelled.length("test", i) for i in labelled.splits["test"]]
         self.assertEqual(found, [30 * WINDOW] * 40)
 
-    def test_a_part_is_chosen_evenly_to_the_last(self):
+    def test_evenly_spaced_selection_reaches_the_end(self):
         found = evenly(np.arange(10_000), 3_000)
         self.assertEqual((len(found), found[0]), (3_000, 0))
         self.assertGreater(found[-1], 9_990)
@@ -129,7 +129,7 @@ class Sorting(unittest.TestCase):
         self.assertEqual(len(evenly(np.arange(0), 9)), 0)
 
 
-class WholeRecordings(unittest.TestCase):
+class TestLabelledRecordings(unittest.TestCase):
     def setUp(self):
         rows = [{"ensemble": "abc"[i % 3]} for i in range(30)]
         programs = [*INSTRUMENTS]
@@ -143,7 +143,7 @@ class WholeRecordings(unittest.TestCase):
     def labelled(self, task):
         return Labelled.of(self.store, task, plays(self.sets))
 
-    def test_fewer_are_among_more_and_all_are_of_training(self):
+    def test_smaller_subsets_are_nested_in_larger_ones(self):
         for task in ("transcription", "who_plays_what", "ensemble"):
             labelled = self.labelled(task)
             for seed in range(3):
@@ -159,16 +159,16 @@ class WholeRecordings(unittest.TestCase):
             }
             self.assertGreater(len(first), 5)
 
-    def test_every_instrument_and_every_class_sounds(self):
+    def test_every_instrument_and_class_is_included(self):
         for seed in range(10):
             labelled = self.labelled("instrument_activity")
-            # Two at a time there are eleven to show, seven of them alone with few.
+            # Eleven instruments, two per recording; seven occur in few recordings.
             drawn = labelled_recordings(labelled, 10, seed)[:, 0]
             self.assertEqual({p for i in drawn for p in self.sets[i]}, {*INSTRUMENTS})
             drawn = labelled_recordings(self.labelled("ensemble"), 3, seed)[:, 0]
             self.assertEqual({i % 3 for i in drawn}, {0, 1, 2})
 
-    def test_an_instrument_that_enters_later_is_not_labelled(self):
+    def test_instrument_that_enters_later_does_not_count(self):
         late = plays(self.sets)
 
         def notes(index):
@@ -186,24 +186,22 @@ class WholeRecordings(unittest.TestCase):
             longer = labelled_recordings(labelled, 10, 0)
         self.assertIn(17, longer[:, 0])
 
-    def test_all_and_too_many(self):
+    def test_all_recordings_are_returned_and_more_refused(self):
         labelled = self.labelled("transcription")
         spans = labelled_recordings(labelled)
         self.assertEqual(spans.tolist(), [[i, 0, 10_000] for i in range(30)])
         with self.assertRaisesRegex(InputError, "31 labelled .* split has 30"):
             labelled_recordings(labelled, 31)
 
-    def test_intervals_are_over_tune_families(self):
+    def test_resampling_groups_are_tune_families(self):
         labelled = self.labelled("ensemble")
         self.assertEqual(labelled.groups_of("test"), [f"{i}" for i in range(60, 90)])
 
 
-class Scoring(unittest.TestCase):
+class TestScores(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
-        folder = tempfile.TemporaryDirectory()
-        cls.addClassCleanup(folder.cleanup)
-        cls.root = Path(folder.name)
+        cls.root = Path(cls.enterClassContext(tempfile.TemporaryDirectory()))
         write_dataset(cls.root)
         write_clips(cls.root)
         cls.store = build_store(open_dataset(cls.root), progress=False)
@@ -212,18 +210,18 @@ class Scoring(unittest.TestCase):
     def values(self, scored):
         return {score["metric"]: score["value"] for score in scored}
 
-    def test_who_knows_the_frames_scores_1(self):
+    def test_perfect_frame_predictions_score_1(self):
         for task, n_outputs in (("multipitch", 88), ("instrument_activity", 11)):
             labelled = Labelled.of(self.store, task)
-            answers = [4.0 * truth - 2.0 for truth in labelled.truths("test")]
-            self.assertEqual(answers[0].shape, (25, n_outputs))
+            logits = [4.0 * truth - 2.0 for truth in labelled.truths("test")]
+            self.assertEqual(logits[0].shape, (25, n_outputs))
             found = self.values(
-                labelled.task.score(labelled, "test", answers, {"threshold": 0})
+                labelled.task.score(labelled, "test", logits, {"threshold": 0})
             )
             self.assertEqual(found, {"average_precision": 1.0, "frame_f1": 1.0})
-            answers = [answer - 9 for answer in answers]  # nothing is found
+            logits = [each - 9 for each in logits]  # nothing is predicted
             found = self.values(
-                labelled.task.score(labelled, "test", answers, {"threshold": 0})
+                labelled.task.score(labelled, "test", logits, {"threshold": 0})
             )
             self.assertEqual(found, {"average_precision": 1.0, "frame_f1": 0.0})
             validation = [7.0 * truth for truth in labelled.truths("validation")]
@@ -231,84 +229,84 @@ class Scoring(unittest.TestCase):
                 labelled.task.choose(labelled, validation), {"threshold": 7.0}
             )
 
-    def test_the_frames_that_are_judged_are_the_middles_of_their_steps(self):
+    def test_evaluated_frames_are_the_centres_of_their_steps(self):
         labelled = Labelled.of(self.store, "instrument_activity")
-        found = labelled.truths("test")[1]  # a violin all the time
+        found = labelled.truths("test")[1]  # violin throughout
         self.assertEqual(np.argwhere(found[0]).ravel().tolist(), [2])
         self.assertEqual(list(INSTRUMENTS)[2], 41)
         pitches = Labelled.of(self.store, "multipitch")
-        taken, whole = pitches.truths("test")[1], pitches.truths("test", 1)[1]
+        evaluated, whole = pitches.truths("test")[1], pitches.truths("test", 1)[1]
         index = labelled.splits["test"][1]
         np.testing.assert_array_equal(whole, pitches.rolls(index, 400))
-        np.testing.assert_array_equal(taken, whole[8::16])
+        np.testing.assert_array_equal(evaluated, whole[8::16])
 
-    def test_who_knows_the_notes_scores_1(self):
+    def test_perfect_transcription_scores_1(self):
         labelled = Labelled.of(self.store, "transcription")
         thresholds = {"frame_threshold": 0.5, "onset_threshold": 0.5}
 
-        def answer(index):
+        def perfect_logits(index):
             rolls = labelled.rolls(index, 400)
             rolls[:, 1] = onset_roll(labelled.notes(index), 400)
             return 6.0 * rolls - 3.0
 
-        answers = [answer(index) for index in labelled.splits["test"]]
-        found = self.values(labelled.task.score(labelled, "test", answers, thresholds))
+        logits = [perfect_logits(index) for index in labelled.splits["test"]]
+        found = self.values(labelled.task.score(labelled, "test", logits, thresholds))
         names = ("note_f1", "note_offset_f1", "average_precision")
         self.assertEqual(found, dict.fromkeys(names, 1.0))
-        silent = [logits - 9.0 for logits in answers]
+        silent = [each - 9.0 for each in logits]
         found = self.values(labelled.task.score(labelled, "test", silent, thresholds))
         self.assertEqual(list(found.values()), [0.0, 0.0, 1.0])
         chosen = labelled.task.choose(
-            labelled, [answer(index) for index in labelled.splits["validation"]]
+            labelled, [perfect_logits(index) for index in labelled.splits["validation"]]
         )
         self.assertEqual(chosen.keys(), thresholds.keys())
 
-    def test_nothing_played_and_nothing_heard(self):
+    def test_silence_transcribed_as_silence(self):
         labelled = Labelled.of(self.store, "transcription", plays([()]))
-        answers = [np.full((400, 2, 88), -5.0)] * 2
+        logits = [np.full((400, 2, 88), -5.0)] * 2
         thresholds = {"frame_threshold": 0.5, "onset_threshold": 0.5}
-        found = self.values(labelled.task.score(labelled, "test", answers, thresholds))
+        found = self.values(labelled.task.score(labelled, "test", logits, thresholds))
         expected = {"note_f1": 1.0, "note_offset_f1": 1.0, "average_precision": 0.0}
         self.assertEqual(found, expected)
 
-    def test_who_knows_what_each_plays_scores_1(self):
+    def test_perfect_parts_score_1(self):
         labelled = Labelled.of(self.store, "who_plays_what")
         self.assertEqual(labelled.shape, (12, 88))
         n_frames = 400
-        answers = {}
+        logits = {}
         for split in ("validation", "test"):
-            answers[split] = []
+            logits[split] = []
             for index in labelled.splits[split]:
                 notes = labelled.notes(index)
                 rolls = labelled.rolls(index, n_frames)
                 rolls[:, -1] = onset_roll(notes, n_frames)
-                answers[split].append(6.0 * rolls - 3.0)
-        chosen = labelled.task.choose(labelled, answers["validation"])
+                logits[split].append(6.0 * rolls - 3.0)
+        chosen = labelled.task.choose(labelled, logits["validation"])
         found = self.values(
-            labelled.task.score(labelled, "test", answers["test"], chosen)
+            labelled.task.score(labelled, "test", logits["test"], chosen)
         )
         self.assertEqual(found, {"average_precision": 1.0, "note_instrument_f1": 1.0})
-        # The right notes by the wrong instrument.
-        swapped = [x.copy() for x in answers["test"]]
+        # Correct notes of the wrong instrument.
+        swapped = [x.copy() for x in logits["test"]]
         for x in swapped:
             x[:, [0, 2]] = x[:, [2, 0]]
         found = self.values(labelled.task.score(labelled, "test", swapped, chosen))
         self.assertEqual(found["note_instrument_f1"], 0.0)
         self.assertLess(found["average_precision"], 0.1)
 
-    def test_notes_beyond_what_is_judged_are_no_miss(self):
+    def test_notes_beyond_the_evaluated_length_are_ignored(self):
         labelled = Labelled.of(self.store, "transcription")
         labelled.lengths["test"] = 200
         notes = labelled.references("test")[0]
         self.assertEqual(len(notes), 8)  # four a second, for two
         self.assertEqual(notes["end"].max(), 2.0)
 
-    def test_windows_are_counted(self):
+    def test_window_accuracy_and_macro_f1(self):
         labelled = Labelled.of(self.store, "ensemble")
         self.assertEqual(labelled.classes, ("Bright", "Dull"))
-        # Always 'Bright' is right for one of two recordings: F1 2/3 and 0.
-        answers = [np.tile([1.0, 0.0], (3, 1))] * 2
-        scores = labelled.task.score(labelled, "test", answers, {})
+        # Always predicting 'Bright' is correct for one of two recordings: F1 2/3, 0.
+        logits = [np.tile([1.0, 0.0], (3, 1))] * 2
+        scores = labelled.task.score(labelled, "test", logits, {})
         found = self.values(scores)
         self.assertEqual(found["accuracy"], 0.5)
         self.assertAlmostEqual(found["macro_f1"], 1 / 3)
@@ -316,9 +314,9 @@ class Scoring(unittest.TestCase):
         main = [score["metric"] for score in scores if score["primary"]]
         self.assertEqual(main, ["accuracy"])
 
-    def test_windows_are_added_up(self):
+    def test_log_posteriors_of_windows_are_summed(self):
         labelled = Labelled.of(self.store, "ensemble")
-        # Of three windows two are a little wrong and one is very right.
+        # Of three windows two are slightly wrong and one is confidently correct.
         wrong = np.array([[0.0, 1.0], [9.0, 0.0], [0.0, 1.0]])
         found = self.values(
             labelled.task.score(labelled, "test", [wrong[:, ::-1], wrong], {})
@@ -327,19 +325,19 @@ class Scoring(unittest.TestCase):
         self.assertEqual(found["accuracy_5s"], 1.0)
         self.assertEqual(found["accuracy_30s"], 1.0)
 
-    def test_log_posteriors_by_hand(self):
+    def test_hand_computed_log_posteriors(self):
         logits = np.log([[0.9, 0.1], [0.2, 0.8], [0.5, 0.5]]) + [[5], [0], [-3]]
         found = np.exp(tasks._pool(logits, 2))
         np.testing.assert_allclose(found, [[0.18, 0.08]])
         self.assertEqual(tasks._pool(logits, 1).shape, (3, 2))
         np.testing.assert_allclose(np.exp(tasks._pool(logits, 23)), [[0.09, 0.04]])
 
-    def test_recordings_are_drawn_in_their_order_whatever_their_numbers(self):
-        # The same works stand at other numbers in another rendering.
+    def test_draws_depend_on_the_order_of_recordings_not_their_indices(self):
+        # The same works have other indices in another rendering.
         rng = np.random.default_rng(0)
-        answers = [rng.normal(size=(3, 2)) for _ in range(4)]
+        logits = [rng.normal(size=(3, 2)) for _ in range(4)]
         drawn = []
-        for first in (8, 98):  # the numbers get a digit more on the way
+        for first in (8, 98):  # indices gain a digit within the range
             indices = list(range(first, first + 4))
             labelled = Labelled(
                 None,
@@ -349,29 +347,29 @@ class Scoring(unittest.TestCase):
                 dict(zip(indices, "abab", strict=True)),
                 {i: f"{i}" for i in indices},
             )
-            drawn.append(labelled.task.score(labelled, "test", answers, {})[0]["draws"])
+            drawn.append(labelled.task.score(labelled, "test", logits, {})[0]["draws"])
         np.testing.assert_array_equal(*drawn)
 
-    def test_notes_are_the_unit_of_clips(self):
+    def test_notes_are_the_resampling_unit_of_clips(self):
         labelled = Labelled.of(self.clips, "note_instrument")
         self.assertEqual(labelled.classes, ("piano", "violin"))
-        self.assertEqual(len(labelled.splits["test"]), 8)  # 2 loudnesses of 4 notes
+        self.assertEqual(len(labelled.splits["test"]), 8)  # 4 notes at 2 velocities
         truths = labelled.classes_of(labelled.splits["test"])
-        # Right about the pianos.
-        answers = [np.array([[1.0, 0.0]])] * 8
-        scores = labelled.task.score(labelled, "test", answers, {})
+        # Correct for the pianos only.
+        logits = [np.array([[1.0, 0.0]])] * 8
+        scores = labelled.task.score(labelled, "test", logits, {})
         self.assertEqual(self.values(scores)["accuracy"], 0.5)
         self.assertEqual((truths == 0).sum(), 4)
-        # A draw of four notes is right in quarters.
+        # The accuracy of a draw of four notes is a multiple of 1/4.
         self.assertEqual(set(scores[0]["draws"]), {0.0, 0.25, 0.5, 0.75, 1.0})
 
-    def test_the_classes_of_pitches_are_the_whole_axis(self):
+    def test_pitch_classes_cover_the_whole_pitch_axis(self):
         labelled = Labelled.of(self.clips, "note_pitch")
         self.assertEqual(labelled.shape, (88,))
         index = labelled.splits["train"][0]
         pitch = int(self.clips.recordings[index].metadata["pitch"])
         self.assertEqual(labelled.classes_of([index]).tolist(), [pitch - 21])
-        # Each clip is read from 0.1 s before its onset, and classes take turns: three
+        # Each clip is read from 0.1 s before its onset, and classes alternate: three
         # clips are one of each pitch.
         for seed in range(5):
             with mock.patch.object(module_under_test, "SECONDS", 1.2):
@@ -382,7 +380,7 @@ class Scoring(unittest.TestCase):
                 more = labelled_recordings(labelled, 1, seed)
             self.assertEqual(more[:3].tolist(), spans.tolist())
 
-    def test_a_dataset_without_single_notes(self):
+    def test_dataset_without_single_notes_is_refused(self):
         with tempfile.TemporaryDirectory() as folder:
             with self.assertRaisesRegex(InputError, "notes.csv"):
                 clip_store(folder)

@@ -1,4 +1,4 @@
-"""Augmentations: what each changes, what it leaves, and that none looks ahead."""
+"""Augmentations: levels, spectra, causality, and silence that stays silent."""
 
 import math
 import unittest
@@ -13,8 +13,8 @@ from jtm.models import augment as module_under_test
 from jtm.models.augment import augment
 
 
-def chance(seed=0):
-    """Give a source of chance."""
+def seeded(seed=0):
+    """Return a seeded random generator."""
     return torch.Generator().manual_seed(seed)
 
 
@@ -25,56 +25,56 @@ def fixed(name, value):
 
 class TestAugment(unittest.TestCase):
     def setUp(self):
-        self.wave = 0.1 * torch.randn(3, 1, 16000, generator=chance(1))
+        self.wave = 0.1 * torch.randn(3, 1, 16000, generator=seeded(1))
 
-    def test_every_kind_changes_every_window_in_its_own_way(self):
+    def test_every_kind_changes_every_window_differently(self):
         same = self.wave[:1].expand(3, 1, -1)
         for kind in AUGMENTATIONS:
-            changed = augment(same, [kind], chance())
+            changed = augment(same, [kind], seeded())
             self.assertEqual(changed.shape, same.shape)
             for i, j in ((0, 1), (0, 2), (1, 2)):
                 self.assertFalse(torch.allclose(changed[i], changed[j], rtol=1e-2))
                 self.assertFalse(torch.allclose(changed[i], same[i], rtol=1e-2))
-        torch.testing.assert_close(augment(same, [], chance()), same)
+        torch.testing.assert_close(augment(same, [], seeded()), same)
 
-    def test_same_chance_same_augmentation(self):
+    def test_same_seed_gives_same_augmentation(self):
         one, same, other = (
-            augment(self.wave, AUGMENTATIONS, chance(s)) for s in (0, 0, 1)
+            augment(self.wave, AUGMENTATIONS, seeded(s)) for s in (0, 0, 1)
         )
         torch.testing.assert_close(one, same, rtol=0, atol=0)
         self.assertFalse(torch.allclose(one, other))
 
-    def test_nothing_comes_before_its_cause(self):
+    def test_reverb_and_equaliser_are_causal(self):
         click = torch.zeros(4, 1, 16000)
         click[..., 9000] = 1.0
         for kind in ("reverb", "equaliser"):
-            changed = augment(click, [kind], chance())
+            changed = augment(click, [kind], seeded())
             self.assertLess(changed[..., :9000].abs().max(), 1e-6)
             self.assertTrue((changed[..., 9000] > 0.3).all())
             self.assertGreater(changed[..., 9001:].abs().max(), 0.01)
 
     def test_silence_stays_silent(self):
         silence = torch.zeros(2, 1, 8000)
-        torch.testing.assert_close(augment(silence, AUGMENTATIONS, chance()), silence)
+        torch.testing.assert_close(augment(silence, AUGMENTATIONS, seeded()), silence)
 
-    def test_noise_has_the_ratio_and_the_colour_asked_for(self):
+    def test_noise_has_the_given_ratio_and_slope(self):
         n = self.wave.shape[-1]
         for slope in (0.0, 1.0, 2.0):
             with fixed("SIGNAL_TO_NOISE", 20.0), fixed("NOISE_SLOPE", slope):
-                noise = augment(self.wave, ["noise"], chance()) - self.wave
-            if slope < 2:  # brown noise is so slow that a second of it is no mean
+                noise = augment(self.wave, ["noise"], seeded()) - self.wave
+            if slope < 2:  # brown noise is too slow for a mean over a second
                 ratio = self.wave.square().mean() / noise.square().mean()
                 self.assertAlmostEqual(10 * math.log10(ratio), 20.0, delta=1.0)
             power = torch.fft.rfft(noise[:, 0] * torch.hann_window(n)).abs().square()
             low, high = power[:, 400:600].mean(), power[:, 4000:6000].mean()
             self.assertAlmostEqual(math.log10(low / high), slope, delta=0.15)
 
-    def test_level_multiplies(self):
+    def test_level_multiplies_the_wave(self):
         with fixed("LEVELS", -6.0):
-            changed = augment(self.wave, ["level"], chance())
+            changed = augment(self.wave, ["level"], seeded())
         torch.testing.assert_close(changed, 0.5011872 * self.wave)
 
-    def test_equaliser_reaches_its_gain_at_the_centre_and_half_at_the_edges(self):
+    def test_equaliser_has_full_gain_at_the_centre_half_at_the_edges(self):
         decibels = (
             20
             * module_under_test._equaliser(
@@ -95,8 +95,8 @@ class TestAugment(unittest.TestCase):
                     decibels[row, frequency].item(), gain, delta=0.15
                 )
 
-    def test_reverberation_falls_by_60_db_in_its_time(self):
-        tail = torch.randn(1, 16000, generator=chance())
+    def test_reverberation_decays_by_60_db_in_its_time(self):
+        tail = torch.randn(1, 16000, generator=seeded())
         response = module_under_test._reverberation(
             tail, torch.tensor([0.5]), torch.tensor([10.0])
         )[0]
@@ -108,13 +108,13 @@ class TestAugment(unittest.TestCase):
 
 
 class TestVaryMagnitudes(unittest.TestCase):
-    def test_level_and_noise_change_and_the_seed_decides(self):
+    def test_magnitudes_vary_with_the_seed_within_limits(self):
         x = torch.full((2, 30, 40), 0.5)
-        found = []
+        augmented = []
         for seed in (1, 1, 2):
             torch.manual_seed(seed)
-            found.append(module_under_test.augment_magnitudes(x))
-        one, same, other = found
+            augmented.append(module_under_test.augment_magnitudes(x))
+        one, same, other = augmented
         torch.testing.assert_close(one, same)
         self.assertFalse(torch.allclose(one, other))
         decibels = 10 * 18 * (one - x) / np.log(10)

@@ -1,4 +1,4 @@
-"""Context networks: causality, and states that carry on."""
+"""Context networks: causality, hidden states, groups and positions."""
 
 import unittest
 from unittest import mock
@@ -15,7 +15,7 @@ from jtm.models.context import (
 
 
 def networks():
-    """Make one of each kind, in evaluation mode."""
+    """Yield one network of each kind, in evaluation mode."""
     torch.manual_seed(0)
     for mode in ("GRU", "LSTM", "RNN"):
         yield RecurrentContext(6, 16, mode, layers=2).eval()
@@ -25,7 +25,7 @@ def networks():
 
 
 class TestContext(unittest.TestCase):
-    def test_changing_the_future_leaves_the_context_unchanged(self):
+    def test_context_is_causal(self):
         z = torch.randn(2, 30, 6)
         changed = z.clone()
         changed[:, 15:] = torch.randn(2, 15, 6)
@@ -35,24 +35,24 @@ class TestContext(unittest.TestCase):
             torch.testing.assert_close(c[:, :15], after[:, :15])
             self.assertFalse(torch.allclose(c[:, 15], after[:, 15]))
 
-    def test_the_past_is_remembered(self):
+    def test_context_depends_on_the_past(self):
         z = torch.randn(1, 30, 6)
         changed = z.clone()
         changed[:, 5] += 1
         for net in networks():
             self.assertFalse(torch.allclose(net(z)[0][:, 9], net(changed)[0][:, 9]))
 
-    def test_piece_by_piece_equals_whole(self):
+    def test_chunked_equals_unchunked(self):
         z = torch.randn(2, 30, 6)
         for net in networks():
-            whole = net(z)[0]
+            expected = net(z)[0]
             first, state = net(z[:, :11])
             second, _ = net(z[:, 11:], state)
             torch.testing.assert_close(
-                whole, torch.cat((first, second), 1), rtol=1e-4, atol=1e-5
+                expected, torch.cat((first, second), 1), rtol=1e-4, atol=1e-5
             )
 
-    def test_groups_are_summarised_each_for_itself_by_the_same_weights(self):
+    def test_groups_are_independent_and_share_weights(self):
         net = RecurrentContext(6, 16, "GRU", groups=2).eval()
         z = torch.randn(2, 30, 6)
         swapped = net(z.roll(3, 2))[0]
@@ -63,8 +63,8 @@ class TestContext(unittest.TestCase):
         torch.testing.assert_close(c[..., :8], after[..., :8])
         self.assertFalse(torch.allclose(c[..., 8:], after[..., 8:]))
 
-    def test_absolute_positions_are_seen_and_relative_ones_are_not(self):
-        # Among equal frames a causal average cannot tell where it is.
+    def test_only_absolute_positions_distinguish_equal_frames(self):
+        # For equal frames a causal average is the same at every position.
         z = torch.ones(1, 20, 6)
         *_, relative, absolute = networks()
         c = relative(z)[0]
@@ -72,29 +72,29 @@ class TestContext(unittest.TestCase):
         c = absolute(z)[0]
         self.assertFalse(torch.allclose(c[:, 3], c[:, 17], atol=1e-2))
 
-    def test_sinusoids(self):
+    def test_hand_computed_sinusoids(self):
         codes = _sinusoids(3, 4)
         torch.testing.assert_close(codes[0], torch.tensor([0.0, 1.0, 0.0, 1.0]))
         torch.testing.assert_close(codes[2, 0], torch.tensor(2.0).sin())
 
 
 class TestGroupedGRU(unittest.TestCase):
-    def test_values_states_and_gradients_are_those_of_pytorch(self):
+    def test_values_states_and_gradients_equal_pytorch(self):
         torch.manual_seed(0)
         ours, theirs = (make(3, 4, 1, batch_first=True) for make in (GroupedGRU, GRU))
         theirs.load_state_dict(ours.state_dict())
         x = torch.randn(5, 30, 3, requires_grad=True)
         start = torch.randn(1, 5, 4, requires_grad=True)
         for state in (None, start):
-            made = []
+            results = []
             for net in (ours, theirs):
                 states, last = net(x, state)
                 inputs = [x, *net.parameters(), *([] if state is None else [state])]
                 loss = (states * torch.arange(4)).sum() + last.square().sum()
-                made.append((states, last, *torch.autograd.grad(loss, inputs)))
-            torch.testing.assert_close(*made)
+                results.append((states, last, *torch.autograd.grad(loss, inputs)))
+            torch.testing.assert_close(*results)
 
-    def test_under_bf16_it_computes_in_float32(self):
+    def test_computes_in_float32_under_bf16_autocast(self):
         net = GroupedGRU(3, 4, 1, batch_first=True)
         with torch.autocast("cpu", torch.bfloat16):
             states, _ = net(torch.randn(5, 30, 3))
@@ -102,7 +102,7 @@ class TestGroupedGRU(unittest.TestCase):
         self.assertEqual(states.dtype, torch.float32)
         self.assertTrue(torch.isfinite(net.weight_hh_l0.grad).all())
 
-    def test_threads_are_as_many_after_it_as_before(self):
+    def test_number_of_threads_is_restored(self):
         before = torch.get_num_threads()
         torch.set_num_threads(2)
         self.addCleanup(torch.set_num_threads, before)

@@ -1,4 +1,4 @@
-"""Encoders: the frame grid, the filters' bands, and what each forgets."""
+"""Encoders: frame grid, norms, filter bands and invariances."""
 
 import math
 import unittest
@@ -18,7 +18,7 @@ from jtm.models.encoder import (
 
 
 def sine(pitch, samples, phase=0.0):
-    """Give a sine of half scale at a MIDI pitch, (1, 1, samples)."""
+    """Return a sine of amplitude 0.5 at a MIDI pitch, (1, 1, samples)."""
     time = torch.arange(samples) / SAMPLE_RATE
     frequency = 440 * 2 ** ((pitch - 69) / 12)
     return 0.5 * torch.sin(2 * math.pi * frequency * time + phase)[None, None]
@@ -33,7 +33,7 @@ ENCODERS = (
 
 
 class TestFrameGrid(unittest.TestCase):
-    def test_one_latent_a_hop_whatever_the_length(self):
+    def test_one_latent_per_hop_for_any_length(self):
         for make in ENCODERS:
             encoder = make()
             self.assertEqual(encoder.hop, HOP)
@@ -41,7 +41,7 @@ class TestFrameGrid(unittest.TestCase):
                 z = encoder(torch.randn(2, 1, samples))
                 self.assertEqual(z.shape, (2, samples // HOP, encoder.dim))
 
-    def test_a_shift_by_hops_shifts_the_latents(self):
+    def test_shift_by_hops_shifts_the_latents(self):
         torch.manual_seed(0)
         wave = torch.randn(1, 1, 16000)
         for make in ENCODERS:
@@ -51,7 +51,7 @@ class TestFrameGrid(unittest.TestCase):
                 z[:, 40:70], shifted[:, 30:60], rtol=1e-3, atol=1e-4
             )
 
-    def test_a_click_lights_the_frame_that_it_is_in(self):
+    def test_click_peaks_in_its_own_frame(self):
         filters = SincFilters(20, 512, HOP, low=60.0, high=100.0)
         wave = torch.zeros(1, 1, 8000)
         wave[..., 25 * HOP + HOP // 2] = 1.0
@@ -59,7 +59,7 @@ class TestFrameGrid(unittest.TestCase):
 
 
 class TestNorms(unittest.TestCase):
-    def test_each_norm_takes_its_statistics_where_it_says(self):
+    def test_norms_standardise_over_their_axes(self):
         x = torch.randn(3, 50, 6) * 4 + 2  # (batch, frames, channels)
         over = {"channelNorm": 2, "batchNorm": (0, 1), "instanceNorm": 1}
         for name, axes in over.items():
@@ -70,7 +70,7 @@ class TestNorms(unittest.TestCase):
             torch.testing.assert_close(std, torch.ones_like(std), atol=1e-3, rtol=0)
         self.assertIs(NORMS["none"](6)(x), x)
 
-    def test_every_norm_makes_a_difference(self):
+    def test_every_norm_changes_the_output(self):
         wave = torch.cat((sine(69, 8000), 0.1 * sine(50, 8000)))
         for make in (ConvEncoder, HarmonicEncoder, SincEncoder):
             outputs = []
@@ -83,7 +83,7 @@ class TestNorms(unittest.TestCase):
 
 
 class TestFrameConv(unittest.TestCase):
-    def test_equals_the_convolution_with_channels_first(self):
+    def test_equals_conv1d_with_channels_first(self):
         torch.manual_seed(0)
         for kernel, stride, padding in ((10, 5, 3), (8, 4, 2), (3, 1, 1), (1, 1, 0)):
             conv = FrameConv(4, 6, kernel, stride, padding)
@@ -97,20 +97,20 @@ class TestFrameConv(unittest.TestCase):
 
 
 class TestSincFilters(unittest.TestCase):
-    def test_bands_match_the_spectrum_of_the_kernels(self):
+    def test_bands_match_the_spectra_of_the_kernels(self):
         filters = SincFilters(30, 2048, HOP, quadrature=False, low=60.0, high=110.0)
         spectra = np.abs(np.fft.rfft(filters.kernels().detach().numpy(), 1 << 15))
         peaks = spectra.argmax(1) * SAMPLE_RATE / (1 << 15)
         centres = filters.bands()[0].detach().numpy()
         np.testing.assert_array_less(np.abs(12 * np.log2(peaks / centres)), 1.0)
 
-    def test_a_sine_lights_the_filter_of_its_pitch(self):
+    def test_sine_peaks_in_the_filter_of_its_pitch(self):
         filters = SincFilters(99, 2048, HOP, low=21.0, high=119.0)
         for pitch in (57, 69, 81, 100):
             spectrum = filters(sine(pitch, 8000))[0, 20:30].mean(0)
             self.assertEqual(spectrum.argmax().item(), pitch - 21)
 
-    def test_quadrature_forgets_phase(self):
+    def test_quadrature_is_invariant_to_phase(self):
         filters = SincFilters(99, 2048, HOP)
         one = filters(sine(69, 8000))[:, 10:40]
         other = filters(sine(69, 8000, phase=1.3))[:, 10:40]
@@ -119,7 +119,7 @@ class TestSincFilters(unittest.TestCase):
         one, other = plain(sine(69, 8000)), plain(sine(69, 8000, phase=1.3))
         self.assertGreater((one - other)[..., 48].abs().max(), 1.0)
 
-    def test_plain_form_is_sincnets_difference_of_low_passes(self):
+    def test_plain_form_equals_sincnets_difference_of_low_passes(self):
         filters = SincFilters(5, 251, 5, quadrature=False, low=60.0, high=100.0)
         centre, width = filters.bands()
         low, high = (centre - width / 2)[:, None], (centre + width / 2)[:, None]
@@ -130,7 +130,7 @@ class TestSincFilters(unittest.TestCase):
         ours = filters.kernels() / filters.kernels().norm(dim=1, keepdim=True)
         torch.testing.assert_close(ours, band, rtol=1e-3, atol=1e-4)
 
-    def test_no_two_filters_of_the_bank_are_the_same(self):
+    def test_filters_of_the_bank_are_distinct(self):
         centres, _ = HarmonicEncoder(2).filters.bands()
         self.assertTrue((centres.diff() > 0).all())
 
@@ -151,8 +151,8 @@ class TestSincFilters(unittest.TestCase):
                 self.assertTrue((centres >= 25.9).all())
                 self.assertTrue((centres <= SAMPLE_RATE / 2 + 0.1).all())
                 self.assertTrue((widths > 0).all())
-                heard = filters(torch.randn(1, 1, 4000))
-                self.assertTrue(torch.isfinite(heard).all())
+                output = filters(torch.randn(1, 1, 4000))
+                self.assertTrue(torch.isfinite(output).all())
 
     def test_mel_spacing_is_even_in_mel(self):
         filters = SincFilters(40, 251, 5, spacing="mel")
@@ -175,7 +175,7 @@ class TestHarmonicEncoder(unittest.TestCase):
         still = torch.cosine_similarity(one, high[25, 30:70].flatten(), dim=0)
         self.assertLess(still, 0.5)
 
-    def test_magnitudes_of_each_pitch_are_passed_on(self):
+    def test_latents_include_the_magnitudes_of_each_pitch(self):
         encoder = HarmonicEncoder(4).eval()
         wave = torch.randn(1, 1, 8000, generator=torch.Generator().manual_seed(0))
         own = encoder(wave).view(50, 88, 6)[..., 4:]

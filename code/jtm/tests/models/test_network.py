@@ -1,4 +1,4 @@
-"""The whole network: causality to the sample, and a batch that is learned."""
+"""The whole network: causality, overfitting of one batch, and seeds."""
 
 import unittest
 
@@ -13,7 +13,7 @@ from jtm.training.config import make_config
 
 
 class TestNetwork(unittest.TestCase):
-    def test_sound_beyond_the_encoders_reach_leaves_the_context_unchanged(self):
+    def test_context_ignores_audio_beyond_the_receptive_field(self):
         torch.manual_seed(0)
         wave = torch.randn(1, 1, 100 * HOP)
         changed = wave.clone()
@@ -25,7 +25,7 @@ class TestNetwork(unittest.TestCase):
             torch.testing.assert_close(c[:, : 60 - reach], after[:, : 60 - reach])
             self.assertFalse(torch.allclose(c[:, 61], after[:, 61]))
 
-    def test_reverse_summarises_the_future(self):
+    def test_reverse_context_summarises_the_future(self):
         torch.manual_seed(0)
         wave = torch.randn(1, 1, 100 * HOP)
         changed = wave.clone()
@@ -45,17 +45,17 @@ class TestNetwork(unittest.TestCase):
         criterion = build_criterion(config, model)
         weights = [*model.parameters(), *criterion.parameters()]
         optimizer = torch.optim.Adam(weights, 1e-2)
-        chance = torch.Generator()
+        generator = torch.Generator()
         for _ in range(150):
             z, c = model(wave)
-            named = criterion(z, c, torch.arange(4), chance.manual_seed(0))
+            named = criterion(z, c, torch.arange(4), generator.manual_seed(0))
             optimizer.zero_grad()
             named["loss"].backward()
             optimizer.step()
         self.assertLess(named["loss"].item(), 0.5)
         self.assertGreater(named["accuracy_1"].item(), 0.9)
 
-    def test_same_seed_same_network(self):
+    def test_same_seed_gives_same_network(self):
         outputs = []
         for seed in (0, 0, 1):
             model = make_network(random_seed=seed).eval()

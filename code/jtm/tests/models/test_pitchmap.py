@@ -1,4 +1,4 @@
-"""The pitch map: its frame grid, what it hears, and what it shares."""
+"""The pitch map: frame grid, receptive field, and weights shared across pitch."""
 
 import unittest
 
@@ -23,27 +23,27 @@ def make():
 
 
 class TestEncoder(unittest.TestCase):
-    def test_one_latent_every_20_ms_whatever_the_length(self):
+    def test_one_latent_every_20_ms_for_any_length(self):
         encoder, _ = make()
         self.assertEqual(encoder.hop, 2 * HOP)
         for samples in (16000, 16159, 16161, 320):
             z = encoder(torch.randn(2, 1, samples))
             self.assertEqual(z.shape, (2, samples // 320, encoder.dim))
 
-    def test_kept_magnitudes_give_the_same_latents(self):
+    def test_cached_magnitudes_give_the_same_latents(self):
         encoder, _ = make()
         wave = torch.randn(1, 1, 6400)
         torch.testing.assert_close(
             encoder(wave), encoder.encode(encoder.magnitudes(wave))
         )
 
-    def test_a_shift_by_hops_shifts_the_latents(self):
+    def test_shift_by_hops_shifts_the_latents(self):
         encoder, _ = make()
         wave = torch.randn(1, 1, 16000)
         z, shifted = encoder(wave), encoder(wave[..., 10 * encoder.hop :])
         torch.testing.assert_close(z[:, 20:40], shifted[:, 10:30], rtol=1e-3, atol=1e-4)
 
-    def test_z_hears_no_further_than_it_says(self):
+    def test_receptive_field_of_the_latents(self):
         encoder, _ = make()
         wave = torch.randn(1, 1, 16000)
         other = wave.clone()
@@ -53,7 +53,7 @@ class TestEncoder(unittest.TestCase):
         other[..., : 8160 - reach] = 0
         torch.testing.assert_close(encoder(wave)[:, 25], encoder(other)[:, 25])
 
-    def test_a_transposed_map_is_the_same_elsewhere(self):
+    def test_blocks_are_equivariant_to_transposition(self):
         torch.manual_seed(0)
         block = PitchBlock(3, (12, 2))
         maps = torch.zeros(1, 3, N_PITCHES, 9)
@@ -69,7 +69,7 @@ class TestEncoder(unittest.TestCase):
 
 
 class TestContext(unittest.TestCase):
-    def test_contexts_hear_the_past_alone(self):
+    def test_context_is_causal(self):
         encoder, context = make()
         z = torch.randn(1, 50, encoder.dim)
         other = z.clone()
@@ -78,23 +78,23 @@ class TestContext(unittest.TestCase):
         torch.testing.assert_close(c[:, :30], changed[:, :30])
         self.assertFalse(torch.allclose(c[:, 30], changed[:, 30]))
 
-    def test_pieces_with_their_state_give_what_the_whole_gives(self):
+    def test_chunked_equals_unchunked(self):
         encoder, context = make()
         z = torch.randn(2, 60, encoder.dim)
-        whole, _ = context(z)
+        expected, _ = context(z)
         state, parts = None, []
-        for piece in z.split([3, 40, 17], dim=1):
-            c, state = context(piece, state)
+        for chunk in z.split([3, 40, 17], dim=1):
+            c, state = context(chunk, state)
             parts.append(c)
-        torch.testing.assert_close(torch.cat(parts, dim=1), whole)
+        torch.testing.assert_close(torch.cat(parts, dim=1), expected)
 
 
 class TestTrunk(unittest.TestCase):
-    def test_maps_and_features_are_laid_out_alike(self):
+    def test_maps_and_features_round_trip(self):
         x = torch.randn(2, 7, N_PITCHES * 3)
         torch.testing.assert_close(_to_features(to_maps(x)), x)
 
-    def test_what_follows_is_heard(self):
+    def test_trunk_sees_a_few_future_frames(self):
         encoder, context = make()
         trunk = PitchTrunk((encoder.dim, context.dim), 4)
         x = torch.randn(1, 40, encoder.dim + context.dim)

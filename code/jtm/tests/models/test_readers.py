@@ -1,4 +1,4 @@
-"""Readers: shapes on either trunk, what is shared across pitch, and the start."""
+"""Readers: shapes on either trunk, weights shared across pitch, initial output."""
 
 import unittest
 
@@ -13,20 +13,20 @@ TASKS = {
     "windows": (("windows", 5), (1, 5)),
     "pitch": (("pitch", N_PITCHES), (1, N_PITCHES)),
 }
-"""Every kind of reader, with the shape of what it gives of 10 frames of 20 ms."""
+"""Every kind of reader, with the shape of its output for 10 frames of 20 ms."""
 
 
 class TestReaders(unittest.TestCase):
-    def test_every_kind_reads_either_trunk(self):
+    def test_every_reader_works_on_either_trunk(self):
         self.assertEqual(TASKS.keys(), READERS.keys())
-        asked = {name: of for name, (of, _) in TASKS.items()}
+        tasks = {name: of for name, (of, _) in TASKS.items()}
         x = torch.randn(1, 10, 2 * N_PITCHES)
         for trunk in (PitchTrunk((N_PITCHES,) * 2, 4), FlatTrunk(x.shape[2], 8)):
-            logits = Heads(trunk.eval(), asked, stride=2)(x)
+            logits = Heads(trunk.eval(), tasks, stride=2)(x)
             for name, (_, shape) in TASKS.items():
                 self.assertEqual(logits[name].shape, shape, name)
 
-    def test_frames_of_a_stride_follow_each_other(self):
+    def test_frames_within_a_stride_are_consecutive(self):
         reader = READERS["map"](1, 2, 2)
         with torch.no_grad():
             reader.linear.weight.copy_(
@@ -38,15 +38,15 @@ class TestReaders(unittest.TestCase):
         logits = reader(maps)[0, ..., 7]
         self.assertEqual(logits.tolist(), [[0, 0], [0, 0], [1, 100], [10, 1000]])
 
-    def test_most_is_false_at_the_start(self):
+    def test_initial_probabilities_are_low(self):
         logits = READERS["map"](3, 12)(torch.randn(1, 4, N_PITCHES, 3)).sigmoid()
         self.assertLess(logits.max(), 0.1)
 
-    def test_a_window_is_read_whatever_its_order(self):
+    def test_window_reader_is_invariant_to_frame_order(self):
         reader, maps = _WindowReader(3, 4), torch.randn(1, 9, N_PITCHES, 3)
         torch.testing.assert_close(reader(maps), reader(maps.flip(1)))
 
-    def test_a_transposed_map_is_read_elsewhere(self):
+    def test_map_reader_is_equivariant_to_transposition(self):
         torch.manual_seed(0)
         heads = Heads(PitchTrunk((N_PITCHES,), 4), {"notes": ("map", 2)})
         with torch.no_grad():

@@ -1,4 +1,4 @@
-"""Sound files come in as one channel at the rate asked for."""
+"""Audio files are read as one channel at the requested rate."""
 
 import tempfile
 import unittest
@@ -16,16 +16,14 @@ from jtm.music import audio
 
 class TestFiles(unittest.TestCase):
     def setUp(self):
-        folder = tempfile.TemporaryDirectory()
-        self.addCleanup(folder.cleanup)
-        self.folder = Path(folder.name)
+        self.folder = Path(self.enterContext(tempfile.TemporaryDirectory()))
 
     def test_channels_are_averaged(self):
         path = self.folder / "stereo.wav"
         soundfile.write(path, np.array([[0.5, 0.0], [0.25, -0.25]]), 16_000)
         np.testing.assert_allclose(audio.read(path), [0.25, 0.0], atol=1e-4)
 
-    def test_channels_that_cancel_each_other_are_told(self):
+    def test_channels_that_cancel_each_other_are_warned_about(self):
         path, tone = self.folder / "odd.wav", np.sin(np.arange(32_000) / 9)
         soundfile.write(path, np.stack((tone, -tone), axis=1), 44_100)
         with self.assertWarnsRegex(InputWarning, "odd.wav: its channels cancel each"):
@@ -39,7 +37,7 @@ class TestFiles(unittest.TestCase):
                 audio.read(path)
             audio.to_wave(np.zeros((2, 32_000)), 44_100)
 
-    def test_of_one_sample_there_is_one_at_every_rate(self):
+    def test_file_of_one_sample_at_every_rate(self):
         for rate in (8000, 16_000, 44_100, 96_000):
             soundfile.write(self.folder / "one.wav", np.ones(1), rate)
             self.assertGreaterEqual(len(audio.read(self.folder / "one.wav")), 1)
@@ -54,7 +52,7 @@ class TestFiles(unittest.TestCase):
         self.assertAlmostEqual(np.abs(wave[4000:12_000]).max(), 0.5, delta=0.01)
         self.assertEqual(wave.dtype, np.float32)
 
-    def test_no_more_is_read_than_is_asked_for(self):
+    def test_only_the_requested_seconds_are_read(self):
         path = self.folder / "long.wav"
         wave = np.arange(-16_000, 16_000, dtype=np.int16)
         audio.write(path, wave, 16_000)
@@ -75,7 +73,7 @@ class TestFiles(unittest.TestCase):
             audio.read(path)
         self.assertGreater(len(parts), 2)
 
-    def test_integers_are_written_as_they_are(self):
+    def test_integers_are_written_unchanged(self):
         path = self.folder / "deep" / "a.wav"
         wave = np.array([0, 1, -32768, 32767], np.int16)
         audio.write(path, wave, 44_100)
@@ -85,7 +83,7 @@ class TestFiles(unittest.TestCase):
         self.assertEqual(audio.duration(path), 4 / 44_100)
         self.assertEqual([p.name for p in path.parent.iterdir()], ["a.wav"])
 
-    def test_bad_files_are_named(self):
+    def test_unreadable_files_are_named(self):
         empty = self.folder / "empty.wav"
         soundfile.write(empty, np.zeros(0), 16_000)
         corrupt = self.folder / "corrupt.wav"
@@ -93,13 +91,13 @@ class TestFiles(unittest.TestCase):
         nan = self.folder / "nan.wav"
         soundfile.write(nan, np.array([0, np.nan]), 16_000, subtype="FLOAT")
         for path in (empty, corrupt, self.folder / "missing.wav"):
-            for look in (audio.read, audio.duration):
+            for function in (audio.read, audio.duration):
                 with self.assertRaisesRegex(InputError, path.name):
-                    look(path)
+                    function(path)
         with self.assertRaisesRegex(InputError, "not finite"):
             audio.read(nan)
 
-    def test_each_mistake_is_told_for_what_it_is(self):
+    def test_each_kind_of_unreadable_file_has_its_own_message(self):
         (self.folder / "folder.wav").mkdir()
         for name, content in (
             ("zero.wav", b""),
@@ -108,7 +106,7 @@ class TestFiles(unittest.TestCase):
         ):
             (self.folder / name).write_bytes(content)
         soundfile.write(self.folder / "bare.wav", np.zeros(0), 16_000)
-        for name, told in (
+        for name, message in (
             ("none.wav", "no such file"),
             ("folder.wav", "is a folder; expected an audio file"),
             ("zero.wav", "is empty; expected audio"),
@@ -116,11 +114,11 @@ class TestFiles(unittest.TestCase):
             ("song.m4a", ".*convert by 'ffmpeg -i NAME.m4a NAME.flac'"),
             ("text.wav", "not a readable audio file .expected .wav, .*"),
         ):
-            for look in (audio.read, audio.duration):
-                with self.assertRaisesRegex(InputError, rf"/{name}: {told}"):
-                    look(self.folder / name)
+            for function in (audio.read, audio.duration):
+                with self.assertRaisesRegex(InputError, rf"/{name}: {message}"):
+                    function(self.folder / name)
 
-    def test_all_endings_that_are_listed_are_read(self):
+    def test_all_listed_formats_are_read(self):
         wave = 0.1 * np.random.default_rng(0).standard_normal(48_000)
         containers = {".aif": "AIFF", ".opus": "OGG"}
         for suffix in audio.AUDIO_SUFFIXES:
@@ -137,7 +135,7 @@ class TestFiles(unittest.TestCase):
         self.assertEqual(len(found.recordings), len(audio.AUDIO_SUFFIXES))
         self.assertEqual(found.skipped, ())
 
-    def test_unwritable_folder(self):
+    def test_unwritable_folder_is_named(self):
         (self.folder / "file").write_text("")
         with self.assertRaisesRegex(InputError, "file"):
             audio.write(self.folder / "file" / "a.wav", np.zeros(3), 16_000)
@@ -150,13 +148,13 @@ class TestLevel(unittest.TestCase):
     def gain(self, wave):
         return audio.gain(audio.powers(wave))
 
-    def test_loud_and_soft_come_to_one_level(self):
+    def test_loud_and_soft_audio_is_normalised_to_one_level(self):
         wave = self.wave()
         for factor in (0.01, 1, 300):
             level = np.std(factor * wave * self.gain(factor * wave))
             self.assertAlmostEqual(level / audio.LEVEL, 1, 2)
 
-    def test_neither_silence_nor_a_click_counts_for_much(self):
+    def test_silence_and_clicks_hardly_change_the_gain(self):
         wave = self.wave()
         padded = np.pad(wave, 160_000)
         self.assertAlmostEqual(self.gain(padded) / self.gain(wave), 1, 2)
@@ -165,17 +163,17 @@ class TestLevel(unittest.TestCase):
         wave[1600 * 5 + 3] = 0.0
         self.assertGreater(clicked / self.gain(wave), 0.9)
 
-    def test_silence_stays_silent(self):
+    def test_silence_has_unit_gain(self):
         for n in (0, 1, 16_000):
             self.assertEqual(self.gain(np.zeros(n)), 1.0)
         self.assertEqual(self.gain(np.full(16_000, 9e-5)), 1.0)
 
-    def test_the_last_block_counts_by_its_length(self):
+    def test_last_block_is_weighted_by_its_length(self):
         np.testing.assert_allclose(audio.powers(np.ones(1600 + 400)), [1, 0.25])
 
 
 class TestTuning(unittest.TestCase):
-    def test_of_notes_a_little_sharp_or_flat(self):
+    def test_tuning_of_sharp_and_flat_notes(self):
         time = np.arange(48_000) / 16_000
         for cents in (-45, -10, 0, 30):
             pitches = np.array((57, 61, 64, 69)) + cents / 100
@@ -184,7 +182,7 @@ class TestTuning(unittest.TestCase):
             self.assertAlmostEqual(audio.tuning(wave), cents / 100, 2)
             self.assertEqual(audio.tuning(1e-4 * wave), audio.tuning(wave * 1e-4))
 
-    def test_noise_and_silence_have_none(self):
+    def test_tuning_of_noise_and_silence_is_0(self):
         noise = np.random.default_rng(0).normal(0, 0.1, 80_000)
         for wave in (noise, np.zeros(80_000), np.zeros(100), np.zeros(0)):
             self.assertEqual(audio.tuning(wave), 0.0)

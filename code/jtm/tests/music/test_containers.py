@@ -1,4 +1,4 @@
-"""Sound is read to its real end, and a header that says otherwise is told of."""
+"""Audio is read to its real end, with a warning if the header states otherwise."""
 
 import os
 import subprocess
@@ -18,35 +18,33 @@ from jtm.music import audio, containers
 RATE = 44_100
 
 
-class TestEnds(unittest.TestCase):
+class TestLengths(unittest.TestCase):
     def setUp(self):
-        folder = tempfile.TemporaryDirectory()
-        self.addCleanup(folder.cleanup)
-        self.folder = Path(folder.name)
+        self.folder = Path(self.enterContext(tempfile.TemporaryDirectory()))
 
     def bytes_of(self, name, seconds=5, **options):
-        """Noise that is loud in its second half alone, as a sound file's bytes."""
-        chance = np.random.default_rng(0)
-        wave = 0.1 * chance.standard_normal(seconds * RATE)
+        """Return the bytes of an audio file of noise with a loud second half."""
+        rng = np.random.default_rng(0)
+        wave = 0.1 * rng.standard_normal(seconds * RATE)
         wave[: len(wave) // 2] *= 0.01
         path = self.folder / name
         options.setdefault("format", "AIFF" if path.suffix == ".aif" else None)
         soundfile.write(path, wave, RATE, **options)
         return bytearray(path.read_bytes())
 
-    def seconds(self, name, content, told=None):
-        """Write bytes, read them as sound, and look for a warning."""
+    def seconds(self, name, content, message=None):
+        """Write bytes, read them as audio; return the seconds and check the warning."""
         path = self.folder / name
         path.write_bytes(content)
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", InputWarning)
-            found = len(audio.read(path, RATE)) / RATE
-        said = " ".join(str(each.message) for each in caught)
-        if told:
-            self.assertRegex(said, told)
+            seconds = len(audio.read(path, RATE)) / RATE
+        warned = " ".join(str(each.message) for each in caught)
+        if message:
+            self.assertRegex(warned, message)
         else:
-            self.assertEqual(said, "")
-        return found
+            self.assertEqual(warned, "")
+        return seconds
 
     def mp3(self):
         content = self.bytes_of("v.mp3", 20, bitrate_mode="VARIABLE")
@@ -54,16 +52,16 @@ class TestEnds(unittest.TestCase):
         self.assertTrue(counted)
         return content, first
 
-    def test_an_mp3_of_variable_rate_without_its_count(self):
+    def test_variable_bit_rate_mp3_without_frame_count(self):
         content, first = self.mp3()
         self.assertEqual(self.seconds("v.mp3", content), 20)
         bare = content[first:]
-        # The header's estimate is of 6 s or so, of which no more was read.
+        # The header's estimate is about 6 s, and no more would be read.
         found = self.seconds("x.mp3", bare, "x.mp3: .*states .* all of which are read")
         self.assertAlmostEqual(found, 20, delta=0.1)
         self.assertAlmostEqual(audio.duration(self.folder / "x.mp3"), 20, delta=0.1)
 
-    def test_mp3s_joined_end_to_end(self):
+    def test_concatenated_mp3_files(self):
         content, first = self.mp3()
         found = self.seconds("two.mp3", content + content, "states 20.0 s")
         self.assertAlmostEqual(found, 40, delta=0.2)
@@ -71,7 +69,7 @@ class TestEnds(unittest.TestCase):
         self.assertEqual(self.seconds("tag.mp3", tagged), 20)
         self.seconds("cut.mp3", content[: len(content) // 3], "cut.mp3: cut off")
 
-    def test_mpg123_says_nothing_of_a_header(self):
+    def test_messages_of_mpg123_are_suppressed(self):
         content, _ = self.mp3()
         (self.folder / "cut.mp3").write_bytes(content[: len(content) // 3])
         script = (
@@ -89,7 +87,7 @@ class TestEnds(unittest.TestCase):
         )
         self.assertEqual(done.stderr, "of a thread\n")
 
-    def test_an_mp3_from_a_pipe_may_be_left_in_its_middle(self):
+    def test_mp3_without_frame_count_can_be_read_in_part(self):
         content, first = self.mp3()
         path = self.folder / "x.mp3"
         path.write_bytes(content[first:])
@@ -100,14 +98,14 @@ class TestEnds(unittest.TestCase):
         next(audio.blocks(path))
         self.assertEqual(len(os.listdir("/proc/self/fd")), handles)
 
-    def test_a_flac_without_a_length(self):
+    def test_flac_without_length(self):
         content = self.bytes_of("a.flac")
-        content[21] &= 0xF0  # 36 bits: samples in all, 0 from a pipe
+        content[21] &= 0xF0  # 36 bits: number of samples, 0 from a pipe
         content[22:26] = bytes(4)
         self.assertEqual(self.seconds("p.flac", content), 5)
         self.assertEqual(audio.duration(self.folder / "p.flac"), 5)
 
-    def test_a_wav_from_a_pipe_counts_nothing_or_all_that_it_can(self):
+    def test_wav_from_a_pipe_with_zero_or_maximum_length(self):
         for name, format, subtype in (
             ("a.wav", "WAV", "PCM_16"),
             ("a.wav", "WAVEX", "PCM_24"),
@@ -127,32 +125,32 @@ class TestEnds(unittest.TestCase):
                 if format == "RF64":
                     break
 
-    def test_a_wav_without_sound_is_not_read_into_what_follows(self):
+    def test_empty_wav_is_refused_despite_later_chunks(self):
         content = self.bytes_of("a.wav")[:40] + bytes(4)
         more = b"LIST" + (RATE).to_bytes(4, "little") + bytes(RATE)
         for rest in (b"", more):
             with self.assertRaisesRegex(InputError, "a.wav: is empty"):
                 self.seconds("a.wav", content + rest)
 
-    def test_what_is_cut_off_is_told_and_read_as_far_as_it_goes(self):
+    def test_truncated_files_are_read_in_part_with_a_warning(self):
         for name in ("a.flac", "a.wav", "a.ogg", "a.aiff", "a.aif", "a.au"):
             content = self.bytes_of(name)
             self.assertEqual(self.seconds(name, content), 5)
             found = self.seconds(name, content[: len(content) // 2], "cut off")
             self.assertGreater(found, 1)
             self.assertLess(found, 4)
-            if name == "a.flac":  # from a pipe, that is without a length
+            if name == "a.flac":  # from a pipe: without length
                 content[21] &= 0xF0
                 content[22:26] = bytes(4)
                 half = self.seconds(name, content[: len(content) // 2], "cut off")
                 self.assertEqual(half, found)
 
-    def test_more_than_the_header_counts(self):
+    def test_data_beyond_the_stated_length_are_warned_about(self):
         wav, ogg = self.bytes_of("a.wav"), self.bytes_of("a.ogg")
         self.seconds("two.ogg", ogg + ogg, "only 5.0 s .* what follows")
         wav[40:44] = (2 * RATE).to_bytes(4, "little")
         self.seconds("a.wav", wav, "only 1.0 s .* what follows")
-        wav[4:8] = wav[40:44] = b"\xff" * 4  # what a recorder writes into a pipe
+        wav[4:8] = wav[40:44] = b"\xff" * 4  # as a recorder writes into a pipe
         self.assertEqual(self.seconds("a.wav", wav), 5)
 
 
@@ -168,7 +166,7 @@ class TestLevels(unittest.TestCase):
             with self.assertRaisesRegex(InputError, "a.wav.*integers saved as floats"):
                 self.read(peak)
 
-    def test_clipping_is_warned_of(self):
+    def test_clipping_is_warned_about(self):
         with self.assertWarnsRegex(InputWarning, "a.wav.*6.0 dB beyond full scale"):
             self.read(2.0)
         with warnings.catch_warnings():
@@ -176,7 +174,7 @@ class TestLevels(unittest.TestCase):
             self.read(1.1)
             self.read(1.0, "PCM_16")
 
-    def test_beyond_full_scale_nothing_wraps_round(self):
+    def test_samples_beyond_full_scale_are_clipped(self):
         pcm = audio.to_pcm(np.array([1.01, -1.01, 5.0, 1.0]))
         self.assertEqual(pcm.tolist(), [32767, -32768, 32767, 32767])
         with tempfile.TemporaryDirectory() as folder:

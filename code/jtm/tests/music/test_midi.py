@@ -1,4 +1,4 @@
-"""A MIDI file holds a performance to the sample."""
+"""MIDI files store performances with sample accuracy."""
 
 import tempfile
 import unittest
@@ -33,18 +33,18 @@ class TestMidi(unittest.TestCase):
 
         self.assertEqual(sorted(map(facts, back)), sorted(map(facts, notes)))
 
-    def test_empty_score(self):
+    def test_empty_score_round_trips(self):
         midi.write(self.path, Score(()))
         self.assertEqual(midi.read(self.path), Score(()))
 
-    def test_no_midi(self):
+    def test_files_that_are_not_midi_are_refused(self):
         self.path.write_bytes(b"RIFF, not MIDI")
         with self.assertRaisesRegex(InputError, "a.mid.*MIDI"):
             midi.read(self.path)
         with self.assertRaisesRegex(InputError, "missing.mid"):
             midi.read(self.path.with_name("missing.mid"))
         midi.write(self.path, Score(()))
-        with (  # as where a length in it is of four gigabytes
+        with (  # as with a chunk length of four gigabytes
             unittest.mock.patch("mido.MidiFile", side_effect=MemoryError),
             self.assertRaisesRegex(InputError, "a.mid: .*MemoryError"),
         ):

@@ -1,4 +1,4 @@
-"""Scores of every format are the same notes, and rolls are drawn in quarter notes."""
+"""Scores of every format give the same notes; rolls are in quarter notes."""
 
 import tempfile
 import unittest
@@ -16,7 +16,7 @@ ABC = "X:1\nT:Scale\nC:Somebody\nM:4/4\nL:1/4\nK:C\nC D E- E | G2 c2 |]\n"
 KERN = "**kern\t**kern\n*M4/4\t*M4/4\n4C\t4c\n4D\t2e\n2E\t.\n.\t4g\n==\t==\n*-\t*-\n"
 
 
-class Files(unittest.TestCase):
+class TestFiles(unittest.TestCase):
     def setUp(self):
         self.folder = Path(self.enterContext(tempfile.TemporaryDirectory()))
 
@@ -24,26 +24,26 @@ class Files(unittest.TestCase):
         (self.folder / name).write_text(text, encoding="utf-8")
         return self.folder / name
 
-    def test_abc_joins_ties_and_knows_its_title(self):
+    def test_abc_ties_and_title(self):
         ((title, notes),) = notation.read(self.write("a.abc", ABC))
         self.assertEqual(title, "Somebody: Scale")
         self.assertEqual(notes["pitch"].tolist(), [60, 62, 64, 67, 72])
         self.assertEqual(notes["beat"].tolist(), [0, 1, 2, 4, 6])
         self.assertEqual(notes["beats"].tolist(), [1, 1, 2, 2, 2])
 
-    def test_abc_with_two_pieces_is_two(self):
+    def test_abc_with_two_pieces(self):
         second = ABC.replace("X:1", "X:2").replace("Scale", "Other")
         pieces = notation.read(self.write("a.abc", ABC + "\n" + second))
         self.assertEqual([t for t, _ in pieces], ["Somebody: Scale", "Somebody: Other"])
 
-    def test_kern_has_a_part_a_spine(self):
+    def test_kern_has_one_part_per_spine(self):
         ((_, notes),) = notation.read(self.write("a.krn", KERN))
         self.assertEqual(set(notes["part"]), {0, 1})
         low = notes[notes["part"] == 1]
         self.assertEqual(len(low) + np.count_nonzero(notes["part"] == 0), len(notes))
         self.assertEqual(sorted(notes["pitch"]), [48, 50, 52, 60, 64, 67])
 
-    def test_midi_and_musicxml_are_the_same(self):
+    def test_midi_and_musicxml_give_the_same_notes(self):
         from music21 import converter
 
         played = Score(tuple(Note(k / 2, k / 2 + 0.5, 1, 60 + k) for k in range(4)))
@@ -55,7 +55,7 @@ class Files(unittest.TestCase):
             self.assertEqual(notes["pitch"].tolist(), [60, 61, 62, 63])
             self.assertEqual(notes["beat"].tolist(), [0, 1, 2, 3])  # 120 a minute
 
-    def test_a_midi_file_of_endless_rests_is_refused(self):
+    def test_midi_file_with_an_endless_rest_is_refused(self):
         file = pretty_midi.PrettyMIDI(resolution=24)
         file.instruments.append(pretty_midi.Instrument(0))
         file.instruments[0].notes.append(pretty_midi.Note(90, 60, 9e4, 9e4 + 1))
@@ -63,32 +63,32 @@ class Files(unittest.TestCase):
         with self.assertRaisesRegex(InputError, "a.mid: .*180002 beats long"):
             notation.read(self.folder / "a.mid")
 
-    def test_what_is_no_score_is_one_line(self):
+    def test_invalid_scores_are_refused_in_one_line(self):
         for name, text in (("a.xml", "<score"), ("b.mid", "MThd"), ("c.krn", "")):
             with self.assertRaisesRegex(InputError, name) as caught:
                 notation.read(self.write(name, text))
             self.assertNotIn("\n", str(caught.exception))
 
 
-class Rolls(unittest.TestCase):
+class TestRolls(unittest.TestCase):
     NOTES = np.array([(0, 2, 60, 0), (1, 1, 64, 0), (3, 1, 21, 0)], notation.NOTE)
 
-    def test_a_passage(self):
+    def test_roll_of_a_passage(self):
         roll, length = notation.roll(self.NOTES, 1.0, 3.0)
         self.assertEqual(length, 2 * notation.CELLS)
         self.assertEqual(roll.shape, (2, 88, notation.WIDTH))
-        held = np.flatnonzero(roll[0, 60 - 21])
-        self.assertEqual(held.tolist(), list(range(notation.CELLS)))
-        self.assertEqual(roll[1, 60 - 21].sum(), 0)  # it started before
+        active = np.flatnonzero(roll[0, 60 - 21])
+        self.assertEqual(active.tolist(), list(range(notation.CELLS)))
+        self.assertEqual(roll[1, 60 - 21].sum(), 0)  # its onset is before the passage
         self.assertEqual(np.flatnonzero(roll[1, 64 - 21]).tolist(), [0])
-        self.assertEqual(roll[:, 0].sum(), 0)  # starts where the passage ends
+        self.assertEqual(roll[:, 0].sum(), 0)  # its onset is at the end of the passage
 
-    def test_a_share_of_a_cell(self):
+    def test_partly_covered_cell_has_a_fraction(self):
         roll, _ = notation.roll(self.NOTES, 0.0, 1 + 1 / (2 * notation.CELLS))
         self.assertAlmostEqual(roll[0, 64 - 21].sum(), 0.5, places=5)
 
-    def test_no_clock_is_shared(self):
-        """Twice as fast is the same roll; of what is long the middle is kept."""
+    def test_roll_is_relative_to_its_passage(self):
+        """A shifted passage has the same roll; long ones are cropped to the middle."""
         roll, _ = notation.roll(self.NOTES, 0.0, 4.0)
         later = self.NOTES.copy()
         later["beat"] += 100

@@ -1,4 +1,4 @@
-"""Notes check themselves, and scores are sorted."""
+"""Notes validate themselves, and scores are sorted."""
 
 import unittest
 
@@ -6,10 +6,10 @@ from jtm.music.score import Note, Score
 
 
 class TestNote(unittest.TestCase):
-    def test_bounds(self):
+    def test_values_out_of_bounds_are_refused(self):
         Note(0, 0.1, 1, 0, 1)
         Note(0, 0.1, 128, 127, 127)
-        for wrong in (
+        for invalid in (
             (0.1, 0.1, 1, 60),
             (-0.1, 0.1, 1, 60),
             (0, 1, 0, 60),
@@ -19,16 +19,16 @@ class TestNote(unittest.TestCase):
             (0, 1, 1, 60, 0),
             (0, 1, 1, 60, 128),
         ):
-            with self.assertRaises(ValueError, msg=wrong):
-                Note(*wrong)
+            with self.assertRaises(ValueError, msg=invalid):
+                Note(*invalid)
 
 
 class TestScore(unittest.TestCase):
-    def test_empty(self):
+    def test_empty_score(self):
         score = Score(())
         self.assertEqual((score.seconds, score.programs), (0, ()))
 
-    def test_sorted_by_onset(self):
+    def test_notes_are_sorted_by_onset(self):
         late, early = Note(1, 2, 41, 60), Note(0, 3, 1, 60)
         score = Score((late, early))
         self.assertEqual(score.notes, (early, late))

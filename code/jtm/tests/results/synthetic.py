@@ -1,4 +1,4 @@
-"""Synthetic records of a benchmark, with planted effects, to exercise what reads it."""
+"""Synthetic benchmark records with planted effects, for tests of tables and figures."""
 
 import numpy as np
 import pandas as pd
@@ -14,7 +14,7 @@ TASKS = {
     "ensemble": ("accuracy", (10, 30, 294), 0.3, 0.3),
     "composer": ("accuracy", (10, 30, 294), 0.35, 0.15),
 }
-"""Metric, amounts of labels, score at the fewest labels and what all of them add."""
+"""Metric, amounts of labels, score with the fewest labels and gain with all."""
 
 EFFECTS = {
     "scratch": 0.0,
@@ -26,7 +26,7 @@ EFFECTS = {
     "logmel": -0.12,
     "cqt": -0.1,
 }
-"""How far each method is above scratch with the fewest labels."""
+"""Gain of each method over training from scratch with the fewest labels."""
 
 CONTRASTS = [
     Contrast(task, *pair, amount, split)
@@ -59,7 +59,7 @@ def plan(tasks=TASKS):
 def cell(task, method, amount, seed, n_draws=400):
     """Make the rows and the draws of a cell."""
     metric, amounts, low, room = TASKS[task]
-    # Families are as hard for every method; the draws of a split are paired.
+    # Families are equally hard for every method; draws of a split are paired.
     grown = np.log(amount / amounts[0]) / np.log(amounts[-1] / amounts[0])
     own = np.random.default_rng([seed, *f"{task}{method}{amount}".encode()])
     rows, draws = [], {}
@@ -88,7 +88,7 @@ def header(tasks=TASKS):
 
 
 def bench(tasks=TASKS, without=lambda cell: False, n_draws=200):
-    """Make a benchmark in which some cells have not run."""
+    """Make a benchmark without the cells for which `without` is true."""
     rows, draws = [], {}
     for each in plan(tasks):
         if not without(each):

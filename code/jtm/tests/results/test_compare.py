@@ -1,4 +1,4 @@
-"""Methods compared on hand-made draws, and intervals that hold what was planted."""
+"""Comparison of methods on hand-crafted draws, and coverage of intervals."""
 
 import unittest
 
@@ -13,7 +13,7 @@ from jtm.tests.results import synthetic
 PAIR = ("cpc-finetuned", "scratch")
 
 
-def made(scores, draws, **header):
+def make_bench(scores, draws, **header):
     """Make a benchmark of one task from scores and draws by method and seed."""
     rows, packed = [], {}
     for (method, seed), value in scores.items():
@@ -33,9 +33,9 @@ class TestByHand(unittest.TestCase):
             ("cpc-finetuned", 0): np.linspace(0.4, 0.5, 201) + 0.03,
         }
         scores = {("scratch", 0): 0.45, ("cpc-finetuned", 0): 0.48}
-        self.bench = made(scores, self.draws)
+        self.bench = make_bench(scores, self.draws)
 
-    def test_one_seed(self):
+    def test_score_of_one_seed(self):
         found = self.bench.score("t", "scratch", 3)
         np.testing.assert_allclose(found[:4], (0.45, 0.4025, 0.4975, 1), atol=1e-9)
         self.assertIsNone(self.bench.score("t", "cqt", 3))
@@ -50,46 +50,46 @@ class TestByHand(unittest.TestCase):
         self.assertAlmostEqual(found.value, -0.03)
         self.assertIsNone(self.bench.difference(Contrast("t", "cqt", "a", 3, "test")))
 
-    def test_only_seeds_that_both_have(self):
+    def test_differences_use_common_seeds_only(self):
         scores = {("scratch", 0): 0.4, ("scratch", 1): 0.9, ("cpc-finetuned", 0): 0.5}
-        found = made(scores, {}).difference(Contrast("t", *PAIR, 3, "test"))
+        found = make_bench(scores, {}).difference(Contrast("t", *PAIR, 3, "test"))
         self.assertAlmostEqual(found.value, 0.1)
         self.assertEqual((found.low, found.p, found.n_seeds), (None, None, 1))
 
-    def test_no_interval_where_a_seed_lacks_draws(self):
+    def test_no_interval_if_a_seed_lacks_draws(self):
         scores = {("scratch", 0): 0.45, ("scratch", 1): 0.55}
-        found = made(scores, self.draws).score("t", "scratch", 3)
+        found = make_bench(scores, self.draws).score("t", "scratch", 3)
         self.assertAlmostEqual(found.value, 0.5)
         self.assertIsNone(found.low)
 
-    def test_a_score_stays_between_0_and_1(self):
+    def test_interval_stays_between_0_and_1(self):
         draws = {("scratch", s): np.full(50, v) for s, v in enumerate((1.0, 0.9))}
         scores = {key: each[0] for key, each in draws.items()}
-        found = made(scores, draws).score("t", "scratch", 3)
+        found = make_bench(scores, draws).score("t", "scratch", 3)
         self.assertEqual(found.high, 1)
 
-    def test_p_values_by_hand(self):
+    def test_hand_computed_p_values(self):
         self.assertEqual(_p_value(np.array([-1.0, 1, 2, 3])), 4 / 5)
         self.assertEqual(_p_value(np.zeros(5)), 1)
         self.assertEqual(_p_value(np.ones(99)), 2 / 100)
 
-    def test_holm_by_hand(self):
+    def test_hand_computed_holm_correction(self):
         np.testing.assert_allclose(_holm([0.01, 0.04, 0.03], 3), [0.03, 0.06, 0.06])
         np.testing.assert_allclose(_holm([0.01, 0.04], 4), [0.04, 0.12])
         found = _holm([None, 0.01, 0.6], 3)
         np.testing.assert_allclose(found, [np.nan, 0.03, 1])
         self.assertEqual(len(_holm([], 0)), 0)
 
-    def test_contrasts_that_have_not_run_are_counted(self):
+    def test_missing_contrasts_count_in_the_correction(self):
         named = [Contrast("t", *PAIR, amount, "test") for amount in (3, 10, 30)]
-        found = made(
+        found = make_bench(
             {("scratch", 0): 0.45, ("cpc-finetuned", 0): 0.48},
             self.draws,
             contrasts=named,
         ).contrasts()
         self.assertEqual(len(found), 1)
         self.assertAlmostEqual(found["p_holm"][0], 3 * 2 / 202)
-        nothing = made({("cqt", 0): 0.5}, {}, contrasts=named).contrasts()
+        nothing = make_bench({("cqt", 0): 0.5}, {}, contrasts=named).contrasts()
         self.assertEqual(len(nothing), 0)
         self.assertIn("p_holm", nothing)
 
@@ -102,9 +102,9 @@ class TestIntervals(unittest.TestCase):
         expected = draws[:, 0].std(ddof=1) / np.sqrt(3)
         self.assertAlmostEqual(drawn.std(), expected, delta=0.01 * expected)
 
-    def test_they_hold_the_truth(self):
+    def test_intervals_cover_the_true_score(self):
         rng = np.random.default_rng(0)
-        n_families, n_seeds, held = 40, 3, 0
+        n_families, n_seeds, n_covered = 40, 3, 0
         for _ in range(200):
             families = rng.normal(0, 0.2, n_families)
             seeds = rng.normal(0, 0.01, (n_seeds, 1))
@@ -113,9 +113,9 @@ class TestIntervals(unittest.TestCase):
             which = rng.integers(0, n_families, (400, n_families))
             drawn = _draw_seeds(scores[:, which].mean(axis=2), 2)
             low, high = np.quantile(drawn, (0.025, 0.975))
-            held += low <= 0.5 <= high
-        self.assertGreaterEqual(held, 180)
-        self.assertLessEqual(held, 199)
+            n_covered += low <= 0.5 <= high
+        self.assertGreaterEqual(n_covered, 180)
+        self.assertLessEqual(n_covered, 199)
 
 
 class TestBenchmark(unittest.TestCase):
@@ -124,25 +124,25 @@ class TestBenchmark(unittest.TestCase):
             ("transcription", "composer"), lambda cell: cell[1] == "cqt"
         )
 
-    def test_what_was_planted_is_found(self):
+    def test_planted_effects_are_significant(self):
         found = self.bench.contrasts()
         self.assertEqual(len(found), 18)
         early = found[found["labelled_recordings"] <= 3]
         self.assertTrue((early["low"] > 0).all())
         self.assertTrue((found["p_holm"] >= found["p"]).all())
 
-    def test_tasks_of_a_run_share_its_time(self):
+    def test_seconds_of_a_run_count_once(self):
         table = self.bench.table
         n_runs = len(table.groupby(["method", "labelled_recordings", "seed"]))
         self.bench.table = table.assign(seconds=2.0)
         self.assertEqual(self.bench.seconds, 2 * n_runs)
 
-    def test_what_has_run(self):
+    def test_tasks_amounts_methods_and_missing_cells(self):
         self.assertEqual(self.bench.tasks, ["transcription", "composer"])
         self.assertEqual(self.bench.amounts("composer"), [10, 30, 294])
         self.assertNotIn("cqt", self.bench.methods("composer"))
         self.assertEqual(self.bench.methods("composer")[-1], "logmel")
-        # Five amounts, of which two have five seeds, and three amounts.
+        # Five amounts, two of them with five seeds, and three amounts.
         missing = self.bench.missing
         self.assertEqual(len(missing), 2 * 5 + 3 * 3 + 3 * 3)
         self.assertEqual(missing[0], ("transcription", "cqt", 1, 0))

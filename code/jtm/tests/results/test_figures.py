@@ -19,15 +19,8 @@ RECORD = {"task": "multipitch", "method": "CPC, frozen", "split": "test"} | {
 }
 
 
-class WithFolder(unittest.TestCase):
-    def setUp(self):
-        folder = tempfile.TemporaryDirectory()
-        self.addCleanup(folder.cleanup)
-        self.folder = Path(folder.name)
-
-
-class Dots(unittest.TestCase):
-    def test_it_shows_the_main_scores(self):
+class TestMethodDots(unittest.TestCase):
+    def test_primary_scores_and_intervals_are_shown(self):
         records = [
             RECORD,
             RECORD | {"method": "from scratch", "value": 0.7, "low": None},
@@ -48,7 +41,7 @@ class Dots(unittest.TestCase):
         self.assertEqual(pitch.get_xlabel(), "average precision (%)")
         self.assertEqual(ensemble.lines[1].get_xdata()[0], 30.0)
 
-    def test_the_callers_settings_are_of_no_account(self):
+    def test_rc_settings_of_the_caller_are_ignored(self):
         import matplotlib as mpl
 
         with mpl.rc_context({"font.size": 30, "axes.labelsize": 30}):
@@ -58,14 +51,14 @@ class Dots(unittest.TestCase):
         self.assertEqual(axis.xaxis.label.get_fontsize(), 8)
 
 
-class Notes(unittest.TestCase):
+class TestNotes(unittest.TestCase):
     def draw(self, notes):
         kinds = [("start", float), ("end", float), ("pitch", int), ("program", int)]
         spectrum = np.random.default_rng(0).random((100, 194))
         figure = figures.notes_over_sound(spectrum, np.array(notes, kinds), "A piece")
         return figure.axes[0], figure
 
-    def test_each_instrument_has_its_notes(self):
+    def test_notes_are_drawn_by_instrument(self):
         axis, figure = self.draw(
             [(0.0, 0.5, 60, 41), (0.5, 3.0, 62, 41), (0.2, 0.4, 48, 1)]
             + [(2.0, 2.5, 72, 1)]  # after the end of the excerpt
@@ -75,20 +68,23 @@ class Notes(unittest.TestCase):
             for lines in axis.collections
         }
         self.assertEqual(drawn["piano"], [[[0.2, 48], [0.4, 48]]])
-        held = [[[0.0, 60], [0.5, 60]], [[0.5, 62], [1.0, 62]]]
-        self.assertEqual(drawn["violin"], held)
-        named = [text.get_text() for text in figure.legends[0].get_texts()]
-        self.assertEqual(named, ["piano", "violin"])
-        # Two rows a semitone: the first is centred on A0, less a quarter tone.
+        violin = [[[0.0, 60], [0.5, 60]], [[0.5, 62], [1.0, 62]]]
+        self.assertEqual(drawn["violin"], violin)
+        legend = [text.get_text() for text in figure.legends[0].get_texts()]
+        self.assertEqual(legend, ["piano", "violin"])
+        # Two rows per semitone: the first is centred a quarter tone below A0.
         self.assertEqual(axis.images[0].get_extent(), [0, 1.0, 20.5, 117.5])
 
-    def test_silence(self):
+    def test_no_notes_give_no_legend(self):
         axis, figure = self.draw([])
         self.assertEqual((len(axis.collections), len(figure.legends)), (0, 0))
 
 
-class Piece(WithFolder):
-    def test_it_shows_every_layer_over_time(self):
+class TestPiece(unittest.TestCase):
+    def setUp(self):
+        self.folder = Path(self.enterContext(tempfile.TemporaryDirectory()))
+
+    def test_every_layer_is_shown_over_time(self):
         rng = np.random.default_rng(0)
         roll = np.zeros((200, 88), bool)
         roll[50:, 39] = True  # middle C
@@ -105,7 +101,7 @@ class Piece(WithFolder):
         np.testing.assert_array_equal(image.get_array()[39], 1.0 - roll[:, 39])
         self.assertIn("C4", [label.get_text() for label in notes.get_yticklabels()])
 
-    def test_principal_components_by_hand(self):
+    def test_hand_computed_principal_components(self):
         # Points on a line, and a direction that explains less.
         along = np.array([-2.0, 0.0, 2.0, 0.0])
         across = np.array([0.0, 1.0, 0.0, -1.0])
@@ -118,7 +114,7 @@ class Piece(WithFolder):
         still = figures._principal_components(np.ones((5, 3)))
         np.testing.assert_array_equal(still, 0)
 
-    def test_the_same_figure_is_the_same_file(self):
+    def test_equal_figures_give_equal_files(self):
         for ending in ("pdf", "svg", "png"):
             for name in ("a", "b"):
                 figure = figures.method_dots(pd.DataFrame([RECORD]))
@@ -130,13 +126,13 @@ class Piece(WithFolder):
         self.assertEqual(len(list(self.folder.iterdir())), 6)
 
 
-class BenchmarkFigures(unittest.TestCase):
+class TestBenchmarkFigures(unittest.TestCase):
     def setUp(self):
         self.bench = synthetic.bench(
             ("transcription", "ensemble"), lambda cell: cell[1] == "cpc-selftrained"
         )
 
-    def test_scores_over_labels(self):
+    def test_scores_are_shown_over_labelled_recordings(self):
         figure = figures.benchmark_figures(self.bench)["labels"]()
         seen, unseen, legend = figure.axes  # of the task that contrasts name
         amounts = (1, 3, 10, 30, 294)
@@ -155,7 +151,7 @@ class BenchmarkFigures(unittest.TestCase):
         self.assertIn("untrained, frozen", texts)
         self.assertNotIn("CPC, self-trained", texts)  # has not run
 
-    def test_gains(self):
+    def test_gains_are_shown_with_intervals(self):
         figure = figures.benchmark_figures(self.bench)["gains"]()
         axis = figure.axes[0]
         marks = [line for line in axis.lines if len(line.get_xdata()) == 1]
@@ -168,7 +164,7 @@ class BenchmarkFigures(unittest.TestCase):
         hollow = [mark.get_markerfacecolor() == "white" for mark in marks]
         self.assertEqual(sum(hollow), 10)
 
-    def test_sounds(self):
+    def test_scores_are_shown_by_kind_of_sound(self):
         figure = figures.benchmark_figures(self.bench)["sounds"]()
         axis = figure.axes[0]
         self.assertEqual(axis.get_title(), "transcription, 10 labelled")
@@ -177,13 +173,13 @@ class BenchmarkFigures(unittest.TestCase):
         score = self.bench.score("transcription", "scratch", 10, "real")
         self.assertAlmostEqual(marks[2].get_xdata()[0], 100 * score.value)
 
-    def test_methods_differ_without_colour(self):
+    def test_methods_are_distinguishable_without_colour(self):
         self.assertEqual(figures.STROKES.keys(), METHODS.keys() - {"largest"})
         for index in (0, 1, 2):  # colour, mark, dashes
             seen = {stroke[index] for stroke in figures.STROKES.values()}
             self.assertEqual(len(seen), len(figures.STROKES))
 
-    def test_what_results_do_not_allow_is_left_out(self):
+    def test_figures_without_results_are_omitted(self):
         self.assertEqual(figures.benchmark_figures(synthetic.bench(())), {})
         alone = synthetic.bench(("ensemble",), lambda cell: cell[1] != "scratch")
         self.assertEqual(figures.benchmark_figures(alone).keys(), {"labels", "sounds"})

@@ -1,4 +1,4 @@
-"""Scores are kept: by processes side by side, by killed ones, and of one dataset."""
+"""Records: concurrent and killed processes, headers, and invalid files."""
 
 import gzip
 import importlib.util
@@ -21,7 +21,7 @@ from jtm.results.records import COLUMNS, KEY
 from jtm.tests.results import synthetic
 
 ROWS = 40
-"""Rows that each of two processes writes."""
+"""Number of rows that each of two processes writes."""
 
 
 def cell(number, method="scratch"):
@@ -40,7 +40,7 @@ def work(folder, out, method):
             records.compile_cells(folder, out)
 
 
-class Files(unittest.TestCase):
+class RecordsTestCase(unittest.TestCase):
     def setUp(self):
         self.folder = Path(self.enterContext(tempfile.TemporaryDirectory()))
         self.out = self.folder / "results" / "benchmark.csv.gz"
@@ -52,13 +52,13 @@ class Files(unittest.TestCase):
         records.save_cell(self.work, f"{number}", [rows[0] | changes], draws)
 
 
-class TestCells(Files):
-    def test_what_is_saved_is_read(self):
+class TestCells(RecordsTestCase):
+    def test_saved_records_are_read_unchanged(self):
         tasks = ("ensemble",)
         out = self.folder / "other" / "benchmark.csv.gz"
-        made = synthetic.run(self.folder / "whole", out, tasks)
+        compiled = synthetic.run(self.folder / "whole", out, tasks)
         found = records.read(out)
-        pd.testing.assert_frame_equal(found, made, rtol=1e-5)
+        pd.testing.assert_frame_equal(found, compiled, rtol=1e-5)
         self.assertEqual(tuple(found.columns), COLUMNS)
         self.assertEqual(len(found), 8 * len(synthetic.plan(tasks)))
         self.assertEqual(
@@ -74,10 +74,10 @@ class TestCells(Files):
         self.assertIn("ensemble|scratch|10|0|test_timbre|accuracy", named)
         expected = synthetic.cell("ensemble", "cqt", 30, 1, 100)[1]
         key = "ensemble|cqt|30|1|real|accuracy"
-        got = records.read_draws(out.with_name(records.DRAWS))[key] * records.UNIT
-        np.testing.assert_allclose(got, np.clip(expected[key], 0, 1), atol=5e-5)
+        unpacked = records.read_draws(out.with_name(records.DRAWS))[key] * records.UNIT
+        np.testing.assert_allclose(unpacked, np.clip(expected[key], 0, 1), atol=5e-5)
 
-    def test_equal_scores_are_equal_bytes(self):
+    def test_equal_scores_give_equal_bytes(self):
         self.save()
         records.compile_cells(self.work, self.out)
         before = {p.name: p.read_bytes() for p in self.out.parent.iterdir()}
@@ -85,15 +85,15 @@ class TestCells(Files):
         after = {p.name: p.read_bytes() for p in self.out.parent.iterdir()}
         self.assertEqual(before, after)
 
-    def test_two_processes_lose_nothing(self):
+    def test_concurrent_processes_lose_no_record(self):
         context = multiprocessing.get_context("fork")
-        both = [
+        processes = [
             context.Process(target=work, args=(self.work, self.out, method))
             for method in ("scratch", "cpc-finetuned")
         ]
-        for process in both:
+        for process in processes:
             process.start()
-        for process in both:
+        for process in processes:
             process.join()
             self.assertEqual(process.exitcode, 0)
         records.compile_cells(self.work, self.out)
@@ -101,14 +101,14 @@ class TestCells(Files):
         draws = records.read_draws(self.out.with_name(records.DRAWS))
         self.assertEqual(len(draws), 2 * ROWS)
 
-    def test_killed_in_the_middle(self):
+    def test_killed_process_loses_no_record(self):
         self.save(0)
         records.compile_cells(self.work, self.out)
 
         def killed():
             replace = os.replace
 
-            def never(part, path):  # what was written so far is complete, or not there
+            def never(part, path):  # files are complete or absent
                 if Path(path).name in ("1.json", "benchmark.csv.gz"):
                     os.kill(os.getpid(), signal.SIGKILL)
                 replace(part, path)
@@ -133,11 +133,11 @@ class TestCells(Files):
             self.assertEqual(records.read(self.out)["seed"].tolist(), [0])
         self.assertFalse(records.cell_path(self.work, "1").exists())
         self.assertTrue(records.cell_path(self.work, "2").exists())
-        self.save(1)  # a run that goes on
+        self.save(1)  # a resumed run
         table = records.compile_cells(self.work, self.out)
         self.assertEqual(sorted(table["seed"]), [0, 1, 2])
 
-    def test_cells_that_no_other_replaces_are_kept(self):
+    def test_cells_without_a_replacement_are_retained(self):
         for number in (0, 1):
             rows, draws = cell(number)
             rows.append(rows[0] | {"metric": "minor", "primary": False})
@@ -147,17 +147,17 @@ class TestCells(Files):
         rows, _ = cell(1)
         records.save_cell(self.work, "1", [rows[0] | {"value": 0.75}], {})
         table = records.compile_cells(self.work, self.out)
-        self.assertEqual(table["seed"].tolist(), [0, 0, 1])  # of seed 1 nothing old
+        self.assertEqual(table["seed"].tolist(), [0, 0, 1])  # seed 1 is replaced
         self.assertEqual(table["value"].tolist(), [0.5, 0.5, 0.75])
         draws = records.read_draws(self.out.with_name(records.DRAWS))
         self.assertEqual(list(draws), [records.draws_key(cell(0)[0][0])])
 
-    def test_a_name_stays_in_its_folder(self):
+    def test_cell_path_stays_in_its_folder(self):
         with self.assertRaisesRegex(InputError, "leads outside"):
             records.cell_path(self.work, "../../else")
 
 
-class TestHeader(Files):
+class TestHeader(RecordsTestCase):
     def test_another_dataset_or_checkpoint_is_refused(self):
         self.save()
         records.compile_cells(self.work, self.out)
@@ -170,7 +170,7 @@ class TestHeader(Files):
             records.begin(other, **header)  # a folder of its own
             with self.assertRaisesRegex(InputError, f"another {name}"):
                 records.compile_cells(other, self.out)
-            # A cell that was carried over is refused too.
+            # A copied cell is refused too.
             shutil.copytree(self.work / "cells", other / "cells")
             with self.assertRaisesRegex(InputError, f"0.json: .*another {name}"):
                 records.compile_cells(other, other / "benchmark.csv.gz")
@@ -180,7 +180,7 @@ class TestHeader(Files):
         header = records.read_header(self.work / "benchmark.json")
         self.assertGreater(len(header["plan"]), 0)
 
-    def test_a_folder_that_was_not_begun(self):
+    def test_folder_without_header_is_refused(self):
         with self.assertRaisesRegex(InputError, "benchmark.json: cannot be read"):
             records.save_cell(self.folder, "a", *cell(0))
         (self.work / "benchmark.json").write_text("[]")
@@ -188,12 +188,12 @@ class TestHeader(Files):
             self.save()
 
 
-class TestOdd(Files):
-    def test_an_odd_line_is_named(self):
+class TestInvalidFiles(RecordsTestCase):
+    def test_invalid_rows_are_named_by_line(self):
         self.save(0)
         self.save(1)
         table = records.compile_cells(self.work, self.out)
-        for name, value, told in (
+        for name, value, message in (
             ("value", 1.5, "line 3: value, expected 0 to 1"),
             ("value", "nan", "line 3: value"),
             ("method", "magic", "line 3: method, expected one of scratch"),
@@ -204,17 +204,17 @@ class TestOdd(Files):
             ("metric", "other", "transcription has several primary metrics"),
             ("labelled_recordings", "all", "line 3: labelled_recordings"),
         ):
-            odd = table.astype(object)
-            odd.loc[1, name] = value
-            self.out.write_bytes(gzip.compress(odd.to_csv(index=False).encode()))
-            with self.assertRaisesRegex(InputError, told):
+            invalid = table.astype(object)
+            invalid.loc[1, name] = value
+            self.out.write_bytes(gzip.compress(invalid.to_csv(index=False).encode()))
+            with self.assertRaisesRegex(InputError, message):
                 records.read(self.out)
-        odd = table.drop(columns="seconds")
-        self.out.write_bytes(gzip.compress(odd.to_csv(index=False).encode()))
+        invalid = table.drop(columns="seconds")
+        self.out.write_bytes(gzip.compress(invalid.to_csv(index=False).encode()))
         with self.assertRaisesRegex(InputError, "expected the columns task, method"):
             records.read(self.out)
 
-    def test_files_of_something_else(self):
+    def test_other_files_are_refused(self):
         self.out.parent.mkdir()
         for content in (b"", b"abc", gzip.compress(b""), gzip.compress(b'"')[:-9]):
             self.out.write_bytes(content)
@@ -230,7 +230,7 @@ class TestOdd(Files):
         with self.assertRaisesRegex(InputError, "not bootstrap draws"):
             records.read_draws(draws)
 
-    def test_odd_cells(self):
+    def test_invalid_cells_are_refused(self):
         with self.assertRaisesRegex(InputError, "0.json, line 2: value"):
             self.save(value=float("nan"))
         rows, draws = cell(0)
@@ -253,7 +253,7 @@ class TestOdd(Files):
             records.compile_cells(self.work, self.out)
         self.assertFalse(self.out.exists())
 
-    def test_keys_are_the_columns_that_tell_scores_apart(self):
+    def test_draws_key_joins_the_key_columns(self):
         row = dict(zip(KEY, ("a", "b", 3.0, 0, "test", "m"), strict=True))
         self.assertEqual(records.draws_key(row), "a|b|3|0|test|m")
 
@@ -262,7 +262,7 @@ class TestRevision(unittest.TestCase):
     def test_revision_is_one_word(self):
         self.assertRegex(records.revision(), r"^\S+$")
 
-    def test_a_repository_around_the_project_does_not_name_it(self):
+    def test_revision_ignores_an_enclosing_repository(self):
         folder = Path(self.enterContext(tempfile.TemporaryDirectory()))
         copy = folder / "libraries" / "jtm" / "code" / "jtm" / "results" / "copied.py"
         copy.parent.mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""Pages hold what the results say, whatever has run, and so does the PDF."""
+"""Pages, numbers and PDF agree with the results, complete or not."""
 
 import re
 import shutil
@@ -20,7 +20,7 @@ def names(numbers):
     return re.findall(r"^\\newcommand\*\{\\(.+?)\}", numbers, re.MULTILINE)
 
 
-class WithFacts(unittest.TestCase):
+class FactsTestCase(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
         cls.facts = render._facts_of(ROOT)
@@ -29,61 +29,61 @@ class WithFacts(unittest.TestCase):
         self.folder = Path(self.enterContext(tempfile.TemporaryDirectory()))
 
 
-class TestFill(WithFacts):
+class TestFill(FactsTestCase):
     def setUp(self):
         super().setUp()
         self.page = self.folder / "page.md"
 
-    def test_only_the_block_changes(self):
+    def test_only_the_block_is_replaced(self):
         self.page.write_text("a\n<!-- x -->\nold\n<!-- end of x -->\nb\n")
         render._fill(self.page, {"x": "new"})
         self.assertEqual(
             self.page.read_text(), "a\n<!-- x -->\nnew\n<!-- end of x -->\nb\n"
         )
 
-    def test_a_missing_block_is_refused(self):
+    def test_missing_block_is_refused(self):
         self.page.write_text("a\n<!-- x -->\n")
         with self.assertRaisesRegex(InputError, "no block '<!-- x -->'"):
             render._fill(self.page, {"x": "new"})
         self.assertEqual(self.page.read_text(), "a\n<!-- x -->\n")
 
-    def test_prose_flows_and_tables_stay(self):
+    def test_prose_is_wrapped_and_tables_are_not(self):
         long = "word " * 30
         text = f"{long}\n{long}\n\n\n| {long}|\n| - |\n\n- {long}\n- b"
-        made = render._flow(text).split("\n\n")
-        self.assertEqual(len(made), 3)
-        self.assertLessEqual(max(map(len, made[0].splitlines())), render.WIDTH)
-        self.assertEqual(made[1], f"| {long}|\n| - |")
-        first, second, *_, last = made[2].splitlines()
+        parts = render._flow(text).split("\n\n")
+        self.assertEqual(len(parts), 3)
+        self.assertLessEqual(max(map(len, parts[0].splitlines())), render.WIDTH)
+        self.assertEqual(parts[1], f"| {long}|\n| - |")
+        first, second, *_, last = parts[2].splitlines()
         self.assertTrue(first.startswith("- word") and second.startswith("  word"))
         self.assertEqual(last, "- b")
 
 
-class TestPages(WithFacts):
-    def test_the_committed_pages_say_what_the_results_say(self):
+class TestPages(FactsTestCase):
+    def test_committed_pages_agree_with_the_results(self):
         for page, file in render.PAGES.items():
-            said = (ROOT / page).read_text(encoding="utf-8")
+            text = (ROOT / page).read_text(encoding="utf-8")
             copy = self.folder / "page.md"
-            copy.write_text(said, encoding="utf-8")
+            copy.write_text(text, encoding="utf-8")
             render._fill(copy, render._blocks(file, self.facts))
-            self.assertEqual(copy.read_text(encoding="utf-8"), said, "jtm report")
+            self.assertEqual(copy.read_text(encoding="utf-8"), text, "jtm report")
         run = (REPORT / "results" / "benchmark.csv.gz").exists()
         for path in ("results/BENCHMARK.md", "figures/benchmark-labels.svg"):
             self.assertEqual((REPORT / path).exists(), run, path)
 
-    def test_a_benchmark_that_has_run_in_part(self):
+    def test_page_of_a_partial_benchmark(self):
         bench = synthetic.bench(
             ("transcription", "composer"), lambda cell: cell[2] == 30 or cell[3] == 1
         )
         facts = self.facts | {"bench": bench}
         missing = len(bench.missing)
         self.assertGreater(missing, 0)
-        said = render._blocks("README.md.j2", facts)["benchmark"]
+        text = render._blocks("README.md.j2", facts)["benchmark"]
         planned = len(bench.header["plan"])
         self.assertIn(
-            f"So far {planned - missing} of {planned} planned cells have run.", said
+            f"So far {planned - missing} of {planned} planned cells have run.", text
         )
-        self.assertRegex(said, r"recordings, little \(CPC \+\d\.\d \[")
+        self.assertRegex(text, r"recordings, little \(CPC \+\d\.\d \[")
         page = render.template("BENCHMARK.md.j2").render(facts)
         self.assertRegex(page, r"Of 18 contrasts .* 18 have run; .* 1\d of them show a")
         self.assertIn("| transcription | 1 | **+", page)
@@ -95,10 +95,10 @@ class TestPages(WithFacts):
             r"CPC, fine-tuned − from scratch \| 4 \| \+\d\.\d \[.*\] \| 0\.0\d* \| 0\."
         )
         self.assertRegex(page, rf"\| transcription \| 1 \| seen SoundFont \| {about}")
-        said = render._blocks("benchmarks.md.j2", facts)["times"]
-        self.assertIn("| the benchmark, as far as it has run | ", said)
+        text = render._blocks("benchmarks.md.j2", facts)["times"]
+        self.assertIn("| the benchmark, as far as it has run | ", text)
 
-    def test_nothing_of_a_benchmark_but_its_plan(self):
+    def test_page_of_a_benchmark_without_results(self):
         bench = synthetic.bench(without=lambda cell: True)
         facts = self.facts | {"bench": bench}
         for file in render.PAGES.values():
@@ -108,17 +108,17 @@ class TestPages(WithFacts):
         self.assertEqual(figures.benchmark_figures(bench), {})
         render._numbers(ROOT, facts)
 
-    def test_the_card_shows_scores_of_its_own_network_alone(self):
+    def test_model_card_shows_scores_of_its_own_network_only(self):
         bench = synthetic.bench(("transcription",))
         facts = self.facts | {"bench": bench}
-        said = render._blocks("card.md.j2", facts)["scores"]
-        self.assertIn("of other weights", said)
+        text = render._blocks("card.md.j2", facts)["scores"]
+        self.assertIn("of other weights", text)
         bench.header["checkpoint"] = self.facts["network"]["sha256"]
-        said = render._blocks("card.md.j2", facts)["scores"]
-        self.assertIn("| transcription | 10 | CPC, frozen |", said)
-        self.assertIn("All 152 planned cells have run.", said)
+        text = render._blocks("card.md.j2", facts)["scores"]
+        self.assertIn("| transcription | 10 | CPC, frozen |", text)
+        self.assertIn("All 152 planned cells have run.", text)
 
-    def test_the_card_tells_the_run(self):
+    def test_model_card_describes_the_training(self):
         rows = [
             {"epoch": e, "step": 100 * (e + 1), "split": split, "windows": 5625}
             | {"loss": 4 - e, "audio_seconds_per_second": 4.0}
@@ -128,12 +128,12 @@ class TestPages(WithFacts):
         network = self.facts["network"] | {"history": rows}
         network["config"] = network["config"] | {"data": "set", "size_window": 64_000}
         facts = self.facts | {"network": network, "training": render._training(network)}
-        said = render._blocks("card.md.j2", facts)["training"]
-        self.assertIn("`set`: 6.2 hours, 3 passes in 300 steps of 8 windows", said)
-        self.assertIn("of 4.00 s, which took 281 minutes", said)
-        self.assertIn("ended at 2.000", said)
+        text = render._blocks("card.md.j2", facts)["training"]
+        self.assertIn("`set`: 6.2 hours, 3 passes in 300 steps of 8 windows", text)
+        self.assertIn("of 4.00 s, which took 281 minutes", text)
+        self.assertIn("ended at 2.000", text)
 
-    def test_a_report_of_a_copy(self):
+    def test_report_of_a_copied_project(self):
         copied = {f"report/results/{path.name}" for path in
                   (REPORT / "results").iterdir() if path.is_file()}  # fmt: skip
         for name in (*copied, *render.PAGES, "code/jtm/weights/jtm.json"):
@@ -145,19 +145,19 @@ class TestPages(WithFacts):
             path.unlink()
         synthetic.run(self.folder / "work", out, ("composer",), n_draws=50)
         render.report(self.folder)
-        drawn = {path.name for path in (self.folder / "report" / "figures").iterdir()}
-        made = {
+        written = {path.name for path in (self.folder / "report" / "figures").iterdir()}
+        expected = {
             f"benchmark-{name}.{ending}"
             for name in ("labels", "gains", "sounds")
             for ending in ("svg", "pdf")
         }
-        self.assertEqual(drawn, made)
+        self.assertEqual(written, expected)
         page = out.with_name("BENCHMARK.md").read_text(encoding="utf-8")
         self.assertIn("All 73 planned cells have run.", page)
         numbers = (self.folder / "report" / "numbers.tex").read_text(encoding="utf-8")
         self.assertIn("\\newcommand*{\\benchPlanned}{73}", numbers)
 
-    def test_the_committed_faults_lost_nothing(self):
+    def test_committed_fault_injection_lost_nothing(self):
         rows, tried = self.facts["faults"], {"killed": 0, "damaged": 0, "hostile": 0}
         for row in rows:
             kind = row["fault"].split()[0].strip(":")
@@ -169,7 +169,7 @@ class TestPages(WithFacts):
         self.assertGreaterEqual(tried["damaged"], 2000)
         self.assertGreaterEqual(tried["hostile"], 10)
 
-    def test_the_committed_speed_keeps_its_promises(self):
+    def test_committed_speed_reaches_its_targets(self):
         speed, memory = self.facts["speed"], self.facts["memory"]
         self.assertGreaterEqual(speed["speedup_float32"], 5)
         self.assertGreaterEqual(speed["speedup_bf16"], 9)
@@ -181,30 +181,30 @@ class TestPages(WithFacts):
         self.assertLessEqual(memory["step_time_ratio"], 1.05)
 
 
-class TestNumbers(WithFacts):
+class TestNumbers(FactsTestCase):
     @classmethod
     def setUpClass(cls):
         super().setUpClass()
-        cls.said = (REPORT / "numbers.tex").read_text(encoding="utf-8")
+        cls.text = (REPORT / "numbers.tex").read_text(encoding="utf-8")
 
-    def test_the_numbers_are_those_of_the_results(self):
-        self.assertEqual(render._numbers(ROOT, self.facts), self.said, "jtm report")
+    def test_committed_numbers_agree_with_the_results(self):
+        self.assertEqual(render._numbers(ROOT, self.facts), self.text, "jtm report")
 
-    def test_the_pdf_is_of_these_numbers(self):
-        sources = re.search(r"\\sources\}\{(\w+)\}", self.said)[1]
-        found = sources.encode() in (REPORT / "main.pdf").read_bytes()
-        self.assertTrue(found, "main.pdf is of other sources; run `make report`")
+    def test_pdf_is_built_from_these_numbers(self):
+        sources = re.search(r"\\sources\}\{(\w+)\}", self.text)[1]
+        is_current = sources.encode() in (REPORT / "main.pdf").read_bytes()
+        self.assertTrue(is_current, "main.pdf is of other sources; run `make report`")
 
-    def test_every_number_is_shown_and_every_shown_one_is_there(self):
-        made = names(self.said)
-        self.assertEqual(len(made), len(set(made)))
+    def test_every_macro_is_used_and_every_used_one_is_defined(self):
+        defined = names(self.text)
+        self.assertEqual(len(defined), len(set(defined)))
         used = set(re.findall(r"\\([A-Za-z]+)", SOURCE))
-        self.assertEqual(set(made) - used, set())
+        self.assertEqual(set(defined) - used, set())
         # Only the macros of numbers have a capital within.
-        named = {name for name in used if re.fullmatch("[a-z]+[A-Z][A-Za-z]*", name)}
-        self.assertEqual(named - set(made), set())
+        numeric = {name for name in used if re.fullmatch("[a-z]+[A-Z][A-Za-z]*", name)}
+        self.assertEqual(numeric - set(defined), set())
 
-    def test_a_macro_exists_whatever_has_run(self):
+    def test_macros_exist_with_and_without_results(self):
         bench = synthetic.bench(("transcription",))
         full = render._numbers(ROOT, self.facts | {"bench": bench})
         parts = ("bench", "transcribers", "retrieval", "trials")
@@ -215,7 +215,7 @@ class TestNumbers(WithFacts):
         for name in ("tableContrasts", "tableTranscribers", "tableTrials"):
             self.assertIn(f"\\newcommand*{{\\{name}}}{{}}", other)
 
-    def test_the_hash_is_of_all_that_the_report_is_made_from(self):
+    def test_source_hash_covers_all_inputs_of_the_report(self):
         (self.folder / "report" / "results").mkdir(parents=True)
         seen = {render._numbers(self.folder, self.facts).splitlines()[-1]}
         for name in ("main.tex", "references.bib", "results/benchmark_draws.npz"):
@@ -225,7 +225,7 @@ class TestNumbers(WithFacts):
         seen.add(render._numbers(self.folder, facts).splitlines()[-1])
         self.assertEqual(len(seen), 5)
 
-    def test_references_are_cited_and_there(self):
+    def test_all_references_are_cited_and_listed(self):
         listed = re.findall(
             r"@\w+\{(\w+),", (REPORT / "references.bib").read_text(encoding="utf-8")
         )

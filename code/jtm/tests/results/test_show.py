@@ -1,4 +1,4 @@
-"""What the notebook shows, where results are missing too."""
+"""Output of the notebook, with and without results."""
 
 import tempfile
 import unittest
@@ -18,7 +18,7 @@ class TestShow(unittest.TestCase):
     def setUp(self):
         self.folder = Path(self.enterContext(tempfile.TemporaryDirectory()))
 
-    def test_players_hold_the_beginnings_alone(self):
+    def test_players_hold_only_the_beginnings(self):
         recordings = []
         for number in range(2):
             path = self.folder / f"{number}.wav"
@@ -32,14 +32,14 @@ class TestShow(unittest.TestCase):
         # Half a second of 16 bits at 16 kHz in base64, and a header.
         self.assertLess(abs(len(page) / 2 - 8_000 * 2 * 4 / 3), 500)
 
-    def test_what_has_not_run_is_named(self):
+    def test_missing_results_are_reported(self):
         bench = Benchmark.read(self.folder / "benchmark.csv.gz")
         self.assertEqual((bench.missing, len(bench.contrasts())), ([], 0))
         drawings = figures.benchmark_figures(bench)
-        for made in (drawings.get("labels"), tables.contrasts(bench)):
-            self.assertIn("No results yet", show.result(made).data)
+        for item in (drawings.get("labels"), tables.contrasts(bench)):
+            self.assertIn("No results yet", show.result(item).data)
 
-    def test_what_has_run_is_shown(self):
+    def test_existing_results_are_shown(self):
         drawings = figures.benchmark_figures(synthetic.bench(("composer",)))
         figure = show.result(drawings["labels"])
         self.assertEqual(figure.axes[0].get_title(), "composer, seen SoundFont")

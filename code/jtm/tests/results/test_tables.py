@@ -1,4 +1,4 @@
-"""Tables: one writer, in Markdown and LaTeX, and pivots by hand."""
+"""Tables in Markdown and LaTeX, and their contents."""
 
 import unittest
 
@@ -11,16 +11,16 @@ from jtm.tests.results import synthetic
 
 
 class TestWriter(unittest.TestCase):
-    def test_retrieval(self):
-        ways = {key: [0.5, 0.4, 0.6] for key in ("recall_at_1", "recall_at_5", "mrr")}
-        run = {"candidates": 2000, "audio_to_score": ways}
-        found = {"runs": {"pitchmap": {"test": run, "test_timbre": run}}}
-        table = tables.retrieval(found)
+    def test_retrieval_table(self):
+        scores = {key: [0.5, 0.4, 0.6] for key in ("recall_at_1", "recall_at_5", "mrr")}
+        run = {"candidates": 2000, "audio_to_score": scores}
+        results = {"runs": {"pitchmap": {"test": run, "test_timbre": run}}}
+        table = tables.retrieval(results)
         self.assertEqual(table["model"].tolist(), ["ours", "ours"])
         self.assertEqual(table["SoundFont"].tolist(), ["seen", "unseen"])
         self.assertIn("50.0", tables.write(table))
 
-    def test_trials(self):
+    def test_trials_table(self):
         scores = {f"{task} {amount}": [0.8, 0.9] for task, amount in tables.TRIED}
         tried = [{"name": "longer", "validation": scores}]
         self.assertEqual(tables.trials(tried)["recipe"].tolist(), ["longer"])
@@ -32,7 +32,7 @@ class TestWriter(unittest.TestCase):
         self.assertEqual(len(reached), 5)
         self.assertEqual(table.iloc[0, 1], f"{50 * sum(reached[:2]):.1f}")
 
-    def test_words_in_latex(self):
+    def test_latex_escapes(self):
         for words, expected in {
             "50 % of A & B_c": r"50\,\% of A \& B\_c",
             "−0.1 → x": r"$-$0.1 $\to$ x",
@@ -41,7 +41,7 @@ class TestWriter(unittest.TestCase):
         }.items():
             self.assertEqual(escape(words), expected)
 
-    def test_cells(self):
+    def test_cell_formats(self):
         for cell, markdown, latex in (
             (
                 Score(0.813, 0.78, 0.842),
@@ -66,7 +66,7 @@ class TestWriter(unittest.TestCase):
             if latex is not None:
                 self.assertEqual(tables.write_cell(cell, "latex"), latex)
 
-    def test_a_table(self):
+    def test_table_formats(self):
         table = pd.DataFrame({"a": ["x_y"], "far too long a head": [Score(0.1)]})
         self.assertEqual(
             write(table), "| a | far too long a head |\n| --- | --- |\n| x_y | 10.0 |"
@@ -93,50 +93,50 @@ class TestBenchmark(unittest.TestCase):
             lambda cell: cell[1] == "scratch" and cell[2] == 30,
         )
 
-    def test_scores(self):
-        found = tables.scores(self.bench, "transcription").set_index("method")
-        heads = [f"{amount} rec." for amount in (1, 3, 10, 30, 294)]
-        self.assertEqual(found.columns.tolist(), heads)
-        self.assertIsNone(found.loc["from scratch", "30 rec."])  # has not run
-        column = [cell for cell in found["30 rec."] if cell]
+    def test_scores_table(self):
+        table = tables.scores(self.bench, "transcription").set_index("method")
+        headings = [f"{amount} rec." for amount in (1, 3, 10, 30, 294)]
+        self.assertEqual(table.columns.tolist(), headings)
+        self.assertIsNone(table.loc["from scratch", "30 rec."])  # has not run
+        column = [cell for cell in table["30 rec."] if cell]
         top = max(column, key=lambda cell: cell.value)
         self.assertEqual([cell for cell in column if cell.bold], [top])
-        self.assertNotIn("largest class", found.index)
+        self.assertNotIn("largest class", table.index)
 
-    def test_contrasts(self):
-        found = tables.contrasts(self.bench)
-        self.assertEqual(found["task"].tolist(), ["transcription"] * 3)
-        cell = found["CPC, fine-tuned − from scratch; unseen SoundFont"][0]
+    def test_contrasts_table(self):
+        table = tables.contrasts(self.bench)
+        self.assertEqual(table["task"].tolist(), ["transcription"] * 3)
+        cell = table["CPC, fine-tuned − from scratch; unseen SoundFont"][0]
         self.assertTrue(cell.signed and cell.bold)
         self.assertRegex(str(cell), r"^\+\d\.\d$")
         self.assertEqual(len(tables.contrasts(synthetic.bench(()))), 0)
 
-    def test_few(self):
-        found = tables.few(self.bench).set_index("method")
-        heads = [f"transcription, {amount} rec." for amount in (1, 3, 10)]
-        self.assertEqual(found.columns.tolist(), heads)
+    def test_few_labels_table(self):
+        table = tables.few(self.bench).set_index("method")
+        headings = [f"transcription, {amount} rec." for amount in (1, 3, 10)]
+        self.assertEqual(table.columns.tolist(), headings)
         shown = [METHODS[each] for each in self.bench.methods("transcription")]
-        self.assertEqual(found.index.tolist(), shown)
-        shown = found.loc["from scratch", heads[0]]
+        self.assertEqual(table.index.tolist(), shown)
+        shown = table.loc["from scratch", headings[0]]
         scores = [
             self.bench.score("transcription", "scratch", 1, split).value
             for split in ("test", "test_timbre")
         ]
         self.assertEqual(shown, " / ".join(f"{100 * each:.1f}" for each in scores))
         one = tables.few(self.bench, [("transcription", 3)]).set_index("method")
-        self.assertEqual(one.columns.tolist(), heads[1:2])
+        self.assertEqual(one.columns.tolist(), ["transcription, 3 rec."])
 
-    def test_sounds(self):
-        found = tables.sounds(self.bench).set_index(["task", "method"])
+    def test_sounds_table(self):
+        table = tables.sounds(self.bench).set_index(["task", "method"])
         columns = ["labelled recordings", "seen SoundFont", "unseen SoundFont"]
-        self.assertEqual(found.columns.tolist(), [*columns, "real recordings"])
-        row = found.loc["ensemble", "log-mel"]
+        self.assertEqual(table.columns.tolist(), [*columns, "real recordings"])
+        row = table.loc["ensemble", "log-mel"]
         self.assertEqual(row["labelled recordings"], "10")
         self.assertGreater(row["seen SoundFont"].value, row["real recordings"].value)
 
 
 class TestOthers(unittest.TestCase):
-    def test_a_run(self):
+    def test_run_scores_table(self):
         row = {"task": "multipitch", "method": "CPC, frozen", "split": "test"}
         row |= {"primary": True, "metric": "average_precision"}
         row |= {"value": 0.5, "low": 0.4, "high": 0.6}
@@ -159,7 +159,7 @@ class TestOthers(unittest.TestCase):
 
 
 class TestTranscribers(unittest.TestCase):
-    """Ours beside two settings of one other, on two sets."""
+    """JTM and two settings of another transcriber, on two sets."""
 
     def setUp(self):
         def row(each, system, metric, value, ahead=None, stronger=True):
@@ -172,7 +172,7 @@ class TestTranscribers(unittest.TestCase):
             return made
 
         peer = "basic-pitch"
-        self.found = {
+        self.results = {
             "sets": {"toy": {"title": "toy test"}, "notes": {"title": "single notes"}},
             "systems": {"jtm": {"weights_bytes": 4e5}, peer: {"weights_bytes": 2.3e5}},
             "speed": None,
@@ -189,46 +189,46 @@ class TestTranscribers(unittest.TestCase):
             ],
         }
 
-    def test_of_each_the_stronger_setting_is_shown(self):
-        said = write(tables.transcribers(self.found)).splitlines()
-        self.assertEqual(said[2], "| JTM | 92.0 / 80.0 | 95.0 | 0.40 MB |")
-        self.assertEqual(said[3], "| Basic Pitch | 90.0 / 85.0 | 96.0 | 0.23 MB |")
+    def test_stronger_setting_of_each_peer_is_shown(self):
+        lines = write(tables.transcribers(self.results)).splitlines()
+        self.assertEqual(lines[2], "| JTM | 92.0 / 80.0 | 95.0 | 0.40 MB |")
+        self.assertEqual(lines[3], "| Basic Pitch | 90.0 / 85.0 | 96.0 | 0.23 MB |")
         cost = {"processor_seconds_of_1_thread": 0.02, "peak_bytes": 3e8}
-        self.found["speed"] = {"jtm": cost | {"hour_bytes": 6e8}}
-        said = write(tables.transcribers(self.found)).splitlines()
-        self.assertTrue(said[2].endswith("| 50 | 300 MB |"))
+        self.results["speed"] = {"jtm": cost | {"hour_bytes": 6e8}}
+        lines = write(tables.transcribers(self.results)).splitlines()
+        self.assertTrue(lines[2].endswith("| 50 | 300 MB |"))
 
-    def test_only_what_is_sure_stands_out(self):
-        (said,) = write(tables.ahead(self.found)).splitlines()[2:]
-        self.assertIn("**+2.0** [1.0, 3.0]", said)
-        self.assertIn("| +10.0 [−10.0, 30.0]", said)
+    def test_only_significant_differences_are_bold(self):
+        (line,) = write(tables.ahead(self.results)).splitlines()[2:]
+        self.assertIn("**+2.0** [1.0, 3.0]", line)
+        self.assertIn("| +10.0 [−10.0, 30.0]", line)
 
-    def test_an_ingredient_stands_out_where_it_surely_adds(self):
+    def test_significant_ingredients_are_bold(self):
         values = {"set": "toy", "value": 0.8, "low": 0.7, "high": 0.9}
         scores = [values | {"with": "labels", "beside": None}]
         for name, low in (("noise", -0.01), ("sounds", 0.02)):
             more = {"value": 0.1, "low": low, "high": 0.2}
             added = {"with": name, "beside": "labels", "difference": more}
             scores.append(values | added)
-        found = {"sets": {"toy": "toy test"}, "scores": scores}
-        said = write(tables.ingredients(found)).splitlines()
-        self.assertEqual(said[0], "| learned from | added to | toy test |")
-        self.assertEqual(said[2], "| labels |  | 80.0 [70.0, 90.0] |")
-        self.assertEqual(said[3], "| noise | labels | 80.0 [70.0, 90.0] |")
-        self.assertEqual(said[4], "| sounds | labels | **80.0** [70.0, 90.0] |")
+        results = {"sets": {"toy": "toy test"}, "scores": scores}
+        lines = write(tables.ingredients(results)).splitlines()
+        self.assertEqual(lines[0], "| learned from | added to | toy test |")
+        self.assertEqual(lines[2], "| labels |  | 80.0 [70.0, 90.0] |")
+        self.assertEqual(lines[3], "| noise | labels | 80.0 [70.0, 90.0] |")
+        self.assertEqual(lines[4], "| sounds | labels | **80.0** [70.0, 90.0] |")
 
-    def test_targets_are_reached_or_not(self):
-        self.found["speed"] = {"jtm": {"processor_seconds_of_1_thread": 0.03}}
-        told = tables.targets(self.found).set_index("target")
-        self.assertEqual(told["reached"]["toy test: note F1, 92 %"], "yes")
-        self.assertEqual(told["reached"]["single notes: pitches found, 96 %"], "no")
-        notes = told.loc["note F1 above every other: on 2 sets"]
+    def test_targets_table(self):
+        self.results["speed"] = {"jtm": {"processor_seconds_of_1_thread": 0.03}}
+        targets = tables.targets(self.results).set_index("target")
+        self.assertEqual(targets["reached"]["toy test: note F1, 92 %"], "yes")
+        self.assertEqual(targets["reached"]["single notes: pitches found, 96 %"], "no")
+        notes = targets.loc["note F1 above every other: on 2 sets"]
         self.assertEqual(tuple(notes), ("on 2", "yes"))
-        surely = told.loc["note F1 above every other, interval above 0: on 3 sets"]
-        self.assertEqual(tuple(surely), ("on 1", "no"))
-        frames = told.loc["frame F1 above every other: on 1 sets"]
+        interval = targets.loc["note F1 above every other, interval above 0: on 3 sets"]
+        self.assertEqual(tuple(interval), ("on 1", "no"))
+        frames = targets.loc["frame F1 above every other: on 1 sets"]
         self.assertEqual(tuple(frames), ("on 0", "no"))
-        speed = told.loc["40 times real time on one thread"]
+        speed = targets.loc["40 times real time on one thread"]
         self.assertEqual(tuple(speed), ("33 times", "no"))
 
 

@@ -1,4 +1,4 @@
-"""A dataset of a few performances with beats, and scores of them, for the tests."""
+"""A tiny dataset of performances with beats, and their scores, for the tests."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ PITCHES = (48, 50, 53, 55, 58, 60, 62, 65, 67, 70, 72)
 
 
 def tune(seed, n_notes=40):
-    """Compose a tune in halves and quarters, of type :data:`notation.NOTE`."""
+    """Compose a tune of half and whole beats, of type :data:`notation.NOTE`."""
     rng = np.random.default_rng(seed)
     beats = rng.choice((0.5, 1.0), n_notes)
     starts = np.concatenate(((0.0,), np.cumsum(beats)[:-1]))
@@ -24,7 +24,7 @@ def tune(seed, n_notes=40):
 
 
 def play(notes, tempo=120.0, rate=SAMPLE_RATE):
-    """Play a tune with harmonics; return the wave and its labels."""
+    """Synthesise a tune with harmonics; return the wave and its labels."""
     second = 60 / tempo
     length = float((notes["beat"] + notes["beats"]).max()) * second + 0.3
     wave, rows = np.zeros(round(length * rate)), []
@@ -41,7 +41,7 @@ def play(notes, tempo=120.0, rate=SAMPLE_RATE):
 
 
 def write_dataset(root, counts=(("train", 4), ("validation", 2), ("test", 2))):
-    """Write performances of tunes; the name of each tells its seed."""
+    """Write performances of tunes, seeded in order, with labels and metadata."""
     rows = []
     for split, count in counts:
         folder = "test" if split == "test" else "train"
@@ -63,11 +63,11 @@ def write_dataset(root, counts=(("train", 4), ("validation", 2), ("test", 2))):
 def write_abc(path, notes, title="Tune"):
     """Write a tune as ABC."""
     names = {0: "C", 2: "D", 5: "F", 7: "G", 10: "_B"}
-    words = []
+    tokens = []
     for _, beats, pitch, _ in notes.tolist():
         octave = pitch // 12 - 5
         name = names[pitch % 12] + ("'" * octave if octave > 0 else "," * -octave)
-        words.append(name + {0.5: "/2", 1.0: ""}[beats])
-    text = f"X:1\nT:{title}\nM:none\nL:1/4\nK:C\n" + " ".join(words) + "\n"
+        tokens.append(name + {0.5: "/2", 1.0: ""}[beats])
+    text = f"X:1\nT:{title}\nM:none\nL:1/4\nK:C\n" + " ".join(tokens) + "\n"
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     Path(path).write_text(text, encoding="utf-8")

@@ -1,4 +1,4 @@
-"""What `jtm index` and `jtm identify` say, and the page of the study."""
+"""Output of `jtm index` and `jtm identify`, the shipped index, the study's page."""
 
 import contextlib
 import io
@@ -21,15 +21,15 @@ from jtm.retrieval.figures import retrieval_figures
 from jtm.tests.retrieval.little import play, tune, write_abc
 
 
-def said(*arguments):
+def run_command(*arguments):
     """Run a command; return its exit code, standard output and standard error."""
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        code = cli.main([str(word) for word in arguments])
+        code = cli.main([str(argument) for argument in arguments])
     return code, out.getvalue(), err.getvalue()
 
 
-class Commands(unittest.TestCase):
+class TestCommands(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
         cls.folder = Path(cls.enterClassContext(tempfile.TemporaryDirectory()))
@@ -51,36 +51,36 @@ class Commands(unittest.TestCase):
             audio.write(path, wave, SAMPLE_RATE)
         shipped = search.find.__defaults__[:2] + (self.weights, False)
         with mock.patch.object(search.find, "__defaults__", shipped):
-            return said("identify", path, "--index", self.index)
+            return run_command("identify", path, "--index", self.index)
 
-    def test_five_pieces_how_likely_and_where(self):
+    def test_five_matches_with_confidence_and_position(self):
         code, out, err = self.identify()
         lines = out.splitlines()
         self.assertEqual((code, len(lines)), (0, 1 + search.MAX_MATCHES))
         self.assertIn("Keys", err)  # a progress bar
-        self.assertIn("not found", lines[0])  # by this threshold nothing is
+        self.assertIn("not found", lines[0])  # above this threshold nothing is
         for line in lines[1:]:
             self.assertRegex(line, r"^ *\d+ %  Tune \d \(\d.abc\), from quarter \d+ of")
 
-    def test_another_key_is_tried_and_told(self):
-        asked, margins = [], {3: 1.84}
+    def test_transposed_pieces_are_found_and_reported(self):
+        keys, margins = [], {3: 1.84}
 
-        def look(towers, index, starts, heard, key):
-            asked.append(key)
+        def search_in_key(towers, index, starts, windows, key):
+            keys.append(key)
             return margins.get(key, 0.5), [(1, 1.0, 0.0, 1.0, np.array([0, 1]))]
 
         towers = None, {"threshold": 1.08}, model.load(self.weights)[2]
         read = mock.Mock(return_value=towers)
-        few = mock.patch.multiple(search, MIN_WINDOWS=1, _towers=read)
-        with few, mock.patch.object(search, "search_in_key", look):
+        patched = mock.patch.multiple(search, MIN_WINDOWS=1, _towers=read)
+        with patched, mock.patch.object(search, "search_in_key", search_in_key):
             for margin in (0.5, 1.51):  # not found there, and a weaker hit
                 margins[0] = margin
-                asked.clear()
+                keys.clear()
                 code, out, _ = self.identify()
                 first, second = out.splitlines()
                 self.assertRegex(first, r"song.wav: Tune \d$")
                 self.assertRegex(second, r", 3 semitones above the score$")
-                self.assertEqual(sorted(asked), [*search.KEYS])
+                self.assertEqual(sorted(keys), [*search.KEYS])
             margins[0] = search.CERTAIN_MARGIN
             _, out, _ = self.identify()
             self.assertNotIn("semitone", out)
@@ -93,7 +93,7 @@ class Commands(unittest.TestCase):
                     _, out, _ = self.identify()
                 self.assertIn("not found", out)
 
-    def test_odd_sounds_get_an_answer_or_a_line(self):
+    def test_silent_short_and_speech_like_audio(self):
         rng = np.random.default_rng(0)
         code, out, _ = self.identify(np.zeros(48_000))
         self.assertEqual(code, 0)
@@ -101,33 +101,33 @@ class Commands(unittest.TestCase):
         code, _, err = self.identify(0.1 * rng.standard_normal(3_200))
         self.assertEqual(code, 2)
         self.assertRegex(err, r"^jtm: .*odd.wav: 0\.2 s.*\n$")
-        time = np.arange(48_000) / SAMPLE_RATE  # syllables of noise, as of speech
+        time = np.arange(48_000) / SAMPLE_RATE  # bursts of noise, like speech
         speech = 0.1 * rng.standard_normal(48_000) * (np.sin(20 * time) > 0)
         code, out, _ = self.identify(speech)
         self.assertEqual(code, 0)
         self.assertIn("not found", out)
 
-    def test_mistakes_are_one_line(self):
+    def test_mismatched_towers_and_empty_folders_are_refused(self):
         other = self.folder / "other.safetensors"
         model.save(other, model.Towers("published").eval(), {})
         shipped = search.find.__defaults__[:2] + (other, False)
         with mock.patch.object(search.find, "__defaults__", shipped):
-            code, _, err = said(
+            code, _, err = run_command(
                 "identify", self.folder / "song.wav", "--index", self.index
             )
         self.assertEqual(code, 2)
         self.assertRegex(err, "^jtm: .*another version.*\n$")
         (self.folder / "empty").mkdir(exist_ok=True)
-        words = ("index", self.folder / "empty", "--out", self.folder / "e.safetensors")
+        args = ("index", self.folder / "empty", "--out", self.folder / "e.safetensors")
         with mock.patch.object(search.build, "__defaults__", (None, other, False)):
-            code, _, err = said(*words)
+            code, _, err = run_command(*args)
         self.assertEqual(code, 2)
         self.assertRegex(err, "^jtm: .*no score found.*\n$")
 
-    def test_identify_for_pages(self):
+    def test_name_of_a_piece_for_pages(self):
         wave = play(tune(1))[0]
-        facts = mock.patch.object(search, "find")
-        with facts as find:
+        patched = mock.patch.object(search, "find")
+        with patched as find:
             match = search.Match("Tune 1", "1.abc", 0.9, 0, 1, 0, 1)
             find.return_value = ([match], True)
             self.assertEqual(search.identify(wave, SAMPLE_RATE), "Tune 1")
@@ -146,8 +146,8 @@ class Commands(unittest.TestCase):
         self.assertIsNone(search.identify(wave[:100], SAMPLE_RATE))  # too short
 
 
-class Shipped(unittest.TestCase):
-    def test_what_comes_with_the_package_fits_together(self):
+class TestShipped(unittest.TestCase):
+    def test_shipped_towers_and_index_match(self):
         self.assertLess(search.WEIGHTS.stat().st_size, 5e6)
         self.assertLess(search.INDEX.stat().st_size, 10e6)
         _, facts, fingerprint = model.load(search.WEIGHTS)
@@ -157,7 +157,7 @@ class Shipped(unittest.TestCase):
         for title in (piece["title"] for piece in index.pieces):
             self.assertRegex(title, r"^[A-Z][\w ]+: [A-Z]")
             self.assertNotRegex(title, r"_|: [Mm]ovement|mazurka\d|op\d")
-        for seed in range(3):  # other tunes, to the shipped index and to one of them
+        for seed in range(3):  # tunes outside the shipped index
             matches, found = search.find(play(tune(seed))[0])
             self.assertEqual(len(matches), search.MAX_MATCHES)
             self.assertFalse(found)
@@ -173,29 +173,29 @@ class Shipped(unittest.TestCase):
                     self.assertEqual(matches[0].title, f"Tune {seed}")
 
 
-class Page(unittest.TestCase):
-    def test_page_and_figures_are_drawn_from_the_record(self):
+class TestPage(unittest.TestCase):
+    def test_page_and_figures_come_from_the_record(self):
         score = {f"recall_at_{k}": [0.5, 0.4, 0.6] for k in (1, 5, 25)}
         score |= {"mrr": [0.6123, 0.5, 0.7], "median_rank": [1.0, 1.0, 2.0]}
-        ways = {"audio_to_score": score, "score_to_audio": score, "candidates": 2000}
-        judged = {"test": ways, "test_timbre": ways}
+        metrics = {"audio_to_score": score, "score_to_audio": score, "candidates": 2000}
+        evaluated = {"test": metrics, "test_timbre": metrics}
         trained = {"works": 3, "hours": 0.1, "steps": 9, "training_seconds": 60.0}
-        told = {"rank_1": 0.9, "rank_5": 1.0, "rank_10": 1.0, "named": 0.8}
-        told |= {"false_alarms": 0.05, "error": 1.0}
-        found = {split: {"5": told, "20": told} for split in run.TESTS}
-        found |= {"pieces": 10, "queries": 5, "false_alarms": 0.05}
-        found["performances"] = {split: told for split in run.TESTS}
+        rates = {"rank_1": 0.9, "rank_5": 1.0, "rank_10": 1.0, "named": 0.8}
+        rates |= {"false_alarms": 0.05, "error": 1.0}
+        pieces = {split: {"5": rates, "20": rates} for split in run.TESTS}
+        pieces |= {"pieces": 10, "queries": 5, "false_alarms": 0.05}
+        pieces["performances"] = {split: rates for split in run.TESTS}
         with tempfile.TemporaryDirectory() as folder:
             folder = Path(folder)
             out = folder / "results"
             render.study(out / "retrieval.json", retrieval_figures)  # nothing has run
-            write_json(out / "pitchmap.json", judged | trained)
-            write_json(out / run.PIECES, found)
+            write_json(out / "pitchmap.json", evaluated | trained)
+            write_json(out / run.PIECES, pieces)
             run._compile(out)
             render.study(out / "retrieval.json", retrieval_figures)
             page = (out / "RETRIEVAL.md").read_text(encoding="utf-8")
-            drawn = {path.name for path in (folder / "figures").iterdir()}
-        self.assertEqual(drawn, {"retrieval-passages.svg", "retrieval-pieces.svg"})
+            written = {path.name for path in (folder / "figures").iterdir()}
+        self.assertEqual(written, {"retrieval-passages.svg", "retrieval-pieces.svg"})
         self.assertIn("61.2 [50.0, 70.0]", page)
         self.assertRegex(page, r"named from 20 s \| 90.0 \| 95 \| no")
         self.assertRegex(page, r"first, of 2000, audio to score \| 50.0 \| 60 \| no")

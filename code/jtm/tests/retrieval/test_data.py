@@ -1,4 +1,4 @@
-"""Pairs are of the same passage, at whatever tempo it is played."""
+"""Pairs of audio and score are of the same passage, at any tempo."""
 
 import tempfile
 import unittest
@@ -14,28 +14,28 @@ from jtm.retrieval.config import FRAMES, PER_WORK
 from jtm.tests.retrieval.little import play, tune, write_dataset
 
 
-class Alignment(unittest.TestCase):
-    def test_beats_follow_the_performance(self):
+class TestAlignment(unittest.TestCase):
+    def test_beats_follow_the_tempo(self):
         notes = tune(0)
         for tempo in (60.0, 150.0):
-            own = data._Aligned(play(notes, tempo)[1])
-            np.testing.assert_array_equal(own.notes["pitch"], notes["pitch"])
-            at = np.array((1.0, 4.5))
-            np.testing.assert_allclose(own.beats(at), at * tempo / 60, atol=1e-3)
+            piece = data._Aligned(play(notes, tempo)[1])
+            np.testing.assert_array_equal(piece.notes["pitch"], notes["pitch"])
+            time = np.array((1.0, 4.5))
+            np.testing.assert_allclose(piece.beats(time), time * tempo / 60, atol=1e-3)
 
-    def test_rubato(self):
+    def test_beats_follow_a_fermata(self):
         labels = play(tune(0), 60.0)[1]
         late = labels["start_beat"] >= 4
-        labels["start"][late] += 2 * LABEL_RATE  # a fermata on what is before beat 4
+        labels["start"][late] += 2 * LABEL_RATE  # a fermata before beat 4
         labels["end"] = np.maximum(labels["end"], labels["start"] + 1)
-        own = data._Aligned(labels)
-        self.assertAlmostEqual(float(own.beats(10.0)), 8.0, places=3)
+        aligned = data._Aligned(labels)
+        self.assertAlmostEqual(float(aligned.beats(10.0)), 8.0, places=3)
         last = max(b for b in np.unique(labels["start_beat"]) if b < 4)
         middle = (last + 6.0) / 2
-        self.assertAlmostEqual(float(own.beats(middle)), (last + 4) / 2, places=3)
+        self.assertAlmostEqual(float(aligned.beats(middle)), (last + 4) / 2, places=3)
 
 
-class Sets(unittest.TestCase):
+class TestRecordings(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
         cls.folder = cls.enterClassContext(tempfile.TemporaryDirectory())
@@ -44,26 +44,26 @@ class Sets(unittest.TestCase):
             Path(cls.folder) / "set", Path(cls.folder) / "work", progress=False
         )
 
-    def test_splits(self):
+    def test_sizes_of_splits(self):
         sizes = {split: len(own) for split, own in self.recordings.splits.items()}
-        told = {"train": 4, "validation": 2, "test": 2, "test_timbre": 2}
-        self.assertEqual(sizes, told)
+        expected = {"train": 4, "validation": 2, "test": 2, "test_timbre": 2}
+        self.assertEqual(sizes, expected)
 
-    def test_windows_hear_the_notes_of_their_passage(self):
+    def test_windows_contain_the_notes_of_their_passage(self):
         places = self.recordings.windows("train")
-        heard, rolls, cells = self.recordings.pairs(places)
-        self.assertEqual(heard.shape[1], FRAMES)
+        spectra, rolls, cells = self.recordings.pairs(places)
+        self.assertEqual(spectra.shape[1], FRAMES)
         right = 0
-        for sound, roll, width in zip(heard, rolls, cells, strict=True):
+        for window, roll, width in zip(spectra, rolls, cells, strict=True):
             # The first quarter of the window against each quarter of the passage.
-            loudest = sound[:5, 2:178].mean(0).reshape(88, 2).mean(1)[20:60].argmax()
+            loudest = window[:5, 2:178].mean(0).reshape(88, 2).mean(1)[20:60].argmax()
             first = roll[0, :, : max(1, round(width / 10))].sum(1)[20:60]
             right += bool(first[loudest])
         self.assertGreaterEqual(right, 0.7 * len(places))
 
-    def test_batches_repeat_by_seed_and_hold_several_windows_of_a_work(self):
-        heard = self.recordings.splits["train"]
-        pairs = data.Pairs(self.recordings, heard, 8, seed=1, n_batches=3)
+    def test_batches_are_reproducible_by_seed_and_epoch(self):
+        train = self.recordings.splits["train"]
+        pairs = data.Pairs(self.recordings, train, 8, seed=1, n_batches=3)
         first = [each[0].numpy() for each in pairs]
         pairs.first_batch = 2
         np.testing.assert_array_equal(next(iter(pairs))[0], first[2])
@@ -73,30 +73,30 @@ class Sets(unittest.TestCase):
         self.assertEqual(len(pairs), 3)
         self.assertLess(PER_WORK, 8)
 
-    def test_transposition_leaves_silence(self):
-        heard = np.array([[[1, 0, 0, 0, 2, 0, 0, 0, 3]]], np.float32)
+    def test_transposition_pads_with_silence(self):
+        spectra = np.array([[[1, 0, 0, 0, 2, 0, 0, 0, 3]]], np.float32)
         for steps, expected in (
             (-4, [2, 0, 0, 0, 3, 0, 0, 0, 0]),
             (4, [0, 0, 0, 0, 1, 0, 0, 0, 2]),
             (0, [1, 0, 0, 0, 2, 0, 0, 0, 3]),
         ):
-            self.assertEqual(data.transpose(heard, steps, 2)[0, 0].tolist(), expected)
-            moved = data.transpose(heard.transpose(0, 2, 1), steps, 1)
+            self.assertEqual(data.transpose(spectra, steps, 2)[0, 0].tolist(), expected)
+            moved = data.transpose(spectra.transpose(0, 2, 1), steps, 1)
             self.assertEqual(moved[0, :, 0].tolist(), expected)
 
-    def test_sound_and_score_are_transposed_alike(self):
+    def test_audio_and_score_are_transposed_equally(self):
         (index, *_), shift = self.recordings.splits["train"], 3
         pairs, rng = data.Pairs(self.recordings, [index], 8), mock.Mock()
         rng.uniform.side_effect = lambda low, high, n=None: np.zeros(n) if n else 1.0
-        found = {}
+        pair_of = {}
         for semitones in (0, shift):
             rng.integers.return_value = semitones
-            found[semitones] = pairs._pair(index, rng)
-        (heard, roll, _), (moved, higher, _) = found[0], found[shift]
-        np.testing.assert_array_equal(moved[:, 2 * shift :], heard[:, : -2 * shift])
+            pair_of[semitones] = pairs._pair(index, rng)
+        (spectra, roll, _), (moved, higher, _) = pair_of[0], pair_of[shift]
+        np.testing.assert_array_equal(moved[:, 2 * shift :], spectra[:, : -2 * shift])
         np.testing.assert_array_equal(higher[:, shift:], roll[:, :-shift])
 
-    def test_without_beats_or_length_it_says_what_to_do(self):
+    def test_missing_beats_or_too_short_recordings_are_refused(self):
         with tempfile.TemporaryDirectory() as folder:
             write_dataset(Path(folder) / "set", counts=(("train", 1),))
             path = Path(folder) / "set" / "train_labels" / "train0.csv"

@@ -1,4 +1,4 @@
-"""Losses against values computed by hand."""
+"""Losses against hand-computed values."""
 
 import math
 import unittest
@@ -8,27 +8,27 @@ import torch
 from jtm.retrieval import loss as losses
 
 
-class Losses(unittest.TestCase):
+class TestLosses(unittest.TestCase):
     COSINES = torch.tensor([[0.9, 0.5], [0.1, 0.6]])
 
-    def test_ranking(self):
+    def test_hand_computed_ranking_loss(self):
         # Rows: 0.7 - 0.9 + 0.5 = 0.3 and 0.7 - 0.6 + 0.1 = 0.2; columns: 0.7 - 0.9
         # + 0.1 < 0 and 0.7 - 0.6 + 0.5 = 0.6.
         self.assertAlmostEqual(float(losses._ranking(self.COSINES)), 1.1 / 4, places=6)
         self.assertEqual(float(losses._ranking(torch.eye(3))), 0.0)
 
-    def test_infonce(self):
+    def test_hand_computed_infonce(self):
         scale = torch.tensor(2.0)
-        told = [
+        terms = [
             math.log(1 + math.exp(2 * difference))
             for difference in (0.5 - 0.9, 0.1 - 0.6, 0.1 - 0.9, 0.5 - 0.6)
         ]
         found = float(losses._infonce(self.COSINES, scale))
-        self.assertAlmostEqual(found, sum(told) / 4, places=6)
-        by_chance = float(losses._infonce(torch.zeros(8, 8), scale))
-        self.assertAlmostEqual(by_chance, math.log(8), places=6)
+        self.assertAlmostEqual(found, sum(terms) / 4, places=6)
+        uniform = float(losses._infonce(torch.zeros(8, 8), scale))
+        self.assertAlmostEqual(uniform, math.log(8), places=6)
 
-    def test_both_are_less_where_pairs_are_closer(self):
+    def test_losses_fall_when_pairs_are_closer(self):
         better = self.COSINES + 0.1 * torch.eye(2)
         for loss in (losses._ranking, lambda c: losses._infonce(c, torch.tensor(5.0))):
             self.assertLess(float(loss(better)), float(loss(self.COSINES)))

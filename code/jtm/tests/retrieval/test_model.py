@@ -1,4 +1,4 @@
-"""Towers: what they are equivariant to, how parts weigh, which files are refused."""
+"""Towers: equivariance, pooling, CCA layers and files."""
 
 import tempfile
 import unittest
@@ -16,40 +16,40 @@ from jtm.training.checkpoints import read_tensors, write_tensors
 BINS = 199
 
 
-class Towers(unittest.TestCase):
+class TestTowers(unittest.TestCase):
     def setUp(self):
         torch.manual_seed(0)
 
     def test_embeddings_are_unit_vectors_of_one_space(self):
         for kind in ("pitchmap", "published"):
             towers = model.Towers(kind).eval()
-            heard = np.random.default_rng(0).random((3, FRAMES, BINS), np.float32)
+            audio = np.random.default_rng(0).random((3, FRAMES, BINS), np.float32)
             rolls = (np.random.default_rng(1).random((3, 2, 88, 48)) < 0.1).astype("f4")
-            first = towers.embed_audio(heard)
+            first = towers.embed_audio(audio)
             second = towers.embed_scores(rolls, np.array([10, 20, 48], "f4"))
-            for found in (first, second):
-                self.assertEqual(found.shape, (3, DIM))
-                np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=1e-5)
-            self.assertEqual(towers.embed_audio(heard[:0]).shape, (0, DIM))
+            for output in (first, second):
+                self.assertEqual(output.shape, (3, DIM))
+                np.testing.assert_allclose(np.linalg.norm(output, axis=1), 1, atol=1e-5)
+            self.assertEqual(towers.embed_audio(audio[:0]).shape, (0, DIM))
             np.testing.assert_allclose(
-                towers.embed_audio(heard[1:2]), first[1:2], atol=1e-5
+                towers.embed_audio(audio[1:2]), first[1:2], atol=1e-5
             )
 
-    def test_the_score_tower_moves_with_transposition_until_its_last_layer(self):
+    def test_score_tower_is_equivariant_up_to_its_last_layer(self):
         tower = model._PitchScoreTower().eval()
         rolls = torch.zeros(1, 2, 88, 48)
         rolls[0, :, 40, 3:9] = rolls[0, :, 47, 5:20] = 1
         with torch.no_grad():
             maps = tower._maps(rolls)
             higher = tower._maps(rolls.roll(5, 2))
-            inner = slice(20, 72)  # where no border of the piano is in reach
+            inner = slice(20, 72)  # away from the borders of the piano
             moved = maps.roll(5, 2)[:, :, inner]
             np.testing.assert_allclose(moved, higher[:, :, inner], atol=1e-5)
             cells = torch.full((1,), 48.0)
             moved = tower(rolls.roll(5, 2), cells) - tower(rolls, cells)
-        self.assertGreater(moved.abs().max(), 1e-4)  # a key is told from another
+        self.assertGreater(moved.abs().max(), 1e-4)  # keys are distinguished
 
-    def test_what_is_behind_the_passage_is_not_seen(self):
+    def test_cells_after_the_passage_are_ignored(self):
         tower = model._PitchScoreTower().eval()
         rolls = torch.zeros(1, 2, 88, 48)
         rolls[0, 0, 40, :12] = 1
@@ -59,20 +59,20 @@ class Towers(unittest.TestCase):
             cells = torch.full((1,), 12.0)
             np.testing.assert_allclose(tower(rolls, cells), tower(other, cells))
 
-    def test_rolls_are_cropped_without_effect(self):
+    def test_cropping_of_rolls_does_not_change_embeddings(self):
         towers = model.Towers().eval()
         cells = np.array([9.5, 48, 20, 3], np.float32)
         rolls = np.zeros((4, 2, 88, 48), np.float32)
         for roll, width in zip(rolls, cells, strict=True):
             roll[:, 30:50:3, : int(width)] = 1
         with torch.no_grad():
-            whole = towers.score(torch.from_numpy(rolls), torch.from_numpy(cells))
-            whole = torch.nn.functional.normalize(towers.join.projected(1, whole))
+            expected = towers.score(torch.from_numpy(rolls), torch.from_numpy(cells))
+            expected = torch.nn.functional.normalize(towers.join.projected(1, expected))
         with mock.patch.object(model, "BATCH", 1):
             found = towers.embed_scores(rolls, cells)
-        np.testing.assert_allclose(found, whole, atol=1e-4)
+        np.testing.assert_allclose(found, expected, atol=1e-4)
 
-    def test_segments_are_in_order_and_sum_to_one(self):
+    def test_segment_weights_are_ordered_and_sum_to_one(self):
         weights = model.segments(torch.tensor([4.0, 48.0, 1.0]), 48)
         self.assertEqual(weights.shape, (3, 48, model.SEGMENTS))
         np.testing.assert_allclose(weights.sum(1), np.ones((3, 4)), atol=1e-5)
@@ -80,8 +80,8 @@ class Towers(unittest.TestCase):
         self.assertEqual(float(weights[0, 6:].sum()), 0)
 
 
-class CCA(unittest.TestCase):
-    def test_inverse_root(self):
+class TestCCA(unittest.TestCase):
+    def test_inverse_root_of_a_matrix(self):
         a = torch.randn(8, 8, generator=torch.Generator().manual_seed(0))
         matrix = a @ a.T + 0.1 * torch.eye(8)
         root = model._inverse_root(matrix)
@@ -90,7 +90,7 @@ class CCA(unittest.TestCase):
         model._inverse_root(same).sum().backward()
         self.assertTrue(same.grad.isfinite().all())
 
-    def test_it_undoes_a_linear_map_as_scikit_learn_does(self):
+    def test_cca_layer_agrees_with_scikit_learn(self):
         from sklearn import cross_decomposition
 
         rng = np.random.default_rng(0)
@@ -104,17 +104,17 @@ class CCA(unittest.TestCase):
         first, second = layer(*(torch.tensor(v, dtype=torch.float32) for v in views))
         found = torch.nn.functional.cosine_similarity(first, second).mean()
         one, two = cross_decomposition.CCA(DIM, max_iter=2000).fit_transform(*views)
-        told = (one * two).sum(1) / np.linalg.norm(one, axis=1)
-        told = np.mean(told / np.linalg.norm(two, axis=1))
+        expected = (one * two).sum(1) / np.linalg.norm(one, axis=1)
+        expected = np.mean(expected / np.linalg.norm(two, axis=1))
         self.assertGreater(found, 0.9)
-        self.assertAlmostEqual(float(found), told, delta=0.05)
+        self.assertAlmostEqual(float(found), expected, delta=0.05)
         layer.eval()
         again, _ = layer(*(torch.tensor(v, dtype=torch.float32) for v in views))
         np.testing.assert_allclose(again, first.detach(), atol=1e-3)
 
-    def test_refitted_directions_count_by_what_the_views_share(self):
+    def test_refitted_directions_are_weighted_by_correlation(self):
         rng = np.random.default_rng(0)
-        noise = np.linspace(0, 3, DIM)  # the first dimension is shared whole
+        noise = np.linspace(0, 3, DIM)  # the first dimension is shared entirely
         hidden = rng.standard_normal((4000, DIM))
         views = [
             torch.tensor(hidden + noise * rng.standard_normal((4000, DIM))).float()
@@ -122,24 +122,24 @@ class CCA(unittest.TestCase):
         ]
         (first, one), (second, two) = model._canonical(*views, DIM, ridge=1e-6)
         found = (views[0] - first) @ one, (views[1] - second) @ two
-        told = 1 / (1 + noise**2)  # the canonical correlations
+        correlations = 1 / (1 + noise**2)  # canonical ones
         lengths = found[0].std(0) * found[1].std(0)
-        np.testing.assert_allclose(lengths, told**2, atol=0.05)
+        np.testing.assert_allclose(lengths, correlations**2, atol=0.05)
         cosine = torch.nn.functional.cosine_similarity
         plain = model._CCALayer(momentum=1.0).train()(*views)
         self.assertGreater(cosine(*found).mean(), cosine(*plain).mean().detach() + 0.1)
 
-    def test_refitting_sets_the_last_layers(self):
+    def test_refitting_increases_similarity_of_pairs(self):
         rng = np.random.default_rng(0)
-        heard = torch.tensor(rng.random((40, FRAMES, BINS)), dtype=torch.float32)
+        audio = torch.tensor(rng.random((40, FRAMES, BINS)), dtype=torch.float32)
         rolls = torch.tensor(rng.random((40, 2, 88, 48)) < 0.1, dtype=torch.float32)
         cells = torch.full((40,), 30.0)
         for kind in ("pitchmap", "published"):
             towers = model.Towers(kind).eval()
             with torch.no_grad():
-                before = towers(heard, rolls, cells)
-                towers.refit([(heard, rolls, cells)])
-                after = towers(heard, rolls, cells)
+                before = towers(audio, rolls, cells)
+                towers.refit([(audio, rolls, cells)])
+                after = towers(audio, rolls, cells)
             gains = [(x * y).sum(1).mean() for x, y in (before, after)]
             self.assertGreater(gains[1], gains[0])
             self.assertEqual(after[0].shape, (40, towers.dim))
@@ -148,26 +148,26 @@ class CCA(unittest.TestCase):
             with tempfile.TemporaryDirectory() as folder:
                 model.save(Path(folder) / "t.safetensors", towers, {})
                 again = model.load(Path(folder) / "t.safetensors")[0]
-            np.testing.assert_allclose(again(heard, rolls, cells)[0].detach(), after[0])
+            np.testing.assert_allclose(again(audio, rolls, cells)[0].detach(), after[0])
 
 
-class Files(unittest.TestCase):
+class TestFiles(unittest.TestCase):
     def setUp(self):
         folder = self.enterContext(tempfile.TemporaryDirectory())
         self.path = Path(folder) / "towers.safetensors"
 
-    def test_round_trip(self):
+    def test_saved_towers_load_unchanged(self):
         towers = model.Towers().eval()
         model.save(self.path, towers, {"threshold": 1.5})
         again, facts, _ = model.load(self.path)
         self.assertEqual(facts["threshold"], 1.5)
         self.assertFalse(again.training)
-        heard = np.random.default_rng(0).random((1, FRAMES, BINS), np.float32)
+        audio = np.random.default_rng(0).random((1, FRAMES, BINS), np.float32)
         np.testing.assert_allclose(
-            again.embed_audio(heard), towers.embed_audio(heard), atol=1e-6
+            again.embed_audio(audio), towers.embed_audio(audio), atol=1e-6
         )
 
-    def test_other_files_are_refused_by_name(self):
+    def test_other_files_are_refused(self):
         with self.assertRaisesRegex(InputError, "towers.safetensors"):
             model.load(self.path)
         model.save(self.path, model.Towers(), {})

@@ -1,4 +1,4 @@
-"""Judging by hand-computed ranks; the whole study on tunes of seconds."""
+"""Metrics against hand-computed ranks; the whole study on tiny tunes."""
 
 import tempfile
 import unittest
@@ -14,13 +14,13 @@ from jtm.retrieval.data import Recordings
 from jtm.tests.retrieval.little import tune, write_abc, write_dataset
 
 
-class Measures(unittest.TestCase):
-    def test_ranks(self):
+class TestMetrics(unittest.TestCase):
+    def test_hand_computed_ranks(self):
         scores = np.array([[0.9, 0.1, 0.2], [0.5, 0.4, 0.3], [0.7, 0.7, 0.7]])
-        self.assertEqual(run._ranks(scores).tolist(), [1, 2, 3])  # equal ones last
+        self.assertEqual(run._ranks(scores).tolist(), [1, 2, 3])  # ties rank last
         self.assertEqual(run._ranks(scores[1:], [1, 2]).tolist(), [2, 3])
 
-    def test_summary(self):
+    def test_hand_computed_summary(self):
         works = np.array(["a", "a", "b", "b"])
         found = run._summarise(np.array([1, 2, 10, 50]), works)
         self.assertEqual(found["recall_at_1"][0], 0.25)
@@ -28,23 +28,23 @@ class Measures(unittest.TestCase):
         self.assertEqual(found["recall_at_25"][0], 0.75)
         self.assertAlmostEqual(found["mrr"][0], (1 + 0.5 + 0.1 + 0.02) / 4)
         self.assertEqual(found["median_rank"][0], 6)
-        # Works are drawn, not queries: of two, one alone is the extreme.
+        # Works are resampled, not queries: with two, one work alone is the extreme.
         self.assertEqual(found["recall_at_1"][1:], [0.0, 0.5])
 
-    def test_chance(self):
+    def test_metrics_of_uniform_ranks(self):
         found = run._metrics(np.arange(1, 5))
         self.assertAlmostEqual(found["mrr"], (1 + 1 / 2 + 1 / 3 + 1 / 4) / 4)
         self.assertEqual(found["recall_at_1"], 0.25)
 
 
-class Study(unittest.TestCase):
+class TestStudy(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
         cls.folder = Path(cls.enterClassContext(tempfile.TemporaryDirectory()))
         write_dataset(cls.folder / "set")
         cls.recordings = Recordings(cls.folder / "set", cls.folder / "work", False)
 
-    def test_runs_are_trained_once_judged_and_compiled(self):
+    def test_runs_are_trained_once_evaluated_and_compiled(self):
         runs = {"pitchmap": {"n_epoch": 1, "batch_size": 8, "channels": 4}}
         out = self.folder / "out"
         with mock.patch.multiple(run, RUNS=runs, DRAWS=10, DTW_QUERIES=2, DIM=4):
@@ -56,7 +56,7 @@ class Study(unittest.TestCase):
             for name in ("recall_at_1", "mrr", "recall_at_1_unseen"):
                 self.assertTrue(0 <= scores[name] <= 1)
             with mock.patch.object(run, "_train", side_effect=AssertionError):
-                run.study(self.folder / "set", out)  # nothing is done again
+                run.study(self.folder / "set", out)  # nothing is repeated
         towers, facts, _ = model.load(out / "pitchmap.safetensors")
         self.assertEqual(facts["run"], "pitchmap")
         again = run._evaluate(towers.compare, self.recordings, "test")
@@ -65,7 +65,7 @@ class Study(unittest.TestCase):
             scores["runs"]["pitchmap"]["test"]["audio_to_score"]["mrr"][0],
         )
 
-    def test_a_frozen_encoder_stays_as_it_is(self):
+    def test_frozen_encoder_is_unchanged(self):
         chosen = {"n_epoch": 1, "batch_size": 8, "channels": 4, "frozen": True}
         config = RetrievalConfig(path_checkpoint=str(self.folder / "f"), **chosen)
         with mock.patch("jtm.retrieval.data.Pairs.__init__.__defaults__", (0, 2)):

@@ -1,4 +1,4 @@
-"""The index: built, brought up to date, refused; and pieces found on a line in time."""
+"""The index: building, updating, refusal; votes for pieces along lines in time."""
 
 import contextlib
 import io
@@ -17,69 +17,69 @@ from jtm.tests.retrieval.little import play, tune, write_abc
 from jtm.training.checkpoints import read_tensors, write_tensors
 
 
-class Votes(unittest.TestCase):
+class TestVote(unittest.TestCase):
     def setUp(self):
         rng = np.random.default_rng(0)
-        self.at = np.arange(1.0, 19.0, 0.5)
-        shape = len(self.at), search.NEAREST
+        self.times = np.arange(1.0, 19.0, 0.5)
+        shape = len(self.times), search.NEAREST
         self.owners = rng.integers(0, 500, shape)
         self.places = rng.uniform(0, 300, shape)
 
     def plant(self, piece, rows, start, speed, rank=3):
         self.owners[rows, rank] = piece
-        self.places[rows, rank] = start + speed * self.at[rows]
+        self.places[rows, rank] = start + speed * self.times[rows]
 
-    def test_a_line_in_time_wins(self):
-        rows = np.arange(0, len(self.at), 2)
+    def test_votes_along_a_line_win(self):
+        rows = np.arange(0, len(self.times), 2)
         self.plant(7, rows, 40.0, 1.9)
-        _, ranked = search.vote(self.at, self.owners, self.places)
+        _, ranked = search.vote(self.times, self.owners, self.places)
         piece, votes, start, speed, voters = ranked[0]
         self.assertEqual(piece, 7)
         self.assertAlmostEqual(start + 10 * speed, 40 + 19.0, delta=2)
         self.assertLessEqual(set(rows), set(voters))
         self.assertGreater(votes, 2 * ranked[1][1])
 
-    def test_the_same_votes_out_of_order_do_not(self):
-        rows = np.arange(0, len(self.at), 2)
+    def test_votes_out_of_order_do_not_win(self):
+        rows = np.arange(0, len(self.times), 2)
         self.plant(7, rows, 40.0, 1.9)
         self.places[rows, 3] = self.places[rows, 3][::-1] * 1.0
-        _, ranked = search.vote(self.at, self.owners, self.places)
+        _, ranked = search.vote(self.times, self.owners, self.places)
         votes = {piece: votes for piece, votes, *_ in ranked}
         self.setUp()
         self.plant(7, rows, 40.0, 1.9)
-        straight = search.vote(self.at, self.owners, self.places)[1][0][1]
+        straight = search.vote(self.times, self.owners, self.places)[1][0][1]
         self.assertLess(votes.get(7, 0), 0.5 * straight)
 
-    def test_two_pieces_after_each_other_are_both_named(self):
-        half = len(self.at) // 2
+    def test_two_consecutive_pieces_are_both_found(self):
+        half = len(self.times) // 2
         self.plant(7, np.arange(half), 10.0, 2.0, 0)
-        self.plant(9, np.arange(half, len(self.at)), -20.0, 1.5, 0)
-        first, second = search.vote(self.at, self.owners, self.places)[1][:2]
+        self.plant(9, np.arange(half, len(self.times)), -20.0, 1.5, 0)
+        first, second = search.vote(self.times, self.owners, self.places)[1][:2]
         self.assertEqual({first[0], second[0]}, {7, 9})
         ends = {piece: (v.min(), v.max()) for piece, *_, v in (first, second)}
         self.assertLess(ends[7][0], ends[9][0])
 
-    def test_a_query_votes_once_for_a_line(self):
+    def test_query_votes_once_per_line(self):
         owners, places = np.full((1, 4), 3), np.full((1, 4), 10.0)
         margin, ((_, votes, *_),) = search.vote(np.array([1.0]), owners, places)
         self.assertAlmostEqual(votes, np.log(5), places=6)
         self.assertAlmostEqual(margin, 1.5 * np.log(5) / search.RELIABLE, places=6)
-        self.assertEqual(search.vote(self.at[:0], owners[:0], places[:0]), (0.0, []))
+        self.assertEqual(search.vote(self.times[:0], owners[:0], places[:0]), (0.0, []))
 
-    def test_background_takes_votes_and_is_not_found(self):
-        rows = np.arange(len(self.at))
+    def test_background_absorbs_votes_and_is_not_returned(self):
+        rows = np.arange(len(self.times))
         self.plant(7, rows, 40.0, 1.9, 20)
         _, ((piece, votes, *_),) = search.vote(
-            self.at, np.where(self.owners == 7, 0, 1), self.places, known=1
+            self.times, np.where(self.owners == 7, 0, 1), self.places, known=1
         )
         self.assertEqual(piece, 0)
         self.assertLess(votes, 1.1 * np.log(49 / 21) + 0.2)  # by its rank among all
-        voted = search.vote(self.at, self.owners, self.places, known=0)
+        voted = search.vote(self.times, self.owners, self.places, known=0)
         self.assertEqual(voted, (0.0, []))
 
 
-class Searching(unittest.TestCase):
-    def test_nearest_is_exact(self):
+class TestIndex(unittest.TestCase):
+    def test_nearest_neighbours_are_exact(self):
         rng = np.random.default_rng(0)
         vectors = rng.integers(-127, 128, (500, DIM)).astype(np.int8)
         index = search.Index([], vectors, np.arange(500), np.zeros(500), "")
@@ -90,7 +90,7 @@ class Searching(unittest.TestCase):
         self.assertEqual(index.without(3).owners[3], 4)
         self.assertEqual(fewer.shape, (1, 3))
 
-    def test_an_index_among_others_keeps_its_pieces(self):
+    def test_index_among_others_keeps_its_pieces(self):
         columns = np.eye(4, DIM, dtype=np.int8) * 127, np.repeat([0, 1], 2), np.zeros(4)
         own = search.Index([{"title": "A"}, {"title": "B"}], *columns, "")
         both = own.among(own)
@@ -98,7 +98,7 @@ class Searching(unittest.TestCase):
         self.assertEqual(both.owners.tolist(), [0, 0, 1, 1, 2, 2, 3, 3])
         self.assertEqual((len(both.vectors), len(both.middles)), (8, 8))
 
-    def test_steady_sounds_hardly_change(self):
+    def test_steady_sounds_have_little_change(self):
         rng = np.random.default_rng(99)
         time = np.arange(10 * SAMPLE_RATE) / SAMPLE_RATE
 
@@ -119,7 +119,7 @@ class Searching(unittest.TestCase):
             found = search._change(search.cut_windows(play(tune(seed))[0])[1])
             self.assertGreater(found, 1.5 * search.MIN_CHANGE)
 
-    def test_passages_suit_the_density(self):
+    def test_passage_length_depends_on_note_density(self):
         notes = tune(0)
         ends = search._passages(notes)
         lengths = np.unique(np.round(ends[:, 1] - ends[:, 0], 3))
@@ -131,7 +131,7 @@ class Searching(unittest.TestCase):
         self.assertGreater(np.ptp(longer[0]), 1.5 * np.ptp(ends[0]))
 
 
-class Building(unittest.TestCase):
+class TestBuild(unittest.TestCase):
     def setUp(self):
         self.folder = Path(self.enterContext(tempfile.TemporaryDirectory()))
         self.weights = self.folder / "towers.safetensors"
@@ -142,12 +142,12 @@ class Building(unittest.TestCase):
             write_abc(self.scores / "deep" / f"{seed}.abc", tune(seed), f"Tune {seed}")
 
     def build(self, **chosen):
-        said = io.StringIO()
-        with contextlib.redirect_stderr(said):
+        output = io.StringIO()
+        with contextlib.redirect_stderr(output):
             chosen = {"weights": self.weights, "progress": False} | chosen
-            return search.build(self.scores, self.out, **chosen), said.getvalue()
+            return search.build(self.scores, self.out, **chosen), output.getvalue()
 
-    def test_round_trip_and_update(self):
+    def test_index_round_trips_and_updates_changed_scores(self):
         self.assertEqual(self.build(), (0, ""))
         first = search.Index.load(self.out)
         self.assertEqual(
@@ -169,16 +169,16 @@ class Building(unittest.TestCase):
         own = first.vectors[first.owners == 0]
         np.testing.assert_array_equal(again.vectors[again.owners == 0], own)
 
-    def test_damaged_files_are_named_and_passed_over(self):
+    def test_damaged_files_are_named_and_skipped(self):
         (self.scores / "bad.mid").write_bytes(b"MThd")
-        failed, said = self.build()
+        failed, output = self.build()
         self.assertEqual(failed, 1)
-        told = [line for line in said.splitlines() if "jtm:" in line]
-        self.assertEqual(len(told), 1, said)
-        self.assertIn("bad.mid", told[0])
+        messages = [line for line in output.splitlines() if "jtm:" in line]
+        self.assertEqual(len(messages), 1, output)
+        self.assertIn("bad.mid", messages[0])
         self.assertEqual(len(search.Index.load(self.out).pieces), 3)
 
-    def test_links_are_followed_once_and_junk_is_ignored(self):
+    def test_symlinks_are_followed_once_and_system_files_ignored(self):
         elsewhere = self.folder / "elsewhere"
         write_abc(elsewhere / "linked.abc", tune(5), "Linked")
         (self.scores / "link").symlink_to(elsewhere, target_is_directory=True)
@@ -188,12 +188,12 @@ class Building(unittest.TestCase):
         write_abc(self.scores / ".hidden" / "0.abc", tune(6), "Hidden")
         (self.scores / ".hidden.abc").write_bytes(b"no tune")
         with self.assertWarnsRegex(InputWarning, "found already"):
-            failed, said = self.build()
-        self.assertEqual((failed, said), (0, ""))
+            failed, output = self.build()
+        self.assertEqual((failed, output), (0, ""))
         titles = sorted(p["title"] for p in search.Index.load(self.out).pieces)
         self.assertEqual(titles, ["Linked", "Tune 0", "Tune 1", "Tune 2"])
 
-    def test_folders_without_scores(self):
+    def test_folders_without_scores_are_refused(self):
         for name in ("empty", "missing"):
             self.scores = self.folder / name
             if name == "empty":
@@ -226,7 +226,7 @@ class Building(unittest.TestCase):
         with self.assertRaisesRegex(InputError, "i.safetensors"):
             self.build()
 
-    def test_odd_sounds(self):
+    def test_short_silent_quiet_and_resampled_audio(self):
         self.build()
         chosen = {"index": self.out, "weights": self.weights}
         with self.assertRaisesRegex(InputError, "0.2 s"):
@@ -244,17 +244,17 @@ class Building(unittest.TestCase):
         self.assertEqual(quiet[0].title, matches[0].title)
         doubled = np.repeat(wave, 2)[: 2 * 48_000]
         same = search.find(doubled, 2 * SAMPLE_RATE, **chosen)[0]
-        told = search.find(wave[:48_000], **chosen)[0]
-        self.assertEqual({m.title for m in same}, {m.title for m in told})
+        expected = search.find(wave[:48_000], **chosen)[0]
+        self.assertEqual({m.title for m in same}, {m.title for m in expected})
 
-    def test_long_sounds_are_heard_in_part(self):
+    def test_long_audio_is_subsampled(self):
         rng = np.random.default_rng(0)
-        starts, heard = search.cut_windows(
+        starts, windows = search.cut_windows(
             0.1 * rng.standard_normal(16_000 * 600).astype("f4")
         )
         self.assertEqual(len(starts), search.MAX_WINDOWS)
         self.assertGreater(starts[-1], 590)
-        self.assertEqual(len(heard), len(starts))
+        self.assertEqual(len(windows), len(starts))
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from jtm.constants import ENSEMBLES
 
 
 def tune(seed, beats=64):
-    """Four voices in quarter notes, each a random walk in its register."""
+    """Return four voices in quarter notes, each a random walk in its register."""
     rng = np.random.default_rng(seed)
     voices = tuple(
         tuple(
@@ -30,7 +30,7 @@ def tune(seed, beats=64):
 
 
 def performance(ensemble, seed=0):
-    """Let an ensemble play random music."""
+    """Return a performance of random music by an ensemble."""
     music = tune(seed)
     rng = np.random.default_rng(seed)
     parts, _ = arrange.arrange(music, ENSEMBLES[ensemble], rng)

@@ -1,4 +1,4 @@
-"""Rooms and levels leave direct sound where it is; any score can be rendered."""
+"""Rendering of any score; rooms and levels that do not shift the direct sound."""
 
 import sys
 import unittest
@@ -20,9 +20,9 @@ FONT = default_soundfont()
 
 
 class TestRender(unittest.TestCase):
-    """One seam from any score to sound and its notes."""
+    """Rendering of performances and notated scores to audio and notes."""
 
-    def test_performance_is_played_as_it_is(self):
+    def test_performance_is_rendered_unchanged(self):
         score = Score((Note(0.0, 0.5, 74, 69), Note(0.5, 1.0, 74, 72)))
         wave, notes = acoustics.render(score, FONT, tail=0.5)
         self.assertEqual((notes, wave.dtype), (score, np.int16))
@@ -30,13 +30,13 @@ class TestRender(unittest.TestCase):
         peak = 20 * np.log10(np.abs(wave.astype(float)).max() / 32768)
         self.assertAlmostEqual(peak, -3, delta=0.05)
 
-    def test_tempo_of_a_performance(self):
+    def test_tempo_scales_a_performance(self):
         score = Score((Note(0.0, 0.5, 74, 69), Note(0.5, 1.0, 74, 72)))
         wave, notes = acoustics.render(score, FONT, tempo=2.0, tail=0.0)
         self.assertAlmostEqual(notes.notes[1].start, 0.25, delta=1e-3)
         self.assertAlmostEqual(wave.size / LABEL_RATE, 0.5, delta=2e-3)
 
-    def test_tuning(self):
+    def test_tuning_shifts_the_pitch(self):
         def hertz(tuning):
             sound = acoustics.Sound(tuning=tuning)
             score = Score((Note(0.0, 2.0, 7, 69),))
@@ -51,7 +51,7 @@ class TestRender(unittest.TestCase):
                 delta=1.5,  # FluidSynth counts in whole cents
             )
 
-    def test_players_differ_by_cents_and_labels_stay(self):
+    def test_spread_of_players_changes_audio_but_not_labels(self):
         score = Score((Note(0.0, 0.5, 74, 69), Note(0.0, 0.5, 41, 69)))
         waves = []
         for spread in (0.0, 4.0, 4.0):
@@ -62,7 +62,7 @@ class TestRender(unittest.TestCase):
         self.assertTrue((waves[0] != waves[1]).any())
         np.testing.assert_array_equal(waves[1], waves[2])
 
-    def test_players_sound_otherwise_at_the_same_pitch(self):
+    def test_timbre_of_players_differs_at_the_same_pitch(self):
         score = Score((Note(0.0, 1.0, 74, 69, 90),))  # by a piano
         spectra = []
         for shift in (-5, 0, 5):
@@ -76,32 +76,32 @@ class TestRender(unittest.TestCase):
             self.assertLess(abs(1200 * np.log2(peak / nearest / 440)), 30, shift)
         self.assertGreater(np.abs(spectra[0] - spectra[2]).max(), 0.1)
 
-    def test_what_players_play_is_labelled(self):
+    def test_labels_match_the_audio_of_players(self):
         notes = [Note(i / 2, i / 2 + 0.4, (1, 74)[i % 2], 60 + i) for i in range(8)]
         score, sound = Score(tuple(notes)), acoustics.Sound(tuning=450.0)
-        broken = 0
+        n_interrupted = 0
         for seed in range(12):
             rng = np.random.default_rng(seed)
-            wave, heard = acoustics.render_players(score, [FONT], sound, rng)
+            wave, labelled = acoustics.render_players(score, [FONT], sound, rng)
             self.assertEqual(wave.dtype, np.int16)
-            broken += heard != score
-            for note in heard.notes:
-                here = slice(*(int(t * LABEL_RATE) for t in (note.start, note.end)))
-                self.assertGreater(np.abs(wave[here]).max(), 50, (seed, note))
-        self.assertTrue(0 < broken < 12)
+            n_interrupted += labelled != score
+            for note in labelled.notes:
+                span = slice(*(int(t * LABEL_RATE) for t in (note.start, note.end)))
+                self.assertGreater(np.abs(wave[span]).max(), 50, (seed, note))
+        self.assertTrue(0 < n_interrupted < 12)
 
-    def test_sound_that_breaks_off_begins_with_what_still_sounds(self):
+    def test_notes_resume_after_an_interruption(self):
         score = Score((Note(0.0, 3.0, 1, 40), Note(2.0, 3.0, 1, 60)))
         for seed in range(20):
             wave = np.ones(4 * LABEL_RATE, np.int16)
             rng = np.random.default_rng(seed)
-            wave, heard = acoustics._interrupt(wave, score, rng)
+            wave, labelled = acoustics._interrupt(wave, score, rng)
             silent = np.flatnonzero(wave == 0)
             if not silent.size:
-                self.assertEqual(heard, score)
+                self.assertEqual(labelled, score)
                 continue
             start, end = silent[0] / LABEL_RATE, (silent[-1] + 1) / LABEL_RATE
-            low = [(n.start, n.end) for n in heard.notes if n.pitch == 40]
+            low = [(n.start, n.end) for n in labelled.notes if n.pitch == 40]
             np.testing.assert_allclose(low, [(0, start), (end, 3)], atol=1e-3)
 
     def test_notated_scores_are_arranged_and_performed(self):
@@ -151,7 +151,7 @@ class TestRooms(unittest.TestCase):
         floor = np.std(wave[5000:]) / np.abs(wave).max()
         self.assertAlmostEqual(20 * np.log10(floor), -40, delta=1)
 
-    def test_tilt(self):
+    def test_hand_computed_tilt(self):
         click = np.zeros(8192)
         click[4096] = 1
         gain = np.abs(
@@ -163,13 +163,13 @@ class TestRooms(unittest.TestCase):
         self.assertAlmostEqual(20 * np.log10(high / middle), 6, delta=0.5)
         self.assertAlmostEqual(20 * np.log10(low / middle), -5.5, delta=1)
 
-    def test_silence_stays_silence(self):
+    def test_silence_stays_silent(self):
         wave = acoustics.apply_sound(
             np.zeros(100), acoustics.Sound(), np.random.default_rng(0)
         )
         self.assertFalse(wave.any())
 
-    def test_tuning_is_drawn(self):
+    def test_drawn_tunings_cover_their_range(self):
         rng = np.random.default_rng(0)
         sound = acoustics.Sound(peak_db=-7.0)
         drawn = [acoustics.draw_tuning(rng, sound) for _ in range(200)]
@@ -177,7 +177,7 @@ class TestRooms(unittest.TestCase):
         self.assertTrue(425 <= min(tunings) < 428 < 452 < max(tunings) <= 455)
         self.assertEqual({each.peak_db for each in drawn}, {-7.0})
 
-    def test_draws(self):
+    def test_drawn_sounds_cover_their_range(self):
         rng = np.random.default_rng(0)
         plain = [acoustics.draw_sound(rng) for _ in range(200)]
         dry = sum(sound == acoustics.Sound() for sound in plain)

@@ -1,4 +1,4 @@
-"""Scores become voices, and voices parts that their players can play."""
+"""Scores are read as voices, and arranged as playable parts."""
 
 import sys
 import tempfile
@@ -24,7 +24,7 @@ class TestReading(unittest.TestCase):
         from music21 import chord, note, stream, tie
 
         part = stream.Part()
-        for i in range(8):  # enough chords to make two voices
+        for i in range(8):  # enough chords for two voices
             part.insert(4 + i, chord.Chord(["C4", "G4"], quarterLength=1))
         long = [note.Note("E5", quarterLength=2) for _ in range(3)]
         for i, kind in enumerate(("start", "continue", "stop")):
@@ -39,7 +39,7 @@ class TestReading(unittest.TestCase):
         self.assertEqual(list(upper), expected)
         self.assertEqual([pitch for _, _, pitch in lower], [60] * 8)
 
-    def test_chorale_of_the_corpus(self):
+    def test_chorale_has_four_voices_in_descending_order(self):
         music = voices.read_work("bach/bwv269.mxl")
         self.assertEqual(len(music.voices), 4)
         self.assertEqual(music.bar, 3.0)
@@ -47,7 +47,7 @@ class TestReading(unittest.TestCase):
         self.assertEqual(heights, sorted(heights, reverse=True))
         self.assertEqual(music.melody[:6], [67, 67, 74, 71, 69, 67])
 
-    def test_a_damaged_score_is_named(self):
+    def test_damaged_score_is_named(self):
         with tempfile.TemporaryDirectory() as folder:
             Path(folder, "a.mxl").write_bytes(b"PK\3\4")
             with (
@@ -56,7 +56,7 @@ class TestReading(unittest.TestCase):
             ):
                 voices.read_work("a.mxl")
 
-    def test_bars_without_music_are_taken_out(self):
+    def test_empty_bars_are_removed(self):
         two = [((0.0, 4.0, 60), (16.0, 4.0, 62)), ((0.0, 2.0, 50), (17.0, 1.0, 52))]
         self.assertEqual(
             voices._close_gaps(two, 4.0),
@@ -65,7 +65,7 @@ class TestReading(unittest.TestCase):
 
 
 class TestArrangement(unittest.TestCase):
-    def test_every_ensemble_plays_with_all_players_in_range(self):
+    def test_all_players_of_every_ensemble_play_in_range(self):
         for ensemble, programs in ENSEMBLES.items():
             score = performance(ensemble)
             self.assertEqual(set(score.programs), set(programs), ensemble)
@@ -95,7 +95,7 @@ class TestArrangement(unittest.TestCase):
             }
             self.assertEqual(moved, {0})
 
-    def test_lone_players_do_not_rest_for_long(self):
+    def test_solo_players_have_no_long_rests(self):
         music = tune(4)
         gap = [n for n in music.voices[0] if not 8 <= n[0] < 40]
         music = replace(music, voices=(tuple(gap), *music.voices[1:]))

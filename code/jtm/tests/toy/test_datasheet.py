@@ -1,4 +1,4 @@
-"""The datasheet counts right, and its PDF is built from its numbers and template."""
+"""The datasheet: statistics, and a PDF built from its numbers and template."""
 
 import re
 import shutil
@@ -21,7 +21,7 @@ FACTS = read_json(datasheet.FACTS)
 
 
 class TestCounting(unittest.TestCase):
-    def test_polyphony_by_hand(self):
+    def test_hand_computed_polyphony(self):
         rows = [
             (0, 44_100, 1, 60, 0, 1, ""),
             (22_050, 66_150, 1, 64, 0, 1, ""),
@@ -30,7 +30,7 @@ class TestCounting(unittest.TestCase):
         seconds = datasheet._polyphony(np.array(rows, LABEL_DTYPE))
         self.assertEqual(dict(seconds), {1: 2.0, 2: 0.5, 0: 0.5})
 
-    def test_no_toy_set(self):
+    def test_missing_dataset_is_refused(self):
         with tempfile.TemporaryDirectory() as folder:
             with self.assertRaisesRegex(InputError, "no audio file"):
                 datasheet.statistics(folder)
@@ -50,13 +50,13 @@ class TestLatex(unittest.TestCase):
         self.assertIn("Palestrina & 63 & 10 & 13 & 120", latex)
         self.assertFalse(re.findall(r"<<|>>|<%|%>", latex))
 
-    def test_a_missing_number_is_named(self):
+    def test_missing_number_is_named(self):
         facts = {name: FACTS[name] for name in FACTS if name != "works"}
         with self.assertRaisesRegex(jinja2.UndefinedError, "works"):
             datasheet.to_latex(facts)
 
     @unittest.skipUnless(shutil.which("pdflatex"), "needs LaTeX")
-    def test_it_builds_to_the_same_bytes(self):
+    def test_pdf_is_reproducible(self):
         with tempfile.TemporaryDirectory() as folder:
             paths = [Path(folder) / name for name in ("a.pdf", "b.pdf")]
             for path in paths:
@@ -66,7 +66,7 @@ class TestLatex(unittest.TestCase):
 
 
 class TestCommitted(unittest.TestCase):
-    def test_figures_and_pdf_are_there(self):
+    def test_figures_and_pdf_exist(self):
         self.assertEqual(FACTS["preset"], "full")
         template = datasheet.TEMPLATE.read_text(encoding="utf-8")
         figures = re.findall(r"\\includegraphics\[.*?\]\{(.+?)\}", template)

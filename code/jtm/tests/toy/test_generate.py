@@ -1,4 +1,4 @@
-"""The same command gives the same bytes, goes on where it stopped, harms nothing."""
+"""Generation is reproducible, resumable, and never overwrites other files."""
 
 import contextlib
 import hashlib
@@ -36,14 +36,14 @@ from jtm.data.musicnet import (
 from jtm.files import InputError
 
 NANO = works.Preset(3, 1, 1, 2, (2.0, 3.0), 1, 1, 0, 36, 9e3)
-"""A few seconds of music, so that a test can afford it twice."""
+"""A preset of a few seconds of music, quick to generate."""
 
 LABELS = "86596e0b9f043bab"
-"""Hash of its labels and MIDI files, as the generator's first version made them."""
+"""Hash of its labels and MIDI files, as the first version generated them."""
 
 
 def digests(root):
-    """Hash every file but the one that tells the cost."""
+    """Hash every file except the one with the cost."""
     return {
         path.relative_to(root).as_posix(): files.digest(path)
         for path in sorted(root.rglob("*"))
@@ -52,7 +52,7 @@ def digests(root):
 
 
 def die(job):
-    """End this process as the system does that is short of memory."""
+    """Kill this process, as a system short of memory does."""
     os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -65,11 +65,11 @@ class TestGenerate(unittest.TestCase):
         generate.generate("nano", cls.root, progress=False, processes=2)
         cls.digests = digests(cls.root)
 
-    def test_check_finds_nothing(self):
+    def test_generated_dataset_passes_the_check(self):
         report = check(self.root, progress=False)
         self.assertFalse(report.failed, report.table())
 
-    def test_layout(self):
+    def test_layout_of_splits_and_files(self):
         dataset = open_dataset(self.root)
         sizes = {"train": 3, "validation": 1 + 11, "test": 1 + 11, "unlabelled": 2}
         for split, size in sizes.items():
@@ -93,8 +93,8 @@ class TestGenerate(unittest.TestCase):
         self.assertEqual({clip.split for clip in clips} >= {"train", "test"}, True)
         self.assertTrue(all(clip.audio.exists() for clip in clips))
 
-    def test_labels_are_those_of_the_first_version(self):
-        # Recordings in use and published numbers depend on it. Sound is left out, as
+    def test_labels_equal_those_of_the_first_version(self):
+        # Recordings in use and published numbers depend on them. Audio is excluded, as
         # its last bit may depend on the processor.
         state = files.read_json(self.root / generate.STATE_FILE)
         if state["music21"] != "10.5.1":
@@ -106,13 +106,13 @@ class TestGenerate(unittest.TestCase):
                     content.update(f"{name} {self.digests[name]}\n".encode())
         self.assertEqual(content.hexdigest()[:16], LABELS)
 
-    def test_interrupted_it_goes_on_to_the_same_bytes(self):
+    def test_resumed_generation_gives_the_same_bytes(self):
         other = self.folder / "interrupted"
-        made = []
+        calls = []
 
         def stop_after_a_while(*args):
-            made.append(args)
-            if len(made) == 20:
+            calls.append(args)
+            if len(calls) == 20:
                 raise KeyboardInterrupt
             return write(*args)
 
@@ -131,15 +131,15 @@ class TestGenerate(unittest.TestCase):
         cost = files.read_json(other / generate.COST_FILE)
         self.assertGreater(cost["processor_seconds"], 0)
 
-    def test_finished_is_finished(self):
+    def test_finished_dataset_is_not_generated_again(self):
         with mock.patch.object(works, "choose_works", side_effect=AssertionError):
             generate.generate("nano", self.root, progress=False)
 
-    def test_each_recording_tells_its_own_soundfont(self):
+    def test_metadata_name_the_soundfont_of_each_recording(self):
         if synth.find_soundfont(synth.TIMBRE_SOUNDFONTS) is None:
             self.skipTest("needs a second SoundFont")
         metadata = self.root / "musicnet_metadata.csv"
-        # As it is, and without the column, as it was generated earlier.
+        # With the column, and without it, as earlier versions generated it.
         rows = read_metadata(metadata)
         older = self.folder / "older"
         shutil.copytree(self.root, older)
@@ -147,14 +147,14 @@ class TestGenerate(unittest.TestCase):
             del row[TIMBRE_SOUNDFONT]
         write_metadata(older / metadata.name, rows)
         for root in (self.root, older):
-            told = {
+            facts = {
                 (r.split, r.metadata["soundfont"], r.metadata["split"])
                 for r in open_dataset(root).split("test", "test_timbre", "train")
             }
             main = synth.default_soundfont().name
             unseen = synth.find_soundfont(synth.TIMBRE_SOUNDFONTS).name
             self.assertEqual(
-                told,
+                facts,
                 {
                     ("train", main, "train"),
                     ("test", main, "test"),
@@ -162,7 +162,7 @@ class TestGenerate(unittest.TestCase):
                 },
             )
 
-    def test_another_set_is_left_alone(self):
+    def test_other_datasets_and_folders_are_refused(self):
         for preset, seed in (("tiny", 0), ("nano", 1)):
             with self.assertRaisesRegex(InputError, "another (preset|seed)"):
                 generate.generate(preset, self.root, seed, progress=False)
@@ -176,7 +176,7 @@ class TestGenerate(unittest.TestCase):
         self.assertEqual([p.name for p in foreign.iterdir()], ["thesis.txt"])
         self.assertEqual(digests(self.root), self.digests)
 
-    def test_soundfonts_and_seeds(self):
+    def test_invalid_soundfonts_and_seeds_are_refused(self):
         new = self.folder / "new"
         with self.assertRaisesRegex(InputError, "seed -1"):
             generate.generate("nano", new, seed=-1)
@@ -186,7 +186,7 @@ class TestGenerate(unittest.TestCase):
             generate.generate("nano", new, soundfont=synth.default_soundfont())
         self.assertFalse(new.exists())
 
-    def test_a_broken_input_is_found_before_anything_is_written(self):
+    def test_invalid_inputs_are_refused_before_anything_is_written(self):
         new = self.folder / "broken"
         whole = synth.default_soundfont().read_bytes()
         damaged = self.folder / "damaged.sf2"
@@ -212,8 +212,8 @@ class TestGenerate(unittest.TestCase):
             generate.generate("nano", new, hours=1.0, progress=False)
         self.assertFalse(new.exists())
 
-    def test_a_folder_claimed_in_vain_is_free(self):
-        # As an earlier version left one, which then refused plain commands.
+    def test_claimed_but_empty_folder_is_available(self):
+        # An earlier version left such folders, and then refused other commands.
         claimed = self.folder / "claimed"
         files.write_json(claimed / generate.STATE_FILE, {"preset": "tiny", "seed": 3})
         with (
@@ -224,7 +224,7 @@ class TestGenerate(unittest.TestCase):
         state = files.read_json(claimed / generate.STATE_FILE)
         self.assertEqual((state["preset"], state["seed"]), ("nano", 0))
 
-    def test_two_generators_take_turns(self):
+    def test_second_generator_waits_for_the_first(self):
         together = self.folder / "together"
         with contextlib.ExitStack() as stack:
             stack.enter_context(generate._locked(together))
@@ -235,8 +235,8 @@ class TestGenerate(unittest.TestCase):
                 together / generate.STATE_FILE,
                 files.read_json(self.root / generate.STATE_FILE),
             )
-            told = io.StringIO()
-            stack.enter_context(contextlib.redirect_stderr(told))
+            stderr = io.StringIO()
+            stack.enter_context(contextlib.redirect_stderr(stderr))
             second = threading.Thread(
                 target=generate.generate, args=("nano", together), daemon=True
             )
@@ -244,10 +244,10 @@ class TestGenerate(unittest.TestCase):
             with mock.patch.object(generate, "_make") as make:
                 second.start()
                 for _ in range(1200):
-                    if "waiting" in told.getvalue():
+                    if "waiting" in stderr.getvalue():
                         break
                     time.sleep(0.05)
-                self.assertIn("another process", told.getvalue())
+                self.assertIn("another process", stderr.getvalue())
                 self.assertTrue(part.exists())
                 # The first one finishes; the second then finds nothing to do.
                 part.unlink()
@@ -257,7 +257,7 @@ class TestGenerate(unittest.TestCase):
                 self.assertFalse(second.is_alive())
                 make.assert_not_called()
 
-    def test_wide(self):
+    def test_wide_preset_extends_and_excludes_held_out_works(self):
         wide = works.replace(NANO, hours=0.003, presets=("nano",), note_step=0)
         root = self.folder / "wide"
         with mock.patch.dict(works.PRESETS, vast=wide):
@@ -269,8 +269,8 @@ class TestGenerate(unittest.TestCase):
             self.assertEqual(digests(root), digests(other))
             with mock.patch.object(generate, "_make", side_effect=AssertionError):
                 generate.generate("vast", root, hours=0.002, progress=False)
-        kept = {name: few[name] for name in few if name != "musicnet_metadata.csv"}
-        self.assertEqual(kept, {name: digests(root)[name] for name in kept})
+        retained = {name: few[name] for name in few if name != "musicnet_metadata.csv"}
+        self.assertEqual(retained, {name: digests(root)[name] for name in retained})
         recordings = open_dataset(root).recordings
         self.assertEqual({r.split for r in recordings}, {"unlabelled"})
         self.assertEqual(
@@ -294,22 +294,22 @@ class TestGenerate(unittest.TestCase):
         report = check(root, progress=False)
         self.assertFalse(report.failed, report.table())
 
-    def test_transcriber(self):
+    def test_transcriber_preset_resumes_and_keeps_splits(self):
         chosen = {"hours": 0.04, "presets": ("nano",), "note_step": 0}
-        taught = works.replace(NANO, labelled=True, seconds=(4.0, 6.0), **chosen)
+        preset = works.replace(NANO, labelled=True, seconds=(4.0, 6.0), **chosen)
         root, kinds = self.folder / "transcriber", dict.fromkeys(works.STUDIES, 0.2)
         with (
-            mock.patch.dict(works.PRESETS, taught=taught),
+            mock.patch.dict(works.PRESETS, taught=preset),
             mock.patch.object(works, "VALIDATION_SHARE", 0.4),
             mock.patch.object(works, "STUDIES", kinds),
         ):
             generate.generate("taught", root, progress=False, processes=2)
-            made = digests(root)
+            expected = digests(root)
             (root / "musicnet_metadata.csv").unlink()  # and one piece with its labels
-            lost = next(path for path in made if path.endswith(".wav"))
+            lost = next(path for path in expected if path.endswith(".wav"))
             (root / lost).unlink()
             generate.generate("taught", root, progress=False, processes=1)
-        self.assertEqual(digests(root), made)
+        self.assertEqual(digests(root), expected)
         recordings = open_dataset(root).recordings
         self.assertEqual({r.split for r in recordings}, {"train", "validation"})
         homes = {}
@@ -325,28 +325,28 @@ class TestGenerate(unittest.TestCase):
         report = check(root, progress=False)
         self.assertFalse(report.failed, report.table())
 
-    def test_command_line(self):
+    def test_command_line_exit_codes(self):
         for arguments, code in (
             (["--preset", "tiny", "--out", str(self.root)], 2),
             (["--preset", "nano", "--out", str(self.root)], 0),
         ):
-            told = io.StringIO()
-            with contextlib.redirect_stdout(told), contextlib.redirect_stderr(told):
+            output = io.StringIO()
+            with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
                 self.assertEqual(generate.main(arguments), code)
-            self.assertEqual(len(told.getvalue().splitlines()), 1)
+            self.assertEqual(len(output.getvalue().splitlines()), 1)
         with contextlib.redirect_stderr(io.StringIO()), self.assertRaises(SystemExit):
             generate.main(["--preset", "smal"])
 
-    def test_a_process_that_is_killed_ends_it_in_a_line(self):
-        out, said = self.folder / "killed", io.StringIO()
+    def test_killed_worker_ends_generation_in_one_line(self):
+        out, stderr = self.folder / "killed", io.StringIO()
         kill = mock.patch("generate._make_piece", die)
-        with kill, contextlib.redirect_stderr(said):
+        with kill, contextlib.redirect_stderr(stderr):
             words = ["--preset", "nano", "--out", str(out)]
             self.assertEqual(generate.main(words), 2)
-        self.assertRegex(said.getvalue(), "one of several processes was killed")
-        self.assertNotIn("Traceback", said.getvalue())
+        self.assertRegex(stderr.getvalue(), "one of several processes was killed")
+        self.assertNotIn("Traceback", stderr.getvalue())
 
-    def test_metadata(self):
+    def test_metadata_columns_are_filled(self):
         rows = read_metadata(self.root / "musicnet_metadata.csv")
         for row in rows:
             exercise = row["source"] == "procedural"
@@ -357,7 +357,7 @@ class TestGenerate(unittest.TestCase):
 
 
 class InThisProcess(generate._Pool):
-    """A pool that is none, so that a test can stop it where it likes."""
+    """A pool without processes, so that a test can interrupt it anywhere."""
 
     def __init__(self, out, processes, progress):
         pass
@@ -366,7 +366,7 @@ class InThisProcess(generate._Pool):
         pass
 
     def map(self, function, arguments, what):
-        """Call for each argument; results in order."""
+        """Return the results of a function for all arguments, in order."""
         return [function(argument) for argument in arguments]
 
 

@@ -1,4 +1,4 @@
-"""Performances with scores: everything is played as written, no tune in two splits."""
+"""Pairs of performance and score: all notes as written, no tune in two splits."""
 
 import sys
 import unittest
@@ -23,13 +23,13 @@ class TestPairs(unittest.TestCase):
         notation.NOTE,
     )
 
-    def test_parts_are_voices_the_highest_first(self):
+    def test_parts_become_voices_in_descending_order(self):
         music = pairs.parts_of(self.NOTES)
         self.assertEqual(len(music.voices), 3)
         self.assertEqual(music.melody[:3], [72, 73, 74])
         self.assertEqual(music.length, 40)
 
-    def test_everything_is_played_as_written_by_who_can(self):
+    def test_voices_are_played_as_written_by_suitable_instruments(self):
         music = pairs.parts_of(self.NOTES)
         for seed in range(20):
             rng = np.random.default_rng(seed)
@@ -39,7 +39,7 @@ class TestPairs(unittest.TestCase):
                 low, high = PITCH_RANGES[program]
                 self.assertTrue(all(low <= p <= high for *_, p in notes))
 
-    def test_excerpts_know_where_they_are(self):
+    def test_excerpts_return_their_first_beat(self):
         music = pairs.parts_of(self.NOTES)
         rng = np.random.default_rng(3)
         cut, first = pairs.excerpt(music, 10.0, 60.0, rng)
@@ -48,12 +48,12 @@ class TestPairs(unittest.TestCase):
         whole = {b: p for b, _, p in music.voices[0]}
         self.assertEqual(pitch, whole[first + beat])
 
-    def test_works_are_de_duplicated_and_families_stay_together(self):
+    def test_duplicate_works_are_dropped_and_families_not_split(self):
         listed, music = corpus()
         counts = {"test": 20, "validation": 10, "train": 60}
         with mock.patch.object(pairs, "COUNTS", counts):
             chosen = pairs.choose(listed, music, 0)
-        self.assertFalse({i for i, *_ in chosen} & set(range(1, 40, 2)))  # doubles
+        self.assertFalse({i for i, *_ in chosen} & set(range(1, 40, 2)))  # duplicates
         splits = {}
         for _, family, split in chosen:
             splits.setdefault(family, set()).add(split)

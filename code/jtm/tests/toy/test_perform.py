@@ -1,4 +1,4 @@
-"""Performances lie on the synthesiser's grid and can be recognised."""
+"""Performances: sample grid, expressive timing and dynamics, pedal and tempo."""
 
 import sys
 import unittest
@@ -19,14 +19,14 @@ from jtm.tests.toy.random_music import performance
 
 
 class TestPerformance(unittest.TestCase):
-    def test_labels_lie_on_the_synthesisers_grid_and_never_overlap(self):
+    def test_labels_lie_on_the_synthesisers_grid_without_overlap(self):
         for ensemble in ("Wind Octet", "Piano Quintet", "Solo Violin"):
             labels = labels_of(performance(ensemble))
             self.assertFalse((labels["start"] % BLOCK).any())
             self.assertFalse((labels["end"] % BLOCK).any())
             self.assertEqual(_count_overlaps(labels), 0)
 
-    def test_expressive_but_recognisable(self):
+    def test_timing_and_velocity_vary_within_limits(self):
         score = performance("String Quartet")
         starts = np.array([note.start for note in score.notes])
         beats = np.array([note.start_beat for note in score.notes])
@@ -35,15 +35,15 @@ class TestPerformance(unittest.TestCase):
         together = starts[beats == 8]
         self.assertGreater(np.ptp(together), 0)
         self.assertLess(np.ptp(together), 0.1)
-        for beat in (4, 20):  # nothing is played in the wrong order
+        for beat in (4, 20):  # beats stay in order
             self.assertLess(
                 starts[beats == beat].max(), starts[beats == beat + 1].min()
             )
         velocities = [note.velocity for note in score.notes]
         self.assertGreater(np.std(velocities), 4)
 
-    def test_the_pedal_and_dynamics(self):
-        score, longer, loudness = performance("Piano Trio"), 0, []
+    def test_pedal_extends_notes_and_dynamics_vary(self):
+        score, n_extended, loudness = performance("Piano Trio"), 0, []
         for seed in range(6):
             played = perform.vary_dynamics(score, np.random.default_rng(seed))
             labels = labels_of(played)
@@ -59,21 +59,21 @@ class TestPerformance(unittest.TestCase):
                 for s in (score, played)
             ]
             for key in ends[0].keys() & ends[1].keys():
-                longer += ends[1][key] > ends[0][key] + 0.01
+                n_extended += ends[1][key] > ends[0][key] + 0.01
                 if key[0] != 1:
                     self.assertEqual(ends[0][key], ends[1][key])
             loudness += [note.velocity for note in played.notes]
-        self.assertGreater(longer, 20)
+        self.assertGreater(n_extended, 20)
         self.assertGreater(np.std(loudness), np.std([n.velocity for n in score.notes]))
 
-    def test_change_tempo(self):
+    def test_changed_tempo_scales_times(self):
         score = performance("Solo Piano")
         faster = perform.change_tempo(score, 2.0)
         self.assertAlmostEqual(faster.seconds, score.seconds / 2, delta=0.01)
         self.assertEqual(_count_overlaps(labels_of(faster)), 0)
         self.assertFalse((labels_of(faster)["start"] % BLOCK).any())
 
-    def test_single_notes(self):
+    def test_single_notes_have_the_given_durations(self):
         score, clips = perform.single_notes(41, 60)
         self.assertEqual(len(clips), 6)
         for note, length, first, last, end in clips:
@@ -84,7 +84,7 @@ class TestPerformance(unittest.TestCase):
             self.assertGreaterEqual(last - first, 1.28 * LABEL_RATE)
         self.assertEqual([clip[0] for clip in clips], list(score.notes))
 
-    def test_remove_overlaps(self):
+    def test_overlapping_notes_are_trimmed_or_merged(self):
         notes = [
             Note(0.0, 1.0, 41, 60),
             Note(0.03, 1.5, 41, 60),  # struck together

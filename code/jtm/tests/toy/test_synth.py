@@ -1,4 +1,4 @@
-"""Sound begins where the score says, has its pitch, and never depends on history."""
+"""Rendering: onsets, pitch, duration and velocity, independent of earlier calls."""
 
 import sys
 import tempfile
@@ -31,17 +31,17 @@ def piano(start, end, pitch=69):
 
 
 class TestRender(unittest.TestCase):
-    def test_sound_begins_at_the_onset_to_the_sample(self):
+    def test_audio_begins_at_the_onset_with_constant_delay(self):
         delays = set()
         for start in (0.0, 0.25, 1.0):
             wave = render(Score((piano(start, start + 0.5),)), FONT)
             onset = round(float(snap(start)) * LABEL_RATE)
             delays.add(int(np.flatnonzero(wave)[0]) - onset)
-        # The recorded hammer takes some milliseconds, and always the same.
+        # The recorded hammer adds a constant delay of some milliseconds.
         self.assertEqual(len(delays), 1, delays)
         self.assertIn(delays.pop(), range(0, LABEL_RATE // 100))
 
-    def test_pitch(self):
+    def test_pitch_of_several_programs(self):
         for program, pitch in ((1, 69), (74, 81), (43, 45)):
             wave = render(Score((Note(0, 1, program, pitch, 100),)), FONT, tail=0)
             spectrum = np.abs(np.fft.rfft(wave * np.hanning(wave.size)))
@@ -52,13 +52,13 @@ class TestRender(unittest.TestCase):
                 between = spectrum[round(peak - 0.5 * hertz * wave.size / LABEL_RATE)]
                 self.assertGreater(near, 10 * between, (program, harmonic))
 
-    def test_same_samples_whatever_was_played_before(self):
+    def test_samples_do_not_depend_on_earlier_renderings(self):
         score = Score((piano(0, 1), piano(0.3, 0.8, 76)))
         first = render(score, FONT)
         render(Score((Note(0, 2, 49, 50, 127), Note(0.1, 3, 41, 60, 90))), FONT)
         np.testing.assert_array_equal(render(score, FONT), first)
 
-    def test_length_is_the_last_offset_and_the_tail(self):
+    def test_length_is_the_last_offset_plus_the_tail(self):
         wave = render(Score((piano(0, 0.5),)), FONT, tail=0.25)
         self.assertLess(abs(wave.size - 0.75 * LABEL_RATE), BLOCK)
         self.assertEqual(render(Score(()), FONT, tail=0.0).size, 0)
@@ -69,7 +69,7 @@ class TestRender(unittest.TestCase):
         late = slice(int(0.7 * LABEL_RATE), int(0.9 * LABEL_RATE))
         self.assertLess(np.abs(short[late]).max(), 0.05 * np.abs(held[late]).max())
 
-    def test_louder_with_velocity_and_all_programs_at_once(self):
+    def test_velocity_increases_level_and_many_programs_render(self):
         soft, loud = (
             np.abs(render(Score((Note(0, 0.5, 1, 60, v),)), FONT)).max()
             for v in (40, 110)
@@ -78,14 +78,14 @@ class TestRender(unittest.TestCase):
         many = Score(tuple(Note(0, 0.2, p, 60, 80) for p in range(1, 12)))
         self.assertGreater(np.abs(render(many, FONT)).max(), 0)
 
-    def test_no_soundfont(self):
+    def test_invalid_soundfont_is_refused(self):
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "no.sf2"
             path.write_bytes(b"RIFF")
             with self.assertRaisesRegex(InputError, "no.sf2.*not a SoundFont"):
                 render(Score((piano(0, 1),)), path)
 
-    def test_no_fluidsynth(self):
+    def test_missing_fluidsynth_names_what_to_install(self):
         with (
             mock.patch.dict(sys.modules, fluidsynth=None),
             self.assertRaisesRegex(InputError, "libfluidsynth3"),
@@ -93,16 +93,16 @@ class TestRender(unittest.TestCase):
             render(Score((piano(0, 1),)), FONT)
 
 
-class TestFacts(unittest.TestCase):
-    def test_snap(self):
+class TestHelpers(unittest.TestCase):
+    def test_snap_rounds_to_the_grid(self):
         self.assertEqual(float(snap(0)), 0)
         grid = np.arange(5) * BLOCK / LABEL_RATE
         np.testing.assert_allclose(snap(grid + 0.0005), grid)
 
-    def test_version(self):
+    def test_version_of_fluidsynth(self):
         self.assertRegex(version(), r"^\d+\.\d+\.\d+")
 
-    def test_find(self):
+    def test_unknown_soundfont_is_not_found(self):
         self.assertIsNone(find_soundfont(("no such font.sf2",)))
 
 

@@ -1,4 +1,4 @@
-"""Durations have MusicNet's names."""
+"""Durations are named as in MusicNet."""
 
 import sys
 import unittest
@@ -10,7 +10,7 @@ from voices import note_value
 
 
 class TestNoteValue(unittest.TestCase):
-    def test_names(self):
+    def test_names_of_durations(self):
         for beats, name in (
             (4, "Whole"),
             (3, "Dotted Half"),

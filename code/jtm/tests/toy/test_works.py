@@ -1,4 +1,4 @@
-"""No tune is in two splits, ensembles are balanced, the same seed plans the same."""
+"""Plans: no tune in two splits, balanced ensembles, reproducible by seed."""
 
 import sys
 import unittest
@@ -21,14 +21,14 @@ PRESET = works.Preset(42, 21, 21, 10, (6.0, 7.0), 2, 1, 2, 1, np.inf)
 
 
 def corpus():
-    """Invent works of three composers, twenty of them under two titles."""
+    """Return synthetic works of three composers, twenty of them under two titles."""
     listed, music = [], []
     for composer, count in (("Bach", 90), ("Palestrina", 30), ("Haydn", 12)):
         for i in range(count):
             path = f"{composer}/{i}"
             listed.append(works.Work(path, composer, path, "", "", path))
             music.append(tune(len(music)))
-    for i in range(0, 40, 2):  # a tune under another title and in another key
+    for i in range(0, 40, 2):  # the same tune under another title, transposed
         moved = tuple(
             tuple((b, d, p + 3) for b, d, p in voice) for voice in music[i].voices
         )
@@ -42,15 +42,15 @@ class TestPlan(unittest.TestCase):
         cls.works, cls.music = corpus()
         cls.pieces = works.plan(cls.works, cls.music, PRESET, 0)
 
-    def test_sizes_and_ensembles(self):
+    def test_split_sizes_and_balanced_ensembles(self):
         for split, size in (("train", 42), ("validation", 21), ("test", 21)):
             chosen = [p for p in self.pieces if p.split == split and not p.procedural]
             ensembles = Counter(piece.ensemble for piece in chosen)
             self.assertEqual(ensembles, dict.fromkeys(ENSEMBLES, size // 21))
-        wild = [p for p in self.pieces if p.split == "unlabelled"]
-        self.assertEqual(len(wild), 10)
+        unlabelled = [p for p in self.pieces if p.split == "unlabelled"]
+        self.assertEqual(len(unlabelled), 10)
 
-    def test_no_tune_on_two_sides(self):
+    def test_no_tune_in_two_splits(self):
         index = {work.path: i for i, work in enumerate(self.works)}
         homes = {}
         for piece in self.pieces:
@@ -59,13 +59,13 @@ class TestPlan(unittest.TestCase):
                 tune = i - i % 2 if i < 40 else i
                 self.assertEqual(homes.setdefault(tune, piece.split), piece.split)
 
-    def test_train_knows_every_composer(self):
-        known = {p.work.composer for p in self.pieces if p.split == "train"}
-        asked = {p.work.composer for p in self.pieces if p.split != "unlabelled"}
-        self.assertEqual(known, asked)
+    def test_every_composer_is_in_the_training_split(self):
+        trained = {p.work.composer for p in self.pieces if p.split == "train"}
+        labelled = {p.work.composer for p in self.pieces if p.split != "unlabelled"}
+        self.assertEqual(trained, labelled)
 
     def test_exercises_cover_every_playable_pitch(self):
-        heard = {
+        played = {
             (piece.programs[0], int(pitch))
             for piece in self.pieces
             if piece.procedural and piece.split == "train"
@@ -77,14 +77,14 @@ class TestPlan(unittest.TestCase):
             for program, (low, high) in PITCH_RANGES.items()
             for pitch in range(low, high + 1)
         }
-        self.assertEqual(heard, playable)
+        self.assertEqual(played, playable)
 
-    def test_same_seed_same_plan(self):
+    def test_same_seed_gives_same_plan(self):
         again = works.plan(self.works, self.music, PRESET, 0)
         self.assertEqual(again, self.pieces)
         self.assertNotEqual(works.plan(self.works, self.music, PRESET, 1), again)
 
-    def test_short_works_are_played_again(self):
+    def test_short_works_are_repeated(self):
         music = tune(0, beats=8)
         (excerpt, first, tempo), *more = works._excerpts(
             music, PRESET, np.random.default_rng(0)
@@ -101,7 +101,7 @@ class TestWide(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
         cls.works, cls.music = corpus()
-        # Two presets, of which the other holds out other works.
+        # Two presets that hold out different works.
         other = replace(PRESET, train=21, seconds=(7.0, 8.0))
         cls.presets = {"some": PRESET, "other": other}
         cls.wide = replace(PRESET, presets=tuple(cls.presets))
@@ -111,7 +111,7 @@ class TestWide(unittest.TestCase):
         )
         cls.pieces = works.plan_wide(cls.works, cls.music, cls.wide, 0, 0.5)
 
-    def test_no_held_out_tune_is_heard(self):
+    def test_no_held_out_tune_is_included(self):
         index = {work.path: i for i, work in enumerate(self.works)}
 
         def tunes(pieces):  # tunes below 40 have two titles each
@@ -124,21 +124,21 @@ class TestWide(unittest.TestCase):
             self.assertFalse(tunes(held_out) & tunes(self.pieces))
         self.assertEqual({piece.split for piece in self.pieces}, {"unlabelled"})
 
-    def test_no_tune_of_validation_is_learned_beside_any_preset(self):
+    def test_validation_tunes_agree_with_those_of_other_presets(self):
         labelled = replace(self.wide, labelled=True)
         pieces = works.plan_wide(self.works, self.music, labelled, 0, 2.0)
-        heard = {"train": set(), "validation": set()}
+        families = {"train": set(), "validation": set()}
         for piece in pieces:
             if not piece.procedural and piece.work.path:
-                heard[piece.split].add(piece.family)
-        self.assertTrue(all(heard.values()))
+                families[piece.split].add(piece.family)
+        self.assertTrue(all(families.values()))
         for preset in self.presets.values():
             for piece in works.plan(self.works, self.music, preset, 0):
                 other = "train" if piece.split == "validation" else "validation"
                 if piece.split != "test" and not piece.procedural:
-                    self.assertNotIn(piece.family, heard[other])
+                    self.assertNotIn(piece.family, families[other])
 
-    def test_fewer_hours_are_the_first_of_more(self):
+    def test_fewer_hours_are_a_prefix_of_more(self):
         self.assertGreaterEqual(sum(p.seconds for p in self.pieces), 1800)
         fewer = works.plan_wide(self.works, self.music, self.wide, 0, 0.1)
         self.assertEqual(fewer, self.pieces[: len(fewer)])
@@ -171,8 +171,8 @@ class TestStudies(unittest.TestCase):
                 self.assertTrue(all(beat >= 0 < beats for beat, beats, _ in voice))
                 if compose is studies.study:
                     starts = Counter(beat for beat, *_ in voice)
-                    most = max(starts.values())
-                    self.assertTrue(3 < most < 12 if program in (1, 7) else most == 1)
+                    n_max = max(starts.values())
+                    self.assertTrue(3 < n_max < 12 if program in (1, 7) else n_max == 1)
                 else:
                     ends = np.maximum.accumulate([b + d for b, d, _ in voice])
                     gaps = np.array([b for b, *_ in voice])[1:] - ends[:-1]
@@ -180,11 +180,11 @@ class TestStudies(unittest.TestCase):
 
 
 class TestNotes(unittest.TestCase):
-    def test_splits(self):
+    def test_note_splits_cover_all_pitches_and_programs(self):
         splits = works.split_notes(1, 0)
         self.assertEqual(len(splits), 511)
-        taught = {pitch for (_, pitch), split in splits.items() if split == "train"}
-        self.assertEqual(taught, set(range(21, 109)))
+        trained = {pitch for (_, pitch), split in splits.items() if split == "train"}
+        self.assertEqual(trained, set(range(21, 109)))
         for name in ("train", "validation", "test"):
             programs = {p for (p, _), split in splits.items() if split == name}
             self.assertEqual(programs, set(PITCH_RANGES), name)

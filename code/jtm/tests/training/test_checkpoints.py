@@ -1,4 +1,4 @@
-"""Networks made from settings: every setting of them makes a difference."""
+"""Checkpoints and exported networks; every setting of a network has an effect."""
 
 import contextlib
 import io
@@ -47,10 +47,10 @@ NETWORK = {
     "cpc_mode": ({}, "reverse"),
     "dropout": (TRANSFORMER, 0.5),
 }
-"""Settings of the network: what each is tried on, and its other value."""
+"""Settings of the network: base settings to test each on, and another value."""
 
-LEARNED = {"use_sinc_net"}
-"""Settings that decide what is learned, not what is computed before."""
+TRAINED = {"use_sinc_net"}
+"""Settings that change which parameters are learned, not the initial output."""
 
 CRITERION = {
     "n_predicts": (HARMONIC, 2),
@@ -67,25 +67,25 @@ CRITERION = {
     "temperature": (HARMONIC, 0.5),
     "dropout": (HARMONIC, 0.5),
 }
-"""Settings of the criterion, likewise."""
+"""Settings of the criterion, in the same form."""
 
 
 def settings(chosen):
-    """Make the settings of a very small run."""
+    """Make the settings of a tiny run."""
     return make_config(PretrainConfig, "tiny", {"size_window": 10_000} | chosen)
 
 
-class TestEverySettingMakesADifference(unittest.TestCase):
-    def differs(self, name, base, value, outputs):
+class TestEverySettingHasAnEffect(unittest.TestCase):
+    def assert_differs(self, name, base, value, outputs):
         one, other = outputs(base), outputs(base | {name: value})
         same = one.shape == other.shape and torch.allclose(one, other)
         self.assertFalse(same, name)
         torch.testing.assert_close(one, outputs(base), rtol=0, atol=0)
 
-    def test_of_the_network(self):
-        asked = {item.name for item in fields(NetworkConfig)}
-        asked -= {item.name for item in fields(RunConfig)}
-        self.assertEqual(NETWORK.keys() | LEARNED, asked)
+    def test_network_settings_change_the_context(self):
+        names = {item.name for item in fields(NetworkConfig)}
+        names -= {item.name for item in fields(RunConfig)}
+        self.assertEqual(NETWORK.keys() | TRAINED, names)
         torch.manual_seed(0)
         wave = 0.1 * torch.randn(2, 1, 8000)
 
@@ -94,9 +94,9 @@ class TestEverySettingMakesADifference(unittest.TestCase):
             return build_model(settings(chosen))(wave)[1]
 
         for name, (base, value) in NETWORK.items():
-            self.differs(name, base, value, context)
+            self.assert_differs(name, base, value, context)
 
-    def test_of_the_criterion(self):
+    def test_criterion_settings_change_the_loss(self):
         torch.manual_seed(0)
         z, c = torch.rand(3, 50, 352), torch.randn(3, 50, 352)
         recordings = torch.tensor([0, 0, 1])
@@ -106,45 +106,43 @@ class TestEverySettingMakesADifference(unittest.TestCase):
             model = build_model(config)
             torch.manual_seed(1)  # for dropout
             criterion = build_criterion(config, model)
-            chance = torch.Generator().manual_seed(0)
+            generator = torch.Generator().manual_seed(0)
             parts = z[..., : model.z_dim], c[..., : model.c_dim]
-            return criterion(*parts, recordings, chance)["loss"]
+            return criterion(*parts, recordings, generator)["loss"]
 
         for name, (base, value) in CRITERION.items():
-            self.differs(name, base, value, loss)
+            self.assert_differs(name, base, value, loss)
 
-    def test_of_a_misfit_the_setting_is_told(self):
-        told = set()
+    def test_mismatched_settings_are_named(self):
+        named = set()
         for name, (base, value) in (NETWORK | CRITERION).items():
-            there, here = settings(base), settings(base | {name: value})
-            model = build_model(there)
-            parts = {"model": model, "criterion": build_criterion(there, model)}
+            saved, chosen = settings(base), settings(base | {name: value})
+            model = build_model(saved)
+            parts = {"model": model, "criterion": build_criterion(saved, model)}
             content = {
-                "config": asdict(there),
+                "config": asdict(saved),
                 "state_dict": {
                     f"{part}.{key}": weights
                     for part, module in parts.items()
                     for key, weights in module.state_dict().items()
                 },
             }
-            model = build_model(here)
+            model = build_model(chosen)
             for part, module in (
                 ("model", model),
-                ("criterion", build_criterion(here, model)),
+                ("criterion", build_criterion(chosen, model)),
             ):
                 try:
-                    load_part("x.pt", content, part, module, here)
+                    load_part("x.pt", content, part, module, chosen)
                 except InputError as error:
                     self.assertIn(f"--{flag(name)} is ", str(error))
-                    told.add(name)
-        self.assertGreaterEqual(told, {"hidden_encoder", "ar_mode", "n_predicts"})
+                    named.add(name)
+        self.assertGreaterEqual(named, {"hidden_encoder", "ar_mode", "n_predicts"})
 
 
-class Export(unittest.TestCase):
+class TestExport(unittest.TestCase):
     def setUp(self):
-        folder = tempfile.TemporaryDirectory()
-        self.addCleanup(folder.cleanup)
-        self.folder = Path(folder.name)
+        self.folder = Path(self.enterContext(tempfile.TemporaryDirectory()))
         self.checkpoint = self.folder / "checkpoint0.pt"
         self.out = self.folder / "deep" / "net.safetensors"
 
@@ -159,7 +157,7 @@ class Export(unittest.TestCase):
         content = {"state_dict": state, "config": asdict(self.config), "history": rows}
         torch.save(content, self.checkpoint)
 
-    def test_every_network_comes_back(self):
+    def test_every_network_round_trips(self):
         wave = torch.randn(1, 1, 4000, generator=torch.Generator().manual_seed(0))
         for name, (base, value) in NETWORK.items():
             with self.subTest(name):
@@ -172,21 +170,21 @@ class Export(unittest.TestCase):
                 ):
                     torch.testing.assert_close(one, other, rtol=0, atol=0)
 
-    def test_the_file_tells_nothing_but_the_network(self):
+    def test_exported_file_holds_only_the_network(self):
         self.write({})
         export(self.checkpoint, self.out)
         size = int.from_bytes(self.out.read_bytes()[:8], "little")
         header = json.loads(self.out.read_bytes()[8 : 8 + size])
-        (told,) = header.pop("__metadata__").values()
+        (text,) = header.pop("__metadata__").values()
         self.assertEqual(header.keys(), self.model.state_dict().keys())
-        self.assertEqual(json.loads(told)["network"].keys(), NETWORK.keys() | LEARNED)
+        self.assertEqual(json.loads(text)["network"].keys(), NETWORK.keys() | TRAINED)
         first = self.out.read_bytes()
         export(self.checkpoint, self.out)
         self.assertEqual(self.out.read_bytes(), first)
 
-    def test_the_facts_stand_beside_it(self):
+    def test_sidecar_file_describes_the_export(self):
         self.write({"batch_size": 3})
-        with contextlib.redirect_stdout(io.StringIO()) as said:
+        with contextlib.redirect_stdout(io.StringIO()) as output:
             code = main(
                 ["export", "--load", str(self.checkpoint), "--out", str(self.out)]
             )
@@ -194,7 +192,7 @@ class Export(unittest.TestCase):
         facts = read_json(self.out.with_suffix(".json"))
         self.assertEqual(facts["sha256"], digest(self.out))
         self.assertEqual(facts["checkpoint"], digest(self.checkpoint))
-        self.assertIn(facts["sha256"], said.getvalue())
+        self.assertIn(facts["sha256"], output.getvalue())
         self.assertEqual(facts["bytes"], self.out.stat().st_size)
         self.assertEqual(
             facts["parameters"], sum(p.numel() for p in self.model.parameters())
@@ -209,14 +207,14 @@ class Export(unittest.TestCase):
         export(self.checkpoint, self.out)
         whole = self.out.read_bytes()
         flipped = whole[:-1] + bytes([whole[-1] ^ 1])
-        for content, words in (
+        for content, message in (
             (flipped, "its checksum differs"),
             (whole[:-10], "no network of JTM, or damaged"),
             (b"", "`jtm export` or `jtm train --preset transcriber` wrote"),
             (b"RIFF" * 100, "no network of JTM, or damaged"),
         ):
             self.out.write_bytes(content)
-            with self.assertRaisesRegex(InputError, f"net.safetensors: .*{words}"):
+            with self.assertRaisesRegex(InputError, f"net.safetensors: .*{message}"):
                 load_model(self.out)
         self.out.write_bytes(whole)
         weights = load_file(self.out)
@@ -225,19 +223,19 @@ class Export(unittest.TestCase):
             with self.assertRaisesRegex(InputError, "no network of JTM"):
                 load_model(self.out)
 
-    def test_what_is_no_checkpoint_is_refused(self):
+    def test_files_that_are_not_checkpoints_are_refused(self):
         sentences = [f"{first} begins a text, not a network\n" for first in "etusb"]
         for content in (
             b"RIFF" * 200,
             *(sentence.encode() for sentence in sentences),
             b"X\1\0\0\0\xb1.",  # text that is not UTF-8
-            b"G\0.",  # a number cut short
+            b"G\0.",  # a truncated number
         ):
             self.checkpoint.write_bytes(content)
             with self.assertRaisesRegex(InputError, "t0.pt: not a checkpoint of JTM"):
                 load_model(self.checkpoint)
 
-    def test_mistakes_are_told(self):
+    def test_invalid_paths_are_refused(self):
         self.write({})
         with self.assertRaisesRegex(InputError, "expected a name ending in .safe"):
             export(self.checkpoint, self.folder / "net.pt")

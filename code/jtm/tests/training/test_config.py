@@ -1,4 +1,4 @@
-"""Settings: presets, limits, JSON, and folders that belong to one run."""
+"""Settings: presets, limits, dependencies and JSON."""
 
 import json
 import math
@@ -21,11 +21,9 @@ from jtm.training.config import (
 
 class TestConfig(unittest.TestCase):
     def setUp(self):
-        folder = tempfile.TemporaryDirectory()
-        self.addCleanup(folder.cleanup)
-        self.folder = Path(folder.name)
+        self.folder = Path(self.enterContext(tempfile.TemporaryDirectory()))
 
-    def test_reference_is_the_published_recipe(self):
+    def test_reference_preset_is_the_published_recipe(self):
         config = make_config(PretrainConfig, "reference", {})
         self.assertEqual(config.encoder_type, "conv")
         self.assertEqual(config.hidden_encoder, 512)
@@ -34,7 +32,7 @@ class TestConfig(unittest.TestCase):
         self.assertEqual(config.negative_sampling_ext, 128)
         self.assertEqual((config.size_window, config.batch_size), (20480, 8))
 
-    def test_size_of_the_latents_follows_the_encoder(self):
+    def test_latent_size_depends_on_the_encoder(self):
         for preset in PRESETS:
             for encoder in ("conv", "sinc", "harmonic"):
                 chosen = {"encoder_type": encoder}
@@ -43,7 +41,7 @@ class TestConfig(unittest.TestCase):
         chosen = {"encoder_type": "sinc", "hidden_encoder": 40}
         self.assertEqual(make_config(PretrainConfig, "tiny", chosen).hidden_encoder, 40)
 
-    def test_pitchwise_where_there_is_a_pitch_axis_and_a_recurrent_network(self):
+    def test_pitchwise_needs_a_pitch_axis_and_a_recurrent_network(self):
         config = make_config(PretrainConfig, "small", {})
         self.assertEqual((config.gar_mode, config.hidden_gar), ("pitchwise", 32))
         config = make_config(PretrainConfig, "small", {"encoder_type": "harmonic"})
@@ -57,14 +55,14 @@ class TestConfig(unittest.TestCase):
             with self.assertRaisesRegex(InputError, "--garMode pitchwise needs"):
                 make_config(PretrainConfig, "small", chosen | {"gar_mode": "pitchwise"})
 
-    def test_sequential_reads_forward_with_a_recurrent_network(self):
+    def test_sequential_needs_a_forward_recurrent_network(self):
         for other in ({"ar_mode": "transformer"}, {"cpc_mode": "reverse"}):
             chosen = {"sampling_type": "sequential"} | other
             with self.assertRaisesRegex(InputError, "sequential carries hidden"):
                 make_config(PretrainConfig, "small", chosen)
 
-    def test_values_outside_their_limits_are_refused_by_name(self):
-        for name, value, words in (
+    def test_values_outside_their_limits_are_refused(self):
+        for name, value, message in (
             ("sampling_type", "random", "expected 'uniform', 'samesequence'"),
             ("batch_size", 0, "a number greater than or equal to 1"),
             ("dropout", 1.5, "less than or equal to 0.9"),
@@ -77,7 +75,7 @@ class TestConfig(unittest.TestCase):
             ("learning_rate", math.nan, "a finite number"),
             ("scheduler_ramp", math.inf, "a finite number"),
         ):
-            with self.assertRaisesRegex(InputError, f"--{flag(name)}.*{words}"):
+            with self.assertRaisesRegex(InputError, f"--{flag(name)}.*{message}"):
                 make_config(PretrainConfig, "small", {name: value})
         for chosen in (
             {"ar_mode": "transformer"},
@@ -89,8 +87,8 @@ class TestConfig(unittest.TestCase):
         with self.assertRaisesRegex(InputError, "--hiddenEncoder is 1; .* least 2"):
             make_config(PretrainConfig, "small", chosen)
 
-    def test_what_would_do_nothing_is_refused(self):
-        for name, value, words in (
+    def test_settings_without_effect_are_refused(self):
+        for name, value, message in (
             ("sinc_mode", "plain", "--sincMode needs --encoderType sinc"),
             ("sinc_kernel", 300, "--sincKernel needs --encoderType sinc"),
             ("sinc_spacing", "mel", "--sincSpacing needs --encoderType sinc"),
@@ -99,7 +97,7 @@ class TestConfig(unittest.TestCase):
             ("load_criterion", True, "--loadCriterion needs --load"),
             ("aligned", 8, "more than --nPredicts, 8"),
         ):
-            with self.assertRaisesRegex(InputError, words):
+            with self.assertRaisesRegex(InputError, message):
                 make_config(PretrainConfig, "small", {name: value})
         with self.assertRaisesRegex(InputError, "--temperature needs --score cosine"):
             make_config(PretrainConfig, "reference", {"temperature": 0.5})
@@ -109,24 +107,24 @@ class TestConfig(unittest.TestCase):
         with self.assertRaisesRegex(InputError, "needs a --batchSize of 2"):
             chosen = {"other_windows": True, "batch_size": 1}
             make_config(PretrainConfig, "small", chosen)
-        for name, value, words in (
+        for name, value, message in (
             ("share_negatives", "anchor", "--shareNegatives needs --contrast frame"),
             ("same_share", 1.0, "--sameShare needs --contrast frame or both"),
             ("other_windows", True, "--otherWindows needs --contrast frame or both"),
         ):
-            with self.assertRaisesRegex(InputError, words):
+            with self.assertRaisesRegex(InputError, message):
                 make_config(PretrainConfig, "small", {name: value})
 
-    def test_a_presets_setting_that_does_nothing_is_let_go(self):
+    def test_preset_settings_without_effect_are_dropped(self):
         config = make_config(PretrainConfig, "reference", {})
         self.assertEqual(config.sinc_mode, "quadrature")
         sinc = make_config(PretrainConfig, "reference", {"encoder_type": "sinc"})
         self.assertEqual(sinc.sinc_mode, "plain")
-        for made in (config, sinc):  # and what is saved is taken back
-            again = make_config(PretrainConfig, "small", asdict(made))
-            self.assertEqual(again, made)
+        for each in (config, sinc):  # and saved settings are accepted again
+            again = make_config(PretrainConfig, "small", asdict(each))
+            self.assertEqual(again, each)
 
-    def test_a_window_must_hold_the_furthest_step(self):
+    def test_window_must_hold_the_furthest_prediction_step(self):
         chosen = {"n_predicts": 2, "step_frames": 10}
         make_config(PretrainConfig, "small", chosen | {"size_window": 21 * 160})
         with self.assertRaisesRegex(InputError, "at least 3360 to predict 20 frames"):
@@ -140,11 +138,11 @@ class TestConfig(unittest.TestCase):
         again = json.loads(json.dumps(asdict(config)))
         self.assertEqual(make_config(PretrainConfig, "small", again), config)
 
-    def test_unknown_keys_are_refused(self):
+    def test_unknown_settings_are_refused(self):
         with self.assertRaisesRegex(InputError, "unknown setting 'hidden_gra'"):
             make_config(PretrainConfig, "small", {"hidden_gra": 12})
 
-    def test_every_setting_is_explained_and_every_preset_names_settings(self):
+    def test_every_setting_has_help_and_presets_name_settings(self):
         for cls in (PretrainConfig, SupervisedConfig):
             known = cls.__pydantic_fields__
             for name, item in known.items():
@@ -153,28 +151,28 @@ class TestConfig(unittest.TestCase):
             for preset in cls.presets.values():
                 self.assertLessEqual(preset.keys(), known.keys())
 
-    def test_a_presets_own_values_are_checked(self):
+    def test_preset_values_are_validated(self):
         for name, value in (("batch_size", 0), ("score", "euclid")):
             with mock.patch.dict(PretrainConfig.presets, tiny={name: value}):
                 with self.assertRaisesRegex(InputError, f"--{flag(name)} is {value!r}"):
                     make_config(PretrainConfig, "tiny", {})
 
-    def test_a_pitch_map_has_convolutions_for_context_and_steps_of_20_ms(self):
+    def test_pitch_map_has_a_conv_context_and_steps_of_20_ms(self):
         config = make_config(PretrainConfig, "small", {})
         self.assertEqual((config.encoder_type, config.ar_mode), ("pitchmap", "conv"))
         self.assertEqual((config.hidden_encoder, config.hidden_gar), (32, 32))
         config = make_config(PretrainConfig, "small", {"gar_mode": "joint"})
         self.assertEqual((config.ar_mode, config.hidden_gar), ("GRU", 256))
-        for chosen, told in (
+        for chosen, message in (
             ({"step_frames": 5}, "multiples of 2"),
             ({"gar_mode": "joint", "ar_mode": "conv"}, "--garMode joint"),
             ({"layers_gar": 2}, "--layersGar"),
             ({"encoder_type": "sinc", "ar_mode": "conv"}, "--encoderType pitchmap"),
         ):
-            with self.assertRaisesRegex(InputError, told):
+            with self.assertRaisesRegex(InputError, message):
                 make_config(PretrainConfig, "small", chosen)
 
-    def test_sincnet_is_the_front_end_of_the_network_that_is_asked_for(self):
+    def test_sinc_filters_are_the_front_end_of_the_chosen_network(self):
         for chosen, encoder, learned in (
             ({}, "pitchmap", True),
             ({"encoder_type": "conv"}, "sinc", False),
@@ -192,7 +190,7 @@ class TestConfig(unittest.TestCase):
             (reference.encoder_type, reference.sinc_mode), ("sinc", "plain")
         )
 
-    def test_flags_are_the_originals(self):
+    def test_original_flags_exist(self):
         flags = {
             flag(name) for name in asdict(make_config(PretrainConfig, "small", {}))
         }

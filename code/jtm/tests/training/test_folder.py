@@ -1,4 +1,4 @@
-"""A run's folder: one run's, and one process's at a time."""
+"""A run's folder: for one run, and one process at a time."""
 
 import json
 import tempfile
@@ -17,9 +17,7 @@ DATA = {"recordings": [3, 1], "samples": [960_000, 0], "sha256": "one"}
 
 class TestFolder(unittest.TestCase):
     def setUp(self):
-        folder = tempfile.TemporaryDirectory()
-        self.addCleanup(folder.cleanup)
-        self.folder = Path(folder.name)
+        self.folder = Path(self.enterContext(tempfile.TemporaryDirectory()))
 
     def claim(self, cls=PretrainConfig, data=None, origin="", **chosen):
         chosen = {"path_checkpoint": str(self.folder / "run")} | chosen
@@ -33,12 +31,12 @@ class TestFolder(unittest.TestCase):
         content = {"state_dict": {}, "config": config, "history": []} | content
         torch.save(content, path)
 
-    def test_a_folder_belongs_to_one_run(self):
+    def test_folder_belongs_to_one_run(self):
         self.claim()
         self.claim()
         with self.assertRaisesRegex(InputError, "--hiddenGar 4, not 64; choose"):
             self.claim(hidden_gar=64)
-        # More epochs of pretraining make no other run of it; fewer do.
+        # More epochs of pretraining continue the run; fewer are refused.
         self.claim(n_epoch=9)
         self.assertEqual(self.saved()["n_epoch"], 9)
         with self.assertRaisesRegex(InputError, "--nEpoch 9, not 5"):
@@ -47,7 +45,7 @@ class TestFolder(unittest.TestCase):
     def saved(self):
         return json.loads((self.folder / "run" / "config.json").read_text())
 
-    def test_chunks_make_no_other_run_of_training_with_labels(self):
+    def test_chunk_settings_may_change_in_supervised_runs(self):
         for cls in (SupervisedConfig, PretrainConfig):
             run = {"cls": cls, "path_checkpoint": str(self.folder / cls.__name__)}
             self.claim(**run, max_chunks_in_mem=5)
@@ -58,7 +56,7 @@ class TestFolder(unittest.TestCase):
                 with self.assertRaisesRegex(InputError, "holds a run with --.*hunk"):
                     self.claim(**run, **chosen)
 
-    def test_a_run_older_than_a_setting_goes_on_with_its_default(self):
+    def test_run_older_than_a_setting_resumes_with_its_default(self):
         self.claim()
         path = self.folder / "run" / "config.json"
         older = json.loads(path.read_text())
@@ -68,7 +66,7 @@ class TestFolder(unittest.TestCase):
         with self.assertRaisesRegex(InputError, "--aligned 0, not 6"):
             self.claim(aligned=6)
 
-    def test_a_run_is_known_by_its_recordings_start_and_processes(self):
+    def test_run_is_identified_by_data_origin_and_processes(self):
         self.claim(data=DATA)
         self.save("last.pt", data=DATA, origin="a", world=1)
         self.claim(data=DATA, origin="a")
@@ -80,10 +78,10 @@ class TestFolder(unittest.TestCase):
         self.save("last.pt", world=2)
         with self.assertRaisesRegex(InputError, "a run of 2 processes, not 1"):
             self.claim(data=DATA)
-        self.save("last.pt", data=None)  # before this was kept
+        self.save("last.pt", data=None)  # from an earlier version
         self.claim(data=DATA, origin="a")
 
-    def test_nothing_is_written_where_another_is_at_it(self):
+    def test_nothing_is_written_while_another_process_runs(self):
         self.claim()
         before = self.saved()
         chosen = {"path_checkpoint": str(self.folder / "run")}
@@ -94,13 +92,13 @@ class TestFolder(unittest.TestCase):
             half_written.touch()
             with self.assertRaises(InputError):
                 self.claim(n_epoch=9)
-            self.assertTrue(half_written.exists())  # perhaps by the process at it
+            self.assertTrue(half_written.exists())  # perhaps of the running process
         self.claim()
         self.assertFalse(half_written.exists())
         self.assertEqual(self.saved(), before)
         self.claim(n_epoch=9)
 
-    def test_the_newest_whole_checkpoint(self):
+    def test_newest_undamaged_checkpoint(self):
         run = self.folder / "run"
         self.assertEqual(newest(run), (None, None))
         self.claim()

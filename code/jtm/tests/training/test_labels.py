@@ -1,4 +1,4 @@
-"""Learning from labels: windows, edges, soft labels, and what stays frozen."""
+"""Supervised training: windows, context, soft labels and frozen parameters."""
 
 import unittest
 from types import SimpleNamespace
@@ -20,20 +20,20 @@ BINS = 6
 
 
 def read(index, first, n_frames):
-    """Read inputs that tell recording and frame."""
+    """Return inputs that encode recording and frame."""
     frames = np.arange(first, first + n_frames, dtype=np.float32) / 1000
     return np.stack([frames + index / 10] * BINS, axis=1)
 
 
 def targets(index, first, n_frames):
-    """Make targets: what sounds and what starts, of a few frames."""
+    """Return targets in which one pitch is active."""
     roll = np.zeros((n_frames, 2, N_PITCHES), np.float32)
     roll[:, 0, index] = 1
     return {"transcription": roll}
 
 
-class Plain(torch.nn.Module):
-    """A body that gives a scaled copy of its input."""
+class ScalingBody(torch.nn.Module):
+    """A body that returns a scaled copy of its input."""
 
     def __init__(self):
         super().__init__()
@@ -48,7 +48,7 @@ def make(seed=0):
     """Make a small network."""
     torch.manual_seed(seed)
     heads = Heads(FlatTrunk(BINS, 8, channels=2), {"transcription": ("map", 2)})
-    return NetworkWithHeads(Plain(), heads)
+    return NetworkWithHeads(ScalingBody(), heads)
 
 
 def windows(**chosen):
@@ -57,16 +57,16 @@ def windows(**chosen):
 
 
 class TestWindows(unittest.TestCase):
-    def test_they_lie_in_their_spans_and_edges_around(self):
-        for inputs, asked, recordings in windows(batch_size=6, size=100, edge=10):
+    def test_windows_lie_in_their_spans_with_context_around(self):
+        for inputs, targets, recordings in windows(batch_size=6, size=100, edge=10):
             self.assertEqual(inputs.shape, (6, 120, BINS))
-            self.assertEqual(asked["transcription"].shape[:2], (6, 100))
+            self.assertEqual(targets["transcription"].shape[:2], (6, 100))
             for x, index in zip(inputs[..., 0], recordings, strict=True):
                 first = round(float(x[10] - index / 10) * 1000)
                 low, high = ((0, 300), (50, 400))[index]
                 self.assertTrue(low <= first <= high - 100)
 
-    def test_seed_epoch_and_batch_decide(self):
+    def test_windows_depend_on_seed_epoch_and_batch(self):
         one, same = windows(batch_size=2), windows(batch_size=2)
         batches = [x for x, *_ in one]
         same.first_batch = 2
@@ -74,11 +74,11 @@ class TestWindows(unittest.TestCase):
         same.epoch = 1
         self.assertFalse(torch.equal(next(iter(same))[0], batches[0]))
 
-    def test_windows_without_labels_come_last_and_have_no_targets(self):
+    def test_unlabelled_windows_come_last_without_targets(self):
         batch = windows(batch_size=4, unlabelled=[(5, 0, 900)], n_unlabelled=3)
-        for inputs, asked, recordings in batch:
+        for inputs, targets, recordings in batch:
             self.assertEqual(len(inputs), 4)
-            self.assertEqual(len(asked["transcription"]), 1)
+            self.assertEqual(len(targets["transcription"]), 1)
             self.assertEqual(recordings[1:], [5, 5, 5])
 
 
@@ -91,7 +91,7 @@ class TestLabelled(unittest.TestCase):
             fit(module, progress=False)
         return module
 
-    def test_a_frozen_body_stays_and_heads_learn(self):
+    def test_frozen_body_is_unchanged_and_heads_are_updated(self):
         network = make()
         before = {k: v.clone() for k, v in network.state_dict().items()}
         self.train(network, (0.0, 1e-2))
@@ -100,21 +100,21 @@ class TestLabelled(unittest.TestCase):
         name = "heads.readers.transcription.linear.weight"
         self.assertFalse(torch.equal(after[name], before[name]))
 
-    def test_a_body_that_learns_changes(self):
+    def test_trained_body_is_updated(self):
         network = make()
         self.train(network, (1e-2, 1e-2))
         self.assertFalse(torch.equal(network.body.scale, torch.ones(BINS)))
 
-    def test_a_student_comes_near_its_teacher(self):
+    def test_student_approaches_its_teacher(self):
         teacher = make(1).requires_grad_(False)
         reader = teacher.heads.readers["transcription"]
         with torch.no_grad():
             reader.linear.weight.zero_()
             reader.linear.bias.fill_(-1.0)
-            reader.own[0, 70] = 9.0  # which no label tells of
+            reader.own[0, 70] = 9.0  # a pitch without labels
         pool = {"unlabelled": [(0, 0, 900)], "n_unlabelled": 3}
-        kept = {k: v.clone() for k, v in teacher.state_dict().items()}
-        told = []
+        before = {k: v.clone() for k, v in teacher.state_dict().items()}
+        means = []
         for each in (None, teacher):
             module = self.train(
                 make(),
@@ -123,17 +123,17 @@ class TestLabelled(unittest.TestCase):
                 windows=windows(batch_size=4, **pool),
             )
             logits = compute_logits(module.network.eval(), read(0, 0, 64)[None])
-            told.append(logits["transcription"][0, :, 0, 70].mean())
-        self.assertGreater(told[1], told[0] + 0.5)
+            means.append(logits["transcription"][0, :, 0, 70].mean())
+        self.assertGreater(means[1], means[0] + 0.5)
         for name, value in teacher.state_dict().items():
-            torch.testing.assert_close(value, kept[name])
+            torch.testing.assert_close(value, before[name])
 
-    def test_contrast_hears_windows_without_labels_alone(self):
-        heard = []
+    def test_contrastive_loss_gets_unlabelled_windows_only(self):
+        calls = []
 
         class Contrast(torch.nn.Module):
             def forward(self, z, c, recordings, generator):
-                heard.append((len(z), recordings.tolist()))
+                calls.append((len(z), recordings.tolist()))
                 return {"loss": z.square().mean()}
 
         network = make()
@@ -141,22 +141,22 @@ class TestLabelled(unittest.TestCase):
         network.body.model = SimpleNamespace(summarise=lambda z: z)
         pool = windows(batch_size=4, unlabelled=[(7, 0, 900)], n_unlabelled=2)
         self.train(network, (1e-2, 1e-2), contrast=Contrast(), windows=pool)
-        self.assertEqual(heard[0], (2, [7, 7]))
+        self.assertEqual(calls[0], (2, [7, 7]))
 
 
 class TestLoss(unittest.TestCase):
-    def test_where_nothing_is_known_a_target_costs_a_bit(self):
+    def test_zero_logits_cost_one_bit(self):
         logits = torch.zeros(1, 5, 2, 3)
         loss = _task_loss(logits, torch.zeros_like(logits))
         self.assertAlmostEqual(loss.item(), np.log(2), places=6)
 
-    def test_classes_and_their_probabilities(self):
+    def test_one_hot_probabilities_equal_class_indices(self):
         logits = torch.tensor([[2.0, 0.0]])
         one = _task_loss(logits, torch.tensor([0]))
         same = _task_loss(logits, torch.tensor([[1.0, 0.0]]))
         torch.testing.assert_close(one, same)
 
-    def test_what_is_not_known_costs_nothing(self):
+    def test_unknown_targets_have_no_loss(self):
         logits = torch.tensor([[2.0, 0.0], [9.0, 0.0]])
         one = _task_loss(logits[:1], torch.tensor([0]))
         torch.testing.assert_close(
@@ -167,7 +167,7 @@ class TestLoss(unittest.TestCase):
 
 
 class TestQuickScore(unittest.TestCase):
-    def test_frames_are_ranked_and_classes_compared(self):
+    def test_quick_score_of_frames_and_classes(self):
         truth = np.zeros((40, 2, 3), np.float32)
         truth[::16, 0, 1] = 1
         self.assertEqual(_quick_score(TASKS["multipitch"], [truth - 0.5], [truth]), 1.0)
@@ -178,8 +178,8 @@ class TestQuickScore(unittest.TestCase):
         )
 
 
-class TestAnswer(unittest.TestCase):
-    def test_frames_are_those_that_were_given(self):
+class TestComputeLogits(unittest.TestCase):
+    def test_number_of_frames_equals_that_of_the_input(self):
         network = make().eval()
         logits = compute_logits(network, read(0, 0, 31)[None], stride=2)
         self.assertEqual(logits["transcription"].shape, (1, 31, 2, N_PITCHES))

@@ -1,4 +1,4 @@
-"""The loop by itself, on a network of one layer."""
+"""The training loop by itself, on a network of two linear layers."""
 
 import contextlib
 import io
@@ -18,8 +18,8 @@ from jtm.training.checkpoints import read_checkpoint
 from jtm.training.loop import Module, Plan, fit, schedule
 
 
-class Numbers:
-    """Batches of random numbers, of a line's points."""
+class RandomBatches:
+    """Batches of random inputs and their sums."""
 
     epoch = first_batch = 0
 
@@ -37,8 +37,8 @@ class Numbers:
             yield x, x.sum(1, keepdim=True)
 
 
-class Line(Module):
-    """Fits a line, with dropout."""
+class LinearModule(Module):
+    """A linear regression with dropout."""
 
     def __init__(self, *arguments, **more):
         super().__init__(*arguments, **more)
@@ -62,18 +62,16 @@ class Line(Module):
 
 
 def fitted(plan, **more):
-    module = Line(plan, Numbers(), **more)
+    module = LinearModule(plan, RandomBatches(), **more)
     fit(module, quiet=True)
     return module
 
 
 class TestFit(unittest.TestCase):
     def setUp(self):
-        folder = tempfile.TemporaryDirectory()
-        self.addCleanup(folder.cleanup)
-        self.folder = Path(folder.name)
+        self.folder = Path(self.enterContext(tempfile.TemporaryDirectory()))
 
-    def test_without_a_folder_it_writes_nothing_and_keeps_the_best_state(self):
+    def test_without_a_folder_nothing_is_written_and_the_best_state_is_restored(self):
         scores, states = iter((0.2, math.nan, 0.9, 0.9, 0.5)), []
 
         def score(module):
@@ -81,63 +79,63 @@ class TestFit(unittest.TestCase):
             states.append(module.head.weight.clone())
             return next(scores)
 
-        said = io.StringIO()
-        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+        output = io.StringIO()
+        with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
             module = fitted(Plan(5), score=score)
-        self.assertEqual(said.getvalue(), "")
+        self.assertEqual(output.getvalue(), "")
         self.assertTrue(torch.equal(module.head.weight, states[2]))
         self.assertFalse(torch.equal(module.head.weight, states[3]))
         self.assertFalse(module.training)
         self.assertEqual([row["score"] for row in module.history][2:], [0.9, 0.9, 0.5])
 
-    def test_a_score_stops_it_early_and_leaves_modes_as_they_are(self):
+    def test_score_stops_early_and_preserves_training_modes(self):
         modes = []
 
         def score(module):
             return -len(module.history)
 
-        class Watched(Line):
+        class Watched(LinearModule):
             def loss(self, batch, split, step):
                 modes.append((self.body.training, self.frozen.training))
                 return super().loss(batch, split, step)
 
-        module = Watched(Plan(20, patience=2), Numbers(), score=score)
+        module = Watched(Plan(20, patience=2), RandomBatches(), score=score)
         fit(module, quiet=True)
         self.assertEqual(len(module.history), 3)
         self.assertEqual(set(modes), {(True, False)})
 
-    def test_small_networks_train_without_delay(self):
-        fitted(Plan(1))  # what is imported once
+    def test_small_networks_train_without_overhead(self):
+        fitted(Plan(1))  # warm-up: imports
         before = time.process_time()
         for _ in range(5):
             fitted(Plan(2))
         self.assertLess((time.process_time() - before) / 5, 0.5)
 
-    def test_groups_have_rates_and_weight_decay_of_their_own(self):
-        module = Line(Plan(2), Numbers())
+    def test_parameter_groups_have_their_own_rates_and_weight_decay(self):
+        module = LinearModule(Plan(2), RandomBatches())
         module.lr_factor = schedule(10, warmup=4)
         fit(module, quiet=True)
         ratios = [body / head for body, head in module.rates]
         self.assertTrue(all(math.isclose(ratio, 0.1) for ratio in ratios[1:]))
         self.assertEqual(len(module.rates), 10)
         expected = [0.1 * module.lr_factor(step) for step in range(10)]
-        for found, rate in zip(module.rates, expected, strict=True):
-            self.assertAlmostEqual(found[1], rate)
+        for rates, rate in zip(module.rates, expected, strict=True):
+            self.assertAlmostEqual(rates[1], rate)
         decays = module.configure_optimizers()["optimizer"].param_groups
         self.assertEqual([group["weight_decay"] for group in decays], [0.1, 0.0])
 
-    def test_batches_of_a_step_have_random_numbers_of_their_own(self):
+    def test_accumulated_batches_have_different_seeds(self):
         seeds = []
 
-        class Watched(Line):
+        class Watched(LinearModule):
             def loss(self, batch, split, step):
                 seeds.append(torch.initial_seed())
                 return super().loss(batch, split, step)
 
-        fit(Watched(Plan(1, accumulate=5), Numbers()), quiet=True)
+        fit(Watched(Plan(1, accumulate=5), RandomBatches()), quiet=True)
         self.assertEqual(len(set(seeds)), 5)
 
-    def test_schedules(self):
+    def test_hand_computed_schedules(self):
         for decay, half in (("linear", 0.5), ("cosine", 0.5)):
             factor = schedule(8, decay=decay)
             self.assertEqual((factor(0), factor(8), factor(9)), (1.0, 0.0, 0.0))
@@ -145,9 +143,9 @@ class TestFit(unittest.TestCase):
         self.assertAlmostEqual(schedule(8, decay="cosine")(2), 0.8535534)
         self.assertAlmostEqual(schedule(8, warmup=4)(1), 0.5 * 7 / 8)
 
-    def test_stopped_before_the_first_step_it_says_so_and_goes_on(self):
+    def test_interrupt_before_the_first_step_saves_and_resumes(self):
         whole = fitted(Plan(2, folder=self.folder / "whole"))
-        # Who starts the tests in the background has them ignore Ctrl-C.
+        # Processes that a shell starts in the background ignore SIGINT.
         before = signal.signal(signal.SIGINT, signal.default_int_handler)
         self.addCleanup(signal.signal, signal.SIGINT, before)
         load = loop.lightning.Trainer.fit
@@ -166,17 +164,17 @@ class TestFit(unittest.TestCase):
         for name, value in whole.state_dict().items():
             self.assertTrue(torch.equal(value, again.state_dict()[name]), name)
         with self.assertRaises(KeyboardInterrupt):
-            signal.raise_signal(signal.SIGINT)  # has its meaning again
+            signal.raise_signal(signal.SIGINT)  # the default handler is restored
 
-    def test_a_loss_that_is_not_finite_stops_the_run(self):
-        class Broken(Line):
+    def test_non_finite_loss_stops_the_run(self):
+        class Broken(LinearModule):
             def loss(self, batch, split, step):
                 return {"loss": super().loss(batch, split, step)["loss"] * math.nan}
 
         with self.assertRaisesRegex(InputError, "loss is nan at step 0; there is no"):
-            fit(Broken(Plan(1), Numbers()), quiet=True)
+            fit(Broken(Plan(1), RandomBatches()), quiet=True)
 
-    def test_the_best_epoch(self):
+    def test_best_epoch_and_patience(self):
         nan = math.nan
         for losses, best, waited in (
             ([], None, 0),

@@ -1,4 +1,4 @@
-"""Several processes that train together: where each is, and a run of two."""
+"""Distributed training: ranks from the environment, and a run of two processes."""
 
 import contextlib
 import io
@@ -25,31 +25,31 @@ ROOT = Path(__file__).resolve().parents[4]
 
 
 class TestProcessInfo(unittest.TestCase):
-    def test_alone(self):
+    def test_single_process(self):
         self.assertEqual(process_info({}), (0, 1, 1))
         self.assertEqual(process_info({"SLURM_NTASKS": "1"}), (0, 1, 1))
 
-    def test_torchrun_says_it(self):
-        found = {"RANK": "5", "WORLD_SIZE": "8", "LOCAL_WORLD_SIZE": "4"}
-        self.assertEqual(process_info(found | {"SLURM_NTASKS": "2"}), (5, 8, 4))
+    def test_rank_from_torchrun(self):
+        environ = {"RANK": "5", "WORLD_SIZE": "8", "LOCAL_WORLD_SIZE": "4"}
+        self.assertEqual(process_info(environ | {"SLURM_NTASKS": "2"}), (5, 8, 4))
 
-    def test_srun_says_it(self):
-        found = {"SLURM_PROCID": "3", "SLURM_NTASKS": "4", "SLURM_STEP_ID": "0"}
+    def test_rank_from_srun(self):
+        environ = {"SLURM_PROCID": "3", "SLURM_NTASKS": "4", "SLURM_STEP_ID": "0"}
         with self.assertRaisesRegex(InputError, "with --ntasks-per-node instead"):
-            process_info(found)
-        found["SLURM_NTASKS_PER_NODE"] = "2"
-        self.assertEqual(process_info(found), (3, 4, 2))
-        self.assertEqual(process_info(found | {"SLURM_JOB_NAME": "bash"}), (0, 1, 1))
+            process_info(environ)
+        environ["SLURM_NTASKS_PER_NODE"] = "2"
+        self.assertEqual(process_info(environ), (3, 4, 2))
+        self.assertEqual(process_info(environ | {"SLURM_JOB_NAME": "bash"}), (0, 1, 1))
 
-    def test_several_tasks_without_srun_would_hang(self):
-        found = {"SLURM_PROCID": "0", "SLURM_NTASKS": "2", "SLURM_JOB_NAME": "train"}
+    def test_several_tasks_without_srun_are_refused(self):
+        environ = {"SLURM_PROCID": "0", "SLURM_NTASKS": "2", "SLURM_JOB_NAME": "train"}
         for tasks in ({}, {"SLURM_NTASKS_PER_NODE": "2"}):
             with self.assertRaisesRegex(InputError, "put srun before the command"):
-                process_info(found | tasks)
+                process_info(environ | tasks)
 
 
 class TestDevice(unittest.TestCase):
-    def test_a_gpu_where_there_is_one(self):
+    def test_gpu_is_used_where_available(self):
         for cuda, mps, expected in (
             (True, True, "cuda"),
             (False, True, "mps"),
@@ -64,29 +64,27 @@ class TestDevice(unittest.TestCase):
 
 class TestTwoProcesses(unittest.TestCase):
     def setUp(self):
-        folder = tempfile.TemporaryDirectory()
-        self.addCleanup(folder.cleanup)
-        self.folder = Path(folder.name)
+        self.folder = Path(self.enterContext(tempfile.TemporaryDirectory()))
         (self.folder / "audio").mkdir()
         write_tunes(self.folder / "audio", n=6)
 
-    def words(self, run, *arguments):
-        """Give the command's words."""
-        words = ["--preset", "tiny", "--data", self.folder / "audio", "--useSincNet"]
-        words += ["--sizeWindow", 8000, "--batchSize", 4, "--stepFrames", 4]
-        words += ["--pathCheckpoint", self.folder / run, *arguments]
-        return [str(word) for word in words]
+    def options(self, run, *arguments):
+        """Return the arguments of the command."""
+        options = ["--preset", "tiny", "--data", self.folder / "audio", "--useSincNet"]
+        options += ["--sizeWindow", 8000, "--batchSize", 4, "--stepFrames", 4]
+        options += ["--pathCheckpoint", self.folder / run, *arguments]
+        return [str(word) for word in options]
 
-    def start(self, run, by, *arguments):
-        """Start both processes as torchrun or srun does; they speak to files."""
+    def start(self, run, launcher, *arguments):
+        """Start both processes as torchrun or srun does; their output goes to files."""
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
         common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": 1}
-        if by == "torchrun":
+        if launcher == "torchrun":
             common |= {"WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2}
-            common |= {"TORCHELASTIC_RUN_ID": "test"}  # what Lightning looks for
-            numbers = ("RANK", "LOCAL_RANK")
+            common |= {"TORCHELASTIC_RUN_ID": "test"}  # which Lightning checks
+            rank_names = ("RANK", "LOCAL_RANK")
         else:
             common |= {
                 "SLURM_STEP_ID": 0,
@@ -94,44 +92,44 @@ class TestTwoProcesses(unittest.TestCase):
                 "SLURM_NTASKS_PER_NODE": 2,
             }
             common |= {"SLURM_NNODES": 1, "SLURM_NODEID": 0, "SLURM_JOB_NAME": "test"}
-            numbers = ("SLURM_PROCID", "SLURM_LOCALID")
+            rank_names = ("SLURM_PROCID", "SLURM_LOCALID")
         processes = []
         for rank in (0, 1):
-            own = common | dict.fromkeys(numbers, rank)
-            with open(self.folder / f"{run}{rank}.txt", "w") as said:
+            own = common | dict.fromkeys(rank_names, rank)
+            with open(self.folder / f"{run}{rank}.txt", "w") as log:
                 process = subprocess.Popen(
-                    [sys.executable, ROOT / "main.py", *self.words(run, *arguments)],
+                    [sys.executable, ROOT / "main.py", *self.options(run, *arguments)],
                     env=os.environ | {k: str(v) for k, v in own.items()},
-                    stdout=said,
+                    stdout=log,
                     stderr=subprocess.STDOUT,
                 )
             self.addCleanup(process.kill)
             processes.append(process)
         return processes
 
-    def said(self, run, rank):
-        """Give what a process said."""
+    def output(self, run, rank):
+        """Return the output of a process."""
         return (self.folder / f"{run}{rank}.txt").read_text()
 
-    def finish(self, run, by, *arguments):
-        """Run both processes to their end; give the last checkpoint."""
-        codes = [process.wait(300) for process in self.start(run, by, *arguments)]
-        self.assertEqual(codes, [0, 0], self.said(run, 0) + self.said(run, 1))
+    def finish(self, run, launcher, *arguments):
+        """Run both processes to their end; return the last checkpoint."""
+        codes = [process.wait(300) for process in self.start(run, launcher, *arguments)]
+        self.assertEqual(codes, [0, 0], self.output(run, 0) + self.output(run, 1))
         return read_checkpoint(self.folder / run / "last.pt")
 
-    def test_they_train_one_network_and_go_on_after_being_stopped(self):
+    def test_two_processes_train_one_network_and_resume(self):
         arguments = ("--nEpoch", 3, "--samplingType", "sequential")
         whole = self.finish("whole", "srun", *arguments)
-        # One of them built the store, the other waited; one of them speaks.
-        said = [self.said("whole", rank) for rank in (0, 1)]
-        self.assertEqual(sum("Reading audio" in text for text in said), 1)
-        self.assertIn("last checkpoint: ", said[0])
-        self.assertIn("Pretraining: 100%", said[0])
-        self.assertNotRegex(said[1], "last checkpoint|Pretraining|data ")
-        # Windows of both are in the curves: 5 recordings of 16 windows each.
+        # One process builds the store while the other waits; only rank 0 prints.
+        outputs = [self.output("whole", rank) for rank in (0, 1)]
+        self.assertEqual(sum("Reading audio" in text for text in outputs), 1)
+        self.assertIn("last checkpoint: ", outputs[0])
+        self.assertIn("Pretraining: 100%", outputs[0])
+        self.assertNotRegex(outputs[1], "last checkpoint|Pretraining|data ")
+        # The curves count windows of both: 5 recordings of 16 windows each.
         rows = [row for row in whole["history"] if row["split"] == "train"]
         self.assertEqual([row["windows"] for row in rows], [80] * 3)
-        for part in whole["carried"]:  # (processes, layers, lanes, dim)
+        for part in whole["carried"]:  # (processes, layers, streams, dim)
             self.assertEqual((part.shape[0], part.shape[2]), (2, 4))
             self.assertFalse(torch.equal(part[0], part[1]))
 
@@ -141,19 +139,19 @@ class TestTwoProcesses(unittest.TestCase):
             self.assertEqual([process.poll() for process in processes], [None, None])
         processes[1].send_signal(signal.SIGTERM)  # one is enough to stop both
         codes = [process.wait(300) for process in processes]
-        self.assertEqual(codes, [130, 130], self.said("stopped", 0))
-        self.assertIn("run the same command to resume", self.said("stopped", 0))
-        self.assertNotIn("run the same command to resume", self.said("stopped", 1))
-        alone = io.StringIO()
+        self.assertEqual(codes, [130, 130], self.output("stopped", 0))
+        self.assertIn("run the same command to resume", self.output("stopped", 0))
+        self.assertNotIn("run the same command to resume", self.output("stopped", 1))
+        stderr = io.StringIO()
         with contextlib.redirect_stdout(io.StringIO()):
-            with contextlib.redirect_stderr(alone):
-                self.assertEqual(train_main(self.words("stopped", *arguments)), 2)
-        self.assertIn("holds a run of 2 processes, not 1", alone.getvalue())
-        taken_up = self.finish("stopped", "torchrun", *arguments)
-        self.assertIn("resuming from step", self.said("stopped", 0))
+            with contextlib.redirect_stderr(stderr):
+                self.assertEqual(train_main(self.options("stopped", *arguments)), 2)
+        self.assertIn("holds a run of 2 processes, not 1", stderr.getvalue())
+        resumed = self.finish("stopped", "torchrun", *arguments)
+        self.assertIn("resuming from step", self.output("stopped", 0))
         for name, weights in whole["state_dict"].items():
-            self.assertTrue(torch.equal(weights, taken_up["state_dict"][name]), name)
-        for one, other in zip(whole["history"], taken_up["history"], strict=True):
+            self.assertTrue(torch.equal(weights, resumed["state_dict"][name]), name)
+        for one, other in zip(whole["history"], resumed["history"], strict=True):
             self.assertAlmostEqual(one["loss"], other["loss"], places=6)
 
 

@@ -1,4 +1,4 @@
-"""Kept log magnitudes: the same as computed at once, silence around, variations."""
+"""Cached log magnitudes: values, padding with silence, and reuse of files."""
 
 import os
 import tempfile
@@ -19,7 +19,7 @@ def noise(seconds, seed=0):
 
 
 class Store:
-    """Recordings in memory, with the part of a store's interface that is used."""
+    """In-memory recordings with the part of a store's interface that Spectra uses."""
 
     def __init__(self, *waves):
         self.waves = waves
@@ -33,9 +33,7 @@ class Store:
 
 class TestSpectra(unittest.TestCase):
     def setUp(self):
-        folder = tempfile.TemporaryDirectory()
-        self.addCleanup(folder.cleanup)
-        self.folder = Path(folder.name)
+        self.folder = Path(self.enterContext(tempfile.TemporaryDirectory()))
         self.encoder = HarmonicEncoder(kernel=512)
 
     def make(self, *waves):
@@ -43,43 +41,43 @@ class TestSpectra(unittest.TestCase):
         front_end = spectra.harmonic_front_end(self.encoder)
         return spectra.Spectra(Store(*waves), front_end, self.folder)
 
-    def test_blocks_give_what_the_whole_gives(self):
+    def test_blocks_equal_the_whole(self):
         wave = noise(2.005)
-        kept = self.make(wave)
+        cached = self.make(wave)
         self.addCleanup(setattr, spectra, "BLOCK", spectra.BLOCK)
         spectra.BLOCK = 37
         whole = self.encoder.magnitudes(
             torch.tensor(wave / 32768.0).float()[None, None]
         )
-        found = kept.read(0)
-        self.assertEqual(found.shape, (200, whole.shape[2]))
-        np.testing.assert_allclose(found, whole[0].numpy(), atol=2e-3)
+        magnitudes = cached.read(0)
+        self.assertEqual(magnitudes.shape, (200, whole.shape[2]))
+        np.testing.assert_allclose(magnitudes, whole[0].numpy(), atol=2e-3)
 
-    def test_silence_lies_outside(self):
-        kept = self.make(noise(0.5))
-        found = kept.read(0, -10, 80)
+    def test_frames_outside_a_recording_are_silent(self):
+        cached = self.make(noise(0.5))
+        found = cached.read(0, -10, 80)
         self.assertEqual(len(found), 80)
         self.assertFalse(found[:10].any() or found[60:].any())
-        np.testing.assert_array_equal(found[10:60], kept.read(0))
-        self.assertFalse(kept.read(0, 70, 5).any())
-        self.assertFalse(kept.read(0, -9, 5).any())
+        np.testing.assert_array_equal(found[10:60], cached.read(0))
+        self.assertFalse(cached.read(0, 70, 5).any())
+        self.assertFalse(cached.read(0, -9, 5).any())
 
-    def test_other_filters_or_other_sound_have_other_files(self):
+    def test_other_filters_or_audio_have_other_files(self):
         self.make(noise(0.2)).prepare([0], progress=False)
         self.encoder = HarmonicEncoder(kernel=1024)
         self.make(noise(0.2), noise(0.2, 1)).prepare([0, 1], progress=False)
         self.assertEqual(len([*self.folder.rglob("*.npy")]), 3)
 
     @unittest.skipUnless(Path("/proc/self/fd").exists(), "no list of open files")
-    def test_no_file_is_held_open(self):
-        kept = self.make(*(noise(0.05, seed) for seed in range(12)))
+    def test_no_file_stays_open(self):
+        cached = self.make(*(noise(0.05, seed) for seed in range(12)))
         before = len(os.listdir("/proc/self/fd"))
         for index in range(12):
-            kept.read(index)
+            cached.read(index)
         self.assertLess(len(os.listdir("/proc/self/fd")), before + 6)
 
-    def test_what_is_there_is_not_computed_again(self):
-        kept = self.make(noise(0.2))
-        kept.prepare([0], progress=False)
-        kept.front_end = None  # would fail
-        kept.prepare([0], progress=False)
+    def test_cached_magnitudes_are_not_recomputed(self):
+        cached = self.make(noise(0.2))
+        cached.prepare([0], progress=False)
+        cached.front_end = None  # computing would fail
+        cached.prepare([0], progress=False)

@@ -1,8 +1,8 @@
 """
-A headless Chromium, told what to do by the DevTools protocol.
+A headless Chromium, controlled by the DevTools protocol.
 
 The tests of pages, their benchmark and the picture in the README need one; Debian's
-package ``chromium`` is enough. It starts with a profile of its own, which goes with it.
+package ``chromium`` is enough. It starts with a temporary profile of its own.
 """
 
 import base64
@@ -36,14 +36,14 @@ FLAGS = (
 )
 
 PATIENCE = 60
-"""Seconds that an answer, or what is waited for, may take on a busy machine."""
+"""Timeout in seconds of a response or a condition, long enough on a busy machine."""
 
 
 def find():
-    """Name the browser that works here, or None."""
+    """Return the path of a working browser, or None."""
     for name in NAMES:
         path = shutil.which(name)
-        # Ubuntu's package may be a stub that asks for another installation.
+        # Ubuntu's package may be a stub that requests another installation.
         if (
             path
             and not subprocess.run((path, "--version"), capture_output=True).returncode
@@ -53,17 +53,17 @@ def find():
 
 
 def wait(ready, what):
-    """Wait until something is true, and return it."""
+    """Wait until a function returns a true value, and return it."""
     end = time.monotonic() + PATIENCE
-    while not (found := ready()):
+    while not (value := ready()):
         if time.monotonic() > end:
             raise TimeoutError(what)
         time.sleep(0.02)
-    return found
+    return value
 
 
 class Browser:
-    """One browser with one tab; ``with Browser() as browser`` ends it."""
+    """One browser with one tab; leaving ``with Browser() as browser`` closes it."""
 
     def __enter__(self):
         self.profile = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
@@ -74,17 +74,17 @@ class Browser:
         )
         self.socket, self.session, self.last, self.events = None, None, 0, []
         try:
-            told = Path(self.profile.name) / "DevToolsActivePort"
-            wait(lambda: told.exists() and "/" in told.read_text(), "no browser")
-            port, path = told.read_text().split()
+            address = Path(self.profile.name) / "DevToolsActivePort"
+            wait(lambda: address.exists() and "/" in address.read_text(), "no browser")
+            port, path = address.read_text().split()
             self.socket = websocket.create_connection(
                 f"ws://127.0.0.1:{port}{path}", timeout=PATIENCE
             )
-            tab = self.tell("Target.createTarget", url="about:blank")["targetId"]
-            attached = self.tell("Target.attachToTarget", targetId=tab, flatten=True)
+            tab = self.send("Target.createTarget", url="about:blank")["targetId"]
+            attached = self.send("Target.attachToTarget", targetId=tab, flatten=True)
             self.session = attached["sessionId"]
             for domain in ("Page", "Runtime", "Log", "Network"):
-                self.tell(f"{domain}.enable")
+                self.send(f"{domain}.enable")
         except BaseException:
             self.__exit__()
             raise
@@ -101,44 +101,44 @@ class Browser:
             self.process.wait()
         self.profile.cleanup()
 
-    def tell(self, method, **parameters):
-        """Send a command and return its result; events on the way are kept."""
+    def send(self, method, **parameters):
+        """Send a command and return its result; collect events until then."""
         self.last += 1
         message = {"id": self.last, "method": method, "params": parameters}
         if self.session:
             message["sessionId"] = self.session
         self.socket.send(json.dumps(message))
         while True:
-            answer = json.loads(self.socket.recv())
-            if answer.get("id") == self.last:
-                if "error" in answer:
-                    raise RuntimeError(f"{method}: {answer['error']}")
-                return answer["result"]
-            self.events.append(answer)
+            response = json.loads(self.socket.recv())
+            if response.get("id") == self.last:
+                if "error" in response:
+                    raise RuntimeError(f"{method}: {response['error']}")
+                return response["result"]
+            self.events.append(response)
 
     def open(self, url, width=1440, height=900, scale=1, dark=False, touch=False):
-        """Open a page in a window of a size; earlier events are forgotten."""
-        self.tell(
+        """Open a page in a window of a size; clear earlier events."""
+        self.send(
             "Emulation.setDeviceMetricsOverride",
             width=width,
             height=height,
             deviceScaleFactor=scale,
             mobile=touch,
         )
-        self.tell("Emulation.setTouchEmulationEnabled", enabled=touch)
+        self.send("Emulation.setTouchEmulationEnabled", enabled=touch)
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
-        self.tell("Emulation.setEmulatedMedia", features=[scheme])
-        self.tell("Page.navigate", url="about:blank")
+        self.send("Emulation.setEmulatedMedia", features=[scheme])
+        self.send("Page.navigate", url="about:blank")
         self.events.clear()
-        self.tell("Page.navigate", url=url)
+        self.send("Page.navigate", url=url)
         self.until("document.readyState === 'complete'")
 
     @contextlib.contextmanager
     def inside_frame(self):
-        """Look at the page from inside its frame, which is a target of its own."""
-        targets = self.tell("Target.getTargets")["targetInfos"]
+        """Send commands to the page's frame, which is a target of its own."""
+        targets = self.send("Target.getTargets")["targetInfos"]
         (frame,) = (t["targetId"] for t in targets if t["type"] == "iframe")
-        attached = self.tell("Target.attachToTarget", targetId=frame, flatten=True)
+        attached = self.send("Target.attachToTarget", targetId=frame, flatten=True)
         outside, self.session = self.session, attached["sessionId"]
         try:
             yield
@@ -147,7 +147,7 @@ class Browser:
 
     def run(self, script):
         """Return the value of a script, awaited where it is a promise."""
-        result = self.tell(
+        result = self.send(
             "Runtime.evaluate",
             expression=script,
             awaitPromise=True,
@@ -163,9 +163,9 @@ class Browser:
         wait(lambda: self.run(f"Boolean({script})"), script)
 
     def cpu_seconds(self):
-        """Return the time of a core that all of the browser has taken."""
-        session, self.session = self.session, None  # a question to the browser itself
-        processes = self.tell("SystemInfo.getProcessInfo")["processInfo"]
+        """Return the CPU seconds that all processes of the browser have taken."""
+        session, self.session = self.session, None  # addressed to the browser itself
+        processes = self.send("SystemInfo.getProcessInfo")["processInfo"]
         self.session = session
         return sum(process["cpuTime"] for process in processes)
 
@@ -174,7 +174,7 @@ class Browser:
         text = {"text": key} if len(key) == 1 else {}
         code = {"code": "Space", "windowsVirtualKeyCode": 32} if key == " " else {}
         for kind in ("keyDown", "keyUp"):
-            self.tell(
+            self.send(
                 "Input.dispatchKeyEvent",
                 type=kind,
                 key=key,
@@ -189,7 +189,7 @@ class Browser:
             more = {"button": "left", "clickCount": 1, **more}
         elif kind == "mouseMoved" and more.pop("held", False):
             more = {"button": "left", "buttons": 1, **more}
-        self.tell("Input.dispatchMouseEvent", type=kind, x=x, y=y, **more)
+        self.send("Input.dispatchMouseEvent", type=kind, x=x, y=y, **more)
 
     def click(self, selector):
         """Click in the middle of an element."""
@@ -203,29 +203,29 @@ class Browser:
     def touch(self, kind, *points):
         """Send ``touchStart``, ``touchMove`` or ``touchEnd`` of fingers at points."""
         fingers = [{"x": x, "y": y, "id": i} for i, (x, y) in enumerate(points)]
-        self.tell("Input.dispatchTouchEvent", type=kind, touchPoints=fingers)
+        self.send("Input.dispatchTouchEvent", type=kind, touchPoints=fingers)
 
     def picture(self, path, **settings):
-        """Save what is seen as PNG, or as another ``format``."""
-        shot = self.tell("Page.captureScreenshot", **settings)
+        """Save a screenshot as PNG, or as another ``format``."""
+        shot = self.send("Page.captureScreenshot", **settings)
         Path(path).write_bytes(base64.b64decode(shot["data"]))
 
     def faults(self):
-        """List what the console has been told of, and uncaught errors."""
+        """List console messages and uncaught errors."""
         self.run("0")
-        told = []
+        messages = []
         for event in self.events:
             kind, facts = event.get("method"), event.get("params", {})
             if kind == "Runtime.exceptionThrown":
-                told.append(str(facts["exceptionDetails"]))
+                messages.append(str(facts["exceptionDetails"]))
             elif kind == "Runtime.consoleAPICalled":
-                told.append(str(facts["args"]))
+                messages.append(str(facts["args"]))
             elif kind == "Log.entryAdded":
-                told.append(f"{facts['entry']['text']} {facts['entry'].get('url')}")
-        return told
+                messages.append(f"{facts['entry']['text']} {facts['entry'].get('url')}")
+        return messages
 
     def requests(self):
-        """List the addresses that have been asked for."""
+        """List the requested URLs."""
         self.run("0")
         return [
             event["params"]["request"]["url"]

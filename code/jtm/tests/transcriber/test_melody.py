@@ -1,4 +1,4 @@
-"""The melody: the line a listener would sing back, by the rule that is stated."""
+"""The melody: the line with the maximum score by the stated rule."""
 
 import json
 import re
@@ -13,57 +13,57 @@ from jtm.transcriber.notes import NOTE_DTYPE
 
 
 def notes(*rows):
-    """Make notes of ``(start, end, pitch)``, perhaps with program and velocity."""
-    whole = [(*row, 1, 64)[:5] if len(row) < 4 else row for row in rows]
-    return np.sort(np.array(whole, NOTE_DTYPE), order=("start", "pitch"))
+    """Make notes of ``(start, end, pitch)``, optionally with program and velocity."""
+    complete = [(*row, 1, 64)[:5] if len(row) < 4 else row for row in rows]
+    return np.sort(np.array(complete, NOTE_DTYPE), order=("start", "pitch"))
 
 
 def chorale(n=12):
-    """Four voices in step, the highest rising and falling."""
+    """Make notes of four voices in homophony, the highest rising and falling."""
     rows = []
     for i in range(n):
         top = 72 + (0, 2, 4, 5, 4, 2)[i % 6]
-        for below in (0, 9, 16, 24):
-            rows.append((0.5 * i + 0.001 * below, 0.5 * i + 0.45, top - below))
+        for interval in (0, 9, 16, 24):
+            rows.append((0.5 * i + 0.001 * interval, 0.5 * i + 0.45, top - interval))
     return notes(*rows)
 
 
-class Melody(unittest.TestCase):
-    def test_of_voices_in_step_it_is_the_highest(self):
-        some = chorale()
-        chosen, line = melody(some)
+class TestMelody(unittest.TestCase):
+    def test_melody_of_a_chorale_is_the_highest_voice(self):
+        piece = chorale()
+        chosen, line = melody(piece)
         self.assertEqual(chosen.sum(), 12)
         expected = [72 + (0, 2, 4, 5, 4, 2)[i % 6] for i in range(12)]
         self.assertEqual(line["pitch"].tolist(), expected)
-        np.testing.assert_array_equal(some[chosen]["pitch"], line["pitch"])
+        np.testing.assert_array_equal(piece[chosen]["pitch"], line["pitch"])
 
-    def test_a_low_voice_is_not_taken_while_the_high_one_rests(self):
-        some = chorale()
-        rests = (some["pitch"] >= 72) & (some["start"] >= 2) & (some["start"] < 3)
-        _, line = melody(some[~rests])
+    def test_rest_of_the_highest_voice_stays_a_rest(self):
+        piece = chorale()
+        rests = (piece["pitch"] >= 72) & (piece["start"] >= 2) & (piece["start"] < 3)
+        _, line = melody(piece[~rests])
         self.assertEqual(len(line), 10)
         self.assertTrue((line["pitch"] >= 72).all())
 
-    def test_a_single_high_note_of_an_accompaniment_is_passed_over(self):
-        some = np.append(chorale(), notes((2.1, 2.2, 100, 1, 20)))
-        some = np.sort(some, order=("start", "pitch"))
-        self.assertNotIn(100, melody(some)[1]["pitch"])
+    def test_single_soft_high_note_is_skipped(self):
+        piece = np.append(chorale(), notes((2.1, 2.2, 100, 1, 20)))
+        piece = np.sort(piece, order=("start", "pitch"))
+        self.assertNotIn(100, melody(piece)[1]["pitch"])
 
-    def test_one_note_at_a_time(self):
-        some = notes((0.0, 1.0, 72), (0.5, 1.5, 74), (1.2, 2.0, 76))
-        _, line = melody(some)
+    def test_melody_is_monophonic(self):
+        piece = notes((0.0, 1.0, 72), (0.5, 1.5, 74), (1.2, 2.0, 76))
+        _, line = melody(piece)
         np.testing.assert_allclose(line["end"], [0.5, 1.2, 2.0])
 
-    def test_after_a_rest_it_goes_on_anywhere(self):
-        some = notes((0.0, 1.0, 76), (30.0, 31.0, 48), (31.0, 32.0, 50))
-        self.assertEqual(len(melody(some)[1]), 3)
+    def test_leap_after_a_long_rest_costs_nothing(self):
+        piece = notes((0.0, 1.0, 76), (30.0, 31.0, 48), (31.0, 32.0, 50))
+        self.assertEqual(len(melody(piece)[1]), 3)
 
-    def test_it_is_the_best_of_all_lines(self):
+    def test_melody_equals_exhaustive_search(self):
         rng = np.random.default_rng(0)
         for _ in range(20):
             start = np.sort(rng.uniform(0, 3, 9))
             rows = zip(start, start + rng.uniform(0.1, 2, 9), strict=True)
-            some = notes(
+            piece = notes(
                 *(
                     (*row, int(pitch), int(program), int(velocity))
                     for row, pitch, program, velocity in zip(
@@ -76,21 +76,21 @@ class Melody(unittest.TestCase):
                 )
             )
             every = [[bool(n >> i & 1) for i in range(9)] for n in range(1, 512)]
-            best = max(every, key=lambda which: value(some, np.array(which)))
-            chosen, _ = melody(some)
-            self.assertAlmostEqual(value(some, chosen), value(some, np.array(best)))
+            best = max(every, key=lambda which: score(piece, np.array(which)))
+            chosen, _ = melody(piece)
+            self.assertAlmostEqual(score(piece, chosen), score(piece, np.array(best)))
 
-    def test_nothing(self):
-        for some in (notes(), np.zeros(0, NOTE_DTYPE)):
-            chosen, line = melody(some)
+    def test_melody_of_no_notes_is_empty(self):
+        for piece in (notes(), np.zeros(0, NOTE_DTYPE)):
+            chosen, line = melody(piece)
             self.assertEqual((len(chosen), len(line)), (0, 0))
             self.assertEqual(spell(line), "")
 
-    def test_names(self):
-        some = notes((0.5, 0.9, 60), (1.0, 1.4, 61), (62.0, 63.0, 69))
-        self.assertEqual(spell(some), "0:00.50  C4 C#4\n1:02.00  A4")
+    def test_hand_computed_spelling(self):
+        piece = notes((0.5, 0.9, 60), (1.0, 1.4, 61), (62.0, 63.0, 69))
+        self.assertEqual(spell(piece), "0:00.50  C4 C#4\n1:02.00  A4")
 
-    def test_pitches_are_spelled_as_on_the_page(self):
+    def test_spelling_equals_that_of_the_page(self):
         script = (Path(pages.__file__).parent / "templates" / "page.js").read_text()
         names = json.loads(re.search(r"const NAMES = (.*);", script)[1])
         names = [n.replace("\u266f", "#").replace("\u266d", "b") for n in names]
@@ -98,11 +98,11 @@ class Melody(unittest.TestCase):
         self.assertEqual(spell(octave), "0:00.00  " + "4 ".join(names) + "4")
 
 
-def value(some, which):
-    """What a line is worth, by the rule as it is written."""
+def score(piece, mask):
+    """Compute the score of a line by the documented rule."""
     from jtm.transcriber import melody as rule
 
-    worth, line = rule._rates(some)[which], some[which]
+    worth, line = rule._rates(piece)[mask], piece[mask]
     if not len(line):
         return 0.0
     stop = np.append(np.minimum(line["end"][:-1], line["start"][1:]), line["end"][-1])

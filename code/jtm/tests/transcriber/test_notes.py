@@ -1,4 +1,4 @@
-"""Notes: the same whatever the blocks, of instruments that are there."""
+"""Notes: decoding in blocks, and choice of instruments and velocities."""
 
 import unittest
 
@@ -16,7 +16,7 @@ THRESHOLDS = (0.4, 0.3)
 def random_blocks(size, seed=0, n_frames=700):
     rng = np.random.default_rng(seed)
     logits = np.zeros((n_frames, 2, 88), np.float32)
-    for row, width in ((0, 40), (1, 4)):  # of slow changes, so that notes are long
+    for row, width in ((0, 40), (1, 4)):  # smoothed, so that notes are long
         steps = rng.normal(0, 1, (n_frames + width, 88))
         mean = np.cumsum(steps, axis=0)
         logits[:, row] = 3 * (mean[width:] - mean[:-width]) / width**0.5 - 1
@@ -25,8 +25,8 @@ def random_blocks(size, seed=0, n_frames=700):
         yield part | {"parts": np.repeat(part["notes"][:, :1], 11, axis=1)}
 
 
-class Finding(unittest.TestCase):
-    def test_it_decodes_as_evaluation_does_whatever_the_blocks(self):
+class TestFind(unittest.TestCase):
+    def test_decoding_in_blocks_equals_decoding_of_evaluation(self):
         whole = next(random_blocks(10_000))
         expected = decode(whole["notes"], THRESHOLDS)
         self.assertGreater(len(expected), 300)
@@ -39,33 +39,33 @@ class Finding(unittest.TestCase):
             np.testing.assert_array_equal(found["pitch"], expected["pitch"])
             np.testing.assert_allclose(found["evidence"], once["evidence"], atol=1e-3)
 
-    def test_nothing_is_a_valid_answer(self):
-        for some in ([], blocks([], 5, 5), blocks([], 300, 20)):
-            found = find(some, THRESHOLDS)
+    def test_no_notes_in_silence(self):
+        for silent in ([], blocks([], 5, 5), blocks([], 300, 20)):
+            found = find(silent, THRESHOLDS)
             self.assertEqual(len(found), 0)
             self.assertEqual(len(finish(found, 3.0, Choices())), 0)
 
-    def test_loudness_is_that_of_the_attack_across_blocks(self):
+    def test_power_is_taken_at_the_attack_across_blocks(self):
         played = [(10, 60, 60), (18, 60, 64), (35, 60, 67)]
         found = find(blocks(played, 80, 20), THRESHOLDS)
         self.assertEqual(found["power"].tolist(), [1.0, 2.0, 3.0])
 
 
-class Finishing(unittest.TestCase):
+class TestFinish(unittest.TestCase):
     def notes(self, played, programs=(), seconds=10.0, lead=0.0, **chosen):
         programs = programs or (1,) * len(played)
         found = find(blocks(played, 1000, 300, programs), THRESHOLDS)
         chosen = {"min_note_ms": 0} | chosen
         return finish(found, seconds, Choices(**chosen), lead)
 
-    def test_times_are_of_the_recording(self):
+    def test_times_are_relative_to_the_recording(self):
         played = [(10, 30, 60), (49, 70, 62), (90, 120, 64), (200, 260, 65)]
         found = self.notes(played, seconds=2.0, lead=0.5)
         self.assertEqual(found["pitch"].tolist(), [62, 64, 65])
         np.testing.assert_allclose(found["start"], [0, 0.4, 1.5])
         np.testing.assert_allclose(found["end"], [0.2, 0.7, 2.0])
 
-    def test_choices(self):
+    def test_choices_filter_notes_and_are_validated(self):
         played = [(10, 13, 60), (10, 40, 62), (10, 15, 84)]
         self.assertEqual(len(self.notes(played, min_note_ms=50)), 2)
         found = self.notes(played, pitch_range=(61, 84))
@@ -75,7 +75,7 @@ class Finishing(unittest.TestCase):
         self.assertEqual(Choices(instruments=(" Flute", 43)).instruments, (74, 43))
         self.assertEqual(Choices(instruments="Flute, 43").instruments, (74, 43))
         self.assertEqual(Choices(pitch_range="C4-72").pitch_range, (60, 72))
-        for chosen, words in (
+        for chosen, message in (
             ({"onset_threshold": 1.0}, "--onset-threshold 1.0; expected a prob"),
             ({"frame_threshold": 0.0}, "--frame-threshold 0.0"),
             ({"min_note_ms": -1.0}, "--min-note-ms -1.0"),
@@ -85,10 +85,10 @@ class Finishing(unittest.TestCase):
             ({"pitch_range": (-1, 50)}, "--pitch-range -1-50"),
             ({"instruments": (1, 99)}, "--instruments 99; expected some of piano, h"),
         ):
-            with self.assertRaisesRegex(InputError, words):
+            with self.assertRaisesRegex(InputError, message):
                 Choices(**chosen)
 
-    def test_notes_that_are_left_out_change_no_others(self):
+    def test_excluded_notes_do_not_change_others(self):
         played = [(20 * i, 20 * i + 10 + i, 60 + i) for i in range(12)]
         programs = (41,) * 10 + (43,) * 2
         whole = self.notes(played, programs)
@@ -99,22 +99,22 @@ class Finishing(unittest.TestCase):
         ):
             np.testing.assert_array_equal(self.notes(played, programs, **chosen), kept)
 
-    def test_few_notes_of_others_do_not_make_an_ensemble(self):
+    def test_rare_instrument_is_dropped(self):
         played = [(20 * i, 20 * i + 15, 60 + i % 5) for i in range(40)]
         solo = self.notes(played, (41,) * 39 + (42,))
         self.assertEqual(set(solo["program"].tolist()), {41})
         duo = self.notes(played, (41, 43) * 20)
         self.assertEqual(set(duo["program"].tolist()), {41, 43})
 
-    def test_an_instrument_plays_what_it_can(self):
+    def test_instruments_get_only_playable_pitches(self):
         evidence = np.zeros((2, 11))
-        evidence[:, 10], evidence[:, 4] = 10.0, 4.0  # rather a flute than a cello
+        evidence[:, 10], evidence[:, 4] = 10.0, 4.0  # flute likelier than cello
         found = notes._programs(evidence, np.array([72, 40]))
         self.assertEqual(found.tolist(), [74, 43])
         only = notes._programs(evidence, np.array([72, 40]), (74,))
         self.assertEqual(only.tolist(), [74, 74])
 
-    def test_velocity_goes_with_loudness_and_not_with_the_level(self):
+    def test_velocity_depends_on_relative_power(self):
         power = np.array([0.01, 1.0, 1.0, 100.0, 0.0])
         found = notes._velocities(power)
         self.assertEqual(found.tolist(), [20, 64, 64, 127, 1])

@@ -1,4 +1,4 @@
-"""The page of a transcription: what it holds, and what it does in a real browser."""
+"""The page of a transcription: its content, and its behaviour in a real browser."""
 
 import base64
 import hashlib
@@ -38,21 +38,21 @@ SCRIPTS = "Žluťoučký קונצ'רטו موسيقى 協奏曲 🎻"
 
 
 def tone(seconds, pitch=69, start=0.0, rate=RATE):
-    """A sine from `start` on."""
+    """Return a sine that begins at `start`."""
     t = np.arange(int(seconds * rate)) / rate
     wave = 0.5 * np.sin(2 * np.pi * 440 * 2 ** ((pitch - 69) / 12) * t)
     return (wave * (t >= start)).astype(np.float32)
 
 
 def some_notes():
-    """Eight seconds of a violin over a piano."""
+    """Return eight seconds of notes of violin and piano."""
     rows = [(0.5 * i, 0.5 * i + 0.45, 72 + i % 5, 41, 90) for i in range(16)]
     rows += [(2.0 * i, 2.0 * i + 1.9, 48 + i, 1, 60) for i in range(4)]
     return np.array(rows, NOTE)
 
 
 def dense_notes(seconds, a_second=25):
-    """As much as a large ensemble plays."""
+    """Return random notes, as dense as those of a large ensemble."""
     random = np.random.default_rng(0)
     notes = np.zeros(seconds * a_second, NOTE)
     notes["start"] = np.sort(random.uniform(0, seconds, len(notes)))
@@ -67,7 +67,7 @@ RECORDING = pages._Recording
 
 
 class Long:
-    """A recording of 30 minutes, of which the sound and a tile are short."""
+    """Replace a recording of 30 minutes by short audio and repeated tiles."""
 
     seconds = 1800
 
@@ -90,7 +90,7 @@ class Long:
 
 
 class Elements(html.parser.HTMLParser):
-    """The elements of a page, with their attributes and their text."""
+    """Parse the elements of a page, with their attributes and text."""
 
     def __init__(self, page):
         super().__init__()
@@ -112,7 +112,7 @@ class Elements(html.parser.HTMLParser):
 
 
 def tiles_of(page, level=0):
-    """The spectrogram of a page ``(rows, columns)``, low pitches first."""
+    """Return the spectrogram of a page ``(rows, columns)``, low pitches first."""
     (data,) = (t for a, t in Elements(page).of("script") if a.get("id") == "data")
     tiles = json.loads(data)["tiles"]["levels"][level]["tiles"]
     images = [Image.open(io.BytesIO(base64.b64decode(tile))) for tile in tiles]
@@ -120,7 +120,7 @@ def tiles_of(page, level=0):
 
 
 def mp3_of(page):
-    """The recording in a page."""
+    """Return the MP3 recording in a page."""
     (text,) = (t for a, t in Elements(page).of("script") if a.get("id") == "audio")
     return base64.b64decode(text)
 
@@ -131,7 +131,7 @@ class TestText(unittest.TestCase):
         cls.page = pages.page(tone(8), RATE, some_notes(), HOSTILE, SCRIPTS)
         cls.elements = Elements(cls.page)
 
-    def test_names_of_files_are_text(self):
+    def test_file_names_are_escaped(self):
         self.assertEqual(self.elements.of("img"), [])
         kinds = [attrs.get("type") for attrs, _ in self.elements.of("script")]
         self.assertEqual(kinds, ["text/plain", "application/json", None])
@@ -140,7 +140,7 @@ class TestText(unittest.TestCase):
         self.assertIn(SCRIPTS, [text for _, text in self.elements.of("p")])
         self.assertTrue(self.page.isascii())
 
-    def test_the_policy_allows_what_is_there_and_nothing_else(self):
+    def test_content_security_policy_allows_only_own_content(self):
         with tempfile.TemporaryDirectory() as folder:
             made = pages.index(folder), self.page
         for page, allowed in zip(made, ({"style"}, {"style", "script"}), strict=True):
@@ -161,7 +161,7 @@ class TestText(unittest.TestCase):
                 {"style", "onclick"} & {k for m in elements.found for k in m[1]}
             )
 
-    def test_notes_are_in_order_and_whole(self):
+    def test_page_holds_all_notes_in_order(self):
         notes = some_notes()
         texts = [t for a, t in self.elements.of("script") if a.get("id") == "data"]
         data = json.loads(texts[0])
@@ -181,34 +181,34 @@ class TestText(unittest.TestCase):
         }
         self.assertEqual(set(found), expected)
 
-    def test_a_melody_is_kept_with_its_notes(self):
+    def test_melody_is_marked_among_the_notes(self):
         notes = some_notes()[::-1]
         page = pages.page(tone(8), RATE, notes, "", melody=notes["program"] == 41)
         texts = [t for a, t in Elements(page).of("script") if a.get("id") == "data"]
         columns = json.loads(texts[0])["notes"]
         self.assertEqual(columns["melody"], [int(p >= 72) for p in columns["pitch"]])
 
-    def test_size(self):
+    def test_size_per_minute_is_limited(self):
         seconds = 20
-        loud = np.random.default_rng(0).normal(0, 0.1, seconds * 44_100)
+        noise = np.random.default_rng(0).normal(0, 0.1, seconds * 44_100)
         notes = dense_notes(seconds)
-        page = pages.page(loud.astype(np.float32), 44_100, notes, "noise")
+        page = pages.page(noise.astype(np.float32), 44_100, notes, "noise")
         self.assertLess(len(page) / seconds * 60, 1e6)
 
-    def test_what_is_no_waveform_is_refused(self):
+    def test_invalid_waveforms_are_refused(self):
         bad = tone(1)
         bad[5] = np.nan
         for wave in (tone(0), np.zeros((100, 2), np.float32), bad, [], 100 * tone(1)):
             with self.assertRaisesRegex(InputError, "^song: "):
                 pages.page(wave, RATE, some_notes()[:0], "song")
 
-    def test_names_and_times(self):
+    def test_instrument_names_and_times(self):
         names = [pages._name_of(p) for p in (41, 200)]
         self.assertEqual(names, ["violin", "unknown instrument"])
         times = [pages._clock(s) for s in (0, 59.4, 59.6, 3600, 3725)]
         self.assertEqual(times, ["0:00", "0:59", "1:00", "1:00:00", "1:02:05"])
 
-    def test_colours_can_be_seen(self):
+    def test_colours_have_enough_contrast(self):
         style = pages._file("page.css")
         light, dark = style.split("@media screen and (prefers-color-scheme: dark)")[:2]
         for theme in (light, dark):
@@ -227,7 +227,7 @@ class TestText(unittest.TestCase):
 
 
 def linear(colour):
-    """Linear RGB of a colour such as ``#a63c80``."""
+    """Return the linear RGB of a colour such as ``#a63c80``."""
     values = np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)]) / 255
     return np.where(
         values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4
@@ -235,7 +235,7 @@ def linear(colour):
 
 
 def contrast(one, other):
-    """Contrast ratio of WCAG 2."""
+    """Return the contrast ratio of WCAG 2."""
     light = [linear(c) @ (0.2126, 0.7152, 0.0722) + 0.05 for c in (one, other)]
     return max(light) / min(light)
 
@@ -256,12 +256,12 @@ BLINDNESS = {
 
 
 def seen_by(kind, colour):
-    """Roughly uniform coordinates of a colour, as seen with a kind of blindness."""
+    """Return roughly uniform coordinates of a colour under colour blindness."""
     return np.cbrt(np.clip(np.array(BLINDNESS[kind]) @ linear(colour), 0, 1))
 
 
 class TestSound(unittest.TestCase):
-    def test_a_tone_is_where_it_sounds(self):
+    def test_spectrogram_shows_a_tone_at_its_pitch_and_onset(self):
         page = pages.page(tone(4, pitch=69, start=2), RATE, some_notes()[:0], "")
         image = tiles_of(page)
         loud = image[:, int(2.5 * RATE / pages.HOP)].argsort()[-2:]
@@ -272,7 +272,7 @@ class TestSound(unittest.TestCase):
         self.assertAlmostEqual(onset, 2, delta=0.1)
         self.assertEqual(image.shape[1], -(-4 * RATE // pages.HOP))
 
-    def test_a_recording_is_seen_at_its_own_tuning(self):
+    def test_spectrogram_follows_the_tuning(self):
         wave = tone(4, pitch=69.4)
         page = pages.page(wave, RATE, some_notes()[:0], "", tuning=0.4)
         loud = tiles_of(page)[:, int(2 * RATE / pages.HOP)].argsort()[-2:]
@@ -281,12 +281,12 @@ class TestSound(unittest.TestCase):
         self.assertIn("A = 450 Hz", page)
         self.assertNotIn(" Hz", pages.page(wave, RATE, some_notes()[:0], ""))
 
-    def test_silence_is_blank_and_something_very_short_is_a_page(self):
+    def test_silence_and_one_sample_give_a_blank_spectrogram(self):
         for wave in (np.zeros(RATE, np.float32), np.zeros(1, np.float32)):
             page = pages.page(wave, RATE, some_notes()[:0], "")
             self.assertEqual(tiles_of(page).max(), 0)
 
-    def test_pieces_are_one_recording(self):
+    def test_chunked_recording_gives_the_same_page(self):
         wave = tone(11) + tone(11, 45)
         cut = np.split(wave, [5, 5, 30_000, 30_001, 100_000])
         with mock.patch.object(pages, "TILE", 128):  # of 4 s
@@ -295,23 +295,23 @@ class TestSound(unittest.TestCase):
         coarse, fine = tiles_of(whole, 1), tiles_of(whole)
         self.assertEqual(fine.shape[1], -(-11 * RATE // pages.HOP))
         self.assertEqual(coarse.shape[1], -(-fine.shape[1] // pages.COARSER))
-        # A join of tiles is not seen.
+        # The border between tiles is invisible.
         joined = fine[:, 108:148].astype(int)
         row = (45 - 21) * pages.BINS
         self.assertLess(np.ptp(joined[row : row + 2], axis=1).max(), 25)
 
-    def test_the_recording_keeps_its_time_at_any_rate(self):
+    def test_mp3_keeps_timing_at_any_sample_rate(self):
         for rate in (8_000, 16_000, 22_050, 44_100, 96_000):
             wave = tone(2, pitch=81, start=0.5, rate=rate)
             mp3 = mp3_of(pages.page(wave, rate, some_notes()[:0], ""))
-            heard, kept = soundfile.read(io.BytesIO(mp3))
-            self.assertEqual((kept, len(heard)), (pages.MP3_RATE, 2 * pages.MP3_RATE))
-            loud = np.abs(heard) > 0.1
-            self.assertAlmostEqual(loud.argmax() / kept, 0.5, delta=0.01)
+            audio, sr = soundfile.read(io.BytesIO(mp3))
+            self.assertEqual((sr, len(audio)), (pages.MP3_RATE, 2 * pages.MP3_RATE))
+            loud = np.abs(audio) > 0.1
+            self.assertAlmostEqual(loud.argmax() / sr, 0.5, delta=0.01)
 
 
 class TestIndex(unittest.TestCase):
-    def test_pages_of_a_folder_are_listed(self):
+    def test_index_lists_pages_of_a_folder(self):
         with tempfile.TemporaryDirectory() as folder:
             folder = Path(folder)
             (folder / "javascript:alert(1)").mkdir()
@@ -341,20 +341,18 @@ class TestIndex(unittest.TestCase):
         self.assertEqual(cells[:3], ["0:08", "20", "piano, violin"])
         self.assertEqual(cells[3:], ["0:08", "0", "no notes were found"])
 
-    def test_no_pages(self):
+    def test_index_of_an_empty_folder(self):
         with tempfile.TemporaryDirectory() as folder:
             self.assertIn("No recording", pages.index(folder))
 
 
 @unittest.skipUnless(chromium.find(), "no Chromium here: sh setup.sh --browser")
 class TestBrowser(unittest.TestCase):
-    """What a visitor does, in one browser; each test opens its page anew."""
+    """User interaction in one browser; each test opens its page again."""
 
     @classmethod
     def setUpClass(cls):
-        folder = tempfile.TemporaryDirectory()
-        cls.addClassCleanup(folder.cleanup)
-        cls.folder = Path(folder.name)
+        cls.folder = Path(cls.enterClassContext(tempfile.TemporaryDirectory()))
         notes = some_notes()
         melody = notes["program"] == 41
         made = {
@@ -381,40 +379,40 @@ class TestBrowser(unittest.TestCase):
         for address in self.browser.requests():
             self.assertRegex(address, "^(file|data|blob|about):")
 
-    def see(self, script):
-        """Draw, then look."""
+    def eval(self, script):
+        """Draw the page, then evaluate a script."""
         return self.browser.run(f"jtm.draw(), {script}")
 
     def picture(self):
-        return self.see("document.querySelector('#roll').toDataURL()")
+        return self.eval("document.querySelector('#roll').toDataURL()")
 
-    def test_it_plays_and_follows_the_playhead(self):
+    def test_playback_follows_the_playhead(self):
         self.open()
         self.assertEqual(self.browser.run("jtm.position()"), 0)
         self.browser.run("jtm.view.scale *= 6, jtm.seek(4), 0")
         self.browser.click("#play")
         self.browser.until("jtm.position() > 4.3")
         pressed = "document.querySelector('#play').ariaPressed"
-        self.assertEqual(self.see(pressed), "true")
-        view = self.see("({...jtm.view, time: jtm.position()})")
+        self.assertEqual(self.eval(pressed), "true")
+        view = self.eval("({...jtm.view, time: jtm.position()})")
         x = view["keys"] + (view["time"] - view["left"]) * view["scale"]
         share = (x - view["keys"]) / (view["width"] - view["keys"])
         self.assertAlmostEqual(share, 0.35, delta=0.1)
         now = "document.querySelector('#now').textContent"
-        self.assertRegex(self.see(now), r"^\w. piano, \w+. violin$|piano$")
+        self.assertRegex(self.eval(now), r"^\w. piano, \w+. violin$|piano$")
         self.browser.press(" ")
         self.browser.until(f"jtm.audio.paused && {pressed} === 'false'")
         slider = "document.querySelector('#overview')"
-        self.assertGreater(float(self.see(f"{slider}.ariaValueNow")), 4)
-        self.assertIn(" of 0:08", self.see(f"{slider}.ariaValueText"))
+        self.assertGreater(float(self.eval(f"{slider}.ariaValueNow")), 4)
+        self.assertIn(" of 0:08", self.eval(f"{slider}.ariaValueText"))
 
-    def test_names_of_files_do_nothing(self):
+    def test_file_names_run_no_script(self):
         self.open()
         text = "document.querySelector('h1').textContent"
         self.assertEqual(self.browser.run(text), HOSTILE)
         self.assertEqual(self.browser.run("document.title"), HOSTILE)
         self.assertEqual(self.browser.run("document.images.length"), 0)
-        # Even a script that got in would not run.
+        # Even an injected script would not run.
         self.browser.run(
             "document.body.append(Object.assign(document.createElement('script'),"
             "{textContent: 'window.evil = 1'}))"
@@ -423,7 +421,7 @@ class TestBrowser(unittest.TestCase):
         self.assertIn("Content Security Policy", str(self.browser.faults()))
         self.browser.events.clear()
 
-    def test_recording_notes_or_both(self):
+    def test_playback_of_recording_notes_or_both(self):
         self.open()
         self.browser.click("#play")
         for key, muted, played in (
@@ -444,13 +442,13 @@ class TestBrowser(unittest.TestCase):
         )
         self.assertEqual(self.browser.run("jtm.audio.playbackRate"), 0.5)
 
-    def test_instruments_melody_and_spectrogram_are_switched(self):
+    def test_instruments_melody_and_spectrogram_are_toggled(self):
         self.open()
         self.browser.press("0")
-        self.assertEqual(self.see("jtm.stats.drawn"), len(some_notes()))
+        self.assertEqual(self.eval("jtm.stats.drawn"), len(some_notes()))
         before = self.picture()
         self.browser.click("[data-part='1']")
-        self.assertEqual(self.see("jtm.stats.drawn"), 4)
+        self.assertEqual(self.eval("jtm.stats.drawn"), 4)
         self.browser.click("[data-part='1']")
         self.assertEqual(self.picture(), before)
         for button, key in (("#melody", "m"), ("#spectrogram", "s")):
@@ -461,39 +459,39 @@ class TestBrowser(unittest.TestCase):
 
     def test_zoom_and_pan(self):
         self.open()
-        at = {"x": 700, "y": 400}
-        under = f"jtm.view.left + ({at['x']} - jtm.view.keys) / jtm.view.scale"
-        scale, time = self.see("jtm.view.scale"), self.see(under)
-        self.browser.mouse("mouseWheel", **at, deltaX=0, deltaY=-300)
+        pointer = {"x": 700, "y": 400}
+        hovered = f"jtm.view.left + ({pointer['x']} - jtm.view.keys) / jtm.view.scale"
+        scale, time = self.eval("jtm.view.scale"), self.eval(hovered)
+        self.browser.mouse("mouseWheel", **pointer, deltaX=0, deltaY=-300)
         self.browser.until(f"jtm.view.scale > {1.2 * scale}")
-        self.assertAlmostEqual(self.see(under), time, places=3)
-        scale, left = self.see("jtm.view.scale"), self.see("jtm.view.left")
-        self.browser.mouse("mousePressed", **at)
+        self.assertAlmostEqual(self.eval(hovered), time, places=3)
+        scale, left = self.eval("jtm.view.scale"), self.eval("jtm.view.left")
+        self.browser.mouse("mousePressed", **pointer)
         self.browser.mouse("mouseMoved", x=500, y=400, held=True)
         self.browser.mouse("mouseReleased", x=500, y=400)
-        self.assertAlmostEqual(self.see("jtm.view.left"), left + 200 / scale, places=3)
-        self.assertFalse(self.see("jtm.following"))
+        self.assertAlmostEqual(self.eval("jtm.view.left"), left + 200 / scale, places=3)
+        self.assertFalse(self.eval("jtm.following"))
         self.assertEqual(self.browser.run("jtm.position()"), 0)  # dragged, not clicked
-        for button, key, grows in (("#in", "+", True), ("#out", "-", False)):
+        for button, key, zooms_in in (("#in", "+", True), ("#out", "-", False)):
             for act in (
                 lambda b=button: self.browser.click(b),
                 lambda k=key: self.browser.press(k),
             ):
-                scale = self.see("jtm.view.scale")
+                scale = self.eval("jtm.view.scale")
                 act()
-                self.assertEqual(self.see("jtm.view.scale") > scale, grows)
-        row = self.see("jtm.view.row")
+                self.assertEqual(self.eval("jtm.view.scale") > scale, zooms_in)
+        row = self.eval("jtm.view.row")
         self.browser.press("]")
-        self.assertGreater(self.see("jtm.view.row"), row)
+        self.assertGreater(self.eval("jtm.view.row"), row)
         self.browser.click("#fit")
         right = "jtm.view.left + (jtm.view.width - jtm.view.keys) / jtm.view.scale"
-        self.assertAlmostEqual(self.see(right), 8, delta=0.01)
-        self.browser.mouse("mousePressed", **at)
-        self.browser.mouse("mouseReleased", **at)
-        time = self.see(under)
+        self.assertAlmostEqual(self.eval(right), 8, delta=0.01)
+        self.browser.mouse("mousePressed", **pointer)
+        self.browser.mouse("mouseReleased", **pointer)
+        time = self.eval(hovered)
         self.browser.until(f"Math.abs(jtm.position() - {time}) < 0.05")
 
-    def test_keys(self):
+    def test_keyboard_shortcuts(self):
         self.open()
         for key, time in (("End", 8), ("Home", 0), ("ArrowRight", 2), ("ArrowLeft", 0)):
             self.browser.press(key)
@@ -512,7 +510,7 @@ class TestBrowser(unittest.TestCase):
         self.browser.press("ArrowUp")
         self.assertNotEqual(self.browser.run("jtm.view.top"), top)
 
-    def test_a_phone(self):
+    def test_page_fits_a_phone(self):
         self.open(width=390, height=844, scale=2, touch=True)
         self.assertEqual(self.browser.run("document.scrollingElement.scrollWidth"), 390)
         self.assertGreater(self.browser.run("roll.clientHeight"), 844 / 2)
@@ -522,17 +520,17 @@ class TestBrowser(unittest.TestCase):
             "|| b.height < 40)(e.getBoundingClientRect())).map(e => e.id)"
         )
         self.assertEqual(outside, [])
-        scale = self.see("jtm.view.scale")
+        scale = self.eval("jtm.view.scale")
         self.browser.touch("touchStart", (180, 400), (220, 400))
         for spread in range(30, 90, 10):
             self.browser.touch("touchMove", (200 - spread, 400), (200 + spread, 400))
         self.browser.touch("touchEnd")
-        self.assertGreater(self.see("jtm.view.scale"), 1.5 * scale)
+        self.assertGreater(self.eval("jtm.view.scale"), 1.5 * scale)
         self.assertEqual(self.browser.run("jtm.position()"), 0)
 
-    def test_a_pointer_is_told_of_a_note(self):
+    def test_tooltip_describes_the_note_under_the_pointer(self):
         self.open()
-        x, y = self.see(
+        x, y = self.eval(
             "[jtm.view.keys + 0.2 * jtm.view.scale, roll.getBoundingClientRect().y"
             "+ jtm.view.ruler + (jtm.view.top - 72) * jtm.view.row]"
         )
@@ -541,21 +539,21 @@ class TestBrowser(unittest.TestCase):
         self.assertEqual(tip, "C5 violin, 0:00.00 for 0.45 s, velocity 90")
         self.assertFalse(self.browser.run("tip.hidden"))
 
-    def test_light_dark_and_print(self):
-        seen = []
+    def test_light_dark_and_print_styles(self):
+        shown = []
         for dark in (False, True):
             self.open(dark=dark)
-            seen.append(self.browser.run("getComputedStyle(document.body).color"))
-            seen.append(self.picture())
-        self.assertEqual(len(set(seen)), 4)
-        self.browser.tell("Emulation.setEmulatedMedia", media="print")
+            shown.append(self.browser.run("getComputedStyle(document.body).color"))
+            shown.append(self.picture())
+        self.assertEqual(len(set(shown)), 4)
+        self.browser.send("Emulation.setEmulatedMedia", media="print")
         hidden = "getComputedStyle(document.querySelector('footer')).display"
         self.assertEqual(self.browser.run(hidden), "none")
-        self.browser.tell("Emulation.setEmulatedMedia", media="")
+        self.browser.send("Emulation.setEmulatedMedia", media="")
 
-    def test_everything_has_a_name(self):
+    def test_every_control_has_an_accessible_name(self):
         self.open()
-        tree = self.browser.tell("Accessibility.getFullAXTree")["nodes"]
+        tree = self.browser.send("Accessibility.getFullAXTree")["nodes"]
         named = [n for n in tree if n.get("role", {}).get("value") in CONTROLS]
         self.assertGreater(len(named), 15)
         for node in named:
@@ -564,7 +562,7 @@ class TestBrowser(unittest.TestCase):
         self.browser.press("Tab")
         self.assertEqual(self.browser.run("document.activeElement.dataset.part"), "0")
 
-    def test_an_empty_transcription_says_so(self):
+    def test_empty_transcription_says_so(self):
         self.open("empty")
         text = self.browser.run("document.querySelector('#empty').innerText")
         self.assertEqual(text, "No notes were found in this recording.")
@@ -574,17 +572,17 @@ class TestBrowser(unittest.TestCase):
         self.browser.until("jtm.audio.ended")
         self.browser.press("0")
 
-    def test_of_long_music_only_what_is_seen_is_drawn(self):
+    def test_long_recording_draws_only_visible_notes(self):
         self.open("long")
         self.assertEqual(self.browser.run("jtm.audio.error"), None)
         for time in (0, 900, 1790):
             self.browser.run(f"jtm.view.left = {time}, 0")
-            self.assertLess(self.see("jtm.stats.visited"), 40 * 25)
-            self.assertGreater(self.see("jtm.stats.drawn"), 50)
+            self.assertLess(self.eval("jtm.stats.visited"), 40 * 25)
+            self.assertGreater(self.eval("jtm.stats.drawn"), 50)
         self.browser.click("#fit")
-        self.assertEqual(self.see("jtm.stats.visited"), 25 * Long.seconds)
+        self.assertEqual(self.eval("jtm.stats.visited"), 25 * Long.seconds)
 
-    def test_a_frame_in_a_notebook(self):
+    def test_page_in_a_notebook_frame(self):
         self.browser.open((self.folder / "frame.html").as_uri())
         with self.browser.inside_frame():
             self.browser.until("window.jtm && jtm.audio.readyState >= 3")
@@ -593,19 +591,19 @@ class TestBrowser(unittest.TestCase):
         with self.browser.inside_frame():
             self.browser.until("jtm.position() > 0.05")
 
-    def test_the_time_of_the_recording_in_the_browser(self):
+    def test_browser_decodes_the_recording_in_time(self):
         click = np.zeros(2 * pages.MP3_RATE, np.float32)
         click[pages.MP3_RATE] = 0.9
         page = pages.page(click, pages.MP3_RATE, some_notes()[:0], "")
         coded = base64.b64encode(mp3_of(page)).decode()
         self.browser.open("about:blank")
-        found = self.browser.run(
+        time = self.browser.run(
             f"new OfflineAudioContext(1, 1, {pages.MP3_RATE}).decodeAudioData("
             f"Uint8Array.from(atob('{coded}'), c => c.charCodeAt(0)).buffer).then("
             "b => { const s = [...b.getChannelData(0)].map(Math.abs);"
             "return s.indexOf(Math.max(...s)) / b.sampleRate; })"
         )
-        self.assertAlmostEqual(found, 1, delta=0.002)
+        self.assertAlmostEqual(time, 1, delta=0.002)
 
 
 CONTROLS = ("button", "radio", "combobox", "slider", "application", "toggle button")

@@ -1,4 +1,4 @@
-"""Training of the transcriber: it learns, resumes, starts from others, and is kept."""
+"""Training of the transcriber: convergence, resuming, initialisation and files."""
 
 import contextlib
 import io
@@ -46,19 +46,19 @@ class TestTraining(unittest.TestCase):
         with contextlib.redirect_stdout(io.StringIO()):
             return run.train(config, progress=False)
 
-    def test_it_learns_and_is_written(self):
-        found = {(s["task"], s["metric"]): s["value"] for s in self.scores}
-        self.assertGreater(found["transcription", "average_precision"], 0.5)
-        self.assertIn(("who_plays_what", "note_instrument_f1"), found)
+    def test_training_converges_and_writes_files(self):
+        values = {(s["task"], s["metric"]): s["value"] for s in self.scores}
+        self.assertGreater(values["transcription", "average_precision"], 0.5)
+        self.assertIn(("who_plays_what", "note_instrument_f1"), values)
         record = read_json(self.folder / "whole" / run.RECORD_FILE)
         self.assertEqual(record["scores"], self.scores)
         self.assertEqual(len(record["history"]), 2)
-        made = model.load(self.folder / "whole" / run.WEIGHTS_FILE)
-        self.assertEqual(made.thresholds, record["thresholds"])
-        self.assertIn("who_plays_what", made.network.heads.readers)
-        self.assertEqual(made.network.heads.trunk.channels, run.WIDTH)
+        loaded = model.load(self.folder / "whole" / run.WEIGHTS_FILE)
+        self.assertEqual(loaded.thresholds, record["thresholds"])
+        self.assertIn("who_plays_what", loaded.network.heads.readers)
+        self.assertEqual(loaded.network.heads.trunk.channels, run.WIDTH)
 
-    def test_a_stopped_run_ends_with_the_same_weights(self):
+    def test_resumed_run_equals_uninterrupted_run(self):
         fit = run.fit
 
         def stop(module, progress):
@@ -71,7 +71,7 @@ class TestTraining(unittest.TestCase):
         files = (self.folder / n / run.WEIGHTS_FILE for n in ("whole", "stopped"))
         self.assertEqual(*(model.load(file).fingerprint for file in files))
 
-    def test_it_starts_from_others(self):
+    def test_training_starts_from_checkpoints(self):
         cpc, chosen = self.folder / "cpc.pt", {"n_epoch": 1}
         write_checkpoint(cpc, chosen={"encoder_type": "pitchmap", "hidden_encoder": 2})
         self.train("from CPC", {"load": str(cpc)}, **chosen)
@@ -92,46 +92,48 @@ class TestTraining(unittest.TestCase):
         self.assertEqual(again, self.scores)
         self.assertNotEqual(still, same)  # validated on more
 
-    def test_heads_of_an_earlier_version_start_untrained(self):
-        made = model.load(self.folder / "whole" / run.WEIGHTS_FILE).network
-        earlier = add_heads(made.body.model, model.HEADS, width=run.WIDTH)
+    def test_heads_of_an_earlier_version_are_extended(self):
+        network = model.load(self.folder / "whole" / run.WEIGHTS_FILE).network
+        earlier = add_heads(network.body.model, model.HEADS, width=run.WIDTH)
         config = make_config(TranscriberConfig, "small", SMALL)
         path = self.folder / "earlier.safetensors"
         model.save(path, earlier, config, {})
         self.train("later", {"load": str(path)}, n_epoch=1, learning_rate=0.0)
-        found = model.load(self.folder / "later" / run.WEIGHTS_FILE).network
-        self.assertEqual(found.heads.trunk.reach, 6 + readers.AROUND)
+        loaded = model.load(self.folder / "later" / run.WEIGHTS_FILE).network
+        self.assertEqual(loaded.heads.trunk.reach, 6 + readers.AROUND)
         for name, weights in earlier.state_dict().items():
-            self.assertTrue(torch.equal(found.state_dict()[name], weights), name)
-        model.save(path, add_heads(made.body.model, model.HEADS, width=8), config, {})
+            self.assertTrue(torch.equal(loaded.state_dict()[name], weights), name)
+        model.save(
+            path, add_heads(network.body.model, model.HEADS, width=8), config, {}
+        )
         with self.assertRaisesRegex(InputError, "has other heads than a transcriber"):
             self.train("narrow", {"load": str(path)})
 
-    def test_recordings_are_heard_at_one_level_and_tuning(self):
+    def test_spectra_are_normalised_in_level_and_tuning(self):
         time = np.arange(16000) / 16000
         tunings = [440, 440, 449, 460], ["", None, "449", "460"]  # 460: 77 cents
         made = zip(*tunings, (1, 50, 1, 1), strict=True)
         store = mock.Mock(lengths=[16000] * 4, checksums=["a", "b", "c", "d"])
         store.recordings, waves = [], []
-        for hertz, stated, softer in made:
-            wave = 8000 / softer * np.sin(2 * np.pi * hertz * time)
+        for hertz, stated, attenuation in made:
+            wave = 8000 / attenuation * np.sin(2 * np.pi * hertz * time)
             waves.append(wave.astype(np.int16))
             store.recordings.append(mock.Mock(metadata={"tuning": stated}))
         store.read = lambda i, a=0, b=None: waves[i][a:b]
         made = model.load(self.folder / "whole" / run.WEIGHTS_FILE)
         front_end = run.harmonic_front_end(made.network.body.model.encoder)
         for tuned in (True, False):
-            kept = Spectra(store, front_end, self.folder / "spectra", tuned)
-            first, *others = (kept.read(i)[20:80].mean(axis=0) for i in range(4))
-            loud = first > first.max() / 2
+            cached = Spectra(store, front_end, self.folder / "spectra", tuned)
+            first, *others = (cached.read(i)[20:80].mean(axis=0) for i in range(4))
+            strong = first > first.max() / 2
             for other in others:
-                near = np.abs(first - other)[loud].max() < 0.05
+                near = np.abs(first - other)[strong].max() < 0.05
                 self.assertEqual(bool(near), tuned)
 
-    def test_mistakes_are_told(self):
+    def test_invalid_settings_are_refused(self):
         with self.assertRaisesRegex(InputError, "needs --encoderType pitchmap"):
             self.train("other", {"encoder_type": "harmonic"})
-        for flags, told in (
+        for flags, message in (
             (
                 ["--also", str(self.folder)],
                 "--also has no effect without --preset transcriber",
@@ -139,10 +141,10 @@ class TestTraining(unittest.TestCase):
             (["--preset", "transcriber", "--supervised"], "--supervised has no effect"),
             (["--preset", "transcriber", "--frozen"], "--frozen has no effect with"),
         ):
-            said = io.StringIO()
-            with contextlib.redirect_stderr(said):
+            output = io.StringIO()
+            with contextlib.redirect_stderr(output):
                 self.assertEqual(train_main(flags), 2)
-            self.assertIn(told, said.getvalue())
+            self.assertIn(message, output.getvalue())
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""From sound files to what is written: nothing lost, odd sound told or taken."""
+"""From audio files to written files: no overwriting, and unusual audio."""
 
 import os
 import re
@@ -15,12 +15,12 @@ from jtm.data.musicnet import open_dataset
 from jtm.data.rolls import read_notes
 from jtm.data.store import build_store
 from jtm.files import InputError, read_json
-from jtm.tests.test_embedding import Folder, music, run
+from jtm.tests.test_embedding import FolderTestCase, music, run
 from jtm.tests.transcriber.toys import write_tiny
 from jtm.transcriber import model, transcribe
 
 
-class Case(Folder):
+class TranscribeTestCase(FolderTestCase):
     def setUp(self):
         super().setUp()
         self.out = self.folder / "out"
@@ -30,80 +30,80 @@ class Case(Folder):
         options = ("--out", self.out, "--weights", self.weights, "--min-note-ms", 0)
         return run("transcribe", *options, *inputs)
 
-    def made(self):
+    def written(self):
         found = {p.relative_to(self.out).as_posix() for p in self.out.rglob("*.*")}
         return found - {".lock", "transcriptions.json"}
 
 
-class Verb(Case):
-    def test_folders_are_mirrored_and_broken_files_told(self):
-        self.sound("in/a/song.wav")
-        self.sound("in/b/song.wav", seed=1)
-        self.sound("in/b/song.flac", seed=2)
+class TestCommand(TranscribeTestCase):
+    def test_folders_are_mirrored_and_unreadable_files_reported(self):
+        self.audio("in/a/song.wav")
+        self.audio("in/b/song.wav", seed=1)
+        self.audio("in/b/song.flac", seed=2)
         (self.folder / "in" / "broken.wav").write_text("no sound")
-        code, said = self.transcribe(self.folder / "in")
-        self.assertEqual(code, 1, said)
-        self.assertRegex(said, "jtm: .*broken.wav: not a readable audio file")
-        told = r"3 of 4 transcribed \(\d+ notes\), 1 failed, 0 already done"
-        self.assertRegex(said, told)
-        self.assertIn("4 found, 0 skipped", said)
+        code, output = self.transcribe(self.folder / "in")
+        self.assertEqual(code, 1, output)
+        self.assertRegex(output, "jtm: .*broken.wav: not a readable audio file")
+        message = r"3 of 4 transcribed \(\d+ notes\), 1 failed, 0 already done"
+        self.assertRegex(output, message)
+        self.assertIn("4 found, 0 skipped", output)
         names = ("a/song", "b/song.wav", "b/song.flac")
         files = {f"{name}.{kind}" for name in names for kind in ("mid", "csv", "html")}
-        self.assertEqual(self.made(), files | {"index.html"})
+        self.assertEqual(self.written(), files | {"index.html"})
         page = (self.out / "index.html").read_text()
         self.assertIn("3 recordings", page)
-        code, said = self.transcribe(self.folder / "in" / "broken.wav")
+        code, output = self.transcribe(self.folder / "in" / "broken.wav")
         self.assertEqual(code, 2)
-        self.assertIn("none of 1 files could be transcribed", said)
+        self.assertIn("none of 1 files could be transcribed", output)
 
-    def test_what_is_there_of_an_unchanged_source_is_left(self):
-        song, other = self.sound("in/song.wav"), self.sound("in/other.wav", seed=1)
+    def test_unchanged_sources_are_not_transcribed_again(self):
+        song, other = self.audio("in/song.wav"), self.audio("in/other.wav", seed=1)
         self.assertIn("2 of 2 transcribed", self.transcribe(self.folder / "in")[1])
         before = (self.out / "other.mid").stat().st_mtime_ns
         soundfile.write(song, music(0.7, 16_000, seed=3).T, 16_000)
         (self.out / "song.csv").rename(self.folder / "kept.csv")
-        code, said = self.transcribe(self.folder / "in")
+        code, output = self.transcribe(self.folder / "in")
         self.assertEqual(code, 0)
-        told = r"1 of 2 transcribed \(\d+ notes\), 0 failed, 1 already done"
-        self.assertRegex(said, told)
+        message = r"1 of 2 transcribed \(\d+ notes\), 0 failed, 1 already done"
+        self.assertRegex(output, message)
         self.assertEqual((self.out / "other.mid").stat().st_mtime_ns, before)
         self.assertNotEqual(
             (self.out / "song.csv").read_text(), (self.folder / "kept.csv").read_text()
         )
-        # Other choices make it again, and an earlier page of other notes goes.
+        # Other choices transcribe it again, and the earlier page is removed.
         choices = ("--min-note-ms", 10_000, "--no-page")
-        code, said = self.transcribe(other, *choices)
-        told = "1 of 1 transcribed (0 notes; 1 replaced, made with other options)"
-        self.assertIn(told, said)
+        code, output = self.transcribe(other, *choices)
+        message = "1 of 1 transcribed (0 notes; 1 replaced, made with other options)"
+        self.assertIn(message, output)
         self.assertEqual(len((self.out / "other.csv").read_text().split()), 1)
-        self.assertNotIn("other.html", self.made())
-        self.assertIn("song.html", self.made())
+        self.assertNotIn("other.html", self.written())
+        self.assertIn("song.html", self.written())
         index = (self.out / "index.html").read_text()
         self.assertNotIn("./other.html", index)
         self.assertIn("./song.html", index)
 
-    def test_a_melody_stands_beside_the_transcription(self):
-        song = self.sound("song.wav")
-        code, said = self.transcribe(song)
-        self.assertRegex(said, r"1 of 1 transcribed \(\d+ notes\), 0 failed")
+    def test_melody_is_written_next_to_the_transcription(self):
+        song = self.audio("song.wav")
+        code, output = self.transcribe(song)
+        self.assertRegex(output, r"1 of 1 transcribed \(\d+ notes\), 0 failed")
         before = {p: p.read_bytes() for p in self.out.glob("song.*")}
         self.assertEqual(len(before), 3)
-        code, said = self.transcribe(song, "--melody")
-        self.assertNotIn("replaced", said)
+        code, output = self.transcribe(song, "--melody")
+        self.assertNotIn("replaced", output)
         melody = {f"song.melody.{kind}" for kind in ("mid", "csv", "html")}
-        self.assertLessEqual(melody, self.made())
+        self.assertLessEqual(melody, self.written())
         self.assertEqual({p: p.read_bytes() for p in before}, before)
         for name in ("song", "song.melody"):
             self.assertIn(f'"./{name}.html" dir="auto">{name}<', self.page("index"))
         self.assertIn("1 already done", self.transcribe(song, "--melody")[1])
         self.assertIn("1 already done", self.transcribe(song)[1])
-        made = jtm.transcribe(song, weights=self.weights, min_note_ms=0)
-        paths = made.melody().save(self.folder / "saved")
+        result = jtm.transcribe(song, weights=self.weights, min_note_ms=0)
+        paths = result.melody().save(self.folder / "saved")
         self.assertEqual({path.name for path in paths}, melody)
 
-    def test_the_index_has_what_a_stopped_run_has_done(self):
+    def test_index_lists_transcriptions_of_an_interrupted_run(self):
         for name in ("a.wav", "b.wav"):
-            self.sound(f"in/{name}")
+            self.audio(f"in/{name}")
         whole = transcribe.find
         stopped = mock.Mock(side_effect=[mock.DEFAULT, KeyboardInterrupt], wraps=whole)
         with mock.patch.object(transcribe, "find", stopped):
@@ -111,41 +111,43 @@ class Verb(Case):
         self.assertIn("./a.html", self.page("index"))
         self.assertIn("1 already done", self.transcribe(self.folder / "in")[1])
 
-    def test_of_names_that_differ_in_their_endings_the_index_has_all(self):
+    def test_index_lists_names_that_differ_in_their_suffix(self):
         names = ("song.wav", "song.flac")
         for name in names:
-            self.sound(f"in/{name}")
+            self.audio(f"in/{name}")
         self.assertEqual(self.transcribe(self.folder / "in")[0], 0)
         for name in names:
             self.assertIn(f">{name}</a>", self.page("index"))
 
-    def test_what_is_of_another_source_or_changed_is_not_overwritten(self):
-        first, second = self.sound("x/song.wav"), self.sound("y/song.wav", seed=1)
+    def test_files_of_another_source_or_changed_ones_are_not_overwritten(self):
+        first, second = self.audio("x/song.wav"), self.audio("y/song.wav", seed=1)
         self.out.mkdir()
         (self.out / "song.mid").write_text("of years ago")
         (self.out / "index.html").write_text("mine")
-        code, said = self.transcribe(first)
+        code, output = self.transcribe(first)
         self.assertEqual(code, 2)
-        self.assertRegex(said, "song.mid: not the file written for .*x/so")
+        self.assertRegex(output, "song.mid: not the file written for .*x/so")
         (self.out / "song.mid").unlink()
-        code, said = self.transcribe(first)
+        code, output = self.transcribe(first)
         self.assertEqual(code, 0)
-        self.assertIn("index.html: not a generated index, or changed since; left", said)
+        self.assertIn(
+            "index.html: not a generated index, or changed since; left", output
+        )
         written = (self.out / "song.csv").read_bytes()
-        code, said = self.transcribe(second)
+        code, output = self.transcribe(second)
         self.assertEqual(code, 2)
-        self.assertRegex(said, "song: transcribes .*x/song.wav, not .*y/song.wav")
+        self.assertRegex(output, "song: transcribes .*x/song.wav, not .*y/song.wav")
         self.assertEqual((self.out / "song.csv").read_bytes(), written)
         (self.out / "song.csv").write_text("corrected by hand")
         self.assertEqual(self.transcribe(first)[0], 0)  # there already
-        code, said = self.transcribe(first, "--min-note-ms", "50")
+        code, output = self.transcribe(first, "--min-note-ms", "50")
         self.assertEqual(code, 2)
-        self.assertRegex(said, "song.csv: not the file written for .*, or cha")
+        self.assertRegex(output, "song.csv: not the file written for .*, or cha")
         self.assertEqual((self.out / "song.csv").read_text(), "corrected by hand")
         self.assertEqual((self.out / "index.html").read_text(), "mine")
 
-    def test_pages_have_the_name_of_the_piece(self):
-        song = self.sound("song.wav")
+    def test_pages_show_the_name_of_the_piece(self):
+        song = self.audio("song.wav")
         named = mock.patch("jtm.cli._piece", lambda path: f"{path.stem} & co")
         with named:
             self.assertEqual(self.transcribe(song)[0], 0)
@@ -155,43 +157,43 @@ class Verb(Case):
             self.assertEqual(self.transcribe(song, "--min-note-ms", "99999")[0], 0)
         self.assertFalse("&amp; co" in self.page("song"))  # without notes
 
-    def test_the_bar_counts_naming_and_the_page(self):
-        song, done = self.sound("song.wav", 2.0), []
-        named = self.weights, model.load(self.weights).fingerprint
+    def test_progress_includes_naming_and_the_page(self):
+        song, progress = self.audio("song.wav", 2.0), []
+        weights = self.weights, model.load(self.weights).fingerprint
 
         def name(source):
-            self.assertLess(sum(done), 0.5)
-            done.append(0.0)
+            self.assertLess(sum(progress), 0.5)
+            progress.append(0.0)
             return ""
 
         choices = (transcribe.Choices(), False, True, name)
-        transcribe._transcribe_one(song, done.append, named, *choices)
-        self.assertGreater(done[done.index(0.0) + 1], 1.5)  # naming
-        self.assertGreater(len(done), done.index(0.0) + 2)  # the page
-        self.assertAlmostEqual(sum(done), 2.0, 1)
+        transcribe._transcribe_one(song, progress.append, weights, *choices)
+        self.assertGreater(progress[progress.index(0.0) + 1], 1.5)  # naming
+        self.assertGreater(len(progress), progress.index(0.0) + 2)  # the page
+        self.assertAlmostEqual(sum(progress), 2.0, 1)
 
     def page(self, name):
-        """Read a page that was made."""
+        """Read a written page."""
         return (self.out / f"{name}.html").read_text()
 
-    def test_a_page_is_no_index_and_a_link_does_not_lead_out(self):
-        self.assertEqual(self.transcribe(self.sound("in/index.wav"))[0], 0)
-        self.assertIn("index.wav.html", self.made())
+    def test_page_named_index_and_symlink_out_of_the_folder(self):
+        self.assertEqual(self.transcribe(self.audio("in/index.wav"))[0], 0)
+        self.assertIn("index.wav.html", self.written())
         (self.folder / "elsewhere").mkdir()
         (self.out / "a").symlink_to(self.folder / "elsewhere")
-        self.sound("in/a/song.wav")
-        code, said = self.transcribe(self.folder / "in")
+        self.audio("in/a/song.wav")
+        code, output = self.transcribe(self.folder / "in")
         self.assertEqual(code, 1)
-        self.assertIn("leads outside", said)
+        self.assertIn("leads outside", output)
         self.assertEqual(list((self.folder / "elsewhere").iterdir()), [])
 
-    def test_a_run_that_was_killed_goes_on(self):
-        song = self.sound("song.wav")
+    def test_killed_run_is_completed(self):
+        song = self.audio("song.wav")
         with mock.patch.object(os, "replace", side_effect=KeyboardInterrupt):
             self.assertEqual(self.transcribe(song)[0], 130)
         whole, calls = os.replace, []
 
-        def second(*paths):  # the register is there, and no file yet
+        def second(*paths):  # after the register, before any other file
             calls.append(paths)
             if len(calls) == 2:
                 raise KeyboardInterrupt
@@ -199,100 +201,100 @@ class Verb(Case):
 
         with mock.patch.object(os, "replace", second):
             self.assertEqual(self.transcribe(song)[0], 130)
-        self.assertEqual(self.made(), {"index.html"})
+        self.assertEqual(self.written(), {"index.html"})
         self.assertEqual(self.transcribe(song)[0], 0)
-        self.assertEqual(len(self.made()), 4)
+        self.assertEqual(len(self.written()), 4)
 
-    def test_a_file_that_breaks_the_program_does_not_end_the_batch(self):
+    def test_unexpected_error_in_one_file_does_not_end_the_batch(self):
         for name in ("a.wav", "b.wav"):
-            self.sound(f"in/{name}")
+            self.audio(f"in/{name}")
         whole = transcribe.find
         broken = mock.Mock(side_effect=[RuntimeError("odd"), mock.DEFAULT], wraps=whole)
         with mock.patch.object(transcribe, "find", broken):
-            code, said = self.transcribe(self.folder / "in")
+            code, output = self.transcribe(self.folder / "in")
         self.assertEqual(code, 1)
-        self.assertRegex(said, "jtm: .*a.wav: unexpected RuntimeError: odd")
-        self.assertRegex(said, r"1 of 2 transcribed \(\d+ notes\), 1 failed")
+        self.assertRegex(output, "jtm: .*a.wav: unexpected RuntimeError: odd")
+        self.assertRegex(output, r"1 of 2 transcribed \(\d+ notes\), 1 failed")
 
-    def test_mistakes_end_in_one_line(self):
-        song = self.sound("song.wav")
-        for words, told in (
+    def test_invalid_options_are_refused_in_one_line(self):
+        song = self.audio("song.wav")
+        for options, message in (
             (("--pitch-range", "high"), "--pitch-range high; expected the lowest and"),
             (("--pitch-range", "C9-A1"), "--pitch-range C9-A1; expected the lowest"),
             (("--instruments", "piano,tuba"), "--instruments tuba; expected some of"),
             (("--onset-threshold", "7"), "--onset-threshold 7.0; expected a prob"),
             (("--weights", song), "song.wav: not a checkpoint of JTM"),
         ):
-            code, said = self.transcribe(song, *words)
+            code, output = self.transcribe(song, *options)
             self.assertEqual(code, 2)
-            self.assertIn(told, said)
-            self.assertEqual(said.count("\n"), 1, said)
+            self.assertIn(message, output)
+            self.assertEqual(output.count("\n"), 1, output)
 
-    def test_choices_of_the_command_line(self):
-        song = self.sound("song.wav")
-        words = ("--pitch-range", "C4-72", "--instruments", "Flute, cello")
-        self.assertEqual(self.transcribe(song, *words)[0], 0)
-        made = pretty_midi.PrettyMIDI(str(self.out / "song.mid"))
-        pitches = {note.pitch for each in made.instruments for note in each.notes}
+    def test_command_line_choices_limit_pitches_and_instruments(self):
+        song = self.audio("song.wav")
+        options = ("--pitch-range", "C4-72", "--instruments", "Flute, cello")
+        self.assertEqual(self.transcribe(song, *options)[0], 0)
+        midi = pretty_midi.PrettyMIDI(str(self.out / "song.mid"))
+        pitches = {note.pitch for each in midi.instruments for note in each.notes}
         self.assertLessEqual(pitches, set(range(60, 73)))
-        self.assertLessEqual({each.program + 1 for each in made.instruments}, {74, 43})
+        self.assertLessEqual({each.program + 1 for each in midi.instruments}, {74, 43})
 
 
-class Written(Case):
-    def test_a_table_loads_as_training_data(self):
+class TestSave(TranscribeTestCase):
+    def test_saved_table_loads_as_labels(self):
         folder = self.folder / "set"
-        song = self.sound("set/train_data/1.wav", 1.0)
-        made = jtm.transcribe(song, weights=self.weights, min_note_ms=0)
-        self.assertGreater(len(made.notes), 10)
-        table = made.save(folder / "train_labels", page=False)[1].read_text()
+        song = self.audio("set/train_data/1.wav", 1.0)
+        result = jtm.transcribe(song, weights=self.weights, min_note_ms=0)
+        self.assertGreater(len(result.notes), 10)
+        table = result.save(folder / "train_labels", page=False)[1].read_text()
         self.assertLessEqual(max(map(len, re.split("[,\n]", table))), 10)
         store = build_store(open_dataset(folder), progress=False)
         found = read_notes(store.recordings[0], int(store.lengths[0]))
         for name, tolerance in (("start", 2e-5), ("end", 2e-5), ("pitch", 0)):
-            np.testing.assert_allclose(found[name], made.notes[name], atol=tolerance)
-        np.testing.assert_array_equal(found["program"], made.notes["program"])
+            np.testing.assert_allclose(found[name], result.notes[name], atol=tolerance)
+        np.testing.assert_array_equal(found["program"], result.notes["program"])
 
-    def test_midi_has_a_track_for_each_instrument(self):
-        made = jtm.transcribe(
-            self.sound("song.wav"), weights=self.weights, min_note_ms=0
+    def test_midi_has_one_track_per_instrument(self):
+        result = jtm.transcribe(
+            self.audio("song.wav"), weights=self.weights, min_note_ms=0
         )
-        tracks = made.midi().instruments
-        programs = np.unique(made.notes["program"]).tolist()
+        tracks = result.midi().instruments
+        programs = np.unique(result.notes["program"]).tolist()
         self.assertEqual([each.program + 1 for each in tracks], programs)
         self.assertEqual([t.name for t in tracks], [INSTRUMENTS[p] for p in programs])
-        self.assertEqual(sum(len(t.notes) for t in tracks), len(made.notes))
+        self.assertEqual(sum(len(t.notes) for t in tracks), len(result.notes))
         self.assertGreater(len({n.velocity for t in tracks for n in t.notes}), 3)
 
-    def test_saved_is_not_saved_over(self):
-        made = jtm.transcribe(
-            self.sound("song.wav"), weights=self.weights, min_note_ms=0
+    def test_saving_does_not_overwrite_unless_requested(self):
+        result = jtm.transcribe(
+            self.audio("song.wav"), weights=self.weights, min_note_ms=0
         )
-        paths = made.save(self.out)
+        paths = result.save(self.out)
         self.assertEqual([p.name for p in paths], ["song.mid", "song.csv", "song.html"])
         with self.assertRaisesRegex(InputError, "song.mid: exists already"):
-            made.save(self.out)
-        made.save(self.out, overwrite=True)
+            result.save(self.out)
+        result.save(self.out, overwrite=True)
 
-    def test_the_register_says_what_was_made_of_what(self):
-        song = self.sound("song.wav")
+    def test_register_records_source_and_choices(self):
+        song = self.audio("song.wav")
         self.transcribe(song, "--onset-threshold", "0.5")
         row = read_json(self.out / "transcriptions.json")["song"]
         self.assertEqual(row["source"], str(song))
         self.assertEqual(row["choices"]["onset_threshold"], 0.5)
 
 
-class Shipped(unittest.TestCase):
-    """What comes with the package hears what anyone would."""
+class TestShipped(unittest.TestCase):
+    """The shipped transcriber on simple signals."""
 
     def notes(self, wave):
         return jtm.transcribe(wave, 16_000).notes
 
-    def test_silence_and_noise_are_no_notes(self):
+    def test_silence_and_noise_give_no_notes(self):
         noise = np.random.default_rng(0).normal(0, 0.1, 32_000)
         for wave in (np.zeros(32_000), noise, 1e-3 * noise):
             self.assertEqual(len(self.notes(wave)), 0)
 
-    def test_a_note_that_starts_with_the_file_at_any_level_and_tuning(self):
+    def test_note_at_the_start_is_found_at_any_level_and_tuning(self):
         time = np.arange(32_000) / 16_000
         for pitch, gain in ((60, 0.2), (60.4, 0.2), (60, 0.002), (59.6, 2.0)):
             hertz = 440 * 2 ** ((pitch - 69) / 12)
@@ -302,15 +304,15 @@ class Shipped(unittest.TestCase):
             self.assertLess(found["start"][0], 0.05)
 
 
-class Odd(Case):
-    """Odd sound: notes, none, or one clear line."""
+class TestUnusualAudio(TranscribeTestCase):
+    """Unusual audio gives notes, none, or a one-line error."""
 
     def notes(self, wave, rate=16_000):
         path = self.folder / "odd.wav"
         soundfile.write(path, wave, rate, subtype="FLOAT")
         return jtm.transcribe(path, weights=self.weights, min_note_ms=0).notes
 
-    def test_level_says_nothing(self):
+    def test_notes_do_not_depend_on_the_level(self):
         wave = music(1, 16_000)[0]
         expected = self.notes(wave)
         self.assertGreater(len(expected), 10)
@@ -319,7 +321,7 @@ class Odd(Case):
             np.testing.assert_array_equal(found["start"], expected["start"])
             np.testing.assert_array_equal(found["velocity"], expected["velocity"])
 
-    def test_arrays_are_as_files(self):
+    def test_arrays_give_the_same_notes_as_files(self):
         wave = music(1, 44_100, 2)
         path = self.folder / "song.wav"
         soundfile.write(path, wave.T, 44_100, subtype="FLOAT")
@@ -334,13 +336,13 @@ class Odd(Case):
         with self.assertRaisesRegex(InputError, "needs its sample_rate"):
             jtm.transcribe(wave, weights=self.weights, min_note_ms=0)
 
-    def test_channels_of_which_one_is_dead(self):
+    def test_silent_channel_does_not_change_the_notes(self):
         wave = music(1, 16_000)[0]
         expected = self.notes(wave)
         found = self.notes(np.stack((wave, np.zeros_like(wave)), axis=1))
         np.testing.assert_array_equal(found["start"], expected["start"])
 
-    def test_sound_of_any_kind_gives_notes_within_it(self):
+    def test_notes_lie_within_any_kind_of_audio(self):
         rng, time = np.random.default_rng(0), np.arange(16_000) / 16_000
         for wave, rate in (
             (np.zeros(16_000), 16_000),
@@ -358,36 +360,36 @@ class Odd(Case):
             self.assertTrue((found["end"] > found["start"]).all())
             self.assertTrue((found["end"] <= seconds + 1e-4).all())
 
-    def test_no_sound_is_told_in_one_line(self):
-        for content, words in (
+    def test_empty_and_invalid_audio_are_refused(self):
+        for content, message in (
             (np.zeros(0), "odd.wav: is empty"),
             (np.full(100, np.nan), "odd.wav: holds samples that are not finite"),
             (np.full(100, 9000.0), "likely integers saved as floats"),
         ):
-            with self.assertRaisesRegex(InputError, words):
+            with self.assertRaisesRegex(InputError, message):
                 self.notes(content)
 
-    def test_an_mp3_that_is_cut_off(self):
+    def test_truncated_mp3_is_transcribed_with_a_warning(self):
         path = self.folder / "song.mp3"
         soundfile.write(path, music(3, 44_100)[0], 44_100)
         whole = path.read_bytes()
         path.write_bytes(whole[: len(whole) // 2])
-        code, said = self.transcribe(path)
-        self.assertEqual(code, 0, said)
-        self.assertRegex(said, "song.mp3: cut off or damaged; 1.*s can be read")
-        self.assertIn("song.html", self.made())
+        code, output = self.transcribe(path)
+        self.assertEqual(code, 0, output)
+        self.assertRegex(output, "song.mp3: cut off or damaged; 1.*s can be read")
+        self.assertIn("song.html", self.written())
 
-    def test_nothing_heard_is_written_all_the_same(self):
+    def test_transcription_without_notes_is_written(self):
         path = self.folder / "one.wav"
         soundfile.write(path, np.zeros(1), 44_100)
         self.assertIn("1 of 1 transcribed (", self.transcribe(path)[1])
-        self.assertIn("one.html", self.made())
+        self.assertIn("one.html", self.written())
         path = self.folder / "quiet.wav"
         soundfile.write(path, np.zeros(16_000), 16_000)
-        code, said = self.transcribe(path, "--min-note-ms", "9999")
-        self.assertEqual(code, 0, said)
-        made = pretty_midi.PrettyMIDI(str(self.out / "quiet.mid"))
-        self.assertEqual(made.instruments, [])
+        code, output = self.transcribe(path, "--min-note-ms", "9999")
+        self.assertEqual(code, 0, output)
+        midi = pretty_midi.PrettyMIDI(str(self.out / "quiet.mid"))
+        self.assertEqual(midi.instruments, [])
         self.assertEqual(len((self.out / "quiet.csv").read_text().split()), 1)
 
 

@@ -1,4 +1,4 @@
-"""Transcribers for the tests: tiny, with random weights, and answers made by hand."""
+"""Tiny transcribers with random weights and hand-crafted logits, for the tests."""
 
 import numpy as np
 import torch
@@ -13,10 +13,10 @@ BOTH = ("transcription", "who_plays_what")
 
 
 def tiny(tasks=BOTH, on_encoder=False, around=False, **chosen):
-    """Give a network with heads of random weights, and its settings."""
+    """Return a network with heads of random weights, and its settings."""
     config = make_config(NetworkConfig, "tiny", chosen)
-    asked = {task: model.HEADS[task] for task in tasks}
-    network = add_heads(build_model(config), asked, 0, on_encoder, around=around)
+    heads = {task: model.HEADS[task] for task in tasks}
+    network = add_heads(build_model(config), heads, 0, on_encoder, around=around)
     torch.manual_seed(0)
     with torch.no_grad():
         for weights in network.heads.readers.parameters():
@@ -27,14 +27,14 @@ def tiny(tasks=BOTH, on_encoder=False, around=False, **chosen):
 
 
 def write_tiny(path, **chosen):
-    """Write a transcriber that finds notes in anything."""
+    """Write a transcriber that detects notes in any audio."""
     network, config = tiny(**chosen)
     model.save(path, network, config, {"frame": 0.02, "onset": 0.02})
     return path
 
 
 def blocks(notes, n_frames, size, programs=()):
-    """Give the answers about notes ``(first, last, pitch)`` as blocks of some size."""
+    """Yield logits and power for notes ``(first, last, pitch)`` in blocks of a size."""
     logits = np.full((n_frames, 2, 88), -5.0, np.float32)
     parts = np.full((n_frames, len(INSTRUMENTS), 88), -5.0, np.float32)
     power = np.zeros((n_frames, 88), np.float32)
@@ -45,6 +45,6 @@ def blocks(notes, n_frames, size, programs=()):
         power[first + 2 : last, pitch - 21] = 1.0 + number
         if programs:
             parts[first:last, columns[programs[number]], pitch - 21] = 5.0
-    answers = {"notes": logits, "parts": parts, "power": power}
+    outputs = {"notes": logits, "parts": parts, "power": power}
     for first in range(0, n_frames, size):
-        yield {name: x[first : first + size] for name, x in answers.items()}
+        yield {name: x[first : first + size] for name, x in outputs.items()}
