@@ -7,7 +7,7 @@ import unittest
 
 import jtm
 from jtm.cpc.config import PretrainConfig
-from jtm.training.config import SupervisedConfig, explain
+from jtm.training.config import SupervisedConfig, _explain
 
 
 def load_tests(_, tests, __):
@@ -27,7 +27,7 @@ class TestSettings(unittest.TestCase):
     def test_docstrings_of_settings_tell_what_the_help_tells(self):
         for kind in (PretrainConfig, SupervisedConfig):
             for name, item in kind.__pydantic_fields__.items():
-                of, choices, text = explain(item)
+                of, choices, text = _explain(item)
                 of = (
                     "{" + ", ".join(map(repr, choices)) + "}"
                     if choices

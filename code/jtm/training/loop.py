@@ -491,7 +491,7 @@ class ProgressBar(lightning.Callback):
             self.bar.close()
 
 
-def fit(module, progress=True, quiet=False, logger=False):
+def fit(module, progress=True, logger=False):
     """
     Train a module, or resume a run that was stopped.
 
@@ -502,8 +502,6 @@ def fit(module, progress=True, quiet=False, logger=False):
         of the best epoch.
     progress : bool
         Whether to show a progress bar.
-    quiet : bool
-        Whether to print nothing and show no bar.
     logger : lightning.pytorch.loggers.Logger, optional
         Logger that also receives the metrics.
 
@@ -520,19 +518,18 @@ def fit(module, progress=True, quiet=False, logger=False):
         If the user stopped the run; everything is saved.
     """
     plan, checkpointer = module.plan, Checkpointer(module.plan)
-    report = "{}".format if quiet else print
     path, content = newest(plan.folder) if plan.folder else (None, None)
     history = content["history"] if content else []
     epochs = history[-1]["epoch"] + 1 if history else 0
     if content and is_first():
         _restore(Path(plan.folder), path, content)
     if epochs >= plan.n_epoch or _stalled(history, plan.patience):
-        report(f"{plan.folder}: finished, {epochs} epochs; nothing left to do")
+        print(f"{plan.folder}: finished, {epochs} epochs; nothing left to do")
         module.on_load_checkpoint(content)
     else:
         if content:
-            report(f"{plan.folder}: resuming from step {content['global_step']}")
-        _train(module, checkpointer, path, progress and not quiet, logger)
+            print(f"{plan.folder}: resuming from step {content['global_step']}")
+        _train(module, checkpointer, path, progress, logger)
         epochs = module.history[-1]["epoch"] + 1
     state = checkpointer.best_state
     if plan.folder:

@@ -27,7 +27,6 @@ from jtm.training.checkpoints import (
     network_config,
     read_checkpoint,
 )
-from jtm.training.config import NETWORK
 from jtm.training.folder import BEST, PATHS, check, claim
 from jtm.training.loop import Plan, fit
 from jtm.training.spectra import Spectra, harmonic_front_end
@@ -134,7 +133,7 @@ def _start(config):
             settings = network_config(config.load, content)
         else:
             model, settings = load_model(config.load, content)
-        config = replace(config, **{name: getattr(settings, name) for name in NETWORK})
+        config = replace(config, **settings.network)
     network = add_heads(model, targets, config.random_seed, width=WIDTH, around=True)
     if state:  # weights that the checkpoint lacks start untrained
         try:

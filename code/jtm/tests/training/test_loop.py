@@ -63,7 +63,7 @@ class Line(Module):
 
 def fitted(plan, **more):
     module = Line(plan, Numbers(), **more)
-    fit(module, quiet=True)
+    fit(module, progress=False)
     return module
 
 
@@ -102,7 +102,7 @@ class TestFit(unittest.TestCase):
                 return super().loss(batch, split, step)
 
         module = Watched(Plan(20, patience=2), Numbers(), score=score)
-        fit(module, quiet=True)
+        fit(module, progress=False)
         self.assertEqual(len(module.history), 3)
         self.assertEqual(set(modes), {(True, False)})
 
@@ -116,7 +116,7 @@ class TestFit(unittest.TestCase):
     def test_groups_have_rates_and_weight_decay_of_their_own(self):
         module = Line(Plan(2), Numbers())
         module.lr_factor = schedule(10, warmup=4)
-        fit(module, quiet=True)
+        fit(module, progress=False)
         ratios = [body / head for body, head in module.rates]
         self.assertTrue(all(math.isclose(ratio, 0.1) for ratio in ratios[1:]))
         self.assertEqual(len(module.rates), 10)
@@ -134,7 +134,7 @@ class TestFit(unittest.TestCase):
                 seeds.append(torch.initial_seed())
                 return super().loss(batch, split, step)
 
-        fit(Watched(Plan(1, accumulate=5), Numbers()), quiet=True)
+        fit(Watched(Plan(1, accumulate=5), Numbers()), progress=False)
         self.assertEqual(len(set(seeds)), 5)
 
     def test_schedules(self):
@@ -162,7 +162,8 @@ class TestFit(unittest.TestCase):
                 fitted(plan)
         last = read_checkpoint(self.folder / "run" / "last.pt")
         self.assertEqual(last["global_step"], 1)
-        again = fitted(plan)
+        with contextlib.redirect_stdout(io.StringIO()):
+            again = fitted(plan)
         for name, value in whole.state_dict().items():
             self.assertTrue(torch.equal(value, again.state_dict()[name]), name)
         with self.assertRaises(KeyboardInterrupt):
@@ -174,7 +175,7 @@ class TestFit(unittest.TestCase):
                 return {"loss": super().loss(batch, split, step)["loss"] * math.nan}
 
         with self.assertRaisesRegex(InputError, "loss is nan at step 0; there is no"):
-            fit(Broken(Plan(1), Numbers()), quiet=True)
+            fit(Broken(Plan(1), Numbers()), progress=False)
 
     def test_the_best_epoch(self):
         nan = math.nan
