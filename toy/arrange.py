@@ -10,6 +10,31 @@ KEYBOARDS = (1, 7)
 BOWED = (41, 42, 43)
 """Programs of the strings that play double stops in solo pieces."""
 
+ENSEMBLES = {
+    "Accompanied Cello": (43, 1),
+    "Accompanied Clarinet": (72, 1),
+    "Accompanied Violin": (41, 1),
+    "Clarinet Quintet": (72, 41, 41, 42, 43),
+    "Clarinet-Cello-Piano Trio": (72, 43, 1),
+    "Horn Piano Trio": (61, 41, 1),
+    "Pairs Clarinet-Horn-Bassoon": (72, 72, 61, 61, 71, 71),
+    "Piano Quartet": (41, 42, 43, 1),
+    "Piano Quintet": (41, 41, 42, 43, 1),
+    "Piano Trio": (41, 43, 1),
+    "Solo Cello": (43,),
+    "Solo Flute": (74,),
+    "Solo Piano": (1,),
+    "Solo Violin": (41,),
+    "String Quartet": (41, 41, 42, 43),
+    "String Sextet": (41, 41, 42, 42, 43, 43),
+    "Viola Quintet": (41, 41, 42, 42, 43),
+    "Violin and Harpsichord": (41, 7),
+    "Wind Octet": (69, 69, 72, 72, 61, 61, 71, 71),
+    "Wind Quintet": (74, 69, 72, 61, 71),
+    "Wind and Strings Octet": (72, 61, 71, 41, 41, 42, 43, 44),
+}
+"""MusicNet's 21 ensembles, with the General MIDI program of every player."""
+
 
 def arrange(music, programs, rng):
     """

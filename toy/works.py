@@ -12,12 +12,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from arrange import KEYBOARDS
+from arrange import ENSEMBLES, KEYBOARDS
 from families import assign_families, tune_families
 from studies import single_notes, study
 from voices import Music, corpus_root
 
-from jtm.constants import ENSEMBLES, INSTRUMENTS, PITCH_RANGES
+from jtm.constants import INSTRUMENTS, PITCH_RANGES
 
 SHARES = {
     "Bach": 0.40,

@@ -27,7 +27,7 @@ from jtm import cli, embedding
 from jtm.cpc.config import PretrainConfig
 from jtm.data import clips, musicnet
 from jtm.data.splits import split_recordings
-from jtm.data.store import build_store, store_folder
+from jtm.data.store import build_store
 from jtm.files import InputError, digest, read_json, write_json
 from jtm.music import audio, midi, notation
 from jtm.results import records
@@ -113,7 +113,7 @@ def _read_clips(path):
 def _read_index(path):
     out = path.parent / "store"
     shutil.copytree(_undamaged_store(), out, dirs_exist_ok=True)
-    shutil.copy(path, store_folder(inputs() / "sounds", out))
+    shutil.copy(path, next(out.glob("sounds-*")))
     dataset = musicnet.open_dataset(inputs() / "sounds")
     store = build_store(dataset, out, progress=False)
     samples = [store.read(i).tobytes() for i in range(3)]
@@ -238,9 +238,7 @@ def samples():
     index = folder / "i.safetensors"
     search.build(inputs() / "scores", index, None, weights, progress=False)
     shutil.copy(inputs() / "t.safetensors", folder)
-    shutil.copy(
-        store_folder(inputs() / "sounds", _undamaged_store()) / "index.json", folder
-    )
+    shutil.copy(next(_undamaged_store().glob("sounds-*/index.json")), folder)
     config = make_config(PretrainConfig, "tiny", {})
     write_json(folder / "settings.json", vars(config))
     for name in ("a.pt", "b.pt"):
@@ -372,7 +370,7 @@ def _notes_lead_out(folder, out):
 def _index_leads_out(folder, out):
     (folder / "harm").write_text("kept")
     build_store(musicnet.open_dataset(inputs() / "sounds"), out / "s", progress=False)
-    path = store_folder(inputs() / "sounds", out / "s") / "index.json"
+    path = next((out / "s").glob("sounds-*/index.json"))
     index = read_json(path)
     index["../../../harm"] = index["../../../../harm"] = next(iter(index.values()))
     write_json(path, index)

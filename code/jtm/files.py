@@ -1,9 +1,4 @@
-"""
-File utilities and user-facing exceptions.
-
-Among them: the exception for user errors, atomic writing, file locks, and joining
-untrusted names to a folder without leaving it.
-"""
+"""File utilities, and exceptions that users see."""
 
 import contextlib
 import errno
@@ -23,17 +18,14 @@ try:
 except ImportError:  # Windows, where no command starts several processes
     fcntl = None
 
-
 ROOT = Path(__file__).resolve().parents[2]
 """Root of the checkout, if any: the folder with README.md, toy/ and report/."""
-
 
 KILLED = (
     "one of several processes was killed, as happens when memory runs out; "
     "run the same command again"
 )
 """Message for a worker process that was killed."""
-
 
 STOPPED = "jtm: stopped; run the same command to resume"
 """Message for a run that Ctrl-C or SIGTERM stopped."""
@@ -252,7 +244,7 @@ def inside(folder, name):
     Returns
     -------
     Path
-        The joined path, inside the folder.
+        The joined path.
     """
     folder = Path(folder)
     joined = folder / name

@@ -67,15 +67,9 @@ SPLITS = ("train", "validation", "test", "test_timbre", "unlabelled")
 """Names of the splits for :meth:`Dataset.split`."""
 
 LABEL_DTYPE = np.dtype(
-    [
-        ("start", np.int64),
-        ("end", np.int64),
-        ("program", np.int16),
-        ("pitch", np.int16),
-        ("start_beat", np.float64),
-        ("beats", np.float64),
-        ("note_value", "U32"),
-    ]
+    [("start", np.int64), ("end", np.int64), ("program", np.int16)]
+    + [("pitch", np.int16), ("start_beat", float), ("beats", float)]
+    + [("note_value", "U32")]
 )
 """One label: a note from sample ``start`` to ``end`` (exclusive)."""
 
@@ -459,25 +453,18 @@ def labels_of(score, note_values=lambda beats: "Unknown"):
     score : Score
         The notes as performed.
     note_values : callable
-        Function from a notated duration in beats to its name; 'Unknown' by default.
+        Returns the name of a notated duration in beats.
 
     Returns
     -------
     numpy.ndarray
         Labels ``(notes,)`` of :data:`LABEL_DTYPE`.
     """
-    rows = [
-        (
-            round(note.start * LABEL_RATE),
-            round(note.end * LABEL_RATE),
-            note.program,
-            note.pitch,
-            note.start_beat,
-            note.beats,
-            note_values(note.beats),
-        )
-        for note in score.notes
-    ]
+    rows = []
+    for note in score.notes:
+        times = round(note.start * LABEL_RATE), round(note.end * LABEL_RATE)
+        beats = note.start_beat, note.beats, note_values(note.beats)
+        rows.append((*times, note.program, note.pitch, *beats))
     return np.array(rows, dtype=LABEL_DTYPE)
 
 

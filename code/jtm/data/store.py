@@ -165,7 +165,7 @@ def build_store(dataset, folder=None, progress=True, part=""):
     dataset : Dataset
         Dataset to copy.
     folder : str or Path, optional
-        Folder for the copies of several datasets; see :func:`store_folder`.
+        Folder for the copies of several datasets; :data:`CACHE_VARIABLE` by default.
     progress : bool
         Whether to show a progress bar.
     part : str
@@ -183,12 +183,12 @@ def build_store(dataset, folder=None, progress=True, part=""):
         ten), or the copy cannot be written. Finished files are kept, and the next
         call resumes from there.
     """
-    place = store_folder(dataset.root, folder) / part
+    place = _place(dataset.root, folder) / part
     files, old, entries, missing = _compare(dataset, place)
     exists = next(each for each in (place, *place.absolute().parents) if each.exists())
     if missing and not os.access(exists, os.W_OK):
         # The copy in a read-only dataset is incomplete.
-        place = store_folder(dataset.root, folder, in_dataset=False) / part
+        place = _place(dataset.root, folder, in_dataset=False) / part
         files, old, entries, missing = _compare(dataset, place)
     if missing:
         with locked(place / ".lock"):  # another process may be building it
@@ -209,30 +209,12 @@ def build_store(dataset, folder=None, progress=True, part=""):
     )
 
 
-def store_folder(root, cache=None, in_dataset=True):
+def _place(root, cache, in_dataset=True):
     """
-    Choose the folder for the copy of a dataset.
+    Choose the folder for the copy of a dataset, which it shares with no other.
 
-    Parameters
-    ----------
-    root : str or Path
-        The dataset's folder.
-    cache : str or Path, optional
-        Folder for the copies of several datasets; :data:`CACHE_VARIABLE` by
-        default.
-    in_dataset : bool
-        Whether the copy may be in the dataset's folder.
-
-    Returns
-    -------
-    Path
-        A folder for this dataset alone: in `cache` if given, else in the dataset if
-        that is writable or holds a copy, else in the user's cache.
-
-    Raises
-    ------
-    InputError
-        If the user's cache folder is needed but unknown.
+    It is in `cache` if given, else in the dataset if that may hold it and is writable
+    or holds it already, else in the user's cache.
     """
     root = Path(root)
     cache = cache or os.environ.get(CACHE_VARIABLE)
@@ -262,10 +244,10 @@ def _file_name(key):
 
 def _compare(dataset, folder):
     """
-    Compare a dataset with its copy.
+    Compare a dataset with its copy in a folder.
 
-    Returns the file of samples of each recording by its key, the index of the copy,
-    the entries of it that are still valid, and the recordings to be built.
+    Return the file of each recording by its key, the index of the copy, its entries
+    that are still valid, and the recordings to build.
     """
     keys = (f"{recording.split}/{recording.id}" for recording in dataset.recordings)
     files = {key: inside(folder, _file_name(key)) for key in keys}
@@ -303,17 +285,12 @@ def _is_entry(entry):
 def _build(dataset, missing, entries, index_file, progress):
     """Convert the missing recordings on all cores; save the index on the way."""
     saved, failed = time.monotonic(), []
-    bar = tqdm(
-        total=len(missing),
-        desc="Reading audio at 16 kHz",
-        unit="file",
-        disable=not progress,
-    )
     # Threads, since decoding, resampling and hashing all release the GIL; processes
     # would require an `if __name__ == "__main__"` guard in every script.
     pool = concurrent.futures.ThreadPoolExecutor(os.cpu_count())
+    shown = {"total": len(missing), "unit": "file", "disable": not progress}
     try:
-        with bar, pool:
+        with tqdm(desc="Reading audio at 16 kHz", **shown) as bar, pool:
             for key, result in pool.map(_convert, missing):
                 if isinstance(result, InputError):
                     failed.append(str(result))

@@ -76,11 +76,10 @@ class WindowLoader:
         Category of each recording in `indices`, for `samecategory`.
     seed : int
         Random seed.
-    chunk_bytes : int
-        Maximum number of bytes of samples in a chunk.
-    max_chunks : int
-        Maximum number of chunks in memory, including prefetched ones; with 0, each
-        window is read from disk when its batch is built.
+    chunk_bytes, max_chunks : int
+        Maximum number of bytes of samples in a chunk, and of chunks in memory,
+        including prefetched ones; with 0 chunks, each window is read from disk when its
+        batch is built.
     pad : bool
         Whether to pad recordings shorter than a window with silence instead of
         leaving them out.
@@ -89,10 +88,8 @@ class WindowLoader:
 
     Attributes
     ----------
-    epoch : int
-        The epoch to iterate over; set before iterating.
-    first_batch : int
-        The batch that the next iteration starts from, to resume a run.
+    epoch, first_batch : int
+        Epoch and batch that the next iteration starts from.
     device : torch.device
         Device of the chunks in memory, as int16, and of the windows cut from them.
     indices : list of int

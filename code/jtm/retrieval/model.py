@@ -348,10 +348,9 @@ def save(path, towers, facts):
     facts : dict
         Further metadata, such as thresholds.
     """
-    tensors = {n: x.contiguous() for n, x in towers.state_dict().items()}
     facts = facts | {"channels": towers.channels, "dim": towers.dim}
     about = {"towers": towers.kind, "version": VERSION, "facts": facts}
-    write_tensors(path, tensors, about)
+    write_tensors(path, towers.state_dict(), about)
 
 
 def load(path):

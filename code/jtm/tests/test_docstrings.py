@@ -7,7 +7,7 @@ import unittest
 
 import jtm
 from jtm.cpc.config import PretrainConfig
-from jtm.training.config import SupervisedConfig, explain
+from jtm.training.config import SupervisedConfig, _explain
 
 
 def load_tests(_, tests, __):
@@ -27,7 +27,7 @@ class TestSettings(unittest.TestCase):
     def test_docstrings_of_settings_equal_their_help_texts(self):
         for kind in (PretrainConfig, SupervisedConfig):
             for name, item in kind.__pydantic_fields__.items():
-                kind_name, choices, text = explain(item)
+                kind_name, choices, text = _explain(item)
                 kind_name = (
                     "{" + ", ".join(map(repr, choices)) + "}"
                     if choices

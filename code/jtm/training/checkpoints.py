@@ -19,23 +19,19 @@ import torch
 
 from jtm.files import InputError, alternatives, atomic, digest, read_json, write_json
 from jtm.models.network import build_model
-from jtm.training.config import NETWORK, NetworkConfig, flag, make_config
+from jtm.training.config import NetworkConfig, flag, make_config
 
 WEIGHTS_SUFFIX = ".safetensors"
 """File extension of exported weights."""
 
-EXPORTERS = "`jtm export` or `jtm train --preset transcriber`"
-"""Commands that write such files: the first a network, the second a transcriber."""
-
-METADATA_KEY = "jtm"
-"""Key of the settings and the weights' hash in the metadata of such a file."""
-
-ARCHITECTURE = """encoder_type hidden_encoder sinc_mode norm_mode ar_mode hidden_gar
-layers_gar abspos gar_mode n_predicts predictor""".split()
-"""Settings that determine the names and shapes of a network's weights."""
-
 PRETRAINING, LABELS = "pretraining", "training with labels"
 """Kinds of checkpoint."""
+
+_METADATA_KEY = "jtm"  # of the settings and the hash in a file's metadata
+
+# Settings that determine the names and shapes of a network's weights.
+_ARCHITECTURE = """encoder_type hidden_encoder sinc_mode norm_mode ar_mode hidden_gar
+layers_gar abspos gar_mode n_predicts predictor""".split()
 
 
 def read_checkpoint(path):
@@ -91,7 +87,8 @@ def _read_run(path):
 
 def _read_weights(path):
     """Read exported weights into the form of a checkpoint."""
-    weights, metadata = read_tensors(path, "network", EXPORTERS, {"network": dict})
+    commands = "`jtm export` or `jtm train --preset transcriber`"
+    weights, metadata = read_tensors(path, "network", commands, {"network": dict})
     content, part = {"config": metadata["network"]}, "model"
     if isinstance(metadata.get("thresholds"), dict):  # a transcriber
         part, content["thresholds"] = "network", metadata["thresholds"]
@@ -108,10 +105,8 @@ def read_tensors(path, kind, command, expected):
     ----------
     path : str or Path
         Path to the file.
-    kind : str
-        Expected content, for messages.
-    command : str
-        Command that writes such a file, for messages.
+    kind, command : str
+        Expected content, and the command that writes it, for messages.
     expected : dict of str to type
         Types of the required metadata entries, by name.
 
@@ -131,7 +126,7 @@ def read_tensors(path, kind, command, expected):
 
     try:
         with safe_open(path, "pt") as file:
-            metadata = json.loads(file.metadata()[METADATA_KEY])
+            metadata = json.loads(file.metadata()[_METADATA_KEY])
             tensors = {name: file.get_tensor(name) for name in file.keys()}
         checksum = metadata["sha256"]
         if not all(isinstance(metadata[name], of) for name, of in expected.items()):
@@ -154,18 +149,19 @@ def write_tensors(path, tensors, metadata):
     Parameters
     ----------
     path : str or Path
-        Path to the file to write.
+        The file to write.
     tensors : dict of str to torch.Tensor
-        Tensors on the CPU by name.
+        Tensors by name, such as a module's weights.
     metadata : dict
         The metadata; must be serialisable as JSON.
     """
     from safetensors.torch import save
 
+    tensors = {n: x.detach().cpu().contiguous() for n, x in tensors.items()}
     # One entry, since the order of several may differ from file to file.
     metadata = json.dumps(metadata | {"sha256": fingerprint(tensors)})
     with atomic(path) as part:
-        part.write_bytes(save(tensors, {METADATA_KEY: metadata}))
+        part.write_bytes(save(tensors, {_METADATA_KEY: metadata}))
 
 
 def fingerprint(weights):
@@ -196,11 +192,11 @@ def export(checkpoint, path):
     Parameters
     ----------
     checkpoint : str or Path
-        Path to a checkpoint of pretraining, or to an exported file.
+        A checkpoint of pretraining, or an exported file.
     path : str or Path
-        Path to the file to write, ending in ``.safetensors``: the weights, with the
-        network's settings. A file of the same name ending in ``.json`` gets the hash,
-        the size, the settings of the run and its losses by epoch.
+        The file to write, ending in ``.safetensors``: the weights, with the network's
+        settings. A file of the same name ending in ``.json`` gets the hash, the size,
+        the settings of the run and its losses by epoch.
 
     Returns
     -------
@@ -217,9 +213,7 @@ def export(checkpoint, path):
         raise InputError(f"{path}: expected a name ending in {WEIGHTS_SUFFIX}")
     content = read_checkpoint(checkpoint)
     model, config = load_model(checkpoint, content)
-    weights = {name: value.contiguous() for name, value in model.state_dict().items()}
-    network = {n: value for n, value in asdict(config).items() if n in NETWORK}
-    write_tensors(path, weights, {"network": network})
+    write_tensors(path, model.state_dict(), {"network": config.network})
     settings = asdict(config) | content["config"] | {"data": Path(config.data).name}
     del settings["path_checkpoint"], settings["load"]  # local paths
     record = {
@@ -295,7 +289,7 @@ def initial_model(config):
     if not config.load:
         return build_model(config), config
     model, loaded = load_model(config.load)
-    return model, replace(config, **{name: getattr(loaded, name) for name in NETWORK})
+    return model, replace(config, **loaded.network)
 
 
 def network_config(path, content):
@@ -357,7 +351,7 @@ def load_part(path, content, part, module, config=None):
         saved, expected = content["config"], asdict(config) if config else {}
         differing = ", ".join(
             f"--{flag(name)} is {saved[name]!r}, not {expected[name]!r}"
-            for name in ARCHITECTURE
+            for name in _ARCHITECTURE
             if name in saved.keys() & expected.keys() and saved[name] != expected[name]
         )
         reason = differing or f"its {part} has other weights than expected"

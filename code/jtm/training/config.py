@@ -21,13 +21,7 @@ from jtm.models import ENCODERS
 PRESETS = ("small", "best", "tiny", "reference", "transcriber")
 """Names of the presets; each class of settings defines their changes to its fields."""
 
-HIDDEN_ENCODER = {name: encoder.channels for name, encoder in ENCODERS.items()}
-"""Default number of channels of the latents, by encoder."""
-
-HIDDEN_GAR = {"pitchwise": 16, "conv": 32, "joint": 256}
-"""Default size of the contexts, depending on how they are computed."""
-
-
+_HIDDEN_GAR = {"pitchwise": 16, "conv": 32, "joint": 256}  # default size of contexts
 _METAVARS = {"data": "DIR", "path_checkpoint": "DIR", "also": "DIR,...", "load": "FILE"}
 _METAVARS |= {"augment_past": "NAME,...", "labels_by": "COLUMN"}
 
@@ -54,24 +48,8 @@ def flag(name):
     return re.sub(r"_(\w)", lambda match: match[1].upper(), name)
 
 
-def explain(item):
-    """
-    Describe a setting, for its flag's help and its class's docstring.
-
-    Parameters
-    ----------
-    item : pydantic.fields.FieldInfo
-        The setting.
-
-    Returns
-    -------
-    kind : type
-        Type of its values: bool, int, float or str.
-    choices : tuple of str
-        Permitted values; empty if they are not enumerated.
-    text : str
-        Description, with any other settings that it requires.
-    """
+def _explain(item):
+    """Return the type of a setting's values, the permitted ones if any, and a text."""
     choices, required = get_args(item.annotation), item.json_schema_extra
     text = item.description
     if required:
@@ -102,7 +80,7 @@ def settings(kind):
     kind = dataclass(frozen=True, config=strict)(kind)
     lines = [kind.__doc__ or "", "", "Parameters", "----------"]
     for name, item in kind.__pydantic_fields__.items():
-        type_, choices, text = explain(item)
+        type_, choices, text = _explain(item)
         type_ = f"{{{', '.join(map(repr, choices))}}}" if choices else type_.__name__
         lines += [f"{name} : {type_}", f"    {text[0].upper()}{text[1:]}."]
     kind.__doc__ = "\n".join(lines + [""])
@@ -276,10 +254,15 @@ class NetworkConfig(RunConfig):
         elif context == "conv" and chosen.get("gar_mode") == "joint":
             raise InputError("--garMode joint needs another --arMode than conv")
         kind = context if context == "conv" else values.get("gar_mode", cls.gar_mode)
-        size = values.get("hidden_encoder") or HIDDEN_ENCODER
+        size = values.get("hidden_encoder") or ENCODERS[encoder].channels
         values["hidden_encoder"] = size[encoder] if isinstance(size, dict) else size
-        size = values.get("hidden_gar") or HIDDEN_GAR
+        size = values.get("hidden_gar") or _HIDDEN_GAR
         values["hidden_gar"] = size[kind] if isinstance(size, dict) else size
+
+    @property
+    def network(self):
+        """Settings of the network by name, without those of the run."""
+        return {n: value for n, value in asdict(self).items() if n in NETWORK}
 
     def _attends(self):
         """Return whether a transformer divides the contexts among its heads."""
@@ -433,7 +416,7 @@ def add_flags(parser, groups):
             if name in added:
                 continue
             added.add(name)
-            kind, choices, text = explain(item)
+            kind, choices, text = _explain(item)
             options = {"action": "store_true"}
             if kind is not bool:
                 if item.default != "" and "default" not in text:

@@ -28,12 +28,6 @@ BEST = "best.pt"
 RECORD = "record.json"
 """Name of the file with the scores and the thresholds of training with labels."""
 
-LOCK = ".lock"
-"""Name of the file that is locked while a process uses a run's folder."""
-
-MINUTE = 60 * SAMPLE_RATE
-"""Number of samples in a minute."""
-
 PATHS = ("data", "path_checkpoint", "load")
 """Settings that are paths; the content of these is compared instead."""
 
@@ -177,7 +171,7 @@ def claim(config, data=None, origin=""):
         yield
         return
     busy = f"{folder}: another process is running it; wait until it ends, or choose "
-    with locked(folder / LOCK, busy + "another --pathCheckpoint"):
+    with locked(folder / ".lock", busy + "another --pathCheckpoint"):
         sweep(folder)
         if not check(config):  # again, now that no other process can change it
             write_json(folder / CONFIG_FILE, asdict(config))
@@ -194,9 +188,10 @@ def _check_origin(config, content, data, origin):
         )
     if not data or not saved or saved["sha256"] == data["sha256"]:
         return
+    minute = 60 * SAMPLE_RATE
     before, now = (
-        f"{n[0]} ({samples[0] / MINUTE:.1f} min) for training and "
-        f"{n[1]} ({samples[1] / MINUTE:.1f} min) for validation"
+        f"{n[0]} ({samples[0] / minute:.1f} min) for training and "
+        f"{n[1]} ({samples[1] / minute:.1f} min) for validation"
         for n, samples in ((s["recordings"], s["samples"]) for s in (saved, data))
     )
     same = ", of other content or names" * (before == now)

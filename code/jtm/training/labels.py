@@ -22,21 +22,11 @@ WINDOW = 128
 EDGE = 16
 """Number of further input frames on either side, whose labels do not count."""
 
-WARMUP = 20
-"""Number of steps over which the learning rates rise."""
-
-WEIGHT_DECAY = 0.01
-"""Weight decay of AdamW."""
-
-WEIGHTS = {
-    "transcription": 2.0,
-    "who_plays_what": 2.0,
-    "instrument_activity": 0.1,
-}
-"""Weight of a task's loss, where it is not 1."""
-
-CONTRAST_WEIGHT = 0.02
-"""Weight of InfoNCE, in nats, relative to the labels' binary cross-entropies."""
+WARMUP = 20  # steps over which the learning rates rise
+WEIGHT_DECAY = 0.01  # of AdamW
+CONTRAST_WEIGHT = 0.02  # of InfoNCE, relative to the labels' binary cross-entropies
+# Weight of a task's loss, where it is not 1.
+WEIGHTS = {"transcription": 2.0, "who_plays_what": 2.0, "instrument_activity": 0.1}
 
 UNKNOWN = -100
 """Target of a window of unknown class, which is excluded from the loss."""

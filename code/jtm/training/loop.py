@@ -35,11 +35,7 @@ from jtm.training.processes import ProcessInfo, is_first, process_info
 SAVE_SECONDS = 100
 """Seconds between writes of the last checkpoint within an epoch."""
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
-"""Signals that stop a run after the current step."""
-
-METRICS_FILE = "metrics.csv"
-"""Name of the file with a run's curves: a row for each epoch and split."""
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)  # they stop a run after the current step
 
 
 @dataclass(frozen=True)
@@ -343,9 +339,9 @@ def _stalled(history, patience):
 
 
 def _write_metrics(folder, history):
-    """Write the history to a run's folder."""
+    """Write a run's curves: a row for each epoch and split."""
     names = list(dict.fromkeys(name for row in history for name in row))
-    path = Path(folder) / METRICS_FILE
+    path = Path(folder) / "metrics.csv"
     with atomic(path) as part, open(part, "w", newline="") as file:
         writer = csv.DictWriter(file, names, lineterminator="\n")
         writer.writeheader()
@@ -362,17 +358,12 @@ def _advice(folder):
     )
 
 
-class Checkpointer(lightning.Callback):
+class _Checkpointer(lightning.Callback):
     """
     Save checkpoints: each epoch's, the best, and the last at short intervals.
 
     It replaces Lightning's callback, which writes in place, and before an epoch's
     metrics are complete.
-
-    Parameters
-    ----------
-    plan : Plan
-        How the run is trained, with its folder.
     """
 
     def __init__(self, plan):
@@ -385,7 +376,7 @@ class Checkpointer(lightning.Callback):
     @contextlib.contextmanager
     def _signals(self):
         """Defer Ctrl-C and SIGTERM to the end of a step, which is then saved."""
-        handlers = {n: signal.getsignal(n) or signal.SIG_DFL for n in SIGNALS}
+        handlers = {n: signal.getsignal(n) or signal.SIG_DFL for n in _SIGNALS}
         self._install_handlers()
         try:
             yield
@@ -403,7 +394,7 @@ class Checkpointer(lightning.Callback):
             self.signal = number
 
         if threading.current_thread() is threading.main_thread():
-            for number in SIGNALS:
+            for number in _SIGNALS:
                 signal.signal(number, (handlers or {}).get(number, record))
 
     def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
@@ -462,7 +453,7 @@ def _copy(source, target):
         shutil.copyfile(source, part)
 
 
-class ProgressBar(lightning.Callback):
+class _ProgressBar(lightning.Callback):
     """Show one progress bar, and the remaining time, for the whole run."""
 
     def on_train_start(self, trainer, module):
@@ -491,7 +482,7 @@ class ProgressBar(lightning.Callback):
             self.bar.close()
 
 
-def fit(module, progress=True, quiet=False, logger=False):
+def fit(module, progress=True, logger=False):
     """
     Train a module, or resume a run that was stopped.
 
@@ -502,8 +493,6 @@ def fit(module, progress=True, quiet=False, logger=False):
         of the best epoch.
     progress : bool
         Whether to show a progress bar.
-    quiet : bool
-        Whether to print nothing and show no bar.
     logger : lightning.pytorch.loggers.Logger, optional
         Logger that also receives the metrics.
 
@@ -519,20 +508,19 @@ def fit(module, progress=True, quiet=False, logger=False):
     StoppedError
         If the user stopped the run; everything is saved.
     """
-    plan, checkpointer = module.plan, Checkpointer(module.plan)
-    report = "{}".format if quiet else print
+    plan, checkpointer = module.plan, _Checkpointer(module.plan)
     path, content = newest(plan.folder) if plan.folder else (None, None)
     history = content["history"] if content else []
     epochs = history[-1]["epoch"] + 1 if history else 0
     if content and is_first():
         _restore(Path(plan.folder), path, content)
     if epochs >= plan.n_epoch or _stalled(history, plan.patience):
-        report(f"{plan.folder}: finished, {epochs} epochs; nothing left to do")
+        print(f"{plan.folder}: finished, {epochs} epochs; nothing left to do")
         module.on_load_checkpoint(content)
     else:
         if content:
-            report(f"{plan.folder}: resuming from step {content['global_step']}")
-        _train(module, checkpointer, path, progress and not quiet, logger)
+            print(f"{plan.folder}: resuming from step {content['global_step']}")
+        _train(module, checkpointer, path, progress, logger)
         epochs = module.history[-1]["epoch"] + 1
     state = checkpointer.best_state
     if plan.folder:
@@ -573,7 +561,7 @@ def _train(module, checkpointer, start, progress, logger):
         accumulate_grad_batches=plan.accumulate,
         gradient_clip_val=plan.gradient_clip or None,
         precision={"float32": "32-true", "bf16": "bf16-mixed"}[plan.precision],
-        callbacks=[checkpointer] + [ProgressBar()] * progress,
+        callbacks=[checkpointer] + [_ProgressBar()] * progress,
         logger=logger,
         limit_val_batches=0 if module.validation_batches is None else plan.n_validation,
         reload_dataloaders_every_n_epochs=1,

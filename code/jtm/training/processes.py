@@ -25,14 +25,9 @@ class ProcessInfo(NamedTuple):
     local_world_size: int
 
 
-def process_info(environment=None):
+def process_info():
     """
     Return the rank and world size that torchrun or srun set.
-
-    Parameters
-    ----------
-    environment : mapping of str to str, optional
-        Environment variables; those of the process by default.
 
     Returns
     -------
@@ -45,7 +40,7 @@ def process_info(environment=None):
         If a SLURM job of several tasks was started without srun, or does not set the
         number of tasks on each machine.
     """
-    variables = os.environ if environment is None else environment
+    variables = os.environ
     if "LOCAL_WORLD_SIZE" in variables:  # torchrun, also inside a SLURM job
         names = ("RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE")
     elif int(variables.get("SLURM_NTASKS", 1)) > 1:

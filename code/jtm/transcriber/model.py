@@ -6,7 +6,7 @@ output is that of the network on the whole recording at once.
 """
 
 import functools
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import chain, pairwise
 from pathlib import Path
 
@@ -21,7 +21,6 @@ from jtm.models.heads import add_heads
 from jtm.models.network import build_model
 from jtm.models.readers import WIDTH
 from jtm.training import checkpoints
-from jtm.training.config import NETWORK
 from jtm.training.folder import RECORD
 from jtm.training.processes import best_device
 
@@ -191,14 +190,11 @@ def save(path, network, config, thresholds):
     InputError
         If the file would be larger than :data:`MAX_BYTES`, or cannot be written.
     """
-    weights = {
-        n: w.detach().cpu().contiguous() for n, w in network.state_dict().items()
-    }
+    weights = network.state_dict()
     size = sum(weight.numel() * weight.element_size() for weight in weights.values())
     if size > MAX_BYTES:
         raise InputError(f"{path}: {size} bytes of weights; expected up to {MAX_BYTES}")
-    settings = {n: value for n, value in asdict(config).items() if n in NETWORK}
-    facts = {"thresholds": dict(thresholds), "network": settings}
+    facts = {"thresholds": dict(thresholds), "network": config.network}
     facts |= {"on_encoder": network.body.on_encoder}
     checkpoints.write_tensors(path, weights, facts)
 

@@ -22,7 +22,6 @@ from jtm.files import InputError, digest, write_json
 from jtm.models.heads import add_heads
 from jtm.models.network import build_model
 from jtm.training.checkpoints import LABELS, load_model, read_checkpoint
-from jtm.training.config import NETWORK
 from jtm.training.folder import BEST, PATHS, check, claim
 from jtm.training.loop import Plan, fit
 from jtm.training.spectra import Spectra, harmonic_front_end
@@ -128,7 +127,7 @@ def _start(config):
             model, state = network.body.model, network.state_dict()
         else:
             model, settings = load_model(config.load, content)
-        config = replace(config, **{name: getattr(settings, name) for name in NETWORK})
+        config = replace(config, **settings.network)
     chosen = {"width": WIDTH, "around": True}
     network = add_heads(model, transcribers.HEADS, config.random_seed, **chosen)
     if state:  # weights that the checkpoint lacks start untrained

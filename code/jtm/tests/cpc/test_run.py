@@ -109,12 +109,12 @@ class TestPretrain(unittest.TestCase):
             "from jtm.training import loop\n"
             "from jtm.training.config import make_config\n"
             "loop.SAVE_SECONDS = 0\n"
-            "step = loop.Checkpointer.on_train_batch_end\n"
+            "step = loop._Checkpointer.on_train_batch_end\n"
             "def kill(self, trainer, *rest):\n"
             "    step(self, trainer, *rest)\n"
             "    if trainer.global_step == int(sys.argv[2]):\n"
             "        os.kill(os.getpid(), signal.SIGKILL)\n"
-            "loop.Checkpointer.on_train_batch_end = kill\n"
+            "loop._Checkpointer.on_train_batch_end = kill\n"
             "settings = json.load(open(sys.argv[1]))\n"
             "config = make_config(PretrainConfig, 'small', settings)\n"
             "p.pretrain(config)\n"  # progress bars must not change the result
@@ -175,7 +175,7 @@ class TestPretrain(unittest.TestCase):
         torch.testing.assert_close(outputs[1], (z, c))
 
     def test_sigint_and_sigterm_save_a_checkpoint(self):
-        step = loop.Checkpointer.on_train_batch_end
+        step = loop._Checkpointer.on_train_batch_end
         for number in (signal.SIGINT, signal.SIGTERM):
             config = self.config(f"run{number}", n_epoch=50)
             count = []
@@ -187,7 +187,7 @@ class TestPretrain(unittest.TestCase):
                 return step(self, trainer, *rest)
 
             with (
-                mock.patch.object(loop.Checkpointer, "on_train_batch_end", stop),
+                mock.patch.object(loop._Checkpointer, "on_train_batch_end", stop),
                 self.assertRaises(StoppedError),
             ):
                 self.run_quietly(config)
@@ -404,14 +404,14 @@ class TestPretrain(unittest.TestCase):
 
     def stop(self, config, step):
         """Stop a run after a step."""
-        on_end = loop.Checkpointer.on_train_batch_end
+        on_end = loop._Checkpointer.on_train_batch_end
 
         def stop(keeper, trainer, *rest):
             keeper.signal = 2 if trainer.global_step == step else None
             return on_end(keeper, trainer, *rest)
 
         with (
-            mock.patch.object(loop.Checkpointer, "on_train_batch_end", stop),
+            mock.patch.object(loop._Checkpointer, "on_train_batch_end", stop),
             self.assertRaises(StoppedError),
         ):
             self.run_quietly(config)
@@ -468,13 +468,13 @@ class TestPretrain(unittest.TestCase):
     def test_patience_survives_resuming(self):
         chosen = {"learning_rate": 0.0, "patience": 2, "n_epoch": 9}
         whole, _ = self.run_quietly(self.config("whole", **chosen))
-        on_end = loop.Checkpointer.on_train_epoch_end
+        on_end = loop._Checkpointer.on_train_epoch_end
 
         def stop(keeper, trainer, *rest):
             keeper.signal = 2
             on_end(keeper, trainer, *rest)
 
-        with mock.patch.object(loop.Checkpointer, "on_train_epoch_end", stop):
+        with mock.patch.object(loop._Checkpointer, "on_train_epoch_end", stop):
             for _ in range(2):
                 with self.assertRaises(StoppedError):
                     self.run_quietly(self.config(**chosen))

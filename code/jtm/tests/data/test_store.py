@@ -13,7 +13,7 @@ import numpy as np
 import soundfile
 
 from jtm.data.musicnet import open_dataset
-from jtm.data.store import STORE_FOLDER, build_store, store_folder
+from jtm.data.store import STORE_FOLDER, _place, build_store
 from jtm.files import InputError, read_json, write_json
 
 
@@ -156,7 +156,7 @@ class TestStore(unittest.TestCase):
             with self.assertRaisesRegex(InputError, "--store.*JTM_CACHE"):
                 self.build()
             (self.root / STORE_FOLDER).mkdir()  # a store that came with the data
-            self.assertEqual(store_folder(self.root), self.root / STORE_FOLDER)
+            self.assertEqual(_place(self.root, None), self.root / STORE_FOLDER)
 
     def test_file_names_of_maximum_length(self):
         long = self.root / "deep" / ("x" * 251 + ".wav")

@@ -11,8 +11,6 @@ import arrange
 import perform
 from voices import Music
 
-from jtm.constants import ENSEMBLES
-
 
 def tune(seed, beats=64):
     """Return four voices in quarter notes, each a random walk in its register."""
@@ -33,5 +31,5 @@ def performance(ensemble, seed=0):
     """Return a performance of random music by an ensemble."""
     music = tune(seed)
     rng = np.random.default_rng(seed)
-    parts, _ = arrange.arrange(music, ENSEMBLES[ensemble], rng)
+    parts, _ = arrange.arrange(music, arrange.ENSEMBLES[ensemble], rng)
     return perform.perform(parts, music, 100.0, rng)

@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[4] / "toy"))
 import arrange
 import voices
 
-from jtm.constants import ENSEMBLES, PITCH_RANGES
+from jtm.constants import PITCH_RANGES
 from jtm.files import InputError
 from jtm.tests.toy.random_music import performance, tune
 
@@ -66,7 +66,7 @@ class TestReading(unittest.TestCase):
 
 class TestArrangement(unittest.TestCase):
     def test_all_players_of_every_ensemble_play_in_range(self):
-        for ensemble, programs in ENSEMBLES.items():
+        for ensemble, programs in arrange.ENSEMBLES.items():
             score = performance(ensemble)
             self.assertEqual(set(score.programs), set(programs), ensemble)
             for note in score.notes:
@@ -85,7 +85,7 @@ class TestArrangement(unittest.TestCase):
     def test_string_quartet_plays_the_four_voices(self):
         music = tune(3)
         parts, shift = arrange.arrange(
-            music, ENSEMBLES["String Quartet"], np.random.default_rng(0)
+            music, arrange.ENSEMBLES["String Quartet"], np.random.default_rng(0)
         )
         self.assertEqual([program for program, _, _ in parts], [41, 41, 42, 43])
         for (_, notes, _), voice in zip(parts, music.voices, strict=True):
@@ -100,7 +100,7 @@ class TestArrangement(unittest.TestCase):
         gap = [n for n in music.voices[0] if not 8 <= n[0] < 40]
         music = replace(music, voices=(tuple(gap), *music.voices[1:]))
         parts, _ = arrange.arrange(
-            music, ENSEMBLES["Solo Flute"], np.random.default_rng(0)
+            music, arrange.ENSEMBLES["Solo Flute"], np.random.default_rng(0)
         )
         onsets = np.sort([beat for beat, _, _ in parts[0][1]])
         self.assertLess(np.diff(onsets).max(), 4)

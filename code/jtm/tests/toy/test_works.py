@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[4] / "toy"))
 import studies
 import works
 
-from jtm.constants import ENSEMBLES, INSTRUMENTS, PITCH_RANGES
+from jtm.constants import INSTRUMENTS, PITCH_RANGES
 from jtm.tests.toy.random_music import tune
 
 PRESET = works.Preset(42, 21, 21, 10, (6.0, 7.0), 2, 1, 2, 1, np.inf)
@@ -46,7 +46,7 @@ class TestPlan(unittest.TestCase):
         for split, size in (("train", 42), ("validation", 21), ("test", 21)):
             chosen = [p for p in self.pieces if p.split == split and not p.procedural]
             ensembles = Counter(piece.ensemble for piece in chosen)
-            self.assertEqual(ensembles, dict.fromkeys(ENSEMBLES, size // 21))
+            self.assertEqual(ensembles, dict.fromkeys(works.ENSEMBLES, size // 21))
         unlabelled = [p for p in self.pieces if p.split == "unlabelled"]
         self.assertEqual(len(unlabelled), 10)
 

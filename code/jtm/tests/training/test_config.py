@@ -13,7 +13,7 @@ from jtm.files import InputError
 from jtm.training.config import (
     PRESETS,
     SupervisedConfig,
-    explain,
+    _explain,
     flag,
     make_config,
 )
@@ -146,7 +146,7 @@ class TestConfig(unittest.TestCase):
         for cls in (PretrainConfig, SupervisedConfig):
             known = cls.__pydantic_fields__
             for name, item in known.items():
-                self.assertGreater(len(explain(item)[2].split()), 1, name)
+                self.assertGreater(len(_explain(item)[2].split()), 1, name)
             self.assertLessEqual(cls.presets.keys(), set(PRESETS))
             for preset in cls.presets.values():
                 self.assertLessEqual(preset.keys(), known.keys())

@@ -63,7 +63,7 @@ class LinearModule(Module):
 
 def fitted(plan, **more):
     module = LinearModule(plan, RandomBatches(), **more)
-    fit(module, quiet=True)
+    fit(module, progress=False)
     return module
 
 
@@ -100,7 +100,7 @@ class TestFit(unittest.TestCase):
                 return super().loss(batch, split, step)
 
         module = Watched(Plan(20, patience=2), RandomBatches(), score=score)
-        fit(module, quiet=True)
+        fit(module, progress=False)
         self.assertEqual(len(module.history), 3)
         self.assertEqual(set(modes), {(True, False)})
 
@@ -114,7 +114,7 @@ class TestFit(unittest.TestCase):
     def test_parameter_groups_have_their_own_rates_and_weight_decay(self):
         module = LinearModule(Plan(2), RandomBatches())
         module.lr_factor = schedule(10, warmup=4)
-        fit(module, quiet=True)
+        fit(module, progress=False)
         ratios = [body / head for body, head in module.rates]
         self.assertTrue(all(math.isclose(ratio, 0.1) for ratio in ratios[1:]))
         self.assertEqual(len(module.rates), 10)
@@ -132,7 +132,7 @@ class TestFit(unittest.TestCase):
                 seeds.append(torch.initial_seed())
                 return super().loss(batch, split, step)
 
-        fit(Watched(Plan(1, accumulate=5), RandomBatches()), quiet=True)
+        fit(Watched(Plan(1, accumulate=5), RandomBatches()), progress=False)
         self.assertEqual(len(set(seeds)), 5)
 
     def test_hand_computed_schedules(self):
@@ -160,7 +160,8 @@ class TestFit(unittest.TestCase):
                 fitted(plan)
         last = read_checkpoint(self.folder / "run" / "last.pt")
         self.assertEqual(last["global_step"], 1)
-        again = fitted(plan)
+        with contextlib.redirect_stdout(io.StringIO()):
+            again = fitted(plan)
         for name, value in whole.state_dict().items():
             self.assertTrue(torch.equal(value, again.state_dict()[name]), name)
         with self.assertRaises(KeyboardInterrupt):
@@ -172,7 +173,7 @@ class TestFit(unittest.TestCase):
                 return {"loss": super().loss(batch, split, step)["loss"] * math.nan}
 
         with self.assertRaisesRegex(InputError, "loss is nan at step 0; there is no"):
-            fit(Broken(Plan(1), RandomBatches()), quiet=True)
+            fit(Broken(Plan(1), RandomBatches()), progress=False)
 
     def test_best_epoch_and_patience(self):
         nan = math.nan

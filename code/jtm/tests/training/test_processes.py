@@ -24,28 +24,36 @@ from jtm.training.processes import best_device, process_info
 ROOT = Path(__file__).resolve().parents[4]
 
 
+def process_info_in(variables):
+    """Give the place of a process with these environment variables alone."""
+    with mock.patch.dict(os.environ, variables, clear=True):
+        return process_info()
+
+
 class TestProcessInfo(unittest.TestCase):
     def test_single_process(self):
-        self.assertEqual(process_info({}), (0, 1, 1))
-        self.assertEqual(process_info({"SLURM_NTASKS": "1"}), (0, 1, 1))
+        self.assertEqual(process_info_in({}), (0, 1, 1))
+        self.assertEqual(process_info_in({"SLURM_NTASKS": "1"}), (0, 1, 1))
 
     def test_rank_from_torchrun(self):
         environ = {"RANK": "5", "WORLD_SIZE": "8", "LOCAL_WORLD_SIZE": "4"}
-        self.assertEqual(process_info(environ | {"SLURM_NTASKS": "2"}), (5, 8, 4))
+        self.assertEqual(process_info_in(environ | {"SLURM_NTASKS": "2"}), (5, 8, 4))
 
     def test_rank_from_srun(self):
         environ = {"SLURM_PROCID": "3", "SLURM_NTASKS": "4", "SLURM_STEP_ID": "0"}
         with self.assertRaisesRegex(InputError, "with --ntasks-per-node instead"):
-            process_info(environ)
+            process_info_in(environ)
         environ["SLURM_NTASKS_PER_NODE"] = "2"
-        self.assertEqual(process_info(environ), (3, 4, 2))
-        self.assertEqual(process_info(environ | {"SLURM_JOB_NAME": "bash"}), (0, 1, 1))
+        self.assertEqual(process_info_in(environ), (3, 4, 2))
+        self.assertEqual(
+            process_info_in(environ | {"SLURM_JOB_NAME": "bash"}), (0, 1, 1)
+        )
 
     def test_several_tasks_without_srun_are_refused(self):
         environ = {"SLURM_PROCID": "0", "SLURM_NTASKS": "2", "SLURM_JOB_NAME": "train"}
         for tasks in ({}, {"SLURM_NTASKS_PER_NODE": "2"}):
             with self.assertRaisesRegex(InputError, "put srun before the command"):
-                process_info(environ | tasks)
+                process_info_in(environ | tasks)
 
 
 class TestDevice(unittest.TestCase):
