@@ -14,7 +14,6 @@ families alone. For contrasts named before the run, two-sided p values are corre
 Holm's method over all named contrasts, run or not.
 """
 
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -60,11 +59,11 @@ class Benchmark:
     Parameters
     ----------
     table : pandas.DataFrame
-        Scores; see :func:`jtm.results.records.read`.
+        Scores.
     draws : dict of str to numpy.ndarray
-        Bootstrap draws; see :func:`jtm.results.records.read_draws`.
+        Bootstrap draws by key.
     header : dict
-        See :func:`jtm.results.records.read_header`.
+        Plan and contrasts; see :func:`jtm.results.records.read_all`.
     """
 
     def __init__(self, table, draws, header):
@@ -80,20 +79,8 @@ class Benchmark:
 
     @classmethod
     def read(cls, path):
-        """
-        Read a benchmark from ``benchmark.csv.gz`` and the files next to it.
-
-        If the table does not exist, the plan is empty; InputError if a file is invalid.
-        """
-        path = Path(path)
-        if not path.exists():
-            empty = records.check(pd.DataFrame(columns=records.COLUMNS), path)
-            return cls(empty, {}, {"plan": [], "contrasts": []})
-        return cls(
-            records.read(path),
-            records.read_draws(path.with_name(records.DRAWS)),
-            records.read_header(path.with_name(records.HEADER)),
-        )
+        """Read a benchmark; see :func:`jtm.results.records.read_all`."""
+        return cls(*records.read_all(path))
 
     @property
     def tasks(self):

@@ -95,7 +95,7 @@ def bench(tasks=TASKS, without=lambda cell: False, n_draws=200):
             more, drawn = cell(*each, n_draws)
             rows += more
             draws |= {key: np.round(drawn[key].clip(0, 1) * 1e4) for key in drawn}
-    table = records.check(pd.DataFrame(rows, columns=records.COLUMNS), "synthetic")
+    table = records._check(pd.DataFrame(rows, columns=records.COLUMNS), "synthetic")
     return Benchmark(table, draws, header(tasks))
 
 

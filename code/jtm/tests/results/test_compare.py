@@ -22,7 +22,7 @@ def made(scores, draws, **header):
         rows.append(row | {"seconds": 1})
         if (method, seed) in draws:
             packed[records.draws_key(row)] = 1e4 * np.array(draws[method, seed])
-    table = records.check(pd.DataFrame(rows, columns=records.COLUMNS), "made")
+    table = records._check(pd.DataFrame(rows, columns=records.COLUMNS), "made")
     return Benchmark(table, packed, {"plan": [], "contrasts": []} | header)
 
 

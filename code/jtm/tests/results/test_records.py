@@ -62,7 +62,7 @@ class TestCells(Files):
         self.assertEqual(tuple(found.columns), COLUMNS)
         self.assertEqual(len(found), 8 * len(synthetic.plan(tasks)))
         self.assertEqual(
-            records.read_header(out.with_name(records.HEADER))["data"][0], "d"
+            records._read_header(out.with_name(records.HEADER))["data"][0], "d"
         )
         with np.load(out.with_name(records.DRAWS), allow_pickle=False) as file:
             keys, draws = file["keys"], file["draws"]
@@ -74,7 +74,7 @@ class TestCells(Files):
         self.assertIn("ensemble|scratch|10|0|test_timbre|accuracy", named)
         expected = synthetic.cell("ensemble", "cqt", 30, 1, 100)[1]
         key = "ensemble|cqt|30|1|real|accuracy"
-        got = records.read_draws(out.with_name(records.DRAWS))[key] * records.UNIT
+        got = records._read_draws(out.with_name(records.DRAWS))[key] * records.UNIT
         np.testing.assert_allclose(got, np.clip(expected[key], 0, 1), atol=5e-5)
 
     def test_equal_scores_are_equal_bytes(self):
@@ -98,7 +98,7 @@ class TestCells(Files):
             self.assertEqual(process.exitcode, 0)
         records.compile_cells(self.work, self.out)
         self.assertEqual(len(records.read(self.out)), 2 * ROWS)
-        draws = records.read_draws(self.out.with_name(records.DRAWS))
+        draws = records._read_draws(self.out.with_name(records.DRAWS))
         self.assertEqual(len(draws), 2 * ROWS)
 
     def test_killed_in_the_middle(self):
@@ -149,7 +149,7 @@ class TestCells(Files):
         table = records.compile_cells(self.work, self.out)
         self.assertEqual(table["seed"].tolist(), [0, 0, 1])  # of seed 1 nothing old
         self.assertEqual(table["value"].tolist(), [0.5, 0.5, 0.75])
-        draws = records.read_draws(self.out.with_name(records.DRAWS))
+        draws = records._read_draws(self.out.with_name(records.DRAWS))
         self.assertEqual(list(draws), [records.draws_key(cell(0)[0][0])])
 
     def test_a_name_stays_in_its_folder(self):
@@ -177,7 +177,7 @@ class TestHeader(Files):
         records.begin(self.work, **synthetic.header(("ensemble",)))  # a longer plan
         with self.assertRaisesRegex(InputError, "named before the run"):
             records.begin(self.work, **synthetic.header(("transcription",)))
-        header = records.read_header(self.work / "benchmark.json")
+        header = records._read_header(self.work / "benchmark.json")
         self.assertGreater(len(header["plan"]), 0)
 
     def test_a_folder_that_was_not_begun(self):
@@ -225,10 +225,10 @@ class TestOdd(Files):
         draws = self.out.with_name(records.DRAWS)
         np.savez(draws, keys=np.array([{}], object), draws=np.zeros((1, 2), "<u2"))
         with self.assertRaisesRegex(InputError, "not bootstrap draws"):  # a pickle
-            records.read_draws(draws)
+            records._read_draws(draws)
         draws.write_bytes(b"PK")
         with self.assertRaisesRegex(InputError, "not bootstrap draws"):
-            records.read_draws(draws)
+            records._read_draws(draws)
 
     def test_odd_cells(self):
         with self.assertRaisesRegex(InputError, "0.json, line 2: value"):
