@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 
 from jtm.results import records
-from jtm.results.records import CELL, METHODS, UNIT
+from jtm.results.records import CELL, METHODS
 
 SEED_DRAWS = 20
 """Number of draws of seeds for each draw of families."""
@@ -59,23 +59,19 @@ class Benchmark:
     Parameters
     ----------
     table : pandas.DataFrame
-        Scores.
-    draws : dict of str to numpy.ndarray
-        Bootstrap draws by key.
+        Scores and their draws; see :func:`jtm.results.records.read_all`.
     header : dict
-        Plan and contrasts; see :func:`jtm.results.records.read_all`.
+        Plan and contrasts, from the same function.
     """
 
-    def __init__(self, table, draws, header):
+    def __init__(self, table, header):
         self.table, self.header = table, header
         main = table[table["primary"]]
         self.metrics = dict(zip(main["task"], main["metric"], strict=True))
         self._seeds = {}  # value and draws by seed, for each key below
         for row in main.to_dict("records"):
             key = row["task"], row["method"], row["labelled_recordings"], row["split"]
-            drawn = draws.get(records.draws_key(row))
-            drawn = None if drawn is None else drawn * UNIT
-            self._seeds.setdefault(key, {})[row["seed"]] = row["value"], drawn
+            self._seeds.setdefault(key, {})[row["seed"]] = row["value"], row["draws"]
 
     @classmethod
     def read(cls, path):

@@ -68,8 +68,9 @@ SPLITS = {
 }
 """Names of the splits; `test` and `test_timbre` are the same held-out works."""
 
-HEADER, DRAWS = "benchmark.json", "benchmark_draws.npz"
-"""Names of the files next to a table of scores."""
+TABLE, DRAWS = "benchmark.csv.gz", "benchmark_draws.npz"
+HEADER, LOCK = "benchmark.json", ".benchmark.lock"
+"""Names of the files in the folder of a benchmark."""
 
 UNIT = 1e-4
 """Resolution that the draws of a score are rounded to."""
@@ -125,7 +126,7 @@ def begin(folder, data, checkpoint, plan, contrasts, spread=False):
     path = Path(folder) / HEADER
     header = {"data": data, "checkpoint": checkpoint, "plan": plan}
     header |= {"contrasts": contrasts} | ({"spread": True} if spread else {})
-    with locked(path.with_name(".benchmark.lock")):
+    with locked(path.with_name(LOCK)):
         if path.exists():
             existing = _read_header(path)
             _refuse_other(path, existing, header)
@@ -188,25 +189,13 @@ def cell_path(folder, name):
     return inside(Path(folder) / "cells", f"{name}.json")
 
 
-def draws_key(row):
-    """
-    Return the key of a score's draws.
-
-    Parameters
-    ----------
-    row : mapping
-        Has the fields :data:`KEY`.
-
-    Returns
-    -------
-    str
-        ``task|method|labelled_recordings|seed|split|metric``.
-    """
+def _draws_key(row):
+    """Return the key of a score's draws, the values of :data:`KEY`."""
     values = (row[name] for name in KEY)
     return "|".join(v if isinstance(v, str) else f"{v:g}" for v in values)
 
 
-def save_cell(folder, name, rows, draws):
+def save_cell(folder, name, rows):
     """
     Write the scores of a cell atomically.
 
@@ -216,28 +205,24 @@ def save_cell(folder, name, rows, draws):
         The folder given to :func:`begin`.
     name : str
         Name of the cell; its existing scores are replaced.
-    rows : iterable of dict
-        Scores, with the fields :data:`COLUMNS`.
-    draws : dict of str to numpy.ndarray
-        By :func:`draws_key`, for scores that have draws: the score ``(n_draws,)`` on
-        each bootstrap resample of the test's tune families. All rows of a task and
-        split share the resamples, so that differences are paired.
+    rows : list of dict
+        Scores, with the fields :data:`COLUMNS` and, if there are any, ``draws``: the
+        score ``(n_draws,)`` on each bootstrap resample of the test's tune families. All
+        rows of a task and split share the resamples, so that differences are paired.
 
     Raises
     ------
     InputError
-        If the folder was not opened by :func:`begin`, or a row or key is invalid.
+        If the folder was not opened by :func:`begin`, or a row is invalid.
     """
     header = _read_header(Path(folder) / HEADER)
     path = cell_path(folder, name)
     table = _check(pd.DataFrame(rows, columns=COLUMNS), path)
-    keys = {draws_key(row) for row in table.to_dict("records")}
-    if not draws.keys() <= keys:
-        raise InputError(f"{path}: draws of {min(draws.keys() - keys)}, but no score")
     packed = {}
-    for key, each in draws.items():
-        rounded = np.round(np.clip(each, 0, 1) / UNIT).astype("<u2")
-        packed[key] = base64.b64encode(rounded.tobytes()).decode()
+    for row in rows:
+        if "draws" in row:
+            rounded = np.round(np.clip(row["draws"], 0, 1) / UNIT).astype("<u2")
+            packed[_draws_key(row)] = base64.b64encode(rounded.tobytes()).decode()
     content = {name: header[name] for name in (*HASHES, "spread") if name in header}
     content |= {"rows": table.to_dict("records"), "draws": packed}
     with atomic(path) as part:
@@ -271,50 +256,40 @@ def _read_cells(folder, header):
         raise
 
 
-def compile_cells(folder, out):
+def compile_cells(folder):
     """
-    Merge the cells that have run into a table of scores.
+    Merge the cells that have run into the table of scores, in the order of the plan.
+
+    Scores in the table whose cell is no longer a file are kept.
 
     Parameters
     ----------
     folder : str or Path
-        The folder given to :func:`begin`.
-    out : str or Path
-        Path to the table, ending in ``.csv.gz``; its cells that are not in `folder` are
-        kept. The draws and the header are written next to it.
-
-    Returns
-    -------
-    pandas.DataFrame
-        All scores, in the order of the plan.
+        The folder given to :func:`begin`; the table, ``benchmark.csv.gz``, and the
+        draws are written there.
 
     Raises
     ------
     InputError
-        If `out` or a cell holds scores of another dataset or checkpoint, or cannot
-        be read.
+        If a cell holds scores of another dataset or checkpoint, or a file cannot be
+        read.
     """
-    folder, out = Path(folder), Path(out)
-    header = _read_header(folder / HEADER)
-    with locked(out.with_name(".benchmark.lock")):
-        header_path, draws_path = out.with_name(HEADER), out.with_name(DRAWS)
-        if header_path.exists():
-            _refuse_other(header_path, _read_header(header_path), header)
+    folder = Path(folder)
+    with locked(folder / LOCK):
+        header = _read_header(folder / HEADER)
         table, draws = _read_cells(folder, header)
-        if out.exists():
-            old, new = read(out), set(_cells(table))
+        if (folder / TABLE).exists():
+            old, new = read(folder / TABLE), set(_cells(table))
             old = old[[cell not in new for cell in _cells(old)]]
-            kept = {draws_key(row) for row in old.to_dict("records")}
-            draws |= {k: v for k, v in _read_draws(draws_path).items() if k in kept}
+            kept = {_draws_key(row) for row in old.to_dict("records")}
+            draws |= {k: v for k, v in _read_draws(folder).items() if k in kept}
             table = pd.concat([old, table])
         rank = {cell: i for i, cell in enumerate(header["plan"])}
         ranks = [rank.get(cell, len(rank)) for cell in _cells(table)]
-        table = table.iloc[np.argsort(ranks, kind="stable")].reset_index(drop=True)
+        table = table.iloc[np.argsort(ranks, kind="stable")]
         # Draws first: a score without draws would look as if it had no interval.
-        _write_draws(draws_path, draws)
-        write_json(header_path, header)
-        _write_table(out, table)
-    return table
+        _write_draws(folder / DRAWS, draws)
+        _write_table(folder / TABLE, table)
 
 
 def _cells(table):
@@ -340,20 +315,19 @@ def _write_draws(path, draws):
 
 def read_all(path):
     """
-    Read a table of scores, and the draws and the header next to it.
+    Read a table of scores, with the draws and the header next to it.
 
     Parameters
     ----------
     path : str or Path
         Path to the table, ending in ``.csv.gz``; if it does not exist, there are no
-        scores, draws, planned cells or contrasts.
+        scores, planned cells or contrasts.
 
     Returns
     -------
     table : pandas.DataFrame
-        The scores; see :func:`read`.
-    draws : dict of str to numpy.ndarray
-        By :func:`draws_key`, scores ``(n_draws,)`` in units of :data:`UNIT`.
+        The scores; see :func:`read`. The column ``draws`` has the score ``(n_draws,)``
+        on each bootstrap resample, or None.
     header : dict
         Has ``data``, ``checkpoint``, ``plan`` and ``contrasts``, the last as
         :class:`Contrast`, and ``spread`` if it is true; see :func:`begin`.
@@ -365,10 +339,13 @@ def read_all(path):
     """
     path = Path(path)
     if not path.exists():
-        empty = pd.DataFrame(columns=COLUMNS)
-        return _check(empty, path), {}, {"plan": [], "contrasts": []}
-    draws = _read_draws(path.with_name(DRAWS))
-    return read(path), draws, _read_header(path.with_name(HEADER))
+        empty = _check(pd.DataFrame(columns=COLUMNS), path)
+        return empty.assign(draws=None), {"plan": [], "contrasts": []}
+    table, draws = read(path), _read_draws(path.parent)
+    keys = [_draws_key(row) for row in table.to_dict("records")]
+    drawn = [draws[key] * UNIT if key in draws else None for key in keys]
+    table = table.assign(draws=pd.Series(drawn, dtype=object))
+    return table, _read_header(path.with_name(HEADER))
 
 
 def read(path):
@@ -435,8 +412,9 @@ def _check(table, path):
     return table
 
 
-def _read_draws(path):
+def _read_draws(folder):
     """Read bootstrap draws by key, in units of :data:`UNIT`; none without a file."""
+    path = folder / DRAWS
     if not path.exists():
         return {}
     try:
