@@ -213,7 +213,7 @@ def samples():
     shutil.copy(data / musicnet.METADATA_FILE, folder / "metadata.csv")
     write_clips(inputs() / "clips")
     shutil.copy(inputs() / "clips" / clips.CLIPS_FILE, folder / "clips.csv")
-    rows = synthetic.cell("transcription", "scratch", 3, 0)[0]
+    rows = synthetic.cell("transcription", "scratch", 3, 0)
     table = pd.DataFrame(rows, columns=records.COLUMNS)
     table.to_csv(folder / "records.csv", index=False)
     performance = pretty_midi.PrettyMIDI()

@@ -45,23 +45,14 @@ from jtm.transcriber.config import TranscriberConfig
 
 
 class Parser(argparse.ArgumentParser):
-    """
-    Parser that reports an error in one line and accepts no abbreviated options.
-
-    Parameters
-    ----------
-    **settings
-        Arguments of :class:`argparse.ArgumentParser`.
-    """
-
-    def __init__(self, **settings):
-        super().__init__(allow_abbrev=False, **settings)
+    """Parser that reports an error in one line and accepts no abbreviated options."""
 
     def parse_known_args(self, args=None, namespace=None):
         """Refuse unknown arguments, suggesting a similar option."""
+        self.allow_abbrev = False
         options, unknown = super().parse_known_args(args, namespace)
         if unknown:
-            hint = nearest(unknown[0], self._option_string_actions)
+            hint = _suggest(unknown[0], self._option_string_actions)
             self.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
         return options, unknown
 
@@ -70,27 +61,8 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"jtm: {message} (see {self.prog} --help)\n")
 
 
-def nearest(word, known):
-    """
-    Suggest a correction of a misspelt or abbreviated word.
-
-    Parameters
-    ----------
-    word : str
-        The word.
-    known : iterable of str
-        Valid words.
-
-    Returns
-    -------
-    str
-        Text to append to a message; empty if no word is similar.
-
-    Examples
-    --------
-    >>> nearest("transcirbe", ["train", "transcribe"])
-    '; did you mean transcribe?'
-    """
+def _suggest(word, known):
+    """Suggest a correction of a misspelt or abbreviated word, for a message."""
     matches = [candidate for candidate in known if candidate.startswith(word)]
     matches = matches or difflib.get_close_matches(word, known, 1, 0.7)
     return f"; did you mean {matches[0]}?" if matches else ""
@@ -111,10 +83,16 @@ def _verb(name, *options):
 
 
 def _option(usage, text, **settings):
-    """Declare an option: usage (``--out DIR``), help, and settings for argparse."""
+    """
+    Declare an option: usage, such as ``--out DIR``, help, and settings for argparse.
+
+    Without a metavar or choices it is a switch.
+    """
     name, _, metavar = usage.partition(" ")
     if metavar:
         settings["metavar"] = metavar
+    elif "choices" not in settings:
+        settings["action"] = "store_true"
     if "default" in settings:
         text += " (default: %(default)s)"
     return name, settings | {"help": text}
@@ -126,7 +104,7 @@ STORE = _option(
     "folder for the 16 kHz copies of datasets (default: the environment variable "
     f"{store.CACHE_VARIABLE}, else the dataset folder, or ~/.cache/jtm if read-only)",
 )
-DEBUG = _option("--debug", "print the traceback of a crash", action="store_true")
+DEBUG = _option("--debug", "print the traceback of a crash")
 DECODING = (
     _option(
         "--onset-threshold P",
@@ -198,13 +176,13 @@ def main(arguments=None):
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     for verb, (function, _) in VERBS.items():
         summary, _, epilog = inspect.getdoc(function).partition("\n")
-        formatter = argparse.RawDescriptionHelpFormatter
         texts = {"help": summary, "description": summary, "epilog": epilog}
-        _add_options(verbs.add_parser(verb, formatter_class=formatter, **texts), verb)
+        texts["formatter_class"] = argparse.RawDescriptionHelpFormatter
+        _add_options(verbs.add_parser(verb, **texts), verb)
     words = sys.argv[1:] if arguments is None else arguments
     verb = next((word for word in words if not word.startswith("-")), None)
     if verb and verb not in VERBS:
-        parser.error(f"no command {verb!r}{nearest(verb, VERBS)}")
+        parser.error(f"no command {verb!r}{_suggest(verb, VERBS)}")
     options = parser.parse_args(words)
     return run(lambda: VERBS[options.verb][0](options), options)
 
@@ -234,10 +212,13 @@ def _add_options(parser, verb):
     for name, settings in VERBS[verb][1]:
         parser.add_argument(name, **settings)
     if verb == "train":
-        groups = {"run": RunConfig, "network": NetworkConfig}
-        groups["CPC pretraining"] = PretrainConfig
-        groups["supervised training (--supervised)"] = SupervisedConfig
-        groups["transcriber (--preset transcriber)"] = TranscriberConfig
+        groups = {
+            "run": RunConfig,
+            "network": NetworkConfig,
+            "CPC pretraining": PretrainConfig,
+            "supervised training (--supervised)": SupervisedConfig,
+            "transcriber (--preset transcriber)": TranscriberConfig,
+        }
         add_flags(parser, groups)
     parser.add_argument(DEBUG[0], **DEBUG[1])
 
@@ -296,10 +277,9 @@ def run(command, common=None):
 def _check_paths(options):
     """Refuse missing paths before the slow import of PyTorch."""
     given = {name: value for name, value in vars(options).items() if value}
-    folders = [given[name] for name in ("data", "real", "scores") if name in given]
-    folders += given.get("also", "").split(",") if "also" in given else []
-    for folder in folders:
-        if not Path(folder).is_dir():
+    folders = [given.get(name, "") for name in ("data", "real", "scores")]
+    for folder in folders + given.get("also", "").split(","):
+        if not Path(folder).is_dir():  # "" is the current folder
             raise InputError(f"{folder}: no such folder")
     for name in ("load", "weights", "index"):
         if name in given and not (path := Path(given[name])).is_file():
@@ -308,9 +288,8 @@ def _check_paths(options):
     for name in ("input", "audio"):
         if name in given:
             audio.rate(given[name])
-    inputs = given.get("inputs")
-    if inputs and not any(map(os.path.lexists, inputs)):
-        raise InputError(f"{', '.join(inputs)}: no such file or folder")
+    if "inputs" in given and not any(map(os.path.lexists, given["inputs"])):
+        raise InputError(f"{', '.join(given['inputs'])}: no such file or folder")
 
 
 @_verb(
@@ -328,27 +307,24 @@ def _check_paths(options):
         "--supervised",
         "train on labels: fine-tune the checkpoint given by --load, or train from "
         "scratch without it",
-        action="store_true",
     ),
 )
 def _train(options):
     """Pretrain a network by CPC, or train one on labels with --supervised."""
-    chosen = dict(vars(options))
-    preset, supervised = chosen.pop("preset"), chosen.pop("supervised")
-    for name in ("verb", "store", "debug"):
-        chosen.pop(name, None)
+    own = ("preset", "supervised", "verb", "store", "debug")
+    chosen = {name: value for name, value in vars(options).items() if name not in own}
+    preset = options.preset
     cls, mode, folder = PretrainConfig, "without --supervised", "logs"
     if preset == "transcriber":
         cls, mode = TranscriberConfig, "with --preset transcriber"
         folder = "logs/transcriber"
-        if supervised:
+        if options.supervised:
             raise InputError(f"--supervised has no effect {mode}, which implies it")
-    elif supervised:
+    elif options.supervised:
         cls, mode = SupervisedConfig, "with --supervised"
         folder = f"logs/supervised-{chosen.get('task', cls.task)}"
-    known = cls.__pydantic_fields__.keys()
     for name in chosen:
-        if name not in known:
+        if name not in cls.__pydantic_fields__:
             if name in vars(TranscriberConfig)["__annotations__"]:
                 mode = "without --preset transcriber"
             raise InputError(f"--{flag(name)} has no effect {mode}")
@@ -448,7 +424,6 @@ def _demo(options):
         "--spread",
         "label windows of 1.28 s spread over all training recordings, with the same "
         "total duration, instead of whole recordings; requires a separate --out",
-        action="store_true",
     ),
     _option(
         "--out DIR",
@@ -524,7 +499,7 @@ def _report(_):
 @_verb(
     "check-data",
     _option("data DIR", "dataset in MusicNet's layout, or folder of audio files"),
-    _option("--all", "list all failing files, not only ten", action="store_true"),
+    _option("--all", "list all failing files, not only ten"),
 )
 def _check_data(options):
     from jtm.data.check import check
@@ -584,12 +559,11 @@ def _batch_options(options):
         "file is overwritten",
         required=True,
     ),
-    _option("--no-page", "do not write the page, NAME.html", action="store_true"),
+    _option("--no-page", "do not write the page, NAME.html"),
     _option(
         "--melody",
         "write only the melody, the line that a listener would sing back, as "
         "NAME.melody.mid, NAME.melody.csv and NAME.melody.html",
-        action="store_true",
     ),
     *DECODING,
     *PARALLEL,

@@ -356,7 +356,7 @@ class Benchmark:
         Raise InputError if `only` selects no run, or if `out` holds the results of
         another dataset or checkpoint.
         """
-        out, table = self.out, self.out / "benchmark.csv.gz"
+        out = self.out
         cells = [
             (task, run.method, self.amount(run), run.seed)
             for run in self.plan()
@@ -376,10 +376,10 @@ class Benchmark:
             except BusyError:
                 busy.append(run)
                 continue
-            records.compile_cells(out, table)
+            records.compile_cells(out)
         for run in busy:  # in case the other process was killed
             self.ensure(run)
-        records.compile_cells(out, table)
+        records.compile_cells(out)
 
     def ensure(self, run, busy=""):
         """
@@ -420,7 +420,7 @@ class Benchmark:
             for split, own in families.items()
             if any(own.labelled[task].splits.get(split) for task in tasks)
         }
-        rows, draws = [], {}
+        rows = []
         for task, labelled in tasks.items():
             by_split = {s: each[task] for s, each in logits.items() if each[task]}
             thresholds = labelled.task.choose(labelled, by_split["validation"])
@@ -430,12 +430,12 @@ class Benchmark:
                     row = {"task": task, "method": run.method, "seed": run.seed}
                     row |= {"labelled_recordings": self.amount(run), "split": split}
                     row |= {n: score[n] for n in ("metric", "value", "primary")}
-                    rows.append(row)
                     if score["primary"] and split != "validation":
-                        draws[records.draws_key(row)] = score["draws"]
+                        row["draws"] = score["draws"]
+                    rows.append(row)
         seconds = round(time.monotonic() - start, 1)
         rows = [row | {"seconds": seconds} for row in rows]
-        records.save_cell(self.out, run.name, rows, draws)
+        records.save_cell(self.out, run.name, rows)
 
     def amount(self, run):
         """

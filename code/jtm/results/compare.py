@@ -14,14 +14,13 @@ families alone. For contrasts named before the run, two-sided p values are corre
 Holm's method over all named contrasts, run or not.
 """
 
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from jtm.results import records
-from jtm.results.records import CELL, METHODS, UNIT
+from jtm.results.records import CELL, METHODS
 
 SEED_DRAWS = 20
 """Number of draws of seeds for each draw of families."""
@@ -60,40 +59,24 @@ class Benchmark:
     Parameters
     ----------
     table : pandas.DataFrame
-        Scores; see :func:`jtm.results.records.read`.
-    draws : dict of str to numpy.ndarray
-        Bootstrap draws; see :func:`jtm.results.records.read_draws`.
+        Scores and their draws; see :func:`jtm.results.records.read_all`.
     header : dict
-        See :func:`jtm.results.records.read_header`.
+        Plan and contrasts, from the same function.
     """
 
-    def __init__(self, table, draws, header):
+    def __init__(self, table, header):
         self.table, self.header = table, header
         main = table[table["primary"]]
         self.metrics = dict(zip(main["task"], main["metric"], strict=True))
         self._seeds = {}  # value and draws by seed, for each key below
         for row in main.to_dict("records"):
             key = row["task"], row["method"], row["labelled_recordings"], row["split"]
-            drawn = draws.get(records.draws_key(row))
-            drawn = None if drawn is None else drawn * UNIT
-            self._seeds.setdefault(key, {})[row["seed"]] = row["value"], drawn
+            self._seeds.setdefault(key, {})[row["seed"]] = row["value"], row["draws"]
 
     @classmethod
     def read(cls, path):
-        """
-        Read a benchmark from ``benchmark.csv.gz`` and the files next to it.
-
-        If the table does not exist, the plan is empty; InputError if a file is invalid.
-        """
-        path = Path(path)
-        if not path.exists():
-            empty = records.check(pd.DataFrame(columns=records.COLUMNS), path)
-            return cls(empty, {}, {"plan": [], "contrasts": []})
-        return cls(
-            records.read(path),
-            records.read_draws(path.with_name(records.DRAWS)),
-            records.read_header(path.with_name(records.HEADER)),
-        )
+        """Read a benchmark; see :func:`jtm.results.records.read_all`."""
+        return cls(*records.read_all(path))
 
     @property
     def tasks(self):

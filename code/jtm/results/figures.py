@@ -8,7 +8,7 @@ greyscale, and markers differ in shape too.
 """
 
 from functools import partial
-from itertools import product
+from itertools import cycle, product
 from pathlib import Path
 
 import numpy as np
@@ -261,20 +261,18 @@ def notes_over_sound(spectrum, notes, title=""):
     """
     figure, ((axis,),) = subplots(2.6)
     end = len(spectrum) / FRAME_RATE
-    options = {"cmap": "Greys", "interpolation": None}
-    _image(axis, spectrum, end, PITCH_MIN - 0.5, 1 / 2, **options)
+    lowest = PITCH_MIN - 0.5
+    _image(axis, spectrum, end, lowest, 1 / 2, cmap="Greys", interpolation=None)
     notes = notes[notes["start"] < end]
-    for number, program in enumerate(np.unique(notes["program"])):
+    colours = cycle((BLUE, ORANGE, GREEN, PURPLE, SKY))
+    for program, colour in zip(np.unique(notes["program"]), colours, strict=False):
         own = notes[notes["program"] == program]
-        colour = (BLUE, ORANGE, GREEN, PURPLE, SKY)[number % 5]
         edges = own["start"], np.minimum(own["end"], end)
         name = INSTRUMENTS.get(program, f"program {program}")
         axis.hlines(own["pitch"], *edges, colors=colour, lw=2, label=name)
-    axis.set_xlim(0, end)
-    axis.set_ylim(PITCH_MIN - 0.5, PITCH_MAX + 0.5)
+    axis.set(xlim=(0, end), ylim=(lowest, PITCH_MAX + 0.5))
+    axis.set(xlabel="time (s)", ylabel="pitch")
     axis.set_yticks(range(24, 109, 12), OCTAVES)
-    axis.set_ylabel("pitch")
-    axis.set_xlabel("time (s)")
     axis.set_title(title, loc="left")
     if len(notes):
         figure.legend(loc="outside right upper", frameon=False)

@@ -68,8 +68,9 @@ SPLITS = {
 }
 """Names of the splits; `test` and `test_timbre` are the same held-out works."""
 
-HEADER, DRAWS = "benchmark.json", "benchmark_draws.npz"
-"""Names of the files next to a table of scores."""
+TABLE, DRAWS = "benchmark.csv.gz", "benchmark_draws.npz"
+HEADER, LOCK = "benchmark.json", ".benchmark.lock"
+"""Names of the files in the folder of a benchmark."""
 
 UNIT = 1e-4
 """Resolution that the draws of a score are rounded to."""
@@ -109,9 +110,9 @@ def begin(folder, data, checkpoint, plan, contrasts, spread=False):
         Path to the folder.
     data, checkpoint : str
         Hashes of the dataset's content and of the pretrained network's weights.
-    plan : iterable of tuple
+    plan : list of tuple
         Cells to run, as ``(task, method, labelled_recordings, seed)``.
-    contrasts : iterable of Contrast
+    contrasts : sequence of Contrast
         Comparisons named before the run.
     spread : bool
         Whether labels are spread over windows of all recordings.
@@ -123,18 +124,14 @@ def begin(folder, data, checkpoint, plan, contrasts, spread=False):
         contrasts.
     """
     path = Path(folder) / HEADER
-    header = {
-        "data": data,
-        "checkpoint": checkpoint,
-        "plan": list(plan),
-        "contrasts": list(contrasts),
-    } | ({"spread": True} if spread else {})
-    with locked(Path(folder) / ".benchmark.lock"):
+    header = {"data": data, "checkpoint": checkpoint, "plan": plan}
+    header |= {"contrasts": contrasts} | ({"spread": True} if spread else {})
+    with locked(path.with_name(LOCK)):
         if path.exists():
-            existing = read_header(path)
+            existing = _read_header(path)
             _refuse_other(path, existing, header)
-            ran = any((Path(folder) / "cells").glob("[!.]*.json"))
-            if ran and existing["contrasts"] != header["contrasts"]:
+            ran = any(path.with_name("cells").glob("[!.]*.json"))
+            if ran and existing["contrasts"] != list(contrasts):
                 raise InputError(
                     f"{path}: cells have run for other contrasts, and contrasts are "
                     "named before the run; choose another folder"
@@ -142,38 +139,20 @@ def begin(folder, data, checkpoint, plan, contrasts, spread=False):
         write_json(path, header)
 
 
-def read_header(path):
-    """
-    Read a header.
-
-    Parameters
-    ----------
-    path : str or Path
-        Path to a ``benchmark.json``.
-
-    Returns
-    -------
-    dict
-        Has ``data``, ``checkpoint``, ``plan`` and ``contrasts``, the last as
-        :class:`Contrast`, and ``spread`` if it is true; see :func:`begin`.
-
-    Raises
-    ------
-    InputError
-        If the file cannot be read or is no header.
-    """
+def _read_header(path):
+    """Read a header, with its plan as tuples and contrasts as :class:`Contrast`."""
     header = read_json(path)
     try:
-        contrasts = [Contrast(*each) for each in header["contrasts"]]
-        plan = [tuple(cell) for cell in header["plan"]]
-        hashes = {name: str(header[name]) for name in HASHES}
+        return header | {
+            **{name: str(header[name]) for name in HASHES},
+            "plan": [tuple(cell) for cell in header["plan"]],
+            "contrasts": [Contrast(*each) for each in header["contrasts"]],
+        }
     except (KeyError, TypeError) as error:
         raise InputError(
             f"{path}: expected the header of a benchmark, with {', '.join(HASHES)}, "
             f"plan and contrasts ({error})"
         ) from error
-    spread = {"spread": True} if header.get("spread") else {}
-    return {**hashes, "plan": plan, "contrasts": contrasts, **spread}
 
 
 def _refuse_other(path, existing, expected):
@@ -210,25 +189,13 @@ def cell_path(folder, name):
     return inside(Path(folder) / "cells", f"{name}.json")
 
 
-def draws_key(row):
-    """
-    Return the key of a score's draws.
-
-    Parameters
-    ----------
-    row : mapping
-        Has the fields :data:`KEY`.
-
-    Returns
-    -------
-    str
-        ``task|method|labelled_recordings|seed|split|metric``.
-    """
+def _draws_key(row):
+    """Return the key of a score's draws, the values of :data:`KEY`."""
     values = (row[name] for name in KEY)
     return "|".join(v if isinstance(v, str) else f"{v:g}" for v in values)
 
 
-def save_cell(folder, name, rows, draws):
+def save_cell(folder, name, rows):
     """
     Write the scores of a cell atomically.
 
@@ -238,28 +205,24 @@ def save_cell(folder, name, rows, draws):
         The folder given to :func:`begin`.
     name : str
         Name of the cell; its existing scores are replaced.
-    rows : iterable of dict
-        Scores, with the fields :data:`COLUMNS`.
-    draws : dict of str to numpy.ndarray
-        By :func:`draws_key`, for scores that have draws: the score ``(n_draws,)`` on
-        each bootstrap resample of the test's tune families. All rows of a task and
-        split share the resamples, so that differences are paired.
+    rows : list of dict
+        Scores, with the fields :data:`COLUMNS` and, if there are any, ``draws``: the
+        score ``(n_draws,)`` on each bootstrap resample of the test's tune families. All
+        rows of a task and split share the resamples, so that differences are paired.
 
     Raises
     ------
     InputError
-        If the folder was not opened by :func:`begin`, or a row or key is invalid.
+        If the folder was not opened by :func:`begin`, or a row is invalid.
     """
-    header = read_header(Path(folder) / HEADER)
+    header = _read_header(Path(folder) / HEADER)
     path = cell_path(folder, name)
-    table = check(pd.DataFrame(rows, columns=COLUMNS), path)
-    keys = {draws_key(row) for row in table.to_dict("records")}
-    if not draws.keys() <= keys:
-        raise InputError(f"{path}: draws of {min(draws.keys() - keys)}, but no score")
+    table = _check(pd.DataFrame(rows, columns=COLUMNS), path)
     packed = {}
-    for key, each in draws.items():
-        rounded = np.round(np.clip(each, 0, 1) / UNIT).astype("<u2")
-        packed[key] = base64.b64encode(rounded.tobytes()).decode()
+    for row in rows:
+        if "draws" in row:
+            rounded = np.round(np.clip(row["draws"], 0, 1) / UNIT).astype("<u2")
+            packed[_draws_key(row)] = base64.b64encode(rounded.tobytes()).decode()
     content = {name: header[name] for name in (*HASHES, "spread") if name in header}
     content |= {"rows": table.to_dict("records"), "draws": packed}
     with atomic(path) as part:
@@ -286,57 +249,47 @@ def _read_cells(folder, header):
             ) from error
     rows = [row for rows in cells.values() for row in rows]
     try:
-        return check(pd.DataFrame(rows, columns=COLUMNS), folder / "cells"), draws
+        return _check(pd.DataFrame(rows, columns=COLUMNS), folder / "cells"), draws
     except InputError:
         for path, rows in cells.items():  # name the cell if a single one is invalid
-            check(pd.DataFrame(rows, columns=COLUMNS), path)
+            _check(pd.DataFrame(rows, columns=COLUMNS), path)
         raise
 
 
-def compile_cells(folder, out):
+def compile_cells(folder):
     """
-    Merge the cells that have run into a table of scores.
+    Merge the cells that have run into the table of scores, in the order of the plan.
+
+    Scores in the table whose cell is no longer a file are kept.
 
     Parameters
     ----------
     folder : str or Path
-        The folder given to :func:`begin`.
-    out : str or Path
-        Path to the table, ending in ``.csv.gz``; its cells that are not in `folder` are
-        kept. The draws and the header are written next to it.
-
-    Returns
-    -------
-    pandas.DataFrame
-        All scores, in the order of the plan.
+        The folder given to :func:`begin`; the table, ``benchmark.csv.gz``, and the
+        draws are written there.
 
     Raises
     ------
     InputError
-        If `out` or a cell holds scores of another dataset or checkpoint, or cannot
-        be read.
+        If a cell holds scores of another dataset or checkpoint, or a file cannot be
+        read.
     """
-    folder, out = Path(folder), Path(out)
-    header = read_header(folder / HEADER)
-    with locked(out.with_name(".benchmark.lock")):
-        header_path, draws_path = out.with_name(HEADER), out.with_name(DRAWS)
-        if header_path.exists():
-            _refuse_other(header_path, read_header(header_path), header)
+    folder = Path(folder)
+    with locked(folder / LOCK):
+        header = _read_header(folder / HEADER)
         table, draws = _read_cells(folder, header)
-        if out.exists():
-            old, new = read(out), set(_cells(table))
+        if (folder / TABLE).exists():
+            old, new = read(folder / TABLE), set(_cells(table))
             old = old[[cell not in new for cell in _cells(old)]]
-            kept = {draws_key(row) for row in old.to_dict("records")}
-            draws |= {k: v for k, v in read_draws(draws_path).items() if k in kept}
+            kept = {_draws_key(row) for row in old.to_dict("records")}
+            draws |= {k: v for k, v in _read_draws(folder).items() if k in kept}
             table = pd.concat([old, table])
-        rank = {tuple(cell): i for i, cell in enumerate(header["plan"])}
+        rank = {cell: i for i, cell in enumerate(header["plan"])}
         ranks = [rank.get(cell, len(rank)) for cell in _cells(table)]
-        table = table.iloc[np.argsort(ranks, kind="stable")].reset_index(drop=True)
+        table = table.iloc[np.argsort(ranks, kind="stable")]
         # Draws first: a score without draws would look as if it had no interval.
-        _write_draws(draws_path, draws)
-        write_json(header_path, header)
-        _write_table(out, table)
-    return table
+        _write_draws(folder / DRAWS, draws)
+        _write_table(folder / TABLE, table)
 
 
 def _cells(table):
@@ -360,6 +313,41 @@ def _write_draws(path, draws):
         np.savez_compressed(part, keys=np.array(keys, str), draws=values)
 
 
+def read_all(path):
+    """
+    Read a table of scores, with the draws and the header next to it.
+
+    Parameters
+    ----------
+    path : str or Path
+        Path to the table, ending in ``.csv.gz``; if it does not exist, there are no
+        scores, planned cells or contrasts.
+
+    Returns
+    -------
+    table : pandas.DataFrame
+        The scores; see :func:`read`. The column ``draws`` has the score ``(n_draws,)``
+        on each bootstrap resample, or None.
+    header : dict
+        Has ``data``, ``checkpoint``, ``plan`` and ``contrasts``, the last as
+        :class:`Contrast`, and ``spread`` if it is true; see :func:`begin`.
+
+    Raises
+    ------
+    InputError
+        If a file is invalid.
+    """
+    path = Path(path)
+    if not path.exists():
+        empty = _check(pd.DataFrame(columns=COLUMNS), path)
+        return empty.assign(draws=None), {"plan": [], "contrasts": []}
+    table, draws = read(path), _read_draws(path.parent)
+    keys = [_draws_key(row) for row in table.to_dict("records")]
+    drawn = [draws[key] * UNIT if key in draws else None for key in keys]
+    table = table.assign(draws=pd.Series(drawn, dtype=object))
+    return table, _read_header(path.with_name(HEADER))
+
+
 def read(path):
     """
     Read a table of scores.
@@ -377,7 +365,8 @@ def read(path):
     Raises
     ------
     InputError
-        If the file cannot be read, or a row is invalid.
+        If the file cannot be read, a row is invalid, two rows have the same
+        :data:`KEY`, or a task has several primary metrics.
     """
     try:
         table = pd.read_csv(path, keep_default_na=False)
@@ -387,38 +376,19 @@ def read(path):
     except (ValueError, EOFError) as error:
         reason = " ".join(str(error).split())
         raise InputError(f"{path}: not a table of scores ({reason})") from error
-    return check(table, path)
+    return _check(table, path)
 
 
-def check(table, path):
-    """
-    Validate a table of scores.
-
-    Parameters
-    ----------
-    table : pandas.DataFrame
-        The table.
-    path : str or Path
-        Path to its file, for error messages.
-
-    Returns
-    -------
-    pandas.DataFrame
-        The same table, with typed columns.
-
-    Raises
-    ------
-    InputError
-        If columns differ from :data:`COLUMNS`, a row is invalid, two rows have the same
-        :data:`KEY`, or a task has several primary metrics.
-    """
+def _check(table, path):
+    """Return a table with typed columns; InputError, naming its file, if invalid."""
     if tuple(table.columns) != COLUMNS:
         raise InputError(f"{path}: expected the columns {', '.join(COLUMNS)}")
-    table = table.copy()
-    for name in ("labelled_recordings", "seed", "value", "seconds"):
-        table[name] = pd.to_numeric(table[name], errors="coerce")
-    primary = table["primary"].map(
-        {True: True, False: False, "True": True, "False": False}
+    numbers = ("labelled_recordings", "seed", "value", "seconds")
+    table = table.assign(
+        primary=table["primary"].map(
+            {True: True, False: False, "True": True, "False": False}
+        ),
+        **{name: pd.to_numeric(table[name], errors="coerce") for name in numbers},
     )
     valid = {
         f"method, expected one of {', '.join(METHODS)}": table["method"].isin(METHODS),
@@ -427,42 +397,25 @@ def check(table, path):
         "labelled_recordings, expected a number": table["labelled_recordings"] >= 0,
         "seed, expected a whole number": table["seed"] % 1 == 0,
         "seconds, expected a number": table["seconds"] >= 0,
-        "primary, expected True or False": primary.notna(),
+        "primary, expected True or False": table["primary"].notna(),
         "repeats an earlier score": ~table.duplicated([*KEY]),
     }
     for fault, rows in valid.items():
         if not rows.all():
             line = int(np.argmin(rows.to_numpy())) + 2  # the first line names columns
             raise InputError(f"{path}, line {line}: {fault}")
-    metrics = table[primary.astype(bool)].groupby("task")["metric"].nunique()
+    kinds = dict.fromkeys(numbers, float) | {"seed": int, "primary": bool}
+    table = table.astype(kinds)
+    metrics = table[table["primary"]].groupby("task")["metric"].nunique()
     if (metrics > 1).any():
         raise InputError(f"{path}: {metrics.idxmax()} has several primary metrics")
-    kinds = {"seed": int, "primary": bool} | dict.fromkeys(
-        ("labelled_recordings", "value", "seconds"), float
-    )
-    return table.assign(primary=primary).astype(kinds)
+    return table
 
 
-def read_draws(path):
-    """
-    Read bootstrap draws.
-
-    Parameters
-    ----------
-    path : str or Path
-        Path to a ``benchmark_draws.npz``; if it does not exist, there are no draws.
-
-    Returns
-    -------
-    dict of str to numpy.ndarray
-        By :func:`draws_key`, scores ``(n_draws,)`` in units of :data:`UNIT`.
-
-    Raises
-    ------
-    InputError
-        If the file is invalid.
-    """
-    if not Path(path).exists():
+def _read_draws(folder):
+    """Read bootstrap draws by key, in units of :data:`UNIT`; none without a file."""
+    path = folder / DRAWS
+    if not path.exists():
         return {}
     try:
         with np.load(path, allow_pickle=False) as file:

@@ -16,12 +16,10 @@ import jinja2
 
 from jtm.constants import SAMPLE_RATE
 from jtm.files import InputError, atomic, read_json
-from jtm.results import compare, figures, records, tables
+from jtm.results import compare, figures, tables
 
 WIDTH = 80
 """Line width of prose in a page, in columns."""
-
-WHOLE_WORDS = {"break_long_words": False, "break_on_hyphens": False}
 
 PAGES = {
     "README.md": "README.md.j2",
@@ -56,20 +54,12 @@ def _machine(facts):
     return where
 
 
-def template(file):
+def _template(file):
     """
     Load a template.
 
-    Parameters
-    ----------
-    file : str
-        Its name in ``templates/``. In LaTeX templates, ``.tex.j2``, expressions are
-        between ``<<`` and ``>>``, statements between ``<%`` and ``%>``.
-
-    Returns
-    -------
-    jinja2.Template
-        The template.
+    In LaTeX templates, ``.tex.j2``, expressions are between ``<<`` and ``>>`` and
+    statements between ``<%`` and ``%>``.
     """
     form, marks = "markdown", {}
     if file.endswith(".tex.j2"):
@@ -86,7 +76,6 @@ def template(file):
         **marks,
     )
     environment.globals |= {"tables": tables, "sample_rate": SAMPLE_RATE}
-    environment.globals |= {"methods": records.METHODS, "splits": records.SPLITS}
     environment.tests["match"] = lambda text, start: text.startswith(start)
     environment.filters |= {
         "cell": lambda each: tables.write_cell(each, form),
@@ -144,7 +133,7 @@ def _blocks(file, facts):
 
     Underscores of names in the template become spaces.
     """
-    page = template(file)
+    page = _template(file)
     context = page.new_context(facts)
     return {
         name.replace("_", " "): "".join(render(context)).strip()
@@ -182,10 +171,10 @@ def _flow(text):
             paragraphs.append(paragraph)
             continue
         lines = []
+        options = {"break_long_words": False, "break_on_hyphens": False}
         for item in re.split(r"\n(?=- )", paragraph):
-            indent = "  " if item.startswith("- ") else ""
-            item = " ".join(item.split())
-            lines += wrap(item, WIDTH, subsequent_indent=indent, **WHOLE_WORDS)
+            options["subsequent_indent"] = "  " if item.startswith("- ") else ""
+            lines += wrap(" ".join(item.split()), WIDTH, **options)
         paragraphs.append("\n".join(lines))
     return "\n\n".join(paragraphs)
 
@@ -198,7 +187,7 @@ def _numbers(root, facts):
     ``\sources``, is a hash of all that the report is made from. The PDF contains it, so
     that a test without TeX can check whether the PDF is of these results.
     """
-    macros = re.sub(r"\n{2,}", "\n", template("numbers.tex.j2").render(facts))
+    macros = re.sub(r"\n{2,}", "\n", _template("numbers.tex.j2").render(facts))
     hasher = hashlib.sha256(macros.encode())
     for name in SOURCES:
         path = root / "report" / name
@@ -232,7 +221,7 @@ def report(root):
         drawings = figures.benchmark_figures(facts["bench"])
         _draw(folder / "figures", "benchmark", drawings, pdf=drawings)
     for page in pages:
-        text = _flow(template(f"{page}.j2").render(facts))
+        text = _flow(_template(f"{page}.j2").render(facts))
         _write(folder / "results" / page, f"{text}\n")
     _write(folder / "numbers.tex", _numbers(root, facts))
 
@@ -265,7 +254,7 @@ def study(path, figures_of, read=read_json, pdf=()):
     results, name = read(path), path.stem
     drawings = figures_of(results)
     _draw(path.parents[1] / "figures", name, drawings, pdf)
-    page = template(f"{name}.md.j2").render(results=results, figures=drawings)
+    page = _template(f"{name}.md.j2").render(results=results, figures=drawings)
     _write(path.with_name(f"{name.upper()}.md"), page)
 
 

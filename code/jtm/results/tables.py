@@ -203,15 +203,14 @@ def _best(table):
     return table
 
 
-def _score(estimate):
+def _cell(estimate, **looks):
     """Make a cell of an estimate, if there is one."""
-    return estimate and Score(*estimate[:3])
+    return estimate and Score(*estimate[:3], **looks)
 
 
 def gain(bench, contrast):
     """Make a cell of the difference of two methods, if both have run."""
-    estimate = bench.difference(contrast)
-    return estimate and Score(*estimate[:3], signed=True)
+    return _cell(bench.difference(contrast), signed=True)
 
 
 def scores(bench, task, split="test"):
@@ -220,7 +219,7 @@ def scores(bench, task, split="test"):
         (
             {"method": METHODS[method]},
             f"{amount:g} rec.",
-            _score(bench.score(task, method, amount, split)),
+            _cell(bench.score(task, method, amount, split)),
         )
         for method in bench.methods(task, split)
         for amount in bench.amounts(task, split)
@@ -276,7 +275,7 @@ def sounds(bench):
             (
                 about | {"method": METHODS[method]},
                 title,
-                _score(bench.score(task, method, near, split)),
+                _cell(bench.score(task, method, near, split)),
             )
             for method in bench.methods(task)
             for split, title in SPLITS.items()
@@ -293,28 +292,22 @@ def trials(results, bench=None):
     A row is a recipe; the first rows are training from scratch and the shipped network,
     of a benchmark. Validation scores are in percent, means over the same seeds.
     """
-    rows = {
-        each["name"]: [each["validation"][f"{at[0]} {at[1]}"] for at in TRIED]
-        for each in results
-    }
-    n_seeds = min(len(values) for row in rows.values() for values in row)
-    known = {
-        name: [
-            bench.values(task, method, amount, "validation")[:n_seeds]
-            for task, amount in TRIED
-        ]
-        for name, method in KNOWN.items()
-        if bench
-    }
-    return pd.DataFrame(
-        {"recipe": name}
-        | {
-            head: f"{100 * fmean(values):.1f}"
-            for head, values in zip(TRIED.values(), row, strict=True)
+    columns = {}
+    for (task, amount), head in TRIED.items():
+        key = f"{task} {amount}"
+        tried = {each["name"]: each["validation"][key] for each in results}
+        n_seeds = min(map(len, tried.values()))
+        known = {
+            name: bench.values(task, method, amount, "validation")[:n_seeds]
+            for name, method in KNOWN.items()
+            if bench
         }
-        for name, row in (known | rows).items()
-        if all(row)
-    )
+        columns[head] = {
+            name: f"{100 * fmean(values):.1f}"
+            for name, values in (known | tried).items()
+            if values
+        }
+    return pd.DataFrame(columns).dropna().reset_index(names="recipe")
 
 
 def retrieval(results):
@@ -365,8 +358,6 @@ def by_representation(results, column):
     ``high``; `column` is a format string for the heading of a result's column, such as
     '{delay:g} s'.
     """
-    order = [*LAYERS]
-    results = sorted(results, key=lambda each: order.index(each["representation"]))
     return _pivot(
         (
             {"": LAYERS[each["representation"]]},

@@ -57,12 +57,12 @@ def plan(tasks=TASKS):
 
 
 def cell(task, method, amount, seed, n_draws=400):
-    """Make the rows and the draws of a cell."""
+    """Make the rows of a cell, with their draws."""
     metric, amounts, low, room = TASKS[task]
     # Families are equally hard for every method; draws of a split are paired.
     grown = np.log(amount / amounts[0]) / np.log(amounts[-1] / amounts[0])
     own = np.random.default_rng([seed, *f"{task}{method}{amount}".encode()])
-    rows, draws = [], {}
+    rows = []
     for place, split in enumerate(records.SPLITS):
         shared = np.random.default_rng([place, *task.encode()])
         value = low + room * grown - 0.1 * place
@@ -74,8 +74,8 @@ def cell(task, method, amount, seed, n_draws=400):
         rows.append(about | main)
         rows.append(about | {"metric": "minor", "value": 0.5, "primary": False})
         if split != "validation":
-            draws[records.draws_key(rows[-2])] = drawn
-    return rows, draws
+            rows[-2]["draws"] = drawn
+    return rows
 
 
 def header(tasks=TASKS):
@@ -89,19 +89,23 @@ def header(tasks=TASKS):
 
 def bench(tasks=TASKS, without=lambda cell: False, n_draws=200):
     """Make a benchmark without the cells for which `without` is true."""
-    rows, draws = [], {}
-    for each in plan(tasks):
-        if not without(each):
-            more, drawn = cell(*each, n_draws)
-            rows += more
-            draws |= {key: np.round(drawn[key].clip(0, 1) * 1e4) for key in drawn}
-    table = records.check(pd.DataFrame(rows, columns=records.COLUMNS), "synthetic")
-    return Benchmark(table, draws, header(tasks))
+    cells = [cell(*each, n_draws) for each in plan(tasks) if not without(each)]
+    return Benchmark(table_of([row for rows in cells for row in rows]), header(tasks))
 
 
-def run(folder, out, tasks=TASKS, n_draws=100):
-    """Run a benchmark, cell by cell."""
+def table_of(rows):
+    """Make a table of rows, as it is read."""
+    table = records._check(pd.DataFrame(rows, columns=records.COLUMNS), "synthetic")
+    drawn = [
+        row["draws"].clip(0, 1).round(4) if "draws" in row else None for row in rows
+    ]
+    return table.assign(draws=pd.Series(drawn, dtype=object))
+
+
+def run(folder, tasks=TASKS, n_draws=100):
+    """Run a benchmark, cell by cell; return the path to its table."""
     records.begin(folder, **header(tasks))
     for each in plan(tasks):
-        records.save_cell(folder, "-".join(map(str, each)), *cell(*each, n_draws))
-    return records.compile_cells(folder, out)
+        records.save_cell(folder, "-".join(map(str, each)), cell(*each, n_draws))
+    records.compile_cells(folder)
+    return folder / records.TABLE

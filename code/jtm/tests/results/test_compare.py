@@ -3,9 +3,7 @@
 import unittest
 
 import numpy as np
-import pandas as pd
 
-from jtm.results import records
 from jtm.results.compare import Benchmark, _draw_seeds, _holm, _p_value
 from jtm.results.records import Contrast
 from jtm.tests.results import synthetic
@@ -15,15 +13,15 @@ PAIR = ("cpc-finetuned", "scratch")
 
 def make_bench(scores, draws, **header):
     """Make a benchmark of one task from scores and draws by method and seed."""
-    rows, packed = [], {}
+    rows = []
     for (method, seed), value in scores.items():
         row = {"task": "t", "method": method, "labelled_recordings": 3, "seed": seed}
         row |= {"split": "test", "metric": "m", "value": value, "primary": True}
-        rows.append(row | {"seconds": 1})
-        if (method, seed) in draws:
-            packed[records.draws_key(row)] = 1e4 * np.array(draws[method, seed])
-    table = records.check(pd.DataFrame(rows, columns=records.COLUMNS), "made")
-    return Benchmark(table, packed, {"plan": [], "contrasts": []} | header)
+        row |= {"seconds": 1}
+        row |= {"draws": draws[method, seed]} if (method, seed) in draws else {}
+        rows.append(row)
+    table = synthetic.table_of(rows)
+    return Benchmark(table, {"plan": [], "contrasts": []} | header)
 
 
 class TestByHand(unittest.TestCase):

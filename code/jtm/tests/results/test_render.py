@@ -84,7 +84,7 @@ class TestPages(FactsTestCase):
             f"So far {planned - missing} of {planned} planned cells have run.", text
         )
         self.assertRegex(text, r"recordings, little \(CPC \+\d\.\d \[")
-        page = render.template("BENCHMARK.md.j2").render(facts)
+        page = render._template("BENCHMARK.md.j2").render(facts)
         self.assertRegex(page, r"Of 18 contrasts .* 18 have run; .* 1\d of them show a")
         self.assertIn("| transcription | 1 | **+", page)
         self.assertIn("## What has not run", page)
@@ -103,7 +103,7 @@ class TestPages(FactsTestCase):
         facts = self.facts | {"bench": bench}
         for file in render.PAGES.values():
             render._blocks(file, facts)
-        page = render.template("BENCHMARK.md.j2").render(facts)
+        page = render._template("BENCHMARK.md.j2").render(facts)
         self.assertIn(f"and {len(synthetic.plan()) - 50} more", page)
         self.assertEqual(figures.benchmark_figures(bench), {})
         render._numbers(ROOT, facts)
@@ -140,10 +140,10 @@ class TestPages(FactsTestCase):
             target = self.folder / name
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, target)
-        out = self.folder / "report" / "results" / "benchmark.csv.gz"
-        for path in out.parent.glob("benchmark*"):  # that of the checkout
+        results = self.folder / "report" / "results"
+        for path in results.glob("benchmark*"):  # that of the checkout
             path.unlink()
-        synthetic.run(self.folder / "work", out, ("composer",), n_draws=50)
+        out = synthetic.run(results, ("composer",), n_draws=50)
         render.report(self.folder)
         written = {path.name for path in (self.folder / "report" / "figures").iterdir()}
         expected = {
