@@ -28,7 +28,7 @@ ENCODERS = (
     lambda: ConvEncoder(16),
     lambda: SincEncoder(16),
     lambda: SincEncoder(16, quadrature=False, kernel=251, spacing="mel"),
-    lambda: HarmonicEncoder(2, width=4),
+    lambda: HarmonicEncoder(2),
 )
 
 
