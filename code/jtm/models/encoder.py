@@ -131,34 +131,18 @@ def _stack(channels, dim, norm, first):
     return nn.Sequential(*layers)
 
 
-class SincFilters(nn.Module):
+class _SincFilters(nn.Module):
     """
     Filter with a bank of band-passes of learned centre and width.
 
     Each filter is the windowed sinc band-pass of SincNet (Ravanelli and Bengio
     2018, equation 4), written as a low-pass of the band's width shifted to the
     band's centre. It has two parameters, the centre as a MIDI pitch and the width in
-    semitones, both clamped. As a quadrature pair of cosine and sine, it yields a
-    magnitude that is invariant to the phase of the waveform.
-
-    Parameters
-    ----------
-    n_filters : int
-        Number of filters.
-    kernel : int
-        Filter length in samples; to resolve two sines ``df`` Hz apart takes about
-        ``16000 / df``.
-    stride : int
-        Hop in samples.
-    spacing : {"semitone", "mel"}
-        Initial spacing of the centres: even in pitch or even in mel.
-    quadrature : bool
-        Whether to return log magnitudes of quadrature pairs instead of filtered
-        waveforms.
-    learned : bool
-        Whether centres and widths are learned.
-    low, high : float
-        Initial lowest and highest centre as MIDI pitches.
+    semitones, both clamped. Initial centres, from `low` to `high`, are evenly spaced in
+    pitch or in mel. As a quadrature pair of cosine and sine, a filter yields a log
+    magnitude that is invariant to the phase of the waveform; otherwise, the filtered
+    waveform. To resolve two sines ``df`` Hz apart takes a kernel of about ``16000 /
+    df`` samples.
     """
 
     def __init__(
@@ -284,7 +268,7 @@ class SincEncoder(nn.Module):
     kernel : int
         Filter length in samples.
     spacing : {"semitone", "mel"}
-        Initial spacing of the filters; see :class:`SincFilters`.
+        Initial spacing of the filters' centres: even in pitch or even in mel.
     """
 
     def __init__(
@@ -294,7 +278,7 @@ class SincEncoder(nn.Module):
         self.dim = dim
         self.hop = math.prod(STRIDES)
         stride = self.hop if quadrature else STRIDES[0]
-        self.filters = SincFilters(dim, kernel, stride, spacing, quadrature)
+        self.filters = _SincFilters(dim, kernel, stride, spacing, quadrature)
         if quadrature:
             self.layers = nn.Sequential(
                 FrameConv(dim, dim, 3, padding=1),
@@ -348,7 +332,7 @@ class HarmonicStack(nn.Module, abc.ABC):
         self.hop = hop
         low, high = PITCH_MIN - 1.0, 119.0
         n_filters = round((high - low) * self.passed) + 1
-        self.filters = SincFilters(
+        self.filters = _SincFilters(
             n_filters, kernel, HOP, learned=learned, low=low, high=high
         )
         # Row p of the stack for a harmonic is bin p + harmonic; bins outside
