@@ -106,26 +106,27 @@ class Method:
         :data:`jtm.evaluation.baselines.HAND_MADE`, or "largest".
     frozen : bool
         Whether to train the heads alone.
-    unlabelled : {"", "teacher", "contrast"}
-        Use of unlabelled audio while training with labels.
+    unlabelled : bool
+        Whether to train on unlabelled audio too: on the labels of a teacher, or, if
+        there is none, by the loss of pretraining.
     teacher : str
         For self-training: the method that trained the teacher.
     """
 
     start: str
     frozen: bool = False
-    unlabelled: str = ""
+    unlabelled: bool = False
     teacher: str = ""
 
 
 METHODS = {
     "scratch": Method("random"),
     "cpc-finetuned": Method("cpc"),
-    "cpc-joint": Method("cpc", unlabelled="contrast"),
+    "cpc-joint": Method("cpc", unlabelled=True),
     "cpc-frozen": Method("cpc", frozen=True),
     "untrained-frozen": Method("random", frozen=True),
-    "scratch-selftrained": Method("random", unlabelled="teacher", teacher="scratch"),
-    "cpc-selftrained": Method("cpc", unlabelled="teacher", teacher="cpc-finetuned"),
+    "scratch-selftrained": Method("random", unlabelled=True, teacher="scratch"),
+    "cpc-selftrained": Method("cpc", unlabelled=True, teacher="cpc-finetuned"),
     "logmel": Method("logmel", frozen=True),
     "cqt": Method("cqt", frozen=True),
     "largest": Method("largest", frozen=True),
@@ -316,7 +317,8 @@ class Benchmark:
                     print(f"{task} is skipped: {error}")
             self._add_families(name, labelled)
             if name == "frames" and labelled and real:
-                self._add_families("real", real_recordings(real, labelled, progress))
+                own = _real_recordings(real, labelled, progress)
+                self._add_families("real", own)
         if not self.families:
             raise InputError(f"{data}: has no labels of any task of the benchmark")
 
@@ -491,21 +493,6 @@ class Benchmark:
         """Return the path to the weights of a teacher."""
         return self.out / "teachers" / f"{run.name}.safetensors"
 
-    def _teacher(self, run, tasks):
-        """Load the teacher of a student."""
-        run = replace(run, method=METHODS[run.method].teacher)
-        network = self.network(run, tasks)
-        network.load_state_dict(load_file(self._teacher_path(run)))
-        return network
-
-    def _unlabelled(self, family):
-        """List the spans of all training audio, labelled or not."""
-        return family.spans("train") + [
-            (i, 0, int(self.store.lengths[i]) // HOP)
-            for i, recording in enumerate(self.store.recordings)
-            if recording.split == "unlabelled"
-        ]
-
     def labelled_spans(self, run):
         """Return the labelled spans of a run: index, first frame, last frame + 1."""
         family = self.family(run)
@@ -533,30 +520,33 @@ class Benchmark:
 
     def _train(self, run, family, tasks, rates):
         """Train the network of a run with given learning rates."""
-        method = METHODS[run.method]
+        method, n_labelled = METHODS[run.method], BATCHES[run.family]
         n_steps = round(STEPS[run.amount] * SHARES[run.family])
-        n_labelled = BATCHES[run.family]
-        spans, unlabelled, teacher, contrast = self.labelled_spans(run), (), None, None
+        spans, chosen = self.labelled_spans(run), {"batch_size": n_labelled}
         if method.unlabelled:
-            unlabelled = [*spans, *self._unlabelled(family)]
-        if method.unlabelled == "teacher":
-            teacher = self._teacher(run, tasks)
-        elif method.unlabelled == "contrast":
-            chosen = {name: getattr(self.config, name) for name in SIZES}
-            chosen["random_seed"] = run.seed
-            pretraining = make_config(PretrainConfig, "small", chosen)
-            contrast = build_criterion(pretraining, self.model)
+            # Of all training audio, labelled or not.
+            chosen["unlabelled"] = [*spans, *family.spans("train")] + [
+                (i, 0, int(self.store.lengths[i]) // HOP)
+                for i, recording in enumerate(self.store.recordings)
+                if recording.split == "unlabelled"
+            ]
+            chosen |= {"batch_size": 2 * n_labelled, "n_unlabelled": n_labelled}
+        if method.teacher:
+            teacher = replace(run, method=method.teacher)
+            chosen["teacher"] = self.network(teacher, tasks)
+            chosen["teacher"].load_state_dict(load_file(self._teacher_path(teacher)))
+        elif method.unlabelled:
+            sizes = {name: getattr(self.config, name) for name in SIZES}
+            sizes["random_seed"] = run.seed
+            pretraining = make_config(PretrainConfig, "small", sizes)
+            chosen["contrast"] = build_criterion(pretraining, self.model)
         module = family.module(
             self.network(run, tasks),
             Plan(EPOCHS, run.seed, precision="bf16", gradient_clip=1.0),
             spans,
             max(1, n_steps // EPOCHS),
             rates,
-            unlabelled=unlabelled,
-            batch_size=2 * n_labelled if unlabelled else n_labelled,
-            n_unlabelled=n_labelled if unlabelled else 0,
-            teacher=teacher,
-            contrast=contrast,
+            **chosen,
         )
         fit(module, progress=False)
         return module
@@ -572,29 +562,8 @@ def _spread(labelled, n_windows, size, seed):
     return [span for span in turns if span][:n_windows]
 
 
-def real_recordings(folder, labelled, progress=True):
-    """
-    Open real recordings, which are only scored.
-
-    Parameters
-    ----------
-    folder : str or Path
-        Folder of audio files, each with a CSV file of its notes next to it.
-    labelled : dict of str to Labelled
-        Tasks of frames or notes, with the recordings of the dataset.
-    progress : bool
-        Whether to show a progress bar when the files are first read.
-
-    Returns
-    -------
-    dict of str to Labelled
-        The same tasks, with these recordings as the split ``real``.
-
-    Raises
-    ------
-    InputError
-        If the folder holds no audio file, or one without notes.
-    """
+def _real_recordings(folder, labelled, progress):
+    """Open real recordings as the split ``real`` of tasks of frames or notes."""
     recordings = [
         replace(recording, labels=recording.audio.with_suffix(".csv"), split="real")
         for recording in open_dataset(folder).recordings

@@ -190,7 +190,7 @@ def _filters(model, config):
             return None
         centre, width = (x.detach().double().cpu().numpy() for x in bank.bands())
         pitch = 69 + 12 * np.log2(centre / 440)
-        # Invert the conversion from semitones to Hz in SincFilters.bands.
+        # Invert the conversion from semitones to Hz in _SincFilters.bands.
         semitones = 24 / np.log(2) * np.arcsinh(width / (2 * centre))
         deviation = np.abs(pitch - np.round(pitch))
         banks[name] = {

@@ -194,7 +194,7 @@ class InfoNCE(nn.Module):
             with torch.no_grad():  # InfoNCE of every latent under every prediction
                 negatives = negative.float().logsumexp(-1)[:, :, None]
                 costs = functional.softplus(negatives - positive.float())
-                choice = functional.one_hot(align(costs), config.n_predicts)
+                choice = functional.one_hot(_align(costs), config.n_predicts)
                 choice = choice.to(negative.dtype)
             positive = (choice * positive).sum(-1, keepdim=True)
             # A product, since the backward of gathering adds in no fixed order.
@@ -300,27 +300,17 @@ def _mask(scores, is_positive):
     return scores.masked_fill_(is_positive.to(scores.device), lowest)
 
 
-def align(costs):
+def _align(costs):
     """
     Align M latents with K predictions monotonically at minimum cost.
 
     Each prediction, from the first to the last, is matched with one or more latents, by
     dynamic programming (aligned CPC, Chorowski et al. 2021; their released code
     approximates the best path by the gradient of a CTC loss, while this is exact).
+    Costs are ``(..., M, K)``, M at least K. Return the index of the prediction matched
+    with each latent ``(..., M)``.
 
-    Parameters
-    ----------
-    costs : torch.Tensor
-        Cost of each latent under each prediction ``(..., M, K)``, M at least K.
-
-    Returns
-    -------
-    torch.Tensor
-        Index of the prediction matched with each latent, integers ``(..., M)``.
-
-    Examples
-    --------
-    >>> align(torch.tensor([[0.0, 9.0], [1.0, 2.0], [9.0, 0.0]]))
+    >>> _align(torch.tensor([[0.0, 9.0], [1.0, 2.0], [9.0, 0.0]]))
     tensor([0, 0, 1])
     """
     n_latents, n_predictions = costs.shape[-2:]

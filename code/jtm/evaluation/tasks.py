@@ -56,9 +56,6 @@ DECODED = {"validation": 300, "test": 600, "test_timbre": 600}
 MINIMUM = {"frames": 24, "windows": 24, "notes": 8}
 """Minimum number of windows evaluated per recording, if it is long enough."""
 
-POOLED = {"accuracy_5s": 4, "accuracy_30s": 23}
-"""Number of windows whose log posteriors are summed: 5.12 s and 29.44 s."""
-
 CLIP_LEAD, CLIP = 10, 40
 """Frames of a clip used before and after the onset: 0.1 s and 0.4 s."""
 
@@ -275,8 +272,8 @@ class _Category(Task):
     def choose(self, labelled, logits):
         return {}
 
-    pooled = POOLED
-    """Metrics over several pooled windows, with the number of windows."""
+    pooled = {"accuracy_5s": 4, "accuracy_30s": 23}
+    """Number of windows whose log posteriors are summed: 5.12 s and 29.44 s."""
 
     def score(self, labelled, split, logits, thresholds):
         indices, n_classes = labelled.splits[split], len(labelled.classes)

@@ -17,13 +17,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from jtm.constants import (
-    HOP,
-    N_PITCHES,
-    PITCH_MAX,
-    PITCH_MIN,
-    SAMPLE_RATE,
-)
+from jtm.constants import HOP, N_PITCHES, PITCH_MAX, PITCH_MIN, SAMPLE_RATE
 
 KERNELS = (10, 8, 4, 4, 4)
 """Kernel sizes of the CPC encoder (van den Oord et al. 2018, section 3.1)."""
@@ -65,6 +59,25 @@ NORMS = {
 Norms by the name that ``--normMode`` takes. Each returns a layer for ``(batch, ...,
 channels)`` from its number of channels.
 """
+
+
+def normed(norm, maps):
+    """
+    Normalise maps ``(batch, channels, pitches, frames)`` over their channels.
+
+    Parameters
+    ----------
+    norm : nn.Module
+        Layer for ``(..., channels)``.
+    maps : torch.Tensor
+        The maps.
+
+    Returns
+    -------
+    torch.Tensor
+        Normalised maps of the same shape, channels last in memory.
+    """
+    return norm(maps.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
 class FrameConv(nn.Conv1d):
@@ -118,34 +131,18 @@ def _stack(channels, dim, norm, first):
     return nn.Sequential(*layers)
 
 
-class SincFilters(nn.Module):
+class _SincFilters(nn.Module):
     """
     Filter with a bank of band-passes of learned centre and width.
 
     Each filter is the windowed sinc band-pass of SincNet (Ravanelli and Bengio
     2018, equation 4), written as a low-pass of the band's width shifted to the
     band's centre. It has two parameters, the centre as a MIDI pitch and the width in
-    semitones, both clamped. As a quadrature pair of cosine and sine, it yields a
-    magnitude that is invariant to the phase of the waveform.
-
-    Parameters
-    ----------
-    n_filters : int
-        Number of filters.
-    kernel : int
-        Filter length in samples; to resolve two sines ``df`` Hz apart takes about
-        ``16000 / df``.
-    stride : int
-        Hop in samples.
-    spacing : {"semitone", "mel"}
-        Initial spacing of the centres: even in pitch or even in mel.
-    quadrature : bool
-        Whether to return log magnitudes of quadrature pairs instead of filtered
-        waveforms.
-    learned : bool
-        Whether centres and widths are learned.
-    low, high : float
-        Initial lowest and highest centre as MIDI pitches.
+    semitones, both clamped. Initial centres, from `low` to `high`, are evenly spaced in
+    pitch or in mel. As a quadrature pair of cosine and sine, a filter yields a log
+    magnitude that is invariant to the phase of the waveform; otherwise, the filtered
+    waveform. To resolve two sines ``df`` Hz apart takes a kernel of about ``16000 /
+    df`` samples.
     """
 
     def __init__(
@@ -271,7 +268,7 @@ class SincEncoder(nn.Module):
     kernel : int
         Filter length in samples.
     spacing : {"semitone", "mel"}
-        Initial spacing of the filters; see :class:`SincFilters`.
+        Initial spacing of the filters' centres: even in pitch or even in mel.
     """
 
     def __init__(
@@ -281,7 +278,7 @@ class SincEncoder(nn.Module):
         self.dim = dim
         self.hop = math.prod(STRIDES)
         stride = self.hop if quadrature else STRIDES[0]
-        self.filters = SincFilters(dim, kernel, stride, spacing, quadrature)
+        self.filters = _SincFilters(dim, kernel, stride, spacing, quadrature)
         if quadrature:
             self.layers = nn.Sequential(
                 FrameConv(dim, dim, 3, padding=1),
@@ -308,24 +305,34 @@ class HarmonicStack(nn.Module, abc.ABC):
 
     Quadrature band-passes, two per semitone from a semitone below the piano to the
     Nyquist frequency, yield phase-invariant magnitudes. Each bin is stacked with the
-    bins of its harmonics, so that transposing a note only shifts its stack.
+    bins of its harmonics, so that transposing a note only shifts its stack. A subclass
+    maps the stacks to learned features of 88 pitches, which z holds in pitch-major
+    order; those of a pitch are followed by the log magnitudes of its own two bins, the
+    maximum of the 10 ms frames of a hop.
 
     Parameters
     ----------
+    channels : int
+        Learned features per pitch; z has ``88 * (channels + 2)``.
+    hop : int
+        Hop in samples, a multiple of 10 ms.
     kernel : int
         Filter length in samples.
     learned : bool
-        Whether the centres and widths of the filters are learned.
+        Whether to learn the filters, as SincNet does (Ravanelli and Bengio 2018):
+        centres and widths of quadrature pairs, initially two per semitone.
     """
 
     passed = 2
-    """Bins per semitone; encoders pass a pitch's own bins through to z."""
+    """Bins per semitone; a pitch's own bins are passed through to z."""
 
-    def __init__(self, kernel=2048, learned=False):
+    def __init__(self, channels, hop, kernel, learned=False):
         super().__init__()
+        self.dim = N_PITCHES * (channels + self.passed)
+        self.hop = hop
         low, high = PITCH_MIN - 1.0, 119.0
         n_filters = round((high - low) * self.passed) + 1
-        self.filters = SincFilters(
+        self.filters = _SincFilters(
             n_filters, kernel, HOP, learned=learned, low=low, high=high
         )
         # Row p of the stack for a harmonic is bin p + harmonic; bins outside
@@ -350,20 +357,25 @@ class HarmonicStack(nn.Module, abc.ABC):
         wave = wave[..., : wave.shape[-1] // self.hop * self.hop]
         return self.encode(self.magnitudes(wave))
 
-    @abc.abstractmethod
     def encode(self, magnitudes):
-        """Encode log magnitudes ``(batch, frames of 10 ms, bins)``."""
-
-    def stack_harmonics(self, magnitudes):
-        """
-        Stack log magnitudes ``(batch, frames, bins)`` by harmonics.
-
-        Return ``(batch, harmonics, rows, frames)``, channels last in memory, which
-        is twice as fast; rows are half-semitones from a semitone below the piano to one
-        above.
-        """
+        """Encode log magnitudes ``(batch, frames of 10 ms, bins)``, whole hops."""
         padded = functional.pad(magnitudes.transpose(1, 2), (0, 0, 0, 1))
-        return padded[:, self.bins].contiguous(memory_format=torch.channels_last)
+        stacks = padded[:, self.bins].contiguous(memory_format=torch.channels_last)
+        own = magnitudes[..., self.first :][..., : N_PITCHES * self.passed]
+        own = own.unflatten(1, (-1, self.hop // HOP)).amax(2)
+        own = own.unflatten(2, (N_PITCHES, -1))  # (batch, frames, pitches, 2)
+        learned = self._convolve(stacks).permute(0, 3, 2, 1)
+        return torch.cat((learned, own.to(learned.dtype)), dim=3).flatten(2)
+
+    @abc.abstractmethod
+    def _convolve(self, stacks):
+        """
+        Map stacks ``(batch, harmonics, rows, frames of 10 ms)`` to learned features.
+
+        Rows are half-semitones from a semitone below the piano to one above; stacks are
+        channels last in memory, which is twice as fast. Features are ``(batch,
+        channels, 88, frames)``.
+        """
 
 
 class HarmonicEncoder(HarmonicStack):
@@ -372,26 +384,21 @@ class HarmonicEncoder(HarmonicStack):
 
     Two-dimensional convolutions over log-frequency and time map the stacked
     harmonics to features of 88 pitches. A transposed note has the same features at
-    another pitch. The learned features of a pitch are followed by the log magnitudes
-    of its own two bins.
+    another pitch.
 
     Parameters
     ----------
     channels : int
-        Learned features per pitch; z has ``88 * (channels + 2)``,
-        pitch-major.
+        Learned features per pitch.
     norm : str
         Key in :data:`NORMS`, for the norm after the first convolution.
-    width : int
-        Number of hidden channels.
     kernel : int
         Filter length in samples.
     """
 
-    def __init__(self, channels=8, norm="channelNorm", width=24, kernel=2048):
-        super().__init__(kernel)
-        self.dim = N_PITCHES * (channels + self.passed)
-        self.hop = HOP
+    def __init__(self, channels=8, norm="channelNorm", kernel=2048):
+        super().__init__(channels, HOP, kernel)
+        width = 24  # hidden channels
         self.stack = nn.Conv2d(len(HARMONICS), width, (5, 3), (2, 1), (0, 1))
         self.norm = NORMS[norm](width)
         self.layers = nn.Sequential(
@@ -401,11 +408,6 @@ class HarmonicEncoder(HarmonicStack):
             nn.Conv2d(width, channels, 1),
         )
 
-    def encode(self, magnitudes):
-        """Encode log magnitudes as ``(batch, frames, 88 * (channels + 2))``."""
-        maps = self.stack(self.stack_harmonics(magnitudes))
-        maps = self.norm(maps.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
-        maps = self.layers(maps)  # (batch, channels, pitches, frames)
-        own = magnitudes[..., self.first :][..., : N_PITCHES * self.passed]
-        own = own.unflatten(2, (N_PITCHES, -1))  # (batch, frames, pitches, 2)
-        return torch.cat((maps.permute(0, 3, 2, 1), own), dim=3).flatten(2)
+    def _convolve(self, stacks):
+        maps = self.layers(normed(self.norm, self.stack(stacks)))
+        return maps.float()  # so that magnitudes keep their precision in bfloat16

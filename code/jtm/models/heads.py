@@ -1,13 +1,233 @@
-"""A pretrained or untrained body with task heads on z and c."""
+"""
+Heads for predicting labels from z and c: a shared trunk, and a linear reader per task.
+
+The trunk computes features of each pitch and frame: from features on a pitch axis by
+blocks that share their weights across pitch (:class:`PitchTrunk`), from any others by
+convolutions over time. Each reader maps these features ``(batch, frames, 88,
+channels)`` to the logits of its task.
+"""
 
 import torch
+from torch import nn
+from torch.nn import functional
 
 from jtm.constants import HOP, N_PITCHES
-from jtm.models.encoder import HarmonicStack
-from jtm.models.readers import WIDTH, FlatTrunk, Heads, PitchTrunk
+from jtm.models.encoder import HarmonicStack, normed
+from jtm.models.pitchmap import PitchBlock, to_maps
+
+RARE = -4.0
+"""Initial bias of logits whose targets are mostly false."""
+
+TRUNK = ((1, 2), (19, 4))
+"""Dilations, in semitones and in frames, of the blocks of :class:`PitchTrunk`."""
+
+WIDTH = 32
+"""Default number of channels of :class:`PitchTrunk`."""
+
+AROUND = 128
+"""Frames of 20 ms on either side for features of the surroundings: 2.56 s."""
 
 
-class NetworkWithHeads(torch.nn.Module):
+class PitchTrunk(nn.Module):
+    """
+    Combine z and c on the pitch axis, with a receptive field that includes the future.
+
+    Parameters
+    ----------
+    sizes : tuple of int
+        Dimension of z, or of z and of c.
+    channels : int
+        Number of features per pitch.
+    around : bool
+        Whether to add features averaged over :data:`AROUND` frames on either side.
+
+    Attributes
+    ----------
+    reach : int
+        Receptive field in frames on either side.
+    """
+
+    def __init__(self, sizes, channels=WIDTH, around=False):
+        super().__init__()
+        self.sizes = list(sizes)
+        self.channels = channels
+        self.join = nn.Conv2d(sum(sizes) // N_PITCHES, channels, 1)
+        self.blocks = nn.Sequential(*(PitchBlock(channels, d) for d in TRUNK))
+        self.around = _Surroundings(channels) if around else nn.Identity()
+        self.norm = nn.LayerNorm(channels)
+        self.reach = sum(frames for _, frames in TRUNK) + around * AROUND
+
+    def forward(self, features):
+        """Map concatenated z and c to features ``(batch, frames, 88, channels)``."""
+        inputs = features.split(self.sizes, dim=2)  # z and c
+        maps = self.join(torch.cat([to_maps(x) for x in inputs], dim=1))
+        maps = self.blocks[1:](self.around(self.blocks[0](maps)))
+        return normed(self.norm, maps).permute(0, 3, 2, 1)
+
+
+class _Surroundings(nn.Module):
+    """
+    Add features averaged over pitch and a moving window of some seconds to every pitch.
+
+    Instruments rarely change within a piece, and are identified better from many notes
+    than from one (after squeeze-and-excitation, Hu et al. 2018).
+    """
+
+    def __init__(self, channels):
+        super().__init__()
+        self.squeeze = nn.Conv1d(2 * channels, channels, 1)
+        self.tell = nn.Conv1d(channels, channels, 1)
+        nn.init.zeros_(self.tell.weight)
+        nn.init.zeros_(self.tell.bias)
+
+    def forward(self, maps):
+        """Add averages to maps ``(batch, channels, pitches, frames)``."""
+        kernel = maps.shape[2], 1  # all pitches
+        pools = functional.avg_pool2d, functional.max_pool2d  # fast, channels last
+        pooled = torch.cat([pool(maps, kernel)[:, :, 0] for pool in pools], 1)
+        averages = functional.avg_pool1d(
+            functional.relu(self.squeeze(pooled)),
+            *(2 * AROUND + 1, 1, AROUND),
+            count_include_pad=False,
+        )
+        update = self.tell(averages)[:, :, None]
+        return maps + update.contiguous(memory_format=torch.channels_last)
+
+
+class _FlatTrunk(nn.Module):
+    """Map features ``(..., dim)`` without a pitch axis, such as spectra, onto one."""
+
+    def __init__(self, dim, hidden=256, channels=8):
+        super().__init__()
+        self.channels, self.reach = channels, 4
+        self.layers = nn.Sequential(
+            nn.BatchNorm1d(dim),
+            nn.Conv1d(dim, hidden, 2 * self.reach + 1, padding=self.reach),
+            nn.ReLU(),
+            nn.Dropout(0.1),
+            nn.Conv1d(hidden, hidden, 1),
+            nn.ReLU(),
+            nn.Dropout(0.1),
+            nn.Conv1d(hidden, N_PITCHES * channels, 1),
+        )
+
+    def forward(self, features):
+        """Map features to ``(batch, frames, 88, channels)``."""
+        maps = self.layers(features.transpose(1, 2)).transpose(1, 2)
+        return maps.unflatten(2, (N_PITCHES, self.channels))
+
+
+class _MapReader(nn.Module):
+    """
+    Predict rows of 88 pitches, such as pitch activation and onsets, every 10 ms.
+
+    Rows are multi-label; each trunk frame yields `stride` frames of 10 ms.
+    """
+
+    def __init__(self, channels, n_rows, stride=1):
+        super().__init__()
+        self.stride = stride
+        self.linear = nn.Linear(channels, n_rows * stride)
+        self.own = nn.Parameter(torch.zeros(n_rows, N_PITCHES))
+        nn.init.zeros_(self.linear.weight)
+        nn.init.constant_(self.linear.bias, RARE)
+
+    def forward(self, maps):
+        """Compute logits ``(batch, stride * frames, n_rows, 88)``."""
+        logits = self.linear(maps).unflatten(3, (-1, self.stride))
+        return logits.permute(0, 1, 4, 3, 2).flatten(1, 2) + self.own
+
+
+class _FrameReader(nn.Module):
+    """Predict multi-label classes of frames from mean and maximum over pitch."""
+
+    def __init__(self, channels, n_classes, stride=1):
+        super().__init__()
+        self.stride = stride
+        self.linear = nn.Linear(2 * channels, n_classes * stride)
+        nn.init.constant_(self.linear.bias, -2.0)
+
+    def forward(self, maps):
+        """Compute logits ``(batch, stride * frames, n_classes)``."""
+        logits = self.linear(_over_pitch(maps)).unflatten(2, (self.stride, -1))
+        return logits.flatten(1, 2)
+
+
+class _WindowReader(nn.Module):
+    """Predict the class of a window from means and standard deviations over time."""
+
+    def __init__(self, channels, n_classes, stride=1):
+        super().__init__()
+        self.linear = nn.Linear(4 * channels, n_classes)
+
+    def forward(self, maps):
+        """Compute logits ``(batch, n_classes)``."""
+        return self.linear(_over_time(_over_pitch(maps)))
+
+
+class _PitchReader(nn.Module):
+    """Predict the pitch of a window from means and standard deviations over time."""
+
+    def __init__(self, channels, n_classes=N_PITCHES, stride=1):
+        super().__init__()
+        self.linear = nn.Linear(2 * channels, 1)
+        self.own = nn.Parameter(torch.zeros(n_classes))
+
+    def forward(self, maps):
+        """Compute logits ``(batch, 88)``."""
+        return self.linear(_over_time(maps))[..., 0] + self.own
+
+
+def _over_pitch(maps):
+    """Pool over pitch: mean, then maximum ``(batch, frames, 2 * channels)``."""
+    return torch.cat((maps.mean(2), maps.amax(2)), dim=2)
+
+
+def _over_time(features):
+    """Pool over time, in float32: mean, then standard deviation ``(batch, ...)``."""
+    features = features.float()
+    return torch.cat((features.mean(1), features.std(1)), dim=-1)
+
+
+READERS = {
+    "map": _MapReader,
+    "frames": _FrameReader,
+    "windows": _WindowReader,
+    "pitch": _PitchReader,
+}
+"""Readers by the kind of target that they predict."""
+
+
+class Heads(nn.Module):
+    """
+    Combine a shared trunk with a linear reader for each task.
+
+    Parameters
+    ----------
+    trunk : nn.Module
+        Maps features to ``(batch, frames, 88, channels)``; has attributes ``channels``
+        and ``reach``.
+    tasks : dict of str to tuple
+        Key in :data:`READERS` and number of classes, by task.
+    stride : int
+        Number of 10 ms frames per frame of the trunk.
+    """
+
+    def __init__(self, trunk, tasks, stride=1):
+        super().__init__()
+        self.trunk = trunk
+        self.stride = stride
+        self.readers = nn.ModuleDict(
+            {t: READERS[k](trunk.channels, n, stride) for t, (k, n) in tasks.items()}
+        )
+
+    def forward(self, features):
+        """Compute float32 logits by task from features ``(batch, frames, dim)``."""
+        maps = self.trunk(features)
+        return {name: reader(maps).float() for name, reader in self.readers.items()}
+
+
+class NetworkWithHeads(nn.Module):
     """
     Combine a body with task heads.
 
@@ -45,7 +265,7 @@ class NetworkWithHeads(torch.nn.Module):
         return logits
 
 
-class Body(torch.nn.Module):
+class Body(nn.Module):
     """
     Compute the features that heads take: z, or z and c concatenated.
 
@@ -88,15 +308,15 @@ def add_heads(model, tasks, seed=0, on_encoder=False, width=WIDTH, around=False)
         The network; or the number of bins of hand-crafted features, which the heads
         take as they are.
     tasks : dict of str to tuple
-        Key in :data:`jtm.models.readers.READERS` and number of classes, by task.
+        Key in :data:`READERS` and number of classes, by task.
     seed : int
         Random seed of the heads' initial weights.
     on_encoder : bool
         Whether the heads take z alone.
     width : int
-        Number of channels of a :class:`jtm.models.readers.PitchTrunk`.
+        Number of channels of a :class:`PitchTrunk`.
     around : bool
-        Whether such a trunk has a :class:`jtm.models.readers.Surroundings` block.
+        Whether such a trunk adds features averaged over its surroundings.
 
     Returns
     -------
@@ -106,11 +326,11 @@ def add_heads(model, tasks, seed=0, on_encoder=False, width=WIDTH, around=False)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if isinstance(model, int):
-            heads = Heads(FlatTrunk(model), tasks)
-            return NetworkWithHeads(torch.nn.Identity(), heads)
+            heads = Heads(_FlatTrunk(model), tasks)
+            return NetworkWithHeads(nn.Identity(), heads)
         sizes = (model.z_dim,) if on_encoder else (model.z_dim, model.c_dim)
         on_axis = isinstance(model.encoder, HarmonicStack)
         on_axis &= on_encoder or getattr(model.context, "groups", 1) == N_PITCHES
-        trunk = PitchTrunk(sizes, width, around) if on_axis else FlatTrunk(sum(sizes))
+        trunk = PitchTrunk(sizes, width, around) if on_axis else _FlatTrunk(sum(sizes))
         heads = Heads(trunk, tasks, model.encoder.hop // HOP)
         return NetworkWithHeads(Body(model, on_encoder), heads)

@@ -4,7 +4,7 @@ Pitch maps: residual convolutions over pitch and time, with weights shared acros
 The default network. :class:`PitchMapEncoder` maps stacked harmonics to features of 88
 pitches every 20 ms; :class:`PitchMapContext` summarises their past by dilated causal
 convolutions, all frames at once. Heads take both through non-causal blocks; see
-:mod:`jtm.models.readers`. Every convolution combines a pitch with two others, a
+:mod:`jtm.models.heads`. Every convolution combines a pitch with two others, a
 semitone, an octave or a twelfth away, and a frame with its neighbours; none depends on
 the absolute pitch. Channels-last layout and plain 3 x 3 convolutions are fast on CPUs;
 depthwise convolutions and loops over frames are not.
@@ -15,7 +15,7 @@ from torch import nn
 from torch.nn import functional
 
 from jtm.constants import HOP, MAP_STRIDE, N_PITCHES
-from jtm.models.encoder import HARMONICS, NORMS, HarmonicStack
+from jtm.models.encoder import HARMONICS, NORMS, HarmonicStack, normed
 
 ENCODER = ((1, 1), (12, 1), (1, 1))
 """Dilations, in semitones and in frames of 20 ms, of the encoder's blocks."""
@@ -25,25 +25,6 @@ CONTEXT = ((1, 2), (12, 4), (1, 8))
 
 RESIDUAL = 0.3
 """Initial scale of the residual branches, so that deep stacks begin near identity."""
-
-
-def normed(norm, maps):
-    """
-    Normalise maps ``(batch, channels, pitches, frames)`` over their channels.
-
-    Parameters
-    ----------
-    norm : nn.Module
-        Layer for ``(..., channels)``.
-    maps : torch.Tensor
-        The maps.
-
-    Returns
-    -------
-    torch.Tensor
-        Normalised maps of the same shape, channels last in memory.
-    """
-    return norm(maps.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
 def to_maps(features):
@@ -119,40 +100,30 @@ class PitchMapEncoder(HarmonicStack):
     Encode a waveform as features of 88 pitches with a frame every 20 ms.
 
     z is local: its receptive field extends 80 ms to either side, plus 64 ms for the
-    filters. The learned features of a pitch are followed by the log magnitudes of its
-    own two bins, the maximum of two 10 ms frames.
+    filters.
 
     Parameters
     ----------
     channels : int
-        Learned features per pitch; z has ``88 * (channels + 2)``, pitch-major.
+        Learned features per pitch.
     norm : str
         Key in :data:`jtm.models.encoder.NORMS`.
     learned : bool
-        Whether to learn the filters, as SincNet does (Ravanelli and Bengio 2018):
-        centres and widths of quadrature pairs, initially two per semitone.
+        Whether to learn the filters.
     kernel : int
         Filter length in samples.
     """
 
     def __init__(self, channels=32, norm="channelNorm", learned=False, kernel=2048):
-        super().__init__(kernel, learned)
-        self.dim = N_PITCHES * (channels + self.passed)
-        self.hop = MAP_STRIDE * HOP
+        super().__init__(channels, MAP_STRIDE * HOP, kernel, learned)
         self.stem = nn.Conv2d(len(HARMONICS), channels, (5, 4), (2, MAP_STRIDE), (0, 1))
         self.norm_stem = NORMS[norm](channels)
         self.blocks = nn.Sequential(*(PitchBlock(channels, d) for d in ENCODER))
         self.norm = NORMS[norm](channels)
 
-    def encode(self, magnitudes):
-        """Encode log magnitudes ``(batch, 2 * frames, bins)``."""
-        maps = self.stem(self.stack_harmonics(magnitudes))
-        maps = functional.relu(normed(self.norm_stem, maps))
-        maps = normed(self.norm, self.blocks(maps))
-        own = magnitudes[..., self.first :][..., : N_PITCHES * self.passed]
-        own = own.unflatten(1, (-1, MAP_STRIDE)).amax(2).unflatten(2, (N_PITCHES, -1))
-        z = torch.cat((maps.permute(0, 3, 2, 1), own.to(maps.dtype)), dim=3)
-        return z.flatten(2)  # (batch, frames, 88 * (channels + 2))
+    def _convolve(self, stacks):
+        maps = functional.relu(normed(self.norm_stem, self.stem(stacks)))
+        return normed(self.norm, self.blocks(maps))
 
 
 class PitchMapContext(nn.Module):

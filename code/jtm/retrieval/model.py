@@ -13,8 +13,9 @@ from torch.nn import functional
 
 from jtm.constants import N_PITCHES
 from jtm.files import InputError
-from jtm.models.pitchmap import PitchBlock, PitchMapEncoder, normed
-from jtm.models.readers import PitchTrunk
+from jtm.models.encoder import normed
+from jtm.models.heads import PitchTrunk
+from jtm.models.pitchmap import PitchBlock, PitchMapEncoder
 from jtm.retrieval.config import CHANNELS, DIM, REFIT_DIM, TEMPERATURE
 from jtm.training.checkpoints import read_tensors, write_tensors
 

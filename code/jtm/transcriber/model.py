@@ -17,9 +17,8 @@ from jtm.constants import INSTRUMENTS, N_PITCHES
 from jtm.evaluation.streaming import NetworkSource
 from jtm.files import InputError, read_json
 from jtm.models.encoder import HarmonicStack
-from jtm.models.heads import add_heads
+from jtm.models.heads import WIDTH, add_heads
 from jtm.models.network import build_model
-from jtm.models.readers import WIDTH
 from jtm.training import checkpoints
 from jtm.training.folder import RECORD
 from jtm.training.processes import best_device

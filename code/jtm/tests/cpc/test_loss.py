@@ -12,7 +12,7 @@ import torch
 from benchmarks.cpc_step import published_criterion
 from jtm.constants import HOP
 from jtm.cpc.config import PretrainConfig
-from jtm.cpc.loss import InfoNCE, align, draw_negatives, info_nce
+from jtm.cpc.loss import InfoNCE, _align, draw_negatives, info_nce
 from jtm.training.config import make_config
 
 RANDOM = torch.Generator()
@@ -327,7 +327,7 @@ class TestAlign(unittest.TestCase):
         torch.manual_seed(0)
         for n_latents, n_predictions in ((1, 1), (4, 1), (4, 4), (5, 2), (7, 3)):
             costs = torch.randn(3, 2, n_latents, n_predictions)
-            path = align(costs)
+            path = _align(costs)
             self.assertEqual(path.shape, (3, 2, n_latents))
             monotonic = [
                 match

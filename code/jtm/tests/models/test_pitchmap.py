@@ -5,6 +5,7 @@ import unittest
 import torch
 
 from jtm.constants import HOP, N_PITCHES
+from jtm.models.heads import PitchTrunk
 from jtm.models.pitchmap import (
     PitchBlock,
     PitchMapContext,
@@ -12,7 +13,6 @@ from jtm.models.pitchmap import (
     _to_features,
     to_maps,
 )
-from jtm.models.readers import PitchTrunk
 
 
 def make():

@@ -10,8 +10,7 @@ import torch
 from jtm.constants import N_PITCHES
 from jtm.evaluation.families import _quick_score
 from jtm.evaluation.tasks import TASKS
-from jtm.models.heads import NetworkWithHeads
-from jtm.models.readers import FlatTrunk, Heads
+from jtm.models.heads import Heads, NetworkWithHeads, _FlatTrunk
 from jtm.training import labels
 from jtm.training.labels import Labelled, Windows, _task_loss, compute_logits
 from jtm.training.loop import Plan, fit
@@ -47,7 +46,7 @@ class ScalingBody(torch.nn.Module):
 def make(seed=0):
     """Make a small network."""
     torch.manual_seed(seed)
-    heads = Heads(FlatTrunk(BINS, 8, channels=2), {"transcription": ("map", 2)})
+    heads = Heads(_FlatTrunk(BINS, 8, channels=2), {"transcription": ("map", 2)})
     return NetworkWithHeads(ScalingBody(), heads)
 
 

@@ -10,7 +10,7 @@ import torch
 
 from jtm.evaluation.streaming import Audio
 from jtm.files import InputError, write_json
-from jtm.models import readers
+from jtm.models import heads
 from jtm.tests.evaluation.little import write_checkpoint
 from jtm.tests.test_embedding import FolderTestCase
 from jtm.tests.transcriber.toys import tiny, write_tiny
@@ -45,7 +45,7 @@ class TestStreaming(unittest.TestCase):
             {"encoder_type": "sinc", "ar_mode": "LSTM"},
             {"around": True},
         ):
-            with mock.patch.object(readers, "AROUND", 8):
+            with mock.patch.object(heads, "AROUND", 8):
                 network, _ = tiny(**chosen)
                 with mock.patch.object(model, "CHUNK", 10_000):
                     expected = transcribe(network, wave)

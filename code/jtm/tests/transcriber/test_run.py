@@ -12,7 +12,7 @@ import torch
 
 from jtm.cli import train_main
 from jtm.files import InputError, StoppedError, read_json
-from jtm.models import readers
+from jtm.models import heads
 from jtm.models.heads import add_heads
 from jtm.tests.evaluation.little import write_checkpoint, write_dataset
 from jtm.training.config import make_config
@@ -100,7 +100,7 @@ class TestTraining(unittest.TestCase):
         model.save(path, earlier, config, {})
         self.train("later", {"load": str(path)}, n_epoch=1, learning_rate=0.0)
         loaded = model.load(self.folder / "later" / run.WEIGHTS_FILE).network
-        self.assertEqual(loaded.heads.trunk.reach, 6 + readers.AROUND)
+        self.assertEqual(loaded.heads.trunk.reach, 6 + heads.AROUND)
         for name, weights in earlier.state_dict().items():
             self.assertTrue(torch.equal(loaded.state_dict()[name], weights), name)
         model.save(

@@ -1,11 +1,11 @@
-"""Readers: shapes on either trunk, weights shared across pitch, initial output."""
+"""Heads: shapes on either trunk, weights shared across pitch, initial output."""
 
 import unittest
 
 import torch
 
 from jtm.constants import N_PITCHES
-from jtm.models.readers import READERS, FlatTrunk, Heads, PitchTrunk, _WindowReader
+from jtm.models.heads import READERS, Heads, PitchTrunk, _FlatTrunk, _WindowReader
 
 TASKS = {
     "map": (("map", 2), (1, 20, 2, N_PITCHES)),
@@ -21,7 +21,7 @@ class TestReaders(unittest.TestCase):
         self.assertEqual(TASKS.keys(), READERS.keys())
         tasks = {name: of for name, (of, _) in TASKS.items()}
         x = torch.randn(1, 10, 2 * N_PITCHES)
-        for trunk in (PitchTrunk((N_PITCHES,) * 2, 4), FlatTrunk(x.shape[2], 8)):
+        for trunk in (PitchTrunk((N_PITCHES,) * 2, 4), _FlatTrunk(x.shape[2], 8)):
             logits = Heads(trunk.eval(), tasks, stride=2)(x)
             for name, (_, shape) in TASKS.items():
                 self.assertEqual(logits[name].shape, shape, name)
