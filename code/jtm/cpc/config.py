@@ -200,18 +200,18 @@ class PretrainConfig(NetworkConfig):
                 f"--aligned is {self.aligned}; expected more than --nPredicts, "
                 f"{self.n_predicts}, or 0"
             )
-        if self.encoder_type == "pitchmap" and (
-            self.step_frames % MAP_STRIDE or self.anchor_frames % MAP_STRIDE
-        ):
+        stride = MAP_STRIDE if self.encoder_type == "pitchmap" else 1
+        if self.step_frames % stride or self.anchor_frames % stride:
             raise InputError(
                 "--stepFrames and --anchorFrames: expected multiples of "
-                f"{MAP_STRIDE} for --encoderType pitchmap, whose hop is 20 ms"
+                f"{stride} for --encoderType pitchmap, whose hop is 20 ms"
             )
         reach = (self.aligned or self.n_predicts) * self.step_frames
-        if self.size_window // HOP <= reach:
+        shortest = HOP * (reach + stride)
+        if self.size_window < shortest:
             raise InputError(
                 f"--sizeWindow is {self.size_window}; expected at least "
-                f"{HOP * (reach + 1)} to predict {reach} frames of 10 ms ahead"
+                f"{shortest} to predict {reach} frames of 10 ms ahead"
             )
         if self.augment_past and self.cpc_mode == "reverse":
             raise InputError(

@@ -28,6 +28,38 @@ from jtm.files import KILLED, InputError, InputWarning, NoSpaceError, describe, 
 from jtm.music import audio
 
 
+@contextlib.contextmanager
+def ordered_map(processes):
+    """
+    Yield a function like `map` that uses several processes.
+
+    Parameters
+    ----------
+    processes : int
+        Number of processes; 1 for the current process only.
+
+    Yields
+    ------
+    callable
+        Applies a function to items, and iterates over the results in their order.
+
+    Raises
+    ------
+    InputError
+        If a process is killed.
+    """
+    if processes == 1:
+        yield map
+        return
+    pool = ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"))
+    try:
+        yield functools.partial(pool.map, chunksize=4)
+    except BrokenProcessPool as error:
+        raise InputError(KILLED) from error
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
 def find(inputs):
     """
     List the audio files among files and in folders.

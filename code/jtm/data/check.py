@@ -17,14 +17,9 @@ labels. For a piece, the labelled pitches are correlated over time with the leve
 each semitone; with the labels of another piece, the correlation is about zero.
 """
 
-import contextlib
-import functools
 import hashlib
-import multiprocessing
 import os
 import warnings
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -39,10 +34,11 @@ from jtm.constants import (
     PITCH_MIN,
     PITCH_RANGES,
 )
+from jtm.data.batch import ordered_map
 from jtm.data.clips import CLIPS_FILE, read_clips
 from jtm.data.musicnet import METADATA_FILE, labels_of, open_dataset, read_labels
 from jtm.data.rolls import played
-from jtm.files import KILLED, InputError, InputWarning, describe
+from jtm.files import InputWarning, describe
 from jtm.music import audio, midi
 
 ONSET_LIMIT_NOTES = 0.010  # maximum median onset error of single notes in seconds
@@ -166,30 +162,21 @@ def check(root, progress=True, processes=None):
     clips = ()
     if (dataset.root / CLIPS_FILE).exists():
         clips = read_clips(dataset.root)
-    with contextlib.ExitStack() as stack:
-        spread = map
-        if processes != 1:
-            context = multiprocessing.get_context("spawn")
-            pool = ProcessPoolExecutor(processes or os.cpu_count(), context)
-            spread = functools.partial(stack.enter_context(pool).map, chunksize=8)
-        recordings = dataset.recordings
-        facts = _map(spread, _measure_recording, recordings, "pieces", progress)
-        clip_facts = _map(spread, _measure_clip, clips, "notes", progress)
-    exact = any(r.metadata.get("soundfont") for r in recordings)
+    with ordered_map(processes or os.cpu_count()) as spread:
+
+        def measure(function, items, what):
+            disable = not progress or not items
+            return list(
+                tqdm(spread(function, items), what, len(items), disable=disable)
+            )
+
+        facts = measure(_measure_recording, dataset.recordings, "pieces")
+        clip_facts = measure(_measure_clip, clips, "notes")
+    exact = any(r.metadata.get("soundfont") for r in dataset.recordings)
     findings = _recording_findings(dataset, facts, exact)
     if clips:
         findings += _clip_findings(clips, clip_facts)
     return Report(dataset.root, tuple(findings))
-
-
-def _map(spread, function, items, what, progress):
-    if not items:
-        return []
-    try:
-        done = spread(function, items)
-        return list(tqdm(done, what, len(items), disable=not progress))
-    except BrokenProcessPool as error:
-        raise InputError(KILLED) from error
 
 
 @dataclass

@@ -7,12 +7,9 @@ then vote for their nearest passages, and a piece is scored by the votes that li
 line in time, that is, its passages in order at a constant tempo.
 """
 
-import contextlib
 import functools
-import multiprocessing
 import os
 import sys
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +18,7 @@ import torch
 from tqdm import tqdm
 
 from jtm.constants import FRAME_RATE, HOP, SAMPLE_RATE
+from jtm.data.batch import ordered_map
 from jtm.data.musicnet import find_files
 from jtm.files import InputError, stamp, warn
 from jtm.models.pitchmap import PitchMapEncoder
@@ -293,8 +291,8 @@ def build(folder, out, titles=None, weights=WEIGHTS, progress=True):
     entries = _unchanged(out, fingerprint, files)
     missing = [name for name in files if name not in entries]
     n_failed = 0
-    with _reader(len(missing)) as read:
-        scores = read(files[name] for name in missing)
+    with ordered_map(os.cpu_count() if len(missing) > 20 else 1) as spread:
+        scores = spread(_read, (files[name] for name in missing))
         bar = tqdm(missing, "Indexing", unit="file", disable=not progress)
         for name, pieces in zip(bar, scores, strict=True):
             if isinstance(pieces, str):
@@ -334,19 +332,6 @@ def _unchanged(out, fingerprint, files):
             piece = about, index.vectors[rows], index.middles[rows]
             entries.setdefault(name, []).append(piece)
     return entries
-
-
-@contextlib.contextmanager
-def _reader(n_files):
-    """Yield an ordered map that reads scores, in several processes for many files."""
-    if n_files <= 20 or (os.cpu_count() or 1) == 1:
-        yield functools.partial(map, _read)
-        return
-    processes = ProcessPoolExecutor(mp_context=multiprocessing.get_context("spawn"))
-    try:
-        yield functools.partial(processes.map, _read, chunksize=4)
-    finally:
-        processes.shutdown(cancel_futures=True)
 
 
 @functools.cache

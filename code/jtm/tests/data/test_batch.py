@@ -147,6 +147,13 @@ class TestProcesses(FolderTestCase):
             self.run_all(work, batch.Options(2))
         self.assertEqual(len(self.done), self.n_files - 1)  # the others are saved
 
+    def test_ordered_map_refuses_the_results_of_a_killed_worker(self):
+        with batch.ordered_map(2) as spread:
+            self.assertEqual(list(spread(abs, [-3, 1, -2])), [3, 1, 2])
+        with self.assertRaisesRegex(InputError, KILLED[:20]):
+            with batch.ordered_map(2) as spread:
+                list(spread(os._exit, range(1, 9)))
+
     def test_interrupt_ends_workers_and_leaves_no_partial_file(self):
         log, interrupted = self.folder / "log", []
 

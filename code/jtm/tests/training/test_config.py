@@ -126,12 +126,16 @@ class TestConfig(unittest.TestCase):
 
     def test_window_must_hold_the_furthest_prediction_step(self):
         chosen = {"n_predicts": 2, "step_frames": 10}
-        make_config(PretrainConfig, "small", chosen | {"size_window": 21 * 160})
-        with self.assertRaisesRegex(InputError, "at least 3360 to predict 20 frames"):
-            make_config(PretrainConfig, "small", chosen | {"size_window": 3359})
-        with self.assertRaisesRegex(InputError, "at least 4960 to predict 30 frames"):
-            chosen |= {"size_window": 21 * 160, "aligned": 3}
+        for encoder, hop in (("conv", 160), ("pitchmap", 320)):
+            least = 20 * 160 + hop
+            chosen |= {"encoder_type": encoder, "size_window": least}
             make_config(PretrainConfig, "small", chosen)
+            with self.assertRaisesRegex(InputError, f"at least {least} to predict 20 "):
+                make_config(
+                    PretrainConfig, "small", chosen | {"size_window": least - 1}
+                )
+            with self.assertRaisesRegex(InputError, f"at least {least + 1600} to "):
+                make_config(PretrainConfig, "small", chosen | {"aligned": 3})
 
     def test_json_round_trip(self):
         config = make_config(PretrainConfig, "tiny", {"data": "here"})
