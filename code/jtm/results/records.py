@@ -130,7 +130,8 @@ def begin(folder, data, checkpoint, plan, contrasts, spread=False):
         if path.exists():
             existing = _read_header(path)
             _refuse_other(path, existing, header)
-            ran = any(path.with_name("cells").glob("[!.]*.json"))
+            ran = path.with_name(TABLE).exists()
+            ran = ran or any(path.with_name("cells").glob("[!.]*.json"))
             if ran and existing["contrasts"] != list(contrasts):
                 raise InputError(
                     f"{path}: cells have run for other contrasts, and contrasts are "
