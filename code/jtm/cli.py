@@ -47,9 +47,11 @@ from jtm.transcriber.config import TranscriberConfig
 class Parser(argparse.ArgumentParser):
     """Parser that reports an error in one line and accepts no abbreviated options."""
 
+    def __init__(self, **settings):
+        super().__init__(allow_abbrev=False, **settings)
+
     def parse_known_args(self, args=None, namespace=None):
         """Refuse unknown arguments, suggesting a similar option."""
-        self.allow_abbrev = False
         options, unknown = super().parse_known_args(args, namespace)
         if unknown:
             hint = _suggest(unknown[0], self._option_string_actions)
@@ -277,9 +279,10 @@ def run(command, common=None):
 def _check_paths(options):
     """Refuse missing paths before the slow import of PyTorch."""
     given = {name: value for name, value in vars(options).items() if value}
-    folders = [given.get(name, "") for name in ("data", "real", "scores")]
-    for folder in folders + given.get("also", "").split(","):
-        if not Path(folder).is_dir():  # "" is the current folder
+    folders = [given[name] for name in ("data", "real", "scores") if name in given]
+    folders += given["also"].split(",") if "also" in given else []
+    for folder in folders:
+        if not Path(folder).is_dir():
             raise InputError(f"{folder}: no such folder")
     for name in ("load", "weights", "index"):
         if name in given and not (path := Path(given[name])).is_file():

@@ -203,9 +203,9 @@ def _best(table):
     return table
 
 
-def _cell(estimate, **looks):
+def _cell(estimate, **style):
     """Make a cell of an estimate, if there is one."""
-    return estimate and Score(*estimate[:3], **looks)
+    return estimate and Score(*estimate[:3], **style)
 
 
 def gain(bench, contrast):

@@ -100,8 +100,8 @@ def _pitches(ends):
     """Return the lowest and highest MIDI pitch, given as such or as text."""
     text = ends if isinstance(ends, str) else "-".join(map(str, ends))
     pitch = r"(\d+|[A-Ga-g][#b]?\d)"
-    found = re.fullmatch(f"{pitch}-{pitch}", text)
-    low, high = map(_pitch, found.groups()) if found else (1, 0)
+    match = re.fullmatch(f"{pitch}-{pitch}", text)
+    low, high = map(_pitch, match.groups()) if match else (1, 0)
     if not low <= high <= 127:
         raise InputError(
             f"--pitch-range {text}; expected the lowest and highest note, such as "

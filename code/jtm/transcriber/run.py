@@ -118,7 +118,7 @@ def _start(config):
         model = build_model(config)
     else:
         content = read_checkpoint(config.load)
-        names = "history data seconds before".split()
+        names = ("history", "data", "seconds", "before")
         before = {name: content.get(name) for name in names}
         before["steps"] = content.get("global_step")
         if content["kind"] == LABELS:

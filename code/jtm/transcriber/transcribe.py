@@ -328,9 +328,17 @@ def transcribe_files(inputs, out, choices, weights, page, alone, name, options=N
         named = weights, fingerprint
         work = functools.partial(_transcribe_one, named=named, **chosen)
         words = "Transcribing", "transcribed"
-        outputs = register.write, register.summary
         try:
-            return batch.run(out, sources, missing, work, words, options, *outputs)
+            return batch.run(
+                out,
+                sources,
+                missing,
+                work,
+                words,
+                options,
+                keep=register.write,
+                summary=register.summary,
+            )
         finally:  # a run that is stopped may have added or removed pages, too
             if register.rows and (page or INDEX in register.rows):
                 register.write_index()
@@ -376,8 +384,8 @@ def _names(sources, root, alone):
     }
 
 
-def _is_kept(path, written):
-    """Return whether a file is as it was written, by its hash, or missing."""
+def _is_unchanged(path, written):
+    """Return whether a file is missing, or as it was written, by its hash."""
     return not path.exists() or digest(path) in written
 
 
@@ -410,9 +418,9 @@ class _Register:
             self._file(source, suffix).exists() for suffix in self.suffixes
         )
 
-    def write(self, source, made):
+    def write(self, source, result):
         """Write the files of a transcription, registering them before they appear."""
-        state, transcription, html = made
+        state, transcription, html = result
         before = self.rows.get(self.names[source], {})
         self._check(source, before)
         row = {"source": str(source), "state": state, **self.made_from}
@@ -426,8 +434,8 @@ class _Register:
             write_json(self.path, self.rows)
         for suffix in {*SUFFIXES} - {*self.suffixes}:  # an outdated page
             path = self._file(source, suffix)
-            if path.exists() and _is_kept(path, written):
-                path.unlink()
+            if _is_unchanged(path, written):
+                path.unlink(missing_ok=True)
         self.n_notes += len(transcription.notes)
         self.n_replaced += before.get("state") == state and not (
             self.made_from.items() <= before.items()
@@ -447,7 +455,7 @@ class _Register:
                 "choose another --out"
             )
         for path in (self._file(source, suffix) for suffix in self.suffixes):
-            if not _is_kept(path, before.get("written", ())):
+            if not _is_unchanged(path, before.get("written", ())):
                 raise InputError(
                     f"{path}: not the file written for {source}, or changed since; "
                     "move it, or choose another --out"
@@ -456,7 +464,7 @@ class _Register:
     def write_index(self):
         """Write the index page, unless a file of other origin is in its place."""
         path, known = self.folder / INDEX, self.rows.get(INDEX, {}).get("written", ())
-        if not _is_kept(path, known):
+        if not _is_unchanged(path, known):
             warn(f"{path}: not a generated index, or changed since; left as it is")
             return
         with atomic(path) as part:
