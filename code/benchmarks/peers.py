@@ -85,8 +85,9 @@ def harmonica(job, size):
 SYSTEMS = {
     "jtm": ours,
     "basic-pitch": basic_pitch,
-    "harmonica-nano": partial(harmonica, size="nano"),
-    "harmonica-small": partial(harmonica, size="small"),
+} | {
+    f"harmonica-{size}": partial(harmonica, size=size)
+    for size in ("nano", "small", "medium")
 }
 """Transcribers by name: each returns a function to predict and one to decode."""
 
