@@ -6,6 +6,7 @@ text, numbers or a :class:`Score`; :func:`write` renders it.
 """
 
 import re
+from itertools import product
 from statistics import fmean
 from textwrap import wrap
 from typing import NamedTuple
@@ -61,18 +62,27 @@ SECONDARY = tuple(
 """The same of the tasks without planned contrasts."""
 
 MATCHERS = {
-    "pitchmap": "ours",
-    "published": "published, 80 steps",
+    "pitchmap": "ours, as shipped",
+    "scratch": "ours, from scratch",
+    "cpc-finetuned": "ours, CPC fine-tuned",
+    "cpc-frozen": "ours, CPC frozen",
+    "untrained-frozen": "ours, untrained frozen",
+    "published": "published, ranking loss",
+    "published-infonce": "published, InfoNCE",
     "linear-cca": "linear CCA",
     "chroma-dtw": "chroma and DTW",
 }
-"""Names of the methods of audio-to-score retrieval."""
+"""Names of the models of audio-to-score retrieval that learn from all works."""
+
+STARTS = ("scratch", "cpc-finetuned")
+"""Those that also learn from few works."""
 
 TRANSCRIBERS = {
     "jtm": "JTM",
     "basic-pitch": "Basic Pitch",
     "harmonica-nano": "harmonica, nano",
     "harmonica-small": "harmonica, small",
+    "harmonica-medium": "harmonica, medium",
 }
 """Names of the transcribers, ours first."""
 
@@ -253,11 +263,26 @@ def few(bench, columns=FEW):
     cells = []
     for task, amount in columns:
         about = f"{in_words(task)}, {amount} rec."
-        for method in bench.methods(task):
+        for method in METHODS:
             scores = [bench.score(task, method, amount, split) for split in TESTS]
             if all(scores):
                 cell = " / ".join(f"{100 * score.value:.1f}" for score in scores)
                 cells.append(({"method": METHODS[method]}, about, cell))
+    return _pivot(cells)
+
+
+def secondary(bench, task, metric):
+    """
+    Tabulate a secondary metric: a row per method, a column per amount of labels.
+
+    A cell has the means over seeds on the seen SoundFont and on the unseen one.
+    """
+    means, cells = bench.secondary(task), []
+    for method, amount in product(METHODS, bench.amounts(task)):
+        both = [means.get((metric, method, amount, split)) for split in TESTS]
+        if None not in both:
+            cell = " / ".join(f"{100 * value:.1f}" for value in both)
+            cells.append(({"method": METHODS[method]}, f"{amount:g} rec.", cell))
     return _pivot(cells)
 
 
@@ -277,7 +302,7 @@ def sounds(bench):
                 title,
                 _cell(bench.score(task, method, near, split)),
             )
-            for method in bench.methods(task)
+            for method in METHODS
             for split, title in SPLITS.items()
             if split != "validation" and bench.score(task, method, near)
         )
@@ -314,21 +339,38 @@ def retrieval(results):
     """
     Tabulate retrieval of the passage of a score from two seconds of audio.
 
-    A row is a model of ``jtm retrieval`` and a SoundFont.
+    A row is a model of ``jtm retrieval``, a column a metric and a SoundFont.
     """
-    shown = {"recall_at_1": "R@1", "recall_at_5": "R@5", "mrr": "MRR"}
-    return pd.DataFrame(
-        {
-            "model": MATCHERS.get(name, name),
-            "SoundFont": sound,
-            "candidates": run[split]["candidates"],
-        }
-        | {
-            title: Score(*run[split]["audio_to_score"][key])
-            for key, title in shown.items()
-        }
-        for name, run in results["runs"].items()
-        for split, sound in (("test", "seen"), ("test_timbre", "unseen"))
+    return _pivot(
+        (
+            {"model": MATCHERS[name]},
+            f"{title}, {SPLITS[split]}",
+            Score(*results["runs"][name][split]["audio_to_score"][metric]),
+        )
+        for name in MATCHERS
+        if name in results["runs"]
+        for metric, title in (("recall_at_1", "R@1"), ("mrr", "MRR"))
+        for split in TESTS
+    )
+
+
+def aligned(results):
+    """
+    Tabulate recall at 1 by the number of training works with aligned pairs.
+
+    A row is a start of the audio tower and a SoundFont, a column a number of works.
+    """
+    runs = sorted(results["runs"].items(), key=lambda run: run[1].get("works", 0))
+    return _pivot(
+        (
+            {"model": MATCHERS[start], "SoundFont": SPLITS[split].split()[0]},
+            f"{run['works']} works",
+            Score(*run[split]["audio_to_score"]["recall_at_1"]),
+        )
+        for start in STARTS
+        for split in TESTS
+        for name, run in runs
+        if name.rstrip("0123456789-") == start
     )
 
 
@@ -383,10 +425,10 @@ def steps(speed):
     rows = [
         {
             "criterion, precision": row["name"],
-            "seconds a step": f"{row['seconds']:.2f}",
-            "times as fast": f"{base / row['seconds']:.1f}",
+            "time per step": f"{row['seconds']:.2f} s",
+            "speed-up": f"{base / row['seconds']:.1f}",
             "memory": f"{row['bytes'] / 1e9:.2f} GB" if row["bytes"] else "",
-            "share of a matrix product's speed": f"{100 * row['share_of_peak']:.0f} %",
+            "matrix-product throughput": f"{100 * row['share_of_peak']:.0f} %",
         }
         for row in speed["steps"]
     ]
@@ -425,13 +467,13 @@ def ahead(results):
     """
     Tabulate by how much our note F1 exceeds that of each other transcriber.
 
-    A column is a set; differences whose interval is above zero are in bold.
+    A column is a set; differences whose interval excludes zero are in bold.
     """
     return _pivot(
         (
             {"JTM ahead of": TRANSCRIBERS[row["system"]]},
             results["sets"][row["set"]]["title"],
-            Score(*each.values(), (each["low"] or 0) > 0, True),
+            Score(*each.values(), each["low"] * each["high"] > 0, True),
         )
         for row in results["scores"]
         if row["stronger"] and row["metric"] == "onset"
@@ -458,8 +500,12 @@ def ingredients(results):
     )
 
 
-def targets(results):
-    """Tabulate which of the measured targets our transcriber reaches."""
+def targets(results, hours=None):
+    """
+    Tabulate which of the measured targets our transcriber reaches.
+
+    `hours` is the content of ``hours.json``, which has the memory for long recordings.
+    """
     rows = []
 
     def add(target, measured, reached):
@@ -489,11 +535,9 @@ def targets(results):
     if cost := (results["speed"] or {}).get("jtm"):
         speed = 1 / cost["processor_seconds_of_1_thread"]
         add("40 times real time on one thread", f"{speed:.0f} times", speed >= 40)
-        if "hour_bytes" in cost:
-            size = cost["hour_bytes"] / 1e6
-            add(
-                "less than 700 MB for an hour, without its page",
-                f"{size:.0f} MB",
-                size < 700,
-            )
+    for row in hours["rows"] if hours else ():
+        if row["hours"] == 1:
+            size, how = row["peak_bytes"] / 1e6, "with" if row["page"] else "without"
+            target = f"less than 700 MB for an hour, {how} its page"
+            add(target, f"{size:.0f} MB", size < 700)
     return pd.DataFrame(rows)

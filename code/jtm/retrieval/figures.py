@@ -2,11 +2,25 @@
 
 from functools import partial
 
-from jtm.results.figures import BLACK, BLUE, ORANGE, styled, subplots
+import numpy as np
+
+from jtm.results.compare import Estimate
+from jtm.results.figures import (
+    BLACK,
+    BLUE,
+    ORANGE,
+    STROKES,
+    dot,
+    rows_of,
+    styled,
+    subplots,
+)
+from jtm.results.records import METHODS
+from jtm.results.tables import MATCHERS, STARTS
 
 SOUNDS = {
     "test": ("seen SoundFont", BLUE, "o-"),
-    "test_timbre": ("unseen", ORANGE, "s--"),
+    "test_timbre": ("unseen SoundFont", ORANGE, "s--"),
 }
 """Label, colour and line style of each test split."""
 
@@ -26,8 +40,10 @@ def retrieval_figures(record):
         Functions that draw the figures, by name, except those without scores.
     """
     figures = {}
-    if record["runs"]:
+    if any(name in record["runs"] for name in MATCHERS):
         figures["passages"] = partial(_passages, record)
+    if any(name in record["runs"] for name in STARTS):
+        figures["works"] = partial(_works, record)
     if "identification" in record:
         figures["pieces"] = partial(_pieces, record)
     return figures
@@ -35,22 +51,48 @@ def retrieval_figures(record):
 
 @styled
 def _passages(record):
-    """Plot recall at 1 of passage retrieval, one row per run, with intervals."""
-    runs = list(record["runs"])
+    """Plot recall at 1 of passage retrieval, one row per model, with intervals."""
+    runs = [name for name in MATCHERS if name in record["runs"]]
     figure, ((axis,),) = subplots(0.8 + 0.2 * len(runs))
     for row, name in enumerate(runs):
         for offset, (split, (label, colour, stroke)) in enumerate(SOUNDS.items()):
             score = record["runs"][name][split]["audio_to_score"]["recall_at_1"]
-            value, low, high = score
-            height, style = row + 0.2 * offset, {"color": colour}
-            axis.plot((100 * low, 100 * high), (height, height), lw=1, **style)
-            named = {"label": label} if row == 0 else {}
-            axis.plot(100 * value, height, stroke[0], markersize=4, **style, **named)
-    axis.set_yticks(range(len(runs)), runs)
-    axis.invert_yaxis()
-    axis.set_xlabel("right passage first (%)")
-    axis.grid(axis="x", color="0.92")
+            place = row + 0.2 * offset
+            dot(axis, place, Estimate(*score, 1), colour, stroke[0], 4)
+            if row == 0:
+                axis.plot([], [], stroke[0], color=colour, markersize=4, label=label)
+    rows_of(axis, [MATCHERS[name] for name in runs])
+    axis.set_xlabel("R@1, audio to score (%)")
     figure.legend(loc="outside right upper", frameon=False)
+    return figure
+
+
+@styled
+def _works(record):
+    """Plot recall at 1 over the number of training works, from CPC and from scratch."""
+    figure, axes = subplots(2.2, ncols=2, sharey=True)
+    for axis, (split, (label, *_)) in zip(axes[0], SOUNDS.items(), strict=True):
+        for start in STARTS:
+            runs = [
+                run
+                for name, run in record["runs"].items()
+                if name.rstrip("0123456789-") == start
+            ]
+            runs.sort(key=lambda run: run["works"])
+            works = [run["works"] for run in runs]
+            scores = [run[split]["audio_to_score"]["recall_at_1"] for run in runs]
+            values, low, high = 100 * np.array(scores).T
+            colour, mark, dash = STROKES[start]
+            ends = values - low, high - values
+            options = {"color": colour, "marker": mark, "ls": dash, "markersize": 4}
+            axis.errorbar(works, values, ends, label=METHODS[start], lw=1.2, **options)
+        axis.set_xscale("log")
+        axis.set_xticks(works, [f"{n:g}" for n in works])
+        axis.minorticks_off()
+        axis.set(title=label, xlabel="training works with aligned pairs")
+        axis.grid(color="0.92")
+    axes[0, 0].set_ylabel("R@1, audio to score (%)")
+    axes[0, 1].legend(frameon=False)
     return figure
 
 
@@ -65,7 +107,7 @@ def _pieces(record):
             percent = [100 * score[f"rank_{rank}"] for score in scores.values()]
             style = {"color": colour, "lw": width, "markersize": 3}
             axis.plot(seconds, percent, stroke, label=f"{label}, {ranks}", **style)
-    axis.axhline(95, color=BLACK, lw=0.6, linestyle=":")
+    axis.axhline(95, color=BLACK, lw=0.6, linestyle=":", label="target")
     axis.set(xlabel="query length (s)", ylabel="pieces identified (%)", ylim=(0, 101))
     figure.legend(loc="outside right upper", frameon=False)
     return figure

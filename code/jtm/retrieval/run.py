@@ -6,6 +6,7 @@ scores; finished runs are skipped, so the same command resumes a stopped study.
 """
 
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -264,8 +265,8 @@ def _segment_means(magnitudes, rolls, cells):
     return views
 
 
-def _linear_cca(recordings, split):
-    """Evaluate linear CCA on spectra and rolls averaged over segments."""
+def _linear_cca(recordings):
+    """Fit linear CCA on spectra and rolls averaged over segments; return its scorer."""
     from sklearn.cross_decomposition import CCA
 
     pairs = recordings.pairs(_evenly(recordings.windows("train", 1.0), CCA_PAIRS))
@@ -275,7 +276,7 @@ def _linear_cca(recordings, split):
         audio, score = fitted.transform(*_segment_means(*pairs))
         return _unit(audio) @ _unit(score).T
 
-    return _evaluate(compare, recordings, split)
+    return partial(_evaluate, compare, recordings)
 
 
 def _unit(rows):
@@ -354,17 +355,21 @@ def study(data, out, load=None, only=None, scores=None):
         facts |= {s: _evaluate(towers.compare, recordings, s) for s in TESTS}
         model.save(out / f"{name}.safetensors", towers, {"run": name})
         write_json(file, facts)
-    for name, function in BASELINES.items():
+    for name, baseline in BASELINES.items():
         file = out / f"{name}.json"
         if not file.exists() and (not only or "baselines" in only):
-            write_json(file, {s: function(recordings, s) for s in TESTS})
+            evaluate = baseline(recordings)
+            write_json(file, {split: evaluate(split) for split in TESTS})
     if scores and not (out / PIECES).exists() and (not only or "pieces" in only):
         write_json(out / PIECES, _identification(recordings, out, scores))
     return _compile(out)
 
 
-BASELINES = {"linear-cca": _linear_cca, "chroma-dtw": _chroma_dtw}
-"""Baselines by name."""
+BASELINES = {
+    "linear-cca": _linear_cca,
+    "chroma-dtw": lambda recordings: partial(_chroma_dtw, recordings),
+}
+"""Baselines by name: each takes recordings and returns the evaluation of a split."""
 
 PIECES = "identification.json"
 """File name of the results of piece identification."""

@@ -11,14 +11,25 @@ from jtm.tests.results import synthetic
 
 
 class TestWriter(unittest.TestCase):
-    def test_retrieval_table(self):
-        scores = {key: [0.5, 0.4, 0.6] for key in ("recall_at_1", "recall_at_5", "mrr")}
-        run = {"candidates": 2000, "audio_to_score": scores}
-        results = {"runs": {"pitchmap": {"test": run, "test_timbre": run}}}
-        table = tables.retrieval(results)
-        self.assertEqual(table["model"].tolist(), ["ours", "ours"])
-        self.assertEqual(table["SoundFont"].tolist(), ["seen", "unseen"])
-        self.assertIn("50.0", tables.write(table))
+    def test_retrieval_tables(self):
+        def run(value, works):
+            score = [value, value - 0.1, value + 0.1]
+            both = {"audio_to_score": {"recall_at_1": score, "mrr": score}}
+            return {"works": works, "test": both, "test_timbre": both}
+
+        runs = {"cpc-finetuned": run(0.8, 400), "scratch": run(0.7, 400)}
+        runs |= {"scratch-80": run(0.5, 80), "scratch-5": run(0.1, 5)}
+        table = tables.retrieval({"runs": runs | {"linear-cca": run(0.4, 0)}})
+        names = ["ours, from scratch", "ours, CPC fine-tuned", "linear CCA"]
+        self.assertEqual(table["model"].tolist(), names)
+        self.assertEqual(str(table["R@1, unseen SoundFont"][1]), "80.0")
+        table = tables.aligned({"runs": runs})
+        columns = [f"{works} works" for works in (5, 80, 400)]
+        self.assertEqual(table.columns.tolist(), ["model", "SoundFont", *columns])
+        self.assertEqual(
+            [str(cell) for cell in table.loc[0, columns]], ["10.0", "50.0", "70.0"]
+        )
+        self.assertEqual(table["SoundFont"].tolist(), ["seen", "unseen"] * 2)
 
     def test_trials_table(self):
         scores = {f"{task} {amount}": [0.8, 0.9] for task, amount in tables.TRIED}
@@ -116,15 +127,27 @@ class TestBenchmark(unittest.TestCase):
         headings = [f"transcription, {amount} rec." for amount in (1, 3, 10)]
         self.assertEqual(table.columns.tolist(), headings)
         shown = [METHODS[each] for each in self.bench.methods("transcription")]
-        self.assertEqual(table.index.tolist(), shown)
+        self.assertEqual(table.index.tolist(), shown)  # the largest class has not run
         shown = table.loc["from scratch", headings[0]]
         scores = [
             self.bench.score("transcription", "scratch", 1, split).value
             for split in ("test", "test_timbre")
         ]
         self.assertEqual(shown, " / ".join(f"{100 * each:.1f}" for each in scores))
-        one = tables.few(self.bench, [("transcription", 3)]).set_index("method")
-        self.assertEqual(one.columns.tolist(), ["transcription, 3 rec."])
+        one = tables.few(self.bench, [("ensemble", 294)]).set_index("method")
+        self.assertEqual(one.columns.tolist(), ["ensemble, 294 rec."])
+        self.assertEqual(one.index[-1], "largest class")
+
+    def test_secondary_table_has_means_on_both_soundfonts(self):
+        scores = self.bench.table
+        minor = ~scores["primary"] & scores["method"].eq("scratch")
+        for split, seeds in (("test", (0.2, 0.3, 0.4)), ("test_timbre", (0.1,) * 3)):
+            chosen = minor & scores["split"].eq(split) & scores["task"].eq("ensemble")
+            scores.loc[chosen & scores["labelled_recordings"].eq(10), "value"] = seeds
+        table = tables.secondary(self.bench, "ensemble", "minor")
+        cell = table.set_index("method").loc["from scratch", "10 rec."]
+        self.assertEqual(cell, "30.0 / 10.0")
+        self.assertTrue(tables.secondary(self.bench, "ensemble", "other").empty)
 
     def test_sounds_table(self):
         table = tables.sounds(self.bench).set_index(["task", "method"])
@@ -194,14 +217,19 @@ class TestTranscribers(unittest.TestCase):
         self.assertEqual(lines[2], "| JTM | 92.0 / 80.0 | 95.0 | 0.40 MB |")
         self.assertEqual(lines[3], "| Basic Pitch | 90.0 / 85.0 | 96.0 | 0.23 MB |")
         cost = {"processor_seconds_of_1_thread": 0.02, "peak_bytes": 3e8}
-        self.results["speed"] = {"jtm": cost | {"hour_bytes": 6e8}}
+        self.results["speed"] = {"jtm": cost}
         lines = write(tables.transcribers(self.results)).splitlines()
         self.assertTrue(lines[2].endswith("| 50 | 300 MB |"))
 
     def test_only_significant_differences_are_bold(self):
+        worse = {"value": -0.2, "low": -0.3, "high": -0.1}
+        self.results["sets"]["piano"] = {"title": "piano"}
+        row = self.results["scores"][2] | {"set": "piano", "difference": worse}
+        self.results["scores"].append(row)
         (line,) = write(tables.ahead(self.results)).splitlines()[2:]
         self.assertIn("**+2.0** [1.0, 3.0]", line)
         self.assertIn("| +10.0 [−10.0, 30.0]", line)
+        self.assertIn("**−20.0** [−30.0, −10.0]", line)
 
     def test_significant_ingredients_are_bold(self):
         values = {"set": "toy", "value": 0.8, "low": 0.7, "high": 0.9}
@@ -230,6 +258,10 @@ class TestTranscribers(unittest.TestCase):
         self.assertEqual(tuple(frames), ("on 0", "no"))
         speed = targets.loc["40 times real time on one thread"]
         self.assertEqual(tuple(speed), ("33 times", "no"))
+        hour = {"hours": 1.0, "peak_bytes": 5e8, "page": False}
+        rows = [hour, hour | {"page": True, "peak_bytes": 8e8}, hour | {"hours": 0.25}]
+        reached = tables.targets(self.results, {"rows": rows})["reached"].tolist()
+        self.assertEqual(reached[-2:], ["yes", "no"])
 
 
 if __name__ == "__main__":
