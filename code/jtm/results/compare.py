@@ -51,7 +51,7 @@ class Estimate(NamedTuple):
 
 class Benchmark:
     """
-    The primary scores of a benchmark, as far as it has run.
+    The scores of a benchmark, as far as it has run; the primary ones with intervals.
 
     Methods take the names of a task, a method and a split, and an amount of labelled
     recordings.
@@ -82,6 +82,16 @@ class Benchmark:
     def tasks(self):
         """The tasks that have scores, in the order of the table."""
         return list(self.metrics)
+
+    def secondary(self, task):
+        """
+        Average the metrics of a task other than the primary one over seeds.
+
+        The index of the series is metric, method, amount of labels and split.
+        """
+        own = self.table[(self.table["task"] == task) & ~self.table["primary"]]
+        keys = ["metric", "method", "labelled_recordings", "split"]
+        return own.groupby(keys, sort=False)["value"].mean()
 
     @property
     def missing(self):

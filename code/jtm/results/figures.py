@@ -452,13 +452,13 @@ def _sounds(bench, tasks):
     near = {task: bench.nearest(task, AMOUNT) for task in tasks}
     shown = [
         method
-        for method in STROKES
+        for method in METHODS
         if any(bench.score(task, method, amount) for task, amount in near.items())
     ]
     figure, panels, legend_axis = _panels(tasks, 0.7 + 0.17 * len(shown), 0.3)
     for axis, task in zip(panels[0], tasks, strict=True):
         for row, method in enumerate(shown):
-            colour, mark, _ = STROKES[method]
+            colour, mark, _ = STROKES.get(method, (BLACK, "d", ""))
             for place, split in enumerate(("test", "test_timbre", "real")):
                 score = bench.score(task, method, near[task], split)
                 if not score:

@@ -98,7 +98,7 @@ def _facts_of(root):
     results = root / "report" / "results"
     names = "browser commands data faults hours melody memory naming speed".split()
     facts = {name: read_json(results / f"{name}.json") for name in names}
-    for name in "ingredients retrieval transcriber transcribers trials".split():
+    for name in "ingredients inside retrieval transcriber transcribers trials".split():
         path = results / f"{name}.json"
         facts[name] = read_json(path) if path.exists() else None
     if run := facts["transcriber"]:
