@@ -28,7 +28,6 @@ from jtm.data.musicnet import open_dataset  # noqa: E402
 from jtm.files import write_json  # noqa: E402
 from jtm.music import audio  # noqa: E402
 from jtm.retrieval import search  # noqa: E402
-from jtm.retrieval.config import DIM  # noqa: E402
 
 PIECES = 10_000
 """Number of scores that are searched."""
@@ -118,12 +117,12 @@ def main():
     shipped = search.Index.load(search.INDEX)
     rng = np.random.default_rng(0)
     per_piece = round(len(shipped.vectors) / len(shipped.pieces))
-    count = PIECES * per_piece
+    count, dim = PIECES * per_piece, shipped.vectors.shape[1]
     index = search.Index(
-        [], rng.integers(-127, 128, (count, DIM), np.int8), *np.zeros((2, count)), ""
+        [], rng.integers(-127, 128, (count, dim), np.int8), *np.zeros((2, count)), ""
     )
     assert index.unit.dtype == np.float32
-    query = rng.standard_normal((1, DIM)).astype(np.float32)
+    query = rng.standard_normal((1, dim)).astype(np.float32)
     wave = audio.read(dataset.split("test")[0].audio, seconds=SECONDS)
     search.find(wave)  # start-up apart
     measured = {
