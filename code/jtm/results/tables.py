@@ -37,7 +37,7 @@ TRIED = {
 }
 """Scores of a trial that are shown, and their headings."""
 
-KNOWN = {"from scratch": "scratch", "as it ships": "cpc-finetuned"}
+KNOWN = {"from scratch": "scratch", "shipped recipe": "cpc-finetuned"}
 """Methods of the benchmark that are shown next to trials, by their names there."""
 
 AMOUNT = 10

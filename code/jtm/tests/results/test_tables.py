@@ -36,7 +36,7 @@ class TestWriter(unittest.TestCase):
         tried = [{"name": "longer", "validation": scores}]
         self.assertEqual(tables.trials(tried)["recipe"].tolist(), ["longer"])
         table = tables.trials(tried, synthetic.bench())
-        names = ["from scratch", "as it ships", "longer"]
+        names = ["from scratch", "shipped recipe", "longer"]
         self.assertEqual(table["recipe"].tolist(), names)
         self.assertEqual(set(table.iloc[2, 1:]), {"85.0"})
         reached = synthetic.bench().values("transcription", "scratch", 3, "validation")
