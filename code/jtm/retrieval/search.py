@@ -61,7 +61,7 @@ MAX_MATCHES = 5  # maximum number of pieces returned
 KEYS = tuple(range(-6, 7))  # semitones between a recording and its score
 MIN_WINDOWS = 30  # 16.5 s, to try other keys; fewer windows agree by chance
 CERTAIN_MARGIN = 2.0  # margin in the score's key, above any wrong one in validation
-KEY_THRESHOLD = 1.15  # margin in other keys, from ``benchmarks/naming.py``
+KEY_THRESHOLD = 1.2  # margin in other keys, from ``benchmarks/naming.py``
 
 
 class ShortError(InputError):
