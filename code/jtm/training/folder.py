@@ -172,7 +172,7 @@ def claim(config, data=None, origin=""):
         return
     busy = f"{folder}: another process is running it; wait until it ends, or choose "
     with locked(folder / ".lock", busy + "another --pathCheckpoint"):
-        sweep(folder)
+        sweep(folder, deep=False)  # subfolders may be of other runs
         if not check(config):  # again, now that no other process can change it
             write_json(folder / CONFIG_FILE, asdict(config))
         yield

@@ -194,7 +194,7 @@ class TestStore(unittest.TestCase):
         ):
             text = damaged if isinstance(damaged, str) else json.dumps(damaged)
             path.write_text(text)
-            partial = path.with_name(".0.1.part.s16")  # left by a killed process
+            partial = path.with_name(".0123abcd.1.part.s16")  # left by a killed process
             partial.touch()
             self.assertEqual(self.build().checksums, whole.checksums)
             self.assertEqual(partial.exists(), "../../a" in damaged)  # nothing to build
