@@ -186,7 +186,14 @@ def _check_origin(config, content, data, origin):
             f"{folder} holds a run from another checkpoint: {config.load or 'none'} is "
             "not the one it started from; choose another --pathCheckpoint"
         )
-    if not data or not saved or saved["sha256"] == data["sha256"]:
+    if not data or not saved:
+        return
+    if saved["sha256"] == data["sha256"]:
+        if saved.get("labels", data.get("labels")) != data.get("labels"):
+            raise InputError(
+                f"{folder} holds a run on other labels or test recordings than "
+                f"{config.data} now has; choose another --pathCheckpoint"
+            )
         return
     minute = 60 * SAMPLE_RATE
     before, now = (

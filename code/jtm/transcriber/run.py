@@ -81,7 +81,7 @@ def train(config, progress=True):
     labelled = {t: Recordings.of(store, t, notes) for t in transcribers.HEADS}
     family = Family(labelled, None, network.body.model.encoder.hop // HOP)
     used = [sorted({i for i, *_ in family.spans(s)}) for s in ("train", "validation")]
-    data = store.summary(*used)
+    data = store.summary(*used, ())  # scored on validation alone
     with claim(config, data, origin):
         front_end = harmonic_front_end(network.body.model.encoder)
         spectra = Spectra(store, front_end, folder / "magnitudes", tuned=True)
