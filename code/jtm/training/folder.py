@@ -28,7 +28,7 @@ BEST = "best.pt"
 RECORD = "record.json"
 """Name of the file with the scores and the thresholds of training with labels."""
 
-PATHS = ("data", "path_checkpoint", "load")
+PATHS = ("data", "also", "path_checkpoint", "load")
 """Settings that are paths; the content of these is compared instead."""
 
 
