@@ -353,6 +353,10 @@ def _start(config, preset):
     # Fast checks first, before a toy set is synthesised.
     if config.load and isinstance(config, SupervisedConfig):
         config = initial_model(config)[1]
+    elif isinstance(config, TranscriberConfig):
+        from jtm.transcriber.run import start
+
+        config = start(config)[0]
     elif config.load:
         read_checkpoint(config.load)
     check(config)

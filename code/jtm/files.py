@@ -5,6 +5,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -26,6 +27,9 @@ KILLED = (
     "run the same command again"
 )
 """Message for a worker process that was killed."""
+
+_PART = re.compile(r"\.[0-9a-f]{8}\.\d+\.part(\..{0,15})?", re.DOTALL)
+"""Names of temporary files of :func:`atomic`."""
 
 STOPPED = "jtm: stopped; run the same command to resume"
 """Message for a run that Ctrl-C or SIGTERM stopped."""
@@ -167,18 +171,30 @@ def _refuse_file(error):
         ) from error
 
 
-def sweep(folder):
+def sweep(folder, deep=True):
     """
-    Remove temporary files that killed processes left in a folder, recursively.
+    Remove temporary files that killed processes left in a folder.
+
+    Only files named as by :func:`atomic` are removed. Subfolders in use by another
+    process, which holds a lock in them, are left as they are.
 
     Parameters
     ----------
     folder : str or Path
         The folder, locked by the caller, so that nothing in it is being written.
+    deep : bool
+        Whether to sweep its subfolders, too.
     """
-    for part in Path(folder).rglob(".*.part*"):
-        with contextlib.suppress(OSError):
-            part.unlink()
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            if deep and entry.is_dir(follow_symlinks=False):
+                with contextlib.ExitStack() as stack, contextlib.suppress(InputError):
+                    for lock in sorted(Path(entry).glob("*.lock")):
+                        stack.enter_context(locked(lock, f"{lock}: held"))
+                    sweep(entry)
+            elif _PART.fullmatch(entry.name):
+                with contextlib.suppress(OSError):
+                    os.unlink(entry)
 
 
 @contextlib.contextmanager

@@ -72,6 +72,9 @@ STEPS = {1: 1200, 3: 1600, 10: 2400, 30: 3200, 0: 4000}
 EPOCHS = 4
 """Number of evenly spaced validation steps in a run; the best weights are retained."""
 
+REAL_FILE = "real.json"
+"""Name of the file in the folder of records with the hash of the real recordings."""
+
 SHARES = {"frames": 1.0, "windows": 0.25, "clips": 0.5}
 """Fraction of :data:`STEPS` that a family is trained for."""
 
@@ -368,6 +371,7 @@ class Benchmark:
         runs = self.plan(only)
         if not runs:
             raise InputError("--only selects no run; see jtm benchmark --help")
+        self._check_real()
         pending = [run for run in runs if not records.cell_path(out, run.name).exists()]
         bar = tqdm(pending, "Benchmark", unit="run", disable=not self.progress)
         busy = []
@@ -382,6 +386,30 @@ class Benchmark:
         for run in busy:  # in case the other process was killed
             self.ensure(run)
         records.compile_cells(out)
+
+    def _check_real(self):
+        """Record the real recordings; refuse results on other ones, or on none."""
+        if ("real", "network") not in self.families:
+            return
+        path = self.out / REAL_FILE
+        given = {"sha256": self.families["real", "network"].store.fingerprint}
+        if path.exists():
+            if read_json(path) != given:
+                raise InputError(
+                    f"{self.out}: holds scores on other real recordings than --real "
+                    "has; choose another --out"
+                )
+            return
+        records.compile_cells(self.out)  # recordings of an earlier version are unknown
+        table = records.read(self.out / records.TABLE)
+        table = table[table["task"].isin(FAMILIES["frames"])]
+        scored = table["split"].eq("real").groupby([table[n] for n in records.CELL])
+        if not scored.any().all():
+            raise InputError(
+                f"{self.out}: holds scores without --real, which are not repeated; "
+                "choose another --out"
+            )
+        write_json(path, given)
 
     def ensure(self, run, busy=""):
         """
@@ -432,7 +460,9 @@ class Benchmark:
                     row = {"task": task, "method": run.method, "seed": run.seed}
                     row |= {"labelled_recordings": self.amount(run), "split": split}
                     row |= {n: score[n] for n in ("metric", "value", "primary")}
-                    if score["primary"] and split != "validation":
+                    # One family or recording has no resamples.
+                    primary = score["primary"] and split != "validation"
+                    if primary and len(score["draws"]):
                         row["draws"] = score["draws"]
                     rows.append(row)
         seconds = round(time.monotonic() - start, 1)

@@ -68,7 +68,9 @@ def run(config, progress=True, n_recordings=0):
         drawn = labelled_recordings(labelled[task], n_recordings, config.random_seed)
         spans = list(map(tuple, drawn.tolist()))
     indices = [sorted({i for i, *_ in s}) for s in (spans, family.spans("validation"))]
-    data = store.summary(*indices)
+    tested = labelled[task].splits
+    tests = {i for split in TESTED if split in tested for i in tested[split]}
+    data = store.summary(*indices, sorted(tests))
     with claim(config, data, origin):
         file = folder / RECORD
         if file.exists():
@@ -142,7 +144,7 @@ def _module(config, model, family, spans, size):
 def _score(network, family, task):
     """Score a trained network on test, with thresholds chosen on validation."""
     labelled = family.labelled[task]
-    splits = [s for s in ("validation", "test", "test_timbre") if labelled.splits[s]]
+    splits = [s for s in ("validation", *TESTED) if labelled.splits.get(s)]
     logits = {s: family.predict(network, s, family.labelled)[task] for s in splits}
     thresholds = labelled.task.choose(labelled, logits["validation"])
     scores = [
@@ -153,6 +155,9 @@ def _score(network, family, task):
     return scores, {name: float(value) for name, value in thresholds.items()}
 
 
+TESTED = ("test", "test_timbre")
+"""Splits that are scored at the end."""
+
 SHOWN = ("metric", "value", "low", "high", "primary")
 """Fields of a score that are saved."""
 
@@ -161,5 +166,7 @@ def _print_scores(scores):
     """Print scores with their intervals, one per line."""
     for score in scores:
         name = score["metric"].replace("_", " ").replace("f1", "F1")
-        value = f"{score['task']}, {score['split']}: {name} {score['value']:.3f}"
-        print(f"{value} (95 % interval {score['low']:.3f} to {score['high']:.3f})")
+        line = f"{score['task']}, {score['split']}: {name} {score['value']:.3f}"
+        if score["low"] is not None:  # of a single recording there is no interval
+            line += f" (95 % interval {score['low']:.3f} to {score['high']:.3f})"
+        print(line)

@@ -84,7 +84,8 @@ def find(inputs):
     folders, sources = [], {}
     for path in (Path(os.path.abspath(name)) for name in inputs):
         if path.is_dir():
-            files = [recording.audio for recording in open_dataset(path).recordings]
+            dataset = open_dataset(path, layout=False)
+            files = [recording.audio for recording in dataset.recordings]
         else:
             files = [path]
         folders.append(path if path.is_dir() else path.parent)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jtm.constants import INSTRUMENTS, LABEL_RATE, PITCH_MAX, PITCH_MIN
-from jtm.data.musicnet import CLIPS_FILE, read_table
+from jtm.data.musicnet import CLIPS_FILE, CLIPS_FOLDER, read_table
 from jtm.files import InputError, atomic, inside
 
 CLIP_COLUMNS = tuple(
@@ -95,7 +95,7 @@ def read_clips(root):
                 f"{where}: note {pitch}; expected a MIDI number of the piano, "
                 f"{PITCH_MIN} to {PITCH_MAX}"
             )
-        audio = inside(Path(root) / "notes", row["file"])
+        audio = inside(Path(root) / CLIPS_FOLDER, row["file"])
         clips.append(Clip(audio, *numbers, row["split"], row["soundfont"]))
     return tuple(clips)
 

@@ -60,6 +60,9 @@ METADATA_FILE = "musicnet_metadata.csv"
 CLIPS_FILE = "notes.csv"
 """Name of the table of single notes at the root of the layout."""
 
+CLIPS_FOLDER = "notes"
+"""Name of the folder of single notes, next to their table."""
+
 TIMBRE_SOUNDFONT = "timbre_soundfont"
 """Metadata column of a test recording: SoundFont of its copy in ``test_timbre``."""
 
@@ -154,7 +157,7 @@ class Dataset:
         return tuple(r for r in self.recordings if r.split in names)
 
 
-def open_dataset(root):
+def open_dataset(root, layout=True):
     """
     Open a folder in MusicNet's layout, or any folder of audio files.
 
@@ -163,6 +166,8 @@ def open_dataset(root):
     root : str or Path
         Path to a folder in MusicNet's layout, or to any folder; the latter is searched
         recursively, and all recordings are unlabelled.
+    layout : bool
+        Whether to look for MusicNet's layout; otherwise any folder is searched.
 
     Returns
     -------
@@ -185,7 +190,7 @@ def open_dataset(root):
         raise InputError(
             f"{root}: no such folder; expected MusicNet's layout or audio files"
         )
-    if any((root / f"{folder}_data").is_dir() for folder in _FOLDERS):
+    if layout and any((root / f"{folder}_data").is_dir() for folder in _FOLDERS):
         dataset = _read_layout(root)
     else:
         files, skipped = find_files(root)
@@ -316,6 +321,11 @@ def _read_layout(root):
             labels = inside(root / f"{folder}_labels", f"{audio.stem}.csv")
             labels = labels if labels.exists() else None
             recordings.append(Recording(audio.stem, audio, labels, split, row))
+    known = {os.path.realpath(recording.audio) for recording in recordings}
+    single_notes = root / CLIPS_FOLDER if (root / CLIPS_FILE).exists() else None
+    for path in find_files(root)[0]:
+        if os.path.realpath(path) not in known and single_notes not in path.parents:
+            skipped.append((path, "audio files outside MusicNet's folders"))
     ids = {recording.id for recording in recordings}
     unmatched = tuple(id for id in metadata if id not in ids)
     bare = [r.id for r in recordings if not r.metadata and r.split != "unlabelled"]

@@ -80,7 +80,7 @@ class Store:
         """
         return self._hash(range(len(self.files)), labels=True)
 
-    def summary(self, train, validation):
+    def summary(self, train, validation, test=None):
         """
         Summarise the data of a run, independently of the dataset's path.
 
@@ -88,19 +88,23 @@ class Store:
         ----------
         train, validation : sequence of int
             Indices of the recordings used for training and for validation.
+        test : sequence of int, optional
+            Recordings used for testing, of a run that is trained on labels.
 
         Returns
         -------
         dict
             Number of ``recordings`` and ``samples`` of both, and ``sha256`` of the
-            ids, splits and samples of all recordings, in order.
+            ids, splits and samples of all recordings, in order; with `test`, also
+            ``labels``, the hash of labels, metadata and test recordings.
         """
         parts = (list(train), list(validation))
+        labelled = [*parts[0], -1, *parts[1], -1, *(test or ())]
         return {
             "recordings": [len(part) for part in parts],
             "samples": [int(self.lengths[part].sum()) for part in parts],
             "sha256": self._hash([*parts[0], -1, *parts[1]]),
-        }
+        } | ({} if test is None else {"labels": self._hash(labelled, labels=True)})
 
     def _hash(self, indices, labels=False):
         """Hash recordings by content; -1 separates training and validation."""
@@ -314,14 +318,14 @@ def _build(dataset, missing, entries, index_file, progress):
 def _convert(job):
     """Write the samples of one recording; return its key, and its entry or error."""
     key, source, file = job
-    samples = 0
+    samples, state = 0, stamp(source)  # before it is read, to notice a later change
     try:
         with atomic(file) as part, open(part, "wb") as out:
             for block in audio.blocks(source, SAMPLE_RATE):
                 pcm = audio.to_pcm(block)
                 out.write(pcm.tobytes())
                 samples += pcm.size
-        entry = {"source": stamp(source), "samples": samples, "sha256": digest(file)}
+        entry = {"source": state, "samples": samples, "sha256": digest(file)}
     except NoSpaceError:
         raise
     except Exception as error:  # libraries raise anything on a damaged file

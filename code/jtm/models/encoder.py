@@ -243,6 +243,11 @@ def log_magnitude(real, imaginary):
     return torch.log1p(power * 1e5) / 18.0
 
 
+def _reach(kernel, hop):
+    """Return the frames on either side that a frame depends on, at least 16."""
+    return max(16, -(-kernel // (2 * hop)) + 8)  # up to 8 for the layers above
+
+
 def _mel(pitch):
     """Convert a MIDI pitch to mel (O'Shaughnessy 1987)."""
     return 2595 * math.log10(1 + 440 * 2 ** ((pitch - 69) / 12) / 700)
@@ -277,6 +282,7 @@ class SincEncoder(nn.Module):
         super().__init__()
         self.dim = dim
         self.hop = math.prod(STRIDES)
+        self.reach = _reach(kernel, self.hop)
         stride = self.hop if quadrature else STRIDES[0]
         self.filters = _SincFilters(dim, kernel, stride, spacing, quadrature)
         if quadrature:
@@ -330,6 +336,7 @@ class HarmonicStack(nn.Module, abc.ABC):
         super().__init__()
         self.dim = N_PITCHES * (channels + self.passed)
         self.hop = hop
+        self.reach = _reach(kernel, hop)
         low, high = PITCH_MIN - 1.0, 119.0
         n_filters = round((high - low) * self.passed) + 1
         self.filters = _SincFilters(

@@ -196,10 +196,15 @@ def _scan_mp3(path):
     seconds, first, counted = 0.0, None, False
     with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=1) as data:
         position, size = 0, len(data)
-        if data[:3] == b"ID3":
-            position = 10 + sum(data[6 + i] << 7 * (3 - i) for i in range(4))
+        while data[position : position + 3] == b"ID3" and position <= size - 10:
+            head = data[position : position + 10]
+            position += 10 + sum(head[6 + i] << 7 * (3 - i) for i in range(4))
+            position += 10 * (head[5] >> 4 & 1)  # a footer
         while 0 <= position < size - 4:
-            frame = _mp3_frame(int.from_bytes(data[position : position + 4], "big"))
+            frame = _mp3_frame(data, position)
+            if frame and first is None and position + frame[0] < size - 4:
+                # Other bytes may look like a frame, but hardly like two in a row.
+                frame = _mp3_frame(data, position + frame[0]) and frame
             if not frame:
                 position = data.find(b"\xff", position + 1)
                 continue
@@ -214,8 +219,9 @@ def _scan_mp3(path):
     return seconds, first or 0, counted
 
 
-def _mp3_frame(header):
+def _mp3_frame(data, position):
     """Return size in bytes and duration of a frame from its header, or None."""
+    header = int.from_bytes(data[position : position + 4], "big")
     version = {3: 1, 2: 2, 0: 2.5}.get(header >> 19 & 3)
     rate, kbps = header >> 10 & 3, header >> 12 & 15
     layer_3 = header >> 21 == 0x7FF and header >> 17 & 3 == 1

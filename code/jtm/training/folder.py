@@ -28,7 +28,7 @@ BEST = "best.pt"
 RECORD = "record.json"
 """Name of the file with the scores and the thresholds of training with labels."""
 
-PATHS = ("data", "path_checkpoint", "load")
+PATHS = ("data", "also", "path_checkpoint", "load")
 """Settings that are paths; the content of these is compared instead."""
 
 
@@ -172,7 +172,7 @@ def claim(config, data=None, origin=""):
         return
     busy = f"{folder}: another process is running it; wait until it ends, or choose "
     with locked(folder / ".lock", busy + "another --pathCheckpoint"):
-        sweep(folder)
+        sweep(folder, deep=False)  # subfolders may be of other runs
         if not check(config):  # again, now that no other process can change it
             write_json(folder / CONFIG_FILE, asdict(config))
         yield
@@ -186,7 +186,14 @@ def _check_origin(config, content, data, origin):
             f"{folder} holds a run from another checkpoint: {config.load or 'none'} is "
             "not the one it started from; choose another --pathCheckpoint"
         )
-    if not data or not saved or saved["sha256"] == data["sha256"]:
+    if not data or not saved:
+        return
+    if saved["sha256"] == data["sha256"]:
+        if saved.get("labels", data.get("labels")) != data.get("labels"):
+            raise InputError(
+                f"{folder} holds a run on other labels or test recordings than "
+                f"{config.data} now has; choose another --pathCheckpoint"
+            )
         return
     minute = 60 * SAMPLE_RATE
     before, now = (

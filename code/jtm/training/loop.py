@@ -17,7 +17,6 @@ import signal
 import threading
 import time
 import warnings
-import zipfile
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -542,9 +541,18 @@ def _restore(folder, path, content):
     latest = folder / f"checkpoint{content['history'][-1]['epoch']}.pt"
     if not latest.exists() and not content["sums"]:  # no step since the epoch's end
         _copy(path, latest)
-    best = folder / f"checkpoint{_best_epoch(content['history'])}.pt"
-    if best.exists() and not zipfile.is_zipfile(folder / BEST):
+    epoch = _best_epoch(content["history"])
+    best = folder / f"checkpoint{epoch}.pt"
+    if best.exists() and not _is_of(folder / BEST, epoch):
         _copy(best, folder / BEST)
+
+
+def _is_of(path, epoch):
+    """Return whether a checkpoint is undamaged, and of the end of an epoch."""
+    try:
+        return read_checkpoint(path)["history"][-1]["epoch"] == epoch
+    except InputError:
+        return False
 
 
 def _train(module, checkpointer, start, progress, logger):

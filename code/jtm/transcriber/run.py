@@ -12,7 +12,7 @@ import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from jtm.constants import HOP
+from jtm.constants import FRAME_RATE, HOP
 from jtm.data.musicnet import open_dataset
 from jtm.data.store import Store, build_store
 from jtm.evaluation.families import Family
@@ -70,18 +70,21 @@ def train(config, progress=True):
     StoppedError
         If the user stopped the run; everything is saved.
     """
+    config, network, before = start(config)
     check(config)
-    if config.encoder_type != "pitchmap" or config.use_sinc_net:
-        raise InputError("a transcriber needs --encoderType pitchmap, filters as made")
-    config, network, before = _start(config)
     folder = Path(config.path_checkpoint)
     origin = digest(config.load) if config.load else ""
     store = _open(config, progress)
     notes = note_cache(store)
     labelled = {t: Recordings.of(store, t, notes) for t in transcribers.HEADS}
     family = Family(labelled, None, network.body.model.encoder.hop // HOP)
+    if not _windowed(family):
+        raise InputError(
+            f"{config.data}: no training recording has {(WINDOW - LEAD) / FRAME_RATE:g}"
+            " s, the least for a training window; add longer recordings"
+        )
     used = [sorted({i for i, *_ in family.spans(s)}) for s in ("train", "validation")]
-    data = store.summary(*used)
+    data = store.summary(*used, ())  # scored on validation alone
     with claim(config, data, origin):
         front_end = harmonic_front_end(network.body.model.encoder)
         spectra = Spectra(store, front_end, folder / "magnitudes", tuned=True)
@@ -106,12 +109,28 @@ def _open(config, progress):
     return Store(*([x for s in stores for x in getattr(s, name)] for name in columns))
 
 
-def _start(config):
+def start(config):
     """
     Build a network with heads, from a checkpoint if ``config.load`` names one.
 
-    Return the run's settings, with those of the network; the network; and how the
-    checkpoint was trained, with the same for the one that it started from.
+    Parameters
+    ----------
+    config : TranscriberConfig
+        The run's settings.
+
+    Returns
+    -------
+    config : TranscriberConfig
+        The run's settings, with those of the network.
+    network : nn.Module
+        The network with heads.
+    before : dict or None
+        How the checkpoint was trained, with the same for the one that it started from.
+
+    Raises
+    ------
+    InputError
+        If the checkpoint or the settings are unsuitable.
     """
     before, state = None, {}
     if not config.load:
@@ -128,6 +147,8 @@ def _start(config):
         else:
             model, settings = load_model(config.load, content)
         config = replace(config, **settings.network)
+    if config.encoder_type != "pitchmap" or config.use_sinc_net:
+        raise InputError("a transcriber needs --encoderType pitchmap, filters as made")
     chosen = {"width": WIDTH, "around": True}
     network = add_heads(model, transcribers.HEADS, config.random_seed, **chosen)
     if state:  # weights that the checkpoint lacks start untrained
@@ -140,13 +161,18 @@ def _start(config):
     return config, network, before
 
 
+def _windowed(family):
+    """List the training spans, with silence before each, that a window fits in."""
+    spans = [(i, -LEAD, last) for i, _, last in family.spans("train")]
+    return [span for span in spans if span[2] - span[1] >= WINDOW]
+
+
 def _module(config, network, family):
     """Build the module that trains the network."""
-    spans = [(i, -LEAD, last) for i, _, last in family.spans("train")]
     return family.module(
         network,
         Plan.of(config, gradient_clip=1.0, precision="bf16"),
-        [span for span in spans if span[2] - span[1] >= WINDOW],
+        _windowed(family),
         STEPS,
         (config.learning_rate, config.learning_rate),
         batch_size=config.batch_size,
@@ -168,7 +194,7 @@ def _finish(config, module, family, data):
         for score in labelled.task.score(labelled, "validation", logits, chosen):
             scores.append({"task": task} | {n: score[n] for n in SAVED})
     transcribers.save(folder / WEIGHTS_FILE, network, config, thresholds)
-    settings = {n: v for n, v in asdict(config).items() if n not in (*PATHS, "also")}
+    settings = {n: v for n, v in asdict(config).items() if n not in PATHS}
     record = {"sha256": digest(folder / WEIGHTS_FILE), "config": settings, "data": data}
     record |= {"parameters": sum(p.numel() for p in network.parameters())}
     record |= {"thresholds": thresholds, "scores": scores}

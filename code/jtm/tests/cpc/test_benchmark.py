@@ -316,6 +316,16 @@ class TestBenchmark(unittest.TestCase):
         self.assertNotIn("real", set(without["split"]))
         learned = table[table["split"] == "test"]["value"].tolist()
         self.assertEqual(learned, without[without["split"] == "test"]["value"].tolist())
+        # Finished runs are not repeated with real recordings, or with other ones.
+        self.bench("with-real", only, real=folder)
+        with self.assertRaisesRegex(InputError, "scores without --real, .*choose"):
+            self.bench("without-real", only, real=folder)
+        (folder / "deeper" / "test1.wav").unlink()
+        with self.assertRaisesRegex(InputError, "on other real recordings .*choose"):
+            self.bench("with-real", only, real=folder)
+        # A single recording has no interval.
+        single, _ = self.bench("single-real", only, real=folder)
+        self.assertIn("real", set(single["split"]))
         (folder / "test0.csv").unlink()
         code, output = self.command("--real", folder, "--out", self.folder / "no-notes")
         self.assertEqual(code, 2)

@@ -184,6 +184,35 @@ class TestRun(unittest.TestCase):
         with self.assertRaisesRegex(InputError, "other recordings: 6 .*choose another"):
             self.run_quietly("stopped", **chosen)
 
+    def test_finished_run_is_of_its_labels_and_test_recordings(self):
+        data = self.folder / "corrected"
+        write_dataset(data)
+        chosen = {"data": str(data), "task": "multipitch", "n_epoch": 1}
+        self.run_quietly("labels", **chosen)
+        table, sound = (
+            data / "train_labels" / "train0.csv",
+            data / "test_data" / "test0.wav",
+        )
+        before, wave = table.read_text(), sound.read_bytes()
+        table.write_text(before.replace(",41,", ",42,").replace(",1,", ",2,"))
+        with self.assertRaisesRegex(InputError, "other labels or test rec.*choose"):
+            self.run_quietly("labels", **chosen)
+        table.write_text(before)
+        samples, rate = soundfile.read(sound)
+        soundfile.write(sound, samples / 2, rate)
+        with self.assertRaisesRegex(InputError, "other labels or test rec.*choose"):
+            self.run_quietly("labels", **chosen)
+        sound.write_bytes(wave)
+        self.assertIn("nothing left to do", self.run_quietly("labels", **chosen)[1])
+
+    def test_single_test_recording_has_no_interval(self):
+        data = self.folder / "single"
+        write_dataset(data)
+        (data / "test_data" / "test1.wav").unlink()
+        chosen = {"data": str(data), "task": "multipitch", "n_epoch": 1}
+        _, output = self.run_quietly("one", **chosen)
+        self.assertRegex(output, r"frame F1 [01]\.\d+\n")
+
     def test_resumable_run_retains_its_cached_magnitudes(self):
         chosen = {"task": "multipitch", "n_epoch": 1, "encoder_type": "harmonic"}
         chosen |= {"hidden_encoder": 2, "hidden_gar": 2}

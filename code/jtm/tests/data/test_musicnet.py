@@ -7,8 +7,10 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
+from jtm.data.batch import find
 from jtm.data.check import check
 from jtm.data.musicnet import (
+    CLIPS_FILE,
     LABEL_COLUMNS,
     METADATA_COLUMNS,
     _summarise,
@@ -193,6 +195,17 @@ class TestDataset(FolderTestCase):
         self.assertEqual(len(open_dataset(self.root).recordings), 2)
         self.audio("train_data/1.flac")
         with self.assertRaisesRegex(InputError, "1.wav: the same id as 1.flac; .*rena"):
+            open_dataset(self.root)
+
+    def test_audio_outside_the_layout_is_counted(self):
+        for name in ("test_data/1.wav", "2.wav", "album/3.wav", "notes/4.wav"):
+            self.audio(name)
+        with self.assertWarnsRegex(InputWarning, "1 found, 3 skipped: 3 .*outside Mus"):
+            open_dataset(self.root)
+        self.assertEqual(len(open_dataset(self.root, layout=False).recordings), 4)
+        self.assertEqual(len(find([self.root])[0]), 4)
+        self.write(CLIPS_FILE, "file")
+        with self.assertWarnsRegex(InputWarning, "1 found, 2 skipped"):
             open_dataset(self.root)
 
     def test_missing_and_empty_folders_are_refused(self):

@@ -15,6 +15,7 @@ import soundfile
 from jtm.data.musicnet import open_dataset
 from jtm.data.store import STORE_FOLDER, _place, build_store
 from jtm.files import InputError, read_json, write_json
+from jtm.music import audio
 
 
 class TestStore(unittest.TestCase):
@@ -194,12 +195,23 @@ class TestStore(unittest.TestCase):
         ):
             text = damaged if isinstance(damaged, str) else json.dumps(damaged)
             path.write_text(text)
-            partial = path.with_name(".0.1.part.s16")  # left by a killed process
+            partial = path.with_name(".0123abcd.1.part.s16")  # left by a killed process
             partial.touch()
             self.assertEqual(self.build().checksums, whole.checksums)
             self.assertEqual(partial.exists(), "../../a" in damaged)  # nothing to build
             self.assertEqual(read_json(path), index)
             np.testing.assert_array_equal(self.build().read(0), self.wave)
+
+    def test_change_of_a_source_while_it_is_read_is_noticed(self):
+        blocks = audio.blocks
+
+        def changed(path, *rest):
+            yield from blocks(path, *rest)
+            audio.write(path, np.zeros(100), 16_000)
+
+        with unittest.mock.patch.object(audio, "blocks", changed):
+            self.build()
+        self.assertEqual(self.build().lengths.tolist(), [100, 100])
 
     def test_full_disk_is_reported_and_the_next_run_resumes(self):
         limits = resource.getrlimit(resource.RLIMIT_FSIZE)

@@ -17,6 +17,7 @@ from jtm.tests.evaluation.little import make_network, write_dataset
 NETWORKS = {
     "harmonic": {"encoder_type": "harmonic", "hidden_encoder": 2},
     "sinc": {"encoder_type": "sinc"},
+    "long sinc": {"encoder_type": "sinc", "sinc_kernel": 16384},
     "conv": {"ar_mode": "LSTM"},
     "reverse": {"cpc_mode": "reverse"},
     "pitchmap": {
@@ -53,7 +54,8 @@ class TestStreaming(unittest.TestCase):
             with torch.no_grad():
                 batch = torch.from_numpy(wave / np.float32(32768))[None, None]
                 expected = [each[0].numpy() for each in model(batch)]
-            with self.subTest(name), in_chunks(100):
+            size = 200 if "long" in name else 100
+            with self.subTest(name), in_chunks(size):
                 streamed = stream(NetworkSource(model), wave)
                 for layer, reference in zip(streamed, expected, strict=True):
                     self.assertEqual(layer.shape, reference.shape)

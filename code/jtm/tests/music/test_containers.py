@@ -52,6 +52,24 @@ class TestLengths(unittest.TestCase):
         self.assertTrue(counted)
         return content, first
 
+    def test_mp3_after_several_tags(self):
+        content, rng = self.bytes_of("t.mp3"), np.random.default_rng(0)
+
+        def tag(size, flags=0):
+            head = bytes([4, 0, flags, *(size >> 7 * i & 127 for i in (3, 2, 1, 0))])
+            footer = b"3DI" + head if flags else b""
+            return b"ID3" + head + rng.bytes(size) + footer  # such as a picture
+
+        for tags in (tag(100) + tag(300_000), tag(100, 16) + tag(3000)):
+            seconds = self.seconds("t.mp3", tags + content)
+            self.assertAlmostEqual(seconds, 5, delta=0.1)
+
+    def test_false_first_frame_of_an_mp3_is_ignored(self):
+        content = bytes(self.bytes_of("t.mp3"))
+        (self.folder / "t.mp3").write_bytes(content[:4] + bytes(50) + content)
+        self.assertEqual(containers._scan_mp3(self.folder / "t.mp3")[1] > 54, True)
+        self.assertTrue(containers._scan_mp3(self.folder / "t.mp3")[2])
+
     def test_variable_bit_rate_mp3_without_frame_count(self):
         content, first = self.mp3()
         self.assertEqual(self.seconds("v.mp3", content), 20)

@@ -125,7 +125,7 @@ class TestGenerate(unittest.TestCase):
             generate.generate("nano", other, progress=False)
         self.assertFalse((other / "musicnet_metadata.csv").exists())
         self.assertEqual(len(list(other.rglob("*.wav"))), 19)
-        (other / "train_data" / ".5001.1.part.wav").write_bytes(b"half")
+        (other / "train_data" / ".00005001.1.part.wav").write_bytes(b"half")
         generate.generate("nano", other, progress=False, processes=1)
         self.assertEqual(digests(other), self.digests)
         cost = files.read_json(other / generate.COST_FILE)
@@ -228,7 +228,7 @@ class TestGenerate(unittest.TestCase):
         together = self.folder / "together"
         with contextlib.ExitStack() as stack:
             stack.enter_context(generate._locked(together))
-            part = together / "train_data" / ".5001.1.part.wav"
+            part = together / "train_data" / ".00005001.1.part.wav"
             part.parent.mkdir()
             part.write_bytes(b"being written by the first")
             files.write_json(

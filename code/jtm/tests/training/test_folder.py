@@ -88,7 +88,7 @@ class TestFolder(unittest.TestCase):
         with claim(make_config(PretrainConfig, "tiny", chosen)):
             with self.assertRaisesRegex(InputError, "another process is running it"):
                 self.claim(n_epoch=9)
-            half_written = self.folder / "run" / ".0.1.part.pt"
+            half_written = self.folder / "run" / ".0123abcd.1.part.pt"
             half_written.touch()
             with self.assertRaises(InputError):
                 self.claim(n_epoch=9)

@@ -167,6 +167,26 @@ class TestFit(unittest.TestCase):
         with self.assertRaises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)  # the default handler is restored
 
+    def test_best_checkpoint_is_current_after_a_kill_before_its_copy(self):
+        plan = Plan(3, folder=self.folder / "run")
+
+        def killed(source, target):
+            if source.name == "checkpoint2.pt":
+                raise InputError("killed")
+            copy(source, target)
+
+        copy, scores = loop._copy, {"score": lambda module: module.current_epoch}
+        with mock.patch.object(loop, "_copy", killed):
+            with self.assertRaisesRegex(InputError, "killed"):
+                fitted(plan, **scores)
+        with contextlib.redirect_stdout(io.StringIO()):
+            again = fitted(plan, **scores)
+        best = read_checkpoint(self.folder / "run" / "best.pt")
+        self.assertEqual(best["history"][-1]["epoch"], 2)
+        whole = fitted(Plan(3), **scores)
+        for name, value in whole.state_dict().items():
+            self.assertTrue(torch.equal(value, again.state_dict()[name]), name)
+
     def test_non_finite_loss_stops_the_run(self):
         class Broken(LinearModule):
             def loss(self, batch, split, step):

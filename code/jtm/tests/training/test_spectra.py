@@ -4,10 +4,12 @@ import os
 import tempfile
 import unittest
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import torch
 
+from jtm.models import encoder
 from jtm.models.encoder import HarmonicEncoder
 from jtm.training import spectra
 
@@ -67,6 +69,15 @@ class TestSpectra(unittest.TestCase):
         self.encoder = HarmonicEncoder(kernel=1024)
         self.make(noise(0.2), noise(0.2, 1)).prepare([0, 1], progress=False)
         self.assertEqual(len([*self.folder.rglob("*.npy")]), 3)
+
+    def test_other_transforms_have_other_keys(self):
+        def other(real, imaginary):
+            return torch.log1p((real.square() + imaginary.square()) * 1e3) / 12
+
+        before = spectra.harmonic_front_end(self.encoder).key
+        self.assertEqual(spectra.harmonic_front_end(self.encoder).key, before)
+        with mock.patch.object(encoder, "log_magnitude", other):
+            self.assertNotEqual(spectra.harmonic_front_end(self.encoder).key, before)
 
     @unittest.skipUnless(Path("/proc/self/fd").exists(), "no list of open files")
     def test_no_file_stays_open(self):

@@ -92,6 +92,32 @@ class TestTraining(unittest.TestCase):
         self.assertEqual(again, self.scores)
         self.assertNotEqual(still, same)  # validated on more
 
+    def test_run_from_a_network_of_other_sizes_resumes(self):
+        cpc = self.folder / "sized.pt"
+        write_checkpoint(cpc, chosen={"encoder_type": "pitchmap", "hidden_encoder": 2})
+        chosen = {"load": str(cpc), "n_epoch": 1, "also": str(self.folder / "more")}
+        scores = self.train("sized", chosen)
+        self.assertEqual(self.train("sized", chosen), scores)
+        # Paths are compared by their content, also in the command.
+        chosen["also"] += "/"
+        self.assertEqual(self.train("sized", chosen), scores)
+        flags = ["--preset", "transcriber", "--data", str(self.folder / "data")]
+        flags += ["--pathCheckpoint", str(self.folder / "sized"), "--load", str(cpc)]
+        flags += ["--also", chosen["also"], "--nEpoch", "1", "--batchSize", "4"]
+        output = io.StringIO()
+        with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
+            code = train_main([*flags, "--learningRate", "0.01"])
+        self.assertEqual(code, 0, output.getvalue())
+        self.assertIn("nothing left to do", output.getvalue())
+
+    def test_recordings_shorter_than_a_window_are_refused(self):
+        with mock.patch.multiple(run, WINDOW=448, LEAD=0):
+            with self.assertRaisesRegex(
+                InputError, "no training .* 4.48 s.*add longer"
+            ):
+                self.train("short")
+        self.assertFalse((self.folder / "short").exists())
+
     def test_heads_of_an_earlier_version_are_extended(self):
         network = model.load(self.folder / "whole" / run.WEIGHTS_FILE).network
         earlier = add_heads(network.body.model, model.HEADS, width=run.WIDTH)
