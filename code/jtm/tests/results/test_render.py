@@ -83,9 +83,9 @@ class TestPages(FactsTestCase):
         self.assertIn(
             f"So far {planned - missing} of {planned} planned cells have run.", text
         )
-        self.assertRegex(text, r"recordings, little \(CPC \+\d\.\d \[")
+        self.assertRegex(text, r"recordings, CPC \+\d\.\d \[")
         page = render._template("BENCHMARK.md.j2").render(facts)
-        self.assertRegex(page, r"Of 18 contrasts .* 18 have run; .* 1\d of them show a")
+        self.assertRegex(page, r"Of 18 contrasts .* 18 have run\. .* gains, 1\d;")
         self.assertIn("| transcription | 1 | **+", page)
         self.assertIn("## What has not run", page)
         self.assertIn("| method | 1 rec. | 3 rec. | 10 rec. | 294 rec. |", page)
