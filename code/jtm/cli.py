@@ -649,8 +649,8 @@ def _export(options):
     _option("scores SCORES_FOLDER", "folder of scores, searched recursively"),
     _option(
         "--out INDEX",
-        "output file, NAME.safetensors; an existing index is updated with the scores "
-        "that have changed",
+        "output file, NAME.safetensors; an existing index of this folder is updated "
+        "with the scores that have changed",
         required=True,
     ),
 )

@@ -105,7 +105,7 @@ def _title(score):
 
 def _notes_of(score):
     """
-    List the notes of a music21 score, sorted by onset.
+    List the notes of a music21 score at sounding pitch, sorted by onset.
 
     Ties are merged; grace notes, drums and chord symbols are left out; notes that
     several parts play in unison are listed once.
@@ -113,15 +113,18 @@ def _notes_of(score):
     merged = {}  # (onset, pitch) -> duration and part
     for number, part in enumerate(getattr(score, "parts", None) or [score]):
         tied = {}  # pitch -> onset of the note that a tie may extend
-        for element in part.flatten().notes:
+        flat = part.flatten()
+        shifts = _transpositions(flat) if part.atSoundingPitch is False else []
+        for element in flat.notes:
             beats = float(element.duration.quarterLength)
             if beats <= 0 or "ChordSymbol" in element.classes:
                 continue
             beat = float(element.offset)
+            shift = next((n for start, n in shifts if start <= beat), 0)
             for note in getattr(element, "notes", (element,)):
                 if not hasattr(note, "pitch"):
                     continue
-                pitch, tie = int(note.pitch.midi), note.tie or element.tie
+                pitch, tie = int(note.pitch.midi) + shift, note.tie or element.tie
                 start = tied.pop(pitch, None)
                 if start is None or tie is None or tie.type == "start":
                     start = beat
@@ -135,6 +138,21 @@ def _notes_of(score):
         for (beat, pitch), (beats, part) in sorted(merged.items())
     ]
     return np.array(rows, NOTE)
+
+
+def _transpositions(flat):
+    """
+    List the transpositions of a part's instruments, last first.
+
+    Return the onset of each in quarter notes, and the semitones from written to
+    sounding pitch.
+    """
+    instruments = flat.getElementsByClass("Instrument")
+    return [
+        (float(each.offset), int(each.transposition.semitones))
+        for each in reversed(instruments)
+        if each.transposition
+    ]
 
 
 def roll(notes, first, last):

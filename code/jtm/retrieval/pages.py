@@ -22,8 +22,8 @@ def describe(path, index=None):
     -------
     str
         A line with the title, or that it was not found, and a line for each of the
-        most likely pieces: confidence, title and file, and the recording's position in
-        the piece.
+        most likely pieces: confidence, title and file, the seconds of the recording
+        that match, and the position in the piece at which they begin.
 
     Raises
     ------
@@ -32,7 +32,7 @@ def describe(path, index=None):
     """
     from jtm.retrieval.search import ShortError, find
 
-    wave = audio.read(path, seconds=LONGEST)
+    wave = audio.read(path, seconds=LONGEST, clipped=False)
     try:
         matches, found = find(wave, index=index, progress=True)
     except ShortError as error:
@@ -45,9 +45,9 @@ def describe(path, index=None):
     ]
     for match in matches:
         line = (
-            f"{100 * match.confidence:4.0f} %  {match.title} ({match.file}), from "
-            f"quarter {match.beat:.0f} of {match.beats:.0f}, "
-            f"matched at {match.start:.0f}-{match.end:.0f} s"
+            f"{100 * match.confidence:4.0f} %  {match.title} ({match.file}), "
+            f"matched at {match.start:.0f}-{match.end:.0f} s, "
+            f"from quarter {match.beat:.0f} of {match.beats:.0f}"
         )
         if match.key:
             n, side = abs(match.key), "above" if match.key > 0 else "below"

@@ -68,6 +68,10 @@ class ShortError(InputError):
     """A recording is too short to be identified."""
 
 
+class OutdatedError(InputError):
+    """An index is of another version or of other towers."""
+
+
 @dataclass(frozen=True)
 class Match:
     """
@@ -82,8 +86,7 @@ class Match:
     confidence : float
         Probability that it is the right piece, as estimated on held-out works.
     beat, beats : float
-        Position in the piece at which the recording begins, and the piece's length,
-        in quarter notes.
+        Position in the piece at `start`, and the piece's length, in quarter notes.
     start, end : float
         Seconds of the recording in which the piece was found.
     key : int
@@ -165,7 +168,7 @@ class Index:
             "vectors": torch.from_numpy(self.vectors),
             "counts": torch.from_numpy(counts.astype(np.int32)),
             "middles": torch.from_numpy(
-                np.round(self.middles * QUARTERS).astype(np.int16)
+                np.round(self.middles * QUARTERS).astype(np.int32)
             ),
         }
         about = {"pieces": self.pieces, "version": model.VERSION}
@@ -179,7 +182,7 @@ class Index:
         expected = {"pieces": list, "version": int, "towers": str}
         tensors, about = read_tensors(path, "index", "`jtm index`", expected)
         if about["version"] != model.VERSION or towers not in (None, about["towers"]):
-            raise InputError(
+            raise OutdatedError(
                 f"{path}: an index of another version; rebuild it by `jtm index`"
             )
         counts = tensors["counts"].numpy()
@@ -248,7 +251,9 @@ def build(folder, out, titles=None, weights=WEIGHTS, progress=True):
         Folder to search recursively for MIDI, MusicXML, ABC or kern files, without
         hidden ones.
     out : str or Path
-        Path to the index. Entries of files that have not changed are kept.
+        Path to the index. Entries of files that have not changed are kept, those of
+        files that are no longer in the folder are removed, and an index of another
+        version or of other towers is rebuilt.
     titles : dict of str to str, optional
         Titles by file relative to the folder, instead of those in the files; only
         these files are indexed.
@@ -266,7 +271,8 @@ def build(folder, out, titles=None, weights=WEIGHTS, progress=True):
     ------
     InputError
         If the folder is missing or has no score, no score can be read, or `out`
-        does not end in .safetensors or is not an index of these towers.
+        does not end in .safetensors, is not an index, or is one of another folder,
+        that is, of none of these files.
     """
     folder, out = Path(folder), Path(out)
     if out.suffix != WEIGHTS_SUFFIX:
@@ -288,7 +294,12 @@ def build(folder, out, titles=None, weights=WEIGHTS, progress=True):
         )
     for path, reason in skipped:
         warn(f"{path}: skipped: {reason}")
-    entries = _unchanged(out, fingerprint, files)
+    # Taken before reading, so that a file changed meanwhile is read again next time.
+    stamps = {name: stamp(path) for name, path in files.items()}
+    n_removed, entries = 0, {}
+    if out.exists():
+        n_removed = _count_removed(out, stamps, folder)
+        entries = _unchanged(out, fingerprint, stamps)
     missing = [name for name in files if name not in entries]
     n_failed = 0
     with ordered_map(os.cpu_count() if len(missing) > 20 else 1) as spread:
@@ -302,7 +313,7 @@ def build(folder, out, titles=None, weights=WEIGHTS, progress=True):
             entries[name] = []
             for title, notes in pieces:
                 about = {"title": (titles or {}).get(name) or title or Path(name).stem}
-                about |= {"file": name, "stamp": stamp(files[name])}
+                about |= {"file": name, "stamp": stamps[name]}
                 about["beats"] = round(float((notes["beat"] + notes["beats"]).max()), 2)
                 entries[name].append((about, *_embed(towers, notes)))
     pieces = [piece for name in files for piece in entries.get(name, ())]
@@ -315,19 +326,41 @@ def build(folder, out, titles=None, weights=WEIGHTS, progress=True):
     if progress:
         print(
             f"{out}: {len(pieces)} pieces of {len(files) - n_failed} files; "
-            f"{len(missing) - n_failed} files read, {n_failed} failed"
+            f"{len(missing) - n_failed} files read, {n_failed} failed, "
+            f"{n_removed} removed"
         )
     return n_failed
 
 
-def _unchanged(out, fingerprint, files):
+def _count_removed(out, files, folder):
+    """
+    Count the files of an existing index that are no longer in the folder.
+
+    An index none of whose files is there is one of another folder, and refused; a moved
+    folder has the same names.
+    """
+    try:
+        indexed = {about["file"] for about in Index.load(out).pieces}
+    except OutdatedError:
+        return 0
+    removed = indexed - files.keys()
+    if removed and removed == indexed:
+        raise InputError(
+            f"{out}: an index of another folder: none of its {len(indexed)} files "
+            f"(such as {min(indexed)}) is in {folder}; choose another --out"
+        )
+    return len(removed)
+
+
+def _unchanged(out, fingerprint, stamps):
     """Return the entries of an existing index for files that have not changed."""
-    if not out.exists():
+    try:
+        index, entries = Index.load(out, fingerprint), {}
+    except OutdatedError:
         return {}
-    index, entries = Index.load(out, fingerprint), {}
     for number, about in enumerate(index.pieces):
         name = about["file"]
-        if name in files and about["stamp"] == stamp(files[name]):
+        if name in stamps and about["stamp"] == stamps[name]:
             rows = index.owners == number
             piece = about, index.vectors[rows], index.middles[rows]
             entries.setdefault(name, []).append(piece)
@@ -501,7 +534,8 @@ def find(wave, rate=SAMPLE_RATE, index=None, weights=WEIGHTS, progress=False):
     """
     towers, facts, fingerprint = _towers(str(weights))
     if not isinstance(index, Index):
-        index = _index(str(index or INDEX), fingerprint)
+        path = str(index or INDEX)
+        index = _index(path, fingerprint, tuple(stamp(path)))
     wave = audio.to_wave(wave, rate)
     starts, magnitudes = cut_windows(wave * audio.gain(audio.powers(wave)))
     if not len(starts) or _change(magnitudes) < MIN_CHANGE:
@@ -598,8 +632,12 @@ _towers = functools.lru_cache(4)(model.load)
 
 
 @functools.lru_cache(4)
-def _index(path, fingerprint):
-    """Load an index; the shipped one, if of the same towers, is background."""
+def _index(path, fingerprint, _):
+    """
+    Load an index; the shipped one, if of the same towers, is background.
+
+    The last argument is the file's stamp, so that a rewritten index is loaded again.
+    """
     index, shipped = Index.load(path, fingerprint), Index.load(INDEX)
     if path == str(INDEX) or shipped.towers != fingerprint:
         return index

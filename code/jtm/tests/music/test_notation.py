@@ -55,6 +55,38 @@ class TestFiles(unittest.TestCase):
             self.assertEqual(notes["pitch"].tolist(), [60, 61, 62, 63])
             self.assertEqual(notes["beat"].tolist(), [0, 1, 2, 3])  # 120 a minute
 
+    def test_transposing_instruments_are_read_at_sounding_pitch(self):
+        def measure(number, transpose):
+            note = "<note><pitch><step>D</step><octave>5</octave></pitch>"
+            return (
+                f"<measure number='{number}'><attributes><divisions>1</divisions>"
+                f"{transpose}</attributes>{note}<duration>4</duration></note></measure>"
+            )
+
+        def transpose(diatonic, chromatic):
+            return (
+                f"<transpose><diatonic>{diatonic}</diatonic>"
+                f"<chromatic>{chromatic}</chromatic></transpose>"
+            )
+
+        # Clarinet in B flat, then in A, then a flute; a part without transposition.
+        changes = transpose(-1, -2), "", transpose(-2, -3), transpose(0, 0)
+        parts = [measure(*each) for each in enumerate(changes)], [measure(0, "")]
+        names = "".join(
+            f"<score-part id='P{k}'><part-name>Clarinet</part-name></score-part>"
+            for k in range(2)
+        )
+        body = "".join(
+            f"<part id='P{k}'>{''.join(part)}</part>" for k, part in enumerate(parts)
+        )
+        text = f"<part-list>{names}</part-list>{body}"
+        text = f"<score-partwise version='3.1'>{text}</score-partwise>"
+        ((_, notes),) = notation.read(self.write("a.musicxml", text))
+        found = notes[["beat", "pitch", "part"]].tolist()
+        self.assertEqual(
+            found, [(0, 72, 0), (0, 74, 1), (4, 72, 0), (8, 71, 0), (12, 74, 0)]
+        )
+
     def test_midi_file_with_an_endless_rest_is_refused(self):
         file = pretty_midi.PrettyMIDI(resolution=24)
         file.instruments.append(pretty_midi.Instrument(0))

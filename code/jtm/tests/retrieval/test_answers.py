@@ -5,6 +5,7 @@ import io
 import re
 import tempfile
 import unittest
+import warnings
 from pathlib import Path
 from unittest import mock
 
@@ -13,11 +14,12 @@ import torch
 
 from jtm import cli
 from jtm.constants import SAMPLE_RATE
-from jtm.files import write_json
+from jtm.files import InputWarning, write_json
 from jtm.music import audio
 from jtm.results import render
 from jtm.retrieval import model, run, search
 from jtm.retrieval.figures import retrieval_figures
+from jtm.retrieval.pages import describe
 from jtm.tests.retrieval.little import play, tune, write_abc
 
 
@@ -60,7 +62,37 @@ class TestCommands(unittest.TestCase):
         self.assertIn("Keys", err)  # a progress bar
         self.assertIn("not found", lines[0])  # above this threshold nothing is
         for line in lines[1:]:
-            self.assertRegex(line, r"^ *\d+ %  Tune \d \(\d.abc\), from quarter \d+ of")
+            self.assertRegex(
+                line, r"^ *\d+ %  Tune \d \(\d.abc\), matched at \d+-\d+ s"
+            )
+            self.assertRegex(line, r"s, from quarter \d+ of \d+")
+
+    def test_position_is_that_at_the_start_of_the_match(self):
+        wave, _ = play(tune(1))
+        silence = np.zeros(10 * SAMPLE_RATE, np.float32)
+        found = []
+        for samples in (wave, np.concatenate((silence, wave))):
+            chosen = {"index": self.index, "weights": self.weights}
+            matches, _ = search.find(samples, **chosen)
+            found.append({match.title: match for match in matches}["Tune 1"])
+        near, far = found
+        self.assertGreaterEqual(far.start, 8)
+        self.assertLess(near.start, 8)
+
+    def test_audio_beyond_full_scale_is_not_said_to_be_clipped(self):
+        import soundfile
+
+        path = self.folder / "loud.wav"
+        wave = 4 * play(tune(1))[0]
+        self.assertGreater(np.abs(wave).max(), 1)
+        soundfile.write(path, wave, SAMPLE_RATE, subtype="FLOAT")
+        shipped = search.find.__defaults__[:2] + (self.weights, False)
+        with (
+            mock.patch.object(search.find, "__defaults__", shipped),
+            warnings.catch_warnings(),
+        ):
+            warnings.simplefilter("error", InputWarning)
+            describe(path, self.index)
 
     def test_transposed_pieces_are_found_and_reported(self):
         keys, margins = [], {3: 1.84}
@@ -197,7 +229,7 @@ class TestPage(unittest.TestCase):
             written = {path.name for path in (folder / "figures").iterdir()}
         self.assertEqual(written, {"retrieval-passages.svg", "retrieval-pieces.svg"})
         self.assertIn("61.2 [50.0, 70.0]", page)
-        self.assertRegex(page, r"named from 20 s \| 90.0 \| 95 \| no")
+        self.assertRegex(page, r"first, from 20 s \| 90.0 \| 95 \| no")
         self.assertRegex(page, r"first, of 2000, audio to score \| 50.0 \| 60 \| no")
         self.assertIn("Not run: published", page)
         for table in re.findall(r"(?:^\|.*\n)+", page, re.MULTILINE):

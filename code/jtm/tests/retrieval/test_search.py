@@ -5,6 +5,7 @@ import io
 import tempfile
 import unittest
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import torch
@@ -98,6 +99,19 @@ class TestIndex(unittest.TestCase):
         self.assertEqual(both.owners.tolist(), [0, 0, 1, 1, 2, 2, 3, 3])
         self.assertEqual((len(both.vectors), len(both.middles)), (8, 8))
 
+    def test_positions_in_long_pieces_round_trip(self):
+        file = Path(self.enterContext(tempfile.TemporaryDirectory())) / "i.safetensors"
+        middles = np.array([0.25, 8191.75, 8192, 99_999.5], np.float32)
+        columns = np.eye(4, DIM, dtype=np.int8), np.zeros(4, int), middles
+        search.Index([{"title": "A"}], *columns, "").save(file)
+        self.assertEqual(search.Index.load(file).middles.tolist(), middles.tolist())
+        # Earlier versions saved 16 bits.
+        tensors, about = read_tensors(file, "index", "", {})
+        tensors["middles"] = torch.tensor([1, 2, 3, 32_767], dtype=torch.int16)
+        write_tensors(file, tensors, about)
+        found = search.Index.load(file).middles.tolist()
+        self.assertEqual(found, [0.25, 0.5, 0.75, 8191.75])
+
     def test_steady_sounds_have_little_change(self):
         rng = np.random.default_rng(99)
         time = np.arange(10 * SAMPLE_RATE) / SAMPLE_RATE
@@ -168,6 +182,57 @@ class TestBuild(unittest.TestCase):
         self.assertEqual(titles, ["Tune 0", "Changed", "New"])
         own = first.vectors[first.owners == 0]
         np.testing.assert_array_equal(again.vectors[again.owners == 0], own)
+
+    def test_file_changed_while_it_is_read_is_read_again(self):
+        whole, changed = search.notation.read, self.scores / "deep" / "1.abc"
+
+        def read(path):
+            pieces = whole(path)
+            write_abc(changed, tune(9), "Changed")
+            return pieces
+
+        with mock.patch.object(search.notation, "read", read):
+            self.build()
+        write_abc(changed, tune(9), "Changed")
+        self.build()
+        titles = [piece["title"] for piece in search.Index.load(self.out).pieces]
+        self.assertEqual(titles, ["Tune 0", "Changed", "Tune 2"])
+
+    def test_index_of_another_folder_is_refused_and_of_a_moved_one_updated(self):
+        self.build()
+        before = self.out.read_bytes()
+        own, self.scores = self.scores, self.folder / "other"
+        write_abc(self.scores / "other.abc", tune(4), "Other")
+        with self.assertRaisesRegex(InputError, "another folder: none of its 3 files"):
+            self.build()
+        self.assertEqual(self.out.read_bytes(), before)
+        self.scores = own.rename(self.folder / "moved")
+        (self.scores / "deep" / "2.abc").unlink()
+        output = io.StringIO()
+        with contextlib.redirect_stdout(output):
+            self.build(progress=True)
+        self.assertIn("0 files read, 0 failed, 1 removed", output.getvalue())
+        self.assertEqual(len(search.Index.load(self.out).pieces), 2)
+
+    def test_index_of_other_towers_or_another_version_is_rebuilt(self):
+        self.build()
+        expected = search.Index.load(self.out).vectors
+        tensors, about = read_tensors(self.out, "index", "", {})
+        tensors["vectors"] = torch.zeros_like(tensors["vectors"])
+        for other in ({"towers": "other"}, {"version": 0}):
+            write_tensors(self.out, tensors, about | other)
+            self.build()
+            found = search.Index.load(self.out, about["towers"])
+            np.testing.assert_array_equal(found.vectors, expected)
+
+    def test_rewritten_index_is_searched(self):
+        self.build()
+        wave, _ = play(tune(1))
+        chosen = {"index": self.out, "weights": self.weights}
+        self.assertEqual(len(search.find(wave, **chosen)[0]), 3)
+        write_abc(self.scores / "new.abc", tune(4), "New")
+        self.build()
+        self.assertEqual(len(search.find(wave, **chosen)[0]), 4)
 
     def test_damaged_files_are_named_and_skipped(self):
         (self.scores / "bad.mid").write_bytes(b"MThd")
