@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from jtm.constants import N_PITCHES
-from jtm.files import InputError, read_json, write_json
+from jtm.files import InputError, digest, locked, read_json, write_json
 from jtm.models.augment import augment_magnitudes
 from jtm.models.pitchmap import PitchMapEncoder
 from jtm.results.records import TESTS
@@ -341,9 +341,17 @@ def study(data, out, load=None, only=None, scores=None):
     -------
     Path
         Path to the results, ``retrieval.json`` in `out`.
+
+    Raises
+    ------
+    InputError
+        If a name in `only` is unknown, or its run needs `load`; if `out` holds results
+        on other data or from another network; or if another process runs the same run.
     """
     out = Path(out)
+    _check_names(only or (), load)
     recordings = Recordings(data, out / "work")
+    _check_sources(out, recordings, load)
     for name, settings in RUNS.items():
         file, settings = out / f"{name}.json", dict(settings)
         start = settings.pop("start", None)
@@ -352,10 +360,11 @@ def study(data, out, load=None, only=None, scores=None):
         config = RetrievalConfig(
             **settings, load=str(load) if start else "", path_checkpoint=str(out / name)
         )
-        towers, facts = _train(config, recordings)
-        facts |= {s: _evaluate(towers.compare, recordings, s) for s in TESTS}
-        model.save(out / f"{name}.safetensors", towers, {"run": name})
-        write_json(file, facts)
+        with locked(out / name / ".lock", f"{out / name}: another process is at it"):
+            towers, facts = _train(config, recordings)
+            facts |= {s: _evaluate(towers.compare, recordings, s) for s in TESTS}
+            model.save(out / f"{name}.safetensors", towers, {"run": name})
+            write_json(file, facts)
     for name, baseline in BASELINES.items():
         file = out / f"{name}.json"
         if not file.exists() and (not only or "baselines" in only):
@@ -364,6 +373,31 @@ def study(data, out, load=None, only=None, scores=None):
     if scores and not (out / PIECES).exists() and (not only or "pieces" in only):
         write_json(out / PIECES, _identification(recordings, out, scores))
     return _compile(out)
+
+
+def _check_names(names, load):
+    """Raise InputError if a name is unknown, or is of a run that needs a network."""
+    known = [*RUNS, "baselines", "pieces"]
+    for name in names:
+        if name not in known:
+            raise InputError(f"--only {name}; expected one of {', '.join(known)}")
+        if RUNS.get(name, {}).get("start") and not load:
+            raise InputError(f"--only {name} needs --load, the network it starts from")
+
+
+def _check_sources(out, recordings, load):
+    """Record the data and the network of a study; raise InputError for others."""
+    file = out / "sources.json"
+    sources = read_json(file) if file.exists() else {}
+    current = {"data": recordings.store.fingerprint}
+    if load:
+        current["load"] = digest(load)
+    if any(sources.get(key, value) != value for key, value in current.items()):
+        raise InputError(
+            f"{out}: holds results on other data or from another --load; "
+            "choose another --out"
+        )
+    write_json(file, sources | current)
 
 
 BASELINES = {

@@ -7,7 +7,7 @@ from unittest import mock
 
 import numpy as np
 
-from jtm.files import read_json
+from jtm.files import InputError, locked, read_json
 from jtm.retrieval import model, run, search
 from jtm.retrieval.config import RetrievalConfig
 from jtm.retrieval.data import Recordings
@@ -64,6 +64,39 @@ class TestStudy(unittest.TestCase):
             again["audio_to_score"]["mrr"][0],
             scores["runs"]["pitchmap"]["test"]["audio_to_score"]["mrr"][0],
         )
+
+    def test_unknown_runs_and_those_without_their_network_are_refused(self):
+        for name, words in (("pitchmpa", "expected one of"), ("cpc-frozen", "--load")):
+            with self.assertRaisesRegex(InputError, words):
+                run.study(self.folder / "set", self.folder / "none", only=[name])
+        self.assertFalse((self.folder / "none").exists())
+
+    def test_results_on_other_data_or_from_another_network_are_refused(self):
+        out, network = self.folder / "sources", self.folder / "network"
+        network.write_bytes(b"1")
+        with mock.patch.multiple(run, RUNS={}, BASELINES={}):
+            run.study(self.folder / "set", out)
+            run.study(self.folder / "set", out, network)
+            run.study(self.folder / "set", out)  # needs none
+            network.write_bytes(b"2")
+            with self.assertRaisesRegex(InputError, "another --load"):
+                run.study(self.folder / "set", out, network)
+            other = "jtm.data.store.Store.fingerprint"
+            with (
+                mock.patch(other, "f"),
+                self.assertRaisesRegex(InputError, "other dat"),
+            ):
+                run.study(self.folder / "set", out)
+
+    def test_run_of_another_process_is_refused(self):
+        out = self.folder / "busy"
+        runs = {"pitchmap": {"n_epoch": 1}}
+        with (
+            mock.patch.object(run, "RUNS", runs),
+            locked(out / "pitchmap" / ".lock"),
+            self.assertRaisesRegex(InputError, "another process"),
+        ):
+            run.study(self.folder / "set", out)
 
     def test_frozen_encoder_is_unchanged(self):
         chosen = {"n_epoch": 1, "batch_size": 8, "channels": 4, "frozen": True}
