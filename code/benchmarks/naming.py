@@ -1,14 +1,16 @@
 """
 Time of a search through many scores and of naming a piece; accuracy in other keys.
 
-    python code/benchmarks/naming.py --data toy/data/full
+    python code/benchmarks/naming.py --data toy/data/full --real DIR
 
 A query is compared with the passages of 10 000 scores by NumPy, in one thread. The
 passages are random vectors, as many per score as in the shipped index. Then recordings
 of the toy set, most of them transposed and some reduced to a few of their voices, are
 named in any key, with their piece in the index and without. The threshold
 :data:`jtm.retrieval.search.KEY_THRESHOLD` is based on the margin that 95 % of the
-latter stay below on validation. It writes ``report/results/naming.json``.
+latter stay below on validation. Test works that are mixed from recorded notes, in
+``mixes/`` of the folder of ``--real``, are named as well. It writes
+``report/results/naming.json``.
 """
 
 import argparse
@@ -61,16 +63,14 @@ def fastest(function):
     return min(seconds)
 
 
-def in_any_key(dataset, split, index, towers):
+def in_any_key(recordings, index, towers):
     """
-    Name the recordings of a split whose scores are in the index, from their middle.
+    Name recordings from their middle.
 
     Parameters
     ----------
-    dataset : Dataset
-        Recordings with the metadata of the toy set.
-    split : str
-        Split of the dataset.
+    recordings : list of tuple
+        Path to the audio, and the number of its piece in the index.
     index : Index
         The index to search.
     towers : Towers
@@ -82,12 +82,9 @@ def in_any_key(dataset, split, index, towers):
         Number of recordings, numbers named correctly and wrongly, fraction of false
         alarms without the piece in the index, and the margin that 5 % of these exceed.
     """
-    files = {piece["file"]: i for i, piece in enumerate(index.pieces)}
     n_wrong, n_right, alarms = 0, 0, []
-    known = [r for r in dataset.split(split) if r.metadata.get("corpus_path") in files]
-    for recording in tqdm(known, split):
-        own = files[recording.metadata["corpus_path"]]
-        wave = audio.read(recording.audio)
+    for path, own in tqdm(recordings):
+        wave = audio.read(path)
         size = SECONDS * audio.SAMPLE_RATE
         wave = wave[max(0, len(wave) - size) // 2 :][:size]
         windows = search.cut_windows(wave * audio.gain(audio.powers(wave)))
@@ -98,7 +95,7 @@ def in_any_key(dataset, split, index, towers):
         margins = (search.search_in_key(*query, key)[0] for key in search.KEYS)
         alarms.append(max(margins))
     return {
-        "recordings": len(known),
+        "recordings": len(recordings),
         "right": int(n_right),
         "wrong": int(n_wrong),
         "false_alarms": float(np.mean(np.array(alarms) >= search.KEY_THRESHOLD)),
@@ -112,7 +109,9 @@ def main():
 
     parser = argparse.ArgumentParser(description=__doc__.strip().splitlines()[0])
     parser.add_argument("--data", required=True, help="toy set of --preset full")
-    dataset = open_dataset(parser.parse_args().data)
+    parser.add_argument("--real", type=Path, help="folder with mixes/")
+    options = parser.parse_args()
+    dataset = open_dataset(options.data)
     torch.set_num_threads(1)
     shipped = search.Index.load(search.INDEX)
     rng = np.random.default_rng(0)
@@ -134,8 +133,18 @@ def main():
         "recording_seconds": SECONDS,
     }
     towers = search.model.load(search.WEIGHTS)[0]
-    for split in ("validation", "test"):
-        measured[split] = in_any_key(dataset, split, shipped, towers)
+    numbers = {piece["file"]: i for i, piece in enumerate(shipped.pieces)}
+    sets = {
+        split: [(r.audio, r.metadata.get("corpus_path")) for r in dataset.split(split)]
+        for split in ("validation", "test")
+    }
+    if options.real:
+        works = {Path(path).stem: work for path, work in sets["test"]}
+        mixes = sorted(options.real.glob("mixes/*.flac"))
+        sets["mixes"] = [(path, works.get(path.stem)) for path in mixes]
+    for name, recordings in sets.items():
+        known = [(path, numbers[work]) for path, work in recordings if work in numbers]
+        measured[name] = in_any_key(known, shipped, towers)
     print(measured)
     write_json(ROOT / "report" / "results" / "naming.json", measured)
 
