@@ -67,18 +67,6 @@ class TestCommands(unittest.TestCase):
             )
             self.assertRegex(line, r"s, from quarter \d+ of \d+")
 
-    def test_position_is_that_at_the_start_of_the_match(self):
-        wave, _ = play(tune(1))
-        silence = np.zeros(10 * SAMPLE_RATE, np.float32)
-        found = []
-        for samples in (wave, np.concatenate((silence, wave))):
-            chosen = {"index": self.index, "weights": self.weights}
-            matches, _ = search.find(samples, **chosen)
-            found.append({match.title: match for match in matches}["Tune 1"])
-        near, far = found
-        self.assertGreaterEqual(far.start, 8)
-        self.assertLess(near.start, 8)
-
     def test_audio_beyond_full_scale_is_not_said_to_be_clipped(self):
         import soundfile
 
