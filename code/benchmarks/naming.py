@@ -69,7 +69,7 @@ def in_any_key(recordings, index, towers):
 
     Parameters
     ----------
-    recordings : list of tuple
+    recordings : sequence of tuple
         Path to the audio, and the number of its piece in the index.
     index : Index
         The index to search.
@@ -83,7 +83,7 @@ def in_any_key(recordings, index, towers):
         alarms without the piece in the index, and the margin that 5 % of these exceed.
     """
     n_wrong, n_right, alarms = 0, 0, []
-    for path, own in tqdm(recordings):
+    for path, own in recordings:
         wave = audio.read(path)
         size = SECONDS * audio.SAMPLE_RATE
         wave = wave[max(0, len(wave) - size) // 2 :][:size]
@@ -144,7 +144,7 @@ def main():
         sets["mixes"] = [(path, works.get(path.stem)) for path in mixes]
     for name, recordings in sets.items():
         known = [(path, numbers[work]) for path, work in recordings if work in numbers]
-        measured[name] = in_any_key(known, shipped, towers)
+        measured[name] = in_any_key(tqdm(known, name), shipped, towers)
     print(measured)
     write_json(ROOT / "report" / "results" / "naming.json", measured)
 

@@ -148,7 +148,7 @@ def _read_midi(path):
 
 def _read_score_index(path):
     index = search.Index.load(path)
-    search._unchanged(path, index.towers, {})
+    search._unchanged(index, index.towers, {})
     for hit in index.nearest(np.ones((1, index.vectors.shape[1])))[0]:
         print(index.pieces[index.owners[hit]]["title"], index.middles[hit])
 

@@ -266,7 +266,7 @@ def few(bench, columns=FEW):
         for method in METHODS:
             scores = [bench.score(task, method, amount, split) for split in TESTS]
             if all(scores):
-                cell = " / ".join(f"{100 * score.value:.1f}" for score in scores)
+                cell = _join(score.value for score in scores)
                 cells.append(({"method": METHODS[method]}, about, cell))
     return _pivot(cells)
 
@@ -281,9 +281,14 @@ def secondary(bench, task, metric):
     for method, amount in product(METHODS, bench.amounts(task)):
         both = [means.get((metric, method, amount, split)) for split in TESTS]
         if None not in both:
-            cell = " / ".join(f"{100 * value:.1f}" for value in both)
-            cells.append(({"method": METHODS[method]}, f"{amount:g} rec.", cell))
+            about = {"method": METHODS[method]}
+            cells.append((about, f"{amount:g} rec.", _join(both)))
     return _pivot(cells)
+
+
+def _join(values):
+    """Write several scores, between 0 and 1, in percent in one cell."""
+    return " / ".join(f"{100 * value:.1f}" for value in values)
 
 
 def sounds(bench):
@@ -354,13 +359,19 @@ def retrieval(results):
     )
 
 
+def by_works(results, start):
+    """List the runs from a start in :data:`STARTS`, by the number of their works."""
+    runs = results["runs"].items()
+    own = [run for name, run in runs if name.rstrip("0123456789-") == start]
+    return sorted(own, key=lambda run: run["works"])
+
+
 def aligned(results):
     """
     Tabulate recall at 1 by the number of training works with aligned pairs.
 
     A row is a start of the audio tower and a SoundFont, a column a number of works.
     """
-    runs = sorted(results["runs"].items(), key=lambda run: run[1].get("works", 0))
     return _pivot(
         (
             {"model": MATCHERS[start], "SoundFont": SPLITS[split].split()[0]},
@@ -369,8 +380,7 @@ def aligned(results):
         )
         for start in STARTS
         for split in TESTS
-        for name, run in runs
-        if name.rstrip("0123456789-") == start
+        for run in by_works(results, start)
     )
 
 
@@ -442,17 +452,17 @@ def transcribers(results):
     A set has note F1 / frame F1; for single notes, the fraction whose pitch is found.
     Speed and memory follow if they were measured.
     """
-    percent = {}  # by system, set and metric
+    scores = {}  # by system, set and metric
     for row in results["scores"]:
         if row["stronger"]:
-            sets = percent.setdefault(row["system"], {})
-            sets.setdefault(row["set"], {})[row["metric"]] = 100 * row["value"]
+            sets = scores.setdefault(row["system"], {})
+            sets.setdefault(row["set"], {})[row["metric"]] = row["value"]
     table = []
-    for system in filter(percent.get, TRANSCRIBERS):
+    for system in filter(scores.get, TRANSCRIBERS):
         row = {"transcriber": TRANSCRIBERS[system]}
-        for each, values in percent[system].items():
+        for each, values in scores[system].items():
             shown = ["found"] if "found" in values else ["onset", "frame"]
-            words = " / ".join(f"{values[metric]:.1f}" for metric in shown)
+            words = _join(values[metric] for metric in shown)
             row[results["sets"][each]["title"]] = words
         row["weights"] = f"{results['systems'][system]['weights_bytes'] / 1e6:.2f} MB"
         if cost := (results["speed"] or {}).get(system):

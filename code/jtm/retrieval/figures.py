@@ -15,12 +15,12 @@ from jtm.results.figures import (
     styled,
     subplots,
 )
-from jtm.results.records import METHODS
-from jtm.results.tables import MATCHERS, STARTS
+from jtm.results.records import METHODS, SPLITS
+from jtm.results.tables import MATCHERS, STARTS, by_works
 
 SOUNDS = {
-    "test": ("seen SoundFont", BLUE, "o-"),
-    "test_timbre": ("unseen SoundFont", ORANGE, "s--"),
+    "test": (SPLITS["test"], BLUE, "o-"),
+    "test_timbre": (SPLITS["test_timbre"], ORANGE, "s--"),
 }
 """Label, colour and line style of each test split."""
 
@@ -73,12 +73,7 @@ def _works(record):
     figure, axes = subplots(2.2, ncols=2, sharey=True)
     for axis, (split, (label, *_)) in zip(axes[0], SOUNDS.items(), strict=True):
         for start in STARTS:
-            runs = [
-                run
-                for name, run in record["runs"].items()
-                if name.rstrip("0123456789-") == start
-            ]
-            runs.sort(key=lambda run: run["works"])
+            runs = by_works(record, start)
             works = [run["works"] for run in runs]
             scores = [run[split]["audio_to_score"]["recall_at_1"] for run in runs]
             values, low, high = 100 * np.array(scores).T

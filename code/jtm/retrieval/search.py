@@ -7,6 +7,7 @@ then vote for their nearest passages, and a piece is scored by the votes that li
 line in time, that is, its passages in order at a constant tempo.
 """
 
+import contextlib
 import functools
 import os
 import sys
@@ -297,9 +298,11 @@ def build(folder, out, titles=None, weights=WEIGHTS, progress=True):
     # Taken before reading, so that a file changed meanwhile is read again next time.
     stamps = {name: stamp(path) for name, path in files.items()}
     n_removed, entries = 0, {}
-    if out.exists():
-        n_removed = _count_removed(out, stamps, folder)
-        entries = _unchanged(out, fingerprint, stamps)
+    with contextlib.suppress(OutdatedError):  # of another version: rebuilt
+        if out.exists():
+            index = Index.load(out)
+            n_removed = _count_removed(index, stamps, out, folder)
+            entries = _unchanged(index, fingerprint, stamps)
     missing = [name for name in files if name not in entries]
     n_failed = 0
     with ordered_map(os.cpu_count() if len(missing) > 20 else 1) as spread:
@@ -332,17 +335,14 @@ def build(folder, out, titles=None, weights=WEIGHTS, progress=True):
     return n_failed
 
 
-def _count_removed(out, files, folder):
+def _count_removed(index, files, out, folder):
     """
-    Count the files of an existing index that are no longer in the folder.
+    Count the files of the index in `out` that are no longer in the folder.
 
     An index none of whose files is there is one of another folder, and refused; a moved
     folder has the same names.
     """
-    try:
-        indexed = {about["file"] for about in Index.load(out).pieces}
-    except OutdatedError:
-        return 0
+    indexed = {about["file"] for about in index.pieces}
     removed = indexed - files.keys()
     if removed and removed == indexed:
         raise InputError(
@@ -352,12 +352,11 @@ def _count_removed(out, files, folder):
     return len(removed)
 
 
-def _unchanged(out, fingerprint, stamps):
-    """Return the entries of an existing index for files that have not changed."""
-    try:
-        index, entries = Index.load(out, fingerprint), {}
-    except OutdatedError:
-        return {}
+def _unchanged(index, fingerprint, stamps):
+    """Return the entries of an index of the same towers for unchanged files."""
+    entries = {}
+    if index.towers != fingerprint:
+        return entries
     for number, about in enumerate(index.pieces):
         name = about["file"]
         if name in stamps and about["stamp"] == stamps[name]:

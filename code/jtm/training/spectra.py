@@ -68,7 +68,7 @@ def harmonic_front_end(encoder):
 
     hasher = hashlib.sha256(kernels.tobytes())
     noise = np.random.default_rng(0).standard_normal(16 * HOP).astype(np.float32)
-    for level in (0.001, 0.1):  # rounded means differ between transforms only
+    for level in (0.001, 0.1):  # rounded, as other machines compute other last digits
         hasher.update(np.round(1e3 * analyse(level * noise).mean(0)).tobytes())
     key = hasher.hexdigest()[:16]
     return FrontEnd(analyse, -(-filters.kernel // HOP), key)
