@@ -345,22 +345,27 @@ def study(data, out, load=None, only=None, scores=None):
     Raises
     ------
     InputError
-        If a name in `only` is unknown, or its run needs `load`; if `out` holds results
-        on other data or from another network; or if another process runs the same run.
+        If a name in `only` is unknown, or needs `load` or `scores`; if `out` holds
+        results on other data or from another network; or if another process runs the
+        same run.
     """
     out = Path(out)
-    _check_names(only or (), load)
+    _check_names(only or (), load, scores)
     recordings = Recordings(data, out / "work")
-    _check_sources(out, recordings, load)
-    for name, settings in RUNS.items():
-        file, settings = out / f"{name}.json", dict(settings)
+    names = [name for name in RUNS if name in (only or RUNS)]
+    if not load:
+        names = [name for name in names if "start" not in RUNS[name]]
+    pretrained = any("start" in RUNS[name] for name in names)
+    _check_sources(out, recordings, load if pretrained else None)
+    for name in names:
+        file, settings = out / f"{name}.json", dict(RUNS[name])
         start = settings.pop("start", None)
-        if file.exists() or name not in (only or RUNS) or (start and not load):
-            continue
         config = RetrievalConfig(
             **settings, load=str(load) if start else "", path_checkpoint=str(out / name)
         )
-        with locked(out / name / ".lock", f"{out / name}: another process is at it"):
+        with locked(out / name / ".lock", f"{out / name}: another process runs it"):
+            if file.exists():
+                continue
             towers, facts = _train(config, recordings)
             facts |= {s: _evaluate(towers.compare, recordings, s) for s in TESTS}
             model.save(out / f"{name}.safetensors", towers, {"run": name})
@@ -375,14 +380,16 @@ def study(data, out, load=None, only=None, scores=None):
     return _compile(out)
 
 
-def _check_names(names, load):
-    """Raise InputError if a name is unknown, or is of a run that needs a network."""
+def _check_names(names, load, scores):
+    """Raise InputError if a name is unknown, or what it needs is not given."""
     known = [*RUNS, "baselines", "pieces"]
     for name in names:
         if name not in known:
             raise InputError(f"--only {name}; expected one of {', '.join(known)}")
         if RUNS.get(name, {}).get("start") and not load:
             raise InputError(f"--only {name} needs --load, the network it starts from")
+    if "pieces" in names and not scores:
+        raise InputError("--only pieces needs --scores, the folder of the scores")
 
 
 def _check_sources(out, recordings, load):

@@ -7,7 +7,7 @@ from unittest import mock
 
 import numpy as np
 
-from jtm.files import InputError, locked, read_json
+from jtm.files import InputError, locked, read_json, write_json
 from jtm.retrieval import model, run, search
 from jtm.retrieval.config import RetrievalConfig
 from jtm.retrieval.data import Recordings
@@ -66,7 +66,11 @@ class TestStudy(unittest.TestCase):
         )
 
     def test_unknown_runs_and_those_without_their_network_are_refused(self):
-        for name, words in (("pitchmpa", "expected one of"), ("cpc-frozen", "--load")):
+        for name, words in (
+            ("pitchmpa", "expected one of"),
+            ("cpc-frozen", "--load"),
+            ("pieces", "--scores"),
+        ):
             with self.assertRaisesRegex(InputError, words):
                 run.study(self.folder / "set", self.folder / "none", only=[name])
         self.assertFalse((self.folder / "none").exists())
@@ -74,7 +78,9 @@ class TestStudy(unittest.TestCase):
     def test_results_on_other_data_or_from_another_network_are_refused(self):
         out, network = self.folder / "sources", self.folder / "network"
         network.write_bytes(b"1")
-        with mock.patch.multiple(run, RUNS={}, BASELINES={}):
+        write_json(out / "tuned.json", {"works": 1})  # has finished
+        runs = {"tuned": {"start": "cpc"}}
+        with mock.patch.multiple(run, RUNS=runs, BASELINES={}):
             run.study(self.folder / "set", out)
             run.study(self.folder / "set", out, network)
             run.study(self.folder / "set", out)  # needs none
@@ -87,6 +93,8 @@ class TestStudy(unittest.TestCase):
                 self.assertRaisesRegex(InputError, "other dat"),
             ):
                 run.study(self.folder / "set", out)
+        with mock.patch.multiple(run, RUNS={}, BASELINES={}):
+            run.study(self.folder / "set", out, network)  # no run starts from it
 
     def test_run_of_another_process_is_refused(self):
         out = self.folder / "busy"
