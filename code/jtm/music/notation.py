@@ -5,13 +5,15 @@ Score time is measured in quarter notes. No tempo is used here, so that audio an
 share no time axis.
 """
 
+import itertools
+import re
 import warnings
 from pathlib import Path
 
 import numpy as np
 
 from jtm.constants import N_PITCHES, PITCH_MAX, PITCH_MIN
-from jtm.files import InputError
+from jtm.files import InputError, warn
 
 CELLS = 6
 """Number of cells of a roll per quarter note."""
@@ -45,7 +47,8 @@ def read(path):
     Parameters
     ----------
     path : str or Path
-        Path to a MIDI, MusicXML, ABC or kern file. An ABC file may have several pieces.
+        Path to a MIDI, MusicXML, ABC or kern file. An ABC file may have several tunes;
+        if some cannot be read, a warning counts them.
 
     Returns
     -------
@@ -58,23 +61,76 @@ def read(path):
     InputError
         If the file cannot be read as a score, or has no pitched note.
     """
+    path = Path(path)
+    pieces, errors = [], []
+    try:
+        sources = _tunes(path) if path.suffix.lower() == ".abc" else [path]
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+    for source in sources:
+        try:
+            pieces += _parse(source)
+        except Exception as error:  # music21 raises anything on a damaged file
+            errors.append(error)
+    if errors:
+        reason = " ".join(str(errors[0]).split())[:100] or type(errors[0]).__name__
+        if not pieces:
+            raise InputError(f"{path}: not a readable score ({reason})") from errors[0]
+        counts = f"{len(errors)} of {len(sources)} tunes"
+        warn(f"{path}: {counts} cannot be read (the first: {reason})")
+    return pieces
+
+
+def _tunes(path):
+    """
+    List the tunes of an ABC file as ABC texts.
+
+    As in the ABC standard 2.1, a tune begins with ``X:`` and ends with a blank line;
+    text between tunes is not music. The fields of the file header are defaults.
+    """
+    try:
+        text = path.read_text("utf-8-sig")
+    except UnicodeDecodeError:
+        text = path.read_text("latin-1")
+    blank = re.compile(r"\n\s*\n")
+    preamble, *tunes = re.split("^X:.*", text, flags=re.MULTILINE)
+    tunes = [blank.split(tune)[0] for tune in tunes] or [text]
+    # In free metre, or metres from 3/4 on, the unit note length is 1/8 by default.
+    defaults = {"M": "M:none"}
+    for line in blank.split(preamble.strip())[0].splitlines():
+        if re.match("%abc|[CLM]:", line):
+            defaults[_field(line)] = line
+    whole = []
+    for tune in tunes:
+        fields = map(_field, tune.splitlines())
+        header = set(itertools.takewhile(lambda field: field != "K", fields))
+        added = [line for field, line in defaults.items() if field not in header]
+        whole.append("\n".join((*sorted(added), tune)))  # the version first
+    return whole
+
+
+def _field(line):
+    """Return the name of the field in a line of ABC, such as ``K``."""
+    return line.partition(":")[0]
+
+
+def _parse(source):
+    """Read the pieces of a score file, or of the text of an ABC tune."""
     from music21 import converter, stream
 
-    path = Path(path)
-    try:
-        if path.suffix.lower() in (".mid", ".midi"):
-            _check_length(path)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # such as overfull measures
-            parsed = converter.parse(path, forceSource=True, storePickle=False)
-            scores = parsed.scores if isinstance(parsed, stream.Opus) else [parsed]
-            pieces = [(_title(score), _notes_of(score)) for score in scores]
-    except Exception as error:  # music21 raises anything on a damaged file
-        reason = " ".join(str(error).split())[:100] or type(error).__name__
-        raise InputError(f"{path}: not a readable score ({reason})") from error
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # such as overfull measures
+        if isinstance(source, str):
+            parsed = converter.parseData(source, format="abc")
+        else:
+            if source.suffix.lower() in (".mid", ".midi"):
+                _check_length(source)
+            parsed = converter.parse(source, forceSource=True, storePickle=False)
+        scores = parsed.scores if isinstance(parsed, stream.Opus) else [parsed]
+        pieces = [(_title(score), _notes_of(score)) for score in scores]
     pieces = [piece for piece in pieces if len(piece[1])]
     if not pieces:
-        raise InputError(f"{path}: a score without notes")
+        raise ValueError("no notes")
     return pieces
 
 

@@ -11,6 +11,7 @@ import contextlib
 import functools
 import os
 import sys
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from tqdm import tqdm
 from jtm.constants import FRAME_RATE, HOP, SAMPLE_RATE
 from jtm.data.batch import ordered_map
 from jtm.data.musicnet import find_files
-from jtm.files import InputError, stamp, warn
+from jtm.files import InputError, InputWarning, stamp, warn
 from jtm.models.pitchmap import PitchMapEncoder
 from jtm.music import audio, notation
 from jtm.retrieval import data, model
@@ -235,11 +236,19 @@ def _embed(towers, notes):
 
 
 def _read(path):
-    """Read the pieces of a score in a worker process, or return the error message."""
-    try:
-        return notation.read(path)
-    except InputError as error:
-        return str(error)
+    """
+    Read the pieces of a score.
+
+    Return them, none if the score is unreadable; the error message, if any; and the
+    warnings, since a worker process would not show them in one line.
+    """
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", InputWarning)
+        try:
+            pieces, error = notation.read(path), ""
+        except InputError as unreadable:
+            pieces, error = [], str(unreadable)
+    return pieces, error, [str(warning.message) for warning in caught]
 
 
 def build(folder, out, titles=None, weights=WEIGHTS, progress=True):
@@ -308,10 +317,12 @@ def build(folder, out, titles=None, weights=WEIGHTS, progress=True):
     with ordered_map(os.cpu_count() if len(missing) > 20 else 1) as spread:
         scores = spread(_read, (files[name] for name in missing))
         bar = tqdm(missing, "Indexing", unit="file", disable=not progress)
-        for name, pieces in zip(bar, scores, strict=True):
-            if isinstance(pieces, str):
+        for name, (pieces, error, messages) in zip(bar, scores, strict=True):
+            for message in messages:
+                warn(message)
+            if error:
                 n_failed += 1
-                tqdm.write(f"jtm: {pieces}", file=sys.stderr)
+                tqdm.write(f"jtm: {error}", file=sys.stderr)
                 continue
             entries[name] = []
             for title, notes in pieces:

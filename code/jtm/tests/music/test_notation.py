@@ -7,12 +7,13 @@ from pathlib import Path
 import numpy as np
 import pretty_midi
 
-from jtm.files import InputError
+from jtm.files import InputError, InputWarning
 from jtm.music import notation
 from jtm.music.midi import write
 from jtm.music.score import Note, Score
 
 ABC = "X:1\nT:Scale\nC:Somebody\nM:4/4\nL:1/4\nK:C\nC D E- E | G2 c2 |]\n"
+SCALE = [60, 62, 64, 67, 72]
 KERN = "**kern\t**kern\n*M4/4\t*M4/4\n4C\t4c\n4D\t2e\n2E\t.\n.\t4g\n==\t==\n*-\t*-\n"
 
 
@@ -27,7 +28,7 @@ class TestFiles(unittest.TestCase):
     def test_abc_ties_and_title(self):
         ((title, notes),) = notation.read(self.write("a.abc", ABC))
         self.assertEqual(title, "Somebody: Scale")
-        self.assertEqual(notes["pitch"].tolist(), [60, 62, 64, 67, 72])
+        self.assertEqual(notes["pitch"].tolist(), SCALE)
         self.assertEqual(notes["beat"].tolist(), [0, 1, 2, 4, 6])
         self.assertEqual(notes["beats"].tolist(), [1, 1, 2, 2, 2])
 
@@ -35,6 +36,70 @@ class TestFiles(unittest.TestCase):
         second = ABC.replace("X:1", "X:2").replace("Scale", "Other")
         pieces = notation.read(self.write("a.abc", ABC + "\n" + second))
         self.assertEqual([t for t, _ in pieces], ["Somebody: Scale", "Somebody: Other"])
+
+    def test_abc_tunes_with_equal_or_no_numbers_are_all_read(self):
+        tune = "X:{}\nT:{}\nM:4/4\nL:1/4\nK:C\n{}2 |]\n\n"
+        rows = (1, "First", "C"), (1, "Second", "D"), ("", "Third", "E")
+        book = "".join(tune.format(*row) for row in rows)
+        pieces = notation.read(self.write("a.abc", book))
+        self.assertEqual([title for title, _ in pieces], ["First", "Second", "Third"])
+        self.assertEqual([n["pitch"].tolist() for _, n in pieces], [[60], [62], [64]])
+
+    def test_abc_tune_that_cannot_be_read_is_counted_and_the_others_are_read(self):
+        broken = ABC.replace("L:1/4", "L:1/q").replace("Scale", "Broken")
+        empty = ABC.partition("C D")[0]
+        path = self.write("a.abc", "\n".join((ABC, broken, empty, ABC)))
+        with self.assertWarns(InputWarning) as caught:
+            pieces = notation.read(path)
+        self.assertEqual([title for title, _ in pieces], ["Somebody: Scale"] * 2)
+        message = str(caught.warning)
+        self.assertRegex(message, r"a\.abc: 2 of 4 tunes cannot be read \(.*: .*'q'")
+        self.assertNotIn("\n", message)
+        with self.assertRaisesRegex(InputError, r"a\.abc: not a readable .*'q'"):
+            notation.read(self.write("a.abc", broken + "\n" + empty))
+
+    def test_abc_text_between_tunes_is_not_music(self):
+        text = "Free text: a dance, BAGGED in CADGE.\n"
+        book = f"{text}\n{ABC}\n{text}{text}\t\n{ABC} \n{text}"
+        pieces = notation.read(self.write("a.abc", book))
+        self.assertEqual([n["pitch"].tolist() for _, n in pieces], [SCALE, SCALE])
+
+    def test_abc_unit_note_length_defaults_to_that_of_the_meter(self):
+        for fields, unit in (
+            ("", 0.5),
+            ("M:none\n", 0.5),
+            ("M:C|\n", 0.5),
+            ("M:6/8\n", 0.5),
+            ("M:2/4\n", 0.25),
+            ("M:2/4\nL:1/2\n", 2),
+        ):
+            # The second tune does not inherit from the first.
+            book = f"{ABC}\nX:2\nT:T\n{fields}K:C\nC D\n"
+            _, (_, notes) = notation.read(self.write("a.abc", book))
+            self.assertEqual(notes["beats"].tolist(), [unit, unit], fields)
+
+    def test_abc_file_header_applies_to_tunes_without_their_own_fields(self):
+        header = "%abc-2.1\nM:2/4\nC:Somebody\n\n"
+        tunes = "X:1\nT:A\nK:C\nC\n", "X:2\nT:B\nC:Other\nM:4/4\nK:C\nC\n"
+        path = self.write("a.abc", header + "\n".join((*tunes, tunes[0])))
+        pieces = notation.read(path)
+        titles = ["Somebody: A", "Other: B", "Somebody: A"]
+        self.assertEqual([title for title, _ in pieces], titles)
+        self.assertEqual([n["beats"].item() for _, n in pieces], [0.25, 0.5, 0.25])
+
+    def test_abc_in_latin_1_with_a_byte_order_mark_or_carriage_returns(self):
+        text = ABC.replace("Scale", "L\u00e4ndler")
+        for encoding in ("latin-1", "utf-8-sig"):
+            path = self.folder / "a.abc"
+            path.write_bytes(text.replace("\n", "\r\n").encode(encoding))
+            ((title, notes),) = notation.read(path)
+            self.assertEqual(title, "Somebody: L\u00e4ndler")
+            self.assertEqual(notes["pitch"].tolist(), SCALE)
+
+    def test_abc_fragment_without_a_number(self):
+        path = self.write("a.abc", "L:1/4\nK:C\n\nC D E- E | G2 c2 |]\n")
+        ((_, notes),) = notation.read(path)
+        self.assertEqual(notes["pitch"].tolist(), SCALE)
 
     def test_kern_has_one_part_per_spine(self):
         ((_, notes),) = notation.read(self.write("a.krn", KERN))

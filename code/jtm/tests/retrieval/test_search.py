@@ -4,6 +4,7 @@ import contextlib
 import io
 import tempfile
 import unittest
+import warnings
 from pathlib import Path
 from unittest import mock
 
@@ -242,6 +243,22 @@ class TestBuild(unittest.TestCase):
         self.assertEqual(len(messages), 1, output)
         self.assertIn("bad.mid", messages[0])
         self.assertEqual(len(search.Index.load(self.out).pieces), 3)
+
+    def test_tunes_of_a_book_that_cannot_be_read_are_counted(self):
+        book, tune_9 = self.scores / "book.abc", self.folder / "9.abc"
+        write_abc(tune_9, tune(9), "Tune 9")
+        text = tune_9.read_text()
+        book.write_text(f"{text}\n{text.replace('L:1/4', 'L:1/q')}\n{text}")
+        message = "book.abc: 1 of 3 tunes cannot be read"
+        with self.assertWarnsRegex(InputWarning, message):
+            self.assertEqual(self.build(), (0, ""))
+        titles = [piece["title"] for piece in search.Index.load(self.out).pieces]
+        self.assertEqual(titles.count("Tune 9"), 2)
+        with warnings.catch_warnings():  # as in a worker process
+            warnings.simplefilter("error")
+            pieces, _, caught = search._read(book)
+        self.assertEqual((len(pieces), len(caught)), (2, 1))
+        self.assertIn(message, caught[0])
 
     def test_symlinks_are_followed_once_and_system_files_ignored(self):
         elsewhere = self.folder / "elsewhere"
