@@ -1,5 +1,8 @@
 """The output of `jtm identify`."""
 
+import math
+
+from jtm.constants import SAMPLE_RATE
 from jtm.files import InputError
 from jtm.music import audio
 
@@ -21,16 +24,18 @@ def describe(path, index=None):
     Returns
     -------
     str
-        A line with the title, or that it was not found, and a line for each of the
-        most likely pieces: confidence, title and file, the seconds of the recording
-        that match, and the position in the piece at which they begin.
+        A line with the title, after 'perhaps' below
+        :data:`jtm.retrieval.search.CONFIDENT`, or that it was not found, and a line for
+        each of the most likely pieces: confidence, title and file, the seconds of the
+        recording that match, and the position in the piece at which they begin. A last
+        line says if the recording is too short to try other keys.
 
     Raises
     ------
     InputError
         If the recording is too short, or a file cannot be read.
     """
-    from jtm.retrieval.search import ShortError, find
+    from jtm.retrieval.search import CONFIDENT, MIN_SECONDS, ShortError, find
 
     wave = audio.read(path, seconds=LONGEST, clipped=False)
     try:
@@ -39,10 +44,12 @@ def describe(path, index=None):
         raise InputError(f"{path}: {error}") from error
     if not matches:
         return f"{path}: not found; silent, steady, or unlike every indexed piece"
-    first = matches[0]
-    lines = [
-        f"{path}: {first.title}" if found else f"{path}: not found; the most likely are"
-    ]
+    name = matches[0].title
+    if not found:
+        name = "not found; the most likely are"
+    elif matches[0].confidence < CONFIDENT:
+        name = f"perhaps {name} ({100 * matches[0].confidence:.0f} %)"
+    lines = [f"{path}: {name}"]
     for match in matches:
         line = (
             f"{100 * match.confidence:4.0f} %  {match.title} ({match.file}), "
@@ -53,4 +60,6 @@ def describe(path, index=None):
             n, side = abs(match.key), "above" if match.key > 0 else "below"
             line += f", {n} semitone{'s' * (n > 1)} {side} the score"
         lines.append(line)
+    if len(wave) < MIN_SECONDS * SAMPLE_RATE:
+        lines.append(f"other keys not tried: shorter than {math.ceil(MIN_SECONDS)} s")
     return "\n".join(lines)

@@ -48,7 +48,7 @@ SHORTEST = 1.0  # minimum length of a recording in seconds
 SILENT = 0.15  # maximum log magnitude of a window that counts as silent
 MIN_CHANGE = 0.08  # minimum change of pitch content; see `_change`
 NAMING_SECONDS = 30  # seconds of a recording used to name it on its page
-CONFIDENT = 0.5  # minimum confidence to show the name there
+CONFIDENT = 0.5  # minimum confidence to show the name there, and without 'perhaps'
 
 # Votes.
 BLOCK = 16  # queries compared with all passages at a time
@@ -61,7 +61,8 @@ MAX_MATCHES = 5  # maximum number of pieces returned
 
 # Keys.
 KEYS = tuple(range(-6, 7))  # semitones between a recording and its score
-MIN_WINDOWS = 30  # 16.5 s, to try other keys; fewer windows agree by chance
+MIN_WINDOWS = 30  # to try other keys; fewer windows agree by chance
+MIN_SECONDS = (MIN_WINDOWS - 1) * HOP_SECONDS + data.SECONDS  # 16.5, their duration
 CERTAIN_MARGIN = 2.0  # margin in the score's key, above any wrong one in validation
 KEY_THRESHOLD = 1.2  # margin in other keys, from ``benchmarks/naming.py``
 
@@ -629,12 +630,11 @@ def identify(wave, rate=SAMPLE_RATE):
     -------
     str or None
         Its title; None if it is not found with at least :data:`CONFIDENT`, or the
-        recording is too short.
+        recording is shorter than :data:`MIN_SECONDS`.
     """
-    try:
-        matches, found = find(wave, rate)
-    except ShortError:
+    if len(wave) < MIN_SECONDS * rate:
         return None
+    matches, found = find(wave, rate)
     return matches[0].title if found and matches[0].confidence >= CONFIDENT else None
 
 

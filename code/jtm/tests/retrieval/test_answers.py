@@ -43,7 +43,8 @@ class TestCommands(unittest.TestCase):
             write_abc(cls.folder / "scores" / f"{seed}.abc", tune(seed), f"Tune {seed}")
         cls.index = cls.folder / "i.safetensors"
         search.build(cls.folder / "scores", cls.index, None, cls.weights, False)
-        audio.write(cls.folder / "song.wav", play(tune(1))[0], SAMPLE_RATE)
+        wave, _ = play(tune(1), tempo=90)  # long enough to try other keys
+        audio.write(cls.folder / "song.wav", wave, SAMPLE_RATE)
 
     def identify(self, wave=None):
         """Identify samples, or the song."""
@@ -113,6 +114,27 @@ class TestCommands(unittest.TestCase):
                     _, out, _ = self.identify()
                 self.assertIn("not found", out)
 
+    def test_headline_of_an_unsure_match_says_perhaps(self):
+        matches = [search.Match("Tune 1", "1.abc", 0.23, 0, 1, 0, 1)]
+        command = "identify", self.folder / "song.wav"
+        with mock.patch.object(search, "find", return_value=(matches, True)):
+            _, out, _ = run_command(*command)
+            self.assertRegex(out, r"\A\S+song.wav: perhaps Tune 1 \(23 %\)\n")
+            with mock.patch.object(search, "CONFIDENT", 0.23):
+                _, out, _ = run_command(*command)
+            self.assertRegex(out, r"\A\S+song.wav: Tune 1\n")
+
+    def test_other_keys_that_are_not_tried_are_reported(self):
+        wave, _ = play(tune(1), tempo=90)
+        tried = mock.Mock(return_value=(0.5, [(1, 1.0, 0.0, 1.0, np.array([0, 1]))]))
+        with mock.patch.object(search, "search_in_key", tried):
+            for samples, n_keys in (264_000, len(search.KEYS)), (263_999, 1):
+                tried.reset_mock()
+                _, out, _ = self.identify(wave[:samples])
+                self.assertEqual(tried.call_count, n_keys)
+                reported = "other keys not tried: shorter than 17 s" in out.splitlines()
+                self.assertEqual(reported, n_keys == 1)
+
     def test_silent_short_and_speech_like_audio(self):
         rng = np.random.default_rng(0)
         code, out, _ = self.identify(np.zeros(48_000))
@@ -145,7 +167,7 @@ class TestCommands(unittest.TestCase):
         self.assertRegex(err, "^jtm: .*no score found.*\n$")
 
     def test_name_of_a_piece_for_pages(self):
-        wave = play(tune(1))[0]
+        wave, _ = play(tune(1), tempo=90)
         patched = mock.patch.object(search, "find")
         with patched as find:
             match = search.Match("Tune 1", "1.abc", 0.9, 0, 1, 0, 1)
@@ -156,14 +178,17 @@ class TestCommands(unittest.TestCase):
             unsure = search.Match("Tune 1", "1.abc", 0.49, 0, 1, 0, 1)
             find.return_value = ([unsure], True)
             self.assertIsNone(search.identify(wave, SAMPLE_RATE))
-            song = self.folder / "song.wav"
+            song = self.folder / "long.wav"
+            audio.write(song, wave, SAMPLE_RATE)
             find.return_value = ([match], True)
-            with mock.patch.object(search, "NAMING_SECONDS", 1):  # no more is read
+            with mock.patch.object(search, "NAMING_SECONDS", 18):  # no more is read
                 self.assertEqual(cli._piece(song), "Tune 1")
-            self.assertEqual(len(find.call_args.args[0]), SAMPLE_RATE)
+            self.assertEqual(len(find.call_args.args[0]), 18 * SAMPLE_RATE)
+            # Fewer windows agree by chance.
+            self.assertEqual(search.identify(wave[:264_000], SAMPLE_RATE), "Tune 1")
+            self.assertIsNone(search.identify(wave[:263_999], SAMPLE_RATE))
             find.return_value = ([], False)
             self.assertEqual(cli._piece(song), "")
-        self.assertIsNone(search.identify(wave[:100], SAMPLE_RATE))  # too short
 
 
 class TestShipped(unittest.TestCase):
