@@ -282,8 +282,8 @@ def build(folder, out, titles=None, weights=WEIGHTS, progress=True):
     ------
     InputError
         If the folder is missing or has no score, no score can be read, or `out`
-        does not end in .safetensors, is not an index, or is one of another folder,
-        that is, of none of these files.
+        does not end in .safetensors, is not an index, or is one of another folder:
+        some of its files are missing here, and none has the same size.
     """
     folder, out = Path(folder), Path(out)
     if out.suffix != WEIGHTS_SUFFIX:
@@ -347,21 +347,24 @@ def build(folder, out, titles=None, weights=WEIGHTS, progress=True):
     return n_failed
 
 
-def _count_removed(index, files, out, folder):
+def _count_removed(index, stamps, out, folder):
     """
     Count the files of the index in `out` that are no longer in the folder.
 
-    An index none of whose files is there is one of another folder, and refused; a moved
-    folder has the same names.
+    If there are some, and none of the others has the same size, the index is one of
+    another folder, and refused: updating it would keep nothing of it. Times are not
+    compared, since a copied folder has new ones.
     """
-    indexed = {about["file"] for about in index.pieces}
-    removed = indexed - files.keys()
-    if removed and removed == indexed:
+    indexed = {about["file"]: about["stamp"] for about in index.pieces}
+    left = indexed.keys() & stamps.keys()
+    n_removed = len(indexed) - len(left)
+    if n_removed and all(stamps[name][:1] != indexed[name][:1] for name in left):
         raise InputError(
             f"{out}: an index of another folder: none of its {len(indexed)} files "
-            f"(such as {min(indexed)}) is in {folder}; choose another --out"
+            f"(such as {min(indexed)}) is in {folder} with the same size; choose "
+            "another --out, or remove this index"
         )
-    return len(removed)
+    return n_removed
 
 
 def _unchanged(index, fingerprint, stamps):
@@ -543,7 +546,7 @@ def find(wave, rate=SAMPLE_RATE, index=None, weights=WEIGHTS, progress=False):
     InputError
         If the index or the towers cannot be read.
     """
-    towers, facts, fingerprint = _towers(str(weights))
+    towers, facts, fingerprint = _towers(str(weights), tuple(stamp(weights)))
     if not isinstance(index, Index):
         path = str(index or INDEX)
         index = _index(path, fingerprint, tuple(stamp(path)))
@@ -638,7 +641,10 @@ def identify(wave, rate=SAMPLE_RATE):
     return matches[0].title if found and matches[0].confidence >= CONFIDENT else None
 
 
-_towers = functools.lru_cache(4)(model.load)
+@functools.lru_cache(4)
+def _towers(path, _):
+    """Load towers; the last argument is as in `_index`."""
+    return model.load(path)
 
 
 @functools.lru_cache(4)

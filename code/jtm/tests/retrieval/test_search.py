@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import os
 import tempfile
 import unittest
 import warnings
@@ -207,6 +208,11 @@ class TestBuild(unittest.TestCase):
         with self.assertRaisesRegex(InputError, "another folder: none of its 3 files"):
             self.build()
         self.assertEqual(self.out.read_bytes(), before)
+        # It has a file of the same name, but of another size.
+        write_abc(self.scores / "deep" / "1.abc", tune(5, 41), "Other")
+        with self.assertRaisesRegex(InputError, "another folder: none of its 3 files"):
+            self.build()
+        self.assertEqual(self.out.read_bytes(), before)
         self.scores = own.rename(self.folder / "moved")
         (self.scores / "deep" / "2.abc").unlink()
         output = io.StringIO()
@@ -214,6 +220,10 @@ class TestBuild(unittest.TestCase):
             self.build(progress=True)
         self.assertIn("0 files read, 0 failed, 1 removed", output.getvalue())
         self.assertEqual(len(search.Index.load(self.out).pieces), 2)
+        (self.scores / "deep" / "1.abc").unlink()
+        os.utime(self.scores / "deep" / "0.abc", (1, 1))  # as in a copy
+        self.build()
+        self.assertEqual(len(search.Index.load(self.out).pieces), 1)
 
     def test_index_of_other_towers_or_another_version_is_rebuilt(self):
         self.build()
@@ -234,6 +244,14 @@ class TestBuild(unittest.TestCase):
         write_abc(self.scores / "new.abc", tune(4), "New")
         self.build()
         self.assertEqual(len(search.find(wave, **chosen)[0]), 4)
+
+    def test_rewritten_towers_are_loaded_again(self):
+        self.build()
+        chosen = {"index": self.out, "weights": self.weights}
+        self.assertEqual(len(search.find(play(tune(1))[0], **chosen)[0]), 3)
+        model.save(self.weights, model.Towers("published").eval(), {})
+        with self.assertRaisesRegex(InputError, "another version"):
+            search.find(play(tune(1))[0], **chosen)
 
     def test_damaged_files_are_named_and_skipped(self):
         (self.scores / "bad.mid").write_bytes(b"MThd")
