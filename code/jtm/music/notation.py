@@ -42,7 +42,7 @@ SUFFIXES = ".mid .midi .mxl .xml .musicxml .abc .krn".split()
 
 def read(path):
     """
-    Read a score file.
+    Read a score file; repeats are read once, as written.
 
     Parameters
     ----------
@@ -164,7 +164,8 @@ def _notes_of(score):
     List the notes of a music21 score at sounding pitch, sorted by onset.
 
     Ties are merged; grace notes, drums and chord symbols are left out; notes that
-    several parts play in unison are listed once.
+    several parts play in unison are listed once. kern is encoded at sounding pitch,
+    also where it names a transposing instrument.
     """
     merged = {}  # (onset, pitch) -> duration and part
     for number, part in enumerate(getattr(score, "parts", None) or [score]):

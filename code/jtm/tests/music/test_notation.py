@@ -108,6 +108,16 @@ class TestFiles(unittest.TestCase):
         self.assertEqual(len(low) + np.count_nonzero(notes["part"] == 0), len(notes))
         self.assertEqual(sorted(notes["pitch"]), [48, 50, 52, 60, 64, 67])
 
+    def test_kern_is_at_sounding_pitch_also_for_transposing_instruments(self):
+        text = "**kern\n*Iclars\n*ITrd1c2\n4c\n4d\n*-\n"
+        ((_, notes),) = notation.read(self.write("a.krn", text))
+        self.assertEqual(notes["pitch"].tolist(), [60, 62])
+
+    def test_repeats_are_read_once(self):
+        repeated = ABC.replace("C D", "|: C D").replace("|]", ":|")
+        ((_, notes),) = notation.read(self.write("a.abc", repeated))
+        self.assertEqual(notes["pitch"].tolist(), SCALE)
+
     def test_midi_and_musicxml_give_the_same_notes(self):
         from music21 import converter
 
