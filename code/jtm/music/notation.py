@@ -86,13 +86,14 @@ def _tunes(path):
     List the tunes of an ABC file as ABC texts.
 
     As in the ABC standard 2.1, a tune begins with ``X:`` and ends with a blank line;
-    text between tunes is not music. The fields of the file header are defaults.
+    text between tunes is not music. Composer, unit note length and metre of the file
+    header are the defaults of each tune.
     """
     try:
         text = path.read_text("utf-8-sig")
     except UnicodeDecodeError:
         text = path.read_text("latin-1")
-    blank = re.compile(r"\n\s*\n")
+    blank = re.compile(r"\n[ \t]*\n")
     preamble, *tunes = re.split("^X:.*", text, flags=re.MULTILINE)
     tunes = [blank.split(tune)[0] for tune in tunes] or [text]
     # In free metre, or metres from 3/4 on, the unit note length is 1/8 by default.
@@ -100,13 +101,13 @@ def _tunes(path):
     for line in blank.split(preamble.strip())[0].splitlines():
         if re.match("%abc|[CLM]:", line):
             defaults[_field(line)] = line
-    whole = []
+    texts = []
     for tune in tunes:
         fields = map(_field, tune.splitlines())
         header = set(itertools.takewhile(lambda field: field != "K", fields))
         added = [line for field, line in defaults.items() if field not in header]
-        whole.append("\n".join((*sorted(added), tune)))  # the version first
-    return whole
+        texts.append("\n".join((*sorted(added), tune)))  # the version first
+    return texts
 
 
 def _field(line):
