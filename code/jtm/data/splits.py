@@ -5,7 +5,7 @@ from collections import Counter
 import numpy as np
 
 from jtm.constants import FRAME_RATE, HOP
-from jtm.data.musicnet import SPLITS
+from jtm.data.musicnet import METADATA_FILE, SPLITS
 from jtm.data.rolls import WINDOW
 from jtm.files import InputError
 
@@ -17,7 +17,8 @@ def split_recordings(recordings, lengths, window=None):
     If the dataset marks no labelled recording for validation (MusicNet does not),
     whole works are held out from training: for each ensemble the second in
     alphabetical order, and every eighth after it. If training would lose an
-    ensemble or a composer, the next work is held out instead.
+    ensemble or a composer, the next work is held out instead. If none can be held out,
+    composers are disregarded, then ensembles instead, then both.
 
     Parameters
     ----------
@@ -47,9 +48,9 @@ def split_recordings(recordings, lengths, window=None):
     held_out = set()
     if labelled.isdisjoint(splits["validation"]):
         train = [i for i in splits["train"] if i in labelled]
-        held_out = _hold_out(recordings, train, ("ensemble", "composer"))
-        if not held_out:  # each composer has one work: keep ensembles only
-            held_out = _hold_out(recordings, train, ("ensemble",))
+        # Where each composer or ensemble has one work, not all of them can be kept.
+        for columns in (("ensemble", "composer"), ("ensemble",), ("composer",), ()):
+            held_out = held_out or _hold_out(recordings, train, columns)
     if window and not held_out and not splits["validation"]:
         candidates = splits["train"] + splits["unlabelled"]
         long = [i for i in candidates if lengths[i] >= window] or candidates
@@ -97,10 +98,16 @@ def labelled_splits(recordings, lengths):
     }
     for split in ("train", "validation", "test"):
         if not splits[split]:
+            needs = (
+                "it needs two works or more in train_labels/: add some, or mark them: "
+                f"`split` = `validation` in {METADATA_FILE}"
+                if split == "validation" and splits["train"]
+                else "expected a dataset in MusicNet's layout with labels in "
+                "train_labels/ and test_labels/"
+            )
             raise InputError(
                 f"no labelled recording of at least {WINDOW / FRAME_RATE} s in the "
-                f"{split} split; expected a dataset in MusicNet's layout with labels "
-                "in train_labels/ and test_labels/"
+                f"{split} split; {needs}"
             )
     return splits
 
@@ -124,7 +131,8 @@ def _hold_out(recordings, train, columns):
         row = recordings[index].metadata
         work = _work(recordings[index])
         works.setdefault(work, Counter()).update(_classes(row, columns))
-        ensembles.setdefault(row.get("ensemble"), {})[work] = None
+        ensemble = row.get("ensemble") if "ensemble" in columns else None
+        ensembles.setdefault(ensemble, {})[work] = None
         counts.update(_classes(row, columns))
     held_out = set()
     for of_ensemble in ensembles.values():

@@ -148,6 +148,25 @@ class TestSplits(unittest.TestCase):
         with self.assertRaisesRegex(InputError, "test split"):
             self.split(recordings)
 
+    def test_ensembles_of_one_work_each_do_not_prevent_validation(self):
+        recordings = [
+            recording(f"{c}{i}", labels="csv", ensemble=f"{c}{i}", composer=c)
+            for c in "ABC"
+            for i in range(1 + (c == "C"))
+        ]
+        recordings.append(recording("t", "test", "csv"))
+        # The only works of A and B are kept.
+        self.assertEqual(self.split(recordings)["validation"], [2])
+        # If each composer has one work, too, any may be held out.
+        few = [recordings[i] for i in (0, 1, 2, 4)]
+        self.assertEqual(self.split(few)["validation"], [1])
+
+    def test_validation_split_of_a_single_work_is_refused(self):
+        recordings = [recording("a", labels="csv"), recording("t", "test", "csv")]
+        message = "validation split; it needs two works or more .*`validation` in"
+        with self.assertRaisesRegex(InputError, message):
+            self.split(recordings)
+
 
 if __name__ == "__main__":
     unittest.main()
