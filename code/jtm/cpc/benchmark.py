@@ -389,9 +389,14 @@ class Benchmark:
 
     def _check_real(self):
         """Record the real recordings; refuse results on other ones, or on none."""
-        if ("real", "network") not in self.families:
-            return
         path = self.out / REAL_FILE
+        if ("real", "network") not in self.families:
+            if path.exists():
+                raise InputError(
+                    f"{self.out}: holds scores on real recordings; give the same "
+                    "--real, or choose another --out"
+                )
+            return
         given = {"sha256": self.families["real", "network"].store.fingerprint}
         if path.exists():
             if read_json(path) != given:

@@ -320,6 +320,8 @@ class TestBenchmark(unittest.TestCase):
         self.bench("with-real", only, real=folder)
         with self.assertRaisesRegex(InputError, "scores without --real, .*choose"):
             self.bench("without-real", only, real=folder)
+        with self.assertRaisesRegex(InputError, "on real recordings; give the same"):
+            self.bench("with-real", only)
         (folder / "deeper" / "test1.wav").unlink()
         with self.assertRaisesRegex(InputError, "on other real recordings .*choose"):
             self.bench("with-real", only, real=folder)
