@@ -232,7 +232,7 @@ def to_wave(array, sample_rate):
         If the array is of another shape, type or scale, or the sample rate is invalid.
     """
     wave = np.asarray(array)
-    if not (isinstance(sample_rate, numbers.Real) and sample_rate > 0):
+    if not (isinstance(sample_rate, numbers.Real) and 0 < sample_rate < np.inf):
         raise InputError("an array needs its sample_rate in Hz, such as 44100")
     channels = [axis for axis, n in enumerate(wave.shape) if n <= MAX_CHANNELS]
     if wave.ndim not in (1, 2) or (wave.ndim == 2 and len(channels) != 1):

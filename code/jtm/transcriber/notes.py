@@ -87,7 +87,9 @@ class Choices:
             value = getattr(self, name)
             if value is not None and not 0 < value < 1:
                 flag = name.replace("_", "-")
-                raise InputError(f"--{flag} {value}; expected a probability in 0..1")
+                raise InputError(
+                    f"--{flag} {value}; expected a probability above 0 and below 1"
+                )
         if not 0 <= self.min_note_ms < np.inf:
             raise InputError(
                 f"--min-note-ms {self.min_note_ms}; expected 0 or more milliseconds"

@@ -136,7 +136,9 @@ class Transcription:
             Self-contained HTML.
         """
         if isinstance(self.sound, np.ndarray):
-            sound, rate = self.sound, SAMPLE_RATE
+            # The MP3 file of a page has one sample or more.
+            sound = self.sound if self.sound.size else np.zeros(1, np.float32)
+            rate = SAMPLE_RATE
         else:
             rate = min(pages.MP3_RATE, audio.rate(self.sound))
             sound = audio.blocks(self.sound, rate, clipped=False)
@@ -386,7 +388,7 @@ def _names(sources, root, alone):
 
 def _is_unchanged(path, written):
     """Return whether a file is missing, or as it was written, by its hash."""
-    return not path.exists() or digest(path) in written
+    return not path.exists() or (path.is_file() and digest(path) in written)
 
 
 class _Register:

@@ -76,7 +76,7 @@ class TestFinish(unittest.TestCase):
         self.assertEqual(Choices(instruments="Flute, 43").instruments, (74, 43))
         self.assertEqual(Choices(pitch_range="C4-72").pitch_range, (60, 72))
         for chosen, message in (
-            ({"onset_threshold": 1.0}, "--onset-threshold 1.0; expected a prob"),
+            ({"onset_threshold": 1.0}, "--onset-threshold 1.0; expected .* above 0"),
             ({"frame_threshold": 0.0}, "--frame-threshold 0.0"),
             ({"min_note_ms": -1.0}, "--min-note-ms -1.0"),
             ({"min_note_ms": float("nan")}, "--min-note-ms nan"),

@@ -19,6 +19,8 @@ from jtm.tests.test_embedding import FolderTestCase, music, run
 from jtm.tests.transcriber.toys import write_tiny
 from jtm.transcriber import model, transcribe
 
+KINDS = ("mid", "csv", "html")
+
 
 class TranscribeTestCase(FolderTestCase):
     def setUp(self):
@@ -48,7 +50,7 @@ class TestCommand(TranscribeTestCase):
         self.assertRegex(output, message)
         self.assertIn("4 found, 0 skipped", output)
         names = ("a/song", "b/song.wav", "b/song.flac")
-        files = {f"{name}.{kind}" for name in names for kind in ("mid", "csv", "html")}
+        files = {f"{name}.{kind}" for name in names for kind in KINDS}
         self.assertEqual(self.written(), files | {"index.html"})
         page = (self.out / "index.html").read_text()
         self.assertIn("3 recordings", page)
@@ -90,7 +92,7 @@ class TestCommand(TranscribeTestCase):
         self.assertEqual(len(before), 3)
         code, output = self.transcribe(song, "--melody")
         self.assertNotIn("replaced", output)
-        melody = {f"song.melody.{kind}" for kind in ("mid", "csv", "html")}
+        melody = {f"song.melody.{kind}" for kind in KINDS}
         self.assertLessEqual(melody, self.written())
         self.assertEqual({p: p.read_bytes() for p in before}, before)
         for name in ("song", "song.melody"):
@@ -138,6 +140,12 @@ class TestCommand(TranscribeTestCase):
         self.assertEqual(code, 2)
         self.assertRegex(output, "song: transcribes .*x/song.wav, not .*y/song.wav")
         self.assertEqual((self.out / "song.csv").read_bytes(), written)
+        (self.out / "song.csv").unlink()
+        (self.out / "song.csv").mkdir()
+        code, output = self.transcribe(first, "--min-note-ms", "50")
+        self.assertEqual(code, 2)
+        self.assertRegex(output, "song.csv: not the file written for .*, or cha")
+        (self.out / "song.csv").rmdir()
         (self.out / "song.csv").write_text("corrected by hand")
         self.assertEqual(self.transcribe(first)[0], 0)  # there already
         code, output = self.transcribe(first, "--min-note-ms", "50")
@@ -275,6 +283,12 @@ class TestSave(TranscribeTestCase):
             result.save(self.out)
         result.save(self.out, overwrite=True)
 
+    def test_transcription_of_no_samples_is_saved(self):
+        result = jtm.transcribe(np.zeros(0), 16_000, weights=self.weights)
+        self.assertEqual((len(result.notes), result.seconds), (0, 0.0))
+        self.assertEqual(len(result.save(self.out)), 3)
+        self.assertEqual(self.written(), {f"recording.{k}" for k in KINDS})
+
     def test_register_records_source_and_choices(self):
         song = self.audio("song.wav")
         self.transcribe(song, "--onset-threshold", "0.5")
@@ -335,6 +349,9 @@ class TestUnusualAudio(TranscribeTestCase):
             jtm.transcribe(path, 44_100, weights=self.weights, min_note_ms=0)
         with self.assertRaisesRegex(InputError, "needs its sample_rate"):
             jtm.transcribe(wave, weights=self.weights, min_note_ms=0)
+        for rate in (np.inf, np.nan, -16_000):
+            with self.assertRaisesRegex(InputError, "needs its sample_rate"):
+                jtm.transcribe(wave, rate, weights=self.weights)
 
     def test_silent_channel_does_not_change_the_notes(self):
         wave = music(1, 16_000)[0]
