@@ -244,7 +244,7 @@ def samples():
     for name in ("a.pt", "b.pt"):
         shutil.copy(inputs() / name, folder)
     checkpoints.export(folder / "a.pt", folder / "a.safetensors")
-    facts = {"network": "x", "layer": "c", "source": [1, 2]}
+    facts = {"network": "x", "layer": "c", "path": __file__, "source": [1, 2]}
     np.savez(folder / "a.npz", embedding=wave, times=wave, **facts)
     return folder
 

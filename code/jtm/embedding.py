@@ -20,6 +20,7 @@ from jtm.evaluation.streaming import Audio, NetworkSource
 from jtm.files import (
     InputError,
     atomic,
+    check_output,
     inside,
     read_json,
     scratch,
@@ -37,7 +38,7 @@ LAYERS = ("c", "z", "zc")
 """Contexts, latents, or z and c concatenated."""
 
 PROVENANCE_FILE = "embeddings.json"
-"""File in a folder of embeddings that records the network, layer and inputs."""
+"""File in a folder of embeddings that records their network and layer."""
 
 
 def load_model(path=None):
@@ -170,9 +171,10 @@ def embed_files(inputs, out, load=None, layer="c", options=None):
 
     `out` mirrors the deepest folder that contains all inputs, and ``.npz`` is appended
     to each file name. A file holds the arrays ``embedding`` and ``times`` of
-    :func:`embed`, the fingerprint of the ``network``, the ``layer``, and the size and
-    modification time of the ``source``. Sources that have not changed since they were
-    embedded are skipped, so an interrupted run can be resumed.
+    :func:`embed`, the fingerprint of the ``network``, the ``layer``, the ``path`` of
+    the source, and the size and modification time of the ``source``. Sources that have
+    not changed since they were embedded are skipped, so an interrupted run can be
+    resumed. Embeddings of other sources are never overwritten.
 
     Parameters
     ----------
@@ -197,8 +199,9 @@ def embed_files(inputs, out, load=None, layer="c", options=None):
     ------
     InputError
         If the network cannot be loaded, `layer` is unknown, a folder contains no
-        audio file, `out` cannot be written or holds embeddings by another network or
-        layer, or every input failed.
+        audio file, `out` cannot be written or holds embeddings by another network, from
+        another layer, or in the place of an output, of another source, or every input
+        failed.
     """
     out, load = Path(out), load and os.path.abspath(load)
     _load.cache_clear()  # since the file may have changed
@@ -207,8 +210,10 @@ def embed_files(inputs, out, load=None, layer="c", options=None):
     sources, root = batch.find(inputs)
     provenance = {"network": network, "layer": layer}
     if (out / PROVENANCE_FILE).exists():
-        _record(out, provenance | {"inputs": str(root)})
+        _record(out, provenance)
     targets = {each: inside(out, f"{each.relative_to(root)}.npz") for each in sources}
+    for target in targets.values():
+        check_output(target)
     missing = [
         source
         for source, target in targets.items()
@@ -235,10 +240,11 @@ def _embed_into(source, advance, folders, load, provenance):
         )
     model, state = model.to(best_device()), stamp(source)
     embedding, times = _embed_file(source, model, provenance["layer"], advance)
-    _record(out, provenance | {"inputs": str(root)})  # only with an embedding to write
+    _record(out, provenance)  # only with an embedding to write
     with atomic(target) as part:
-        arrays = {"embedding": embedding, "times": times}
-        np.savez(part, **arrays, **provenance, source=state)
+        facts = provenance | {"path": str(source), "source": state}
+        np.savez(part, embedding=embedding, times=times, **facts)
+        _is_current(target, source, provenance)  # another run may have written it
 
 
 @functools.lru_cache(1)
@@ -255,7 +261,8 @@ def _record(out, provenance):
         write_json(file, provenance)
     if read_json(file) != provenance:
         raise InputError(
-            f"{out} holds other embeddings (see its {file.name}); choose another --out"
+            f"{out} holds embeddings by another network, layer or version (see its "
+            f"{file.name}); choose another --out"
         )
 
 
@@ -264,7 +271,7 @@ def _is_current(target, source, provenance):
     try:
         with np.load(target, allow_pickle=False) as file:
             saved = {key: str(file[key]) for key in provenance}
-            state = file["source"].tolist()
+            path, state = str(file["path"]), file["source"].tolist()
     except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile):
         return False  # missing, damaged or from an earlier version
     if saved != provenance:
@@ -272,4 +279,6 @@ def _is_current(target, source, provenance):
             f"{target}: an embedding by another network or from another layer; choose "
             "another --out"
         )
+    if path != str(source):
+        raise InputError(f"{target}: embeds {path}, not {source}; choose another --out")
     return state == stamp(source)

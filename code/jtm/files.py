@@ -28,8 +28,11 @@ KILLED = (
 )
 """Message for a worker process that was killed."""
 
-_PART = re.compile(r"\.[0-9a-f]{8}\.\d+\.part(\..{0,15})?", re.DOTALL)
+PART = re.compile(r"\.[0-9a-f]{8}\.\d+\.part(\..{0,15})?", re.DOTALL)
 """Names of temporary files of :func:`atomic`."""
+
+NO_FOLDER = "{}: is a file, or lies in one; expected a folder"
+"""Message for a file in the place of a folder."""
 
 STOPPED = "jtm: stopped; run the same command to resume"
 """Message for a run that Ctrl-C or SIGTERM stopped."""
@@ -137,7 +140,7 @@ def atomic(path):
     Raises
     ------
     InputError
-        If the name is too long.
+        If the name is too long, or that of a folder.
     NoSpaceError
         If the folder cannot be created or written, or the disk is full.
     """
@@ -152,6 +155,7 @@ def atomic(path):
     except OSError as error:
         if error.errno == errno.ENAMETOOLONG:
             raise InputError(f"{path}: its name is too long; shorten it") from error
+        _refuse_folder(path)
         full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, None)
         _refuse_file(error)
         raise NoSpaceError(
@@ -166,9 +170,43 @@ def atomic(path):
 def _refuse_file(error):
     """Raise NoSpaceError if a folder could not be made because of a file."""
     if isinstance(error, FileExistsError | NotADirectoryError):
-        raise NoSpaceError(
-            f"{error.filename}: is a file, or lies in one; expected a folder"
-        ) from error
+        raise NoSpaceError(NO_FOLDER.format(error.filename)) from error
+
+
+def _refuse_folder(path):
+    """Raise InputError if a folder has the name of an output file."""
+    if os.path.isdir(path):
+        raise InputError(f"{path}: is a folder; expected a file or a new name")
+
+
+def check_output(path, is_folder=False):
+    """
+    Refuse an output that cannot be written, before any work.
+
+    Parameters
+    ----------
+    path : str or Path
+        Path to the output, which need not exist; nothing is created.
+    is_folder : bool
+        Whether it is a folder, not a file.
+
+    Raises
+    ------
+    InputError
+        If a folder has the name of the file.
+    NoSpaceError
+        If the folder cannot be created or written.
+    """
+    path = Path(path)
+    if not is_folder:
+        _refuse_folder(path)
+    folder = path if is_folder else path.parent
+    existing = (each for each in (folder, *folder.parents) if os.path.exists(each))
+    nearest = next(existing, folder)
+    if os.path.isfile(nearest):
+        raise NoSpaceError(NO_FOLDER.format(folder))
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise NoSpaceError(f"{folder}: cannot be written; choose another folder")
 
 
 def sweep(folder, deep=True):
@@ -192,7 +230,7 @@ def sweep(folder, deep=True):
                     for lock in sorted(Path(entry).glob("*.lock")):
                         stack.enter_context(locked(lock, f"{lock}: held"))
                     sweep(entry)
-            elif _PART.fullmatch(entry.name):
+            elif PART.fullmatch(entry.name):
                 with contextlib.suppress(OSError):
                     os.unlink(entry)
 

@@ -132,6 +132,9 @@ class TestEmbed(FolderTestCase):
             (np.zeros(0), 44_100, "shorter than a frame"),
             (np.zeros(16_000), None, "needs its sample_rate"),
             (np.zeros(16_000), 0, "needs its sample_rate"),
+            (np.zeros(16_000), np.inf, "needs its sample_rate"),
+            (np.zeros(16_000), np.nan, "needs its sample_rate"),
+            (np.zeros(16_000), -1.0, "needs its sample_rate"),
             (np.zeros((65, 16_000)), 16_000, r"\(channels, samples\)"),
             (np.zeros((16_000, 65)), 16_000, r"\(samples, channels\)"),
             (np.zeros((60, 60)), 16_000, "at most 64 channels and more samples"),
@@ -189,10 +192,42 @@ class TestCommand(FolderTestCase):
         first, second = self.audio("x/song.wav"), self.audio("y/song.wav", seed=1)
         self.assertEqual(self.embed(first, second, first)[0], 0)
         self.assertEqual(self.embedded(), {"x/song.wav.npz", "y/song.wav.npz"})
-        # A later run of one of them is refused rather than mixed with these.
-        code, output = self.embed(first)
+        # A later run of the first alone does not mirror the common folder of both.
+        self.assertEqual(self.embed(first)[0], 0)
+        written = (self.out / "song.wav.npz").read_bytes()
+        code, output = self.embed(second)
         self.assertEqual(code, 2)
-        self.assertRegex(output, "out holds other embeddings")
+        self.assertRegex(output, "song.wav.npz: embeds .*x/song.wav, not .*y/song.wav")
+        self.assertEqual((self.out / "song.wav.npz").read_bytes(), written)
+
+    def test_files_of_other_folders_can_be_added(self):
+        first, second = self.audio("x/one.wav"), self.audio("y/two.wav", seed=1)
+        for path in (first, second):
+            self.assertEqual(self.embed(path)[0], 0)
+        self.assertEqual(self.embedded(), {"one.wav.npz", "two.wav.npz"})
+        self.assertIn("1 already done", self.embed(first)[1])
+
+    def test_embedding_written_meanwhile_is_not_overwritten(self):
+        first, second = self.audio("x/song.wav"), self.audio("y/song.wav", seed=1)
+        whole = embedding._embed_file
+
+        def embed_slowly(*arguments):
+            with mock.patch.object(embedding, "_embed_file", whole):
+                self.assertEqual(self.embed(first)[0], 0)
+            return whole(*arguments)
+
+        with mock.patch.object(embedding, "_embed_file", embed_slowly):
+            code, output = self.embed(second)
+        self.assertEqual(code, 2)
+        self.assertRegex(output, "song.wav.npz: embeds .*x/song.wav, not .*y/song.wav")
+
+    def test_folder_in_place_of_an_output_is_refused_before_work(self):
+        path = self.audio("song.wav")
+        (self.out / "song.wav.npz").mkdir(parents=True)
+        with mock.patch.object(embedding, "_embed_file", side_effect=AssertionError):
+            code, output = self.embed(path)
+        self.assertEqual(code, 2)
+        self.assertRegex(output, r"\Ajtm: .*song.wav.npz: is a folder; exp.*\n\Z")
 
     def test_embedding_of_a_single_file_lies_at_the_top(self):
         path = self.audio("x/song.wav")
@@ -341,9 +376,8 @@ class TestCommand(FolderTestCase):
             for out in (path, path / "deeper"):
                 code, output = run(verb, path, "--out", out)
                 self.assertEqual(code, 2)
-                *_, last = output.splitlines()
                 message = f"jtm: {out}: is a file, or lies in one; expected a folder"
-                self.assertEqual(last, message)
+                self.assertEqual(output, f"{message}\n")
 
     def test_file_of_one_sample_is_too_short(self):
         soundfile.write(self.folder / "one.wav", np.ones(1), 44_100)

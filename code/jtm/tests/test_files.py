@@ -1,10 +1,12 @@
-"""Temporary files: only those that killed processes left are removed."""
+"""Outputs that cannot be written, and temporary files that killed processes left."""
 
+import os
 import tempfile
 import unittest
 from pathlib import Path
+from unittest import mock
 
-from jtm.files import atomic, locked, sweep
+from jtm.files import InputError, NoSpaceError, atomic, check_output, locked, sweep
 
 
 class TestSweep(unittest.TestCase):
@@ -47,6 +49,39 @@ class TestSweep(unittest.TestCase):
         left = self.leave("sub/first.pt")
         sweep(self.folder)
         self.assertFalse(left.exists())
+
+
+class TestOutput(unittest.TestCase):
+    def setUp(self):
+        self.folder = Path(self.enterContext(tempfile.TemporaryDirectory()))
+
+    def test_folder_in_place_of_a_file_is_refused(self):
+        folder = self.folder / "a"
+        folder.mkdir()
+        with self.assertRaisesRegex(InputError, "is a folder; expected a file"):
+            check_output(folder)
+        with self.assertRaisesRegex(InputError, "is a folder; expected a file"):
+            with atomic(folder) as part:
+                part.touch()
+        self.assertEqual(list(self.folder.iterdir()), [folder])
+        check_output(folder, is_folder=True)
+
+    def test_file_in_place_of_a_folder_is_refused(self):
+        file = self.folder / "file"
+        file.touch()
+        check_output(file)
+        for out, is_folder in ((file, True), (file / "a", False), (file / "b/c", True)):
+            with self.assertRaisesRegex(NoSpaceError, "is a file, or lies in one"):
+                check_output(out, is_folder)
+
+    def test_missing_folders_are_accepted_if_they_can_be_made(self):
+        new = self.folder / "new" / "deeper"
+        check_output(new)
+        check_output(new, is_folder=True)
+        self.assertEqual(list(self.folder.iterdir()), [])
+        with mock.patch.object(os, "access", lambda path, mode: path != self.folder):
+            with self.assertRaisesRegex(NoSpaceError, "new: cannot be written; choose"):
+                check_output(new)
 
 
 if __name__ == "__main__":
