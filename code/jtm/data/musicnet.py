@@ -27,7 +27,7 @@ import numpy as np
 
 from jtm.constants import LABEL_RATE
 from jtm.data.store import STORE_FOLDER
-from jtm.files import InputError, atomic, inside, warn
+from jtm.files import PART, InputError, atomic, inside, warn
 from jtm.music.audio import AUDIO_SUFFIXES, FOREIGN_SUFFIXES, NOT_READ
 
 WHERE_TO_GET_MUSICNET = """\
@@ -86,6 +86,7 @@ OPENED = {}
 """Folders in which nothing was skipped, and the summary to print at the end."""
 
 _JUNK = {"__MACOSX", "@eaDir", "$RECYCLE.BIN", STORE_FOLDER}
+_SEPARATORS = {";": "semicolons", "\t": "tabs"}  # other than commas
 _FOLDERS = ("train", "test", "test_timbre", "unlabelled")
 
 
@@ -188,7 +189,8 @@ def open_dataset(root, layout=True):
     root = Path(root)
     if not root.is_dir():
         raise InputError(
-            f"{root}: no such folder; expected MusicNet's layout or audio files"
+            f"{root}: {'is a file' if root.exists() else 'no such folder'}; expected a "
+            "folder in MusicNet's layout or of audio files"
         )
     if layout and any((root / f"{folder}_data").is_dir() for folder in _FOLDERS):
         dataset = _read_layout(root)
@@ -288,8 +290,8 @@ def _summarise(n_found, skipped):
 
 def _is_junk(name):
     """Return whether a name is of a system file or an interrupted write."""
-    part = name.startswith(".") and ".part" in name
-    return part or name.startswith(("._", ".Trash")) or name in _JUNK
+    part = PART.fullmatch(name)
+    return bool(part) or name.startswith(("._", ".Trash")) or name in _JUNK
 
 
 def _read_layout(root):
@@ -513,7 +515,13 @@ def read_table(path, required):
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file, restval="")  # a short row's cells are empty
-            missing = [c for c in required if c not in (reader.fieldnames or ())]
+            names = reader.fieldnames or ()
+            missing = [name for name in required if name not in names]
+            for mark, plural in _SEPARATORS.items() if missing else ():
+                if len(names) == 1 and mark in names[0]:
+                    raise InputError(
+                        f"{path}, line 1: separated by {plural}; expected commas"
+                    )
             if missing:
                 raise InputError(
                     f"{path}, line 1: column {', '.join(missing)} is missing; "

@@ -131,10 +131,11 @@ class TestFindFiles(FolderTestCase):
     def test_only_known_system_files_are_hidden(self):
         for name in ("._a.wav", ".DS_Store", "__MACOSX/b.wav", ".jtm-store/c.wav"):
             self.audio("x.wav").rename(self.write(name))
-        self.audio("x.wav").rename(self.write(".d.1234.part.wav"))
-        self.audio(".hidden/kept.wav")
-        self.audio(".kept.wav")
-        self.assertEqual(self.find(), ([".hidden/kept.wav", ".kept.wav"], []))
+        self.audio("x.wav").rename(self.write(".0123abcd.1234.part.wav"))
+        kept = [".hidden/kept.wav", ".kept.part1.wav", ".kept.wav"]
+        for name in kept:
+            self.audio(name)
+        self.assertEqual(self.find(), (kept, []))
 
     def test_unsupported_formats_are_named_with_a_remedy(self):
         self.audio("a.wav")
@@ -211,6 +212,8 @@ class TestDataset(FolderTestCase):
     def test_missing_and_empty_folders_are_refused(self):
         with self.assertRaisesRegex(InputError, "no such folder"):
             open_dataset(self.root / "nowhere")
+        with self.assertRaisesRegex(InputError, "a.txt: is a file; expected a folder"):
+            open_dataset(self.write("a.txt", "no sound"))
         with self.assertRaisesRegex(InputError, "no audio file"):
             open_dataset(self.root)
 
@@ -235,6 +238,11 @@ class TestInvalidFiles(FolderTestCase):
         path = self.write("a.csv", HEADING.replace("note,", "pitch,", 1))
         with self.assertRaisesRegex(InputError, "line 1: column note is missing"):
             read_labels(path)
+        for mark, name in ((";", "semicolons"), ("\t", "tabs")):
+            path = self.write("a.csv", HEADING.replace(",", mark))
+            message = f"a.csv, line 1: separated by {name}; expected commas"
+            with self.assertRaisesRegex(InputError, message):
+                read_labels(path)
         with self.assertRaisesRegex(InputError, "missing.csv: no such file"):
             read_labels(self.root / "missing.csv")
         (self.root / "b.csv").write_bytes(b"\xff\xfe\x00")
