@@ -26,6 +26,7 @@ from jtm.files import (
     InputError,
     StoppedError,
     alternatives,
+    check_output,
     describe,
     show_warnings_in_one_line,
 )
@@ -49,9 +50,11 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, **settings):
         super().__init__(allow_abbrev=False, **settings)
+        self.words = ()
 
     def parse_known_args(self, args=None, namespace=None):
         """Refuse unknown arguments, suggesting a similar option."""
+        self.words = sys.argv[1:] if args is None else args
         options, unknown = super().parse_known_args(args, namespace)
         if unknown:
             hint = _suggest(unknown[0], self._option_string_actions)
@@ -60,6 +63,9 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message):
         """Print an error in one line, and exit with code 2."""
+        dashed = [word for word in self.words if word.startswith("-")]
+        for name in filter(os.path.lexists, dashed):  # a file taken for an option
+            message += f"; write ./{name}"
         self.exit(2, f"jtm: {message} (see {self.prog} --help)\n")
 
 
@@ -110,14 +116,14 @@ DEBUG = _option("--debug", "print the traceback of a crash")
 DECODING = (
     _option(
         "--onset-threshold P",
-        "onset probability threshold, 0 to 1; lower detects more notes (default: "
-        "tuned on validation recordings)",
+        "onset probability threshold, above 0 and below 1; lower detects more notes "
+        "(default: tuned on validation recordings)",
         type=float,
     ),
     _option(
         "--frame-threshold P",
-        "frame probability threshold, 0 to 1; lower makes notes longer (default: "
-        "tuned on validation recordings)",
+        "frame probability threshold, above 0 and below 1; lower makes notes longer "
+        "(default: tuned on validation recordings)",
         type=float,
     ),
     _option("--min-note-ms MS", "minimum note length in ms (default: 80)", type=float),
@@ -241,7 +247,10 @@ def run(command, common=None):
     int
         The exit code.
     """
-    for stream in (sys.stdout, sys.stderr):
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed, as by `>&-`
+            setattr(sys, name, open(os.devnull, "w"))
+        stream = getattr(sys, name)
         if hasattr(stream, "reconfigure"):  # file names may not be encodable
             stream.reconfigure(errors="backslashreplace")
     show_warnings_in_one_line()
@@ -254,6 +263,7 @@ def run(command, common=None):
         code = command() or 0
         for folder, message in musicnet.OPENED.items() if is_first() else ():
             print(f"{folder}: {message}")
+        sys.stdout.flush()
         return code
     except InputError as error:
         print(f"jtm: {error}", file=sys.stderr)
@@ -272,7 +282,7 @@ def run(command, common=None):
     finally:
         try:
             sys.stdout.flush()
-        except BrokenPipeError:
+        except OSError:  # such as a closed pipe or a full disk
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
@@ -283,9 +293,13 @@ def _check_paths(options):
     folders += given["also"].split(",") if "also" in given else []
     for folder in folders:
         if not Path(folder).is_dir():
-            raise InputError(f"{folder}: no such folder")
+            is_file = Path(folder).exists()
+            problem = "is a file; expected a folder" if is_file else "no such folder"
+            raise InputError(f"{folder}: {problem}")
     for name in ("load", "weights", "index"):
         if name in given and not (path := Path(given[name])).is_file():
+            if path.exists():
+                raise InputError(f"{path}: is a folder; expected a file")
             hint = alternatives(path, f"*{path.suffix or '.pt'}")
             raise InputError(f"{path}: no such file{hint}")
     for name in ("input", "audio"):
@@ -293,6 +307,19 @@ def _check_paths(options):
             audio.rate(given[name])
     if "inputs" in given and not any(map(os.path.lexists, given["inputs"])):
         raise InputError(f"{', '.join(given['inputs'])}: no such file or folder")
+    if "out" in given:
+        settings = dict(VERBS[given["verb"]][1])["--out"]
+        check_output(given["out"], is_folder=settings["metavar"] == "DIR")
+
+
+def _checkout(verb):
+    """Return the root of the checkout, which some commands need."""
+    if not (ROOT / "toy" / "generate.py").exists():
+        raise InputError(
+            f"jtm {verb} needs a checkout of the repository; run `pip install -e .` in "
+            "one"
+        )
+    return ROOT
 
 
 @_verb(
@@ -390,6 +417,7 @@ def _start(config, preset):
 )
 def _demo(options):
     """Run all steps on a toy dataset: pretrain, fine-tune, transcribe, identify."""
+    _checkout("demo")
     from jtm.cpc.demo import LABELLED, demo
     from jtm.data.rolls import read_notes
     from jtm.embedding import WEIGHTS
@@ -493,12 +521,13 @@ def _inside(options):
 @_verb("report")
 def _report(_):
     """Regenerate tables, sentences and figures of all pages from report/results."""
+    root = _checkout("report")
     from jtm.cpc.figures import inside_figures, read_analyses
     from jtm.results import render
     from jtm.retrieval.figures import retrieval_figures
 
-    render.report(ROOT)
-    results = ROOT / "report" / "results"
+    render.report(root)
+    results = root / "report" / "results"
     render.study(results / "inside.json", inside_figures, read_analyses, ("memory",))
     render.study(results / "retrieval.json", retrieval_figures)
 

@@ -155,6 +155,11 @@ class TestCommands(unittest.TestCase):
             (("train", "--also", f"{folder},none"), "none: no such folder"),
             (("check-data", "none"), "none: no such folder"),
             (("index", "none", "--out", "x"), "none: no such folder"),
+            (("check-data", f"{folder}/b.pt"), "b.pt: is a file; expected a folder"),
+            (("train", "--load", folder), "is a folder; expected a file"),
+            (("index", folder, "--out", folder), "is a folder; expected a file"),
+            (("index", folder, "--out", f"{folder}/b.pt/x"), "b.pt: is a file, or lie"),
+            (("demo", "--out", f"{folder}/b.pt"), "b.pt: is a file, or lies in one"),
             (("train", "--load", f"{folder}/a.pt"), "no such file; there are b.pt"),
             (("benchmark", *data, "--load", "a.pt"), "a.pt: no such file"),
             (("inside", "--data", "none", "--load", "a.pt"), "none: no such folder"),
@@ -166,6 +171,28 @@ class TestCommands(unittest.TestCase):
             with contextlib.redirect_stderr(io.StringIO()) as output:
                 self.assertEqual(cli.main([*words]), 2, words)
             self.assertRegex(output.getvalue(), rf"\Ajtm: .*{message}")
+
+    def test_commands_that_need_a_checkout_say_so(self):
+        self.enterContext(mock.patch("jtm.cli.ROOT", self.folder))
+        self.enterContext(mock.patch("jtm.data.toyset.ROOT", self.folder))
+        for verb, out in (("report", ()), ("demo", ("--out", self.folder / "out"))):
+            with contextlib.redirect_stderr(io.StringIO()) as output:
+                self.assertEqual(cli.main([verb, *map(str, out)]), 2)
+            message = rf"\Ajtm: jtm {verb} needs a checkout of the repository.*\n\Z"
+            self.assertRegex(output.getvalue(), message)
+        self.assertEqual(list(self.folder.iterdir()), [])
+
+    def test_file_names_with_a_leading_dash(self):
+        self.enterContext(contextlib.chdir(self.folder))
+        for words in ("melody -dash.wav", "embed --out x a.wav -dash.wav"):
+            for exists in (False, True):
+                with contextlib.redirect_stderr(io.StringIO()) as output:
+                    with self.assertRaises(SystemExit):
+                        cli.main(words.split())
+                hint = "; write ./-dash.wav" in output.getvalue()
+                self.assertEqual(hint, exists, output.getvalue())
+                Path("-dash.wav").touch()
+            Path("-dash.wav").unlink()
 
     def test_version_equals_that_of_pyproject(self):
         project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
@@ -181,6 +208,28 @@ class TestCommands(unittest.TestCase):
             done = subprocess.run(command, shell=True, capture_output=True, text=True)
             self.assertNotIn("Error", done.stderr)
             self.assertNotIn("Traceback", done.stderr)
+
+    def test_output_that_cannot_be_written_causes_no_traceback(self):
+        soundfile.write(self.folder / "a.wav", np.ones(16_000) / 9, 16_000)
+        jtm_check = f"{sys.executable} -m jtm check-data {self.folder}"
+        full = "\njtm: refused by the system: unexpected OSError"
+        for end, code, message in (
+            (">&-", 0, ""),
+            (">&- 2>&-", 0, ""),
+            (">/dev/full", 1, full),
+        ):
+            if "full" in end and not Path("/dev/full").exists():
+                continue
+            done = subprocess.run(
+                f"{jtm_check} {end}",
+                shell=True,
+                env=os.environ | {"PYTHONPATH": str(ROOT / "code")},
+                capture_output=True,
+                text=True,
+            )
+            self.assertNotIn("Traceback", done.stderr, end)
+            self.assertIn(message, done.stderr, end)
+            self.assertEqual(done.returncode, code, end)
 
     def test_ctrl_c_during_setup_is_reported_in_one_line(self):
         script = (
