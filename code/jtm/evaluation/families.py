@@ -8,6 +8,7 @@ magnitudes if its front end is a fixed filter bank, and waveforms otherwise.
 import functools
 
 import numpy as np
+import torch
 
 from jtm.constants import HOP
 from jtm.data.rolls import frame_numbers
@@ -93,7 +94,7 @@ class Family:
         """Compute logits of the frames of one recording that the tasks evaluate."""
         if self.name == "frames":
             inputs = self.read(index, 0, max(lengths.values()))[None]
-            logits = labels.compute_logits(network, inputs, self.stride)
+            logits = self.logits(network, inputs)
             return {
                 task: logits[task][0][frame_numbers(n, TASKS[task].step)]
                 for task, n in lengths.items()
@@ -104,8 +105,26 @@ class Family:
         stop = first + max(n_windows.values()) * self.window
         starts = range(first, stop, self.window)
         windows = np.stack([self.read(index, a, self.window) for a in starts])
-        logits = labels.compute_logits(network, windows, self.stride)
+        logits = self.logits(network, windows)
         return {task: logits[task][:n] for task, n in n_windows.items()}
+
+    @torch.no_grad()
+    def logits(self, network, inputs):
+        """
+        Compute logits by task in bfloat16, by a network in evaluation mode.
+
+        `inputs` are those of :meth:`jtm.models.heads.Body.encode`. Return logits
+        ``(batch, frames of 10 ms, ...)``, or ``(batch, classes)`` for windows.
+        """
+        device = next(network.heads.parameters()).device
+        axis, hop = (2, HOP) if inputs.shape[1] == 1 else (1, 1)
+        n_frames = inputs.shape[axis] // hop
+        pad = [(0, 0)] * 3
+        pad[axis] = 0, -n_frames % self.stride * hop
+        x = torch.from_numpy(np.pad(inputs, pad)).to(device)
+        with torch.autocast(device.type, torch.bfloat16):
+            logits = {t: x.float().cpu().numpy() for t, x in network(x).items()}
+        return {t: x if x.ndim < 3 else x[:, :n_frames] for t, x in logits.items()}
 
     def module(
         self,
@@ -114,54 +133,35 @@ class Family:
         spans,
         n_batches,
         rates,
-        batch_size,
         size=None,
-        unlabelled=(),
-        n_unlabelled=0,
-        **chosen,
+        teacher=None,
+        contrast=None,
+        augmented=True,
+        **batches,
     ):
         """
         Build the module that trains a network on windows of these tasks.
 
-        Parameters
-        ----------
-        network : jtm.models.heads.NetworkWithHeads
-            Body, and a head for each task to train.
-        plan : jtm.training.loop.Plan
-            Training plan.
-        spans, n_batches, batch_size, size, unlabelled, n_unlabelled
-            Passed on to :class:`jtm.training.labels.Windows`.
-        rates : tuple of float
-            Learning rates of the body and of the heads.
-        **chosen
-            Passed on to :class:`jtm.training.labels.Labelled`.
-
-        Returns
-        -------
-        jtm.training.labels.Labelled
-            The module, scored on validation by :meth:`validate`.
+        `network` has a head for each task to train, and `size` is the length of a
+        window in 10 ms frames. The other arguments are passed on: `batches`, `spans`
+        and `n_batches` to :class:`jtm.training.labels.Windows`, and the rest to
+        :class:`jtm.training.labels.Labelled`. Epochs are compared by :meth:`validate`.
         """
         tasks = {t: self.labelled[t] for t in self.labelled if t in network.tasks}
+        batches |= {"seed": plan.seed, "stride": self.stride, "edge": self.edge}
+        batches["size"] = size or self.window
         windows = labels.Windows(
-            self.read,
-            spans,
-            self.targets(tasks),
-            n_batches,
-            batch_size,
-            plan.seed,
-            unlabelled,
-            n_unlabelled,
-            self.stride,
-            size or self.window,
-            self.edge,
+            self.read, spans, self.targets(tasks), n_batches, **batches
         )
         return labels.Labelled(
             network,
             plan,
             windows,
             rates,
+            teacher,
+            contrast,
+            augmented,
             score=lambda module: self.validate(module.network, tasks),
-            **chosen,
         )
 
     def validate(self, network, tasks):
@@ -173,9 +173,7 @@ class Family:
         for index, first, last in spans:
             if self.name == "frames":
                 size = min(last, VALIDATED_FRAMES) // self.stride * self.stride
-            logits = labels.compute_logits(
-                network, self.read(index, first, size)[None], self.stride
-            )
+            logits = self.logits(network, self.read(index, first, size)[None])
             truth = targets(index, first, size)
             for task in tasks:
                 if tasks[task].task.metric == "note_f1":

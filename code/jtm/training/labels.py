@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from jtm.constants import HOP
 from jtm.data.windows import Draws
 from jtm.models.augment import augment_magnitudes, augment_waves
 from jtm.training.loop import Module, schedule
@@ -181,11 +180,12 @@ class Labelled(Module):
             with torch.no_grad():
                 teacher_logits = self.teacher[0].to(clean.device)(clean[n:], edge)
             share = n / len(clean)
-            for task in losses:
-                soft = _soft_labels(teacher_logits[task], targets[task])
-                losses[task] = share * losses[task] + (1 - share) * _task_loss(
-                    logits[task][n:], soft
-                )
+            for task, own in losses.items():
+                soft = teacher_logits[task]
+                is_multilabel = targets[task].is_floating_point()
+                soft = soft.sigmoid() if is_multilabel else soft.softmax(1)
+                other = _task_loss(logits[task][n:], soft)
+                losses[task] = share * own + (1 - share) * other
         total = sum(WEIGHTS.get(task, 1.0) * loss for task, loss in losses.items())
         if self.contrast:
             z = self.network.body.encode(inputs[n:])
@@ -212,11 +212,6 @@ class Labelled(Module):
         ]
 
 
-def _soft_labels(logits, targets):
-    """Compute soft labels of the same kind as the targets from a teacher's logits."""
-    return logits.sigmoid() if targets.is_floating_point() else logits.softmax(1)
-
-
 def _task_loss(logits, target):
     """
     Compute a mean binary cross-entropy, or cross-entropy, in nats.
@@ -231,35 +226,3 @@ def _task_loss(logits, target):
     if logits.ndim == 2:
         return functional.cross_entropy(logits, target)
     return functional.binary_cross_entropy_with_logits(logits, target)
-
-
-@torch.no_grad()
-def compute_logits(network, inputs, stride=1):
-    """
-    Compute logits, in bfloat16.
-
-    Parameters
-    ----------
-    network : jtm.models.heads.NetworkWithHeads
-        Body and heads, in evaluation mode.
-    inputs : numpy.ndarray
-        Inputs of :meth:`Body.encode`.
-    stride : int
-        Number of 10-ms frames in a frame of the network.
-
-    Returns
-    -------
-    dict of str to numpy.ndarray
-        Logits by task: ``(batch, frames, ...)`` for 10-ms frames, ``(batch, classes)``
-        for windows.
-    """
-    device = next(network.heads.parameters()).device
-    hop = HOP if inputs.shape[1] == 1 else 1
-    axis = 2 if hop > 1 else 1
-    n_frames = inputs.shape[axis] // hop
-    pad = [(0, 0)] * 3
-    pad[axis] = 0, -n_frames % stride * hop
-    x = torch.from_numpy(np.pad(inputs, pad)).to(device)
-    with torch.autocast(device.type, torch.bfloat16):
-        logits = {t: x.float().cpu().numpy() for t, x in network(x).items()}
-    return {t: x if x.ndim < 3 else x[:, :n_frames] for t, x in logits.items()}

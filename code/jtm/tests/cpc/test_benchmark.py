@@ -238,7 +238,7 @@ class TestBenchmark(unittest.TestCase):
         truth = family.targets(chosen)
         for shown, expected in ((slice(None), 1.0), (slice(1), 0.0)):
 
-            def compute_logits(network, inputs, stride, shown=shown):
+            def compute_logits(network, inputs, shown=shown):
                 logits = np.full(inputs.shape, -9.0)
                 logits[:, :, shown] = 18 * inputs[:, :, shown] - 9
                 return {"transcription": logits}
@@ -246,7 +246,7 @@ class TestBenchmark(unittest.TestCase):
             oracle = mock.patch.object(
                 family, "read", lambda *where: truth(*where)["transcription"]
             )
-            with oracle, mock.patch.object(labels, "compute_logits", compute_logits):
+            with oracle, mock.patch.object(family, "logits", compute_logits):
                 # Without an onset no note is decoded, whatever frames are active.
                 self.assertEqual(family.validate(None, chosen), expected)
 

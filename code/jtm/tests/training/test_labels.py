@@ -8,11 +8,11 @@ import numpy as np
 import torch
 
 from jtm.constants import N_PITCHES
-from jtm.evaluation.families import _quick_score
+from jtm.evaluation.families import Family, _quick_score
 from jtm.evaluation.tasks import TASKS
 from jtm.models.heads import Heads, NetworkWithHeads, _FlatTrunk
 from jtm.training import labels
-from jtm.training.labels import Labelled, Windows, _task_loss, compute_logits
+from jtm.training.labels import Labelled, Windows, _task_loss
 from jtm.training.loop import Plan, fit
 
 BINS = 6
@@ -121,8 +121,10 @@ class TestLabelled(unittest.TestCase):
                 teacher=each,
                 windows=windows(batch_size=4, **pool),
             )
-            logits = compute_logits(module.network.eval(), read(0, 0, 64)[None])
-            means.append(logits["transcription"][0, :, 0, 70].mean())
+            network = module.network.eval()
+            with torch.no_grad():
+                logits = network(torch.from_numpy(read(0, 0, 64)[None]))
+            means.append(float(logits["transcription"][0, :, 0, 70].mean()))
         self.assertGreater(means[1], means[0] + 0.5)
         for name, value in teacher.state_dict().items():
             torch.testing.assert_close(value, before[name])
@@ -177,8 +179,9 @@ class TestQuickScore(unittest.TestCase):
         )
 
 
-class TestComputeLogits(unittest.TestCase):
+class TestLogits(unittest.TestCase):
     def test_number_of_frames_equals_that_of_the_input(self):
-        network = make().eval()
-        logits = compute_logits(network, read(0, 0, 31)[None], stride=2)
+        task = SimpleNamespace(task=TASKS["transcription"], store=None)
+        family = Family({"transcription": task}, read, stride=2)
+        logits = family.logits(make().eval(), read(0, 0, 31)[None])
         self.assertEqual(logits["transcription"].shape, (1, 31, 2, N_PITCHES))
