@@ -24,9 +24,9 @@ Conventions:
 - **Intervals** are 95 % percentile bootstraps over groups of recordings: tune
   families where these are known. Windows of one recording share player, room and
   work, and recordings of one family share the tune, so resampling windows would
-  overstate the evidence many times. The draws depend only on the number of groups and
-  the seed: two systems scored on the same recordings get the same draws, so their
-  draws can be paired.
+  overstate the evidence many times. The draws depend only on the number of groups:
+  two systems scored on the same recordings get the same draws, so their draws can be
+  paired.
 
 Caveats:
 
@@ -125,30 +125,6 @@ def precision_score(counts):
     return float(np.sum(steps * correct / np.maximum(predicted, 1)))
 
 
-def best_threshold(counts, levels):
-    """
-    Find the threshold with the highest F1.
-
-    Parameters
-    ----------
-    counts : numpy.ndarray
-        Counts ``(2, thresholds)`` from :func:`precision_counts`, summed.
-    levels : numpy.ndarray
-        The thresholds.
-
-    Returns
-    -------
-    float
-        The threshold, at or above which an entry is predicted positive; 0, even odds
-        for a logit, if there are no positives.
-    """
-    if not len(levels):
-        return 0.0
-    correct, predicted = counts
-    scores = 2 * correct / np.maximum(predicted + correct[-1], 1)
-    return float(levels[np.argmax(scores)])
-
-
 def frame_counts(truth, estimate):
     """
     Count correct, estimated and reference entries, for frame F1.
@@ -235,7 +211,7 @@ def mean(counts):
     return float(counts[0] / counts[1])
 
 
-def bootstrap(counts, groups, statistic, draws=DRAWS, seed=0):
+def bootstrap(counts, groups, statistic):
     """
     Resample groups of recordings with replacement, and score each draw (Efron 1979).
 
@@ -247,15 +223,12 @@ def bootstrap(counts, groups, statistic, draws=DRAWS, seed=0):
         Group of each recording, such as its tune family; None resamples recordings.
     statistic : callable
         Computes the score from statistics summed over recordings.
-    draws : int
-        Number of draws.
-    seed : int
-        Random seed.
 
     Returns
     -------
     numpy.ndarray
-        Scores of the draws ``(draws,)``; empty for fewer than two groups.
+        Scores of :data:`DRAWS` draws ``(draws,)``, the same draws for as many groups;
+        empty for fewer than two groups.
     """
     names = range(len(counts)) if groups is None else groups
     order = {name: i for i, name in enumerate(dict.fromkeys(names))}  # first occurrence
@@ -264,8 +237,8 @@ def bootstrap(counts, groups, statistic, draws=DRAWS, seed=0):
     n = len(sums)
     if n < 2:
         return np.empty(0)
-    rng = np.random.default_rng(seed)
-    times = rng.multinomial(n, np.full(n, 1 / n), size=draws)  # per group
+    rng = np.random.default_rng(0)
+    times = rng.multinomial(n, np.full(n, 1 / n), size=DRAWS)  # per group
     totals = np.tensordot(times.astype(float), sums, axes=1)
     return np.array([statistic(total) for total in totals])
 

@@ -115,7 +115,7 @@ class Task:
 
     def choose(self, labelled, logits):
         """
-        Choose thresholds on validation.
+        Choose thresholds on validation; for frames, that of the highest F1.
 
         Parameters
         ----------
@@ -131,7 +131,11 @@ class Task:
         """
         truths = labelled.truths("validation")
         counts, levels = metrics.precision_counts(truths, logits)
-        return {"threshold": metrics.best_threshold(counts.sum(axis=0), levels)}
+        if not len(levels):  # no positives: even odds
+            return {"threshold": 0.0}
+        correct, predicted = counts.sum(axis=0)
+        f1 = 2 * correct / np.maximum(predicted + correct[-1], 1)
+        return {"threshold": float(levels[np.argmax(f1)])}
 
     def score(self, labelled, split, logits, thresholds):
         """
@@ -200,8 +204,7 @@ class _Transcription(Task):
 
     def targets(self, notes, n_frames, start):
         roll = rolls.frame_roll(notes, n_frames, start)
-        onsets = transcription.onset_targets(notes, n_frames, start)
-        return np.stack((roll, onsets), axis=1)
+        return np.stack((roll, _wide_onsets(notes, n_frames, start)), axis=1)
 
     def choose(self, labelled, logits):
         references = labelled.references("validation")
@@ -230,7 +233,7 @@ class _WhoPlaysWhat(_Transcription):
     def targets(self, notes, n_frames, start):
         roll = rolls.part_roll(notes, n_frames, start).transpose(0, 2, 1)
         notes, _ = rolls.played(notes)
-        onsets = transcription.onset_targets(notes, n_frames, start)
+        onsets = _wide_onsets(notes, n_frames, start)
         return np.concatenate((roll, onsets[:, None]), axis=1)
 
     def score(self, labelled, split, logits, thresholds):
@@ -344,6 +347,16 @@ TASKS = {
     )
 }
 """The tasks by name."""
+
+
+def _wide_onsets(notes, n_frames, start):
+    """
+    Mark onsets, and the frame on each side of each ``(n_frames, 88)``.
+
+    Annotated onsets are accurate to one or two frames.
+    """
+    onsets = rolls.onset_roll(notes, n_frames + 2, start - 1)
+    return onsets[:-2] | onsets[1:-1] | onsets[2:]
 
 
 def _pool(logits, size):

@@ -15,14 +15,11 @@ from functools import partial
 import numpy as np
 
 from jtm.constants import INSTRUMENTS
-from jtm.data.rolls import PLAYED_DTYPE, onset_roll, played, rolls_to_notes
+from jtm.data.rolls import PLAYED_DTYPE, played, rolls_to_notes
 from jtm.evaluation.metrics import note_f1
 
 REACH = 3
 """Frames of 10 ms on each side among which a peak must be the maximum."""
-
-TOLERANCE = 1
-"""Frames on each side of an onset that are also onset targets in training."""
 
 THRESHOLDS = (0.01, 0.03, 0.06, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
 """Candidate thresholds, as probabilities."""
@@ -49,31 +46,6 @@ def by_instrument(notes):
     notes, column = played(notes)
     notes["pitch"] += (INSTRUMENT_OFFSET * column).astype(notes["pitch"].dtype)
     return notes
-
-
-def onset_targets(notes, n_frames, start=0):
-    """
-    Compute onset targets.
-
-    Annotated onsets are accurate to one or two frames, so the frame on each side is a
-    target too.
-
-    Parameters
-    ----------
-    notes : numpy.ndarray
-        Notes ``(notes,)`` of :data:`jtm.data.rolls.NOTE_DTYPE`.
-    n_frames : int
-        Number of frames.
-    start : int
-        Index of the first frame in the recording.
-
-    Returns
-    -------
-    numpy.ndarray
-        Booleans ``(n_frames, 88)``.
-    """
-    exact = onset_roll(notes, n_frames + 2 * TOLERANCE, start - TOLERANCE)
-    return np.any([exact[i : i + n_frames] for i in range(2 * TOLERANCE + 1)], axis=0)
 
 
 def peaks(onsets, threshold):

@@ -11,7 +11,7 @@ import numpy as np
 
 from jtm.constants import INSTRUMENTS
 from jtm.data.musicnet import Recording, open_dataset
-from jtm.data.rolls import PLAYED_DTYPE, WINDOW, onset_roll
+from jtm.data.rolls import NOTE_DTYPE, PLAYED_DTYPE, WINDOW, onset_roll
 from jtm.data.store import build_store
 from jtm.evaluation import labelled as module_under_test
 from jtm.evaluation import metrics, tasks
@@ -198,6 +198,17 @@ class TestLabelledRecordings(unittest.TestCase):
         self.assertEqual(labelled.groups_of("test"), [f"{i}" for i in range(60, 90)])
 
 
+class TestTargets(unittest.TestCase):
+    def test_onsets_are_widened_across_excerpt_edges(self):
+        notes = np.array([(0.1, 0.2, 60), (0.3, 0.4, 60)], NOTE_DTYPE)
+        whole = tasks._wide_onsets(notes, 150, 0)
+        frames = np.flatnonzero(whole[:, 60 - 21])
+        self.assertEqual(frames.tolist(), [9, 10, 11, 29, 30, 31])
+        for start in (9, 10, 11, 12, 28):
+            part = tasks._wide_onsets(notes, 30, start)
+            np.testing.assert_array_equal(part, whole[start : start + 30])
+
+
 class TestScores(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
@@ -228,6 +239,17 @@ class TestScores(unittest.TestCase):
             self.assertEqual(
                 labelled.task.choose(labelled, validation), {"threshold": 7.0}
             )
+
+    def test_hand_computed_threshold(self):
+        # Above 0.4 three of three are found with one wrong: F1 6/7; above 0.8
+        # two of three: F1 4/5.
+        truth = np.array([[True, True, False, True, False]])
+        scores = np.array([[0.9, 0.8, 0.5, 0.4, 0.1]])
+        # Without an active pitch, no threshold can be chosen.
+        for found, expected in ((truth, 0.4), (truth & ~truth, 0.0)):
+            labelled = SimpleNamespace(truths=lambda split, found=found: [found])
+            chosen = tasks.TASKS["multipitch"].choose(labelled, [scores])
+            self.assertEqual(chosen, {"threshold": expected})
 
     def test_evaluated_frames_are_the_centres_of_their_steps(self):
         labelled = Labelled.of(self.store, "instrument_activity")

@@ -15,7 +15,6 @@ from jtm.evaluation.transcription import (
     by_instrument,
     choose_thresholds,
     decode,
-    onset_targets,
     peaks,
 )
 
@@ -80,16 +79,6 @@ class TestInstruments(unittest.TestCase):
         self.assertEqual(found.dtype, notes.dtype)
         self.assertEqual(found["program"].tolist(), [1, 41])
         np.testing.assert_allclose(found["end"], notes["end"])
-
-
-class TestTargets(unittest.TestCase):
-    def test_onset_targets_are_widened_across_excerpt_edges(self):
-        column = onset_targets(TRUTH[:1], 150)[:, 60 - 21]
-        self.assertEqual(np.flatnonzero(column).tolist(), [9, 10, 11])
-        whole = onset_targets(TRUTH, 150)
-        for start in (9, 10, 11, 12, 28):
-            part = onset_targets(TRUTH, 30, start)
-            np.testing.assert_array_equal(part, whole[start : start + 30])
 
 
 class TestOnsets(unittest.TestCase):
