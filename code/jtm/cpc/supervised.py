@@ -20,6 +20,7 @@ from jtm.evaluation.tasks import TASKS
 from jtm.files import InputError, digest, read_json, write_json
 from jtm.models.encoder import HarmonicStack
 from jtm.models.heads import add_heads
+from jtm.results.records import TESTS
 from jtm.training.checkpoints import initial_model
 from jtm.training.folder import RECORD, check, claim
 from jtm.training.loop import Plan, fit
@@ -69,7 +70,7 @@ def run(config, progress=True, n_recordings=0):
         spans = list(map(tuple, drawn.tolist()))
     indices = [sorted({i for i, *_ in s}) for s in (spans, family.spans("validation"))]
     tested = labelled[task].splits
-    tests = {i for split in TESTED if split in tested for i in tested[split]}
+    tests = {i for split in TESTS if split in tested for i in tested[split]}
     data = store.summary(*indices, sorted(tests))
     with claim(config, data, origin):
         file = folder / RECORD
@@ -144,7 +145,7 @@ def _module(config, model, family, spans, size):
 def _score(network, family, task):
     """Score a trained network on test, with thresholds chosen on validation."""
     labelled = family.labelled[task]
-    splits = [s for s in ("validation", *TESTED) if labelled.splits.get(s)]
+    splits = [s for s in ("validation", *TESTS) if labelled.splits.get(s)]
     logits = {s: family.predict(network, s, family.labelled)[task] for s in splits}
     thresholds = labelled.task.choose(labelled, logits["validation"])
     scores = [
@@ -154,9 +155,6 @@ def _score(network, family, task):
     ]
     return scores, {name: float(value) for name, value in thresholds.items()}
 
-
-TESTED = ("test", "test_timbre")
-"""Splits that are scored at the end."""
 
 SHOWN = ("metric", "value", "low", "high", "primary")
 """Fields of a score that are saved."""

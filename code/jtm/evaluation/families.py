@@ -11,13 +11,16 @@ import numpy as np
 import torch
 
 from jtm.constants import HOP
-from jtm.data.rolls import frame_numbers
+from jtm.data.rolls import WINDOW, frame_numbers
 from jtm.evaluation import metrics, transcription
 from jtm.evaluation.baselines import HAND_MADE, MARGIN, fingerprint
 from jtm.evaluation.labelled import evenly
 from jtm.evaluation.tasks import CLIP, CLIP_LEAD, TASKS
 from jtm.training import labels
 from jtm.training.spectra import FrontEnd
+
+EDGE = 16
+"""Input frames of 10 ms on either side of a training window, without labels."""
 
 VALIDATED, VALIDATED_FRAMES = 24, 1000
 """Number of validation recordings scored during training, and 10 ms frames of each."""
@@ -53,8 +56,8 @@ class Family:
         self.labelled = labelled
         self.read = read
         self.stride = stride
-        self.window = CLIP_LEAD + CLIP if self.name == "clips" else labels.WINDOW
-        self.edge = labels.EDGE if self.name == "frames" else 0
+        self.window = CLIP_LEAD + CLIP if self.name == "clips" else WINDOW
+        self.edge = EDGE if self.name == "frames" else 0
 
     def spans(self, split):
         """

@@ -15,7 +15,7 @@ import pandas as pd
 
 from jtm.constants import FRAME_RATE, HOP, INSTRUMENTS, LABEL_RATE, N_PITCHES
 from jtm.data import rolls
-from jtm.data.clips import read_clips
+from jtm.data.clips import CLIP_SPLITS, read_clips
 from jtm.data.musicnet import Dataset, Recording
 from jtm.data.rolls import WINDOW, frame_numbers
 from jtm.data.splits import labelled_splits
@@ -190,7 +190,7 @@ class Labelled:
         task, recordings = TASKS[name], store.recordings
         names, groups, lengths = {}, {}, {}
         if task.unit == "clips":
-            splits = {s: [] for s in ("train", "validation", "test", "test_timbre")}
+            splits = {s: [] for s in CLIP_SPLITS}
             for index, recording in enumerate(recordings):
                 splits[recording.split].append(index)
         else:

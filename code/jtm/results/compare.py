@@ -185,18 +185,18 @@ def _estimate(seeds):
     return Estimate(mean, float(low), float(high), len(values), _p_value(drawn))
 
 
-def _draw_seeds(draws, times=SEED_DRAWS):
+def _draw_seeds(draws):
     """
     Resample seeds with replacement, on top of draws of families ``(seeds, draws)``.
 
-    Return mean scores of the drawn seeds ``(draws * times,)``, or ``(draws,)`` for one
-    seed. Their deviation from the mean over all seeds is scaled to the variance of a
-    mean of independent seeds (Rao and Wu 1988).
+    Return mean scores of the drawn seeds ``(draws * SEED_DRAWS,)``, or ``(draws,)`` for
+    one seed. Their deviation from the mean over all seeds is scaled to the variance of
+    a mean of independent seeds (Rao and Wu 1988).
     """
     n = len(draws)
     if n == 1:
         return draws[0]
-    draws = np.tile(draws, times)
+    draws = np.tile(draws, SEED_DRAWS)
     mean = draws.mean(axis=0)
     which = np.random.default_rng(0).integers(0, n, draws.shape)
     drawn = np.take_along_axis(draws, which, axis=0).mean(axis=0)

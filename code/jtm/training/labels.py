@@ -15,12 +15,6 @@ from jtm.data.windows import Draws
 from jtm.models.augment import augment_magnitudes, augment_waves
 from jtm.training.loop import Module, schedule
 
-WINDOW = 128
-"""Number of 10-ms frames in a training window whose labels count: 1.28 s."""
-
-EDGE = 16
-"""Number of further input frames on either side, whose labels do not count."""
-
 WARMUP = 20  # steps over which the learning rates rise
 WEIGHT_DECAY = 0.01  # of AdamW
 CONTRAST_WEIGHT = 0.02  # of InfoNCE, relative to the labels' binary cross-entropies
@@ -50,15 +44,15 @@ class Windows(Draws):
         Number of windows in a batch.
     seed : int
         Random seed.
+    size, edge : int
+        Number of 10-ms frames in a window, and of further input frames on either side,
+        whose labels do not count.
+    stride : int
+        Number of 10-ms frames in a frame of the network, to which windows are aligned.
     unlabelled : list of tuple, optional
         Spans without labels, from which `n_unlabelled` windows of a batch are drawn.
     n_unlabelled : int
         Number of unlabelled windows in a batch, which follow the labelled ones.
-    stride : int
-        Number of 10-ms frames in a frame of the network, to which windows are aligned.
-    size, edge : int
-        Number of 10-ms frames in a window, and of further input frames on either side,
-        whose labels do not count.
     """
 
     def __init__(
@@ -67,13 +61,13 @@ class Windows(Draws):
         spans,
         targets,
         n_batches,
-        batch_size=8,
-        seed=0,
+        batch_size,
+        seed,
+        size,
+        edge,
+        stride=1,
         unlabelled=(),
         n_unlabelled=0,
-        stride=1,
-        size=WINDOW,
-        edge=EDGE,
     ):
         super().__init__(n_batches, seed)
         self.read = read

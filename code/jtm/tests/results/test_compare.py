@@ -109,7 +109,7 @@ class TestIntervals(unittest.TestCase):
             noise = rng.normal(0, 0.05, (n_seeds, n_families))
             scores = 0.5 + families + seeds + noise
             which = rng.integers(0, n_families, (400, n_families))
-            drawn = _draw_seeds(scores[:, which].mean(axis=2), 2)
+            drawn = _draw_seeds(scores[:, which].mean(axis=2))
             low, high = np.quantile(drawn, (0.025, 0.975))
             n_covered += low <= 0.5 <= high
         self.assertGreaterEqual(n_covered, 180)

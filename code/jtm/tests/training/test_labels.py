@@ -52,6 +52,7 @@ def make(seed=0):
 
 def windows(**chosen):
     """Make windows of two labelled recordings and one without labels."""
+    chosen = {"seed": 0, "size": 128, "edge": 16} | chosen
     return Windows(read, [(0, 0, 300), (1, 50, 400)], targets, 3, **chosen)
 
 
