@@ -69,8 +69,7 @@ def run(config, progress=True, n_recordings=0):
         drawn = labelled_recordings(labelled[task], n_recordings, config.random_seed)
         spans = list(map(tuple, drawn.tolist()))
     indices = [sorted({i for i, *_ in s}) for s in (spans, family.spans("validation"))]
-    tested = labelled[task].splits
-    tests = {i for split in TESTS if split in tested for i in tested[split]}
+    tests = {i for split in TESTS for i in labelled[task].splits.get(split, ())}
     data = store.summary(*indices, sorted(tests))
     with claim(config, data, origin):
         file = folder / RECORD

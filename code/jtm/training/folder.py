@@ -65,7 +65,7 @@ def newest(folder):
     history = content.get("history", []) if content else []
     done = len({row["epoch"] for row in history})
     for epoch in sorted(by_epoch, reverse=True):
-        if epoch < done or (epoch + 1 == done and path):
+        if epoch < done:
             break  # the last checkpoint is at least as new
         try:
             path, content = by_epoch[epoch], read_checkpoint(by_epoch[epoch])
