@@ -127,6 +127,9 @@ class _Features:
         self.steps = {i: STEPS[split] for split, of in self.splits.items() for i in of}
         front_end = FrontEnd(HAND_MADE["logmel"], MARGIN, fingerprint("logmel"))
         self.spectra = Spectra(self.store, front_end, work)
+        self.hops = {"logmel": HOP, NOTES: HOP}  # in samples, by representation
+        for name, source in self.sources.items():
+            self.hops |= {f"{name}-{layer}": source.hop for layer in source.layers}
         self.cached = {}  # rows by representation and recording
         for index in tqdm(self.steps, "Computing features", disable=not progress):
             self._compute(index)
@@ -135,34 +138,28 @@ class _Features:
         """Compute and cache the features of a recording that probes use."""
         read = partial(self.store.read, index)
         for name, source in self.sources.items():
-            n_frames, numbers = self.excerpt(name, index)
+            n_frames, numbers = self.excerpt(source.hop, index)
             n_samples = n_frames * source.hop
             recording = Audio(read, self.store.lengths[index], n_samples)
             for layer, frames in source.whole(recording).items():
                 rows = np.clip(frames[numbers], -LIMIT, LIMIT)
                 self.cached[f"{name}-{layer}", index] = rows.astype(np.float16)
-        n_frames, numbers = self.excerpt("logmel", index)
+        n_frames, numbers = self.excerpt(HOP, index)
         self.cached["logmel", index] = self.spectra.read(index, 0, n_frames)[numbers]
 
-    def hop(self, name):
-        """Return the hop of a representation in samples."""
-        source = self.sources.get(name.partition("-")[0])
-        return source.hop if source else HOP
-
-    def excerpt(self, name, index):
+    def excerpt(self, hop, index):
         """Return the number of frames of an excerpt, and the indices of those used."""
-        hop = self.hop(name)
         n_frames = min(int(self.store.lengths[index]), EXCERPT * HOP) // hop
         return n_frames, frame_numbers(n_frames, self.steps[index] * HOP // hop)
 
-    def samples(self, name, index):
+    def samples(self, hop, index):
         """
         Return the frames of a recording that probes use, and their targets.
 
         Frames are rows of :meth:`excerpt` ``(frames,)`` that start no earlier than the
         longest of :data:`DELAYS`; targets ``(frames, ...)`` are by quantity and delay.
         """
-        hop, (n_frames, numbers) = self.hop(name), self.excerpt(name, index)
+        n_frames, numbers = self.excerpt(hop, index)
         lags = {delay: round(delay * SAMPLE_RATE / hop) for delay in DELAYS}
         rows = np.flatnonzero(numbers >= max(lags.values()))
         numbers, notes = numbers[rows], self.notes(index)
@@ -204,16 +201,16 @@ def _filters(model, config):
 
 def _probe(features):
     """Probe frames for present and past content."""
-    samples, results, counts = {}, [], {}
+    results, counts = [], {}
+    hops = {*features.hops.values()}
+    samples = {hop: _samples_by_split(features, hop) for hop in hops}
     past = [("pitch", delay) for delay in DELAYS]
     present = [("instrument", 0.0), ("loudness", 0.0)]
     probes = [(name, *target) for name in REPRESENTATIONS for target in past + present]
     probes += [(NOTES, *target) for target in past]
     for name, what, delay in tqdm(probes, "Probing", disable=not features.progress):
-        if features.hop(name) not in samples:
-            samples[features.hop(name)] = _samples_by_split(features, name)
         x, y = {}, {}
-        for split, recordings in samples[features.hop(name)].items():
+        for split, recordings in samples[features.hops[name]].items():
             y[split] = [truth[what, delay] for _, _, truth in recordings]
             x[split] = [
                 truth["pitch", 0.0].astype(np.float32)
@@ -240,10 +237,10 @@ def _probe(features):
     return {"carried": now, "memory": {"scores": scores, "leads": leads}}
 
 
-def _samples_by_split(features, name):
+def _samples_by_split(features, hop):
     """List recordings, frames and targets by split; see :meth:`_Features.samples`."""
     samples = {
-        split: [(i, *rows) for i in of if len((rows := features.samples(name, i))[0])]
+        split: [(i, *rows) for i in of if len((rows := features.samples(hop, i))[0])]
         for split, of in features.splits.items()
     }
     if not all(samples.values()):

@@ -96,15 +96,11 @@ class TestProbes(unittest.TestCase):
         ):
             step, n_frames = 16 * 160 // hop, {5: 160_000 // hop, 6: 48_000 // hop}
             subject = SimpleNamespace(
-                hop=lambda name, hop=hop: hop,
-                excerpt=lambda name, i, n=n_frames, s=step: (
-                    n[i],
-                    frame_numbers(n[i], s),
-                ),
+                excerpt=lambda _, i, n=n_frames, s=step: (n[i], frame_numbers(n[i], s)),
                 notes=lambda index: notes,
                 store=SimpleNamespace(read=lambda _, first, n: np.zeros(n, np.int16)),
             )
-            rows, truth = inside._Features.samples(subject, "cpc-c", 5)
+            rows, truth = inside._Features.samples(subject, hop, 5)
             numbers = np.arange(step // 2, n_frames[5], step)[rows]
             self.assertEqual(
                 (numbers[0], numbers[-1] + step), (first, 1000 * 160 // hop)
@@ -113,7 +109,7 @@ class TestProbes(unittest.TestCase):
             for delay, n in zip(inside.DELAYS, delays, strict=True):
                 np.testing.assert_array_equal(truth["pitch", delay], roll[numbers - n])
             self.assertEqual(set(truth["loudness", 0.0]), {inside.FLOOR})
-            self.assertEqual(len(inside._Features.samples(subject, "cpc-c", 6)[0]), 0)
+            self.assertEqual(len(inside._Features.samples(subject, hop, 6)[0]), 0)
 
     def test_values_beyond_half_precision_stay_finite(self):
         source = SimpleNamespace(hop=160)
@@ -121,7 +117,7 @@ class TestProbes(unittest.TestCase):
         subject = SimpleNamespace(
             store=SimpleNamespace(read=np.zeros, lengths=[160]),
             sources={"cpc": source},
-            excerpt=lambda name, index: (1, np.arange(1)),
+            excerpt=lambda hop, index: (1, np.arange(1)),
             spectra=SimpleNamespace(read=lambda *place: np.zeros((1, 2))),
             cached={},
         )
