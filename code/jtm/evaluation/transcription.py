@@ -124,23 +124,20 @@ def choose_thresholds(posteriors, references):
     tuple of float
         Frame and onset threshold for :func:`decode`.
     """
-    pitches, score = posteriors, partial(note_f1, offsets=True)
-    if any(logits.shape[1] > 2 for logits in posteriors):
+    score = partial(note_f1, offsets=True)
+    if posteriors[0].shape[1] > 2:
         references = [played(notes)[0] for notes in references]
-        pitches = [
-            np.stack((logits[:, :-1].max(axis=1), logits[:, -1]), axis=1)
-            for logits in posteriors
-        ]
 
         def score(reference, estimate):
             return _onset_f1(by_instrument(reference), by_instrument(estimate))
 
-    _, onset = best_onset(pitches, references)
-    frame = max(
-        THRESHOLDS[2::2],
-        key=lambda t: _mean_score(posteriors, references, (t, onset), score),
-    )
-    return frame, onset
+    _, onset = best_onset(posteriors, references)
+
+    def mean_score(frame):
+        notes = [decode(logits, (frame, onset)) for logits in posteriors]
+        return np.mean(list(map(score, references, notes)))
+
+    return max(THRESHOLDS[2::2], key=mean_score), onset
 
 
 def best_onset(posteriors, references):
@@ -150,24 +147,20 @@ def best_onset(posteriors, references):
     Parameters
     ----------
     posteriors, references : sequence of numpy.ndarray
-        Logits ``(frames, 2, 88)`` and reference notes of each recording.
+        Logits of each recording, see :func:`decode`, and its reference notes.
 
     Returns
     -------
     tuple of float
         Highest note F1 by pitch and onset, and its threshold.
     """
-    scores = [
-        _mean_score(posteriors, references, (0.5, t), _onset_f1) for t in THRESHOLDS
-    ]
+    scores = []
+    for threshold in THRESHOLDS:
+        onsets = [peaks(logits[:, -1], threshold) for logits in posteriors]
+        notes = map(rolls_to_notes, onsets, onsets)  # whatever their offsets
+        scores.append(np.mean(list(map(_onset_f1, references, notes))))
     best = np.argmax(scores)  # the first of equals
     return scores[best], THRESHOLDS[best]
-
-
-def _mean_score(posteriors, references, thresholds, score):
-    """Decode and score each recording; return the mean score."""
-    pairs = zip(posteriors, references, strict=True)
-    return np.mean([score(notes, decode(x, thresholds)) for x, notes in pairs])
 
 
 def _onset_f1(reference, estimate):
