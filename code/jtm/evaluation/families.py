@@ -82,12 +82,11 @@ class Family:
         Return the logits by task that :meth:`jtm.evaluation.tasks.Task.score` takes.
         """
         logits = {task: {} for task in tasks}
-        indices = {task: set(tasks[task].splits[split]) for task in tasks}
         for index, first, _ in self.spans(split):
             lengths = {
-                task: tasks[task].length(split, index)
-                for task in tasks
-                if index in indices[task]
+                task: labelled.length(split, index)
+                for task, labelled in tasks.items()
+                if index in labelled.splits[split]
             }
             for task, rows in self._predict(network, index, first, lengths).items():
                 logits[task][index] = rows.reshape(len(rows), *tasks[task].shape)
