@@ -6,8 +6,9 @@ Synthesise performances aligned to their scores, for training piece identificati
 writes a dataset in MusicNet's layout, with the score position of each note in its
 labels. Each part of a score is played as written, by a random instrument whose range
 allows it or by a keyboard, at 0.75 to 1.35 times a plausible tempo, with rubato, and
-transposed in training. Works are de-duplicated by melody, and a tune family is in one
-split. The same command resumes an interrupted set.
+transposed in training; some training performances are of a single part. Works are
+de-duplicated by melody, and a tune family is in one split. The same command resumes an
+interrupted set.
 """
 
 import multiprocessing
@@ -46,6 +47,8 @@ LARGEST = 9e5  # maximum size of a score file in bytes
 TEMPO = (0.75, 1.35)  # range of the tempo relative to Music.tempo
 TRANSPOSITION = 5  # maximum transposition in training, semitones up or down
 KEYBOARD_SHARE = 0.35  # fraction of performances on piano or harpsichord only
+SOLO_SHARE = 0.25  # fraction of training performances of a single part
+SOLO_NOTES = 16  # minimum number of notes of such a part
 
 
 def _read(job):
@@ -204,6 +207,29 @@ def excerpt(music, seconds, tempo, rng):
     return voices.Music(active, music.bar, length), first
 
 
+def solo(music, rng):
+    """
+    Keep a random part of an excerpt.
+
+    Parameters
+    ----------
+    music : voices.Music
+        The excerpt.
+    rng : numpy.random.Generator
+        Random generator.
+
+    Returns
+    -------
+    voices.Music
+        The excerpt with one of its parts of at least :data:`SOLO_NOTES` notes; all
+        parts if there is none.
+    """
+    parts = [part for part in music.voices if len(part) >= SOLO_NOTES]
+    if not parts:
+        return music
+    return voices.Music((parts[rng.integers(len(parts))],), music.bar, music.length)
+
+
 def _make_recording(job):
     """Write missing audio and labels of a work; return its row of the metadata."""
     out, name, work, family, split, music, fonts, seed = job
@@ -213,6 +239,9 @@ def _make_recording(job):
         transposition = int(rng.integers(-TRANSPOSITION, TRANSPOSITION + 1))
     tempo = music.tempo * float(np.exp(rng.uniform(*np.log(TEMPO))))
     cut, first = excerpt(music, rng.uniform(*SECONDS[split]), tempo, rng)
+    alone = works.generator(seed, "solo", name)
+    if split == "train" and alone.random() < SOLO_SHARE:
+        cut = solo(cut, alone)
     parts = players(cut, transposition, rng)
     score = perform.perform(parts, cut, tempo, rng)
     sound = acoustics.draw_tuning(rng, acoustics.draw_sound(rng, wide=True))

@@ -48,6 +48,15 @@ class TestPairs(unittest.TestCase):
         whole = {b: p for b, _, p in music.voices[0]}
         self.assertEqual(pitch, whole[first + beat])
 
+    def test_solos_are_one_part_with_enough_notes(self):
+        few = self.NOTES[(self.NOTES["part"] > 0) | (self.NOTES["beat"] < 12)]
+        music = pairs.parts_of(few)
+        rng = np.random.default_rng(0)
+        alone = {pairs.solo(music, rng).voices for _ in range(20)}
+        self.assertEqual(alone, {(music.voices[1],), (music.voices[2],)})
+        short = pairs.parts_of(self.NOTES[:30])  # ten notes each
+        self.assertIs(pairs.solo(short, rng), short)
+
     def test_duplicate_works_are_dropped_and_families_not_split(self):
         listed, music = corpus()
         counts = {"test": 20, "validation": 10, "train": 60}
