@@ -67,8 +67,15 @@ class _Summary(nn.Module):
 
     def forward(self, maps, weights):
         """Embed maps ``(batch, frames, 88, channels)`` with weights of frames."""
+        return self.embed(self.pool(maps, weights))
+
+    def pool(self, maps, weights):
+        """Average features over segments to ``(batch, SEGMENTS, 88, FEATURES)``."""
         features = functional.relu(self.features(maps))
-        pooled = torch.einsum("bfpc,bfs->bspc", features, weights.to(features.dtype))
+        return torch.einsum("bfpc,bfs->bspc", features, weights.to(features.dtype))
+
+    def embed(self, pooled):
+        """Embed pooled features to ``(batch, DIM)``."""
         features = self.norm(pooled.flatten(1).float())
         return self.last(features) if self.embeds else features
 
@@ -83,11 +90,15 @@ class _PitchAudioTower(nn.Module):
         self.trunk = PitchTrunk((encoder.dim,), channels)
         self.summary = _Summary(self.trunk.channels)
 
-    def forward(self, magnitudes):
-        """Embed log magnitudes ``(batch, frames, bins)`` to ``(batch, DIM)``."""
+    def pool(self, magnitudes):
+        """Compute pooled features of log magnitudes ``(batch, frames, bins)``."""
         maps = self.trunk(self.encoder.encode(magnitudes))
         lengths = torch.full((len(maps),), maps.shape[1], device=maps.device)
-        return self.summary(maps, segments(lengths, maps.shape[1]))
+        return self.summary.pool(maps, segments(lengths, maps.shape[1]))
+
+    def forward(self, magnitudes):
+        """Embed log magnitudes ``(batch, frames, bins)`` to ``(batch, DIM)``."""
+        return self.summary.embed(self.pool(magnitudes))
 
 
 class _PitchScoreTower(nn.Module):
@@ -308,6 +319,36 @@ class Towers(nn.Module):
         """Embed windows of audio."""
         batches = torch.from_numpy(magnitudes).split(BATCH)
         return np.concatenate([self._finish(0, self.audio(each)) for each in batches])
+
+    @torch.no_grad()
+    def embed_in_keys(self, magnitudes, keys):
+        """
+        Embed windows of audio, by pitch-map towers, transposed to several keys.
+
+        Features before the last layer are equivariant to transposition, so audio is
+        encoded once and its features are shifted.
+
+        Parameters
+        ----------
+        magnitudes : numpy.ndarray
+            Log magnitudes ``(windows, frames, bins)``.
+        keys : sequence of int
+            Transpositions in semitones, within an octave or two.
+
+        Yields
+        ------
+        numpy.ndarray
+            Embeddings ``(windows, dim)`` in each key.
+        """
+        batches = torch.from_numpy(magnitudes).split(BATCH)
+        pooled = torch.cat([self.audio.pool(each) for each in batches])
+        silence = self.audio.pool(torch.zeros_like(batches[0][:1]))
+        for key in keys:
+            shifted = silence.repeat(len(pooled), 1, 1, 1)
+            low, high = max(0, key), min(0, key)
+            span = N_PITCHES - low + high
+            shifted[:, :, low:][:, :, :span] = pooled[:, :, -high:][:, :, :span]
+            yield self._finish(0, self.audio.summary.embed(shifted))
 
     @torch.no_grad()
     def embed_scores(self, rolls, cells):

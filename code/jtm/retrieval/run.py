@@ -7,6 +7,7 @@ scores; finished runs are skipped, so the same command resumes a stopped study.
 
 from dataclasses import asdict
 from functools import partial
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +37,7 @@ DTW_QUERIES = 40  # per direction for dynamic time warping, which is slow
 DRAWS = 1000  # bootstrap draws of works
 LENGTHS = (2, 5, 10, 20, 30)  # query lengths for piece identification in seconds
 FALSE_ALARMS = 0.05  # false-alarm rate for pieces not in the index
+DELAYS = (0.0, 8.0, 16.0)  # seconds into a recording at which calibrated queries start
 
 
 def _train(config, recordings, progress=True):
@@ -143,16 +145,16 @@ def _evaluate(compare, recordings, split):
     return {"candidates": len(windows)} | _both_directions(windows, cosines, cosines.T)
 
 
-def _query(recordings, recording, index, seconds):
+def _query(recordings, recording, index, seconds, delay=0.0):
     """
-    Select the start of a recording as a query.
+    Select a query from a recording, `delay` seconds after its first onset.
 
     Return the index of its piece, the start of each window in seconds, and the start
     and end of the query in quarter notes of the score.
     """
     aligned = recordings.aligned[recording]
     metadata = recordings.store.recordings[recording].metadata
-    first = GRID * np.ceil(aligned.first / GRID)
+    first = GRID * np.ceil((aligned.first + delay) / GRID)
     last = min(first + seconds, aligned.last) - SECONDS
     starts = np.arange(first, max(last, first) + 1e-6, search.HOP_SECONDS)
     beats = aligned.beats(np.array((first, starts[-1] + SECONDS)))
@@ -174,29 +176,33 @@ def _rank(ranked, number):
     return order.index(number) + 1 if number in order else np.inf
 
 
-def _identify_all(towers, recordings, index, split, lengths=LENGTHS, absent=False):
+def _identify_all(
+    towers, recordings, index, split, lengths=LENGTHS, absent=False, delays=(0.0,)
+):
     """
     Identify the piece of each recording of a split, removed from the index if `absent`.
 
-    Return, by query length in seconds, three rows ``(3, recordings)``: the rank of the
-    piece; the margin of the first piece, see :func:`jtm.retrieval.search.vote`; and the
-    position error in quarter notes.
+    A query starts at each of the `delays`, in seconds after the first onset. Return, by
+    query length in seconds, three rows ``(3, queries)``: the rank of the piece; the
+    margin of the first piece, see :func:`jtm.retrieval.search.margin`; and the position
+    error in quarter notes.
     """
     results = {seconds: [] for seconds in lengths}
-    for recording in recordings.splits[split]:
-        number, starts, beats = _query(recordings, recording, index, max(lengths))
+    for recording, delay in product(recordings.splits[split], delays):
+        query = recordings, recording, index, max(lengths), delay
+        number, starts, beats = _query(*query)
         times = starts + SECONDS / 2
         known = index.without(number) if absent else index
         near = known.nearest(_embed(towers, recordings, recording, starts))
         owners, middles = known.owners[near], known.middles[near]
         for seconds in lengths:
             n = np.count_nonzero(times <= times[0] + max(0, seconds - SECONDS) + 1e-6)
-            margin, ranked = search.vote(times[:n], owners[:n], middles[:n])
+            ranked = search.vote(times[:n], owners[:n], middles[:n])
             rank, error = _rank(ranked, number), np.nan
             if np.isfinite(rank):
                 _, _, start, speed, _ = ranked[rank - 1]
                 error = start + speed * (times[0] - SECONDS / 2) - beats[0]
-            results[seconds].append((rank, margin, error))
+            results[seconds].append((rank, search.margin(ranked, n), error))
     return {seconds: np.array(rows).T for seconds, rows in results.items()}
 
 
@@ -219,7 +225,7 @@ def _retrieve_all(towers, recordings, index, split, seconds):
         within = (middles >= beats[0]) & (middles < beats[1])
         near = windows.nearest(index.unit[rows][within])
         lines = owners[near], places[near], 1 / search.SPEEDS, 2 * search.TOLERANCE
-        ranks.append(_rank(search.vote(middles[within], *lines)[1], k))
+        ranks.append(_rank(search.vote(middles[within], *lines), k))
     return np.array(ranks)
 
 
@@ -236,7 +242,7 @@ def _calibrate(towers, recordings, index):
     margins, correct = [], []
     for absent in (False, True):
         results = _identify_all(
-            towers, recordings, index, "validation", LENGTHS[2:4], absent
+            towers, recordings, index, "validation", LENGTHS[2:4], absent, DELAYS
         )
         margins += [margin for _, margin, _ in results.values()]
         correct += [(rank == 1) & (not absent) for rank, *_ in results.values()]

@@ -2,7 +2,8 @@
 Piece identification: an index of scores, and the search for a recording's piece.
 
 Since the tempo of a performance is unknown, each piece is cut into passages of two
-lengths, chosen by its note density. Passages are embedded once. Windows of a recording
+lengths, chosen by its note density; so is its highest part, which is often played
+alone. Passages are embedded once. Windows of a recording
 then vote for their nearest passages, and a piece is scored by the votes that lie on one
 line in time, that is, its passages in order at a constant tempo.
 """
@@ -60,11 +61,13 @@ RELIABLE = 17  # windows, 10 s, from which votes are reliable
 MAX_MATCHES = 5  # maximum number of pieces returned
 
 # Keys.
-KEYS = tuple(range(-6, 7))  # semitones between a recording and its score
+KEYS = tuple(sorted(range(-12, 13), key=abs))  # semitones above the score, near first
 MIN_WINDOWS = 30  # to try other keys; fewer windows agree by chance
 MIN_SECONDS = (MIN_WINDOWS - 1) * HOP_SECONDS + data.SECONDS  # 16.5, their duration
 CERTAIN_MARGIN = 2.0  # margin in the score's key, above any wrong one in validation
-KEY_THRESHOLD = 1.2  # margin in other keys, from ``benchmarks/naming.py``
+# Margin in the best key relative to the median over keys, by ``benchmarks/naming.py``.
+KEY_THRESHOLD = 2.9  # to count as found
+KEY_CONFIDENCE = (-6.1, 2.1)  # of the logistic regression of correctness
 
 
 class ShortError(InputError):
@@ -143,13 +146,9 @@ class Index:
     def nearest(self, queries, number=NEAREST):
         """Find the nearest passages of each query by exhaustive search."""
         number = min(number, len(self.unit))
-        nearest = np.empty((len(queries), number), np.int64)
-        for first in range(0, len(queries), BLOCK):  # bounds the memory
-            distances = -(queries[first:][:BLOCK] @ self.unit.T)
-            near = np.argpartition(distances, number - 1, axis=1)[:, :number]
-            order = np.argsort(np.take_along_axis(distances, near, 1), axis=1)
-            nearest[first:][:BLOCK] = np.take_along_axis(near, order, 1)
-        return nearest
+        unit = torch.from_numpy(self.unit)
+        blocks = torch.from_numpy(queries).split(BLOCK)  # bounds the memory
+        return np.concatenate([(x @ unit.T).topk(number).indices for x in blocks])
 
     def without(self, number):
         """Return an index without a piece, to evaluate queries not in the index."""
@@ -224,16 +223,21 @@ def _passages(notes):
 
 def _embed(towers, notes):
     """
-    Embed the passages of a piece.
+    Embed the passages of a piece and of its highest part.
 
     Return embeddings ``(passages, dim)``, int8, and passage centres in quarter notes.
     """
-    ends = _passages(notes)
-    if not len(ends):
+    parts = [notes[notes["part"] == part] for part in np.unique(notes["part"])]
+    highest = max(parts, key=lambda part: part["pitch"].mean())
+    rolls, middles = [], []
+    for played in (notes, highest)[: len(parts)]:
+        for ends in _passages(played):
+            rolls.append(notation.roll(played, *ends))
+            middles.append(ends.mean())
+    if not rolls:
         return np.zeros((0, towers.dim), np.int8), np.zeros(0, np.float32)
-    rolls = zip(*(notation.roll(notes, *pair) for pair in ends), strict=True)
-    vectors = towers.embed_scores(*map(np.stack, rolls))
-    return np.round(127 * vectors).astype(np.int8), ends.mean(1).astype(np.float32)
+    vectors = towers.embed_scores(*map(np.stack, zip(*rolls, strict=True)))
+    return np.round(127 * vectors).astype(np.int8), np.array(middles, np.float32)
 
 
 def _read(path):
@@ -447,7 +451,7 @@ def _change(magnitudes):
     return float(np.sort((level[:, step:-step] - neighbours).std(0))[-20:].mean())
 
 
-def vote(times, owners, positions, speeds=SPEEDS, tolerance=TOLERANCE, known=np.inf):
+def vote(times, owners, positions, speeds=SPEEDS, tolerance=TOLERANCE):
     """
     Rank pieces by the votes that lie on one line in time.
 
@@ -462,25 +466,19 @@ def vote(times, owners, positions, speeds=SPEEDS, tolerance=TOLERANCE, known=np.
         Candidate slopes in units of `positions` per second.
     tolerance : float
         Seconds within which votes count as on one line.
-    known : int
-        Number of pieces; votes for others, the background, are discarded.
 
     Returns
     -------
-    margin : float
-        Votes of the first piece plus half its lead over the second, reduced for fewer
-        than :data:`RELIABLE` queries; a low margin means 'not found'.
-    ranked : list of tuple
+    list of tuple
         Piece, votes per query, position in the piece at second 0, slope, and the
         queries that voted, by descending votes. A query gives a piece at most one
         vote, weighted ``log((nearest + 1) / rank)``.
     """
+    if not owners.size:
+        return []
     n_queries, nearest = owners.shape
-    valid = owners.T < known
-    if not valid.any():
-        return 0.0, []
-    rank, query = np.nonzero(valid)
-    owner, position = owners.T[valid], positions.T[valid]  # nearest first
+    rank, query = np.indices((nearest, n_queries)).reshape(2, -1)
+    owner, position = owners.T.ravel(), positions.T.ravel()  # nearest first
     weight = np.log((nearest + 1) / (rank + 1))
     best = {}
     for speed in speeds:
@@ -504,9 +502,28 @@ def vote(times, owners, positions, speeds=SPEEDS, tolerance=TOLERANCE, known=np.
         start = float(np.median(position[hits] - speed * times[query[hits]]))
         ranked.append((piece, total / n_queries, start, float(speed), query[hits]))
     ranked.sort(key=lambda row: -row[1])
-    first, second = ([row[1] for row in ranked] + [0.0])[:2]
-    margin = min(1.0, n_queries / RELIABLE) * (first + 0.5 * (first - second))
-    return float(margin), ranked
+    return ranked
+
+
+def margin(ranked, n_queries):
+    """
+    Compute how clearly the first piece is ahead; if little, it is not the right one.
+
+    Parameters
+    ----------
+    ranked : list of tuple
+        Pieces as :func:`vote` ranks them.
+    n_queries : int
+        Number of queries that voted.
+
+    Returns
+    -------
+    float
+        Votes of the first piece plus half its lead over the second, reduced for fewer
+        than :data:`RELIABLE` queries.
+    """
+    first, second = ([row[1] for row in ranked] + [0.0, 0.0])[:2]
+    return float(min(1.0, n_queries / RELIABLE) * (first + 0.5 * (first - second)))
 
 
 def find(wave, rate=SAMPLE_RATE, index=None, weights=WEIGHTS, progress=False):
@@ -554,16 +571,25 @@ def find(wave, rate=SAMPLE_RATE, index=None, weights=WEIGHTS, progress=False):
     starts, magnitudes = cut_windows(wave * audio.gain(audio.powers(wave)))
     if not len(starts) or _change(magnitudes) < MIN_CHANGE:
         return [], False
-    keys = sorted(KEYS, key=abs) if len(starts) >= MIN_WINDOWS else [0]
-    results = []
-    for key in tqdm(keys, "Keys", leave=False, disable=not progress):
-        margin, ranked = search_in_key(towers, index, starts, magnitudes, key)
-        threshold = KEY_THRESHOLD if key else facts.get("threshold", 0.0)
-        results.append((margin - threshold, key, margin, ranked))
-        if not key and margin >= CERTAIN_MARGIN:
+    keys = KEYS if len(starts) >= MIN_WINDOWS else KEYS[:1]
+    searched = search_in_keys(towers, index, starts, magnitudes, keys)
+    results, margins = [], []
+    bar = tqdm(keys, "Keys", leave=False, disable=not progress)
+    for key, ranked in zip(bar, searched, strict=True):
+        margins.append(margin(ranked, len(starts)))
+        known = [row for row in ranked if row[0] < len(index.pieces)]
+        results.append((margin(known, len(starts)), key, known[:MAX_MATCHES]))
+        if not key and results[0][0] >= CERTAIN_MARGIN:
             break
-    above, key, margin, ranked = max(results, key=lambda result: result[0])
-    shares = _confidences(margin, [votes for _, votes, *_ in ranked], facts)
+    value, key, ranked = max(results, key=lambda result: result[0])
+    threshold = facts.get("threshold", 0.0)
+    coefficients = facts.get("confidence", (-4.0, 4.0))
+    if len(results) == len(KEYS):
+        # In most keys nothing is right, so their median is what chance reaches: more in
+        # recordings with many notes at a time.
+        value /= max(np.median(margins), 1e-9)
+        threshold, coefficients = KEY_THRESHOLD, KEY_CONFIDENCE
+    shares = _confidences(value, coefficients, [votes for _, votes, *_ in ranked])
     matches = []
     for (piece, _, start, speed, voters), share in zip(ranked, shares, strict=True):
         about = index.pieces[piece]
@@ -571,12 +597,12 @@ def find(wave, rate=SAMPLE_RATE, index=None, weights=WEIGHTS, progress=False):
         beat = float(np.clip(start + speed * first, 0, about["beats"]))
         place = beat, about["beats"], float(first), float(last), key
         matches.append(Match(about["title"], about["file"], share, *place))
-    return matches, bool(matches and above >= 0)
+    return matches, bool(matches and value >= threshold)
 
 
-def search_in_key(towers, index, starts, magnitudes, key):
+def search_in_keys(towers, index, starts, magnitudes, keys=KEYS):
     """
-    Search an index for windows of a recording, in one key.
+    Search an index for windows of a recording, in one key after another.
 
     Parameters
     ----------
@@ -586,24 +612,21 @@ def search_in_key(towers, index, starts, magnitudes, key):
         Index to search.
     starts, magnitudes : numpy.ndarray
         Start times and log magnitudes of the windows; see :func:`cut_windows`.
-    key : int
-        Assumed transposition of the recording above the score in semitones.
+    keys : sequence of int
+        Assumed transpositions of the recording above the score in semitones.
 
-    Returns
-    -------
-    margin : float
-        Margin of the first piece; see :func:`vote`.
-    ranked : list of tuple
-        The most likely pieces.
+    Yields
+    ------
+    list of tuple
+        Pieces as :func:`vote` ranks them, with those of the background.
     """
-    lowered = data.transpose(magnitudes, -key * data.BINS_PER_SEMITONE, axis=2)
-    near = index.nearest(towers.embed_audio(lowered))
-    places = index.owners[near], index.middles[near]
-    margin, ranked = vote(starts + data.SECONDS / 2, *places, known=len(index.pieces))
-    return margin, ranked[:MAX_MATCHES]
+    times = starts + data.SECONDS / 2
+    for queries in towers.embed_in_keys(magnitudes, [-key for key in keys]):
+        near = index.nearest(queries)
+        yield vote(times, index.owners[near], index.middles[near])
 
 
-def _confidences(margin, votes, facts):
+def _confidences(value, coefficients, votes):
     """
     Estimate the probability that each piece is the right one.
 
@@ -611,8 +634,8 @@ def _confidences(margin, votes, facts):
     the other pieces share half of the rest in proportion to their squared votes, each
     at most as much as the first.
     """
-    intercept, slope = facts.get("confidence", (-4.0, 4.0))
-    first = 1 / (1 + np.exp(-(intercept + slope * margin)))
+    intercept, slope = coefficients
+    first = 1 / (1 + np.exp(-(intercept + slope * value)))
     others = np.square(votes[1:])
     rest = (1 - first) * others / (others.sum() + 1e-9) * 0.5
     return [float(first), *np.minimum(rest, first).tolist()][: len(votes)]

@@ -36,7 +36,7 @@ class TestCommands(unittest.TestCase):
     def setUpClass(cls):
         cls.folder = Path(cls.enterClassContext(tempfile.TemporaryDirectory()))
         torch.manual_seed(0)
-        towers = model.Towers("published").eval()
+        towers = model.Towers().eval()
         cls.weights = cls.folder / "towers.safetensors"
         model.save(cls.weights, towers, {"threshold": 1e9, "confidence": [0.0, 0.1]})
         for seed in range(6):
@@ -83,36 +83,45 @@ class TestCommands(unittest.TestCase):
             warnings.simplefilter("error", InputWarning)
             describe(path, self.index)
 
-    def test_transposed_pieces_are_found_and_reported(self):
-        keys, margins = [], {3: 1.84}
+    @contextlib.contextmanager
+    def searched(self, votes, piece=1):
+        """Let searches find a piece with `votes` in each key, 0.3 by default."""
+        keys = []
 
-        def search_in_key(towers, index, starts, windows, key):
-            keys.append(key)
-            return margins.get(key, 0.5), [(1, 1.0, 0.0, 1.0, np.array([0, 1]))]
+        def search_in_keys(towers, index, starts, windows, chosen):
+            for key in chosen:
+                keys.append(key)
+                yield [(piece, votes.get(key, 0.3), 0.0, 1.0, np.array([0, 1]))]
 
-        towers = None, {"threshold": 1.08}, model.load(self.weights)[2]
+        towers = None, {"threshold": 2.0}, model.load(self.weights)[2]
         read = mock.Mock(return_value=towers)
-        patched = mock.patch.multiple(search, MIN_WINDOWS=1, _towers=read)
-        with patched, mock.patch.object(search, "search_in_key", search_in_key):
-            for margin in (0.5, 1.51):  # not found there, and a weaker hit
-                margins[0] = margin
+        with mock.patch.multiple(search, search_in_keys=search_in_keys, _towers=read):
+            yield keys
+
+    def test_transposed_pieces_are_found_and_reported(self):
+        enough = 0.3 * search.KEY_THRESHOLD  # relative to the median
+        votes = {-9: 1.01 * enough}
+        with self.searched(votes) as keys:
+            for votes[0] in (0.3, enough):  # not found there, and a weaker hit
                 keys.clear()
-                code, out, _ = self.identify()
+                _, out, _ = self.identify()
                 first, second = out.splitlines()
-                self.assertRegex(first, r"song.wav: Tune \d$")
-                self.assertRegex(second, r", 3 semitones above the score$")
-                self.assertEqual(sorted(keys), [*search.KEYS])
-            margins[0] = search.CERTAIN_MARGIN
+                self.assertRegex(first, r"song.wav: (perhaps )?Tune \d")
+                self.assertRegex(second, r", 9 semitones below the score$")
+                self.assertEqual(keys, [*search.KEYS])
+            votes[0] = search.CERTAIN_MARGIN / 1.5
+            keys.clear()
             _, out, _ = self.identify()
             self.assertNotIn("semitone", out)
-            margins[0] = 0.5
-            for name in (
-                "KEY_THRESHOLD",
-                "MIN_WINDOWS",
-            ):  # too unsure; too short
-                with mock.patch.object(search, name, 1000):
-                    _, out, _ = self.identify()
-                self.assertIn("not found", out)
+            self.assertEqual(keys, [0])
+            votes |= {0: 0.3, -9: 0.99 * enough}
+            _, out, _ = self.identify()
+            self.assertIn("not found", out)
+
+    def test_only_pieces_of_the_index_are_returned(self):
+        with self.searched({3: 2.0}, piece=6):  # the background
+            _, out, _ = self.identify()
+        self.assertRegex(out, r"\A\S+song.wav: not found; silent")
 
     def test_headline_of_an_unsure_match_says_perhaps(self):
         matches = [search.Match("Tune 1", "1.abc", 0.23, 0, 1, 0, 1)]
@@ -126,12 +135,11 @@ class TestCommands(unittest.TestCase):
 
     def test_other_keys_that_are_not_tried_are_reported(self):
         wave, _ = play(tune(1), tempo=90)
-        tried = mock.Mock(return_value=(0.5, [(1, 1.0, 0.0, 1.0, np.array([0, 1]))]))
-        with mock.patch.object(search, "search_in_key", tried):
+        with self.searched({}) as keys:
             for samples, n_keys in (264_000, len(search.KEYS)), (263_999, 1):
-                tried.reset_mock()
+                keys.clear()
                 _, out, _ = self.identify(wave[:samples])
-                self.assertEqual(tried.call_count, n_keys)
+                self.assertEqual(len(keys), n_keys)
                 reported = "other keys not tried: shorter than 17 s" in out.splitlines()
                 self.assertEqual(reported, n_keys == 1)
 
@@ -151,7 +159,7 @@ class TestCommands(unittest.TestCase):
 
     def test_mismatched_towers_and_empty_folders_are_refused(self):
         other = self.folder / "other.safetensors"
-        model.save(other, model.Towers("published").eval(), {})
+        model.save(other, model.Towers().eval(), {})
         shipped = search.find.__defaults__[:2] + (other, False)
         with mock.patch.object(search.find, "__defaults__", shipped):
             code, _, err = run_command(

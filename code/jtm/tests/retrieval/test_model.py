@@ -11,6 +11,7 @@ import torch
 from jtm.files import InputError
 from jtm.retrieval import model
 from jtm.retrieval.config import DIM, FRAMES, REFIT_DIM
+from jtm.retrieval.data import BINS_PER_SEMITONE, transpose
 from jtm.training.checkpoints import read_tensors, write_tensors
 
 BINS = 199
@@ -48,6 +49,20 @@ class TestTowers(unittest.TestCase):
             cells = torch.full((1,), 48.0)
             moved = tower(rolls.roll(5, 2), cells) - tower(rolls, cells)
         self.assertGreater(moved.abs().max(), 1e-4)  # keys are distinguished
+
+    def test_audio_is_embedded_in_other_keys_from_one_encoding(self):
+        torch.manual_seed(0)
+        towers = model.Towers().eval()
+        rng = np.random.default_rng(0)
+        audio = np.zeros((3, FRAMES, BINS), np.float32)
+        audio[:, :, 60:120] = rng.random((3, FRAMES, 60))  # amid silence
+        keys = range(-6, 13)
+        embedded = np.stack(list(towers.embed_in_keys(audio, keys)))
+        for key in (0, -5, 11):
+            moved = transpose(audio, key * BINS_PER_SEMITONE, 2)
+            cosines = (embedded * towers.embed_audio(moved)).sum(2)
+            np.testing.assert_array_equal(cosines.argmax(0), keys.index(key))
+            self.assertGreater(cosines.max(0).min(), 0.85)  # the edges differ
 
     def test_cells_after_the_passage_are_ignored(self):
         tower = model._PitchScoreTower().eval()

@@ -14,6 +14,7 @@ import torch
 
 from jtm.constants import SAMPLE_RATE
 from jtm.files import InputError, InputWarning
+from jtm.music import notation
 from jtm.retrieval import model, search
 from jtm.retrieval.config import DIM
 from jtm.tests.retrieval.little import play, tune, write_abc
@@ -35,7 +36,7 @@ class TestVote(unittest.TestCase):
     def test_votes_along_a_line_win(self):
         rows = np.arange(0, len(self.times), 2)
         self.plant(7, rows, 40.0, 1.9)
-        _, ranked = search.vote(self.times, self.owners, self.places)
+        ranked = search.vote(self.times, self.owners, self.places)
         piece, votes, start, speed, voters = ranked[0]
         self.assertEqual(piece, 7)
         self.assertAlmostEqual(start + 10 * speed, 40 + 19.0, delta=2)
@@ -46,39 +47,35 @@ class TestVote(unittest.TestCase):
         rows = np.arange(0, len(self.times), 2)
         self.plant(7, rows, 40.0, 1.9)
         self.places[rows, 3] = self.places[rows, 3][::-1] * 1.0
-        _, ranked = search.vote(self.times, self.owners, self.places)
+        ranked = search.vote(self.times, self.owners, self.places)
         votes = {piece: votes for piece, votes, *_ in ranked}
         self.setUp()
         self.plant(7, rows, 40.0, 1.9)
-        straight = search.vote(self.times, self.owners, self.places)[1][0][1]
+        straight = search.vote(self.times, self.owners, self.places)[0][1]
         self.assertLess(votes.get(7, 0), 0.5 * straight)
 
     def test_two_consecutive_pieces_are_both_found(self):
         half = len(self.times) // 2
         self.plant(7, np.arange(half), 10.0, 2.0, 0)
         self.plant(9, np.arange(half, len(self.times)), -20.0, 1.5, 0)
-        first, second = search.vote(self.times, self.owners, self.places)[1][:2]
+        first, second = search.vote(self.times, self.owners, self.places)[:2]
         self.assertEqual({first[0], second[0]}, {7, 9})
         ends = {piece: (v.min(), v.max()) for piece, *_, v in (first, second)}
         self.assertLess(ends[7][0], ends[9][0])
 
     def test_query_votes_once_per_line(self):
         owners, places = np.full((1, 4), 3), np.full((1, 4), 10.0)
-        margin, ((_, votes, *_),) = search.vote(np.array([1.0]), owners, places)
+        ranked = search.vote(np.array([1.0]), owners, places)
+        ((_, votes, *_),) = ranked
         self.assertAlmostEqual(votes, np.log(5), places=6)
-        self.assertAlmostEqual(margin, 1.5 * np.log(5) / search.RELIABLE, places=6)
-        self.assertEqual(search.vote(self.times[:0], owners[:0], places[:0]), (0.0, []))
+        margin = 1.5 * np.log(5) / search.RELIABLE
+        self.assertAlmostEqual(search.margin(ranked, 1), margin, places=6)
 
-    def test_background_absorbs_votes_and_is_not_returned(self):
-        rows = np.arange(len(self.times))
-        self.plant(7, rows, 40.0, 1.9, 20)
-        _, ((piece, votes, *_),) = search.vote(
-            self.times, np.where(self.owners == 7, 0, 1), self.places, known=1
-        )
-        self.assertEqual(piece, 0)
-        self.assertLess(votes, 1.1 * np.log(49 / 21) + 0.2)  # by its rank among all
-        voted = search.vote(self.times, self.owners, self.places, known=0)
-        self.assertEqual(voted, (0.0, []))
+    def test_nothing_is_voted_for_without_queries_or_passages(self):
+        for columns in (slice(0), slice(None)), (slice(None), slice(0)):
+            voted = search.vote(self.times, self.owners[columns], self.places[columns])
+            self.assertEqual(voted, [])
+        self.assertEqual(search.margin([], 0), 0.0)
 
 
 class TestIndex(unittest.TestCase):
@@ -92,6 +89,19 @@ class TestIndex(unittest.TestCase):
         fewer = index.without(int(order[0, 0])).nearest(queries[:1], 3)
         self.assertEqual(index.without(3).owners[3], 4)
         self.assertEqual(fewer.shape, (1, 3))
+
+    def test_passages_of_the_highest_part_are_indexed(self):
+        notes = np.zeros(64, notation.NOTE)
+        notes["beat"], notes["beats"] = np.tile(np.arange(32), 2), 1
+        notes["part"] = np.repeat((0, 1), 32)
+        notes["pitch"] = np.repeat((50, 70), 32) + np.tile((0, 4, 7, 5), 16)
+        towers = model.Towers().eval()
+        highest = notes[notes["part"] == 1]
+        vectors, middles = search._embed(towers, notes)
+        own, places = search._embed(towers, highest)
+        np.testing.assert_array_equal(vectors[-len(own) :], own)
+        np.testing.assert_array_equal(middles, np.tile(places, 2))
+        self.assertFalse(np.array_equal(vectors[: len(own)], own))  # both parts
 
     def test_index_among_others_keeps_its_pieces(self):
         columns = np.eye(4, DIM, dtype=np.int8) * 127, np.repeat([0, 1], 2), np.zeros(4)
@@ -152,7 +162,7 @@ class TestBuild(unittest.TestCase):
         self.folder = Path(self.enterContext(tempfile.TemporaryDirectory()))
         self.weights = self.folder / "towers.safetensors"
         torch.manual_seed(0)
-        model.save(self.weights, model.Towers("published").eval(), {})
+        model.save(self.weights, model.Towers().eval(), {})
         self.scores, self.out = self.folder / "scores", self.folder / "i.safetensors"
         for seed in range(3):
             write_abc(self.scores / "deep" / f"{seed}.abc", tune(seed), f"Tune {seed}")
@@ -249,7 +259,7 @@ class TestBuild(unittest.TestCase):
         self.build()
         chosen = {"index": self.out, "weights": self.weights}
         self.assertEqual(len(search.find(play(tune(1))[0], **chosen)[0]), 3)
-        model.save(self.weights, model.Towers("published").eval(), {})
+        model.save(self.weights, model.Towers().eval(), {})
         with self.assertRaisesRegex(InputError, "another version"):
             search.find(play(tune(1))[0], **chosen)
 
