@@ -10,7 +10,7 @@ created in the folder of ``--work``; none is a dependency. It writes
 Notes are scored by mir_eval (Raffel et al. 2014): F1 of pitch and onset within 50 ms,
 with offsets within 20 % of the duration or 50 ms, and with instruments. Frame F1 counts
 pairs of a 10 ms frame and a pitch that is active by the notes. A score is the mean over
-recordings, with a bootstrap interval over tune families of toy pieces and mixes,
+recordings, with a bootstrap interval over tune families of toy pieces, over mixes,
 instruments of single notes, and recordings of real piano. A peer runs at its shipped
 thresholds and at those that are best on toy validation, by the sum of note F1 and frame
 F1; for each set and metric, the setting with the higher score counts, so that ours is
@@ -156,7 +156,7 @@ def read_sets(data, real, n_recordings, cut):
         for path in sorted(Path(real or os.devnull).glob(f"{name}/*.flac")):
             one = Recording(path.stem, path, path.with_suffix(".csv"), "test")
             group = path.stem.split("_")[0] if name == "notes" else path.stem
-            sets[name].append(_read(one, family.get(path.stem, group), cut))
+            sets[name].append(_read(one, group, cut))
     for name in [name for name, pieces in sets.items() if not pieces]:
         print(f"{SETS.get(name, name)}: not found, skipped", file=sys.stderr)
         del sets[name]
