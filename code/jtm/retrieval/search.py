@@ -530,10 +530,11 @@ def find(wave, rate=SAMPLE_RATE, index=None, weights=WEIGHTS, progress=False):
     """
     Find the pieces most likely played in a recording.
 
-    From :data:`MIN_WINDOWS` windows on, all keys are tried, unless the margin in that
-    of the score is :data:`CERTAIN_MARGIN`. The pieces of the shipped index compete with
-    those of an index given by its path, as background, so that few pieces do not share
-    all votes: of 20 s of held-out works in neither, at most 2 % are named.
+    From :data:`MIN_WINDOWS` windows on, all keys within an octave are tried, unless the
+    margin in that of the score is :data:`CERTAIN_MARGIN`. The pieces of the shipped
+    index compete with those of an index given by its path, as background, so that few
+    pieces do not share all votes: of 20 s of held-out works in neither, at most 1 % are
+    named.
 
     Parameters
     ----------
