@@ -41,6 +41,7 @@ INDEX = WEIGHTS.with_name("pieces.safetensors")
 SCALES = (0.82, 1.2)  # lengths, relative to a window at a likely tempo
 STEP = 0.9  # hop between passages, relative to their length
 QUARTERS = 4  # resolution of stored passage centres, in steps per quarter note
+SCALE = 40  # steps per unit of stored embeddings; more only make archives larger
 
 # Windows of a query.
 HOP_SECONDS = 0.5  # hop between windows
@@ -123,7 +124,7 @@ class Index:
         ``title``, ``file``, ``stamp`` (size and modification time of the file) and
         ``beats`` of each piece.
     vectors : numpy.ndarray
-        Embeddings of all passages ``(passages, dim)``, int8, scaled by 127.
+        Embeddings of all passages ``(passages, dim)``, int8, scaled by :data:`SCALE`.
     owners : numpy.ndarray
         Index of the piece of each passage ``(passages,)``.
     middles : numpy.ndarray
@@ -141,7 +142,7 @@ class Index:
     @functools.cached_property
     def unit(self):
         """Embeddings as float32 unit vectors, for searching."""
-        return self.vectors.astype(np.float32) / 127
+        return self.vectors.astype(np.float32) / SCALE
 
     def nearest(self, queries, number=NEAREST):
         """Find the nearest passages of each query by exhaustive search."""
@@ -237,7 +238,7 @@ def _embed(towers, notes):
     if not rolls:
         return np.zeros((0, towers.dim), np.int8), np.zeros(0, np.float32)
     vectors = towers.embed_scores(*map(np.stack, zip(*rolls, strict=True)))
-    return np.round(127 * vectors).astype(np.int8), np.array(middles, np.float32)
+    return np.round(SCALE * vectors).astype(np.int8), np.array(middles, np.float32)
 
 
 def _read(path):
