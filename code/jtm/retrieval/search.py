@@ -148,7 +148,8 @@ class Index:
         """Find the nearest passages of each query by exhaustive search."""
         number = min(number, len(self.unit))
         unit = torch.from_numpy(self.unit)
-        blocks = torch.from_numpy(queries).split(BLOCK)  # bounds the memory
+        queries = torch.as_tensor(queries, dtype=unit.dtype)
+        blocks = queries.split(BLOCK)  # bounds the memory
         return np.concatenate([(x @ unit.T).topk(number).indices for x in blocks])
 
     def without(self, number):

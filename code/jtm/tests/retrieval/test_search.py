@@ -85,7 +85,9 @@ class TestIndex(unittest.TestCase):
         index = search.Index([], vectors, np.arange(500), np.zeros(500), "")
         queries = rng.standard_normal((40, DIM)).astype(np.float32)
         order = np.argsort(-(queries @ vectors.T.astype(np.float32)), axis=1)
-        np.testing.assert_array_equal(index.nearest(queries, 7), order[:, :7])
+        for dtype in "f4", "f8":
+            nearest = index.nearest(queries.astype(dtype), 7)
+            np.testing.assert_array_equal(nearest, order[:, :7])
         fewer = index.without(int(order[0, 0])).nearest(queries[:1], 3)
         self.assertEqual(index.without(3).owners[3], 4)
         self.assertEqual(fewer.shape, (1, 3))
