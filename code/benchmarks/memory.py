@@ -6,12 +6,23 @@ Memory and time of training from a store that is larger than the memory allowed.
 epoch from a store several times the bound, in excess of what the process needs without
 it; the time of a step relative to one with everything in memory, in turns in one
 process; and the time to plan an epoch per window, for corpora of 1 to 100 hours.
+
+``--minutes 60 --work DIR`` instead pretrains for an hour from a store of 20 GB, made in
+DIR beside as much audio, and adds how much more memory all its processes take than
+those of a short run with a bound of 1 MB from a small store.
 """
 
+import argparse
+import contextlib
 import multiprocessing
+import os
+import signal
+import subprocess
+import sys
 import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
 
 import numpy as np
 from cpc_step import RESULTS, Step, machine, make_corpus, peak_memory
@@ -21,8 +32,13 @@ from jtm.cpc.config import PretrainConfig
 from jtm.data.musicnet import open_dataset
 from jtm.data.store import build_store
 from jtm.data.windows import WindowLoader
-from jtm.files import write_json
+from jtm.files import read_json, write_json
+from jtm.training.checkpoints import read_checkpoint
 from jtm.training.config import make_config
+from jtm.training.folder import LAST
+
+MEMORY = RESULTS / "memory.json"
+"""Path to the results."""
 
 CHUNKS = 5
 """Number of chunks in memory, the default of ``--maxChunksInMem``."""
@@ -176,19 +192,95 @@ def planning(hours):
     return (time.perf_counter() - start) / (8 * batches) * 1e6
 
 
+def long_run(work, minutes, gigabytes=20, chunk_bytes=40 * 10**6):
+    """
+    Pretrain from a store a hundred times larger than the bound, by the command line.
+
+    Parameters
+    ----------
+    work : str
+        Folder for the audio, its store and the run; what is there is used again.
+    minutes : float
+        Duration of the run.
+    gigabytes : float
+        Size of the store.
+    chunk_bytes : int
+        Size of a chunk.
+
+    Returns
+    -------
+    dict
+        Bytes of the store, of the bound, and of the peak over that of a run of three
+        minutes from a small store; minutes and steps of the run.
+    """
+    peaks, train = [], [sys.executable, "-m", "jtm", "train", "--preset", "small"]
+    train += ["--nEpoch", "1000", "--maxChunksInMem", str(CHUNKS)]
+    large = round(gigabytes / 0.23), chunk_bytes, minutes
+    runs = {"small": (3, 200_000, 3), "large": large}  # neither ends an epoch
+    for name, (recordings, chunk, duration) in runs.items():
+        folder, run = Path(work) / name, Path(work) / f"{name}-run"
+        if not folder.exists():
+            folder.mkdir(parents=True)
+            make_corpus(folder, recordings, 7200)
+        paths = ["--data", str(folder), "--pathCheckpoint", str(run)]
+        command = [*train, "--chunkSize", str(chunk), *paths]
+        peaks.append(_watch(command, 60 * duration))
+    return {
+        "store_bytes": 2 * int(build_store(open_dataset(folder)).lengths.sum()),
+        "bound_bytes": CHUNKS * chunk_bytes,
+        "peak_bytes": peaks[1] - peaks[0],
+        "minutes": minutes,
+        "steps": read_checkpoint(run / LAST)["global_step"],
+    }
+
+
+def _watch(command, seconds):
+    """Run a command for some time; return the peak memory of all its processes."""
+    peak, run = 0, subprocess.Popen(command)
+    stop = time.monotonic() + seconds
+    while time.monotonic() < stop:
+        if run.poll() is not None:
+            raise SystemExit(f"ended with status {run.returncode}: {command}")
+        peak = max(peak, _resident(run.pid))
+        time.sleep(0.2)
+    run.send_signal(signal.SIGINT)
+    run.wait()
+    return peak
+
+
+def _resident(pid):
+    """Measure the resident memory of a process and its children, in bytes."""
+    with contextlib.suppress(OSError):
+        pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+        files = Path(f"/proc/{pid}/task").glob("*/children")
+        children = " ".join(file.read_text() for file in files).split()
+        return pages * os.sysconf("SC_PAGE_SIZE") + sum(map(_resident, children))
+    return 0
+
+
 def main():
     """Measure, print and write the results."""
-    result = {
-        **peak(chunk_bytes=32 * 10**6),
-        "step_time_ratio": step_time(chunk_bytes=2 * 10**6),
-        "planning_microseconds_per_window": {
-            f"{hours} h": planning(hours) for hours in (1, 10, 100)
-        },
-        "machine": machine(),
-    }
+    parser = argparse.ArgumentParser(description=__doc__.strip().splitlines()[0])
+    parser.add_argument("--minutes", type=float, help="duration of a long run")
+    parser.add_argument("--work", default="logs/memory", help="folder for a long run")
+    options = parser.parse_args()
+    if options.minutes:
+        long = long_run(options.work, options.minutes) | {"machine": machine()}
+        result = read_json(MEMORY) | {"long": long}
+    else:
+        result = {
+            **peak(chunk_bytes=32 * 10**6),
+            "step_time_ratio": step_time(chunk_bytes=2 * 10**6),
+            "planning_microseconds_per_window": {
+                f"{hours} h": planning(hours) for hours in (1, 10, 100)
+            },
+            "machine": machine(),
+        }
+        if MEMORY.exists() and "long" in (known := read_json(MEMORY)):
+            result["long"] = known["long"]
     for name, value in result.items():
         print(f"{name:34}{value}")
-    write_json(RESULTS / "memory.json", result)
+    write_json(MEMORY, result)
 
 
 if __name__ == "__main__":

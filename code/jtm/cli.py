@@ -313,13 +313,12 @@ def _check_paths(options):
 
 
 def _checkout(verb):
-    """Return the root of the checkout, which some commands need."""
+    """Refuse a command that needs a checkout of the repository, outside of one."""
     if not (ROOT / "toy" / "generate.py").exists():
         raise InputError(
             f"jtm {verb} needs a checkout of the repository; run `pip install -e .` in "
             "one"
         )
-    return ROOT
 
 
 @_verb(
@@ -521,13 +520,13 @@ def _inside(options):
 @_verb("report")
 def _report(_):
     """Regenerate tables, sentences and figures of all pages from report/results."""
-    root = _checkout("report")
+    _checkout("report")
     from jtm.cpc.figures import inside_figures, read_analyses
     from jtm.results import render
     from jtm.retrieval.figures import retrieval_figures
 
-    render.report(root)
-    results = root / "report" / "results"
+    render.report(ROOT)
+    results = ROOT / "report" / "results"
     render.study(results / "inside.json", inside_figures, read_analyses, ("memory",))
     render.study(results / "retrieval.json", retrieval_figures)
 

@@ -212,13 +212,11 @@ def embed_files(inputs, out, load=None, layer="c", options=None):
     if (out / PROVENANCE_FILE).exists():
         _record(out, provenance)
     targets = {each: inside(out, f"{each.relative_to(root)}.npz") for each in sources}
-    for target in targets.values():
-        check_output(target)
-    missing = [
-        source
-        for source, target in targets.items()
-        if not _is_current(target, source, provenance)
-    ]
+    missing = []
+    for source, target in targets.items():
+        if not _is_current(target, source, provenance):
+            check_output(target)
+            missing.append(source)
     folders = Path(os.path.abspath(out)), root
     work = functools.partial(
         _embed_into, folders=folders, load=load, provenance=provenance

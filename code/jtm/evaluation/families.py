@@ -144,10 +144,25 @@ class Family:
         """
         Build the module that trains a network on windows of these tasks.
 
-        `network` has a head for each task to train, and `size` is the length of a
-        window in 10 ms frames. The other arguments are passed on: `batches`, `spans`
-        and `n_batches` to :class:`jtm.training.labels.Windows`, and the rest to
-        :class:`jtm.training.labels.Labelled`. Epochs are compared by :meth:`validate`.
+        Parameters
+        ----------
+        network : jtm.models.heads.NetworkWithHeads
+            Body, and a head for each task to train.
+        plan : jtm.training.loop.Plan
+            Training plan.
+        spans, n_batches, **batches
+            Passed on to :class:`jtm.training.labels.Windows`.
+        rates : tuple of float
+            Learning rates of the body and of the heads.
+        size : int, optional
+            Length of a window in 10 ms frames; by default :attr:`window`.
+        teacher, contrast, augmented
+            Passed on to :class:`jtm.training.labels.Labelled`.
+
+        Returns
+        -------
+        jtm.training.labels.Labelled
+            The module, whose epochs are compared by :meth:`validate`.
         """
         tasks = {t: self.labelled[t] for t in self.labelled if t in network.tasks}
         batches |= {"seed": plan.seed, "stride": self.stride, "edge": self.edge}

@@ -144,27 +144,30 @@ def pool(magnitudes):
     return magnitudes[:whole].reshape(-1, POOL, magnitudes.shape[1]).mean(1)
 
 
-def transpose(array, steps, axis):
+def transpose(array, steps, axis, fill=0.0):
     """
-    Transpose log magnitudes or rolls by shifting them along the pitch axis.
+    Transpose log magnitudes, features or rolls by shifting them along the pitch axis.
 
     Parameters
     ----------
     array : numpy.ndarray
-        Log magnitudes or rolls.
+        Log magnitudes, features or rolls.
     steps : int
         Shift in bins; negative for down.
     axis : int
         Pitch axis.
+    fill : float or numpy.ndarray
+        Values for the gap, broadcast to the shape of the array.
 
     Returns
     -------
     numpy.ndarray
-        Shifted array of the same shape, zero-padded.
+        Shifted array of the same shape.
     """
     shifted = np.roll(array, steps, axis)
     gap = slice(steps) if steps >= 0 else slice(steps, None)
-    np.moveaxis(shifted, axis, 0)[gap] = 0
+    fill = np.broadcast_to(fill, array.shape)
+    np.moveaxis(shifted, axis, 0)[gap] = np.moveaxis(fill, axis, 0)[gap]
     return shifted
 
 

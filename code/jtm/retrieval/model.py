@@ -17,6 +17,7 @@ from jtm.models.encoder import normed
 from jtm.models.heads import PitchTrunk
 from jtm.models.pitchmap import PitchBlock, PitchMapEncoder
 from jtm.retrieval.config import CHANNELS, DIM, REFIT_DIM, TEMPERATURE
+from jtm.retrieval.data import transpose
 from jtm.training.checkpoints import read_tensors, write_tensors
 
 VERSION = 1  # of the towers and their inputs; indices of other versions are refused
@@ -341,13 +342,10 @@ class Towers(nn.Module):
             Embeddings ``(windows, dim)`` in each key.
         """
         batches = torch.from_numpy(magnitudes).split(BATCH)
-        pooled = torch.cat([self.audio.pool(each) for each in batches])
-        silence = self.audio.pool(torch.zeros_like(batches[0][:1]))
+        pooled = torch.cat([self.audio.pool(each) for each in batches]).numpy()
+        silence = self.audio.pool(torch.zeros_like(batches[0][:1])).numpy()
         for key in keys:
-            shifted = silence.repeat(len(pooled), 1, 1, 1)
-            low, high = max(0, key), min(0, key)
-            span = N_PITCHES - low + high
-            shifted[:, :, low:][:, :, :span] = pooled[:, :, -high:][:, :, :span]
+            shifted = torch.from_numpy(transpose(pooled, key, 2, silence))
             yield self._finish(0, self.audio.summary.embed(shifted))
 
     @torch.no_grad()

@@ -3,9 +3,9 @@ Piece identification: an index of scores, and the search for a recording's piece
 
 Since the tempo of a performance is unknown, each piece is cut into passages of two
 lengths, chosen by its note density; so is its highest part, which is often played
-alone. Passages are embedded once. Windows of a recording
-then vote for their nearest passages, and a piece is scored by the votes that lie on one
-line in time, that is, its passages in order at a constant tempo.
+alone. Passages are embedded once. Windows of a recording then vote for their nearest
+passages, and a piece is scored by the votes that lie on one line in time, that is, its
+passages in order at a constant tempo.
 """
 
 import contextlib

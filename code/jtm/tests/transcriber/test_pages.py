@@ -12,6 +12,7 @@ import unittest
 from pathlib import Path
 from unittest import mock
 
+import librosa
 import numpy as np
 import soundfile
 from PIL import Image
@@ -271,6 +272,20 @@ class TestSound(unittest.TestCase):
         onset = np.argmax(level > level.max() / 2) * pages.HOP / RATE
         self.assertAlmostEqual(onset, 2, delta=0.1)
         self.assertEqual(image.shape[1], -(-4 * RATE // pages.HOP))
+
+    def test_spectrogram_equals_the_constant_q_transform_of_librosa(self):
+        rng = np.random.default_rng(0)
+        rate, n_columns, lowest = RATE, 64, pages.A4 / 16
+        wave = rng.standard_normal(n_columns * pages.HOP + 2 * pages.MARGIN)
+        wave = 0.1 * wave.astype(np.float32)
+        bins = {"n_bins": pages.BINS * 88, "bins_per_octave": 12 * pages.BINS}
+        expected = librosa.cqt(
+            wave, sr=rate, hop_length=pages.HOP, fmin=lowest, **bins
+        )[:, pages.MARGIN // pages.HOP :][:, :n_columns]
+        found = pages._constant_q(wave, lowest, n_columns)
+        self.assertEqual(found.shape, (pages.BINS * 88, n_columns))
+        error = np.linalg.norm(found - abs(expected), axis=1)
+        np.testing.assert_array_less(error / np.linalg.norm(expected, axis=1), 0.02)
 
     def test_spectrogram_follows_the_tuning(self):
         wave = tone(4, pitch=69.4)
