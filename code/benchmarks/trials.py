@@ -102,6 +102,11 @@ def evaluate(checkpoint, data, out, work, method="cpc-finetuned"):
     return scores
 
 
+def _known():
+    """Read the recorded trials."""
+    return read_json(TRIALS) if TRIALS.exists() else []
+
+
 def main():
     """Run the new trials, print their scores and record them."""
     parser = argparse.ArgumentParser(description=__doc__.strip().splitlines()[0])
@@ -120,12 +125,11 @@ def main():
         help="folder for checkpoints and log magnitudes; the same command resumes",
     )
     options = parser.parse_args()
-    known = read_json(TRIALS) if TRIALS.exists() else []
     revision = records.revision()  # before the results change the checkout
     for name in options.recipe:
         about = {"name": name, "flags": [*RECIPES.get(name, ())]}
         about["data"] = Path(options.data).name
-        if any(about.items() <= each.items() for each in known):
+        if any(about.items() <= each.items() for each in _known()):
             continue
         print(name, flush=True)
         folder = options.work / name.replace(" ", "-")
@@ -137,8 +141,8 @@ def main():
             cost = pretrain(folder, options.data, about["flags"])
             scores = evaluate(folder / BEST, options.data, *places)
         cost |= {"revision": revision, "machine": machine()}
-        known.append(about | cost | {"validation": scores})
-        write_json(TRIALS, known)  # saved even if the next is stopped
+        # Saved even if the next is stopped; another process may have added some.
+        write_json(TRIALS, [*_known(), about | cost | {"validation": scores}])
         for key, values in scores.items():
             line = "  ".join(f"{100 * value:5.1f}" for value in values)
             print(f"    {key:28}{line}", flush=True)
