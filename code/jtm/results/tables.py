@@ -449,7 +449,7 @@ def transcribers(results):
     """
     Tabulate the results of ``benchmarks/transcribers.py``: a row per transcriber.
 
-    A set has note F1 / frame F1; for single notes, the fraction whose pitch is found.
+    A set has note F1 / frame F1, or for single notes, the fraction whose pitch is found.
     Speed and memory follow if they were measured.
     """
     scores = {}  # by system, set and metric
@@ -461,7 +461,7 @@ def transcribers(results):
     for system in filter(scores.get, TRANSCRIBERS):
         row = {"transcriber": TRANSCRIBERS[system]}
         for each, values in scores[system].items():
-            shown = ["found"] if "found" in values else ["onset", "frame"]
+            shown = ["onset", "found" if "found" in values else "frame"]
             words = _join(values[metric] for metric in shown)
             row[results["sets"][each]["title"]] = words
         row["weights"] = f"{results['systems'][system]['weights_bytes'] / 1e6:.2f} MB"
