@@ -449,7 +449,7 @@ def transcribers(results):
     """
     Tabulate the results of ``benchmarks/transcribers.py``: a row per transcriber.
 
-    A set has note F1 / frame F1, or for single notes, the fraction whose pitch is found.
+    A set has note F1 / frame F1, and single notes the fraction whose pitch is found.
     Speed and memory follow if they were measured.
     """
     scores = {}  # by system, set and metric
