@@ -63,7 +63,8 @@ def pretrain(folder, data, flags):
     command += ["--precision", "bf16", "--data", data, *flags]
     subprocess.run([*command, "--pathCheckpoint", str(folder)], check=True)
     content = read_checkpoint(folder / BEST)
-    n_windows = content["global_step"] * content["config"]["batch_size"]
+    rows = [row for row in content["history"] if row["split"] == "train"]
+    n_windows = sum(row["windows"] for row in rows)
     hours = n_windows * content["config"]["size_window"] / SAMPLE_RATE / 3600
     return {"steps": content["global_step"], "hours_heard": round(hours, 1)}
 

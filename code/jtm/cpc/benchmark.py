@@ -29,6 +29,7 @@ from jtm.constants import FRAME_RATE, HOP, MAP_STRIDE
 from jtm.cpc.config import PretrainConfig
 from jtm.cpc.run import build_criterion
 from jtm.data.musicnet import Dataset, open_dataset
+from jtm.data.splits import split_recordings
 from jtm.data.store import build_store
 from jtm.evaluation.baselines import HAND_MADE
 from jtm.evaluation.families import Family, clip_reader, hand_crafted
@@ -560,10 +561,9 @@ class Benchmark:
         spans, chosen = self.labelled_spans(run), {"batch_size": n_labelled}
         if method.unlabelled:
             # Of all training audio, labelled or not.
+            splits = split_recordings(self.store.recordings, self.store.lengths)
             chosen["unlabelled"] = [*spans, *family.spans("train")] + [
-                (i, 0, int(self.store.lengths[i]) // HOP)
-                for i, recording in enumerate(self.store.recordings)
-                if recording.split == "unlabelled"
+                (i, 0, int(self.store.lengths[i]) // HOP) for i in splits["unlabelled"]
             ]
             chosen |= {"batch_size": 2 * n_labelled, "n_unlabelled": n_labelled}
         if method.teacher:

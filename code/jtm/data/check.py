@@ -360,6 +360,9 @@ def _measure_clip(clip):
         return facts
     facts.outside = int(clip.end > facts.seconds * LABEL_RATE)
     rises = _flux(wave)
+    if not rises.size:
+        facts.problems.append(f"{clip.audio}: {len(wave)} samples; expected a note")
+        return facts
     first = int(np.argmax(rises > 0.1 * rises.max())) + 1
     facts.onset_errors = np.array([first * FLUX_HOP - clip.start]) / LABEL_RATE
     facts.cents = _cents_off(wave[clip.start : clip.end], clip.pitch)

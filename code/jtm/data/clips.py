@@ -75,10 +75,10 @@ def read_clips(root):
     Raises
     ------
     InputError
-        If the table is missing or malformed.
+        If the table is missing or malformed, or names a note twice.
     """
     path = Path(root) / CLIPS_FILE
-    clips = []
+    clips = {}
     for where, row in read_table(path, CLIP_COLUMNS):
         try:
             numbers = [int(row[name]) for name in _WHOLE]
@@ -96,8 +96,11 @@ def read_clips(root):
                 f"{PITCH_MIN} to {PITCH_MAX}"
             )
         audio = inside(Path(root) / CLIPS_FOLDER, row["file"])
-        clips.append(Clip(audio, *numbers, row["split"], row["soundfont"]))
-    return tuple(clips)
+        name = audio.with_suffix("")
+        if name in clips:
+            raise InputError(f"{where}: a second note named {name.name}")
+        clips[name] = Clip(audio, *numbers, row["split"], row["soundfont"])
+    return tuple(clips.values())
 
 
 def write_clips(root, clips):

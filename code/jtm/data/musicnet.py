@@ -510,7 +510,7 @@ def read_table(path, required):
     Raises
     ------
     InputError
-        If the file cannot be read as CSV or lacks a column.
+        If the file cannot be read as CSV, lacks a column, or a row has too many cells.
     """
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
@@ -528,7 +528,12 @@ def read_table(path, required):
                     f"expected {', '.join(required)}"
                 )
             for row in reader:
-                yield f"{path}, line {reader.line_num}", row
+                where = f"{path}, line {reader.line_num}"
+                if any(row.pop(None, ())):
+                    raise InputError(
+                        f"{where}: more cells than columns; quote values with commas"
+                    )
+                yield where, row
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file") from error
     except (OSError, UnicodeDecodeError, csv.Error) as error:

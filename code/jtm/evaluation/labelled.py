@@ -15,7 +15,7 @@ import pandas as pd
 
 from jtm.constants import FRAME_RATE, HOP, INSTRUMENTS, LABEL_RATE, N_PITCHES
 from jtm.data import rolls
-from jtm.data.clips import CLIP_SPLITS, read_clips
+from jtm.data.clips import CLIP_SPLITS, CLIPS_FOLDER, read_clips
 from jtm.data.musicnet import Dataset, Recording
 from jtm.data.rolls import WINDOW, frame_numbers
 from jtm.data.splits import labelled_splits
@@ -59,9 +59,10 @@ def clip_store(root, progress=True):
     InputError
         If the dataset has no single-note clips.
     """
+    folder = Path(root) / CLIPS_FOLDER
     recordings = [
         Recording(
-            clip.audio.stem,
+            clip.audio.relative_to(folder).with_suffix("").as_posix(),
             clip.audio,
             None,
             clip.split,

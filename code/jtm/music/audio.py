@@ -241,6 +241,11 @@ def to_wave(array, sample_rate):
             f"or (samples, channels) with at most {MAX_CHANNELS} channels and more "
             "samples"
         )
+    if wave.dtype == np.int64:  # as of a list; its full scale is not 2^63
+        raise InputError(
+            "an array of int64; convert it to the integers of its file, such as int16, "
+            "or to floats within [-1, 1]"
+        )
     if np.issubdtype(wave.dtype, np.signedinteger):
         wave = wave / -float(np.iinfo(wave.dtype).min)
     elif not np.issubdtype(wave.dtype, np.floating):

@@ -106,6 +106,9 @@ class TestEmbed(FolderTestCase):
             integers = torch.from_numpy((wave * full).astype(kind))
             embedding, _ = jtm.embed(integers, np.int64(16_000), model)
             np.testing.assert_allclose(embedding, expected, atol=1e-3)
+        samples = (32768 * wave).astype(np.int16).tolist()
+        with self.assertRaisesRegex(InputError, "int64; convert it to the integers of"):
+            jtm.embed(samples, 16_000, model)
 
     def test_chunked_embedding_equals_unchunked(self):
         path = self.audio("long.wav", 3.1)

@@ -115,7 +115,7 @@ class RunConfig:
     load: str = Field(
         "", description="checkpoint of the initial weights, such as logs/checkpoint3.pt"
     )
-    random_seed: int = Field(0, ge=0, description="random seed")
+    random_seed: int = Field(0, ge=0, lt=2**32, description="random seed")
     n_epoch: int = Field(4, ge=1, description="number of epochs")
     batch_size: int = Field(8, ge=1, description="batch size, in windows")
     learning_rate: float = Field(2e-3, ge=0, le=1, description="learning rate of Adam")

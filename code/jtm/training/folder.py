@@ -110,6 +110,8 @@ def check(config):
         )
     if (folder / CONFIG_FILE).exists():
         saved = read_json(folder / CONFIG_FILE)
+        if not isinstance(saved, dict):
+            raise InputError(f"{folder / CONFIG_FILE}: not the settings of a run")
     else:  # without that file, the run is identified by its newest checkpoint
         content = newest(folder)[1]
         if not content:

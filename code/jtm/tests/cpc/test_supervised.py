@@ -205,6 +205,15 @@ class TestRun(unittest.TestCase):
         sound.write_bytes(wave)
         self.assertIn("nothing left to do", self.run_quietly("labels", **chosen)[1])
 
+    def test_malformed_test_label_is_refused_before_training(self):
+        data = self.folder / "malformed"
+        write_dataset(data)
+        path = next((data / "test_labels").glob("*.csv"))
+        path.write_text(path.read_text().replace("\n", "\nx,", 2))
+        with self.assertRaisesRegex(InputError, f"{path.name}, line"):
+            self.run_quietly("stopped-early", data=str(data))
+        self.assertFalse((self.folder / "stopped-early").exists())
+
     def test_single_test_recording_has_no_interval(self):
         data = self.folder / "single"
         write_dataset(data)

@@ -216,6 +216,14 @@ class TestCheck(unittest.TestCase):
         )
         self.assertIn("69.wav: -100 cents", text)
 
+    def test_single_note_shorter_than_its_analysis_is_named(self):
+        path = self.root / "notes" / "45.wav"
+        audio.write(path, np.full(44, 0.1), LABEL_RATE)
+        text = self.assert_violates(
+            "notes: readable and consistent", "notes: labels outside their file"
+        )
+        self.assertIn(f"{path.name}: 44 samples", text)
+
     def test_single_note_in_two_splits_is_found(self):
         extra = self.clips[0]
         path = self.root / "notes" / "again.wav"

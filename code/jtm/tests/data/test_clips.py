@@ -42,6 +42,11 @@ class TestNotes(unittest.TestCase):
         ):
             with self.assertRaisesRegex(InputError, message, msg=line):
                 self.read(line)
+        line = "a.wav,41,60,72,1,0,9,train,x"
+        for other in (line, line.replace(".wav", ".flac")):
+            with self.assertRaisesRegex(InputError, "line 3: a second note named a"):
+                self.read(line, other)
+        self.assertEqual(len(self.read(line, f"flute/{line}")), 2)
         with self.assertRaisesRegex(InputError, "notes.csv"):
             read_clips(self.root / "nowhere")
 

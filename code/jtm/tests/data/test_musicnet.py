@@ -254,6 +254,13 @@ class TestInvalidFiles(FolderTestCase):
         with self.assertRaisesRegex(InputError, "line 3: id 1 is repeated"):
             read_metadata(path)
 
+    def test_values_with_an_unquoted_comma_are_refused(self):
+        path = self.write("m.csv", "id,title,split", "1,Chorale, BWV 1,validation")
+        with self.assertRaisesRegex(InputError, "line 2: more cells than columns"):
+            read_metadata(path)
+        path = self.write("m.csv", "id,title,split", '1,"Chorale, BWV 1",,,', "2,,,,")
+        self.assertEqual([row["split"] for row in read_metadata(path)], ["", ""])
+
     def test_missing_fields_of_short_rows_are_empty(self):
         path = self.write("m.csv", "id,composer,ensemble", "1,Bach", "2")
         rows = [{"id": "1", "composer": "Bach", "ensemble": ""}]
