@@ -9,7 +9,7 @@ process; and the time to plan an epoch per window, for corpora of 1 to 100 hours
 
 ``--minutes 60 --work DIR`` instead pretrains for an hour from a store of 20 GB, made in
 DIR beside as much audio, and adds how much more memory all its processes take than
-those of a short run with a bound of 1 MB from a small store.
+those of a short run with a tenth of the bound from a small store.
 """
 
 import argparse
@@ -216,7 +216,8 @@ def long_run(work, minutes, gigabytes=20, chunk_bytes=40 * 10**6):
     peaks, train = [], [sys.executable, "-m", "jtm", "train", "--preset", "small"]
     train += ["--nEpoch", "1000", "--maxChunksInMem", str(CHUNKS)]
     large = round(gigabytes / 0.23), chunk_bytes, minutes
-    runs = {"small": (3, 200_000, 3), "large": large}  # neither ends an epoch
+    # Neither ends an epoch; both have whole batches of one recording.
+    runs = {"small": (3, chunk_bytes // 10, 3), "large": large}
     for name, (recordings, chunk, duration) in runs.items():
         folder, run = Path(work) / name, Path(work) / f"{name}-run"
         if not folder.exists():
