@@ -375,14 +375,15 @@ def _names(sources, root, alone):
     Name the outputs of each file, relative to the folder, without an extension.
 
     Names of files that differ only in extension include it, and so does that of a file
-    whose page would replace the index. For the melody alone, names end in ``.melody``.
+    whose page would replace the index, or whose name without it is that of another
+    file. For the melody alone, names end in ``.melody``.
     """
-    stems = {source: source.relative_to(root).with_suffix("") for source in sources}
-    counts = Counter(stems.values()) + Counter([Path(INDEX).with_suffix("")])
+    paths = [source.relative_to(root) for source in sources]
+    stems = [path.with_suffix("") for path in paths]
+    counts = Counter([*stems, *paths, Path(INDEX), Path(INDEX).with_suffix("")])
     return {
-        source: (stem if counts[stem] == 1 else source.relative_to(root)).as_posix()
-        + ".melody" * alone
-        for source, stem in stems.items()
+        source: (stem if counts[stem] == 1 else path).as_posix() + ".melody" * alone
+        for source, path, stem in zip(sources, paths, stems, strict=True)
     }
 
 

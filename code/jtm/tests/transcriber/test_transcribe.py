@@ -3,6 +3,7 @@
 import os
 import re
 import unittest
+from pathlib import Path
 from unittest import mock
 
 import numpy as np
@@ -183,6 +184,13 @@ class TestCommand(TranscribeTestCase):
     def page(self, name):
         """Read a written page."""
         return (self.out / f"{name}.html").read_text()
+
+    def test_outputs_of_different_files_have_different_names(self):
+        files = "a.wav a.flac a.flac.wav b.wav c index.mp3 index.html.wav".split()
+        root = Path("/music")
+        names = transcribe._names([root / file for file in files], root, alone=False)
+        expected = "a.wav a.flac a.flac.wav b c index.mp3 index.html.wav".split()
+        self.assertEqual(list(names.values()), expected)
 
     def test_page_named_index_and_symlink_out_of_the_folder(self):
         self.assertEqual(self.transcribe(self.audio("in/index.wav"))[0], 0)
