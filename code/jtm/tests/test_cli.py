@@ -110,6 +110,7 @@ class TestCommands(unittest.TestCase):
         run.mkdir()
         config = make_config(PretrainConfig, "small", {"hidden_gar": 77})
         write_json(run / "config.json", asdict(config))
+        (run / "last.pt").touch()
         file.touch()
         with mock.patch("jtm.cli.default_data", side_effect=AssertionError):
             self.refused("--hiddenGar 77, not 32", "--pathCheckpoint", run)

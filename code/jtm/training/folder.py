@@ -108,6 +108,8 @@ def check(config):
         raise InputError(
             f"{folder}: cannot be written; choose another --pathCheckpoint"
         )
+    if not any(folder.glob("[!.]*.pt")) and not (folder / RECORD).exists():
+        return False  # stopped before its first checkpoint: nothing would be lost
     if (folder / CONFIG_FILE).exists():
         saved = read_json(folder / CONFIG_FILE)
         if not isinstance(saved, dict):

@@ -33,6 +33,7 @@ class TestFolder(unittest.TestCase):
 
     def test_folder_belongs_to_one_run(self):
         self.claim()
+        self.save("last.pt")
         self.claim()
         with self.assertRaisesRegex(InputError, "--hiddenGar 4, not 64; choose"):
             self.claim(hidden_gar=64)
@@ -42,6 +43,22 @@ class TestFolder(unittest.TestCase):
         with self.assertRaisesRegex(InputError, "--nEpoch 9, not 5"):
             self.claim(n_epoch=5)
 
+    def test_settings_may_change_before_the_first_checkpoint(self):
+        self.claim(learning_rate=0.9)
+        (self.folder / "run" / ".0123abcd.1.part.pt").touch()
+        self.claim(learning_rate=0.002)
+        self.assertEqual(self.saved()["learning_rate"], 0.002)
+        (self.folder / "run" / "record.json").touch()
+        with self.assertRaisesRegex(InputError, "--learningRate 0.002, not 0.9"):
+            self.claim(learning_rate=0.9)
+
+    def test_foreign_settings_are_refused(self):
+        self.claim()
+        self.save("last.pt")
+        (self.folder / "run" / "config.json").write_text("[]")
+        with self.assertRaisesRegex(InputError, "config.json: not the settings of a"):
+            self.claim()
+
     def saved(self):
         return json.loads((self.folder / "run" / "config.json").read_text())
 
@@ -49,6 +66,7 @@ class TestFolder(unittest.TestCase):
         for cls in (SupervisedConfig, PretrainConfig):
             run = {"cls": cls, "path_checkpoint": str(self.folder / cls.__name__)}
             self.claim(**run, max_chunks_in_mem=5)
+            Path(run["path_checkpoint"], "record.json").touch()
             for chosen in ({"max_chunks_in_mem": 9}, {"chunk_size": 10**6}):
                 if cls is SupervisedConfig:
                     self.claim(**run, **chosen)
@@ -62,6 +80,7 @@ class TestFolder(unittest.TestCase):
         older = json.loads(path.read_text())
         del older["aligned"]
         path.write_text(json.dumps(older))
+        self.save("last.pt")
         self.claim()
         with self.assertRaisesRegex(InputError, "--aligned 0, not 6"):
             self.claim(aligned=6)
