@@ -115,7 +115,7 @@ class Store:
                 recording = self.recordings[i]
                 parts = [recording.split, recording.id, self.checksums[i]]
                 if labels:
-                    # csv puts a row's surplus cells under None.
+                    # In this order, since hashes of it are recorded.
                     parts.append(sorted(recording.metadata.items(), key=str))
                     parts.append(recording.labels and digest(recording.labels))
             hasher.update(json.dumps(parts).encode())
