@@ -70,9 +70,7 @@ def run(config, progress=True, n_recordings=0):
         spans = list(map(tuple, drawn.tolist()))
     indices = [sorted({i for i, *_ in s}) for s in (spans, family.spans("validation"))]
     tests = {i for split in TESTS for i in labelled[task].splits.get(split, ())}
-    if family.name == "frames":
-        for index in sorted({*indices[0], *indices[1], *tests}):
-            labelled[task].notes(index)  # refuses malformed labels
+    family.read_labels({*indices[0], *indices[1], *tests})
     data = store.summary(*indices, sorted(tests))
     with claim(config, data, origin):
         file = folder / RECORD

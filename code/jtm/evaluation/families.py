@@ -71,6 +71,11 @@ class Family:
         indices = {i for task in self.labelled.values() for i in task.splits[split]}
         return [(i, 0, int(self.store.lengths[i]) // HOP) for i in sorted(indices)]
 
+    def read_labels(self, indices):
+        """Read the labels of recordings, so that malformed ones are refused early."""
+        for index in sorted(indices) if self.name == "frames" else ():
+            self.first.notes(index)
+
     def targets(self, tasks):
         """Return a function of index, first frame and number of frames for targets."""
         return lambda *window: {t: tasks[t].target(*window) for t in tasks}

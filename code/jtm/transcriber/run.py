@@ -84,6 +84,7 @@ def train(config, progress=True):
             " s, the least for a training window; add longer recordings"
         )
     used = [sorted({i for i, *_ in family.spans(s)}) for s in ("train", "validation")]
+    family.read_labels({*used[0], *used[1]})
     data = store.summary(*used, ())  # scored on validation alone
     with claim(config, data, origin):
         front_end = harmonic_front_end(network.body.model.encoder)

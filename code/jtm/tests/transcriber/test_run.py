@@ -118,6 +118,15 @@ class TestTraining(unittest.TestCase):
                 self.train("short")
         self.assertFalse((self.folder / "short").exists())
 
+    def test_malformed_label_is_refused_before_training(self):
+        data = self.folder / "malformed"
+        write_dataset(data)
+        path = next((data / "train_labels").glob("*.csv"))
+        path.write_text(path.read_text().replace("\n", "\nx,", 2))
+        with self.assertRaisesRegex(InputError, f"{path.name}, line"):
+            self.train("stopped-early", data=str(data))
+        self.assertFalse((self.folder / "stopped-early").exists())
+
     def test_heads_of_an_earlier_version_are_extended(self):
         network = model.load(self.folder / "whole" / run.WEIGHTS_FILE).network
         earlier = add_heads(network.body.model, model.HEADS, width=run.WIDTH)
