@@ -17,6 +17,7 @@ import gc
 import multiprocessing
 import os
 import platform
+import sys
 import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
@@ -419,6 +420,26 @@ def embedding():
             pass
 
     return len(wave) / SAMPLE_RATE / fastest({"": embed})[""]
+
+
+def resources(child):
+    """
+    Wait for a child process to end.
+
+    Parameters
+    ----------
+    child : subprocess.Popen
+        The process.
+
+    Returns
+    -------
+    tuple
+        Its status, the peak of its resident memory in bytes (on Linux at least what
+        this process had when it started it), and its processor time in seconds.
+    """
+    _, status, usage = os.wait4(child.pid, 0)
+    unit = 1 if sys.platform == "darwin" else 1024
+    return status, usage.ru_maxrss * unit, usage.ru_utime + usage.ru_stime
 
 
 def machine():

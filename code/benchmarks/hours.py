@@ -19,7 +19,7 @@ import tempfile
 from pathlib import Path
 
 import soundfile
-from cpc_step import RESULTS, machine
+from cpc_step import RESULTS, machine, resources
 
 from jtm.data.musicnet import open_dataset
 from jtm.files import read_json, write_json
@@ -72,11 +72,10 @@ def transcribe(path, out, *options):
     command = [sys.executable, "-m", "jtm", "transcribe", path, "--out", out, *options]
     threads = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     child = subprocess.Popen(map(str, command), env=os.environ | threads)
-    _, status, usage = os.wait4(child.pid, 0)
+    status, *used = resources(child)
     if status:
         raise SystemExit(f"{path}: not transcribed")
-    unit = 1 if sys.platform == "darwin" else 1024
-    return usage.ru_maxrss * unit, usage.ru_utime + usage.ru_stime
+    return tuple(used)
 
 
 def main():

@@ -8,14 +8,13 @@ it; the time of a step relative to one with everything in memory, in turns in on
 process; and the time to plan an epoch per window, for corpora of 1 to 100 hours.
 
 ``--minutes 60 --work DIR`` instead pretrains for an hour from a store of 20 GB, made in
-DIR beside as much audio, and adds how much more memory all its processes take than
-those of a short run with a tenth of the bound from a small store.
+DIR beside as much audio, and adds how much more memory it takes than a short run with a
+tenth of the bound from a small store.
 """
 
 import argparse
 import contextlib
 import multiprocessing
-import os
 import signal
 import subprocess
 import sys
@@ -25,7 +24,7 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
-from cpc_step import RESULTS, Step, machine, make_corpus, peak_memory
+from cpc_step import RESULTS, Step, machine, make_corpus, peak_memory, resources
 
 from jtm.constants import SAMPLE_RATE
 from jtm.cpc.config import PretrainConfig
@@ -225,7 +224,7 @@ def long_run(work, minutes, gigabytes=20, chunk_bytes=40 * 10**6):
             make_corpus(folder, recordings, 7200)
         paths = ["--data", str(folder), "--pathCheckpoint", str(run)]
         command = [*train, "--chunkSize", str(chunk), *paths]
-        peaks.append(_watch(command, 60 * duration))
+        peaks.append(_peak(command, 60 * duration))
     return {
         "store_bytes": 2 * int(build_store(open_dataset(folder)).lengths.sum()),
         "bound_bytes": CHUNKS * chunk_bytes,
@@ -235,28 +234,13 @@ def long_run(work, minutes, gigabytes=20, chunk_bytes=40 * 10**6):
     }
 
 
-def _watch(command, seconds):
-    """Run a command for some time; return the peak memory of all its processes."""
-    peak, run = 0, subprocess.Popen(command)
-    stop = time.monotonic() + seconds
-    while time.monotonic() < stop:
-        if run.poll() is not None:
-            raise SystemExit(f"ended with status {run.returncode}: {command}")
-        peak = max(peak, _resident(run.pid))
-        time.sleep(0.2)
-    run.send_signal(signal.SIGINT)
-    run.wait()
-    return peak
-
-
-def _resident(pid):
-    """Measure the resident memory of a process and its children, in bytes."""
-    with contextlib.suppress(OSError):
-        pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
-        files = Path(f"/proc/{pid}/task").glob("*/children")
-        children = " ".join(file.read_text() for file in files).split()
-        return pages * os.sysconf("SC_PAGE_SIZE") + sum(map(_resident, children))
-    return 0
+def _peak(command, seconds):
+    """Run a command for some time, and measure the peak of its resident memory."""
+    child = subprocess.Popen(command)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        raise SystemExit(f"ended with status {child.wait(seconds)}: {command}")
+    child.send_signal(signal.SIGINT)
+    return resources(child)[1]
 
 
 def main():
@@ -265,11 +249,12 @@ def main():
     parser.add_argument("--minutes", type=float, help="duration of a long run")
     parser.add_argument("--work", default="logs/memory", help="folder for a long run")
     options = parser.parse_args()
+    result = read_json(MEMORY) if MEMORY.exists() else {}
     if options.minutes:
         long = long_run(options.work, options.minutes) | {"machine": machine()}
-        result = read_json(MEMORY) | {"long": long}
+        result |= {"long": long}
     else:
-        result = {
+        result |= {
             **peak(chunk_bytes=32 * 10**6),
             "step_time_ratio": step_time(chunk_bytes=2 * 10**6),
             "planning_microseconds_per_window": {
@@ -277,8 +262,6 @@ def main():
             },
             "machine": machine(),
         }
-        if MEMORY.exists() and "long" in (known := read_json(MEMORY)):
-            result["long"] = known["long"]
     for name, value in result.items():
         print(f"{name:34}{value}")
     write_json(MEMORY, result)

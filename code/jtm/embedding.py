@@ -91,7 +91,7 @@ def embed(path_or_array, sample_rate=None, model=None, layer="c"):
         Path to a WAV, AIFF, AU, FLAC, OGG, Opus or MP3 file of any sample rate, number
         of channels and length; or samples ``(samples,)``, ``(channels, samples)`` or
         ``(samples, channels)`` with at most 64 channels, as floats within [-1, 1] or
-        full-scale signed integers. Channels are averaged.
+        full-scale signed integers (int8 to int32). Channels are averaged.
     sample_rate : int, optional
         Sample rate in Hz, for arrays only; a file states its own.
     model : Network, str or Path, optional

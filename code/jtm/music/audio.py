@@ -216,8 +216,8 @@ def to_wave(array, sample_rate):
     ----------
     array : array
         Samples ``(samples,)``, ``(channels, samples)`` or ``(samples, channels)``
-        with at most 64 channels; floats within [-1, 1], or signed integers whose full
-        scale is that of their type.
+        with at most 64 channels; floats within [-1, 1], or signed integers of at most
+        32 bits, whose full scale is that of their type.
     sample_rate : int
         Its sample rate in Hz.
 

@@ -338,27 +338,27 @@ def _constant_q(wave, lowest, n_columns):
     down, samples are decimated by two per octave (Schoerkhuber and Klapuri 2010).
     Importing ``librosa.cqt``, which does the same, would take 200 MB.
     """
-    per_octave, rate, octaves = 12 * BINS, SAMPLE_RATE, []
-    wave = wave[: n_columns * HOP + 2 * MARGIN]
-    ratio = 2 ** (2 / per_octave)
-    q = (ratio + 1) / (ratio - 1)
-    for last in range(BINS * N_PITCHES, 0, -per_octave):
-        rows = np.arange(max(0, last - per_octave), last)
-        frequencies = lowest * 2 ** (rows[:, None] / per_octave)
-        lengths = q * rate / frequencies
-        reach = int(lengths.max() / 2) + 1
-        times = np.arange(-reach, reach + 1)
-        windows = np.where(
-            2 * abs(times) < lengths, 1 + np.cos(2 * np.pi * times / lengths), 0
-        )
-        kernels = windows * np.exp(-2j * np.pi * frequencies / rate * times)
-        # As in librosa, the response to a sine grows with the root of the length.
-        kernels *= np.sqrt(lengths * SAMPLE_RATE / rate) / windows.sum(1, keepdims=True)
-        first, hop = MARGIN * rate // SAMPLE_RATE - reach, HOP * rate // SAMPLE_RATE
-        frames = np.lib.stride_tricks.sliding_window_view(wave[first:], len(times))
-        frames = frames[::hop][:n_columns]
-        octaves.insert(0, np.abs(frames @ kernels.T.astype(np.complex64)).T)
-        wave, rate = soxr.resample(wave, 2, 1), rate // 2
+    per_octave, ratio = 12 * BINS, 2 ** (1 / (6 * BINS))
+    rows = np.arange(-per_octave, 0)[:, None] + BINS * N_PITCHES  # of the top octave
+    frequencies = lowest / SAMPLE_RATE * 2 ** (rows / per_octave)  # cycles per sample
+    lengths = (ratio + 1) / (ratio - 1) / frequencies
+    reach = int(lengths.max() / 2) + 1
+    times = np.arange(-reach, reach + 1)
+    windows = np.where(
+        2 * abs(times) < lengths, 1 + np.cos(2 * np.pi * times / lengths), 0
+    )
+    kernels = windows * np.exp(-2j * np.pi * frequencies * times)
+    # As in librosa, the response to a sine grows with the root of the length.
+    kernels *= np.sqrt(lengths) / windows.sum(axis=1, keepdims=True)
+    kernels, octaves = kernels.astype(np.complex64), []
+    wave, first, hop = wave[: n_columns * HOP + 2 * MARGIN], MARGIN, HOP
+    for remaining in range(BINS * N_PITCHES, 0, -per_octave):
+        frames = np.lib.stride_tricks.sliding_window_view(
+            wave[first - reach :], len(times)
+        )[::hop][:n_columns]
+        octaves.insert(0, np.abs(frames @ kernels[-remaining:].T).T)
+        wave, first, hop = soxr.resample(wave, 2, 1), first // 2, hop // 2
+        kernels *= np.float32(np.sqrt(2))
     return np.concatenate(octaves)
 
 

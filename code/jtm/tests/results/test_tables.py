@@ -215,7 +215,8 @@ class TestTranscribers(unittest.TestCase):
     def test_stronger_setting_of_each_peer_is_shown(self):
         lines = write(tables.transcribers(self.results)).splitlines()
         self.assertEqual(lines[2], "| JTM | 92.0 / 80.0 | 70.0 / 95.0 | 0.40 MB |")
-        self.assertTrue(lines[3].startswith("| Basic Pitch | 90.0 / 85.0 | 60.0 / 96"))
+        expected = "| Basic Pitch | 90.0 / 85.0 | 60.0 / 96.0 | 0.23 MB |"
+        self.assertEqual(lines[3], expected)
         cost = {"processor_seconds_of_1_thread": 0.02, "peak_bytes": 3e8}
         self.results["speed"] = {"jtm": cost}
         lines = write(tables.transcribers(self.results)).splitlines()
