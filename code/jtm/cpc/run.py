@@ -86,11 +86,6 @@ class CPCModule(Module):
         self.criterion = build_criterion(config, self.model)
         self.carried = None  # hidden states of the streams, for sequential sampling
 
-    def train_dataloader(self):
-        """Return the loader of the epoch, with windows on the network's device."""
-        self.train_batches.device = self.device
-        return super().train_dataloader()
-
     def describe(self, batch):
         """Name the recordings of a batch, for error messages."""
         recordings = self.train_batches.store.recordings

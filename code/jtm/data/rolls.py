@@ -219,7 +219,7 @@ def _roll(notes, column, n_columns, n_frames, start, hop):
     change = np.zeros((n_frames + 1, n_columns), np.int16)
     np.add.at(change, (first, column), 1)
     np.add.at(change, (last, column), -1)
-    return change[:-1].cumsum(axis=0) > 0
+    return change[:-1].cumsum(axis=0, dtype=np.int16) > 0
 
 
 def _frames(notes, start, hop):

@@ -12,6 +12,7 @@ any batch.
 
 import concurrent.futures
 import mmap
+import os
 from typing import NamedTuple
 
 import numpy as np
@@ -21,6 +22,8 @@ from jtm.constants import SAMPLE_RATE
 from jtm.files import InputError
 
 PIECES_PER_CHUNK = 16  # at minimum, so that a chunk mixes recordings
+
+MAX_WORKERS = 16  # processes that draw batches
 
 PRIVATE = {}  # options of mmap for memory that no other process shares
 if hasattr(mmap, "MAP_ANONYMOUS"):  # not on Windows
@@ -318,8 +321,10 @@ class Draws:
     """
     Iterate over random batches, each drawn by a random generator of its own.
 
-    Training can therefore resume at any batch as if it had never stopped. Subclasses
-    define ``draw(rng)``, which returns a batch as the module's loss takes it.
+    Training can therefore resume at any batch as if it had never stopped, and worker
+    processes can draw batches for a GPU, which would otherwise wait for them.
+    Subclasses define ``draw(rng)``, which returns a batch as the module's loss takes
+    it.
 
     Parameters
     ----------
@@ -332,11 +337,14 @@ class Draws:
     ----------
     epoch, first_batch : int
         Epoch and batch that the next iteration starts from.
+    device : torch.device
+        Device of the network; batches are on the CPU.
     """
 
     def __init__(self, n_batches, seed):
         self.n_batches, self.seed = n_batches, seed
         self.epoch = self.first_batch = 0
+        self.device = torch.device("cpu")
 
     def count(self, epoch):
         """Count the batches of an epoch, the same for all epochs."""
@@ -348,6 +356,19 @@ class Draws:
 
     def __iter__(self):
         """Iterate over the batches of the epoch, from `first_batch` on."""
-        first, self.first_batch = self.first_batch, 0
-        for number in range(first, self.n_batches):
-            yield self.draw(np.random.default_rng((self.seed, self.epoch, number)))
+        numbers, self.first_batch = range(self.first_batch, self.n_batches), 0
+        if self.device.type != "cuda" or not hasattr(os, "fork"):
+            return map(self.__getitem__, numbers)
+        loader = torch.utils.data.DataLoader(
+            self,
+            batch_size=None,
+            sampler=numbers,
+            num_workers=min(MAX_WORKERS, len(os.sched_getaffinity(0))),
+            multiprocessing_context="fork",  # others cannot send the functions
+            generator=torch.Generator(),  # so that the global one does not advance
+        )
+        return iter(loader)
+
+    def __getitem__(self, number):
+        """Draw a batch of the epoch."""
+        return self.draw(np.random.default_rng((self.seed, self.epoch, number)))

@@ -266,7 +266,7 @@ class Labelled:
         if self.classes:
             name = self.names[index]
             return np.int64(self.classes_of([index])[0] if name else UNKNOWN)
-        target = self.rolls(index, n_frames, first).astype(np.float32)
+        target = self.rolls(index, n_frames, first)
         return target[:, None] if self.shape == (N_PITCHES,) else target
 
     @functools.cached_property

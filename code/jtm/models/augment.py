@@ -175,8 +175,6 @@ def augment_magnitudes(magnitudes):
     """
     Augment log magnitudes by random gain, equalisation and noise.
 
-    Random numbers are drawn on the CPU.
-
     Parameters
     ----------
     magnitudes : torch.Tensor
@@ -192,10 +190,10 @@ def augment_magnitudes(magnitudes):
     batch, _, bins = magnitudes.shape
     uniform = torch.rand(2, batch, 1, 1)
     curve = 3 * torch.randn(batch, 1, 7)
-    noise = torch.rand(magnitudes.shape).clamp_min(1e-6)
+    noise = torch.rand_like(magnitudes).clamp_min(1e-6)
     curve = functional.interpolate(curve, size=bins, mode="linear", align_corners=True)
     gain = 18 * uniform[0] - 12 + curve
     power = torch.expm1(18 * magnitudes) * 10 ** (gain / 10).to(magnitudes)
     level = power.mean((1, 2), keepdim=True) * 10 ** (-4 * uniform[1] - 1).to(power)
     # The power of Gaussian noise in a band is exponentially distributed.
-    return torch.log1p(power - level * noise.log().to(power)) / 18
+    return torch.log1p(power - level * noise.log()) / 18

@@ -176,8 +176,7 @@ class Labelled(Module):
             share = n / len(clean)
             for task, own in losses.items():
                 soft = teacher_logits[task]
-                is_multilabel = targets[task].is_floating_point()
-                soft = soft.sigmoid() if is_multilabel else soft.softmax(1)
+                soft = soft.sigmoid() if soft.ndim > 2 else soft.softmax(1)
                 other = _task_loss(logits[task][n:], soft)
                 losses[task] = share * own + (1 - share) * other
         total = sum(WEIGHTS.get(task, 1.0) * loss for task, loss in losses.items())
@@ -210,13 +209,14 @@ def _task_loss(logits, target):
     """
     Compute a mean binary cross-entropy, or cross-entropy, in nats.
 
-    Multi-label targets are floats in the shape of the logits. Others are classes
-    ``(batch,)``, which may be :data:`UNKNOWN`, or their probabilities ``(batch,
-    classes)``.
+    Multi-label targets ``(batch, frames, ...)`` have the shape of the logits. Others
+    are classes ``(batch,)``, which may be :data:`UNKNOWN`, or their probabilities
+    ``(batch, classes)``.
     """
     if logits.ndim == 2 and target.ndim == 1:
         known = (target != UNKNOWN).sum().clamp(min=1)  # there may be none in a batch
         return functional.cross_entropy(logits, target, reduction="sum") / known
     if logits.ndim == 2:
         return functional.cross_entropy(logits, target)
+    target = target.to(logits.dtype)
     return functional.binary_cross_entropy_with_logits(logits, target)

@@ -105,9 +105,9 @@ class Module(lightning.LightningModule, abc.ABC):
         How it is trained.
     train, validation : iterable
         Batches; the attributes ``epoch`` and ``first_batch`` of `train` set where the
-        next iteration starts, and its method ``count(epoch)`` returns the number of
-        batches in an epoch. Without `validation`, epochs are compared by `score`, or
-        by training loss.
+        next iteration starts, ``device`` is the network's, and its method
+        ``count(epoch)`` returns the number of batches in an epoch. Without
+        `validation`, epochs are compared by `score`, or by training loss.
     metadata : dict, optional
         Other entries of each checkpoint, such as ``config``.
     score : callable, optional
@@ -178,6 +178,7 @@ class Module(lightning.LightningModule, abc.ABC):
     def train_dataloader(self):
         """Return the batches of the current epoch, from the current step on."""
         done = self.global_step - self.steps_before(self.current_epoch)
+        self.train_batches.device = self.device
         self.train_batches.epoch = self.current_epoch
         self.train_batches.first_batch = done * self.plan.accumulate
         return self.train_batches

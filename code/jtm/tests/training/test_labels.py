@@ -1,5 +1,6 @@
 """Supervised training: windows, context, soft labels and frozen parameters."""
 
+import os
 import unittest
 from types import SimpleNamespace
 from unittest import mock
@@ -73,6 +74,20 @@ class TestWindows(unittest.TestCase):
         torch.testing.assert_close(next(iter(same))[0], batches[2])
         same.epoch = 1
         self.assertFalse(torch.equal(next(iter(same))[0], batches[0]))
+
+    @unittest.skipUnless(hasattr(os, "fork"), "workers are forked")
+    def test_workers_draw_the_same_batches_for_a_gpu(self):
+        alone, parallel = windows(batch_size=2), windows(batch_size=2)
+        parallel.device = torch.device("cuda")
+        parallel.first_batch = alone.first_batch = 1
+        state = torch.get_rng_state()
+        with mock.patch.object(parallel, "draw", wraps=parallel.draw) as draw:
+            batches = list(parallel)
+        draw.assert_not_called()  # in this process
+        self.assertTrue(torch.equal(torch.get_rng_state(), state))
+        self.assertEqual(len(batches), 2)
+        for one, same in zip(alone, batches, strict=True):
+            torch.testing.assert_close(list(same), list(one))
 
     def test_unlabelled_windows_come_last_without_targets(self):
         batch = windows(batch_size=4, unlabelled=[(5, 0, 900)], n_unlabelled=3)
