@@ -11,6 +11,7 @@ de-duplicated by melody, and a tune family is in one split. The same command res
 interrupted set.
 """
 
+import hashlib
 import multiprocessing
 import sys
 from collections import Counter
@@ -33,8 +34,10 @@ from tqdm import tqdm  # noqa: E402
 from jtm import cli  # noqa: E402
 from jtm.constants import INSTRUMENTS, LABEL_RATE, PITCH_RANGES, SAMPLE_RATE  # noqa: E402
 from jtm.data import musicnet  # noqa: E402
-from jtm.files import InputError, atomic  # noqa: E402
+from jtm.files import InputError, atomic, digest, read_json, write_json  # noqa: E402
 from jtm.music import audio, notation  # noqa: E402
+
+STATE_FILE = "pairs.json"  # how a set was made
 
 # Number of works of each split, as far as available, and seconds of their excerpts.
 COUNTS = {"test": 120, "validation": 40, "train": 480}
@@ -283,6 +286,27 @@ def _make_recording(job):
     }
 
 
+def _is_finished(out, seed, fonts):
+    """Return whether a folder has the complete set, or else record how it is made."""
+    path = out / STATE_FILE
+    if not path.exists() and out.is_dir() and any(out.iterdir()):
+        raise InputError(f"{out}: not a set of pairs; choose another folder")
+    inputs = [*sorted(ROOT.glob("toy/*.py")), *sorted(fonts)]
+    recipe = hashlib.sha256("".join(map(digest, inputs)).encode()).hexdigest()
+    state = {"seed": seed, "recipe": recipe}
+    saved = read_json(path) if path.exists() else state
+    finished = (out / musicnet.METADATA_FILE).exists()
+    # A finished set may be from an earlier version of the generator.
+    if saved["seed"] != seed or not finished and saved != state:
+        raise InputError(
+            f"{out}: holds pairs of another seed, of other SoundFonts or by another "
+            "version; choose another folder or remove this one"
+        )
+    if not finished:
+        write_json(path, state)
+    return finished
+
+
 def make(out, seed=0):
     """
     Synthesise the set, or resume an interrupted one.
@@ -293,6 +317,12 @@ def make(out, seed=0):
         The folder, created if missing. Notes of the corpus are cached in ``scores/``.
     seed : int
         Random seed of all draws.
+
+    Raises
+    ------
+    InputError
+        If the folder holds something else, or pairs of another seed, of other
+        SoundFonts, or by another version of the generator.
     """
     out = Path(out)
     unseen = synth.find_soundfont(synth.TIMBRE_SOUNDFONTS)
@@ -302,6 +332,8 @@ def make(out, seed=0):
         "training": [str(main)] + [str(extra)] * bool(extra),
         "unseen": str(unseen) if unseen else None,
     }
+    if _is_finished(out, seed, filter(None, (*fonts["training"], fonts["unseen"]))):
+        return
     root = voices.corpus_root()
     listed = [
         work

@@ -27,7 +27,7 @@ import numpy as np
 
 from jtm.constants import LABEL_RATE
 from jtm.data.store import STORE_FOLDER
-from jtm.files import PART, InputError, atomic, inside, warn
+from jtm.files import PART, InputError, atomic, warn
 from jtm.music.audio import AUDIO_SUFFIXES, FOREIGN_SUFFIXES, NOT_READ
 
 WHERE_TO_GET_MUSICNET = """\
@@ -85,7 +85,7 @@ LABEL_DTYPE = np.dtype(
 OPENED = {}
 """Folders in which nothing was skipped, and the summary to print at the end."""
 
-_JUNK = {"__MACOSX", "@eaDir", "$RECYCLE.BIN", STORE_FOLDER}
+_JUNK = {"__MACOSX", "@eaDir", "$RECYCLE.BIN", ".git", STORE_FOLDER}
 _SEPARATORS = {";": "semicolons", "\t": "tabs"}  # other than commas
 _FOLDERS = ("train", "test", "test_timbre", "unlabelled")
 
@@ -320,7 +320,7 @@ def _read_layout(root):
                 row = {**row, "split": folder, "soundfont": soundfont}
             held_out = folder == "train" and row.get("split") == "validation"
             split = "validation" if held_out else folder
-            labels = inside(root / f"{folder}_labels", f"{audio.stem}.csv")
+            labels = root / f"{folder}_labels" / f"{audio.stem}.csv"  # may be a link
             labels = labels if labels.exists() else None
             recordings.append(Recording(audio.stem, audio, labels, split, row))
     known = {recording.audio for recording in recordings}

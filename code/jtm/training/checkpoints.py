@@ -63,7 +63,7 @@ def read_checkpoint(path):
         content = _read_weights(path)
     else:
         content = _read_run(path)
-    parts = {str(name).partition(".")[0] for name in content["state_dict"]}
+    parts = {name.partition(".")[0] for name in content["state_dict"]}
     kind = PRETRAINING if "model" in parts else "something else"
     return content | {"kind": LABELS if "network" in parts else kind}
 
@@ -75,8 +75,9 @@ def _read_run(path):
             warnings.simplefilter("ignore")  # errors are reported below
             content = torch.load(path, map_location="cpu", weights_only=True)
         state, config = content["state_dict"], content["config"]
-        if not (isinstance(state, dict) and isinstance(config, dict)):
-            raise TypeError("state_dict and config must be dicts")
+        for part in (state, config):
+            if not (isinstance(part, dict) and all(isinstance(n, str) for n in part)):
+                raise TypeError("expected dicts with names as keys")
     except Exception as error:  # unpickling arbitrary bytes may raise any
         raise InputError(
             f"{path}: not a checkpoint of JTM, or damaged; "

@@ -105,6 +105,22 @@ class TestMusicNetFiles(FolderTestCase):
         self.assertFalse(report.failed, report.table())
 
 
+class TestAnnexedFiles(FolderTestCase):
+    def test_audio_and_labels_may_be_links_into_a_repository(self):
+        self.audio("train_data/1.wav")
+        self.write("train_labels/1.csv", HEADING, "0,9,41,60,0,1,Quarter")
+        for name in ("train_data/1.wav", "train_labels/1.csv"):  # as git-annex does
+            path = self.root / name
+            object = self.root / ".git" / "annex" / path.name
+            object.parent.mkdir(parents=True, exist_ok=True)
+            path.rename(object)
+            path.symlink_to(object)
+        dataset = open_dataset(self.root)
+        self.assertEqual(dataset.skipped, ())
+        (recording,) = dataset.recordings
+        self.assertEqual(len(read_labels(recording.labels)), 1)
+
+
 class TestFindFiles(FolderTestCase):
     def find(self):
         files, skipped = find_files(self.root)

@@ -1,6 +1,7 @@
 """Pairs of performance and score: all notes as written, no tune in two splits."""
 
 import sys
+import tempfile
 import unittest
 from collections import Counter
 from pathlib import Path
@@ -11,8 +12,11 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[4] / "toy"))
 
 import pairs
+import synth
 
 from jtm.constants import PITCH_RANGES
+from jtm.data.musicnet import METADATA_FILE
+from jtm.files import InputError
 from jtm.music import notation
 from jtm.tests.toy.test_works import corpus
 
@@ -73,6 +77,20 @@ class TestPairs(unittest.TestCase):
             (s, listed[i].composer) for i, _, s in chosen
         ).items():
             self.assertLessEqual(n, counts[split] / 2)
+
+    def test_folders_made_otherwise_are_refused(self):
+        with tempfile.TemporaryDirectory() as folder:
+            out = Path(folder) / "pairs"
+            self.assertFalse(pairs._is_finished(out, 0, ()))
+            self.assertFalse(pairs._is_finished(out, 0, ()))  # resumed
+            fonts = [synth.default_soundfont()]
+            for seed, others in ((1, ()), (0, fonts)):
+                with self.assertRaisesRegex(InputError, "choose another folder"):
+                    pairs._is_finished(out, seed, others)
+            (out / METADATA_FILE).write_text("")
+            self.assertTrue(pairs._is_finished(out, 0, fonts))
+            with self.assertRaisesRegex(InputError, "not a set of pairs"):
+                pairs._is_finished(Path(folder), 0, ())
 
 
 if __name__ == "__main__":

@@ -234,6 +234,10 @@ class TestExport(unittest.TestCase):
             self.checkpoint.write_bytes(content)
             with self.assertRaisesRegex(InputError, "t0.pt: not a checkpoint of JTM"):
                 load_model(self.checkpoint)
+        for state, settings in (({1: torch.zeros(1)}, {}), ({}, {2: 3})):
+            torch.save({"state_dict": state, "config": settings}, self.checkpoint)
+            with self.assertRaisesRegex(InputError, "t0.pt: not a checkpoint of JTM"):
+                load_model(self.checkpoint)
 
     def test_invalid_paths_are_refused(self):
         self.write({})
