@@ -12,7 +12,7 @@ class TranscriberConfig(NetworkConfig):
     """Settings of training the transcriber."""
 
     presets: ClassVar[dict] = {
-        "transcriber": {"n_epoch": 48, "batch_size": 3, "learning_rate": 0.003}
+        "transcriber": {"n_epoch": 14, "batch_size": 16, "learning_rate": 0.003}
     }
     idle: ClassVar[tuple] = ("max_chunks_in_mem", "chunk_size")
 

@@ -37,8 +37,7 @@ MIN_SHARE = 0.08
 SHORTEST = 80.0
 """
 Default minimum note length in milliseconds. On validation recordings of the toy set,
-80 ms raised note F1 by 1.5 points over 0, and 100 ms by another 0.3; but music may
-have shorter notes than 100 ms.
+40 to 80 ms raise note F1 by 0.3 points over 0, and 100 ms lowers it again.
 """
 
 MEDIUM = 64

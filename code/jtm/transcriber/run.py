@@ -4,30 +4,35 @@ Supervised training of the transcriber: two heads on one network.
 One head predicts notes, the other the instruments that play them. The inputs are log
 magnitudes of recordings normalised in level and tuning, as when transcribing, cached on
 disk, and augmented in level, spectrum and noise. Some windows begin before their
-recording, in silence. An epoch is a fixed number of steps, whatever the size of the
-datasets.
+recording, in silence, and some are of noise alone, without notes. An epoch is a fixed
+number of steps, whatever the size of the datasets.
 """
 
 import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from jtm.constants import FRAME_RATE, HOP
+import numpy as np
+import torch
+
+from jtm.constants import FRAME_RATE, HOP, SAMPLE_RATE
 from jtm.data.musicnet import open_dataset
+from jtm.data.rolls import PLAYED_DTYPE
 from jtm.data.store import Store, build_store
-from jtm.evaluation.families import Family
+from jtm.evaluation.families import EDGE, Family
 from jtm.evaluation.labelled import Labelled as Recordings
 from jtm.evaluation.labelled import note_cache
 from jtm.files import InputError, digest, write_json
 from jtm.models.heads import add_heads
 from jtm.models.network import build_model
+from jtm.music.audio import gain, powers
 from jtm.training.checkpoints import LABELS, load_model, read_checkpoint
-from jtm.training.folder import BEST, PATHS, check, claim
+from jtm.training.folder import PATHS, check, claim
 from jtm.training.loop import Plan, fit
 from jtm.training.spectra import Spectra, harmonic_front_end
 from jtm.transcriber import model as transcribers
 
-STEPS = 250
+STEPS = 1000
 """Number of steps in an epoch."""
 
 WINDOW = 448
@@ -35,6 +40,12 @@ WINDOW = 448
 
 LEAD = 64
 """Number of frames of silence before a recording in which a window may begin."""
+
+NOISE = -1
+"""Index of the recording of noise, which is not in the store."""
+
+NOISE_SHARE = 0.05
+"""Share of noise in all training windows."""
 
 WIDTH = 64
 """Channels of the trunk under the heads: twice the benchmark's, for its many labels."""
@@ -75,7 +86,7 @@ def train(config, progress=True):
     folder = Path(config.path_checkpoint)
     origin = digest(config.load) if config.load else ""
     store = _open(config, progress)
-    notes = note_cache(store)
+    notes = _notes(store)
     labelled = {t: Recordings.of(store, t, notes) for t in transcribers.HEADS}
     family = Family(labelled, None, network.body.model.encoder.hop // HOP)
     if not _windowed(family):
@@ -90,13 +101,16 @@ def train(config, progress=True):
         front_end = harmonic_front_end(network.body.model.encoder)
         spectra = Spectra(store, front_end, folder / "magnitudes", tuned=True)
         spectra.prepare([*used[0], *used[1]], progress)
-        family.read = spectra.read
-        module = _module(config, network, family)
+        noise = _noise(front_end)
+        family.read = lambda index, first, n_frames: (
+            noise[first : first + n_frames]
+            if index == NOISE
+            else spectra.read(index, first, n_frames)
+        )
+        module = _module(config, network, family, len(noise))
         module.metadata |= {"config": asdict(config), "data": data, "origin": origin}
         module.metadata["before"] = before
         fit(module, progress)
-        best = read_checkpoint(folder / BEST)["state_dict"]
-        module.load_state_dict(best)
         scores = _finish(config, module, family, data)
         shutil.rmtree(spectra.folder.parent, ignore_errors=True)  # 145 MB an hour
     return scores
@@ -168,12 +182,41 @@ def _windowed(family):
     return [span for span in spans if span[2] - span[1] >= WINDOW]
 
 
-def _module(config, network, family):
-    """Build the module that trains the network."""
+def _notes(store):
+    """Return a function that reads the notes of a recording, none for the noise."""
+    read = note_cache(store)
+    return lambda index: np.zeros(0, PLAYED_DTYPE) if index == NOISE else read(index)
+
+
+def _noise(front_end):
+    """
+    Compute log magnitudes of five minutes of noise, at the level of recordings.
+
+    Each ten seconds have another colour, from white to brown: the power is proportional
+    to ``1 / frequency ** slope``. Untrained on noise alone, a network hears low notes.
+    """
+    rng, blocks = np.random.default_rng(0), []
+    size = 10 * SAMPLE_RATE
+    hertz = np.maximum(np.fft.rfftfreq(size, 1 / SAMPLE_RATE), 20)
+    for slope in rng.permutation(np.linspace(0, 2, 30)):
+        spectrum = np.fft.rfft(rng.standard_normal(size)) * hertz ** (-slope / 2)
+        wave = np.fft.irfft(spectrum)
+        wave *= gain(powers(wave))
+        blocks.append(front_end.analyse(wave.astype(np.float32)))
+    return np.concatenate(blocks)
+
+
+def _module(config, network, family, n_noise):
+    """Build the module that trains the network; there are `n_noise` frames of noise."""
+    spans = _windowed(family)
+    share = NOISE_SHARE * sum(last - first for _, first, last in spans)
+    whole, rest = divmod(max(WINDOW, round(share)), n_noise - 2 * EDGE)
+    spans += [(NOISE, EDGE, n_noise - EDGE)] * whole
+    spans += [(NOISE, EDGE, EDGE + rest)] * (rest >= WINDOW)
     return family.module(
         network,
         Plan.of(config, gradient_clip=1.0, precision="bf16"),
-        _windowed(family),
+        spans,
         STEPS,
         (config.learning_rate, config.learning_rate),
         batch_size=config.batch_size,
@@ -201,6 +244,8 @@ def _finish(config, module, family, data):
     record |= {"thresholds": thresholds, "scores": scores}
     record |= {"before": module.metadata["before"]}
     record |= {"seconds": module.seconds, "history": module.history}
+    has_gpu = torch.cuda.is_available()
+    record |= {"device": torch.cuda.get_device_name() if has_gpu else "CPU"}
     write_json(folder / RECORD_FILE, record)
     return scores
 

@@ -58,6 +58,23 @@ class TestTraining(unittest.TestCase):
         self.assertIn("who_plays_what", loaded.network.heads.readers)
         self.assertEqual(loaded.network.heads.trunk.channels, run.WIDTH)
 
+    def test_some_windows_are_of_noise_without_notes(self):
+        modules = []
+        with mock.patch.object(run, "fit", lambda module, _: modules.append(module)):
+            with mock.patch.object(run, "_finish"):
+                self.train("noise")
+        draws, kinds = modules[0].train_batches, {True: [], False: []}
+        for number in range(40):
+            inputs, targets, recordings = draws[number]
+            for row, index in enumerate(recordings):
+                some = max(float(targets[t][row].any()) for t in targets)
+                kinds[index == run.NOISE].append((inputs[row].mean(), some))
+        noise, music = (np.array(kinds[is_noise]) for is_noise in (True, False))
+        self.assertEqual(noise[:, 1].max(), 0.0)
+        self.assertGreater(noise[:, 0].min(), 0.5 * music[:, 0].mean())
+        self.assertGreater(music[:, 1].mean(), 0.5)
+        self.assertLess(len(noise), len(music) / 4)
+
     def test_resumed_run_equals_uninterrupted_run(self):
         fit = run.fit
 
