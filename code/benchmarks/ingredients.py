@@ -2,10 +2,12 @@
 Gain from each ingredient of the transcriber's training.
 
 ``python code/benchmarks/ingredients.py --data toy/data/full --also toy/data/transcriber
---real DIR`` trains transcribers for equally many steps, each with one ingredient more
-than another, transcribes the sets of ``transcribers.py`` with each, and writes
+--real DIR`` trains transcribers for one epoch of small batches, each with one
+ingredient more than another, transcribes the sets of ``transcribers.py``, and writes
 ``report/results/ingredients.json``: note F1, and the paired difference to the other
-transcriber over recordings. There is one seed. Run again, it resumes.
+transcriber over recordings. ``--cpc FILE`` names a transcriber by the whole recipe that
+was started from CPC weights, which is compared with the shipped one. There is one seed.
+Run again, it resumes.
 """
 
 import argparse
@@ -18,12 +20,14 @@ from cpc_step import RESULTS, machine
 from transcribers import CODE, OURS, SETS, System, estimate, read_sets, score
 
 from jtm.files import read_json, write_json
+from jtm.transcriber.model import WEIGHTS as SHIPPED
+from jtm.transcriber.run import RECORD_FILE as LOG
 
-EPOCHS = 6
-"""Number of epochs of 250 steps."""
-
+LENGTH = ["--nEpoch", 1, "--batchSize", 4]
+"""Options of the short runs: 1000 steps of 4 windows of 4.48 s."""
 
 LABELS, VARIED = "labels of full", "level, spectrum and noise varied"
+WHOLE, CPC = "the whole recipe", "start from CPC"
 
 
 def arms(also):
@@ -44,7 +48,7 @@ def arms(also):
     return {
         LABELS: (None, ["--plain"]),
         VARIED: (LABELS, []),
-        "start from CPC": (VARIED, ["--load", weights]),
+        CPC: (VARIED, ["--load", weights]),
         "sounds of players varied": (VARIED, ["--also", also]),
     }
 
@@ -69,7 +73,7 @@ def train(name, options, data, work):
     """
     folder = work / name.replace(" ", "-")
     command = [sys.executable, CODE.parent / "main.py", "--preset", "transcriber"]
-    command += ["--data", data, "--pathCheckpoint", folder, "--nEpoch", EPOCHS]
+    command += ["--data", data, "--pathCheckpoint", folder, *LENGTH]
     weights = folder / "transcriber.safetensors"
     if not weights.exists():
         if subprocess.run(map(str, [*command, *options])).returncode:
@@ -87,14 +91,22 @@ def main():
     add("--real", type=Path, help="folder with mixes/, piano/ and notes/")
     add("--work", type=Path, default=default, help="folder for runs and predictions")
     add("--recordings", type=int, default=16, help="recordings per toy split")
+    add("--cpc", type=Path, help="transcriber by the whole recipe, started from CPC")
     options = parser.parse_args()
     cut = options.work / "cut"
     sets = read_sets(options.data, options.real, options.recordings, cut)
     named = {name: title for name, title in SETS.items() if name in sets}
     rows, onset_f1 = [], {}
-    for name, (other, chosen) in arms(options.also).items():
-        weights = train(name, chosen, options.data, options.work)
-        log = read_json(weights.with_suffix(".json"))["history"]
+    runs = [
+        (name, other, train(name, chosen, options.data, options.work))
+        for name, (other, chosen) in arms(options.also).items()
+    ]
+    runs.append((WHOLE, None, SHIPPED))
+    if options.cpc:
+        runs.append((f"{CPC}, at length", WHOLE, options.cpc))
+    for name, other, weights in runs:
+        log = RESULTS / LOG if weights == SHIPPED else weights.with_suffix(".json")
+        steps = read_json(log)["history"][-1]["step"]
         system = System(OURS, options.work, weights)
         for each, title in named.items():
             predicted = system.notes(sets[each], [{}], title)
@@ -102,7 +114,7 @@ def main():
             values = [score(piece, notes)["onset"] for piece, (notes,) in pairs]
             groups = [piece.group for piece in sets[each]]
             onset_f1[name, each] = np.array(values)
-            row = {"with": name, "beside": other, "steps": log[-1]["step"], "set": each}
+            row = {"with": name, "beside": other, "steps": steps, "set": each}
             row |= estimate(values, groups)
             if other:
                 gain = onset_f1[name, each] - onset_f1[other, each]

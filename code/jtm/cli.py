@@ -704,7 +704,7 @@ def _identify(options):
     Identify the piece of a recording: the five best matches and the positions in them.
 
     Tempi of 30 to 289 quarter notes a minute are searched and, for recordings of 17
-    seconds or more, transpositions of up to six semitones.
+    seconds or more, transpositions of up to an octave.
     """
     from jtm.retrieval.pages import describe
 

@@ -193,7 +193,7 @@ class PretrainConfig(NetworkConfig):
             if self.ar_mode == "transformer" or self.cpc_mode == "reverse":
                 raise InputError(
                     "--samplingType sequential carries hidden states over; it "
-                    "needs --arMode GRU, LSTM or RNN and --cpcMode forward"
+                    "needs --arMode conv, GRU, LSTM or RNN, and --cpcMode forward"
                 )
         if 0 < self.aligned <= self.n_predicts:
             raise InputError(

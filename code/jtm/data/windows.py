@@ -23,7 +23,7 @@ from jtm.files import InputError
 
 PIECES_PER_CHUNK = 16  # at minimum, so that a chunk mixes recordings
 
-MAX_WORKERS = 16  # processes that draw batches
+MAX_WORKERS = 6  # processes that draw batches, enough for a step of 20 ms
 
 PRIVATE = {}  # options of mmap for memory that no other process shares
 if hasattr(mmap, "MAP_ANONYMOUS"):  # not on Windows

@@ -399,7 +399,7 @@ def _gains(bench, tasks):
     number of labelled recordings; filled markers for the seen SoundFont, hollow ones
     for the unseen.
     """
-    figure, panels, legend_axis = _panels(tasks, 1.75, 0.7)
+    figure, panels, legend_axis = _panels(tasks, 1.75, 0.45)
     drawn = set()
     for axis, task in zip(panels[0], tasks, strict=True):
         amounts = bench.amounts(task)
@@ -422,13 +422,13 @@ def _gains(bench, tasks):
         axis.set_axisbelow(True)
         axis.set_xlabel("labelled recordings")
     panels[0, 0].set_ylabel("gain (points)")
-    handles = []
+    handles = _sounds_legend()[:2]  # in one column
     for method, other in (pair for pair in PAIRS if pair in drawn):
         colour, mark, _ = STROKES[method]
         name = f"{METHODS[method]}\n− {METHODS[other]}"
         handles.append(_entry(color=colour, marker=mark, label=name))
-    handles += _sounds_legend()[:2]
-    legend_axis.legend(handles=handles, loc="center", frameon=False, ncols=3)
+    ncols = len(handles) - 1
+    legend_axis.legend(handles=handles, loc="center", frameon=False, ncols=ncols)
     return figure
 
 

@@ -101,12 +101,6 @@ def _facts_of(root):
     for name in "ingredients inside retrieval transcriber transcribers trials".split():
         path = results / f"{name}.json"
         facts[name] = read_json(path) if path.exists() else None
-    if run := facts["transcriber"]:
-        run["steps"], run["clock"] = run["history"][-1]["step"], run["seconds"]
-        before = run
-        while before := before.get("before"):  # the steps of pretraining are unknown
-            run["steps"] += before["steps"] or 0
-            run["clock"] += (before["seconds"] or [0.0])[0]
     facts["network"] = read_json(root / "code" / "jtm" / "weights" / "jtm.json")
     facts["training"] = _training(facts["network"])
     bench = compare.Benchmark.read(results / "benchmark.csv.gz")

@@ -138,9 +138,21 @@ class Score(NamedTuple):
         return f"{100 * self.value:{sign}.1f}".replace("-", "−")
 
 
+METRICS = {
+    "note_f1": "note F1",
+    "note_offset_f1": "note F1 with offset",
+    "note_instrument_f1": "note F1 with instrument",
+    "frame_f1": "frame F1",
+    "macro_f1": "macro F1",
+    "accuracy_5s": "accuracy over 5 s",
+    "accuracy_30s": "accuracy over 30 s",
+}
+"""Names of metrics whose key is not their name."""
+
+
 def in_words(name):
     """Return the name of a task or a metric in words, such as 'who plays what'."""
-    return {"note_f1": "note F1"}.get(name, name.replace("_", " "))
+    return METRICS.get(name, name.replace("_", " "))
 
 
 def write(table, form="markdown"):

@@ -312,9 +312,13 @@ class TestShipped(unittest.TestCase):
         return jtm.transcribe(wave, 16_000).notes
 
     def test_silence_and_noise_give_no_notes(self):
-        noise = np.random.default_rng(0).normal(0, 0.1, 32_000)
+        noise = np.random.default_rng(0).normal(0, 0.1, 160_000)
+        spectrum = np.fft.rfft(noise)
         for wave in (np.zeros(32_000), noise, 1e-3 * noise):
             self.assertEqual(len(self.notes(wave)), 0)
+        for slope in (0.5, 1.0):  # pink and brown
+            coloured = np.fft.irfft(spectrum / (1 + np.arange(80_001)) ** slope)
+            self.assertLessEqual(len(self.notes(coloured)), 1)
 
     def test_note_at_the_start_is_found_at_any_level_and_tuning(self):
         time = np.arange(32_000) / 16_000
