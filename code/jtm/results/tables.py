@@ -43,23 +43,12 @@ KNOWN = {"from scratch": "scratch", "shipped recipe": "cpc-finetuned"}
 AMOUNT = 10
 """Number of labelled recordings, or the nearest to it, at which sounds are compared."""
 
-FEW = (
-    ("transcription", 1),
-    ("transcription", 3),
-    ("transcription", 10),
-    ("who_plays_what", 10),
-    ("who_plays_what", 30),
-    ("instrument_activity", 10),
-    ("instrument_activity", 30),
-)
-"""Tasks and numbers of labelled recordings that show the gain from unlabelled audio."""
-
 SECONDARY = tuple(
     (task, amount)
     for task in ("ensemble", "composer", "note_instrument")
     for amount in (10, 30)
 )
-"""The same of the tasks without planned contrasts."""
+"""Tasks without planned contrasts, and numbers of labelled recordings to show."""
 
 MATCHERS = {
     "pitchmap": "ours, as shipped",
@@ -266,15 +255,19 @@ def contrasts(bench):
     return _pivot(cells)
 
 
-def few(bench, columns=FEW):
+def few(bench, columns=None):
     """
     Tabulate scores with few labels: a row per method, a column per task and amount.
 
-    A cell has the primary scores on the seen SoundFont and on the unseen one.
+    Columns are those of the contrasts named before the run, unless others are given. A
+    cell has the primary scores on the seen SoundFont and on the unseen one.
     """
+    planned = [
+        (each.task, each.labelled_recordings) for each in bench.header["contrasts"]
+    ]
     cells = []
-    for task, amount in columns:
-        about = f"{in_words(task)}, {amount} rec."
+    for task, amount in columns or dict.fromkeys(planned):
+        about = f"{in_words(task)}, {amount:g} rec."
         for method in METHODS:
             scores = [bench.score(task, method, amount, split) for split in TESTS]
             if all(scores):
