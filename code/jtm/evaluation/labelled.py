@@ -93,12 +93,9 @@ def note_cache(store):
         Maps the index of a recording to its notes ``(notes,)`` of
         :data:`jtm.data.rolls.PLAYED_DTYPE`.
     """
-
-    @functools.cache
-    def read(index):
-        return rolls.read_notes(store.recordings[index], int(store.lengths[index]))
-
-    return read
+    return functools.cache(
+        lambda i: rolls.read_notes(store.recordings[i], int(store.lengths[i]))
+    )
 
 
 def evenly(rows, maximum):

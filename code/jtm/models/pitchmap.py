@@ -161,14 +161,10 @@ class PitchMapContext(nn.Module):
             pasts = [to_maps(features.transpose(0, 1)) for features in state]
         states = []
         for block, past in zip(self.blocks, pasts, strict=True):
-            states.append(_last_frames(maps, past, block.n_past))
+            before = (
+                maps.new_zeros(*maps.shape[:3], block.n_past) if past is None else past
+            )
+            states.append(torch.cat((before, maps), dim=3)[..., -block.n_past :])
             maps = block(maps, past)
         c = _to_features(normed(self.norm, maps))
         return c, tuple(_to_features(past).transpose(0, 1) for past in states)
-
-
-def _last_frames(maps, past, n):
-    """Return the last `n` frames of `past` (zeros if None) followed by `maps`."""
-    if past is None:
-        past = maps.new_zeros(*maps.shape[:3], n)
-    return torch.cat((past, maps), dim=3)[..., -n:]

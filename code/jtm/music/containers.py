@@ -61,20 +61,18 @@ class _Stream(soundfile.SoundFile):
                 n_chunks += 1
         except soundfile.SoundFileError:
             recovered = False
-            with contextlib.suppress(soundfile.SoundFileError):
-                for chunk in self._small_chunks(n_chunks):
+            with (
+                contextlib.suppress(soundfile.SoundFileError),
+                _Stream(self.path) as file,
+            ):
+                for _ in range(n_chunks):
+                    file.read(_CHUNK)
+                # Then in small steps, as far as possible.
+                while len(chunk := file.read(1 << 10, dtype="float32", always_2d=True)):
                     yield chunk
                     recovered = True
             if not n_chunks and not recovered:
                 raise
-
-    def _small_chunks(self, n_chunks):
-        """Read the file again after `n_chunks`, in small steps, as far as possible."""
-        with _Stream(self.path) as file:
-            for _ in range(n_chunks):
-                file.read(_CHUNK)
-            while len(chunk := file.read(1 << 10, dtype="float32", always_2d=True)):
-                yield chunk
 
     def check_end(self, seconds):
         """Warn if the header disagrees with the number of `seconds` that were read."""

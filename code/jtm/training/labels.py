@@ -84,7 +84,11 @@ class Windows(Draws):
         Inputs are ``(batch, frames, bins)``, the labelled windows first; only these
         have targets.
         """
-        drawn = [self._draw_window(rng, *pool) for pool in self.pools]
+        drawn = []  # a recording, weighted by length, and a position in it, of each
+        for spans, weights in self.pools:
+            index, first, last = spans[rng.choice(len(spans), p=weights)]
+            positions = max(1, (last - first - self.size) // self.stride + 1)
+            drawn.append((index, first + self.stride * int(rng.integers(positions))))
         inputs = [
             self.read(i, a - self.edge, self.size + 2 * self.edge) for i, a in drawn
         ]
@@ -95,12 +99,6 @@ class Windows(Draws):
         }
         recordings = [index for index, _ in drawn]
         return torch.from_numpy(np.stack(inputs)), targets, recordings
-
-    def _draw_window(self, rng, spans, weights):
-        """Draw a window: a recording, weighted by length, and a position in it."""
-        index, first, last = spans[rng.choice(len(spans), p=weights)]
-        positions = max(1, (last - first - self.size) // self.stride + 1)
-        return index, first + self.stride * int(rng.integers(positions))
 
 
 def _with_weights(spans):

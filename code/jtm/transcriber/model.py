@@ -250,17 +250,12 @@ def load(path=None, content=None):
     checkpoints.load_part(path, content, "network", network)
     fingerprint = checkpoints.fingerprint(network.state_dict())
     thresholds = content.get("thresholds")
-    if thresholds is None:
-        thresholds = _recorded_thresholds(path)
+    if thresholds is None:  # a run's are in its record, if it has finished
+        record = path.with_name(RECORD)
+        chosen = read_json(record).get("thresholds", {}) if record.exists() else {}
+        thresholds = {n: chosen[f"{n}_threshold"] for n in THRESHOLDS if chosen}
     network.to(best_device())
     return Transcriber(network, THRESHOLDS | thresholds, fingerprint, config)
-
-
-def _recorded_thresholds(path):
-    """Return the thresholds recorded next to a supervised checkpoint, if any."""
-    record = path.with_name(RECORD)
-    chosen = read_json(record).get("thresholds", {}) if record.exists() else {}
-    return {name: chosen[f"{name}_threshold"] for name in THRESHOLDS if chosen}
 
 
 shipped = functools.cache(load)
