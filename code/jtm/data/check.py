@@ -156,12 +156,9 @@ def check(root, progress=True, processes=None):
     InputError
         If there is nothing to check.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", InputWarning)  # reported as findings
-        dataset = open_dataset(root)
-    clips = ()
-    if (dataset.root / CLIPS_FILE).exists():
-        clips = read_clips(dataset.root)
+    with warnings.catch_warnings(action="ignore", category=InputWarning):
+        dataset = open_dataset(root)  # warnings are reported as findings
+    clips = read_clips(root) if (dataset.root / CLIPS_FILE).exists() else ()
     with ordered_map(processes or os.cpu_count()) as spread:
 
         def measure(function, items, what):
@@ -431,10 +428,9 @@ def _recording_findings(dataset, facts, exact):
     findings.append(_listed("audio files skipped", skipped, False))
     findings += _metadata_findings(dataset, facts)
     labelled = [(r, f) for r, f in zip(recordings, facts, strict=True) if f.labels]
-    bare = [r for r in recordings if r.labels is None and r.split != "unlabelled"]
-    if bare:
-        names = [str(r.audio) for r in bare]
-        findings.append(_listed("files without labels", names, False))
+    due = [r for r in recordings if r.split != "unlabelled"]
+    if bare := [str(r.audio) for r in due if r.labels is None]:
+        findings.append(_listed("files without labels", bare, False))
     return findings + (_label_findings(labelled, exact) if labelled else [])
 
 

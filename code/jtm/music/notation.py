@@ -119,8 +119,7 @@ def _parse(source):
     """Read the pieces of a score file, or of the text of an ABC tune."""
     from music21 import converter, stream
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # such as overfull measures
+    with warnings.catch_warnings(action="ignore"):  # such as of overfull measures
         if isinstance(source, str):
             parsed = converter.parseData(source, format="abc")
         else:

@@ -71,8 +71,7 @@ def read_checkpoint(path):
 def _read_run(path):
     """Read a checkpoint that a run wrote."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # errors are reported below
+        with warnings.catch_warnings(action="ignore"):  # errors are reported below
             content = torch.load(path, map_location="cpu", weights_only=True)
         state, config = content["state_dict"], content["config"]
         for part in (state, config):
