@@ -255,7 +255,8 @@ def find_files(root, suffixes=AUDIO_SUFFIXES, deep=True):
         for entry in entries:
             path = folder / entry.name
             suffix = path.suffix.lower()
-            if _is_junk(entry.name):
+            is_junk = entry.name in _JUNK or entry.name.startswith(("._", ".Trash"))
+            if is_junk or PART.fullmatch(entry.name):  # or an interrupted write
                 continue
             try:
                 is_folder = entry.is_dir()
@@ -286,12 +287,6 @@ def _summarise(n_found, skipped):
     reasons = Counter(reason for _, reason in skipped)
     reasons = "; ".join(f"{n} {reason}" for reason, n in reasons.items())
     return f"{n_found} found, {len(skipped)} skipped" + (reasons and f": {reasons}")
-
-
-def _is_junk(name):
-    """Return whether a name is of a system file or an interrupted write."""
-    part = PART.fullmatch(name)
-    return bool(part) or name.startswith(("._", ".Trash")) or name in _JUNK
 
 
 def _read_layout(root):

@@ -269,12 +269,9 @@ class Labelled:
     @functools.cached_property
     def _targets(self):
         """Cached function that computes the targets of every `step`-th frame."""
-
-        @functools.cache
-        def compute(index, n_frames, step):
-            return self.rolls(index, n_frames)[frame_numbers(n_frames, step)]
-
-        return compute
+        return functools.cache(
+            lambda index, n, step: self.rolls(index, n)[frame_numbers(n, step)]
+        )
 
     def truths(self, split, step=None):
         """
