@@ -473,11 +473,10 @@ def main():
     text = "only the preset small, whose network changes, not the published sizes"
     parser.add_argument("--small", action="store_true", help=text)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    if parser.parse_args().small:
-        result = read_json(RESULTS / "speed.json")
-    else:
+    options, result = parser.parse_args(), read_json(RESULTS / "speed.json")
+    if not options.small:
         base, ours, half = steps_table(device)
-        result = {
+        result |= {
             "speedup_float32": base["seconds"] / ours["seconds"],
             "speedup_bf16": base["seconds"] / half["seconds"],
             "memory_ratio": base["bytes"] and ours["bytes"] / base["bytes"],
