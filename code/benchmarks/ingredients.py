@@ -5,8 +5,8 @@ Gain from each ingredient of the transcriber's training.
 --real DIR`` trains transcribers for one epoch of small batches, each with one
 ingredient more than another, transcribes the sets of ``transcribers.py``, and writes
 ``report/results/ingredients.json``: note F1, and the paired difference to the other
-transcriber over recordings. ``--cpc FILE`` names a transcriber by the whole recipe that
-was started from CPC weights, which is compared with the shipped one. There is one seed.
+transcriber over recordings. ``--whole FILE FILE`` adds two transcribers trained by the
+whole recipe, which takes hours: from scratch, and from CPC weights. There is one seed.
 Run again, it resumes.
 """
 
@@ -20,8 +20,6 @@ from cpc_step import RESULTS, machine
 from transcribers import CODE, OURS, SETS, System, estimate, read_sets, score
 
 from jtm.files import read_json, write_json
-from jtm.transcriber.model import WEIGHTS as SHIPPED
-from jtm.transcriber.run import RECORD_FILE as LOG
 
 LENGTH = ["--nEpoch", 1, "--batchSize", 4]
 """Options of the short runs: 1000 steps of 4 windows of 4.48 s."""
@@ -91,7 +89,8 @@ def main():
     add("--real", type=Path, help="folder with mixes/, piano/ and notes/")
     add("--work", type=Path, default=default, help="folder for runs and predictions")
     add("--recordings", type=int, default=16, help="recordings per toy split")
-    add("--cpc", type=Path, help="transcriber by the whole recipe, started from CPC")
+    text = "transcribers by the whole recipe, from scratch and from CPC"
+    add("--whole", nargs=2, type=Path, metavar="FILE", help=text)
     options = parser.parse_args()
     cut = options.work / "cut"
     sets = read_sets(options.data, options.real, options.recordings, cut)
@@ -101,12 +100,11 @@ def main():
         (name, other, train(name, chosen, options.data, options.work))
         for name, (other, chosen) in arms(options.also).items()
     ]
-    runs.append((WHOLE, None, SHIPPED))
-    if options.cpc:
-        runs.append((f"{CPC}, at length", WHOLE, options.cpc))
+    if options.whole:
+        scratch, cpc = options.whole
+        runs += [(WHOLE, None, scratch), (f"{CPC}, at length", WHOLE, cpc)]
     for name, other, weights in runs:
-        log = RESULTS / LOG if weights == SHIPPED else weights.with_suffix(".json")
-        steps = read_json(log)["history"][-1]["step"]
+        steps = read_json(weights.with_suffix(".json"))["history"][-1]["step"]
         system = System(OURS, options.work, weights)
         for each, title in named.items():
             predicted = system.notes(sets[each], [{}], title)

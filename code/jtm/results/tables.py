@@ -504,7 +504,11 @@ def ingredients(results):
     """
     return _pivot(
         (
-            {"learned from": row["with"], "added to": row["beside"] or ""},
+            {
+                "learned from": row["with"],
+                "added to": row["beside"] or "",
+                "steps": f"{row['steps']}",
+            },
             results["sets"][row["set"]],
             Score(
                 *(row[name] for name in ("value", "low", "high")),
