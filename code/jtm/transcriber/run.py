@@ -209,8 +209,8 @@ def _noise(front_end):
 def _module(config, network, family, n_noise):
     """Build the module that trains the network; there are `n_noise` frames of noise."""
     spans = _windowed(family)
-    share = NOISE_SHARE * sum(last - first for _, first, last in spans)
-    whole, rest = divmod(max(WINDOW, round(share)), n_noise - 2 * EDGE)
+    share = round(NOISE_SHARE * sum(last - first for _, first, last in spans))
+    whole, rest = divmod(share, n_noise - 2 * EDGE)
     spans += [(NOISE, EDGE, n_noise - EDGE)] * whole
     spans += [(NOISE, EDGE, EDGE + rest)] * (rest >= WINDOW)
     return family.module(
