@@ -29,6 +29,7 @@ from jtm.music.audio import gain, powers
 from jtm.training.checkpoints import LABELS, load_model, read_checkpoint
 from jtm.training.folder import PATHS, check, claim
 from jtm.training.loop import Plan, fit
+from jtm.training.processes import best_device
 from jtm.training.spectra import Spectra, harmonic_front_end
 from jtm.transcriber import model as transcribers
 
@@ -244,8 +245,8 @@ def _finish(config, module, family, data):
     record |= {"thresholds": thresholds, "scores": scores}
     record |= {"before": module.metadata["before"]}
     record |= {"seconds": module.seconds, "history": module.history}
-    has_gpu = torch.cuda.is_available()
-    record |= {"device": torch.cuda.get_device_name() if has_gpu else "CPU"}
+    device = best_device().type  # that Lightning chose
+    record |= {"device": torch.cuda.get_device_name() if device == "cuda" else device}
     write_json(folder / RECORD_FILE, record)
     return scores
 

@@ -17,6 +17,7 @@ from jtm.tests.evaluation.little import (
     write_checkpoint,
     write_clips,
     write_dataset,
+    write_malformed_label,
 )
 from jtm.training import labels
 from jtm.training.checkpoints import load_model, read_checkpoint
@@ -208,9 +209,8 @@ class TestRun(unittest.TestCase):
     def test_malformed_test_label_is_refused_before_training(self):
         data = self.folder / "malformed"
         write_dataset(data)
-        path = next((data / "test_labels").glob("*.csv"))
-        path.write_text(path.read_text().replace("\n", "\nx,", 2))
-        with self.assertRaisesRegex(InputError, f"{path.name}, line"):
+        name = write_malformed_label(data, "test")
+        with self.assertRaisesRegex(InputError, f"{name}, line"):
             self.run_quietly("stopped-early", data=str(data))
         self.assertFalse((self.folder / "stopped-early").exists())
 

@@ -43,6 +43,13 @@ def write_dataset(root, seconds=4.0, composers=("A",)):
     write_metadata(root / "musicnet_metadata.csv", rows)
 
 
+def write_malformed_label(root, split):
+    """Damage a label file in a folder of `write_dataset`; return the file's name."""
+    path = next((Path(root) / f"{split}_labels").glob("*.csv"))
+    path.write_text(path.read_text().replace("\n", "\nx,", 2))
+    return path.name
+
+
 PITCHES = {"train": (48, 60, 72), "validation": (48, 60), "test": (60, 72)}
 """Pitches of the single notes."""
 

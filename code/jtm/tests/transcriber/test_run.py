@@ -14,7 +14,11 @@ from jtm.cli import train_main
 from jtm.files import InputError, StoppedError, read_json
 from jtm.models import heads
 from jtm.models.heads import add_heads
-from jtm.tests.evaluation.little import write_checkpoint, write_dataset
+from jtm.tests.evaluation.little import (
+    write_checkpoint,
+    write_dataset,
+    write_malformed_label,
+)
 from jtm.training.config import make_config
 from jtm.training.spectra import Spectra
 from jtm.transcriber import model, run
@@ -138,9 +142,8 @@ class TestTraining(unittest.TestCase):
     def test_malformed_label_is_refused_before_training(self):
         data = self.folder / "malformed"
         write_dataset(data)
-        path = next((data / "train_labels").glob("*.csv"))
-        path.write_text(path.read_text().replace("\n", "\nx,", 2))
-        with self.assertRaisesRegex(InputError, f"{path.name}, line"):
+        name = write_malformed_label(data, "train")
+        with self.assertRaisesRegex(InputError, f"{name}, line"):
             self.train("stopped-early", data=str(data))
         self.assertFalse((self.folder / "stopped-early").exists())
 
