@@ -32,7 +32,6 @@ PART = re.compile(r"\.[0-9a-f]{8}\.\d+\.part(\..{0,15})?", re.DOTALL)
 """Names of temporary files of :func:`atomic`."""
 
 NO_FOLDER = "{}: is a file, or lies in one; expected a folder"
-"""Message for a file in the place of a folder."""
 
 STOPPED = "jtm: stopped; run the same command to resume"
 """Message for a run that Ctrl-C or SIGTERM stopped."""
@@ -60,12 +59,12 @@ class InputWarning(UserWarning):
 
 def warn(message):
     """
-    Warn of an anomaly in the user's input.
+    Warn of an anomaly in the user's input, once per message.
 
     Parameters
     ----------
     message : str
-        One line that names the file; each message is shown once.
+        One line that names the file.
     """
     # Python shows a message once per location, which is the same for all.
     warnings.warn(message, InputWarning, stacklevel=1)
@@ -111,7 +110,7 @@ def describe(error, name=None):
     Returns
     -------
     str
-        The description.
+        The line.
     """
     if isinstance(error, InputError):
         return str(error)
@@ -140,9 +139,7 @@ def atomic(path):
     Raises
     ------
     InputError
-        If the name is too long, or that of a folder.
-    NoSpaceError
-        If the folder cannot be created or written, or the disk is full.
+        If the name is too long or a folder's, or, as a NoSpaceError, on failed writes.
     """
     path = Path(path)
     # A hash, since the final name may already have the maximum length.
@@ -193,9 +190,7 @@ def check_output(path, is_folder=False):
     Raises
     ------
     InputError
-        If a folder has the name of the file.
-    NoSpaceError
-        If the folder cannot be created or written.
+        If a folder has the name of the file, or, as a NoSpaceError, if it is read-only.
     """
     path = Path(path)
     if not is_folder:
@@ -211,10 +206,9 @@ def check_output(path, is_folder=False):
 
 def sweep(folder, deep=True):
     """
-    Remove temporary files that killed processes left in a folder.
+    Remove temporary files of :func:`atomic` that killed processes left in a folder.
 
-    Only files named as by :func:`atomic` are removed. Subfolders in use by another
-    process, which holds a lock in them, are left as they are.
+    Subfolders in which another process holds a lock are left as they are.
 
     Parameters
     ----------
@@ -243,10 +237,10 @@ def locked(path, busy=""):
     Parameters
     ----------
     path : str or Path
-        File to lock, created if missing; the lock ends with the block or with the
-        process. If the block fails, a new folder that is otherwise empty is removed.
+        File to lock, created if missing. If the block fails, a new folder that is
+        otherwise empty is removed.
     busy : str
-        If given, message of the error to raise instead of waiting.
+        If given, message of the BusyError to raise instead of waiting.
 
     Yields
     ------
@@ -256,9 +250,7 @@ def locked(path, busy=""):
     Raises
     ------
     InputError
-        If the file cannot be created.
-    BusyError
-        If another process holds the lock, and `busy` is given.
+        If the file cannot be created, or is locked and `busy` is given.
     """
     folder = Path(path).parent
     new = not folder.exists()
@@ -328,10 +320,8 @@ def scratch(path, parts):
 
     Raises
     ------
-    NoSpaceError
-        If no folder for temporary files can be written.
     InputError
-        If the copy does not fit.
+        If no folder for temporary files can be written, or the copy does not fit.
     """
     try:
         file = tempfile.TemporaryFile()
@@ -425,9 +415,9 @@ def stamp(path):
     Returns
     -------
     list of int
-        Size in bytes and time in nanoseconds; empty if they cannot be read.
+        Size in bytes and time in nanoseconds; empty for a broken link, for example.
     """
-    with contextlib.suppress(OSError):  # for example a broken link
+    with contextlib.suppress(OSError):
         stat = Path(path).stat()
         return [stat.st_size, stat.st_mtime_ns]
     return []

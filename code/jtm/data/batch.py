@@ -41,7 +41,7 @@ def ordered_map(processes):
     Yields
     ------
     callable
-        Applies a function to items, and iterates over the results in their order.
+        Like `map`.
 
     Raises
     ------
@@ -134,9 +134,7 @@ def run(
     summary=lambda: "",
 ):
     """
-    Process the files of a batch, and print a summary.
-
-    Failures are reported on standard error, and the other files processed.
+    Process the files of a batch; report failures, and print a summary.
 
     Parameters
     ----------
@@ -145,9 +143,8 @@ def run(
     sources, missing : sequence of Path
         All audio files, and those of them without existing results.
     work : callable
-        Takes a file and a progress callback, to be called with the seconds done. Must
-        be picklable to run in another process, and may run twice on a file if
-        that process is killed.
+        Takes a file and a callback, to be called with the seconds done. It is pickled
+        for other processes, and may run twice on a file if these are killed.
     words : tuple of str
         Present and past participle of the action, such as "Embedding" and "embedded".
     options : Options, optional
@@ -165,10 +162,8 @@ def run(
     Raises
     ------
     InputError
-        If every file failed, processes are killed repeatedly, or the scheduler cannot
-        be reached.
-    NoSpaceError
-        If no space is left to write to.
+        If all files failed, processes are killed repeatedly, no scheduler responds, or,
+        as a NoSpaceError, no space is left.
     """
     present, past = words
     failed = _process(missing, work, keep, present, options or Options())
@@ -228,12 +223,7 @@ def _outcomes(sources, work, options, advance):
 
 
 def _attempt(call, source, argument):
-    """
-    Call a function on a file; return a picklable outcome.
-
-    The outcome is the result, or an :class:`InputError` with the traceback if it was
-    unexpected, and no warnings, since they are shown where they arise.
-    """
+    """Return the result of a call or an InputError, its traceback, and no warnings."""
     try:
         return call(source, argument), None, "", []
     except NoSpaceError as error:

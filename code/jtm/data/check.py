@@ -135,7 +135,7 @@ class Report:
 
 def check(root, progress=True, processes=None):
     """
-    Check a dataset on all cores.
+    Check a dataset.
 
     Parameters
     ----------
@@ -149,7 +149,7 @@ def check(root, progress=True, processes=None):
     Returns
     -------
     Report
-        The findings; ``failed`` is true if there are violations.
+        The findings.
 
     Raises
     ------
@@ -261,8 +261,7 @@ def coverage(recordings):
     Returns
     -------
     counts : numpy.ndarray
-        Number of labels ``(11, 88)``, in the order of
-        :data:`jtm.constants.INSTRUMENTS`, and by pitch from MIDI 21.
+        Number of labels ``(11, 88)``; the instruments are in the order of INSTRUMENTS.
     playable : numpy.ndarray
         Booleans ``(11, 88)``: whether the instrument can play the pitch.
     """

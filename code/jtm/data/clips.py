@@ -17,11 +17,7 @@ from jtm.files import InputError, atomic, inside
 CLIP_COLUMNS = tuple(
     "file instrument note velocity duration start_time end_time split soundfont".split()
 )
-"""Columns of the table; instrument to duration are in the file name too."""
-
 CLIP_SPLITS = ("train", "validation", "test", "test_timbre")
-"""Names of the splits of single notes."""
-
 _WHOLE = "instrument", "note", "velocity", "start_time", "end_time"
 
 

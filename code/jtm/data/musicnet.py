@@ -43,25 +43,19 @@ Unpack the archive and put the metadata file next to its folders, so that there 
 and so on. Then check it: jtm check-data data/musicnet"""
 """Instructions for obtaining MusicNet."""
 
+# Columns of the tables, in MusicNet's order.
 LABEL_COLUMNS = tuple(
     "start_time end_time instrument note start_beat end_beat note_value".split()
 )
-"""Columns of a label file, in MusicNet's order."""
-
 METADATA_COLUMNS = tuple(
     "id composer composition movement ensemble source transcriber catalog_name "
     "seconds".split()
 )
-"""Columns of ``musicnet_metadata.csv``, in MusicNet's order."""
 
+# Names at the root of the layout; single notes have a table and a folder.
 METADATA_FILE = "musicnet_metadata.csv"
-"""Name of the metadata file at the root of the layout."""
-
 CLIPS_FILE = "notes.csv"
-"""Name of the table of single notes at the root of the layout."""
-
 CLIPS_FOLDER = "notes"
-"""Name of the folder of single notes, next to their table."""
 
 TIMBRE_SOUNDFONT = "timbre_soundfont"
 """Metadata column of a test recording: SoundFont of its copy in ``test_timbre``."""
@@ -165,10 +159,9 @@ def open_dataset(root, layout=True):
     Parameters
     ----------
     root : str or Path
-        Path to a folder in MusicNet's layout, or to any folder; the latter is searched
-        recursively, and all recordings are unlabelled.
+        Path to a folder in MusicNet's layout, or to any other, searched recursively.
     layout : bool
-        Whether to look for MusicNet's layout; otherwise any folder is searched.
+        Whether to look for MusicNet's layout; otherwise, all recordings are unlabelled.
 
     Returns
     -------
@@ -178,8 +171,7 @@ def open_dataset(root, layout=True):
     Raises
     ------
     InputError
-        If the folder is missing or contains no audio file, its metadata file is
-        malformed, or two files of MusicNet's layout share an id.
+        If there is no audio, the metadata is malformed, or two files share an id.
 
     Warns
     -----
@@ -226,8 +218,7 @@ def find_files(root, suffixes=AUDIO_SUFFIXES, deep=True):
     root : str or Path
         The folder.
     suffixes : sequence of str
-        File extensions, in lower case; by default those of audio files, in which case
-        audio files of unsupported formats are listed as skipped.
+        File extensions, in lower case; for audio, unsupported ones count as skipped.
     deep : bool
         Whether to search recursively.
 
@@ -354,12 +345,12 @@ def read_metadata(path):
     Parameters
     ----------
     path : str or Path
-        Path to the file; columns beyond MusicNet's are kept.
+        Path to the file.
 
     Returns
     -------
     list of dict
-        One dict from column to text for each recording.
+        For each recording, its text by column, also of columns beyond MusicNet's.
 
     Raises
     ------
@@ -383,8 +374,7 @@ def write_metadata(path, rows):
     path : str or Path
         The file to write.
     rows : list of dict
-        One dict for each recording; MusicNet's columns come first, then all others
-        in the order of the first row.
+        One for each recording; columns beyond MusicNet's are as in the first.
     """
     extra = [name for name in rows[0] if name not in METADATA_COLUMNS]
     with atomic(path) as part, open(part, "w", newline="", encoding="utf-8") as file:
@@ -405,14 +395,12 @@ def read_labels(path):
     Returns
     -------
     numpy.ndarray
-        Labels ``(notes,)`` of :data:`LABEL_DTYPE`, sorted by start, then pitch;
-        times in samples at 44.1 kHz.
+        Labels ``(notes,)`` of :data:`LABEL_DTYPE`, sorted by start, then pitch.
 
     Raises
     ------
     InputError
-        If the file cannot be read or lacks a column, or a value is invalid for its
-        column.
+        If the file cannot be read, lacks a column, or has an invalid value.
     """
     labels = []
     for where, row in read_table(path, LABEL_COLUMNS):

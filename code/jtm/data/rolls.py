@@ -23,8 +23,7 @@ from jtm.constants import (
 from jtm.data.musicnet import read_labels
 from jtm.files import InputError
 
-WINDOW = 128
-"""Number of frames in a window: 1.28 s, the length of a CPC training window."""
+WINDOW = 128  # frames, 1.28 s
 
 NOTE_DTYPE = np.dtype([("start", float), ("end", float), ("pitch", np.int16)])
 """One transcribed note: onset and offset in seconds, and MIDI pitch."""
@@ -47,8 +46,7 @@ def read_notes(recording, samples):
     Returns
     -------
     numpy.ndarray
-        Notes ``(notes,)`` of :data:`PLAYED_DTYPE`, sorted by onset; offsets are
-        clipped to the end of the audio.
+        Notes ``(notes,)`` of :data:`PLAYED_DTYPE`, sorted by onset, clipped to it.
 
     Raises
     ------
@@ -88,7 +86,7 @@ def frame_roll(notes, n_frames, start=0, hop=HOP):
     n_frames : int
         Number of frames; notes beyond them are left out.
     start : int
-        Number of the first of these frames in the recording.
+        Number of the first of these frames.
     hop : int
         Samples at 16 kHz from one frame to the next.
 
@@ -157,7 +155,7 @@ def frame_numbers(n_frames, step):
     Returns
     -------
     numpy.ndarray
-        Indices of the selected frames, the first in the middle of the first step.
+        Their indices, the first in the middle of the first step.
     """
     return np.arange(step // 2, n_frames, step)
 
@@ -194,9 +192,8 @@ def rolls_to_notes(frames, onsets, hop=HOP):
     Returns
     -------
     numpy.ndarray
-        Notes ``(notes,)`` of :data:`NOTE_DTYPE`, sorted by onset. Each starts at an
-        onset, lasts at least one frame, and ends before the first inactive frame
-        or the next onset of its pitch.
+        Notes ``(notes,)`` of :data:`NOTE_DTYPE`, sorted by onset. Each ends before the
+        first inactive frame or the next onset of its pitch.
     """
     column, first = np.nonzero(onsets.T)
     # Offsets are searched in one flat array, pitch after pitch; the stop at the end

@@ -27,14 +27,12 @@ def split_recordings(recordings, lengths, window=None):
     lengths : sequence of int
         Their lengths in samples at 16 kHz.
     window : int, optional
-        For pretraining, if neither marks nor labels determine the validation split:
-        hold out one work in twenty, among recordings of at least this many samples.
+        Length in samples: without marks and labels, hold out one work in twenty.
 
     Returns
     -------
     dict of str to list of int
-        Indices for each of :data:`jtm.data.musicnet.SPLITS`. Held-out recordings,
-        and all others of the same work or tune, are in `validation` only.
+        Indices for each of :data:`jtm.data.musicnet.SPLITS`.
 
     Raises
     ------
@@ -77,8 +75,7 @@ def labelled_splits(recordings, lengths):
     recordings : sequence of Recording
         All recordings of a store.
     lengths : sequence of int
-        Their lengths in samples at 16 kHz; those shorter than a window are
-        left out.
+        Their lengths in samples at 16 kHz; those below a window are left out.
 
     Returns
     -------
@@ -88,8 +85,7 @@ def labelled_splits(recordings, lengths):
     Raises
     ------
     InputError
-        If there is no labelled recording for training, validation or test, or one
-        tune is in two splits.
+        If training, validation or test lack recordings, or one tune is in two of them.
     """
     splits = {
         split: [i for i in indices if _can_label(recordings, lengths, i)]

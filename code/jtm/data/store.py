@@ -37,12 +37,8 @@ from jtm.files import (
 )
 from jtm.music import audio
 
-STORE_FOLDER = ".jtm-store"
-"""Name of the store's folder inside the dataset that it copies."""
-
-CACHE_VARIABLE = "JTM_CACHE"
-"""Environment variable that names a folder for the copies of all datasets."""
-
+STORE_FOLDER = ".jtm-store"  # in the dataset that it copies
+CACHE_VARIABLE = "JTM_CACHE"  # may name a folder for the copies of all datasets
 _INDEX_FILE = "index.json"
 _SAVE_SECONDS = 5  # between two writes of the index during a build
 _MAX_NAME = 240  # bytes of a file name that every file system accepts
@@ -94,9 +90,8 @@ class Store:
         Returns
         -------
         dict
-            Number of ``recordings`` and ``samples`` of both, and ``sha256`` of the
-            ids, splits and samples of all recordings, in order; with `test`, also
-            ``labels``, the hash of labels, metadata and test recordings.
+            Number of ``recordings`` and ``samples`` of both, and ``sha256`` of their
+            content; with `test`, also ``labels``, which hashes labels and metadata.
         """
         parts = (list(train), list(validation))
         labelled = [*parts[0], -1, *parts[1], -1, *(test or ())]
@@ -183,9 +178,8 @@ def build_store(dataset, folder=None, progress=True, part=""):
     Raises
     ------
     InputError
-        If audio files cannot be read (the message counts them and names the first
-        ten), or the copy cannot be written. Finished files are kept, and the next
-        call resumes from there.
+        If audio files cannot be read, or the copy cannot be written; finished files
+        are kept.
     """
     place = _place(dataset.root, folder) / part
     files, old, entries, missing = _compare(dataset, place)
@@ -247,12 +241,7 @@ def _file_name(key):
 
 
 def _compare(dataset, folder):
-    """
-    Compare a dataset with its copy in a folder.
-
-    Return the file of each recording by its key, the index of the copy, its entries
-    that are still valid, and the recordings to build.
-    """
+    """List files by key, the old index, its valid entries, and what is to build."""
     keys = (f"{recording.split}/{recording.id}" for recording in dataset.recordings)
     files = {key: inside(folder, _file_name(key)) for key in keys}
     old = _read_index(folder / _INDEX_FILE)

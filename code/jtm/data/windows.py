@@ -38,16 +38,12 @@ class Batch(NamedTuple):
     ----------
     waves : torch.Tensor
         Samples in int16 ``(batch, samples)``.
-    recordings : torch.Tensor
-        Index of each window's recording in the store, int64 ``(batch,)``.
-    starts : torch.Tensor
-        First sample of each window in its recording, int64 ``(batch,)``.
+    recordings, starts : torch.Tensor
+        Recording of each window in the store, and first sample, int64 ``(batch,)``.
     streams : torch.Tensor
-        For the scheme `sequential`, index of the parallel stream that each window
-        continues, int64 ``(batch,)``; otherwise counts up from 0.
+        Index of the stream that each window continues, int64 ``(batch,)``.
     reset : torch.Tensor
-        Whether the window does not continue a previous one, so that the hidden
-        state is reset, bool ``(batch,)``.
+        Whether the hidden state is reset before the window, bool ``(batch,)``.
     """
 
     waves: torch.Tensor
@@ -70,8 +66,7 @@ class WindowLoader:
     window : int
         Number of samples in a window, at 16 kHz.
     batch_size : int
-        Maximum number of windows in a batch; the batches of a group differ in size
-        by at most one.
+        Maximum number of windows in a batch.
     scheme : {"uniform", "samesequence", "samecategory", "sequential"}
         Whether each batch has windows of any recordings, of one recording or of
         one category, or continues ``batch_size`` parallel streams in time order.
@@ -80,12 +75,10 @@ class WindowLoader:
     seed : int
         Random seed.
     chunk_bytes, max_chunks : int
-        Maximum number of bytes of samples in a chunk, and of chunks in memory,
-        including prefetched ones; with 0 chunks, each window is read from disk when its
-        batch is built.
+        Maximum number of bytes in a chunk, and of chunks in memory, including
+        prefetched ones; with 0 chunks, each window is read from disk.
     pad : bool
-        Whether to pad recordings shorter than a window with silence instead of
-        leaving them out.
+        Whether to pad recordings shorter than a window, not to leave them out.
     rank, world : int
         Index of this process among the `world` processes that share the batches.
 
@@ -248,14 +241,7 @@ class WindowLoader:
         return self.count(self.epoch)
 
     def __iter__(self):
-        """
-        Iterate over the batches of the epoch, from `first_batch` on.
-
-        Yields
-        ------
-        Batch
-            Windows of one training step.
-        """
+        """Iterate over the batches of the epoch, from `first_batch` on."""
         skip, self.first_batch = self.first_batch, 0
         rounds = self._rounds(self.epoch)
         with concurrent.futures.ThreadPoolExecutor(1) as reader:
@@ -321,10 +307,8 @@ class Draws:
     """
     Iterate over random batches, each drawn by a random generator of its own.
 
-    Training can therefore resume at any batch as if it had never stopped, and worker
-    processes can draw batches for a GPU, which would otherwise wait for them.
-    Subclasses define ``draw(rng)``, which returns a batch as the module's loss takes
-    it.
+    Training can therefore resume at any batch, and worker processes can draw batches
+    for a GPU. Subclasses define ``draw(rng)``, which returns a batch.
 
     Parameters
     ----------

@@ -19,19 +19,14 @@ FOREIGN_SUFFIXES = tuple(".m4a .mp4 .aac .caf .wma .ape .wv .mka .webm".split())
 """Extensions of unsupported audio files, in lower case."""
 
 NOT_READ = "{0}, which is not read; convert by 'ffmpeg -i NAME{0} NAME.flac'"
-"""Message about a file with such an extension."""
 
 ABSURD_PEAK = 16.0  # from here, samples are not loud but of another scale
 LOUD_PEAK = 10 ** (1 / 20)  # above it, warn of clipping; lossy codecs overshoot by 1 dB
 MAX_CHANNELS = 64  # of an array; a longer axis holds samples
 CANCELLED = 1e-3  # of the channels' mean power; below it, their mean has cancelled out
 AGREEMENT = 0.3  # minimum length of the peaks' mean vector for a tuning estimate
-
-LEVEL = 10 ** (-17.5 / 20)
-"""Level to which recordings are normalised before transcription; see `gain`."""
-
-SILENT = 1e-8
-"""Mean power up to which audio counts as silent: 80 dB below full scale."""
+LEVEL = 10 ** (-17.5 / 20)  # of a normalised recording; see `gain`
+SILENT = 1e-8  # mean power up to which audio counts as silent: -80 dB
 
 A4 = 440.0
 """Reference frequency of A4 in Hz."""
@@ -47,30 +42,26 @@ def blocks(path, sample_rate=SAMPLE_RATE, clipped=True):
     Parameters
     ----------
     path : str or Path
-        Path to a WAV, AIFF, AU, FLAC, OGG, Opus or MP3 file of any sample rate, number
-        of channels and length.
+        Path to a file with one of :data:`AUDIO_SUFFIXES`, of any length.
     sample_rate : int
-        Sample rate of the result in Hz; resampled with soxr if the file's differs.
+        Sample rate of the result in Hz.
     clipped : bool
-        Whether the caller clips samples beyond full scale, so that a warning is due.
+        Whether to warn of samples beyond full scale, which the caller clips.
 
     Yields
     ------
     numpy.ndarray
-        Consecutive chunks ``(samples,)`` in float32, the mean of the channels,
-        nominally within [-1, 1].
+        Chunks ``(samples,)`` in float32, the mean of the channels.
 
     Raises
     ------
     InputError
-        If the file is missing, is not an audio file, has no samples, or has samples
-        that are not finite or of another scale; see :func:`check_level`.
+        If the file is missing, is not audio, is empty or fails :func:`check_level`.
 
     Warns
     -----
     InputWarning
-        If the file is truncated or longer than its header states, its channels cancel
-        each other, or samples beyond full scale will be clipped.
+        If the file is cut off or longer than stated, its channels cancel, or it clips.
     """
     frames, peak, powers, yielded = 0, 0.0, np.zeros(2), False
     with _opened(path) as file:
@@ -150,7 +141,7 @@ def check_level(name, peak, clipped=False):
     peak : float
         Largest absolute value of the samples.
     clipped : bool
-        Whether to warn of samples beyond full scale, which the caller clips.
+        As for :func:`blocks`.
 
     Raises
     ------
@@ -176,27 +167,18 @@ def read(path, sample_rate=SAMPLE_RATE, seconds=np.inf, clipped=True):
     Parameters
     ----------
     path : str or Path
-        Path to the file, in a format as for :func:`blocks`.
+        Path to the file.
     sample_rate : int
         Sample rate of the result in Hz.
     seconds : float
         Maximum duration to read; memory use is bounded by it.
     clipped : bool
-        As for :func:`blocks`.
+        As for :func:`blocks`, which reads it and raises the same errors.
 
     Returns
     -------
     numpy.ndarray
         Waveform ``(samples,)`` in float32, nominally within [-1, 1].
-
-    Raises
-    ------
-    InputError
-        If the file is missing, is not an audio file or has no samples.
-
-    See Also
-    --------
-    blocks : The same in chunks, for long files.
     """
     parts, remaining = [], seconds * sample_rate
     for part in blocks(path, sample_rate, clipped):
@@ -215,9 +197,8 @@ def to_wave(array, sample_rate):
     Parameters
     ----------
     array : array
-        Samples ``(samples,)``, ``(channels, samples)`` or ``(samples, channels)``
-        with at most 64 channels; floats within [-1, 1], or signed integers of at most
-        32 bits, whose full scale is that of their type.
+        Samples ``(samples,)``, ``(channels, samples)`` or ``(samples, channels)`` as
+        floats within [-1, 1] or signed integers, whose full scale is their type's.
     sample_rate : int
         Its sample rate in Hz.
 
@@ -285,13 +266,12 @@ def gain(power):
     Compute the gain that normalises a recording to :data:`LEVEL`.
 
     The level is the square root of the mean power, where each block is weighted by its
-    power, so that neither silence nor a click counts for much. The transcriber
-    is trained and used with the same gain.
+    power, so that neither silence nor a click counts for much.
 
     Parameters
     ----------
     power : numpy.ndarray
-        Mean squares ``(blocks,)`` of the whole recording, from :func:`powers`.
+        Mean squares ``(blocks,)`` from :func:`powers`.
 
     Returns
     -------
@@ -314,7 +294,7 @@ def gain(power):
 
 def middle(first, last):
     """
-    Return the bounds of the middle minute of a recording, used to estimate tuning.
+    Return the bounds of the middle minute of a recording.
 
     Parameters
     ----------
@@ -324,7 +304,7 @@ def middle(first, last):
     Returns
     -------
     tuple of int
-        The same for the minute; those of the whole recording if it is shorter.
+        The same for the minute, or unchanged if it is shorter.
 
     Examples
     --------
@@ -339,8 +319,7 @@ def tuning(wave):
     """
     Estimate the deviation of a recording's tuning from A4 = 440 Hz.
 
-    The estimate is the circular mean of the deviations of spectral peaks from the
-    nearest semitone, weighted by magnitude.
+    It is the circular mean of spectral peaks modulo a semitone, weighted by magnitude.
 
     Parameters
     ----------
@@ -411,7 +390,7 @@ def rate(path):
     Raises
     ------
     InputError
-        If the file is missing or is not an audio file.
+        If the file is missing or is not audio.
     """
     with _opened(path) as file:
         return file.samplerate
@@ -419,9 +398,7 @@ def rate(path):
 
 def duration(path):
     """
-    Compute the duration of an audio file.
-
-    The file is read to its end only if its header states no length or a wrong one.
+    Compute the duration of an audio file, reading it only if its header is wrong.
 
     Parameters
     ----------
@@ -436,7 +413,7 @@ def duration(path):
     Raises
     ------
     InputError
-        If the file is missing, is not an audio file or has no samples.
+        If the file is missing, is not audio or is empty.
     """
     with _opened(path) as file:
         seconds = file.stated
@@ -459,11 +436,6 @@ def write(path, wave, sample_rate):
         Waveform ``(samples,)``, float in [-1, 1] or int16.
     sample_rate : int
         Sample rate in Hz.
-
-    Raises
-    ------
-    InputError
-        If the file cannot be written.
     """
     with atomic(path) as part:
         try:

@@ -18,8 +18,7 @@ import soundfile
 
 from jtm.files import warn
 
-TOLERANCE = 0.2
-"""Seconds by which header and decoder may differ, such as an MP3's padding."""
+TOLERANCE = 0.2  # seconds by which header and decoder may differ: an MP3's padding
 
 UNSTATED = 1 << 62
 """Number of frames from which libsndfile means an unknown length."""

@@ -69,7 +69,7 @@ def read(path):
     Returns
     -------
     Score
-        The notes, with times in seconds; their beats are unknown.
+        The notes; their beats are unknown.
 
     Raises
     ------

@@ -15,14 +15,9 @@ import numpy as np
 from jtm.constants import N_PITCHES, PITCH_MAX, PITCH_MIN
 from jtm.files import InputError, warn
 
-CELLS = 6
-"""Number of cells of a roll per quarter note."""
-
-LONGEST = 8
-"""Length of a roll in quarter notes; longer passages are cropped to their middle."""
-
-WIDTH = CELLS * LONGEST
-"""Number of cells of a roll; those beyond the passage are empty."""
+CELLS = 6  # of a roll per quarter note
+LONGEST = 8  # quarter notes of a roll; longer passages are cropped to their middle
+WIDTH = CELLS * LONGEST  # cells of a roll; those beyond the passage are empty
 
 NOTE = np.dtype(
     [
@@ -47,8 +42,7 @@ def read(path):
     Parameters
     ----------
     path : str or Path
-        Path to a MIDI, MusicXML, ABC or kern file. An ABC file may have several tunes;
-        if some cannot be read, a warning counts them.
+        Path to a MIDI, MusicXML, ABC or kern file; a warning counts unreadable tunes.
 
     Returns
     -------
@@ -198,12 +192,7 @@ def _notes_of(score):
 
 
 def _transpositions(flat):
-    """
-    List the transpositions of a part's instruments, last first.
-
-    Return the onset of each in quarter notes, and the semitones from written to
-    sounding pitch.
-    """
+    """List onsets and semitones of a part's transposing instruments, last first."""
     instruments = flat.getElementsByClass("Instrument")
     return [
         (float(each.offset), int(each.transposition.semitones))
@@ -226,9 +215,8 @@ def roll(notes, first, last):
     Returns
     -------
     rolls : numpy.ndarray
-        Piano roll ``(2, 88, WIDTH)``, float32: in row 0 the fraction of each cell in
-        which the pitch is active, in row 1 whether a note has its onset there. The
-        passage begins at cell 0.
+        Piano roll ``(2, 88, WIDTH)``, float32: the fraction of each cell in which the
+        pitch is active, and whether a note has its onset there.
     length : numpy.float32
         Length of the passage in cells, clipped to 1..WIDTH.
     """
