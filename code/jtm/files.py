@@ -178,7 +178,7 @@ def _refuse_folder(path):
 
 def check_output(path, is_folder=False):
     """
-    Refuse an output that cannot be written, before any work.
+    Raise an InputError for an output that cannot be written, before any work.
 
     Parameters
     ----------
@@ -186,11 +186,6 @@ def check_output(path, is_folder=False):
         Path to the output, which need not exist; nothing is created.
     is_folder : bool
         Whether it is a folder, not a file.
-
-    Raises
-    ------
-    InputError
-        If a folder has the name of the file, or, as a NoSpaceError, if it is read-only.
     """
     path = Path(path)
     if not is_folder:
@@ -304,7 +299,7 @@ def inside(folder, name):
 @contextlib.contextmanager
 def scratch(path, parts):
     """
-    Copy audio at 16 kHz to an anonymous temporary file, deleted after the block.
+    Copy audio to an anonymous temporary file; raise an InputError without space.
 
     Parameters
     ----------
@@ -317,11 +312,6 @@ def scratch(path, parts):
     ------
     file
         The copy, a binary file positioned at its end.
-
-    Raises
-    ------
-    InputError
-        If no folder for temporary files can be written, or the copy does not fit.
     """
     try:
         file = tempfile.TemporaryFile()
@@ -343,7 +333,7 @@ def scratch(path, parts):
 
 def read_json(path):
     """
-    Read a JSON file.
+    Read a JSON file; raise an InputError if it is none.
 
     Parameters
     ----------
@@ -354,11 +344,6 @@ def read_json(path):
     -------
     object
         The content.
-
-    Raises
-    ------
-    InputError
-        If the file cannot be read or is not JSON.
     """
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))

@@ -31,7 +31,7 @@ from jtm.music import audio
 @contextlib.contextmanager
 def ordered_map(processes):
     """
-    Yield a function like `map` that uses several processes.
+    Yield a `map` over processes; raise an InputError if one is killed.
 
     Parameters
     ----------
@@ -42,11 +42,6 @@ def ordered_map(processes):
     ------
     callable
         Like `map`.
-
-    Raises
-    ------
-    InputError
-        If a process is killed.
     """
     if processes == 1:
         yield map
@@ -62,7 +57,7 @@ def ordered_map(processes):
 
 def find(inputs):
     """
-    List the audio files among files and in folders.
+    List audio files; raise an InputError for a folder without any.
 
     Parameters
     ----------
@@ -75,11 +70,6 @@ def find(inputs):
         The files, without duplicates.
     root : Path
         The deepest common folder of all inputs.
-
-    Raises
-    ------
-    InputError
-        If a folder contains no audio file.
     """
     folders, sources = [], {}
     for path in (Path(os.path.abspath(name)) for name in inputs):
@@ -107,11 +97,6 @@ class Options:
         same paths; `jobs` is then ignored.
     debug : bool
         Whether to print the traceback of unexpected errors.
-
-    Raises
-    ------
-    InputError
-        If `jobs` is less than one.
     """
 
     jobs: int = 1

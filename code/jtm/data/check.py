@@ -135,7 +135,7 @@ class Report:
 
 def check(root, progress=True, processes=None):
     """
-    Check a dataset.
+    Check a dataset; raise an InputError if there is nothing to check.
 
     Parameters
     ----------
@@ -150,11 +150,6 @@ def check(root, progress=True, processes=None):
     -------
     Report
         The findings.
-
-    Raises
-    ------
-    InputError
-        If there is nothing to check.
     """
     with warnings.catch_warnings(action="ignore", category=InputWarning):
         dataset = open_dataset(root)  # warnings are reported as findings

@@ -56,7 +56,7 @@ class Clip:
 
 def read_clips(root):
     """
-    Read the table of single notes of a dataset.
+    Read the table of single notes of a dataset; raise an InputError if it is malformed.
 
     Parameters
     ----------
@@ -67,11 +67,6 @@ def read_clips(root):
     -------
     tuple of Clip
         The notes, in the order of the table.
-
-    Raises
-    ------
-    InputError
-        If the table is missing or malformed, or names a note twice.
     """
     path = Path(root) / CLIPS_FILE
     clips = {}

@@ -340,7 +340,7 @@ def _unseen_soundfont(root):
 
 def read_metadata(path):
     """
-    Read ``musicnet_metadata.csv``.
+    Read ``musicnet_metadata.csv``; raise an InputError if it is malformed.
 
     Parameters
     ----------
@@ -351,11 +351,6 @@ def read_metadata(path):
     -------
     list of dict
         For each recording, its text by column, also of columns beyond MusicNet's.
-
-    Raises
-    ------
-    InputError
-        If the file cannot be read, lacks the column ``id`` or repeats an id.
     """
     rows = {}
     for where, row in read_table(path, ("id",)):
@@ -385,7 +380,7 @@ def write_metadata(path, rows):
 
 def read_labels(path):
     """
-    Read one label file.
+    Read one label file; raise an InputError if it is malformed.
 
     Parameters
     ----------
@@ -396,11 +391,6 @@ def read_labels(path):
     -------
     numpy.ndarray
         Labels ``(notes,)`` of :data:`LABEL_DTYPE`, sorted by start, then pitch.
-
-    Raises
-    ------
-    InputError
-        If the file cannot be read, lacks a column, or has an invalid value.
     """
     labels = []
     for where, row in read_table(path, LABEL_COLUMNS):
@@ -474,7 +464,7 @@ def labels_of(score, note_values=lambda beats: "Unknown"):
 
 def read_table(path, required):
     """
-    Read a CSV file with a header row.
+    Read a CSV file with a header row; raise an InputError if it is malformed.
 
     Parameters
     ----------
@@ -489,11 +479,6 @@ def read_table(path, required):
         File and line number, for messages.
     row : dict of str to str
         Values of the line by column.
-
-    Raises
-    ------
-    InputError
-        If the file cannot be read as CSV, lacks a column, or a row has too many cells.
     """
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:

@@ -34,7 +34,7 @@ PLAYED_DTYPE = np.dtype([*NOTE_DTYPE.descr, ("program", np.int16)])
 
 def read_notes(recording, samples):
     """
-    Read a recording's labels as notes in seconds.
+    Read labels as notes in seconds; raise an InputError if they do not fit the audio.
 
     Parameters
     ----------
@@ -47,11 +47,6 @@ def read_notes(recording, samples):
     -------
     numpy.ndarray
         Notes ``(notes,)`` of :data:`PLAYED_DTYPE`, sorted by onset, clipped to it.
-
-    Raises
-    ------
-    InputError
-        If the recording has no labels, or a note starts after its audio ends.
     """
     if recording.labels is None:
         raise InputError(

@@ -68,7 +68,7 @@ def split_recordings(recordings, lengths, window=None):
 
 def labelled_splits(recordings, lengths):
     """
-    Assign labelled recordings to splits.
+    Assign labelled recordings to splits; raise an InputError if one is empty.
 
     Parameters
     ----------
@@ -81,11 +81,6 @@ def labelled_splits(recordings, lengths):
     -------
     dict of str to list of int
         Indices by split; see :func:`split_recordings`.
-
-    Raises
-    ------
-    InputError
-        If training, validation or test lack recordings, or one tune is in two of them.
     """
     splits = {
         split: [i for i in indices if _can_label(recordings, lengths, i)]

@@ -118,7 +118,7 @@ class Store:
 
     def read(self, index, start=0, stop=None):
         """
-        Read samples of one recording.
+        Read samples of one recording; raise an InputError if its file is damaged.
 
         Parameters
         ----------
@@ -132,11 +132,6 @@ class Store:
         -------
         numpy.ndarray
             Samples in int16 ``(stop - start,)``.
-
-        Raises
-        ------
-        InputError
-            If the file is missing, or its checksum differs.
         """
         file = self.files[index]
         try:

@@ -43,11 +43,6 @@ def toy_data(preset, progress=True):
     -------
     str
         Path to its folder.
-
-    Raises
-    ------
-    InputError
-        If it cannot be generated.
     """
     folder = Path(os.path.relpath(ROOT / "toy" / "data" / preset))
     if (folder / METADATA_FILE).exists():

@@ -132,7 +132,7 @@ def _check_mix(name, mixed, total):
 
 def check_level(name, peak, clipped=False):
     """
-    Raise an error if samples are not finite or of another scale; warn of clipping.
+    Raise an InputError if samples are not finite or of another scale; warn of clipping.
 
     Parameters
     ----------
@@ -142,11 +142,6 @@ def check_level(name, peak, clipped=False):
         Largest absolute value of the samples.
     clipped : bool
         As for :func:`blocks`.
-
-    Raises
-    ------
-    InputError
-        If the peak is not finite, or at least :data:`ABSURD_PEAK`.
     """
     if not np.isfinite(peak):
         raise InputError(f"{name}: holds samples that are not finite numbers")
@@ -192,7 +187,7 @@ def read(path, sample_rate=SAMPLE_RATE, seconds=np.inf, clipped=True):
 
 def to_wave(array, sample_rate):
     """
-    Convert an array to mono at 16 kHz; raise an error if it is not audio.
+    Convert an array to mono at 16 kHz; raise an InputError if it is not audio.
 
     Parameters
     ----------
@@ -206,11 +201,6 @@ def to_wave(array, sample_rate):
     -------
     numpy.ndarray
         Waveform ``(samples,)`` in float32, the mean of the channels.
-
-    Raises
-    ------
-    InputError
-        If the array is of another shape, type or scale, or the sample rate is invalid.
     """
     wave = np.asarray(array)
     if not (isinstance(sample_rate, numbers.Real) and 0 < sample_rate < np.inf):
@@ -375,7 +365,7 @@ def to_pcm(wave):
 
 def rate(path):
     """
-    Return the sample rate of an audio file.
+    Return the sample rate of an audio file; raise an InputError if it is none.
 
     Parameters
     ----------
@@ -386,11 +376,6 @@ def rate(path):
     -------
     int
         Rate in Hz.
-
-    Raises
-    ------
-    InputError
-        If the file is missing or is not audio.
     """
     with _opened(path) as file:
         return file.samplerate

@@ -59,7 +59,7 @@ def write(path, score):
 
 def read(path):
     """
-    Read a MIDI file as a score.
+    Read a MIDI file as a score; raise an InputError if it is none.
 
     Parameters
     ----------
@@ -70,11 +70,6 @@ def read(path):
     -------
     Score
         The notes; their beats are unknown.
-
-    Raises
-    ------
-    InputError
-        If the file cannot be read as MIDI.
     """
     import pretty_midi
 
