@@ -57,23 +57,8 @@ CONFIRMED_LIVE = 0.1
 
 
 @dataclass(frozen=True)
-class Finding:
-    """
-    Result of one check.
-
-    Parameters
-    ----------
-    what : str
-        What was checked.
-    found : str
-        What was found.
-    expected : str
-        What was expected; empty if there is no expectation.
-    violated : bool
-        Whether the expectation is violated.
-    where : tuple of str
-        The files concerned, one line each.
-    """
+class _Finding:
+    """Result of one check: texts, and a line `where` for each file concerned."""
 
     what: str
     found: str
@@ -91,7 +76,7 @@ class Report:
     ----------
     root : Path
         Path to the dataset's folder.
-    findings : tuple of Finding
+    findings : tuple
         One for each check.
     """
 
@@ -190,7 +175,7 @@ class _Facts:
     match: float = np.nan  # correlation of labels and audio
 
 
-def _read_beginning(path, facts, seconds=EXCERPT):
+def _read_beginning(path, facts):
     """Read a file in chunks, record measurements, and return its beginning."""
     content, n_samples, beginning, before = hashlib.sha256(), 0, [], np.zeros(0, bool)
     facts.peak = 0.0
@@ -199,7 +184,7 @@ def _read_beginning(path, facts, seconds=EXCERPT):
         try:
             for block in audio.blocks(path, LABEL_RATE):
                 content.update(block.tobytes())
-                if n_samples < seconds * LABEL_RATE:
+                if n_samples < EXCERPT * LABEL_RATE:
                     beginning.append(block)
                 n_samples += len(block)
                 level = np.abs(block)
@@ -214,7 +199,7 @@ def _read_beginning(path, facts, seconds=EXCERPT):
     facts.warnings += [str(each.message) for each in caught]
     facts.seconds = n_samples / LABEL_RATE
     facts.digest = content.hexdigest()
-    return np.concatenate(beginning)[: round(seconds * LABEL_RATE)]
+    return np.concatenate(beginning)[: round(EXCERPT * LABEL_RATE)]
 
 
 def _measure_recording(recording):
@@ -225,21 +210,22 @@ def _measure_recording(recording):
     performance = recording.audio.parents[1] / "midi" / f"{recording.id}.mid"
     try:
         labels = read_labels(recording.labels)
-        score = midi.read(performance) if performance.exists() else None
+        exists = performance.exists()
+        performed = labels_of(midi.read(performance)) if exists else labels
     except Exception as error:
         facts.problems.append(describe(error, recording.labels))
         return facts
     facts.labels = len(labels)
     ends = labels["end"] / LABEL_RATE
     starts = labels["start"] / LABEL_RATE
-    facts.outside = int(
-        np.sum((starts >= facts.seconds) | (ends > facts.seconds + OVERHANG))
-    )
+    outside = (starts >= facts.seconds) | (ends > facts.seconds + OVERHANG)
+    facts.outside = int(outside.sum())
     facts.duplicates = _count_overlaps(labels)
     facts.unknown = int(np.sum(~np.isin(labels["program"], list(INSTRUMENTS))))
     facts.onset_errors = _onset_delay(wave, starts)
     facts.match = _label_match(wave, labels)
-    if score is not None and not _same_notes(labels, score):
+    columns = ["program", "pitch", "start", "end"]
+    if sorted(labels[columns].tolist()) != sorted(performed[columns].tolist()):
         facts.problems.append(f"{performance}: notes differ from {recording.labels}")
     return facts
 
@@ -281,13 +267,6 @@ def _count_overlaps(labels):
         count += start < before
         until[tuple(key)] = max(end, before)
     return count
-
-
-def _same_notes(labels, score):
-    """Return whether labels and a score have the same notes, to the sample."""
-    columns = ["program", "pitch", "start", "end"]
-    played_notes = labels_of(score)
-    return sorted(labels[columns].tolist()) == sorted(played_notes[columns].tolist())
 
 
 def _flux(wave):
@@ -356,14 +335,8 @@ def _measure_clip(clip):
         return facts
     first = int(np.argmax(rises > 0.1 * rises.max())) + 1
     facts.onset_errors = np.array([first * FLUX_HOP - clip.start]) / LABEL_RATE
-    facts.cents = _cents_off(wave[clip.start : clip.end], clip.pitch)
-    return facts
-
-
-def _cents_off(wave, pitch):
-    """Compute the deviation in cents of YIN's median from a pitch."""
     hertz = librosa.yin(
-        wave,
+        wave[clip.start : clip.end],
         fmin=24,
         fmax=5000,
         sr=LABEL_RATE,
@@ -371,7 +344,9 @@ def _cents_off(wave, pitch):
         hop_length=1024,
         trough_threshold=0.07,  # at 0.1, an oboe's loud octave is taken for the pitch
     )
-    return float(1200 * np.log2(np.median(hertz) / 440) - 100 * (pitch - 69))
+    cents = 1200 * np.log2(np.median(hertz) / 440) - 100 * (clip.pitch - 69)
+    facts.cents = float(cents)
+    return facts
 
 
 def _listed(what, where, strict=True, found=None):
@@ -379,13 +354,13 @@ def _listed(what, where, strict=True, found=None):
     where = tuple(where)
     found = len(where) if found is None else found
     violated = strict and bool(where)
-    return Finding(what, f"{found}", "0" if strict else "", violated, where)
+    return _Finding(what, f"{found}", "0" if strict else "", violated, where)
 
 
 def _onset_finding(errors, limit, strict=True):
     """Create a finding from the differences between onsets and flux in seconds."""
     median = float(np.median(np.abs(errors))) if errors.size else 0.0
-    return Finding(
+    return _Finding(
         "onsets against the flux, median",
         f"{1000 * median:.1f} ms",
         f"< {1000 * limit:.0f} ms" if strict else "",
@@ -404,12 +379,12 @@ def _audio_findings(paths, facts, exact):
     warned = [w for f in facts for w in f.warnings]
     peaks = 20 * np.log10(np.maximum([f.peak for f in facts], 1e-9))
     return [
-        Finding("files", f"{len(paths)}, {hours:.2f} h"),
+        _Finding("files", f"{len(paths)}, {hours:.2f} h"),
         _listed("readable and consistent", [p for f in facts for p in f.problems]),
         _listed("cut off, or of odd level", warned, exact),
         _listed("silent files", [str(p) for p, f in pairs if f.peak < SILENCE]),
         _listed("clipped files", [str(p) for p, f in pairs if f.clipped], exact),
-        Finding("peak level", f"{peaks.min():.1f} to {peaks.max():.1f} dB"),
+        _Finding("peak level", f"{peaks.min():.1f} to {peaks.max():.1f} dB"),
         _listed("identical files", identical),
     ]
 
@@ -430,7 +405,7 @@ def _recording_findings(dataset, facts, exact):
 
 def _label_findings(labelled, exact):
     """Check labels against their files and against the audio."""
-    findings = [Finding("labels", f"{sum(f.labels for _, f in labelled)}")]
+    findings = [_Finding("labels", f"{sum(f.labels for _, f in labelled)}")]
     for what, name, strict in (
         ("labels outside their file", "outside", True),
         ("labels overlapping their own pitch", "duplicates", exact),
@@ -453,9 +428,9 @@ def _label_findings(labelled, exact):
     return [
         *findings,
         _onset_finding(errors, ONSET_LIMIT_PIECES, exact),
-        Finding("pieces more than 40 ms off", f"{100 * far:.1f} %"),
+        _Finding("pieces more than 40 ms off", f"{100 * far:.1f} %"),
         _listed("labels unlike the audio", mismatched),
-        Finding(
+        _Finding(
             "playable pitch x instrument in train",
             f"{np.count_nonzero(counts[playable])} of {playable.sum()}",
         ),
@@ -519,7 +494,7 @@ def _clip_findings(clips, facts):
             "labels outside their file", [str(c.audio) for c, f in pairs if f.outside]
         ),
         _onset_finding(errors, ONSET_LIMIT_NOTES),
-        Finding(
+        _Finding(
             "pitch confirmed by YIN",
             f"{100 * share:.2f} %",
             f">= {100 * PITCH_SHARE:.0f} %",

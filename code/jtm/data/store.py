@@ -253,21 +253,16 @@ def _compare(dataset, folder):
 
 def _read_index(path):
     """Read the valid entries of an index, none if it is missing or damaged."""
+    form = {"source": list, "samples": int, "sha256": str}
     try:
-        index = read_json(path)
-        return {key: entry for key, entry in index.items() if _is_entry(entry)}
+        return {
+            key: entry
+            for key, entry in read_json(path).items()
+            if isinstance(entry, dict)
+            and {name: type(value) for name, value in entry.items()} == form
+        }
     except (InputError, AttributeError):  # everything can be rebuilt
         return {}
-
-
-def _is_entry(entry):
-    """Return whether an entry of an index has the expected form."""
-    return (
-        isinstance(entry, dict)
-        and entry.keys() == {"source", "samples", "sha256"}
-        and isinstance(entry["samples"], int)
-        and isinstance(entry["sha256"], str)
-    )
 
 
 def _build(dataset, missing, entries, index_file, progress):

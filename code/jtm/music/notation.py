@@ -94,19 +94,14 @@ def _tunes(path):
     defaults = {"M": "M:none"}
     for line in blank.split(preamble.strip())[0].splitlines():
         if re.match("%abc|[CLM]:", line):
-            defaults[_field(line)] = line
+            defaults[line.partition(":")[0]] = line
     texts = []
     for tune in tunes:
-        fields = map(_field, tune.splitlines())
+        fields = (line.partition(":")[0] for line in tune.splitlines())
         header = set(itertools.takewhile(lambda field: field != "K", fields))
         added = [line for field, line in defaults.items() if field not in header]
         texts.append("\n".join((*sorted(added), tune)))  # the version first
     return texts
-
-
-def _field(line):
-    """Return the name of the field in a line of ABC, such as ``K``."""
-    return line.partition(":")[0]
 
 
 def _parse(source):
@@ -133,11 +128,7 @@ def _check_length(path):
     from music21 import midi
 
     file = midi.MidiFile()
-    file.open(path)
-    try:
-        file.read()
-    finally:
-        file.close()
+    file.readstr(path.read_bytes())
     ticks = [sum(e.time for e in t.events if e.isDeltaTime()) for t in file.tracks]
     beats = max(ticks, default=0) / max(1, file.ticksPerQuarterNote)
     if beats > MAX_BEATS:

@@ -14,14 +14,10 @@ class Note:
         Onset and offset in seconds; the interval is half-open.
     program : int
         General MIDI program counted from 1, such as 41 for a violin.
-    pitch : int
-        MIDI note number in 0..127.
-    velocity : int
-        MIDI velocity in 1..127.
-    start_beat : float
-        Onset in beats (quarter notes) from the start of the score.
-    beats : float
-        Notated duration in beats.
+    pitch, velocity : int
+        MIDI note number in 0..127, and velocity in 1..127.
+    start_beat, beats : float
+        Onset and notated duration in beats (quarter notes).
 
     Raises
     ------
@@ -42,12 +38,10 @@ class Note:
             raise ValueError(
                 f"note from {self.start} s to {self.end} s has no duration"
             )
-        if not 0 <= self.pitch <= 127:
-            raise ValueError(f"pitch {self.pitch} is outside 0..127")
-        if not 1 <= self.program <= 128:
-            raise ValueError(f"program {self.program} is outside 1..128")
-        if not 1 <= self.velocity <= 127:
-            raise ValueError(f"velocity {self.velocity} is outside 1..127")
+        limits = {"pitch": (0, 127), "program": (1, 128), "velocity": (1, 127)}
+        for name, (low, high) in limits.items():
+            if not low <= (value := getattr(self, name)) <= high:
+                raise ValueError(f"{name} {value} is outside {low}..{high}")
 
 
 @dataclass(frozen=True)

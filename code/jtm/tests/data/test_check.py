@@ -12,7 +12,7 @@ import numpy as np
 
 from jtm.constants import LABEL_RATE
 from jtm.data import check as check_module
-from jtm.data.check import Finding, Report, _count_overlaps, check, coverage
+from jtm.data.check import Report, _count_overlaps, _Finding, check, coverage
 from jtm.data.clips import Clip, write_clips
 from jtm.data.musicnet import (
     LABEL_DTYPE,
@@ -154,7 +154,7 @@ class TestCheck(unittest.TestCase):
         self.assertRegex(text, "(?s)1.wav: cut off.*2.m4a: .m4a, which is not read")
 
     def test_table_names_ten_files_or_all(self):
-        found = Finding("files", "20", "0", True, tuple(f"<{i}>" for i in range(20)))
+        found = _Finding("files", "20", "0", True, tuple(f"<{i}>" for i in range(20)))
         report = Report(self.root, (found,))
         self.assertIn("and 10 more", report.table())
         self.assertNotIn("<10>", report.table())
