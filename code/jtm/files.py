@@ -22,19 +22,15 @@ except ImportError:  # Windows, where no command starts several processes
 ROOT = Path(__file__).resolve().parents[2]
 """Root of the checkout, if any: the folder with README.md, toy/ and report/."""
 
+PART = re.compile(r"\.[0-9a-f]{8}\.\d+\.part(\..{0,15})?", re.DOTALL)
+"""Names of temporary files of :func:`atomic`."""
+
 KILLED = (
     "one of several processes was killed, as happens when memory runs out; "
     "run the same command again"
 )
-"""Message for a worker process that was killed."""
-
-PART = re.compile(r"\.[0-9a-f]{8}\.\d+\.part(\..{0,15})?", re.DOTALL)
-"""Names of temporary files of :func:`atomic`."""
-
 NO_FOLDER = "{}: is a file, or lies in one; expected a folder"
-
 STOPPED = "jtm: stopped; run the same command to resume"
-"""Message for a run that Ctrl-C or SIGTERM stopped."""
 
 
 class InputError(ValueError):

@@ -1,9 +1,8 @@
 """
 Batch processing of audio files, in parallel and resumable.
 
-Files that cannot be read are reported and the others processed; existing results of
-unchanged files are kept. Files are processed one after the other, in several
-processes, or by the workers of a Dask cluster.
+Files that cannot be read are reported and the others processed, one after the other,
+in several processes, or by the workers of a Dask cluster.
 """
 
 import contextlib
@@ -93,8 +92,7 @@ class Options:
     jobs : int
         Number of processes on this machine; 1 uses the current one.
     scheduler : str, optional
-        Address of a Dask scheduler, whose workers must access the same files by the
-        same paths; `jobs` is then ignored.
+        Address of a Dask scheduler to use instead; all workers access the same files.
     debug : bool
         Whether to print the traceback of unexpected errors.
     """

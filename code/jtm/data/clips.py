@@ -30,18 +30,12 @@ class Clip:
     ----------
     audio : Path
         Path to its audio file.
-    program : int
-        General MIDI program counted from 1.
-    pitch : int
-        MIDI note number.
-    velocity : int
-        MIDI velocity.
+    program, pitch, velocity : int
+        General MIDI program counted from 1, MIDI note number and velocity.
     start, end : int
         Onset and offset in samples at 44.1 kHz, half-open.
-    split : str
-        One of :data:`CLIP_SPLITS`.
-    soundfont : str
-        File name of the SoundFont.
+    split, soundfont : str
+        One of :data:`CLIP_SPLITS`, and the file name of the SoundFont.
     """
 
     audio: Path

@@ -121,10 +121,8 @@ class Dataset:
         The folder.
     recordings : tuple of Recording
         All its recordings, sorted by split and id.
-    skipped : tuple of tuple
-        Skipped files and folders: path and reason.
-    unmatched_rows : tuple of str
-        Ids in the metadata without a recording.
+    skipped, unmatched_rows : tuple
+        Skipped paths with reasons, and ids in the metadata without a recording.
     """
 
     root: Path
@@ -156,6 +154,9 @@ def open_dataset(root, layout=True):
     """
     Open a folder in MusicNet's layout, or any folder of audio files.
 
+    Raises an InputError if there is no audio, the metadata are malformed, or two files
+    share an id. Warns of skipped files, and if recordings and metadata do not match.
+
     Parameters
     ----------
     root : str or Path
@@ -167,16 +168,6 @@ def open_dataset(root, layout=True):
     -------
     Dataset
         Its recordings.
-
-    Raises
-    ------
-    InputError
-        If there is no audio, the metadata is malformed, or two files share an id.
-
-    Warns
-    -----
-    InputWarning
-        If audio files are skipped, or recordings and metadata rows do not match.
     """
     root = Path(root)
     if not root.is_dir():

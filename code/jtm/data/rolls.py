@@ -78,10 +78,8 @@ def frame_roll(notes, n_frames, start=0, hop=HOP):
     ----------
     notes : numpy.ndarray
         Notes ``(notes,)`` of :data:`NOTE_DTYPE`.
-    n_frames : int
-        Number of frames; notes beyond them are left out.
-    start : int
-        Number of the first of these frames.
+    n_frames, start : int
+        Number of frames, and number of the first; notes beyond them are left out.
     hop : int
         Samples at 16 kHz from one frame to the next.
 
@@ -187,8 +185,7 @@ def rolls_to_notes(frames, onsets, hop=HOP):
     Returns
     -------
     numpy.ndarray
-        Notes ``(notes,)`` of :data:`NOTE_DTYPE`, sorted by onset. Each ends before the
-        first inactive frame or the next onset of its pitch.
+        Notes ``(notes,)`` of :data:`NOTE_DTYPE`, sorted by onset.
     """
     column, first = np.nonzero(onsets.T)
     # Offsets are searched in one flat array, pitch after pitch; the stop at the end

@@ -18,7 +18,8 @@ def split_recordings(recordings, lengths, window=None):
     whole works are held out from training: for each ensemble the second in
     alphabetical order, and every eighth after it. If training would lose an
     ensemble or a composer, the next work is held out instead. If none can be held out,
-    composers are disregarded, then ensembles instead, then both.
+    composers are disregarded, then ensembles instead, then both. A tune in two splits
+    raises an InputError.
 
     Parameters
     ----------
@@ -33,11 +34,6 @@ def split_recordings(recordings, lengths, window=None):
     -------
     dict of str to list of int
         Indices for each of :data:`jtm.data.musicnet.SPLITS`.
-
-    Raises
-    ------
-    InputError
-        If one tune is in two of training, validation and test.
     """
     splits = {split: [] for split in SPLITS}
     for index, recording in enumerate(recordings):

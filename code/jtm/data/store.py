@@ -5,8 +5,8 @@ Every recording becomes one file of raw little-endian samples next to an
 ``index.json`` with its source, length and checksum. Unchanged recordings are never
 built again, and each file is verified against its checksum when first read.
 
-The copy is stored in the dataset's folder; if that is read-only, in the user's cache
-folder; and if the flag ``--store`` or :data:`CACHE_VARIABLE` names a folder, there.
+The copy is in the folder named by ``--store`` or :data:`CACHE_VARIABLE`, if any, else
+in the dataset's, or if that is read-only, in the user's cache folder.
 """
 
 import concurrent.futures
@@ -154,6 +154,8 @@ def build_store(dataset, folder=None, progress=True, part=""):
     """
     Copy a dataset at 16 kHz and 16 bits, or open an existing copy.
 
+    Raises an InputError if audio cannot be read or copied, but keeps finished files.
+
     Parameters
     ----------
     dataset : Dataset
@@ -169,12 +171,6 @@ def build_store(dataset, folder=None, progress=True, part=""):
     -------
     Store
         The copy; all recordings of the dataset, in its order.
-
-    Raises
-    ------
-    InputError
-        If audio files cannot be read, or the copy cannot be written; finished files
-        are kept.
     """
     place = _place(dataset.root, folder) / part
     files, old, entries, missing = _compare(dataset, place)

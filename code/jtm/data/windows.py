@@ -2,12 +2,11 @@
 Training windows from a store, in the order of one of four sampling schemes.
 
 Recordings are cut into pieces, the pieces are packed into chunks that mix
-recordings, and a limited number of chunks is in memory at a time. Adjacent,
-non-overlapping windows are cut from each piece, from an offset redrawn each
-epoch where the piece leaves room; no window crosses a recording boundary. The
-order of the chunks, and of the windows across the chunks in memory, is shuffled
-each epoch. Seed, epoch and rank determine all of it, so that a run can resume at
-any batch.
+recordings, and a limited number of chunks is in memory at a time. Adjacent windows
+are cut from each piece, from an offset redrawn each epoch; none crosses a recording
+boundary. The order of the chunks, and of the windows across the chunks in memory,
+is shuffled each epoch. Seed, epoch and rank determine all of it, so that a run can
+resume at any batch.
 """
 
 import concurrent.futures
@@ -55,7 +54,7 @@ class Batch(NamedTuple):
 
 class WindowLoader:
     """
-    Iterate over the batches of one epoch.
+    Iterate over the batches of an epoch; raise an InputError if there is no window.
 
     Parameters
     ----------
@@ -63,10 +62,8 @@ class WindowLoader:
         Store to read the samples from.
     indices : sequence of int
         Recordings of the store to take windows from.
-    window : int
-        Number of samples in a window, at 16 kHz.
-    batch_size : int
-        Maximum number of windows in a batch.
+    window, batch_size : int
+        Samples of a window at 16 kHz, and maximum number of windows in a batch.
     scheme : {"uniform", "samesequence", "samecategory", "sequential"}
         Whether each batch has windows of any recordings, of one recording or of
         one category, or continues ``batch_size`` parallel streams in time order.
@@ -88,15 +85,8 @@ class WindowLoader:
         Epoch and batch that the next iteration starts from.
     device : torch.device
         Device of the chunks in memory, as int16, and of the windows cut from them.
-    indices : list of int
-        Recordings that windows are taken from.
-    left_out : int
-        Number of recordings left out as shorter than a window.
-
-    Raises
-    ------
-    InputError
-        If no recording is as long as a window, or a chunk holds no window.
+    indices, left_out : list of int, int
+        Recordings that windows are taken from, and number of those too short.
     """
 
     def __init__(
@@ -312,10 +302,8 @@ class Draws:
 
     Parameters
     ----------
-    n_batches : int
-        Number of batches in an epoch.
-    seed : int
-        Random seed.
+    n_batches, seed : int
+        Number of batches in an epoch, and random seed.
 
     Attributes
     ----------

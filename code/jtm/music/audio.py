@@ -28,16 +28,16 @@ AGREEMENT = 0.3  # minimum length of the peaks' mean vector for a tuning estimat
 LEVEL = 10 ** (-17.5 / 20)  # of a normalised recording; see `gain`
 SILENT = 1e-8  # mean power up to which audio counts as silent: -80 dB
 
-A4 = 440.0
-"""Reference frequency of A4 in Hz."""
-
-LEVEL_BLOCK = SAMPLE_RATE // 10
-"""Number of samples over which :func:`powers` averages: 0.1 s."""
+A4 = 440.0  # Hz
+LEVEL_BLOCK = SAMPLE_RATE // 10  # samples over which `powers` averages: 0.1 s
 
 
 def blocks(path, sample_rate=SAMPLE_RATE, clipped=True):
     """
     Read an audio file in chunks, as mono at a given sample rate.
+
+    Raises an InputError if the file is no audio, is empty or fails :func:`check_level`.
+    Warns if it is cut off or longer than stated, its channels cancel, or it clips.
 
     Parameters
     ----------
@@ -52,16 +52,6 @@ def blocks(path, sample_rate=SAMPLE_RATE, clipped=True):
     ------
     numpy.ndarray
         Chunks ``(samples,)`` in float32, the mean of the channels.
-
-    Raises
-    ------
-    InputError
-        If the file is missing, is not audio, is empty or fails :func:`check_level`.
-
-    Warns
-    -----
-    InputWarning
-        If the file is cut off or longer than stated, its channels cancel, or it clips.
     """
     frames, peak, powers, yielded = 0, 0.0, np.zeros(2), False
     with _opened(path) as file:
@@ -383,7 +373,7 @@ def rate(path):
 
 def duration(path):
     """
-    Compute the duration of an audio file, reading it only if its header is wrong.
+    Compute the duration of an audio file; raise an InputError if it is none.
 
     Parameters
     ----------
@@ -393,12 +383,7 @@ def duration(path):
     Returns
     -------
     float
-        Duration in seconds.
-
-    Raises
-    ------
-    InputError
-        If the file is missing, is not audio or is empty.
+        Seconds, from the header unless it is wrong.
     """
     with _opened(path) as file:
         seconds = file.stated

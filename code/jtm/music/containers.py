@@ -20,9 +20,7 @@ from jtm.files import warn
 
 TOLERANCE = 0.2  # seconds by which header and decoder may differ: an MP3's padding
 
-UNSTATED = 1 << 62
-"""Number of frames from which libsndfile means an unknown length."""
-
+UNSTATED = 1 << 62  # number of frames from which libsndfile means an unknown length
 _QUIET = threading.Lock()
 _CHUNK = 1 << 18  # frames read at a time
 _MP3_KBPS = {

@@ -30,14 +30,12 @@ NOTE = np.dtype(
 """A notated note: onset and duration in quarter notes, MIDI pitch, part number."""
 
 MAX_BEATS = 100_000  # maximum for a MIDI file; a damaged one may have millions
-
 SUFFIXES = ".mid .midi .mxl .xml .musicxml .abc .krn".split()
-"""Extensions of supported score files, in lower case."""
 
 
 def read(path):
     """
-    Read a score file; repeats are read once, as written.
+    Read a score file, repeats once; raise an InputError if it has no notes.
 
     Parameters
     ----------
@@ -49,11 +47,6 @@ def read(path):
     list of tuple
         For each piece, its title, empty if unknown, and its notes ``(notes,)`` of
         type :data:`NOTE`, sorted by onset.
-
-    Raises
-    ------
-    InputError
-        If the file cannot be read as a score, or has no pitched note.
     """
     path = Path(path)
     pieces, errors = [], []

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 @dataclass(frozen=True, order=True)
 class Note:
     """
-    One note of a performance.
+    One note of a performance; raise a ValueError if a field is out of range.
 
     Parameters
     ----------
@@ -18,11 +18,6 @@ class Note:
         MIDI note number in 0..127, and velocity in 1..127.
     start_beat, beats : float
         Onset and notated duration in beats (quarter notes).
-
-    Raises
-    ------
-    ValueError
-        If a field is out of range, or the note has no duration.
     """
 
     start: float
