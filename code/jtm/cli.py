@@ -19,7 +19,7 @@ import jtm
 from jtm.constants import INSTRUMENTS, SAMPLE_RATE
 from jtm.cpc.config import PretrainConfig
 from jtm.data import batch, musicnet, store
-from jtm.data.toyset import default_data
+from jtm.data.toyset import toy_data
 from jtm.files import (
     ROOT,
     STOPPED,
@@ -386,7 +386,10 @@ def _start(config, preset):
     elif config.load:
         read_checkpoint(config.load)
     check(config)
-    config = replace(config, data=config.data or default_data(preset))
+    if not config.data:
+        toy = preset if preset in ("tiny", "transcriber") else "small"
+        found = Path("data/musicnet").is_dir()
+        config = replace(config, data="data/musicnet" if found else toy_data(toy))
     print(f"data {config.data}, checkpoints and curves in {config.path_checkpoint}")
     if isinstance(config, SupervisedConfig):
         from jtm.cpc.supervised import run as run_supervised

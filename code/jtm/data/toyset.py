@@ -1,4 +1,4 @@
-"""The default dataset of a run: MusicNet if present, else a toy set."""
+"""The toy sets, generated on first use."""
 
 import os
 import subprocess
@@ -7,25 +7,6 @@ from pathlib import Path
 
 from jtm.data.musicnet import METADATA_FILE
 from jtm.files import ROOT, InputError, locked
-
-
-def default_data(preset):
-    """
-    Return the default dataset of a run.
-
-    Parameters
-    ----------
-    preset : str
-        Name of the preset; `tiny` and `transcriber` have toy sets of their own.
-
-    Returns
-    -------
-    str
-        Path to MusicNet in ``data/musicnet`` if present, else to the toy set.
-    """
-    if Path("data/musicnet").is_dir():
-        return "data/musicnet"
-    return toy_data(preset if preset in ("tiny", "transcriber") else "small")
 
 
 def toy_data(preset, progress=True):
