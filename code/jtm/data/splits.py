@@ -58,7 +58,17 @@ def split_recordings(recordings, lengths, window=None):
             splits["validation"] += moved
             splits[split] = [i for i in splits[split] if i not in moved]
         splits["validation"].sort()
-    _check_tunes(recordings, splits)
+    home = {}
+    for split, indices in splits.items():
+        side = {"test_timbre": "test", "unlabelled": "train"}.get(split, split)
+        for recording in (recordings[index] for index in indices):
+            family = recording.metadata.get("tune_family")
+            if family and home.setdefault(family, side) != side:
+                raise InputError(
+                    f"{recording.audio}: its tune ({family}) is in the split "
+                    f"{home[family]} and in {split}, so that memorisation would score; "
+                    "move all of its recordings to one split"
+                )
     return splits
 
 
@@ -117,10 +127,11 @@ def _hold_out(recordings, train, columns):
     for index in train:
         row = recordings[index].metadata
         work = _work(recordings[index])
-        works.setdefault(work, Counter()).update(_classes(row, columns))
+        classes = [(column, row[column]) for column in columns if row.get(column)]
+        works.setdefault(work, Counter()).update(classes)
         ensemble = row.get("ensemble") if "ensemble" in columns else None
         ensembles.setdefault(ensemble, {})[work] = None
-        counts.update(_classes(row, columns))
+        counts.update(classes)
     held_out = set()
     for of_ensemble in ensembles.values():
         order = sorted(of_ensemble, key=str)[1:]
@@ -133,24 +144,3 @@ def _hold_out(recordings, train, columns):
                     held_out.add(work)
                     break
     return held_out
-
-
-def _classes(row, columns):
-    """List the classes that a row of the metadata names."""
-    return [(column, row[column]) for column in columns if row.get(column)]
-
-
-def _check_tunes(recordings, splits):
-    """Raise an error if a tune is in two of training, validation and test."""
-    sides = {"test_timbre": "test", "unlabelled": "train"}
-    home = {}
-    for split, indices in splits.items():
-        side = sides.get(split, split)
-        for index in indices:
-            family = recordings[index].metadata.get("tune_family")
-            if family and home.setdefault(family, side) != side:
-                raise InputError(
-                    f"{recordings[index].audio}: its tune ({family}) is in the split "
-                    f"{home[family]} and in {split}, so that memorisation would score; "
-                    "move all of its recordings to one split"
-                )
