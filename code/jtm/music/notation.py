@@ -19,14 +19,7 @@ CELLS = 6  # of a roll per quarter note
 LONGEST = 8  # quarter notes of a roll; longer passages are cropped to their middle
 WIDTH = CELLS * LONGEST  # cells of a roll; those beyond the passage are empty
 
-NOTE = np.dtype(
-    [
-        ("beat", np.float32),
-        ("beats", np.float32),
-        ("pitch", np.int16),
-        ("part", np.int16),
-    ]
-)
+NOTE = np.dtype([("beat", "f4"), ("beats", "f4"), ("pitch", "i2"), ("part", "i2")])
 """A notated note: onset and duration in quarter notes, MIDI pitch, part number."""
 
 MAX_BEATS = 100_000  # maximum for a MIDI file; a damaged one may have millions
