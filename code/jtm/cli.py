@@ -371,6 +371,13 @@ def _train(options):
         _start(config, preset)
 
 
+def _default_data(preset):
+    """Return the folder of MusicNet if present, else that of a toy set."""
+    if Path("data/musicnet").is_dir():
+        return "data/musicnet"
+    return toy_data(preset if preset in ("tiny", "transcriber") else "small")
+
+
 def _start(config, preset):
     """Train with given settings, on the dataset that they name or the default one."""
     from jtm.training.checkpoints import initial_model, read_checkpoint
@@ -386,10 +393,7 @@ def _start(config, preset):
     elif config.load:
         read_checkpoint(config.load)
     check(config)
-    if not config.data:
-        toy = preset if preset in ("tiny", "transcriber") else "small"
-        found = Path("data/musicnet").is_dir()
-        config = replace(config, data="data/musicnet" if found else toy_data(toy))
+    config = replace(config, data=config.data or _default_data(preset))
     print(f"data {config.data}, checkpoints and curves in {config.path_checkpoint}")
     if isinstance(config, SupervisedConfig):
         from jtm.cpc.supervised import run as run_supervised

@@ -112,7 +112,7 @@ class TestCommands(unittest.TestCase):
         write_json(run / "config.json", asdict(config))
         (run / "last.pt").touch()
         file.touch()
-        with mock.patch("jtm.cli.default_data", side_effect=AssertionError):
+        with mock.patch("jtm.cli._default_data", side_effect=AssertionError):
             self.refused("--hiddenGar 77, not 32", "--pathCheckpoint", run)
             self.refused("cannot be written", "--pathCheckpoint", file / "run")
             load = ("--load", self.folder / "none.pt")
@@ -241,7 +241,7 @@ class TestCommands(unittest.TestCase):
             "def data(preset):\n"
             "    os.kill(os.getpid(), signal.SIGINT)\n"
             "    threading.Event().wait(60)\n"
-            "cli.default_data = data\n"
+            "cli._default_data = data\n"
             "sys.exit(cli.train_main([]))\n"
         )
         done = subprocess.run(
