@@ -135,7 +135,7 @@ def atomic(path):
     Raises
     ------
     InputError
-        If the name is too long or a folder's, or, as a NoSpaceError, on failed writes.
+        If the name is unfit, or, as a NoSpaceError, if the folder cannot be written.
     """
     path = Path(path)
     # A hash, since the final name may already have the maximum length.
@@ -199,14 +199,12 @@ def sweep(folder, deep=True):
     """
     Remove temporary files of :func:`atomic` that killed processes left in a folder.
 
-    Subfolders in which another process holds a lock are left as they are.
-
     Parameters
     ----------
     folder : str or Path
         The folder, locked by the caller, so that nothing in it is being written.
     deep : bool
-        Whether to sweep its subfolders, too.
+        Whether to sweep its subfolders, too, except those locked by another process.
     """
     with contextlib.suppress(OSError), os.scandir(folder) as entries:
         for entry in entries:

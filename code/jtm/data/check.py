@@ -57,7 +57,7 @@ CONFIRMED_LIVE = 0.1
 
 @dataclass(frozen=True)
 class _Finding:
-    """Result of one check: texts, and a line `where` for each file concerned."""
+    """Result of one check, with a line in `where` for each file concerned."""
 
     what: str
     found: str
@@ -269,24 +269,14 @@ def _count_overlaps(labels):
 
 
 def _flux(wave):
-    """
-    Compute the spectral flux ``(frames,)`` of a wave ``(samples,)`` at 44.1 kHz.
-
-    Entry i is the rise of log-magnitude, summed over frequency, from the window
-    centred on sample FLUX_HOP * i to the next.
-    """
+    """Compute the spectral flux from sample FLUX_HOP * i to the next, ``(frames,)``."""
     spectrum = np.abs(librosa.stft(wave, n_fft=256, hop_length=FLUX_HOP))
     level = np.log1p(100 * spectrum / max(float(spectrum.max()), 1e-9))
     return np.maximum(np.diff(level, axis=1), 0).sum(axis=0)
 
 
 def _label_match(wave, labels):
-    """
-    Correlate labelled pitches with the audio at the beginning of a recording.
-
-    The correlation is over time and pitch, with the mean of each pitch subtracted, so
-    that a shared key does not count; NaN for fewer than ten notes.
-    """
+    """Correlate labels with the audio over time and pitch; NaN below ten notes."""
     hop, low, high = 4096, 36, 97  # samples, and semitones that these resolve
     spectrum = np.abs(librosa.stft(wave, n_fft=2 * hop, hop_length=hop))
     hertz = np.arange(1, len(spectrum)) * LABEL_RATE / (2 * hop)
@@ -303,7 +293,7 @@ def _label_match(wave, labels):
     for start, end, pitch in labels[["start", "end", "pitch"]].tolist():
         first = -(-start // hop)
         roll[pitch - low, first : max(first + 1, -(-end // hop))] = 1
-    level -= level.mean(axis=1, keepdims=True)
+    level -= level.mean(axis=1, keepdims=True)  # so that a shared key does not count
     roll -= roll.mean(axis=1, keepdims=True)
     size = np.sqrt((level**2).sum() * (roll**2).sum())
     return float((level * roll).sum() / size) if size else np.nan

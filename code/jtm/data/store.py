@@ -69,11 +69,7 @@ class Store:
 
     @functools.cached_property
     def fingerprint(self):
-        """
-        Hash of the content: samples, labels, splits and metadata, in order.
-
-        Independent of the path and name of the dataset's folder.
-        """
+        """Hash of samples, labels, splits and metadata, in order, whatever the path."""
         return self._hash(range(len(self.files)), labels=True)
 
     def summary(self, train, validation, test=None):
@@ -125,8 +121,7 @@ class Store:
         index : int
             Index of the recording.
         start, stop : int
-            First sample and the one after the last, at 16 kHz; None reads to the
-            end.
+            First sample, and the one after the last; None reads to the end.
 
         Returns
         -------
@@ -199,12 +194,7 @@ def build_store(dataset, folder=None, progress=True, part=""):
 
 
 def _place(root, cache, in_dataset=True):
-    """
-    Choose the folder for the copy of a dataset, which it shares with no other.
-
-    It is in `cache` if given, else in the dataset if that may hold it and is writable
-    or holds it already, else in the user's cache.
-    """
+    """Choose the folder for the copy of a dataset, which it shares with no other."""
     root = Path(root)
     cache = cache or os.environ.get(CACHE_VARIABLE)
     own = root / STORE_FOLDER

@@ -30,12 +30,7 @@ _MP3_KBPS = {
 
 
 class _Stream(soundfile.SoundFile):
-    """
-    An audio file that soundfile reads sequentially, without seeking.
-
-    Its `path`, and the duration `stated` in its header in seconds, or None, are set by
-    :func:`opened`.
-    """
+    """A file read without seeking; `opened` sets its `path` and `stated` duration."""
 
     def __init__(self, file, **options):
         if not isinstance(file, int) and os.name != "nt":
@@ -46,11 +41,7 @@ class _Stream(soundfile.SoundFile):
         return False
 
     def chunks(self):
-        """
-        Yield samples ``(frames, channels)``, float32, up to the end or to any damage.
-
-        If nothing can be read, raise a SoundFileError.
-        """
+        """Yield samples ``(frames, channels)`` up to the end or to any damage."""
         n_chunks = 0
         try:
             while len(chunk := self.read(_CHUNK, dtype="float32", always_2d=True)):
@@ -182,12 +173,7 @@ def _piped(path, first, **options):
 
 
 def _scan_mp3(path):
-    """
-    Scan the frames of an MP3.
-
-    Return its duration in seconds, 0 if it has no layer III frames; the byte offset of
-    the first audio frame; and whether a frame before that states the frame count.
-    """
+    """Return an MP3's seconds, first audio byte, and whether its frames are counted."""
     seconds, first, counted = 0.0, None, False
     with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=1) as data:
         position, size = 0, len(data)

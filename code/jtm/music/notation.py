@@ -63,11 +63,9 @@ def read(path):
 
 def _tunes(path):
     """
-    List the tunes of an ABC file as ABC texts.
+    List the tunes of an ABC file as texts with the defaults of the file's header.
 
-    As in the ABC standard 2.1, a tune begins with ``X:`` and ends with a blank line;
-    text between tunes is not music. Composer, unit note length and metre of the file
-    header are the defaults of each tune.
+    As in the ABC standard 2.1, a tune begins with ``X:`` and ends with a blank line.
     """
     try:
         text = path.read_text("utf-8-sig")
@@ -134,9 +132,8 @@ def _notes_of(score):
     """
     List the notes of a music21 score at sounding pitch, sorted by onset.
 
-    Ties are merged; grace notes, drums and chord symbols are left out; notes that
-    several parts play in unison are listed once. kern is encoded at sounding pitch,
-    also where it names a transposing instrument.
+    Ties and unisons are merged; grace notes, drums and chord symbols are left out.
+    kern is encoded at sounding pitch, also where it names a transposing instrument.
     """
     merged = {}  # (onset, pitch) -> duration and part
     for number, part in enumerate(getattr(score, "parts", None) or [score]):
