@@ -64,15 +64,8 @@ SPLITS = ("train", "validation", "test", "test_timbre", "unlabelled")
 """Names of the splits for :meth:`Dataset.split`."""
 
 LABEL_DTYPE = np.dtype(
-    [
-        ("start", np.int64),
-        ("end", np.int64),
-        ("program", np.int16),
-        ("pitch", np.int16),
-        ("start_beat", np.float64),
-        ("beats", np.float64),
-        ("note_value", "U32"),
-    ]
+    [("start", "i8"), ("end", "i8"), ("program", "i2"), ("pitch", "i2")]
+    + [("start_beat", "f8"), ("beats", "f8"), ("note_value", "U32")]
 )
 """One label: a note from sample ``start`` to ``end`` (exclusive)."""
 

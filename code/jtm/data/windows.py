@@ -110,8 +110,7 @@ class WindowLoader:
         self.scheme = scheme
         self.seed = seed
         self.rank, self.world = rank, world
-        self.epoch = 0
-        self.first_batch = 0
+        self.epoch = self.first_batch = 0
         self.device = torch.device("cpu")
         self._category = dict(zip(indices, categories or indices, strict=True))
         self.indices = [i for i in indices if pad or store.lengths[i] >= window]
