@@ -117,7 +117,7 @@ def run(
     summary=lambda: "",
 ):
     """
-    Process the files of a batch; report failures, and print a summary.
+    Process the files of a batch, report failures and print a summary.
 
     Parameters
     ----------
@@ -145,8 +145,7 @@ def run(
     Raises
     ------
     InputError
-        If all files failed, processes are killed repeatedly, no scheduler responds, or,
-        as a NoSpaceError, no space is left.
+        If all failed, no process survives, no scheduler responds, or no space is left.
     """
     present, past = words
     failed = _process(missing, work, keep, present, options or Options())

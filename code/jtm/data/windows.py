@@ -56,6 +56,9 @@ class WindowLoader:
     """
     Iterate over the batches of an epoch; raise an InputError if there is no window.
 
+    The loop sets ``epoch``, ``first_batch`` and ``device``, where chunks in memory are;
+    see :class:`jtm.training.loop.Module`. Recordings too short are ``left_out``.
+
     Parameters
     ----------
     store : Store
@@ -78,15 +81,6 @@ class WindowLoader:
         Whether to pad recordings shorter than a window, not to leave them out.
     rank, world : int
         Index of this process among the `world` processes that share the batches.
-
-    Attributes
-    ----------
-    epoch, first_batch : int
-        Epoch and batch that the next iteration starts from.
-    device : torch.device
-        Device of the chunks in memory, as int16, and of the windows cut from them.
-    indices, left_out : list of int, int
-        Recordings that windows are taken from, and number of those too short.
     """
 
     def __init__(
@@ -297,19 +291,12 @@ class Draws:
     Iterate over random batches, each drawn by a random generator of its own.
 
     Training can therefore resume at any batch, and worker processes can draw batches
-    for a GPU. Subclasses define ``draw(rng)``, which returns a batch.
+    for a GPU. Subclasses define ``draw(rng)``, which returns a batch on the CPU.
 
     Parameters
     ----------
     n_batches, seed : int
         Number of batches in an epoch, and random seed.
-
-    Attributes
-    ----------
-    epoch, first_batch : int
-        Epoch and batch that the next iteration starts from.
-    device : torch.device
-        Device of the network; batches are on the CPU.
     """
 
     def __init__(self, n_batches, seed):
