@@ -28,7 +28,7 @@ def split_recordings(recordings, lengths, window=None):
     lengths : sequence of int
         Their lengths in samples at 16 kHz.
     window : int, optional
-        Length in samples: without marks and labels, hold out one work in twenty.
+        Without marks and labels: hold out one work in twenty, of this many samples.
 
     Returns
     -------
