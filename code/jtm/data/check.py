@@ -174,7 +174,7 @@ class _Facts:
     match: float = np.nan  # correlation of labels and audio
 
 
-def _read_beginning(path, facts):
+def _read_beginning(path, facts, seconds=EXCERPT):
     """Read a file in chunks, record measurements, and return its beginning."""
     content, n_samples, beginning, before = hashlib.sha256(), 0, [], np.zeros(0, bool)
     facts.peak = 0.0
@@ -183,7 +183,7 @@ def _read_beginning(path, facts):
         try:
             for block in audio.blocks(path, LABEL_RATE):
                 content.update(block.tobytes())
-                if n_samples < EXCERPT * LABEL_RATE:
+                if n_samples < seconds * LABEL_RATE:
                     beginning.append(block)
                 n_samples += len(block)
                 level = np.abs(block)
@@ -198,7 +198,7 @@ def _read_beginning(path, facts):
     facts.warnings += [str(each.message) for each in caught]
     facts.seconds = n_samples / LABEL_RATE
     facts.digest = content.hexdigest()
-    return np.concatenate(beginning)[: round(EXCERPT * LABEL_RATE)]
+    return np.concatenate(beginning)[: round(seconds * LABEL_RATE)]
 
 
 def _measure_recording(recording):
