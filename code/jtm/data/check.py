@@ -26,13 +26,7 @@ import librosa
 import numpy as np
 from tqdm import tqdm
 
-from jtm.constants import (
-    INSTRUMENTS,
-    LABEL_RATE,
-    N_PITCHES,
-    PITCH_MIN,
-    PITCH_RANGES,
-)
+from jtm.constants import INSTRUMENTS, LABEL_RATE, N_PITCHES, PITCH_MIN, PITCH_RANGES
 from jtm.data.batch import ordered_map
 from jtm.data.clips import CLIPS_FILE, read_clips
 from jtm.data.musicnet import METADATA_FILE, labels_of, open_dataset, read_labels
