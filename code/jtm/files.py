@@ -55,12 +55,12 @@ class InputWarning(UserWarning):
 
 def warn(message):
     """
-    Warn of an anomaly in the user's input, once per message.
+    Warn of an anomaly in the user's input.
 
     Parameters
     ----------
     message : str
-        One line that names the file.
+        One line that names the file; each message is shown once.
     """
     # Python shows a message once per location, which is the same for all.
     warnings.warn(message, InputWarning, stacklevel=1)
@@ -106,7 +106,7 @@ def describe(error, name=None):
     Returns
     -------
     str
-        The line.
+        The description.
     """
     if isinstance(error, InputError):
         return str(error)
@@ -135,7 +135,9 @@ def atomic(path):
     Raises
     ------
     InputError
-        If the name is unfit, or, as a NoSpaceError, if the folder cannot be written.
+        If the name is too long, or that of a folder.
+    NoSpaceError
+        If the folder cannot be created or written, or the disk is full.
     """
     path = Path(path)
     # A hash, since the final name may already have the maximum length.
@@ -174,7 +176,7 @@ def _refuse_folder(path):
 
 def check_output(path, is_folder=False):
     """
-    Raise an InputError for an output that cannot be written, before any work.
+    Refuse an output that cannot be written, before any work.
 
     Parameters
     ----------
@@ -182,6 +184,13 @@ def check_output(path, is_folder=False):
         Path to the output, which need not exist; nothing is created.
     is_folder : bool
         Whether it is a folder, not a file.
+
+    Raises
+    ------
+    InputError
+        If a folder has the name of the file.
+    NoSpaceError
+        If the folder cannot be created or written.
     """
     path = Path(path)
     if not is_folder:
@@ -197,14 +206,17 @@ def check_output(path, is_folder=False):
 
 def sweep(folder, deep=True):
     """
-    Remove temporary files of :func:`atomic` that killed processes left in a folder.
+    Remove temporary files that killed processes left in a folder.
+
+    Only files named as by :func:`atomic` are removed. Subfolders in use by another
+    process, which holds a lock in them, are left as they are.
 
     Parameters
     ----------
     folder : str or Path
         The folder, locked by the caller, so that nothing in it is being written.
     deep : bool
-        Whether to sweep its subfolders, too, except those locked by another process.
+        Whether to sweep its subfolders, too.
     """
     with contextlib.suppress(OSError), os.scandir(folder) as entries:
         for entry in entries:
@@ -226,10 +238,10 @@ def locked(path, busy=""):
     Parameters
     ----------
     path : str or Path
-        File to lock, created if missing. If the block fails, a new folder that is
-        otherwise empty is removed.
+        File to lock, created if missing; the lock ends with the block or with the
+        process. If the block fails, a new folder that is otherwise empty is removed.
     busy : str
-        If given, message of the BusyError to raise instead of waiting.
+        If given, message of the error to raise instead of waiting.
 
     Yields
     ------
@@ -239,7 +251,9 @@ def locked(path, busy=""):
     Raises
     ------
     InputError
-        If the file cannot be created, or is locked and `busy` is given.
+        If the file cannot be created.
+    BusyError
+        If another process holds the lock, and `busy` is given.
     """
     folder = Path(path).parent
     new = not folder.exists()
@@ -293,7 +307,7 @@ def inside(folder, name):
 @contextlib.contextmanager
 def scratch(path, parts):
     """
-    Copy audio to an anonymous temporary file; raise an InputError without space.
+    Copy audio at 16 kHz to an anonymous temporary file, deleted after the block.
 
     Parameters
     ----------
@@ -306,6 +320,13 @@ def scratch(path, parts):
     ------
     file
         The copy, a binary file positioned at its end.
+
+    Raises
+    ------
+    NoSpaceError
+        If no folder for temporary files can be written.
+    InputError
+        If the copy does not fit.
     """
     try:
         file = tempfile.TemporaryFile()
@@ -327,7 +348,7 @@ def scratch(path, parts):
 
 def read_json(path):
     """
-    Read a JSON file; raise an InputError if it is none.
+    Read a JSON file.
 
     Parameters
     ----------
@@ -338,6 +359,11 @@ def read_json(path):
     -------
     object
         The content.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be read or is not JSON.
     """
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
@@ -394,7 +420,7 @@ def stamp(path):
     Returns
     -------
     list of int
-        Size in bytes and time in nanoseconds; empty for a broken link, for example.
+        Size in bytes and time in nanoseconds; empty if they cannot be read.
     """
     with contextlib.suppress(OSError):
         stat = Path(path).stat()

@@ -30,7 +30,7 @@ from jtm.music import audio
 @contextlib.contextmanager
 def ordered_map(processes):
     """
-    Yield a `map` over processes; raise an InputError if one is killed.
+    Yield a function like `map` that uses several processes.
 
     Parameters
     ----------
@@ -40,7 +40,12 @@ def ordered_map(processes):
     Yields
     ------
     callable
-        Like `map`.
+        Applies a function to items, and iterates over the results in their order.
+
+    Raises
+    ------
+    InputError
+        If a process is killed.
     """
     if processes == 1:
         yield map
@@ -56,7 +61,7 @@ def ordered_map(processes):
 
 def find(inputs):
     """
-    List audio files; raise an InputError for a folder without any.
+    List the audio files among files and in folders.
 
     Parameters
     ----------
@@ -69,6 +74,11 @@ def find(inputs):
         The files, without duplicates.
     root : Path
         The deepest common folder of all inputs.
+
+    Raises
+    ------
+    InputError
+        If a folder contains no audio file.
     """
     folders, sources = [], {}
     for path in (Path(os.path.abspath(name)) for name in inputs):
@@ -92,9 +102,15 @@ class Options:
     jobs : int
         Number of processes on this machine; 1 uses the current one.
     scheduler : str, optional
-        Address of a Dask scheduler to use instead; all workers access the same files.
+        Address of a Dask scheduler, whose workers must access the same files by the
+        same paths; `jobs` is then ignored.
     debug : bool
         Whether to print the traceback of unexpected errors.
+
+    Raises
+    ------
+    InputError
+        If `jobs` is less than one.
     """
 
     jobs: int = 1
@@ -117,7 +133,9 @@ def run(
     summary=lambda: "",
 ):
     """
-    Process the files of a batch, report failures and print a summary.
+    Process the files of a batch, and print a summary.
+
+    Failures are reported on standard error, and the other files processed.
 
     Parameters
     ----------
@@ -126,8 +144,9 @@ def run(
     sources, missing : sequence of Path
         All audio files, and those of them without existing results.
     work : callable
-        Takes a file and a callback, to be called with the seconds done. It is pickled
-        for other processes, and may run twice on a file if these are killed.
+        Takes a file and a progress callback, to be called with the seconds done. Must
+        be picklable to run in another process, and may run twice on a file if
+        that process is killed.
     words : tuple of str
         Present and past participle of the action, such as "Embedding" and "embedded".
     options : Options, optional
@@ -145,7 +164,10 @@ def run(
     Raises
     ------
     InputError
-        If all failed, no process survives, no scheduler responds, or no space is left.
+        If every file failed, processes are killed repeatedly, or the scheduler cannot
+        be reached.
+    NoSpaceError
+        If no space is left to write to.
     """
     present, past = words
     failed = _process(missing, work, keep, present, options or Options())

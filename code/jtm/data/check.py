@@ -69,7 +69,7 @@ class Report:
     ----------
     root : Path
         Path to the dataset's folder.
-    findings : tuple
+    findings : tuple of Finding
         One for each check.
     """
 
@@ -113,7 +113,7 @@ class Report:
 
 def check(root, progress=True, processes=None):
     """
-    Check a dataset; raise an InputError if there is nothing to check.
+    Check a dataset on all cores.
 
     Parameters
     ----------
@@ -127,7 +127,12 @@ def check(root, progress=True, processes=None):
     Returns
     -------
     Report
-        The findings.
+        The findings; ``failed`` is true if there are violations.
+
+    Raises
+    ------
+    InputError
+        If there is nothing to check.
     """
     with warnings.catch_warnings(action="ignore", category=InputWarning):
         dataset = open_dataset(root)  # warnings are reported as findings
@@ -235,7 +240,8 @@ def coverage(recordings):
     Returns
     -------
     counts : numpy.ndarray
-        Number of labels ``(11, 88)``; the instruments are in the order of INSTRUMENTS.
+        Number of labels ``(11, 88)``, in the order of
+        :data:`jtm.constants.INSTRUMENTS`, and by pitch from MIDI 21.
     playable : numpy.ndarray
         Booleans ``(11, 88)``: whether the instrument can play the pitch.
     """

@@ -30,12 +30,18 @@ class Clip:
     ----------
     audio : Path
         Path to its audio file.
-    program, pitch, velocity : int
-        General MIDI program counted from 1, MIDI note number and velocity.
+    program : int
+        General MIDI program counted from 1.
+    pitch : int
+        MIDI note number.
+    velocity : int
+        MIDI velocity.
     start, end : int
         Onset and offset in samples at 44.1 kHz, half-open.
-    split, soundfont : str
-        One of :data:`CLIP_SPLITS`, and the file name of the SoundFont.
+    split : str
+        One of :data:`CLIP_SPLITS`.
+    soundfont : str
+        File name of the SoundFont.
     """
 
     audio: Path
@@ -50,7 +56,7 @@ class Clip:
 
 def read_clips(root):
     """
-    Read the table of single notes of a dataset; raise an InputError if it is malformed.
+    Read the table of single notes of a dataset.
 
     Parameters
     ----------
@@ -61,6 +67,11 @@ def read_clips(root):
     -------
     tuple of Clip
         The notes, in the order of the table.
+
+    Raises
+    ------
+    InputError
+        If the table is missing or malformed, or names a note twice.
     """
     path = Path(root) / CLIPS_FILE
     clips = {}

@@ -114,8 +114,10 @@ class Dataset:
         The folder.
     recordings : tuple of Recording
         All its recordings, sorted by split and id.
-    skipped, unmatched_rows : tuple
-        Skipped paths with reasons, and ids in the metadata without a recording.
+    skipped : tuple of tuple
+        Skipped files and folders: path and reason.
+    unmatched_rows : tuple of str
+        Ids in the metadata without a recording.
     """
 
     root: Path
@@ -147,20 +149,29 @@ def open_dataset(root, layout=True):
     """
     Open a folder in MusicNet's layout, or any folder of audio files.
 
-    Raises an InputError if there is no audio, the metadata are malformed, or two files
-    share an id. Warns of skipped files, and if recordings and metadata do not match.
-
     Parameters
     ----------
     root : str or Path
-        Path to a folder in MusicNet's layout, or to any other, searched recursively.
+        Path to a folder in MusicNet's layout, or to any folder; the latter is searched
+        recursively, and all recordings are unlabelled.
     layout : bool
-        Whether to look for MusicNet's layout; otherwise, all recordings are unlabelled.
+        Whether to look for MusicNet's layout; otherwise any folder is searched.
 
     Returns
     -------
     Dataset
         Its recordings.
+
+    Raises
+    ------
+    InputError
+        If the folder is missing or contains no audio file, its metadata file is
+        malformed, or two files of MusicNet's layout share an id.
+
+    Warns
+    -----
+    InputWarning
+        If audio files are skipped, or recordings and metadata rows do not match.
     """
     root = Path(root)
     if not root.is_dir():
@@ -202,7 +213,8 @@ def find_files(root, suffixes=AUDIO_SUFFIXES, deep=True):
     root : str or Path
         The folder.
     suffixes : sequence of str
-        File extensions, in lower case; for audio, unsupported ones count as skipped.
+        File extensions, in lower case; by default those of audio files, in which case
+        audio files of unsupported formats are listed as skipped.
     deep : bool
         Whether to search recursively.
 
@@ -321,17 +333,22 @@ def _unseen_soundfont(root):
 
 def read_metadata(path):
     """
-    Read ``musicnet_metadata.csv``; raise an InputError if it is malformed.
+    Read ``musicnet_metadata.csv``.
 
     Parameters
     ----------
     path : str or Path
-        Path to the file.
+        Path to the file; columns beyond MusicNet's are kept.
 
     Returns
     -------
     list of dict
-        For each recording, its text by column, also of columns beyond MusicNet's.
+        One dict from column to text for each recording.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be read, lacks the column ``id`` or repeats an id.
     """
     rows = {}
     for where, row in read_table(path, ("id",)):
@@ -350,7 +367,8 @@ def write_metadata(path, rows):
     path : str or Path
         The file to write.
     rows : list of dict
-        One for each recording; columns beyond MusicNet's are as in the first.
+        One dict for each recording; MusicNet's columns come first, then all others
+        in the order of the first row.
     """
     extra = [name for name in rows[0] if name not in METADATA_COLUMNS]
     with atomic(path) as part, open(part, "w", newline="", encoding="utf-8") as file:
@@ -361,7 +379,7 @@ def write_metadata(path, rows):
 
 def read_labels(path):
     """
-    Read one label file; raise an InputError if it is malformed.
+    Read one label file.
 
     Parameters
     ----------
@@ -371,7 +389,14 @@ def read_labels(path):
     Returns
     -------
     numpy.ndarray
-        Labels ``(notes,)`` of :data:`LABEL_DTYPE`, sorted by start, then pitch.
+        Labels ``(notes,)`` of :data:`LABEL_DTYPE`, sorted by start, then pitch;
+        times in samples at 44.1 kHz.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be read or lacks a column, or a value is invalid for its
+        column.
     """
     labels = []
     for where, row in read_table(path, LABEL_COLUMNS):
@@ -445,7 +470,7 @@ def labels_of(score, note_values=lambda beats: "Unknown"):
 
 def read_table(path, required):
     """
-    Read a CSV file with a header row; raise an InputError if it is malformed.
+    Read a CSV file with a header row.
 
     Parameters
     ----------
@@ -460,6 +485,11 @@ def read_table(path, required):
         File and line number, for messages.
     row : dict of str to str
         Values of the line by column.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be read as CSV, lacks a column, or a row has too many cells.
     """
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:

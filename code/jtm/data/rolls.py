@@ -31,7 +31,7 @@ PLAYED_DTYPE = np.dtype([*NOTE_DTYPE.descr, ("program", np.int16)])
 
 def read_notes(recording, samples):
     """
-    Read labels as notes in seconds; raise an InputError if they do not fit the audio.
+    Read a recording's labels as notes in seconds.
 
     Parameters
     ----------
@@ -43,7 +43,13 @@ def read_notes(recording, samples):
     Returns
     -------
     numpy.ndarray
-        Notes ``(notes,)`` of :data:`PLAYED_DTYPE`, sorted by onset, clipped to it.
+        Notes ``(notes,)`` of :data:`PLAYED_DTYPE`, sorted by onset; offsets are
+        clipped to the end of the audio.
+
+    Raises
+    ------
+    InputError
+        If the recording has no labels, or a note starts after its audio ends.
     """
     if recording.labels is None:
         raise InputError(
@@ -75,8 +81,10 @@ def frame_roll(notes, n_frames, start=0, hop=HOP):
     ----------
     notes : numpy.ndarray
         Notes ``(notes,)`` of :data:`NOTE_DTYPE`.
-    n_frames, start : int
-        Number of frames, and number of the first; notes beyond them are left out.
+    n_frames : int
+        Number of frames; notes beyond them are left out.
+    start : int
+        Number of the first of these frames in the recording.
     hop : int
         Samples at 16 kHz from one frame to the next.
 
@@ -145,7 +153,7 @@ def frame_numbers(n_frames, step):
     Returns
     -------
     numpy.ndarray
-        Their indices, the first in the middle of the first step.
+        Indices of the selected frames, the first in the middle of the first step.
     """
     return np.arange(step // 2, n_frames, step)
 
@@ -182,7 +190,9 @@ def rolls_to_notes(frames, onsets, hop=HOP):
     Returns
     -------
     numpy.ndarray
-        Notes ``(notes,)`` of :data:`NOTE_DTYPE`, sorted by onset.
+        Notes ``(notes,)`` of :data:`NOTE_DTYPE`, sorted by onset. Each starts at an
+        onset, lasts at least one frame, and ends before the first inactive frame
+        or the next onset of its pitch.
     """
     column, first = np.nonzero(onsets.T)
     # Offsets are searched in one flat array, pitch after pitch; the stop at the end

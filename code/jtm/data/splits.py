@@ -18,8 +18,7 @@ def split_recordings(recordings, lengths, window=None):
     whole works are held out from training: for each ensemble the second in
     alphabetical order, and every eighth after it. If training would lose an
     ensemble or a composer, the next work is held out instead. If none can be held out,
-    composers are disregarded, then ensembles instead, then both. A tune in two splits
-    raises an InputError.
+    composers are disregarded, then ensembles instead, then both.
 
     Parameters
     ----------
@@ -28,12 +27,19 @@ def split_recordings(recordings, lengths, window=None):
     lengths : sequence of int
         Their lengths in samples at 16 kHz.
     window : int, optional
-        Without marks and labels: hold out one work in twenty, of this many samples.
+        For pretraining, if neither marks nor labels determine the validation split:
+        hold out one work in twenty, among recordings of at least this many samples.
 
     Returns
     -------
     dict of str to list of int
-        Indices for each of :data:`jtm.data.musicnet.SPLITS`.
+        Indices for each of :data:`jtm.data.musicnet.SPLITS`. Held-out recordings,
+        and all others of the same work or tune, are in `validation` only.
+
+    Raises
+    ------
+    InputError
+        If one tune is in two of training, validation and test.
     """
     splits = {split: [] for split in SPLITS}
     for index, recording in enumerate(recordings):
@@ -74,19 +80,26 @@ def split_recordings(recordings, lengths, window=None):
 
 def labelled_splits(recordings, lengths):
     """
-    Assign labelled recordings to splits; raise an InputError if one is empty.
+    Assign labelled recordings to splits.
 
     Parameters
     ----------
     recordings : sequence of Recording
         All recordings of a store.
     lengths : sequence of int
-        Their lengths in samples at 16 kHz; those below a window are left out.
+        Their lengths in samples at 16 kHz; those shorter than a window are
+        left out.
 
     Returns
     -------
     dict of str to list of int
         Indices by split; see :func:`split_recordings`.
+
+    Raises
+    ------
+    InputError
+        If there is no labelled recording for training, validation or test, or one
+        tune is in two splits.
     """
     splits = {
         split: [i for i in indices if _can_label(recordings, lengths, i)]

@@ -69,7 +69,11 @@ class Store:
 
     @functools.cached_property
     def fingerprint(self):
-        """Hash of samples, labels, splits and metadata, in order, whatever the path."""
+        """
+        Hash of the content: samples, labels, splits and metadata, in order.
+
+        Independent of the path and name of the dataset's folder.
+        """
         return self._hash(range(len(self.files)), labels=True)
 
     def summary(self, train, validation, test=None):
@@ -86,8 +90,9 @@ class Store:
         Returns
         -------
         dict
-            Number of ``recordings`` and ``samples`` of both, and ``sha256`` of their
-            content; with `test`, also ``labels``, which hashes labels and metadata.
+            Number of ``recordings`` and ``samples`` of both, and ``sha256`` of the
+            ids, splits and samples of all recordings, in order; with `test`, also
+            ``labels``, the hash of labels, metadata and test recordings.
         """
         parts = (list(train), list(validation))
         labelled = [*parts[0], -1, *parts[1], -1, *(test or ())]
@@ -114,19 +119,25 @@ class Store:
 
     def read(self, index, start=0, stop=None):
         """
-        Read samples of one recording; raise an InputError if its file is damaged.
+        Read samples of one recording.
 
         Parameters
         ----------
         index : int
             Index of the recording.
         start, stop : int
-            First sample, and the one after the last; None reads to the end.
+            First sample and the one after the last, at 16 kHz; None reads to the
+            end.
 
         Returns
         -------
         numpy.ndarray
             Samples in int16 ``(stop - start,)``.
+
+        Raises
+        ------
+        InputError
+            If the file is missing, or its checksum differs.
         """
         file = self.files[index]
         try:
@@ -149,8 +160,6 @@ def build_store(dataset, folder=None, progress=True, part=""):
     """
     Copy a dataset at 16 kHz and 16 bits, or open an existing copy.
 
-    Raises an InputError if audio cannot be read or copied, but keeps finished files.
-
     Parameters
     ----------
     dataset : Dataset
@@ -166,6 +175,13 @@ def build_store(dataset, folder=None, progress=True, part=""):
     -------
     Store
         The copy; all recordings of the dataset, in its order.
+
+    Raises
+    ------
+    InputError
+        If audio files cannot be read (the message counts them and names the first
+        ten), or the copy cannot be written. Finished files are kept, and the next
+        call resumes from there.
     """
     place = _place(dataset.root, folder) / part
     files, old, entries, missing = _compare(dataset, place)

@@ -24,6 +24,11 @@ def toy_data(preset, progress=True):
     -------
     str
         Path to its folder.
+
+    Raises
+    ------
+    InputError
+        If it cannot be generated.
     """
     folder = Path(os.path.relpath(ROOT / "toy" / "data" / preset))
     if (folder / METADATA_FILE).exists():

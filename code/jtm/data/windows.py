@@ -37,12 +37,16 @@ class Batch(NamedTuple):
     ----------
     waves : torch.Tensor
         Samples in int16 ``(batch, samples)``.
-    recordings, starts : torch.Tensor
-        Recording of each window in the store, and first sample, int64 ``(batch,)``.
+    recordings : torch.Tensor
+        Index of each window's recording in the store, int64 ``(batch,)``.
+    starts : torch.Tensor
+        First sample of each window in its recording, int64 ``(batch,)``.
     streams : torch.Tensor
-        Index of the stream that each window continues, int64 ``(batch,)``.
+        For the scheme `sequential`, index of the parallel stream that each window
+        continues, int64 ``(batch,)``; otherwise counts up from 0.
     reset : torch.Tensor
-        Whether the hidden state is reset before the window, bool ``(batch,)``.
+        Whether the window does not continue a previous one, so that the hidden
+        state is reset, bool ``(batch,)``.
     """
 
     waves: torch.Tensor
@@ -54,10 +58,7 @@ class Batch(NamedTuple):
 
 class WindowLoader:
     """
-    Iterate over the batches of an epoch; raise an InputError if there is no window.
-
-    The loop sets ``epoch``, ``first_batch`` and ``device``, where chunks in memory are;
-    see :class:`jtm.training.loop.Module`. Recordings too short are ``left_out``.
+    Iterate over the batches of one epoch.
 
     Parameters
     ----------
@@ -65,8 +66,11 @@ class WindowLoader:
         Store to read the samples from.
     indices : sequence of int
         Recordings of the store to take windows from.
-    window, batch_size : int
-        Samples of a window at 16 kHz, and maximum number of windows in a batch.
+    window : int
+        Number of samples in a window, at 16 kHz.
+    batch_size : int
+        Maximum number of windows in a batch; the batches of a group differ in size
+        by at most one.
     scheme : {"uniform", "samesequence", "samecategory", "sequential"}
         Whether each batch has windows of any recordings, of one recording or of
         one category, or continues ``batch_size`` parallel streams in time order.
@@ -75,12 +79,30 @@ class WindowLoader:
     seed : int
         Random seed.
     chunk_bytes, max_chunks : int
-        Maximum number of bytes in a chunk, and of chunks in memory, including
-        prefetched ones; with 0 chunks, each window is read from disk.
+        Maximum number of bytes of samples in a chunk, and of chunks in memory,
+        including prefetched ones; with 0 chunks, each window is read from disk when its
+        batch is built.
     pad : bool
-        Whether to pad recordings shorter than a window, not to leave them out.
+        Whether to pad recordings shorter than a window with silence instead of
+        leaving them out.
     rank, world : int
         Index of this process among the `world` processes that share the batches.
+
+    Attributes
+    ----------
+    epoch, first_batch : int
+        Epoch and batch that the next iteration starts from.
+    device : torch.device
+        Device of the chunks in memory, as int16, and of the windows cut from them.
+    indices : list of int
+        Recordings that windows are taken from.
+    left_out : int
+        Number of recordings left out as shorter than a window.
+
+    Raises
+    ------
+    InputError
+        If no recording is as long as a window, or a chunk holds no window.
     """
 
     def __init__(
@@ -224,7 +246,14 @@ class WindowLoader:
         return self.count(self.epoch)
 
     def __iter__(self):
-        """Iterate over the batches of the epoch, from `first_batch` on."""
+        """
+        Iterate over the batches of the epoch, from `first_batch` on.
+
+        Yields
+        ------
+        Batch
+            Windows of one training step.
+        """
         skip, self.first_batch = self.first_batch, 0
         rounds = self._rounds(self.epoch)
         with concurrent.futures.ThreadPoolExecutor(1) as reader:
@@ -290,13 +319,24 @@ class Draws:
     """
     Iterate over random batches, each drawn by a random generator of its own.
 
-    Training can therefore resume at any batch, and worker processes can draw batches
-    for a GPU. Subclasses define ``draw(rng)``, which returns a batch on the CPU.
+    Training can therefore resume at any batch as if it had never stopped, and worker
+    processes can draw batches for a GPU, which would otherwise wait for them.
+    Subclasses define ``draw(rng)``, which returns a batch as the module's loss takes
+    it.
 
     Parameters
     ----------
-    n_batches, seed : int
-        Number of batches in an epoch, and random seed.
+    n_batches : int
+        Number of batches in an epoch.
+    seed : int
+        Random seed.
+
+    Attributes
+    ----------
+    epoch, first_batch : int
+        Epoch and batch that the next iteration starts from.
+    device : torch.device
+        Device of the network; batches are on the CPU.
     """
 
     def __init__(self, n_batches, seed):

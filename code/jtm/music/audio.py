@@ -36,22 +36,33 @@ def blocks(path, sample_rate=SAMPLE_RATE, clipped=True):
     """
     Read an audio file in chunks, as mono at a given sample rate.
 
-    Raises an InputError if the file is no audio, is empty or fails :func:`check_level`.
-    Warns if it is cut off or longer than stated, its channels cancel, or it clips.
-
     Parameters
     ----------
     path : str or Path
-        Path to a file with one of :data:`AUDIO_SUFFIXES`, of any length.
+        Path to a WAV, AIFF, AU, FLAC, OGG, Opus or MP3 file of any sample rate, number
+        of channels and length.
     sample_rate : int
-        Sample rate of the result in Hz.
+        Sample rate of the result in Hz; resampled with soxr if the file's differs.
     clipped : bool
-        Whether to warn of samples beyond full scale, which the caller clips.
+        Whether the caller clips samples beyond full scale, so that a warning is due.
 
     Yields
     ------
     numpy.ndarray
-        Chunks ``(samples,)`` in float32, the mean of the channels.
+        Consecutive chunks ``(samples,)`` in float32, the mean of the channels,
+        nominally within [-1, 1].
+
+    Raises
+    ------
+    InputError
+        If the file is missing, is not an audio file, has no samples, or has samples
+        that are not finite or of another scale; see :func:`check_level`.
+
+    Warns
+    -----
+    InputWarning
+        If the file is truncated or longer than its header states, its channels cancel
+        each other, or samples beyond full scale will be clipped.
     """
     frames, peak, powers, yielded = 0, 0.0, np.zeros(2), False
     with _opened(path) as file:
@@ -122,7 +133,7 @@ def _check_mix(name, mixed, total):
 
 def check_level(name, peak, clipped=False):
     """
-    Raise an InputError if samples are not finite or of another scale; warn of clipping.
+    Raise an error if samples are not finite or of another scale; warn of clipping.
 
     Parameters
     ----------
@@ -131,7 +142,12 @@ def check_level(name, peak, clipped=False):
     peak : float
         Largest absolute value of the samples.
     clipped : bool
-        As for :func:`blocks`.
+        Whether to warn of samples beyond full scale, which the caller clips.
+
+    Raises
+    ------
+    InputError
+        If the peak is not finite, or at least :data:`ABSURD_PEAK`.
     """
     if not np.isfinite(peak):
         raise InputError(f"{name}: holds samples that are not finite numbers")
@@ -152,18 +168,27 @@ def read(path, sample_rate=SAMPLE_RATE, seconds=np.inf, clipped=True):
     Parameters
     ----------
     path : str or Path
-        Path to the file.
+        Path to the file, in a format as for :func:`blocks`.
     sample_rate : int
         Sample rate of the result in Hz.
     seconds : float
         Maximum duration to read; memory use is bounded by it.
     clipped : bool
-        As for :func:`blocks`, which reads it and raises the same errors.
+        As for :func:`blocks`.
 
     Returns
     -------
     numpy.ndarray
         Waveform ``(samples,)`` in float32, nominally within [-1, 1].
+
+    Raises
+    ------
+    InputError
+        If the file is missing, is not an audio file or has no samples.
+
+    See Also
+    --------
+    blocks : The same in chunks, for long files.
     """
     parts, remaining = [], seconds * sample_rate
     for part in blocks(path, sample_rate, clipped):
@@ -177,13 +202,14 @@ def read(path, sample_rate=SAMPLE_RATE, seconds=np.inf, clipped=True):
 
 def to_wave(array, sample_rate):
     """
-    Convert an array to mono at 16 kHz; raise an InputError if it is not audio.
+    Convert an array to mono at 16 kHz; raise an error if it is not audio.
 
     Parameters
     ----------
     array : array
-        Samples ``(samples,)``, ``(channels, samples)`` or ``(samples, channels)`` as
-        floats within [-1, 1] or signed integers, whose full scale is their type's.
+        Samples ``(samples,)``, ``(channels, samples)`` or ``(samples, channels)``
+        with at most 64 channels; floats within [-1, 1], or signed integers of at most
+        32 bits, whose full scale is that of their type.
     sample_rate : int
         Its sample rate in Hz.
 
@@ -191,6 +217,11 @@ def to_wave(array, sample_rate):
     -------
     numpy.ndarray
         Waveform ``(samples,)`` in float32, the mean of the channels.
+
+    Raises
+    ------
+    InputError
+        If the array is of another shape, type or scale, or the sample rate is invalid.
     """
     wave = np.asarray(array)
     if not (isinstance(sample_rate, numbers.Real) and 0 < sample_rate < np.inf):
@@ -246,12 +277,13 @@ def gain(power):
     Compute the gain that normalises a recording to :data:`LEVEL`.
 
     The level is the square root of the mean power, where each block is weighted by its
-    power, so that neither silence nor a click counts for much.
+    power, so that neither silence nor a click counts for much. The transcriber
+    is trained and used with the same gain.
 
     Parameters
     ----------
     power : numpy.ndarray
-        Mean squares ``(blocks,)`` from :func:`powers`.
+        Mean squares ``(blocks,)`` of the whole recording, from :func:`powers`.
 
     Returns
     -------
@@ -274,7 +306,7 @@ def gain(power):
 
 def middle(first, last):
     """
-    Return the bounds of the middle minute of a recording.
+    Return the bounds of the middle minute of a recording, used to estimate tuning.
 
     Parameters
     ----------
@@ -284,7 +316,7 @@ def middle(first, last):
     Returns
     -------
     tuple of int
-        The same for the minute, or unchanged if it is shorter.
+        The same for the minute; those of the whole recording if it is shorter.
 
     Examples
     --------
@@ -299,7 +331,8 @@ def tuning(wave):
     """
     Estimate the deviation of a recording's tuning from A4 = 440 Hz.
 
-    It is the circular mean of spectral peaks modulo a semitone, weighted by magnitude.
+    The estimate is the circular mean of the deviations of spectral peaks from the
+    nearest semitone, weighted by magnitude.
 
     Parameters
     ----------
@@ -355,7 +388,7 @@ def to_pcm(wave):
 
 def rate(path):
     """
-    Return the sample rate of an audio file; raise an InputError if it is none.
+    Return the sample rate of an audio file.
 
     Parameters
     ----------
@@ -366,6 +399,11 @@ def rate(path):
     -------
     int
         Rate in Hz.
+
+    Raises
+    ------
+    InputError
+        If the file is missing or is not an audio file.
     """
     with _opened(path) as file:
         return file.samplerate
@@ -373,7 +411,9 @@ def rate(path):
 
 def duration(path):
     """
-    Compute the duration of an audio file; raise an InputError if it is none.
+    Compute the duration of an audio file.
+
+    The file is read to its end only if its header states no length or a wrong one.
 
     Parameters
     ----------
@@ -383,7 +423,12 @@ def duration(path):
     Returns
     -------
     float
-        Seconds, from the header unless it is wrong.
+        Duration in seconds.
+
+    Raises
+    ------
+    InputError
+        If the file is missing, is not an audio file or has no samples.
     """
     with _opened(path) as file:
         seconds = file.stated
@@ -406,6 +451,11 @@ def write(path, wave, sample_rate):
         Waveform ``(samples,)``, float in [-1, 1] or int16.
     sample_rate : int
         Sample rate in Hz.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be written.
     """
     with atomic(path) as part:
         try:

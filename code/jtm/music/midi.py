@@ -58,7 +58,7 @@ def write(path, score):
 
 def read(path):
     """
-    Read a MIDI file as a score; raise an InputError if it is none.
+    Read a MIDI file as a score.
 
     Parameters
     ----------
@@ -68,7 +68,12 @@ def read(path):
     Returns
     -------
     Score
-        The notes; their beats are unknown.
+        The notes, with times in seconds; their beats are unknown.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be read as MIDI.
     """
     import pretty_midi
 

@@ -28,18 +28,24 @@ SUFFIXES = ".mid .midi .mxl .xml .musicxml .abc .krn".split()
 
 def read(path):
     """
-    Read a score file, repeats once; raise an InputError if it has no notes.
+    Read a score file; repeats are read once, as written.
 
     Parameters
     ----------
     path : str or Path
-        Path to a MIDI, MusicXML, ABC or kern file; a warning counts unreadable tunes.
+        Path to a MIDI, MusicXML, ABC or kern file. An ABC file may have several tunes;
+        if some cannot be read, a warning counts them.
 
     Returns
     -------
     list of tuple
         For each piece, its title, empty if unknown, and its notes ``(notes,)`` of
         type :data:`NOTE`, sorted by onset.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be read as a score, or has no pitched note.
     """
     path = Path(path)
     pieces, errors = [], []
@@ -189,8 +195,9 @@ def roll(notes, first, last):
     Returns
     -------
     rolls : numpy.ndarray
-        Piano roll ``(2, 88, WIDTH)``, float32: the fraction of each cell in which the
-        pitch is active, and whether a note has its onset there.
+        Piano roll ``(2, 88, WIDTH)``, float32: in row 0 the fraction of each cell in
+        which the pitch is active, in row 1 whether a note has its onset there. The
+        passage begins at cell 0.
     length : numpy.float32
         Length of the passage in cells, clipped to 1..WIDTH.
     """

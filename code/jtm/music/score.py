@@ -6,7 +6,7 @@ from dataclasses import dataclass
 @dataclass(frozen=True, order=True)
 class Note:
     """
-    One note of a performance; raise a ValueError if a field is out of range.
+    One note of a performance.
 
     Parameters
     ----------
@@ -14,10 +14,19 @@ class Note:
         Onset and offset in seconds; the interval is half-open.
     program : int
         General MIDI program counted from 1, such as 41 for a violin.
-    pitch, velocity : int
-        MIDI note number in 0..127, and velocity in 1..127.
-    start_beat, beats : float
-        Onset and notated duration in beats (quarter notes).
+    pitch : int
+        MIDI note number in 0..127.
+    velocity : int
+        MIDI velocity in 1..127.
+    start_beat : float
+        Onset in beats (quarter notes) from the start of the score.
+    beats : float
+        Notated duration in beats.
+
+    Raises
+    ------
+    ValueError
+        If a field is out of range, or the note has no duration.
     """
 
     start: float
