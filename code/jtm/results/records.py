@@ -12,6 +12,7 @@ concurrently and a killed one loses only its cell. :func:`compile_cells` joins t
 """
 
 import base64
+import contextlib
 import gzip
 import json
 import subprocess
@@ -24,24 +25,14 @@ import pandas as pd
 
 from jtm.files import InputError, atomic, inside, locked, read_json, write_json
 
-COLUMNS = (
-    "task",
-    "method",
-    "labelled_recordings",
-    "seed",
-    "split",
-    "metric",
-    "value",
-    "primary",
-    "seconds",
-)
-"""Columns of a table of scores; `value` is between 0 and 1."""
+CELL = ("task", "method", "labelled_recordings", "seed")
+"""Columns that identify a cell."""
 
-KEY = COLUMNS[:6]
+KEY = (*CELL, "split", "metric")
 """Columns that identify a score."""
 
-CELL = COLUMNS[:4]
-"""Columns that identify a cell."""
+COLUMNS = (*KEY, "value", "primary", "seconds")
+"""Columns of a table of scores; `value` is between 0 and 1."""
 
 METHODS = {
     "scratch": "from scratch",
@@ -87,10 +78,8 @@ class Contrast(NamedTuple):
     ----------
     task, method, other : str
         The score of `method` minus that of `other`, in the task's primary metric.
-    labelled_recordings : float
-        Number of labelled recordings.
-    split : str
-        One of :data:`SPLITS`.
+    labelled_recordings, split : float, str
+        Number of labelled recordings, and one of :data:`SPLITS`.
     """
 
     task: str
@@ -107,21 +96,18 @@ def begin(folder, data, checkpoint, plan, contrasts, spread=False):
     Parameters
     ----------
     folder : str or Path
-        Path to the folder.
+        The folder.
     data, checkpoint : str
         Hashes of the dataset's content and of the pretrained network's weights.
-    plan : list of tuple
-        Cells to run, as ``(task, method, labelled_recordings, seed)``.
-    contrasts : sequence of Contrast
-        Comparisons named before the run.
+    plan, contrasts : list of tuple, sequence of Contrast
+        Cells to run, of :data:`CELL`, and comparisons named before the run.
     spread : bool
         Whether labels are spread over windows of all recordings.
 
     Raises
     ------
     InputError
-        If the folder holds cells with another dataset, checkpoint, value of `spread` or
-        contrasts.
+        If the folder has cells of another dataset, checkpoint, `spread` or contrasts.
     """
     path = Path(folder) / HEADER
     header = {"data": data, "checkpoint": checkpoint, "plan": plan}
@@ -173,19 +159,17 @@ def _refuse_other(path, existing, expected):
 
 def cell_path(folder, name):
     """
-    Return the path to a cell's file, which exists once the cell has run.
+    Return the path to a cell's file.
 
     Parameters
     ----------
-    folder : str or Path
-        The folder given to :func:`begin`.
-    name : str
-        Name of the cell, valid as a file name.
+    folder, name : str or Path, str
+        The folder given to :func:`begin`, and the cell's name, valid as a file name.
 
     Returns
     -------
     Path
-        The path.
+        The file, which exists once the cell has run.
     """
     return inside(Path(folder) / "cells", f"{name}.json")
 
@@ -202,10 +186,8 @@ def save_cell(folder, name, rows):
 
     Parameters
     ----------
-    folder : str or Path
-        The folder given to :func:`begin`.
-    name : str
-        Name of the cell; its existing scores are replaced.
+    folder, name : str or Path, str
+        Those of :func:`cell_path`; existing scores are replaced.
     rows : list of dict
         Scores, with the fields :data:`COLUMNS` and, if there are any, ``draws``: the
         score ``(n_draws,)`` on each bootstrap resample of the test's tune families. All
@@ -266,14 +248,12 @@ def compile_cells(folder):
     Parameters
     ----------
     folder : str or Path
-        The folder given to :func:`begin`; the table, ``benchmark.csv.gz``, and the
-        draws are written there.
+        The folder given to :func:`begin`, where the table and the draws are written.
 
     Raises
     ------
     InputError
-        If a cell holds scores of another dataset or checkpoint, or a file cannot be
-        read.
+        If a cell is of another dataset or checkpoint, or a file cannot be read.
     """
     folder = Path(folder)
     with locked(folder / LOCK):
@@ -321,8 +301,7 @@ def read_all(path):
     Parameters
     ----------
     path : str or Path
-        Path to the table, ending in ``.csv.gz``; if it does not exist, there are no
-        scores, planned cells or contrasts.
+        The table; if it does not exist, no score or plan is returned.
 
     Returns
     -------
@@ -330,8 +309,7 @@ def read_all(path):
         The scores; see :func:`read`. The column ``draws`` has the score ``(n_draws,)``
         on each bootstrap resample, or None.
     header : dict
-        Has ``data``, ``checkpoint``, ``plan`` and ``contrasts``, the last as
-        :class:`Contrast`, and ``spread`` if it is true; see :func:`begin`.
+        The arguments of :func:`begin`, ``spread`` only if it is true.
 
     Raises
     ------
@@ -356,7 +334,7 @@ def read(path):
     Parameters
     ----------
     path : str or Path
-        Path to the table, ending in ``.csv.gz``.
+        The table, ending in ``.csv.gz``.
 
     Returns
     -------
@@ -366,8 +344,7 @@ def read(path):
     Raises
     ------
     InputError
-        If the file cannot be read, a row is invalid, two rows have the same
-        :data:`KEY`, or a task has several primary metrics.
+        If the file cannot be read or is invalid.
     """
     try:
         table = pd.read_csv(path, keep_default_na=False)
@@ -385,12 +362,9 @@ def _check(table, path):
     if tuple(table.columns) != COLUMNS:
         raise InputError(f"{path}: expected the columns {', '.join(COLUMNS)}")
     numbers = ("labelled_recordings", "seed", "value", "seconds")
-    table = table.assign(
-        primary=table["primary"].map(
-            {True: True, False: False, "True": True, "False": False}
-        ),
-        **{name: pd.to_numeric(table[name], errors="coerce") for name in numbers},
-    )
+    flags = {True: True, False: False, "True": True, "False": False}
+    typed = {name: pd.to_numeric(table[name], errors="coerce") for name in numbers}
+    table = table.assign(primary=table["primary"].map(flags), **typed)
     valid = {
         f"method, expected one of {', '.join(METHODS)}": table["method"].isin(METHODS),
         f"split, expected one of {', '.join(SPLITS)}": table["split"].isin(SPLITS),
@@ -439,13 +413,9 @@ def revision():
         outside a checkout, even within another repository.
     """
     root = Path(__file__).resolve().parents[3]
-    if not (root / ".git").exists():
-        return "unknown"
     command = ["git", "describe", "--always", "--dirty"]
-    try:
-        described = subprocess.run(
-            command, cwd=root, capture_output=True, text=True, check=True
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-    return described.stdout.strip()
+    with contextlib.suppress(OSError, subprocess.CalledProcessError):
+        if (root / ".git").exists():
+            quiet = {"cwd": root, "stderr": subprocess.DEVNULL, "text": True}
+            return subprocess.check_output(command, **quiet).strip()
+    return "unknown"
