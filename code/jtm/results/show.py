@@ -11,7 +11,7 @@ def players(recordings, seconds=6.0):
 
     Parameters
     ----------
-    recordings : iterable of Recording
+    recordings : iterable of jtm.data.musicnet.Recording
         The recordings.
     seconds : float
         Duration of audio from the start of each; a minute takes 2.6 MB.
@@ -19,17 +19,15 @@ def players(recordings, seconds=6.0):
     Returns
     -------
     IPython.display.HTML
-        The players, one below the other, each with the recording's split, name,
-        composition, ensemble and SoundFont.
+        The players, one below the other, each with a caption.
     """
     from IPython.display import HTML, Audio
 
     parts = []
     for recording in recordings:
         wave = audio.read(recording.audio)[: round(seconds * SAMPLE_RATE)]
-        row = recording.metadata
-        caption = [recording.split, recording.id]
-        caption += [row.get(n) for n in ("composition", "ensemble", "soundfont")]
+        about = map(recording.metadata.get, ("composition", "ensemble", "soundfont"))
+        caption = (recording.split, recording.id, *about)
         parts.append(
             f"<p>{', '.join(filter(None, caption))}<br>"
             f"{Audio(wave, rate=SAMPLE_RATE)._repr_html_()}</p>"
@@ -44,9 +42,7 @@ def result(content):
     Parameters
     ----------
     content : callable, pandas.DataFrame or None
-        Function that draws a figure, such as one of
-        :func:`jtm.results.figures.benchmark_figures`, or a table of
-        :mod:`jtm.results.tables`; None without results.
+        Function that draws a figure, or a table of :mod:`jtm.results.tables`.
 
     Returns
     -------
