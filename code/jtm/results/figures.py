@@ -85,7 +85,7 @@ def subplots(height, **grid):
 
     Returns
     -------
-    figure, axes : matplotlib.figure.Figure, numpy.ndarray
+    tuple
         The figure, as wide as a page, and its panels ``(rows, columns)``.
     """
     figure = Figure(figsize=(WIDTH, height), layout="constrained")
