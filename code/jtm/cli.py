@@ -172,8 +172,8 @@ def main(arguments=None):
     Returns
     -------
     int
-        Exit code: 0 success; 1 a failed check or file, or a crash; 2 user error;
-        130 stopped.
+        Exit code: 0 success; 1 if a check or some of the files failed, or the
+        program crashed; 2 user error; 130 stopped.
     """
     parser = Parser(
         prog="jtm", description="Self-supervised learning of music from raw audio."

@@ -66,8 +66,10 @@ class Benchmark:
 
     Parameters
     ----------
-    table, header : pandas.DataFrame, dict
-        Scores and plan, as :func:`jtm.results.records.read_all` returns them.
+    table : pandas.DataFrame
+        Scores and their draws; see :func:`jtm.results.records.read_all`.
+    header : dict
+        Plan and contrasts, from the same function.
     """
 
     def __init__(self, table, header):
@@ -143,7 +145,11 @@ class Benchmark:
         return [seeds[seed][0] for seed in sorted(seeds)]
 
     def difference(self, contrast):
-        """Compare two methods on common families and seeds; None if there are none."""
+        """
+        Compare two methods on the same tune families and seeds.
+
+        The p value is not corrected. Return None if no seed has both scores.
+        """
         task, *methods, amount, split = contrast
         first, second = (
             self._seeds.get((task, method, amount, split), {}) for method in methods
@@ -160,7 +166,8 @@ class Benchmark:
         """
         Tabulate the contrasts named before the run, as far as they have run.
 
-        Columns are the fields of :class:`Contrast` and :class:`Score`, and ``p_holm``.
+        Columns are the fields of :class:`jtm.results.records.Contrast` and of
+        :class:`Estimate`, and ``p_holm``, corrected over all named contrasts.
         """
         estimates = {c: self.difference(c) for c in self.header["contrasts"]}
         rows = [(*c, *estimate) for c, estimate in estimates.items() if estimate]

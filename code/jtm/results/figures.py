@@ -85,8 +85,10 @@ def subplots(height, **grid):
 
     Returns
     -------
-    tuple
-        The figure, as wide as a page, and its panels ``(rows, columns)``.
+    figure : matplotlib.figure.Figure
+        The figure, as wide as a page.
+    axes : numpy.ndarray
+        The panels ``(rows, columns)``.
     """
     figure = Figure(figsize=(WIDTH, height), layout="constrained")
     return figure, figure.subplots(squeeze=False, **grid)
@@ -98,13 +100,19 @@ def dot(axis, row, score, colour, mark, size=5, fill=None):
 
     Parameters
     ----------
-    axis, row : matplotlib.axes.Axes, float
-        The panel, and the vertical position in it.
+    axis : matplotlib.axes.Axes
+        The panel.
+    row : float
+        Vertical position.
     score : object
-        Has ``value``, ``low`` and ``high``, as :class:`jtm.results.compare.Score`; the
-        ends may be NaN.
-    colour, mark, size, fill : str, str, float, str
-        The marker; its fill is of the same colour by default.
+        Has ``value``, ``low`` and ``high``, between 0 and 1; without an interval, `low`
+        and `high` are None or NaN.
+    colour, mark : str
+        Colour and marker.
+    size : float
+        Size of the marker.
+    fill : str, optional
+        Fill colour of the marker; `colour` by default.
     """
     ends = 100 * np.array([score.low, score.high], float)
     if not np.isnan(ends).any():
@@ -119,8 +127,10 @@ def rows_of(axis, names):
 
     Parameters
     ----------
-    axis, names : matplotlib.axes.Axes, sequence of str
-        The panel and the labels.
+    axis : matplotlib.axes.Axes
+        The panel.
+    names : sequence of str
+        Labels.
     """
     axis.set_yticks(range(len(names)), names)
     axis.set_ylim(len(names) - 0.5, -0.5)
@@ -135,8 +145,10 @@ def save(figure, path):
 
     Parameters
     ----------
-    figure, path : matplotlib.figure.Figure, str or Path
-        The figure and the file, whose extension is the format.
+    figure : matplotlib.figure.Figure
+        The figure.
+    path : str or Path
+        Path to the file; its extension, such as ``.pdf`` or ``.svg``, is the format.
 
     Raises
     ------
@@ -188,10 +200,13 @@ def piece(spectrogram, roll, layers, title=""):
 
     Parameters
     ----------
-    spectrogram, roll : numpy.ndarray
-        Log-mel spectrogram ``(frames, bands)``, and active pitches ``(frames, 88)``.
+    spectrogram : numpy.ndarray
+        Log-mel spectrogram ``(frames, bands)``.
+    roll : numpy.ndarray
+        Active pitches ``(frames, 88)``.
     layers : dict of str to numpy.ndarray
-        Features ``(frames, dim)`` by name, shown by their first principal components.
+        Features ``(frames, dim)`` by the name of their layer; their first principal
+        components over these frames are shown.
     title : str
         Name of the piece.
 
@@ -299,8 +314,8 @@ def benchmark_figures(bench):
     Returns
     -------
     dict of str to callable
-        Functions that draw 'labels', 'gains' and 'sounds', as far as there are scores.
-        They show the tasks of the contrasts, or else all tasks.
+        Functions that draw the figures, by name: 'labels', 'gains' and 'sounds', except
+        those without scores. They show the tasks of the contrasts, or else all tasks.
     """
     planned = {contrast.task for contrast in bench.header["contrasts"]}
     scored = [task for task in bench.tasks if bench.amounts(task)]

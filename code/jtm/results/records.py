@@ -78,8 +78,10 @@ class Contrast(NamedTuple):
     ----------
     task, method, other : str
         The score of `method` minus that of `other`, in the task's primary metric.
-    labelled_recordings, split : float, str
-        Number of labelled recordings, and one of :data:`SPLITS`.
+    labelled_recordings : float
+        Number of labelled recordings.
+    split : str
+        One of :data:`SPLITS`.
     """
 
     task: str
@@ -96,18 +98,21 @@ def begin(folder, data, checkpoint, plan, contrasts, spread=False):
     Parameters
     ----------
     folder : str or Path
-        The folder.
+        Path to the folder.
     data, checkpoint : str
         Hashes of the dataset's content and of the pretrained network's weights.
-    plan, contrasts : list of tuple, sequence of Contrast
-        Cells to run, of :data:`CELL`, and comparisons named before the run.
+    plan : list of tuple
+        Cells to run, as ``(task, method, labelled_recordings, seed)``.
+    contrasts : sequence of Contrast
+        Comparisons named before the run.
     spread : bool
         Whether labels are spread over windows of all recordings.
 
     Raises
     ------
     InputError
-        If the folder has cells of another dataset, checkpoint, `spread` or contrasts.
+        If the folder holds cells with another dataset, checkpoint, value of `spread` or
+        contrasts.
     """
     path = Path(folder) / HEADER
     header = {"data": data, "checkpoint": checkpoint, "plan": plan}
@@ -159,17 +164,19 @@ def _refuse_other(path, existing, expected):
 
 def cell_path(folder, name):
     """
-    Return the path to a cell's file.
+    Return the path to a cell's file, which exists once the cell has run.
 
     Parameters
     ----------
-    folder, name : str or Path, str
-        The folder given to :func:`begin`, and the cell's name, valid as a file name.
+    folder : str or Path
+        The folder given to :func:`begin`.
+    name : str
+        Name of the cell, valid as a file name.
 
     Returns
     -------
     Path
-        The file, which exists once the cell has run.
+        The path.
     """
     return inside(Path(folder) / "cells", f"{name}.json")
 
@@ -186,8 +193,10 @@ def save_cell(folder, name, rows):
 
     Parameters
     ----------
-    folder, name : str or Path, str
-        Those of :func:`cell_path`; existing scores are replaced.
+    folder : str or Path
+        The folder given to :func:`begin`.
+    name : str
+        Name of the cell; its existing scores are replaced.
     rows : list of dict
         Scores, with the fields :data:`COLUMNS` and, if there are any, ``draws``: the
         score ``(n_draws,)`` on each bootstrap resample of the test's tune families. All
@@ -248,12 +257,14 @@ def compile_cells(folder):
     Parameters
     ----------
     folder : str or Path
-        The folder given to :func:`begin`, where the table and the draws are written.
+        The folder given to :func:`begin`; the table, ``benchmark.csv.gz``, and the
+        draws are written there.
 
     Raises
     ------
     InputError
-        If a cell is of another dataset or checkpoint, or a file cannot be read.
+        If a cell holds scores of another dataset or checkpoint, or a file cannot be
+        read.
     """
     folder = Path(folder)
     with locked(folder / LOCK):
@@ -301,7 +312,8 @@ def read_all(path):
     Parameters
     ----------
     path : str or Path
-        The table; if it does not exist, no score or plan is returned.
+        Path to the table, ending in ``.csv.gz``; if it does not exist, there are no
+        scores, planned cells or contrasts.
 
     Returns
     -------
@@ -309,7 +321,8 @@ def read_all(path):
         The scores; see :func:`read`. The column ``draws`` has the score ``(n_draws,)``
         on each bootstrap resample, or None.
     header : dict
-        The arguments of :func:`begin`, ``spread`` only if it is true.
+        Has ``data``, ``checkpoint``, ``plan`` and ``contrasts``, the last as
+        :class:`Contrast`, and ``spread`` if it is true; see :func:`begin`.
 
     Raises
     ------
@@ -334,7 +347,7 @@ def read(path):
     Parameters
     ----------
     path : str or Path
-        The table, ending in ``.csv.gz``.
+        Path to the table, ending in ``.csv.gz``.
 
     Returns
     -------
@@ -344,7 +357,8 @@ def read(path):
     Raises
     ------
     InputError
-        If the file cannot be read or is invalid.
+        If the file cannot be read, a row is invalid, two rows have the same
+        :data:`KEY`, or a task has several primary metrics.
     """
     try:
         table = pd.read_csv(path, keep_default_na=False)

@@ -176,7 +176,8 @@ def report(root):
     Parameters
     ----------
     root : str or Path
-        The checkout.
+        Path to the checkout; its pages, ``report/numbers.tex``, ``report/figures`` and
+        ``report/results/BENCHMARK.md`` are rewritten.
 
     Raises
     ------
@@ -206,14 +207,20 @@ def study(path, figures_of, read=read_json, pdf=()):
     Parameters
     ----------
     path : str or Path
-        Its results, ``results/NAME.json`` in the folder of the report. The page, of the
-        template ``NAME.md.j2``, is next to it; a figure is ``figures/NAME-FIGURE.svg``.
+        Path to its results, ``results/NAME.json`` in the folder of the report. The page
+        is ``NAME.md`` next to it, with NAME in capitals, from the template
+        ``NAME.md.j2``; a figure is ``figures/NAME-FIGURE.svg``.
     figures_of : callable
         Returns, from the results, the functions that draw its figures, by name.
     read : callable
         Reads the file.
     pdf : sequence of str
         Figures to save as PDF too, for the LaTeX report.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be read.
     """
     path = Path(path)
     if not path.exists():

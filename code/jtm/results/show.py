@@ -11,7 +11,7 @@ def players(recordings, seconds=6.0):
 
     Parameters
     ----------
-    recordings : iterable of jtm.data.musicnet.Recording
+    recordings : iterable of Recording
         The recordings.
     seconds : float
         Duration of audio from the start of each; a minute takes 2.6 MB.
@@ -19,7 +19,8 @@ def players(recordings, seconds=6.0):
     Returns
     -------
     IPython.display.HTML
-        The players, one below the other, each with a caption.
+        The players, one below the other, each with the recording's split, name,
+        composition, ensemble and SoundFont.
     """
     from IPython.display import HTML, Audio
 
@@ -42,7 +43,9 @@ def result(content):
     Parameters
     ----------
     content : callable, pandas.DataFrame or None
-        Function that draws a figure, or a table of :mod:`jtm.results.tables`.
+        Function that draws a figure, such as one of
+        :func:`jtm.results.figures.benchmark_figures`, or a table of
+        :mod:`jtm.results.tables`; None without results.
 
     Returns
     -------

@@ -192,9 +192,10 @@ def scores(bench, task, split="test"):
 
 def contrasts(bench):
     """
-    Tabulate the contrasts named before the run, in bold if significant.
+    Tabulate the contrasts named before the run, in percentage points.
 
-    A row is a task and an amount of labels, a column a pair of methods and a split.
+    A row is a task and an amount of labels, a column a pair of methods and a split;
+    differences that are significant after correction are in bold.
     """
     cells = []
     for row in bench.contrasts().itertuples():
@@ -222,7 +223,11 @@ def few(bench, columns=None):
 
 
 def secondary(bench, task, metric):
-    """Tabulate a secondary metric like :func:`few`: a column per amount of labels."""
+    """
+    Tabulate a secondary metric: a row per method, a column per amount of labels.
+
+    A cell has the means over seeds on the seen SoundFont and on the unseen one.
+    """
     amounts = bench.amounts(task)
     return _both_sounds(bench, {(task, metric, n): f"{n:g} rec." for n in amounts})
 
@@ -262,9 +267,10 @@ def sounds(bench):
 
 def trials(results, bench=None):
     """
-    Tabulate mean validation scores of ``benchmarks/trials.py``: a row per recipe.
+    Tabulate the scores of pretraining recipes, of ``benchmarks/trials.py``.
 
-    The first rows, with the same seeds of a benchmark, are those of :data:`KNOWN`.
+    A row is a recipe; the first rows are training from scratch and the shipped network,
+    of a benchmark. Validation scores are in percent, means over the same seeds.
     """
     columns = {}
     for (task, amount), head in TRIED.items():
@@ -285,7 +291,11 @@ def trials(results, bench=None):
 
 
 def retrieval(results):
-    """Tabulate retrieval of score passages: a row per model of ``jtm retrieval``."""
+    """
+    Tabulate retrieval of the passage of a score from two seconds of audio.
+
+    A row is a model of ``jtm retrieval``, a column a metric and a SoundFont.
+    """
     return _pivot(
         (
             {"model": MATCHERS[name]},
@@ -307,7 +317,11 @@ def by_works(results, start):
 
 
 def aligned(results):
-    """Tabulate recall at 1: a column per number of aligned training works."""
+    """
+    Tabulate recall at 1 by the number of training works with aligned pairs.
+
+    A row is a start of the audio tower and a SoundFont, a column a number of works.
+    """
     return _pivot(
         (
             {"model": MATCHERS[start], "SoundFont": SPLITS[split].split()[0]},
@@ -324,7 +338,8 @@ def run_scores(table):
     """
     Tabulate primary scores of single runs: a row per method, columns of task and split.
 
-    The table has ``method`` and what ``main.py --supervised`` saves of a score.
+    The table has ``method`` and the fields of a score that ``main.py --supervised``
+    saves.
     """
     cells = [
         (
@@ -341,7 +356,9 @@ def by_representation(results, column):
     """
     Tabulate results of ``jtm inside``: a row per representation.
 
-    `column` formats the heading of a result's column, such as '{delay:g} s'.
+    Results have ``representation``, ``value`` and, if there is an interval, ``low`` and
+    ``high``; `column` is a format string for the heading of a result's column, such as
+    '{delay:g} s'.
     """
     return _pivot(
         (
@@ -391,7 +408,11 @@ def transcribers(results):
 
 
 def ahead(results):
-    """Tabulate our lead in note F1, in bold if its interval excludes zero."""
+    """
+    Tabulate by how much our note F1 exceeds that of each other transcriber.
+
+    A column is a set; differences whose interval excludes zero are in bold.
+    """
     return _pivot(
         (
             {"JTM ahead of": TRANSCRIBERS[row["system"]]},
@@ -405,7 +426,11 @@ def ahead(results):
 
 
 def ingredients(results):
-    """Tabulate note F1 by training ingredient, in bold if it gains significantly."""
+    """
+    Tabulate note F1 by training ingredient, and what each ingredient is added to.
+
+    A column is a set; scores whose gain has an interval above zero are in bold.
+    """
     return _pivot(
         (
             {
@@ -422,7 +447,11 @@ def ingredients(results):
 
 
 def targets(results, hours=None):
-    """Tabulate which targets our transcriber reaches; `hours` is ``hours.json``."""
+    """
+    Tabulate which of the measured targets our transcriber reaches.
+
+    `hours` is the content of ``hours.json``, which has the memory for long recordings.
+    """
     rows = []  # targets, what was measured, and whether they are reached
     for row in results["scores"]:
         metric, least = TARGETS[row["set"]]
