@@ -80,11 +80,11 @@ VERBS = {}
 """Function of each command, which takes the parsed options, and its options."""
 
 
-def _verb(name, *options):
-    """Register a command; its docstring gives the summary and epilogue of its help."""
+def _verb(*options):
+    """Register a command named like its function, whose docstring is its help."""
 
     def add(function):
-        VERBS[name] = function, options
+        VERBS[function.__name__[1:].replace("_", "-")] = function, options
         return function
 
     return add
@@ -112,7 +112,6 @@ STORE = _option(
     "folder for the 16 kHz copies of datasets (default: the environment variable "
     f"{store.CACHE_VARIABLE}, else the dataset folder, or ~/.cache/jtm if read-only)",
 )
-DEBUG = _option("--debug", "print the traceback of a crash")
 DECODING = (
     _option(
         "--onset-threshold P",
@@ -228,7 +227,8 @@ def _add_options(parser, verb):
             "transcriber (--preset transcriber)": TranscriberConfig,
         }
         add_flags(parser, groups)
-    parser.add_argument(DEBUG[0], **DEBUG[1])
+    name, settings = _option("--debug", "print the traceback of a crash")
+    parser.add_argument(name, **settings)
 
 
 def run(command, common=None):
@@ -322,7 +322,6 @@ def _checkout(verb):
 
 
 @_verb(
-    "train",
     STORE,
     _option(
         "--preset",
@@ -410,7 +409,6 @@ def _start(config, preset):
 
 
 @_verb(
-    "demo",
     STORE,
     _option("--out DIR", "output folder", default="logs/demo"),
     _option(
@@ -446,7 +444,6 @@ def _demo(options):
 
 
 @_verb(
-    "benchmark",
     DATA,
     STORE,
     _option(
@@ -501,7 +498,6 @@ def _benchmark(options):
 
 
 @_verb(
-    "inside",
     DATA,
     STORE,
     _option("--load CHECKPOINT", "checkpoint of the network", required=True),
@@ -524,7 +520,7 @@ def _inside(options):
     print(f"results in {options.out}; `jtm report` plots report/results/inside.json")
 
 
-@_verb("report")
+@_verb()
 def _report(_):
     """Regenerate tables, sentences and figures of all pages from report/results."""
     _checkout("report")
@@ -539,7 +535,6 @@ def _report(_):
 
 
 @_verb(
-    "check-data",
     _option("data DIR", "dataset in MusicNet's layout, or folder of audio files"),
     _option("--all", "list all failing files, not only ten"),
 )
@@ -558,7 +553,6 @@ _check_data.__doc__ = (
 
 
 @_verb(
-    "embed",
     INPUTS,
     _option(
         "--out DIR",
@@ -582,17 +576,12 @@ def _embed(options):
     """Compute embeddings of audio files with a pretrained network, as .npz files."""
     from jtm.embedding import embed_files
 
-    chosen = (options.inputs, options.out, options.load, options.layer)
-    return int(embed_files(*chosen, _batch_options(options)) > 0)
-
-
-def _batch_options(options):
-    """Return the options of processing many files."""
-    return batch.Options(options.jobs, options.scheduler, options.debug)
+    how = batch.Options(options.jobs, options.scheduler, options.debug)
+    chosen = (options.inputs, options.out, options.load, options.layer, how)
+    return int(embed_files(*chosen) > 0)
 
 
 @_verb(
-    "transcribe",
     INPUTS,
     _option(
         "--out DIR",
@@ -622,7 +611,7 @@ def _transcribe(options):
         page=not options.no_page,
         alone=options.melody,
         name=_piece,
-        options=_batch_options(options),
+        options=batch.Options(options.jobs, options.scheduler, options.debug),
     )
     return int(failed > 0)
 
@@ -644,7 +633,7 @@ def _piece(path):
     return search.identify(wave) or ""
 
 
-@_verb("melody", _option("input FILE", "audio file"), *DECODING)
+@_verb(_option("input FILE", "audio file"), *DECODING)
 def _melody(options):
     """Print the melody of a recording as note names."""
     from jtm.transcriber.melody import spell
@@ -656,7 +645,6 @@ def _melody(options):
 
 
 @_verb(
-    "export",
     _option(
         "--load FILE",
         "pretraining checkpoint, or a .safetensors file (default: the shipped network)",
@@ -680,7 +668,6 @@ def _export(options):
 
 
 @_verb(
-    "index",
     _option("scores SCORES_FOLDER", "folder of scores, searched recursively"),
     _option(
         "--out INDEX",
@@ -697,7 +684,6 @@ def _index(options):
 
 
 @_verb(
-    "identify",
     _option("audio AUDIO", "audio file"),
     _option(
         "--index INDEX",
@@ -719,7 +705,6 @@ def _identify(options):
 
 
 @_verb(
-    "retrieval",
     _option(
         "--data DIR",
         "dataset in MusicNet's layout with beats in the labels of every split, as "

@@ -15,6 +15,7 @@ from matplotlib.colors import Normalize
 
 from jtm.constants import FRAME_RATE
 from jtm.files import InputError, read_json
+from jtm.results.compare import Score
 from jtm.results.figures import (
     BLACK,
     BLUE,
@@ -27,7 +28,7 @@ from jtm.results.figures import (
     styled,
     subplots,
 )
-from jtm.results.tables import LAYERS, Score
+from jtm.results.tables import LAYERS
 
 ANALYSES = ("filters", "carried", "memory")
 """Keys of the analyses in the results."""

@@ -20,33 +20,41 @@ import numpy as np
 import pandas as pd
 
 from jtm.results import records
-from jtm.results.records import CELL, METHODS
+from jtm.results.records import CELL, METHODS, Contrast
 
 SEED_DRAWS = 20
 """Number of draws of seeds for each draw of families."""
 
 
-class Estimate(NamedTuple):
+class Score(NamedTuple):
     """
-    A score, or a difference of two, with its interval.
+    A score, or a difference of two, with its interval; printed in percent.
 
     Parameters
     ----------
     value : float
-        The mean over seeds.
+        The mean over seeds, between 0 and 1, or a difference.
     low, high : float or None
         Ends of the 95 % interval; None where there are no draws.
     n_seeds : int
         Number of seeds that it is the mean of.
     p : float or None
         For a difference: two-sided p value against zero, not corrected.
+    signed, bold : bool
+        Whether a table shows a plus sign, and bold type.
     """
 
     value: float
-    low: float | None
-    high: float | None
-    n_seeds: int
+    low: float | None = None
+    high: float | None = None
+    n_seeds: int = 1
     p: float | None = None
+    signed: bool = False
+    bold: bool = False
+
+    def __str__(self):
+        sign = "+" if self.signed else ""
+        return f"{100 * self.value:{sign}.1f}".replace("-", "−")
 
 
 class Benchmark:
@@ -83,15 +91,11 @@ class Benchmark:
         """The tasks that have scores, in the order of the table."""
         return list(self.metrics)
 
-    def secondary(self, task):
-        """
-        Average the metrics of a task other than the primary one over seeds.
-
-        The index of the series is metric, method, amount of labels and split.
-        """
-        own = self.table[(self.table["task"] == task) & ~self.table["primary"]]
-        keys = ["metric", "method", "labelled_recordings", "split"]
-        return own.groupby(keys, sort=False)["value"].mean()
+    @property
+    def means(self):
+        """Means over seeds, by task, metric, amount of labels, method and split."""
+        keys = ["task", "metric", "labelled_recordings", "method", "split"]
+        return self.table.groupby(keys, sort=False)["value"].mean().to_dict()
 
     @property
     def missing(self):
@@ -155,7 +159,8 @@ class Benchmark:
             (value, drawn), (other, others) = first[seed], second[seed]
             missing = drawn is None or others is None
             paired[seed] = value - other, None if missing else drawn - others
-        return _estimate(paired)
+        estimate = _estimate(paired)
+        return estimate and estimate._replace(signed=True)
 
     def contrasts(self):
         """
@@ -166,8 +171,7 @@ class Benchmark:
         """
         estimates = {c: self.difference(c) for c in self.header["contrasts"]}
         rows = [(*c, *estimate) for c, estimate in estimates.items() if estimate]
-        columns = [*records.Contrast._fields, *Estimate._fields]
-        table = pd.DataFrame(rows, columns=columns)
+        table = pd.DataFrame(rows, columns=[*Contrast._fields, *Score._fields])
         return table.assign(p_holm=_holm(table["p"], len(estimates)))
 
 
@@ -179,19 +183,18 @@ def _estimate(seeds):
     mean = float(np.mean(values))
     # If some seeds lack draws, an interval would be that of another mean.
     if any(each is None for each in draws):
-        return Estimate(mean, None, None, len(values))
+        return Score(mean, n_seeds=len(values))
     drawn = _draw_seeds(np.array(draws))
     low, high = np.quantile(drawn, (0.025, 0.975))
-    return Estimate(mean, float(low), float(high), len(values), _p_value(drawn))
+    return Score(mean, float(low), float(high), len(values), _p_value(drawn))
 
 
 def _draw_seeds(draws):
     """
     Resample seeds with replacement, on top of draws of families ``(seeds, draws)``.
 
-    Return mean scores of the drawn seeds ``(draws * SEED_DRAWS,)``, or ``(draws,)`` for
-    one seed. Their deviation from the mean over all seeds is scaled to the variance of
-    a mean of independent seeds (Rao and Wu 1988).
+    Return scaled mean scores of the drawn seeds ``(draws * SEED_DRAWS,)``, or
+    ``(draws,)`` for one seed.
     """
     n = len(draws)
     if n == 1:
@@ -204,21 +207,13 @@ def _draw_seeds(draws):
 
 
 def _p_value(drawn):
-    """
-    Compute a two-sided p value from bootstrap draws of a difference.
-
-    It is twice the smaller fraction of draws on either side of zero, at most 1. It is
-    never 0, which no number of draws can show.
-    """
+    """Compute a two-sided p value from bootstrap draws of a difference; never 0."""
     tail = min((drawn <= 0).sum(), (drawn >= 0).sum())
     return float(min(1.0, 2 * (tail + 1) / (len(drawn) + 1)))
 
 
 def _holm(p, n):
     """Correct p values, NaN or None where missing, for `n` tests (Holm 1979)."""
-    p = np.array(p, float)
-    order = np.argsort(p, kind="stable")  # NaN last
-    corrected = np.maximum.accumulate(p[order] * (n - np.arange(len(p))))
-    unsorted = np.empty_like(p)
-    unsorted[order] = np.minimum(corrected, 1)
-    return unsorted
+    p = pd.Series(p, dtype=float).sort_values()  # NaN last
+    corrected = (p * (n - np.arange(len(p)))).cummax().clip(upper=1)
+    return corrected.sort_index().to_numpy()

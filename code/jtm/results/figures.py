@@ -294,8 +294,7 @@ def _principal_components(features):
     """
     Project features ``(frames, dim)`` on their first principal components.
 
-    They have unit variance and are ordered by the variance they explain; components are
-    zero if the features vary in fewer directions.
+    They have unit variance, or are zero if the features vary in fewer directions.
     """
     centred = features - features.mean(axis=0)
     left, sizes, _ = np.linalg.svd(centred, full_matrices=False)
@@ -335,22 +334,17 @@ def _panels(tasks, height, legend, rows=1):
     heights = [height] * rows + [legend]
     grid = {"nrows": len(heights), "ncols": len(tasks), "height_ratios": heights}
     figure, axes = subplots(sum(heights), **grid)
-    bottom = axes[-1, 0].get_gridspec()[-1, :]
     for axis in axes[-1]:
         axis.remove()
-    legend_axis = figure.add_subplot(bottom)
+    legend_axis = figure.add_subplot(axes[-1, 0].get_gridspec()[-1, :])
     legend_axis.set_axis_off()
-    return figure, axes[:-1], legend_axis
+    return figure, axes[:-1], partial(legend_axis.legend, loc="center", frameon=False)
 
 
 @styled
 def _labels(bench, tasks):
-    """
-    Draw test scores over the number of labelled recordings, a line per method.
-
-    A column is a task, a row a SoundFont.
-    """
-    figure, panels, legend_axis = _panels(tasks, 1.7, 0.5, len(TESTS))
+    """Draw test scores over the number of labels: a row per SoundFont."""
+    figure, panels, legend = _panels(tasks, 1.7, 0.5, len(TESTS))
     for row, split in zip(panels, TESTS, strict=True):
         for axis, task in zip(row, tasks, strict=True):
             amounts = bench.amounts(task)
@@ -371,35 +365,23 @@ def _labels(bench, tasks):
         axis.set_xlabel("labelled recordings")
     drawn = {line.get_label(): line for axis in panels.flat for line in axis.lines}
     handles = [drawn[name] for name in METHODS.values() if name in drawn]
-    options = {"loc": "center", "frameon": False, "handlelength": 3.5, "ncols": 4}
-    legend_axis.legend(handles=handles, **options)
+    legend(handles=handles, handlelength=3.5, ncols=4)
     return figure
-
-
-def _entry(**options):
-    """Make a legend entry."""
-    return Line2D([], [], ls="", markersize=4, **options)
 
 
 def _gains_of(bench, task):
     """Return the gains of :data:`PAIRS` in a task, by pair, split and labels."""
-    gains = {
-        (pair, split, amount): bench.difference((task, *pair, amount, split))
+    return {
+        (pair, split, amount): gain
         for pair, split, amount in product(PAIRS, TESTS, bench.amounts(task))
+        if (gain := bench.difference((task, *pair, amount, split)))
     }
-    return {place: gain for place, gain in gains.items() if gain}
 
 
 @styled
 def _gains(bench, tasks):
-    """
-    Draw the gains from unlabelled audio.
-
-    Differences of :data:`PAIRS` in percentage points, with 95 % intervals, over the
-    number of labelled recordings; filled markers for the seen SoundFont, hollow ones
-    for the unseen.
-    """
-    figure, panels, legend_axis = _panels(tasks, 1.75, 0.45)
+    """Draw the gains from unlabelled audio; hollow marks for the unseen SoundFont."""
+    figure, panels, legend = _panels(tasks, 1.75, 0.45)
     drawn = set()
     for axis, task in zip(panels[0], tasks, strict=True):
         amounts = bench.amounts(task)
@@ -422,17 +404,21 @@ def _gains(bench, tasks):
         axis.set_axisbelow(True)
         axis.set_xlabel("labelled recordings")
     panels[0, 0].set_ylabel("gain (points)")
-    handles = _sounds_legend()[:2]  # in one column
+    handles = _sound_entries()[:2]  # in one column
     for method, other in (pair for pair in PAIRS if pair in drawn):
         colour, mark, _ = STROKES[method]
         name = f"{METHODS[method]}\n− {METHODS[other]}"
         handles.append(_entry(color=colour, marker=mark, label=name))
-    ncols = len(handles) - 1
-    legend_axis.legend(handles=handles, loc="center", frameon=False, ncols=ncols)
+    legend(handles=handles, ncols=len(handles) - 1)
     return figure
 
 
-def _sounds_legend():
+def _entry(**options):
+    """Make a legend entry."""
+    return Line2D([], [], ls="", markersize=4, **options)
+
+
+def _sound_entries():
     """Make legend entries for the SoundFonts and real recordings."""
     marks = {"test": ("o", BLACK), "test_timbre": ("o", "white"), "real": ("x", BLACK)}
     return [
@@ -443,32 +429,25 @@ def _sounds_legend():
 
 @styled
 def _sounds(bench, tasks):
-    """
-    Draw scores on the seen SoundFont, the unseen one and real recordings.
-
-    One row per method; filled markers for the seen SoundFont, hollow ones for the
-    unseen, crosses for real recordings, with 95 % intervals.
-    """
+    """Draw scores on the seen SoundFont, the unseen one and real recordings."""
     near = {task: bench.nearest(task, AMOUNT) for task in tasks}
     shown = [
         method
         for method in METHODS
         if any(bench.score(task, method, amount) for task, amount in near.items())
     ]
-    figure, panels, legend_axis = _panels(tasks, 0.7 + 0.17 * len(shown), 0.3)
+    figure, panels, legend = _panels(tasks, 0.7 + 0.17 * len(shown), 0.3)
     for axis, task in zip(panels[0], tasks, strict=True):
         for row, method in enumerate(shown):
             colour, mark, _ = STROKES.get(method, (BLACK, "d", ""))
             for place, split in enumerate(("test", "test_timbre", "real")):
-                score = bench.score(task, method, near[task], split)
-                if not score:
-                    continue
-                fill = "white" if split == "test_timbre" else colour
-                kind = "x" if split == "real" else mark
-                dot(axis, row + 0.24 * (place - 1), score, colour, kind, 4, fill)
+                if score := bench.score(task, method, near[task], split):
+                    fill = "white" if split == "test_timbre" else colour
+                    kind = "x" if split == "real" else mark
+                    dot(axis, row + 0.24 * (place - 1), score, colour, kind, 4, fill)
         axis.set_title(f"{in_words(task)}, {near[task]:g} labelled")
         rows_of(axis, [METHODS[method] for method in shown])
         axis.tick_params(labelleft=axis is panels[0, 0])
         axis.set_xlabel(f"{in_words(bench.metrics[task])} (%)")
-    legend_axis.legend(handles=_sounds_legend(), loc="center", frameon=False, ncols=3)
+    legend(handles=_sound_entries(), ncols=3)
     return figure

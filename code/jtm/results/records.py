@@ -12,6 +12,7 @@ concurrently and a killed one loses only its cell. :func:`compile_cells` joins t
 """
 
 import base64
+import contextlib
 import gzip
 import json
 import subprocess
@@ -24,24 +25,14 @@ import pandas as pd
 
 from jtm.files import InputError, atomic, inside, locked, read_json, write_json
 
-COLUMNS = (
-    "task",
-    "method",
-    "labelled_recordings",
-    "seed",
-    "split",
-    "metric",
-    "value",
-    "primary",
-    "seconds",
-)
-"""Columns of a table of scores; `value` is between 0 and 1."""
+CELL = ("task", "method", "labelled_recordings", "seed")
+"""Columns that identify a cell."""
 
-KEY = COLUMNS[:6]
+KEY = (*CELL, "split", "metric")
 """Columns that identify a score."""
 
-CELL = COLUMNS[:4]
-"""Columns that identify a cell."""
+COLUMNS = (*KEY, "value", "primary", "seconds")
+"""Columns of a table of scores; `value` is between 0 and 1."""
 
 METHODS = {
     "scratch": "from scratch",
@@ -385,12 +376,9 @@ def _check(table, path):
     if tuple(table.columns) != COLUMNS:
         raise InputError(f"{path}: expected the columns {', '.join(COLUMNS)}")
     numbers = ("labelled_recordings", "seed", "value", "seconds")
-    table = table.assign(
-        primary=table["primary"].map(
-            {True: True, False: False, "True": True, "False": False}
-        ),
-        **{name: pd.to_numeric(table[name], errors="coerce") for name in numbers},
-    )
+    flags = {True: True, False: False, "True": True, "False": False}
+    typed = {name: pd.to_numeric(table[name], errors="coerce") for name in numbers}
+    table = table.assign(primary=table["primary"].map(flags), **typed)
     valid = {
         f"method, expected one of {', '.join(METHODS)}": table["method"].isin(METHODS),
         f"split, expected one of {', '.join(SPLITS)}": table["split"].isin(SPLITS),
@@ -439,13 +427,9 @@ def revision():
         outside a checkout, even within another repository.
     """
     root = Path(__file__).resolve().parents[3]
-    if not (root / ".git").exists():
-        return "unknown"
     command = ["git", "describe", "--always", "--dirty"]
-    try:
-        described = subprocess.run(
-            command, cwd=root, capture_output=True, text=True, check=True
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-    return described.stdout.strip()
+    with contextlib.suppress(OSError, subprocess.CalledProcessError):
+        if (root / ".git").exists():
+            quiet = {"cwd": root, "stderr": subprocess.DEVNULL, "text": True}
+            return subprocess.check_output(command, **quiet).strip()
+    return "unknown"

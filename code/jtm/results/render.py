@@ -55,12 +55,7 @@ def _machine(facts):
 
 
 def _template(file):
-    """
-    Load a template.
-
-    In LaTeX templates, ``.tex.j2``, expressions are between ``<<`` and ``>>`` and
-    statements between ``<%`` and ``%>``.
-    """
+    """Load a template; in LaTeX, its marks are ``<< >>``, ``<% %>`` and ``<# #>``."""
     form, marks = "markdown", {}
     if file.endswith(".tex.j2"):
         form = "latex"
@@ -90,11 +85,7 @@ def _template(file):
 
 
 def _facts_of(root):
-    """
-    Read all results that the pages of a checkout show, by their names in templates.
-
-    Optional results are None if they have not run.
-    """
+    """Read the results that templates use, by name; None if they have not run."""
     results = root / "report" / "results"
     names = "browser commands data faults hours melody memory naming speed".split()
     facts = {name: read_json(results / f"{name}.json") for name in names}
@@ -122,11 +113,7 @@ def _training(network):
 
 
 def _blocks(file, facts):
-    """
-    Render the blocks of a template, by their names in the page.
-
-    Underscores of names in the template become spaces.
-    """
+    """Render the blocks of a template, by name, with spaces for underscores."""
     page = _template(file)
     context = page.new_context(facts)
     return {
@@ -153,12 +140,7 @@ def _write(path, text):
 
 
 def _flow(text):
-    """
-    Wrap Markdown prose to lines of :data:`WIDTH` columns.
-
-    Tables, images and headings stay as they are; paragraphs are separated by one blank
-    line.
-    """
+    """Wrap Markdown prose, but not tables, images and headings."""
     paragraphs = []
     for paragraph in re.split(r"\n\s*\n", text.strip()):
         if paragraph.startswith(("|", "!", "#")):
@@ -177,14 +159,12 @@ def _numbers(root, facts):
     r"""
     Render the macros of the LaTeX report.
 
-    Every macro is defined, and is empty if its experiment has not run. The last,
-    ``\sources``, is a hash of all that the report is made from. The PDF contains it, so
-    that a test without TeX can check whether the PDF is of these results.
+    The last, ``\sources``, is a hash of all that the report is made from, also in the
+    PDF, so that a test without TeX can check whether the PDF is of these results.
     """
     macros = re.sub(r"\n{2,}", "\n", _template("numbers.tex.j2").render(facts))
     hasher = hashlib.sha256(macros.encode())
-    for name in SOURCES:
-        path = root / "report" / name
+    for path in (root / "report" / name for name in SOURCES):
         hasher.update(path.read_bytes() if path.exists() else b"")
     return f"{macros}\\newcommand*{{\\sources}}{{{hasher.hexdigest()}}}\n"
 

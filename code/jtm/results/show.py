@@ -27,9 +27,8 @@ def players(recordings, seconds=6.0):
     parts = []
     for recording in recordings:
         wave = audio.read(recording.audio)[: round(seconds * SAMPLE_RATE)]
-        row = recording.metadata
-        caption = [recording.split, recording.id]
-        caption += [row.get(n) for n in ("composition", "ensemble", "soundfont")]
+        about = map(recording.metadata.get, ("composition", "ensemble", "soundfont"))
+        caption = (recording.split, recording.id, *about)
         parts.append(
             f"<p>{', '.join(filter(None, caption))}<br>"
             f"{Audio(wave, rate=SAMPLE_RATE)._repr_html_()}</p>"

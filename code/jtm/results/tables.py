@@ -2,17 +2,17 @@
 Tables of results: pivots of the records, and the one writer of Markdown and LaTeX.
 
 A table is a pandas DataFrame. Its column names are the headings, and its cells are
-text, numbers or a :class:`Score`; :func:`write` renders it.
+text, numbers or a :class:`jtm.results.compare.Score`; :func:`write` renders it.
 """
 
 import re
 from itertools import product
 from statistics import fmean
 from textwrap import wrap
-from typing import NamedTuple
 
 import pandas as pd
 
+from jtm.results.compare import Score
 from jtm.results.records import METHODS, SPLITS, TESTS
 
 ALPHA = 0.05
@@ -42,13 +42,6 @@ KNOWN = {"from scratch": "scratch", "shipped recipe": "cpc-finetuned"}
 
 AMOUNT = 10
 """Number of labelled recordings, or the nearest to it, at which sounds are compared."""
-
-SECONDARY = tuple(
-    (task, amount)
-    for task in ("ensemble", "composer", "note_instrument")
-    for amount in (10, 30)
-)
-"""Tasks without planned contrasts, and numbers of labelled recordings to show."""
 
 MATCHERS = {
     "pitchmap": "ours, as shipped",
@@ -98,33 +91,6 @@ SIGNS = {
     "µ": r"\textmu{}",
 }
 """LaTeX for characters that are special in it, or that it lacks."""
-
-
-class Score(NamedTuple):
-    """
-    A score or a difference in a table.
-
-    Parameters
-    ----------
-    value : float
-        The score, between 0 and 1, or a difference of scores.
-    low, high : float or None
-        Ends of its interval.
-    bold : bool
-        Whether to set it in bold.
-    signed : bool
-        Whether to write a plus sign.
-    """
-
-    value: float
-    low: float | None = None
-    high: float | None = None
-    bold: bool = False
-    signed: bool = False
-
-    def __str__(self):
-        sign = "+" if self.signed else ""
-        return f"{100 * self.value:{sign}.1f}".replace("-", "−")
 
 
 METRICS = {
@@ -214,26 +180,12 @@ def _best(table):
     return table
 
 
-def _cell(estimate, **style):
-    """Make a cell of an estimate, if there is one."""
-    return estimate and Score(*estimate[:3], **style)
-
-
-def gain(bench, contrast):
-    """Make a cell of the difference of two methods, if both have run."""
-    return _cell(bench.difference(contrast), signed=True)
-
-
 def scores(bench, task, split="test"):
     """Tabulate the scores of a task: a row per method, a column per label amount."""
+    runs = product(bench.methods(task, split), bench.amounts(task, split))
     cells = (
-        (
-            {"method": METHODS[method]},
-            f"{amount:g} rec.",
-            _cell(bench.score(task, method, amount, split)),
-        )
-        for method in bench.methods(task, split)
-        for amount in bench.amounts(task, split)
+        ({"method": METHODS[name]}, f"{n:g} rec.", bench.score(task, name, n, split))
+        for name, n in runs
     )
     return _best(_pivot(cells))
 
@@ -250,8 +202,8 @@ def contrasts(bench):
         about = {"task": in_words(row.task)}
         about["labelled recordings"] = f"{row.labelled_recordings:g}"
         pair = f"{METHODS[row.method]} − {METHODS[row.other]}; {SPLITS[row.split]}"
-        bold = row.p_holm < ALPHA
-        cells.append((about, pair, Score(row.value, row.low, row.high, bold, True)))
+        style = {"signed": True, "bold": row.p_holm < ALPHA}
+        cells.append((about, pair, Score(row.value, row.low, row.high, **style)))
     return _pivot(cells)
 
 
@@ -262,18 +214,12 @@ def few(bench, columns=None):
     Columns are those of the contrasts named before the run, unless others are given. A
     cell has the primary scores on the seen SoundFont and on the unseen one.
     """
-    planned = [
-        (each.task, each.labelled_recordings) for each in bench.header["contrasts"]
-    ]
-    cells = []
-    for task, amount in columns or dict.fromkeys(planned):
-        about = f"{in_words(task)}, {amount:g} rec."
-        for method in METHODS:
-            scores = [bench.score(task, method, amount, split) for split in TESTS]
-            if all(scores):
-                cell = _join(score.value for score in scores)
-                cells.append(({"method": METHODS[method]}, about, cell))
-    return _pivot(cells)
+    planned = [(c.task, c.labelled_recordings) for c in bench.header["contrasts"]]
+    heads = {}
+    for task, amount in columns or planned:
+        metric = bench.metrics.get(task)
+        heads[task, metric, amount] = f"{in_words(task)}, {amount:g} rec."
+    return _both_sounds(bench, heads)
 
 
 def secondary(bench, task, metric):
@@ -282,12 +228,17 @@ def secondary(bench, task, metric):
 
     A cell has the means over seeds on the seen SoundFont and on the unseen one.
     """
-    means, cells = bench.secondary(task), []
-    for method, amount in product(METHODS, bench.amounts(task)):
-        both = [means.get((metric, method, amount, split)) for split in TESTS]
+    amounts = bench.amounts(task)
+    return _both_sounds(bench, {(task, metric, n): f"{n:g} rec." for n in amounts})
+
+
+def _both_sounds(bench, heads):
+    """Tabulate means by method; `heads` are by task, metric and amount of labels."""
+    means, cells = bench.means, []
+    for method, column in product(METHODS, heads):
+        both = [means.get((*column, method, split)) for split in TESTS]
         if None not in both:
-            about = {"method": METHODS[method]}
-            cells.append((about, f"{amount:g} rec.", _join(both)))
+            cells.append(({"method": METHODS[method]}, heads[column], _join(both)))
     return _pivot(cells)
 
 
@@ -304,18 +255,12 @@ def sounds(bench):
     """
     parts = [pd.DataFrame()]
     for task in filter(bench.amounts, bench.tasks):
-        near = bench.nearest(task, AMOUNT)
+        near, cells = bench.nearest(task, AMOUNT), []
         about = {"task": in_words(task), "labelled recordings": f"{near:g}"}
-        cells = (
-            (
-                about | {"method": METHODS[method]},
-                title,
-                _cell(bench.score(task, method, near, split)),
-            )
-            for method in METHODS
-            for split, title in SPLITS.items()
-            if split != "validation" and bench.score(task, method, near)
-        )
+        for name, split in product(METHODS, (*TESTS, "real")):
+            if bench.score(task, name, near):
+                score = bench.score(task, name, near, split)
+                cells.append((about | {"method": METHODS[name]}, SPLITS[split], score))
         parts.append(_best(_pivot(cells)))
     return pd.concat(parts, ignore_index=True)
 
@@ -434,22 +379,6 @@ def carried(inside):
     return by_representation(inside["carried"] + chance, "{what}")
 
 
-def steps(speed):
-    """Tabulate time and memory of a training step, our criterion and the published."""
-    base = speed["steps"][0]["seconds"]
-    rows = [
-        {
-            "criterion, precision": row["name"],
-            "time per step": f"{row['seconds']:.2f} s",
-            "speed-up": f"{base / row['seconds']:.1f}",
-            "memory": f"{row['bytes'] / 1e9:.2f} GB" if row["bytes"] else "",
-            "matrix-product throughput": f"{100 * row['share_of_peak']:.0f} %",
-        }
-        for row in speed["steps"]
-    ]
-    return pd.DataFrame(rows)
-
-
 def transcribers(results):
     """
     Tabulate the results of ``benchmarks/transcribers.py``: a row per transcriber.
@@ -488,7 +417,7 @@ def ahead(results):
         (
             {"JTM ahead of": TRANSCRIBERS[row["system"]]},
             results["sets"][row["set"]]["title"],
-            Score(*each.values(), each["low"] * each["high"] > 0, True),
+            Score(**each, signed=True, bold=each["low"] * each["high"] > 0),
         )
         for row in results["scores"]
         if row["stronger"] and row["metric"] == "onset"
@@ -510,12 +439,10 @@ def ingredients(results):
                 "steps": f"{row['steps']}",
             },
             results["sets"][row["set"]],
-            Score(
-                *(row[name] for name in ("value", "low", "high")),
-                row.get("difference", {}).get("low", 0) > 0,
-            ),
+            Score(row["value"], row["low"], row["high"], bold=gain.get("low", 0) > 0),
         )
         for row in results["scores"]
+        for gain in [row.get("difference", {})]
     )
 
 
@@ -525,38 +452,35 @@ def targets(results, hours=None):
 
     `hours` is the content of ``hours.json``, which has the memory for long recordings.
     """
-    rows = []
-
-    def add(target, measured, reached):
-        answer = "yes" if reached else "no"
-        rows.append({"target": target, "measured": measured, "reached": answer})
-
+    rows = []  # targets, what was measured, and whether they are reached
     for row in results["scores"]:
         metric, least = TARGETS[row["set"]]
         if (row["system"], row["metric"]) == ("jtm", metric):
             what = "pitches found" if metric == "found" else "note F1"
             title, value = results["sets"][row["set"]]["title"], row["value"]
             target = f"{title}: {what}, {100 * least:.0f} %"
-            add(target, f"{100 * value:.1f} %", value >= least)
+            rows.append((target, f"{100 * value:.1f} %", value >= least))
     for metric, what in (("onset", "note"), ("frame", "frame")):
-        peers = {}  # our lead over each, by set
+        leads = {}  # over each other transcriber, by set
         for row in results["scores"]:
             if row["stronger"] and row["metric"] == metric and "difference" in row:
-                peers.setdefault(row["set"], []).append(row["difference"])
-        if peers:
-            n = sum(all(each["value"] > 0 for each in of) for of in peers.values())
-            target = f"{what} F1 above every other: on {len(peers)} sets"
-            add(target, f"on {n}", n == len(peers))
-        if peers and metric == "onset":
-            n = sum(all((each["low"] or 0) > 0 for each in of) for of in peers.values())
+                leads.setdefault(row["set"], []).append(row["difference"])
+        above = sum(all(each["value"] > 0 for each in of) for of in leads.values())
+        clear = sum(all((each["low"] or 0) > 0 for each in of) for of in leads.values())
+        if leads:
+            target = f"{what} F1 above every other: on {len(leads)} sets"
+            rows.append((target, f"on {above}", above == len(leads)))
+        if leads and metric == "onset":
             target = "note F1 above every other, interval above 0: on 3 sets"
-            add(target, f"on {n}", n >= 3)
+            rows.append((target, f"on {clear}", clear >= 3))
     if cost := (results["speed"] or {}).get("jtm"):
         speed = 1 / cost["processor_seconds_of_1_thread"]
-        add("40 times real time on one thread", f"{speed:.0f} times", speed >= 40)
+        target = "40 times real time on one thread"
+        rows.append((target, f"{speed:.0f} times", speed >= 40))
     for row in hours["rows"] if hours else ():
         if row["hours"] == 1:
             size, how = row["peak_bytes"] / 1e6, "with" if row["page"] else "without"
             target = f"less than 700 MB for an hour, {how} its page"
-            add(target, f"{size:.0f} MB", size < 700)
-    return pd.DataFrame(rows)
+            rows.append((target, f"{size:.0f} MB", size < 700))
+    table = pd.DataFrame(rows, columns=["target", "measured", "reached"])
+    return table.assign(reached=table["reached"].map({True: "yes", False: "no"}))

@@ -4,7 +4,7 @@ from functools import partial
 
 import numpy as np
 
-from jtm.results.compare import Estimate
+from jtm.results.compare import Score
 from jtm.results.figures import (
     BLACK,
     BLUE,
@@ -58,7 +58,7 @@ def _passages(record):
         for offset, (split, (label, colour, stroke)) in enumerate(SOUNDS.items()):
             score = record["runs"][name][split]["audio_to_score"]["recall_at_1"]
             place = row + 0.2 * offset
-            dot(axis, place, Estimate(*score, 1), colour, stroke[0], 4)
+            dot(axis, place, Score(*score), colour, stroke[0], 4)
             if row == 0:
                 axis.plot([], [], stroke[0], color=colour, markersize=4, label=label)
     rows_of(axis, [MATCHERS[name] for name in runs])

@@ -5,8 +5,9 @@ import unittest
 import pandas as pd
 
 from jtm.results import tables
+from jtm.results.compare import Score
 from jtm.results.records import METHODS
-from jtm.results.tables import Score, escape, write
+from jtm.results.tables import escape, write
 from jtm.tests.results import synthetic
 
 
