@@ -9,8 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-HEADS = 8
-"""Number of attention heads of a transformer."""
+HEADS = 8  # attention heads of a transformer
 
 
 class RecurrentContext(nn.Module):
@@ -60,9 +59,8 @@ class TransformerContext(nn.Module):
     """
     Summarise the past with a causal transformer.
 
-    Pre-norm layers with PyTorch's scaled-dot-product attention. Positions are
-    relative, by a bias that decreases linearly with distance at a learned slope per
-    head (Press et al. 2022), or absolute, by sinusoids (Vaswani et al. 2017).
+    Positions are relative, by a bias that decreases linearly with distance at a learned
+    slope per head (Press et al. 2022), or absolute, by sinusoids (Vaswani et al. 2017).
 
     Parameters
     ----------
@@ -131,8 +129,7 @@ class TransformerBlock(nn.Module):
             nn.Linear(4 * dim, dim),
             nn.Dropout(dropout),
         )
-        # Slopes of successive heads start a factor of two apart, from short to long
-        # range.
+        # Slopes of successive heads start a factor of two apart: short to long range.
         slope = -torch.arange(1, HEADS + 1) * 0.69 * 8 / HEADS
         self.log_slope = nn.Parameter(slope) if relative else None
 
@@ -141,8 +138,7 @@ class TransformerBlock(nn.Module):
         b, t, d = x.shape
         qkv = self.qkv(self.norm_attention(x)).view(b, t, 3, HEADS, -1)
         q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each (batch, heads, frames, dim)
-        dropout = self.dropout if self.training else 0.0
-        bias = None
+        dropout, bias = self.dropout if self.training else 0.0, None
         if self.log_slope is not None:
             time = torch.arange(t, device=x.device)
             distance = time[:, None] - time  # (frames, frames), positive for the past

@@ -23,8 +23,7 @@ class Network(nn.Module):
     context : nn.Module
         Maps z to c and a hidden state; has an attribute ``dim``.
     reverse : bool
-        Whether the context network runs backwards in time, so that c summarises the
-        future.
+        Whether the context network runs backwards, so that c summarises the future.
     """
 
     def __init__(self, encoder, context, reverse=False):
@@ -32,16 +31,7 @@ class Network(nn.Module):
         self.encoder = encoder
         self.context = context
         self.reverse = reverse
-
-    @property
-    def z_dim(self):
-        """Dimension of the latents."""
-        return self.encoder.dim
-
-    @property
-    def c_dim(self):
-        """Dimension of the contexts."""
-        return self.context.dim
+        self.z_dim, self.c_dim = encoder.dim, context.dim
 
     def forward(self, wave):
         """
@@ -85,19 +75,16 @@ def build_model(config):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.random_seed)
         encoder = encoder_class(config.hidden_encoder, config.norm_mode, **options)
-        context = _make_context(config, encoder)
+        dim, layers = config.hidden_gar, config.layers_gar
+        if config.ar_mode == "conv":
+            context = PitchMapContext(encoder.dim, dim)
+        elif config.ar_mode == "transformer":
+            options = layers, config.dropout, config.abspos
+            context = TransformerContext(encoder.dim, dim, *options)
+        else:
+            pitchwise = config.gar_mode == "pitchwise"
+            pitchwise &= isinstance(encoder, HarmonicStack)
+            groups = N_PITCHES if pitchwise else 1
+            sizes = encoder.dim, groups * dim
+            context = RecurrentContext(*sizes, config.ar_mode, layers, groups)
     return Network(encoder, context, config.cpc_mode == "reverse")
-
-
-def _make_context(config, encoder):
-    """Build the context network for an encoder."""
-    dim, layers = config.hidden_gar, config.layers_gar
-    if config.ar_mode == "conv":
-        return PitchMapContext(encoder.dim, dim)
-    if config.ar_mode == "transformer":
-        return TransformerContext(
-            encoder.dim, dim, layers, config.dropout, config.abspos
-        )
-    pitchwise = config.gar_mode == "pitchwise" and isinstance(encoder, HarmonicStack)
-    groups = N_PITCHES if pitchwise else 1
-    return RecurrentContext(encoder.dim, groups * dim, config.ar_mode, layers, groups)

@@ -21,12 +21,8 @@ from jtm.files import InputError, alternatives, atomic, digest, read_json, write
 from jtm.models.network import build_model
 from jtm.training.config import NetworkConfig, flag, make_config
 
-WEIGHTS_SUFFIX = ".safetensors"
-"""File extension of exported weights."""
-
-PRETRAINING, LABELS = "pretraining", "training with labels"
-"""Kinds of checkpoint."""
-
+WEIGHTS_SUFFIX = ".safetensors"  # of exported weights
+PRETRAINING, LABELS = "pretraining", "training with labels"  # kinds of checkpoint
 _METADATA_KEY = "jtm"  # of the settings and the hash in a file's metadata
 
 # Settings that determine the names and shapes of a network's weights.
@@ -41,14 +37,13 @@ def read_checkpoint(path):
     Parameters
     ----------
     path : str or Path
-        Path to the file.
+        The file.
 
     Returns
     -------
     dict
-        Its content, on the CPU, including ``state_dict`` and ``config``, and the
-        ``thresholds`` of an exported transcriber. ``kind`` is :data:`PRETRAINING`,
-        :data:`LABELS` or "something else".
+        Its content on the CPU: ``state_dict``, ``config``, ``kind``
+        (:data:`PRETRAINING`, :data:`LABELS` or "something else"), and more.
 
     Raises
     ------
@@ -59,10 +54,7 @@ def read_checkpoint(path):
     if not path.is_file():
         hint = alternatives(path, "*.pt") or "; train one first"
         raise InputError(f"{path}: no such checkpoint{hint}")
-    if path.suffix == WEIGHTS_SUFFIX:
-        content = _read_weights(path)
-    else:
-        content = _read_run(path)
+    content = (_read_weights if path.suffix == WEIGHTS_SUFFIX else _read_run)(path)
     parts = {name.partition(".")[0] for name in content["state_dict"]}
     kind = PRETRAINING if "model" in parts else "something else"
     return content | {"kind": LABELS if "network" in parts else kind}
@@ -73,8 +65,7 @@ def _read_run(path):
     try:
         with warnings.catch_warnings(action="ignore"):  # errors are reported below
             content = torch.load(path, map_location="cpu", weights_only=True)
-        state, config = content["state_dict"], content["config"]
-        for part in (state, config):
+        for part in (content["state_dict"], content["config"]):
             if not (isinstance(part, dict) and all(isinstance(n, str) for n in part)):
                 raise TypeError("expected dicts with names as keys")
     except Exception as error:  # unpickling arbitrary bytes may raise any
@@ -104,16 +95,16 @@ def read_tensors(path, kind, command, expected):
     Parameters
     ----------
     path : str or Path
-        Path to the file.
+        The file.
     kind, command : str
         Expected content, and the command that writes it, for messages.
     expected : dict of str to type
-        Types of the required metadata entries, by name.
+        Types of the required metadata entries.
 
     Returns
     -------
     tensors : dict of str to torch.Tensor
-        Tensors on the CPU by name.
+        Tensors on the CPU.
     metadata : dict
         The metadata.
 
@@ -194,14 +185,12 @@ def export(checkpoint, path):
     checkpoint : str or Path
         A checkpoint of pretraining, or an exported file.
     path : str or Path
-        The file to write, ending in ``.safetensors``: the weights, with the network's
-        settings. A file of the same name ending in ``.json`` gets the hash, the size,
-        the settings of the run and its losses by epoch.
+        The file to write, ending in ``.safetensors``.
 
     Returns
     -------
     dict
-        Content of the JSON file.
+        Hash, size, settings and losses by epoch, also written next to it as JSON.
 
     Raises
     ------
@@ -240,16 +229,16 @@ def load_model(path, content=None):
     Parameters
     ----------
     path : str or Path
-        Path to the checkpoint.
+        The checkpoint.
     content : dict, optional
-        Content of the checkpoint, if it has already been read.
+        Its content, if it has already been read.
 
     Returns
     -------
     model : Network
         The network in evaluation mode.
     config : NetworkConfig
-        The network's settings in training.
+        Its settings.
 
     Raises
     ------
@@ -277,9 +266,9 @@ def initial_model(config):
     Returns
     -------
     model : Network
-        The network of ``config.load``, with its weights; untrained if that is empty.
+        The network of ``config.load``; untrained if that is empty.
     config : NetworkConfig
-        The run's settings, with those of the network that was loaded.
+        The run's settings, with those of the network.
 
     Raises
     ------
@@ -299,9 +288,9 @@ def network_config(path, content):
     Parameters
     ----------
     path : str or Path
-        Path to the checkpoint, for messages.
+        The checkpoint, for messages.
     content : dict
-        Content of the checkpoint.
+        Its content.
 
     Returns
     -------
@@ -328,15 +317,15 @@ def load_part(path, content, part, module, config=None):
     Parameters
     ----------
     path : str or Path
-        Path to the checkpoint, for messages.
+        The checkpoint, for messages.
     content : dict
-        Content of the checkpoint.
+        Its content.
     part : {"model", "criterion", "network"}
         The part to load.
     module : nn.Module
-        Module that receives the weights.
+        The module that receives the weights.
     config : NetworkConfig, optional
-        Settings of the module, to report which of them differ.
+        Its settings, to report which of them differ.
 
     Raises
     ------

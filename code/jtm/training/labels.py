@@ -1,10 +1,9 @@
 """
 Training on labelled recordings: of the whole network, or of heads alone.
 
-All methods of the benchmark share this module. They differ in the initial weights, in
-whether the body is frozen, and in the use of unlabelled audio: none; soft labels from a
-teacher (self-training, Xie et al. 2020); or InfoNCE in the same steps. Windows are
-drawn at random positions, and augmented in level, spectrum and noise.
+Methods differ in the initial weights, in whether the body is frozen, and in the use of
+unlabelled audio: none; soft labels from a teacher (self-training, Xie et al. 2020); or
+InfoNCE in the same steps.
 """
 
 import numpy as np
@@ -21,8 +20,7 @@ CONTRAST_WEIGHT = 0.02  # of InfoNCE, relative to the labels' binary cross-entro
 # Weight of a task's loss, where it is not 1.
 WEIGHTS = {"transcription": 2.0, "who_plays_what": 2.0, "instrument_activity": 0.1}
 
-UNKNOWN = -100
-"""Target of a window of unknown class, which is excluded from the loss."""
+UNKNOWN = -100  # target of a window of unknown class, excluded from the loss
 
 
 class Windows(Draws):
@@ -34,10 +32,9 @@ class Windows(Draws):
     read : callable
         Returns inputs ``(frames, bins)`` from index, first frame and number of frames.
     spans : list of tuple
-        Index of each labelled recording, and the first frame of its labelled part and
-        the one after the last.
+        Index, first frame and last frame + 1 of each labelled part of a recording.
     targets : callable
-        Returns targets by task from index, first frame and number of frames.
+        Returns targets by task from the same arguments.
     n_batches : int
         Number of batches in an epoch.
     batch_size : int
@@ -45,14 +42,13 @@ class Windows(Draws):
     seed : int
         Random seed.
     size, edge : int
-        Number of 10-ms frames in a window, and of further input frames on either side,
-        whose labels do not count.
+        Number of 10-ms frames in a window, and of further input on either side of it.
     stride : int
         Number of 10-ms frames in a frame of the network, to which windows are aligned.
     unlabelled : list of tuple, optional
-        Spans without labels, from which `n_unlabelled` windows of a batch are drawn.
+        Spans without labels.
     n_unlabelled : int
-        Number of unlabelled windows in a batch, which follow the labelled ones.
+        Number of windows of these in a batch, which follow the labelled ones.
     """
 
     def __init__(
@@ -123,9 +119,8 @@ class Labelled(Module):
         Learning rates of the body, 0 if it is frozen, and of the heads.
     teacher : jtm.models.heads.NetworkWithHeads, optional
         Network that computes soft labels of unlabelled windows.
-    contrast : callable, optional
-        Computes InfoNCE of unlabelled windows, from z, c, the recording of each window
-        and a generator; it has trainable weights.
+    contrast : nn.Module, optional
+        Computes InfoNCE of unlabelled windows from z, c, recordings and a generator.
     augmented : bool
         Whether to augment inputs in level, spectrum and noise.
     **chosen

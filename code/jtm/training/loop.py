@@ -29,11 +29,9 @@ from tqdm.auto import tqdm
 from jtm.files import InputError, StoppedError, atomic
 from jtm.training.checkpoints import read_checkpoint
 from jtm.training.folder import BEST, LAST, newest
-from jtm.training.processes import ProcessInfo, is_first, process_info
+from jtm.training.processes import is_first, process_info
 
-SAVE_SECONDS = 100
-"""Seconds between writes of the last checkpoint within an epoch."""
-
+SAVE_SECONDS = 100  # between writes of the last checkpoint within an epoch
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)  # they stop a run after the current step
 
 
@@ -49,16 +47,15 @@ class Plan:
     seed : int
         Random seed.
     folder : str or Path, optional
-        Path to the folder for checkpoints and curves; without it nothing is written,
-        and only the best state is kept, in memory.
+        Folder for checkpoints and curves; otherwise the best state stays in memory.
     accumulate : int
-        Number of batches over which gradients are accumulated for each optimiser step.
+        Number of batches per optimiser step.
     gradient_clip : float
         Gradient-norm clipping threshold; 0 disables.
     precision : {"float32", "bf16"}
         Numerical precision of the network; "bf16" is mixed precision.
     patience : int
-        Number of epochs without improvement after which training stops; 0 disables.
+        Early stopping: number of epochs without improvement; 0 disables.
     n_validation : int, optional
         Maximum number of validation batches.
     parallel : bool
@@ -75,25 +72,6 @@ class Plan:
     n_validation: int | None = None
     parallel: bool = False
 
-    @classmethod
-    def of(cls, config, **chosen):
-        """
-        Make a plan from a run's settings.
-
-        Parameters
-        ----------
-        config : jtm.training.config.RunConfig
-            The settings, from which epochs, random seed and folder are taken.
-        **chosen
-            The other fields.
-
-        Returns
-        -------
-        Plan
-            The plan.
-        """
-        return cls(config.n_epoch, config.random_seed, config.path_checkpoint, **chosen)
-
 
 class Module(lightning.LightningModule, abc.ABC):
     """
@@ -104,22 +82,18 @@ class Module(lightning.LightningModule, abc.ABC):
     plan : Plan
         How it is trained.
     train, validation : iterable
-        Batches; the attributes ``epoch`` and ``first_batch`` of `train` set where the
-        next iteration starts, ``device`` is the network's, and its method
-        ``count(epoch)`` returns the number of batches in an epoch. Without
-        `validation`, epochs are compared by `score`, or by training loss.
+        Batches; see :class:`jtm.data.windows.Draws` for the attributes of `train`.
+        Without `validation`, epochs are compared by `score`, or by training loss.
     metadata : dict, optional
         Other entries of each checkpoint, such as ``config``.
     score : callable, optional
-        Computes a score from the module after each epoch, in evaluation mode; the best
-        state is then that of the highest score, instead of that of the lowest loss.
+        Computes from the module, in evaluation mode, the score that the best epoch
+        maximises; otherwise it has the lowest loss.
 
     Attributes
     ----------
     history : list of dict
         Rows of the metrics file, one for each epoch and split.
-    seconds : float
-        Seconds of training so far, excluding validation.
     """
 
     title = "Training"
@@ -191,10 +165,8 @@ class Module(lightning.LightningModule, abc.ABC):
         """Make AdamW over the parameter groups, and its learning-rate schedule."""
         optimizer = torch.optim.AdamW(self.parameter_groups(), weight_decay=0.0)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, self.lr_factor)
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
-        }
+        scheduler = {"scheduler": scheduler, "interval": "step"}
+        return {"optimizer": optimizer, "lr_scheduler": scheduler}
 
     def on_train_start(self):
         """Start the clock."""
@@ -359,19 +331,13 @@ def _advice(folder):
 
 
 class _Checkpointer(lightning.Callback):
-    """
-    Save checkpoints: each epoch's, the best, and the last at short intervals.
-
-    It replaces Lightning's callback, which writes in place, and before an epoch's
-    metrics are complete.
-    """
+    """Save checkpoints as Lightning's callback does, but atomically and complete."""
 
     def __init__(self, plan):
         self.plan = plan
-        self.folder = Path(plan.folder) if plan.folder else None
+        self.folder = plan.folder and Path(plan.folder)
         self.saved_at = time.monotonic()
-        self.signal = None
-        self.best_state = None  # only without a folder
+        self.signal = self.best_state = None  # a state only without a folder
 
     @contextlib.contextmanager
     def _signals(self):
@@ -417,9 +383,9 @@ class _Checkpointer(lightning.Callback):
         if self.folder:
             name = f"checkpoint{trainer.current_epoch}.pt"
             self._save(trainer, name)
-            for target in (BEST, LAST) if is_best else (LAST,):
-                if trainer.is_global_zero:
-                    _copy(self.folder / name, self.folder / target)
+            targets = [BEST, LAST] if is_best else [LAST]
+            for target in targets if trainer.is_global_zero else ():
+                _copy(self.folder / name, self.folder / target)
         elif is_best:
             state = module.state_dict().items()
             self.best_state = {name: value.cpu().clone() for name, value in state}
@@ -489,8 +455,7 @@ def fit(module, progress=True, logger=False):
     Parameters
     ----------
     module : Module
-        The module to train; it ends in evaluation mode, on the CPU, with the weights
-        of the best epoch.
+        It ends in evaluation mode, on the CPU, with the weights of the best epoch.
     progress : bool
         Whether to show a progress bar.
     logger : lightning.pytorch.loggers.Logger, optional
@@ -499,7 +464,7 @@ def fit(module, progress=True, logger=False):
     Returns
     -------
     Path or None
-        Path to the checkpoint of the last epoch; None without a folder.
+        Checkpoint of the last epoch; None without a folder.
 
     Raises
     ------
@@ -559,12 +524,12 @@ def _is_of(path, epoch):
 def _train(module, checkpointer, start, progress, logger):
     """Train from a checkpoint, or from the module's initial weights, to the end."""
     plan = module.plan
-    processes = process_info() if plan.parallel else ProcessInfo(0, 1, 1)
+    _, world, local = process_info() if plan.parallel else (0, 1, 1)
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     trainer = lightning.Trainer(
-        devices=processes.local_world_size,
-        num_nodes=processes.world_size // processes.local_world_size,
+        devices=local,
+        num_nodes=world // local,
         plugins=None if plan.parallel else LightningEnvironment(),
         max_epochs=plan.n_epoch,
         accumulate_grad_batches=plan.accumulate,

@@ -19,8 +19,7 @@ from jtm.constants import HOP
 from jtm.files import atomic
 from jtm.music.audio import A4, gain, middle, powers, tuning
 
-BLOCK = 4096
-"""Number of frames computed at a time: 41 s."""
+BLOCK = 4096  # frames computed at a time: 41 s
 
 
 class FrontEnd(NamedTuple):
@@ -30,9 +29,9 @@ class FrontEnd(NamedTuple):
     Parameters
     ----------
     analyse : callable
-        Returns log magnitudes ``(frames, bins)``, one frame for each hop of 10 ms, from
-        samples ``(samples,)`` at 16 kHz, float32 in [-1, 1], and, if it has a pitch
-        axis, from their tuning in semitones relative to A4 at 440 Hz.
+        Returns 10 ms frames of log magnitudes ``(frames, bins)`` from samples
+        ``(samples,)`` in [-1, 1], float32, and, if it has a pitch axis, their tuning in
+        semitones relative to A4 at 440 Hz.
     margin : int
         Maximum number of frames on either side that a frame depends on.
     key : str
@@ -64,7 +63,7 @@ def harmonic_front_end(encoder):
     @torch.no_grad()
     def analyse(wave, tuning=0.0):
         wave = torch.from_numpy(wave).to(filters.time.device)
-        return encoder.magnitudes(wave[None, None], tuning)[0].cpu().numpy()
+        return filters(wave[None, None], tuning)[0].cpu().numpy()
 
     hasher = hashlib.sha256(kernels.tobytes())
     noise = np.random.default_rng(0).standard_normal(16 * HOP).astype(np.float32)
@@ -85,13 +84,11 @@ class Spectra:
     front_end : FrontEnd
         Front end that computes them.
     folder : str or Path
-        Path to the cache: 40 kB for each second of audio, one file per recording, named
-        by the recording's checksum, in a subfolder for the front end.
+        Path to the cache: 40 kB for each second of audio.
     tuned : bool
-        Whether to normalise each recording in level and tuning first, by
-        :func:`jtm.music.audio.gain` and :func:`jtm.music.audio.tuning`. Tuning is
-        estimated modulo one semitone; the metadata column ``tuning`` (A4 in Hz)
-        resolves the semitone if it is given.
+        Whether to normalise each recording in level and tuning first. Tuning is
+        estimated modulo one semitone, which the metadata column ``tuning`` (A4 in Hz)
+        resolves.
     """
 
     def __init__(self, store, front_end, folder, tuned=False):
