@@ -35,7 +35,8 @@ def augment(wave, kinds, generator):
     wave : torch.Tensor
         Waveforms ``(batch, 1, samples)`` at 16 kHz.
     kinds : sequence of str
-        Names in :data:`jtm.models.AUGMENTATIONS`, in any order.
+        Names in :data:`jtm.models.AUGMENTATIONS`. Equaliser and reverberation are
+        applied first, then noise, then gain, whatever the order in the list.
     generator : torch.Generator
         Random number generator on the CPU.
 

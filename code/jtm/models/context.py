@@ -59,8 +59,9 @@ class TransformerContext(nn.Module):
     """
     Summarise the past with a causal transformer.
 
-    Positions are relative, by a bias that decreases linearly with distance at a learned
-    slope per head (Press et al. 2022), or absolute, by sinusoids (Vaswani et al. 2017).
+    Pre-norm layers with PyTorch's scaled-dot-product attention. Positions are
+    relative, by a bias that decreases linearly with distance at a learned slope per
+    head (Press et al. 2022), or absolute, by sinusoids (Vaswani et al. 2017).
 
     Parameters
     ----------

@@ -237,9 +237,9 @@ class SincEncoder(nn.Module):
     """
     Encode with learned band-pass filters, then convolutions.
 
-    The filters replace the first layer of the CPC encoder, as in the original project;
-    or, as quadrature pairs, stride by the full hop, with two short convolutions over
-    time after them.
+    As in the original project, the filters can replace the first layer of the CPC
+    encoder and output filtered waveforms. As quadrature pairs, they stride by the full
+    hop and output magnitudes without phase; two short convolutions over time follow.
 
     Parameters
     ----------
@@ -248,11 +248,12 @@ class SincEncoder(nn.Module):
     norm : str
         Key in :data:`NORMS`.
     quadrature : bool
-        Whether to take log magnitudes of quadrature pairs, not filtered waveforms.
+        Whether to take log magnitudes of quadrature pairs instead of filtered
+        waveforms.
     kernel : int
         Filter length in samples.
     spacing : {"semitone", "mel"}
-        Scale on which the filters' centres are evenly spaced initially.
+        Initial spacing of the filters' centres: even in pitch or even in mel.
     """
 
     def __init__(
@@ -287,8 +288,7 @@ class HarmonicStack(nn.Module, abc.ABC):
     bins of its harmonics, so that transposing a note only shifts its stack. A subclass
     maps the stacks to learned features of 88 pitches, which z holds in pitch-major
     order; those of a pitch are followed by the log magnitudes of its own two bins, the
-    maximum of the 10 ms frames of a hop. ``filters`` maps waveforms, and their tuning
-    in semitones above A4 = 440 Hz, to log magnitudes ``(batch, frames, bins)``.
+    maximum of the 10 ms frames of a hop.
 
     Parameters
     ----------
@@ -353,7 +353,11 @@ class HarmonicStack(nn.Module, abc.ABC):
 
 class HarmonicEncoder(HarmonicStack):
     """
-    Encode onto a pitch axis by convolutions over log-frequency and time.
+    Encode onto a pitch axis with weights shared across pitch.
+
+    Two-dimensional convolutions over log-frequency and time map the stacked
+    harmonics to features of 88 pitches. A transposed note has the same features at
+    another pitch.
 
     Parameters
     ----------

@@ -193,7 +193,8 @@ class Heads(nn.Module):
     Parameters
     ----------
     trunk : nn.Module
-        Maps features to ``(batch, frames, 88, channels)``; has ``channels``, ``reach``.
+        Maps features to ``(batch, frames, 88, channels)``; has attributes ``channels``
+        and ``reach``.
     tasks : dict of str to tuple
         Key in :data:`READERS` and number of classes, by task.
     stride : int
@@ -265,8 +266,8 @@ class Body(nn.Module):
         """
         Compute latents ``(batch, frames, z_dim)``.
 
-        Inputs are waveforms ``(batch, 1, samples)`` or 10 ms frames of log magnitudes
-        ``(batch, frames, bins)``.
+        Inputs are waveforms ``(batch, 1, samples)``, or log magnitudes ``(batch, frames
+        of 10 ms, bins)``.
         """
         encoder = self.model.encoder
         return encoder(inputs) if inputs.shape[1] == 1 else encoder.encode(inputs)
@@ -284,7 +285,8 @@ def add_heads(model, tasks, seed=0, on_encoder=False, width=WIDTH, around=False)
     Parameters
     ----------
     model : jtm.models.network.Network or int
-        The network, or the number of bins of hand-crafted features.
+        The network; or the number of bins of hand-crafted features, which the heads
+        take as they are.
     tasks : dict of str to tuple
         Key in :data:`READERS` and number of classes, by task.
     seed : int

@@ -37,13 +37,14 @@ def read_checkpoint(path):
     Parameters
     ----------
     path : str or Path
-        The file.
+        Path to the file.
 
     Returns
     -------
     dict
-        Its content on the CPU: ``state_dict``, ``config``, ``kind``
-        (:data:`PRETRAINING`, :data:`LABELS` or "something else"), and more.
+        Its content, on the CPU, including ``state_dict`` and ``config``, and the
+        ``thresholds`` of an exported transcriber. ``kind`` is :data:`PRETRAINING`,
+        :data:`LABELS` or "something else".
 
     Raises
     ------
@@ -95,16 +96,16 @@ def read_tensors(path, kind, command, expected):
     Parameters
     ----------
     path : str or Path
-        The file.
+        Path to the file.
     kind, command : str
         Expected content, and the command that writes it, for messages.
     expected : dict of str to type
-        Types of the required metadata entries.
+        Types of the required metadata entries, by name.
 
     Returns
     -------
     tensors : dict of str to torch.Tensor
-        Tensors on the CPU.
+        Tensors on the CPU by name.
     metadata : dict
         The metadata.
 
@@ -185,12 +186,14 @@ def export(checkpoint, path):
     checkpoint : str or Path
         A checkpoint of pretraining, or an exported file.
     path : str or Path
-        The file to write, ending in ``.safetensors``.
+        The file to write, ending in ``.safetensors``: the weights, with the network's
+        settings. A file of the same name ending in ``.json`` gets the hash, the size,
+        the settings of the run and its losses by epoch.
 
     Returns
     -------
     dict
-        Hash, size, settings and losses by epoch, also written next to it as JSON.
+        Content of the JSON file.
 
     Raises
     ------
@@ -229,16 +232,16 @@ def load_model(path, content=None):
     Parameters
     ----------
     path : str or Path
-        The checkpoint.
+        Path to the checkpoint.
     content : dict, optional
-        Its content, if it has already been read.
+        Content of the checkpoint, if it has already been read.
 
     Returns
     -------
     model : Network
         The network in evaluation mode.
     config : NetworkConfig
-        Its settings.
+        The network's settings in training.
 
     Raises
     ------
@@ -266,9 +269,9 @@ def initial_model(config):
     Returns
     -------
     model : Network
-        The network of ``config.load``; untrained if that is empty.
+        The network of ``config.load``, with its weights; untrained if that is empty.
     config : NetworkConfig
-        The run's settings, with those of the network.
+        The run's settings, with those of the network that was loaded.
 
     Raises
     ------
@@ -288,9 +291,9 @@ def network_config(path, content):
     Parameters
     ----------
     path : str or Path
-        The checkpoint, for messages.
+        Path to the checkpoint, for messages.
     content : dict
-        Its content.
+        Content of the checkpoint.
 
     Returns
     -------
@@ -317,15 +320,15 @@ def load_part(path, content, part, module, config=None):
     Parameters
     ----------
     path : str or Path
-        The checkpoint, for messages.
+        Path to the checkpoint, for messages.
     content : dict
-        Its content.
+        Content of the checkpoint.
     part : {"model", "criterion", "network"}
         The part to load.
     module : nn.Module
-        The module that receives the weights.
+        Module that receives the weights.
     config : NetworkConfig, optional
-        Its settings, to report which of them differ.
+        Settings of the module, to report which of them differ.
 
     Raises
     ------

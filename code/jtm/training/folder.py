@@ -33,14 +33,14 @@ def newest(folder):
     Parameters
     ----------
     folder : str or Path
-        The run's folder.
+        Path to the run's folder.
 
     Returns
     -------
     path : Path or None
-        The checkpoint; None if there is none.
+        Path to the checkpoint; None if there is none.
     content : dict or None
-        Its content.
+        Content of the checkpoint.
 
     Raises
     ------

@@ -32,9 +32,10 @@ class Windows(Draws):
     read : callable
         Returns inputs ``(frames, bins)`` from index, first frame and number of frames.
     spans : list of tuple
-        Index, first frame and last frame + 1 of each labelled part of a recording.
+        Index of each labelled recording, and the first frame of its labelled part and
+        the one after the last.
     targets : callable
-        Returns targets by task from the same arguments.
+        Returns targets by task from index, first frame and number of frames.
     n_batches : int
         Number of batches in an epoch.
     batch_size : int
@@ -42,13 +43,14 @@ class Windows(Draws):
     seed : int
         Random seed.
     size, edge : int
-        Number of 10-ms frames in a window, and of further input on either side of it.
+        Number of 10-ms frames in a window, and of further input frames on either side,
+        whose labels do not count.
     stride : int
         Number of 10-ms frames in a frame of the network, to which windows are aligned.
     unlabelled : list of tuple, optional
-        Spans without labels.
+        Spans without labels, from which `n_unlabelled` windows of a batch are drawn.
     n_unlabelled : int
-        Number of windows of these in a batch, which follow the labelled ones.
+        Number of unlabelled windows in a batch, which follow the labelled ones.
     """
 
     def __init__(
@@ -119,8 +121,9 @@ class Labelled(Module):
         Learning rates of the body, 0 if it is frozen, and of the heads.
     teacher : jtm.models.heads.NetworkWithHeads, optional
         Network that computes soft labels of unlabelled windows.
-    contrast : nn.Module, optional
-        Computes InfoNCE of unlabelled windows from z, c, recordings and a generator.
+    contrast : callable, optional
+        Computes InfoNCE of unlabelled windows, from z, c, the recording of each window
+        and a generator; it has trainable weights.
     augmented : bool
         Whether to augment inputs in level, spectrum and noise.
     **chosen

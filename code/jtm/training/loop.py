@@ -47,15 +47,16 @@ class Plan:
     seed : int
         Random seed.
     folder : str or Path, optional
-        Folder for checkpoints and curves; otherwise the best state stays in memory.
+        Path to the folder for checkpoints and curves; without it nothing is written,
+        and only the best state is kept, in memory.
     accumulate : int
-        Number of batches per optimiser step.
+        Number of batches over which gradients are accumulated for each optimiser step.
     gradient_clip : float
         Gradient-norm clipping threshold; 0 disables.
     precision : {"float32", "bf16"}
         Numerical precision of the network; "bf16" is mixed precision.
     patience : int
-        Early stopping: number of epochs without improvement; 0 disables.
+        Number of epochs without improvement after which training stops; 0 disables.
     n_validation : int, optional
         Maximum number of validation batches.
     parallel : bool
@@ -82,18 +83,22 @@ class Module(lightning.LightningModule, abc.ABC):
     plan : Plan
         How it is trained.
     train, validation : iterable
-        Batches; see :class:`jtm.data.windows.Draws` for the attributes of `train`.
-        Without `validation`, epochs are compared by `score`, or by training loss.
+        Batches; the attributes ``epoch`` and ``first_batch`` of `train` set where the
+        next iteration starts, ``device`` is the network's, and its method
+        ``count(epoch)`` returns the number of batches in an epoch. Without
+        `validation`, epochs are compared by `score`, or by training loss.
     metadata : dict, optional
         Other entries of each checkpoint, such as ``config``.
     score : callable, optional
-        Computes from the module, in evaluation mode, the score that the best epoch
-        maximises; otherwise it has the lowest loss.
+        Computes a score from the module after each epoch, in evaluation mode; the best
+        state is then that of the highest score, instead of that of the lowest loss.
 
     Attributes
     ----------
     history : list of dict
         Rows of the metrics file, one for each epoch and split.
+    seconds : float
+        Seconds of training so far, excluding validation.
     """
 
     title = "Training"
@@ -455,7 +460,8 @@ def fit(module, progress=True, logger=False):
     Parameters
     ----------
     module : Module
-        It ends in evaluation mode, on the CPU, with the weights of the best epoch.
+        The module to train; it ends in evaluation mode, on the CPU, with the weights
+        of the best epoch.
     progress : bool
         Whether to show a progress bar.
     logger : lightning.pytorch.loggers.Logger, optional
@@ -464,7 +470,7 @@ def fit(module, progress=True, logger=False):
     Returns
     -------
     Path or None
-        Checkpoint of the last epoch; None without a folder.
+        Path to the checkpoint of the last epoch; None without a folder.
 
     Raises
     ------

@@ -20,10 +20,8 @@ def process_info():
 
     Returns
     -------
-    rank : int
-        Rank of this process; only rank 0 writes and prints.
-    world_size, local_world_size : int
-        Number of processes on all machines, and on each; 1 unless started by these.
+    ProcessInfo
+        Its rank; 0 of 1 if neither of them started the process.
 
     Raises
     ------
@@ -60,7 +58,7 @@ def is_first():
     Returns
     -------
     bool
-        Whether it has rank 0.
+        Whether it has rank 0, or was started without torchrun and srun.
     """
     return int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", 0))) == 0
 
@@ -72,7 +70,8 @@ def best_device():
     Returns
     -------
     torch.device
-        A CUDA GPU, else Apple's (MPS), else the CPU, as Lightning chooses in training.
+        A CUDA GPU if there is one, else Apple's (MPS), else the CPU. In training,
+        Lightning makes the same choice.
     """
     import torch  # takes seconds, and every command imports this module
 

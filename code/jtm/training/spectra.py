@@ -29,9 +29,9 @@ class FrontEnd(NamedTuple):
     Parameters
     ----------
     analyse : callable
-        Returns 10 ms frames of log magnitudes ``(frames, bins)`` from samples
-        ``(samples,)`` in [-1, 1], float32, and, if it has a pitch axis, their tuning in
-        semitones relative to A4 at 440 Hz.
+        Returns log magnitudes ``(frames, bins)``, one frame for each hop of 10 ms, from
+        samples ``(samples,)`` at 16 kHz, float32 in [-1, 1], and, if it has a pitch
+        axis, from their tuning in semitones relative to A4 at 440 Hz.
     margin : int
         Maximum number of frames on either side that a frame depends on.
     key : str
@@ -84,11 +84,13 @@ class Spectra:
     front_end : FrontEnd
         Front end that computes them.
     folder : str or Path
-        Path to the cache: 40 kB for each second of audio.
+        Path to the cache: 40 kB for each second of audio, one file per recording, named
+        by the recording's checksum, in a subfolder for the front end.
     tuned : bool
-        Whether to normalise each recording in level and tuning first. Tuning is
-        estimated modulo one semitone, which the metadata column ``tuning`` (A4 in Hz)
-        resolves.
+        Whether to normalise each recording in level and tuning first, by
+        :func:`jtm.music.audio.gain` and :func:`jtm.music.audio.tuning`. Tuning is
+        estimated modulo one semitone; the metadata column ``tuning`` (A4 in Hz)
+        resolves the semitone if it is given.
     """
 
     def __init__(self, store, front_end, folder, tuned=False):
