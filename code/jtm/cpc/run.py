@@ -69,8 +69,10 @@ class CPCModule(Module):
 
     def __init__(self, config, train, validation, origin=""):
         n_validation = math.ceil(VALIDATION_WINDOWS / config.batch_size)
-        plan = Plan.of(
-            config,
+        plan = Plan(
+            config.n_epoch,
+            config.random_seed,
+            config.path_checkpoint,
             accumulate=config.accumulate,
             gradient_clip=config.gradient_clip,
             precision=config.precision,

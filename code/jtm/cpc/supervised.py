@@ -131,9 +131,16 @@ def _module(config, model, family, spans, size):
     n_frames = sum(length for length in lengths if length >= size)
     heads = {task: labelled.head for task, labelled in family.labelled.items()}
     network = add_heads(model, heads, config.random_seed, config.on_encoder)
+    plan = Plan(
+        config.n_epoch,
+        config.random_seed,
+        config.path_checkpoint,
+        gradient_clip=1.0,
+        precision="bf16",
+    )
     return family.module(
         network,
-        Plan.of(config, gradient_clip=1.0, precision="bf16"),
+        plan,
         spans,
         -(-n_frames // (size * config.batch_size)),
         (0.0 if config.frozen else config.learning_rate, config.learning_rate),

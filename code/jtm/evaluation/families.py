@@ -169,7 +169,8 @@ class Family:
         jtm.training.labels.Labelled
             The module, whose epochs are compared by :meth:`validate`.
         """
-        tasks = {t: self.labelled[t] for t in self.labelled if t in network.tasks}
+        heads = network.heads.readers
+        tasks = {t: task for t, task in self.labelled.items() if t in heads}
         batches |= {"seed": plan.seed, "stride": self.stride, "edge": self.edge}
         batches["size"] = size or self.window
         windows = labels.Windows(

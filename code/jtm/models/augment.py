@@ -2,8 +2,7 @@
 Augmentations that preserve notes, instruments and timing.
 
 The context network takes the augmented copy of a window, while the latents that it
-predicts come from the original (past-only augmentation, Kharitonov et al.
-2020). Recording conditions change; pitch and tempo do not. All
+predicts come from the original (past-only augmentation, Kharitonov et al. 2020). All
 filters are causal, so that no future to be predicted leaks into the past.
 """
 
@@ -14,29 +13,17 @@ from torch.nn import functional
 
 from jtm.constants import SAMPLE_RATE
 
-SIGNAL_TO_NOISE = (5.0, 40.0)
-"""Range of the signal-to-noise ratio in dB."""
+# Ranges from which each window's augmentation is drawn.
+SIGNAL_TO_NOISE = (5.0, 40.0)  # dB
+NOISE_SLOPE = (0.0, 2.0)  # a of noise power ~ 1 / frequency^a: white to brown
+REVERB_SECONDS = (0.1, 1.0)  # reverberation time (RT60)
+DIRECT_TO_REVERB = (0.0, 20.0)  # energy ratio in dB
+BAND_CENTRES = (60.0, 6000.0)  # of the equaliser, in Hz
+BAND_OCTAVES = (1.0, 2.0)  # widths of its bands
+BAND_GAINS = (-12.0, 12.0)  # dB
+LEVELS = (-12.0, 12.0)  # gain in dB
 
-NOISE_SLOPE = (0.0, 2.0)
-"""Range of the exponent a of noise power ~ 1 / frequency^a: white to brown."""
-
-REVERB_SECONDS = (0.1, 1.0)
-"""Range of the reverberation time (RT60) in seconds."""
-
-DIRECT_TO_REVERB = (0.0, 20.0)
-"""Range of the direct-to-reverberant energy ratio in dB."""
-
-BANDS = 3
-"""Number of equaliser bands."""
-
-BAND_CENTRES = (60.0, 6000.0)
-"""Range of the bands' centres in Hz; bands are one to two octaves wide."""
-
-BAND_GAINS = (-12.0, 12.0)
-"""Range of the bands' gains in dB."""
-
-LEVELS = (-12.0, 12.0)
-"""Range of the gain in dB."""
+BANDS = 3  # of the equaliser
 
 
 def augment(wave, kinds, generator):
@@ -66,17 +53,17 @@ def augment(wave, kinds, generator):
         return (low + (high - low) * uniform).to(wave.device)
 
     # Padded by the longest reverberation, so that none wraps around to the start.
-    size = samples + int(REVERB_SECONDS[1] * SAMPLE_RATE)
+    n_tail = int(REVERB_SECONDS[1] * SAMPLE_RATE)
+    size = samples + n_tail
     size = -(-size // 4096) * 4096  # lengths with small prime factors are fastest
     spectrum = torch.fft.rfft(wave[:, 0].float(), size)  # (batch, frequencies)
     if "equaliser" in kinds:
         octaves = math.log2(BAND_CENTRES[1] / BAND_CENTRES[0])
         centres = BAND_CENTRES[0] * 2 ** draw((0, octaves), BANDS)
-        gains, widths = draw(BAND_GAINS, BANDS), draw((1.0, 2.0), BANDS)
+        gains, widths = draw(BAND_GAINS, BANDS), draw(BAND_OCTAVES, BANDS)
         spectrum = spectrum * _equaliser(centres, gains, widths, size)
     if "reverb" in kinds:
         # Tails of constant length, each with its own decay.
-        n_tail = int(REVERB_SECONDS[1] * SAMPLE_RATE)
         tail = torch.randn(batch, n_tail, generator=generator).to(wave.device)
         responses = _reverberation(tail, draw(REVERB_SECONDS), draw(DIRECT_TO_REVERB))
         spectrum = spectrum * torch.fft.rfft(responses, size)
@@ -119,8 +106,7 @@ def _reverberation(tail, seconds, ratio):
     onsets stay in place.
     """
     time = torch.arange(tail.shape[1], device=tail.device) / SAMPLE_RATE
-    decay = 10 ** (-3 * time / seconds[:, None])
-    response = tail * decay
+    response = tail * 10 ** (-3 * time / seconds[:, None])
     response[:, 0] = 0
     gain = 10 ** (-ratio / 20)[:, None]
     response = gain * response / response.norm(dim=1, keepdim=True)
@@ -137,10 +123,8 @@ def _coloured_noise(white, spectrum, slope, ratio, samples):
     """
     n = white.shape[1]
     frequency = torch.linspace(0, SAMPLE_RATE / 2, n, device=white.device)
-    frequency = frequency.clamp(min=20.0)
-    noise = white * frequency ** (-slope[:, None] / 2)
-    noise[:, 0] = 0  # no DC
-    noise[:, -1] = 0
+    noise = white * frequency.clamp(min=20.0) ** (-slope[:, None] / 2)
+    noise[:, [0, -1]] = 0  # no DC
     length = 2 * (n - 1) / samples  # of the transform, relative to the signal's
     energy_ratio = spectrum.abs().square().sum(1) / noise.abs().square().sum(1)
     scale = (length * energy_ratio * 10 ** (-ratio / 10)).sqrt()

@@ -4,10 +4,6 @@ Encoders: waveform ``(batch, 1, samples)`` to latents z ``(batch, frames, dim)``
 Each encoder derives its hop from its strides and returns one latent per
 complete hop of the input, whatever its length. Frame ``i`` is centred on the
 middle of its hop, so that z, c and the labels share one frame grid.
-
-The encoders, by increasing inductive bias: a plain stack of convolutions
-(none), band-pass filters with learned cut-offs (sound has a spectrum), and stacked
-harmonics on a pitch axis (transposing a note only shifts its representation).
 """
 
 import abc
@@ -19,17 +15,14 @@ from torch.nn import functional
 
 from jtm.constants import HOP, N_PITCHES, PITCH_MAX, PITCH_MIN, SAMPLE_RATE
 
+# The CPC encoder (van den Oord et al. 2018, section 3.1), and the zero padding on
+# either side of each layer with which frames = samples // hop.
 KERNELS = (10, 8, 4, 4, 4)
-"""Kernel sizes of the CPC encoder (van den Oord et al. 2018, section 3.1)."""
-
-STRIDES = (5, 4, 2, 2, 2)
-"""Strides of the CPC encoder; their product is the hop."""
-
+STRIDES = (5, 4, 2, 2, 2)  # their product is the hop
 PADDINGS = (3, 2, 1, 1, 1)
-"""Zero padding on either side of each layer, so that frames = samples // hop."""
 
+# From a pitch to its sub-octave and harmonics 1 to 8, in semitones.
 HARMONICS = (-12.0, 0.0, 12.0, 19.02, 24.0, 27.86, 31.02, 33.69, 36.0)
-"""Intervals from a pitch to its sub-octave and harmonics 1 to 8, in semitones."""
 
 
 class _AcrossFrames(nn.Module):
@@ -55,10 +48,7 @@ NORMS = {
     ),
     "none": lambda channels: nn.Identity(),
 }
-"""
-Norms by the name that ``--normMode`` takes. Each returns a layer for ``(batch, ...,
-channels)`` from its number of channels.
-"""
+"""Layers for ``(batch, ..., channels)``, by their names for ``--normMode``."""
 
 
 def normed(norm, maps):
@@ -112,7 +102,7 @@ class ConvEncoder(nn.Module):
         super().__init__()
         self.dim = dim
         self.hop = math.prod(STRIDES)
-        self.layers = _stack(1, dim, norm, first=0)
+        self.layers = _stack(1, dim, norm)
 
     def forward(self, wave):
         """Encode ``(batch, 1, samples)`` as z ``(batch, samples // hop, dim)``."""
@@ -120,14 +110,12 @@ class ConvEncoder(nn.Module):
         return z[:, : wave.shape[-1] // self.hop]
 
 
-def _stack(channels, dim, norm, first):
+def _stack(channels, dim, norm, first=0):
     """Build the layers of the CPC encoder from number `first` on."""
     layers = []
-    shapes = list(zip(KERNELS, STRIDES, PADDINGS, strict=True))
-    for shape in shapes[first:]:
-        conv = FrameConv(channels, dim, *shape)
+    for shape in [*zip(KERNELS, STRIDES, PADDINGS, strict=True)][first:]:
+        conv = FrameConv(channels if not layers else dim, dim, *shape)
         layers += [conv, NORMS[norm](dim), nn.ReLU(inplace=True)]
-        channels = dim
     return nn.Sequential(*layers)
 
 
@@ -167,16 +155,12 @@ class _SincFilters(nn.Module):
             mels = torch.linspace(*bounds.tolist(), n_filters)
             centre = 69 + 12 * torch.log2(700 * (10 ** (mels / 2595) - 1) / 440)
         width = torch.diff(centre, append=(2 * centre[-1] - centre[-2])[None])
-        if learned:
-            self.centre = nn.Parameter(centre)
-            self.width = nn.Parameter(width)
-        else:
-            self.register_buffer("centre", centre)
-            self.register_buffer("width", width)
+        tensor = nn.Parameter if learned else nn.Buffer
+        self.centre, self.width = tensor(centre), tensor(width)
         time = (torch.arange(kernel) - (kernel - 1) / 2) / SAMPLE_RATE
-        self.register_buffer("time", time, persistent=False)
+        self.time = nn.Buffer(time, persistent=False)
         window = torch.hamming_window(kernel, periodic=False)
-        self.register_buffer("window", window, persistent=False)
+        self.window = nn.Buffer(window, persistent=False)
 
     def bands(self, tuning=0.0):
         """
@@ -201,8 +185,8 @@ class _SincFilters(nn.Module):
         """
         centre, width = self.bands(tuning)
         envelope = torch.sinc(width[:, None] * self.time) * self.window
-        phase = 2 * math.pi * centre[:, None] * self.time
         envelope = envelope / envelope.norm(dim=1, keepdim=True)
+        phase = 2 * math.pi * centre[:, None] * self.time
         cosines = envelope * torch.cos(phase)
         if not self.quadrature:
             return cosines
@@ -218,10 +202,7 @@ class _SincFilters(nn.Module):
         # On a CPU, several times faster than a convolution with long kernels.
         frames = frames.unfold(1, self.kernel, self.stride)  # (batch, frames, kernel)
         y = frames @ self.kernels(tuning).T
-        if self.quadrature:
-            real, imaginary = y.float().chunk(2, dim=2)
-            y = log_magnitude(real, imaginary)
-        return y
+        return log_magnitude(*y.float().chunk(2, dim=2)) if self.quadrature else y
 
 
 def log_magnitude(real, imaginary):
@@ -239,8 +220,7 @@ def log_magnitude(real, imaginary):
         Log power relative to a floor 80 dB below a full-scale sine
         in a 2048-sample filter; 0 for silence.
     """
-    power = real.square() + imaginary.square()
-    return torch.log1p(power * 1e5) / 18.0
+    return torch.log1p((real.square() + imaginary.square()) * 1e5) / 18.0
 
 
 def _reach(kernel, hop):
@@ -285,19 +265,13 @@ class SincEncoder(nn.Module):
         self.reach = _reach(kernel, self.hop)
         stride = self.hop if quadrature else STRIDES[0]
         self.filters = _SincFilters(dim, kernel, stride, spacing, quadrature)
+        layers = [NORMS[norm](dim), nn.ReLU(inplace=True)]
         if quadrature:
-            self.layers = nn.Sequential(
-                FrameConv(dim, dim, 3, padding=1),
-                NORMS[norm](dim),
-                nn.ReLU(inplace=True),
-                FrameConv(dim, dim, 1),
-            )
+            layers.insert(0, FrameConv(dim, dim, 3, padding=1))
+            layers.append(FrameConv(dim, dim, 1))
         else:
-            self.layers = nn.Sequential(
-                NORMS[norm](dim),
-                nn.ReLU(inplace=True),
-                _stack(dim, dim, norm, first=1),
-            )
+            layers.append(_stack(dim, dim, norm, first=1))
+        self.layers = nn.Sequential(*layers)
 
     def forward(self, wave):
         """Encode ``(batch, 1, samples)`` as z ``(batch, samples // hop, dim)``."""
@@ -348,21 +322,13 @@ class HarmonicStack(nn.Module, abc.ABC):
         bins = (rows + torch.tensor(HARMONICS)[:, None] - low) * self.passed
         bins = bins.round().long()
         bins[(bins < 0) | (bins >= n_filters)] = n_filters
-        self.register_buffer("bins", bins, persistent=False)  # (harmonics, rows)
+        self.bins = nn.Buffer(bins, persistent=False)  # (harmonics, rows)
         self.first = round((PITCH_MIN - low) * self.passed)  # bin of A0
-
-    def magnitudes(self, wave, tuning=0.0):
-        """
-        Compute log magnitudes ``(batch, frames, bins)``, about 0 to 1, of waveforms.
-
-        `tuning` is the tuning of the waveforms in semitones above A4 = 440 Hz.
-        """
-        return self.filters(wave, tuning)
 
     def forward(self, wave):
         """Encode ``(batch, 1, samples)`` as z ``(batch, samples // hop, dim)``."""
         wave = wave[..., : wave.shape[-1] // self.hop * self.hop]
-        return self.encode(self.magnitudes(wave))
+        return self.encode(self.filters(wave))
 
     def encode(self, magnitudes):
         """Encode log magnitudes ``(batch, frames of 10 ms, bins)``, whole hops."""

@@ -1,10 +1,9 @@
 """
 Heads for predicting labels from z and c: a shared trunk, and a linear reader per task.
 
-The trunk computes features of each pitch and frame: from features on a pitch axis by
-blocks that share their weights across pitch (:class:`PitchTrunk`), from any others by
-convolutions over time. Each reader maps these features ``(batch, frames, 88,
-channels)`` to the logits of its task.
+The trunk computes features ``(batch, frames, 88, channels)``: from z and c on a pitch
+axis by blocks that share their weights across pitch (:class:`PitchTrunk`), from others
+by convolutions over time. Each reader maps them to the logits of its task.
 """
 
 import torch
@@ -15,17 +14,10 @@ from jtm.constants import HOP, N_PITCHES
 from jtm.models.encoder import HarmonicStack, normed
 from jtm.models.pitchmap import PitchBlock, to_maps
 
-RARE = -4.0
-"""Initial bias of logits whose targets are mostly false."""
-
-TRUNK = ((1, 2), (19, 4))
-"""Dilations, in semitones and in frames, of the blocks of :class:`PitchTrunk`."""
-
-WIDTH = 32
-"""Default number of channels of :class:`PitchTrunk`."""
-
-AROUND = 128
-"""Frames of 20 ms on either side for features of the surroundings: 2.56 s."""
+RARE = -4.0  # initial bias of logits whose targets are mostly false
+TRUNK = ((1, 2), (19, 4))  # dilations of the blocks, in semitones and in frames
+WIDTH = 32  # default number of channels of a trunk on the pitch axis
+AROUND = 128  # frames of 20 ms on either side for features of the surroundings
 
 
 class PitchTrunk(nn.Module):
@@ -118,11 +110,7 @@ class _FlatTrunk(nn.Module):
 
 
 class _MapReader(nn.Module):
-    """
-    Predict rows of 88 pitches, such as pitch activation and onsets, every 10 ms.
-
-    Rows are multi-label; each trunk frame yields `stride` frames of 10 ms.
-    """
+    """Predict multi-label rows of 88 pitches, such as onsets, every 10 ms."""
 
     def __init__(self, channels, n_rows, stride=1):
         super().__init__()
@@ -149,8 +137,8 @@ class _FrameReader(nn.Module):
 
     def forward(self, maps):
         """Compute logits ``(batch, stride * frames, n_classes)``."""
-        logits = self.linear(_over_pitch(maps)).unflatten(2, (self.stride, -1))
-        return logits.flatten(1, 2)
+        logits = self.linear(_over_pitch(maps))
+        return logits.unflatten(2, (self.stride, -1)).flatten(1, 2)
 
 
 class _WindowReader(nn.Module):
@@ -168,7 +156,7 @@ class _WindowReader(nn.Module):
 class _PitchReader(nn.Module):
     """Predict the pitch of a window from means and standard deviations over time."""
 
-    def __init__(self, channels, n_classes=N_PITCHES, stride=1):
+    def __init__(self, channels, n_classes, stride=1):
         super().__init__()
         self.linear = nn.Linear(2 * channels, 1)
         self.own = nn.Parameter(torch.zeros(n_classes))
@@ -244,11 +232,6 @@ class NetworkWithHeads(nn.Module):
         self.body = body
         self.heads = heads
 
-    @property
-    def tasks(self):
-        """Names of the tasks with a head."""
-        return tuple(self.heads.readers)
-
     def forward(self, inputs, edge=0):
         """
         Compute logits by task; see :meth:`Body.encode` for the inputs.
@@ -258,11 +241,8 @@ class NetworkWithHeads(nn.Module):
         classes)``.
         """
         logits = self.heads(self.body(inputs))
-        if edge:  # logits of windows have no frames
-            logits = {
-                t: x if x.ndim < 3 else x[:, edge:-edge] for t, x in logits.items()
-            }
-        return logits
+        inside = slice(edge, -edge or None)
+        return {t: x[:, inside] if x.ndim > 2 else x for t, x in logits.items()}
 
 
 class Body(nn.Module):

@@ -32,16 +32,7 @@ class Network(nn.Module):
         self.encoder = encoder
         self.context = context
         self.reverse = reverse
-
-    @property
-    def z_dim(self):
-        """Dimension of the latents."""
-        return self.encoder.dim
-
-    @property
-    def c_dim(self):
-        """Dimension of the contexts."""
-        return self.context.dim
+        self.z_dim, self.c_dim = encoder.dim, context.dim
 
     def forward(self, wave):
         """
@@ -85,19 +76,16 @@ def build_model(config):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.random_seed)
         encoder = encoder_class(config.hidden_encoder, config.norm_mode, **options)
-        context = _make_context(config, encoder)
+        dim, layers = config.hidden_gar, config.layers_gar
+        if config.ar_mode == "conv":
+            context = PitchMapContext(encoder.dim, dim)
+        elif config.ar_mode == "transformer":
+            options = layers, config.dropout, config.abspos
+            context = TransformerContext(encoder.dim, dim, *options)
+        else:
+            pitchwise = config.gar_mode == "pitchwise"
+            pitchwise &= isinstance(encoder, HarmonicStack)
+            groups = N_PITCHES if pitchwise else 1
+            sizes = encoder.dim, groups * dim
+            context = RecurrentContext(*sizes, config.ar_mode, layers, groups)
     return Network(encoder, context, config.cpc_mode == "reverse")
-
-
-def _make_context(config, encoder):
-    """Build the context network for an encoder."""
-    dim, layers = config.hidden_gar, config.layers_gar
-    if config.ar_mode == "conv":
-        return PitchMapContext(encoder.dim, dim)
-    if config.ar_mode == "transformer":
-        return TransformerContext(
-            encoder.dim, dim, layers, config.dropout, config.abspos
-        )
-    pitchwise = config.gar_mode == "pitchwise" and isinstance(encoder, HarmonicStack)
-    groups = N_PITCHES if pitchwise else 1
-    return RecurrentContext(encoder.dim, groups * dim, config.ar_mode, layers, groups)

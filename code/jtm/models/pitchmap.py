@@ -1,13 +1,9 @@
 """
 Pitch maps: residual convolutions over pitch and time, with weights shared across pitch.
 
-The default network. :class:`PitchMapEncoder` maps stacked harmonics to features of 88
-pitches every 20 ms; :class:`PitchMapContext` summarises their past by dilated causal
-convolutions, all frames at once. Heads take both through non-causal blocks; see
-:mod:`jtm.models.heads`. Every convolution combines a pitch with two others, a
-semitone, an octave or a twelfth away, and a frame with its neighbours; none depends on
-the absolute pitch. Channels-last layout and plain 3 x 3 convolutions are fast on CPUs;
-depthwise convolutions and loops over frames are not.
+The default network. Every convolution combines a pitch with two others, a semitone, an
+octave or a twelfth away, and a frame with its neighbours. Channels-last layout and
+plain 3 x 3 convolutions are fast on CPUs; depthwise ones and loops over frames are not.
 """
 
 import torch
@@ -17,14 +13,11 @@ from torch.nn import functional
 from jtm.constants import HOP, MAP_STRIDE, N_PITCHES
 from jtm.models.encoder import HARMONICS, NORMS, HarmonicStack, normed
 
+# Dilations of the blocks, in semitones and in frames of 20 ms; the receptive field of
+# the context is the last 0.56 s.
 ENCODER = ((1, 1), (12, 1), (1, 1))
-"""Dilations, in semitones and in frames of 20 ms, of the encoder's blocks."""
-
 CONTEXT = ((1, 2), (12, 4), (1, 8))
-"""Dilations of the context's blocks; their receptive field is the last 0.56 s."""
-
-RESIDUAL = 0.3
-"""Initial scale of the residual branches, so that deep stacks begin near identity."""
+RESIDUAL = 0.3  # initial scale of residual branches; deep stacks begin near identity
 
 
 def to_maps(features):
@@ -69,13 +62,8 @@ class PitchBlock(nn.Module):
         super().__init__()
         pitch, time = dilation
         self.n_past = 2 * time if causal else 0
-        self.conv = nn.Conv2d(
-            channels,
-            channels,
-            3,
-            padding=(pitch, 0 if causal else time),
-            dilation=dilation,
-        )
+        padding = pitch, 0 if causal else time
+        self.conv = nn.Conv2d(channels, channels, 3, padding=padding, dilation=dilation)
         self.mix = nn.Conv2d(channels, channels, 1)
         with torch.no_grad():
             self.mix.weight.mul_(RESIDUAL)
@@ -155,16 +143,12 @@ class PitchMapContext(nn.Module):
         Return c and a state to pass on with the frames that follow: for each block
         its last input frames ``(frames, batch, dim)``. `state` is None at the start.
         """
-        maps = self.project(to_maps(z))
-        pasts = [None] * len(self.blocks)
-        if state is not None:
-            pasts = [to_maps(features.transpose(0, 1)) for features in state]
-        states = []
-        for block, past in zip(self.blocks, pasts, strict=True):
-            before = (
-                maps.new_zeros(*maps.shape[:3], block.n_past) if past is None else past
-            )
-            states.append(torch.cat((before, maps), dim=3)[..., -block.n_past :])
+        maps, states = self.project(to_maps(z)), []
+        for number, block in enumerate(self.blocks):
+            past = None if state is None else to_maps(state[number].transpose(0, 1))
+            zeros = maps.new_zeros(*maps.shape[:3], block.n_past)
+            before = zeros if past is None else past
+            last = torch.cat((before, maps), dim=3)[..., -block.n_past :]
+            states.append(_to_features(last).transpose(0, 1))
             maps = block(maps, past)
-        c = _to_features(normed(self.norm, maps))
-        return c, tuple(_to_features(past).transpose(0, 1) for past in states)
+        return _to_features(normed(self.norm, maps)), tuple(states)

@@ -21,12 +21,8 @@ from jtm.files import InputError, alternatives, atomic, digest, read_json, write
 from jtm.models.network import build_model
 from jtm.training.config import NetworkConfig, flag, make_config
 
-WEIGHTS_SUFFIX = ".safetensors"
-"""File extension of exported weights."""
-
-PRETRAINING, LABELS = "pretraining", "training with labels"
-"""Kinds of checkpoint."""
-
+WEIGHTS_SUFFIX = ".safetensors"  # of exported weights
+PRETRAINING, LABELS = "pretraining", "training with labels"  # kinds of checkpoint
 _METADATA_KEY = "jtm"  # of the settings and the hash in a file's metadata
 
 # Settings that determine the names and shapes of a network's weights.
@@ -59,10 +55,7 @@ def read_checkpoint(path):
     if not path.is_file():
         hint = alternatives(path, "*.pt") or "; train one first"
         raise InputError(f"{path}: no such checkpoint{hint}")
-    if path.suffix == WEIGHTS_SUFFIX:
-        content = _read_weights(path)
-    else:
-        content = _read_run(path)
+    content = (_read_weights if path.suffix == WEIGHTS_SUFFIX else _read_run)(path)
     parts = {name.partition(".")[0] for name in content["state_dict"]}
     kind = PRETRAINING if "model" in parts else "something else"
     return content | {"kind": LABELS if "network" in parts else kind}
@@ -73,8 +66,7 @@ def _read_run(path):
     try:
         with warnings.catch_warnings(action="ignore"):  # errors are reported below
             content = torch.load(path, map_location="cpu", weights_only=True)
-        state, config = content["state_dict"], content["config"]
-        for part in (state, config):
+        for part in (content["state_dict"], content["config"]):
             if not (isinstance(part, dict) and all(isinstance(n, str) for n in part)):
                 raise TypeError("expected dicts with names as keys")
     except Exception as error:  # unpickling arbitrary bytes may raise any

@@ -18,8 +18,8 @@ from pydantic.dataclasses import dataclass
 from jtm.files import InputError
 from jtm.models import ENCODERS
 
+# Each class of settings defines the changes of a preset to its fields.
 PRESETS = ("small", "best", "tiny", "reference", "transcriber")
-"""Names of the presets; each class of settings defines their changes to its fields."""
 
 _HIDDEN_GAR = {"pitchwise": 16, "conv": 32, "joint": 256}  # default size of contexts
 _METAVARS = {"data": "DIR", "path_checkpoint": "DIR", "also": "DIR,...", "load": "FILE"}

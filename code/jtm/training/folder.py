@@ -16,20 +16,14 @@ from jtm.training.checkpoints import read_checkpoint
 from jtm.training.config import flag
 from jtm.training.processes import process_info
 
-CONFIG_FILE = "config.json"
-"""Name of the file with a run's settings, next to its checkpoints."""
+# Files of a run, next to the checkpoints of its epochs.
+CONFIG_FILE = "config.json"  # its settings
+LAST = "last.pt"  # the checkpoint that it resumes from
+BEST = "best.pt"  # the checkpoint of the best epoch, by score or loss
+RECORD = "record.json"  # scores and thresholds of training with labels
 
-LAST = "last.pt"
-"""Name of the checkpoint that a run resumes from."""
-
-BEST = "best.pt"
-"""Name of the checkpoint of the best epoch, by score or loss."""
-
-RECORD = "record.json"
-"""Name of the file with the scores and the thresholds of training with labels."""
-
+# Settings that are paths; the content of these is compared instead.
 PATHS = ("data", "also", "path_checkpoint", "load")
-"""Settings that are paths; the content of these is compared instead."""
 
 
 def newest(folder):

@@ -1,10 +1,9 @@
 """
 Training on labelled recordings: of the whole network, or of heads alone.
 
-All methods of the benchmark share this module. They differ in the initial weights, in
-whether the body is frozen, and in the use of unlabelled audio: none; soft labels from a
-teacher (self-training, Xie et al. 2020); or InfoNCE in the same steps. Windows are
-drawn at random positions, and augmented in level, spectrum and noise.
+Methods differ in the initial weights, in whether the body is frozen, and in the use of
+unlabelled audio: none; soft labels from a teacher (self-training, Xie et al. 2020); or
+InfoNCE in the same steps.
 """
 
 import numpy as np
@@ -21,8 +20,7 @@ CONTRAST_WEIGHT = 0.02  # of InfoNCE, relative to the labels' binary cross-entro
 # Weight of a task's loss, where it is not 1.
 WEIGHTS = {"transcription": 2.0, "who_plays_what": 2.0, "instrument_activity": 0.1}
 
-UNKNOWN = -100
-"""Target of a window of unknown class, which is excluded from the loss."""
+UNKNOWN = -100  # target of a window of unknown class, excluded from the loss
 
 
 class Windows(Draws):

@@ -29,11 +29,9 @@ from tqdm.auto import tqdm
 from jtm.files import InputError, StoppedError, atomic
 from jtm.training.checkpoints import read_checkpoint
 from jtm.training.folder import BEST, LAST, newest
-from jtm.training.processes import ProcessInfo, is_first, process_info
+from jtm.training.processes import is_first, process_info
 
-SAVE_SECONDS = 100
-"""Seconds between writes of the last checkpoint within an epoch."""
-
+SAVE_SECONDS = 100  # between writes of the last checkpoint within an epoch
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)  # they stop a run after the current step
 
 
@@ -74,25 +72,6 @@ class Plan:
     patience: int = 0
     n_validation: int | None = None
     parallel: bool = False
-
-    @classmethod
-    def of(cls, config, **chosen):
-        """
-        Make a plan from a run's settings.
-
-        Parameters
-        ----------
-        config : jtm.training.config.RunConfig
-            The settings, from which epochs, random seed and folder are taken.
-        **chosen
-            The other fields.
-
-        Returns
-        -------
-        Plan
-            The plan.
-        """
-        return cls(config.n_epoch, config.random_seed, config.path_checkpoint, **chosen)
 
 
 class Module(lightning.LightningModule, abc.ABC):
@@ -191,10 +170,8 @@ class Module(lightning.LightningModule, abc.ABC):
         """Make AdamW over the parameter groups, and its learning-rate schedule."""
         optimizer = torch.optim.AdamW(self.parameter_groups(), weight_decay=0.0)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, self.lr_factor)
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
-        }
+        scheduler = {"scheduler": scheduler, "interval": "step"}
+        return {"optimizer": optimizer, "lr_scheduler": scheduler}
 
     def on_train_start(self):
         """Start the clock."""
@@ -359,19 +336,13 @@ def _advice(folder):
 
 
 class _Checkpointer(lightning.Callback):
-    """
-    Save checkpoints: each epoch's, the best, and the last at short intervals.
-
-    It replaces Lightning's callback, which writes in place, and before an epoch's
-    metrics are complete.
-    """
+    """Save checkpoints as Lightning's callback does, but atomically and complete."""
 
     def __init__(self, plan):
         self.plan = plan
-        self.folder = Path(plan.folder) if plan.folder else None
+        self.folder = plan.folder and Path(plan.folder)
         self.saved_at = time.monotonic()
-        self.signal = None
-        self.best_state = None  # only without a folder
+        self.signal = self.best_state = None  # a state only without a folder
 
     @contextlib.contextmanager
     def _signals(self):
@@ -417,9 +388,9 @@ class _Checkpointer(lightning.Callback):
         if self.folder:
             name = f"checkpoint{trainer.current_epoch}.pt"
             self._save(trainer, name)
-            for target in (BEST, LAST) if is_best else (LAST,):
-                if trainer.is_global_zero:
-                    _copy(self.folder / name, self.folder / target)
+            targets = [BEST, LAST] if is_best else [LAST]
+            for target in targets if trainer.is_global_zero else ():
+                _copy(self.folder / name, self.folder / target)
         elif is_best:
             state = module.state_dict().items()
             self.best_state = {name: value.cpu().clone() for name, value in state}
@@ -559,12 +530,12 @@ def _is_of(path, epoch):
 def _train(module, checkpointer, start, progress, logger):
     """Train from a checkpoint, or from the module's initial weights, to the end."""
     plan = module.plan
-    processes = process_info() if plan.parallel else ProcessInfo(0, 1, 1)
+    _, world, local = process_info() if plan.parallel else (0, 1, 1)
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     trainer = lightning.Trainer(
-        devices=processes.local_world_size,
-        num_nodes=processes.world_size // processes.local_world_size,
+        devices=local,
+        num_nodes=world // local,
         plugins=None if plan.parallel else LightningEnvironment(),
         max_epochs=plan.n_epoch,
         accumulate_grad_batches=plan.accumulate,

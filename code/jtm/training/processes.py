@@ -6,23 +6,12 @@ from typing import NamedTuple
 from jtm.files import InputError
 
 
-class ProcessInfo(NamedTuple):
-    """
-    The rank of this process, and the number of processes of a distributed run.
+class _ProcessInfo(NamedTuple):
+    """The values that :func:`process_info` returns."""
 
-    Parameters
-    ----------
-    rank : int
-        Its rank, from 0; only rank 0 writes and prints.
-    world_size : int
-        Number of processes, on all machines.
-    local_world_size : int
-        Number of processes on each machine.
-    """
-
-    rank: int
-    world_size: int
-    local_world_size: int
+    rank: int = 0
+    world_size: int = 1
+    local_world_size: int = 1
 
 
 def process_info():
@@ -45,7 +34,7 @@ def process_info():
         names = ("RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE")
     elif int(variables.get("SLURM_NTASKS", 1)) > 1:
         if variables.get("SLURM_JOB_NAME") in ("bash", "interactive"):
-            return ProcessInfo(0, 1, 1)  # an interactive job; its other tasks are idle
+            return _ProcessInfo()  # an interactive job; its other tasks are idle
         if not {"SLURM_STEP_ID", "SLURM_STEPID"} & variables.keys():
             raise InputError(
                 f"this SLURM job has {variables['SLURM_NTASKS']} tasks, but only one "
@@ -58,8 +47,8 @@ def process_info():
                 "per machine, with --ntasks-per-node instead of --ntasks"
             )
     else:
-        return ProcessInfo(0, 1, 1)
-    return ProcessInfo(*(int(variables[name]) for name in names))
+        return _ProcessInfo()
+    return _ProcessInfo(*(int(variables[name]) for name in names))
 
 
 def is_first():

@@ -19,8 +19,7 @@ from jtm.constants import HOP
 from jtm.files import atomic
 from jtm.music.audio import A4, gain, middle, powers, tuning
 
-BLOCK = 4096
-"""Number of frames computed at a time: 41 s."""
+BLOCK = 4096  # frames computed at a time: 41 s
 
 
 class FrontEnd(NamedTuple):
@@ -64,7 +63,7 @@ def harmonic_front_end(encoder):
     @torch.no_grad()
     def analyse(wave, tuning=0.0):
         wave = torch.from_numpy(wave).to(filters.time.device)
-        return encoder.magnitudes(wave[None, None], tuning)[0].cpu().numpy()
+        return filters(wave[None, None], tuning)[0].cpu().numpy()
 
     hasher = hashlib.sha256(kernels.tobytes())
     noise = np.random.default_rng(0).standard_normal(16 * HOP).astype(np.float32)

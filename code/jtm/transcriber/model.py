@@ -153,7 +153,7 @@ class _Source(NetworkSource):
             return encoder(waves)
         waves = waves[..., : waves.shape[-1] // self.hop * self.hop]
         with torch.autocast(waves.device.type, enabled=False):
-            magnitudes = encoder.magnitudes(waves, self.tuning)
+            magnitudes = encoder.filters(waves, self.tuning)
         return encoder.encode(magnitudes)
 
     def chunks(self, recording):

@@ -1,17 +1,10 @@
 """Context networks: causality, hidden states, groups and positions."""
 
 import unittest
-from unittest import mock
 
 import torch
-from torch.nn import GRU
 
-from jtm.models.context import (
-    GroupedGRU,
-    RecurrentContext,
-    TransformerContext,
-    _sinusoids,
-)
+from jtm.models.context import RecurrentContext, TransformerContext, _sinusoids
 
 
 def networks():
@@ -76,43 +69,6 @@ class TestContext(unittest.TestCase):
         codes = _sinusoids(3, 4)
         torch.testing.assert_close(codes[0], torch.tensor([0.0, 1.0, 0.0, 1.0]))
         torch.testing.assert_close(codes[2, 0], torch.tensor(2.0).sin())
-
-
-class TestGroupedGRU(unittest.TestCase):
-    def test_values_states_and_gradients_equal_pytorch(self):
-        torch.manual_seed(0)
-        ours, theirs = (make(3, 4, 1, batch_first=True) for make in (GroupedGRU, GRU))
-        theirs.load_state_dict(ours.state_dict())
-        x = torch.randn(5, 30, 3, requires_grad=True)
-        start = torch.randn(1, 5, 4, requires_grad=True)
-        for state in (None, start):
-            results = []
-            for net in (ours, theirs):
-                states, last = net(x, state)
-                inputs = [x, *net.parameters(), *([] if state is None else [state])]
-                loss = (states * torch.arange(4)).sum() + last.square().sum()
-                results.append((states, last, *torch.autograd.grad(loss, inputs)))
-            torch.testing.assert_close(*results)
-
-    def test_computes_in_float32_under_bf16_autocast(self):
-        net = GroupedGRU(3, 4, 1, batch_first=True)
-        with torch.autocast("cpu", torch.bfloat16):
-            states, _ = net(torch.randn(5, 30, 3))
-            states.sum().backward()
-        self.assertEqual(states.dtype, torch.float32)
-        self.assertTrue(torch.isfinite(net.weight_hh_l0.grad).all())
-
-    def test_number_of_threads_is_restored(self):
-        before = torch.get_num_threads()
-        torch.set_num_threads(2)
-        self.addCleanup(torch.set_num_threads, before)
-        net = GroupedGRU(3, 4, 1, batch_first=True)
-        with mock.patch("torch.lerp", side_effect=KeyboardInterrupt):
-            with self.assertRaises(KeyboardInterrupt):
-                net(torch.randn(5, 30, 3))
-        self.assertEqual(torch.get_num_threads(), 2)
-        net(torch.randn(5, 30, 3))[0].sum().backward()
-        self.assertEqual(torch.get_num_threads(), 2)
 
 
 if __name__ == "__main__":

@@ -48,9 +48,7 @@ class TestSpectra(unittest.TestCase):
         cached = self.make(wave)
         self.addCleanup(setattr, spectra, "BLOCK", spectra.BLOCK)
         spectra.BLOCK = 37
-        whole = self.encoder.magnitudes(
-            torch.tensor(wave / 32768.0).float()[None, None]
-        )
+        whole = self.encoder.filters(torch.tensor(wave / 32768.0).float()[None, None])
         magnitudes = cached.read(0)
         self.assertEqual(magnitudes.shape, (200, whole.shape[2]))
         np.testing.assert_allclose(magnitudes, whole[0].numpy(), atol=2e-3)
