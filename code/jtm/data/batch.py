@@ -1,8 +1,9 @@
 """
 Batch processing of audio files, in parallel and resumable.
 
-Files that cannot be read are reported and the others processed, one after the other,
-in several processes, or by the workers of a Dask cluster.
+Files that cannot be read are reported and the others processed; existing results of
+unchanged files are kept. Files are processed one after the other, in several
+processes, or by the workers of a Dask cluster.
 """
 
 import contextlib

@@ -1,10 +1,11 @@
 """
 Verify a dataset on disk: labels against files, each other and the audio.
 
-A rendered set (its metadata names a SoundFont) has labels that are exact by
-construction, and is checked strictly. For human performances only what makes the data
-unusable is a violation: MusicNet itself has unisons of two violins, clipped samples
-and, by its authors' estimate, some 4 % of wrong labels.
+Any folder in MusicNet's layout can be checked. A rendered set (its metadata names
+a SoundFont) has labels that are exact by construction, and is checked strictly.
+For human performances the same findings are reported, but only those that make
+the data unusable count as violations: MusicNet itself has unisons of two violins,
+clipped samples and, by its authors' estimate, some 4 % of wrong labels.
 
 Onsets are detected with the spectral flux: the rises of log-magnitude, summed over
 frequency, in windows of 256 samples with a hop of 64. For a single note, the onset is

@@ -2,9 +2,12 @@
 Labels on the frame grid: piano rolls as targets for frames or windows.
 
 Frame ``i`` is labelled by the notes active at its centre, ``(i + 0.5) * hop`` samples
-at 16 kHz, in the half-open interval from ``start`` to ``end``. The hop is that of the
-network, by default 160 samples or 10 ms. Rolls have one column for each of the 88
-pitches of the piano; notes outside its range are left out.
+at 16 kHz: a note is active in the frames whose centre lies in the half-open interval
+from ``start`` to ``end``. The hop is that of the network (``model.encoder.hop``), by
+default 160 samples or 10 ms. Rolls have one column for each of the 88 pitches of the
+piano; notes outside its range are left out.
+
+A window has :data:`WINDOW` frames and never crosses a recording boundary.
 """
 
 import numpy as np

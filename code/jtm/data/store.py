@@ -5,8 +5,8 @@ Every recording becomes one file of raw little-endian samples next to an
 ``index.json`` with its source, length and checksum. Unchanged recordings are never
 built again, and each file is verified against its checksum when first read.
 
-The copy is in the folder named by ``--store`` or :data:`CACHE_VARIABLE`, if any, else
-in the dataset's, or if that is read-only, in the user's cache folder.
+The copy is stored in the dataset's folder; if that is read-only, in the user's cache
+folder; and if the flag ``--store`` or :data:`CACHE_VARIABLE` names a folder, there.
 """
 
 import concurrent.futures

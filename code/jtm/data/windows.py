@@ -2,11 +2,12 @@
 Training windows from a store, in the order of one of four sampling schemes.
 
 Recordings are cut into pieces, the pieces are packed into chunks that mix
-recordings, and a limited number of chunks is in memory at a time. Adjacent windows
-are cut from each piece, from an offset redrawn each epoch; none crosses a recording
-boundary. The order of the chunks, and of the windows across the chunks in memory,
-is shuffled each epoch. Seed, epoch and rank determine all of it, so that a run can
-resume at any batch.
+recordings, and a limited number of chunks is in memory at a time. Adjacent,
+non-overlapping windows are cut from each piece, from an offset redrawn each
+epoch where the piece leaves room; no window crosses a recording boundary. The
+order of the chunks, and of the windows across the chunks in memory, is shuffled
+each epoch. Seed, epoch and rank determine all of it, so that a run can resume at
+any batch.
 """
 
 import concurrent.futures

@@ -2,7 +2,8 @@
 Augmentations that preserve notes, instruments and timing.
 
 The context network takes the augmented copy of a window, while the latents that it
-predicts come from the original (past-only augmentation, Kharitonov et al. 2020). All
+predicts come from the original (past-only augmentation, Kharitonov et al.
+2020). Recording conditions change; pitch and tempo do not. All
 filters are causal, so that no future to be predicted leaks into the past.
 """
 

@@ -4,6 +4,10 @@ Encoders: waveform ``(batch, 1, samples)`` to latents z ``(batch, frames, dim)``
 Each encoder derives its hop from its strides and returns one latent per
 complete hop of the input, whatever its length. Frame ``i`` is centred on the
 middle of its hop, so that z, c and the labels share one frame grid.
+
+The encoders, by increasing inductive bias: a plain stack of convolutions
+(none), band-pass filters with learned cut-offs (sound has a spectrum), and stacked
+harmonics on a pitch axis (transposing a note only shifts its representation).
 """
 
 import abc

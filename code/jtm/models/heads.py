@@ -1,9 +1,10 @@
 """
 Heads for predicting labels from z and c: a shared trunk, and a linear reader per task.
 
-The trunk computes features ``(batch, frames, 88, channels)``: from z and c on a pitch
-axis by blocks that share their weights across pitch (:class:`PitchTrunk`), from others
-by convolutions over time. Each reader maps them to the logits of its task.
+The trunk computes features of each pitch and frame: from features on a pitch axis by
+blocks that share their weights across pitch (:class:`PitchTrunk`), from any others by
+convolutions over time. Each reader maps these features ``(batch, frames, 88,
+channels)`` to the logits of its task.
 """
 
 import torch

@@ -1,9 +1,13 @@
 """
 Pitch maps: residual convolutions over pitch and time, with weights shared across pitch.
 
-The default network. Every convolution combines a pitch with two others, a semitone, an
-octave or a twelfth away, and a frame with its neighbours. Channels-last layout and
-plain 3 x 3 convolutions are fast on CPUs; depthwise ones and loops over frames are not.
+The default network. :class:`PitchMapEncoder` maps stacked harmonics to features of 88
+pitches every 20 ms; :class:`PitchMapContext` summarises their past by dilated causal
+convolutions, all frames at once. Heads take both through non-causal blocks; see
+:mod:`jtm.models.heads`. Every convolution combines a pitch with two others, a
+semitone, an octave or a twelfth away, and a frame with its neighbours; none depends on
+the absolute pitch. Channels-last layout and plain 3 x 3 convolutions are fast on CPUs;
+depthwise convolutions and loops over frames are not.
 """
 
 import torch

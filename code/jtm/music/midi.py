@@ -1,8 +1,9 @@
 """
 Conversion of scores to MIDI files and back.
 
-A tick is one sample at 44.1 kHz, so that times in the file are exactly those of the
-labels. Beats are not saved: the file represents the performance, not the notation.
+A tick is one sample at 44.1 kHz (22 050 ticks per quarter note at 120 quarter notes
+per minute), so that times in the file are exactly those of the labels. Beats are not
+saved: the file represents the performance, not the notation.
 """
 
 from jtm.constants import LABEL_RATE

@@ -1,9 +1,10 @@
 """
 Training on labelled recordings: of the whole network, or of heads alone.
 
-Methods differ in the initial weights, in whether the body is frozen, and in the use of
-unlabelled audio: none; soft labels from a teacher (self-training, Xie et al. 2020); or
-InfoNCE in the same steps.
+All methods of the benchmark share this module. They differ in the initial weights, in
+whether the body is frozen, and in the use of unlabelled audio: none; soft labels from a
+teacher (self-training, Xie et al. 2020); or InfoNCE in the same steps. Windows are
+drawn at random positions, and augmented in level, spectrum and noise.
 """
 
 import numpy as np
