@@ -2,7 +2,7 @@
 Tables of results: pivots of the records, and the one writer of Markdown and LaTeX.
 
 A table is a pandas DataFrame. Its column names are the headings, and its cells are
-text, numbers or a :class:`Score`; :func:`write` renders it.
+text, numbers or a :class:`jtm.results.compare.Score`; :func:`write` renders it.
 """
 
 import re
