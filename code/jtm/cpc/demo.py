@@ -37,10 +37,8 @@ def demo(preset, out, weights):
     ----------
     preset : {"small", "tiny"}
         Preset of the toy set and of the runs.
-    out : str or Path
-        Path to the folder for the runs, each with its scores, and the figures.
-    weights : str or Path
-        Path to the shipped network.
+    out, weights : str or Path
+        Folder for the runs and the figures, and the file of the shipped network.
 
     Returns
     -------

@@ -68,14 +68,13 @@ class CPCModule(Module):
     title = "Pretraining"
 
     def __init__(self, config, train, validation, origin=""):
-        n_validation = math.ceil(VALIDATION_WINDOWS / config.batch_size)
         plan = Plan.of(
             config,
             accumulate=config.accumulate,
             gradient_clip=config.gradient_clip,
             precision=config.precision,
             patience=config.patience,
-            n_validation=n_validation,
+            n_validation=math.ceil(VALIDATION_WINDOWS / config.batch_size),
             parallel=True,
         )
         data = train.store.summary(train.indices, validation.indices)
@@ -216,11 +215,8 @@ def loaders(config, store):
 
     Returns
     -------
-    train : WindowLoader
-        Training windows.
-    validation : WindowLoader
-        Validation windows, at most :data:`VALIDATION_WINDOWS` of them: sampled by the
-        same scheme, with no hidden state carried over.
+    train, validation : WindowLoader
+        Training windows, and those for validation, sampled by the same scheme.
 
     Raises
     ------

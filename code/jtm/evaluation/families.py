@@ -53,18 +53,12 @@ class Family:
     def __init__(self, labelled, read, stride=1):
         self.first = next(iter(labelled.values()))
         self.name, self.store = self.first.task.family, self.first.store
-        self.labelled = labelled
-        self.read = read
-        self.stride = stride
+        self.labelled, self.read, self.stride = labelled, read, stride
         self.window = CLIP_LEAD + CLIP if self.name == "clips" else WINDOW
         self.edge = EDGE if self.name == "frames" else 0
 
     def spans(self, split):
-        """
-        List the spans of a split's recordings that the tasks use.
-
-        Return index, first frame and last frame + 1 of each.
-        """
+        """List index, first frame and last frame + 1 of what tasks use of a split."""
         if self.name == "clips":
             starts = {i: self.first.clip_start(i) for i in self.first.splits[split]}
             return [(i, a, a + self.window) for i, a in starts.items()]
@@ -133,58 +127,42 @@ class Family:
             logits = {t: x.float().cpu().numpy() for t, x in network(x).items()}
         return {t: x if x.ndim < 3 else x[:, :n_frames] for t, x in logits.items()}
 
-    def module(
-        self,
-        network,
-        plan,
-        spans,
-        n_batches,
-        rates,
-        size=None,
-        teacher=None,
-        contrast=None,
-        augmented=True,
-        **batches,
-    ):
+    def module(self, network, plan, spans, n_batches, rates, batches, **chosen):
         """
         Build the module that trains a network on windows of these tasks.
 
-        Parameters
-        ----------
-        network : jtm.models.heads.NetworkWithHeads
-            Body, and a head for each task to train.
-        plan : jtm.training.loop.Plan
-            Training plan.
-        spans, n_batches, **batches
-            Passed on to :class:`jtm.training.labels.Windows`.
-        rates : tuple of float
-            Learning rates of the body and of the heads.
-        size : int, optional
-            Length of a window in 10 ms frames; by default :attr:`window`.
-        teacher, contrast, augmented
-            Passed on to :class:`jtm.training.labels.Labelled`.
-
-        Returns
-        -------
-        jtm.training.labels.Labelled
-            The module, whose epochs are compared by :meth:`validate`.
+        `batches` are options of :class:`jtm.training.labels.Windows`, by default with
+        windows of :attr:`window` frames; the others are those of
+        :class:`jtm.training.labels.Labelled`. Epochs are compared by :meth:`validate`.
         """
         tasks = {t: self.labelled[t] for t in self.labelled if t in network.tasks}
-        batches |= {"seed": plan.seed, "stride": self.stride, "edge": self.edge}
-        batches["size"] = size or self.window
+        fixed = {"seed": plan.seed, "stride": self.stride, "edge": self.edge}
+        batches = {"size": self.window} | batches | fixed
         windows = labels.Windows(
             self.read, spans, self.targets(tasks), n_batches, **batches
         )
-        return labels.Labelled(
-            network,
-            plan,
-            windows,
-            rates,
-            teacher,
-            contrast,
-            augmented,
-            score=lambda module: self.validate(module.network, tasks),
-        )
+        chosen["score"] = lambda module: self.validate(module.network, tasks)
+        return labels.Labelled(network, plan, windows, rates, **chosen)
+
+    def evaluate(self, network, tasks, families):
+        """
+        Score a network on splits, with thresholds chosen on validation.
+
+        `families` has, by split, the family of its recordings: this one or one of other
+        recordings. Yield task, split, thresholds and :meth:`jtm.evaluation.tasks.Task.
+        score` of each.
+        """
+        logits = {
+            split: own.predict(network, split, {t: own.labelled[t] for t in tasks})
+            for split, own in {"validation": self, **families}.items()
+            if any(own.labelled[task].splits.get(split) for task in tasks)
+        }
+        for task, labelled in tasks.items():
+            thresholds = labelled.task.choose(labelled, logits["validation"][task])
+            for split, own in families.items():
+                if predicted := logits.get(split, {}).get(task):
+                    given = own.labelled[task], split, predicted, thresholds
+                    yield task, split, thresholds, labelled.task.score(*given)
 
     def validate(self, network, tasks):
         """Compute the mean score over tasks on part of validation, during training."""
@@ -230,8 +208,7 @@ def hand_crafted(name):
         x = HAND_MADE[name](wave)
         return np.log1p(1e5 * np.exp(2 * x)) / 18 if name == "logmel" else x
 
-    key = f"{name}-{fingerprint(name)}"
-    return FrontEnd(analyse, MARGIN, key)
+    return FrontEnd(analyse, MARGIN, f"{name}-{fingerprint(name)}")
 
 
 def wave_reader(store):

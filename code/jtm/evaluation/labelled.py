@@ -59,21 +59,15 @@ def clip_store(root, progress=True):
     InputError
         If the dataset has no single-note clips.
     """
-    folder = Path(root) / CLIPS_FOLDER
-    recordings = [
-        Recording(
-            clip.audio.relative_to(folder).with_suffix("").as_posix(),
-            clip.audio,
-            None,
-            clip.split,
-            {
-                "pitch": f"{clip.pitch:03}",
-                "instrument": INSTRUMENTS[clip.program],
-                "onset": clip.start / LABEL_RATE,
-            },
-        )
-        for clip in read_clips(root)
-    ]
+    recordings, folder = [], Path(root) / CLIPS_FOLDER
+    for clip in read_clips(root):
+        name = clip.audio.relative_to(folder).with_suffix("").as_posix()
+        metadata = {
+            "pitch": f"{clip.pitch:03}",
+            "instrument": INSTRUMENTS[clip.program],
+            "onset": clip.start / LABEL_RATE,
+        }
+        recordings.append(Recording(name, clip.audio, None, clip.split, metadata))
     dataset = Dataset(Path(root), tuple(recordings))
     return build_store(dataset, progress=progress, part="notes")
 
@@ -142,10 +136,9 @@ class Labelled:
         Bootstrap group of each recording: its tune family if known, else the recording
         itself; for clips, the note.
     lengths : dict of str to int
-        Number of 10 ms frames evaluated from the start of a recording, by split.
+        Number of frames evaluated from the start of a recording, by split.
     notes : callable
-        Maps the index of a recording to its notes ``(notes,)`` of
-        :data:`jtm.data.rolls.PLAYED_DTYPE`.
+        Maps the index of a recording to its notes; see :func:`note_cache`.
     """
 
     store: object
@@ -160,29 +153,11 @@ class Labelled:
     @classmethod
     def of(cls, store, name, notes=None):
         """
-        Collect a store's labelled recordings for a task.
+        Collect the recordings, or clips, of a store that have labels of a task.
 
-        Parameters
-        ----------
-        store : Store
-            The recordings, or the clips for single-note tasks.
-        name : str
-            Name of the task.
-        notes : callable, optional
-            Function from :func:`note_cache`; tasks that share one read each label file
-            only once.
-
-        Returns
-        -------
-        Labelled
-            The recordings, checked for what the task needs; those whose class is
-            empty in the metadata are excluded.
-
-        Raises
-        ------
-        InputError
-            If a split is empty, or a class is missing or occurs in no training
-            recording.
+        Those whose class is empty in the metadata are excluded. Tasks that share
+        `notes` read each label file only once. Raise InputError if a split is empty, or
+        a class is missing or occurs in no training recording.
         """
         notes = notes or note_cache(store)
         task, recordings = TASKS[name], store.recordings
@@ -213,7 +188,14 @@ class Labelled:
         if not task.shape:
             known = {names[index] for index in splits["train"]}
             classes = task.classes(known)
-            _check_classes(recordings, splits, names, known, name)
+            for split, index in ((s, i) for s in splits for i in splits[s]):
+                if names[index] not in known:
+                    raise InputError(
+                        f"{recordings[index].audio}: {name} '{names[index]}' occurs in "
+                        f"the {split} split but in no training recording, so it can't "
+                        "be learned; move a recording of it to training or exclude "
+                        "this one"
+                    )
         for split in ("validation", "test"):
             if not splits[split]:
                 raise InputError(
@@ -274,11 +256,7 @@ class Labelled:
         )
 
     def truths(self, split, step=None):
-        """
-        List frame targets ``(frames, *shape)`` of the recordings of a split.
-
-        They cover the evaluated frames, or every `step`-th frame.
-        """
+        """List evaluated, or every `step`-th, frame targets ``(frames, *shape)``."""
         return [
             self._targets(index, self.length(split, index), step or self.task.step)
             for index in self.splits[split]
@@ -295,18 +273,6 @@ class Labelled:
         notes = notes[notes["start"] < end]
         notes["end"] = np.minimum(notes["end"], end)
         return notes
-
-
-def _check_classes(recordings, splits, names, known, task):
-    """Raise InputError if a class does not occur in training."""
-    for split, indices in splits.items():
-        for index in indices:
-            if names[index] not in known:
-                raise InputError(
-                    f"{recordings[index].audio}: {task} '{names[index]}' occurs in the "
-                    f"{split} split but in no training recording, so it can't be "
-                    "learned; move a recording of it to training or exclude this one"
-                )
 
 
 def labelled_recordings(labelled, n=0, seed=0):

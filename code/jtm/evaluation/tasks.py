@@ -67,10 +67,8 @@ class Task:
 
     Parameters
     ----------
-    name : str
-        Name of the task.
-    metric : str
-        Primary metric.
+    name, metric : str
+        Name of the task, and its primary metric.
     shape : tuple of int
         Shape of the targets of a frame; empty for classification.
     roll : callable, optional
@@ -105,29 +103,14 @@ class Task:
         return None
 
     def targets(self, notes, n_frames, start):
-        """
-        Compute targets of `n_frames` frames from `start` on.
-
-        Return booleans ``(n_frames, *shape)``; notes are of
-        :data:`jtm.data.rolls.PLAYED_DTYPE`.
-        """
+        """Compute the targets ``(n_frames, *shape)`` of frames from `start` on."""
         return self.roll(notes, n_frames, start)
 
     def choose(self, labelled, logits):
         """
-        Choose thresholds on validation; for frames, that of the highest F1.
+        Choose thresholds by name on validation; for frames, that of the highest F1.
 
-        Parameters
-        ----------
-        labelled : Labelled
-            The recordings.
-        logits : list of numpy.ndarray
-            Logits of each validation recording; see :meth:`score`.
-
-        Returns
-        -------
-        dict
-            Thresholds by name; empty for classification.
+        Parameters are as in :meth:`score`.
         """
         truths = labelled.truths("validation")
         counts, levels = metrics.precision_counts(truths, logits)
@@ -139,26 +122,13 @@ class Task:
 
     def score(self, labelled, split, logits, thresholds):
         """
-        Score the predictions for a split.
+        Score the predictions for a split, with thresholds from :meth:`choose`.
 
-        Parameters
-        ----------
-        labelled : Labelled
-            The recordings.
-        split : str
-            Split to score.
-        logits : list of numpy.ndarray
-            Logits of each recording in the order of the split: evaluated frames
-            ``(frames, *shape)``, windows ``(windows, classes)``, or a clip
-            ``(1, classes)``.
-        thresholds : dict
-            Thresholds from :meth:`choose`.
-
-        Returns
-        -------
-        list of dict
-            For each metric: its name ``metric``, ``value``, interval ``low`` to
-            ``high``, bootstrap ``draws``, and whether it is ``primary``.
+        Logits are of each recording in the order of the split: evaluated frames
+        ``(frames, *shape)``, windows ``(windows, classes)``, or a clip ``(1,
+        classes)``. Return a dict for each metric: its name ``metric``, ``value``,
+        interval ``low`` to ``high``, bootstrap ``draws``, and whether it is
+        ``primary``.
         """
         groups, truths = labelled.groups_of(split), labelled.truths(split)
         estimates = [x >= thresholds["threshold"] for x in logits]
