@@ -32,8 +32,8 @@ from jtm.cpc.run import build_criterion
 from jtm.data.musicnet import Dataset, open_dataset
 from jtm.data.splits import split_recordings
 from jtm.data.store import build_store
-from jtm.evaluation.baselines import HAND_MADE
-from jtm.evaluation.families import Family, clip_reader, hand_crafted
+from jtm.evaluation.baselines import HAND_MADE, MARGIN, fingerprint
+from jtm.evaluation.families import Family, clip_reader
 from jtm.evaluation.labelled import SECONDS, clip_store, labelled_recordings, note_cache
 from jtm.evaluation.labelled import Labelled as Recordings
 from jtm.evaluation.tasks import CLIP, TASKS
@@ -272,7 +272,7 @@ class Benchmark:
         self.front_ends = {
             "network": harmonic_front_end(self.model.encoder),
             "largest": SILENCE,
-        } | {name: hand_crafted(name) for name in HAND_MADE}
+        } | {name: _hand_crafted(name) for name in HAND_MADE}
         self.families = {}
         notes = note_cache(self.store)
         for name, tasks in FAMILIES.items():
@@ -295,13 +295,12 @@ class Benchmark:
     def _add_families(self, name, labelled):
         """Build the families of some recordings, one for each front end."""
         for key, front_end in self.front_ends.items() if labelled else ():
-            store = next(iter(labelled.values())).store
+            family = Family(labelled, None, MAP_STRIDE if key == "network" else 1)
             if name == "clips":
-                read = clip_reader(store, front_end)
+                family.read = clip_reader(family.store, front_end)
             else:
-                read = Spectra(store, front_end, self.work).read
-            stride = MAP_STRIDE if key == "network" else 1
-            self.families[name, key] = Family(labelled, read, stride)
+                family.read = Spectra(family.store, front_end, self.work).read
+            self.families[name, key] = family
 
     def family(self, run):
         """Return the family of a run, with the inputs of its front end."""
@@ -537,6 +536,16 @@ class Benchmark:
         )
         fit(module, progress=False)
         return module
+
+
+def _hand_crafted(name):
+    """Build the front end of hand-crafted features, on the scale of `log_magnitude`."""
+
+    def analyse(wave):
+        x = HAND_MADE[name](wave)
+        return np.log1p(1e5 * np.exp(2 * x)) / 18 if name == "logmel" else x
+
+    return FrontEnd(analyse, MARGIN, f"{name}-{fingerprint(name)}")
 
 
 def _spread(labelled, n_windows, size, seed):

@@ -13,11 +13,9 @@ import torch
 from jtm.constants import HOP
 from jtm.data.rolls import WINDOW, frame_numbers
 from jtm.evaluation import metrics, transcription
-from jtm.evaluation.baselines import HAND_MADE, MARGIN, fingerprint
 from jtm.evaluation.labelled import evenly
 from jtm.evaluation.tasks import CLIP, CLIP_LEAD, TASKS
 from jtm.training import labels
-from jtm.training.spectra import FrontEnd
 
 EDGE = 16
 """Input frames of 10 ms on either side of a training window, without labels."""
@@ -186,29 +184,6 @@ class Family:
             for task in tasks
         ]
         return float(np.mean(scores))
-
-
-def hand_crafted(name):
-    """
-    Build the front end of hand-crafted features.
-
-    Parameters
-    ----------
-    name : str
-        Key in :data:`jtm.evaluation.baselines.HAND_MADE`.
-
-    Returns
-    -------
-    FrontEnd
-        The front end, on the scale of :func:`jtm.models.encoder.log_magnitude`, so that
-        augmentation affects all features alike.
-    """
-
-    def analyse(wave):
-        x = HAND_MADE[name](wave)
-        return np.log1p(1e5 * np.exp(2 * x)) / 18 if name == "logmel" else x
-
-    return FrontEnd(analyse, MARGIN, f"{name}-{fingerprint(name)}")
 
 
 def wave_reader(store):

@@ -10,8 +10,6 @@ the onset threshold by note F1 by pitch and onset, on which the frame threshold 
 effect, then the frame threshold by note F1 with offsets, or with instruments.
 """
 
-from functools import partial
-
 import numpy as np
 
 from jtm.constants import INSTRUMENTS
@@ -114,24 +112,24 @@ def choose_thresholds(posteriors, references):
 
     Parameters
     ----------
-    posteriors : sequence of numpy.ndarray
-        Logits of each recording; see :func:`decode`.
-    references : sequence of numpy.ndarray
-        Reference notes of each recording, with instruments if the logits have them.
+    posteriors, references : sequence of numpy.ndarray
+        Logits of each recording, see :func:`decode`, and its reference notes, with
+        instruments if the logits have them.
 
     Returns
     -------
     tuple of float
         Frame and onset threshold for :func:`decode`.
     """
-    score = partial(note_f1, offsets=True)
-    if posteriors[0].shape[1] > 2:
+    instruments = posteriors[0].shape[1] > 2
+    if instruments:
         references = [played(notes)[0] for notes in references]
-
-        def score(reference, estimate):
-            return _onset_f1(by_instrument(reference), by_instrument(estimate))
-
     _, onset = best_onset(posteriors, references)
+
+    def score(reference, estimate):
+        if instruments:
+            return _onset_f1(by_instrument(reference), by_instrument(estimate))
+        return note_f1(reference, estimate, offsets=True)
 
     def mean_score(frame):
         notes = [decode(logits, (frame, onset)) for logits in posteriors]
