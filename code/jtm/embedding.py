@@ -48,16 +48,14 @@ def load_model(path=None):
     Parameters
     ----------
     path : str or Path, optional
-        Path to a ``.safetensors`` file from ``jtm export`` or a ``.pt`` checkpoint of
-        pretraining; the shipped weights by default. No code in the file is executed
-        and nothing is downloaded.
+        File from ``jtm export``, or a checkpoint of pretraining; the shipped weights
+        by default. No code in it is executed and nothing is downloaded.
 
     Returns
     -------
     Network
-        The network, an ``nn.Module`` in evaluation mode, on the CPU. It maps
-        waveforms ``(batch, 1, samples)`` at 16 kHz to latents z ``(batch, frames,
-        z_dim)`` and contexts c ``(batch, frames, c_dim)``.
+        The ``nn.Module`` in evaluation mode, on the CPU, from waveforms ``(batch, 1,
+        samples)`` at 16 kHz to latents z and contexts c ``(batch, frames, dim)``.
 
     Raises
     ------

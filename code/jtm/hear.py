@@ -30,10 +30,8 @@ class HearModel(nn.Module):
 
     Attributes
     ----------
-    sample_rate : int
-        Sample rate of the audio in Hz.
-    timestamp_embedding_size, scene_embedding_size : int
-        Embedding dimensions.
+    sample_rate, timestamp_embedding_size, scene_embedding_size : int
+        Sample rate of the audio in Hz, and embedding dimensions.
     """
 
     def __init__(self, network):

@@ -74,9 +74,6 @@ STEPS = {1: 1200, 3: 1600, 10: 2400, 30: 3200, 0: 4000}
 EPOCHS = 4
 """Number of evenly spaced validation steps in a run; the best weights are retained."""
 
-REAL_FILE = "real.json"
-"""Name of the file in the folder of records with the hash of the real recordings."""
-
 SHARES = {"frames": 1.0, "windows": 0.25, "clips": 0.5}
 """Fraction of :data:`STEPS` that a family is trained for."""
 
@@ -92,9 +89,6 @@ RATES_AT = {1: 3, 3: 3, 10: 10, 30: 10, 0: 10}
 HEAD_RATES = ((0.0, 4e-3), (0.0, 1e-3))
 """Candidates for a frozen body or fixed features, as many as in :data:`RATES`."""
 
-SIZES = ("encoder_type", "hidden_encoder", "hidden_gar", "ar_mode")
-"""Settings of the network that the CPC criterion depends on."""
-
 SILENCE = FrontEnd(lambda wave: np.zeros((len(wave) // HOP, 1), np.float32), 0, "none")
 """Front end of the largest-class baseline: all zeros."""
 
@@ -108,12 +102,13 @@ class _Method(NamedTuple):
     # that trained it), or, if there is none, by the loss of pretraining.
     unlabelled: bool = False
     teacher: str = ""
+    is_trial: bool = False  # whether to run it only if it is selected by name
 
 
 METHODS = {
     "scratch": _Method("random"),
     "cpc-finetuned": _Method("cpc"),
-    "cpc-joint": _Method("cpc", unlabelled=True),
+    "cpc-joint": _Method("cpc", unlabelled=True, is_trial=True),
     "cpc-frozen": _Method("cpc", frozen=True),
     "untrained-frozen": _Method("random", frozen=True),
     "scratch-selftrained": _Method("random", unlabelled=True, teacher="scratch"),
@@ -123,9 +118,6 @@ METHODS = {
     "largest": _Method("largest", frozen=True),
 }
 """Methods by name, the simplest first."""
-
-TRIALS = {"cpc-joint"}
-"""Methods that run only if selected by name, for trials."""
 
 CONTRASTS = tuple(
     Contrast(task, method, other, amount, split)
@@ -187,7 +179,7 @@ def _plan(only):
         if seed < AMOUNTS[amount]
         and any(_has_enough(task, amount) for task in FAMILIES[family])
         and (family == "frames" or not METHODS[method].unlabelled)
-        and (method not in TRIALS or method in only.get("method", ()))
+        and (not METHODS[method].is_trial or method in only.get("method", ()))
     ]
     return [run for run in runs if all(getattr(run, f) in only[f] for f in only)]
 
@@ -356,7 +348,7 @@ class Benchmark:
 
     def _check_real(self):
         """Record the real recordings; refuse results on other ones, or on none."""
-        path, real = self.out / REAL_FILE, self.families.get(("real", "network"))
+        path, real = self.out / "real.json", self.families.get(("real", "network"))
         given = real and {"sha256": real.store.fingerprint}
         if path.exists() and not given:
             raise InputError(
@@ -521,7 +513,9 @@ class Benchmark:
             chosen["teacher"] = self.network(teacher, tasks)
             chosen["teacher"].load_state_dict(load_file(self._teacher_path(teacher)))
         elif method.unlabelled:
-            sizes = {name: getattr(self.config, name) for name in SIZES}
+            # Settings of the network that the CPC criterion depends on.
+            names = ("encoder_type", "hidden_encoder", "hidden_gar", "ar_mode")
+            sizes = {name: getattr(self.config, name) for name in names}
             sizes["random_seed"] = run.seed
             pretraining = make_config(PretrainConfig, "small", sizes)
             chosen["contrast"] = build_criterion(pretraining, self.model)
