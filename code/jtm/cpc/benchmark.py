@@ -98,11 +98,11 @@ class _Method(NamedTuple):
 
     start: str  # initial weights: cpc or random; or features: of HAND_MADE, or largest
     frozen: bool = False  # whether to train the heads alone
-    # Whether to train on unlabelled audio too: on the labels of a teacher (the method
-    # that trained it), or, if there is none, by the loss of pretraining.
+    # Whether to train on unlabelled audio too: on the labels of a teacher, or, if
+    # there is none, by the loss of pretraining.
     unlabelled: bool = False
-    teacher: str = ""
-    is_trial: bool = False  # whether to run it only if it is selected by name
+    teacher: str = ""  # for self-training: the method that trained the teacher
+    is_trial: bool = False  # whether it runs only if it is selected by name
 
 
 METHODS = {
@@ -169,7 +169,7 @@ class Run:
 
 
 def _plan(only):
-    """List the runs in order, selected by values of fields; a student comes last."""
+    """List the runs with `only` some values of fields; students follow teachers."""
     runs = [
         Run(family, method, amount, seed)
         for seed in range(max(AMOUNTS.values()))
@@ -533,7 +533,7 @@ class Benchmark:
 
 
 def _hand_crafted(name):
-    """Build the front end of hand-crafted features, on the scale of `log_magnitude`."""
+    """Build a baseline's front end, scaled as the network's, for the augmentation."""
 
     def analyse(wave):
         x = HAND_MADE[name](wave)

@@ -150,7 +150,7 @@ def _score(network, family):
     shown = ("metric", "value", "low", "high", "primary")
     scores = [
         {"task": task, "split": split} | {name: score[name] for name in shown}
-        for task, split, _, scores in evaluated
-        for score in scores
+        for task, split, _, found in evaluated
+        for score in found
     ]
     return scores, {name: float(value) for name, value in evaluated[0][2].items()}

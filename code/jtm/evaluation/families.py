@@ -147,8 +147,7 @@ class Family:
         Score a network on splits, with thresholds chosen on validation.
 
         `families` has, by split, the family of its recordings: this one or one of other
-        recordings. Yield task, split, thresholds and :meth:`jtm.evaluation.tasks.Task.
-        score` of each.
+        recordings. Yield task, split, thresholds and the task's scores.
         """
         logits = {
             split: own.predict(network, split, {t: own.labelled[t] for t in tasks})
