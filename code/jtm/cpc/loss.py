@@ -278,9 +278,10 @@ def info_nce(scores):
 
     Returns
     -------
-    losses, accuracies : torch.Tensor
-        Mean cross-entropy of each step ``(steps,)`` in nats (van den Oord et al. 2018,
-        equation 4), and fraction of anchors whose positive outscores every negative.
+    losses : torch.Tensor
+        Mean cross-entropy ``(steps,)`` in nats (van den Oord et al. 2018, equation 4).
+    accuracies : torch.Tensor
+        Fraction of anchors whose positive outscores every negative ``(steps,)``.
 
     Examples
     --------

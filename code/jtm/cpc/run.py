@@ -215,8 +215,10 @@ def loaders(config, store):
 
     Returns
     -------
-    train, validation : WindowLoader
-        Training windows, and those for validation, sampled by the same scheme.
+    train : WindowLoader
+        Training windows.
+    validation : WindowLoader
+        Validation windows, sampled by the same scheme.
 
     Raises
     ------
