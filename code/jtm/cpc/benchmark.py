@@ -19,6 +19,7 @@ import itertools
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -31,8 +32,8 @@ from jtm.cpc.run import build_criterion
 from jtm.data.musicnet import Dataset, open_dataset
 from jtm.data.splits import split_recordings
 from jtm.data.store import build_store
-from jtm.evaluation.baselines import HAND_MADE
-from jtm.evaluation.families import Family, clip_reader, hand_crafted
+from jtm.evaluation.baselines import HAND_MADE, MARGIN, fingerprint
+from jtm.evaluation.families import Family, clip_reader
 from jtm.evaluation.labelled import SECONDS, clip_store, labelled_recordings, note_cache
 from jtm.evaluation.labelled import Labelled as Recordings
 from jtm.evaluation.tasks import CLIP, TASKS
@@ -73,9 +74,6 @@ STEPS = {1: 1200, 3: 1600, 10: 2400, 30: 3200, 0: 4000}
 EPOCHS = 4
 """Number of evenly spaced validation steps in a run; the best weights are retained."""
 
-REAL_FILE = "real.json"
-"""Name of the file in the folder of records with the hash of the real recordings."""
-
 SHARES = {"frames": 1.0, "windows": 0.25, "clips": 0.5}
 """Fraction of :data:`STEPS` that a family is trained for."""
 
@@ -91,54 +89,35 @@ RATES_AT = {1: 3, 3: 3, 10: 10, 30: 10, 0: 10}
 HEAD_RATES = ((0.0, 4e-3), (0.0, 1e-3))
 """Candidates for a frozen body or fixed features, as many as in :data:`RATES`."""
 
-SIZES = ("encoder_type", "hidden_encoder", "hidden_gar", "ar_mode")
-"""Settings of the network that the CPC criterion depends on."""
-
 SILENCE = FrontEnd(lambda wave: np.zeros((len(wave) // HOP, 1), np.float32), 0, "none")
 """Front end of the largest-class baseline: all zeros."""
 
 
-@dataclass(frozen=True)
-class Method:
-    """
-    Initialisation and training of a network.
+class _Method(NamedTuple):
+    """Initialisation and training of a network."""
 
-    Parameters
-    ----------
-    start : str
-        Initial weights, "cpc" or "random"; or fixed features, one of
-        :data:`jtm.evaluation.baselines.HAND_MADE`, or "largest".
-    frozen : bool
-        Whether to train the heads alone.
-    unlabelled : bool
-        Whether to train on unlabelled audio too: on the labels of a teacher, or, if
-        there is none, by the loss of pretraining.
-    teacher : str
-        For self-training: the method that trained the teacher.
-    """
-
-    start: str
-    frozen: bool = False
+    start: str  # initial weights: cpc or random; or features: of HAND_MADE, or largest
+    frozen: bool = False  # whether to train the heads alone
+    # Whether to train on unlabelled audio too: on the labels of a teacher, or, if
+    # there is none, by the loss of pretraining.
     unlabelled: bool = False
-    teacher: str = ""
+    teacher: str = ""  # for self-training: the method that trained the teacher
+    is_trial: bool = False  # whether it runs only if it is selected by name
 
 
 METHODS = {
-    "scratch": Method("random"),
-    "cpc-finetuned": Method("cpc"),
-    "cpc-joint": Method("cpc", unlabelled=True),
-    "cpc-frozen": Method("cpc", frozen=True),
-    "untrained-frozen": Method("random", frozen=True),
-    "scratch-selftrained": Method("random", unlabelled=True, teacher="scratch"),
-    "cpc-selftrained": Method("cpc", unlabelled=True, teacher="cpc-finetuned"),
-    "logmel": Method("logmel", frozen=True),
-    "cqt": Method("cqt", frozen=True),
-    "largest": Method("largest", frozen=True),
+    "scratch": _Method("random"),
+    "cpc-finetuned": _Method("cpc"),
+    "cpc-joint": _Method("cpc", unlabelled=True, is_trial=True),
+    "cpc-frozen": _Method("cpc", frozen=True),
+    "untrained-frozen": _Method("random", frozen=True),
+    "scratch-selftrained": _Method("random", unlabelled=True, teacher="scratch"),
+    "cpc-selftrained": _Method("cpc", unlabelled=True, teacher="cpc-finetuned"),
+    "logmel": _Method("logmel", frozen=True),
+    "cqt": _Method("cqt", frozen=True),
+    "largest": _Method("largest", frozen=True),
 }
 """Methods by name, the simplest first."""
-
-TRIALS = {"cpc-joint"}
-"""Methods that run only if selected by name, for trials."""
 
 CONTRASTS = tuple(
     Contrast(task, method, other, amount, split)
@@ -193,21 +172,8 @@ class Run:
         return f"{self.family}-{self.method}-{self.amount}-{self.seed}"
 
 
-def plan(only=None):
-    """
-    List the runs, ordered by seed, amount of labels, family and method.
-
-    Parameters
-    ----------
-    only : dict of str to list, optional
-        Values to select, by field of :class:`Run`.
-
-    Returns
-    -------
-    list of Run
-        The runs; a student comes after its teacher.
-    """
-    only = only or {}
+def _plan(only):
+    """List the runs with `only` some values of fields; students follow teachers."""
     runs = [
         Run(family, method, amount, seed)
         for seed in range(max(AMOUNTS.values()))
@@ -217,9 +183,9 @@ def plan(only=None):
         if seed < AMOUNTS[amount]
         and any(_has_enough(task, amount) for task in FAMILIES[family])
         and (family == "frames" or not METHODS[method].unlabelled)
-        and (method not in TRIALS or method in only.get("method", ()))
+        and (not METHODS[method].is_trial or method in only.get("method", ()))
     ]
-    return [r for r in runs if all(getattr(r, f) in only[f] for f in only)]
+    return [run for run in runs if all(getattr(run, f) in only[f] for f in only)]
 
 
 def _has_enough(task, amount):
@@ -290,11 +256,8 @@ class Benchmark:
         real=None,
         spread=False,
     ):
-        self.out = Path(out)
-        self.splits = splits
-        self.spread = spread
-        self.work = Path(work)
-        self.progress = progress
+        self.out, self.work = Path(out), Path(work)
+        self.splits, self.spread, self.progress = splits, spread, progress
         self.model, self.config = load_model(checkpoint)
         if self.config.encoder_type != "pitchmap" or self.config.use_sinc_net:
             raise InputError(
@@ -306,7 +269,7 @@ class Benchmark:
         self.front_ends = {
             "network": harmonic_front_end(self.model.encoder),
             "largest": SILENCE,
-        } | {name: hand_crafted(name) for name in HAND_MADE}
+        } | {name: _hand_crafted(name) for name in HAND_MADE}
         self.families = {}
         notes = note_cache(self.store)
         for name, tasks in FAMILIES.items():
@@ -329,13 +292,12 @@ class Benchmark:
     def _add_families(self, name, labelled):
         """Build the families of some recordings, one for each front end."""
         for key, front_end in self.front_ends.items() if labelled else ():
-            store = next(iter(labelled.values())).store
+            family = Family(labelled, None, MAP_STRIDE if key == "network" else 1)
             if name == "clips":
-                read = clip_reader(store, front_end)
+                family.read = clip_reader(family.store, front_end)
             else:
-                read = Spectra(store, front_end, self.work).read
-            stride = MAP_STRIDE if key == "network" else 1
-            self.families[name, key] = Family(labelled, read, stride)
+                family.read = Spectra(family.store, front_end, self.work).read
+            self.families[name, key] = family
 
     def family(self, run):
         """Return the family of a run, with the inputs of its front end."""
@@ -352,7 +314,7 @@ class Benchmark:
 
         Amounts of labels that reach the whole dataset are left to the runs with all.
         """
-        runs = [run for run in plan(only) if (run.family, "network") in self.families]
+        runs = [r for r in _plan(only or {}) if (r.family, "network") in self.families]
         return [r for r in runs if r.amount < self.amount(replace(r, amount=0))]
 
     def run(self, only=None):
@@ -390,21 +352,19 @@ class Benchmark:
 
     def _check_real(self):
         """Record the real recordings; refuse results on other ones, or on none."""
-        path = self.out / REAL_FILE
-        if ("real", "network") not in self.families:
-            if path.exists():
-                raise InputError(
-                    f"{self.out}: holds scores on real recordings; give the same "
-                    "--real, or choose another --out"
-                )
-            return
-        given = {"sha256": self.families["real", "network"].store.fingerprint}
-        if path.exists():
-            if read_json(path) != given:
-                raise InputError(
-                    f"{self.out}: holds scores on other real recordings than --real "
-                    "has; choose another --out"
-                )
+        path, real = self.out / "real.json", self.families.get(("real", "network"))
+        given = real and {"sha256": real.store.fingerprint}
+        if path.exists() and not given:
+            raise InputError(
+                f"{self.out}: holds scores on real recordings; give the same "
+                "--real, or choose another --out"
+            )
+        if path.exists() and read_json(path) != given:
+            raise InputError(
+                f"{self.out}: holds scores on other real recordings than --real "
+                "has; choose another --out"
+            )
+        if path.exists() or not given:
             return
         records.compile_cells(self.out)  # recordings of an earlier version are unknown
         table = records.read(self.out / records.TABLE)
@@ -451,26 +411,17 @@ class Benchmark:
         families = dict.fromkeys(self.splits, family)
         if run.family == "frames":
             families["real"] = self.families.get(("real", self._front_end(run)), family)
-        logits = {
-            split: own.predict(network, split, {t: own.labelled[t] for t in tasks})
-            for split, own in families.items()
-            if any(own.labelled[task].splits.get(split) for task in tasks)
-        }
         rows = []
-        for task, labelled in tasks.items():
-            by_split = {s: each[task] for s, each in logits.items() if each[task]}
-            thresholds = labelled.task.choose(labelled, by_split["validation"])
-            for split, predicted in by_split.items():
-                truth = families[split].labelled[task]
-                for score in labelled.task.score(truth, split, predicted, thresholds):
-                    row = {"task": task, "method": run.method, "seed": run.seed}
-                    row |= {"labelled_recordings": self.amount(run), "split": split}
-                    row |= {n: score[n] for n in ("metric", "value", "primary")}
-                    # One family or recording has no resamples.
-                    primary = score["primary"] and split != "validation"
-                    if primary and len(score["draws"]):
-                        row["draws"] = score["draws"]
-                    rows.append(row)
+        for task, split, _, scores in family.evaluate(network, tasks, families):
+            for score in scores:
+                row = {"task": task, "method": run.method, "seed": run.seed}
+                row |= {"labelled_recordings": self.amount(run), "split": split}
+                row |= {n: score[n] for n in ("metric", "value", "primary")}
+                # One family or recording has no resamples.
+                primary = score["primary"] and split != "validation"
+                if primary and len(score["draws"]):
+                    row["draws"] = score["draws"]
+                rows.append(row)
         seconds = round(time.monotonic() - start, 1)
         rows = [row | {"seconds": seconds} for row in rows]
         records.save_cell(self.out, run.name, rows)
@@ -489,23 +440,17 @@ class Benchmark:
 
     def _best(self, run, family, tasks):
         """
-        Train a network; if the run selects learning rates, try each pair.
+        Train a network with the rates that :meth:`_rater` selected.
 
-        The network with the best validation score is returned. Other runs use the rates
-        that :meth:`_rater` selected.
+        If that is this run, try each pair; the best on validation is returned.
         """
-        selects = self._rater(run) == run
-        method = METHODS[run.method]
+        method, rater = METHODS[run.method], self._rater(run)
         pairs = HEAD_RATES if method.frozen else RATES[method.start]
-        if not selects:
-            pairs = [tuple(read_json(self._rates_path(self._rater(run)))["rates"])]
+        if rater != run:
+            pairs = [tuple(read_json(self._rates_path(rater))["rates"])]
         modules = {pair: self._train(run, family, tasks, pair) for pair in pairs}
-        scores = {
-            pair: max(row["score"] for row in module.history)
-            for pair, module in modules.items()
-        }
-        best = max(scores, key=scores.get)
-        if selects:
+        best = max(pairs, key=lambda p: max(row["score"] for row in modules[p].history))
+        if rater == run:
             write_json(self._rates_path(run), {"rates": best})
         network = modules[best].network.eval()
         if _is_teacher(run):
@@ -558,20 +503,23 @@ class Benchmark:
         """Train the network of a run with given learning rates."""
         method, n_labelled = METHODS[run.method], BATCHES[run.family]
         n_steps = round(STEPS[run.amount] * SHARES[run.family])
-        spans, chosen = self.labelled_spans(run), {"batch_size": n_labelled}
+        spans, batches = self.labelled_spans(run), {"batch_size": n_labelled}
+        chosen = {}
         if method.unlabelled:
             # Of all training audio, labelled or not.
             splits = split_recordings(self.store.recordings, self.store.lengths)
-            chosen["unlabelled"] = [*spans, *family.spans("train")] + [
+            batches["unlabelled"] = [*spans, *family.spans("train")] + [
                 (i, 0, int(self.store.lengths[i]) // HOP) for i in splits["unlabelled"]
             ]
-            chosen |= {"batch_size": 2 * n_labelled, "n_unlabelled": n_labelled}
+            batches |= {"batch_size": 2 * n_labelled, "n_unlabelled": n_labelled}
         if method.teacher:
             teacher = replace(run, method=method.teacher)
             chosen["teacher"] = self.network(teacher, tasks)
             chosen["teacher"].load_state_dict(load_file(self._teacher_path(teacher)))
         elif method.unlabelled:
-            sizes = {name: getattr(self.config, name) for name in SIZES}
+            # Settings of the network that the CPC criterion depends on.
+            names = ("encoder_type", "hidden_encoder", "hidden_gar", "ar_mode")
+            sizes = {name: getattr(self.config, name) for name in names}
             sizes["random_seed"] = run.seed
             pretraining = make_config(PretrainConfig, "small", sizes)
             chosen["contrast"] = build_criterion(pretraining, self.model)
@@ -581,10 +529,21 @@ class Benchmark:
             spans,
             max(1, n_steps // EPOCHS),
             rates,
+            batches,
             **chosen,
         )
         fit(module, progress=False)
         return module
+
+
+def _hand_crafted(name):
+    """Build a baseline's front end, scaled as the network's, for the augmentation."""
+
+    def analyse(wave):
+        x = HAND_MADE[name](wave)
+        return np.log1p(1e5 * np.exp(2 * x)) / 18 if name == "logmel" else x
+
+    return FrontEnd(analyse, MARGIN, f"{name}-{fingerprint(name)}")
 
 
 def _spread(labelled, n_windows, size, seed):

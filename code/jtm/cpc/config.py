@@ -81,12 +81,6 @@ class PretrainConfig(NetworkConfig):
     step_frames: int = Field(
         10, ge=1, description="spacing of predicted steps in frames of 10 ms"
     )
-    aligned: int = Field(
-        0,
-        ge=0,
-        description="aligned CPC: number of future steps, more than --nPredicts, to "
-        "which the predictions are aligned monotonically at minimum cost; 0 disables",
-    )
     anchor_frames: int = Field(
         4, ge=1, description="spacing of anchors in frames of 10 ms"
     )
@@ -195,18 +189,13 @@ class PretrainConfig(NetworkConfig):
                     "--samplingType sequential carries hidden states over; it "
                     "needs --arMode conv, GRU, LSTM or RNN, and --cpcMode forward"
                 )
-        if 0 < self.aligned <= self.n_predicts:
-            raise InputError(
-                f"--aligned is {self.aligned}; expected more than --nPredicts, "
-                f"{self.n_predicts}, or 0"
-            )
         stride = MAP_STRIDE if self.encoder_type == "pitchmap" else 1
         if self.step_frames % stride or self.anchor_frames % stride:
             raise InputError(
                 "--stepFrames and --anchorFrames: expected multiples of "
                 f"{stride} for --encoderType pitchmap, whose hop is 20 ms"
             )
-        reach = (self.aligned or self.n_predicts) * self.step_frames
+        reach = self.n_predicts * self.step_frames
         shortest = HOP * (reach + stride)
         if self.size_window < shortest:
             raise InputError(

@@ -123,17 +123,10 @@ def pretraining_curve(folder):
         for curve, time in zip(scale * curves[name], ahead, strict=True):
             axis.plot(epochs, curve, ".-", color=colours.to_rgba(time), linewidth=1)
         axis.axhline(chance, color="grey", linestyle=":", linewidth=1)
-        axis.annotate(
-            "chance",
-            (1, chance),
-            xycoords=("axes fraction", "data"),
-            xytext=(3, 0),
-            textcoords="offset points",
-            va="center",
-            color="grey",
-        )
-        axis.set_xlabel("epoch")
-        axis.set_ylabel(label)
+        style = {"textcoords": "offset points", "va": "center", "color": "grey"}
+        place = {"xycoords": ("axes fraction", "data"), "xytext": (3, 0)}
+        axis.annotate("chance", (1, chance), **place, **style)
+        axis.set(xlabel="epoch", ylabel=label)
         axis.xaxis.get_major_locator().set_params(integer=True)
     bar = figure.colorbar(colours, ax=axes[0], ticks=ahead)
     bar.ax.set_ylim(ahead[0], ahead[-1])

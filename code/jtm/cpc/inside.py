@@ -202,8 +202,7 @@ def _filters(model, config):
 def _probe(features):
     """Probe frames for present and past content."""
     results, counts = [], {}
-    hops = {*features.hops.values()}
-    samples = {hop: _samples_by_split(features, hop) for hop in hops}
+    samples = {h: _samples_by_split(features, h) for h in {*features.hops.values()}}
     past = [("pitch", delay) for delay in DELAYS]
     present = [("instrument", 0.0), ("loudness", 0.0)]
     probes = [(name, *target) for name in REPRESENTATIONS for target in past + present]
@@ -225,7 +224,10 @@ def _probe(features):
             probe, metric = _probe_level, _r_squared
             result |= {"metric": "R2", "chance": 0.0}
         counts[name, what, delay] = probe(x, y)
-        results.append(result | _score(name, counts[name, what, delay], metric))
+        own = counts[name, what, delay]
+        low, high = metrics.interval(metrics.bootstrap(own, None, metric))
+        result |= {"representation": name, "value": float(metric(own.sum(axis=0)))}
+        results.append(result | {"low": low, "high": high})
     leads = [
         {"over": name, "delay": delay}
         | _lead(counts["cpc-c", "pitch", delay], counts[name, "pitch", delay])
@@ -249,13 +251,6 @@ def _samples_by_split(features, hop):
             f"delay, in each of {', '.join(samples)}"
         )
     return samples
-
-
-def _score(representation, counts, metric):
-    """Return the score of a representation with its interval over recordings."""
-    low, high = metrics.interval(metrics.bootstrap(counts, None, metric))
-    value = float(metric(counts.sum(axis=0)))
-    return {"representation": representation, "value": value, "low": low, "high": high}
 
 
 def _fitting_frames(x, y):
@@ -326,8 +321,7 @@ def _probe_binary(x, y):
     `x` and `y` hold, by split, an array per recording: ``(rows, dim)`` and ``(rows,
     outputs)``. The counts are ``(test recordings, 2, thresholds)``.
     """
-    train, validation = _fitting_frames(x, y)
-    predict = _logistic(train, validation)
+    predict = _logistic(*_fitting_frames(x, y))
     return metrics.precision_counts(y["test"], [predict(each) for each in x["test"]])[0]
 
 

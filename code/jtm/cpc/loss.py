@@ -52,36 +52,31 @@ def draw_negatives(
         Indices ``(batch, anchors, negatives)`` into the latents of the batch
         flattened to ``(batch * frames, dim)``.
     """
-    batch, n_anchors = len(recordings), len(anchors)
+    batch, drawn = len(recordings), []
     n_same = round(same_share * n_negatives)
-    own = torch.arange(batch)
+    own, other = torch.arange(batch), ~torch.eye(batch, dtype=torch.bool)
     same = recordings[:, None] == recordings  # (batch, batch)
-    any_window = torch.ones_like(same)
-    drawn = []
-    for allowed, count in ((same, n_same), (any_window, n_negatives - n_same)):
+    for allowed, count in ((same & other, n_same), (other, n_negatives - n_same)):
         if not count:
             continue
         # Candidates of a window: its own frames without the positives, then the
         # frames of the windows it may draw from, in order.
-        other = ~torch.eye(batch, dtype=torch.bool)
-        allowed = allowed & other
         if others:  # fall back to any other window if the recording has only one
             allowed = torch.where(allowed.any(1, keepdim=True), allowed, other)
         n_windows = allowed.sum(1)
         order = torch.argsort(~allowed * batch + own)  # allowed windows first
         n_own = 0 if others and batch > 1 else frames - len(steps)
         total = n_own + n_windows * frames  # (batch,)
-        uniform = torch.rand(batch, n_anchors, count, generator=generator)
+        uniform = torch.rand(batch, len(anchors), count, generator=generator)
         index = (uniform.double() * total[:, None, None]).long()
-        index = torch.minimum(index, total[:, None, None] - 1)
-        in_own = index < n_own
-        frame = index
+        index = frame = torch.minimum(index, total[:, None, None] - 1)
         for step in steps:  # skip the positives, in ascending order
             frame = frame + (frame >= (anchors + step)[:, None])
-        index = (index - n_own).clamp(min=0)
-        window = order.gather(1, (index // frames).flatten(1)).view_as(index)
-        in_window = own[:, None, None] * frames + frame
-        drawn.append(torch.where(in_own, in_window, window * frames + index % frames))
+        far = (index - n_own).clamp(min=0)
+        window = order.gather(1, (far // frames).flatten(1)).view_as(far)
+        far = window * frames + far % frames
+        near = own[:, None, None] * frames + frame
+        drawn.append(torch.where(index < n_own, near, far))
     return torch.cat(drawn, dim=2)
 
 
@@ -152,9 +147,8 @@ class InfoNCE(nn.Module):
             torch.stack(values).mean(0) for values in zip(*results, strict=True)
         )
         metrics = {"loss": losses.mean()}
-        for k in range(len(losses)):
-            metrics[f"loss_{k + 1}"] = losses[k].detach()
-            metrics[f"accuracy_{k + 1}"] = accuracies[k]
+        for k, (loss, accuracy) in enumerate(zip(losses, accuracies, strict=True), 1):
+            metrics |= {f"loss_{k}": loss.detach(), f"accuracy_{k}": accuracy}
         return metrics
 
     def scores(self, z, c, recordings, generator, contrast="frame"):
@@ -174,9 +168,8 @@ class InfoNCE(nn.Module):
             Scores ``(batch, anchors, steps, 1 + negatives)``, the positive at
             index 0.
         """
-        frames, config = z.shape[1], self.config
-        steps = torch.arange(1, (config.aligned or config.n_predicts) + 1)
-        steps = steps * self.step_frames
+        frames = z.shape[1]
+        steps = self.step_frames * torch.arange(1, self.config.n_predicts + 1)
         reach = int(steps[-1])
         if frames <= reach:
             raise ValueError(
@@ -189,18 +182,7 @@ class InfoNCE(nn.Module):
         predicted, positives, negative = score(
             z, c, anchors, steps, recordings.cpu(), generator
         )
-        if config.aligned:
-            positive = positives @ predicted.transpose(-1, -2)  # (..., steps, K)
-            with torch.no_grad():  # InfoNCE of every latent under every prediction
-                negatives = negative.float().logsumexp(-1)[:, :, None]
-                costs = functional.softplus(negatives - positive.float())
-                choice = functional.one_hot(_align(costs), config.n_predicts)
-                choice = choice.to(negative.dtype)
-            positive = (choice * positive).sum(-1, keepdim=True)
-            # A product, since the backward of gathering adds in no fixed order.
-            negative = choice @ negative
-        else:
-            positive = (predicted * positives).sum(-1, keepdim=True)
+        positive = (predicted * positives).sum(-1, keepdim=True)
         return torch.cat((positive, negative), dim=-1)
 
     def _compare(self, predicted, z):
@@ -214,14 +196,14 @@ class InfoNCE(nn.Module):
         """
         Score whole latents.
 
-        Return predictions ``(batch, anchors, K, dim)``, positives ``(batch, anchors,
-        steps, dim)`` and scores of negatives ``(batch, anchors, K, negatives)``.
+        Return predictions and positives ``(batch, anchors, steps, dim)``, and scores of
+        negatives ``(batch, anchors, steps, negatives)``.
         """
         (batch, frames), config = z.shape[:2], self.config
         z = z[..., : z.shape[-1] - self.passed].flatten(2)
         predicted = self.predict(c[:, : anchors[-1] + 1 : self.anchor_stride])
         predicted = predicted.unflatten(-1, (config.n_predicts, -1))
-        predicted = predicted.transpose(2, 3).flatten(3)  # (batch, anchors, K, dim)
+        predicted = predicted.transpose(2, 3).flatten(3)
         predicted, z = self._compare(predicted, z)
         shared = config.share_negatives == "window"
         positions = (anchors[:1], steps[:0]) if shared else (anchors, steps)
@@ -261,7 +243,7 @@ class InfoNCE(nn.Module):
         the same pitch at other times. Thus neither the pitch itself nor a loud note
         that decays identifies the positive.
         """
-        (frames, groups), n_predicts = z.shape[1:3], self.config.n_predicts
+        frames, groups = z.shape[1:3]
         magnitude = z[:, anchors, :, -self.passed :].mean(-1).detach().float().cpu()
         magnitude = magnitude.permute(2, 0, 1).flatten(1) + 1e-4  # (groups, moments)
         group = torch.multinomial(
@@ -274,17 +256,15 @@ class InfoNCE(nn.Module):
         frame = moment // len(anchors) * frames + anchors[moment % len(anchors)]
         anchor = frame * groups + group[:, None]  # (groups, moments)
         own = anchor[..., None] + steps * groups
-        # If K predictions are aligned to M latents, the latent closest in time.
-        nearest = torch.linspace(0, len(steps) - 1, n_predicts).round().long()
         # Positives of any step are excluded, the anchor's own among them.
-        others = own[:, :, nearest].transpose(1, 2)[:, None, :, None]
+        others = own.transpose(1, 2)[:, None, :, None]
         is_positive = (own[:, :, None, :, None] == others).any(3)
         contexts = functional.embedding(anchor.to(z.device), c.flatten(0, 2))
-        predicted = self.predict(contexts).unflatten(-1, (n_predicts, -1))
+        predicted = self.predict(contexts).unflatten(-1, (len(steps), -1))
         # Scaled after the lookup.
         positives = functional.embedding(own.to(z.device), z.flatten(0, 2))
         predicted, positives = self._compare(predicted, positives[..., : -self.passed])
-        candidates = positives[:, :, nearest.to(z.device)].permute(0, 2, 3, 1)
+        candidates = positives.permute(0, 2, 3, 1)
         scores = (predicted.transpose(1, 2) @ candidates).transpose(1, 2)
         return predicted, positives, _mask(scores, is_positive)
 
@@ -298,33 +278,6 @@ def _mask(scores, is_positive):
     """Mask negatives that are an anchor's positives with the lowest finite score."""
     lowest = torch.finfo(scores.dtype).min
     return scores.masked_fill_(is_positive.to(scores.device), lowest)
-
-
-def _align(costs):
-    """
-    Align M latents with K predictions monotonically at minimum cost.
-
-    Each prediction, from the first to the last, is matched with one or more latents, by
-    dynamic programming (aligned CPC, Chorowski et al. 2021; their released code
-    approximates the best path by the gradient of a CTC loss, while this is exact).
-    Costs are ``(..., M, K)``, M at least K. Return the index of the prediction matched
-    with each latent ``(..., M)``.
-
-    >>> _align(torch.tensor([[0.0, 9.0], [1.0, 2.0], [9.0, 0.0]]))
-    tensor([0, 0, 1])
-    """
-    n_latents, n_predictions = costs.shape[-2:]
-    best = torch.full_like(costs[..., 0, :], torch.inf)  # (..., K), cost of paths
-    best[..., 0] = costs[..., 0, 0]
-    advances = []  # whether the best path comes from the previous prediction
-    for m in range(1, n_latents):
-        previous = functional.pad(best, (1, 0), value=torch.inf)[..., :-1]
-        advances.append(previous < best)
-        best = torch.minimum(previous, best) + costs[..., m, :]
-    path = [torch.full_like(best[..., :1], n_predictions - 1, dtype=torch.long)]
-    for advance in reversed(advances):
-        path.append(path[-1] - advance.gather(-1, path[-1]).long())
-    return torch.cat(path[::-1], dim=-1)
 
 
 def info_nce(scores):

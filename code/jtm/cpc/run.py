@@ -68,7 +68,6 @@ class CPCModule(Module):
     title = "Pretraining"
 
     def __init__(self, config, train, validation, origin=""):
-        n_validation = math.ceil(VALIDATION_WINDOWS / config.batch_size)
         plan = Plan(
             config.n_epoch,
             config.random_seed,
@@ -77,7 +76,7 @@ class CPCModule(Module):
             gradient_clip=config.gradient_clip,
             precision=config.precision,
             patience=config.patience,
-            n_validation=n_validation,
+            n_validation=math.ceil(VALIDATION_WINDOWS / config.batch_size),
             parallel=True,
         )
         data = train.store.summary(train.indices, validation.indices)

@@ -61,15 +61,15 @@ def run(config, progress=True, n_recordings=0):
         store = clip_store(config.data, progress)
     else:
         store = build_store(open_dataset(config.data), progress=progress)
-    labelled = {task: Recordings.of(store, task)}
-    family = Family(labelled, None, model.encoder.hop // HOP)
+    labelled = Recordings.of(store, task)
+    family = Family({task: labelled}, None, model.encoder.hop // HOP)
     size = _window(config, family)
     spans = family.spans("train")
     if n_recordings:
-        drawn = labelled_recordings(labelled[task], n_recordings, config.random_seed)
+        drawn = labelled_recordings(labelled, n_recordings, config.random_seed)
         spans = list(map(tuple, drawn.tolist()))
     indices = [sorted({i for i, *_ in s}) for s in (spans, family.spans("validation"))]
-    tests = {i for split in TESTS for i in labelled[task].splits.get(split, ())}
+    tests = {i for split in TESTS for i in labelled.splits.get(split, ())}
     family.read_labels({*indices[0], *indices[1], *tests})
     data = store.summary(*indices, sorted(tests))
     with claim(config, data, origin):
@@ -83,12 +83,17 @@ def run(config, progress=True, n_recordings=0):
             module = _module(config, model, family, spans, size)
             module.metadata.update(config=asdict(config), data=data, origin=origin)
             fit(module, progress)
-            scores, thresholds = _score(module.network.eval(), family, task)
+            scores, thresholds = _score(module.network.eval(), family)
             settings = asdict(config) | {"checkpoint": origin}
             record = {"config": settings, "scores": scores, "thresholds": thresholds}
             write_json(file, record)
             shutil.rmtree(cache, ignore_errors=True)
-    _print_scores(scores)
+    for score in scores:
+        name = score["metric"].replace("_", " ").replace("f1", "F1")
+        line = f"{score['task']}, {score['split']}: {name} {score['value']:.3f}"
+        if score["low"] is not None:  # of a single recording there is no interval
+            line += f" (95 % interval {score['low']:.3f} to {score['high']:.3f})"
+        print(line)
     return scores
 
 
@@ -111,12 +116,10 @@ def _window(config, family):
 
 def _reader(family, spans, model, folder, progress):
     """Return the reader of inputs; cache log magnitudes if the filter bank is fixed."""
-    fixed = isinstance(model.encoder, HarmonicStack) and not [
-        *model.encoder.filters.parameters()
-    ]
-    if not fixed:
+    encoder = model.encoder
+    if not isinstance(encoder, HarmonicStack) or [*encoder.filters.parameters()]:
         return wave_reader(family.store)
-    front_end = harmonic_front_end(model.encoder)
+    front_end = harmonic_front_end(encoder)
     if family.name == "clips":
         return clip_reader(family.store, front_end)
     spectra = Spectra(family.store, front_end, folder)
@@ -130,7 +133,6 @@ def _module(config, model, family, spans, size):
     lengths = [last - first for _, first, last in family.spans("train")]
     n_frames = sum(length for length in lengths if length >= size)
     heads = {task: labelled.head for task, labelled in family.labelled.items()}
-    network = add_heads(model, heads, config.random_seed, config.on_encoder)
     plan = Plan(
         config.n_epoch,
         config.random_seed,
@@ -139,39 +141,23 @@ def _module(config, model, family, spans, size):
         precision="bf16",
     )
     return family.module(
-        network,
+        add_heads(model, heads, config.random_seed, config.on_encoder),
         plan,
         spans,
         -(-n_frames // (size * config.batch_size)),
         (0.0 if config.frozen else config.learning_rate, config.learning_rate),
-        batch_size=config.batch_size,
-        size=size,
+        {"batch_size": config.batch_size, "size": size},
     )
 
 
-def _score(network, family, task):
+def _score(network, family):
     """Score a trained network on test, with thresholds chosen on validation."""
-    labelled = family.labelled[task]
-    splits = [s for s in ("validation", *TESTS) if labelled.splits.get(s)]
-    logits = {s: family.predict(network, s, family.labelled)[task] for s in splits}
-    thresholds = labelled.task.choose(labelled, logits["validation"])
+    tests = dict.fromkeys(TESTS, family)
+    evaluated = list(family.evaluate(network, family.labelled, tests))
+    shown = ("metric", "value", "low", "high", "primary")
     scores = [
-        {"task": task, "split": split} | {name: score[name] for name in SHOWN}
-        for split in splits[1:]
-        for score in labelled.task.score(labelled, split, logits[split], thresholds)
+        {"task": task, "split": split} | {name: score[name] for name in shown}
+        for task, split, _, found in evaluated
+        for score in found
     ]
-    return scores, {name: float(value) for name, value in thresholds.items()}
-
-
-SHOWN = ("metric", "value", "low", "high", "primary")
-"""Fields of a score that are saved."""
-
-
-def _print_scores(scores):
-    """Print scores with their intervals, one per line."""
-    for score in scores:
-        name = score["metric"].replace("_", " ").replace("f1", "F1")
-        line = f"{score['task']}, {score['split']}: {name} {score['value']:.3f}"
-        if score["low"] is not None:  # of a single recording there is no interval
-            line += f" (95 % interval {score['low']:.3f} to {score['high']:.3f})"
-        print(line)
+    return scores, {name: float(value) for name, value in evaluated[0][2].items()}

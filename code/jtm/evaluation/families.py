@@ -13,11 +13,9 @@ import torch
 from jtm.constants import HOP
 from jtm.data.rolls import WINDOW, frame_numbers
 from jtm.evaluation import metrics, transcription
-from jtm.evaluation.baselines import HAND_MADE, MARGIN, fingerprint
 from jtm.evaluation.labelled import evenly
 from jtm.evaluation.tasks import CLIP, CLIP_LEAD, TASKS
 from jtm.training import labels
-from jtm.training.spectra import FrontEnd
 
 EDGE = 16
 """Input frames of 10 ms on either side of a training window, without labels."""
@@ -53,9 +51,7 @@ class Family:
     def __init__(self, labelled, read, stride=1):
         self.first = next(iter(labelled.values()))
         self.name, self.store = self.first.task.family, self.first.store
-        self.labelled = labelled
-        self.read = read
-        self.stride = stride
+        self.labelled, self.read, self.stride = labelled, read, stride
         self.window = CLIP_LEAD + CLIP if self.name == "clips" else WINDOW
         self.edge = EDGE if self.name == "frames" else 0
 
@@ -133,59 +129,42 @@ class Family:
             logits = {t: x.float().cpu().numpy() for t, x in network(x).items()}
         return {t: x if x.ndim < 3 else x[:, :n_frames] for t, x in logits.items()}
 
-    def module(
-        self,
-        network,
-        plan,
-        spans,
-        n_batches,
-        rates,
-        size=None,
-        teacher=None,
-        contrast=None,
-        augmented=True,
-        **batches,
-    ):
+    def module(self, network, plan, spans, n_batches, rates, batches, **chosen):
         """
         Build the module that trains a network on windows of these tasks.
 
-        Parameters
-        ----------
-        network : jtm.models.heads.NetworkWithHeads
-            Body, and a head for each task to train.
-        plan : jtm.training.loop.Plan
-            Training plan.
-        spans, n_batches, **batches
-            Passed on to :class:`jtm.training.labels.Windows`.
-        rates : tuple of float
-            Learning rates of the body and of the heads.
-        size : int, optional
-            Length of a window in 10 ms frames; by default :attr:`window`.
-        teacher, contrast, augmented
-            Passed on to :class:`jtm.training.labels.Labelled`.
-
-        Returns
-        -------
-        jtm.training.labels.Labelled
-            The module, whose epochs are compared by :meth:`validate`.
+        `batches` are options of :class:`jtm.training.labels.Windows`, by default with
+        windows of :attr:`window` frames; the others are those of
+        :class:`jtm.training.labels.Labelled`. Epochs are compared by :meth:`validate`.
         """
         heads = network.heads.readers
         tasks = {t: task for t, task in self.labelled.items() if t in heads}
-        batches |= {"seed": plan.seed, "stride": self.stride, "edge": self.edge}
-        batches["size"] = size or self.window
+        fixed = {"seed": plan.seed, "stride": self.stride, "edge": self.edge}
+        batches = {"size": self.window} | batches | fixed
         windows = labels.Windows(
             self.read, spans, self.targets(tasks), n_batches, **batches
         )
-        return labels.Labelled(
-            network,
-            plan,
-            windows,
-            rates,
-            teacher,
-            contrast,
-            augmented,
-            score=lambda module: self.validate(module.network, tasks),
-        )
+        chosen["score"] = lambda module: self.validate(module.network, tasks)
+        return labels.Labelled(network, plan, windows, rates, **chosen)
+
+    def evaluate(self, network, tasks, families):
+        """
+        Score a network on splits, with thresholds chosen on validation.
+
+        `families` has, by split, the family of its recordings: this one or one of other
+        recordings. Yield task, split, thresholds and the task's scores.
+        """
+        logits = {
+            split: own.predict(network, split, {t: own.labelled[t] for t in tasks})
+            for split, own in {"validation": self, **families}.items()
+            if any(own.labelled[task].splits.get(split) for task in tasks)
+        }
+        for task, labelled in tasks.items():
+            thresholds = labelled.task.choose(labelled, logits["validation"][task])
+            for split, own in families.items():
+                if predicted := logits.get(split, {}).get(task):
+                    given = own.labelled[task], split, predicted, thresholds
+                    yield task, split, thresholds, labelled.task.score(*given)
 
     def validate(self, network, tasks):
         """Compute the mean score over tasks on part of validation, during training."""
@@ -209,30 +188,6 @@ class Family:
             for task in tasks
         ]
         return float(np.mean(scores))
-
-
-def hand_crafted(name):
-    """
-    Build the front end of hand-crafted features.
-
-    Parameters
-    ----------
-    name : str
-        Key in :data:`jtm.evaluation.baselines.HAND_MADE`.
-
-    Returns
-    -------
-    FrontEnd
-        The front end, on the scale of :func:`jtm.models.encoder.log_magnitude`, so that
-        augmentation affects all features alike.
-    """
-
-    def analyse(wave):
-        x = HAND_MADE[name](wave)
-        return np.log1p(1e5 * np.exp(2 * x)) / 18 if name == "logmel" else x
-
-    key = f"{name}-{fingerprint(name)}"
-    return FrontEnd(analyse, MARGIN, key)
 
 
 def wave_reader(store):

@@ -30,23 +30,23 @@ def view(model, recording, seconds=10.0):
     InputError
         If the recording cannot be read or has no labels.
     """
-    wave = audio.read(recording.audio)
-    notes = read_notes(recording, len(wave))
-    excerpt = wave[: round(seconds * SAMPLE_RATE)]
+    excerpt, notes, title = _read(recording, seconds)
     spectrogram = HAND_MADE["logmel"](excerpt)
     return {
         "spectrogram": spectrogram,
         "roll": frame_roll(notes, len(spectrogram)),
         "layers": NetworkSource(model).whole(Audio.of(audio.to_pcm(excerpt))),
-        "title": _title(recording),
+        "title": title,
     }
 
 
-def _title(recording):
-    """Compose a title from a recording's metadata."""
+def _read(recording, seconds):
+    """Read the beginning of a recording, all its notes, and a title for it."""
+    wave = audio.read(recording.audio)
     columns = ("composer", "composition", "ensemble")
-    names = map(recording.metadata.get, columns)
-    return ", ".join(filter(None, names)) or recording.id
+    title = ", ".join(filter(None, map(recording.metadata.get, columns)))
+    notes = read_notes(recording, len(wave))
+    return wave[: round(seconds * SAMPLE_RATE)], notes, title or recording.id
 
 
 def view_notes(recording, seconds=8.0):
@@ -70,9 +70,5 @@ def view_notes(recording, seconds=8.0):
     InputError
         If the recording cannot be read or has no labels.
     """
-    wave = audio.read(recording.audio)
-    return {
-        "spectrum": cqt(wave[: round(seconds * SAMPLE_RATE)]),
-        "notes": read_notes(recording, len(wave)),
-        "title": _title(recording),
-    }
+    excerpt, notes, title = _read(recording, seconds)
+    return {"spectrum": cqt(excerpt), "notes": notes, "title": title}

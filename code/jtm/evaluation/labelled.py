@@ -59,21 +59,15 @@ def clip_store(root, progress=True):
     InputError
         If the dataset has no single-note clips.
     """
-    folder = Path(root) / CLIPS_FOLDER
-    recordings = [
-        Recording(
-            clip.audio.relative_to(folder).with_suffix("").as_posix(),
-            clip.audio,
-            None,
-            clip.split,
-            {
-                "pitch": f"{clip.pitch:03}",
-                "instrument": INSTRUMENTS[clip.program],
-                "onset": clip.start / LABEL_RATE,
-            },
-        )
-        for clip in read_clips(root)
-    ]
+    recordings, folder = [], Path(root) / CLIPS_FOLDER
+    for clip in read_clips(root):
+        name = clip.audio.relative_to(folder).with_suffix("").as_posix()
+        metadata = {
+            "pitch": f"{clip.pitch:03}",
+            "instrument": INSTRUMENTS[clip.program],
+            "onset": clip.start / LABEL_RATE,
+        }
+        recordings.append(Recording(name, clip.audio, None, clip.split, metadata))
     dataset = Dataset(Path(root), tuple(recordings))
     return build_store(dataset, progress=progress, part="notes")
 
@@ -213,7 +207,14 @@ class Labelled:
         if not task.shape:
             known = {names[index] for index in splits["train"]}
             classes = task.classes(known)
-            _check_classes(recordings, splits, names, known, name)
+            for split, index in ((s, i) for s in splits for i in splits[s]):
+                if names[index] not in known:
+                    raise InputError(
+                        f"{recordings[index].audio}: {name} '{names[index]}' occurs in "
+                        f"the {split} split but in no training recording, so it can't "
+                        "be learned; move a recording of it to training or exclude "
+                        "this one"
+                    )
         for split in ("validation", "test"):
             if not splits[split]:
                 raise InputError(
@@ -295,18 +296,6 @@ class Labelled:
         notes = notes[notes["start"] < end]
         notes["end"] = np.minimum(notes["end"], end)
         return notes
-
-
-def _check_classes(recordings, splits, names, known, task):
-    """Raise InputError if a class does not occur in training."""
-    for split, indices in splits.items():
-        for index in indices:
-            if names[index] not in known:
-                raise InputError(
-                    f"{recordings[index].audio}: {task} '{names[index]}' occurs in the "
-                    f"{split} split but in no training recording, so it can't be "
-                    "learned; move a recording of it to training or exclude this one"
-                )
 
 
 def labelled_recordings(labelled, n=0, seed=0):

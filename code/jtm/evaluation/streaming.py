@@ -42,10 +42,9 @@ class Audio:
     """
 
     def __init__(self, read, length, n_samples=None, scale=1 / 32768):
-        self.read = read
-        self.scale = scale
-        self.length = length = int(length)
-        self.n_samples = length if n_samples is None else min(int(n_samples), length)
+        self.read, self.length, self.scale = read, int(length), scale
+        n_samples = length if n_samples is None else n_samples
+        self.n_samples = min(int(n_samples), self.length)
 
     @classmethod
     def of(cls, wave):
@@ -126,11 +125,9 @@ class NetworkSource:
             wave, lead, n = recording.chunk(first, size, self.margin, self.hop)
             wave = torch.from_numpy(wave).to(device)
             z = self.encode(wave[None, None])[:, lead : lead + n]
+            c, state = model.context(z.flip(1) if model.reverse else z, state)
             if model.reverse:  # the future comes first
-                c, state = model.context(z.flip(1), state)
                 c = c.flip(1)
-            else:
-                c, state = model.context(z, state)
             if is_transformer:
                 state = state[:, -LOOK_BACK:]
             yield first, z, c

@@ -10,8 +10,6 @@ the onset threshold by note F1 by pitch and onset, on which the frame threshold 
 effect, then the frame threshold by note F1 with offsets, or with instruments.
 """
 
-from functools import partial
-
 import numpy as np
 
 from jtm.constants import INSTRUMENTS
@@ -124,14 +122,15 @@ def choose_thresholds(posteriors, references):
     tuple of float
         Frame and onset threshold for :func:`decode`.
     """
-    score = partial(note_f1, offsets=True)
-    if posteriors[0].shape[1] > 2:
+    instruments = posteriors[0].shape[1] > 2
+    if instruments:
         references = [played(notes)[0] for notes in references]
-
-        def score(reference, estimate):
-            return _onset_f1(by_instrument(reference), by_instrument(estimate))
-
     _, onset = best_onset(posteriors, references)
+
+    def score(reference, estimate):
+        if instruments:
+            return _onset_f1(by_instrument(reference), by_instrument(estimate))
+        return note_f1(reference, estimate, offsets=True)
 
     def mean_score(frame):
         notes = [decode(logits, (frame, onset)) for logits in posteriors]

@@ -119,7 +119,8 @@ def check(config):
     extended = config.may_grow and saved["n_epoch"] < config.n_epoch
     ignored = {*config.idle, *PATHS} | ({"n_epoch"} if extended else set())
     for name in sorted((requested.keys() | saved.keys()) - ignored):
-        if saved.get(name) != requested.get(name):
+        # A setting that one version lacks is off there.
+        if (saved.get(name) or None) != (requested.get(name) or None):
             raise InputError(
                 f"{folder} holds a run with --{flag(name)} {saved.get(name)!r}, not "
                 f"{requested.get(name)!r}; choose another --pathCheckpoint"

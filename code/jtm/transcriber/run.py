@@ -227,8 +227,7 @@ def _module(config, network, family, n_noise):
         spans,
         STEPS,
         (config.learning_rate, config.learning_rate),
-        batch_size=config.batch_size,
-        size=WINDOW,
+        {"batch_size": config.batch_size, "size": WINDOW},
         augmented=not config.plain,
     )
 
@@ -236,15 +235,12 @@ def _module(config, network, family, n_noise):
 def _finish(config, module, family, data):
     """Choose thresholds on validation data; write the transcriber and its record."""
     folder, network = Path(config.path_checkpoint), module.network.eval()
-    predictions = family.predict(network, "validation", family.labelled)
     scores, thresholds = [], {}
-    for task, logits in predictions.items():
-        labelled = family.labelled[task]
-        chosen = labelled.task.choose(labelled, logits)
+    evaluated = family.evaluate(network, family.labelled, {"validation": family})
+    for task, _, chosen, found in evaluated:
         if task == "transcription":
             thresholds = {n.removesuffix("_threshold"): v for n, v in chosen.items()}
-        for score in labelled.task.score(labelled, "validation", logits, chosen):
-            scores.append({"task": task} | {n: score[n] for n in SAVED})
+        scores += [{"task": task} | {n: score[n] for n in SAVED} for score in found]
     transcribers.save(folder / WEIGHTS_FILE, network, config, thresholds)
     settings = {n: v for n, v in asdict(config).items() if n not in PATHS}
     record = {"sha256": digest(folder / WEIGHTS_FILE), "config": settings, "data": data}

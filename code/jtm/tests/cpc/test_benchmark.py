@@ -22,8 +22,8 @@ from jtm.cpc.benchmark import (
     RATES,
     Benchmark,
     Run,
+    _plan,
     _select_tasks,
-    plan,
 )
 from jtm.evaluation.labelled import Labelled
 from jtm.files import BusyError, InputError, locked, read_json
@@ -34,7 +34,7 @@ from jtm.training import labels
 
 class TestPlan(unittest.TestCase):
     def test_students_are_planned_after_their_teachers(self):
-        place = {run: i for i, run in enumerate(plan())}
+        place = {run: i for i, run in enumerate(_plan({}))}
         for run, i in place.items():
             teacher = METHODS[run.method].teacher
             if teacher:
@@ -43,26 +43,26 @@ class TestPlan(unittest.TestCase):
                 )
 
     def test_small_amounts_have_more_seeds_and_transcription_only(self):
-        runs = plan()
+        runs = _plan({})
         for amount, n_seeds in AMOUNTS.items():
             seeds = {run.seed for run in runs if run.amount == amount}
             self.assertEqual(seeds, set(range(n_seeds)))
         self.assertEqual({r.family for r in runs if r.amount == 1}, {"frames"})
 
     def test_filters_select_runs(self):
-        runs = plan({"method": ["scratch"], "amount": [3], "seed": [1]})
+        runs = _plan({"method": ["scratch"], "amount": [3], "seed": [1]})
         self.assertEqual(runs, [Run("frames", "scratch", 3, 1)])
 
     def test_only_the_frames_family_trains_on_unlabelled_audio(self):
-        families = {r.family for r in plan() if METHODS[r.method].unlabelled}
+        families = {r.family for r in _plan({}) if METHODS[r.method].unlabelled}
         self.assertEqual(families, {"frames"})
 
     def test_trial_methods_run_only_on_request(self):
-        self.assertNotIn("cpc-joint", {run.method for run in plan()})
-        self.assertTrue(plan({"method": ["cpc-joint"]}))
+        self.assertNotIn("cpc-joint", {run.method for run in _plan({})})
+        self.assertTrue(_plan({"method": ["cpc-joint"]}))
 
     def test_contrasts_compare_planned_runs(self):
-        cells = {(r.method, r.amount) for r in plan()}
+        cells = {(r.method, r.amount) for r in _plan({})}
         for contrast in CONTRASTS:
             for method in (contrast.method, contrast.other):
                 self.assertIn((method, contrast.labelled_recordings), cells)
@@ -130,7 +130,7 @@ class TestBenchmark(unittest.TestCase):
         bench = Benchmark(self.data, self.checkpoint, self.folder / "x", progress=False)
         first, second = (
             bench.network(run, _select_tasks(bench.family(run), 1)).state_dict()
-            for run in plan(only | {"family": ["frames"]})
+            for run in _plan(only | {"family": ["frames"]})
         )
         name = "body.model.encoder.stem.weight"
         self.assertFalse(first[name].equal(second[name]))
@@ -261,7 +261,7 @@ class TestBenchmark(unittest.TestCase):
 
     def test_labels_cover_whole_training_recordings(self):
         bench = Benchmark(self.data, self.checkpoint, self.folder / "x", progress=False)
-        runs = plan({"family": ["frames"], "method": ["scratch"], "seed": [0]})
+        runs = _plan({"family": ["frames"], "method": ["scratch"], "seed": [0]})
         few, more = (
             bench.labelled_spans(next(r for r in runs if r.amount == n)) for n in (1, 3)
         )

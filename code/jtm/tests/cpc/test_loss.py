@@ -12,7 +12,7 @@ import torch
 from benchmarks.cpc_step import published_criterion
 from jtm.constants import HOP
 from jtm.cpc.config import PretrainConfig
-from jtm.cpc.loss import InfoNCE, _align, draw_negatives, info_nce
+from jtm.cpc.loss import InfoNCE, draw_negatives, info_nce
 from jtm.training.config import make_config
 
 RANDOM = torch.Generator()
@@ -234,77 +234,6 @@ class TestInfoNCE(unittest.TestCase):
         # The second draws other negatives: with many, its loss is nearly the same.
         self.assertAlmostEqual(losses["both"], mean, delta=0.1)
 
-    def test_aligned_with_as_many_predictions_equals_plain_cpc(self):
-        torch.manual_seed(0)
-        z, c = torch.randn(2, 20, 5), torch.randn(2, 20, 6)
-        recordings = torch.tensor([0, 1])
-        for share in ("anchor", "window"):
-            plain = infonce(6, 5, 3, step_frames=2, n=30, share_negatives=share)
-            aligned = infonce(
-                6, 5, 3, step_frames=2, n=30, share_negatives=share, aligned=3
-            )
-            aligned.load_state_dict(plain.state_dict())
-            one, other = (
-                criterion.scores(z, c, recordings, RANDOM.manual_seed(0))
-                for criterion in (plain, aligned)
-            )
-            torch.testing.assert_close(one, other)
-
-    def test_aligned_loss_is_the_minimum_over_monotonic_alignments(self):
-        torch.manual_seed(0)
-        for share in ("anchor", "window"):
-            shared = share == "window"
-            options = {"n": 6, "score": "cosine", "share_negatives": share}
-            criterion = infonce(6, 5, 2, aligned=4, **options)
-            z, c = torch.randn(2, 7, 5), torch.randn(2, 7, 6)
-            recordings = torch.tensor([0, 1])
-            scores = criterion.scores(z, c, recordings, RANDOM.manual_seed(3))
-            self.assertEqual(scores.shape, (2, 3, 4, 7))
-            losses = (scores.logsumexp(-1) - scores[..., 0]).sum(-1)
-            drawn = draw_negatives(
-                recordings,
-                7,
-                torch.arange(1 if shared else 3),
-                torch.arange(1, 5)[: 0 if shared else 4],
-                6,
-                0.0,
-                False,
-                RANDOM.manual_seed(3),
-            )
-            weights = criterion.predict.weight.view(2, 5, 6)
-            for b in range(2):
-                for t in range(3):
-                    positives = {b * 7 + t + m for m in range(1, 5)}
-                    indices = drawn[b, 0 if shared else t].tolist()
-                    negatives = [
-                        z.flatten(0, 1)[i] for i in indices if i not in positives
-                    ]
-                    cost = torch.empty(4, 2)
-                    for m, k in itertools.product(range(4), range(2)):
-                        predicted = weights[k] @ c[b, t]
-                        candidates = torch.stack([z[b, t + 1 + m], *negatives])
-                        logits = (
-                            torch.cosine_similarity(predicted[None], candidates) / 0.1
-                        )
-                        cost[m, k] = logits.logsumexp(0) - logits[0]
-                    # The first n latents are matched with prediction 0.
-                    minimum = min(
-                        cost[:n, 0].sum() + cost[n:, 1].sum() for n in (1, 2, 3)
-                    )
-                    torch.testing.assert_close(
-                        losses[b, t], minimum, rtol=1e-4, atol=1e-4
-                    )
-
-    def test_aligned_gradients_reach_every_prediction(self):
-        torch.manual_seed(0)
-        criterion = infonce(6, 5, 2, n=6, aligned=4)
-        z, c = torch.randn(1, 5, 5), torch.randn(1, 5, 6)
-        named = criterion(z, c, torch.tensor([0]), RANDOM.manual_seed(0))
-        self.assertEqual(sum(name.startswith("loss_") for name in named), 4)
-        named["loss"].backward()
-        gradient = criterion.predict.weight.grad.view(2, 5, 6)
-        self.assertTrue((gradient.abs().sum((1, 2)) > 0).all())
-
     def test_loss_is_the_mean_of_the_named_step_losses(self):
         criterion = infonce(6, 5, n_predicts=3, n=4)
         z, c = torch.randn(2, 9, 5), torch.randn(2, 9, 6)
@@ -320,27 +249,6 @@ class TestInfoNCE(unittest.TestCase):
             criterion(
                 torch.zeros(1, 9, 5), torch.zeros(1, 9, 6), torch.zeros(1), RANDOM
             )
-
-
-class TestAlign(unittest.TestCase):
-    def test_alignment_equals_exhaustive_search(self):
-        torch.manual_seed(0)
-        for n_latents, n_predictions in ((1, 1), (4, 1), (4, 4), (5, 2), (7, 3)):
-            costs = torch.randn(3, 2, n_latents, n_predictions)
-            path = _align(costs)
-            self.assertEqual(path.shape, (3, 2, n_latents))
-            monotonic = [
-                match
-                for match in itertools.product(range(n_predictions), repeat=n_latents)
-                if match == tuple(sorted(match)) and len(set(match)) == n_predictions
-            ]
-            for i, j in itertools.product(range(3), range(2)):
-                totals = [
-                    sum(costs[i, j, m, k].item() for m, k in enumerate(match))
-                    for match in monotonic
-                ]
-                best = monotonic[totals.index(min(totals))]
-                self.assertEqual(path[i, j].tolist(), list(best))
 
 
 class TestNegatives(unittest.TestCase):

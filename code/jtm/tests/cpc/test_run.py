@@ -99,7 +99,6 @@ class TestPretrain(unittest.TestCase):
                 "accumulate": 2,
                 "ar_mode": "transformer",
                 "predictor": "transformer",
-                "aligned": 3,
             },
         )
         script = (
@@ -375,7 +374,7 @@ class TestPretrain(unittest.TestCase):
             seen.add(y.dtype)
             return y
 
-        chosen = {"precision": "bf16", "n_epoch": 1, "aligned": 3}
+        chosen = {"precision": "bf16", "n_epoch": 1}
         chosen["augment_past"] = "noise,reverb,equaliser,level"
         with mock.patch.object(torch.nn.Linear, "forward", record):
             checkpoint, _ = self.run_quietly(self.config(**chosen))

@@ -55,7 +55,6 @@ TRAINED = {"use_sinc_net"}
 CRITERION = {
     "n_predicts": (HARMONIC, 2),
     "step_frames": (HARMONIC, 2),
-    "aligned": (HARMONIC, 6),
     "anchor_frames": (HARMONIC, 1),
     "predictor": (SINC, "transformer"),
     "contrast": (HARMONIC, "pitch"),

@@ -95,7 +95,6 @@ class TestConfig(unittest.TestCase):
             ("abspos", True, "--abspos needs --arMode transformer"),
             ("labels_by", "composer", "--labelsBy needs --samplingType samecategory"),
             ("load_criterion", True, "--loadCriterion needs --load"),
-            ("aligned", 8, "more than --nPredicts, 8"),
         ):
             with self.assertRaisesRegex(InputError, message):
                 make_config(PretrainConfig, "small", {name: value})
@@ -135,7 +134,7 @@ class TestConfig(unittest.TestCase):
                     PretrainConfig, "small", chosen | {"size_window": least - 1}
                 )
             with self.assertRaisesRegex(InputError, f"at least {least + 1600} to "):
-                make_config(PretrainConfig, "small", chosen | {"aligned": 3})
+                make_config(PretrainConfig, "small", chosen | {"n_predicts": 3})
 
     def test_json_round_trip(self):
         config = make_config(PretrainConfig, "tiny", {"data": "here"})

@@ -78,12 +78,23 @@ class TestFolder(unittest.TestCase):
         self.claim()
         path = self.folder / "run" / "config.json"
         older = json.loads(path.read_text())
-        del older["aligned"]
+        del older["patience"]
         path.write_text(json.dumps(older))
         self.save("last.pt")
         self.claim()
-        with self.assertRaisesRegex(InputError, "--aligned 0, not 6"):
-            self.claim(aligned=6)
+        with self.assertRaisesRegex(InputError, "--patience 0, not 6"):
+            self.claim(patience=6)
+
+    def test_run_with_an_abolished_setting_resumes_if_it_was_off(self):
+        self.claim()
+        path = self.folder / "run" / "config.json"
+        older = json.loads(path.read_text())
+        path.write_text(json.dumps(older | {"aligned": 0}))
+        self.save("last.pt")
+        self.claim()
+        path.write_text(json.dumps(older | {"aligned": 6}))
+        with self.assertRaisesRegex(InputError, "--aligned 6, not None"):
+            self.claim()
 
     def test_run_is_identified_by_data_origin_and_processes(self):
         self.claim(data=DATA)
