@@ -131,8 +131,7 @@ class InfoNCE(nn.Module):
         -------
         dict of str to torch.Tensor
             ``loss``, the mean over steps in nats, and ``loss_K`` and
-            ``accuracy_K`` of each step K from 1; see :func:`info_nce`. With
-            ``aligned``, steps are those of the latents, not of the predictions.
+            ``accuracy_K`` of each step K from 1; see :func:`info_nce`.
 
         Raises
         ------
