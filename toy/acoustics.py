@@ -168,8 +168,8 @@ def render_players(score, soundfonts, sound, rng, tail=1.5):
     ----------
     score : Score
         The performance.
-    soundfonts : sequence of str
-        SF2 or SF3 files; one is drawn for each player.
+    soundfonts : dict of int to str
+        SF2 or SF3 file of each player, by program.
     sound : Sound
         Tuning, room and level.
     rng : numpy.random.Generator
@@ -190,7 +190,7 @@ def render_players(score, soundfonts, sound, rng, tail=1.5):
         cents = rng.normal(1200 * np.log2(sound.tuning / A4), sound.spread_cents)
         wave = synth.render(
             own,
-            soundfonts[rng.integers(len(soundfonts))],
+            soundfonts[program],
             score.seconds - own.seconds + tail,
             {program: cents},
             {program: _draw_timbre(program, rng)} if rng.random() < 0.8 else None,
@@ -204,9 +204,9 @@ def render_players(score, soundfonts, sound, rng, tail=1.5):
 
 SUBSTITUTES = {
     1: (2, 3, 4),
-    41: (49, 50, 111),
-    42: (49, 50),
-    43: (49, 50),
+    41: (49, 111),
+    42: (49,),
+    43: (49,),
     61: (58, 59, 62),
     69: (70, 110),
     71: (70, 68),

@@ -102,7 +102,7 @@ def generate(
             f"{hours} hours: expected a positive number, and --preset wide "
             "or transcriber"
         )
-    fonts = _fonts(soundfont)
+    fonts = _fonts(soundfont, size.labelled)
     state = _state(preset, seed, fonts)
     if _is_finished(out, state, hours):
         return
@@ -196,7 +196,7 @@ def _init_worker():
     threading.Thread(target=exit_with_parent, daemon=True).start()
 
 
-def _fonts(soundfont):
+def _fonts(soundfont, players):
     """Find the SoundFonts of labelled audio, second test split and unlabelled audio."""
     main = synth.default_soundfont()
     if soundfont is None:
@@ -205,17 +205,20 @@ def _fonts(soundfont):
         raise InputError(f"{soundfont}: no such SoundFont; expected an SF2 or SF3 file")
     elif not synth.is_soundfont(soundfont):
         raise InputError(f"{soundfont}: not a SoundFont that FluidSynth can read")
-    extra = synth.find_soundfont(synth.EXTRA_SOUNDFONTS)
-    if soundfont and files.digest(soundfont) in map(
-        files.digest, (main, extra or main)
-    ):
+    names = synth.EXTRA_SOUNDFONTS + synth.PLAYER_SOUNDFONTS * players
+    found = {name: synth.find_soundfont([name]) for name in names}
+    if players and (missing := [name for name in names if not found[name]]):
+        text = f"without {', '.join(missing)}, timbres are fewer; see toy/README.md"
+        print(text, file=sys.stderr, flush=True)
+    trained = [main, *filter(None, found.values())]
+    if soundfont and files.digest(soundfont) in map(files.digest, trained):
         raise InputError(
             f"{soundfont}: used in training; the second test split needs another one"
         )
     return {
         "main": str(main),
         "timbre": str(soundfont) if soundfont else None,
-        "unlabelled": [str(main)] + [str(extra)] * bool(extra),
+        "unlabelled": [str(path) for path in trained],
     }
 
 
@@ -306,9 +309,10 @@ def _make_piece(job):
     if size.hours:
         sound = acoustics.draw_tuning(rng, sound)
     folder = "train" if piece.split == "validation" else piece.split
-    font = fonts["main"]
+    font, players = fonts["main"], {}
     if size.labelled:
         score = perform.vary_dynamics(score, rng)
+        players = {p: str(rng.choice(fonts["unlabelled"])) for p in score.programs}
     elif piece.split == "unlabelled":
         font = fonts["unlabelled"][int(name) % len(fonts["unlabelled"])]
     targets = {folder: font}
@@ -322,7 +326,7 @@ def _make_piece(job):
         wav = out / f"{target}_data" / f"{name}.wav"
         notes, wave, room = score, None, works.generator(seed, "room", name)
         if size.labelled and not wav.exists():
-            options = (score, fonts["unlabelled"], sound, room, tail)
+            options = (score, players, sound, room, tail)
             wave, notes = acoustics.render_players(*options)
         elif not wav.exists():
             wave, _ = acoustics.render(score, path, sound, rng=room, tail=tail)
@@ -348,7 +352,7 @@ def _make_piece(job):
         "first_beat": piece.first_beat,
         "transposition": transposition,
         "tempo": round(piece.tempo, 2),
-        "soundfont": Path(font).name,
+        "soundfont": "+".join(Path(f).name for f in players.values() or [font]),
         musicnet.TIMBRE_SOUNDFONT: Path(targets.get("test_timbre", "")).name,
         "tuning": sound.tuning,
         "reverb_seconds": sound.reverb_seconds,

@@ -39,6 +39,9 @@ TIMBRE_SOUNDFONTS = ("FluidR3Mono_GM.sf3", "FluidR3_GM.sf2")
 EXTRA_SOUNDFONTS = ("sf_GMbank.sf2",)
 """File names of further SoundFonts for unlabelled audio."""
 
+PLAYER_SOUNDFONTS = ("GeneralUser-v1.47.sf2", "A320U.sf2", "sonivox.sf2")
+"""File names of further SoundFonts for training the transcriber."""
+
 _SETTINGS = {
     "synth.reverb.active": 0,
     "synth.chorus.active": 0,
@@ -52,6 +55,7 @@ _FOLDERS = (
     "/usr/share/sounds/sf2",
     "/usr/share/sounds/sf3",
     "/usr/share/soundfonts",
+    "/usr/share/minuet/soundfonts",
     "/usr/local/share/soundfonts",
     "/opt/homebrew/share/soundfonts",
     f"{sys.prefix}/share/soundfonts",

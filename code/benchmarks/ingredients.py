@@ -2,12 +2,14 @@
 Gain from each ingredient of the transcriber's training.
 
 ``python code/benchmarks/ingredients.py --data toy/data/full --also toy/data/transcriber
---real DIR`` trains transcribers for one epoch of small batches, each with one
+--two DIR --real DIR`` trains transcribers for one epoch of small batches, each with one
 ingredient more than another, transcribes the sets of ``transcribers.py``, and writes
 ``report/results/ingredients.json``: note F1, and the paired difference to the other
-transcriber over recordings. ``--whole FILE FILE`` adds two transcribers trained by the
-whole recipe, which takes hours: from scratch, and from CPC weights. There is one seed.
-Run again, it resumes.
+transcriber over recordings. ``--two`` is the set of ``--also``, generated on a machine
+with only the first two SoundFonts of ``toy/README.md``. ``--whole FILE FILE`` adds two
+transcribers trained at length on these two, which takes hours: from scratch, and from
+CPC weights; the shipped one, which went on from the first, is compared with it. There
+is one seed. Run again, it resumes.
 """
 
 import argparse
@@ -20,34 +22,40 @@ from cpc_step import RESULTS, machine
 from transcribers import CODE, OURS, SETS, System, estimate, read_sets, score
 
 from jtm.files import read_json, write_json
+from jtm.results.tables import count_steps
+
+WEIGHTS = CODE / "jtm" / "weights"
 
 LENGTH = ["--nEpoch", 1, "--batchSize", 4]
 """Options of the short runs: 1000 steps of 4 windows of 4.48 s."""
 
 LABELS, VARIED = "labels of full", "level, spectrum and noise varied"
-WHOLE, CPC = "the whole recipe", "start from CPC"
+PLAYERS, FONTS = "sounds of players varied", "five SoundFonts instead of two"
+WHOLE, CPC = "the whole recipe with two SoundFonts", "start from CPC"
+SHIPPED = "then noise, and five SoundFonts: the shipped transcriber"
 
 
-def arms(also):
+def arms(also, two):
     """
     List the transcribers to train.
 
     Parameters
     ----------
-    also : Path
-        Path to labelled audio in which the sound of each player varies.
+    also, two : Path
+        Paths to labelled audio in which the sound of each player varies, with five
+        SoundFonts and with two.
 
     Returns
     -------
     dict of str to tuple
         By added ingredient: the transcriber that it is added to, and options.
     """
-    weights = CODE / "jtm" / "weights" / "jtm.safetensors"
     return {
         LABELS: (None, ["--plain"]),
         VARIED: (LABELS, []),
-        CPC: (VARIED, ["--load", weights]),
-        "sounds of players varied": (VARIED, ["--also", also]),
+        CPC: (VARIED, ["--load", WEIGHTS / "jtm.safetensors"]),
+        PLAYERS: (VARIED, ["--also", two]),
+        FONTS: (PLAYERS, ["--also", also]),
     }
 
 
@@ -86,10 +94,11 @@ def main():
     add = parser.add_argument
     add("--data", type=Path, required=True, help="toy set of --preset full")
     add("--also", type=Path, required=True, help="toy set of --preset transcriber")
+    add("--two", type=Path, required=True, help="the same with two SoundFonts")
     add("--real", type=Path, help="folder with mixes/, piano/ and notes/")
     add("--work", type=Path, default=default, help="folder for runs and predictions")
     add("--recordings", type=int, default=16, help="recordings per toy split")
-    text = "transcribers by the whole recipe, from scratch and from CPC"
+    text = "transcribers trained at length, from scratch and from CPC"
     add("--whole", nargs=2, type=Path, metavar="FILE", help=text)
     options = parser.parse_args()
     cut = options.work / "cut"
@@ -98,13 +107,17 @@ def main():
     rows, onset_f1 = [], {}
     runs = [
         (name, other, train(name, chosen, options.data, options.work))
-        for name, (other, chosen) in arms(options.also).items()
+        for name, (other, chosen) in arms(options.also, options.two).items()
     ]
     if options.whole:
         scratch, cpc = options.whole
+        shipped = WEIGHTS / "transcriber.safetensors"
         runs += [(WHOLE, None, scratch), (f"{CPC}, at length", WHOLE, cpc)]
+        runs.append((SHIPPED, WHOLE, shipped))
     for name, other, weights in runs:
-        steps = read_json(weights.with_suffix(".json"))["history"][-1]["step"]
+        log = weights.with_suffix(".json")
+        log = read_json(log if log.exists() else RESULTS / "transcriber.json")
+        steps = log["history"][-1]["step"] if name != SHIPPED else count_steps(log)
         system = System(OURS, options.work, weights)
         for each, title in named.items():
             predicted = system.notes(sets[each], [{}], title)

@@ -446,6 +446,14 @@ def ingredients(results):
     )
 
 
+def count_steps(log):
+    """Count the training steps of a log, with those of the runs that it went on from."""
+    steps = log["history"][-1]["step"]
+    while log := log["before"]:
+        steps += log["steps"]
+    return steps
+
+
 def targets(results, hours=None):
     """
     Tabulate which of the measured targets our transcriber reaches.

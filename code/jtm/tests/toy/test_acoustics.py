@@ -79,10 +79,10 @@ class TestRender(unittest.TestCase):
     def test_labels_match_the_audio_of_players(self):
         notes = [Note(i / 2, i / 2 + 0.4, (1, 74)[i % 2], 60 + i) for i in range(8)]
         score, sound = Score(tuple(notes)), acoustics.Sound(tuning=450.0)
-        n_interrupted = 0
+        fonts, n_interrupted = {1: FONT, 74: FONT}, 0
         for seed in range(12):
             rng = np.random.default_rng(seed)
-            wave, labelled = acoustics.render_players(score, [FONT], sound, rng)
+            wave, labelled = acoustics.render_players(score, fonts, sound, rng)
             self.assertEqual(wave.dtype, np.int16)
             n_interrupted += labelled != score
             for note in labelled.notes:

@@ -186,6 +186,24 @@ class TestGenerate(unittest.TestCase):
             generate.generate("nano", new, soundfont=synth.default_soundfont())
         self.assertFalse(new.exists())
 
+    def test_transcriber_learns_from_all_soundfonts_and_names_missing_ones(self):
+        present, stderr = synth.PLAYER_SOUNDFONTS[1], io.StringIO()
+        path = self.folder / present
+        path.write_bytes(synth.default_soundfont().read_bytes() + b"more")
+        find = mock.patch.object(
+            synth, "find_soundfont", lambda names: path if present in names else None
+        )
+        with find, contextlib.redirect_stderr(stderr):
+            fonts = generate._fonts(None, True)
+            self.assertEqual(len(generate._fonts(None, False)["unlabelled"]), 1)
+            with self.assertRaisesRegex(InputError, f"{present}: used in training"):
+                generate._fonts(path, True)
+        self.assertEqual(
+            fonts["unlabelled"], [str(synth.default_soundfont()), str(path)]
+        )
+        for name in synth.EXTRA_SOUNDFONTS + synth.PLAYER_SOUNDFONTS:
+            self.assertEqual(name in stderr.getvalue(), name != present)
+
     def test_invalid_inputs_are_refused_before_anything_is_written(self):
         new = self.folder / "broken"
         whole = synth.default_soundfont().read_bytes()
@@ -275,7 +293,7 @@ class TestGenerate(unittest.TestCase):
         self.assertEqual({r.split for r in recordings}, {"unlabelled"})
         self.assertEqual(
             {r.metadata["soundfont"] for r in recordings},
-            {Path(font).name for font in generate._fonts(None)["unlabelled"]},
+            {Path(font).name for font in generate._fonts(None, False)["unlabelled"]},
         )
         self.assertGreater(len({r.metadata["tuning"] for r in recordings}), 1)
         seconds = sum(float(r.metadata["seconds"]) for r in recordings)
@@ -302,6 +320,7 @@ class TestGenerate(unittest.TestCase):
             mock.patch.dict(works.PRESETS, taught=preset),
             mock.patch.object(works, "VALIDATION_SHARE", 0.4),
             mock.patch.object(works, "STUDIES", kinds),
+            contextlib.redirect_stderr(io.StringIO()),  # SoundFonts may be missing
         ):
             generate.generate("taught", root, progress=False, processes=2)
             expected = digests(root)
@@ -312,6 +331,9 @@ class TestGenerate(unittest.TestCase):
         self.assertEqual(digests(root), expected)
         recordings = open_dataset(root).recordings
         self.assertEqual({r.split for r in recordings}, {"train", "validation"})
+        fonts = [r.metadata["soundfont"].split("+") for r in recordings]
+        players = [r.metadata["instruments"].split("+") for r in recordings]
+        self.assertEqual([*map(len, fonts)], [*map(len, players)])
         homes = {}
         for row in read_metadata(self.root / "musicnet_metadata.csv"):
             homes.setdefault(row["corpus_path"], row["split"])
