@@ -447,7 +447,7 @@ def ingredients(results):
 
 
 def count_steps(log):
-    """Count the training steps of a log, with those of the runs that it went on from."""
+    """Count the steps of a training log and of the runs that it went on from."""
     steps = log["history"][-1]["step"]
     while log := log["before"]:
         steps += log["steps"]
