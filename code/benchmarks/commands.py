@@ -32,7 +32,7 @@ COMMANDS = (
     "--data OUT/small --pathCheckpoint OUT/logs",
     "python main.py --supervised --load OUT/logs/checkpoint3.pt --maxChunksInMem 5 "
     "--data OUT/small --pathCheckpoint OUT/supervised",
-    "python -m jtm export --data OUT/small --out OUT/mine.safetensors",
+    "python -m jtm export --out OUT/mine.safetensors",
     "python -m jtm inside --data OUT/small --load code/jtm/weights/jtm.safetensors "
     "--out OUT/inside.json --work OUT/work",
     "python code/examples/listen.py",

@@ -1,5 +1,6 @@
 """Benchmark scripts: timing, peak memory and the scores of transcribers."""
 
+import shlex
 import sys
 import tempfile
 import unittest
@@ -10,6 +11,7 @@ import numpy as np
 import soundfile
 import torch
 
+from jtm import cli
 from jtm.cli import ROOT
 from jtm.data.musicnet import Recording
 from jtm.data.rolls import PLAYED_DTYPE
@@ -17,6 +19,7 @@ from jtm.files import InputError
 
 sys.path.insert(0, str(ROOT / "code" / "benchmarks"))
 
+import commands  # noqa: E402
 import cpc_step  # noqa: E402
 import memory  # noqa: E402
 import transcribers  # noqa: E402
@@ -44,6 +47,14 @@ class TestBenchmarks(unittest.TestCase):
         times = cpc_step.fastest({"a": lambda: calls.append(1)}, turns=3)
         self.assertEqual(len(calls), 3)
         self.assertGreater(times["a"], 0)
+
+    def test_timed_commands_have_valid_options(self):
+        words = map(shlex.split, commands.COMMANDS)
+        own = [each[3:] for each in words if each[:3] == ["python", "-m", "jtm"]]
+        self.assertIn("export", [verb for verb, *_ in own])
+        with mock.patch.object(cli, "run", return_value=0):
+            for each in own:
+                self.assertEqual(cli.main(each), 0)
 
     def test_planning_time_is_per_window(self):
         self.assertLess(memory.planning(2) / memory.planning(1), 10)
