@@ -292,12 +292,13 @@ class Benchmark:
     def _add_families(self, name, labelled):
         """Build the families of some recordings, one for each front end."""
         for key, front_end in self.front_ends.items() if labelled else ():
-            family = Family(labelled, None, MAP_STRIDE if key == "network" else 1)
+            store = next(iter(labelled.values())).store
             if name == "clips":
-                family.read = clip_reader(family.store, front_end)
+                read = clip_reader(store, front_end)
             else:
-                family.read = Spectra(family.store, front_end, self.work).read
-            self.families[name, key] = family
+                read = Spectra(store, front_end, self.work).read
+            stride = MAP_STRIDE if key == "network" else 1
+            self.families[name, key] = Family(labelled, read, stride)
 
     def family(self, run):
         """Return the family of a run, with the inputs of its front end."""

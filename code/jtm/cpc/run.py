@@ -68,10 +68,8 @@ class CPCModule(Module):
     title = "Pretraining"
 
     def __init__(self, config, train, validation, origin=""):
-        plan = Plan(
-            config.n_epoch,
-            config.random_seed,
-            config.path_checkpoint,
+        plan = Plan.of(
+            config,
             accumulate=config.accumulate,
             gradient_clip=config.gradient_clip,
             precision=config.precision,

@@ -133,16 +133,9 @@ def _module(config, model, family, spans, size):
     lengths = [last - first for _, first, last in family.spans("train")]
     n_frames = sum(length for length in lengths if length >= size)
     heads = {task: labelled.head for task, labelled in family.labelled.items()}
-    plan = Plan(
-        config.n_epoch,
-        config.random_seed,
-        config.path_checkpoint,
-        gradient_clip=1.0,
-        precision="bf16",
-    )
     return family.module(
         add_heads(model, heads, config.random_seed, config.on_encoder),
-        plan,
+        Plan.of(config, gradient_clip=1.0, precision="bf16"),
         spans,
         -(-n_frames // (size * config.batch_size)),
         (0.0 if config.frozen else config.learning_rate, config.learning_rate),

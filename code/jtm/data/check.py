@@ -209,8 +209,7 @@ def _measure_recording(recording):
     performance = recording.audio.parents[1] / "midi" / f"{recording.id}.mid"
     try:
         labels = read_labels(recording.labels)
-        exists = performance.exists()
-        performed = labels_of(midi.read(performance)) if exists else labels
+        score = midi.read(performance) if performance.exists() else None
     except Exception as error:
         facts.problems.append(describe(error, recording.labels))
         return facts
@@ -223,8 +222,7 @@ def _measure_recording(recording):
     facts.unknown = int(np.sum(~np.isin(labels["program"], list(INSTRUMENTS))))
     facts.onset_errors = _onset_delay(wave, starts)
     facts.match = _label_match(wave, labels)
-    columns = ["program", "pitch", "start", "end"]
-    if sorted(labels[columns].tolist()) != sorted(performed[columns].tolist()):
+    if score is not None and not _same_notes(labels, score):
         facts.problems.append(f"{performance}: notes differ from {recording.labels}")
     return facts
 
@@ -267,6 +265,13 @@ def _count_overlaps(labels):
         count += start < before
         until[tuple(key)] = max(end, before)
     return count
+
+
+def _same_notes(labels, score):
+    """Return whether labels and a score have the same notes, to the sample."""
+    columns = ["program", "pitch", "start", "end"]
+    played_notes = labels_of(score)
+    return sorted(labels[columns].tolist()) == sorted(played_notes[columns].tolist())
 
 
 def _flux(wave):

@@ -118,8 +118,9 @@ def _stack(channels, dim, norm, first=0):
     """Build the layers of the CPC encoder from number `first` on."""
     layers = []
     for shape in [*zip(KERNELS, STRIDES, PADDINGS, strict=True)][first:]:
-        conv = FrameConv(channels if not layers else dim, dim, *shape)
+        conv = FrameConv(channels, dim, *shape)
         layers += [conv, NORMS[norm](dim), nn.ReLU(inplace=True)]
+        channels = dim
     return nn.Sequential(*layers)
 
 

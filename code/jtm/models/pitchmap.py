@@ -150,8 +150,9 @@ class PitchMapContext(nn.Module):
         maps, states = self.project(to_maps(z)), []
         for number, block in enumerate(self.blocks):
             past = None if state is None else to_maps(state[number].transpose(0, 1))
-            zeros = maps.new_zeros(*maps.shape[:3], block.n_past)
-            before = zeros if past is None else past
+            before = past
+            if past is None:
+                before = maps.new_zeros(*maps.shape[:3], block.n_past)
             last = torch.cat((before, maps), dim=3)[..., -block.n_past :]
             states.append(_to_features(last).transpose(0, 1))
             maps = block(maps, past)

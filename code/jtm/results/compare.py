@@ -14,6 +14,7 @@ families alone. For contrasts named before the run, two-sided p values are corre
 Holm's method over all named contrasts, run or not.
 """
 
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -91,7 +92,7 @@ class Benchmark:
         """The tasks that have scores, in the order of the table."""
         return list(self.metrics)
 
-    @property
+    @cached_property
     def means(self):
         """Means over seeds, by task, metric, amount of labels, method and split."""
         keys = ["task", "metric", "labelled_recordings", "method", "split"]

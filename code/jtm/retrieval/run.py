@@ -58,13 +58,7 @@ def _train(config, recordings, progress=True):
         order = np.random.default_rng(config.random_seed).permutation(len(training))
         training = [training[i] for i in order[: config.n_works]]
     chosen = recordings, training, config.batch_size, config.random_seed
-    plan = Plan(
-        config.n_epoch,
-        config.random_seed,
-        config.path_checkpoint,
-        gradient_clip=1.0,
-        precision="bf16",
-    )
+    plan = Plan.of(config, gradient_clip=1.0, precision="bf16")
     windows = _evenly(recordings.windows("validation"), VALIDATED)
     held_out = recordings.pairs(windows)
 

@@ -55,7 +55,10 @@ def read_checkpoint(path):
     if not path.is_file():
         hint = alternatives(path, "*.pt") or "; train one first"
         raise InputError(f"{path}: no such checkpoint{hint}")
-    content = (_read_weights if path.suffix == WEIGHTS_SUFFIX else _read_run)(path)
+    if path.suffix == WEIGHTS_SUFFIX:
+        content = _read_weights(path)
+    else:
+        content = _read_run(path)
     parts = {name.partition(".")[0] for name in content["state_dict"]}
     kind = PRETRAINING if "model" in parts else "something else"
     return content | {"kind": LABELS if "network" in parts else kind}

@@ -73,6 +73,25 @@ class Plan:
     n_validation: int | None = None
     parallel: bool = False
 
+    @classmethod
+    def of(cls, config, **chosen):
+        """
+        Make a plan from a run's settings.
+
+        Parameters
+        ----------
+        config : jtm.training.config.RunConfig
+            The settings, from which epochs, random seed and folder are taken.
+        **chosen
+            The other fields.
+
+        Returns
+        -------
+        Plan
+            The plan.
+        """
+        return cls(config.n_epoch, config.random_seed, config.path_checkpoint, **chosen)
+
 
 class Module(lightning.LightningModule, abc.ABC):
     """

@@ -214,16 +214,9 @@ def _module(config, network, family, n_noise):
     whole, rest = divmod(share, n_noise - 2 * EDGE)
     spans += [(NOISE, EDGE, n_noise - EDGE)] * whole
     spans += [(NOISE, EDGE, EDGE + rest)] * (rest >= WINDOW)
-    plan = Plan(
-        config.n_epoch,
-        config.random_seed,
-        config.path_checkpoint,
-        gradient_clip=1.0,
-        precision="bf16",
-    )
     return family.module(
         network,
-        plan,
+        Plan.of(config, gradient_clip=1.0, precision="bf16"),
         spans,
         STEPS,
         (config.learning_rate, config.learning_rate),
