@@ -113,14 +113,15 @@ def check(config):
         if not content:
             return False
         saved = content["config"]
-    # Settings introduced after the run was written get their defaults.
-    saved = asdict(type(config)()) | saved
+    # Settings introduced after the run was written get their defaults; those abolished
+    # since are of no account if they were off.
     requested = asdict(config)
+    saved = {name: x for name, x in saved.items() if x or name in requested}
+    saved = asdict(type(config)()) | saved
     extended = config.may_grow and saved["n_epoch"] < config.n_epoch
     ignored = {*config.idle, *PATHS} | ({"n_epoch"} if extended else set())
     for name in sorted((requested.keys() | saved.keys()) - ignored):
-        # A setting that one version lacks is off there.
-        if (saved.get(name) or None) != (requested.get(name) or None):
+        if saved.get(name) != requested.get(name):
             raise InputError(
                 f"{folder} holds a run with --{flag(name)} {saved.get(name)!r}, not "
                 f"{requested.get(name)!r}; choose another --pathCheckpoint"
