@@ -35,8 +35,12 @@ class TestBenchmarks(unittest.TestCase):
 
     def test_peak_memory_includes_freed_tensors(self):
         usage = {}
+        blocks = [bytearray(60_000) for _ in range(4000)]
+        retained = bytearray(60_000)  # behind them, so that the process keeps them
+        del blocks
         with cpc_step.peak_memory("cpu", usage):
             torch.ones(25_000_000).sum()
+        del retained
         if usage["bytes"] is None:
             self.skipTest("this system does not report the memory of a process")
         self.assertGreater(usage["bytes"], 90e6)
