@@ -33,6 +33,7 @@ from jtm.music import audio, midi, notation
 from jtm.results import records
 from jtm.retrieval import search
 from jtm.tests.evaluation.little import write_clips
+from jtm.tests.music.test_audio import encode
 from jtm.tests.results import synthetic
 from jtm.tests.retrieval.little import tune, write_abc
 from jtm.training import checkpoints
@@ -167,6 +168,7 @@ READERS = {
     "FLAC": ("a.flac", _read_audio),
     "MP3": ("a.mp3", _read_audio),
     "OGG": ("a.ogg", _read_audio),
+    "M4A": ("a.m4a", _read_audio),
     "labels (CSV)": ("labels.csv", musicnet.read_labels),
     "metadata (CSV)": ("metadata.csv", _read_metadata),
     "single notes (CSV)": ("clips.csv", _read_clips),
@@ -208,6 +210,7 @@ def samples():
     for name in ("a.wav", "a.flac", "a.mp3", "a.ogg"):
         soundfile.write(folder / name, wave, 22_050)
     soundfile.write(folder / "b.wav", wave, 22_050, subtype="FLOAT")
+    encode(folder / "a.m4a", wave[:, 0], 22_050, "aac")
     data = inputs() / "data"
     shutil.copy(next(data.glob("train_labels/*.csv")), folder / "labels.csv")
     shutil.copy(data / musicnet.METADATA_FILE, folder / "metadata.csv")

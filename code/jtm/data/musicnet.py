@@ -28,7 +28,7 @@ import numpy as np
 from jtm.constants import LABEL_RATE
 from jtm.data.store import STORE_FOLDER
 from jtm.files import PART, InputError, atomic, warn
-from jtm.music.audio import AUDIO_SUFFIXES, FOREIGN_SUFFIXES, NOT_READ
+from jtm.music.audio import AUDIO_SUFFIXES
 
 WHERE_TO_GET_MUSICNET = """\
 MusicNet (Thickstun, Harchaoui and Kakade 2017; 330 recordings, 34 hours, 11 GB)
@@ -213,8 +213,7 @@ def find_files(root, suffixes=AUDIO_SUFFIXES, deep=True):
     root : str or Path
         The folder.
     suffixes : sequence of str
-        File extensions, in lower case; by default those of audio files, in which case
-        audio files of unsupported formats are listed as skipped.
+        File extensions, in lower case; by default those of audio files.
     deep : bool
         Whether to search recursively.
 
@@ -225,7 +224,6 @@ def find_files(root, suffixes=AUDIO_SUFFIXES, deep=True):
     skipped : list of tuple
         Skipped paths and the reason for each.
     """
-    foreign = FOREIGN_SUFFIXES if suffixes is AUDIO_SUFFIXES else ()
     files, skipped, seen = [], [], {}
     folders, linked = deque([Path(root)]), deque()  # link targets take precedence
     while folders or linked:
@@ -241,7 +239,6 @@ def find_files(root, suffixes=AUDIO_SUFFIXES, deep=True):
             continue
         for entry in entries:
             path = folder / entry.name
-            suffix = path.suffix.lower()
             is_junk = entry.name in _JUNK or entry.name.startswith(("._", ".Trash"))
             if is_junk or PART.fullmatch(entry.name):  # or an interrupted write
                 continue
@@ -253,9 +250,7 @@ def find_files(root, suffixes=AUDIO_SUFFIXES, deep=True):
             if is_folder:
                 if deep:
                     (linked if entry.is_symlink() else folders).append(path)
-            elif suffix in foreign:
-                skipped.append((path, NOT_READ.format(suffix)))
-            elif suffix in suffixes:
+            elif path.suffix.lower() in suffixes:
                 if deep and not entry.is_file():
                     skipped.append((path, "broken links"))
                 else:

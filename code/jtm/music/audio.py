@@ -4,6 +4,7 @@ import contextlib
 import numbers
 from pathlib import Path
 
+import av
 import numpy as np
 import soundfile
 import soxr
@@ -12,13 +13,11 @@ from jtm.constants import SAMPLE_RATE
 from jtm.files import InputError, atomic, warn
 from jtm.music import containers
 
-AUDIO_SUFFIXES = tuple(".wav .aif .aiff .au .flac .ogg .opus .mp3".split())
-"""Extensions of supported audio files, in lower case."""
-
-FOREIGN_SUFFIXES = tuple(".m4a .mp4 .aac .caf .wma .ape .wv .mka .webm".split())
-"""Extensions of unsupported audio files, in lower case."""
-
-NOT_READ = "{0}, which is not read; convert by 'ffmpeg -i NAME{0} NAME.flac'"
+AUDIO_SUFFIXES = tuple(
+    ".wav .aif .aiff .au .caf .flac .wv .ogg .opus .mp3 .m4a .mp4 .aac .wma .mka .webm"
+    "".split()
+)
+"""Extensions of audio files, in lower case, by which they are found in folders."""
 
 ABSURD_PEAK = 16.0  # from here, samples are not loud but of another scale
 LOUD_PEAK = 10 ** (1 / 20)  # above it, warn of clipping; lossy codecs overshoot by 1 dB
@@ -39,8 +38,8 @@ def blocks(path, sample_rate=SAMPLE_RATE, clipped=True):
     Parameters
     ----------
     path : str or Path
-        Path to a WAV, AIFF, AU, FLAC, OGG, Opus or MP3 file of any sample rate, number
-        of channels and length.
+        Path to an audio file of any sample rate, number of channels and length; its
+        format is recognised by its content, see :data:`containers.FORMATS`.
     sample_rate : int
         Sample rate of the result in Hz; resampled with soxr if the file's differs.
     clipped : bool
@@ -61,24 +60,24 @@ def blocks(path, sample_rate=SAMPLE_RATE, clipped=True):
     Warns
     -----
     InputWarning
-        If the file is truncated or longer than its header states, its channels cancel
-        each other, or samples beyond full scale will be clipped.
+        If the file is truncated, not all of it can be read, its channels cancel each
+        other, or samples beyond full scale will be clipped.
     """
     frames, peak, powers, yielded = 0, 0.0, np.zeros(2), False
     with _opened(path) as file:
-        resampler = soxr.ResampleStream(file.samplerate, sample_rate, 1)
+        resampler = soxr.ResampleStream(file.rate, sample_rate, 1)
         for block in file.chunks():
             check_level(path, np.abs(block).max())
             frames += len(block)
             wave = block.mean(axis=1)
             powers += np.square(wave).sum(), np.square(block).sum() / block.shape[1]
             peak = max(peak, np.abs(wave).max())
-            if file.samplerate != sample_rate:
+            if file.rate != sample_rate:
                 wave = resampler.resample_chunk(wave)
             if wave.size:
                 yielded = True
                 yield wave
-        if file.samplerate != sample_rate:
+        if file.rate != sample_rate:
             wave = resampler.resample_chunk(np.zeros(0, np.float32), last=True)
             if frames and not (wave.size or yielded):  # less than half a sample
                 wave = np.zeros(1, np.float32)
@@ -86,7 +85,7 @@ def blocks(path, sample_rate=SAMPLE_RATE, clipped=True):
                 yield wave
         if not frames:
             raise InputError(f"{path}: is empty; expected audio")
-        file.check_end(frames / file.samplerate)
+        file.check_end(frames / file.rate)
     check_level(path, peak, clipped)
     _check_mix(path, *powers)
 
@@ -97,7 +96,7 @@ def _opened(path):
     try:
         with containers.opened(path) as opened:
             yield opened
-    except (soundfile.SoundFileError, OSError) as error:
+    except (av.FFmpegError, OSError) as error:
         raise InputError(f"{path}: {_reason(Path(path))}") from error
 
 
@@ -113,13 +112,8 @@ def _reason(path):
         return "no such file"
     except OSError as error:
         return f"cannot be read ({error.strerror})"
-    suffix = path.suffix.lower()
-    if suffix in FOREIGN_SUFFIXES:
-        return NOT_READ.format(suffix)
-    return (
-        "not a readable audio file "
-        f"(expected {', '.join(AUDIO_SUFFIXES)}); replace or remove it"
-    )
+    formats = ", ".join(AUDIO_SUFFIXES)
+    return f"not a readable audio file (expected {formats}); replace or remove it"
 
 
 def _check_mix(name, mixed, total):
@@ -406,14 +400,14 @@ def rate(path):
         If the file is missing or is not an audio file.
     """
     with _opened(path) as file:
-        return file.samplerate
+        return file.rate
 
 
 def duration(path):
     """
     Compute the duration of an audio file.
 
-    The file is read to its end only if its header states no length or a wrong one.
+    The file is decoded only if its header states no duration.
 
     Parameters
     ----------
@@ -431,9 +425,7 @@ def duration(path):
         If the file is missing, is not an audio file or has no samples.
     """
     with _opened(path) as file:
-        seconds = file.stated
-        if seconds is None or file.frames >= containers.UNSTATED:
-            seconds = sum(map(len, file.chunks())) / file.samplerate
+        seconds = file.stated or sum(map(len, file.chunks())) / file.rate
         if not seconds:
             raise InputError(f"{path}: is empty; expected audio")
         return seconds

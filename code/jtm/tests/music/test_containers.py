@@ -4,7 +4,6 @@ import os
 import subprocess
 import sys
 import tempfile
-import threading
 import unittest
 import warnings
 from pathlib import Path
@@ -13,7 +12,7 @@ import numpy as np
 import soundfile
 
 from jtm.files import InputError, InputWarning
-from jtm.music import audio, containers
+from jtm.music import audio
 
 RATE = 44_100
 
@@ -22,14 +21,14 @@ class TestLengths(unittest.TestCase):
     def setUp(self):
         self.folder = Path(self.enterContext(tempfile.TemporaryDirectory()))
 
-    def bytes_of(self, name, seconds=5, **options):
+    def bytes_of(self, name, seconds=5, rate=RATE, **options):
         """Return the bytes of an audio file of noise with a loud second half."""
         rng = np.random.default_rng(0)
-        wave = 0.1 * rng.standard_normal(seconds * RATE)
+        wave = 0.1 * rng.standard_normal(seconds * rate)
         wave[: len(wave) // 2] *= 0.01
         path = self.folder / name
         options.setdefault("format", "AIFF" if path.suffix == ".aif" else None)
-        soundfile.write(path, wave, RATE, **options)
+        soundfile.write(path, wave, rate, **options)
         return bytearray(path.read_bytes())
 
     def seconds(self, name, content, message=None):
@@ -47,10 +46,10 @@ class TestLengths(unittest.TestCase):
         return seconds
 
     def mp3(self):
+        """Return an MP3 of 20 s with a frame count, and where its audio begins."""
         content = self.bytes_of("v.mp3", 20, bitrate_mode="VARIABLE")
-        _, first, counted = containers._scan_mp3(self.folder / "v.mp3")
-        self.assertTrue(counted)
-        return content, first
+        self.assertIn(b"Xing", content[:400])
+        return content, content.index(b"\xff\xfb", 100)
 
     def test_mp3_after_several_tags(self):
         content, rng = self.bytes_of("t.mp3"), np.random.default_rng(0)
@@ -66,55 +65,65 @@ class TestLengths(unittest.TestCase):
 
     def test_false_first_frame_of_an_mp3_is_ignored(self):
         content = bytes(self.bytes_of("t.mp3"))
-        (self.folder / "t.mp3").write_bytes(content[:4] + bytes(50) + content)
-        self.assertEqual(containers._scan_mp3(self.folder / "t.mp3")[1] > 54, True)
-        self.assertTrue(containers._scan_mp3(self.folder / "t.mp3")[2])
+        seconds = self.seconds("t.mp3", content[:4] + bytes(50) + content)
+        self.assertAlmostEqual(seconds, 5, delta=0.1)
 
     def test_variable_bit_rate_mp3_without_frame_count(self):
         content, first = self.mp3()
         self.assertEqual(self.seconds("v.mp3", content), 20)
-        bare = content[first:]
-        # The header's estimate is about 6 s, and no more would be read.
-        found = self.seconds("x.mp3", bare, "x.mp3: .*states .* all of which are read")
-        self.assertAlmostEqual(found, 20, delta=0.1)
-        self.assertAlmostEqual(audio.duration(self.folder / "x.mp3"), 20, delta=0.1)
+        # With a quiet half, the first or the last, no estimate holds.
+        for bare in (content[first:], content[len(content) // 2 :] + content[first:]):
+            found = self.seconds("x.mp3", bare)
+            self.assertAlmostEqual(found, 20 * len(bare) / len(content), delta=8)
+            self.assertGreater(found, 19)
+            self.assertEqual(audio.duration(self.folder / "x.mp3"), found)
 
     def test_concatenated_mp3_files(self):
         content, first = self.mp3()
-        found = self.seconds("two.mp3", content + content, "states 20.0 s")
+        found = self.seconds("two.mp3", content + content)
         self.assertAlmostEqual(found, 40, delta=0.2)
         tagged = b"ID3\x03\0\0\0\0\x01\x00" + 128 * b"\xff" + content
         self.assertEqual(self.seconds("tag.mp3", tagged), 20)
         self.seconds("cut.mp3", content[: len(content) // 3], "cut.mp3: cut off")
 
-    def test_messages_of_mpg123_are_suppressed(self):
+    def test_nothing_is_printed_about_a_damaged_file(self):
         content, _ = self.mp3()
-        (self.folder / "cut.mp3").write_bytes(content[: len(content) // 3])
-        script = (
-            "import os; from jtm.music import audio, containers\n"
-            "stream = containers._Stream\n"
-            "def told(*a): os.write(2, b'of a thread\\n'); return stream(*a)\n"
-            "containers._Stream = told; audio.read('cut.mp3')\n"
-        )
+        content[len(content) // 2 :][:3000] = bytes(3000)
+        (self.folder / "cut.mp3").write_bytes(content[: len(content) * 2 // 3])
         done = subprocess.run(
-            [sys.executable, "-W", "ignore", "-c", script],
+            [sys.executable, "-W", "ignore", "-c"]
+            + ["from jtm.music import audio; audio.read('cut.mp3')"],
             cwd=self.folder,
             env=os.environ | {"PYTHONPATH": str(Path(audio.__file__).parents[2])},
             capture_output=True,
             text=True,
         )
-        self.assertEqual(done.stderr, "of a thread\n")
+        self.assertEqual((done.stdout, done.stderr, done.returncode), ("", "", 0))
 
-    def test_mp3_without_frame_count_can_be_read_in_part(self):
-        content, first = self.mp3()
-        path = self.folder / "x.mp3"
-        path.write_bytes(content[first:])
-        before = threading.active_count()
-        next(audio.blocks(path))
-        self.assertEqual(threading.active_count(), before)
-        handles = len(os.listdir("/proc/self/fd"))
-        next(audio.blocks(path))
-        self.assertEqual(len(os.listdir("/proc/self/fd")), handles)
+    def test_audio_after_damage_is_read(self):
+        for name in ("a.mp3", "a.flac", "a.ogg"):
+            content = self.bytes_of(name)
+            middle = len(content) // 2
+            content[middle : middle + 1000] = 1000 * b"\xff"
+            found = self.seconds(name, content, f"{name}: cut off or damaged; 4")
+            self.assertGreater(found, 4)  # not only the first half
+
+    def test_file_can_be_read_in_part(self):
+        for name in ("a.wav", "a.mp3"):
+            self.bytes_of(name, 20)
+            next(audio.blocks(self.folder / name))
+            handles = len(os.listdir("/proc/self/fd"))
+            next(audio.blocks(self.folder / name))
+            self.assertEqual(len(os.listdir("/proc/self/fd")), handles)
+
+    def test_playlist_opens_no_other_file(self):
+        self.bytes_of("a.wav")
+        for name, text in (
+            ("b.wav", "ffconcat version 1.0\nfile a.wav\n"),
+            ("c.m3u8", f"#EXTM3U\n#EXTINF:5,\n{self.folder}/a.wav\n#EXT-X-ENDLIST\n"),
+        ):
+            with self.assertRaisesRegex(InputError, f"{name}: not a readable audio"):
+                self.seconds(name, text.encode())
 
     def test_flac_without_length(self):
         content = self.bytes_of("a.flac")
@@ -165,7 +174,9 @@ class TestLengths(unittest.TestCase):
 
     def test_data_beyond_the_stated_length_are_warned_about(self):
         wav, ogg = self.bytes_of("a.wav"), self.bytes_of("a.ogg")
-        self.seconds("two.ogg", ogg + ogg, "only 5.0 s .* what follows")
+        self.assertAlmostEqual(self.seconds("two.ogg", ogg + ogg), 10, delta=0.1)
+        other = self.bytes_of("b.ogg", rate=22_050)
+        self.seconds("two.ogg", ogg + other, "only 5.0 s .* what follows")
         wav[40:44] = (2 * RATE).to_bytes(4, "little")
         self.seconds("a.wav", wav, "only 1.0 s .* what follows")
         wav[4:8] = wav[40:44] = b"\xff" * 4  # as a recorder writes into a pipe
