@@ -88,10 +88,10 @@ def embed(path_or_array, sample_rate=None, model=None, layer="c"):
     Parameters
     ----------
     path_or_array : str, Path or array
-        Path to a WAV, AIFF, AU, FLAC, OGG, Opus or MP3 file of any sample rate, number
-        of channels and length; or samples ``(samples,)``, ``(channels, samples)`` or
-        ``(samples, channels)`` with at most 64 channels, as floats within [-1, 1] or
-        full-scale signed integers (int8 to int32). Channels are averaged.
+        Path to an audio file of any format, sample rate, number of channels and length;
+        or samples ``(samples,)``, ``(channels, samples)`` or ``(samples, channels)``
+        with at most 64 channels, as floats within [-1, 1] or full-scale signed integers
+        (int8 to int32). Channels are averaged.
     sample_rate : int, optional
         Sample rate in Hz, for arrays only; a file states its own.
     model : Network, str or Path, optional

@@ -102,9 +102,9 @@ class RunConfig:
 
     data: str = Field(
         "",
-        description="dataset folder: MusicNet's layout, or any folder with WAV, "
-        "AIFF, AU, FLAC, OGG, Opus or MP3 files (default: data/musicnet if present, "
-        "else the toy set, synthesised on first use)",
+        description="dataset folder: MusicNet's layout, or any folder of audio files "
+        "(default: data/musicnet if present, else the toy set, synthesised on first "
+        "use)",
     )
     path_checkpoint: str = Field(
         "",

@@ -199,8 +199,8 @@ def transcribe(path_or_array, sample_rate=None, weights=None, **choices):
     Parameters
     ----------
     path_or_array : str, Path or array
-        Path to a WAV, AIFF, AU, FLAC, OGG, Opus or MP3 file of any sample rate, number
-        of channels and length; or samples, in the same form as for :func:`jtm.embed`.
+        Path to an audio file of any format, sample rate, number of channels and length;
+        or samples, in the same form as for :func:`jtm.embed`.
     sample_rate : int, optional
         Sample rate of an array in Hz; not allowed for files.
     weights : str or Path, optional
