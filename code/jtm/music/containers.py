@@ -26,8 +26,9 @@ _CHUNK = 32  # blocks of a codec that are joined
 class _Audio:
     """An open audio file: its sample `rate`, and its `stated` seconds or None."""
 
-    def __init__(self, path, container):
+    def __init__(self, path, container, wav):
         self.path, self._format = path, container.format.name
+        self._wav = wav  # start and number of bytes of the audio of a WAV
         self._damaged = self._more = False
         stream = container.streams.audio[0]
         if stream.name == "flac":  # whose damaged blocks would be noise
@@ -43,13 +44,13 @@ class _Audio:
         if self._format == "aac" or (is_mp3 and not self._counted(first)):
             self.stated = None  # FFmpeg's estimate
         frames = self._decode(chain((first,), packets))
-        if self._format == "wav" and _is_empty_wav(path):
-            frames = iter(())
-        head = [*islice(frames, 1)]
+        start, size = wav
+        is_empty = start and not size and _is_chunk(path, start)
+        head = [] if is_empty else [*islice(frames, 1)]
         self.rate = head[0].sample_rate if head else stream.rate
         if not self.rate or (self._damaged and not head):
             raise av.InvalidDataError(0, "no block can be decoded")
-        self._frames = chain(head, frames)
+        self._frames = chain(head, frames) if head else iter(())
 
     def _counted(self, packet):
         """Return whether an MP3 has a frame count, before its first `packet`."""
@@ -95,9 +96,10 @@ class _Audio:
         """Warn unless the `seconds` that were decoded are the whole file."""
         cut_off, more = self._damaged, self._more
         if self._format == "wav":
-            cut_off, more = _compare_wav(self.path, TOLERANCE / seconds)
+            shorter, more = _compare_wav(self.path, *self._wav, TOLERANCE / seconds)
+            cut_off |= shorter
         elif self._format == "ogg":
-            cut_off = cut_off or not _has_last_page(self.path)
+            cut_off |= not _has_last_page(self.path)
         missing = (self.stated or 0.0) - seconds > TOLERANCE
         if cut_off or missing:
             of = f" of {self.stated:.1f} s" if missing else ""
@@ -133,13 +135,13 @@ def opened(path):
         # A name need not be valid UTF-8; FFmpeg looks at its extension.
         file.raw.name = os.fsencode(path).decode("ascii", "replace")
         options = {"format_whitelist": FORMATS}
-        start, size = _wav_data(path)
-        if start and not size:
+        wav = _wav_data(path)
+        if wav[0] and not wav[1]:
             options["ignore_length"] = "1"
         with av.open(file, options=options, metadata_errors="replace") as container:
             if not any(stream.codec_context for stream in container.streams.audio[:1]):
                 raise av.InvalidDataError(0, "holds no audio, or of an unknown codec")
-            yield _Audio(path, container)
+            yield _Audio(path, container, wav)
 
 
 def _wav_data(path):
@@ -166,15 +168,8 @@ def _is_chunk(path, position):
     return not name or bool(re.fullmatch(rb"\w{3}[\w ]", name))
 
 
-def _is_empty_wav(path):
-    """Return whether a WAV states no audio, and other chunks follow."""
-    start, size = _wav_data(path)
-    return bool(start) and not size and _is_chunk(path, start)
-
-
-def _compare_wav(path, tolerance):
+def _compare_wav(path, start, size, tolerance):
     """Return whether a WAV has less, or more by a share, than its header states."""
-    start, size = _wav_data(path)
     n_bytes = os.path.getsize(path) - start
     # When writing to a pipe, programs state nothing, or the maximum.
     if not size or 0x7FFFF000 <= size <= 0x80000000 or size >= 0xFFFFF000:
