@@ -155,6 +155,31 @@ def render(score, soundfont, sound=None, tempo=1.0, programs=(1,), rng=None, tai
     return apply_sound(wave, sound, rng), score
 
 
+def replace_players(score, rng):
+    """
+    Give the parts of some players to instruments other than MusicNet's.
+
+    Parameters
+    ----------
+    score : Score
+        The performance.
+    rng : numpy.random.Generator
+        Random generator.
+
+    Returns
+    -------
+    Score
+        The same notes, a share of :data:`OTHERS_SHARE` of the players with a program
+        of :data:`OTHERS`.
+    """
+    own = score.programs
+    others = rng.choice(OTHERS, len(own), replace=False).tolist()
+    chosen = rng.random(len(own)) < OTHERS_SHARE
+    programs = dict(zip(own, np.where(chosen, others, own).tolist(), strict=True))
+    notes = (replace(note, program=programs[note.program]) for note in score.notes)
+    return Score(tuple(notes))
+
+
 def render_players(score, soundfonts, sound, rng, tail=1.5):
     """
     Render each player with a timbre of its own, unlike that of any SoundFont.
@@ -215,6 +240,23 @@ SUBSTITUTES = {
 }
 """General MIDI programs that may replace an instrument's own, counted from 1."""
 
+OTHERS = (
+    *(5, 6, 8, 11, 12, 13),  # electric pianos, clavinet, music box, vibra-, marimba
+    *(21, 22, 23, 24),  # reed organ, accordions, harmonica
+    *range(25, 32),  # guitars
+    *(33, 34, 35, 36, 37, 38, 40),  # basses
+    *(46, 47, 54, 57, 63, 64, 67),  # pizzicato, harp, voice, trumpet, brass, saxophone
+    *(81, 82, 84, 85, 86),  # synthesisers
+    *(105, 106, 107, 108, 109, 112),  # sitar, banjo, shamisen, koto, kalimba, shawm
+)
+"""
+General MIDI programs of other instruments, counted from 1: those that sound at the
+pitch played (within 35 cents) and within 60 ms, in all SoundFonts for training.
+"""
+
+OTHERS_SHARE = 0.25
+"""Share of players that play another instrument."""
+
 _PLUCKED = (1, 7)
 _OCTAVES = np.arange(-4, 4)
 
@@ -230,6 +272,8 @@ def _draw_timbre(program, rng):
         9: rng.uniform(0, 60),  # its resonance, centibels
         38: rng.uniform(-1200, 1800),  # release, timecents
     }
+    if program in OTHERS:
+        return synth.Timbre(program, int(rng.integers(-5, 6)), generators)
     if program in _PLUCKED:
         generators[36] = rng.uniform(-1200, 1200)  # decay, timecents
     else:

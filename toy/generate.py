@@ -312,6 +312,7 @@ def _make_piece(job):
     font, players = fonts["main"], {}
     if size.labelled:
         score = perform.vary_dynamics(score, rng)
+        score = acoustics.replace_players(score, rng)
         players = {p: str(rng.choice(fonts["unlabelled"])) for p in score.programs}
     elif piece.split == "unlabelled":
         font = fonts["unlabelled"][int(name) % len(fonts["unlabelled"])]
@@ -346,7 +347,7 @@ def _make_piece(job):
         "catalog_name": piece.work.catalog,
         "seconds": round(audio.duration(wav), 3),
         "split": piece.split,
-        "instruments": "+".join(INSTRUMENTS[p] for p in score.programs if labelled),
+        "instruments": "+".join(_instrument(p) for p in score.programs if labelled),
         "tune_family": piece.family,
         "corpus_path": piece.work.path,
         "first_beat": piece.first_beat,
@@ -359,6 +360,14 @@ def _make_piece(job):
         "peak_db": sound.peak_db,
         "seed": seed,
     }
+
+
+def _instrument(program):
+    """Return the name of an instrument by its program."""
+    import pretty_midi
+
+    general = pretty_midi.program_to_instrument_name(program - 1)
+    return INSTRUMENTS.get(program, general.lower())
 
 
 def _make_clips(job):

@@ -2,8 +2,10 @@
 
 import sys
 import unittest
+from dataclasses import replace
 from pathlib import Path
 
+import librosa
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[4] / "toy"))
@@ -11,7 +13,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[4] / "toy"))
 import acoustics
 from synth import Timbre, default_soundfont, render
 
-from jtm.constants import LABEL_RATE
+from jtm.constants import INSTRUMENTS, LABEL_RATE
 from jtm.files import InputError
 from jtm.music.score import Note, Score
 from jtm.tests.toy.random_music import tune
@@ -89,6 +91,44 @@ class TestRender(unittest.TestCase):
                 span = slice(*(int(t * LABEL_RATE) for t in (note.start, note.end)))
                 self.assertGreater(np.abs(wave[span]).max(), 50, (seed, note))
         self.assertTrue(0 < n_interrupted < 12)
+
+    def test_other_instruments_replace_players(self):
+        notes = [Note(i / 4, i / 4 + 0.2, (1, 41, 74)[i % 3], 60) for i in range(30)]
+        score, n_replaced = Score(tuple(notes)), 0
+        for seed in range(100):
+            changed = acoustics.replace_players(score, np.random.default_rng(seed))
+            both = zip(score.notes, changed.notes, strict=True)
+            pairs = {(own.program, other.program) for own, other in both}
+            self.assertEqual(len(pairs), 3)  # each player keeps to one instrument
+            self.assertEqual(len(changed.programs), 3)
+            self.assertEqual(
+                [replace(note, program=1) for note in changed.notes],
+                [replace(note, program=1) for note in score.notes],
+            )
+            others = {program for own, program in pairs if own != program}
+            self.assertLessEqual(others, {*acoustics.OTHERS})
+            n_replaced += len(others)
+        share = n_replaced / 300
+        self.assertAlmostEqual(share, acoustics.OTHERS_SHARE, delta=0.07)
+
+    def test_other_instruments_sound_at_the_pitch_played(self):
+        self.assertFalse({*acoustics.OTHERS} & {*INSTRUMENTS})
+        for substitutes in acoustics.SUBSTITUTES.values():
+            self.assertFalse({*acoustics.OTHERS} & {*substitutes})
+        for program in acoustics.OTHERS:
+            wave = render(Score((Note(0.0, 0.8, program, 60, 95),)), FONT, 0.0)
+            envelope = np.abs(wave[: LABEL_RATE // 2])
+            rises = np.argmax(envelope > 0.3 * envelope.max()) / LABEL_RATE
+            self.assertLess(rises, 0.06, program)
+            hertz = librosa.yin(
+                wave[LABEL_RATE // 20 :],
+                fmin=60,
+                fmax=1500,
+                sr=LABEL_RATE,
+                frame_length=4096,
+            )
+            cents = 1200 * np.log2(np.median(hertz) / 440) + 900
+            self.assertLess(abs(cents), 35, program)
 
     def test_notes_resume_after_an_interruption(self):
         score = Score((Note(0.0, 3.0, 1, 40), Note(2.0, 3.0, 1, 60)))

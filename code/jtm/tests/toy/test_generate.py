@@ -16,6 +16,7 @@ from unittest import mock
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[4] / "toy"))
 
+import acoustics
 import generate
 import numpy as np
 import synth
@@ -334,16 +335,22 @@ class TestGenerate(unittest.TestCase):
         fonts = [r.metadata["soundfont"].split("+") for r in recordings]
         players = [r.metadata["instruments"].split("+") for r in recordings]
         self.assertEqual([*map(len, fonts)], [*map(len, players)])
-        homes = {}
+        others, homes = set(), {}
         for row in read_metadata(self.root / "musicnet_metadata.csv"):
             homes.setdefault(row["corpus_path"], row["split"])
         for recording in recordings:
-            self.assertGreater(len(read_labels(recording.labels)), 0)
+            labels = read_labels(recording.labels)
+            self.assertGreater(len(labels), 0)
+            named = recording.metadata["instruments"].split("+")
+            self.assertEqual(len(np.unique(labels["program"])), len(named))
+            others |= {*labels["program"].tolist()} - {*INSTRUMENTS}
             path = recording.metadata["corpus_path"]
             if path:
                 home = homes.get(path, "train")
                 self.assertEqual(home == "validation", recording.split == "validation")
                 self.assertNotEqual(home, "test")
+        self.assertTrue(others)
+        self.assertLessEqual(others, {*acoustics.OTHERS})
         report = check(root, progress=False)
         self.assertFalse(report.failed, report.table())
 
