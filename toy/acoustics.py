@@ -16,6 +16,23 @@ from jtm.constants import LABEL_RATE
 from jtm.music.audio import A4
 from jtm.music.score import Score
 
+OTHERS = (
+    *(5, 6, 8, 11, 12, 13),  # electric pianos, clavinet, music box, vibra-, marimba
+    *(21, 22, 23, 24),  # reed organ, accordions, harmonica
+    *range(25, 32),  # guitars
+    *(33, 34, 35, 36, 37, 38, 40),  # basses
+    *(46, 47, 54, 57, 63, 64, 67),  # pizzicato, harp, voice, trumpet, brass, saxophone
+    *(81, 82, 84, 85, 86),  # synthesisers
+    *(105, 106, 107, 108, 109, 112),  # sitar, banjo, shamisen, koto, kalimba, shawm
+)
+"""
+General MIDI programs of other instruments, counted from 1: those that sound at the
+pitch played (within 35 cents) and within 60 ms, in all SoundFonts for training.
+"""
+
+OTHERS_SHARE = 0.25
+"""Fraction of players whose instrument is replaced, in training the transcriber."""
+
 
 @dataclass(frozen=True)
 class Sound:
@@ -155,9 +172,9 @@ def render(score, soundfont, sound=None, tempo=1.0, programs=(1,), rng=None, tai
     return apply_sound(wave, sound, rng), score
 
 
-def replace_players(score, rng):
+def replace_players(score, rng, share=OTHERS_SHARE):
     """
-    Give the parts of some players to instruments other than MusicNet's.
+    Give the parts of some players to instruments that MusicNet lacks.
 
     Parameters
     ----------
@@ -165,16 +182,17 @@ def replace_players(score, rng):
         The performance.
     rng : numpy.random.Generator
         Random generator.
+    share : float
+        Expected fraction of players whose instrument is replaced.
 
     Returns
     -------
     Score
-        The same notes, a share of :data:`OTHERS_SHARE` of the players with a program
-        of :data:`OTHERS`.
+        The same notes, some of the players with a program of :data:`OTHERS`.
     """
     own = score.programs
     others = rng.choice(OTHERS, len(own), replace=False).tolist()
-    chosen = rng.random(len(own)) < OTHERS_SHARE
+    chosen = rng.random(len(own)) < share
     programs = dict(zip(own, np.where(chosen, others, own).tolist(), strict=True))
     notes = (replace(note, program=programs[note.program]) for note in score.notes)
     return Score(tuple(notes))
@@ -239,23 +257,6 @@ SUBSTITUTES = {
     74: (73, 75, 76, 80),
 }
 """General MIDI programs that may replace an instrument's own, counted from 1."""
-
-OTHERS = (
-    *(5, 6, 8, 11, 12, 13),  # electric pianos, clavinet, music box, vibra-, marimba
-    *(21, 22, 23, 24),  # reed organ, accordions, harmonica
-    *range(25, 32),  # guitars
-    *(33, 34, 35, 36, 37, 38, 40),  # basses
-    *(46, 47, 54, 57, 63, 64, 67),  # pizzicato, harp, voice, trumpet, brass, saxophone
-    *(81, 82, 84, 85, 86),  # synthesisers
-    *(105, 106, 107, 108, 109, 112),  # sitar, banjo, shamisen, koto, kalimba, shawm
-)
-"""
-General MIDI programs of other instruments, counted from 1: those that sound at the
-pitch played (within 35 cents) and within 60 ms, in all SoundFonts for training.
-"""
-
-OTHERS_SHARE = 0.25
-"""Share of players that play another instrument."""
 
 _PLUCKED = (1, 7)
 _OCTAVES = np.arange(-4, 4)

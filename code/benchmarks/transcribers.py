@@ -8,7 +8,9 @@ created in the folder of ``--work``; none is a dependency. It writes
 ``report/results/transcribers.json``; run again, it transcribes only what is new.
 
 Notes are scored by mir_eval (Raffel et al. 2014): F1 of pitch and onset within 50 ms,
-with offsets within 20 % of the duration or 50 ms, and with instruments. Frame F1 counts
+with offsets within 20 % of the duration or 50 ms, and with instruments. The other
+instruments are those that MusicNet lacks, such as guitars: they play the toy test, also
+with the unseen SoundFont. Frame F1 counts
 pairs of a 10 ms frame and a pitch that is active by the notes. A score is the mean over
 recordings, with a bootstrap interval over tune families of toy pieces, over mixes,
 instruments of single notes, and recordings of real piano. A peer runs at its shipped
@@ -25,6 +27,7 @@ import os
 import subprocess
 import sys
 import venv
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -34,14 +37,22 @@ import soundfile
 from cpc_step import RESULTS, machine
 from tqdm import tqdm
 
-from jtm.constants import FRAME_RATE, SAMPLE_RATE
-from jtm.data.musicnet import Recording, open_dataset
+from jtm.constants import FRAME_RATE, LABEL_RATE, SAMPLE_RATE
+from jtm.data.musicnet import Recording, labels_of, open_dataset, write_labels
 from jtm.data.rolls import PLAYED_DTYPE, frame_roll, read_notes
 from jtm.data.splits import labelled_splits
 from jtm.evaluation.labelled import evenly
 from jtm.evaluation.metrics import bootstrap, f1, frame_counts, interval, mean, note_f1
 from jtm.evaluation.transcription import by_instrument
 from jtm.files import InputError, atomic, digest, read_json, write_json
+from jtm.music import midi
+from jtm.music.audio import write
+
+sys.path.insert(0, str(RESULTS.parents[1] / "toy"))
+
+import acoustics
+import synth
+from voices import note_value
 
 CODE = RESULTS.parents[1] / "code"
 """Path to the folder of the package."""
@@ -83,6 +94,7 @@ SHORTEST = (5, 11)
 SETS = {
     "toy": "toy test",
     "unseen": "unseen SoundFont",
+    "others": "other instruments",
     "mixes": "mixes of recorded notes",
     "piano": "real piano",
     "notes": "real single notes",
@@ -120,6 +132,24 @@ def _read(recording, group, cut):
     return Piece(path, notes, seconds, group)
 
 
+def _with_others(recordings, cut):
+    """Render test recordings by other instruments, with the unseen SoundFont."""
+    font, rendered = synth.find_soundfont(synth.TIMBRE_SOUNDFONTS), []
+    for recording in recordings if font else ():
+        rng = np.random.default_rng(int(recording.id))
+        path = recording.audio.parents[1] / "midi" / f"{recording.id}.mid"
+        score = acoustics.replace_players(midi.read(path), rng, share=1.0)
+        key = hashlib.sha256(repr((score, digest(font))).encode()).hexdigest()[:8]
+        audio = cut / f"others-{recording.id}-{key}.wav"
+        labels = audio.with_suffix(".csv")
+        if not audio.exists():
+            wave, _ = acoustics.render(score, font, acoustics.draw_sound(rng), rng=rng)
+            write_labels(labels, labels_of(score, note_value))
+            write(audio, wave, LABEL_RATE)
+        rendered.append(replace(recording, audio=audio, labels=labels))
+    return rendered
+
+
 def read_sets(data, real, n_recordings, cut):
     """
     Read the sets by name, and ``validation``; report those that are missing.
@@ -151,6 +181,8 @@ def read_sets(data, real, n_recordings, cut):
     ):
         chosen = every[evenly(np.array(splits.get(split, []), int), n)]
         sets[name] = [_read(each, family[each.id], cut) for each in chosen]
+    chosen = _with_others(chosen, cut)  # the last, which are test recordings
+    sets["others"] = [_read(each, family[each.id], cut) for each in chosen]
     for name in ("mixes", "piano", "notes"):
         sets[name] = []
         for path in sorted(Path(real or os.devnull).glob(f"{name}/*.flac")):
@@ -391,9 +423,8 @@ def run(options):
         for each, pieces in sets.items():
             predicted = system.notes(pieces, [*settings.values()], SETS[each])
             pairs = [*zip(pieces, predicted, strict=True)]
-            instruments = (
-                name == OURS and each != "notes"
-            )  # some notes are of other instruments
+            # Some single notes are of other instruments too.
+            instruments = name == OURS and each not in ("others", "notes")
             scores[each][name] = {
                 setting: [score(piece, notes[i], instruments) for piece, notes in pairs]
                 for i, setting in enumerate(settings)

@@ -462,7 +462,7 @@ def targets(results, hours=None):
     """
     rows = []  # targets, what was measured, and whether they are reached
     for row in results["scores"]:
-        metric, least = TARGETS[row["set"]]
+        metric, least = TARGETS.get(row["set"], ("", 0))
         if (row["system"], row["metric"]) == ("jtm", metric):
             what = "pitches found" if metric == "found" else "note F1"
             title, value = results["sets"][row["set"]]["title"], row["value"]

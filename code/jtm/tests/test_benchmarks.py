@@ -16,6 +16,8 @@ from jtm.cli import ROOT
 from jtm.data.musicnet import Recording
 from jtm.data.rolls import PLAYED_DTYPE
 from jtm.files import InputError
+from jtm.music import midi
+from jtm.music.score import Note, Score
 
 sys.path.insert(0, str(ROOT / "code" / "benchmarks"))
 
@@ -135,6 +137,29 @@ class TestTranscribers(unittest.TestCase):
             run.assert_called_once()
             self.assertEqual(first[0][0].tolist(), again[0][0].tolist())
             self.assertEqual(first[0][0].tolist(), [(0, 1, 60, 1)])
+
+    def test_other_instruments_play_the_same_notes(self):
+        notes = [Note(i / 4, i / 4 + 0.2, (1, 41)[i % 2], 60 + i) for i in range(8)]
+        folder = Path(self.enterContext(tempfile.TemporaryDirectory()))
+        (folder / "midi").mkdir()
+        midi.write(folder / "midi" / "7.mid", Score(tuple(notes)))
+        one = Recording("7", folder / "test_data" / "7.wav", None, "test")
+        font = transcribers.synth.default_soundfont()
+        with mock.patch.object(transcribers.synth, "find_soundfont", lambda _: font):
+            (found,) = transcribers._with_others([one], folder)
+            piece = transcribers._read(found, "a", folder)
+            with mock.patch.object(transcribers.acoustics, "render") as render:
+                transcribers._with_others([one], folder)
+            render.assert_not_called()
+        self.assertEqual(piece.notes["pitch"].tolist(), [*range(60, 68)])
+        np.testing.assert_allclose(piece.notes["start"], np.arange(8) / 4, atol=1e-3)
+        programs = {*piece.notes["program"].tolist()}
+        self.assertEqual(len(programs), 2)
+        self.assertLessEqual(programs, {*transcribers.acoustics.OTHERS})
+        wave, rate = soundfile.read(found.audio)
+        for note in piece.notes:
+            span = slice(*(int(rate * note[name]) for name in ("start", "end")))
+            self.assertGreater(np.abs(wave[span]).max(), 0.01)
 
     def test_long_recording_is_cut_with_its_notes(self):
         with tempfile.TemporaryDirectory() as folder:
