@@ -411,6 +411,15 @@ def _links_in_a_ring(folder, out):
     return code if len(list(out.rglob("*.npz"))) == 16 else 70
 
 
+def _playlist(folder, out):
+    other = inputs() / "sounds" / "a" / "0.wav"
+    (folder / "a.wav").write_text(f"ffconcat version 1.0\nfile {other}\n")
+    (folder / "b.wav").write_text(f"#EXTM3U\n#EXTINF:1,\n{other}\n#EXT-X-ENDLIST\n")
+    options = [f"{folder}", "--out", f"{out}", "--load", f"{inputs() / 'a.pt'}"]
+    code = cli.main(["embed", *options])
+    return 70 if list(out.rglob("*.npz")) else code
+
+
 def _deep_json(folder, out):
     out.mkdir()
     (out / run_folder.CONFIG_FILE).write_text("[" * 100_000)
@@ -429,6 +438,7 @@ HOSTILE = {
     "folder of results that is a link": _output_folder_is_a_link,
     "file of results that is a link": _output_file_is_a_link,
     "links in a ring": _links_in_a_ring,
+    "playlists as audio files": _playlist,
     "JSON of a hundred thousand brackets": _deep_json,
 }
 """Attempts by name; each takes a folder and its output folder, returns a code."""
