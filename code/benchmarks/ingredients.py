@@ -1,15 +1,16 @@
 """
 Gain from each ingredient of the transcriber's training.
 
-``python code/benchmarks/ingredients.py --data toy/data/full --also toy/data/transcriber
---two DIR --real DIR`` trains transcribers for one epoch of small batches, each with one
-ingredient more than another, transcribes the sets of ``transcribers.py``, and writes
+``python code/benchmarks/ingredients.py --data toy/data/full --also DIR --two DIR --real
+DIR`` trains transcribers for one epoch of small batches, each with one ingredient more
+than another, transcribes the sets of ``transcribers.py``, and writes
 ``report/results/ingredients.json``: note F1, and the paired difference to the other
-transcriber over recordings. ``--two`` is the set of ``--also``, generated on a machine
-with only the first two SoundFonts of ``toy/README.md``. ``--whole FILE FILE`` adds two
-transcribers trained at length on these two, which takes hours: from scratch, and from
-CPC weights; the shipped one, which went on from the first, is compared with it. There
-is one seed. Run again, it resumes.
+transcriber over recordings. ``--also`` is the set `transcriber` without instruments
+that MusicNet lacks (generated with ``OTHERS_SHARE = 0`` in ``toy/acoustics.py``),
+``--two`` the same with only the first two SoundFonts of ``toy/README.md``. ``--whole
+FILE FILE`` adds two transcribers trained at length on the latter, which takes hours:
+from scratch, and from CPC weights; the shipped one, which went on from the first, is
+compared with it. There is one seed. Run again, it resumes.
 """
 
 import argparse
@@ -32,7 +33,7 @@ LENGTH = ["--nEpoch", 1, "--batchSize", 4]
 LABELS, VARIED = "labels of full", "level, spectrum and noise varied"
 PLAYERS, FONTS = "sounds of players varied", "five SoundFonts instead of two"
 WHOLE, CPC = "the whole recipe with two SoundFonts", "start from CPC"
-SHIPPED = "then noise, and five SoundFonts: the shipped transcriber"
+SHIPPED = "then noise, five SoundFonts, other instruments: the shipped transcriber"
 
 
 def arms(also, two):
