@@ -9,14 +9,14 @@ created in the folder of ``--work``; none is a dependency. It writes
 
 Notes are scored by mir_eval (Raffel et al. 2014): F1 of pitch and onset within 50 ms,
 with offsets within 20 % of the duration or 50 ms, and with instruments. The other
-instruments are those that MusicNet lacks, such as guitars: they play the toy test, also
-with the unseen SoundFont. Frame F1 counts
-pairs of a 10 ms frame and a pitch that is active by the notes. A score is the mean over
-recordings, with a bootstrap interval over tune families of toy pieces, over mixes,
-instruments of single notes, and recordings of real piano. A peer runs at its shipped
-thresholds and at those that are best on toy validation, by the sum of note F1 and frame
-F1; for each set and metric, the setting with the higher score counts, so that ours is
-compared with the stronger one. Ours runs at its shipped thresholds.
+instruments are those that MusicNet lacks, such as guitars; they play the toy test
+through the unseen SoundFont. Frame F1 counts pairs of a 10 ms frame and a pitch that is
+active by the notes. A score is the mean over recordings, with a bootstrap interval over
+tune families of toy pieces, over mixes, instruments of single notes, and recordings of
+real piano. A peer runs at its shipped thresholds and at those that are best on toy
+validation, by the sum of note F1 and frame F1; for each set and metric, the setting
+with the higher score counts, so that ours is compared with the stronger one. Ours runs
+at its shipped thresholds.
 """
 
 import argparse
