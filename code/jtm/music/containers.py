@@ -135,28 +135,28 @@ def opened(path):
         # A name need not be valid UTF-8; FFmpeg looks at its extension.
         file.raw.name = os.fsencode(path).decode("ascii", "replace")
         options = {"format_whitelist": FORMATS}
-        wav = _wav_data(path)
+        wav = _wav_data(file)
         if wav[0] and not wav[1]:
             options["ignore_length"] = "1"
+        file.seek(0)
         with av.open(file, options=options, metadata_errors="replace") as container:
             if not any(stream.codec_context for stream in container.streams.audio[:1]):
                 raise av.InvalidDataError(0, "holds no audio, or of an unknown codec")
             yield _Audio(path, container, wav)
 
 
-def _wav_data(path):
+def _wav_data(file):
     """Return where the audio of a WAV begins, and the stated number of bytes."""
     long = None
-    with open(path, "rb") as file:
-        if file.read(12)[:4] in (b"RIFF", b"RF64"):
-            for _ in range(100):  # chunks
-                name, size = file.read(4), int.from_bytes(file.read(4), "little")
-                position = file.tell()
-                if name == b"ds64":  # sizes beyond 32 bits
-                    long = int.from_bytes(file.read(16)[8:], "little")
-                elif name == b"data":
-                    return position, size if long is None else long
-                file.seek(position + size + size % 2)
+    if file.read(12)[:4] in (b"RIFF", b"RF64"):
+        for _ in range(100):  # chunks
+            name, size = file.read(4), int.from_bytes(file.read(4), "little")
+            position = file.tell()
+            if name == b"ds64":  # sizes beyond 32 bits
+                long = int.from_bytes(file.read(16)[8:], "little")
+            elif name == b"data":
+                return position, size if long is None else long
+            file.seek(position + size + size % 2)
     return 0, 0
 
 
