@@ -14,7 +14,6 @@ waits for threads as the package does in use.
 """
 
 import argparse
-import ctypes
 import gc
 import multiprocessing
 import os
@@ -23,7 +22,7 @@ import sys
 import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -42,6 +41,7 @@ from jtm.files import read_json, write_json
 from jtm.models.network import build_model
 from jtm.music import audio
 from jtm.training.config import make_config
+from jtm.training.processes import return_memory
 
 RESULTS = Path(__file__).resolve().parents[2] / "report" / "results"
 """Path to the committed results."""
@@ -176,9 +176,7 @@ def peak_memory(device, usage):
     None
     """
     gc.collect()
-    with suppress(OSError, TypeError, AttributeError):  # glibc alone has it
-        # Freed memory that the process retains could be used again unnoticed.
-        ctypes.CDLL(None).malloc_trim(0)
+    return_memory()  # which could be used again unnoticed
     status = Path("/proc/self/status")
     if device == "cuda":
         before = torch.cuda.memory_allocated()

@@ -1,5 +1,7 @@
-"""The rank of this process among those of a distributed run, and its device."""
+"""The rank of this process in a distributed run, its device, and its memory."""
 
+import contextlib
+import ctypes
 import os
 from typing import NamedTuple
 
@@ -79,3 +81,9 @@ def best_device():
         if backend.is_available():
             return torch.device(name)
     return torch.device("cpu")
+
+
+def return_memory():
+    """Return freed memory to the system; glibc would retain most of it."""
+    with contextlib.suppress(OSError, TypeError, AttributeError):  # another C library
+        ctypes.CDLL(None).malloc_trim(0)

@@ -37,6 +37,7 @@ from jtm.files import (
 )
 from jtm.music import audio, midi
 from jtm.music.score import Note, Score
+from jtm.training.processes import return_memory
 from jtm.transcriber import model, pages
 from jtm.transcriber.melody import melody
 from jtm.transcriber.notes import Choices, find, finish
@@ -360,6 +361,7 @@ def _transcribe_one(source, advance, named, choices, alone, page, name):
     result = _transcribe_file(source, transcriber, choices, step)
     result = result.melody() if alone else result
     if page:
+        return_memory()  # of transcribing, 100 MB or more, before the page takes it
         result = replace(result, piece=name(source) if len(result.notes) else "")
         step(NAMING, result.seconds)
         html = result.page(lambda done: step(done, result.seconds))
