@@ -23,7 +23,7 @@ from cpc_step import RESULTS, machine
 from transcribers import CODE, OURS, SETS, System, estimate, read_sets, score
 
 from jtm.files import read_json, write_json
-from jtm.results.tables import count_steps
+from jtm.transcriber.tables import count_steps
 
 WEIGHTS = CODE / "jtm" / "weights"
 

@@ -528,10 +528,23 @@ def _report(_):
     from jtm.results import render
     from jtm.retrieval.figures import retrieval_figures
 
-    render.report(ROOT)
+    tables = _tables()
+    render.report(ROOT, tables)
     results = ROOT / "report" / "results"
-    render.study(results / "inside.json", inside_figures, read_analyses, ("memory",))
-    render.study(results / "retrieval.json", retrieval_figures)
+    inside = tables["cpc_tables"], inside_figures, read_analyses, ("memory",)
+    render.study(results / "inside.json", *inside)
+    retrieval = tables["retrieval_tables"], retrieval_figures
+    render.study(results / "retrieval.json", *retrieval)
+
+
+def _tables():
+    """Return the modules of the studies' tables, by their names in templates."""
+    from jtm.cpc import tables as cpc
+    from jtm.retrieval import tables as retrieval
+    from jtm.transcriber import tables as transcriber
+
+    studies = {"cpc": cpc, "retrieval": retrieval, "transcriber": transcriber}
+    return {f"{name}_tables": module for name, module in studies.items()}
 
 
 @_verb(

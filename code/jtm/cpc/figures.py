@@ -14,6 +14,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 
 from jtm.constants import FRAME_RATE
+from jtm.cpc.tables import LAYERS
 from jtm.files import InputError, read_json
 from jtm.results.compare import Score
 from jtm.results.figures import (
@@ -28,7 +29,6 @@ from jtm.results.figures import (
     styled,
     subplots,
 )
-from jtm.results.tables import LAYERS
 
 ANALYSES = ("filters", "carried", "memory")
 """Keys of the analyses in the results."""

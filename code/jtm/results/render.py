@@ -169,7 +169,7 @@ def _numbers(root, facts):
     return f"{macros}\\newcommand*{{\\sources}}{{{hasher.hexdigest()}}}\n"
 
 
-def report(root):
+def report(root, studies):
     """
     Rewrite the pages and figures from the committed results.
 
@@ -178,6 +178,8 @@ def report(root):
     root : str or Path
         Path to the checkout; its pages, ``report/numbers.tex``, ``report/figures`` and
         ``report/results/BENCHMARK.md`` are rewritten.
+    studies : dict
+        Modules of the studies' tables, by their names in templates.
 
     Raises
     ------
@@ -186,7 +188,7 @@ def report(root):
     """
     root = Path(root)
     folder = root / "report"
-    facts = _facts_of(root)
+    facts = _facts_of(root) | studies
     for page, file in PAGES.items():
         _fill(root / page, _blocks(file, facts))
     pages = ["FAULTS.md"]
@@ -200,7 +202,7 @@ def report(root):
     _write(folder / "numbers.tex", _numbers(root, facts))
 
 
-def study(path, figures_of, read=read_json, pdf=()):
+def study(path, tables_of, figures_of, read=read_json, pdf=()):
     """
     Write the page and the figures of a study, if it has run.
 
@@ -210,6 +212,8 @@ def study(path, figures_of, read=read_json, pdf=()):
         Path to its results, ``results/NAME.json`` in the folder of the report. The page
         is ``NAME.md`` next to it, with NAME in capitals, from the template
         ``NAME.md.j2``; a figure is ``figures/NAME-FIGURE.svg``.
+    tables_of : module
+        The study's tables, called ``tables`` in the template.
     figures_of : callable
         Returns, from the results, the functions that draw its figures, by name.
     read : callable
@@ -228,7 +232,8 @@ def study(path, figures_of, read=read_json, pdf=()):
     results, name = read(path), path.stem
     drawings = figures_of(results)
     _draw(path.parents[1] / "figures", name, drawings, pdf)
-    page = _template(f"{name}.md.j2").render(results=results, figures=drawings)
+    facts = {"results": results, "figures": drawings, "tables": tables_of}
+    page = _template(f"{name}.md.j2").render(facts)
     _write(path.with_name(f"{name.upper()}.md"), page)
 
 

@@ -16,7 +16,7 @@ from jtm.results.figures import (
     subplots,
 )
 from jtm.results.records import METHODS, SPLITS
-from jtm.results.tables import MATCHERS, STARTS, by_works
+from jtm.retrieval.tables import MATCHERS, STARTS, by_works
 
 SOUNDS = {
     "test": (SPLITS["test"], BLUE, "o-"),

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from jtm.cpc import figures
+from jtm.cpc import figures, tables
 from jtm.files import InputError
 from jtm.results import render
+from jtm.tests.results import synthetic
 
 NAMES = ("cpc-z", "cpc-c", "random-z", "random-c", "logmel")
 
@@ -112,7 +113,8 @@ class TestFiles(FolderTestCase):
             figures.read_analyses(self.path)
 
     def test_page_and_figures_are_written(self):
-        chosen = figures.inside_figures, figures.read_analyses, ("memory",)
+        read = figures.read_analyses
+        chosen = tables, figures.inside_figures, read, ("memory",)
         render.study(self.path, *chosen)  # without results nothing is written
         self.assertEqual(list(self.path.parent.iterdir()), [])
         self.write(analyses())
@@ -126,10 +128,24 @@ class TestFiles(FolderTestCase):
             self.assertIn(f"](../figures/inside-{name}.svg)", text)
 
 
+class TestTrials(unittest.TestCase):
+    def test_trials_table(self):
+        scores = {f"{task} {amount}": [0.8, 0.9] for task, amount in tables.TRIED}
+        tried = [{"name": "longer", "validation": scores}]
+        self.assertEqual(tables.trials(tried)["recipe"].tolist(), ["longer"])
+        table = tables.trials(tried, synthetic.bench())
+        names = ["from scratch", "shipped recipe", "longer"]
+        self.assertEqual(table["recipe"].tolist(), names)
+        self.assertEqual(set(table.iloc[2, 1:]), {"85.0"})
+        reached = synthetic.bench().values("transcription", "scratch", 3, "validation")
+        self.assertEqual(len(reached), 5)
+        self.assertEqual(table.iloc[0, 1], f"{50 * sum(reached[:2]):.1f}")
+
+
 class TestPage(FolderTestCase):
     def page(self, found):
         self.write(found)
-        render.study(self.path, lambda found: {})
+        render.study(self.path, tables, lambda found: {})
         return self.path.with_name("INSIDE.md").read_text(encoding="utf-8")
 
     def test_page_holds_tables_and_sentences(self):

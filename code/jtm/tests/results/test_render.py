@@ -6,7 +6,7 @@ import tempfile
 import unittest
 from pathlib import Path
 
-from jtm.cli import ROOT
+from jtm.cli import ROOT, _tables
 from jtm.files import InputError
 from jtm.results import figures, render
 from jtm.tests.results import synthetic
@@ -23,7 +23,7 @@ def names(numbers):
 class FactsTestCase(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
-        cls.facts = render._facts_of(ROOT)
+        cls.facts = render._facts_of(ROOT) | _tables()
 
     def setUp(self):
         self.folder = Path(self.enterContext(tempfile.TemporaryDirectory()))
@@ -144,7 +144,7 @@ class TestPages(FactsTestCase):
         for path in results.glob("benchmark*"):  # that of the checkout
             path.unlink()
         out = synthetic.run(results, ("composer",), n_draws=50)
-        render.report(self.folder)
+        render.report(self.folder, _tables())
         written = {path.name for path in (self.folder / "report" / "figures").iterdir()}
         expected = {
             f"benchmark-{name}.{ending}"

@@ -17,7 +17,7 @@ from jtm.constants import SAMPLE_RATE
 from jtm.files import InputWarning, write_json
 from jtm.music import audio
 from jtm.results import render
-from jtm.retrieval import model, run, search
+from jtm.retrieval import model, run, search, tables
 from jtm.retrieval.figures import retrieval_figures
 from jtm.retrieval.pages import describe
 from jtm.tests.retrieval.little import play, tune, write_abc
@@ -241,11 +241,12 @@ class TestPage(unittest.TestCase):
         with tempfile.TemporaryDirectory() as folder:
             folder = Path(folder)
             out = folder / "results"
-            render.study(out / "retrieval.json", retrieval_figures)  # nothing has run
+            chosen = out / "retrieval.json", tables, retrieval_figures
+            render.study(*chosen)  # nothing has run
             write_json(out / "pitchmap.json", evaluated | trained)
             write_json(out / run.PIECES, pieces)
             run._compile(out)
-            render.study(out / "retrieval.json", retrieval_figures)
+            render.study(*chosen)
             page = (out / "RETRIEVAL.md").read_text(encoding="utf-8")
             written = {path.name for path in (folder / "figures").iterdir()}
         self.assertEqual(written, {"retrieval-passages.svg", "retrieval-pieces.svg"})
