@@ -1,14 +1,20 @@
 """
 Conversion of scores to MIDI files and back.
 
-A tick is one sample at 44.1 kHz (22 050 ticks per quarter note at 120 quarter notes
-per minute), so that times in the file are exactly those of the labels. Beats are not
-saved: the file represents the performance, not the notation.
+At 120 quarter notes per minute, a tick is one sample at 44.1 kHz, so that times in the
+file are exactly those of the labels; or 2 ms in a score too long for that. Beats are
+not saved: the file represents the performance, not the notation.
 """
 
 from jtm.constants import LABEL_RATE
 from jtm.files import InputError, atomic
 from jtm.music.score import Note, Score
+
+RESOLUTION, COARSE = LABEL_RATE // 2, 250
+"""Ticks per quarter note, and those where there would be too many ticks."""
+
+MAX_SECONDS = 200
+"""Longest score with the finer resolution; pretty_midi reads 10 million ticks."""
 
 
 def build(score, names=None):
@@ -29,7 +35,8 @@ def build(score, names=None):
     """
     import pretty_midi
 
-    midi = pretty_midi.PrettyMIDI(resolution=LABEL_RATE // 2, initial_tempo=120.0)
+    ticks = RESOLUTION if score.seconds <= MAX_SECONDS else COARSE
+    midi = pretty_midi.PrettyMIDI(resolution=ticks, initial_tempo=120.0)
     for program in score.programs:
         name = (names or {}).get(program, "")
         instrument = pretty_midi.Instrument(program - 1, name=name)
