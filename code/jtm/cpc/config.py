@@ -181,6 +181,10 @@ class PretrainConfig(NetworkConfig):
         joint = self.predictor == "transformer" and self.gar_mode == "joint"
         return joint or super()._attends()
 
+    def _drops(self):
+        """Return True: predictions are made from contexts with dropout."""
+        return True
+
     def _check(self):
         """Refuse incompatible settings of pretraining."""
         if self.sampling_type == "sequential":

@@ -32,6 +32,7 @@ from jtm.data.batch import ordered_map
 from jtm.data.clips import CLIPS_FILE, read_clips
 from jtm.data.musicnet import METADATA_FILE, labels_of, open_dataset, read_labels
 from jtm.data.rolls import played
+from jtm.data.splits import SIDES
 from jtm.files import InputWarning, describe
 from jtm.music import audio, midi
 
@@ -395,6 +396,10 @@ def _recording_findings(dataset, facts, exact):
     due = [r for r in recordings if r.split != "unlabelled"]
     if bare := [str(r.audio) for r in due if r.labels is None]:
         findings.append(_listed("files without labels", bare, False))
+    pairs = [(r.labels, f) for r, f in zip(recordings, facts, strict=True) if r.labels]
+    if empty := [str(p) for p, f in pairs if not (f.labels or f.problems)]:
+        none = len(empty) == len(pairs)
+        findings.append(_listed("label files without notes", empty, none))
     return findings + (_label_findings(labelled, exact) if labelled else [])
 
 
@@ -446,7 +451,7 @@ def _metadata_findings(dataset, facts):
         if abs(stated - fact.seconds) > 2:
             wrong.append(f"{recording.audio}: {fact.seconds:.1f} s, not {stated} s")
         if row.get("tune_family"):
-            side = recording.split.removesuffix("_timbre")
+            side = SIDES.get(recording.split, recording.split)
             homes.setdefault(row["tune_family"], set()).add(side)
     findings = [_listed("lengths unlike the metadata", wrong, False)]
     if (dataset.root / METADATA_FILE).exists():

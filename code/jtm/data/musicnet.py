@@ -282,7 +282,6 @@ def _read_layout(root):
             continue
         files, skipped_here = find_files(root / f"{folder}_data", deep=False)
         skipped += skipped_here
-        unseen = _unseen_soundfont(root) if folder == "test_timbre" else ""
         by_id = {}
         for audio in files:
             other = by_id.setdefault(audio.stem, audio)
@@ -293,7 +292,7 @@ def _read_layout(root):
                 )
             row = metadata.get(audio.stem, {})
             if row and folder == "test_timbre":  # same row as its copy in test
-                soundfont = row.get(TIMBRE_SOUNDFONT) or unseen
+                soundfont = row.get(TIMBRE_SOUNDFONT, "")
                 row = {**row, "split": folder, "soundfont": soundfont}
             held_out = folder == "train" and row.get("split") == "validation"
             split = "validation" if held_out else folder
@@ -318,15 +317,6 @@ def _read_layout(root):
             f"such as {bare[0]!r}, have no row; expected the stem of a file as its id"
         )
     return Dataset(root, tuple(recordings), tuple(skipped), unmatched)
-
-
-def _unseen_soundfont(root):
-    """Find the SoundFont in the table of single notes; older metadata lack it."""
-    if (root / CLIPS_FILE).exists():
-        for _, row in read_table(root / CLIPS_FILE, ("split", "soundfont")):
-            if row["split"] == "test_timbre":
-                return row["soundfont"]
-    return ""
 
 
 def read_metadata(path):
@@ -468,7 +458,7 @@ def labels_of(score, note_values=lambda beats: "Unknown"):
 
 def read_table(path, required):
     """
-    Read a CSV file with a header row.
+    Read a CSV file with a header row; empty rows, as of spreadsheets, are skipped.
 
     Parameters
     ----------
@@ -510,7 +500,8 @@ def read_table(path, required):
                     raise InputError(
                         f"{where}: more cells than columns; quote values with commas"
                     )
-                yield where, row
+                if any(map(str.strip, row.values())):
+                    yield where, row
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file") from error
     except (OSError, UnicodeDecodeError, csv.Error) as error:

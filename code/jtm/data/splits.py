@@ -1,4 +1,9 @@
-"""Splits that share no work and no tune, the same for pretraining and all tasks."""
+"""
+Splits of a dataset, the same for pretraining and all tasks.
+
+Splits that the dataset marks are kept, and may not share a tune; works held out here
+are in no other split.
+"""
 
 from collections import Counter
 
@@ -8,6 +13,9 @@ from jtm.constants import FRAME_RATE, HOP
 from jtm.data.musicnet import METADATA_FILE, SPLITS
 from jtm.data.rolls import WINDOW
 from jtm.files import InputError
+
+SIDES = {"test_timbre": "test", "unlabelled": "train"}
+"""Splits that may share tunes with another one, which is named."""
 
 
 def split_recordings(recordings, lengths, window=None):
@@ -34,7 +42,8 @@ def split_recordings(recordings, lengths, window=None):
     -------
     dict of str to list of int
         Indices for each of :data:`jtm.data.musicnet.SPLITS`. Held-out recordings,
-        and all others of the same work or tune, are in `validation` only.
+        and all others of the same work or tune that the dataset marks for training,
+        are in `validation` only.
 
     Raises
     ------
@@ -66,7 +75,7 @@ def split_recordings(recordings, lengths, window=None):
         splits["validation"].sort()
     home = {}
     for split, indices in splits.items():
-        side = {"test_timbre": "test", "unlabelled": "train"}.get(split, split)
+        side = SIDES.get(split, split)
         for recording in (recordings[index] for index in indices):
             family = recording.metadata.get("tune_family")
             if family and home.setdefault(family, side) != side:

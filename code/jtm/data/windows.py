@@ -135,8 +135,10 @@ class WindowLoader:
         if not self.indices:
             longest = max((store.lengths[i] for i in indices), default=0) / SAMPLE_RATE
             raise InputError(
-                f"no recording is as long as a window of {window / SAMPLE_RATE:.2f} s "
-                f"(the longest has {longest:.2f} s); use a smaller --sizeWindow"
+                f"none of the {len(indices)} recordings for training, or for "
+                f"validation, is as long as a window of {window / SAMPLE_RATE:.2f} s "
+                f"(the longest has {longest:.2f} s); use a smaller --sizeWindow, or "
+                "--shortRecordings pad"
             )
         per_chunk = chunk_bytes // (2 * window)
         if not per_chunk:

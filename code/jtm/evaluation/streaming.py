@@ -6,8 +6,8 @@ A recording is processed in chunks. Frame ``i`` is centred on the middle of samp
 margin on both sides that covers the encoder's receptive field; the context network's
 state is carried from chunk to chunk. The result equals that of the whole recording at
 once, with two exceptions: a transformer attends to no more than :data:`LOOK_BACK`
-frames before its chunk, and a norm over time (instance norm) uses statistics of its
-chunk alone.
+frames before its chunk, and counts absolute positions from the first of them; and a
+norm over time (instance norm) uses statistics of its chunk alone.
 """
 
 import numpy as np

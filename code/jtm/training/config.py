@@ -268,8 +268,14 @@ class NetworkConfig(RunConfig):
         """Return whether a transformer divides the contexts among its heads."""
         return self.ar_mode == "transformer"
 
+    def _drops(self):
+        """Return whether a rate of dropout has an effect."""
+        return self.ar_mode == "transformer"
+
     def _check(self):
         """Refuse conflicting settings of the network."""
+        if self.dropout and not self._drops():
+            raise InputError("--dropout needs --arMode transformer to train on labels")
         if self.ar_mode == "conv" and self.layers_gar > 1:
             raise InputError("--layersGar needs another --arMode than conv")
         if self._attends() and self.hidden_gar % 8:

@@ -168,6 +168,31 @@ class _Source(NetworkSource):
             yield chunk[1:]
 
 
+def check(network, config):
+    """
+    Refuse a network that cannot be a transcriber.
+
+    Parameters
+    ----------
+    network : jtm.models.heads.NetworkWithHeads
+        Body and heads.
+    config : jtm.training.config.NetworkConfig
+        Settings of the network under the heads.
+
+    Raises
+    ------
+    InputError
+        If the network is for reversed time, or larger than :data:`MAX_BYTES`.
+    """
+    if config.cpc_mode == "reverse":
+        raise InputError("a transcriber cannot use reversed time (--cpcMode reverse)")
+    size = sum(x.numel() * x.element_size() for x in network.state_dict().values())
+    if size > MAX_BYTES:
+        raise InputError(
+            f"a transcriber's weights take up to {MAX_BYTES} bytes; these take {size}"
+        )
+
+
 def save(path, network, config, thresholds):
     """
     Write a transcriber for distribution.
@@ -187,12 +212,10 @@ def save(path, network, config, thresholds):
     Raises
     ------
     InputError
-        If the file would be larger than :data:`MAX_BYTES`, or cannot be written.
+        If :func:`check` refuses the network, or the file cannot be written.
     """
+    check(network, config)
     weights = network.state_dict()
-    size = sum(weight.numel() * weight.element_size() for weight in weights.values())
-    if size > MAX_BYTES:
-        raise InputError(f"{path}: {size} bytes of weights; expected up to {MAX_BYTES}")
     facts = {"thresholds": dict(thresholds), "network": config.network}
     facts |= {"on_encoder": network.body.on_encoder}
     checkpoints.write_tensors(path, weights, facts)

@@ -174,6 +174,7 @@ def start(config):
             surplus = True
         if surplus:
             raise InputError(f"{config.load}: has other heads than a transcriber's")
+    transcribers.check(network, config)
     return config, network, before
 
 

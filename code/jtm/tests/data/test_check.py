@@ -204,6 +204,23 @@ class TestCheck(unittest.TestCase):
         text = self.assert_violates("tune families in two splits")
         self.assertIn("the same: test, train", text)
 
+    def test_unlabelled_audio_may_share_tunes_with_training(self):
+        path = self.root / "unlabelled_data/2.wav"
+        audio.write(path, tones(piece(2), 6), LABEL_RATE)
+        rows = [*self.rows, self.rows[0] | {"id": 2, "split": "unlabelled"}]
+        write_metadata(self.root / "musicnet_metadata.csv", rows)
+        self.assert_violates()
+        rows[2]["tune_family"] = rows[1]["tune_family"]
+        write_metadata(self.root / "musicnet_metadata.csv", rows)
+        text = self.assert_violates("tune families in two splits")
+        self.assertIn("tune 1: test, train", text)
+
+    def test_labels_without_any_note_are_found(self):
+        shutil.rmtree(self.root / "midi")
+        for path in self.root.glob("*_labels/*.csv"):
+            write_labels(path, np.zeros(0, LABEL_DTYPE))
+        self.assertIn("0.csv", self.assert_violates("label files without notes"))
+
     def test_single_notes_of_wrong_pitch_and_onset_are_found(self):
         shifted = [
             Clip(self.root / "notes" / c.audio.name, 1, c.pitch + 1, *rest)

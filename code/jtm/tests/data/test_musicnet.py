@@ -263,6 +263,10 @@ class TestInvalidFiles(FolderTestCase):
         with self.assertRaisesRegex(InputError, "b.csv: not a readable CSV"):
             read_labels(self.root / "b.csv")
 
+    def test_empty_rows_are_skipped(self):
+        path = self.write("m.csv", "id,composer", "1,Bach", ",", " , ")
+        self.assertEqual(read_metadata(path), [{"id": "1", "composer": "Bach"}])
+
     def test_repeated_ids_are_refused(self):
         path = self.write("m.csv", "id,composer", "1,Bach", "1,Bach")
         with self.assertRaisesRegex(InputError, "line 3: id 1 is repeated"):

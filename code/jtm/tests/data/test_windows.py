@@ -223,7 +223,9 @@ class TestWindows(unittest.TestCase):
         self.assertLess(times[1], 30 * times[0] + 1)  # quadratic: 64 times
 
     def test_too_short_recordings_and_too_small_chunks_are_refused(self):
-        with self.assertRaisesRegex(InputError, "smaller --sizeWindow"):
+        with self.assertRaisesRegex(
+            InputError, "the 2 rec.*, or --shortRecordings pad"
+        ):
             loader(lengths=[99, 20])
         with self.assertRaisesRegex(InputError, "--chunkSize of at least 200"):
             loader(chunk_bytes=199)

@@ -28,11 +28,9 @@ from jtm.constants import INSTRUMENTS
 from jtm.data.check import check
 from jtm.data.clips import read_clips
 from jtm.data.musicnet import (
-    TIMBRE_SOUNDFONT,
     open_dataset,
     read_labels,
     read_metadata,
-    write_metadata,
 )
 from jtm.files import InputError
 
@@ -139,29 +137,20 @@ class TestGenerate(unittest.TestCase):
     def test_metadata_name_the_soundfont_of_each_recording(self):
         if synth.find_soundfont(synth.TIMBRE_SOUNDFONTS) is None:
             self.skipTest("needs a second SoundFont")
-        metadata = self.root / "musicnet_metadata.csv"
-        # With the column, and without it, as earlier versions generated it.
-        rows = read_metadata(metadata)
-        older = self.folder / "older"
-        shutil.copytree(self.root, older)
-        for row in rows:
-            del row[TIMBRE_SOUNDFONT]
-        write_metadata(older / metadata.name, rows)
-        for root in (self.root, older):
-            facts = {
-                (r.split, r.metadata["soundfont"], r.metadata["split"])
-                for r in open_dataset(root).split("test", "test_timbre", "train")
-            }
-            main = synth.default_soundfont().name
-            unseen = synth.find_soundfont(synth.TIMBRE_SOUNDFONTS).name
-            self.assertEqual(
-                facts,
-                {
-                    ("train", main, "train"),
-                    ("test", main, "test"),
-                    ("test_timbre", unseen, "test_timbre"),
-                },
-            )
+        facts = {
+            (r.split, r.metadata["soundfont"], r.metadata["split"])
+            for r in open_dataset(self.root).split("test", "test_timbre", "train")
+        }
+        main = synth.default_soundfont().name
+        unseen = synth.find_soundfont(synth.TIMBRE_SOUNDFONTS).name
+        self.assertEqual(
+            facts,
+            {
+                ("train", main, "train"),
+                ("test", main, "test"),
+                ("test_timbre", unseen, "test_timbre"),
+            },
+        )
 
     def test_other_datasets_and_folders_are_refused(self):
         for preset, seed in (("tiny", 0), ("nano", 1)):

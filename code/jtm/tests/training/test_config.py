@@ -17,6 +17,7 @@ from jtm.training.config import (
     flag,
     make_config,
 )
+from jtm.transcriber.config import TranscriberConfig
 
 
 class TestConfig(unittest.TestCase):
@@ -98,6 +99,11 @@ class TestConfig(unittest.TestCase):
         ):
             with self.assertRaisesRegex(InputError, message):
                 make_config(PretrainConfig, "small", {name: value})
+        for kind in (SupervisedConfig, TranscriberConfig):
+            chosen = {"dropout": 0.1}
+            with self.assertRaisesRegex(InputError, "--dropout needs --arMode transf"):
+                make_config(kind, "small", chosen)
+            make_config(kind, "small", chosen | {"ar_mode": "transformer"})
         with self.assertRaisesRegex(InputError, "--temperature needs --score cosine"):
             make_config(PretrainConfig, "reference", {"temperature": 0.5})
         with self.assertRaisesRegex(InputError, "--augmentPast needs --cpcMode forw"):

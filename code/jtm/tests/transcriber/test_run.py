@@ -188,6 +188,10 @@ class TestTraining(unittest.TestCase):
     def test_invalid_settings_are_refused(self):
         with self.assertRaisesRegex(InputError, "needs --encoderType pitchmap"):
             self.train("other", {"encoder_type": "harmonic"})
+        with self.assertRaisesRegex(InputError, "reversed time"):
+            self.train("other", {"cpc_mode": "reverse"})
+        with self.assertRaisesRegex(InputError, "weights take up to 5000000 bytes"):
+            self.train("other", {"ar_mode": "GRU", "gar_mode": "joint"})
         for flags, message in (
             (
                 ["--also", str(self.folder)],
