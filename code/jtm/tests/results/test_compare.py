@@ -4,7 +4,7 @@ import unittest
 
 import numpy as np
 
-from jtm.results.compare import Benchmark, _draw_seeds, _holm, _p_value
+from jtm.results.compare import Benchmark, _draw_means, _holm, _p_value
 from jtm.results.records import Contrast
 from jtm.tests.results import synthetic
 
@@ -93,27 +93,32 @@ class TestByHand(unittest.TestCase):
 
 
 class TestIntervals(unittest.TestCase):
-    def test_seeds_are_drawn_with_their_full_variance(self):
-        rng = np.random.default_rng(0)
-        draws = np.repeat(rng.normal(size=(3, 1)), 4000, axis=1)
-        drawn = _draw_seeds(draws)
-        expected = draws[:, 0].std(ddof=1) / np.sqrt(3)
-        self.assertAlmostEqual(drawn.std(), expected, delta=0.01 * expected)
+    def test_errors_of_seeds_have_the_quantiles_of_t(self):
+        values = np.array([0.1, 0.2, 0.6])
+        drawn = _draw_means(values, np.repeat(values[:, None], 4000, axis=1))
+        error = values.std(ddof=1) / np.sqrt(3)
+        found = (np.quantile(drawn, (0.1, 0.5, 0.9)) - 0.3) / error
+        np.testing.assert_allclose(found, (-1.886, 0, 1.886), atol=0.03)  # of a table
 
-    def test_intervals_cover_the_true_score(self):
+    def test_levels_of_significance_hold_with_few_seeds(self):
+        """Whether families or seeds dominate, differences of zero rarely exclude it."""
         rng = np.random.default_rng(0)
-        n_families, n_seeds, n_covered = 40, 3, 0
-        for _ in range(200):
-            families = rng.normal(0, 0.2, n_families)
-            seeds = rng.normal(0, 0.01, (n_seeds, 1))
-            noise = rng.normal(0, 0.05, (n_seeds, n_families))
-            scores = 0.5 + families + seeds + noise
-            which = rng.integers(0, n_families, (400, n_families))
-            drawn = _draw_seeds(scores[:, which].mean(axis=2))
-            low, high = np.quantile(drawn, (0.025, 0.975))
-            n_covered += low <= 0.5 <= high
-        self.assertGreaterEqual(n_covered, 180)
-        self.assertLessEqual(n_covered, 199)
+        n_families, n = 40, 300
+        for spread, n_seeds in ((0.2, 3), (0.02, 3), (0.02, 5)):
+            n_covered = n_strict = 0
+            for _ in range(n):
+                families = rng.normal(0, spread, n_families)
+                seeds = rng.normal(0, 0.02, (n_seeds, 1))
+                noise = rng.normal(0, 0.02, (n_seeds, n_families))
+                scores = families + seeds + noise
+                which = rng.integers(0, n_families, (200, n_families))
+                draws = scores[:, which].mean(axis=2)
+                p = _p_value(_draw_means(scores.mean(axis=1), draws))
+                n_covered += p >= 0.05
+                n_strict += p >= 0.001
+            self.assertGreaterEqual(n_covered, 0.92 * n)
+            self.assertLessEqual(n_covered, n - 1)
+            self.assertGreaterEqual(n_strict, 0.99 * n)
 
 
 class TestBenchmark(unittest.TestCase):
