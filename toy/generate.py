@@ -94,14 +94,14 @@ def generate(
     """
     out = Path(out)
     size = works.PRESETS[preset]
-    hours = size.hours if hours is None else hours
     if seed < 0:
         raise InputError(f"seed {seed}: expected an integer of at least 0")
-    if hours and not (size.hours and 0 < hours < np.inf):
+    if hours is not None and not (size.hours and 0 < hours < np.inf):
         raise InputError(
             f"{hours} hours: expected a positive number, and --preset wide "
             "or transcriber"
         )
+    hours = size.hours if hours is None else hours
     fonts = _fonts(soundfont, size.labelled)
     state = _state(preset, seed, fonts)
     if _is_finished(out, state, hours):

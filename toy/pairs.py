@@ -321,9 +321,11 @@ def make(out, seed=0):
     Raises
     ------
     InputError
-        If the folder holds something else, or pairs of another seed, of other
-        SoundFonts, or by another version of the generator.
+        If the seed is negative; or the folder holds something else, or pairs of
+        another seed, of other SoundFonts, or by another version of the generator.
     """
+    if seed < 0:
+        raise InputError(f"seed {seed}: expected an integer of at least 0")
     out = Path(out)
     unseen = synth.find_soundfont(synth.TIMBRE_SOUNDFONTS)
     extra = synth.find_soundfont(synth.EXTRA_SOUNDFONTS)

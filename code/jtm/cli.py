@@ -353,7 +353,9 @@ def _train(options):
         folder = f"logs/supervised-{chosen.get('task', cls.task)}"
     for name in chosen:
         if name not in cls.__pydantic_fields__:
-            if name in vars(TranscriberConfig)["__annotations__"]:
+            if name not in NetworkConfig.__pydantic_fields__ and (
+                name in TranscriberConfig.__pydantic_fields__
+            ):
                 mode = "without --preset transcriber"
             raise InputError(f"--{flag(name)} has no effect {mode}")
         if cls is not PretrainConfig and name in NETWORK and chosen.get("load"):

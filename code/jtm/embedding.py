@@ -231,6 +231,8 @@ def _embed_into(source, advance, folders, load, provenance):
     target = inside(out, f"{source.relative_to(root)}.npz")
     if _is_current(target, source, provenance):
         return
+    if _load(load)[1] != provenance["network"]:  # replaced since, in a worker
+        _load.cache_clear()
     model, network = _load(load)
     if network != provenance["network"]:
         raise InputError(
@@ -270,8 +272,8 @@ def _is_current(target, source, provenance):
         with np.load(target, allow_pickle=False) as file:
             saved = {key: str(file[key]) for key in provenance}
             path, state = str(file["path"]), file["source"].tolist()
-    except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile):
-        return False  # missing, damaged or from an earlier version
+    except (OSError, EOFError, KeyError, TypeError, ValueError, zipfile.BadZipFile):
+        return False  # missing, damaged, of another kind or from an earlier version
     if saved != provenance:
         raise InputError(
             f"{target}: an embedding by another network or from another layer; choose "

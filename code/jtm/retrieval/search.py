@@ -568,7 +568,7 @@ def find(wave, rate=SAMPLE_RATE, index=None, weights=WEIGHTS, progress=False):
     """
     towers, facts, fingerprint = _towers(str(weights), tuple(stamp(weights)))
     if not isinstance(index, Index):
-        path = str(index or INDEX)
+        path = str(Path(index or INDEX).resolve())
         index = _index(path, fingerprint, tuple(stamp(path)))
     wave = audio.to_wave(wave, rate)
     starts, magnitudes = cut_windows(wave * audio.gain(audio.powers(wave)))
@@ -681,6 +681,6 @@ def _index(path, fingerprint, _):
     The last argument is the file's stamp, so that a rewritten index is loaded again.
     """
     index, shipped = Index.load(path, fingerprint), Index.load(INDEX)
-    if path == str(INDEX) or shipped.towers != fingerprint:
+    if path == str(INDEX.resolve()) or shipped.towers != fingerprint:
         return index
     return index.among(shipped)

@@ -232,6 +232,15 @@ class TestCommand(FolderTestCase):
         self.assertEqual(code, 2)
         self.assertRegex(output, r"\Ajtm: .*song.wav.npz: is a folder; exp.*\n\Z")
 
+    def test_file_of_another_kind_is_replaced(self):
+        path = self.audio("song.wav")
+        self.out.mkdir()
+        with open(self.out / "song.wav.npz", "wb") as file:
+            np.save(file, np.zeros(3))
+        self.assertEqual(self.embed(path)[0], 0)
+        with np.load(self.out / "song.wav.npz") as file:
+            self.assertIn("embedding", file)
+
     def test_embedding_of_a_single_file_lies_at_the_top(self):
         path = self.audio("x/song.wav")
         roundabout = self.folder / "x" / ".." / "x" / "song.wav"

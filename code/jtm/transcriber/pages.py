@@ -50,7 +50,7 @@ MISTUNED = 0.08  # minimum deviation from 440 Hz in semitones to show the tuning
 COLOURS = 8  # of instruments, in page.css; further instruments are drawn hollow
 
 # The index, compiled from metadata in the first bytes of each page.
-ROW = {"title", "piece", "seconds", "notes", "programs"}
+ROW = {"title": str, "piece": str, "seconds": float, "notes": int, "programs": list}
 HEAD = 32_768  # bytes
 
 
@@ -125,7 +125,7 @@ def page(wave, rate, notes, title, piece="", melody=None, tuning=0.0):
     row = {
         "title": title,
         "piece": piece,
-        "seconds": round(seconds, 3),
+        "seconds": round(float(seconds), 3),
         "notes": len(notes),
         "programs": programs.tolist(),
     }
@@ -213,9 +213,20 @@ def _listing(folder):
             )
         with contextlib.suppress(ValueError):
             row = json.loads(html.unescape(meta[1])) if meta else None
-            if isinstance(row, dict) and row.keys() == ROW:
+            if _is_row(row):
                 pages.append(row | {"path": path.relative_to(folder).as_posix()})
     return sorted(pages, key=lambda row: row["path"])
+
+
+def _is_row(row):
+    """Return whether metadata are a page's, with values of their types."""
+    return (
+        isinstance(row, dict)
+        and row.keys() == ROW.keys()
+        and all(isinstance(row[name], kind) for name, kind in ROW.items())
+        and 0 <= row["seconds"] < np.inf
+        and all(isinstance(program, int) for program in row["programs"])
+    )
 
 
 def frame(document):

@@ -22,7 +22,7 @@ from jtm.data.store import Store, build_store
 from jtm.evaluation.families import EDGE, Family
 from jtm.evaluation.labelled import Labelled as Recordings
 from jtm.evaluation.labelled import note_cache
-from jtm.files import InputError, digest, write_json
+from jtm.files import InputError, digest, read_json, write_json
 from jtm.models.heads import add_heads
 from jtm.models.network import build_model
 from jtm.music.audio import gain, powers
@@ -99,6 +99,11 @@ def train(config, progress=True):
     family.read_labels({*used[0], *used[1]})
     data = store.summary(*used, ())  # scored on validation alone
     with claim(config, data, origin):
+        file = folder / RECORD_FILE
+        record = read_json(file) if file.exists() else {"config": {}}
+        if record["config"].get("n_epoch") == config.n_epoch:
+            print(f"{folder}: finished, {config.n_epoch} epochs; nothing left to do")
+            return record["scores"]
         front_end = harmonic_front_end(network.body.model.encoder)
         spectra = Spectra(store, front_end, folder / "magnitudes", tuned=True)
         spectra.prepare([*used[0], *used[1]], progress)

@@ -350,6 +350,8 @@ def transcribe_files(inputs, out, choices, weights, page, alone, name, options=N
 def _transcribe_one(source, advance, named, choices, alone, page, name):
     """Transcribe a file of a batch; return its state, transcription and page."""
     weights, fingerprint = named
+    if _load(weights).fingerprint != fingerprint:  # replaced since, in a worker
+        _load.cache_clear()
     transcriber, state, html = _load(weights), stamp(source), ""
     if transcriber.fingerprint != fingerprint:
         path = weights or model.WEIGHTS
@@ -408,8 +410,9 @@ class _Register:
         self.n_notes = self.n_replaced = 0
         self.path = folder / REGISTER
         self.rows = read_json(self.path) if self.path.exists() else {}
-        if not isinstance(self.rows, dict):
-            raise InputError(f"{self.path}: not a register of transcriptions")
+        rows = self.rows.values() if isinstance(self.rows, dict) else [None]
+        if not all(isinstance(row, dict) for row in rows):
+            raise InputError(f"{self.path}: not a register of transcriptions; move it")
 
     def _file(self, source, suffix=""):
         """Return the path to an output of a source."""
@@ -424,7 +427,12 @@ class _Register:
         )
 
     def write(self, source, result):
-        """Write the files of a transcription, registering them before they appear."""
+        """
+        Write the files of a transcription.
+
+        Their hashes are registered before they appear, so that they can be replaced
+        later; that they are done, after it.
+        """
         state, transcription, html = result
         before = self.rows.get(self.names[source], {})
         self._check(source, before)
@@ -435,8 +443,11 @@ class _Register:
                 part = stack.enter_context(atomic(self._file(source, suffix)))
                 transcription._write(part, html)
                 written.append(digest(part))
-            self.rows[self.names[source]] = row | {"written": sorted({*written})}
+            known = {"source": str(source), "written": sorted({*written})}
+            self.rows[self.names[source]] = known
             write_json(self.path, self.rows)
+        self.rows[self.names[source]] = known | row
+        write_json(self.path, self.rows)
         for suffix in {*SUFFIXES} - {*self.suffixes}:  # an outdated page
             path = self._file(source, suffix)
             if _is_unchanged(path, written):

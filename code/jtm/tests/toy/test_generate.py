@@ -213,7 +213,7 @@ class TestGenerate(unittest.TestCase):
             self.assertRaisesRegex(InputError, "missing; run pip"),
         ):
             generate.generate("nano", new, progress=False)
-        for hours in (-1.0, np.nan, np.inf):
+        for hours in (-1.0, 0.0, np.nan, np.inf):
             with self.assertRaisesRegex(InputError, "hours"):
                 generate.generate("wide", new, hours=hours, progress=False)
         with self.assertRaisesRegex(InputError, "--preset wide"):

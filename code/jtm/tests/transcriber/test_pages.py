@@ -525,6 +525,27 @@ class TestBrowser(unittest.TestCase):
         self.browser.press("ArrowUp")
         self.assertNotEqual(self.browser.run("jtm.view.top"), top)
 
+    def test_list_of_speeds_has_the_keys_while_it_is_focused(self):
+        self.open()
+        self.browser.run("document.querySelector('#speed').focus()")
+        for key in ("2", "End"):
+            self.browser.press(key)
+        self.assertEqual(self.browser.run("jtm.position()"), 0)
+        checked = "document.querySelector('[name=source]:checked').value"
+        self.assertEqual(self.browser.run(checked), "recording")
+
+    def test_only_the_main_button_seeks_in_the_overview(self):
+        self.open()
+        place = self.browser.run(
+            "document.querySelector('#overview').getBoundingClientRect().toJSON()"
+        )
+        where = {"x": place["x"] + 0.75 * place["width"], "y": place["y"] + 5}
+        for button, time in (("right", 0), ("left", 6)):
+            pointer = where | {"button": button, "clickCount": 1}
+            self.browser.mouse("mousePressed", **pointer)
+            self.browser.mouse("mouseReleased", **pointer)
+            self.browser.until(f"Math.abs(jtm.position() - {time}) < 0.1")
+
     def test_page_fits_a_phone(self):
         self.open(width=390, height=844, scale=2, touch=True)
         self.assertEqual(self.browser.run("document.scrollingElement.scrollWidth"), 390)

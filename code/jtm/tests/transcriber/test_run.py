@@ -92,6 +92,10 @@ class TestTraining(unittest.TestCase):
         files = (self.folder / n / run.WEIGHTS_FILE for n in ("whole", "stopped"))
         self.assertEqual(*(model.load(file).fingerprint for file in files))
 
+    def test_finished_run_is_not_evaluated_again(self):
+        with mock.patch.object(run, "Spectra", side_effect=AssertionError):
+            self.assertEqual(self.train("whole"), self.scores)
+
     def test_training_starts_from_checkpoints(self):
         cpc, chosen = self.folder / "cpc.pt", {"n_epoch": 1}
         write_checkpoint(cpc, chosen={"encoder_type": "pitchmap", "hidden_encoder": 2})

@@ -1,5 +1,7 @@
 """From audio files to written files: no overwriting, and unusual audio."""
 
+import html
+import json
 import os
 import re
 import unittest
@@ -220,6 +222,54 @@ class TestCommand(TranscribeTestCase):
         self.assertEqual(self.written(), {"index.html"})
         self.assertEqual(self.transcribe(song)[0], 0)
         self.assertEqual(len(self.written()), 4)
+
+    def test_interrupted_replacement_is_not_taken_for_done(self):
+        song, choice = self.audio("song.wav"), ("--pitch-range", "C8-C8")
+        self.transcribe(song)
+        before = (self.out / "song.csv").read_text()
+        self.assertGreater(len(before.splitlines()), 1)
+        whole = os.replace
+
+        def stop(part, path):
+            if Path(path).name in ("song.mid", "song.csv", "song.html"):
+                raise KeyboardInterrupt
+            whole(part, path)
+
+        with mock.patch.object(os, "replace", stop):
+            self.assertEqual(self.transcribe(song, *choice)[0], 130)
+        self.assertEqual((self.out / "song.csv").read_text(), before)
+        self.assertIn("1 of 1 transcribed", self.transcribe(song, *choice)[1])
+        self.assertEqual(len((self.out / "song.csv").read_text().splitlines()), 1)
+
+    def test_odd_files_in_the_folder_do_not_end_a_run(self):
+        self.out.mkdir()
+        row = {"title": "", "piece": "", "seconds": "1", "notes": 1, "programs": [1]}
+        for number, odd in enumerate(
+            ({}, {"seconds": float("nan")}, {"seconds": 1.0, "programs": [[]]})
+        ):
+            content = html.escape(json.dumps(row | odd))
+            page = f'<meta name="jtm-page" content="{content}">'
+            (self.out / f"{number}.html").write_text(page)
+        code, output = self.transcribe(self.audio("song.wav"))
+        self.assertEqual(code, 0, output)
+        self.assertIn("1 recording", (self.out / "index.html").read_text())
+        (self.out / transcribe.REGISTER).write_text('{"song": 3}')
+        code, output = self.transcribe(self.folder / "song.wav")
+        self.assertEqual(code, 2)
+        self.assertIn("not a register of transcriptions", output)
+
+    def test_weights_replaced_during_a_batch_are_loaded_again(self):
+        """As in a worker of a cluster that lives longer than one command."""
+        song = self.audio("song.wav")
+        self.transcribe(song)
+        other = model.load(self.weights)
+        other.network.heads.readers["transcription"].own.data += 0.1
+        model.save(self.weights, other.network, other.config, other.thresholds)
+        named = str(self.weights), model.load(self.weights).fingerprint
+        chosen = {"alone": False, "page": False, "name": None}
+        transcribe._transcribe_one(
+            song, lambda done: None, named, transcribe.Choices(), **chosen
+        )
 
     def test_unexpected_error_in_one_file_does_not_end_the_batch(self):
         for name in ("a.wav", "b.wav"):

@@ -872,6 +872,7 @@
   }
 
   function scrub(event) {
+    if (event.button > 0) return;
     if (event.type === "pointerdown") overview.setPointerCapture(event.pointerId);
     else if (!overview.hasPointerCapture(event.pointerId)) return;
     const time = clamp((placeOf(event, overview).x / overview.clientWidth) * seconds, 0, seconds);
@@ -954,9 +955,9 @@
   function key(event) {
     if (event.ctrlKey || event.metaKey || event.altKey || byId("keys").open) return;
     const at = event.target;
-    // Buttons keep their space, choices their arrows.
-    if (event.key === " " && at.matches("button, select")) return;
-    if (event.key.startsWith("Arrow") && at.matches("input, select")) return;
+    // Buttons keep their space, choices their arrows, and lists all keys.
+    if (at.matches("select") || (event.key === " " && at.matches("button"))) return;
+    if (event.key.startsWith("Arrow") && at.matches("input")) return;
     const action = Object.hasOwn(KEYS, event.key) && KEYS[event.key];
     if (!action) return;
     event.preventDefault();
