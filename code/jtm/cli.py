@@ -353,9 +353,7 @@ def _train(options):
         folder = f"logs/supervised-{chosen.get('task', cls.task)}"
     for name in chosen:
         if name not in cls.__pydantic_fields__:
-            if name not in NetworkConfig.__pydantic_fields__ and (
-                name in TranscriberConfig.__pydantic_fields__
-            ):
+            if name in TranscriberConfig.__pydantic_fields__:
                 mode = "without --preset transcriber"
             raise InputError(f"--{flag(name)} has no effect {mode}")
         if cls is not PretrainConfig and name in NETWORK and chosen.get("load"):
@@ -545,8 +543,11 @@ def _tables():
     from jtm.retrieval import tables as retrieval
     from jtm.transcriber import tables as transcriber
 
-    studies = {"cpc": cpc, "retrieval": retrieval, "transcriber": transcriber}
-    return {f"{name}_tables": module for name, module in studies.items()}
+    return {
+        "cpc_tables": cpc,
+        "retrieval_tables": retrieval,
+        "transcriber_tables": transcriber,
+    }
 
 
 @_verb(

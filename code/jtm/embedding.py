@@ -204,8 +204,7 @@ def embed_files(inputs, out, load=None, layer="c", options=None):
         failed.
     """
     out, load = Path(out), load and os.path.abspath(load)
-    _load.cache_clear()  # since the file may have changed
-    _, network = _load(load)
+    _, network = _current(load)
     _check_layer(layer)
     sources, root = batch.find(inputs)
     provenance = {"network": network, "layer": layer}
@@ -231,9 +230,7 @@ def _embed_into(source, advance, folders, load, provenance):
     target = inside(out, f"{source.relative_to(root)}.npz")
     if _is_current(target, source, provenance):
         return
-    if _load(load)[1] != provenance["network"]:  # replaced since, in a worker
-        _load.cache_clear()
-    model, network = _load(load)
+    model, network = _current(load)
     if network != provenance["network"]:
         raise InputError(
             f"{load or WEIGHTS}: other weights than this run's; copy its network here"
@@ -247,9 +244,14 @@ def _embed_into(source, advance, folders, load, provenance):
         _is_current(target, source, provenance)  # another run may have written it
 
 
+def _current(path):
+    """Return the network of a batch, loaded once per process, and its fingerprint."""
+    return _load(path, tuple(stamp(path or WEIGHTS)))
+
+
 @functools.lru_cache(1)
-def _load(path):
-    """Load the network of a batch, once per process, and its fingerprint."""
+def _load(path, _):
+    """Load a network; the last argument is its file's stamp, so that changes count."""
     model = load_model(path)
     return model, checkpoints.fingerprint(model.state_dict())
 

@@ -4,11 +4,11 @@ Comparison of methods: which is better, by how much, and with what certainty.
 A score is the mean over seeds. Its 95 % interval covers the tune families of the test
 and the seeds. Families are resampled where scores are computed, with the same draws for
 all rows of a task and split. A seed determines the labels, the initial weights and the
-training. There are too few seeds to resample: with three, a bootstrap would call 11 to
-22 % of differences of zero significant at the level of 5 %. Their error is drawn from
-Student's t distribution instead, independently for each draw of families. Two methods
-are compared on the same families and seeds, so that a piece that is hard for both
-favours neither.
+training. There are too few seeds to resample: where they vary most, a bootstrap would
+call a fifth of differences of zero significant at the level of 5 %. Their error is
+drawn from Student's t distribution instead, independently for each draw of families.
+Two methods are compared on the same families and seeds, so that a piece that is hard
+for both favours neither.
 
 With a single seed, the interval is over families alone. For contrasts named before the
 run, two-sided p values are corrected by Holm's method over all named contrasts, run or

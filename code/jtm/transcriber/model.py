@@ -168,12 +168,14 @@ class _Source(NetworkSource):
             yield chunk[1:]
 
 
-def check(network, config):
+def check(name, network, config):
     """
     Refuse a network that cannot be a transcriber.
 
     Parameters
     ----------
+    name : str or Path
+        What messages begin with, such as its file.
     network : jtm.models.heads.NetworkWithHeads
         Body and heads.
     config : jtm.training.config.NetworkConfig
@@ -184,12 +186,17 @@ def check(network, config):
     InputError
         If the network is for reversed time, or larger than :data:`MAX_BYTES`.
     """
-    if config.cpc_mode == "reverse":
-        raise InputError("a transcriber cannot use reversed time (--cpcMode reverse)")
+    _refuse_reversed(name, config)
     size = sum(x.numel() * x.element_size() for x in network.state_dict().values())
     if size > MAX_BYTES:
+        raise InputError(f"{name}: {size} bytes of weights; expected up to {MAX_BYTES}")
+
+
+def _refuse_reversed(name, config):
+    if config.cpc_mode == "reverse":
         raise InputError(
-            f"a transcriber's weights take up to {MAX_BYTES} bytes; these take {size}"
+            f"{name}: a network for reversed time (--cpcMode reverse), which a "
+            "transcriber cannot use"
         )
 
 
@@ -214,7 +221,7 @@ def save(path, network, config, thresholds):
     InputError
         If :func:`check` refuses the network, or the file cannot be written.
     """
-    check(network, config)
+    check(path, network, config)
     weights = network.state_dict()
     facts = {"thresholds": dict(thresholds), "network": config.network}
     facts |= {"on_encoder": network.body.on_encoder}
@@ -258,11 +265,7 @@ def load(path=None, content=None):
             f"{path}: trained on {', '.join(tasks)}; expected {' or '.join(HEADS)}"
         )
     config = checkpoints.network_config(path, content)
-    if config.cpc_mode == "reverse":
-        raise InputError(
-            f"{path}: a network for reversed time (--cpcMode reverse), which a "
-            "transcriber cannot use"
-        )
+    _refuse_reversed(path, config)
     network = add_heads(
         build_model(config),
         {task: HEADS[task] for task in tasks},

@@ -100,10 +100,9 @@ def train(config, progress=True):
     data = store.summary(*used, ())  # scored on validation alone
     with claim(config, data, origin):
         file = folder / RECORD_FILE
-        record = read_json(file) if file.exists() else {"config": {}}
-        if record["config"].get("n_epoch") == config.n_epoch:
+        if file.exists():
             print(f"{folder}: finished, {config.n_epoch} epochs; nothing left to do")
-            return record["scores"]
+            return read_json(file)["scores"]
         front_end = harmonic_front_end(network.body.model.encoder)
         spectra = Spectra(store, front_end, folder / "magnitudes", tuned=True)
         spectra.prepare([*used[0], *used[1]], progress)
@@ -179,7 +178,7 @@ def start(config):
             surplus = True
         if surplus:
             raise InputError(f"{config.load}: has other heads than a transcriber's")
-    transcribers.check(network, config)
+    transcribers.check(config.load or "transcriber", network, config)
     return config, network, before
 
 

@@ -318,8 +318,7 @@ def transcribe_files(inputs, out, choices, weights, page, alone, name, options=N
         written, or no input at all could be transcribed.
     """
     out, weights = Path(out), weights and os.path.abspath(weights)
-    _load.cache_clear()  # since the file may have changed
-    fingerprint = _load(weights).fingerprint
+    fingerprint = _current(weights).fingerprint
     sources, root = batch.find(inputs)
     made_from = {"weights": fingerprint, "choices": asdict(choices), "melody": alone}
     with locked(out / ".lock", f"{out}: another run is writing to it"):
@@ -350,9 +349,7 @@ def transcribe_files(inputs, out, choices, weights, page, alone, name, options=N
 def _transcribe_one(source, advance, named, choices, alone, page, name):
     """Transcribe a file of a batch; return its state, transcription and page."""
     weights, fingerprint = named
-    if _load(weights).fingerprint != fingerprint:  # replaced since, in a worker
-        _load.cache_clear()
-    transcriber, state, html = _load(weights), stamp(source), ""
+    transcriber, state, html = _current(weights), stamp(source), ""
     if transcriber.fingerprint != fingerprint:
         path = weights or model.WEIGHTS
         raise InputError(f"{path}: other weights than the batch uses; copy its file")
@@ -370,8 +367,15 @@ def _transcribe_one(source, advance, named, choices, alone, page, name):
     return state, result, html
 
 
-_load = functools.lru_cache(1)(model.load)
-"""Load the transcriber of a batch, once per process."""
+def _current(weights):
+    """Return the transcriber of a batch, loaded once per process."""
+    return _load(weights, tuple(stamp(weights or model.WEIGHTS)))
+
+
+@functools.lru_cache(1)
+def _load(weights, _):
+    """Load a transcriber; the last argument is the stamp of its file."""
+    return model.load(weights)
 
 
 def _names(sources, root, alone):

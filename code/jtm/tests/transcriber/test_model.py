@@ -157,7 +157,7 @@ class TestFiles(FolderTestCase):
     def test_too_large_transcriber_is_not_written(self):
         network, config = tiny()
         with mock.patch.object(model, "MAX_BYTES", 1000):
-            with self.assertRaisesRegex(InputError, "take up to 1000 bytes"):
+            with self.assertRaisesRegex(InputError, "expected up to 1000"):
                 model.save(self.folder / "a.safetensors", network, config, {})
         self.assertEqual(list(Path(self.folder).iterdir()), [])
 
