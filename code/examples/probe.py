@@ -33,9 +33,9 @@ for method, frozen in (("frozen", True), ("fine-tuned", False)):
     config = make_config(SupervisedConfig, "tiny", chosen)
     scores += [{"method": method} | score for score in run(config, n_recordings=3)]
 
-# %% Primary metrics with 95 % intervals over recordings. These works are held out from
-# the heads, but the shipped network was pretrained on most of them, in a larger set.
-# For a fair comparison, on works held out from both, see the table in the README.
+# %% Primary metrics with 95 % intervals over tune families. These works are held out
+# from the heads, but the shipped network was pretrained on most of them, in a larger
+# set. For a fair comparison, on works held out from both, see the table in the README.
 figure = figures.method_dots(pd.DataFrame(scores))
 figures.save(figure, "logs/examples/probe.png")
 display(figure)

@@ -12,10 +12,12 @@ spectra:
   probe of the true notes at t measures how much.
 
 Recordings are spaced evenly over each split; all probes use the same frames of the
-first :data:`EXCERPT` of each. Intervals are 95 % bootstraps over recordings.
+first :data:`EXCERPT` of each. Intervals are 95 % bootstraps over tune families, or
+over recordings where families are unknown.
 """
 
 import copy
+import itertools
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -201,15 +203,15 @@ def _filters(model, config):
 
 def _probe(features):
     """Probe frames for present and past content."""
-    results, counts = [], {}
+    results, values, draws = [], {}, {}
     samples = {h: _samples_by_split(features, h) for h in {*features.hops.values()}}
     past = [("pitch", delay) for delay in DELAYS]
     present = [("instrument", 0.0), ("loudness", 0.0)]
     probes = [(name, *target) for name in REPRESENTATIONS for target in past + present]
     probes += [(NOTES, *target) for target in past]
     for name, what, delay in tqdm(probes, "Probing", disable=not features.progress):
-        x, y = {}, {}
-        for split, recordings in samples[features.hops[name]].items():
+        x, y, own = {}, {}, samples[features.hops[name]]
+        for split, recordings in own.items():
             y[split] = [truth[what, delay] for _, _, truth in recordings]
             x[split] = [
                 truth["pitch", 0.0].astype(np.float32)
@@ -223,20 +225,19 @@ def _probe(features):
         if what == "loudness":
             probe, metric = _probe_level, _r_squared
             result |= {"metric": "R2", "chance": 0.0}
-        counts[name, what, delay] = probe(x, y)
-        own = counts[name, what, delay]
-        low, high = metrics.interval(metrics.bootstrap(own, None, metric))
-        result |= {"representation": name, "value": float(metric(own.sum(axis=0)))}
-        results.append(result | {"low": low, "high": high})
-    leads = [
-        {"over": name, "delay": delay}
-        | _lead(counts["cpc-c", "pitch", delay], counts[name, "pitch", delay])
-        for name in ("cpc-z", "random-c", NOTES)
-        for delay in DELAYS
-    ]
+        counts = probe(x, y)
+        families = [
+            labelled.tune_family(features.store.recordings, index)
+            for index, *_ in own["test"]
+        ]
+        key = name, what, delay
+        values[key] = float(metric(counts.sum(axis=0)))
+        draws[key] = metrics.bootstrap(counts, families, metric)
+        result |= {"representation": name, "value": values[key]}
+        results.append(result | _interval(draws[key]))
     scores = [each for each in results if each["what"] == "pitch"]
     now = [e for e in results if e["delay"] == 0 and e["representation"] != NOTES]
-    return {"carried": now, "memory": {"scores": scores, "leads": leads}}
+    return {"carried": now, "memory": {"scores": scores, "leads": _leads(values, draws)}}
 
 
 def _samples_by_split(features, hop):
@@ -366,9 +367,16 @@ def _loudness(wave, hop=HOP):
     return np.maximum(20 * np.log10(level), FLOOR)
 
 
-def _lead(*counts):
-    """Return the difference of average precisions, with a paired bootstrap interval."""
-    draws = [metrics.bootstrap(x, None, metrics.precision_score) for x in counts]
-    low, high = metrics.interval(draws[0] - draws[1])
-    values = [metrics.precision_score(each.sum(axis=0)) for each in counts]
-    return {"value": values[0] - values[1], "low": low, "high": high}
+def _interval(draws):
+    """Return the ends of an interval as fields of a result."""
+    return dict(zip(("low", "high"), metrics.interval(draws), strict=True))
+
+
+def _leads(values, draws):
+    """Compare c with others on the same draws, by representation, target and delay."""
+    leads = []
+    for over, delay in itertools.product(("cpc-z", "random-c", NOTES), DELAYS):
+        ours, theirs = ((name, "pitch", delay) for name in ("cpc-c", over))
+        lead = {"over": over, "delay": delay, "value": values[ours] - values[theirs]}
+        leads.append(lead | _interval(draws[ours] - draws[theirs]))
+    return leads

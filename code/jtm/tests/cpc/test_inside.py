@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from unittest import mock
 
 import numpy as np
+import pandas as pd
 import torch
 
 from jtm.cpc import inside
@@ -135,11 +136,19 @@ class TestProbes(unittest.TestCase):
             for i, truth in enumerate(truths)
         ]
         better = [score + 0.1 * t for score, t in zip(hard, truths, strict=True)]
-        counts = [metrics.precision_counts(truths, s)[0] for s in (better, hard)]
-        found = inside._lead(*counts)
-        self.assertGreater(found["low"], 0)
-        self.assertLess(found["high"] - found["low"], 0.1)
-        self.assertEqual(inside._lead(counts[0], counts[0])["high"], 0.0)
+        values, draws = {}, {}
+        for name, scores in (("cpc-c", better), ("cpc-z", hard), ("random-c", better)):
+            counts = metrics.precision_counts(truths, scores)[0]
+            key, metric = (name, "pitch", 0.0), metrics.precision_score
+            values[key] = metric(counts.sum(axis=0))
+            draws[key] = metrics.bootstrap(counts, None, metric)
+        values["notes", "pitch", 0.0] = values["cpc-z", "pitch", 0.0]
+        draws["notes", "pitch", 0.0] = draws["cpc-z", "pitch", 0.0]
+        with mock.patch.object(inside, "DELAYS", (0.0,)):
+            lead, none, _ = inside._leads(values, draws)
+        self.assertGreater(lead["low"], 0)
+        self.assertLess(lead["high"] - lead["low"], 0.1)
+        self.assertEqual(none["high"], 0.0)
 
 
 class TestAll(unittest.TestCase):
@@ -148,6 +157,9 @@ class TestAll(unittest.TestCase):
             folder = Path(name)
             with mock.patch.dict(little.SPLITS, {"test": 4}):
                 little.write_dataset(folder / "data", seconds=6.0, composers="AB")
+            metadata = folder / "data" / "musicnet_metadata.csv"
+            table = pd.read_csv(metadata)
+            table.assign(tune_family=table["split"]).to_csv(metadata, index=False)
             little.write_checkpoint(folder / "net.pt")
             out = folder / "inside.json"
             with (
@@ -163,9 +175,12 @@ class TestAll(unittest.TestCase):
         self.assertEqual(
             [properties.count(w) for w in ("pitch", "instrument", "loudness")], [5] * 3
         )
+        memory = found["memory"]
+        intervals = [e["low"] for e in found["carried"] + memory["scores"]]
+        self.assertEqual(set(intervals), {None})  # of one tune family
         scores = {
             (each["representation"], each["delay"]): each["value"]
-            for each in found["memory"]["scores"]
+            for each in memory["scores"]
         }
         # Notes are random and last a quarter of a second: the current ones determine
         # the present frame, and carry no information about earlier ones.
