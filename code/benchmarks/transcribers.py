@@ -35,6 +35,8 @@ import numpy as np
 import pandas as pd
 import soundfile
 from cpc_step import RESULTS, machine
+from mir_eval.transcription import match_notes
+from mir_eval.util import midi_to_hz
 from tqdm import tqdm
 
 from jtm.constants import FRAME_RATE, LABEL_RATE, SAMPLE_RATE
@@ -47,6 +49,7 @@ from jtm.evaluation.transcription import by_instrument
 from jtm.files import InputError, atomic, digest, read_json, write_json
 from jtm.music import midi
 from jtm.music.audio import write
+from jtm.transcriber.transcribe import transcribe
 
 sys.path.insert(0, str(RESULTS.parents[1] / "toy"))
 
@@ -385,6 +388,46 @@ def _tune(system, pieces):
     return grid[int(sums.argmax())]
 
 
+def errors(pieces, predicted, weights):
+    """
+    Measure what our errors are: missed unisons, and the choice of instruments.
+
+    Parameters
+    ----------
+    pieces : sequence of Piece
+        The pieces.
+    predicted : sequence of numpy.ndarray
+        Our notes of each piece.
+    weights : Path
+        Path to the weights of our transcriber.
+
+    Returns
+    -------
+    dict of str to float
+        How many notes are ``missed``; how many of these are ``unisons``, with another
+        note of the same pitch that starts within 50 ms; and ``given``, the mean note F1
+        with instruments if the ensemble is given.
+    """
+    missed = unisons = 0
+    scores = []
+    for piece, notes in zip(tqdm(pieces, "errors"), predicted, strict=True):
+        truth = piece.notes
+        sides = [
+            (np.stack((each["start"], each["end"]), axis=1), midi_to_hz(each["pitch"]))
+            for each in (truth, notes)
+        ]
+        found = [i for i, _ in match_notes(*sides[0], *sides[1], offset_ratio=None)]
+        near = abs(truth["start"][:, None] - truth["start"]) <= 0.05
+        near &= truth["pitch"][:, None] == truth["pitch"]
+        alone = near.sum(axis=1) == 1
+        missed += len(truth) - len(found)
+        unisons += int(np.delete(~alone, found).sum())
+        ensemble = tuple(np.unique(truth["program"]).tolist())
+        given = transcribe(piece.path, weights=weights, instruments=ensemble).notes
+        scores.append(note_f1(*map(by_instrument, (truth, given))))
+    return {"missed": missed, "unisons": unisons, "given": float(np.mean(scores))}
+
+
 def _speed(systems, pieces, threads):
     """
     Measure speed and memory, after a first piece that loads everything.
@@ -425,6 +468,9 @@ def run(options):
             pairs = [*zip(pieces, predicted, strict=True)]
             # Some single notes are of other instruments too.
             instruments = name == OURS and each not in ("others", "notes")
+            if (name, each) == (OURS, "toy"):
+                notes = [notes for (notes,) in predicted]
+                about[name]["errors"] = errors(pieces, notes, options.load)
             scores[each][name] = {
                 setting: [score(piece, notes[i], instruments) for piece, notes in pairs]
                 for i, setting in enumerate(settings)

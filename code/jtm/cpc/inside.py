@@ -237,7 +237,10 @@ def _probe(features):
         results.append(result | _interval(draws[key]))
     scores = [each for each in results if each["what"] == "pitch"]
     now = [e for e in results if e["delay"] == 0 and e["representation"] != NOTES]
-    return {"carried": now, "memory": {"scores": scores, "leads": _leads(values, draws)}}
+    return {
+        "carried": now,
+        "memory": {"scores": scores, "leads": _leads(values, draws)},
+    }
 
 
 def _samples_by_split(features, hop):

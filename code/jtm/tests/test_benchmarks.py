@@ -96,6 +96,19 @@ class TestTranscribers(unittest.TestCase):
         self.assertEqual(score(1), (0, 0))
         self.assertEqual(transcribers.score(piece, notes[:0])["found"], 0)
 
+    def test_missed_unisons_and_given_ensembles_are_counted(self):
+        # A unison of which one note is found, one that is missed, and a lone note.
+        twice = [
+            (time, time + 1, 60, program) for time in (0, 1) for program in (1, 41)
+        ]
+        piece = self.piece(*twice, (2, 3, 62, 41))
+        found = np.array([(0, 1, 60, 1)], PLAYED_DTYPE)
+        with mock.patch.object(transcribers, "transcribe") as transcribe:
+            transcribe.return_value.notes = piece.notes
+            errors = transcribers.errors([piece], [found], None)
+        self.assertEqual(errors, {"missed": 4, "unisons": 3, "given": 1.0})
+        self.assertEqual(transcribe.call_args.kwargs["instruments"], (1, 41))
+
     def test_stronger_setting_of_a_peer_is_marked_for_each_metric(self):
         def all_of(*values, frame):
             return [{"onset": value, "frame": frame} for value in values]
