@@ -150,7 +150,7 @@ class PretrainConfig(NetworkConfig):
     precision: Literal["float32", "bf16"] = Field(
         "float32",
         description="floating-point precision; bf16 is mixed precision, faster on "
-        "hardware that supports it",
+        "hardware that supports it, and float32 on other CPUs",
     )
     short_recordings: Literal["leave", "pad"] = Field(
         "leave",

@@ -29,7 +29,12 @@ from tqdm.auto import tqdm
 from jtm.files import InputError, StoppedError, atomic
 from jtm.training.checkpoints import read_checkpoint
 from jtm.training.folder import BEST, LAST, newest
-from jtm.training.processes import is_first, process_info
+from jtm.training.processes import (
+    best_device,
+    computes_bf16,
+    is_first,
+    process_info,
+)
 
 SAVE_SECONDS = 100  # between writes of the last checkpoint within an epoch
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)  # they stop a run after the current step
@@ -54,7 +59,8 @@ class Plan:
     gradient_clip : float
         Gradient-norm clipping threshold; 0 disables.
     precision : {"float32", "bf16"}
-        Numerical precision of the network; "bf16" is mixed precision.
+        Numerical precision of the network; "bf16" is mixed precision, and float32 on
+        a CPU without instructions for it, which would take many times as long.
     patience : int
         Number of epochs without improvement after which training stops; 0 disables.
     n_validation : int, optional
@@ -552,6 +558,7 @@ def _train(module, checkpointer, start, progress, logger):
     _, world, local = process_info() if plan.parallel else (0, 1, 1)
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    mixed = plan.precision == "bf16" and computes_bf16(best_device())
     trainer = lightning.Trainer(
         devices=local,
         num_nodes=world // local,
@@ -559,7 +566,7 @@ def _train(module, checkpointer, start, progress, logger):
         max_epochs=plan.n_epoch,
         accumulate_grad_batches=plan.accumulate,
         gradient_clip_val=plan.gradient_clip or None,
-        precision={"float32": "32-true", "bf16": "bf16-mixed"}[plan.precision],
+        precision="bf16-mixed" if mixed else "32-true",
         callbacks=[checkpointer] + [_ProgressBar()] * progress,
         logger=logger,
         limit_val_batches=0 if module.validation_batches is None else plan.n_validation,

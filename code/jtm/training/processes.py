@@ -83,6 +83,27 @@ def best_device():
     return torch.device("cpu")
 
 
+def computes_bf16(device):
+    """
+    Return whether a device has instructions for bfloat16.
+
+    Parameters
+    ----------
+    device : torch.device
+        The device.
+
+    Returns
+    -------
+    bool
+        True for GPUs. A CPU without the instructions emulates them, which takes many
+        times as long as float32.
+    """
+    import torch
+
+    supported = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+    return device.type != "cpu" or supported()
+
+
 def return_memory():
     """Return freed memory to the system; glibc would retain most of it."""
     with contextlib.suppress(OSError, TypeError, AttributeError):  # another C library

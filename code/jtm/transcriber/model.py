@@ -21,7 +21,7 @@ from jtm.models.heads import WIDTH, add_heads
 from jtm.models.network import build_model
 from jtm.training import checkpoints
 from jtm.training.folder import RECORD
-from jtm.training.processes import best_device
+from jtm.training.processes import best_device, computes_bf16
 
 WEIGHTS = Path(__file__).parents[1] / "weights" / "transcriber.safetensors"
 """Path to the weights shipped with the package."""
@@ -135,8 +135,7 @@ def _named(logits):
 
 def _autocast(device):
     """Return a context of autocast to bfloat16 if the CPU supports it in hardware."""
-    supported = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
-    enabled = device.type == "cpu" and supported()
+    enabled = device.type == "cpu" and computes_bf16(device)
     return torch.autocast(device.type, torch.bfloat16, enabled=enabled)
 
 

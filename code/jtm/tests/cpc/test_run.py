@@ -366,6 +366,12 @@ class TestPretrain(unittest.TestCase):
         np.testing.assert_allclose(clipped, 0.01, rtol=1e-3)
 
     def test_bf16_computes_in_bf16_and_keeps_weights_in_float32(self):
+        self.assertEqual(self.dtypes_of_bf16(True), {torch.bfloat16})
+
+    def test_bf16_is_float32_on_a_cpu_without_its_instructions(self):
+        self.assertEqual(self.dtypes_of_bf16(False), {torch.float32})
+
+    def dtypes_of_bf16(self, supported):
         seen = set()
         predict = torch.nn.Linear.forward
 
@@ -376,12 +382,15 @@ class TestPretrain(unittest.TestCase):
 
         chosen = {"precision": "bf16", "n_epoch": 1}
         chosen["augment_past"] = "noise,reverb,equaliser,level"
-        with mock.patch.object(torch.nn.Linear, "forward", record):
+        with (
+            mock.patch.object(torch.nn.Linear, "forward", record),
+            mock.patch.object(loop, "computes_bf16", lambda device: supported),
+        ):
             checkpoint, _ = self.run_quietly(self.config(**chosen))
-        self.assertEqual(seen, {torch.bfloat16})
         content = read_checkpoint(checkpoint)
         for weights in content["state_dict"].values():
             self.assertEqual(weights.dtype, torch.float32)
+        return seen
 
     def test_more_epochs_continue_a_finished_run(self):
         self.run_quietly(self.config(n_epoch=1))
