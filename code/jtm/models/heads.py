@@ -38,6 +38,9 @@ class PitchTrunk(nn.Module):
     ----------
     reach : int
         Receptive field in frames on either side.
+    reaches : tuple of int
+        The receptive field of :meth:`begin`, and that of :meth:`finish` in each of its
+        inputs, for processing a recording in chunks.
     """
 
     def __init__(self, sizes, channels=WIDTH, around=False):
@@ -46,15 +49,54 @@ class PitchTrunk(nn.Module):
         self.channels = channels
         self.join = nn.Conv2d(sum(sizes) // N_PITCHES, channels, 1)
         self.blocks = nn.Sequential(*(PitchBlock(channels, d) for d in TRUNK))
-        self.around = _Surroundings(channels) if around else nn.Identity()
+        self.around = _Surroundings(channels) if around else None
         self.norm = nn.LayerNorm(channels)
-        self.reach = sum(frames for _, frames in TRUNK) + around * AROUND
+        (_, first), (_, second) = TRUNK
+        self.reaches = (first, second, second + AROUND)[: 2 + around]
+        self.reach = first + self.reaches[-1]
 
     def forward(self, features):
         """Map concatenated z and c to features ``(batch, frames, 88, channels)``."""
-        inputs = features.split(self.sizes, dim=2)  # z and c
+        return self.finish(*self.begin(*features.split(self.sizes, dim=2)))
+
+    def begin(self, *inputs):
+        """
+        Map z and c to the inputs of :meth:`finish`, frames last.
+
+        Parameters
+        ----------
+        *inputs : torch.Tensor
+            z, or z and c ``(batch, frames, dim)``.
+
+        Returns
+        -------
+        tuple of torch.Tensor
+            Maps ``(batch, channels, 88, frames)``, and, for the surroundings, a summary
+            of them ``(batch, channels, frames)``.
+        """
         maps = self.join(torch.cat([to_maps(x) for x in inputs], dim=1))
-        maps = self.blocks[1:](self.around(self.blocks[0](maps)))
+        maps = self.blocks[0](maps)
+        return (maps, self.around.summarise(maps)) if self.around else (maps,)
+
+    def finish(self, maps, summary=None, lead=0):
+        """
+        Map the results of :meth:`begin` to features of each pitch.
+
+        Parameters
+        ----------
+        maps, summary : torch.Tensor
+            The results of :meth:`begin`.
+        lead : int
+            By how many frames the summary begins before the maps.
+
+        Returns
+        -------
+        torch.Tensor
+            Features ``(batch, frames, 88, channels)``.
+        """
+        if self.around:
+            maps = self.around(maps, summary, lead)
+        maps = self.blocks[1](maps)
         return normed(self.norm, maps).permute(0, 3, 2, 1)
 
 
@@ -73,26 +115,33 @@ class _Surroundings(nn.Module):
         nn.init.zeros_(self.tell.weight)
         nn.init.zeros_(self.tell.bias)
 
-    def forward(self, maps):
-        """Add averages to maps ``(batch, channels, pitches, frames)``."""
-        kernel = maps.shape[2], 1  # all pitches
+    def summarise(self, maps):
+        """Pool maps ``(batch, channels, pitches, frames)`` over all pitches."""
+        kernel = maps.shape[2], 1
         pools = functional.avg_pool2d, functional.max_pool2d  # fast, channels last
         pooled = torch.cat([pool(maps, kernel)[:, :, 0] for pool in pools], 1)
+        return functional.relu(self.squeeze(pooled))
+
+    def forward(self, maps, summary, lead):
+        """Add averages of the summary to maps, which begin `lead` frames after it."""
         averages = functional.avg_pool1d(
-            functional.relu(self.squeeze(pooled)),
-            *(2 * AROUND + 1, 1, AROUND),
-            count_include_pad=False,
+            summary, 2 * AROUND + 1, 1, AROUND, count_include_pad=False
         )
-        update = self.tell(averages)[:, :, None]
+        update = self.tell(averages[..., lead : lead + maps.shape[3]])[:, :, None]
         return maps + update.contiguous(memory_format=torch.channels_last)
 
 
 class _FlatTrunk(nn.Module):
-    """Map features ``(..., dim)`` without a pitch axis, such as spectra, onto one."""
+    """
+    Map features ``(..., dim)`` without a pitch axis, such as spectra, onto one.
+
+    Its methods are those of :class:`PitchTrunk`.
+    """
 
     def __init__(self, dim, hidden=256, channels=8):
         super().__init__()
         self.channels, self.reach = channels, 4
+        self.reaches = 0, self.reach
         self.layers = nn.Sequential(
             nn.BatchNorm1d(dim),
             nn.Conv1d(dim, hidden, 2 * self.reach + 1, padding=self.reach),
@@ -106,7 +155,15 @@ class _FlatTrunk(nn.Module):
 
     def forward(self, features):
         """Map features to ``(batch, frames, 88, channels)``."""
-        maps = self.layers(features.transpose(1, 2)).transpose(1, 2)
+        return self.finish(*self.begin(features))
+
+    def begin(self, *inputs):
+        """Concatenate inputs to features ``(batch, dim, frames)``."""
+        return (torch.cat(inputs, dim=2).transpose(1, 2),)
+
+    def finish(self, features):
+        """Map the result of :meth:`begin` to ``(batch, frames, 88, channels)``."""
+        maps = self.layers(features).transpose(1, 2)
         return maps.unflatten(2, (N_PITCHES, self.channels))
 
 
@@ -194,8 +251,8 @@ class Heads(nn.Module):
     Parameters
     ----------
     trunk : nn.Module
-        Maps features to ``(batch, frames, 88, channels)``; has attributes ``channels``
-        and ``reach``.
+        Maps features to ``(batch, frames, 88, channels)``, such as
+        :class:`PitchTrunk`.
     tasks : dict of str to tuple
         Key in :data:`READERS` and number of classes, by task.
     stride : int
@@ -212,7 +269,10 @@ class Heads(nn.Module):
 
     def forward(self, features):
         """Compute float32 logits by task from features ``(batch, frames, dim)``."""
-        maps = self.trunk(features)
+        return self.read(self.trunk(features))
+
+    def read(self, maps):
+        """Compute the same from the output of the trunk."""
         return {name: reader(maps).float() for name, reader in self.readers.items()}
 
 

@@ -32,8 +32,8 @@ HEADS = {"transcription": ("map", 2), "who_plays_what": ("map", len(INSTRUMENTS)
 THRESHOLDS = {"frame": 0.4, "onset": 0.3}
 """Default probability thresholds of pitch activations (frame) and onsets."""
 
-CHUNK = 512
-"""Number of frames of the network in a chunk."""
+CHUNK = 256
+"""Number of frames of the network in a chunk; at least the reach of the heads."""
 
 MAX_BYTES = 5_000_000
 """Maximum size in bytes of the weights of a transcriber."""
@@ -87,28 +87,27 @@ class Transcriber:
             these; and ``power`` ``(frames, 88)`` of each pitch and its harmonics, if
             the network has a pitch axis.
         """
-        chunks = _Source(self.network.body.model, tuning).chunks(recording)
-        before = None
-        for current, after in pairwise(chain(chunks, [None])):
-            yield self._logits(before, current, after)
-            before = current
+        heads = self.network.heads
+        chunks = _extended(self._begin(recording, tuning), -1, heads.trunk.reaches[1:])
+        for (*_, power, n_frames), parts, leads in chunks:
+            with _autocast(parts[0].device):
+                # The second part, if there is one, begins earlier than the first.
+                maps = heads.trunk.finish(*parts, *(x - leads[0] for x in leads[1:]))
+                logits = heads.read(maps[:, leads[0] : leads[0] + n_frames])
+            logits = {t: x[0].float().cpu().numpy() for t, x in logits.items()}
+            yield _named(logits) | power
 
-    def _logits(self, before, current, after):
-        """Compute the logits of a chunk from z and c of it and of its neighbours."""
-        body, heads = self.network.body, self.network.heads
-        context, reach = [current], heads.trunk.reach
-        if before is not None:
-            context.insert(0, [part[:, -reach:] for part in before])
-        if after is not None:
-            context.append([part[:, :reach] for part in after])
-        z, c = (torch.cat(parts, dim=1) for parts in zip(*context, strict=True))
-        with _autocast(z.device):
-            logits = heads(z if body.on_encoder else torch.cat((z, c), dim=2))
-        first = context[0][0].shape[1] if before is not None else 0
-        last = first + current[0].shape[1]
-        inside = slice(first * heads.stride, last * heads.stride)
-        logits = {t: x[0, inside].float().cpu().numpy() for t, x in logits.items()}
-        return _named(logits) | self._power(current[0], heads.stride)
+    def _begin(self, recording, tuning):
+        """Yield of each chunk what the trunk begins with, power, number of frames."""
+        body, trunk = self.network.body, self.network.heads.trunk
+        chunks = _Source(body.model, tuning).chunks(recording)
+        reach = trunk.reaches[0]
+        for (z, _), inputs, (lead, _) in _extended(chunks, 1, (reach, reach)):
+            n_frames = z.shape[1]
+            with _autocast(z.device):
+                begun = trunk.begin(*inputs[: 1 if body.on_encoder else 2])
+            parts = [part[..., lead : lead + n_frames] for part in begun]
+            yield *parts, self._power(z, self.network.heads.stride), n_frames
 
     def _power(self, z, stride):
         """Sum the power of each pitch and its harmonics, from magnitudes within z."""
@@ -137,6 +136,28 @@ def _autocast(device):
     """Return a context of autocast to bfloat16 if the CPU supports it in hardware."""
     enabled = device.type == "cpu" and computes_bf16(device)
     return torch.autocast(device.type, torch.bfloat16, enabled=enabled)
+
+
+def _extended(chunks, axis, reaches):
+    """
+    Extend the tensors of each chunk by frames of the chunks before and after it.
+
+    `reaches` has, for each tensor of a chunk, by how many frames to extend it along
+    `axis` on either side, if there are as many. Yield the chunk, the extended tensors,
+    and how many frames each was given at the start.
+    """
+    tails = [None] * len(reaches)  # the last frames of the chunk before
+    for current, after in pairwise(chain(chunks, [None])):
+        extended, leads = [], []
+        for i, reach in enumerate(reaches):
+            parts = [current[i]] if tails[i] is None else [tails[i], current[i]]
+            leads.append(sum(x.shape[axis] for x in parts[:-1]))
+            if after is not None:
+                parts.append(after[i].narrow(axis, 0, min(reach, after[i].shape[axis])))
+            extended.append(torch.cat(parts, axis))
+            n = min(reach, current[i].shape[axis])
+            tails[i] = current[i].narrow(axis, -n, n).clone()
+        yield current, extended, leads
 
 
 class _Source(NetworkSource):
