@@ -171,21 +171,20 @@ class Family:
         spans, size = self.spans("validation"), self.window
         if self.name == "frames":
             spans = evenly(np.array(spans), VALIDATED).tolist()
-        targets, pairs = self.targets(tasks), {task: [] for task in tasks}
+        pairs = {name: [] for name in tasks}
         for index, first, last in spans:
             if self.name == "frames":
                 size = min(last, VALIDATED_FRAMES) // self.stride * self.stride
             logits = self.logits(network, self.read(index, first, size)[None])
-            truth = targets(index, first, size)
-            for task in tasks:
-                if tasks[task].task.metric == "note_f1":
-                    truth[task] = tasks[task].notes_until(index, size)
-                elif not np.ndim(truth[task]) and truth[task] == labels.UNKNOWN:
-                    continue
-                pairs[task].append((logits[task][0], truth[task]))
+            for name, own in tasks.items():
+                truth = own.target(index, first, size)
+                if own.task.metric == "note_f1":
+                    truth = own.notes_until(index, size)
+                if not np.array_equal(truth, labels.UNKNOWN):
+                    pairs[name].append((logits[name][0], truth))
         scores = [
-            _quick_score(tasks[task].task, *zip(*pairs[task], strict=True))
-            for task in tasks
+            _quick_score(own.task, *zip(*pairs[name], strict=True))
+            for name, own in tasks.items()
         ]
         return float(np.mean(scores))
 
