@@ -75,12 +75,6 @@ def load_model(path=None):
     return checkpoints.load_model(path or WEIGHTS)[0]
 
 
-@functools.cache
-def _shipped():
-    """Load the shipped network once per process."""
-    return load_model().to(best_device())
-
-
 def embed(path_or_array, sample_rate=None, model=None, layer="c"):
     """
     Compute the embedding of a recording.
@@ -121,9 +115,8 @@ def embed(path_or_array, sample_rate=None, model=None, layer="c"):
     >>> len(embedding), float(times[0])
     (50, 0.01)
     """
-    if isinstance(model, (str, os.PathLike)):
-        model = load_model(model).to(best_device())
-    model = model or _shipped()
+    if model is None or isinstance(model, (str, os.PathLike)):
+        model = _current(model)[0].to(best_device())
     _check_layer(layer)
     if isinstance(path_or_array, (str, os.PathLike)):
         if sample_rate is not None:
@@ -245,7 +238,7 @@ def _embed_into(source, advance, folders, load, provenance):
 
 
 def _current(path):
-    """Return the network of a batch, loaded once per process, and its fingerprint."""
+    """Return a network, loaded once per process, and its fingerprint."""
     return _load(path, tuple(stamp(path or WEIGHTS)))
 
 

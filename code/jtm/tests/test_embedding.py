@@ -349,8 +349,6 @@ class TestCommand(FolderTestCase):
             lambda: jtm.embed(song),
             lambda: jtm.hear.load_model(),
         ):
-            embedding._shipped.cache_clear()
-            self.addCleanup(embedding._shipped.cache_clear)
             with mock.patch.object(torch.nn.Module, "to", autospec=True) as to:
                 to.side_effect = lambda module, device: module
                 device = torch.device("cuda")

@@ -5,7 +5,6 @@ A recording is processed in chunks, in memory that does not grow with its length
 output is that of the network on the whole recording at once.
 """
 
-import functools
 from dataclasses import dataclass
 from itertools import chain, pairwise
 from pathlib import Path
@@ -302,7 +301,3 @@ def load(path=None, content=None):
         thresholds = {n: chosen[f"{n}_threshold"] for n in THRESHOLDS if chosen}
     network.to(best_device())
     return Transcriber(network, THRESHOLDS | thresholds, fingerprint, config)
-
-
-shipped = functools.cache(load)
-"""Return the shipped transcriber, loaded once; called without arguments."""

@@ -226,7 +226,7 @@ def transcribe(path_or_array, sample_rate=None, weights=None, **choices):
     >>> len(jtm.transcribe(np.zeros(16000), 16000).notes)
     0
     """
-    transcriber = model.load(weights) if weights else model.shipped()
+    transcriber = model.load(weights) if weights else _current(None)
     choices = Choices(**choices)
     if isinstance(path_or_array, (str, os.PathLike)):
         if sample_rate is not None:
@@ -368,7 +368,7 @@ def _transcribe_one(source, advance, named, choices, alone, page, name):
 
 
 def _current(weights):
-    """Return the transcriber of a batch, loaded once per process."""
+    """Return a transcriber, loaded once per process."""
     return _load(weights, tuple(stamp(weights or model.WEIGHTS)))
 
 
