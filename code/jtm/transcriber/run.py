@@ -234,11 +234,12 @@ def _finish(config, module, family, data):
     """Choose thresholds on validation data; write the transcriber and its record."""
     folder, network = Path(config.path_checkpoint), module.network.eval()
     scores, thresholds = [], {}
+    saved = ("metric", "value", "low", "high")
     evaluated = family.evaluate(network, family.labelled, {"validation": family})
     for task, _, chosen, found in evaluated:
         if task == "transcription":
             thresholds = {n.removesuffix("_threshold"): v for n, v in chosen.items()}
-        scores += [{"task": task} | {n: score[n] for n in SAVED} for score in found]
+        scores += [{"task": task} | {n: score[n] for n in saved} for score in found]
     transcribers.save(folder / WEIGHTS_FILE, network, config, thresholds)
     settings = {n: v for n, v in asdict(config).items() if n not in PATHS}
     record = {"sha256": digest(folder / WEIGHTS_FILE), "config": settings, "data": data}
@@ -250,7 +251,3 @@ def _finish(config, module, family, data):
     record |= {"device": torch.cuda.get_device_name() if device == "cuda" else device}
     write_json(folder / RECORD_FILE, record)
     return scores
-
-
-SAVED = ("metric", "value", "low", "high")
-"""Fields of a score that are saved in the record."""
