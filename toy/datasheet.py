@@ -18,8 +18,13 @@ from pathlib import Path
 TOY = Path(__file__).resolve().parent
 sys.path[:0] = [str(TOY), str(TOY.parent / "code")]
 
+import jinja2  # noqa: E402
+import librosa  # noqa: E402
 import numpy as np  # noqa: E402
+import pandas as pd  # noqa: E402
 from generate import COST_FILE, STATE_FILE  # noqa: E402
+from matplotlib.colors import LogNorm  # noqa: E402
+from matplotlib.figure import Figure  # noqa: E402
 
 from jtm import files  # noqa: E402
 from jtm.cli import Parser  # noqa: E402
@@ -67,8 +72,6 @@ def statistics(root):
     InputError
         If it is not a toy set.
     """
-    import pandas as pd
-
     root = Path(root)
     dataset = open_dataset(root)
     if not (root / STATE_FILE).exists():
@@ -152,53 +155,29 @@ def _size(root):
 
 def _polyphony(labels):
     """Count seconds by number of active notes, from the first note to the last."""
-    events = np.concatenate(
-        [
-            [(start, 1) for start in labels["start"]],
-            [(end, -1) for end in labels["end"]],
-        ]
-    )
-    events = events[np.argsort(events[:, 0])]
-    n_active = np.cumsum(events[:, 1])[:-1]
-    seconds = Counter()
-    for count, length in zip(n_active, np.diff(events[:, 0]), strict=True):
-        seconds[int(count)] += float(length) / LABEL_RATE
-    return seconds
+    times = np.concatenate([labels["start"], labels["end"]])
+    order = np.argsort(times, kind="stable")
+    n_active = np.cumsum(np.repeat([1, -1], len(labels))[order])[:-1]
+    lengths = np.diff(times[order]) / LABEL_RATE
+    return Counter(dict(enumerate(np.bincount(n_active, lengths))))
 
 
-def draw(root, shown):
-    """
-    Plot the figures of the datasheet.
-
-    Parameters
-    ----------
-    root : str or Path
-        The toy set.
-    shown : dict
-        From :func:`statistics`.
-    """
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
+def _draw(root, shown):
+    """Plot the figures."""
     FIGURES.mkdir(exist_ok=True)
-    figure, axes = plt.subplots(2, 2, figsize=(11, 9.5), layout="constrained")
+    figure = Figure(figsize=(11, 9.5), layout="constrained")
+    axes = figure.subplots(2, 2)
     _draw_coverage(axes[0, 0], shown["coverage"])
-    counts = [n for n in sorted(shown["polyphony"]) if shown["polyphony"][n] > 1]
-    axes[0, 1].bar(counts, [shown["polyphony"][n] / 3600 for n in counts], color="0.4")
-    axes[0, 1].set(
-        title="Polyphony",
-        xlabel="simultaneous notes",
-        ylabel="hours of labelled audio",
-    )
+    hours = {n: s / 3600 for n, s in sorted(shown["polyphony"].items()) if s > 1}
+    axes[0, 1].bar([*hours], [*hours.values()], color="0.4")
+    axes[0, 1].set(title="Polyphony", xlabel="simultaneous notes")
+    axes[0, 1].set_ylabel("hours of labelled audio")
     axes[1, 0].hist(shown["seconds"], bins=24, color="0.4")
-    axes[1, 0].set(
-        title="Length of labelled pieces", xlabel="seconds", ylabel="recordings"
-    )
+    axes[1, 0].set(title="Length of labelled pieces", xlabel="seconds")
+    axes[1, 0].set_ylabel("recordings")
     _draw_ensembles(axes[1, 1], shown["ensembles"])
     _save(figure, "statistics")
-    _draw_example(open_dataset(root), plt)
+    _draw_example(open_dataset(root))
 
 
 def _draw_ensembles(axes, table):
@@ -213,50 +192,33 @@ def _draw_ensembles(axes, table):
 
 
 def _draw_coverage(axes, counts):
-    pitches = np.arange(PITCH_MIN - 0.5, PITCH_MAX + 1)
+    edges = np.arange(PITCH_MIN - 0.5, PITCH_MAX + 1), np.arange(len(counts) + 1) - 0.5
+    norm = LogNorm(1, max(2, counts.max()))
     shades = np.ma.masked_equal(counts, 0)
-    from matplotlib.colors import LogNorm
-
-    mesh = axes.pcolormesh(
-        pitches,
-        np.arange(len(counts) + 1) - 0.5,
-        shades,
-        cmap="viridis",
-        norm=LogNorm(1, max(2, counts.max())),
-        rasterized=True,
-    )
+    mesh = axes.pcolormesh(*edges, shades, cmap="viridis", norm=norm, rasterized=True)
     for i, (low, high) in enumerate(PITCH_RANGES.values()):
         edges = (low - 0.5, high + 0.5)
         axes.hlines((i - 0.5, i + 0.5), *edges, colors="k", lw=0.6)
         axes.vlines(edges, i - 0.5, i + 0.5, colors="k", lw=0.6)
     axes.set_yticks(range(len(INSTRUMENTS)), INSTRUMENTS.values())
     axes.invert_yaxis()
-    axes.set(
-        title="Pitches by instruments (training; ranges framed)", xlabel="MIDI pitch"
-    )
+    axes.set_title("Pitches by instruments (training; ranges framed)")
+    axes.set_xlabel("MIDI pitch")
     axes.figure.colorbar(mesh, ax=axes, label="labelled notes")
 
 
-def _draw_example(dataset, plt):
+def _draw_example(dataset):
     """Plot the labels of ten seconds of a string quartet over the spectrogram."""
-    import librosa
-
     recording = next(
         r for r in dataset.split("train") if r.metadata["ensemble"] == "String Quartet"
     )
     seconds, rate = 10.0, LABEL_RATE // 2
     wave = audio.read(recording.audio, rate)[: int(seconds * rate)]
-    spectrum = np.abs(
-        librosa.cqt(
-            wave,
-            sr=rate,
-            hop_length=512,
-            fmin=librosa.midi_to_hz(PITCH_MIN),
-            n_bins=88 * 2,
-            bins_per_octave=24,
-        )
-    )
-    figure, axes = plt.subplots(figsize=(11, 5), layout="constrained")
+    options = {"hop_length": 512, "n_bins": 88 * 2, "bins_per_octave": 24}
+    lowest = librosa.midi_to_hz(PITCH_MIN)
+    spectrum = np.abs(librosa.cqt(wave, sr=rate, fmin=lowest, **options))
+    figure = Figure(figsize=(11, 5), layout="constrained")
+    axes = figure.subplots()
     shown = axes.imshow(
         librosa.amplitude_to_db(spectrum, ref=np.max),
         origin="lower",
@@ -269,22 +231,15 @@ def _draw_example(dataset, plt):
     labels = read_labels(recording.labels)
     for program, colour in ((41, "white"), (42, "cyan"), (43, "lime")):
         own = labels[labels["program"] == program]
-        axes.hlines(
-            own["pitch"],
-            own["start"] / LABEL_RATE,
-            own["end"] / LABEL_RATE,
-            colors=colour,
-            lw=2.5,
-            label=INSTRUMENTS[program],
-        )
-    axes.set(
-        title=f"Labels over the spectrogram: {recording.metadata['composer']}, "
-        f"{recording.metadata['composition']}, for string quartet",
-        xlabel="seconds",
-        ylabel="MIDI pitch",
-        xlim=(0, seconds),
-        ylim=(PITCH_MIN, PITCH_MAX),
+        ends = own["start"] / LABEL_RATE, own["end"] / LABEL_RATE
+        name = INSTRUMENTS[program]
+        axes.hlines(own["pitch"], *ends, colors=colour, lw=2.5, label=name)
+    axes.set_title(
+        f"Labels over the spectrogram: {recording.metadata['composer']}, "
+        f"{recording.metadata['composition']}, for string quartet"
     )
+    axes.set(xlabel="seconds", xlim=(0, seconds))
+    axes.set(ylabel="MIDI pitch", ylim=(PITCH_MIN, PITCH_MAX))
     axes.legend(loc="upper right", facecolor="0.3", labelcolor="white")
     _save(figure, "example")
 
@@ -293,32 +248,13 @@ def _save(figure, name):
     figure.savefig(FIGURES / f"{name}.pdf", dpi=100, metadata={"CreationDate": None})
 
 
-def build_pdf(facts, path):
-    """
-    Build the PDF of the datasheet, reproducibly to the byte.
-
-    Parameters
-    ----------
-    facts : dict
-        From :func:`statistics`.
-    path : str or Path
-        The PDF to write.
-
-    Returns
-    -------
-    bool
-        False if pdflatex is not installed.
-
-    Raises
-    ------
-    InputError
-        If LaTeX fails.
-    """
+def _build_pdf(facts, path):
+    """Build the PDF, reproducibly to the byte; return False without pdflatex."""
     if not shutil.which("pdflatex"):
         return False
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / "datasheet.tex"
-        source.write_text(to_latex(facts), encoding="utf-8")
+        source.write_text(_to_latex(facts), encoding="utf-8")
         command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error"]
         done = subprocess.run(
             [*command, f"-output-directory={folder}", str(source)],
@@ -333,31 +269,12 @@ def build_pdf(facts, path):
     return True
 
 
-def to_latex(facts):
-    """
-    Render the LaTeX source of the datasheet.
-
-    Parameters
-    ----------
-    facts : dict
-        From :func:`statistics`.
-
-    Returns
-    -------
-    str
-        A document for pdflatex, from the template ``datasheet.tex.j2``.
-    """
-    import jinja2
-
-    # Braces and percent signs are LaTeX syntax.
-    marks = {"variable": ("<<", ">>"), "block": ("<%", "%>"), "comment": ("<#", "#>")}
-    names = {
-        f"{kind}_{side}_string": mark
-        for kind, pair in marks.items()
-        for side, mark in zip(("start", "end"), pair, strict=True)
-    }
+def _to_latex(facts):
+    """Fill in the LaTeX template."""
     environment = jinja2.Environment(
-        undefined=jinja2.StrictUndefined, trim_blocks=True, **names
+        *("<%", "%>", "<<", ">>", "<#", "#>"),  # as braces are LaTeX syntax
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
     )
     return environment.from_string(TEMPLATE.read_text("utf-8")).render(facts)
 
@@ -388,8 +305,8 @@ def main(argv=None):
         if options.folder:
             facts, shown = statistics(options.folder)
             files.write_json(FACTS, facts)
-            draw(options.folder, shown)
-        if not build_pdf(files.read_json(FACTS), TOY / "datasheet.pdf"):
+            _draw(options.folder, shown)
+        if not _build_pdf(files.read_json(FACTS), TOY / "datasheet.pdf"):
             print(
                 "no PDF: pdflatex is missing; install texlive-latex-recommended "
                 "and texlive-fonts-recommended"

@@ -38,7 +38,7 @@ class TestCounting(unittest.TestCase):
 
 class TestLatex(unittest.TestCase):
     def test_numbers_are_filled_in(self):
-        latex = datasheet.to_latex(FACTS)
+        latex = datasheet._to_latex(FACTS)
         for split, row in FACTS["splits"].items():
             counts = [row["recordings"], f"{row['hours']:.2f}", row["movements"]]
             counts += [row["tune families"], row["notes"] or ""]
@@ -53,14 +53,14 @@ class TestLatex(unittest.TestCase):
     def test_missing_number_is_named(self):
         facts = {name: FACTS[name] for name in FACTS if name != "works"}
         with self.assertRaisesRegex(jinja2.UndefinedError, "works"):
-            datasheet.to_latex(facts)
+            datasheet._to_latex(facts)
 
     @unittest.skipUnless(shutil.which("pdflatex"), "needs LaTeX")
     def test_pdf_is_reproducible(self):
         with tempfile.TemporaryDirectory() as folder:
             paths = [Path(folder) / name for name in ("a.pdf", "b.pdf")]
             for path in paths:
-                self.assertTrue(datasheet.build_pdf(FACTS, path))
+                self.assertTrue(datasheet._build_pdf(FACTS, path))
                 self.assertTrue(path.read_bytes().startswith(b"%PDF"))
             self.assertEqual(*map(digest, paths))
 
