@@ -10,6 +10,7 @@ same command resumes an interrupted set.
 """
 
 import contextlib
+import functools
 import hashlib
 import importlib.metadata
 import itertools
@@ -19,7 +20,7 @@ import signal
 import sys
 import threading
 import time
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
@@ -41,6 +42,7 @@ try:
     import synth
     import voices
     import works
+    from tqdm import tqdm
 
     from jtm import files
     from jtm.constants import INSTRUMENTS, LABEL_RATE
@@ -94,8 +96,6 @@ def generate(
     """
     out = Path(out)
     size = works.PRESETS[preset]
-    if seed < 0:
-        raise InputError(f"seed {seed}: expected an integer of at least 0")
     if hours is not None and not (size.hours and 0 < hours < np.inf):
         raise InputError(
             f"{hours} hours: expected a positive number, and --preset wide "
@@ -103,23 +103,63 @@ def generate(
         )
     hours = size.hours if hours is None else hours
     fonts = _fonts(soundfont, size.labelled)
-    state = _state(preset, seed, fonts)
-    if _is_finished(out, state, hours):
+    paths = sorted({fonts["main"], fonts["timbre"], *fonts["unlabelled"]} - {None})
+    state = _state(preset, seed, paths)
+    make = functools.partial(_make, out, size, seed, fonts, hours)
+    write_missing(out, STATE_FILE, state, paths, make, hours, progress, processes)
+
+
+def write_missing(
+    out, name, state, fonts, make, hours=None, progress=True, processes=None
+):
+    """
+    Write the missing files of a set in a folder, locked meanwhile.
+
+    Parameters
+    ----------
+    out : Path
+        The folder, created if missing.
+    name : str
+        Name of the file for `state`.
+    state : dict
+        Inputs of the set, with 'seed', which determine whether it can be resumed.
+    fonts : iterable of str or Path
+        SoundFonts to check first.
+    make : callable
+        Takes a pool, whose ``map(function, arguments, title)`` returns the results in
+        order; writes the missing files, and last the metadata, which mark the set
+        complete.
+    hours : float, optional
+        Hours of audio of a complete set, which can be raised later.
+    progress : bool
+        Whether to show progress bars.
+    processes : int, optional
+        Number of processes, one per core by default.
+
+    Raises
+    ------
+    InputError
+        If the seed is negative, the folder has other content or cannot be written, a
+        SoundFont is damaged, or a process was killed.
+    """
+    if state["seed"] < 0:
+        raise InputError(f"seed {state['seed']}: expected an integer of at least 0")
+    if _is_finished(out, name, state, hours):
         return
-    for font in {fonts["main"], fonts["timbre"], *fonts["unlabelled"]} - {None}:
+    for font in fonts:
         synth.check_soundfont(font)
     with _locked(out):
-        if _is_finished(out, state, hours):  # by another process
+        if _is_finished(out, name, state, hours):  # by another process
             return
-        files.write_json(out / STATE_FILE, state)
+        files.write_json(out / name, state)
         (out / musicnet.METADATA_FILE).unlink(missing_ok=True)  # of fewer hours
         files.sweep(out)
         with _Pool(out, processes, progress) as pool:
-            _make(pool, out, size, seed, fonts, hours)
+            make(pool)
 
 
-def _make(pool, out, size, seed, fonts, hours):
-    """Write the missing files, and last the metadata, which mark the set complete."""
+def _make(out, size, seed, fonts, hours, pool):
+    """Write the missing files of a toy set."""
     chosen = works.choose_works(size, seed)
     music = pool.map(voices.read_work, [w.path for w in chosen], "reading scores")
     if size.hours:
@@ -148,13 +188,9 @@ class _Pool:
     """Process pool with progress bars, which records the generation time."""
 
     def __init__(self, out, processes, progress):
-        self.path = out / COST_FILE
-        self.progress = progress
-        self.pool = ProcessPoolExecutor(
-            processes or os.cpu_count(),
-            multiprocessing.get_context("spawn"),
-            _init_worker,
-        )
+        self.path, self.progress = out / COST_FILE, progress
+        spawn = multiprocessing.get_context("spawn")
+        self.pool = ProcessPoolExecutor(processes, spawn, _init_worker)
 
     def __enter__(self):
         self.start = time.perf_counter(), sum(os.times()[:4])
@@ -172,17 +208,12 @@ class _Pool:
 
     def map(self, function, arguments, title):
         """Call a function for each argument; return the results in order."""
-        from tqdm import tqdm
-
-        futures = {self.pool.submit(function, a): i for i, a in enumerate(arguments)}
-        results = [None] * len(arguments)
-        done = as_completed(futures)
-        for future in tqdm(done, title, len(futures), disable=not self.progress):
-            try:
-                results[futures[future]] = future.result()
-            except BrokenProcessPool as error:
-                raise InputError(files.KILLED) from error
-        return results
+        try:
+            results = self.pool.map(function, arguments)
+            bar = tqdm(results, title, len(arguments), disable=not self.progress)
+            return list(bar)
+        except BrokenProcessPool as error:
+            raise InputError(files.KILLED) from error
 
 
 def _init_worker():
@@ -224,14 +255,13 @@ def _fonts(soundfont, players):
 
 def _state(preset, seed, fonts):
     """Describe the inputs of a set; raise InputError if one is missing."""
-    paths = {fonts["main"], fonts["timbre"], *fonts["unlabelled"]} - {None}
     modules = (works, families, studies, voices, arrange, perform, acoustics, synth)
     sources = [*(module.__file__ for module in modules), __file__]
     voices.corpus_root()
     return {
         "preset": preset,
         "seed": seed,
-        "soundfonts": {Path(p).name: files.digest(p) for p in sorted(paths)},
+        "soundfonts": {Path(p).name: files.digest(p) for p in fonts},
         "fluidsynth": synth.version(),
         "music21": importlib.metadata.version("music21"),
         "recipe": hashlib.sha256(
@@ -240,34 +270,30 @@ def _state(preset, seed, fonts):
     }
 
 
-def _is_finished(out, state, hours):
+def _is_finished(out, name, state, hours):
     """Return whether a folder has the complete set; refuse one with another set."""
-    path = out / STATE_FILE
     if out.exists() and not out.is_dir():
         raise InputError(f"{out}: is a file; expected a folder or a new name")
-    if not out.is_dir() or not _is_begun(out):
+    path, metadata = out / name, out / musicnet.METADATA_FILE
+    if not out.is_dir() or {each.name for each in out.iterdir()} <= {name, COST_FILE}:
         return False
     if not path.exists():
-        raise InputError(f"{out}: not a toy set; choose another folder")
+        raise InputError(
+            f"{out}: not a toy set ({name} is missing); choose another folder"
+        )
     saved = files.read_json(path)
-    metadata = out / musicnet.METADATA_FILE
     finished = metadata.exists()
     if finished and hours:
         rows = musicnet.read_metadata(metadata)
         finished = sum(float(row["seconds"]) for row in rows) >= hours * 3600
     # A finished set may be from an earlier version of the generator.
     for key in ("preset", "seed") if finished else state:
-        if saved.get(key) != (value := state[key]):
+        if saved.get(key) != (value := state.get(key)):
             raise InputError(
                 f"{out}: holds a toy set of another {key} ({saved.get(key)}, "
                 f"not {value}); choose another folder or remove this one"
             )
     return finished
-
-
-def _is_begun(out):
-    """Return whether a folder has other files than those of a set not begun."""
-    return any(path.name not in (STATE_FILE, COST_FILE) for path in out.iterdir())
 
 
 @contextlib.contextmanager
@@ -413,11 +439,11 @@ def main(argv=None):
     Returns
     -------
     int
-        Exit code: 0, 1 after a crash, or 2 after a user error.
+        Exit code; see :func:`jtm.cli.run`.
     """
-    from jtm.cli import Parser  # not needed by worker processes
+    from jtm import cli  # not needed by worker processes
 
-    parser = Parser(description=__doc__.split("\n\n")[0].strip())
+    parser = cli.Parser(description=__doc__.split("\n\n")[0].strip())
     text = "size and purpose, see toy/README.md (default: small)"
     parser.add_argument("--preset", choices=works.PRESETS, default="small", help=text)
     text = "output folder (default: toy/data/PRESET)"
@@ -430,29 +456,22 @@ def main(argv=None):
     text = "print the traceback of a crash"
     parser.add_argument("--debug", action="store_true", help=text)
     options = parser.parse_args(argv)
-    out = Path(options.out or ROOT / "toy" / "data" / options.preset)
-    try:
+
+    def command():
+        out = Path(options.out or ROOT / "toy" / "data" / options.preset)
         generate(options.preset, out, options.seed, options.soundfont, options.hours)
-    except InputError as error:
-        print(error, file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(f"{out}: interrupted; the same command resumes it", file=sys.stderr)
-        return 130
-    except Exception as error:
-        if options.debug:
-            raise
-        print(files.describe(error), file=sys.stderr)
-        return 1
-    dataset = musicnet.open_dataset(out)
-    counts, playable = coverage(dataset.split("train", "unlabelled"))
-    print(
-        f"{out}: toy set '{options.preset}' complete, {len(dataset.recordings)} "
-        f"recordings; training has {np.count_nonzero(counts[playable])} of "
-        f"{playable.sum()} pitches in the ranges of all instruments"
-    )
-    return 0
+        counts, playable = coverage(
+            musicnet.open_dataset(out).split("train", "unlabelled")
+        )
+        print(
+            f"{out}: toy set '{options.preset}' complete; training has "
+            f"{np.count_nonzero(counts[playable])} of {playable.sum()} pitches in the "
+            "ranges of all instruments"
+        )
+
+    return cli.run(command, options)
 
 
 if __name__ == "__main__":
+    files.stop_in_one_line()  # while imports of main() run
     sys.exit(main())

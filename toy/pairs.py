@@ -11,31 +11,33 @@ de-duplicated by melody, and a tune family is in one split. The same command res
 interrupted set.
 """
 
+import functools
 import hashlib
-import multiprocessing
 import sys
 from collections import Counter
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / "toy"), str(ROOT / "code")]
 
-import acoustics  # noqa: E402
-import numpy as np  # noqa: E402
-import perform  # noqa: E402
-import soxr  # noqa: E402
-import synth  # noqa: E402
-import voices  # noqa: E402
-import works  # noqa: E402
-from families import tune_families  # noqa: E402
-from tqdm import tqdm  # noqa: E402
+try:
+    import acoustics
+    import numpy as np
+    import perform
+    import soxr
+    import synth
+    import voices
+    import works
+    from families import tune_families
+    from generate import write_missing
 
-from jtm import cli  # noqa: E402
-from jtm.constants import INSTRUMENTS, LABEL_RATE, PITCH_RANGES, SAMPLE_RATE  # noqa: E402
-from jtm.data import musicnet  # noqa: E402
-from jtm.files import InputError, atomic, digest, read_json, write_json  # noqa: E402
-from jtm.music import audio, notation  # noqa: E402
+    from jtm.constants import INSTRUMENTS, LABEL_RATE, PITCH_RANGES, SAMPLE_RATE
+    from jtm.data import musicnet
+    from jtm.files import InputError, atomic, digest, stop_in_one_line
+    from jtm.music import audio, notation
+except KeyboardInterrupt:
+    print("interrupted", file=sys.stderr)
+    sys.exit(130)
 
 STATE_FILE = "pairs.json"  # how a set was made
 
@@ -69,20 +71,8 @@ def _read(job):
         return file["notes"]
 
 
-def parts_of(notes):
-    """
-    Separate the notes of a score by part.
-
-    Parameters
-    ----------
-    notes : numpy.ndarray
-        Notes of type :data:`jtm.music.notation.NOTE`.
-
-    Returns
-    -------
-    voices.Music
-        A voice for each part, in descending order of mean pitch.
-    """
+def _parts_of(notes):
+    """Separate the notes of a score into a voice per part, the highest first."""
     parts = [notes[notes["part"] == part] for part in np.unique(notes["part"])]
     parts.sort(key=lambda part: -part["pitch"].mean())
     return voices.Music(
@@ -95,24 +85,8 @@ def parts_of(notes):
     )
 
 
-def choose(listed, music, seed):
-    """
-    De-duplicate works by melody and assign them to splits by tune family.
-
-    Parameters
-    ----------
-    listed : list of works.Work
-        The works.
-    music : list of voices.Music
-        Their notes.
-    seed : int
-        Random seed.
-
-    Returns
-    -------
-    list of tuple
-        Index of a work, its family and its split, in random order.
-    """
+def _choose(listed, music, seed):
+    """List (index, family, split) of works without duplicates, in random order."""
     melodies = [piece.melody for piece in music]
     tunes = tune_families(melodies, range(len(listed)))
     distinct = [i for i, tune in enumerate(tunes) if i == tune]
@@ -137,24 +111,8 @@ def choose(listed, music, seed):
     return chosen
 
 
-def players(music, transposition, rng):
-    """
-    Choose the instrument of each part.
-
-    Parameters
-    ----------
-    music : voices.Music
-        The parts.
-    transposition : int
-        Transposition in semitones.
-    rng : numpy.random.Generator
-        Random generator.
-
-    Returns
-    -------
-    list of tuple
-        (program, notes, whether it leads) for :func:`perform.perform`.
-    """
+def _players(music, transposition, rng):
+    """List (program, notes, whether it leads) of each part, transposed."""
     keyboard = int(rng.choice((1, 1, 7))) if rng.random() < KEYBOARD_SHARE else 0
     chosen = []
     for number, voice in enumerate(music.voices):
@@ -173,28 +131,8 @@ def players(music, transposition, rng):
     return chosen
 
 
-def excerpt(music, seconds, tempo, rng):
-    """
-    Cut an excerpt out of a work, at the start of a quarter note.
-
-    Parameters
-    ----------
-    music : voices.Music
-        The work.
-    seconds : float
-        Maximum duration.
-    tempo : float
-        Quarter notes per minute.
-    rng : numpy.random.Generator
-        Random generator.
-
-    Returns
-    -------
-    cut : voices.Music
-        The excerpt, without silent parts.
-    first : float
-        Start of the excerpt in quarter notes.
-    """
+def _excerpt(music, seconds, tempo, rng):
+    """Cut an excerpt of at most `seconds`; return its first beat (an integer), too."""
     beats = seconds * tempo / 60
     first = float(rng.integers(max(0, int(music.length - beats)) + 1))
     cut = tuple(
@@ -210,23 +148,8 @@ def excerpt(music, seconds, tempo, rng):
     return voices.Music(active, music.bar, length), first
 
 
-def solo(music, rng):
-    """
-    Keep a random part of an excerpt.
-
-    Parameters
-    ----------
-    music : voices.Music
-        The excerpt.
-    rng : numpy.random.Generator
-        Random generator.
-
-    Returns
-    -------
-    voices.Music
-        The excerpt with one of its parts of at least :data:`SOLO_NOTES` notes; all
-        parts if there is none.
-    """
+def _solo(music, rng):
+    """Keep a random part of at least :data:`SOLO_NOTES` notes; all if there is none."""
     parts = [part for part in music.voices if len(part) >= SOLO_NOTES]
     if not parts:
         return music
@@ -235,24 +158,24 @@ def solo(music, rng):
 
 def _make_recording(job):
     """Write missing audio and labels of a work; return its row of the metadata."""
-    out, name, work, family, split, music, fonts, seed = job
+    out, name, work, family, split, music, training, unseen, seed = job
     rng = works.generator(seed, "pair", name)
     transposition = 0
     if split == "train":
         transposition = int(rng.integers(-TRANSPOSITION, TRANSPOSITION + 1))
     tempo = music.tempo * float(np.exp(rng.uniform(*np.log(TEMPO))))
-    cut, first = excerpt(music, rng.uniform(*SECONDS[split]), tempo, rng)
+    cut, first = _excerpt(music, rng.uniform(*SECONDS[split]), tempo, rng)
     alone = works.generator(seed, "solo", name)
     if split == "train" and alone.random() < SOLO_SHARE:
-        cut = solo(cut, alone)
-    parts = players(cut, transposition, rng)
+        cut = _solo(cut, alone)
+    parts = _players(cut, transposition, rng)
     score = perform.perform(parts, cut, tempo, rng)
     sound = acoustics.draw_tuning(rng, acoustics.draw_sound(rng, wide=True))
     folder = "test" if split == "test" else "train"
-    font = fonts["training"][int(rng.integers(len(fonts["training"])))]
+    font = training[int(rng.integers(len(training)))]
     targets = {folder: font}
-    if split == "test" and fonts["unseen"]:
-        targets["test_timbre"] = fonts["unseen"]
+    if split == "test" and unseen:
+        targets["test_timbre"] = unseen
     for target, path in targets.items():
         wav = out / f"{target}_data" / f"{name}.wav"
         labels = musicnet.labels_of(score, voices.note_value)
@@ -286,27 +209,6 @@ def _make_recording(job):
     }
 
 
-def _is_finished(out, seed, fonts):
-    """Return whether a folder has the complete set, or else record how it is made."""
-    path = out / STATE_FILE
-    if not path.exists() and out.is_dir() and any(out.iterdir()):
-        raise InputError(f"{out}: not a set of pairs; choose another folder")
-    inputs = [*sorted(ROOT.glob("toy/*.py")), *sorted(fonts)]
-    recipe = hashlib.sha256("".join(map(digest, inputs)).encode()).hexdigest()
-    state = {"seed": seed, "recipe": recipe}
-    saved = read_json(path) if path.exists() else state
-    finished = (out / musicnet.METADATA_FILE).exists()
-    # A finished set may be from an earlier version of the generator.
-    if saved["seed"] != seed or not finished and saved != state:
-        raise InputError(
-            f"{out}: holds pairs of another seed, of other SoundFonts or by another "
-            "version; choose another folder or remove this one"
-        )
-    if not finished:
-        write_json(path, state)
-    return finished
-
-
 def make(out, seed=0):
     """
     Synthesise the set, or resume an interrupted one.
@@ -324,18 +226,20 @@ def make(out, seed=0):
         If the seed is negative; or the folder holds something else, or pairs of
         another seed, of other SoundFonts, or by another version of the generator.
     """
-    if seed < 0:
-        raise InputError(f"seed {seed}: expected an integer of at least 0")
     out = Path(out)
-    unseen = synth.find_soundfont(synth.TIMBRE_SOUNDFONTS)
     extra = synth.find_soundfont(synth.EXTRA_SOUNDFONTS)
-    main = synth.default_soundfont()
-    fonts = {
-        "training": [str(main)] + [str(extra)] * bool(extra),
-        "unseen": str(unseen) if unseen else None,
-    }
-    if _is_finished(out, seed, filter(None, (*fonts["training"], fonts["unseen"]))):
-        return
+    unseen = synth.find_soundfont(synth.TIMBRE_SOUNDFONTS)
+    training = [font for font in (synth.default_soundfont(), extra) if font]
+    fonts = sorted(filter(None, (*training, unseen)))
+    inputs = [*sorted(ROOT.glob("toy/*.py")), *fonts]
+    recipe = hashlib.sha256("".join(map(digest, inputs)).encode()).hexdigest()
+    state = {"seed": seed, "recipe": recipe}
+    write = functools.partial(_make, out, training, unseen, seed)
+    write_missing(out, STATE_FILE, state, fonts, write)
+
+
+def _make(out, training, unseen, seed, pool):
+    """Write the missing files of the set."""
     root = voices.corpus_root()
     listed = [
         work
@@ -343,20 +247,17 @@ def make(out, seed=0):
         for work in own
         if (root / work.path).stat().st_size <= LARGEST
     ]
-    spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(mp_context=spawn) as pool:
-        jobs = [(work.path, str(out / "scores")) for work in listed]
-        notes = list(tqdm(pool.map(_read, jobs), "reading scores", len(jobs)))
-        usable = [i for i, own in enumerate(notes) if len(own) > 20]
-        listed = [listed[i] for i in usable]
-        music = [parts_of(notes[i]) for i in usable]
-        chosen = choose(listed, music, seed)
-        jobs, numbers = [], {"train": 1000, "validation": 6000, "test": 7000}
-        for i, family, split in chosen:
-            numbers[split] += 1
-            work = listed[i], listed[family].path, split, music[i]
-            jobs.append((out, str(numbers[split]), *work, fonts, seed))
-        rows = list(tqdm(pool.map(_make_recording, jobs), "rendering", len(jobs)))
+    jobs = [(work.path, str(out / "scores")) for work in listed]
+    notes = pool.map(_read, jobs, "reading scores")
+    usable = [i for i, own in enumerate(notes) if len(own) > 20]
+    listed = [listed[i] for i in usable]
+    music = [_parts_of(notes[i]) for i in usable]
+    jobs, numbers = [], {"train": 1000, "validation": 6000, "test": 7000}
+    for i, family, split in _choose(listed, music, seed):
+        numbers[split] += 1
+        work = listed[i], listed[family].path, split, music[i]
+        jobs.append((out, str(numbers[split]), *work, training, unseen, seed))
+    rows = pool.map(_make_recording, jobs, "rendering")
     musicnet.write_metadata(out / musicnet.METADATA_FILE, rows)
 
 
@@ -374,12 +275,17 @@ def main(argv=None):
     int
         Exit code; see :func:`jtm.cli.run`.
     """
+    from jtm import cli  # not needed by worker processes
+
     parser = cli.Parser(description=__doc__.split("\n\n")[0].strip())
     parser.add_argument("--out", metavar="DIR", required=True, help="output folder")
     parser.add_argument("--seed", type=int, default=0, help="random seed (default: 0)")
+    text = "print the traceback of a crash"
+    parser.add_argument("--debug", action="store_true", help=text)
     options = parser.parse_args(argv)
-    return cli.run(lambda: make(options.out, options.seed))
+    return cli.run(lambda: make(options.out, options.seed), options)
 
 
 if __name__ == "__main__":
+    stop_in_one_line()  # while imports of main() run
     sys.exit(main())

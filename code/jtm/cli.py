@@ -307,7 +307,7 @@ def _check_paths(options):
             audio.rate(given[name])
     if "inputs" in given and not any(map(os.path.lexists, given["inputs"])):
         raise InputError(f"{', '.join(given['inputs'])}: no such file or folder")
-    if "out" in given:
+    if "out" in given and "verb" in given:  # scripts check their own
         settings = dict(VERBS[given["verb"]][1])["--out"]
         check_output(given["out"], is_folder=settings["metavar"] == "DIR")
 

@@ -257,7 +257,8 @@ class TestCommands(unittest.TestCase):
 
     def test_ctrl_c_during_imports_is_reported_in_one_line(self):
         (self.folder / "numpy.py").write_text("raise KeyboardInterrupt\n")
-        for words in (["-m", "jtm"], [ROOT / "main.py"], [ROOT / "toy/generate.py"]):
+        scripts = ("main.py", "toy/generate.py", "toy/pairs.py")
+        for words in (["-m", "jtm"], *([ROOT / script] for script in scripts)):
             done = subprocess.run(
                 [sys.executable, *words],
                 env=os.environ | {"PYTHONPATH": f"{self.folder}:{ROOT / 'code'}"},

@@ -351,7 +351,7 @@ class TestGenerate(unittest.TestCase):
             output = io.StringIO()
             with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
                 self.assertEqual(generate.main(arguments), code)
-            self.assertEqual(len(output.getvalue().splitlines()), 1)
+            self.assertEqual(len(output.getvalue().splitlines()), 1 + (not code))
         with contextlib.redirect_stderr(io.StringIO()), self.assertRaises(SystemExit):
             generate.main(["--preset", "smal"])
 

@@ -1,7 +1,11 @@
 """Pairs of performance and score: all notes as written, no tune in two splits."""
 
+import contextlib
+import io
 import sys
 import tempfile
+import threading
+import time
 import unittest
 from collections import Counter
 from pathlib import Path
@@ -11,12 +15,13 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[4] / "toy"))
 
+import generate
 import pairs
 import synth
 
 from jtm.constants import PITCH_RANGES
 from jtm.data.musicnet import METADATA_FILE
-from jtm.files import InputError
+from jtm.files import InputError, write_json
 from jtm.music import notation
 from jtm.tests.toy.test_works import corpus
 
@@ -28,25 +33,25 @@ class TestPairs(unittest.TestCase):
     )
 
     def test_parts_become_voices_in_descending_order(self):
-        music = pairs.parts_of(self.NOTES)
+        music = pairs._parts_of(self.NOTES)
         self.assertEqual(len(music.voices), 3)
         self.assertEqual(music.melody[:3], [72, 73, 74])
         self.assertEqual(music.length, 40)
 
     def test_voices_are_played_as_written_by_suitable_instruments(self):
-        music = pairs.parts_of(self.NOTES)
+        music = pairs._parts_of(self.NOTES)
         for seed in range(20):
             rng = np.random.default_rng(seed)
-            parts = pairs.players(music, -2, rng)
+            parts = pairs._players(music, -2, rng)
             for (program, notes, _), voice in zip(parts, music.voices, strict=True):
                 self.assertEqual([p + 2 for *_, p in notes], [p for *_, p in voice])
                 low, high = PITCH_RANGES[program]
                 self.assertTrue(all(low <= p <= high for *_, p in notes))
 
     def test_excerpts_return_their_first_beat(self):
-        music = pairs.parts_of(self.NOTES)
+        music = pairs._parts_of(self.NOTES)
         rng = np.random.default_rng(3)
-        cut, first = pairs.excerpt(music, 10.0, 60.0, rng)
+        cut, first = pairs._excerpt(music, 10.0, 60.0, rng)
         self.assertEqual(cut.length, 10)
         beat, _, pitch = cut.voices[0][2]
         whole = {b: p for b, _, p in music.voices[0]}
@@ -54,18 +59,18 @@ class TestPairs(unittest.TestCase):
 
     def test_solos_are_one_part_with_enough_notes(self):
         few = self.NOTES[(self.NOTES["part"] > 0) | (self.NOTES["beat"] < 12)]
-        music = pairs.parts_of(few)
+        music = pairs._parts_of(few)
         rng = np.random.default_rng(0)
-        alone = {pairs.solo(music, rng).voices for _ in range(20)}
+        alone = {pairs._solo(music, rng).voices for _ in range(20)}
         self.assertEqual(alone, {(music.voices[1],), (music.voices[2],)})
-        short = pairs.parts_of(self.NOTES[:30])  # ten notes each
-        self.assertIs(pairs.solo(short, rng), short)
+        short = pairs._parts_of(self.NOTES[:30])  # ten notes each
+        self.assertIs(pairs._solo(short, rng), short)
 
     def test_duplicate_works_are_dropped_and_families_not_split(self):
         listed, music = corpus()
         counts = {"test": 20, "validation": 10, "train": 60}
         with mock.patch.object(pairs, "COUNTS", counts):
-            chosen = pairs.choose(listed, music, 0)
+            chosen = pairs._choose(listed, music, 0)
         self.assertFalse({i for i, *_ in chosen} & set(range(1, 40, 2)))  # duplicates
         splits = {}
         for _, family, split in chosen:
@@ -79,18 +84,48 @@ class TestPairs(unittest.TestCase):
             self.assertLessEqual(n, counts[split] / 2)
 
     def test_folders_made_otherwise_are_refused(self):
-        with tempfile.TemporaryDirectory() as folder:
-            out = Path(folder) / "pairs"
-            self.assertFalse(pairs._is_finished(out, 0, ()))
-            self.assertFalse(pairs._is_finished(out, 0, ()))  # resumed
-            fonts = [synth.default_soundfont()]
-            for seed, others in ((1, ()), (0, fonts)):
-                with self.assertRaisesRegex(InputError, "choose another folder"):
-                    pairs._is_finished(out, seed, others)
+        out = Path(self.enterContext(tempfile.TemporaryDirectory())) / "pairs"
+        make = self.enterContext(mock.patch.object(pairs, "_make"))
+        self.enterContext(mock.patch.object(synth, "check_soundfont"))
+        find = self.enterContext(mock.patch.object(synth, "find_soundfont"))
+        find.return_value = None
+        with self.assertRaisesRegex(InputError, "seed -1"):
+            pairs.make(out, -1)
+        pairs.make(out)
+        (out / "scores").mkdir()
+        pairs.make(out)  # resumed
+        self.assertEqual(make.call_count, 2)
+        with self.assertRaisesRegex(InputError, "another seed .* choose another"):
+            pairs.make(out, 1)
+        find.return_value = synth.default_soundfont()
+        with self.assertRaisesRegex(InputError, "another recipe .* choose another"):
+            pairs.make(out)
+        (out / METADATA_FILE).write_text("")
+        pairs.make(out)  # finished
+        with self.assertRaisesRegex(InputError, "pairs.json is missing"):
+            pairs.make(out.parent)
+        self.assertEqual(make.call_count, 2)
+
+    def test_second_generator_waits_for_the_first(self):
+        out = Path(self.enterContext(tempfile.TemporaryDirectory()))
+        make = self.enterContext(mock.patch.object(pairs, "_make"))
+        self.enterContext(mock.patch.object(synth, "check_soundfont"))
+        stderr = self.enterContext(contextlib.redirect_stderr(io.StringIO()))
+        with generate._locked(out):
+            second = threading.Thread(target=pairs.make, args=(out,), daemon=True)
+            second.start()
+            for _ in range(1200):
+                if "waiting" in stderr.getvalue():
+                    break
+                time.sleep(0.05)
+            self.assertIn("another process", stderr.getvalue())
+            self.assertTrue(second.is_alive())
+            # The first one finishes; the second then finds nothing to do.
+            write_json(out / pairs.STATE_FILE, {"seed": 0})
             (out / METADATA_FILE).write_text("")
-            self.assertTrue(pairs._is_finished(out, 0, fonts))
-            with self.assertRaisesRegex(InputError, "not a set of pairs"):
-                pairs._is_finished(Path(folder), 0, ())
+        second.join(30)
+        self.assertFalse(second.is_alive())
+        make.assert_not_called()
 
 
 if __name__ == "__main__":
