@@ -66,7 +66,7 @@ class PitchTrunk(nn.Module):
         Parameters
         ----------
         *inputs : torch.Tensor
-            z, or z and c ``(batch, frames, dim)``.
+            Latents z, or z and contexts c ``(batch, frames, dim)``.
 
         Returns
         -------
@@ -272,7 +272,19 @@ class Heads(nn.Module):
         return self.read(self.trunk(features))
 
     def read(self, maps):
-        """Compute the same from the output of the trunk."""
+        """
+        Compute the logits from the output of the trunk.
+
+        Parameters
+        ----------
+        maps : torch.Tensor
+            Features ``(batch, frames, 88, channels)``.
+
+        Returns
+        -------
+        dict of str to torch.Tensor
+            Float32 logits by task.
+        """
         return {name: reader(maps).float() for name, reader in self.readers.items()}
 
 
