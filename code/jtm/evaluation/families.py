@@ -16,6 +16,7 @@ from jtm.evaluation import metrics, transcription
 from jtm.evaluation.labelled import evenly
 from jtm.evaluation.tasks import CLIP, CLIP_LEAD, TASKS
 from jtm.training import labels
+from jtm.training.processes import computes_bf16
 
 EDGE = 16
 """Input frames of 10 ms on either side of a training window, without labels."""
@@ -114,10 +115,11 @@ class Family:
     @torch.no_grad()
     def logits(self, network, inputs):
         """
-        Compute logits by task in bfloat16, by a network in evaluation mode.
+        Compute logits by task, by a network in evaluation mode.
 
-        `inputs` are those of :meth:`jtm.models.heads.Body.encode`. Return logits
-        ``(batch, frames of 10 ms, ...)``, or ``(batch, classes)`` for windows.
+        They are in bfloat16 if the device has instructions for it. `inputs` are those
+        of :meth:`jtm.models.heads.Body.encode`. Return logits ``(batch, frames of 10
+        ms, ...)``, or ``(batch, classes)`` for windows.
         """
         device = next(network.heads.parameters()).device
         axis, hop = (2, HOP) if inputs.shape[1] == 1 else (1, 1)
@@ -125,7 +127,7 @@ class Family:
         pad = [(0, 0)] * 3
         pad[axis] = 0, -n_frames % self.stride * hop
         x = torch.from_numpy(np.pad(inputs, pad)).to(device)
-        with torch.autocast(device.type, torch.bfloat16):
+        with torch.autocast(device.type, torch.bfloat16, enabled=computes_bf16(device)):
             logits = {t: x.float().cpu().numpy() for t, x in network(x).items()}
         return {t: x if x.ndim < 3 else x[:, :n_frames] for t, x in logits.items()}
 
