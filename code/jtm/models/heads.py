@@ -36,11 +36,9 @@ class PitchTrunk(nn.Module):
 
     Attributes
     ----------
-    reach : int
-        Receptive field in frames on either side.
     reaches : tuple of int
-        The receptive field of :meth:`begin`, and that of :meth:`finish` in each of its
-        inputs, for processing a recording in chunks.
+        Receptive fields in frames on either side: of :meth:`begin`, and of
+        :meth:`finish` in each of its inputs.
     """
 
     def __init__(self, sizes, channels=WIDTH, around=False):
@@ -53,7 +51,6 @@ class PitchTrunk(nn.Module):
         self.norm = nn.LayerNorm(channels)
         (_, first), (_, second) = TRUNK
         self.reaches = (first, second, second + AROUND)[: 2 + around]
-        self.reach = first + self.reaches[-1]
 
     def forward(self, features):
         """Map concatenated z and c to features ``(batch, frames, 88, channels)``."""
@@ -61,18 +58,9 @@ class PitchTrunk(nn.Module):
 
     def begin(self, *inputs):
         """
-        Map z and c to the inputs of :meth:`finish`, frames last.
+        Map z and c to maps ``(batch, channels, 88, frames)``.
 
-        Parameters
-        ----------
-        *inputs : torch.Tensor
-            Latents z, or z and contexts c ``(batch, frames, dim)``.
-
-        Returns
-        -------
-        tuple of torch.Tensor
-            Maps ``(batch, channels, 88, frames)``, and, for the surroundings, a summary
-            of them ``(batch, channels, frames)``.
+        With surroundings, also return a summary of them ``(batch, channels, frames)``.
         """
         maps = self.join(torch.cat([to_maps(x) for x in inputs], dim=1))
         maps = self.blocks[0](maps)
@@ -80,19 +68,9 @@ class PitchTrunk(nn.Module):
 
     def finish(self, maps, summary=None, lead=0):
         """
-        Map the results of :meth:`begin` to features of each pitch.
+        Map the results of :meth:`begin` to features ``(batch, frames, 88, channels)``.
 
-        Parameters
-        ----------
-        maps, summary : torch.Tensor
-            The results of :meth:`begin`.
-        lead : int
-            By how many frames the summary begins before the maps.
-
-        Returns
-        -------
-        torch.Tensor
-            Features ``(batch, frames, 88, channels)``.
+        The summary begins `lead` frames before the maps.
         """
         if self.around:
             maps = self.around(maps, summary, lead)
@@ -140,11 +118,11 @@ class _FlatTrunk(nn.Module):
 
     def __init__(self, dim, hidden=256, channels=8):
         super().__init__()
-        self.channels, self.reach = channels, 4
-        self.reaches = 0, self.reach
+        self.channels, reach = channels, 4
+        self.reaches = 0, reach
         self.layers = nn.Sequential(
             nn.BatchNorm1d(dim),
-            nn.Conv1d(dim, hidden, 2 * self.reach + 1, padding=self.reach),
+            nn.Conv1d(dim, hidden, 2 * reach + 1, padding=reach),
             nn.ReLU(),
             nn.Dropout(0.1),
             nn.Conv1d(hidden, hidden, 1),
@@ -272,19 +250,7 @@ class Heads(nn.Module):
         return self.read(self.trunk(features))
 
     def read(self, maps):
-        """
-        Compute the logits from the output of the trunk.
-
-        Parameters
-        ----------
-        maps : torch.Tensor
-            Features ``(batch, frames, 88, channels)``.
-
-        Returns
-        -------
-        dict of str to torch.Tensor
-            Float32 logits by task.
-        """
+        """Compute the same from features ``(batch, frames, 88, channels)``."""
         return {name: reader(maps).float() for name, reader in self.readers.items()}
 
 

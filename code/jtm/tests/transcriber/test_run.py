@@ -159,7 +159,7 @@ class TestTraining(unittest.TestCase):
         model.save(path, earlier, config, {})
         self.train("later", {"load": str(path)}, n_epoch=1, learning_rate=0.0)
         loaded = model.load(self.folder / "later" / run.WEIGHTS_FILE).network
-        self.assertEqual(loaded.heads.trunk.reach, 6 + heads.AROUND)
+        self.assertEqual(loaded.heads.trunk.reaches, (2, 4, 4 + heads.AROUND))
         for name, weights in earlier.state_dict().items():
             self.assertTrue(torch.equal(loaded.state_dict()[name], weights), name)
         model.save(
