@@ -356,10 +356,12 @@ class Draws:
         return self.n_batches
 
     def __iter__(self):
-        """Iterate over the batches of the epoch, from `first_batch` on."""
+        """Yield the batches of the epoch, from `first_batch` on."""
+        # Only now, as Lightning asks for several iterators and uses the last.
         numbers, self.first_batch = range(self.first_batch, self.n_batches), 0
         if self.device.type != "cuda" or not hasattr(os, "fork"):
-            return map(self.__getitem__, numbers)
+            yield from map(self.__getitem__, numbers)
+            return
         loader = torch.utils.data.DataLoader(
             self,
             batch_size=None,
@@ -368,7 +370,7 @@ class Draws:
             multiprocessing_context="fork",  # others cannot send the functions
             generator=torch.Generator(),  # so that the global one does not advance
         )
-        return iter(loader)
+        yield from loader
 
     def __getitem__(self, number):
         """Draw a batch of the epoch."""

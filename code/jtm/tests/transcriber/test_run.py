@@ -19,6 +19,8 @@ from jtm.tests.evaluation.little import (
     write_dataset,
     write_malformed_label,
 )
+from jtm.training import loop
+from jtm.training.checkpoints import read_checkpoint
 from jtm.training.config import make_config
 from jtm.training.spectra import Spectra
 from jtm.transcriber import model, run
@@ -90,6 +92,31 @@ class TestTraining(unittest.TestCase):
             self.train("stopped")
         self.assertEqual(self.train("stopped"), self.scores)
         files = (self.folder / n / run.WEIGHTS_FILE for n in ("whole", "stopped"))
+        self.assertEqual(*(model.load(file).fingerprint for file in files))
+
+    def test_run_resumed_within_an_epoch_equals_an_uninterrupted_one(self):
+        fit = run.fit
+
+        def stop(module, progress):
+            losses = [module.loss] * 3 + [mock.Mock(side_effect=StoppedError)]
+            loss = mock.Mock(side_effect=lambda *batch: losses.pop(0)(*batch))
+            with mock.patch.object(module, "loss", loss):
+                fit(module, progress)
+
+        with (
+            mock.patch.object(loop, "SAVE_SECONDS", 0),
+            mock.patch.object(run, "fit", stop),
+            self.assertRaises(StoppedError),
+        ):
+            self.train("stopped within")
+        content = read_checkpoint(self.folder / "stopped within" / "last.pt")
+        self.assertGreater(content["global_step"], 0)
+        self.assertFalse(content["history"])  # within the first epoch
+        self.assertEqual(self.train("stopped within"), self.scores)
+        folders = self.folder / "whole", self.folder / "stopped within"
+        records = (read_json(folder / run.RECORD_FILE) for folder in folders)
+        self.assertEqual(*([row["loss"] for row in r["history"]] for r in records))
+        files = (folder / run.WEIGHTS_FILE for folder in folders)
         self.assertEqual(*(model.load(file).fingerprint for file in files))
 
     def test_finished_run_is_not_evaluated_again(self):
