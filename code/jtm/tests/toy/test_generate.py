@@ -55,6 +55,16 @@ def die(job):
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+def wait_until_waiting(test, generator, stderr):
+    """Wait until a generator, in a thread, says that it waits for another process."""
+    for _ in range(1200):
+        if "waiting" in stderr.getvalue():
+            break
+        time.sleep(0.05)
+    test.assertIn("another process", stderr.getvalue())
+    test.assertTrue(generator.is_alive())
+
+
 class TestGenerate(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
@@ -251,11 +261,7 @@ class TestGenerate(unittest.TestCase):
             stack.enter_context(mock.patch.object(synth, "check_soundfont"))
             with mock.patch.object(generate, "_make") as make:
                 second.start()
-                for _ in range(1200):
-                    if "waiting" in stderr.getvalue():
-                        break
-                    time.sleep(0.05)
-                self.assertIn("another process", stderr.getvalue())
+                wait_until_waiting(self, second, stderr)
                 self.assertTrue(part.exists())
                 # The first one finishes; the second then finds nothing to do.
                 part.unlink()

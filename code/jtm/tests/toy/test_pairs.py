@@ -5,7 +5,6 @@ import io
 import sys
 import tempfile
 import threading
-import time
 import unittest
 from collections import Counter
 from pathlib import Path
@@ -23,6 +22,7 @@ from jtm.constants import PITCH_RANGES
 from jtm.data.musicnet import METADATA_FILE
 from jtm.files import InputError, write_json
 from jtm.music import notation
+from jtm.tests.toy.test_generate import wait_until_waiting
 from jtm.tests.toy.test_works import corpus
 
 
@@ -114,12 +114,7 @@ class TestPairs(unittest.TestCase):
         with generate._locked(out):
             second = threading.Thread(target=pairs.make, args=(out,), daemon=True)
             second.start()
-            for _ in range(1200):
-                if "waiting" in stderr.getvalue():
-                    break
-                time.sleep(0.05)
-            self.assertIn("another process", stderr.getvalue())
-            self.assertTrue(second.is_alive())
+            wait_until_waiting(self, second, stderr)
             # The first one finishes; the second then finds nothing to do.
             write_json(out / pairs.STATE_FILE, {"seed": 0})
             (out / METADATA_FILE).write_text("")
