@@ -37,6 +37,7 @@ from jtm.files import (
 )
 from jtm.music import audio, midi
 from jtm.music.score import Note, Score
+from jtm.training.folder import RECORD
 from jtm.training.processes import return_memory
 from jtm.transcriber import model, pages
 from jtm.transcriber.melody import melody
@@ -226,8 +227,7 @@ def transcribe(path_or_array, sample_rate=None, weights=None, **choices):
     >>> len(jtm.transcribe(np.zeros(16000), 16000).notes)
     0
     """
-    transcriber = model.load(weights) if weights else _current(None)
-    choices = Choices(**choices)
+    transcriber, choices = _current(weights), Choices(**choices)
     if isinstance(path_or_array, (str, os.PathLike)):
         if sample_rate is not None:
             raise InputError("sample_rate is for arrays; an audio file states its own")
@@ -272,12 +272,17 @@ def _transcribe(read, length, transcriber, choices, advance=lambda done, seconds
             yield block
             advance(len(block["notes"]) / FRAME_RATE, seconds)
 
-    thresholds = (
-        choices.frame_threshold or transcriber.thresholds["frame"],
-        choices.onset_threshold or transcriber.thresholds["onset"],
-    )
+    choices = _completed(choices, transcriber)
+    thresholds = choices.frame_threshold, choices.onset_threshold
     notes = finish(find(blocks(), thresholds), seconds, choices, first / SAMPLE_RATE)
     return {"notes": notes, "seconds": seconds, "tuning": tuning}
+
+
+def _completed(choices, transcriber):
+    """Return the options with the transcriber's thresholds where none is chosen."""
+    defaults = {f"{n}_threshold": x for n, x in transcriber.thresholds.items()}
+    chosen = {n: getattr(choices, n) or x for n, x in defaults.items()}
+    return replace(choices, **chosen)
 
 
 def transcribe_files(inputs, out, choices, weights, page, alone, name, options=None):
@@ -318,7 +323,10 @@ def transcribe_files(inputs, out, choices, weights, page, alone, name, options=N
         written, or no input at all could be transcribed.
     """
     out, weights = Path(out), weights and os.path.abspath(weights)
-    fingerprint = _current(weights).fingerprint
+    transcriber = _current(weights)
+    fingerprint = transcriber.fingerprint
+    # The thresholds of a run's checkpoint change when the run ends.
+    choices = _completed(choices, transcriber)
     sources, root = batch.find(inputs)
     made_from = {"weights": fingerprint, "choices": asdict(choices), "melody": alone}
     with locked(out / ".lock", f"{out}: another run is writing to it"):
@@ -368,14 +376,16 @@ def _transcribe_one(source, advance, named, choices, alone, page, name):
 
 
 def _current(weights):
-    """Return a transcriber, loaded once per process."""
-    return _load(weights, tuple(stamp(weights or model.WEIGHTS)))
+    """Return a transcriber, loaded once per process unless its files change."""
+    path = Path(weights or model.WEIGHTS)
+    files = path, path.with_name(RECORD)
+    return _load(path, tuple(tuple(stamp(file)) for file in files))
 
 
 @functools.lru_cache(1)
-def _load(weights, _):
-    """Load a transcriber; the last argument is the stamp of its file."""
-    return model.load(weights)
+def _load(path, _):
+    """Load a transcriber; the last argument is the stamps of its files."""
+    return model.load(path)
 
 
 def _names(sources, root, alone):

@@ -17,7 +17,7 @@ from jtm.constants import INSTRUMENTS
 from jtm.data.musicnet import open_dataset
 from jtm.data.rolls import read_notes
 from jtm.data.store import build_store
-from jtm.files import InputError, read_json
+from jtm.files import InputError, read_json, write_json
 from jtm.tests.test_embedding import FolderTestCase, music, run
 from jtm.tests.transcriber.toys import write_tiny
 from jtm.transcriber import model, transcribe
@@ -257,6 +257,28 @@ class TestCommand(TranscribeTestCase):
         code, output = self.transcribe(self.folder / "song.wav")
         self.assertEqual(code, 2)
         self.assertIn("not a register of transcriptions", output)
+
+    def test_other_thresholds_of_the_same_weights_make_other_notes(self):
+        """As those of a run's checkpoint do when the run ends."""
+        song = self.audio("song.wav")
+        self.assertIn("1 of 1 transcribed", self.transcribe(song)[1])
+        same = model.load(self.weights)
+        thresholds = {"frame": 0.99, "onset": 0.99}
+        model.save(self.weights, same.network, same.config, thresholds)
+        self.assertEqual(model.load(self.weights).fingerprint, same.fingerprint)
+        code, output = self.transcribe(song)
+        self.assertRegex(output, "1 of 1 transcribed .*1 replaced, made with other")
+        self.assertIn("1 already done", self.transcribe(song)[1])
+
+    def test_weights_are_loaded_once_for_many_recordings(self):
+        wave = np.zeros(1600)
+        with mock.patch.object(model, "load", wraps=model.load) as load:
+            for _ in range(2):
+                jtm.transcribe(wave, 16000, weights=self.weights)
+            self.assertEqual(load.call_count, 1)
+            write_json(self.weights.with_name("record.json"), {})
+            jtm.transcribe(wave, 16000, weights=self.weights)  # may have thresholds
+        self.assertEqual(load.call_count, 2)
 
     def test_weights_replaced_during_a_batch_are_loaded_again(self):
         """As in a worker of a cluster that lives longer than one command."""
