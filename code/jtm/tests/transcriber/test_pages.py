@@ -574,6 +574,10 @@ class TestBrowser(unittest.TestCase):
         tip = self.browser.run("tip.textContent")
         self.assertEqual(tip, "C5 violin, 0:00.00 for 0.45 s, velocity 90")
         self.assertFalse(self.browser.run("tip.hidden"))
+        self.eval("jtm.view.top += 2")  # the note moves away from the pointer
+        self.assertTrue(self.eval("tip.hidden"))
+        self.eval("jtm.view.top -= 2")
+        self.assertEqual(self.eval("tip.hidden || tip.textContent"), tip)
 
     def test_light_dark_and_print_styles(self):
         shown = []

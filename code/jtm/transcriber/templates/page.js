@@ -692,6 +692,7 @@
     drawRuler(time);
     drawOverview(time);
     tell(time, lit);
+    if (hovered) showTip(hovered); // the notes may have moved under the pointer
     stats.frames++;
   }
 
@@ -774,7 +775,14 @@
     return x < view.keys || y < view.ruler ? -1 : found;
   }
 
-  function showTip(x, y) {
+  let hovered = null; // where the mouse is over the roll
+
+  function hideTip() {
+    hovered = null;
+    byId("tip").hidden = true;
+  }
+
+  function showTip({ x, y }) {
     const tip = byId("tip");
     const i = noteAt(x, y);
     tip.hidden = i < 0;
@@ -822,14 +830,15 @@
     const place = placeOf(event, roll);
     const before = pointers.get(event.pointerId);
     if (!before) {
-      showTip(place.x, place.y);
+      hovered = place;
+      showTip(place);
       return;
     }
     if (pointers.size === 2) pinch(event.pointerId, before, place);
     else if (gesture.scrub) seek(timeAt(place.x));
     else if (gesture.moved || Math.hypot(place.x - gesture.x, place.y - gesture.y) > 5) {
       gesture.moved = true;
-      byId("tip").hidden = true;
+      hideTip();
       roll.classList.add("dragged");
       pan(place.x - before.x, place.y - before.y);
     } else return; // the pointer has not yet left the place where it was pressed
@@ -854,7 +863,7 @@
       if (place.y < view.ruler) return;
       if (place.x < view.keys) synth.audition(clamp(Math.round(pitchAt(place.y)), LOW, LOW + PITCHES - 1), 0);
       else seek(timeAt(place.x));
-      if (event.pointerType !== "mouse") showTip(place.x, place.y);
+      if (event.pointerType !== "mouse" && audio.paused) showTip(place);
     }
   }
 
@@ -969,7 +978,7 @@
     on(roll, "pointerdown", press);
     on(roll, "pointermove", move);
     on(roll, "pointerup pointercancel", release);
-    on(roll, "pointerleave", (event) => { if (event.pointerType === "mouse") byId("tip").hidden = true; });
+    on(roll, "pointerleave", (event) => { if (event.pointerType !== "touch") hideTip(); });
     on(roll, "wheel", wheel, { passive: false });
     on(roll, "dblclick", (event) => { if (placeOf(event, roll).x < view.keys) fitPitches(); });
     on(overview, "pointerdown pointermove", scrub);
