@@ -118,13 +118,7 @@ class Browser:
 
     def open(self, url, width=1440, height=900, scale=1, dark=False, touch=False):
         """Open a page in a window of a size; clear earlier events."""
-        self.send(
-            "Emulation.setDeviceMetricsOverride",
-            width=width,
-            height=height,
-            deviceScaleFactor=scale,
-            mobile=touch,
-        )
+        self.resize(width, height, scale, touch)
         self.send("Emulation.setTouchEmulationEnabled", enabled=touch)
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.send("Emulation.setEmulatedMedia", features=[scheme])
@@ -132,6 +126,16 @@ class Browser:
         self.events.clear()
         self.send("Page.navigate", url=url)
         self.until("document.readyState === 'complete'")
+
+    def resize(self, width, height, scale, touch=False):
+        """Set the size of the window, and its device pixels per CSS pixel."""
+        self.send(
+            "Emulation.setDeviceMetricsOverride",
+            width=width,
+            height=height,
+            deviceScaleFactor=scale,
+            mobile=touch,
+        )
 
     @contextlib.contextmanager
     def inside_frame(self):

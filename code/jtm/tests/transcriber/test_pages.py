@@ -564,6 +564,12 @@ class TestBrowser(unittest.TestCase):
         self.assertGreater(self.eval("jtm.view.scale"), 1.5 * scale)
         self.assertEqual(self.browser.run("jtm.position()"), 0)
 
+    def test_page_is_sharp_on_a_screen_of_another_density(self):
+        self.open(width=1000, height=700)
+        for scale in (2, 1, 1.5):
+            self.browser.resize(1000, 700, scale)
+            self.assertEqual(self.eval("roll.width / roll.clientWidth"), scale)
+
     def test_tooltip_describes_the_note_under_the_pointer(self):
         self.open()
         x, y = self.eval(

@@ -440,8 +440,10 @@
     wake();
   }
 
+  const density = () => Math.min(2, window.devicePixelRatio || 1);
+
   function measure(canvas, context) {
-    const dense = Math.min(2, window.devicePixelRatio || 1);
+    const dense = density();
     const width = canvas.clientWidth;
     const height = canvas.clientHeight;
     canvas.width = Math.max(1, Math.round(width * dense));
@@ -675,6 +677,7 @@
   }
 
   function draw() {
+    if (view.dense !== density()) return resize(); // the page is on another screen now
     const time = position();
     if (!audio.paused) keepInSight(time);
     drawRows();
