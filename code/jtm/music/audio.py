@@ -112,8 +112,10 @@ def _reason(path):
         return "no such file"
     except OSError as error:
         return f"cannot be read ({error.strerror})"
-    formats = ", ".join(AUDIO_SUFFIXES)
-    return f"not a readable audio file (expected {formats}); replace or remove it"
+    reason = f"expected {', '.join(AUDIO_SUFFIXES)}"
+    if path.suffix.lower() in AUDIO_SUFFIXES:
+        reason = "damaged, or of another format than its name says"
+    return f"not a readable audio file ({reason}); replace or remove it"
 
 
 def _check_mix(name, mixed, total):

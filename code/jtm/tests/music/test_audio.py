@@ -118,6 +118,7 @@ class TestFiles(unittest.TestCase):
             ("zero.wav", b""),
             ("song.m4a", b"what ffmpeg reads"),
             ("text.wav", b"hello"),
+            ("text.txt", b"hello"),
         ):
             (self.folder / name).write_bytes(content)
         soundfile.write(self.folder / "bare.wav", np.zeros(0), 16_000)
@@ -126,8 +127,9 @@ class TestFiles(unittest.TestCase):
             ("folder.wav", "is a folder; expected an audio file"),
             ("zero.wav", "is empty; expected audio"),
             ("bare.wav", "is empty; expected audio"),
-            ("song.m4a", "not a readable audio file .expected .*, .m4a, .*"),
-            ("text.wav", "not a readable audio file .expected .wav, .*"),
+            ("song.m4a", r"not a readable audio file \(damaged, or of another format"),
+            ("text.wav", r"not a readable audio file \(damaged, or of another format"),
+            ("text.txt", r"not a readable audio file \(expected .wav, .*, .m4a, .*\)"),
         ):
             for function in (audio.read, audio.duration):
                 with self.assertRaisesRegex(InputError, rf"/{name}: {message}"):
