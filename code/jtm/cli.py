@@ -115,7 +115,8 @@ STORE = _option(
 DECODING = (
     _option(
         "--onset-threshold P",
-        "onset probability threshold, above 0 and below 1; lower detects more notes "
+        "onset probability threshold, above 0 and below 1; lower detects more notes, "
+        "and a quarter of it is enough for a pitch that becomes and remains active "
         "(default: tuned on validation recordings)",
         type=float,
     ),
@@ -125,7 +126,7 @@ DECODING = (
         "(default: tuned on validation recordings)",
         type=float,
     ),
-    _option("--min-note-ms MS", "minimum note length in ms (default: 80)", type=float),
+    _option("--min-note-ms MS", "minimum note length in ms (default: 50)", type=float),
     _option(
         "--pitch-range LOW-HIGH",
         "discard notes outside this range, such as G3-E7 or MIDI 55-100",

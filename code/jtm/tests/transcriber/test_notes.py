@@ -1,6 +1,7 @@
 """Notes: decoding in blocks, and choice of instruments and velocities."""
 
 import unittest
+from unittest import mock
 
 import numpy as np
 
@@ -30,14 +31,36 @@ class TestFind(unittest.TestCase):
         whole = next(random_blocks(10_000))
         expected = decode(whole["notes"], THRESHOLDS)
         self.assertGreater(len(expected), 300)
+        with mock.patch.object(notes, "WEAK", 0.999999 / 0.3):
+            found = find([whole], THRESHOLDS)
+        for name, edge in (("first", "start"), ("last", "end")):
+            np.testing.assert_array_equal(found[name], np.rint(100 * expected[edge]))
+        np.testing.assert_array_equal(found["pitch"], expected["pitch"])
         once = find([whole], THRESHOLDS)
-        for size in (1, 7, 64, 10_000):
+        self.assertGreater(len(once), len(expected))  # slow attacks too
+        for size in (1, 7, 64):
             found = find(random_blocks(size), THRESHOLDS)
-            for name, edge in (("first", "start"), ("last", "end")):
-                frames = np.rint(100 * expected[edge])
-                np.testing.assert_array_equal(found[name], frames)
-            np.testing.assert_array_equal(found["pitch"], expected["pitch"])
+            for name in ("first", "last", "pitch"):
+                np.testing.assert_array_equal(found[name], once[name])
             np.testing.assert_allclose(found["evidence"], once["evidence"], atol=1e-3)
+
+    def test_slow_attack_is_a_weak_onset_of_a_pitch_that_remains_active(self):
+        def found(onset, length=40, later=-9.0):
+            logits = np.full((100, 2, 88), -9.0, np.float32)
+            logits[20 : 20 + length, 0, 48] = 2.0
+            logits[17, 1, 48], logits[30, 1, 48] = onset, later
+            decoded = [find([{"notes": logits}], THRESHOLDS)]
+            size = 9
+            parts = [{"notes": logits[i : i + size]} for i in range(0, 100, size)]
+            decoded.append(find(parts, THRESHOLDS))
+            spans = [[(n["first"], n["last"]) for n in each] for each in decoded]
+            self.assertEqual(*spans)
+            return spans[0]
+
+        self.assertEqual(found(-2.0), [(20, 60)])
+        self.assertEqual(found(-3.0), [])  # an onset probability of 5 %
+        self.assertEqual(found(-2.0, length=10), [])
+        self.assertEqual(found(-2.0, later=2.0), [(30, 60)])
 
     def test_no_notes_in_silence(self):
         for silent in ([], blocks([], 5, 5), blocks([], 300, 20)):
