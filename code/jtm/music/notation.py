@@ -90,8 +90,36 @@ def _tunes(path):
         fields = (line.partition(":")[0] for line in tune.splitlines())
         header = set(itertools.takewhile(lambda field: field != "K", fields))
         added = [line for field, line in defaults.items() if field not in header]
-        texts.append("\n".join((*sorted(added), tune)))  # the version first
+        texts.append("\n".join((*sorted(added), *_by_voice(tune))))  # the version first
     return texts
+
+
+def _by_voice(tune):
+    """
+    List the lines of an ABC tune voice by voice, and inline fields on their own lines.
+
+    music21 reads each ``V:`` as another part from the beginning, and ignores voices
+    with names, and fields within a line, such as ``[V:1]`` and ``[K:D]``.
+    """
+    lines = [line for line in re.sub("%.*", "", tune).splitlines() if line.strip()]
+    first = next((i for i, line in enumerate(lines) if line[:2] == "K:"), -1) + 1
+    header, body = lines[:first], "\n".join(lines[first:])
+    body = re.sub(r"\[([A-Za-z]:[^]\n]*)\]", r"\n\1\n", body).splitlines()
+    body = [line for line in body if line.strip()]
+    if not any(line.startswith("V:") for line in body):
+        return header + body
+    voices, voice = {}, None
+    for line in body:
+        if line.startswith("V:"):
+            voice = (line[2:].split() or [""])[0]
+        elif voice is None and re.match("[A-Za-z]:", line):
+            header.append(line)  # applies to all voices
+        else:
+            voices.setdefault(voice or "1", []).append(line)
+    lines = [line for line in header if not line.startswith("V:")]
+    for number, own in enumerate(voices.values(), 1):
+        lines += [f"V:{number}", *own]
+    return lines
 
 
 def _parse(source):

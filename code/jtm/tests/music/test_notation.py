@@ -87,6 +87,33 @@ class TestFiles(unittest.TestCase):
         self.assertEqual([title for title, _ in pieces], titles)
         self.assertEqual([n["beats"].item() for _, n in pieces], [0.25, 0.5, 0.25])
 
+    def test_abc_voices_are_simultaneous_however_they_are_written(self):
+        upper, lower = ("F G A B |", "d c B A |"), ("D4 |", "A,4 |")
+        defined = "V:{0}\nV:{1} clef=bass\nK:D\n"  # in the header, whose K: is last
+        turns = [(v, s[bar]) for bar in (0, 1) for v, s in enumerate((upper, lower))]
+        whole = [(0, " ".join(upper)), (1, " ".join(lower))]
+        expected = [66, 62, 67, 69, 71, 74, 57, 73, 71, 69]
+        for header in (defined, "K:D\n"):
+            for order in (whole, turns):
+                for form in ("V:{}\n{}\n", "[V:{}] {}\n"):
+                    for names in (("1", "2"), ("S", "B")):
+                        text = "X:1\nT:T\nM:4/4\nL:1/4\n" + header.format(*names)
+                        text += "".join(form.format(names[v], bar) for v, bar in order)
+                        with self.subTest(text):
+                            path = self.write("a.abc", text)
+                            ((_, notes),) = notation.read(path)
+                            notes = np.sort(notes, order=("beat", "part"))
+                            self.assertEqual(notes["pitch"].tolist(), expected)
+                            beats = [0, 0, 1, 2, 3, 4, 4, 5, 6, 7]
+                            self.assertEqual(notes["beat"].tolist(), beats)
+
+    def test_abc_fields_within_a_line_apply_from_there_on(self):
+        text = "X:1\nT:T\n% a\nM:4/4\nL:1/4\nK:C\nC F2 C | [K:D] [L:1/8] C2 F4 %[K:F]\n"
+        text += "C2 |\n"
+        ((_, notes),) = notation.read(self.write("a.abc", text))
+        self.assertEqual(notes["pitch"].tolist(), [60, 65, 60, 61, 66, 61])
+        self.assertEqual(notes["beats"].tolist(), [1, 2, 1, 1, 2, 1])
+
     def test_abc_in_latin_1_with_a_byte_order_mark_or_carriage_returns(self):
         text = ABC.replace("Scale", "L\u00e4ndler")
         for encoding in ("latin-1", "utf-8-sig"):
