@@ -51,7 +51,8 @@ def ordered_map(processes):
     if processes == 1:
         yield map
         return
-    pool = ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"))
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(processes, context, _end_with_parent)
     try:
         yield functools.partial(pool.map, chunksize=4)
     except BrokenProcessPool as error:
@@ -286,6 +287,11 @@ def _init_worker(jobs):
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, os.cpu_count() // jobs)))
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    _end_with_parent()
+
+
+def _end_with_parent():
+    """End this worker process with its parent, which it would wait for forever."""
 
     def follow():
         multiprocessing.parent_process().join()

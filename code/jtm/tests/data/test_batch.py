@@ -6,6 +6,7 @@ import importlib.util
 import io
 import os
 import signal
+import subprocess
 import sys
 import tempfile
 import threading
@@ -153,6 +154,25 @@ class TestProcesses(FolderTestCase):
         with self.assertRaisesRegex(InputError, KILLED[:20]):
             with batch.ordered_map(2) as spread:
                 list(spread(os._exit, range(1, 9)))
+
+    def test_workers_of_ordered_map_end_with_a_killed_parent(self):
+        code = (
+            "import os, signal\n"
+            "from jtm.data.batch import ordered_map\n"
+            "with ordered_map(2) as spread:\n"
+            "    pids = set(spread(eval, ['__import__(\"os\").getpid()'] * 8))\n"
+            "    print(*pids, flush=True)\n"
+            "    os.kill(os.getpid(), signal.SIGKILL)\n"
+        )
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+        command = [sys.executable, "-c", code]
+        with subprocess.Popen(command, **pipes, start_new_session=True) as process:
+            try:  # workers hold the output open until they end, too
+                self.assertTrue(process.communicate(timeout=60)[0].split())
+            finally:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+        self.assertEqual(process.returncode, -signal.SIGKILL)
 
     def test_interrupt_ends_workers_and_leaves_no_partial_file(self):
         log, interrupted = self.folder / "log", []
