@@ -390,7 +390,7 @@ def _recording_findings(dataset, facts, exact):
     recordings = dataset.recordings
     findings = _audio_findings([r.audio for r in recordings], facts, exact)
     skipped = [f"{path}: {reason}" for path, reason in dataset.skipped]
-    findings.append(_listed("audio files skipped", skipped, False))
+    findings.append(_listed("files skipped", skipped, False))
     findings += _metadata_findings(dataset, facts)
     labelled = [(r, f) for r, f in zip(recordings, facts, strict=True) if f.labels]
     due = [r for r in recordings if r.split != "unlabelled"]

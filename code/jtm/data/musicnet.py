@@ -276,7 +276,7 @@ def _read_layout(root):
     metadata = {}
     if (root / METADATA_FILE).exists():
         metadata = {row["id"]: row for row in read_metadata(root / METADATA_FILE)}
-    recordings, skipped = [], []
+    recordings, skipped, used = [], [], set()
     for folder in _FOLDERS:
         if not (root / f"{folder}_data").is_dir():
             continue
@@ -298,7 +298,11 @@ def _read_layout(root):
             split = "validation" if held_out else folder
             labels = root / f"{folder}_labels" / f"{audio.stem}.csv"  # may be a link
             labels = labels if labels.exists() else None
+            used.add(labels)
             recordings.append(Recording(audio.stem, audio, labels, split, row))
+        tables = find_files(root / f"{folder}_labels", (".csv",), deep=False)[0]
+        reason = "label files that no audio file is named like"
+        skipped += [(path, reason) for path in tables if path not in used]
     known = {recording.audio for recording in recordings}
     single_notes = root / CLIPS_FOLDER if (root / CLIPS_FILE).exists() else None
     others = [path for path in find_files(root)[0] if path not in known]

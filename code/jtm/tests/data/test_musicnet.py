@@ -161,6 +161,13 @@ class TestFindFiles(FolderTestCase):
         with self.assertRaisesRegex(InputError, "no audio file found.*m4a"):
             open_dataset(self.root)
 
+    def test_label_files_without_a_recording_are_warned_about(self):
+        self.audio("test_data/1760.wav")
+        self.write("test_labels/1760.CSV", HEADING)
+        with self.assertWarnsRegex(InputWarning, "1 skipped: 1 label files that no"):
+            dataset = open_dataset(self.root)
+        self.assertEqual(dataset.skipped[0][0].name, "1760.CSV")
+
     def test_unmatched_metadata_rows_are_warned_about(self):
         self.audio("train_data/1.wav")
         self.write("musicnet_metadata.csv", "id,split", "x1,train", "x2,validation")
