@@ -195,12 +195,12 @@ def build_store(dataset, folder=None, progress=True, part=""):
             files, old, entries, missing = _compare(dataset, place)
             if missing:
                 sweep(place)
+                _remove(place, old.keys() - files.keys())  # of other names, say
                 _build(dataset, missing, entries, place / _INDEX_FILE, progress)
     elif entries != old:  # recordings were removed
         with contextlib.suppress(InputError, OSError):  # the copy may be read-only
             write_json(place / _INDEX_FILE, entries)
-            for key in old.keys() - entries.keys():
-                inside(place, _file_name(key)).unlink(missing_ok=True)
+            _remove(place, old.keys() - files.keys())
     return Store(
         dataset.recordings,
         files.values(),
@@ -235,6 +235,13 @@ def _file_name(key):
     if len(os.fsencode(Path(name).name)) > _MAX_NAME:
         name = hashlib.sha256(os.fsencode(name)).hexdigest()
     return f"{split}/{name}.s16"
+
+
+def _remove(folder, keys):
+    """Remove the samples of recordings that the dataset no longer has."""
+    for key in keys:
+        with contextlib.suppress(InputError, OSError):
+            inside(folder, _file_name(key)).unlink(missing_ok=True)
 
 
 def _compare(dataset, folder):

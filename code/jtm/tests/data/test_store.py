@@ -63,6 +63,13 @@ class TestStore(unittest.TestCase):
         left = [f.name for f in (self.root / STORE_FOLDER).rglob("*.s16")]
         self.assertEqual(left, ["a.wav.s16"])
 
+    def test_renamed_recording_is_stored_once(self):
+        self.build()
+        (self.root / "a.wav").rename(self.root / "c.wav")
+        self.build()
+        left = sorted(f.name for f in (self.root / STORE_FOLDER).rglob("*.s16"))
+        self.assertEqual(left, ["b.flac.s16", "c.wav.s16"])
+
     def test_summary_depends_on_names_and_samples_not_on_the_path(self):
         before = self.build().summary([1], [0])
         self.assertEqual(before["recordings"], [1, 1])
