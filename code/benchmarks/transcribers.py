@@ -480,6 +480,10 @@ def run(options):
         facts = {"title": SETS[name], "recordings": len(pieces)}
         facts["notes"] = sum(len(piece.notes) for piece in pieces)
         facts["seconds"] = sum(piece.seconds for piece in pieces)
+        if name == "notes":
+            runs = [run for each in scores[name].values() for run in each.values()]
+            found = [[piece["found"] for piece in run] for run in runs]
+            facts["found_by_none"] = int((~np.any(found, axis=0)).sum())
         result["sets"][name] = facts
         rows = compare(scores[name], [piece.group for piece in pieces])
         result["scores"] += [{"set": name} | row for row in rows]
