@@ -310,6 +310,8 @@ def network_config(path, content):
     """
     known = NetworkConfig.__pydantic_fields__
     settings = {n: value for n, value in content["config"].items() if n in known}
+    if settings.get("ar_mode") != "transformer":  # dropout only before the criterion
+        settings.pop("dropout", None)
     try:
         return make_config(NetworkConfig, "small", settings)
     except InputError as error:

@@ -501,6 +501,16 @@ class TestPretrain(unittest.TestCase):
         with torch.no_grad():
             self.assertFalse(torch.allclose(model(wave)[1], untrained(wave)[1]))
 
+    def test_network_pretrained_with_dropout_loads(self):
+        for number, ar_mode in enumerate(("GRU", "transformer")):
+            chosen = {"dropout": 0.2, "ar_mode": ar_mode, "n_epoch": 1}
+            checkpoint, _ = self.run_quietly(self.config(f"run{number}", **chosen))
+            model, config = load_model(checkpoint)
+            self.assertEqual(config.dropout, 0.2 * (ar_mode == "transformer"))
+            weights = read_checkpoint(checkpoint)["state_dict"]
+            for name, value in model.state_dict().items():
+                self.assertTrue(torch.equal(value, weights[f"model.{name}"]), name)
+
     def test_load_starts_from_the_weights_of_a_checkpoint(self):
         checkpoint, _ = self.run_quietly(self.config())
         chosen = {"load": str(checkpoint), "load_criterion": True, "n_epoch": 1}
