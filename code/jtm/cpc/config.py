@@ -13,6 +13,8 @@ from jtm.files import InputError
 from jtm.models import AUGMENTATIONS
 from jtm.training.config import NetworkConfig, flag, settings
 
+_OF_FRAMES = {"share_negatives", "same_share", "other_windows"}  # whole ones alone
+
 
 def _augmentations(text):
     """Refuse a list of augmentations with unknown or repeated names."""
@@ -93,8 +95,8 @@ class PretrainConfig(NetworkConfig):
         "both",
         description="unit of the contrastive loss: whole frames; single pitches, "
         "sampled by magnitude, against the same pitch at other times (requires "
-        "--garMode pitchwise); or the mean of both losses (default: pitch for "
-        "--encoderType pitchmap, else both)",
+        "--garMode pitchwise); or the mean of both losses (default: frame for "
+        "--garMode joint, pitch for --encoderType pitchmap, else both)",
     )
     negative_sampling_ext: int = Field(
         256,
@@ -169,6 +171,8 @@ class PretrainConfig(NetworkConfig):
             values.setdefault("contrast", "pitch")
         if values.get("contrast") == "pitch":
             values.setdefault("negative_sampling_ext", 127)
+            for name in _OF_FRAMES - chosen.keys():
+                values.pop(name, None)  # from the preset, and without effect
         if values.get("gar_mode", cls.gar_mode) == "joint":
             if chosen.get("contrast", "frame") != "frame":
                 raise InputError(
@@ -214,7 +218,7 @@ class PretrainConfig(NetworkConfig):
         if self.other_windows and self.batch_size == 1:
             raise InputError("--otherWindows needs a --batchSize of 2 or more")
         if self.contrast == "pitch":  # negatives are the same pitch at other times
-            for name in ("share_negatives", "same_share", "other_windows"):
+            for name in sorted(_OF_FRAMES):
                 if getattr(self, name) != getattr(type(self), name):
                     raise InputError(f"--{flag(name)} needs --contrast frame or both")
         if self.load_criterion and not self.load:

@@ -33,6 +33,14 @@ class TestConfig(unittest.TestCase):
         self.assertEqual(config.negative_sampling_ext, 128)
         self.assertEqual((config.size_window, config.batch_size), (20480, 8))
 
+    def test_settings_of_a_preset_without_effect_are_dropped(self):
+        chosen = {"encoder_type": "harmonic", "contrast": "pitch"}
+        config = make_config(PretrainConfig, "reference", chosen)
+        self.assertEqual((config.contrast, config.share_negatives), ("pitch", "window"))
+        with self.assertRaisesRegex(InputError, "--shareNegatives needs --contrast"):
+            chosen["share_negatives"] = "anchor"
+            make_config(PretrainConfig, "reference", chosen)
+
     def test_latent_size_depends_on_the_encoder(self):
         for preset in PRESETS:
             for encoder in ("conv", "sinc", "harmonic"):
