@@ -47,7 +47,7 @@ RECIPES = {
 }
 """Options added to ``main.py --preset best``, the shipped network's recipe, by name."""
 
-JOINT = "InfoNCE and labels jointly"
+JOINT = "InfoNCE (temperature 0.1) and labels jointly"
 """Fine-tuning of the shipped network, with InfoNCE on unlabelled audio in each step."""
 
 AMOUNTS = (3, 10)

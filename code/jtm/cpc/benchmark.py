@@ -99,7 +99,7 @@ class _Method(NamedTuple):
     start: str  # initial weights: cpc or random; or features: of HAND_MADE, or largest
     frozen: bool = False  # whether to train the heads alone
     # Whether to train on unlabelled audio too: on the labels of a teacher, or, if
-    # there is none, by the loss of pretraining.
+    # there is none, by InfoNCE with the default settings.
     unlabelled: bool = False
     teacher: str = ""  # for self-training: the method that trained the teacher
     is_trial: bool = False  # whether it runs only if it is selected by name
@@ -507,7 +507,7 @@ class Benchmark:
         spans, batches = self.labelled_spans(run), {"batch_size": n_labelled}
         chosen = {}
         if method.unlabelled:
-            # Of all training audio, labelled or not.
+            # Of all training audio; that of the labelled recordings counts twice.
             splits = split_recordings(self.store.recordings, self.store.lengths)
             batches["unlabelled"] = [*spans, *family.spans("train")] + [
                 (i, 0, int(self.store.lengths[i]) // HOP) for i in splits["unlabelled"]
@@ -519,7 +519,7 @@ class Benchmark:
             chosen["teacher"].load_state_dict(load_file(self._teacher_path(teacher)))
         elif method.unlabelled:
             # Settings of the network that the CPC criterion depends on.
-            names = ("encoder_type", "hidden_encoder", "hidden_gar", "ar_mode")
+            names = "encoder_type hidden_encoder hidden_gar ar_mode gar_mode".split()
             sizes = {name: getattr(self.config, name) for name in names}
             sizes["random_seed"] = run.seed
             pretraining = make_config(PretrainConfig, "small", sizes)

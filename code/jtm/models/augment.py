@@ -4,7 +4,8 @@ Augmentations that preserve notes, instruments and timing.
 The context network takes the augmented copy of a window, while the latents that it
 predicts come from the original (past-only augmentation, Kharitonov et al.
 2020). Recording conditions change; pitch and tempo do not. All
-filters are causal, so that no future to be predicted leaks into the past.
+filters are causal, so that no future to be predicted leaks into the past; only the
+level of the noise depends on the whole window.
 """
 
 import math

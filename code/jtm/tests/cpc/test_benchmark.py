@@ -117,6 +117,15 @@ class TestBenchmark(unittest.TestCase):
             again, _ = self.bench("all", only)
         self.assertTrue(again.equals(table))
 
+    def test_joint_training_of_contexts_of_all_pitches(self):
+        checkpoint = self.folder / "joint.pt"
+        write_checkpoint(
+            checkpoint, chosen=SMALL | {"ar_mode": "GRU", "gar_mode": "joint"}
+        )
+        only = {"method": ["cpc-joint"], "amount": [3], "seed": [0]}
+        table, _ = self.bench("joint", only, checkpoint)
+        self.assertGreater(len(table), 0)
+
     def test_result_of_a_run_does_not_depend_on_others(self):
         one, _ = self.bench("one", {"method": ["scratch"], "amount": [1], "seed": [0]})
         only = {"method": ["largest", "scratch"], "amount": [1], "seed": [0]}
