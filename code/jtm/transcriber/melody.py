@@ -29,7 +29,6 @@ AROUND = 4.0  # seconds on either side of a note used for its register
 LOUD = 1.0  # reward per second and doubling of velocity
 LEAP = 0.05  # penalty per octave between successive notes
 REST = 2.0  # seconds of rest after which a leap has no penalty
-LONGEST = 10.0  # maximum seconds between starts of successive notes without a rest
 STEP = 0.05  # time resolution of the register in seconds
 NAMES = "C C# D Eb E F F# G Ab A Bb B".split()  # of pitches, as in templates/page.js
 
@@ -55,6 +54,7 @@ def melody(notes):
     total = np.zeros(len(notes))  # score of the best line up to the start of each note
     previous = np.full(len(notes), -1)  # the previous note in that line
     finished = deque(np.argsort(end, kind="stable"))
+    reach = np.maximum.accumulate(end)  # so that it can be searched
     best, last = 0.0, -1  # best score of lines at rest, and the last note of that line
     for i in range(len(notes)):
         while end[finished[0]] <= start[i] - REST:
@@ -62,7 +62,7 @@ def melody(notes):
             if total[j] + scores[j] > best:
                 best, last = total[j] + scores[j], j
         total[i], previous[i] = best, last
-        first = np.searchsorted(start, start[i] - LONGEST)
+        first = np.searchsorted(reach, start[i] - REST, side="right")
         j = np.arange(first, np.searchsorted(start, start[i]))
         j = j[end[j] > start[i] - REST]
         if len(j):

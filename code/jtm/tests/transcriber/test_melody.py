@@ -58,6 +58,10 @@ class TestMelody(unittest.TestCase):
         piece = notes((0.0, 1.0, 76), (30.0, 31.0, 48), (31.0, 32.0, 50))
         self.assertEqual(len(melody(piece)[1]), 3)
 
+    def test_long_tones_with_short_rests_are_all_in_the_melody(self):
+        rows = [(12.0 * i, 12.0 * i + 11.0, 60 + i) for i in range(4)]
+        self.assertTrue(melody(notes(*rows))[0].all())
+
     def test_melody_equals_exhaustive_search(self):
         rng = np.random.default_rng(0)
         for _ in range(20):
