@@ -177,7 +177,7 @@ class Transcription:
         stem = inside(folder, self.title + ".melody" * (self.whole is not None))
         paths = [Path(f"{stem}{suffix}") for suffix in SUFFIXES[: 2 + page]]
         for path in paths:
-            if path.exists() and not overwrite:
+            if os.path.exists(path) and not overwrite:
                 raise InputError(f"{path}: exists already; save with overwrite=True")
         for path in paths:
             with atomic(path) as part:
@@ -407,7 +407,7 @@ def _names(sources, root, alone):
 
 def _is_unchanged(path, written):
     """Return whether a file is missing, or as it was written, by its hash."""
-    return not path.exists() or (path.is_file() and digest(path) in written)
+    return not os.path.exists(path) or (path.is_file() and digest(path) in written)
 
 
 class _Register:
@@ -464,8 +464,8 @@ class _Register:
         write_json(self.path, self.rows)
         for suffix in {*SUFFIXES} - {*self.suffixes}:  # an outdated page
             path = self._file(source, suffix)
-            if _is_unchanged(path, written):
-                path.unlink(missing_ok=True)
+            if os.path.isfile(path) and digest(path) in written:
+                path.unlink()
         self.n_notes += len(transcription.notes)
         self.n_replaced += before.get("state") == state and not (
             self.made_from.items() <= before.items()

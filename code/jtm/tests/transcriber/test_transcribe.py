@@ -205,6 +205,18 @@ class TestCommand(TranscribeTestCase):
         self.assertIn("leads outside", output)
         self.assertEqual(list((self.folder / "elsewhere").iterdir()), [])
 
+    def test_too_long_names_are_refused_in_one_line(self):
+        song = self.audio(f"{'x' * 251}.wav")  # NAME.mid fits, NAME.html doesn't
+        code, output = self.transcribe(song)
+        self.assertEqual(code, 2)
+        self.assertIn("x.html: its name is too long; shorten it", output)
+        code, output = self.transcribe(song, "--no-page")
+        self.assertEqual(code, 0, output)
+        names = {f"{'x' * 251}.{kind}" for kind in ("mid", "csv")}
+        self.assertEqual(self.written() - {"index.html"}, names)
+        with self.assertRaisesRegex(InputError, "its name is too long"):
+            jtm.transcribe(song, weights=self.weights).save(self.folder / "saved")
+
     def test_killed_run_is_completed(self):
         song = self.audio("song.wav")
         with mock.patch.object(os, "replace", side_effect=KeyboardInterrupt):
