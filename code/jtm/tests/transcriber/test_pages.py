@@ -457,6 +457,29 @@ class TestBrowser(unittest.TestCase):
         )
         self.assertEqual(self.browser.run("jtm.audio.playbackRate"), 0.5)
 
+    def test_notes_to_come_are_not_heard_after_a_pause(self):
+        self.open()
+        self.browser.run(
+            "((start, stop) => {"
+            "window.made = [];"
+            "OscillatorNode.prototype.start = function (from) {"
+            "made.push(Object.assign(this, {from})); start.call(this, from); };"
+            "OscillatorNode.prototype.stop = function (to) {"
+            "Object.assign(this, {to, at: this.context.currentTime});"
+            "stop.call(this, to); };"
+            "})(OscillatorNode.prototype.start, OscillatorNode.prototype.stop)"
+        )
+        self.browser.press("2")
+        self.browser.click("#play")
+        due = "(note => note.from - note.context.currentTime)(note)"
+        self.browser.until(
+            f"made.some(note => {due} > 0.03 && {due} < 0.13)"
+            "&& (jtm.audio.pause(), true)"
+        )
+        self.browser.until("jtm.voices() === 0")
+        heard = "made.filter(note => note.from > note.at && note.to > note.from)"
+        self.assertEqual(self.browser.run(f"{heard}.length"), 0)
+
     def test_instruments_melody_and_spectrogram_are_toggled(self):
         self.open()
         self.browser.press("0")
@@ -563,6 +586,18 @@ class TestBrowser(unittest.TestCase):
         self.browser.touch("touchEnd")
         self.assertGreater(self.eval("jtm.view.scale"), 1.5 * scale)
         self.assertEqual(self.browser.run("jtm.position()"), 0)
+
+    def test_index_fits_a_phone(self):
+        with tempfile.TemporaryDirectory() as folder:
+            notes = some_notes()
+            notes["program"] = np.where(notes["program"] == 41, 7, 44)
+            page = pages.page(tone(8), RATE, notes, "Prelude")
+            (Path(folder) / "Prelude.html").write_text(page, encoding="ascii")
+            index = Path(folder) / "index.html"
+            index.write_text(pages.index(folder), encoding="ascii")
+            self.browser.open(index.as_uri(), width=360, height=640, touch=True)
+            width = self.browser.run("document.scrollingElement.scrollWidth")
+            self.assertEqual(width, 360)
 
     def test_page_is_sharp_on_a_screen_of_another_density(self):
         self.open(width=1000, height=700)

@@ -195,7 +195,7 @@
           live.delete(voice);
           gain.cancelScheduledValues(time);
           gain.setTargetAtTime(0, time, 0.015);
-          oscillator.stop(time + 0.15);
+          oscillator.stop(from > time ? 0 : time + 0.15); // one to come is not heard
         },
       };
       live.add(voice);
