@@ -2,7 +2,6 @@
 
 import math
 
-from jtm.constants import SAMPLE_RATE
 from jtm.files import InputError
 from jtm.music import audio
 
@@ -35,7 +34,7 @@ def describe(path, index=None):
     InputError
         If the recording is too short, or a file cannot be read.
     """
-    from jtm.retrieval.search import CONFIDENT, MIN_SECONDS, ShortError, find
+    from jtm.retrieval.search import CONFIDENT, MIN_SECONDS, ShortError, find, sounding
 
     wave = audio.read(path, seconds=LONGEST, clipped=False)
     try:
@@ -60,6 +59,7 @@ def describe(path, index=None):
             n, side = abs(match.key), "above" if match.key > 0 else "below"
             line += f", {n} semitone{'s' * (n > 1)} {side} the score"
         lines.append(line)
-    if len(wave) < MIN_SECONDS * SAMPLE_RATE:
-        lines.append(f"other keys not tried: shorter than {math.ceil(MIN_SECONDS)} s")
+    if sounding(wave) < MIN_SECONDS:
+        least = math.ceil(MIN_SECONDS)
+        lines.append(f"other keys not tried: less than {least} s of sound")
     return "\n".join(lines)

@@ -423,7 +423,11 @@ def cut_windows(wave):
     last = (len(wave) - size) / SAMPLE_RATE
     starts = np.arange(0, last + 1e-6, HOP_SECONDS)
     if len(starts) > MAX_WINDOWS:
+        heard = starts[_heard(wave, starts)]
         starts = np.linspace(0, last, MAX_WINDOWS)
+        if 0 < len(heard) < last / HOP_SECONDS:  # none in silence
+            rows = np.linspace(0, len(heard) - 1, min(MAX_WINDOWS, len(heard)))
+            starts = heard[rows.round().astype(int)]
     firsts = np.round(starts * FRAME_RATE / POOL).astype(int) * POOL
     analyse = _front_end().analyse
     if len(wave) <= 2 * len(starts) * size:  # windows overlap: analyse all of it once
@@ -435,6 +439,23 @@ def cut_windows(wave):
     windows = np.stack(windows).astype(np.float32)
     loud = windows.max((1, 2)) > SILENT
     return starts[loud], windows[loud]
+
+
+def _heard(wave, starts):
+    """Check whether the windows from given times are not silent throughout."""
+    blocks = audio.powers(wave) > audio.SILENT
+    n_block = audio.SAMPLE_RATE // audio.LEVEL_BLOCK  # per second
+    counts = np.append(0, np.cumsum(blocks))
+    ends = np.round((starts + data.SECONDS) * n_block).astype(int)
+    firsts = np.round(starts * n_block).astype(int)
+    return counts[np.minimum(ends, len(blocks))] > counts[firsts]
+
+
+def sounding(wave, rate=SAMPLE_RATE):
+    """Return the seconds of a recording that are not silent."""
+    wave = audio.to_wave(wave, rate)
+    heard = audio.powers(wave * audio.gain(audio.powers(wave))) > audio.SILENT
+    return min(heard.sum() * audio.LEVEL_BLOCK, len(wave)) / SAMPLE_RATE
 
 
 def _change(magnitudes):
@@ -532,8 +553,8 @@ def find(wave, rate=SAMPLE_RATE, index=None, weights=WEIGHTS, progress=False):
     """
     Find the pieces most likely played in a recording.
 
-    From :data:`MIN_WINDOWS` windows on, all keys within an octave are tried, unless the
-    margin in that of the score is :data:`CERTAIN_MARGIN`. The pieces of the shipped
+    From :data:`MIN_SECONDS` of sound on, all keys within an octave are tried, unless
+    the margin in that of the score is :data:`CERTAIN_MARGIN`. The pieces of the shipped
     index compete with those of an index given by its path, as background, so that few
     pieces do not share all votes: of 20 s of held-out works in neither, at most 1 % are
     named.
@@ -574,7 +595,7 @@ def find(wave, rate=SAMPLE_RATE, index=None, weights=WEIGHTS, progress=False):
     starts, magnitudes = cut_windows(wave * audio.gain(audio.powers(wave)))
     if not len(starts) or _change(magnitudes) < MIN_CHANGE:
         return [], False
-    keys = KEYS if len(starts) >= MIN_WINDOWS else KEYS[:1]
+    keys = KEYS if sounding(wave) >= MIN_SECONDS else KEYS[:1]
     searched = search_in_keys(towers, index, starts, magnitudes, keys)
     results, margins = [], []
     bar = tqdm(keys, "Keys", leave=False, disable=not progress)
@@ -659,9 +680,9 @@ def identify(wave, rate=SAMPLE_RATE):
     -------
     str or None
         Its title; None if it is not found with at least :data:`CONFIDENT`, or the
-        recording is shorter than :data:`MIN_SECONDS`.
+        recording has less than :data:`MIN_SECONDS` of sound.
     """
-    if len(wave) < MIN_SECONDS * rate:
+    if sounding(wave, rate) < MIN_SECONDS:
         return None
     matches, found = find(wave, rate)
     return matches[0].title if found and matches[0].confidence >= CONFIDENT else None
