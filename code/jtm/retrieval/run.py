@@ -351,13 +351,18 @@ def study(data, out, load=None, only=None, scores=None):
     Raises
     ------
     InputError
-        If a name in `only` is unknown, or needs `load` or `scores`; if `out` holds
+        If a name in `only` is unknown, or needs `load` or `scores`; if a score is
+        missing; if `out` holds
         results on other data or from another network; or if another process runs the
         same run.
     """
     out = Path(out)
     _check_names(only or (), load, scores)
     recordings = Recordings(data, out / "work")
+    identifies = scores and not (out / PIECES).exists()
+    identifies = identifies and (not only or "pieces" in only)
+    if identifies:
+        _check_scores(recordings, scores)
     names = [name for name in RUNS if name in (only or RUNS)]
     if not load:
         names = [name for name in names if "start" not in RUNS[name]]
@@ -381,7 +386,7 @@ def study(data, out, load=None, only=None, scores=None):
         if not file.exists() and (not only or "baselines" in only):
             evaluate = baseline(recordings)
             write_json(file, {split: evaluate(split) for split in TESTS})
-    if scores and not (out / PIECES).exists() and (not only or "pieces" in only):
+    if identifies:
         write_json(out / PIECES, _identification(recordings, out, scores))
     return _compile(out)
 
@@ -396,6 +401,19 @@ def _check_names(names, load, scores):
             raise InputError(f"--only {name} needs --load, the network it starts from")
     if "pieces" in names and not scores:
         raise InputError("--only pieces needs --scores, the folder of the scores")
+
+
+def _check_scores(recordings, scores):
+    """Raise InputError if the score of a recording is unknown or missing."""
+    for recording in recordings.store.recordings:
+        name = recording.metadata.get("corpus_path")
+        if not name:
+            raise InputError(
+                f"{recording.audio}: its metadata name no score; generate a set by "
+                "`python toy/pairs.py --out DIR`"
+            )
+        if not (Path(scores) / name).is_file():
+            raise InputError(f"{scores}: no {name}; expected the score of every work")
 
 
 def _check_sources(out, recordings, load):
@@ -426,10 +444,7 @@ PIECES = "identification.json"
 def _identification(recordings, out, scores):
     """Index the musical scores, calibrate thresholds, and evaluate identification."""
     weights, file = out / f"{MAIN}.safetensors", out / search.INDEX.name
-    titles = _titles(recordings)
-    if missing := [name for name in titles if not (Path(scores) / name).is_file()]:
-        raise InputError(f"{scores}: no {missing[0]}; expected the score of every work")
-    search.build(scores, file, titles, weights)
+    search.build(scores, file, _titles(recordings), weights)
     (towers, facts, _), index = model.load(weights), search.Index.load(file)
     facts |= _calibrate(towers, recordings, index)
     model.save(weights, towers, facts)

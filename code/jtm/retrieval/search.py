@@ -336,7 +336,10 @@ def build(folder, out, titles=None, weights=WEIGHTS, progress=True):
                 about = {"title": (titles or {}).get(name) or title or Path(name).stem}
                 about |= {"file": name, "stamp": stamps[name]}
                 about["beats"] = round(float((notes["beat"] + notes["beats"]).max()), 2)
-                entries[name].append((about, *_embed(towers, notes)))
+                vectors, middles = _embed(towers, notes)
+                if not len(vectors):
+                    warn(f"{files[name]}: {about['title']}: too short to be found")
+                entries[name].append((about, vectors, middles))
     pieces = [piece for name in files for piece in entries.get(name, ())]
     if not pieces:
         raise InputError(f"{folder}: none of {len(files)} scores could be read")

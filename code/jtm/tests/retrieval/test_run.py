@@ -2,7 +2,9 @@
 
 import tempfile
 import unittest
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from unittest import mock
 
 import numpy as np
@@ -74,6 +76,16 @@ class TestStudy(unittest.TestCase):
             with self.assertRaisesRegex(InputError, words):
                 run.study(self.folder / "set", self.folder / "none", only=[name])
         self.assertFalse((self.folder / "none").exists())
+
+    def test_missing_scores_are_refused_before_training(self):
+        out = self.folder / "unscored"
+        with mock.patch.object(run, "_train", side_effect=AssertionError):
+            with self.assertRaisesRegex(InputError, "the score of every work"):
+                run.study(self.folder / "set", out, scores=self.folder)
+        recording = self.recordings.store.recordings[0]
+        store = SimpleNamespace(recordings=[replace(recording, metadata={})])
+        with self.assertRaisesRegex(InputError, "its metadata name no score"):
+            run._check_scores(SimpleNamespace(store=store), self.folder)
 
     def test_results_on_other_data_or_from_another_network_are_refused(self):
         out, network = self.folder / "sources", self.folder / "network"

@@ -197,6 +197,12 @@ class TestBuild(unittest.TestCase):
         own = first.vectors[first.owners == 0]
         np.testing.assert_array_equal(again.vectors[again.owners == 0], own)
 
+    def test_score_without_a_passage_is_warned_about(self):
+        (self.scores / "short.abc").write_text("X:1\nT:Two notes\nK:C\nC D|\n")
+        message = "short.abc: Two notes: too short to be found"
+        with self.assertWarnsRegex(InputWarning, message):
+            self.build()
+
     def test_file_changed_while_it_is_read_is_read_again(self):
         whole, changed = search.notation.read, self.scores / "deep" / "1.abc"
 
