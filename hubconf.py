@@ -5,7 +5,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent / "code"))
 
-dependencies = ["numpy", "safetensors", "soundfile", "soxr", "torch", "tqdm"]
+dependencies = "av numpy pydantic safetensors soundfile soxr torch tqdm".split()
 
 
 def jtm(path=None):

@@ -208,12 +208,13 @@ def export(checkpoint, path):
         raise InputError(f"{path}: expected a name ending in {WEIGHTS_SUFFIX}")
     content = read_checkpoint(checkpoint)
     model, config = load_model(checkpoint, content)
+    source = digest(checkpoint)  # which the output may replace
     write_tensors(path, model.state_dict(), {"network": config.network})
     settings = asdict(config) | content["config"] | {"data": Path(config.data).name}
     del settings["path_checkpoint"], settings["load"]  # local paths
     record = {
         "sha256": digest(path),
-        "checkpoint": digest(checkpoint),
+        "checkpoint": source,
         "bytes": path.stat().st_size,
         "parameters": sum(weight.numel() for weight in model.parameters()),
         "z_dim": model.z_dim,
@@ -223,7 +224,9 @@ def export(checkpoint, path):
     }
     earlier = Path(checkpoint).with_suffix(".json")
     if Path(checkpoint).suffix == WEIGHTS_SUFFIX and earlier.exists():
-        record = read_json(earlier) | {"sha256": record["sha256"]}
+        about = read_json(earlier)
+        if isinstance(about, dict) and about.get("sha256") == source:
+            record |= about | {"sha256": record["sha256"]}
     write_json(path.with_suffix(".json"), record)
     return record
 

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from jtm.cli import main
 from jtm.cpc.config import PretrainConfig
 from jtm.cpc.run import build_criterion
-from jtm.files import InputError, digest, read_json
+from jtm.files import InputError, digest, read_json, write_json
 from jtm.models.network import build_model
 from jtm.training.checkpoints import (
     export,
@@ -200,6 +200,18 @@ class TestExport(unittest.TestCase):
         self.assertEqual(facts["config"]["data"], "sounds")
         self.assertEqual(facts["history"][0]["loss"], 1.5)
         self.assertNotIn("/home", self.out.with_suffix(".json").read_text())
+
+    def test_record_of_another_network_is_not_taken_over(self):
+        self.write({})
+        facts = export(self.checkpoint, self.out)
+        again = self.out.with_name("again.safetensors")
+        self.assertEqual(export(self.out, again), facts | {"sha256": digest(again)})
+        for other in ({"a": 1}, facts | {"sha256": "0" * 64}, [1]):
+            write_json(self.out.with_suffix(".json"), other)
+            record = export(self.out, again)
+            self.assertEqual(record["checkpoint"], digest(self.out))
+            self.assertEqual(record["history"], [])
+            self.assertNotIn("a", record)
 
     def test_damaged_and_foreign_files_are_refused(self):
         self.write({})
