@@ -58,8 +58,6 @@ have_fluidsynth || {
 }
 
 [ -x "$venv/bin/python" ] || "$python" -m venv "$venv"
-# Where a CPU build of this very version is to be had, the range alone would
-# still prefer a newer build; without a GPU its CUDA packages are of no use.
 "$venv/bin/python" -m pip install --quiet --upgrade pip
 # shellcheck disable=SC2086  # two words, or none
 "$venv/bin/python" -m pip install --quiet --requirement requirements.txt $versions
