@@ -455,7 +455,21 @@ def _heard(wave, starts):
 
 
 def sounding(wave, rate=SAMPLE_RATE):
-    """Return the seconds of a recording that are not silent."""
+    """
+    Measure how long a recording sounds.
+
+    Parameters
+    ----------
+    wave : array
+        Samples as :func:`jtm.music.audio.to_wave` takes them, at any level.
+    rate : int
+        Sample rate in Hz.
+
+    Returns
+    -------
+    float
+        Seconds that are not silent.
+    """
     wave = audio.to_wave(wave, rate)
     heard = audio.powers(wave * audio.gain(audio.powers(wave))) > audio.SILENT
     return min(heard.sum() * audio.LEVEL_BLOCK, len(wave)) / SAMPLE_RATE
