@@ -196,7 +196,7 @@ def _regions(blocks):
             continue
         yield start, context, slice(lead, stop)
         start += stop - lead
-        dropped = max(0, stop - max(REACH, NEAR))
+        dropped = max(0, stop - max(REACH + 1, NEAR))
         context, lead = {k: x[dropped:] for k, x in context.items()}, stop - dropped
 
 
@@ -247,7 +247,8 @@ def _slow_attacks(logits, frames, onsets, threshold):
     ahead = first[:, None] + np.arange(SUSTAIN)
     weak = padded[near, 1, column[:, None]].max(axis=1, initial=-np.inf)
     active = padded[ahead + NEAR, 0, column[:, None]].mean(axis=1)
-    strong = np.pad(onsets, ((0, SUSTAIN), (0, 0)))[ahead, column[:, None]].any(axis=1)
+    clear = first[:, None] + np.arange(SUSTAIN + 1)  # from the frame before on
+    strong = np.pad(onsets, ((1, SUSTAIN), (0, 0)))[clear, column[:, None]].any(axis=1)
     found = (weak > _logit(threshold)) & (active > _logit(SUSTAINED)) & ~strong
     slow = np.zeros_like(frames)
     slow[first[found], column[found]] = True

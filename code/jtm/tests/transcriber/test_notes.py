@@ -45,10 +45,10 @@ class TestFind(unittest.TestCase):
             np.testing.assert_allclose(found["evidence"], once["evidence"], atol=1e-3)
 
     def test_slow_attack_is_a_weak_onset_of_a_pitch_that_remains_active(self):
-        def found(onset, length=40, later=-9.0):
+        def found(onset, length=40, later=-9.0, at=17):
             logits = np.full((100, 2, 88), -9.0, np.float32)
             logits[20 : 20 + length, 0, 48] = 2.0
-            logits[17, 1, 48], logits[30, 1, 48] = onset, later
+            logits[at, 1, 48], logits[30, 1, 48] = onset, later
             decoded = [find([{"notes": logits}], THRESHOLDS)]
             size = 9
             parts = [{"notes": logits[i : i + size]} for i in range(0, 100, size)]
@@ -61,6 +61,7 @@ class TestFind(unittest.TestCase):
         self.assertEqual(found(-3.0), [])  # an onset probability of 5 %
         self.assertEqual(found(-2.0, length=10), [])
         self.assertEqual(found(-2.0, later=2.0), [(30, 60)])
+        self.assertEqual(found(2.0, at=19), [(19, 60)])  # a clear onset, just before
 
     def test_no_notes_in_silence(self):
         for silent in ([], blocks([], 5, 5), blocks([], 300, 20)):
