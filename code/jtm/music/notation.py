@@ -81,10 +81,11 @@ def _tunes(path):
     preamble, *tunes = re.split("^X:.*", text, flags=re.MULTILINE)
     tunes = [blank.split(tune)[0] for tune in tunes] or [text]
     # In free metre, or metres from 3/4 on, the unit note length is 1/8 by default.
-    defaults = {"M": "M:none"}
+    # Accidentals hold to the end of the bar, which music21 leaves to the version.
+    defaults = {"%abc": "%abc-2.1", "M": "M:none"}
     for line in blank.split(preamble.strip())[0].splitlines():
         if re.match("%abc|[CLM]:", line):
-            defaults[line.partition(":")[0]] = line
+            defaults[re.match("%abc|.", line)[0]] = line
     texts = []
     for tune in tunes:
         fields = (line.partition(":")[0] for line in tune.splitlines())
@@ -94,6 +95,11 @@ def _tunes(path):
     return texts
 
 
+_COMMENT = re.compile(r"(?<![\\%])%(?!%propagate).*")
+_INLINE = re.compile(r"(?m)^([A-Za-z]:.*)|\[([A-Za-z]:[^]\n]*)\]")
+"""A line that is a field, with any text in it, or a field in brackets."""
+
+
 def _by_voice(tune):
     """
     List the lines of an ABC tune voice by voice, and inline fields on their own lines.
@@ -101,10 +107,10 @@ def _by_voice(tune):
     music21 reads each ``V:`` as another part from the beginning, and ignores voices
     with names, and fields within a line, such as ``[V:1]`` and ``[K:D]``.
     """
-    lines = [line for line in re.sub("%.*", "", tune).splitlines() if line.strip()]
+    lines = [line for line in _COMMENT.sub("", tune).splitlines() if line.strip()]
     first = next((i for i, line in enumerate(lines) if line[:2] == "K:"), -1) + 1
     header, body = lines[:first], "\n".join(lines[first:])
-    body = re.sub(r"\[([A-Za-z]:[^]\n]*)\]", r"\n\1\n", body).splitlines()
+    body = _INLINE.sub(lambda m: m[1] or f"\n{m[2]}\n", body).splitlines()
     body = [line for line in body if line.strip()]
     if not any(line.startswith("V:") for line in body):
         return header + body

@@ -114,6 +114,17 @@ class TestFiles(unittest.TestCase):
         self.assertEqual(notes["pitch"].tolist(), [60, 65, 60, 61, 66, 61])
         self.assertEqual(notes["beats"].tolist(), [1, 2, 1, 1, 2, 1])
 
+    def test_abc_text_in_fields_and_strings_is_no_music(self):
+        for text in (
+            "C D E F |\nw: do [V:Fag] a b c\n",
+            '"10\\%" C D E F |\n',
+            "^C C D E F |\n",
+        ):
+            text = f"X:1\nT:T\nM:none\nL:1/4\nK:C\n{text}"
+            ((_, notes),) = notation.read(self.write("a.abc", text))
+            expected = [61, 61] if "^" in text else [60]
+            self.assertEqual(notes["pitch"].tolist(), [*expected, 62, 64, 65])
+
     def test_abc_in_latin_1_with_a_byte_order_mark_or_carriage_returns(self):
         text = ABC.replace("Scale", "L\u00e4ndler")
         for encoding in ("latin-1", "utf-8-sig"):
