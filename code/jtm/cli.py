@@ -411,7 +411,9 @@ def _start(config, preset):
 
 @_verb(
     STORE,
-    _option("--out DIR", "output folder", default="logs/demo"),
+    _option(
+        "--out DIR", "output folder (default: logs/demo, or logs/demo-tiny of tiny)"
+    ),
     _option(
         "--preset",
         "small takes about eight minutes on two cores; tiny is a smoke test of less "
@@ -429,13 +431,14 @@ def _demo(options):
     from jtm.evaluation.metrics import note_f1
     from jtm.transcriber.transcribe import transcribe
 
-    pieces, checkpoint = demo(options.preset, options.out, WEIGHTS)
+    out = options.out or "logs/demo" + "-tiny" * (options.preset == "tiny")
+    pieces, checkpoint = demo(options.preset, out, WEIGHTS)
     print(f"\ntest pieces, transcribed after training on {LABELLED} recordings:")
     for piece in pieces:
         result = transcribe(piece.audio, weights=checkpoint)
         result = replace(result, piece=_piece(piece.audio))
         truth = read_notes(piece, round(result.seconds * SAMPLE_RATE))
-        *_, page = result.save(options.out, overwrite=True)
+        *_, page = result.save(out, overwrite=True)
         print(
             f"{piece.metadata['composition']} ({piece.metadata['ensemble']}): note F1 "
             f"{100 * note_f1(truth, result.notes):.1f} %, "

@@ -1,5 +1,6 @@
 """``jtm demo``: pretraining, and transcription with few labels, in minutes."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -11,10 +12,11 @@ from jtm.cpc.run import pretrain
 from jtm.data.musicnet import open_dataset
 from jtm.data.toyset import toy_data
 from jtm.evaluation.features import view
+from jtm.files import InputError
 from jtm.results import figures, tables
 from jtm.training.checkpoints import load_model
 from jtm.training.config import SupervisedConfig, make_config
-from jtm.training.folder import BEST
+from jtm.training.folder import BEST, check
 
 EPOCHS = 2
 """Number of epochs of pretraining, which take minutes."""
@@ -50,11 +52,15 @@ def demo(preset, out, weights):
         Checkpoint of the fine-tuned network.
     """
     out = Path(out)
+    chosen = {"path_checkpoint": (out / "pretraining").as_posix(), "n_epoch": EPOCHS}
+    config = make_config(PretrainConfig, preset, chosen)
+    try:
+        check(config)  # before minutes of synthesis
+    except InputError as error:
+        raise InputError(str(error).replace("--pathCheckpoint", "--out")) from error
     data = toy_data(preset)
-    chosen = {"data": data, "path_checkpoint": (out / "pretraining").as_posix()}
-    checkpoint = pretrain(
-        make_config(PretrainConfig, preset, chosen | {"n_epoch": EPOCHS})
-    )
+    checkpoint = pretrain(replace(config, data=data))
+    chosen = {"data": data}
     rows = []
     for method, start in (
         ("CPC, fine-tuned", {"load": str(weights)}),

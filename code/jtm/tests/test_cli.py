@@ -21,11 +21,12 @@ import soundfile
 import jtm
 from jtm import cli
 from jtm.cli import train_main
+from jtm.cpc import demo
 from jtm.cpc.config import PretrainConfig
 from jtm.data import check
 from jtm.data.musicnet import Recording
 from jtm.data.store import STORE_FOLDER
-from jtm.files import write_json
+from jtm.files import InputError, write_json
 from jtm.music import audio
 from jtm.tests.cpc.test_run import write_tunes
 from jtm.training.config import make_config
@@ -172,6 +173,29 @@ class TestCommands(unittest.TestCase):
             with contextlib.redirect_stderr(io.StringIO()) as output:
                 self.assertEqual(cli.main([*words]), 2, words)
             self.assertRegex(output.getvalue(), rf"\Ajtm: .*{message}")
+
+    def test_demos_of_both_presets_have_folders_of_their_own(self):
+        used = []
+
+        def record(preset, out, weights):
+            used.append(out)
+            raise InputError("enough")
+
+        with mock.patch.object(demo, "demo", record):
+            for preset in ("tiny", "small"):
+                with contextlib.redirect_stderr(io.StringIO()):
+                    cli.main(["demo", "--preset", preset])
+        self.assertEqual(used, ["logs/demo-tiny", "logs/demo"])
+
+    def test_demo_of_another_preset_is_refused_before_synthesis(self):
+        run = self.folder / "pretraining"
+        config = make_config(PretrainConfig, "tiny", {"n_epoch": demo.EPOCHS})
+        write_json(run / "config.json", asdict(config))
+        (run / "last.pt").touch()
+        self.enterContext(mock.patch.object(demo, "toy_data", self.fail))
+        with contextlib.redirect_stderr(io.StringIO()) as output:
+            self.assertEqual(cli.main(["demo", "--out", str(self.folder)]), 2)
+        self.assertRegex(output.getvalue(), r"holds a run with .*another --out\n\Z")
 
     def test_commands_that_need_a_checkout_say_so(self):
         self.enterContext(mock.patch("jtm.cli.ROOT", self.folder))
