@@ -105,6 +105,8 @@ def _reason(path):
     try:
         if path.is_dir():
             return "is a folder; expected an audio file"
+        if path.is_fifo():
+            return "is a pipe; expected a file, as it is read more than once"
         if not path.stat().st_size:
             return "is empty; expected audio"
         path.open("rb").close()

@@ -1,5 +1,6 @@
 """Audio files are read as one channel at the requested rate."""
 
+import os
 import tempfile
 import unittest
 import warnings
@@ -114,6 +115,8 @@ class TestFiles(unittest.TestCase):
 
     def test_each_kind_of_unreadable_file_has_its_own_message(self):
         (self.folder / "folder.wav").mkdir()
+        os.mkfifo(self.folder / "pipe.wav")
+        self.assertIn("is a pipe", audio._reason(self.folder / "pipe.wav"))
         for name, content in (
             ("zero.wav", b""),
             ("song.m4a", b"what ffmpeg reads"),
