@@ -37,7 +37,12 @@ from jtm.constants import (  # noqa: E402
 )
 from jtm.data.check import coverage  # noqa: E402
 from jtm.data.clips import CLIP_SPLITS, read_clips  # noqa: E402
-from jtm.data.musicnet import SPLITS, open_dataset, read_labels  # noqa: E402
+from jtm.data.musicnet import (  # noqa: E402
+    METADATA_FILE,
+    SPLITS,
+    open_dataset,
+    read_labels,
+)
 from jtm.data.store import STORE_FOLDER  # noqa: E402
 from jtm.files import InputError  # noqa: E402
 from jtm.music import audio  # noqa: E402
@@ -74,8 +79,9 @@ def statistics(root):
     """
     root = Path(root)
     dataset = open_dataset(root)
-    if not (root / STATE_FILE).exists():
-        raise InputError(f"{root}: not a toy set; expected {STATE_FILE} in it")
+    for name in (STATE_FILE, METADATA_FILE):
+        if not (root / name).exists():
+            raise InputError(f"{root}: not a finished toy set; expected {name} in it")
     state, cost = (files.read_json(root / name) for name in (STATE_FILE, COST_FILE))
     table = pd.DataFrame([{**r.metadata, "split": r.split} for r in dataset.recordings])
     table["seconds"] = table["seconds"].astype(float)

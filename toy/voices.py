@@ -121,7 +121,10 @@ def from_music21(score):
     InputError
         If no voice has eight notes.
     """
-    parts = list(score.parts)
+    parts = [
+        part.toSoundingPitch() if part.atSoundingPitch is False else part
+        for part in score.parts
+    ]
     sung = [p for p in parts if p.partName in ("Soprano", "Alto", "Tenor", "Bass")]
     voices = [
         voice

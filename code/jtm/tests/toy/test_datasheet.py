@@ -15,7 +15,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[4] / "toy"))
 import datasheet
 
 from jtm.data.musicnet import LABEL_DTYPE
-from jtm.files import InputError, digest, read_json
+from jtm.files import InputError, digest, read_json, write_json
+from jtm.music import audio
 
 FACTS = read_json(datasheet.FACTS)
 
@@ -34,6 +35,17 @@ class TestCounting(unittest.TestCase):
         with tempfile.TemporaryDirectory() as folder:
             with self.assertRaisesRegex(InputError, "no audio file"):
                 datasheet.statistics(folder)
+
+
+class TestStatistics(unittest.TestCase):
+    def test_unfinished_set_is_refused(self):
+        with tempfile.TemporaryDirectory() as folder:
+            root = Path(folder)
+            (root / "train_data").mkdir()
+            audio.write(root / "train_data" / "1.wav", np.zeros(4000), 16_000)
+            write_json(root / "toy.json", {})
+            with self.assertRaisesRegex(InputError, "not a finished toy set"):
+                datasheet.statistics(root)
 
 
 class TestLatex(unittest.TestCase):
