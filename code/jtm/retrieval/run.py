@@ -352,15 +352,14 @@ def study(data, out, load=None, only=None, scores=None):
     ------
     InputError
         If a name in `only` is unknown, or needs `load` or `scores`; if a score is
-        missing; if `out` holds
-        results on other data or from another network; or if another process runs the
-        same run.
+        missing; if `out` holds results on other data or from another network; or if
+        another process runs the same run.
     """
     out = Path(out)
     _check_names(only or (), load, scores)
     recordings = Recordings(data, out / "work")
-    identifies = scores and not (out / PIECES).exists()
-    identifies = identifies and (not only or "pieces" in only)
+    identifies = scores and "pieces" in (only or ["pieces"])
+    identifies = identifies and not (out / PIECES).exists()
     if identifies:
         _check_scores(recordings, scores)
     names = [name for name in RUNS if name in (only or RUNS)]

@@ -424,34 +424,22 @@ def cut_windows(wave):
     size = FRAMES * POOL * HOP
     wave = np.pad(wave, (0, max(0, size - len(wave))))
     last = (len(wave) - size) / SAMPLE_RATE
+    whole = len(wave) <= 3 * MAX_WINDOWS * size  # else windows hardly overlap
     starts = np.arange(0, last + 1e-6, HOP_SECONDS)
-    if len(starts) > MAX_WINDOWS:
-        heard = starts[_heard(wave, starts)]
-        starts = np.linspace(0, last, MAX_WINDOWS)
-        if 0 < len(heard) < last / HOP_SECONDS:  # none in silence
-            rows = np.linspace(0, len(heard) - 1, min(MAX_WINDOWS, len(heard)))
-            starts = heard[rows.round().astype(int)]
+    starts = starts if whole else np.linspace(0, last, MAX_WINDOWS)
     firsts = np.round(starts * FRAME_RATE / POOL).astype(int) * POOL
     analyse = _front_end().analyse
-    if len(wave) <= 2 * len(starts) * size:  # windows overlap: analyse all of it once
+    if whole:  # analyse all of it once
         magnitudes = data.pool(analyse(wave[: len(wave) // HOP * HOP]))
         windows = [magnitudes[first // POOL :][:FRAMES] for first in firsts]
     else:
         windows = [data.pool(analyse(wave[f * HOP :][:size])) for f in firsts]
     windows = [np.pad(x, ((0, FRAMES - len(x)), (0, 0))) for x in windows]
     windows = np.stack(windows).astype(np.float32)
-    loud = windows.max((1, 2)) > SILENT
+    loud = np.flatnonzero(windows.max((1, 2)) > SILENT)
+    if len(loud) > MAX_WINDOWS:
+        loud = loud[np.linspace(0, len(loud) - 1, MAX_WINDOWS).round().astype(int)]
     return starts[loud], windows[loud]
-
-
-def _heard(wave, starts):
-    """Check whether the windows from given times are not silent throughout."""
-    blocks = audio.powers(wave) > audio.SILENT
-    n_block = audio.SAMPLE_RATE // audio.LEVEL_BLOCK  # per second
-    counts = np.append(0, np.cumsum(blocks))
-    ends = np.round((starts + data.SECONDS) * n_block).astype(int)
-    firsts = np.round(starts * n_block).astype(int)
-    return counts[np.minimum(ends, len(blocks))] > counts[firsts]
 
 
 def sounding(wave, rate=SAMPLE_RATE):
@@ -612,7 +600,8 @@ def find(wave, rate=SAMPLE_RATE, index=None, weights=WEIGHTS, progress=False):
     starts, magnitudes = cut_windows(wave * audio.gain(audio.powers(wave)))
     if not len(starts) or _change(magnitudes) < MIN_CHANGE:
         return [], False
-    keys = KEYS if sounding(wave) >= MIN_SECONDS else KEYS[:1]
+    enough = len(starts) >= MIN_WINDOWS and sounding(wave) >= MIN_SECONDS
+    keys = KEYS if enough else KEYS[:1]
     searched = search_in_keys(towers, index, starts, magnitudes, keys)
     results, margins = [], []
     bar = tqdm(keys, "Keys", leave=False, disable=not progress)

@@ -9,6 +9,7 @@ written as safetensors, with the settings in the file's metadata; such a file ca
 used wherever a checkpoint can.
 """
 
+import contextlib
 import hashlib
 import json
 import warnings
@@ -224,7 +225,9 @@ def export(checkpoint, path):
     }
     earlier = Path(checkpoint).with_suffix(".json")
     if Path(checkpoint).suffix == WEIGHTS_SUFFIX and earlier.exists():
-        about = read_json(earlier)
+        about = None
+        with contextlib.suppress(InputError):
+            about = read_json(earlier)
         if isinstance(about, dict) and about.get("sha256") == source:
             record |= about | {"sha256": record["sha256"]}
     write_json(path.with_suffix(".json"), record)

@@ -212,6 +212,8 @@ class TestExport(unittest.TestCase):
             self.assertEqual(record["checkpoint"], digest(self.out))
             self.assertEqual(record["history"], [])
             self.assertNotIn("a", record)
+        self.out.with_suffix(".json").write_text("{")
+        self.assertEqual(export(self.out, again)["history"], [])
 
     def test_damaged_and_foreign_files_are_refused(self):
         self.write({})
