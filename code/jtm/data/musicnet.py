@@ -171,7 +171,7 @@ def open_dataset(root, layout=True):
     Warns
     -----
     InputWarning
-        If audio files are skipped, or recordings and metadata rows do not match.
+        If files are skipped, or recordings and metadata rows do not match.
     """
     root = Path(root)
     if not root.is_dir():
