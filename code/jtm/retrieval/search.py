@@ -242,6 +242,19 @@ def _embed(towers, notes):
     return np.round(SCALE * vectors).astype(np.int8), np.array(middles, np.float32)
 
 
+def _entries(towers, path, pieces, about, title):
+    """List facts, embeddings and passage centres of the pieces of a score."""
+    entries = []
+    for own_title, notes in pieces:
+        beats = round(float((notes["beat"] + notes["beats"]).max()), 2)
+        facts = {"title": title or own_title or path.stem, **about, "beats": beats}
+        vectors, middles = _embed(towers, notes)
+        if not len(vectors):
+            warn(f"{path}: {facts['title']}: too short to be found")
+        entries.append((facts, vectors, middles))
+    return entries
+
+
 def _read(path):
     """
     Read the pieces of a score.
@@ -331,15 +344,9 @@ def build(folder, out, titles=None, weights=WEIGHTS, progress=True):
                 n_failed += 1
                 tqdm.write(f"jtm: {error}", file=sys.stderr)
                 continue
-            entries[name] = []
-            for title, notes in pieces:
-                about = {"title": (titles or {}).get(name) or title or Path(name).stem}
-                about |= {"file": name, "stamp": stamps[name]}
-                about["beats"] = round(float((notes["beat"] + notes["beats"]).max()), 2)
-                vectors, middles = _embed(towers, notes)
-                if not len(vectors):
-                    warn(f"{files[name]}: {about['title']}: too short to be found")
-                entries[name].append((about, vectors, middles))
+            about = {"file": name, "stamp": stamps[name]}
+            title = (titles or {}).get(name)
+            entries[name] = _entries(towers, files[name], pieces, about, title)
     pieces = [piece for name in files for piece in entries.get(name, ())]
     if not pieces:
         raise InputError(f"{folder}: none of {len(files)} scores could be read")
