@@ -11,6 +11,7 @@ effect, then the frame threshold by note F1 with offsets, or with instruments.
 """
 
 import numpy as np
+from scipy.special import logit
 
 from jtm.constants import INSTRUMENTS
 from jtm.data.rolls import PLAYED_DTYPE, played, rolls_to_notes
@@ -62,7 +63,7 @@ def peaks(onsets, threshold):
     numpy.ndarray
         Booleans ``(frames, 88)``; the first of equal neighbours is the peak.
     """
-    is_peak = onsets > np.log(threshold / (1 - threshold))
+    is_peak = onsets > logit(threshold)
     silence = np.full((REACH, onsets.shape[1]), -np.inf)
     padded = np.concatenate((silence, onsets, silence))
     for shift in range(1, REACH + 1):
@@ -91,7 +92,7 @@ def decode(posteriors, thresholds):
         with instruments of :data:`jtm.data.rolls.PLAYED_DTYPE`.
     """
     frame, onset = thresholds
-    active = posteriors[:, :-1] > np.log(frame / (1 - frame))
+    active = posteriors[:, :-1] > logit(frame)
     onsets = peaks(posteriors[:, -1], onset)
     if active.shape[1] == 1:
         return rolls_to_notes(active[:, 0], onsets)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from itertools import chain
 
 import numpy as np
+from scipy.special import logit
 
 from jtm.constants import (
     FRAME_RATE,
@@ -204,7 +205,7 @@ def _find_in(context, region, thresholds, active):
     """Find the notes of a region; `active` notes, by pitch, may continue into it."""
     frame_threshold, onset_threshold = thresholds
     logits = context["notes"]
-    frames = logits[:, 0] > _logit(frame_threshold)
+    frames = logits[:, 0] > logit(frame_threshold)
     onsets = peaks(logits[:, 1], onset_threshold)
     onsets |= _slow_attacks(logits, frames, onsets, WEAK * onset_threshold)
     frames, onsets = frames[region], onsets[region]
@@ -249,15 +250,10 @@ def _slow_attacks(logits, frames, onsets, threshold):
     active = padded[ahead + NEAR, 0, column[:, None]].mean(axis=1)
     clear = first[:, None] + np.arange(SUSTAIN + 1)  # from the frame before on
     strong = np.pad(onsets, ((1, SUSTAIN), (0, 0)))[clear, column[:, None]].any(axis=1)
-    found = (weak > _logit(threshold)) & (active > _logit(SUSTAINED)) & ~strong
+    found = (weak > logit(threshold)) & (active > logit(SUSTAINED)) & ~strong
     slow = np.zeros_like(frames)
     slow[first[found], column[found]] = True
     return slow
-
-
-def _logit(probability):
-    """Return the logit of a probability."""
-    return np.log(probability / (1 - probability))
 
 
 def finish(decoded, seconds, choices, lead=0.0):
