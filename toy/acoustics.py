@@ -12,7 +12,7 @@ from arrange import arrange
 from perform import change_tempo, perform, remove_overlaps
 from voices import Music, from_music21
 
-from jtm.constants import LABEL_RATE
+from jtm.constants import LABEL_RATE, PITCH_MAX, PITCH_MIN
 from jtm.music.audio import A4
 from jtm.music.score import Score
 
@@ -236,7 +236,7 @@ def render_players(score, soundfonts, sound, rng, tail=1.5):
             soundfonts[program],
             score.seconds - own.seconds + tail,
             {program: cents},
-            {program: _draw_timbre(program, rng)} if rng.random() < 0.8 else None,
+            {program: _draw_timbre(own, rng)} if rng.random() < 0.8 else None,
         )
         gains = rng.normal(0, rng.uniform(0, 6), len(_OCTAVES))
         wave = _filter(wave, lambda octaves, g=gains: np.interp(octaves, _OCTAVES, g))
@@ -262,8 +262,9 @@ _PLUCKED = (1, 7)
 _OCTAVES = np.arange(-4, 4)
 
 
-def _draw_timbre(program, rng):
-    """Draw the timbre of an instrument."""
+def _draw_timbre(score, rng):
+    """Draw the timbre of a player, for the notes of this player."""
+    (program,) = score.programs
     substitutes = SUBSTITUTES.get(program, ())
     sounding = program
     if substitutes and rng.random() < (0.2 if program == 1 else 0.3):
@@ -273,16 +274,18 @@ def _draw_timbre(program, rng):
         9: rng.uniform(0, 60),  # its resonance, centibels
         38: rng.uniform(-1200, 1800),  # release, timecents
     }
-    if program in OTHERS:
-        return synth.Timbre(program, int(rng.integers(-5, 6)), generators)
     if program in _PLUCKED:
         generators[36] = rng.uniform(-1200, 1200)  # decay, timecents
-    else:
+    elif program not in OTHERS:
         generators[34] = rng.uniform(-1200, 3000 if program < 50 else 5500)  # attack
         generators[6] = max(0.0, rng.uniform(-30, 40))  # depth of vibrato, cents
         generators[24] = rng.uniform(-700, 100)  # its rate, cents above 8.2 Hz
         generators[23] = rng.uniform(0, 12000) if rng.random() < 0.7 else 0.0  # delay
-    return synth.Timbre(sounding, int(rng.integers(-5, 6)), generators)
+    pitches = [note.pitch for note in score.notes]
+    # Few SoundFonts have samples of keys that a piano lacks.
+    limits = max(pitches) - PITCH_MAX, min(pitches) - PITCH_MIN
+    shift = int(np.clip(rng.integers(-5, 6), *limits))
+    return synth.Timbre(sounding, shift, generators)
 
 
 def _interrupt(wave, score, rng):

@@ -78,7 +78,7 @@ def generate(
         Random seed of all draws.
     soundfont : str or Path, optional
         The SoundFont of the second test split; by default FluidR3 if installed, else
-        there is no such split.
+        there is no such split. 'wide' and 'transcriber' have no test splits.
     hours : float, optional
         Hours of audio in 'wide' or 'transcriber', by default as in the preset; can be
         raised later.
@@ -102,7 +102,11 @@ def generate(
             "or transcriber"
         )
     hours = size.hours if hours is None else hours
+    if soundfont and size.hours:
+        raise InputError(f"--soundfont: preset {preset} has no test split to use it")
     fonts = _fonts(soundfont, size.labelled)
+    if size.hours:
+        fonts["timbre"] = None  # installed later, it must not prevent a resumption
     paths = sorted({fonts["main"], fonts["timbre"], *fonts["unlabelled"]} - {None})
     state = _state(preset, seed, paths)
     make = functools.partial(_make, out, size, seed, fonts, hours)

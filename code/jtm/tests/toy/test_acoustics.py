@@ -92,6 +92,15 @@ class TestRender(unittest.TestCase):
                 self.assertGreater(np.abs(wave[span]).max(), 50, (seed, note))
         self.assertTrue(0 < n_interrupted < 12)
 
+    def test_highest_notes_of_players_sound(self):
+        note = Note(0.0, 0.4, 1, 108, 100)
+        score, sound = Score((note,)), acoustics.Sound()
+        for seed in range(12):
+            wave, _ = acoustics.render_players(
+                score, {1: FONT}, sound, np.random.default_rng(seed)
+            )
+            self.assertGreater(np.abs(wave).max(), 50, seed)
+
     def test_other_instruments_replace_players(self):
         notes = [Note(i / 4, i / 4 + 0.2, (1, 41, 74)[i % 3], 60) for i in range(30)]
         score, n_replaced = Score(tuple(notes)), 0

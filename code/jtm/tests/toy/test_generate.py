@@ -283,6 +283,8 @@ class TestGenerate(unittest.TestCase):
             self.assertEqual(digests(root), digests(other))
             with mock.patch.object(generate, "_make", side_effect=AssertionError):
                 generate.generate("vast", root, hours=0.002, progress=False)
+            with self.assertRaisesRegex(InputError, "--soundfont: .* no test split"):
+                generate.generate("vast", root, soundfont=synth.default_soundfont())
         retained = {name: few[name] for name in few if name != "musicnet_metadata.csv"}
         self.assertEqual(retained, {name: digests(root)[name] for name in retained})
         recordings = open_dataset(root).recordings
@@ -290,6 +292,10 @@ class TestGenerate(unittest.TestCase):
         self.assertEqual(
             {r.metadata["soundfont"] for r in recordings},
             {Path(font).name for font in generate._fonts(None, False)["unlabelled"]},
+        )
+        state = files.read_json(root / generate.STATE_FILE)
+        self.assertEqual(  # not the unseen one, which may be installed later
+            {*state["soundfonts"]}, {r.metadata["soundfont"] for r in recordings}
         )
         self.assertGreater(len({r.metadata["tuning"] for r in recordings}), 1)
         seconds = sum(float(r.metadata["seconds"]) for r in recordings)
