@@ -164,6 +164,21 @@ class Benchmark:
         estimate = _estimate(paired)
         return estimate and estimate._replace(signed=True)
 
+    def count_gains(self, method, other, splits):
+        """
+        Compare two methods on some splits, for all tasks and amounts of labels.
+
+        Return the number of differences whose interval is above zero, and that of all;
+        nothing is corrected.
+        """
+        differences = [
+            self.difference((task, method, other, amount, split))
+            for task, name, amount, split in self._seeds
+            if name == method and split in splits
+        ]
+        differences = [each for each in differences if each]
+        return sum((each.low or 0) > 0 for each in differences), len(differences)
+
     def contrasts(self):
         """
         Tabulate the contrasts named before the run, as far as they have run.
