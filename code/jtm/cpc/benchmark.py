@@ -7,8 +7,9 @@ works through an unseen SoundFont, and on real recordings. Methods differ in the
 weights, in whether the body is frozen, and in the use of unlabelled audio; heads,
 training loop, augmentation and number of steps are the same for all. Validation selects
 the learning rates of each method (for few labels and for many of each family, on the
-first seed), the best epoch, and thresholds. The seed determines the labels, the initial
-weights and the order of training; test is scored once.
+first seed; self-training takes its teacher's), the best epoch, and thresholds. The seed
+determines the labels, the initial weights and the order of training; test is scored
+once.
 
 Each run has its own file (:func:`jtm.results.records.save_cell`), so several processes
 may work in parallel, and finished runs are not repeated. If a run needs learning rates
