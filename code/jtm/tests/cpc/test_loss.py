@@ -294,6 +294,22 @@ class TestNegatives(unittest.TestCase):
         drawn, *_ = draw(n=500, recordings=(0,), others=True)
         self.assertEqual(set(drawn[0, 1].tolist()), set(range(20)) - {5, 7})
 
+    def test_settings_choose_the_windows_of_negatives(self):
+        z = torch.eye(3)[:, None].expand(3, 20, 3)  # a latent names its window
+        c, recordings = torch.ones(3, 20, 1), torch.tensor([0, 0, 1])
+        for chosen, expected in (
+            ({"same_share": 0.0}, [{0, 1, 2}] * 3),
+            ({"same_share": 1.0}, [{0, 1}, {0, 1}, {2}]),
+            ({"other_windows": True}, [{1, 2}, {0, 2}, {0, 1}]),
+        ):
+            for share in ("window", "anchor"):
+                criterion = infonce(1, 3, 1, share_negatives=share, **chosen)
+                with torch.no_grad():  # the score of a candidate is its window
+                    criterion.predict.weight.copy_(3 * torch.arange(3.0)[:, None])
+                    scores = criterion.scores(z, c, recordings, RANDOM.manual_seed(0))
+                found = [set(row[row >= 0].tolist()) for row in scores[..., 1:]]
+                self.assertEqual(found, expected, (chosen, share))
+
     def test_same_seed_gives_same_negatives(self):
         torch.testing.assert_close(draw()[0], draw()[0])
 

@@ -106,6 +106,13 @@ class TestWindows(unittest.TestCase):
         same.epoch = 1
         self.assertNotEqual(windows(one), windows(same))
 
+    def test_offset_is_redrawn_each_epoch_from_all_that_fit(self):
+        one, starts = loader(lengths=[103]), set()
+        for epoch in range(40):
+            one.epoch = epoch
+            starts |= {start for _, start in windows(one)}
+        self.assertEqual(starts, {0, 1, 2, 3})
+
     def test_epoch_can_be_resumed_at_any_batch(self):
         for scheme in SCHEMES:
             one = loader(scheme=scheme, chunk_bytes=1600, max_chunks=2)

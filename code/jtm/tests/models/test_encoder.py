@@ -8,6 +8,7 @@ import torch
 
 from jtm.constants import HOP, SAMPLE_RATE
 from jtm.models.encoder import (
+    HARMONICS,
     NORMS,
     ConvEncoder,
     FrameConv,
@@ -174,6 +175,10 @@ class TestHarmonicEncoder(unittest.TestCase):
         self.assertGreater(same, 0.9)
         still = torch.cosine_similarity(one, high[25, 30:70].flatten(), dim=0)
         self.assertLess(still, 0.5)
+
+    def test_stack_has_the_octave_below_and_harmonics_1_to_8(self):
+        semitones = [-12, *(12 * math.log2(number) for number in range(1, 9))]
+        np.testing.assert_allclose(HARMONICS, semitones, atol=0.005)
 
     def test_latents_include_the_magnitudes_of_each_pitch(self):
         encoder = HarmonicEncoder(4).eval()

@@ -3,9 +3,18 @@
 import unittest
 
 import torch
+from torch import nn
 
 from jtm.constants import N_PITCHES
-from jtm.models.heads import READERS, Heads, PitchTrunk, _FlatTrunk, _WindowReader
+from jtm.models.heads import (
+    AROUND,
+    READERS,
+    Heads,
+    PitchTrunk,
+    _FlatTrunk,
+    _Surroundings,
+    _WindowReader,
+)
 
 TASKS = {
     "map": (("map", 2), (1, 20, 2, N_PITCHES)),
@@ -55,3 +64,14 @@ class TestReaders(unittest.TestCase):
         x[0, 2, 40] = 1.0
         one, up = heads(x)["notes"], heads(x.roll(3, dims=2))["notes"]
         torch.testing.assert_close(one[..., 30:60], up[..., 33:63])
+
+
+class TestSurroundings(unittest.TestCase):
+    def test_averages_are_over_the_frames_that_exist(self):
+        around, n = _Surroundings(1), 3 * AROUND
+        nn.init.ones_(around.tell.weight)
+        summary = torch.arange(float(n)).view(1, 1, n)
+        added = around(torch.zeros(1, 1, N_PITCHES, n), summary, 0)[0, 0]
+        for frame in (0, 5, n // 2, n - 1):
+            near = summary[0, 0, max(0, frame - AROUND) : frame + AROUND + 1]
+            torch.testing.assert_close(added[:, frame], near.mean().expand(N_PITCHES))
