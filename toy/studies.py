@@ -34,7 +34,8 @@ def study(programs, beats, rng):
     Returns
     -------
     Music
-        A voice for each player, with chords where it is a keyboard.
+        A voice for each player, with chords where it is a keyboard. Its notes are in no
+        order; they may overlap, and the last may end after the length.
     """
     voices = [[] for _ in programs]
     for voice, program in zip(voices, programs, strict=True):

@@ -18,8 +18,8 @@ class Music:
     Parameters
     ----------
     voices : tuple of tuple
-        Each voice a tuple of (beat, beats, pitch), by beat and without overlap,
-        the highest voice first.
+        Each voice a tuple of (beat, beats, pitch). Those of :func:`from_music21` are
+        by beat and without overlap, the highest voice first.
     bar : float
         Beats (quarter notes) in a bar.
     length : float

@@ -329,7 +329,7 @@ def labelled_recordings(labelled, n=0, seed=0):
     ----------
     labelled : Labelled
         The recordings of a task. For single-note clips, as many clips are drawn as add
-        up to the labelled duration of `n` recordings.
+        up to the labelled duration of `n` recordings, or all if they are fewer.
     n : int
         Number of recordings; 0 uses all, each as a whole.
     seed : int
@@ -344,7 +344,7 @@ def labelled_recordings(labelled, n=0, seed=0):
     Raises
     ------
     InputError
-        If there are fewer than `n` recordings.
+        If there are fewer than `n` recordings, other than clips.
     """
     indices = labelled.splits["train"]
     if labelled.task.unit == "clips":

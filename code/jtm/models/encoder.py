@@ -222,8 +222,8 @@ def log_magnitude(real, imaginary):
     Returns
     -------
     torch.Tensor
-        Log power relative to a floor 80 dB below a full-scale sine
-        in a 2048-sample filter; 0 for silence.
+        Log power relative to a floor 75 dB below a full-scale sine in a narrow filter
+        of 2048 samples; 0 for silence.
     """
     return torch.log1p((real.square() + imaginary.square()) * 1e5) / 18.0
 

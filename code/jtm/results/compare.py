@@ -184,7 +184,7 @@ class Benchmark:
         Tabulate the contrasts named before the run, as far as they have run.
 
         Columns are the fields of :class:`jtm.results.records.Contrast` and of
-        :class:`Estimate`, and ``p_holm``, corrected over all named contrasts.
+        :class:`Score`, and ``p_holm``, corrected over all named contrasts.
         """
         estimates = {c: self.difference(c) for c in self.header["contrasts"]}
         rows = [(*c, *estimate) for c, estimate in estimates.items() if estimate]

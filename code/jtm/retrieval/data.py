@@ -138,7 +138,7 @@ def pool(magnitudes):
     Returns
     -------
     numpy.ndarray
-        Averaged log magnitudes ``(frames // POOL, bins)``, float32.
+        Averaged log magnitudes ``(frames // POOL, bins)``, of the same type.
     """
     whole = len(magnitudes) // POOL * POOL
     return magnitudes[:whole].reshape(-1, POOL, magnitudes.shape[1]).mean(1)
