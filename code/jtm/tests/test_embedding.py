@@ -417,6 +417,16 @@ class TestShipped(unittest.TestCase):
         expected, _ = jtm.embed(wave, 16_000, jtm.load_model())
         np.testing.assert_array_equal(jtm.embed(wave, 16_000)[0], expected)
 
+    def test_code_computes_the_features_that_the_weights_were_trained_for(self):
+        tone = 0.3 * np.sin(2 * np.pi * 440 * np.arange(16_000) / 16_000)
+        for layer, expected in (
+            ("z", [0.864, 1.676, -0.227, -0.250]),
+            ("c", [0.420, 1.715, -1.000, 0.043]),
+        ):
+            features = jtm.embed(tone, 16_000, layer=layer)[0][25]
+            found = features.reshape(88, -1)[69 - 21, :4]  # of A4
+            np.testing.assert_allclose(found, expected, atol=0.01)
+
     def test_model_card_and_metadata_match_the_weights(self):
         self.assertLess(embedding.WEIGHTS.stat().st_size, 20e6)
         facts = read_json(embedding.WEIGHTS.with_suffix(".json"))

@@ -121,6 +121,17 @@ class TestVaryMagnitudes(unittest.TestCase):
         self.assertLess(decibels.abs().max(), 30)
         self.assertGreater(decibels.std(), 1)
 
+    def test_gains_are_from_12_db_down_to_6_db_up(self):
+        torch.manual_seed(0)
+        x = torch.full((400, 20, 8), 0.5)
+        augmented = module_under_test.augment_magnitudes(x)
+        gain = 10 * 18 * (augmented - x) / np.log(10)
+        self.assertAlmostEqual(gain.median().item(), -3, delta=1)
+        waves = torch.ones(400, 1, 500)
+        level = module_under_test.augment_waves(waves).square().mean(2).log10()
+        self.assertAlmostEqual(10 * level.min().item(), -12, delta=0.2)
+        self.assertAlmostEqual(10 * level.max().item(), 6, delta=0.2)
+
     def test_silence_stays_silent(self):
         silent = torch.zeros(1, 5, 8)
         torch.testing.assert_close(module_under_test.augment_magnitudes(silent), silent)

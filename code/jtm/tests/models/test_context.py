@@ -3,8 +3,15 @@
 import unittest
 
 import torch
+from torch import nn
 
-from jtm.models.context import RecurrentContext, TransformerContext, _sinusoids
+from jtm.models.context import (
+    HEADS,
+    RecurrentContext,
+    TransformerBlock,
+    TransformerContext,
+    _sinusoids,
+)
 
 
 def networks():
@@ -55,6 +62,21 @@ class TestContext(unittest.TestCase):
         c, after = net(z)[0], net(changed)[0]
         torch.testing.assert_close(c[..., :8], after[..., :8])
         self.assertFalse(torch.allclose(c[..., 8:], after[..., 8:]))
+
+    def test_attention_decays_with_distance_at_the_slope_of_each_head(self):
+        block = TransformerBlock(HEADS, 0.0).eval()
+        block.norm_attention = block.out = nn.Identity()
+        with torch.no_grad():  # queries and keys are 0, values are the frames
+            for weights in (*block.qkv.parameters(), *block.feed.parameters()):
+                weights.zero_()
+            block.qkv.weight[2 * HEADS :] = torch.eye(HEADS)
+            impulse = torch.zeros(1, 4, HEADS)
+            impulse[0, 0] = 1.0
+            attended = block(impulse)[0] - impulse[0]
+        slope = block.log_slope.detach().exp()
+        for t in range(4):
+            weights = torch.exp(-slope * torch.arange(t + 1)[:, None])
+            torch.testing.assert_close(attended[t], weights[t] / weights.sum(0))
 
     def test_only_absolute_positions_distinguish_equal_frames(self):
         # For equal frames a causal average is the same at every position.

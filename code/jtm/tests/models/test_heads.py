@@ -12,6 +12,8 @@ from jtm.models.heads import (
     Heads,
     PitchTrunk,
     _FlatTrunk,
+    _over_pitch,
+    _over_time,
     _Surroundings,
     _WindowReader,
 )
@@ -50,6 +52,13 @@ class TestReaders(unittest.TestCase):
     def test_initial_probabilities_are_low(self):
         logits = READERS["map"](3, 12)(torch.randn(1, 4, N_PITCHES, 3)).sigmoid()
         self.assertLess(logits.max(), 0.1)
+
+    def test_hand_computed_pooling(self):
+        maps = torch.tensor([[[[0.0], [1.0], [5.0]], [[3.0], [3.0], [3.0]]]])
+        over_pitch = _over_pitch(maps)  # mean and maximum of two frames
+        self.assertEqual(over_pitch.tolist(), [[[2, 5], [3, 3]]])
+        expected = [2.5, 4.0, 0.5**0.5, 2**0.5]  # means, then standard deviations
+        torch.testing.assert_close(_over_time(over_pitch), torch.tensor([expected]))
 
     def test_window_reader_is_invariant_to_frame_order(self):
         reader, maps = _WindowReader(3, 4), torch.randn(1, 9, N_PITCHES, 3)

@@ -35,6 +35,14 @@ class TestEncoder(unittest.TestCase):
         wave = torch.randn(1, 1, 6400)
         torch.testing.assert_close(encoder(wave), encoder.encode(encoder.filters(wave)))
 
+    def test_latents_end_with_the_larger_magnitudes_of_two_frames(self):
+        encoder, _ = make()
+        wave = torch.randn(1, 1, 6400)
+        own = encoder(wave).view(20, N_PITCHES, 6)[..., 4:]
+        bins = encoder.filters(wave)[0, :, 2 : 2 + 2 * N_PITCHES]
+        expected = torch.maximum(bins[::2], bins[1::2])
+        torch.testing.assert_close(own.flatten(1), expected)
+
     def test_shift_by_hops_shifts_the_latents(self):
         encoder, _ = make()
         wave = torch.randn(1, 1, 16000)
