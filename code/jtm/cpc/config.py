@@ -8,9 +8,9 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, Field
 
-from jtm.constants import HOP, MAP_STRIDE
+from jtm.constants import HOP
 from jtm.files import InputError
-from jtm.models import AUGMENTATIONS
+from jtm.models import AUGMENTATIONS, ENCODERS
 from jtm.training.config import NetworkConfig, flag, settings
 
 _OF_FRAMES = {"share_negatives", "same_share", "other_windows"}  # whole ones alone
@@ -197,11 +197,12 @@ class PretrainConfig(NetworkConfig):
                     "--samplingType sequential carries hidden states over; it "
                     "needs --arMode conv, GRU, LSTM or RNN, and --cpcMode forward"
                 )
-        stride = MAP_STRIDE if self.encoder_type == "pitchmap" else 1
+        stride = ENCODERS[self.encoder_type].stride
         if self.step_frames % stride or self.anchor_frames % stride:
             raise InputError(
                 "--stepFrames and --anchorFrames: expected multiples of "
-                f"{stride} for --encoderType pitchmap, whose hop is 20 ms"
+                f"{stride} for --encoderType {self.encoder_type}, whose hop is "
+                f"{10 * stride} ms"
             )
         reach = self.n_predicts * self.step_frames
         shortest = HOP * (reach + stride)

@@ -2,6 +2,8 @@
 
 from typing import NamedTuple
 
+from jtm.constants import MAP_STRIDE
+
 
 class Encoder(NamedTuple):
     """
@@ -15,12 +17,15 @@ class Encoder(NamedTuple):
         Number of channels (per pitch on a pitch axis) by default and in `tiny`.
     pitch_axis : bool
         Whether the latents have features for each of the 88 pitches.
+    stride : int
+        Number of 10 ms frames per latent.
     """
 
     path: str
     channels: int
     tiny: int
     pitch_axis: bool
+    stride: int = 1
 
 
 AUGMENTATIONS = ("noise", "reverb", "equaliser", "level")
@@ -30,6 +35,6 @@ ENCODERS = {
     "conv": Encoder("encoder.ConvEncoder", 256, 32, False),
     "sinc": Encoder("encoder.SincEncoder", 256, 32, False),
     "harmonic": Encoder("encoder.HarmonicEncoder", 8, 2, True),
-    "pitchmap": Encoder("pitchmap.PitchMapEncoder", 32, 4, True),
+    "pitchmap": Encoder("pitchmap.PitchMapEncoder", 32, 4, True, MAP_STRIDE),
 }
 """Encoders by their name for ``--encoderType``."""

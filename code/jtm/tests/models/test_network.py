@@ -7,6 +7,8 @@ import torch
 from jtm.constants import HOP
 from jtm.cpc.config import PretrainConfig
 from jtm.cpc.run import build_criterion
+from jtm.models import ENCODERS
+from jtm.models.encoder import HarmonicStack
 from jtm.models.network import build_model
 from jtm.tests.evaluation.little import make_network
 from jtm.training.config import make_config
@@ -54,6 +56,13 @@ class TestNetwork(unittest.TestCase):
             optimizer.step()
         self.assertLess(named["loss"].item(), 0.5)
         self.assertGreater(named["accuracy_1"].item(), 0.9)
+
+    def test_encoders_are_as_listed(self):
+        for name, listed in ENCODERS.items():
+            config = make_config(PretrainConfig, "tiny", {"encoder_type": name})
+            encoder = build_model(config).encoder
+            self.assertEqual(encoder.hop, listed.stride * HOP, name)
+            self.assertEqual(isinstance(encoder, HarmonicStack), listed.pitch_axis)
 
     def test_same_seed_gives_same_network(self):
         outputs = []

@@ -10,6 +10,7 @@ from unittest import mock
 
 from jtm.cpc.config import PretrainConfig
 from jtm.files import InputError
+from jtm.models import ENCODERS
 from jtm.training.config import (
     PRESETS,
     SupervisedConfig,
@@ -187,6 +188,13 @@ class TestConfig(unittest.TestCase):
             ({"encoder_type": "sinc", "ar_mode": "conv"}, "--encoderType pitchmap"),
         ):
             with self.assertRaisesRegex(InputError, message):
+                make_config(PretrainConfig, "small", chosen)
+
+    def test_steps_are_multiples_of_the_hop_of_any_encoder(self):
+        slow = ENCODERS["conv"]._replace(stride=4)
+        with mock.patch.dict(ENCODERS, conv=slow):
+            chosen = {"encoder_type": "conv", "step_frames": 6}
+            with self.assertRaisesRegex(InputError, "4 for --encoderType conv, .*40"):
                 make_config(PretrainConfig, "small", chosen)
 
     def test_sinc_filters_are_the_front_end_of_the_chosen_network(self):
