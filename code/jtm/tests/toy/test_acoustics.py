@@ -212,6 +212,13 @@ class TestRooms(unittest.TestCase):
         self.assertAlmostEqual(20 * np.log10(high / middle), 6, delta=0.5)
         self.assertAlmostEqual(20 * np.log10(low / middle), -5.5, delta=1)
 
+    def test_tilt_is_the_gain_from_125_hz_to_8_khz(self):
+        sound = acoustics.Sound(tilt_db=12.0)
+        wave = acoustics.apply_sound(self.click, sound, np.random.default_rng(0))
+        gain = np.abs(np.fft.rfft(wave / 32768, 44_100))
+        found = 20 * np.log10(gain[8000] / gain[200])
+        self.assertAlmostEqual(found, 2 * np.log2(8000 / 200), delta=0.5)
+
     def test_silence_stays_silent(self):
         wave = acoustics.apply_sound(
             np.zeros(100), acoustics.Sound(), np.random.default_rng(0)

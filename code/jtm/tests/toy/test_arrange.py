@@ -95,6 +95,18 @@ class TestArrangement(unittest.TestCase):
             }
             self.assertEqual(moved, {0})
 
+    def test_notes_out_of_range_move_by_the_fewest_octaves(self):
+        notes = [(0.0, 1.0, p) for p in (47, 48, 59, 60, 96, 97, 108, 109)]
+        folded = [pitch for *_, pitch in arrange._fold(notes, 74)]  # flute: 60 to 96
+        self.assertEqual(folded, [71, 60, 71, 60, 96, 85, 96, 85])
+
+    def test_double_stops_are_notes_of_other_voices_below_the_melody(self):
+        melody = [(beat, 1.0, 76) for beat in (0.0, 1.0, 2.0)]
+        other = [(0.0, 2.0, 60), (1.0, 0.5, 65), (2.0, 1.0, 75)]  # the last too near
+        rng = mock.Mock(random=lambda: 0.0)
+        stops = arrange._double_stops(melody, [other], 41, rng)
+        self.assertEqual(stops, [(0.0, 1.0, 72), (1.0, 0.5, 65)])
+
     def test_solo_players_have_no_long_rests(self):
         music = tune(4)
         gap = [n for n in music.voices[0] if not 8 <= n[0] < 40]

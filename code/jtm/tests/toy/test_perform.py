@@ -93,6 +93,9 @@ class TestPerformance(unittest.TestCase):
         ]
         spans = [(n.start, n.end, n.program) for n in perform.remove_overlaps(notes)]
         self.assertEqual(spans, [(0.0, 1.2, 41), (1.2, 2.0, 41), (0.0, 1.0, 42)])
+        soon = [Note(0.0, 1.0, 41, 60), Note(0.065, 1.5, 41, 60)]
+        spans = [(note.start, note.end) for note in perform.remove_overlaps(soon)]
+        self.assertEqual(spans, [(0.0, 0.065), (0.065, 1.5)])
 
 
 if __name__ == "__main__":

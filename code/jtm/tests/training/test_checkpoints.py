@@ -18,6 +18,8 @@ from jtm.files import InputError, digest, read_json, write_json
 from jtm.models.network import build_model
 from jtm.training.checkpoints import (
     export,
+    fingerprint,
+    initial_model,
     load_model,
     load_part,
 )
@@ -148,6 +150,7 @@ class TestExport(unittest.TestCase):
     def write(self, chosen):
         """Write a checkpoint as pretraining does."""
         settings = {"data": "/home/me/sounds", "path_checkpoint": "/home/me/logs"}
+        settings["load"] = "/home/me/earlier.pt"
         self.config = make_config(PretrainConfig, "tiny", chosen | settings)
         self.model = build_model(self.config)
         state = {f"model.{k}": v for k, v in self.model.state_dict().items()}
@@ -214,6 +217,22 @@ class TestExport(unittest.TestCase):
             self.assertNotIn("a", record)
         self.out.with_suffix(".json").write_text("{")
         self.assertEqual(export(self.out, again)["history"], [])
+
+    def test_run_adopts_the_settings_of_the_network_that_it_starts_from(self):
+        self.write({"hidden_encoder": 6, "dropout": 0.1})
+        config = make_config(PretrainConfig, "tiny", {"load": str(self.checkpoint)})
+        self.assertNotEqual(config.hidden_encoder, 6)
+        model, adopted = initial_model(config)
+        self.assertEqual(adopted.hidden_encoder, 6)
+        weights = self.model.state_dict()
+        self.assertEqual(fingerprint(model.state_dict()), fingerprint(weights))
+        self.assertEqual(adopted.load, str(self.checkpoint))
+
+    def test_fingerprint_tells_shapes_and_types_apart(self):
+        numbers = torch.zeros(2, 3)
+        others = (numbers, numbers.T, numbers.to(torch.int32), numbers + 1)
+        hashes = {fingerprint({"a": weights}) for weights in others}
+        self.assertEqual(len(hashes | {fingerprint({"b": numbers})}), 5)
 
     def test_damaged_and_foreign_files_are_refused(self):
         self.write({})
