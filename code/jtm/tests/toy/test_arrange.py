@@ -39,6 +39,16 @@ class TestReading(unittest.TestCase):
         self.assertEqual(list(upper), expected)
         self.assertEqual([pitch for _, _, pitch in lower], [60] * 8)
 
+    def test_notes_of_a_voice_end_at_the_next(self):
+        from music21 import note, stream
+
+        part = stream.Part()
+        for i in range(8):
+            part.insert(2 * i, note.Note(60 + i, quarterLength=3))
+        (voice,) = voices._voices(part.flatten().notes)
+        expected = [(2.0 * i, 2.0, 60 + i) for i in range(7)]
+        self.assertEqual(voice, (*expected, (14.0, 3.0, 67)))
+
     def test_chorale_has_four_voices_in_descending_order(self):
         music = voices.read_work("bach/bwv269.mxl")
         self.assertEqual(len(music.voices), 4)

@@ -7,6 +7,7 @@ import tempfile
 import threading
 import unittest
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from unittest import mock
 
@@ -82,6 +83,20 @@ class TestPairs(unittest.TestCase):
             (s, listed[i].composer) for i, _, s in chosen
         ).items():
             self.assertLessEqual(n, counts[split] / 2)
+
+    def test_large_families_are_for_training_only(self):
+        listed, music = corpus()
+        mass = range(90, 96)
+        for i in mass:
+            listed[i] = replace(listed[i], group="mass")
+        for largest, expected in ((5, {"train"}), (6, {"test"})):
+            with (
+                mock.patch.object(pairs, "FAMILY", largest),
+                mock.patch.object(pairs, "COUNTS", {"test": 200, "train": 200}),
+            ):
+                chosen = pairs._choose(listed, music, 0)
+            found = [split for i, _, split in chosen if i in mass]
+            self.assertEqual((len(found), set(found)), (6, expected))
 
     def test_folders_made_otherwise_are_refused(self):
         out = Path(self.enterContext(tempfile.TemporaryDirectory())) / "pairs"

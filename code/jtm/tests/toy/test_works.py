@@ -84,6 +84,13 @@ class TestPlan(unittest.TestCase):
         self.assertEqual(again, self.pieces)
         self.assertNotEqual(works.plan(self.works, self.music, PRESET, 1), again)
 
+    def test_excerpt_is_cut_at_both_ends(self):
+        voice = tuple((beat, 2.0, 60) for beat in (0.0, 2.0, 4.0, 6.0, 8.0))
+        cut, first = works._cut(works.Music((voice, voice), 4.0, 10.0), 2.0, 5.0)
+        self.assertEqual((first, cut.length), (2.0, 5.0))
+        expected = ((0.0, 2.0, 60), (2.0, 2.0, 60), (4.0, 1.0, 60))
+        self.assertEqual(cut.voices, (expected, expected))
+
     def test_short_works_are_repeated(self):
         music = tune(0, beats=8)
         (excerpt, first, tempo), *more = works._excerpts(
