@@ -130,6 +130,14 @@ class TestFinish(unittest.TestCase):
         duo = self.notes(played, (41, 43) * 20)
         self.assertEqual(set(duo["program"].tolist()), {41, 43})
 
+    def test_weakest_instrument_is_dropped_first(self):
+        evidence = np.zeros((100, 11))
+        evidence[:90, 0] = 1.0  # piano; the others have less than a share of 8 %,
+        evidence[90:96, [2, 10]] = 0.6, 0.5  # the violin more than
+        evidence[96:, [2, 10]] = 0.5, 0.6  # the flute, whose notes it gets
+        found = notes._programs(evidence, np.full(100, 70))
+        self.assertEqual(found.tolist(), [1] * 90 + [41] * 10)
+
     def test_instruments_get_only_playable_pitches(self):
         evidence = np.zeros((2, 11))
         evidence[:, 10], evidence[:, 4] = 10.0, 4.0  # flute likelier than cello
