@@ -73,6 +73,13 @@ class TestFind(unittest.TestCase):
         played = [(10, 60, 60), (18, 60, 64), (35, 60, 67)]
         found = find(blocks(played, 80, 20), THRESHOLDS)
         self.assertEqual(found["power"].tolist(), [1.0, 2.0, 3.0])
+        (whole,) = blocks([(30, 70, 60)], 80, 80)
+        whole["power"][39, 60 - 21] = 5.0  # in the last frame of the attack
+        whole["power"][40:, 60 - 21] = 7.0
+        for size in (80, 20, 7):
+            parts = range(0, 80, size)
+            parts = ({n: x[a : a + size] for n, x in whole.items()} for a in parts)
+            self.assertEqual(find(parts, THRESHOLDS)["power"].tolist(), [5.0])
 
 
 class TestFinish(unittest.TestCase):
