@@ -17,7 +17,7 @@ from jtm.constants import SAMPLE_RATE
 from jtm.files import InputWarning, write_json
 from jtm.music import audio
 from jtm.results import render
-from jtm.retrieval import model, run, search, tables
+from jtm.retrieval import data, model, run, search, tables
 from jtm.retrieval.figures import retrieval_figures
 from jtm.retrieval.pages import describe
 from jtm.tests.retrieval.little import play, tune, write_abc
@@ -117,6 +117,16 @@ class TestCommands(unittest.TestCase):
             votes |= {0: 0.3, -9: 0.99 * enough}
             _, out, _ = self.identify()
             self.assertIn("not found", out)
+
+    def test_match_has_its_place_in_piece_and_recording(self):
+        row = 1, 9.0, 3.0, 2.0, np.array([2, 5])  # from quarter 3, 2 a second
+        wave, _ = play(tune(1))
+        with mock.patch.object(search, "search_in_keys", return_value=[[row]]):
+            found, _ = search.find(wave, SAMPLE_RATE, self.index, self.weights)
+        (match,) = found
+        first, last = 2 * search.HOP_SECONDS, 5 * search.HOP_SECONDS
+        self.assertEqual((match.start, match.end), (first, last + data.SECONDS))
+        self.assertEqual((match.beat, match.title), (3 + 2 * first, "Tune 1"))
 
     def test_only_pieces_of_the_index_are_returned(self):
         with self.searched({3: 2.0}, piece=6):  # the background

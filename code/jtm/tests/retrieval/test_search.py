@@ -71,6 +71,14 @@ class TestVote(unittest.TestCase):
         margin = 1.5 * np.log(5) / search.RELIABLE
         self.assertAlmostEqual(search.margin(ranked, 1), margin, places=6)
 
+    def test_votes_on_one_line_count_together_wherever_it_lies(self):
+        times = np.arange(4.0)
+        for start in (0.5, 1.0, 1.5):
+            places = times + start + np.array([-0.1, 0.1, -0.1, 0.1])
+            owners = np.zeros((4, 1), int)
+            ranked = search.vote(times, owners, places[:, None], np.ones(1), 1.0)
+            self.assertAlmostEqual(ranked[0][1], np.log(2), places=6)
+
     def test_nothing_is_voted_for_without_queries_or_passages(self):
         for columns in (slice(0), slice(None)), (slice(None), slice(0)):
             voted = search.vote(self.times, self.owners[columns], self.places[columns])
