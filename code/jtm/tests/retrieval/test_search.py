@@ -113,6 +113,17 @@ class TestIndex(unittest.TestCase):
         np.testing.assert_array_equal(middles, np.tile(places, 2))
         self.assertFalse(np.array_equal(vectors[: len(own)], own))  # both parts
 
+    def test_windows_vote_at_their_centres_in_the_key_of_the_score(self):
+        vectors, middles = np.eye(4, dtype=np.int8), np.array([10.0, 12, 14, 16])
+        index = search.Index([{}], vectors, np.zeros(4, int), middles, "")
+        towers, windows, starts = mock.Mock(), np.zeros(4), np.arange(4.0)
+        towers.embed_in_keys.return_value = [np.eye(4)]
+        ((ranked,),) = search.search_in_keys(towers, index, starts, windows, (0, 3, -5))
+        # A recording three semitones above the score is moved three down.
+        towers.embed_in_keys.assert_called_once_with(windows, [0, -3, 5])
+        _, _, start, speed, _ = ranked
+        self.assertAlmostEqual(start + speed, 10, delta=1)  # after one second
+
     def test_index_among_others_keeps_its_pieces(self):
         columns = np.eye(4, DIM, dtype=np.int8) * 127, np.repeat([0, 1], 2), np.zeros(4)
         own = search.Index([{"title": "A"}, {"title": "B"}], *columns, "")
