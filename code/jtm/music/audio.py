@@ -21,6 +21,7 @@ AUDIO_SUFFIXES = tuple(
 
 ABSURD_PEAK = 16.0  # from here, samples are not loud but of another scale
 LOUD_PEAK = 10 ** (1 / 20)  # above it, warn of clipping; lossy codecs overshoot by 1 dB
+RATES = 1e3, 1e7  # in Hz, lowest and highest of an array; 44.1 is in kHz
 MAX_CHANNELS = 64  # of an array; a longer axis holds samples
 CANCELLED = 1e-3  # of the channels' mean power; below it, their mean has cancelled out
 AGREEMENT = 0.3  # minimum length of the peaks' mean vector for a tuning estimate
@@ -221,8 +222,12 @@ def to_wave(array, sample_rate):
     InputError
         If the array is of another shape, type or scale, or the sample rate is invalid.
     """
-    wave = np.asarray(array)
-    if not (isinstance(sample_rate, numbers.Real) and 0 < sample_rate < np.inf):
+    try:
+        wave = np.asarray(array)
+    except (TypeError, ValueError, RuntimeError) as error:  # lists, tensors of PyTorch
+        raise InputError(f"no array can be made of the samples: {error}") from error
+    low, high = RATES
+    if not (isinstance(sample_rate, numbers.Real) and low <= sample_rate <= high):
         raise InputError("an array needs its sample_rate in Hz, such as 44100")
     channels = [axis for axis, n in enumerate(wave.shape) if n <= MAX_CHANNELS]
     if wave.ndim not in (1, 2) or (wave.ndim == 2 and len(channels) != 1):

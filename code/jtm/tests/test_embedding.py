@@ -138,6 +138,11 @@ class TestEmbed(FolderTestCase):
             (np.zeros(16_000), np.inf, "needs its sample_rate"),
             (np.zeros(16_000), np.nan, "needs its sample_rate"),
             (np.zeros(16_000), -1.0, "needs its sample_rate"),
+            (np.zeros(500), 44.1, "needs its sample_rate in Hz"),  # kHz
+            (np.zeros(500), True, "needs its sample_rate"),
+            (np.zeros(500), 10**30, "needs its sample_rate"),
+            (torch.zeros(500, requires_grad=True), 16_000, "samples: Can't call"),
+            ([[0.0, 0.0], [0.0]], 16_000, "no array can be made of the samples: "),
             (np.zeros((65, 16_000)), 16_000, r"\(channels, samples\)"),
             (np.zeros((16_000, 65)), 16_000, r"\(samples, channels\)"),
             (np.zeros((60, 60)), 16_000, "at most 64 channels and more samples"),
