@@ -80,17 +80,29 @@ def find(inputs):
     Raises
     ------
     InputError
-        If a folder contains no audio file.
+        If there are only folders, and none of them contains an audio file.
+
+    Warns
+    -----
+    InputWarning
+        If one of several inputs is a folder that contains no audio file.
     """
-    folders, sources = [], {}
+    folders, sources, errors = [], {}, []
     for path in (Path(os.path.abspath(name)) for name in inputs):
-        if path.is_dir():
-            dataset = open_dataset(path, layout=False)
-            files = [recording.audio for recording in dataset.recordings]
-        else:
-            files = [path]
         folders.append(path if path.is_dir() else path.parent)
-        sources |= dict.fromkeys(files)
+        if not path.is_dir():
+            sources[path] = None
+            continue
+        try:
+            dataset = open_dataset(path, layout=False)
+        except InputError as error:
+            errors.append(error)
+        else:
+            sources |= dict.fromkeys(each.audio for each in dataset.recordings)
+    if errors and not sources:
+        raise errors[0]
+    for error in errors:
+        warn(str(error))
     return list(sources), Path(os.path.commonpath(folders))
 
 

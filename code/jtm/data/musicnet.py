@@ -190,9 +190,10 @@ def open_dataset(root, layout=True):
         dataset = Dataset(root, tuple(recordings), tuple(skipped))
     summary = _summarise(len(dataset.recordings), dataset.skipped)
     if not dataset.recordings:
+        expected = "MusicNet's layout (train_data/ID.wav ...) or " * layout
         raise InputError(
-            f"{root}: no audio file found; expected MusicNet's layout (train_data/"
-            f"ID.wav ...) or files ending in {', '.join(AUDIO_SUFFIXES)} ({summary})"
+            f"{root}: no audio file found; expected {expected}files ending in "
+            f"{', '.join(AUDIO_SUFFIXES)} ({summary})"
         )
     if dataset.skipped:
         warn(f"{root}: {summary}")

@@ -75,6 +75,21 @@ class _StrangeError(Exception):
         super().__init__("strange")
 
 
+class TestFind(unittest.TestCase):
+    def test_folder_without_audio_does_not_stop_the_others(self):
+        folder = Path(self.enterContext(tempfile.TemporaryDirectory()))
+        for name in ("empty", "full"):
+            (folder / name).mkdir()
+        song = folder / "full" / "song.wav"
+        song.touch()
+        with self.assertWarnsRegex(InputWarning, "empty: no audio file found"):
+            found = batch.find([folder / "empty", folder / "full"])
+        self.assertEqual(found, ([song], folder))
+        message = "empty: no audio file found; expected files ending in .wav, "
+        with self.assertRaisesRegex(InputError, message):
+            batch.find([folder / "empty", folder / "empty"])
+
+
 class FolderTestCase(unittest.TestCase):
     n_files = 6
 
