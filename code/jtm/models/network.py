@@ -40,7 +40,11 @@ class Network(nn.Module):
 
         Return latents z ``(batch, frames, z_dim)`` and contexts c ``(batch, frames,
         c_dim)``; ``c[:, t]`` depends on no later z, or no earlier one if `reverse`.
+        Raise ValueError if the waveform is not of this shape, such as stereo.
         """
+        if wave.ndim != 3 or wave.shape[1] != 1:
+            shape = tuple(wave.shape)
+            raise ValueError(f"waveform of shape {shape}; expected (batch, 1, samples)")
         z = self.encoder(wave)
         return z, self.summarise(z)
 

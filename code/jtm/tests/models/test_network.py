@@ -37,6 +37,12 @@ class TestNetwork(unittest.TestCase):
         torch.testing.assert_close(c[:, 50:], after[:, 50:])
         self.assertFalse(torch.allclose(c[:, 38], after[:, 38]))
 
+    def test_only_mono_waveforms_are_accepted(self):
+        model = make_network(hidden_encoder=16).eval()
+        for shape in ((1, 2, 20 * HOP), (1, 20 * HOP), (20 * HOP,)):
+            with self.assertRaisesRegex(ValueError, r"expected \(batch, 1, samples\)"):
+                model(torch.zeros(shape))
+
     def test_one_batch_can_be_overfitted(self):
         torch.manual_seed(0)
         wave = torch.randn(4, 1, 40 * HOP)
