@@ -117,6 +117,9 @@ def embed(path_or_array, sample_rate=None, model=None, layer="c"):
     """
     if model is None or isinstance(model, (str, os.PathLike)):
         model = _current(model)[0].to(best_device())
+    elif not hasattr(model, "encoder"):
+        kind = type(model).__name__
+        raise InputError(f"a model of type {kind}; expected one from jtm.load_model")
     _check_layer(layer)
     if isinstance(path_or_array, (str, os.PathLike)):
         if sample_rate is not None:

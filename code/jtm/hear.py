@@ -50,6 +50,9 @@ class HearModel(nn.Module):
         Yield a tensor ``(n_timestamps, timestamp_embedding_size)`` per sound, float32,
         on the device of `audio`; raise InputError if `audio` is not a batch of floats.
         """
+        if not isinstance(audio, torch.Tensor):
+            kind = type(audio).__name__
+            raise InputError(f"{kind}; expected a tensor (n_sounds, n_samples)")
         if not (audio.ndim == 2 and audio.numel() and audio.is_floating_point()):
             raise InputError(
                 f"audio of {audio.dtype} and shape {tuple(audio.shape)}; expected "

@@ -163,6 +163,8 @@ class TestEmbed(FolderTestCase):
             jtm.embed(short, 16_000, model)
         with self.assertRaisesRegex(InputError, "layer 'h'; expected one of c, z, zc"):
             jtm.embed(np.zeros(500), 16_000, model, "h")
+        with self.assertRaisesRegex(InputError, "type Linear; expected one from jtm"):
+            jtm.embed(np.zeros(500), 16_000, torch.nn.Linear(1, 1))
 
 
 class TestCommand(FolderTestCase):

@@ -5,6 +5,7 @@ import tempfile
 import unittest
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -122,6 +123,7 @@ class TestHear(unittest.TestCase):
 
     def test_invalid_batches_are_refused(self):
         for audio in (
+            np.zeros((1, 16_000), np.float32),
             torch.zeros(16_000),
             torch.zeros(2, 0),
             torch.zeros(0, 100),
