@@ -8,6 +8,7 @@ becomes active at a weak onset and remains so. Each note then gets the instrumen
 the most evidence, among those detected in the recording, and a velocity from its power.
 """
 
+import numbers
 import re
 from dataclasses import dataclass
 from itertools import chain
@@ -92,12 +93,12 @@ class Choices:
     def __post_init__(self):
         for name in ("onset_threshold", "frame_threshold"):
             value = getattr(self, name)
-            if value is not None and not 0 < value < 1:
+            if value is not None and not (_is_real(value) and 0 < value < 1):
                 flag = name.replace("_", "-")
                 raise InputError(
                     f"--{flag} {value}; expected a probability above 0 and below 1"
                 )
-        if not 0 <= self.min_note_ms < np.inf:
+        if not (_is_real(self.min_note_ms) and 0 <= self.min_note_ms < np.inf):
             raise InputError(
                 f"--min-note-ms {self.min_note_ms}; expected 0 or more milliseconds"
             )
@@ -105,9 +106,14 @@ class Choices:
         object.__setattr__(self, "instruments", _ensemble(self.instruments))
 
 
+def _is_real(value):
+    """Return whether a value is a real number."""
+    return isinstance(value, numbers.Real)
+
+
 def _pitches(ends):
     """Return the lowest and highest MIDI pitch, given as such or as text."""
-    text = ends if isinstance(ends, str) else "-".join(map(str, ends))
+    text = ends if isinstance(ends, str) else "-".join(map(str, np.atleast_1d(ends)))
     pitch = r"(\d+|[A-Ga-g][#b]?\d)"
     match = re.fullmatch(f"{pitch}-{pitch}", text)
     low, high = map(_pitch, match.groups()) if match else (1, 0)
@@ -128,7 +134,7 @@ def _pitch(text):
 
 def _ensemble(given):
     """Return the programs of instruments, given as such, by name or as one text."""
-    given = given.split(",") if isinstance(given, str) else given
+    given = given.split(",") if isinstance(given, str) else np.atleast_1d(given)
     names = [str(name).strip().lower() for name in given]
     programs = {str(program): program for program in INSTRUMENTS}
     programs |= {name: program for program, name in INSTRUMENTS.items()}

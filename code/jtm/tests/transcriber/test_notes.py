@@ -105,6 +105,7 @@ class TestFinish(unittest.TestCase):
         self.assertEqual(found["program"].tolist(), [74, 74, 74])
         self.assertEqual(Choices(instruments=(" Flute", 43)).instruments, (74, 43))
         self.assertEqual(Choices(instruments="Flute, 43").instruments, (74, 43))
+        self.assertEqual(Choices(instruments=43).instruments, (43,))
         self.assertEqual(Choices(pitch_range="C4-72").pitch_range, (60, 72))
         for chosen, message in (
             ({"onset_threshold": 1.0}, "--onset-threshold 1.0; expected .* above 0"),
@@ -115,6 +116,11 @@ class TestFinish(unittest.TestCase):
             ({"pitch_range": (60, 128)}, "--pitch-range 60-128"),
             ({"pitch_range": (-1, 50)}, "--pitch-range -1-50"),
             ({"instruments": (1, 99)}, "--instruments 99; expected some of piano, h"),
+            ({"onset_threshold": "0.5"}, "--onset-threshold 0.5; expected a prob"),
+            ({"min_note_ms": None}, "--min-note-ms None; expected 0 or more"),
+            ({"pitch_range": 60}, "--pitch-range 60; expected the lowest"),
+            ({"pitch_range": None}, "--pitch-range None"),
+            ({"instruments": None}, "--instruments none; expected some of piano"),
         ):
             with self.assertRaisesRegex(InputError, message):
                 Choices(**chosen)
