@@ -30,10 +30,10 @@ from tqdm import tqdm
 from jtm.constants import HOP, SAMPLE_RATE
 from jtm.data.musicnet import open_dataset
 from jtm.data.rolls import WINDOW, frame_numbers, frame_roll, instrument_roll
-from jtm.data.splits import labelled_splits
 from jtm.data.store import build_store
-from jtm.evaluation import labelled, metrics
+from jtm.evaluation import metrics
 from jtm.evaluation.baselines import FFT, HAND_MADE, MARGIN, fingerprint
+from jtm.evaluation.labelled import Labelled, evenly
 from jtm.evaluation.streaming import Audio, NetworkSource
 from jtm.files import InputError, digest, write_json
 from jtm.models.network import build_model
@@ -120,10 +120,9 @@ class _Features:
         device = best_device()
         self.sources = {name: NetworkSource(m.to(device)) for name, m in models.items()}
         self.store = build_store(open_dataset(data), progress=progress)
-        self.notes = labelled.note_cache(self.store)
-        splits = labelled_splits(self.store.recordings, self.store.lengths)
+        self.labelled = Labelled.of(self.store, "multipitch")
         self.splits = {
-            split: labelled.evenly(np.array(splits[split]), most).tolist()
+            split: evenly(np.array(self.labelled.splits[split]), most).tolist()
             for split, most in RECORDINGS.items()
         }
         self.steps = {i: STEPS[split] for split, of in self.splits.items() for i in of}
@@ -164,7 +163,7 @@ class _Features:
         n_frames, numbers = self.excerpt(hop, index)
         lags = {delay: round(delay * SAMPLE_RATE / hop) for delay in DELAYS}
         rows = np.flatnonzero(numbers >= max(lags.values()))
-        numbers, notes = numbers[rows], self.notes(index)
+        numbers, notes = numbers[rows], self.labelled.notes(index)
         roll = frame_roll(notes, n_frames, hop=hop)
         level = _loudness(self.store.read(index, 0, n_frames * hop), hop)
         truth = {("pitch", delay): roll[numbers - lag] for delay, lag in lags.items()}
@@ -226,10 +225,7 @@ def _probe(features):
             probe, metric = _probe_level, _r_squared
             result |= {"metric": "R2", "chance": 0.0}
         counts = probe(x, y)
-        families = [
-            labelled.tune_family(features.store.recordings, index)
-            for index, *_ in own["test"]
-        ]
+        families = [features.labelled.groups[index] for index, *_ in own["test"]]
         key = name, what, delay
         values[key] = float(metric(counts.sum(axis=0)))
         draws[key] = metrics.bootstrap(counts, families, metric)
@@ -260,7 +256,7 @@ def _samples_by_split(features, hop):
 def _fitting_frames(x, y):
     """Select evenly spaced frames for fitting and selecting a probe."""
     for split, n_frames in FRAMES.items():
-        yield [labelled.evenly(np.concatenate(of[split]), n_frames) for of in (x, y)]
+        yield [evenly(np.concatenate(of[split]), n_frames) for of in (x, y)]
 
 
 def _logistic(train, validation):

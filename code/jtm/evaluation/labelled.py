@@ -92,25 +92,6 @@ def note_cache(store):
     )
 
 
-def tune_family(recordings, index):
-    """
-    Return the tune family of a recording, which a bootstrap resamples.
-
-    Parameters
-    ----------
-    recordings : sequence of jtm.data.musicnet.Recording
-        The recordings of a dataset.
-    index : int
-        Index of one of them.
-
-    Returns
-    -------
-    str
-        Its tune family, or, where the metadata has none, a name of its own.
-    """
-    return recordings[index].metadata.get("tune_family") or f"recording {index}"
-
-
 def evenly(rows, maximum):
     """
     Select evenly spaced rows.
@@ -212,7 +193,7 @@ class Labelled:
                 lengths[split] = WINDOW * max(MINIMUM[task.unit], n_windows)
         for index in itertools.chain(*splits.values()):
             recording, metadata = recordings[index], recordings[index].metadata
-            groups[index] = tune_family(recordings, index)
+            groups[index] = metadata.get("tune_family") or f"recording {index}"
             if task.unit == "clips":
                 groups[index] = f"{metadata['instrument']} {metadata['pitch']}"
             names[index] = task.class_of(recording, functools.partial(notes, index))

@@ -98,7 +98,7 @@ class TestProbes(unittest.TestCase):
             step, n_frames = 16 * 160 // hop, {5: 160_000 // hop, 6: 48_000 // hop}
             subject = SimpleNamespace(
                 excerpt=lambda _, i, n=n_frames, s=step: (n[i], frame_numbers(n[i], s)),
-                notes=lambda index: notes,
+                labelled=SimpleNamespace(notes=lambda index: notes),
                 store=SimpleNamespace(read=lambda _, first, n: np.zeros(n, np.int16)),
             )
             rows, truth = inside._Features.samples(subject, hop, 5)
