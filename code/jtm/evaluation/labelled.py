@@ -347,15 +347,13 @@ def labelled_recordings(labelled, n=0, seed=0):
     spans = [(index, first, min(stop, maximum)) for index, first, stop in spans]
     content = [_content(labelled, *span) for span in spans]
     remaining = np.random.default_rng(seed).permutation(len(spans)).tolist()
-    order, covered = [], set()
-    while remaining and len(order) < n:
-        best = max(remaining, key=lambda row: len(content[row] - covered))  # the first
-        if not content[best] - covered:
-            break
+    drawn, covered = [], set()
+    for _ in range(n):  # of equals the first, so at random if none adds any
+        best = max(remaining, key=lambda row: len(content[row] - covered))
         covered |= content[best]
-        order.append(best)
         remaining.remove(best)
-    return np.array([spans[row] for row in (order + remaining)[:n]], np.int64)
+        drawn.append(spans[best])
+    return np.array(drawn, np.int64)
 
 
 def _content(labelled, index, first, stop):
