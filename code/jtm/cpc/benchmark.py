@@ -34,7 +34,7 @@ from jtm.data.musicnet import Dataset, open_dataset
 from jtm.data.splits import split_recordings
 from jtm.data.store import build_store
 from jtm.evaluation.baselines import HAND_MADE, MARGIN, fingerprint
-from jtm.evaluation.families import Family, clip_reader
+from jtm.evaluation.families import Family
 from jtm.evaluation.labelled import SECONDS, clip_store, labelled_recordings, note_cache
 from jtm.evaluation.labelled import Labelled as Recordings
 from jtm.evaluation.tasks import CLIP, TASKS
@@ -54,7 +54,7 @@ from jtm.results.records import SPLITS, TESTS, Contrast
 from jtm.training.checkpoints import load_model
 from jtm.training.config import make_config
 from jtm.training.loop import Plan, fit
-from jtm.training.spectra import FrontEnd, Spectra, harmonic_front_end
+from jtm.training.spectra import FrontEnd, harmonic_front_end
 
 AMOUNTS = {1: 5, 3: 5, 10: 3, 30: 3, 0: 3}
 """Number of seeds by number of labelled recordings, 0 for all."""
@@ -293,13 +293,9 @@ class Benchmark:
     def _add_families(self, name, labelled):
         """Build the families of some recordings, one for each front end."""
         for key, front_end in self.front_ends.items() if labelled else ():
-            store = next(iter(labelled.values())).store
-            if name == "clips":
-                read = clip_reader(store, front_end)
-            else:
-                read = Spectra(store, front_end, self.work).read
-            stride = MAP_STRIDE if key == "network" else 1
-            self.families[name, key] = Family(labelled, read, stride)
+            family = Family(labelled, None, MAP_STRIDE if key == "network" else 1)
+            family.read = family.reader(front_end, self.work)
+            self.families[name, key] = family
 
     def family(self, run):
         """Return the family of a run, with the inputs of its front end."""

@@ -13,7 +13,7 @@ from pathlib import Path
 from jtm.constants import FRAME_RATE, HOP
 from jtm.data.musicnet import open_dataset
 from jtm.data.store import build_store
-from jtm.evaluation.families import Family, clip_reader, wave_reader
+from jtm.evaluation.families import Family
 from jtm.evaluation.labelled import Labelled as Recordings
 from jtm.evaluation.labelled import clip_store, labelled_recordings
 from jtm.evaluation.tasks import TASKS
@@ -118,13 +118,12 @@ def _reader(family, spans, model, folder, progress):
     """Return the reader of inputs; cache log magnitudes if the filter bank is fixed."""
     encoder = model.encoder
     if not isinstance(encoder, HarmonicStack) or [*encoder.filters.parameters()]:
-        return wave_reader(family.store)
+        return family.reader()
     front_end = harmonic_front_end(encoder)
-    if family.name == "clips":
-        return clip_reader(family.store, front_end)
-    spectra = Spectra(family.store, front_end, folder)
-    spectra.prepare([i for i, *_ in spans], progress)
-    return spectra.read
+    if family.name != "clips":
+        indices = [i for i, *_ in spans]
+        Spectra(family.store, front_end, folder).prepare(indices, progress)
+    return family.reader(front_end, folder)
 
 
 def _module(config, model, family, spans, size):

@@ -17,6 +17,7 @@ from jtm.evaluation.labelled import evenly
 from jtm.evaluation.tasks import CLIP, CLIP_LEAD, TASKS
 from jtm.training import labels
 from jtm.training.processes import computes_bf16
+from jtm.training.spectra import Spectra
 
 EDGE = 16
 """Input frames of 10 ms on either side of a training window, without labels."""
@@ -72,6 +73,27 @@ class Family:
         """Read the labels of recordings, so that malformed ones are refused early."""
         for index in sorted(indices) if self.name == "frames" else ():
             self.first.notes(index)
+
+    def reader(self, front_end=None, folder=None):
+        """
+        Return a function that reads inputs; see :class:`Family`.
+
+        They are waveforms ``(1, samples)``, or log magnitudes ``(frames, bins)`` by a
+        front end, cached in a folder. Those of clips are computed from their frames
+        alone, and cached in memory.
+        """
+        if front_end and self.name != "clips":
+            return Spectra(self.store, front_end, folder).read
+        read_wave = functools.partial(_read_wave, self.store)
+        if not front_end:
+            return read_wave
+
+        @functools.cache
+        def compute(*window):
+            (wave,) = read_wave(*window)
+            return front_end.analyse(wave).astype(np.float16)  # as on disk
+
+        return lambda *window: compute(*window).astype(np.float32)
 
     def targets(self, tasks):
         """Return a function of index, first frame and number of frames for targets."""
@@ -191,57 +213,13 @@ class Family:
         return float(np.mean(scores))
 
 
-def wave_reader(store):
-    """
-    Return a function that reads waveforms, for networks with a learned front end.
-
-    Parameters
-    ----------
-    store : Store
-        The recordings.
-
-    Returns
-    -------
-    callable
-        Returns samples ``(1, samples)`` in [-1, 1] from index, first frame and number
-        of frames, zero-padded before the start and after the end.
-    """
-
-    def read(index, first, n_frames):
-        start, stop = first * HOP, (first + n_frames) * HOP
-        length = int(store.lengths[index])
-        wave = store.read(index, min(max(0, start), length), min(stop, length))
-        wave = np.pad(wave.astype(np.float32) / 32768, (max(0, -start), 0))
-        return np.pad(wave, (0, stop - start - len(wave)))[None]
-
-    return read
-
-
-def clip_reader(store, front_end):
-    """
-    Return a function that reads log magnitudes of single notes, cached in memory.
-
-    Parameters
-    ----------
-    store : Store
-        The clips.
-    front_end : FrontEnd
-        Front end that computes the log magnitudes.
-
-    Returns
-    -------
-    callable
-        Returns log magnitudes ``(frames, bins)`` of a clip, computed from these frames
-        alone, from index, first frame and number of frames.
-    """
-    read_wave = wave_reader(store)
-
-    @functools.cache
-    def compute(*window):
-        (wave,) = read_wave(*window)
-        return front_end.analyse(wave).astype(np.float16)  # as on disk
-
-    return lambda *window: compute(*window).astype(np.float32)
+def _read_wave(store, index, first, n_frames):
+    """Read samples ``(1, samples)`` in [-1, 1]; zero outside of the recording."""
+    start, stop = first * HOP, (first + n_frames) * HOP
+    length = int(store.lengths[index])
+    wave = store.read(index, min(max(0, start), length), min(stop, length))
+    wave = np.pad(wave.astype(np.float32) / 32768, (max(0, -start), 0))
+    return np.pad(wave, (0, stop - start - len(wave)))[None]
 
 
 def _quick_score(task, logits, truths):
