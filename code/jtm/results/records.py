@@ -14,7 +14,6 @@ concurrently and a killed one loses only its cell. :func:`compile_cells` joins t
 import base64
 import contextlib
 import gzip
-import json
 import subprocess
 import zipfile
 from pathlib import Path
@@ -217,8 +216,7 @@ def save_cell(folder, name, rows):
             packed[_draws_key(row)] = base64.b64encode(rounded.tobytes()).decode()
     content = {name: header[name] for name in (*HASHES, "spread") if name in header}
     content |= {"rows": table.to_dict("records"), "draws": packed}
-    with atomic(path) as part:
-        part.write_text(json.dumps(content), encoding="utf-8")
+    write_json(path, content)
 
 
 def _read_cells(folder, header):
