@@ -146,26 +146,13 @@ One class per window is a weak target: with four windows the network collapsed.
 
 
 @dataclass(frozen=True)
-class Run:
-    """
-    The training of one network.
+class _Run:
+    """The training of one network."""
 
-    Parameters
-    ----------
-    family : str
-        One of :data:`FAMILIES`.
-    method : str
-        One of :data:`METHODS`.
-    amount : int
-        Number of labelled recordings; 0 for all.
-    seed : int
-        Random seed.
-    """
-
-    family: str
-    method: str
-    amount: int
-    seed: int
+    family: str  # one of FAMILIES
+    method: str  # one of METHODS
+    amount: int  # number of labelled recordings; 0 for all
+    seed: int  # random seed
 
     @property
     def name(self):
@@ -176,7 +163,7 @@ class Run:
 def _plan(only):
     """List the runs with `only` some values of fields; students follow teachers."""
     runs = [
-        Run(family, method, amount, seed)
+        _Run(family, method, amount, seed)
         for seed in range(max(AMOUNTS.values()))
         for amount in AMOUNTS
         for family in FAMILIES
@@ -210,7 +197,7 @@ CHOICES = {
     "amount": tuple(AMOUNTS),
     "seed": tuple(range(max(AMOUNTS.values()))),
 }
-"""Values of each field of :class:`Run` that ``--only`` accepts."""
+"""Values of each field of a run that ``--only`` accepts."""
 
 
 class Benchmark:
@@ -308,7 +295,7 @@ class Benchmark:
 
     def plan(self, only=None):
         """
-        List the runs, see :func:`plan`, that the dataset has labels for.
+        List the runs, see :func:`_plan`, that the dataset has labels for.
 
         Amounts of labels that reach the whole dataset are left to the runs with all.
         """
@@ -317,7 +304,7 @@ class Benchmark:
 
     def run(self, only=None):
         """
-        Execute all runs, or those selected, that have not run yet; see :func:`plan`.
+        Execute all runs, or those selected, that have not run yet; see :meth:`plan`.
 
         Raise InputError if `only` selects no run, or if `out` holds the results of
         another dataset or checkpoint.

@@ -21,8 +21,8 @@ from jtm.cpc.benchmark import (
     METHODS,
     RATES,
     Benchmark,
-    Run,
     _plan,
+    _Run,
     _select_tasks,
 )
 from jtm.evaluation.labelled import Labelled
@@ -39,7 +39,7 @@ class TestPlan(unittest.TestCase):
             teacher = METHODS[run.method].teacher
             if teacher:
                 self.assertLess(
-                    place[Run(run.family, teacher, run.amount, run.seed)], i
+                    place[_Run(run.family, teacher, run.amount, run.seed)], i
                 )
 
     def test_small_amounts_have_more_seeds_and_transcription_only(self):
@@ -51,7 +51,7 @@ class TestPlan(unittest.TestCase):
 
     def test_filters_select_runs(self):
         runs = _plan({"method": ["scratch"], "amount": [3], "seed": [1]})
-        self.assertEqual(runs, [Run("frames", "scratch", 3, 1)])
+        self.assertEqual(runs, [_Run("frames", "scratch", 3, 1)])
 
     def test_only_the_frames_family_trains_on_unlabelled_audio(self):
         families = {r.family for r in _plan({}) if METHODS[r.method].unlabelled}
@@ -71,7 +71,7 @@ class TestPlan(unittest.TestCase):
 
 def notes(amount, seed=0):
     """Return a transcription run trained from scratch."""
-    return Run("frames", "scratch", amount, seed)
+    return _Run("frames", "scratch", amount, seed)
 
 
 SMALL = {"encoder_type": "pitchmap", "hidden_encoder": 2, "hidden_gar": 2}
@@ -168,7 +168,7 @@ class TestBenchmark(unittest.TestCase):
         with both, mock.patch.object(Benchmark, "_train", record):
             self.bench("rates", only)  # the selecting run has not run yet
             bench = self.make("rates")
-            rates = bench._rates_path(Run("frames", "scratch", 3, 0))
+            rates = bench._rates_path(_Run("frames", "scratch", 3, 0))
             best = tuple(read_json(rates)["rates"])
             first = [("scratch", 3, 0, pair) for pair in RATES["random"]]
             teacher = ("scratch", 1, 1, best)
@@ -178,11 +178,11 @@ class TestBenchmark(unittest.TestCase):
             self.bench("rates", only | {"seed": [2]})
             self.assertEqual(tried[4:6], first)
         # With all labels, where a dataset has only few recordings.
-        alone = Run("frames", "scratch", 0, 0)
+        alone = _Run("frames", "scratch", 0, 0)
         self.assertEqual(bench._rater(replace(alone, seed=2)), alone)
 
     def test_runs_of_another_process_are_waited_for(self):
-        bench, run = self.make("busy"), Run("frames", "largest", 1, 0)
+        bench, run = self.make("busy"), _Run("frames", "largest", 1, 0)
         lock = bench.out / "claims" / f"{run.name}.lock"
         with locked(lock), self.assertRaises(BusyError):
             bench.ensure(run, busy="busy")
@@ -211,7 +211,7 @@ class TestBenchmark(unittest.TestCase):
             self.bench("many", {"amount": [10]})
 
     def test_epochs_have_at_least_one_step(self):
-        bench, run = self.make(), Run("windows", "logmel", 0, 0)
+        bench, run = self.make(), _Run("windows", "logmel", 0, 0)
         family = bench.family(run)
         module = bench._train(run, family, family.labelled, HEAD_RATES[0])
         self.assertEqual(len(module.history), module_under_test.EPOCHS)
@@ -224,7 +224,7 @@ class TestBenchmark(unittest.TestCase):
             bench = self.make()
         family = bench.families["windows", "largest"]
         chosen = family.labelled
-        network = bench.network(Run("windows", "largest", 0, 0), chosen).eval()
+        network = bench.network(_Run("windows", "largest", 0, 0), chosen).eval()
         for task, predictions in family.predict(network, "test", chosen).items():
             self.assertEqual([len(each) for each in predictions], [2, 2], task)
 
@@ -232,7 +232,7 @@ class TestBenchmark(unittest.TestCase):
         bench = self.make()
         family = bench.families["frames", "logmel"]
         chosen = _select_tasks(family, 1)
-        network = bench.network(Run("frames", "logmel", 1, 0), chosen).eval()
+        network = bench.network(_Run("frames", "logmel", 1, 0), chosen).eval()
         torch.nn.init.normal_(network.heads.readers["transcription"].linear.weight)
         (one,) = family.predict(network, "test", chosen).values()
         chosen["transcription"].splits["test"].reverse()
