@@ -23,9 +23,6 @@ REACH = 3
 THRESHOLDS = (0.01, 0.03, 0.06, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
 """Candidate thresholds, as probabilities."""
 
-INSTRUMENT_OFFSET = 200
-"""Semitones by which :func:`by_instrument` separates instruments."""
-
 
 def by_instrument(notes):
     """
@@ -39,11 +36,11 @@ def by_instrument(notes):
     Returns
     -------
     numpy.ndarray
-        The notes of the eleven instruments; each instrument is
-        :data:`INSTRUMENT_OFFSET` semitones above the previous one.
+        The notes of the eleven instruments; each instrument is 200 semitones above the
+        previous one.
     """
     notes, column = played(notes)
-    notes["pitch"] += (INSTRUMENT_OFFSET * column).astype(notes["pitch"].dtype)
+    notes["pitch"] += (200 * column).astype(notes["pitch"].dtype)
     return notes
 
 
