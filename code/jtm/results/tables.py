@@ -35,7 +35,6 @@ SIGNS = {
 }
 """LaTeX for characters that are special in it, or that it lacks."""
 
-
 METRICS = {
     "note_f1": "note F1",
     "note_offset_f1": "note F1 with offset",
