@@ -61,9 +61,7 @@ logits = {
     for split in ("validation", "test")
 }
 thresholds = task.choose(labelled["transcription"], logits["validation"])
-found = transcription.decode(
-    logits["test"][0], (thresholds["frame_threshold"], thresholds["onset_threshold"])
-)
+found = transcription.decode(logits["test"][0], **thresholds)
 piece = labelled["transcription"].splits["test"][0]
 truth = labelled["transcription"].references("test")[0]
 print(f"{len(found)} notes found, {len(truth)} in the reference")

@@ -208,23 +208,17 @@ class _Transcription(Task):
 
     def choose(self, labelled, logits):
         references = labelled.references("validation")
-        frame, onset = transcription.choose_thresholds(logits, references)
-        return {"frame_threshold": frame, "onset_threshold": onset}
+        return transcription.choose_thresholds(logits, references)
 
     def score(self, labelled, split, logits, thresholds):
         groups, references = labelled.groups_of(split), labelled.references(split)
-        estimates = self._decode(logits, thresholds)
+        estimates = [transcription.decode(x, **thresholds) for x in logits]
         truths = [x[:, 0] for x in labelled.truths(split)]
         return [
             self._note_f1("note_f1", references, estimates, groups),
             self._note_f1("note_offset_f1", references, estimates, groups, True),
             self._precision(truths, [x[:, 0] for x in logits], groups),
         ]
-
-    def _decode(self, logits, thresholds):
-        """Decode the logits of each recording into notes."""
-        thresholds = thresholds["frame_threshold"], thresholds["onset_threshold"]
-        return [transcription.decode(x, thresholds) for x in logits]
 
 
 class _WhoPlaysWhat(_Transcription):
@@ -238,7 +232,7 @@ class _WhoPlaysWhat(_Transcription):
 
     def score(self, labelled, split, logits, thresholds):
         groups, references = labelled.groups_of(split), labelled.references(split)
-        estimates = self._decode(logits, thresholds)
+        estimates = [transcription.decode(x, **thresholds) for x in logits]
         # Average precision uses a frame every 160 ms: frames x 88 x 11 is large.
         truths = [x[:, :-1] for x in labelled.truths(split, EVALUATED_STEP)]
         logits = [x[frame_numbers(len(x), EVALUATED_STEP), :-1] for x in logits]

@@ -69,7 +69,7 @@ def peaks(onsets, threshold):
     return is_peak
 
 
-def decode(posteriors, thresholds):
+def decode(posteriors, frame_threshold, onset_threshold):
     """
     Decode logits into notes.
 
@@ -79,8 +79,8 @@ def decode(posteriors, thresholds):
         Logits ``(frames, 2, 88)``: pitch activation (frame), then onset; or
         ``(frames, 12, 88)``: pitch activation of each of
         :data:`jtm.constants.INSTRUMENTS`, then onset.
-    thresholds : tuple of float
-        Frame and onset threshold, as probabilities.
+    frame_threshold, onset_threshold : float
+        Thresholds as probabilities.
 
     Returns
     -------
@@ -88,9 +88,8 @@ def decode(posteriors, thresholds):
         Notes ``(notes,)`` sorted by start, of :data:`jtm.data.rolls.NOTE_DTYPE`, or
         with instruments of :data:`jtm.data.rolls.PLAYED_DTYPE`.
     """
-    frame, onset = thresholds
-    active = posteriors[:, :-1] > logit(frame)
-    onsets = peaks(posteriors[:, -1], onset)
+    active = posteriors[:, :-1] > logit(frame_threshold)
+    onsets = peaks(posteriors[:, -1], onset_threshold)
     if active.shape[1] == 1:
         return rolls_to_notes(active[:, 0], onsets)
     by_program = []
@@ -117,8 +116,8 @@ def choose_thresholds(posteriors, references):
 
     Returns
     -------
-    tuple of float
-        Frame and onset threshold for :func:`decode`.
+    dict of str to float
+        ``frame_threshold`` and ``onset_threshold`` for :func:`decode`.
     """
     instruments = posteriors[0].shape[1] > 2
     if instruments:
@@ -131,10 +130,11 @@ def choose_thresholds(posteriors, references):
         return note_f1(reference, estimate, offsets=True)
 
     def mean_score(frame):
-        notes = [decode(logits, (frame, onset)) for logits in posteriors]
+        notes = [decode(logits, frame, onset) for logits in posteriors]
         return np.mean(list(map(score, references, notes)))
 
-    return max(THRESHOLDS[2::2], key=mean_score), onset
+    frame = max(THRESHOLDS[2::2], key=mean_score)
+    return {"frame_threshold": frame, "onset_threshold": onset}
 
 
 def best_onset(posteriors, references):

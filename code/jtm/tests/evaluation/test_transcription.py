@@ -31,7 +31,7 @@ def logits(notes, n_frames, height=3.0):
 
 class TestDecoding(unittest.TestCase):
     def test_decoded_notes_equal_the_reference(self):
-        found = decode(logits(TRUTH, 150), (0.5, 0.5))
+        found = decode(logits(TRUTH, 150), 0.5, 0.5)
         expected = np.sort(TRUTH, order=("start", "pitch"))
         np.testing.assert_array_equal(found["pitch"], expected["pitch"])
         for edge in ("start", "end"):
@@ -40,7 +40,7 @@ class TestDecoding(unittest.TestCase):
     def test_wide_onset_is_one_note(self):
         predictions = logits(TRUTH[:1], 150)
         predictions[8:13, 1, 60 - 21] = [1.0, 2.0, 4.0, 4.0, 1.0]
-        self.assertEqual(decode(predictions, (0.5, 0.5))["start"].tolist(), [0.1])
+        self.assertEqual(decode(predictions, 0.5, 0.5)["start"].tolist(), [0.1])
 
     def test_hand_computed_peaks(self):
         onsets = np.array([1.0, 0.5, 0.4, 0.9, 2.0, 2.0, -1.0, -0.5, -2.0, 0.2])
@@ -50,13 +50,13 @@ class TestDecoding(unittest.TestCase):
         self.assertEqual(np.flatnonzero(peaks(onsets[:, None], 0.8)).tolist(), [4])
 
     def test_nothing_above_the_threshold_gives_no_notes(self):
-        self.assertEqual(len(decode(np.full((50, 2, 88), -5.0), (0.5, 0.5))), 0)
-        self.assertEqual(len(decode(np.zeros((0, 2, 88)), (0.5, 0.5))), 0)
+        self.assertEqual(len(decode(np.full((50, 2, 88), -5.0), 0.5, 0.5)), 0)
+        self.assertEqual(len(decode(np.zeros((0, 2, 88)), 0.5, 0.5)), 0)
 
     def test_no_note_without_an_onset(self):
         predictions = logits(TRUTH, 150)
         predictions[:, 1] = -5.0
-        self.assertEqual(len(decode(predictions, (0.5, 0.5))), 0)
+        self.assertEqual(len(decode(predictions, 0.5, 0.5)), 0)
 
 
 class TestInstruments(unittest.TestCase):
@@ -75,7 +75,7 @@ class TestInstruments(unittest.TestCase):
         rolls = part_roll(notes, 60).transpose(0, 2, 1)
         onsets = onset_roll(notes, 60)[:, None]
         predictions = np.where(np.concatenate((rolls, onsets), 1), 3.0, -3.0)
-        found = decode(predictions, (0.5, 0.5))
+        found = decode(predictions, 0.5, 0.5)
         self.assertEqual(found.dtype, notes.dtype)
         self.assertEqual(found["program"].tolist(), [1, 41])
         np.testing.assert_allclose(found["end"], notes["end"])
@@ -112,10 +112,10 @@ class TestThresholds(unittest.TestCase):
         predictions[:, 0] += 0.6
         predictions[:, 1] -= 1.2
         predictions += 0.01 * np.random.default_rng(0).normal(size=predictions.shape)
-        frame, onset = choose_thresholds([predictions], [TRUTH])
-        self.assertIn(onset, (0.2, 0.25))
-        self.assertIn(frame, (0.6, 0.7))
-        self.assertEqual(note_f1(TRUTH, decode(predictions, (frame, onset)), True), 1.0)
+        chosen = choose_thresholds([predictions], [TRUTH])
+        self.assertIn(chosen["onset_threshold"], (0.2, 0.25))
+        self.assertIn(chosen["frame_threshold"], (0.6, 0.7))
+        self.assertEqual(note_f1(TRUTH, decode(predictions, **chosen), True), 1.0)
 
 
 if __name__ == "__main__":
