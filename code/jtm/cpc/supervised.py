@@ -152,4 +152,4 @@ def _score(network, family):
         for task, split, _, found in evaluated
         for score in found
     ]
-    return scores, {name: float(value) for name, value in evaluated[0][2].items()}
+    return scores, evaluated[0][2]
