@@ -28,7 +28,7 @@ import numpy as np
 from jtm.constants import LABEL_RATE
 from jtm.data.store import STORE_FOLDER
 from jtm.files import PART, InputError, atomic, warn
-from jtm.music.audio import AUDIO_SUFFIXES
+from jtm.music.containers import AUDIO_SUFFIXES
 
 WHERE_TO_GET_MUSICNET = """\
 MusicNet (Thickstun, Harchaoui and Kakade 2017; 330 recordings, 34 hours, 11 GB)

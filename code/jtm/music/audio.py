@@ -1,10 +1,7 @@
 """Reading of audio files as mono at a given sample rate; their level and tuning."""
 
-import contextlib
 import numbers
-from pathlib import Path
 
-import av
 import numpy as np
 import soundfile
 import soxr
@@ -12,12 +9,6 @@ import soxr
 from jtm.constants import SAMPLE_RATE
 from jtm.files import InputError, atomic, warn
 from jtm.music import containers
-
-AUDIO_SUFFIXES = tuple(
-    ".wav .aif .aiff .au .caf .flac .wv .ogg .opus .mp3 .m4a .mp4 .aac .wma .mka .webm"
-    "".split()
-)
-"""Extensions of audio files, in lower case, by which they are found in folders."""
 
 ABSURD_PEAK = 16.0  # from here, samples are not loud but of another scale
 LOUD_PEAK = 10 ** (1 / 20)  # above it, warn of clipping; lossy codecs overshoot by 1 dB
@@ -65,7 +56,7 @@ def blocks(path, sample_rate=SAMPLE_RATE, clipped=True):
         other, or samples beyond full scale will be clipped.
     """
     frames, peak, powers, yielded = 0, 0.0, np.zeros(2), False
-    with _opened(path) as file:
+    with containers.opened(path) as file:
         resampler = soxr.ResampleStream(file.rate, sample_rate, 1)
         for block in file.chunks():
             check_level(path, np.abs(block).max())
@@ -89,36 +80,6 @@ def blocks(path, sample_rate=SAMPLE_RATE, clipped=True):
         file.check_end(frames / file.rate)
     check_level(path, peak, clipped)
     _check_mix(path, *powers)
-
-
-@contextlib.contextmanager
-def _opened(path):
-    """Open an audio file with :func:`containers.opened`, or raise an InputError."""
-    try:
-        with containers.opened(path) as opened:
-            yield opened
-    except (av.FFmpegError, OSError) as error:
-        raise InputError(f"{path}: {_reason(Path(path))}") from error
-
-
-def _reason(path):
-    """Return why a file cannot be opened as an audio file."""
-    try:
-        if path.is_dir():
-            return "is a folder; expected an audio file"
-        if path.is_fifo():
-            return "is a pipe; expected a file, as it is read more than once"
-        if not path.stat().st_size:
-            return "is empty; expected audio"
-        path.open("rb").close()
-    except FileNotFoundError:
-        return "no such file"
-    except OSError as error:
-        return f"cannot be read ({error.strerror})"
-    reason = f"expected {', '.join(AUDIO_SUFFIXES)}"
-    if path.suffix.lower() in AUDIO_SUFFIXES:
-        reason = "damaged, or of another format than its name says"
-    return f"not a readable audio file ({reason}); replace or remove it"
 
 
 def _check_mix(name, mixed, total):
@@ -408,7 +369,7 @@ def rate(path):
     InputError
         If the file is missing or is not an audio file.
     """
-    with _opened(path) as file:
+    with containers.opened(path) as file:
         return file.rate
 
 
@@ -433,7 +394,7 @@ def duration(path):
     InputError
         If the file is missing, is not an audio file or has no samples.
     """
-    with _opened(path) as file:
+    with containers.opened(path) as file:
         seconds = file.stated or sum(map(len, file.chunks())) / file.rate
         if not seconds:
             raise InputError(f"{path}: is empty; expected audio")

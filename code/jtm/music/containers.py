@@ -10,11 +10,18 @@ import contextlib
 import os
 import re
 from itertools import chain, islice
+from pathlib import Path
 
 import av
 import numpy as np
 
-from jtm.files import warn
+from jtm.files import InputError, warn
+
+AUDIO_SUFFIXES = tuple(
+    ".wav .aif .aiff .au .caf .flac .wv .ogg .opus .mp3 .m4a .mp4 .aac .wma .mka .webm"
+    "".split()
+)
+"""Extensions of audio files, in lower case, by which they are found in folders."""
 
 FORMATS = "wav,w64,aiff,au,flac,ogg,mp3,mov,aac,caf,asf,wv,matroska"
 """Permitted formats; those of playlists, for example, would open other files."""
@@ -128,21 +135,45 @@ def opened(path):
 
     Raises
     ------
-    av.FFmpegError
-        If it is not an audio file.
+    InputError
+        If it cannot be read, or is not an audio file.
     """
-    with open(path, "rb") as file:
-        # A name need not be valid UTF-8; FFmpeg looks at its extension.
-        file.raw.name = os.fsencode(path).decode("ascii", "replace")
-        options = {"format_whitelist": FORMATS}
-        wav = _wav_data(file)
-        if wav[0] and not wav[1]:
-            options["ignore_length"] = "1"
-        file.seek(0)
-        with av.open(file, options=options, metadata_errors="replace") as container:
-            if not any(stream.codec_context for stream in container.streams.audio[:1]):
-                raise av.InvalidDataError(0, "holds no audio, or of an unknown codec")
-            yield _Audio(path, container, wav)
+    try:
+        with open(path, "rb") as file:
+            # A name need not be valid UTF-8; FFmpeg looks at its extension.
+            file.raw.name = os.fsencode(path).decode("ascii", "replace")
+            options = {"format_whitelist": FORMATS}
+            wav = _wav_data(file)
+            if wav[0] and not wav[1]:
+                options["ignore_length"] = "1"
+            file.seek(0)
+            with av.open(file, options=options, metadata_errors="replace") as container:
+                streams = container.streams.audio
+                if not (streams and streams[0].codec_context):
+                    raise av.InvalidDataError(0, "no audio, or of an unknown codec")
+                yield _Audio(path, container, wav)
+    except (av.FFmpegError, OSError) as error:
+        raise InputError(f"{path}: {_reason(Path(path))}") from error
+
+
+def _reason(path):
+    """Return why a file cannot be opened as an audio file."""
+    try:
+        if path.is_dir():
+            return "is a folder; expected an audio file"
+        if path.is_fifo():
+            return "is a pipe; expected a file, as it is read more than once"
+        if not path.stat().st_size:
+            return "is empty; expected audio"
+        path.open("rb").close()
+    except FileNotFoundError:
+        return "no such file"
+    except OSError as error:
+        return f"cannot be read ({error.strerror})"
+    reason = f"expected {', '.join(AUDIO_SUFFIXES)}"
+    if path.suffix.lower() in AUDIO_SUFFIXES:
+        reason = "damaged, or of another format than its name says"
+    return f"not a readable audio file ({reason}); replace or remove it"
 
 
 def _wav_data(file):

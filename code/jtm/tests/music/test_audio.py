@@ -13,7 +13,7 @@ import soundfile
 
 from jtm.data.musicnet import open_dataset
 from jtm.files import InputError, InputWarning
-from jtm.music import audio
+from jtm.music import audio, containers
 
 
 def encode(path, wave, rate, codec):
@@ -116,7 +116,7 @@ class TestFiles(unittest.TestCase):
     def test_each_kind_of_unreadable_file_has_its_own_message(self):
         (self.folder / "folder.wav").mkdir()
         os.mkfifo(self.folder / "pipe.wav")
-        self.assertIn("is a pipe", audio._reason(self.folder / "pipe.wav"))
+        self.assertIn("is a pipe", containers._reason(self.folder / "pipe.wav"))
         for name, content in (
             ("zero.wav", b""),
             ("song.m4a", b"what ffmpeg reads"),
@@ -140,11 +140,11 @@ class TestFiles(unittest.TestCase):
 
     def test_all_listed_formats_are_read(self):
         wave = 0.1 * np.random.default_rng(0).standard_normal(48_000)
-        containers = {".aif": "AIFF", ".opus": "OGG"}
+        formats = {".aif": "AIFF", ".opus": "OGG"}
         lossy = {".m4a": "aac", ".mp4": "aac", ".aac": "aac", ".wma": "wmav2"}
         lossy |= {".webm": "libopus", ".mka": "ac3"}
         lossless = {".wv": "wavpack"}
-        for suffix in audio.AUDIO_SUFFIXES:
+        for suffix in containers.AUDIO_SUFFIXES:
             path = self.folder / f"song{suffix}"
             seconds = 1.0
             if codec := (lossy | lossless).get(suffix):
@@ -152,7 +152,7 @@ class TestFiles(unittest.TestCase):
                 seconds = audio.duration(path)
                 self.assertAlmostEqual(seconds, 1.0, delta=0.06, msg=suffix)
             else:
-                kind = {"format": containers.get(suffix)}
+                kind = {"format": formats.get(suffix)}
                 kind |= {"subtype": "OPUS"} if suffix == ".opus" else {}
                 soundfile.write(path, wave, 48_000, **kind)
                 self.assertEqual(audio.duration(path), 1.0, suffix)
@@ -161,7 +161,7 @@ class TestFiles(unittest.TestCase):
                 np.testing.assert_allclose(found, wave, atol=1e-4)
             self.assertAlmostEqual(len(found), 48_000 * seconds, delta=2048)
         found = open_dataset(self.folder)
-        self.assertEqual(len(found.recordings), len(audio.AUDIO_SUFFIXES))
+        self.assertEqual(len(found.recordings), len(containers.AUDIO_SUFFIXES))
         self.assertEqual(found.skipped, ())
 
     def test_unwritable_folder_is_named(self):
