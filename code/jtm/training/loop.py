@@ -9,7 +9,6 @@ checkpoint and ends with the same weights as an uninterrupted one.
 
 import abc
 import contextlib
-import csv
 import logging
 import math
 import shutil
@@ -22,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import lightning
+import pandas as pd
 import torch
 from lightning.fabric.plugins.environments import LightningEnvironment
 from tqdm.auto import tqdm
@@ -29,12 +29,7 @@ from tqdm.auto import tqdm
 from jtm.files import InputError, StoppedError, atomic
 from jtm.training.checkpoints import read_checkpoint
 from jtm.training.folder import BEST, LAST, newest
-from jtm.training.processes import (
-    best_device,
-    computes_bf16,
-    is_first,
-    process_info,
-)
+from jtm.training.processes import best_device, computes_bf16, is_first, process_info
 
 SAVE_SECONDS = 100  # between writes of the last checkpoint within an epoch
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)  # they stop a run after the current step
@@ -271,7 +266,8 @@ class Module(lightning.LightningModule, abc.ABC):
             for module, mode in modes:  # frozen modules stay in evaluation mode
                 module.training = mode
         if self.plan.folder and self.global_rank == 0:
-            _write_metrics(self.plan.folder, self.history)
+            with atomic(Path(self.plan.folder) / "metrics.csv") as part:
+                pd.DataFrame(self.history).to_csv(part, index=False)
         self.clock = time.monotonic()
 
     def on_save_checkpoint(self, checkpoint):
@@ -338,16 +334,6 @@ def _stalled(history, patience):
     best = _best_epoch(history)
     since = history[-1]["epoch"] - (-1 if best is None else best) if history else 0
     return 0 < patience <= since
-
-
-def _write_metrics(folder, history):
-    """Write a run's curves: a row for each epoch and split."""
-    names = list(dict.fromkeys(name for row in history for name in row))
-    path = Path(folder) / "metrics.csv"
-    with atomic(path) as part, open(part, "w", newline="") as file:
-        writer = csv.DictWriter(file, names, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(history)
 
 
 def _advice(folder):
