@@ -156,8 +156,7 @@ class _SincFilters(nn.Module):
         if spacing == "semitone":
             centre = torch.linspace(low, high, n_filters)
         else:
-            bounds = torch.tensor([_mel(low), _mel(high)])
-            mels = torch.linspace(*bounds.tolist(), n_filters)
+            mels = torch.linspace(_mel(low), _mel(high), n_filters)
             centre = 69 + 12 * torch.log2(700 * (10 ** (mels / 2595) - 1) / 440)
         width = torch.diff(centre, append=(2 * centre[-1] - centre[-2])[None])
         tensor = nn.Parameter if learned else nn.Buffer
