@@ -10,12 +10,6 @@ from jtm.constants import LABEL_RATE
 from jtm.files import InputError, atomic
 from jtm.music.score import Note, Score
 
-RESOLUTION, COARSE = LABEL_RATE // 2, 250
-"""Ticks per quarter note, and those where there would be too many ticks."""
-
-MAX_SECONDS = 200
-"""Longest score with the finer resolution; pretty_midi reads 10 million ticks."""
-
 
 def build(score, names=None):
     """
@@ -35,7 +29,8 @@ def build(score, names=None):
     """
     import pretty_midi
 
-    ticks = RESOLUTION if score.seconds <= MAX_SECONDS else COARSE
+    # Ticks per quarter note; pretty_midi reads files of at most 10 million ticks.
+    ticks = LABEL_RATE // 2 if score.seconds <= 200 else 250
     midi = pretty_midi.PrettyMIDI(resolution=ticks, initial_tempo=120.0)
     for program in score.programs:
         name = (names or {}).get(program, "")
