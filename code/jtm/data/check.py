@@ -286,8 +286,8 @@ def _label_match(wave, labels):
     """Correlate labels with the audio over time and pitch; NaN below ten notes."""
     hop, low, high = 4096, 36, 97  # samples, and semitones that these resolve
     spectrum = np.abs(librosa.stft(wave, n_fft=2 * hop, hop_length=hop))
-    hertz = np.arange(1, len(spectrum)) * LABEL_RATE / (2 * hop)
-    first = np.searchsorted(hertz, 440 * 2 ** ((np.arange(low, high + 1) - 69.5) / 12))
+    hertz = librosa.fft_frequencies(sr=LABEL_RATE, n_fft=2 * hop)[1:]
+    first = np.searchsorted(hertz, librosa.midi_to_hz(np.arange(low, high + 1) - 0.5))
     level = np.maximum.reduceat(spectrum[1:], first, axis=0)[:-1]
     level = np.log1p(100 * level / max(float(level.max()), 1e-9))
     # A tone leaks into the adjacent semitones, where it is not a peak.
@@ -340,8 +340,7 @@ def _measure_clip(clip):
         hop_length=1024,
         trough_threshold=0.07,  # at 0.1, an oboe's loud octave is taken for the pitch
     )
-    cents = 1200 * np.log2(np.median(hertz) / 440) - 100 * (clip.pitch - 69)
-    facts.cents = float(cents)
+    facts.cents = 100 * float(librosa.hz_to_midi(np.median(hertz)) - clip.pitch)
     return facts
 
 
