@@ -178,8 +178,7 @@ def run(
     Raises
     ------
     InputError
-        If every file failed, processes are killed repeatedly, or the scheduler cannot
-        be reached.
+        If every file failed, processes are killed repeatedly, or no scheduler responds.
     NoSpaceError
         If no space is left to write to.
     """

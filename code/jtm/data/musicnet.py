@@ -385,8 +385,7 @@ def read_labels(path):
     Raises
     ------
     InputError
-        If the file cannot be read or lacks a column, or a value is invalid for its
-        column.
+        If the file cannot be read or lacks a column, or one holds an invalid value.
     """
     labels = []
     for where, row in read_table(path, LABEL_COLUMNS):

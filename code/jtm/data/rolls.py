@@ -124,8 +124,7 @@ def part_roll(notes, n_frames, start=0, hop=HOP):
     Compute which instrument plays which pitch in each frame; see :func:`frame_roll`.
 
     Takes notes of :data:`PLAYED_DTYPE` and returns booleans ``(n_frames, 88, 11)``:
-    pitches from MIDI 21, and :data:`jtm.constants.INSTRUMENTS` in their order; others
-    are left out.
+    pitches from MIDI 21, and :data:`jtm.constants.INSTRUMENTS` in order, and no others.
 
     Examples
     --------

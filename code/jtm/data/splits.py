@@ -96,8 +96,7 @@ def labelled_splits(recordings, lengths):
     recordings : sequence of Recording
         All recordings of a store.
     lengths : sequence of int
-        Their lengths in samples at 16 kHz; those shorter than a window are
-        left out.
+        Their lengths in samples at 16 kHz; those shorter than a window are left out.
 
     Returns
     -------
@@ -107,8 +106,7 @@ def labelled_splits(recordings, lengths):
     Raises
     ------
     InputError
-        If there is no labelled recording for training, validation or test, or one
-        tune is in two splits.
+        If training, validation or test has no labelled recording, or two share a tune.
     """
     splits = {
         split: [i for i in indices if _can_label(recordings, lengths, i)]

@@ -126,8 +126,7 @@ class Store:
         index : int
             Index of the recording.
         start, stop : int
-            First sample and the one after the last, at 16 kHz; None reads to the
-            end.
+            First sample and the one after the last, at 16 kHz; None reads to the end.
 
         Returns
         -------

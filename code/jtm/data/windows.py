@@ -1,13 +1,12 @@
 """
 Training windows from a store, in the order of one of four sampling schemes.
 
-Recordings are cut into pieces, the pieces are packed into chunks that mix
-recordings, and a limited number of chunks is in memory at a time. Adjacent,
-non-overlapping windows are cut from each piece, from an offset redrawn each
-epoch where the piece leaves room; no window crosses a recording boundary. The
-order of the chunks, and of the windows across the chunks in memory, is shuffled
-each epoch. Seed, epoch and rank determine all of it, so that a run can resume at
-any batch.
+Recordings are cut into pieces, the pieces are packed into chunks that mix recordings,
+and a limited number of chunks is in memory at a time. Adjacent, non-overlapping windows
+are cut from each piece, from an offset redrawn each epoch where the piece leaves room;
+no window crosses a recording boundary. The order of the chunks, and of the windows
+across the chunks in memory, is shuffled each epoch. Seed, epoch and rank determine all
+of it, so that a run can resume at any batch.
 """
 
 import concurrent.futures
@@ -70,8 +69,7 @@ class WindowLoader:
     window : int
         Number of samples in a window, at 16 kHz.
     batch_size : int
-        Maximum number of windows in a batch; the batches of a group differ in size
-        by at most one.
+        Maximum number of windows in a batch; sizes in a group differ by at most one.
     scheme : {"uniform", "samesequence", "samecategory", "sequential"}
         Whether each batch has windows of any recordings, of one recording or of
         one category, or continues ``batch_size`` parallel streams in time order.
@@ -80,12 +78,10 @@ class WindowLoader:
     seed : int
         Random seed.
     chunk_bytes, max_chunks : int
-        Maximum number of bytes of samples in a chunk, and of chunks in memory,
-        including prefetched ones; with 0 chunks, each window is read from disk when its
-        batch is built.
+        Maximum number of bytes in a chunk, and of chunks in memory, prefetched ones
+        included; with 0 chunks, each window is read from disk as its batch is built.
     pad : bool
-        Whether to pad recordings shorter than a window with silence instead of
-        leaving them out.
+        Whether recordings shorter than a window are padded with silence, not left out.
     rank, world : int
         Index of this process among the `world` processes that share the batches.
 
@@ -324,8 +320,7 @@ class Draws:
 
     Training can therefore resume at any batch as if it had never stopped, and worker
     processes can draw batches for a GPU, which would otherwise wait for them.
-    Subclasses define ``draw(rng)``, which returns a batch as the module's loss takes
-    it.
+    Subclasses define ``draw(rng)``, which returns a batch for the module's loss.
 
     Parameters
     ----------

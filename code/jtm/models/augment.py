@@ -104,8 +104,7 @@ def _reverberation(tail, seconds, ratio):
     Compute room impulse responses of unit energy: direct sound and decaying tail.
 
     The white noise `tail` ``(batch, samples)`` decays by 60 dB in `seconds`; `ratio` is
-    the direct-to-reverberant ratio in dB. The direct sound is the first sample, so that
-    onsets stay in place.
+    the direct-to-reverberant ratio in dB. Onsets stay, as the first sample is direct.
     """
     time = torch.arange(tail.shape[1], device=tail.device) / SAMPLE_RATE
     response = tail * 10 ** (-3 * time / seconds[:, None])
@@ -169,9 +168,8 @@ def augment_magnitudes(magnitudes):
     Returns
     -------
     torch.Tensor
-        Log magnitudes of the same shape, each window with a gain of -12 to 6 dB, a
-        random equaliser curve of about 3 dB, and noise 10 to 50 dB below its mean
-        power.
+        Log magnitudes of the same shape, each window with a gain of -12 to 6 dB, random
+        equalisation of about 3 dB, and noise 10 to 50 dB below its mean power.
     """
     batch, _, bins = magnitudes.shape
     uniform = torch.rand(2, batch, 1, 1)

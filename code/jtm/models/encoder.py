@@ -128,14 +128,13 @@ class _SincFilters(nn.Module):
     """
     Filter with a bank of band-passes of learned centre and width.
 
-    Each filter is the windowed sinc band-pass of SincNet (Ravanelli and Bengio
-    2018, equation 4), written as a low-pass of the band's width shifted to the
-    band's centre. It has two parameters, the centre as a MIDI pitch and the width in
-    semitones, both clamped. Initial centres, from `low` to `high`, are evenly spaced in
-    pitch or in mel. As a quadrature pair of cosine and sine, a filter yields a log
-    magnitude that is invariant to the phase of the waveform; otherwise, the filtered
-    waveform. To resolve two sines ``df`` Hz apart takes a kernel of about ``16000 /
-    df`` samples.
+    Each filter is the windowed sinc band-pass of SincNet (Ravanelli and Bengio 2018,
+    equation 4), written as a low-pass of the band's width shifted to the band's centre.
+    It has two parameters, the centre as a MIDI pitch and the width in semitones, both
+    clamped. Initial centres, from `low` to `high`, are evenly spaced in pitch or in
+    mel. As a quadrature pair of cosine and sine, a filter yields a log magnitude that
+    is invariant to the phase of the waveform; otherwise, the filtered waveform. To
+    resolve two sines ``df`` Hz apart takes a kernel of about ``16000 / df`` samples.
     """
 
     def __init__(
@@ -252,8 +251,7 @@ class SincEncoder(nn.Module):
     norm : str
         Key in :data:`NORMS`.
     quadrature : bool
-        Whether to take log magnitudes of quadrature pairs instead of filtered
-        waveforms.
+        Whether to take log magnitudes of quadrature pairs, not filtered waveforms.
     kernel : int
         Filter length in samples.
     spacing : {"semitone", "mel"}
@@ -359,9 +357,8 @@ class HarmonicEncoder(HarmonicStack):
     """
     Encode onto a pitch axis with weights shared across pitch.
 
-    Two-dimensional convolutions over log-frequency and time map the stacked
-    harmonics to features of 88 pitches. A transposed note has the same features at
-    another pitch.
+    Two-dimensional convolutions over log-frequency and time map the stacked harmonics
+    to features of 88 pitches. A transposed note has the same features at another pitch.
 
     Parameters
     ----------

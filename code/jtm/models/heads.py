@@ -229,8 +229,7 @@ class Heads(nn.Module):
     Parameters
     ----------
     trunk : nn.Module
-        Maps features to ``(batch, frames, 88, channels)``, such as
-        :class:`PitchTrunk`.
+        Maps features to ``(batch, frames, 88, channels)``, such as :class:`PitchTrunk`.
     tasks : dict of str to tuple
         Key in :data:`READERS` and number of classes, by task.
     stride : int
@@ -276,8 +275,7 @@ class NetworkWithHeads(nn.Module):
         Compute logits by task; see :meth:`Body.encode` for the inputs.
 
         Frame-wise logits are ``(batch, frames of 10 ms, ...)``, without `edge` frames
-        on each side that serve only as input; logits of windows are ``(batch,
-        classes)``.
+        on each side that are input only; logits of windows are ``(batch, classes)``.
         """
         logits = self.heads(self.body(inputs))
         inside = slice(edge, -edge or None)
@@ -324,8 +322,7 @@ def add_heads(model, tasks, seed=0, on_encoder=False, width=WIDTH, around=False)
     Parameters
     ----------
     model : jtm.models.network.Network or int
-        The network; or the number of bins of hand-crafted features, which the heads
-        take as they are.
+        The network; or the number of bins of hand-crafted features, taken as they are.
     tasks : dict of str to tuple
         Key in :data:`READERS` and number of classes, by task.
     seed : int

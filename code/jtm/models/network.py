@@ -23,8 +23,7 @@ class Network(nn.Module):
     context : nn.Module
         Maps z to c and a hidden state; has an attribute ``dim``.
     reverse : bool
-        Whether the context network runs backwards in time, so that c summarises the
-        future.
+        Whether the context network runs back in time: c then summarises the future.
     """
 
     def __init__(self, encoder, context, reverse=False):

@@ -58,8 +58,7 @@ class PitchBlock(nn.Module):
     dilation : tuple of int
         Dilation in semitones and in frames.
     causal : bool
-        Whether the convolution covers only the present and the past, one and two
-        dilations back.
+        Whether the convolution covers only the present, and one and two dilations back.
     """
 
     def __init__(self, channels, dilation, causal=False):
@@ -91,8 +90,7 @@ class PitchMapEncoder(HarmonicStack):
     """
     Encode a waveform as features of 88 pitches with a frame every 20 ms.
 
-    z is local: its receptive field extends 80 ms to either side, plus 64 ms for the
-    filters.
+    z is local: its receptive field is 80 ms to either side, plus 64 ms of filters.
 
     Parameters
     ----------

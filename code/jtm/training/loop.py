@@ -471,8 +471,7 @@ def fit(module, progress=True, logger=False):
     Parameters
     ----------
     module : Module
-        The module to train; it ends in evaluation mode, on the CPU, with the weights
-        of the best epoch.
+        The module to train; it ends in evaluation mode, on the CPU, at its best epoch.
     progress : bool
         Whether to show a progress bar.
     logger : lightning.pytorch.loggers.Logger, optional
