@@ -74,7 +74,7 @@ def normed(norm, maps):
     return norm(maps.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
-class FrameConv(nn.Conv1d):
+class _FrameConv(nn.Conv1d):
     """
     Convolve channels-last activations over time, as one matrix product.
 
@@ -118,7 +118,7 @@ def _stack(channels, dim, norm, first=0):
     """Build the layers of the CPC encoder from number `first` on."""
     layers = []
     for shape in [*zip(KERNELS, STRIDES, PADDINGS, strict=True)][first:]:
-        conv = FrameConv(channels, dim, *shape)
+        conv = _FrameConv(channels, dim, *shape)
         layers += [conv, NORMS[norm](dim), nn.ReLU(inplace=True)]
         channels = dim
     return nn.Sequential(*layers)
@@ -269,8 +269,8 @@ class SincEncoder(nn.Module):
         self.filters = _SincFilters(dim, kernel, stride, spacing, quadrature)
         layers = [NORMS[norm](dim), nn.ReLU(inplace=True)]
         if quadrature:
-            layers.insert(0, FrameConv(dim, dim, 3, padding=1))
-            layers.append(FrameConv(dim, dim, 1))
+            layers.insert(0, _FrameConv(dim, dim, 3, padding=1))
+            layers.append(_FrameConv(dim, dim, 1))
         else:
             layers.append(_stack(dim, dim, norm, first=1))
         self.layers = nn.Sequential(*layers)

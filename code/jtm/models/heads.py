@@ -222,18 +222,11 @@ READERS = {
 """Readers by the kind of target that they predict."""
 
 
-class Heads(nn.Module):
+class _Heads(nn.Module):
     """
-    Combine a shared trunk with a linear reader for each task.
+    Combine a trunk, such as :class:`PitchTrunk`, with a linear reader for each task.
 
-    Parameters
-    ----------
-    trunk : nn.Module
-        Maps features to ``(batch, frames, 88, channels)``, such as :class:`PitchTrunk`.
-    tasks : dict of str to tuple
-        Key in :data:`READERS` and number of classes, by task.
-    stride : int
-        Number of 10 ms frames per frame of the trunk.
+    `tasks` are as in :func:`add_heads`; a trunk's frame has `stride` frames of 10 ms.
     """
 
     def __init__(self, trunk, tasks, stride=1):
@@ -342,11 +335,11 @@ def add_heads(model, tasks, seed=0, on_encoder=False, width=WIDTH, around=False)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if isinstance(model, int):
-            heads = Heads(_FlatTrunk(model), tasks)
+            heads = _Heads(_FlatTrunk(model), tasks)
             return NetworkWithHeads(nn.Identity(), heads)
         sizes = (model.z_dim,) if on_encoder else (model.z_dim, model.c_dim)
         on_axis = isinstance(model.encoder, HarmonicStack)
         on_axis &= on_encoder or getattr(model.context, "groups", 1) == N_PITCHES
         trunk = PitchTrunk(sizes, width, around) if on_axis else _FlatTrunk(sum(sizes))
-        heads = Heads(trunk, tasks, model.encoder.hop // HOP)
+        heads = _Heads(trunk, tasks, model.encoder.hop // HOP)
         return NetworkWithHeads(Body(model, on_encoder), heads)

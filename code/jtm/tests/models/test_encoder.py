@@ -11,9 +11,9 @@ from jtm.models.encoder import (
     HARMONICS,
     NORMS,
     ConvEncoder,
-    FrameConv,
     HarmonicEncoder,
     SincEncoder,
+    _FrameConv,
     _SincFilters,
 )
 
@@ -87,7 +87,7 @@ class TestFrameConv(unittest.TestCase):
     def test_equals_conv1d_with_channels_first(self):
         torch.manual_seed(0)
         for kernel, stride, padding in ((10, 5, 3), (8, 4, 2), (3, 1, 1), (1, 1, 0)):
-            conv = FrameConv(4, 6, kernel, stride, padding)
+            conv = _FrameConv(4, 6, kernel, stride, padding)
             plain = torch.nn.Conv1d(4, 6, kernel, stride, padding)
             plain.load_state_dict(conv.state_dict())
             for frames in (kernel, 41):

@@ -9,9 +9,9 @@ from jtm.constants import N_PITCHES
 from jtm.models.heads import (
     AROUND,
     READERS,
-    Heads,
     PitchTrunk,
     _FlatTrunk,
+    _Heads,
     _over_pitch,
     _over_time,
     _Surroundings,
@@ -33,7 +33,7 @@ class TestReaders(unittest.TestCase):
         tasks = {name: of for name, (of, _) in TASKS.items()}
         x = torch.randn(1, 10, 2 * N_PITCHES)
         for trunk in (PitchTrunk((N_PITCHES,) * 2, 4), _FlatTrunk(x.shape[2], 8)):
-            logits = Heads(trunk.eval(), tasks, stride=2)(x)
+            logits = _Heads(trunk.eval(), tasks, stride=2)(x)
             for name, (_, shape) in TASKS.items():
                 self.assertEqual(logits[name].shape, shape, name)
 
@@ -66,7 +66,7 @@ class TestReaders(unittest.TestCase):
 
     def test_map_reader_is_equivariant_to_transposition(self):
         torch.manual_seed(0)
-        heads = Heads(PitchTrunk((N_PITCHES,), 4), {"notes": ("map", 2)})
+        heads = _Heads(PitchTrunk((N_PITCHES,), 4), {"notes": ("map", 2)})
         with torch.no_grad():
             heads.readers["notes"].linear.weight.normal_()
         x = torch.zeros(1, 5, N_PITCHES)

@@ -11,7 +11,7 @@ import torch
 from jtm.constants import N_PITCHES
 from jtm.evaluation.families import Family, _quick_score
 from jtm.evaluation.tasks import TASKS
-from jtm.models.heads import Heads, NetworkWithHeads, _FlatTrunk
+from jtm.models.heads import NetworkWithHeads, _FlatTrunk, _Heads
 from jtm.training import labels
 from jtm.training.labels import Labelled, Windows, _task_loss
 from jtm.training.loop import Plan, fit
@@ -47,7 +47,7 @@ class ScalingBody(torch.nn.Module):
 def make(seed=0):
     """Make a small network."""
     torch.manual_seed(seed)
-    heads = Heads(_FlatTrunk(BINS, 8, channels=2), {"transcription": ("map", 2)})
+    heads = _Heads(_FlatTrunk(BINS, 8, channels=2), {"transcription": ("map", 2)})
     return NetworkWithHeads(ScalingBody(), heads)
 
 
