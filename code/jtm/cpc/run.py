@@ -14,7 +14,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 
 from jtm.constants import SAMPLE_RATE
 from jtm.cpc.loss import InfoNCE
-from jtm.data.musicnet import open_dataset
+from jtm.data.musicnet import METADATA_FILE, open_dataset
 from jtm.data.splits import split_recordings
 from jtm.data.store import build_store
 from jtm.data.windows import WindowLoader
@@ -247,9 +247,11 @@ def loaders(config, store):
         known = [i for i in train if category[i]]
         if not known:
             columns = {name for i in train for name in store.recordings[i].metadata}
+            expected = f"--labelsBy may be one of {', '.join(sorted(columns))}"
+            if not columns:
+                expected = f"--samplingType samecategory needs a {METADATA_FILE}"
             raise InputError(
-                f"{config.data}: the metadata has no {config.labels_by!r}; "
-                f"--labelsBy may be one of {', '.join(sorted(columns)) or 'none'}"
+                f"{config.data}: the metadata has no {config.labels_by!r}; {expected}"
             )
         if left_out := len(train) - len(known):
             print(f"excluded {left_out} recordings without {config.labels_by}")

@@ -21,6 +21,7 @@ from jtm.files import InputError, digest, read_json, write_json
 from jtm.models.encoder import HarmonicStack
 from jtm.models.heads import add_heads
 from jtm.results.records import TESTS
+from jtm.results.tables import in_words
 from jtm.training.checkpoints import initial_model
 from jtm.training.folder import RECORD, check, claim
 from jtm.training.loop import Plan, fit
@@ -89,7 +90,7 @@ def run(config, progress=True, n_recordings=0):
             write_json(file, record)
             shutil.rmtree(cache, ignore_errors=True)
     for score in scores:
-        name = score["metric"].replace("_", " ").replace("f1", "F1")
+        name = in_words(score["metric"])
         line = f"{score['task']}, {score['split']}: {name} {score['value']:.3f}"
         if score["low"] is not None:  # of a single recording there is no interval
             line += f" (95 % interval {score['low']:.3f} to {score['high']:.3f})"

@@ -116,7 +116,8 @@ def labelled_splits(recordings, lengths):
     for split in ("train", "validation", "test"):
         if not splits[split]:
             needs = (
-                "it needs two works or more in train_labels/: add some, or mark them: "
+                "it needs two works or more (by composer and composition) in "
+                "train_labels/: add some, or mark them: "
                 f"`split` = `validation` in {METADATA_FILE}"
                 if split == "validation" and splits["train"]
                 else "expected a dataset in MusicNet's layout with labels in "

@@ -27,7 +27,7 @@ from jinja2.utils import htmlsafe_json_dumps
 from PIL import Image
 
 from jtm.constants import INSTRUMENTS, N_PITCHES, PITCH_MIN, SAMPLE_RATE
-from jtm.files import InputError
+from jtm.files import PART, InputError
 from jtm.music.audio import A4, check_level
 
 # Audio. At lower sample rates, which use MPEG-2, players do not learn the encoder delay
@@ -205,7 +205,7 @@ def _listing(folder):
     """Return the metadata and ``path`` of each page, sorted by this."""
     pages = []
     for path in folder.rglob("*.html"):
-        if path.name.startswith(".") or not path.is_file():
+        if PART.fullmatch(path.name) or not path.is_file():
             continue
         with open(path, encoding="ascii", errors="replace") as file:
             meta = re.search(

@@ -725,6 +725,9 @@ class TestPretrain(unittest.TestCase):
         config = self.config("other", labels_by="mood", **chosen)
         with self.assertRaisesRegex(InputError, "no 'mood'; --labelsBy may be .*ens"):
             self.run_quietly(config)
+        (audio / "musicnet_metadata.csv").unlink()
+        with self.assertRaisesRegex(InputError, "needs a musicnet_metadata.csv"):
+            self.run_quietly(self.config("none", **chosen))
 
 
 if __name__ == "__main__":

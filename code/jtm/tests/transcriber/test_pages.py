@@ -341,6 +341,8 @@ class TestIndex(unittest.TestCase):
             for i, broken in enumerate(("{", "[]", "{}")):
                 meta = f"<meta name='jtm-page' content='{broken}'>"
                 (folder / f"broken{i}.html").write_text(meta)
+            unfinished = folder / ".0123abcd.7.part.html"
+            unfinished.write_bytes((folder / "a.html").read_bytes())
             rows, made = pages._listing(folder), pages.index(folder)
             (folder / "index.html").write_text(made)
             self.assertEqual(pages._listing(folder), rows)
@@ -355,6 +357,12 @@ class TestIndex(unittest.TestCase):
         cells = [text for _, text in index.of("td")]
         self.assertEqual(cells[:3], ["0:08", "20", "piano, violin"])
         self.assertEqual(cells[3:], ["0:08", "0", "no notes were found"])
+
+    def test_index_lists_hidden_recordings(self):
+        page = pages.page(tone(1), RATE, some_notes()[:0], ".take", SCRIPTS)
+        with tempfile.TemporaryDirectory() as folder:
+            Path(folder, ".take.html").write_text(page, encoding="ascii")
+            self.assertIn("./.take.html", pages.index(folder))
 
     def test_index_of_an_empty_folder(self):
         with tempfile.TemporaryDirectory() as folder:
