@@ -8,6 +8,7 @@ share no time axis.
 import itertools
 import re
 import warnings
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -91,7 +92,8 @@ def _tunes(path):
         fields = (line.partition(":")[0] for line in tune.splitlines())
         header = set(itertools.takewhile(lambda field: field != "K", fields))
         added = [line for field, line in defaults.items() if field not in header]
-        texts.append("\n".join((*sorted(added), *_by_voice(tune))))  # the version first
+        lines = (*sorted(added), *_by_voice(tune))  # the version first
+        texts.append("\n".join(_without_clefs_and_bar_rests(lines)))
     return texts
 
 
@@ -126,6 +128,44 @@ def _by_voice(tune):
     for number, own in enumerate(voices.values(), 1):
         lines += [f"V:{number}", *own]
     return lines
+
+
+_CLEF = re.compile(r"(?<=[:\s])([a-z]+=|(treble|alto|tenor|baritone|bass)\b)\S*")
+_BAR_REST = re.compile(r'("[^"]*"|![^!]*!)|[ZX](\d*)')
+"""A rest of whole bars, or text and decorations, which have none."""
+
+
+def _without_clefs_and_bar_rests(lines):
+    """
+    List the lines of an ABC tune without clefs, and bars' rests as rests of notes.
+
+    In music21 a clef after the key lowers the notes, and ``Z`` takes no time.
+    """
+    meter = unit = header = None
+    for line in lines:
+        if line.startswith("M:"):
+            meter = _fraction(line[2:].replace("C|", "1").replace("C", "1"))
+        elif line.startswith("L:"):
+            unit = _fraction(line[2:])
+        elif line.startswith("K:"):
+            line = _CLEF.sub("", line)
+            header = header or (meter, unit)
+        elif line.startswith("V:"):
+            meter, unit = header or (meter, unit)
+        elif meter and not re.match("[A-Za-z]:", line):
+            size = meter / (unit or Fraction(1, 8 if meter >= Fraction(3, 4) else 16))
+            line = _BAR_REST.sub(
+                lambda m, n=size: m[1] or f"z{n * int(m[2] or 1)}", line
+            )
+        yield line
+
+
+def _fraction(text):
+    """Return a meter or note length as a fraction of a whole note; None if unknown."""
+    try:
+        return Fraction(text.strip())
+    except (ValueError, ZeroDivisionError):
+        return None
 
 
 def _parse(source):

@@ -114,6 +114,26 @@ class TestFiles(unittest.TestCase):
         self.assertEqual(notes["pitch"].tolist(), [60, 65, 60, 61, 66, 61])
         self.assertEqual(notes["beats"].tolist(), [1, 2, 1, 1, 2, 1])
 
+    def test_abc_rests_of_bars_take_time(self):
+        for head, rest, beats in (
+            ("M:4/4\nL:1/4", "Z", 4),
+            ("M:C\nL:1/4", "Z2", 8),
+            ("M:6/8\nL:1/4", "Z", 3),
+            ("M:2/4", "Z3", 6),
+        ):
+            text = f'X:1\n{head}\nK:C\nc|"Z"{rest}|!X!d|\n'
+            ((_, (first, last)),) = notation.read(self.write("a.abc", text))
+            self.assertEqual(last["beat"] - first["beats"], beats, head)
+        voices = "X:1\nM:3/4\nL:1/4\nK:C\nV:1\ncde|\nM:4/4\ncdef|\nV:2\nZ|g3|\n"
+        ((_, notes),) = notation.read(self.write("a.abc", voices))
+        self.assertEqual(notes["beat"][notes["pitch"] == 79].tolist(), [3])
+
+    def test_abc_clefs_do_not_transpose(self):
+        for key in ("C clef=bass", "C bass", "C clef=alto middle=c", "C"):
+            text = f"X:1\nL:1/4\nK:{key}\nCDEF|\n"
+            ((_, notes),) = notation.read(self.write("a.abc", text))
+            self.assertEqual(notes["pitch"].tolist(), [60, 62, 64, 65], key)
+
     def test_abc_text_in_fields_and_strings_is_no_music(self):
         for text in (
             "C D E F |\nw: do [V:Fag] a b c\n",
