@@ -104,7 +104,8 @@ def _reverberation(tail, seconds, ratio):
     Compute room impulse responses of unit energy: direct sound and decaying tail.
 
     The white noise `tail` ``(batch, samples)`` decays by 60 dB in `seconds`; `ratio` is
-    the direct-to-reverberant ratio in dB. Onsets stay, as the first sample is direct.
+    the direct-to-reverberant ratio in dB. The direct sound is the first sample, so that
+    onsets stay in place.
     """
     time = torch.arange(tail.shape[1], device=tail.device) / SAMPLE_RATE
     response = tail * 10 ** (-3 * time / seconds[:, None])
