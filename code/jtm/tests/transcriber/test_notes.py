@@ -29,7 +29,7 @@ def random_blocks(size, seed=0, n_frames=700):
 class TestFind(unittest.TestCase):
     def test_decoding_in_blocks_equals_decoding_of_evaluation(self):
         whole = next(random_blocks(10_000))
-        expected = decode(whole["notes"], THRESHOLDS)
+        expected = decode(whole["notes"], *THRESHOLDS)
         self.assertGreater(len(expected), 300)
         with mock.patch.object(notes, "WEAK", 0.999999 / 0.3):
             found = find([whole], THRESHOLDS)
