@@ -327,13 +327,7 @@ def _make_piece(job):
     out, name, piece, seed, fonts, size = job
     out = Path(out)
     rng = works.generator(seed, "piece", name)
-    if piece.procedural:
-        players = itertools.cycle(piece.programs)
-        parts = [(next(players), voice, False) for voice in piece.music.voices]
-        transposition = 0
-    else:
-        parts, transposition = arrange.arrange(piece.music, piece.programs, rng)
-    score = perform.perform(parts, piece.music, piece.tempo, rng)
+    score, transposition = _perform(piece, rng)
     wide = size.labelled or piece.split == "unlabelled"
     sound = acoustics.draw_sound(rng, wide=wide)
     if size.hours:
@@ -390,6 +384,17 @@ def _make_piece(job):
         "peak_db": sound.peak_db,
         "seed": seed,
     }
+
+
+def _perform(piece, rng):
+    """Arrange and perform a piece; return also its transposition in semitones."""
+    transposition = 0
+    if piece.procedural:
+        players = itertools.cycle(piece.programs)
+        parts = [(next(players), voice, False) for voice in piece.music.voices]
+    else:
+        parts, transposition = arrange.arrange(piece.music, piece.programs, rng)
+    return perform.perform(parts, piece.music, piece.tempo, rng), transposition
 
 
 def _instrument(program):
