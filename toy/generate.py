@@ -104,9 +104,7 @@ def generate(
     hours = size.hours if hours is None else hours
     if soundfont and size.hours:
         raise InputError(f"--soundfont: preset {preset} has no test split to use it")
-    fonts = _fonts(soundfont, size.labelled)
-    if size.hours:
-        fonts["timbre"] = None  # installed later, it must not prevent a resumption
+    fonts = _fonts(soundfont, size.labelled, not size.hours)
     paths = sorted({fonts["main"], fonts["timbre"], *fonts["unlabelled"]} - {None})
     state = _state(preset, seed, paths)
     make = functools.partial(_make, out, size, seed, fonts, hours)
@@ -231,11 +229,11 @@ def _init_worker():
     threading.Thread(target=exit_with_parent, daemon=True).start()
 
 
-def _fonts(soundfont, players):
+def _fonts(soundfont, players, tested=True):
     """Find the SoundFonts of labelled audio, second test split and unlabelled audio."""
     main = synth.default_soundfont()
     if soundfont is None:
-        soundfont = synth.find_soundfont(synth.TIMBRE_SOUNDFONTS)
+        soundfont = synth.find_soundfont(synth.TIMBRE_SOUNDFONTS * tested)
     elif not Path(soundfont).is_file():
         raise InputError(f"{soundfont}: no such SoundFont; expected an SF2 or SF3 file")
     elif not synth.is_soundfont(soundfont):

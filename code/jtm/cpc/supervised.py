@@ -121,10 +121,11 @@ def _reader(family, spans, model, folder, progress):
     if not isinstance(encoder, HarmonicStack) or [*encoder.filters.parameters()]:
         return family.reader()
     front_end = harmonic_front_end(encoder)
-    if family.name != "clips":
-        indices = [i for i, *_ in spans]
-        Spectra(family.store, front_end, folder).prepare(indices, progress)
-    return family.reader(front_end, folder)
+    if family.name == "clips":
+        return family.reader(front_end)
+    spectra = Spectra(family.store, front_end, folder)
+    spectra.prepare([i for i, *_ in spans], progress)
+    return spectra.read
 
 
 def _module(config, model, family, spans, size):

@@ -74,8 +74,6 @@ def read_clips(root):
         If the table is missing or malformed, or names a note twice.
     """
     path = Path(root) / CLIPS_FILE
-    if not path.exists():
-        raise InputError(f"{path}: no such file; single notes are listed there")
     clips = {}
     for where, row in read_table(path, CLIP_COLUMNS):
         try:

@@ -304,10 +304,13 @@ def _read_layout(root):
         tables = find_files(root / f"{folder}_labels", (".csv",), deep=False)[0]
         reason = "label files that no audio file is named like"
         skipped += [(path, reason) for path in tables if path not in used]
-    known = {os.path.realpath(recording.audio) for recording in recordings}
+    known = {recording.audio for recording in recordings}
     single_notes = root / CLIPS_FOLDER if (root / CLIPS_FILE).exists() else None
-    for path in find_files(root)[0]:
-        if single_notes not in path.parents and os.path.realpath(path) not in known:
+    others = [path for path in find_files(root)[0] if path not in known]
+    others = [path for path in others if single_notes not in path.parents]
+    linked = {os.path.realpath(path) for path in known} if others else ()
+    for path in others:
+        if os.path.realpath(path) not in linked:
             skipped.append((path, "audio files outside MusicNet's folders"))
     ids = {recording.id for recording in recordings}
     unmatched = tuple(id for id in metadata if id not in ids)

@@ -9,6 +9,7 @@ checkpoint and ends with the same weights as an uninterrupted one.
 
 import abc
 import contextlib
+import csv
 import logging
 import math
 import shutil
@@ -21,7 +22,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import lightning
-import pandas as pd
 import torch
 from lightning.fabric.plugins.environments import LightningEnvironment
 from tqdm.auto import tqdm
@@ -266,8 +266,7 @@ class Module(lightning.LightningModule, abc.ABC):
             for module, mode in modes:  # frozen modules stay in evaluation mode
                 module.training = mode
         if self.plan.folder and self.global_rank == 0:
-            with atomic(Path(self.plan.folder) / "metrics.csv") as part:
-                pd.DataFrame(self.history).to_csv(part, index=False)
+            _write_metrics(self.plan.folder, self.history)
         self.clock = time.monotonic()
 
     def on_save_checkpoint(self, checkpoint):
@@ -334,6 +333,16 @@ def _stalled(history, patience):
     best = _best_epoch(history)
     since = history[-1]["epoch"] - (-1 if best is None else best) if history else 0
     return 0 < patience <= since
+
+
+def _write_metrics(folder, history):
+    """Write a run's curves: a row for each epoch and split."""
+    names = list(dict.fromkeys(name for row in history for name in row))
+    path = Path(folder) / "metrics.csv"
+    with atomic(path) as part, open(part, "w", newline="") as file:
+        writer = csv.DictWriter(file, names, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(history)
 
 
 def _advice(folder):
