@@ -54,6 +54,7 @@ from jtm.results.records import SPLITS, TESTS, Contrast
 from jtm.training.checkpoints import load_model
 from jtm.training.config import make_config
 from jtm.training.loop import Plan, fit
+from jtm.training.processes import best_device
 from jtm.training.spectra import FrontEnd, harmonic_front_end
 
 AMOUNTS = {1: 5, 3: 5, 10: 3, 30: 3, 0: 3}
@@ -441,7 +442,7 @@ class Benchmark:
         if _is_teacher(run):
             with atomic(self._teacher_path(run)) as part:
                 save_file(network.state_dict(), part)
-        return network.to("cuda" if torch.cuda.is_available() else "cpu")
+        return network.to(best_device())
 
     def _rater(self, run):
         """Return the run that selects a run's learning rates, or its teacher's."""

@@ -408,10 +408,10 @@ def read_labels(path):
                 f"{where}: instrument {program}; "
                 "expected a General MIDI program in 1..128"
             )
-        if not 0 <= start < end:
+        if not 0 <= start < end < 2**53:  # exact as a float
             raise InputError(
                 f"{where}: note from sample {start} to {end}; "
-                "expected 0 <= start_time < end_time"
+                "expected 0 <= start_time < end_time < 2^53"
             )
         labels.append((start, end, program, pitch, *beats, row["note_value"]))
     return np.sort(

@@ -247,6 +247,7 @@ class TestInvalidFiles(FolderTestCase):
             ("0,1,0,60,0,1,Quarter", "line 3: instrument 0"),
             ("5,5,1,60,0,1,Quarter", "line 3: note from sample 5 to 5"),
             ("-1,5,1,60,0,1,Quarter", "line 3"),
+            (f"0,{10**20},1,60,0,1,Quarter", "line 3: note from sample 0 to 1"),
             ("0.5,5,1,60,0,1,Quarter", "line 3"),
             ("0,5,1,60,zero,1,Quarter", "line 3"),
             ("0,5,1", "line 3"),
