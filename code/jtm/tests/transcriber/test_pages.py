@@ -465,6 +465,23 @@ class TestBrowser(unittest.TestCase):
         )
         self.assertEqual(self.browser.run("jtm.audio.playbackRate"), 0.5)
 
+    def test_clock_and_notes_wait_for_the_recording_to_start(self):
+        self.open()
+        self.browser.press("2")
+        rows = self.browser.run(
+            "new Promise(done => jtm.audio.addEventListener('playing', () => {"
+            "const rows = [], start = performance.now();"
+            "const look = () => {"
+            "if (performance.now() - start > 120) return done(rows);"
+            "rows.push([jtm.position() - jtm.audio.currentTime, jtm.voices()]);"
+            "setTimeout(look, 10); };"
+            "look(); }) || document.querySelector('#play').click())"
+        )
+        ahead, voices = np.transpose(rows)
+        self.assertLess(np.abs(ahead).max(), 0.005)
+        self.assertEqual(voices.max(), 0)
+        self.browser.until("jtm.voices() > 0")
+
     def test_notes_to_come_are_not_heard_after_a_pause(self):
         self.open()
         self.browser.run(

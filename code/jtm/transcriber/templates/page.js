@@ -62,7 +62,9 @@
 
   const audio = new Audio();
   audio.preload = "auto";
+  const SETTLES = 0.15; // seconds after its start in which the clock may stand still
   let anchor = { real: 0, time: 0 };
+  let started = 0;
   let source = "recording";
 
   function loadRecording() {
@@ -74,10 +76,12 @@
     audio.src = URL.createObjectURL(new Blob([bytes], { type: "audio/mpeg" }));
   }
 
+  const isSteady = (real) => real - started > SETTLES;
+
   // Browsers tell the time of a recording in steps; between them it runs on.
   function position() {
     const real = performance.now() / 1000;
-    if (audio.paused || audio.seeking || audio.readyState < 3) {
+    if (audio.paused || audio.seeking || audio.readyState < 3 || !isSteady(real)) {
       anchor = { real, time: audio.currentTime };
       return clamp(audio.currentTime, 0, seconds);
     }
@@ -220,6 +224,7 @@
 
     function schedule() {
       if (!context || source === "recording" || audio.paused || audio.seeking) return;
+      if (!isSteady(performance.now() / 1000)) return;
       const time = position();
       const speed = audio.playbackRate;
       if (next < 0) {
@@ -1007,6 +1012,7 @@
       synth.restart();
       wake();
     });
+    on(audio, "playing", () => { started = performance.now() / 1000; });
     on(audio, "seeked loadedmetadata", () => { synth.restart(); wake(); });
     on(audio, "error", () => say("This browser cannot play the recording."));
     const repaint = () => { readColours(); resize(); };
