@@ -85,7 +85,8 @@ class Spectra:
         Front end that computes them.
     folder : str or Path
         Path to the cache: 40 kB for each second of audio, one file per recording, named
-        by the recording's checksum, in a subfolder for the front end.
+        by the recording's checksum and annotated tuning, in a subfolder for the front
+        end.
     tuned : bool
         Whether to normalise each recording in level and tuning first, by
         :func:`jtm.music.audio.gain` and :func:`jtm.music.audio.tuning`. Tuning is
@@ -110,7 +111,9 @@ class Spectra:
 
     def _path(self, index):
         """Return the path to the cached magnitudes of a recording."""
-        return self.folder / f"{self.store.checksums[index]}.npy"
+        cents = self._annotated(index) if self.tuned else None
+        suffix = "" if cents is None else f"{cents:+}"
+        return self.folder / f"{self.store.checksums[index]}{suffix}.npy"
 
     def _compute(self, index):
         """Compute the magnitudes ``(frames, bins)`` of a recording in blocks."""
@@ -133,10 +136,15 @@ class Spectra:
         """Return the tuning of a recording in semitones relative to A4 at 440 Hz."""
         ends = middle(0, int(self.store.lengths[index]))
         estimate = tuning(self.store.read(index, *ends).astype(np.float32) / 32768)
+        cents = self._annotated(index)
+        return estimate if cents is None else estimate + round(cents / 100 - estimate)
+
+    def _annotated(self, index):
+        """Return the tuning in the metadata in cents relative to 440 Hz, or None."""
         annotated = self.store.recordings[index].metadata.get("tuning")
-        with contextlib.suppress(TypeError, ValueError):  # missing, or not a number
-            estimate += round(12 * math.log2(float(annotated) / A4) - estimate)
-        return estimate
+        with contextlib.suppress(TypeError, ValueError, OverflowError):  # no number
+            return round(1200 * math.log2(float(annotated) / A4))
+        return None
 
     def read(self, index, first=0, n_frames=None):
         """

@@ -4,6 +4,7 @@ import os
 import tempfile
 import unittest
 from pathlib import Path
+from types import SimpleNamespace
 from unittest import mock
 
 import numpy as np
@@ -27,6 +28,7 @@ class Store:
         self.waves = waves
         self.lengths = [len(wave) for wave in waves]
         self.checksums = [str(hash(wave.tobytes())) for wave in waves]
+        self.recordings = [SimpleNamespace(metadata={}) for _ in waves]
 
     def read(self, index, start=0, stop=None):
         """Read samples."""
@@ -38,10 +40,10 @@ class TestSpectra(unittest.TestCase):
         self.folder = Path(self.enterContext(tempfile.TemporaryDirectory()))
         self.encoder = HarmonicEncoder(kernel=512)
 
-    def make(self, *waves):
+    def make(self, *waves, tuned=False):
         """Make the spectra of some waves."""
         front_end = spectra.harmonic_front_end(self.encoder)
-        return spectra.Spectra(Store(*waves), front_end, self.folder)
+        return spectra.Spectra(Store(*waves), front_end, self.folder, tuned)
 
     def test_blocks_equal_the_whole(self):
         wave = noise(2.005)
@@ -67,6 +69,16 @@ class TestSpectra(unittest.TestCase):
         self.encoder = HarmonicEncoder(kernel=1024)
         self.make(noise(0.2), noise(0.2, 1)).prepare([0, 1], progress=False)
         self.assertEqual(len([*self.folder.rglob("*.npy")]), 3)
+
+    def test_edited_tuning_is_followed(self):
+        tone = 9000 * np.sin(2 * np.pi * 440 / 16000 * np.arange(16000))
+        cached = self.make(tone.astype(np.int16), tuned=True)
+        metadata, peaks = cached.store.recordings[0].metadata, []
+        for tuning in ("", "440", "415.3", "none", "inf"):
+            metadata["tuning"] = tuning
+            peaks.append(cached.read(0)[50].argmax())
+        semitone = self.encoder.passed  # in bins
+        self.assertEqual(np.subtract(peaks, peaks[0]).tolist(), [0, 0, semitone, 0, 0])
 
     def test_other_transforms_have_other_keys(self):
         def other(real, imaginary):
