@@ -76,7 +76,7 @@ def run(config, progress=True, n_recordings=0):
     with claim(config, data, origin):
         file = folder / RECORD
         if file.exists():
-            print(f"{folder}: finished, {config.n_epoch} epochs; nothing left to do")
+            print(f"{folder}: finished at epoch {config.n_epoch}; nothing left to do")
             scores = read_json(file)["scores"]
         else:
             cache = folder / "magnitudes"  # 145 MB per hour of audio, deleted later

@@ -266,9 +266,9 @@ def find_files(root, suffixes=AUDIO_SUFFIXES, deep=True):
 
 
 def _summarise(n_found, skipped):
-    """Summarise, as in '3 found, 1 skipped: 1 broken links'."""
+    """Summarise, as in '3 found, 1 skipped: broken links (1)'."""
     reasons = Counter(reason for _, reason in skipped)
-    reasons = "; ".join(f"{n} {reason}" for reason, n in reasons.items())
+    reasons = "; ".join(f"{reason} ({n})" for reason, n in reasons.items())
     return f"{n_found} found, {len(skipped)} skipped" + (reasons and f": {reasons}")
 
 

@@ -505,7 +505,7 @@ def fit(module, progress=True, logger=False):
     if content and is_first():
         _restore(Path(plan.folder), path, content)
     if epochs >= plan.n_epoch or _stalled(history, plan.patience):
-        print(f"{plan.folder}: finished, {epochs} epochs; nothing left to do")
+        print(f"{plan.folder}: finished at epoch {epochs}; nothing left to do")
         module.on_load_checkpoint(content)
     else:
         if content:

@@ -101,7 +101,7 @@ def train(config, progress=True):
     with claim(config, data, origin):
         file = folder / RECORD_FILE
         if file.exists():
-            print(f"{folder}: finished, {config.n_epoch} epochs; nothing left to do")
+            print(f"{folder}: finished at epoch {config.n_epoch}; nothing left to do")
             return read_json(file)["scores"]
         front_end = harmonic_front_end(network.body.model.encoder)
         spectra = Spectra(store, front_end, folder / "magnitudes", tuned=True)

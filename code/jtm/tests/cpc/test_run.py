@@ -470,7 +470,7 @@ class TestPretrain(unittest.TestCase):
         checkpoint, _ = self.run_quietly(self.config(**chosen))
         self.assertEqual(checkpoint.name, "checkpoint2.pt")
         again, output = self.run_quietly(self.config(**chosen))
-        self.assertIn("finished, 3 epochs", output)
+        self.assertIn("finished at epoch 3;", output)
         self.assertEqual(again, checkpoint)
 
     def test_patience_survives_resuming(self):
@@ -554,7 +554,7 @@ class TestPretrain(unittest.TestCase):
             with warnings.catch_warnings(record=True) as caught:
                 warnings.simplefilter("always")
                 path, output = self.run_quietly(self.config(n_epoch=2))
-            self.assertIn("finished, 2 epochs", output)
+            self.assertIn("finished at epoch 2;", output)
             self.assertEqual(path, folder / "checkpoint1.pt")
             messages = " ".join(str(each.message) for each in caught)
             warned = "last.pt damaged; checkpoint1.pt is the newest" in messages

@@ -140,8 +140,12 @@ class TestFindFiles(FolderTestCase):
         self.assertEqual(paths, ["b/real.wav", "c/far.wav"])
         summary = _summarise(len(paths), skipped)
         self.assertIn("2 found, 5 skipped", summary)
-        self.assertIn("1 links with an error (", summary)
-        for reason in ("2 linked folders", "1 linked files", "1 broken links"):
+        self.assertRegex(summary, r"links with an error \(.*\) \(1\)")
+        for reason in (
+            "linked folders found already (2)",
+            "linked files found already (1)",
+            "broken links (1)",
+        ):
             self.assertIn(reason, summary)
 
     def test_only_known_system_files_are_hidden(self):
@@ -164,7 +168,9 @@ class TestFindFiles(FolderTestCase):
     def test_label_files_without_a_recording_are_warned_about(self):
         self.audio("test_data/1760.wav")
         self.write("test_labels/1760.CSV", HEADING)
-        with self.assertWarnsRegex(InputWarning, "1 skipped: 1 label files that no"):
+        with self.assertWarnsRegex(
+            InputWarning, r"1 skipped: label files that no .* \(1\)"
+        ):
             dataset = open_dataset(self.root)
         self.assertEqual(dataset.skipped[0][0].name, "1760.CSV")
 
@@ -222,7 +228,9 @@ class TestDataset(FolderTestCase):
     def test_audio_outside_the_layout_is_counted(self):
         for name in ("test_data/1.wav", "2.wav", "album/3.wav", "notes/4.wav"):
             self.audio(name)
-        with self.assertWarnsRegex(InputWarning, "1 found, 3 skipped: 3 .*outside Mus"):
+        with self.assertWarnsRegex(
+            InputWarning, r"1 found, 3 skipped: .*outside Mus.* \(3\)"
+        ):
             open_dataset(self.root)
         self.assertEqual(len(open_dataset(self.root, layout=False).recordings), 4)
         self.assertEqual(len(find([self.root])[0]), 4)
