@@ -3,8 +3,9 @@ Trials of recipes of pretraining, each evaluated by fine-tuning.
 
 ``python code/benchmarks/trials.py --data DIR`` pretrains each recipe, fine-tunes from
 it on few labelled recordings as the benchmark does (three seeds, learning rates chosen
-on validation), and scores the validation recordings; test is not read. One trial has no
-pretraining of its own: it adds InfoNCE to the fine-tuning of the shipped network.
+on validation), and scores the validation recordings; test is not read. Two trials have
+no pretraining of their own: one adds InfoNCE to the fine-tuning of the shipped network;
+one, a control of self-training, takes no other audio than that of the labels.
 Trials, including failed ones, are added to ``report/results/trials.json``; the
 benchmark has the same scores of training from scratch and of the shipped network. A
 stopped command resumes, and recorded trials with the same settings are not repeated.
@@ -49,6 +50,12 @@ RECIPES = {
 
 JOINT = "InfoNCE (temperature 0.1) and labels jointly"
 """Fine-tuning of the shipped network, with InfoNCE on unlabelled audio in each step."""
+
+DISTILLED = "self-training on the labelled audio alone"
+"""Self-training of a network from scratch, without the audio that has no labels."""
+
+METHODS = {JOINT: "cpc-joint", DISTILLED: "scratch-distilled"}
+"""Methods of the trials without pretraining of their own."""
 
 AMOUNTS = (3, 10)
 """Numbers of labelled recordings."""
@@ -114,9 +121,9 @@ def main():
     parser.add_argument("--data", required=True, help="labelled dataset")
     parser.add_argument(
         "--recipe",
-        choices=[*RECIPES, JOINT],
+        choices=[*RECIPES, *METHODS],
         nargs="+",
-        default=[*RECIPES, JOINT],
+        default=[*RECIPES, *METHODS],
         help="recipes to try",
     )
     parser.add_argument(
@@ -135,9 +142,9 @@ def main():
         print(name, flush=True)
         folder = options.work / name.replace(" ", "-")
         places = folder / "evaluated", options.work / "magnitudes"
-        if name == JOINT:
+        if name in METHODS:
             cost = {"steps": 0, "hours_heard": 0.0}  # no pretraining of its own
-            scores = evaluate(WEIGHTS, options.data, *places, "cpc-joint")
+            scores = evaluate(WEIGHTS, options.data, *places, METHODS[name])
         else:
             cost = pretrain(folder, options.data, about["flags"])
             scores = evaluate(folder / BEST, options.data, *places)

@@ -99,9 +99,10 @@ class _Method(NamedTuple):
 
     start: str  # initial weights: cpc or random; or features: of HAND_MADE, or largest
     frozen: bool = False  # whether to train the heads alone
-    # Whether to train on unlabelled audio too: on the labels of a teacher, or, if
-    # there is none, by InfoNCE with the default settings.
-    unlabelled: bool = False
+    # Audio to train on without its labels too: "all", or that of the "labelled"
+    # recordings. On the labels of a teacher, or, if there is none, by InfoNCE with the
+    # default settings.
+    unlabelled: str = ""
     teacher: str = ""  # for self-training: the method that trained the teacher
     is_trial: bool = False  # whether it runs only if it is selected by name
 
@@ -109,11 +110,14 @@ class _Method(NamedTuple):
 METHODS = {
     "scratch": _Method("random"),
     "cpc-finetuned": _Method("cpc"),
-    "cpc-joint": _Method("cpc", unlabelled=True, is_trial=True),
+    "cpc-joint": _Method("cpc", unlabelled="all", is_trial=True),
+    "scratch-distilled": _Method(
+        "random", unlabelled="labelled", teacher="scratch", is_trial=True
+    ),
     "cpc-frozen": _Method("cpc", frozen=True),
     "untrained-frozen": _Method("random", frozen=True),
-    "scratch-selftrained": _Method("random", unlabelled=True, teacher="scratch"),
-    "cpc-selftrained": _Method("cpc", unlabelled=True, teacher="cpc-finetuned"),
+    "scratch-selftrained": _Method("random", unlabelled="all", teacher="scratch"),
+    "cpc-selftrained": _Method("cpc", unlabelled="all", teacher="cpc-finetuned"),
     "logmel": _Method("logmel", frozen=True),
     "cqt": _Method("cqt", frozen=True),
     "largest": _Method("largest", frozen=True),
@@ -491,11 +495,13 @@ class Benchmark:
         spans, batches = self.labelled_spans(run), {"batch_size": n_labelled}
         chosen = {}
         if method.unlabelled:
-            # Of all training audio; that of the labelled recordings counts twice.
-            splits = split_recordings(self.store.recordings, self.store.lengths)
-            batches["unlabelled"] = [*spans, *family.spans("train")] + [
-                (i, 0, int(self.store.lengths[i]) // HOP) for i in splits["unlabelled"]
-            ]
+            batches["unlabelled"] = list(spans)
+            if method.unlabelled == "all":  # that of the labelled recordings twice
+                splits = split_recordings(self.store.recordings, self.store.lengths)
+                batches["unlabelled"] += family.spans("train") + [
+                    (i, 0, int(self.store.lengths[i]) // HOP)
+                    for i in splits["unlabelled"]
+                ]
             batches |= {"batch_size": 2 * n_labelled, "n_unlabelled": n_labelled}
         if method.teacher:
             teacher = replace(run, method=method.teacher)

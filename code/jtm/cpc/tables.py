@@ -26,7 +26,11 @@ TRIED = {
 }
 """Scores of a trial that are shown, and their headings."""
 
-KNOWN = {"from scratch": "scratch", "shipped recipe": "cpc-finetuned"}
+KNOWN = {
+    "from scratch": "scratch",
+    "from scratch, self-trained": "scratch-selftrained",
+    "shipped recipe": "cpc-finetuned",
+}
 """Methods of the benchmark that are shown next to trials, by their names there."""
 
 

@@ -37,6 +37,7 @@ METHODS = {
     "scratch": "from scratch",
     "cpc-finetuned": "CPC, fine-tuned",
     "cpc-joint": "CPC and labels jointly",
+    "scratch-distilled": "from scratch, distilled",
     "cpc-frozen": "CPC, frozen",
     "untrained-frozen": "untrained, frozen",
     "scratch-selftrained": "from scratch, self-trained",

@@ -11,6 +11,7 @@ from unittest import mock
 
 import numpy as np
 import torch
+from safetensors.torch import save_file
 
 from jtm.cli import main
 from jtm.cpc import benchmark as module_under_test
@@ -26,7 +27,7 @@ from jtm.cpc.benchmark import (
     _select_tasks,
 )
 from jtm.evaluation.labelled import Labelled
-from jtm.files import BusyError, InputError, locked, read_json
+from jtm.files import BusyError, InputError, StoppedError, locked, read_json
 from jtm.results import records
 from jtm.tests.evaluation.little import write_checkpoint, write_dataset
 from jtm.training import labels
@@ -58,8 +59,10 @@ class TestPlan(unittest.TestCase):
         self.assertEqual(families, {"frames"})
 
     def test_trial_methods_run_only_on_request(self):
-        self.assertNotIn("cpc-joint", {run.method for run in _plan({})})
-        self.assertTrue(_plan({"method": ["cpc-joint"]}))
+        planned = {run.method for run in _plan({})}
+        for method in ("cpc-joint", "scratch-distilled"):
+            self.assertNotIn(method, planned)
+            self.assertTrue(_plan({"method": [method]}))
 
     def test_contrasts_compare_planned_runs(self):
         cells = {(r.method, r.amount) for r in _plan({})}
@@ -125,6 +128,30 @@ class TestBenchmark(unittest.TestCase):
         only = {"method": ["cpc-joint"], "amount": [3], "seed": [0]}
         table, _ = self.bench("joint", only, checkpoint)
         self.assertGreater(len(table), 0)
+
+    def test_unlabelled_windows_of_self_training_and_of_its_control(self):
+        spans = {}
+
+        def record(module, progress):
+            (labelled, _), *_, (unlabelled, _) = module.train_batches.pools
+            spans[len(spans)] = labelled, unlabelled
+            raise StoppedError
+
+        bench = self.make("pools")
+        for method in ("scratch-selftrained", "scratch-distilled"):
+            run = _Run("frames", method, 1, 0)
+            family, teacher = bench.family(run), replace(run, method="scratch")
+            tasks = _select_tasks(family, 1)
+            network = bench.network(teacher, tasks).state_dict()
+            bench._teacher_path(teacher).parent.mkdir(parents=True, exist_ok=True)
+            save_file(network, bench._teacher_path(teacher))
+            with mock.patch.object(module_under_test, "fit", record):
+                with self.assertRaises(StoppedError):
+                    bench._train(run, family, tasks, RATES["random"][0])
+        (labelled, every), (again, own) = spans.values()
+        self.assertEqual(labelled, again)
+        self.assertEqual(own, labelled)
+        self.assertGreater(len(every), 2 * len(labelled))
 
     def test_result_of_a_run_does_not_depend_on_others(self):
         one, _ = self.bench("one", {"method": ["scratch"], "amount": [1], "seed": [0]})
