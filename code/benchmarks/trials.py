@@ -58,7 +58,7 @@ METHODS = {JOINT: "cpc-joint", DISTILLED: "scratch-distilled"}
 """Methods of the trials without pretraining of their own."""
 
 AMOUNTS = (3, 10)
-"""Numbers of labelled recordings."""
+"""Numbers of labelled recordings; the control is trained on the first alone."""
 
 SEEDS = (0, 1, 2)
 """Random seeds of labels, heads and order; the first chooses learning rates."""
@@ -76,7 +76,7 @@ def pretrain(folder, data, flags):
     return {"steps": content["global_step"], "hours_heard": round(hours, 1)}
 
 
-def evaluate(checkpoint, data, out, work, method="cpc-finetuned"):
+def evaluate(checkpoint, data, out, work, method="cpc-finetuned", amounts=AMOUNTS):
     """
     Fine-tune from a network and score the validation recordings.
 
@@ -92,6 +92,8 @@ def evaluate(checkpoint, data, out, work, method="cpc-finetuned"):
         Folder of log magnitudes, which all trials share.
     method : str
         Method of the benchmark by which to train on the labels.
+    amounts : sequence of int
+        Numbers of labelled recordings.
 
     Returns
     -------
@@ -99,11 +101,12 @@ def evaluate(checkpoint, data, out, work, method="cpc-finetuned"):
         By task and amount of labels, the primary score of each seed.
     """
     scores, only = {}, {"family": ["frames"], "method": [method]}
-    only |= {"amount": list(AMOUNTS), "seed": list(SEEDS)}
+    only |= {"amount": list(amounts), "seed": list(SEEDS)}
     bench = benchmark.Benchmark(data, checkpoint, out, work, splits=("validation",))
     bench.run(only)
     table = records.read(out / "benchmark.csv.gz")
     table = table[table["primary"] & (table["split"] == "validation")]
+    table = table[table["method"] == method]  # not its teacher
     for row in table.sort_values("seed").itertuples():
         key = f"{row.task} {row.labelled_recordings:g}"
         scores.setdefault(key, []).append(round(row.value, 4))
@@ -144,7 +147,8 @@ def main():
         places = folder / "evaluated", options.work / "magnitudes"
         if name in METHODS:
             cost = {"steps": 0, "hours_heard": 0.0}  # no pretraining of its own
-            scores = evaluate(WEIGHTS, options.data, *places, METHODS[name])
+            amounts = AMOUNTS[:1] if name == DISTILLED else AMOUNTS
+            scores = evaluate(WEIGHTS, options.data, *places, METHODS[name], amounts)
         else:
             cost = pretrain(folder, options.data, about["flags"])
             scores = evaluate(folder / BEST, options.data, *places)

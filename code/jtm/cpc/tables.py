@@ -38,13 +38,14 @@ def trials(results, bench=None):
     """
     Tabulate the scores of pretraining recipes, of ``benchmarks/trials.py``.
 
-    A row is a recipe; the first rows are training from scratch and the shipped network,
-    of a benchmark. Validation scores are in percent, means over the same seeds.
+    A row is a recipe; the first rows are methods of a benchmark: :data:`KNOWN`.
+    Validation scores are in percent, means over the same seeds.
     """
     columns = {}
     for (task, amount), head in TRIED.items():
         key = f"{task} {amount}"
-        tried = {each["name"]: each["validation"][key] for each in results}
+        tried = {each["name"]: each["validation"].get(key) for each in results}
+        tried = {name: values for name, values in tried.items() if values}
         n_seeds = min(map(len, tried.values()))
         known = {
             name: bench.values(task, method, amount, "validation")[:n_seeds]
@@ -56,7 +57,7 @@ def trials(results, bench=None):
             for name, values in (known | tried).items()
             if values
         }
-    return pd.DataFrame(columns).dropna().reset_index(names="recipe")
+    return pd.DataFrame(columns).reset_index(names="recipe")
 
 
 def by_representation(results, column):

@@ -134,12 +134,17 @@ class TestTrials(unittest.TestCase):
         tried = [{"name": "longer", "validation": scores}]
         self.assertEqual(tables.trials(tried)["recipe"].tolist(), ["longer"])
         table = tables.trials(tried, synthetic.bench())
-        names = ["from scratch", "shipped recipe", "longer"]
-        self.assertEqual(table["recipe"].tolist(), names)
-        self.assertEqual(set(table.iloc[2, 1:]), {"85.0"})
+        names = ["from scratch", "from scratch, self-trained", "shipped recipe"]
+        self.assertEqual(table["recipe"].tolist(), [*names, "longer"])
+        self.assertEqual(set(table.iloc[3, 1:]), {"85.0"})
         reached = synthetic.bench().values("transcription", "scratch", 3, "validation")
         self.assertEqual(len(reached), 5)
         self.assertEqual(table.iloc[0, 1], f"{50 * sum(reached[:2]):.1f}")
+        (missing, *others) = scores
+        fewer = {name: scores[name] for name in others}
+        table = tables.trials([*tried, {"name": "fewer", "validation": fewer}])
+        self.assertEqual(table.isna().sum(axis=1).tolist(), [0, 1])
+        self.assertTrue(table.isna().iloc[1, 1])
 
 
 class TestPage(FolderTestCase):
