@@ -33,7 +33,7 @@ STROKES = {
     "scratch": (ORANGE, "s", (0, (5, 1))),
     "cpc-finetuned": (BLUE, "o", "-"),
     "cpc-joint": (BLACK, "*", (0, (6, 1, 1, 1, 1, 1))),
-    "scratch-distilled": (BLACK, "x", ":"),
+    "scratch-distilled": ("0.7", "P", (0, (4, 1, 1, 1))),
     "cpc-frozen": (SKY, "D", (0, (3, 2))),
     "untrained-frozen": (GREY, ">", ":"),
     "scratch-selftrained": (AMBER, "H", "-."),
