@@ -54,11 +54,11 @@ JOINT = "InfoNCE (temperature 0.1) and labels jointly"
 DISTILLED = "self-training on the labelled audio alone"
 """Self-training of a network from scratch, without the audio that has no labels."""
 
-METHODS = {JOINT: "cpc-joint", DISTILLED: "scratch-distilled"}
-"""Methods of the trials without pretraining of their own."""
-
 AMOUNTS = (3, 10)
-"""Numbers of labelled recordings; the control is trained on the first alone."""
+"""Numbers of labelled recordings."""
+
+METHODS = {JOINT: ("cpc-joint", AMOUNTS), DISTILLED: ("scratch-distilled", (3,))}
+"""Methods of the trials without pretraining of their own, and their amounts."""
 
 SEEDS = (0, 1, 2)
 """Random seeds of labels, heads and order; the first chooses learning rates."""
@@ -147,8 +147,7 @@ def main():
         places = folder / "evaluated", options.work / "magnitudes"
         if name in METHODS:
             cost = {"steps": 0, "hours_heard": 0.0}  # no pretraining of its own
-            amounts = AMOUNTS[:1] if name == DISTILLED else AMOUNTS
-            scores = evaluate(WEIGHTS, options.data, *places, METHODS[name], amounts)
+            scores = evaluate(WEIGHTS, options.data, *places, *METHODS[name])
         else:
             cost = pretrain(folder, options.data, about["flags"])
             scores = evaluate(folder / BEST, options.data, *places)

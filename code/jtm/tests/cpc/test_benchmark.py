@@ -130,11 +130,11 @@ class TestBenchmark(unittest.TestCase):
         self.assertGreater(len(table), 0)
 
     def test_unlabelled_windows_of_self_training_and_of_its_control(self):
-        spans = {}
+        spans = []
 
         def record(module, progress):
             (labelled, _), *_, (unlabelled, _) = module.train_batches.pools
-            spans[len(spans)] = labelled, unlabelled
+            spans.append((labelled, unlabelled))
             raise StoppedError
 
         bench = self.make("pools")
@@ -148,7 +148,7 @@ class TestBenchmark(unittest.TestCase):
             with mock.patch.object(module_under_test, "fit", record):
                 with self.assertRaises(StoppedError):
                     bench._train(run, family, tasks, RATES["random"][0])
-        (labelled, every), (again, own) = spans.values()
+        (labelled, every), (again, own) = spans
         self.assertEqual(labelled, again)
         self.assertEqual(own, labelled)
         self.assertGreater(len(every), 2 * len(labelled))
