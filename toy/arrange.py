@@ -89,6 +89,65 @@ def arrange(music, programs, rng):
     return parts, transposition
 
 
+def figurate(parts, tempo, rng):
+    """
+    Break the chords of an accompanying keyboard into figures.
+
+    Chorales and quartets hardly repeat a pitch within half a second, while broken,
+    repeated and alternating chords are common in music for keyboards.
+
+    Parameters
+    ----------
+    parts : list of tuple
+        Parts from :func:`arrange`.
+    tempo : float
+        Quarter notes a minute.
+    rng : numpy.random.Generator
+        Random generator.
+
+    Returns
+    -------
+    list of tuple
+        The parts, with those of the keyboard that do not lead joined into one.
+    """
+    own = [part for part in parts if part[0] in KEYBOARDS and not part[2]]
+    notes = sorted(note for _, played, _ in own for note in played)
+    figured, now, share = [], 0.0, rng.choice((0.0, 0.5, 1.0))
+    while notes and now <= notes[-1][0]:
+        unit, is_broken = rng.choice((1.0, 1.0, 2.0)), rng.random() < share
+        kind, seconds = rng.integers(5), np.exp(rng.uniform(*np.log((0.14, 1.2))))
+        for first in now + unit * np.arange(8):
+            inside = [n for n in notes if first <= n[0] + 0.001 < first + unit]
+            chord = {
+                p for beat, beats, p in notes if beat - 0.001 <= first < beat + beats
+            }
+            if is_broken and len(chord) > 1:
+                figure = _figures(sorted(chord))[kind]
+                step = max(0.07, seconds / len(figure)) * tempo / 60
+                n_steps = max(1, round(unit / step))
+                inside = [
+                    (float(first + unit * i / n_steps), unit / n_steps, pitch)
+                    for i in range(n_steps)
+                    for pitch in figure[i % len(figure)]
+                ]
+            figured += inside
+        now += 8 * unit
+    rest = [part for part in parts if part not in own]
+    return [*rest, (own[0][0], figured, False)] if own else parts
+
+
+def _figures(chord):
+    """Return figures of a chord: lists of pitches that are played together."""
+    low, high, half = chord[:1], chord[-1:], len(chord) // 2
+    return (
+        [[pitch] for pitch in chord],
+        [[pitch] for pitch in chord + chord[-2:0:-1]],
+        [low, high, chord[half : half + 1], high],
+        [chord[:half], chord[half:]],
+        [chord],
+    )
+
+
 def _assign(players, voices, keyboard, rng):
     """Choose the voices of monophonic players, highest first."""
     if players == 1:

@@ -325,7 +325,7 @@ def _make_piece(job):
     out, name, piece, seed, fonts, size = job
     out = Path(out)
     rng = works.generator(seed, "piece", name)
-    score, transposition = _perform(piece, rng)
+    score, transposition = _perform(piece, rng, figured=size.labelled)
     wide = size.labelled or piece.split == "unlabelled"
     sound = acoustics.draw_sound(rng, wide=wide)
     if size.hours:
@@ -384,7 +384,7 @@ def _make_piece(job):
     }
 
 
-def _perform(piece, rng):
+def _perform(piece, rng, figured):
     """Arrange and perform a piece; return also its transposition in semitones."""
     transposition = 0
     if piece.procedural:
@@ -392,6 +392,7 @@ def _perform(piece, rng):
         parts = [(next(players), voice, False) for voice in piece.music.voices]
     else:
         parts, transposition = arrange.arrange(piece.music, piece.programs, rng)
+        parts = arrange.figurate(parts, piece.tempo, rng) if figured else parts
     return perform.perform(parts, piece.music, piece.tempo, rng), transposition
 
 

@@ -117,6 +117,35 @@ class TestArrangement(unittest.TestCase):
         stops = arrange._double_stops(melody, [other], 41, rng)
         self.assertEqual(stops, [(0.0, 1.0, 72), (1.0, 0.5, 65)])
 
+    def test_figures_repeat_the_pitches_of_the_accompaniment(self):
+        music, ratios, unchanged = tune(5), [], False
+        for seed in range(12):
+            rng = np.random.default_rng(seed)
+            parts, _ = arrange.arrange(music, (41, 1), rng)
+            figured = arrange.figurate(parts, 60.0, rng)
+            leading = [part for part in parts if part[0] == 41 or part[2]]
+            self.assertEqual(figured[:-1], leading)
+            program, notes, leads = figured[-1]
+            self.assertEqual((program, leads), (1, False))
+            before = [n for part in parts if part not in leading for n in part[1]]
+            for beat, _, pitch in notes:
+                chord = [p for b, d, p in before if b - 2 <= beat < b + d + 2]
+                self.assertIn(pitch, chord)
+            onsets = [beat for beat, _, _ in notes]
+            self.assertLess(max(onsets), music.length)
+            for pitch in {pitch for *_, pitch in notes}:
+                own = sorted({beat for beat, _, p in notes if p == pitch})
+                self.assertGreater(min(np.diff(own), default=1), 0.05)  # beats of 1 s
+            ratios.append(len(notes) / len(before))
+            unchanged |= sorted(notes) == sorted(before)
+        self.assertTrue(unchanged)  # some pieces have no figures
+        self.assertGreater(max(ratios), 1.5)
+
+    def test_parts_without_a_keyboard_have_no_figures(self):
+        rng = np.random.default_rng(0)
+        parts, _ = arrange.arrange(tune(4), (41, 42, 43), rng)
+        self.assertEqual(arrange.figurate(parts, 90.0, rng), parts)
+
     def test_solo_players_have_no_long_rests(self):
         music = tune(4)
         gap = [n for n in music.voices[0] if not 8 <= n[0] < 40]
