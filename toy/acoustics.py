@@ -7,6 +7,7 @@ Acoustics: rendering of notes to waveforms.
 from dataclasses import dataclass, replace
 
 import numpy as np
+import pianos
 import synth
 from arrange import arrange
 from perform import change_tempo, perform, remove_overlaps
@@ -32,6 +33,9 @@ pitch played (within 35 cents) and within 60 ms, in all SoundFonts for training.
 
 OTHERS_SHARE = 0.25
 """Fraction of players whose instrument is replaced, in training the transcriber."""
+
+MODAL_SHARE = 0.6
+"""Fraction of pianos that are synthesised without a SoundFont, by :mod:`pianos`."""
 
 
 @dataclass(frozen=True)
@@ -231,13 +235,14 @@ def render_players(score, soundfonts, sound, rng, tail=1.5):
     for program in score.programs:
         own = Score(tuple(note for note in score.notes if note.program == program))
         cents = rng.normal(1200 * np.log2(sound.tuning / A4), sound.spread_cents)
-        wave = synth.render(
-            own,
-            soundfonts[program],
-            score.seconds - own.seconds + tail,
-            {program: cents},
-            {program: _draw_timbre(own, rng)} if rng.random() < 0.8 else None,
-        )
+        own_tail = score.seconds - own.seconds + tail
+        if program == 1 and rng.random() < MODAL_SHARE:
+            wave = pianos.render(own, rng, own_tail, cents)
+        else:
+            timbre = _draw_timbre(own, rng) if rng.random() < 0.8 else None
+            timbres = {program: timbre} if timbre else None
+            cents = {program: cents}
+            wave = synth.render(own, soundfonts[program], own_tail, cents, timbres)
         gains = rng.normal(0, rng.uniform(0, 6), len(_OCTAVES))
         wave = _filter(wave, lambda octaves, g=gains: np.interp(octaves, _OCTAVES, g))
         mix = mix + wave * 10 ** (np.clip(rng.normal(0, 4), -9, 9) / 20)

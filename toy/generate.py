@@ -38,6 +38,7 @@ try:
     import families
     import numpy as np
     import perform
+    import pianos
     import studies
     import synth
     import voices
@@ -258,6 +259,7 @@ def _fonts(soundfont, players, tested=True):
 def _state(preset, seed, fonts):
     """Describe the inputs of a set; raise InputError if one is missing."""
     modules = (works, families, studies, voices, arrange, perform, acoustics, synth)
+    modules += (pianos,)
     sources = [*(module.__file__ for module in modules), __file__]
     voices.corpus_root()
     return {
