@@ -258,8 +258,8 @@ def _fonts(soundfont, players, tested=True):
 
 def _state(preset, seed, fonts):
     """Describe the inputs of a set; raise InputError if one is missing."""
-    modules = (works, families, studies, voices, arrange, perform, acoustics, synth)
-    modules += (pianos,)
+    modules = (works, families, studies, voices, arrange, perform)
+    modules += (acoustics, pianos, synth)
     sources = [*(module.__file__ for module in modules), __file__]
     voices.corpus_root()
     return {
