@@ -35,7 +35,10 @@ OTHERS_SHARE = 0.25
 """Fraction of players whose instrument is replaced, in training the transcriber."""
 
 MODAL_SHARE = 0.6
-"""Fraction of pianos that are synthesised without a SoundFont, by :mod:`pianos`."""
+"""Fraction of pianos that are synthesised by :mod:`pianos`, without a SoundFont."""
+
+MODAL = "modal synthesis"
+"""What stands in the place of such a piano's SoundFont."""
 
 
 @dataclass(frozen=True)
@@ -202,6 +205,30 @@ def replace_players(score, rng, share=OTHERS_SHARE):
     return Score(tuple(notes))
 
 
+def draw_soundfonts(score, soundfonts, rng):
+    """
+    Draw a SoundFont for each player, or :data:`MODAL` for a piano.
+
+    Parameters
+    ----------
+    score : Score
+        The performance.
+    soundfonts : list of str
+        SF2 or SF3 files.
+    rng : numpy.random.Generator
+        Random generator.
+
+    Returns
+    -------
+    dict of int to str
+        File of each player, or :data:`MODAL`, by program.
+    """
+    drawn = {program: str(rng.choice(soundfonts)) for program in score.programs}
+    if 1 in drawn and rng.random() < MODAL_SHARE:
+        drawn[1] = MODAL
+    return drawn
+
+
 def render_players(score, soundfonts, sound, rng, tail=1.5):
     """
     Render each player with a timbre of its own, unlike that of any SoundFont.
@@ -216,7 +243,7 @@ def render_players(score, soundfonts, sound, rng, tail=1.5):
     score : Score
         The performance.
     soundfonts : dict of int to str
-        SF2 or SF3 file of each player, by program.
+        SF2 or SF3 file of each player, or :data:`MODAL`, by program.
     sound : Sound
         Tuning, room and level.
     rng : numpy.random.Generator
@@ -236,7 +263,7 @@ def render_players(score, soundfonts, sound, rng, tail=1.5):
         own = Score(tuple(note for note in score.notes if note.program == program))
         cents = rng.normal(1200 * np.log2(sound.tuning / A4), sound.spread_cents)
         own_tail = score.seconds - own.seconds + tail
-        if program == 1 and rng.random() < MODAL_SHARE:
+        if soundfonts[program] == MODAL:
             wave = pianos.render(own, rng, own_tail, cents)
         else:
             timbre = _draw_timbre(own, rng) if rng.random() < 0.8 else None

@@ -337,7 +337,7 @@ def _make_piece(job):
     if size.labelled:
         score = perform.vary_dynamics(score, rng)
         score = acoustics.replace_players(score, rng)
-        players = {p: str(rng.choice(fonts["unlabelled"])) for p in score.programs}
+        players = acoustics.draw_soundfonts(score, fonts["unlabelled"], rng)
     elif piece.split == "unlabelled":
         font = fonts["unlabelled"][int(name) % len(fonts["unlabelled"])]
     targets = {folder: font}

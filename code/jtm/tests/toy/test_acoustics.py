@@ -81,8 +81,9 @@ class TestRender(unittest.TestCase):
     def test_labels_match_the_audio_of_players(self):
         notes = [Note(i / 2, i / 2 + 0.4, (1, 74)[i % 2], 60 + i) for i in range(8)]
         score, sound = Score(tuple(notes)), acoustics.Sound(tuning=450.0)
-        fonts, n_interrupted = {1: FONT, 74: FONT}, 0
+        n_interrupted = 0
         for seed in range(12):
+            fonts = {1: (FONT, acoustics.MODAL)[seed % 2], 74: FONT}
             rng = np.random.default_rng(seed)
             wave, labelled = acoustics.render_players(score, fonts, sound, rng)
             self.assertEqual(wave.dtype, np.int16)
@@ -96,10 +97,20 @@ class TestRender(unittest.TestCase):
         note = Note(0.0, 0.4, 1, 108, 100)
         score, sound = Score((note,)), acoustics.Sound()
         for seed in range(12):
-            wave, _ = acoustics.render_players(
-                score, {1: FONT}, sound, np.random.default_rng(seed)
-            )
+            fonts = {1: (FONT, acoustics.MODAL)[seed % 2]}
+            rng = np.random.default_rng(seed)
+            wave, _ = acoustics.render_players(score, fonts, sound, rng)
             self.assertGreater(np.abs(wave).max(), 50, seed)
+
+    def test_pianos_alone_are_modal(self):
+        score = Score((Note(0.0, 0.4, 1, 60, 60), Note(0.0, 0.4, 74, 70, 60)))
+        drawn = [
+            acoustics.draw_soundfonts(score, ["A", "B"], np.random.default_rng(seed))
+            for seed in range(300)
+        ]
+        self.assertEqual({fonts[74] for fonts in drawn}, {"A", "B"})
+        share = np.mean([fonts[1] == acoustics.MODAL for fonts in drawn])
+        self.assertAlmostEqual(share, acoustics.MODAL_SHARE, delta=0.09)
 
     def test_other_instruments_replace_players(self):
         notes = [Note(i / 4, i / 4 + 0.2, (1, 41, 74)[i % 3], 60) for i in range(30)]
