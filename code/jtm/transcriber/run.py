@@ -157,9 +157,7 @@ def start(config):
         model = build_model(config)
     else:
         content = read_checkpoint(config.load)
-        names = ("history", "data", "seconds", "before")
-        before = {name: content.get(name) for name in names}
-        before["steps"] = content.get("global_step")
+        before = _history(config.load, content)
         if content["kind"] == LABELS:
             loaded = transcribers.load(config.load, content)
             network, settings = loaded.network.cpu(), loaded.config
@@ -180,6 +178,18 @@ def start(config):
             raise InputError(f"{config.load}: has other heads than a transcriber's")
     transcribers.check(config.load or "transcriber", network, config)
     return config, network, before
+
+
+def _history(file, content):
+    """Return how a checkpoint was trained, exported weights by the log beside them."""
+    log = Path(file).with_suffix(".json")
+    if "history" not in content and log.is_file():
+        record = read_json(log)
+        if isinstance(record, dict) and record.get("sha256") == digest(file):
+            content = record | {"global_step": record["history"][-1]["step"]}
+    names = ("history", "data", "seconds", "before")
+    before = {name: content.get(name) for name in names}
+    return before | {"steps": content.get("global_step")}
 
 
 def _windowed(family):

@@ -92,10 +92,10 @@ def ingredients(results):
 
 
 def count_steps(log):
-    """Count the steps of a training log and of the runs that it went on from."""
+    """Count the steps of a training log and of the runs before it, where known."""
     steps = log["history"][-1]["step"]
     while log := log["before"]:
-        steps += log["steps"]
+        steps += log["steps"] or 0
     return steps
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import shutil
 import tempfile
 import unittest
 from pathlib import Path
@@ -23,7 +24,7 @@ from jtm.training import loop
 from jtm.training.checkpoints import read_checkpoint
 from jtm.training.config import make_config
 from jtm.training.spectra import Spectra
-from jtm.transcriber import model, run
+from jtm.transcriber import model, run, tables
 from jtm.transcriber.config import TranscriberConfig
 
 SMALL = {"hidden_encoder": 4, "hidden_gar": 4}
@@ -143,6 +144,17 @@ class TestTraining(unittest.TestCase):
         again = self.train("given", {"load": given}, learning_rate=0.0, plain=True)
         self.assertEqual(again, self.scores)
         self.assertNotEqual(still, same)  # validated on more
+        record = read_json(self.folder / "given" / run.RECORD_FILE)
+        first = read_json(self.folder / "whole" / run.RECORD_FILE)
+        self.assertEqual(record["before"]["history"], first["history"])
+        steps = [r["history"][-1]["step"] for r in (record, first)]
+        self.assertEqual(tables.count_steps(record), sum(steps))
+        shutil.copy(given, self.folder / "alone.safetensors")
+        alone = {"load": str(self.folder / "alone.safetensors")}
+        self.train("unknown", alone, learning_rate=0.0, plain=True)
+        record = read_json(self.folder / "unknown" / run.RECORD_FILE)
+        self.assertIsNone(record["before"]["steps"])
+        self.assertEqual(tables.count_steps(record), steps[0])
 
     def test_run_from_a_network_of_other_sizes_resumes(self):
         cpc = self.folder / "sized.pt"
