@@ -8,9 +8,9 @@ than another, transcribes the sets of ``transcribers.py``, and writes
 transcriber over recordings. ``--also`` is the set `transcriber` without instruments
 that MusicNet lacks (generated with ``OTHERS_SHARE = 0`` in ``toy/acoustics.py``),
 ``--two`` the same with only the first two SoundFonts of ``toy/README.md``. ``--whole
-FILE FILE`` adds two transcribers trained at length on the latter, which takes hours:
-from scratch, and from CPC weights; the shipped one, which went on from the first, is
-compared with it. There is one seed. Run again, it resumes.
+FILE FILE FILE`` adds three transcribers trained at length, which takes hours: on the
+latter from scratch, and from CPC weights; and one that went on from the first and from
+which the shipped one went on. There is one seed. Run again, it resumes.
 """
 
 import argparse
@@ -33,7 +33,8 @@ LENGTH = ["--nEpoch", 1, "--batchSize", 4]
 LABELS, VARIED = "labels of full", "level, spectrum and noise varied"
 PLAYERS, FONTS = "sounds of players varied", "five SoundFonts instead of two"
 WHOLE, CPC = "the whole recipe with two SoundFonts", "start from CPC"
-SHIPPED = "then noise, five SoundFonts, other instruments: the shipped transcriber"
+OTHERS = "then noise, five SoundFonts, other instruments"
+SHIPPED = "then figures and modal pianos: the shipped transcriber"
 
 
 def arms(also, two):
@@ -99,8 +100,8 @@ def main():
     add("--real", type=Path, help="folder with mixes/, piano/ and notes/")
     add("--work", type=Path, default=default, help="folder for runs and predictions")
     add("--recordings", type=int, default=16, help="recordings per toy split")
-    text = "transcribers trained at length, from scratch and from CPC"
-    add("--whole", nargs=2, type=Path, metavar="FILE", help=text)
+    text = "transcribers trained at length: from scratch, from CPC, from the first on"
+    add("--whole", nargs=3, type=Path, metavar="FILE", help=text)
     options = parser.parse_args()
     cut = options.work / "cut"
     sets = read_sets(options.data, options.real, options.recordings, cut)
@@ -111,14 +112,15 @@ def main():
         for name, (other, chosen) in arms(options.also, options.two).items()
     ]
     if options.whole:
-        scratch, cpc = options.whole
+        scratch, cpc, others = options.whole
         shipped = WEIGHTS / "transcriber.safetensors"
         runs += [(WHOLE, None, scratch), (f"{CPC}, at length", WHOLE, cpc)]
-        runs.append((SHIPPED, WHOLE, shipped))
+        runs += [(OTHERS, WHOLE, others), (SHIPPED, OTHERS, shipped)]
     for name, other, weights in runs:
         log = weights.with_suffix(".json")
         log = read_json(log if log.exists() else RESULTS / "transcriber.json")
-        steps = log["history"][-1]["step"] if name != SHIPPED else count_steps(log)
+        continued = name in (OTHERS, SHIPPED)
+        steps = count_steps(log) if continued else log["history"][-1]["step"]
         system = System(OURS, options.work, weights)
         for each, title in named.items():
             predicted = system.notes(sets[each], [{}], title)
