@@ -21,6 +21,7 @@ import torch
 import jtm
 from jtm import cli
 from jtm.tests.test_embedding import music
+from jtm.transcriber import model
 
 PAGES = ("README.md", "code/jtm/weights/README.md", "code/jtm/training/README.md")
 PAGE = "\n".join((cli.ROOT / p).read_text(encoding="utf-8") for p in PAGES)
@@ -67,6 +68,19 @@ class TestReadme(unittest.TestCase):
         for name, weights in names["model"].named_parameters():
             self.assertFalse(torch.equal(weights, start[name]), name)
 
+    def test_python_lines_that_average_transcribers_run(self):
+        shipped = model.load().network.state_dict()
+        for name, change in (("fourth", 0.1), ("sixth", -0.1)):
+            changed = model.load()
+            weights = {name: x + change for name, x in shipped.items()}
+            changed.network.load_state_dict(weights)
+            facts = changed.network, changed.config, changed.thresholds
+            model.save(f"{name}.safetensors", *facts)
+        exec(PYTHON[3], {})
+        mean = model.load("transcriber.safetensors").network.state_dict()
+        for name, weights in shipped.items():
+            torch.testing.assert_close(mean[name], weights, atol=1e-6, rtol=1e-5)
+
     def test_python_lines_that_render_a_score_run(self):
         page = (cli.ROOT / "toy" / "README.md").read_text(encoding="utf-8")
         [lines] = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
@@ -76,7 +90,7 @@ class TestReadme(unittest.TestCase):
         self.assertEqual(set(names["notes"].programs), {1, 41, 43})
 
     def test_all_python_blocks_are_tested(self):
-        self.assertEqual(len(PYTHON), 3)
+        self.assertEqual(len(PYTHON), 4)
 
     def test_every_command_line_is_parsed(self):
         """Run each line up to the function of its command."""
