@@ -266,10 +266,13 @@ def render_players(score, soundfonts, sound, rng, tail=1.5):
         if soundfonts[program] == MODAL:
             wave = pianos.render(own, rng, own_tail, cents)
         else:
-            timbre = _draw_timbre(own, rng) if rng.random() < 0.8 else None
-            timbres = {program: timbre} if timbre else None
-            cents = {program: cents}
-            wave = synth.render(own, soundfonts[program], own_tail, cents, timbres)
+            wave = synth.render(
+                own,
+                soundfonts[program],
+                own_tail,
+                {program: cents},
+                {program: _draw_timbre(own, rng)} if rng.random() < 0.8 else None,
+            )
         gains = rng.normal(0, rng.uniform(0, 6), len(_OCTAVES))
         wave = _filter(wave, lambda octaves, g=gains: np.interp(octaves, _OCTAVES, g))
         mix = mix + wave * 10 ** (np.clip(rng.normal(0, 4), -9, 9) / 20)

@@ -117,20 +117,21 @@ def figurate(parts, tempo, rng):
         unit, is_broken = rng.choice((1.0, 1.0, 2.0)), rng.random() < share
         kind, seconds = rng.integers(5), np.exp(rng.uniform(*np.log((0.14, 1.2))))
         for first in now + unit * np.arange(8):
-            inside = [n for n in notes if first <= n[0] + 0.001 < first + unit]
             chord = {
                 p for beat, beats, p in notes if beat - 0.001 <= first < beat + beats
             }
-            if is_broken and len(chord) > 1:
-                figure = _figures(sorted(chord))[kind]
-                step = max(0.07, seconds / len(figure)) * tempo / 60
-                n_steps = max(1, round(unit / step))
-                inside = [
-                    (float(first + unit * i / n_steps), unit / n_steps, pitch)
-                    for i in range(n_steps)
-                    for pitch in figure[i % len(figure)]
-                ]
-            figured += inside
+            if not is_broken or len(chord) < 2:
+                last = first + unit
+                figured += [note for note in notes if first <= note[0] + 0.001 < last]
+                continue
+            figure = _figures(sorted(chord))[kind]
+            step = max(0.07, seconds / len(figure)) * tempo / 60
+            n_steps = max(1, round(unit / step))
+            figured += [
+                (float(first + unit * i / n_steps), unit / n_steps, pitch)
+                for i in range(n_steps)
+                for pitch in figure[i % len(figure)]
+            ]
         now += 8 * unit
     rest = [part for part in parts if part not in own]
     return [*rest, (own[0][0], figured, False)] if own else parts

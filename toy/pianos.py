@@ -109,7 +109,8 @@ class Piano:
         gains += rng.normal(0, 1.5, hertz.size)
         levels = levels / levels.max() * 10 ** (gains / 20) * (velocity / 127) ** 1.5
         scale, corner = self.decay
-        lasting = scale * 15 * 2 ** ((PITCH_MIN - pitch) / 20)  # of the fundamental
+        # Time in which the fundamental decays by 60 dB, or 6.9 nepers.
+        lasting = scale * 15 * 2 ** ((PITCH_MIN - pitch) / 20)
         rates = 6.9 / lasting * (1 + (hertz / corner) ** 1.5)
         ratio, after = self.double
         rates = np.concatenate((rates, rates / ratio)) * rng.lognormal(0, 0.2)
@@ -140,9 +141,8 @@ class Piano:
         """
         hertz = np.concatenate([self.hertz * n for n in (1, 2, 3, 4)])
         hertz = hertz[hertz < HIGHEST]
-        levels = self.rng.normal(size=hertz.size) + 1j * self.rng.normal(
-            size=hertz.size
-        )
+        real, imaginary = self.rng.normal(size=(2, hertz.size))
+        levels = real + 1j * imaginary
         rates = 6.9 / self.rng.uniform(0.5, 4, hertz.size)
         response = _sum_modes(levels / np.sqrt(hertz), hertz, rates, 2.0)
         return response / np.sqrt(np.sum(response**2))

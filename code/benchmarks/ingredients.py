@@ -100,7 +100,7 @@ def main():
     add("--real", type=Path, help="folder with mixes/, piano/ and notes/")
     add("--work", type=Path, default=default, help="folder for runs and predictions")
     add("--recordings", type=int, default=16, help="recordings per toy split")
-    text = "transcribers trained at length: from scratch, from CPC, from the first on"
+    text = "transcribers trained at length: from scratch, from CPC, on from the first"
     add("--whole", nargs=3, type=Path, metavar="FILE", help=text)
     options = parser.parse_args()
     cut = options.work / "cut"

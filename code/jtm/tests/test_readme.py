@@ -72,7 +72,7 @@ class TestReadme(unittest.TestCase):
         shipped = model.load().network.state_dict()
         for name, change in (("fourth", 0.1), ("sixth", -0.1)):
             changed = model.load()
-            weights = {name: x + change for name, x in shipped.items()}
+            weights = {n: x + change for n, x in shipped.items()}
             changed.network.load_state_dict(weights)
             facts = changed.network, changed.config, changed.thresholds
             model.save(f"{name}.safetensors", *facts)
