@@ -33,11 +33,12 @@ LENGTH = ["--nEpoch", 1, "--batchSize", 4]
 LABELS, VARIED = "labels of full", "level, spectrum and noise varied"
 PLAYERS, FONTS = "sounds of players varied", "five SoundFonts instead of two"
 WHOLE, CPC = "the whole recipe with two SoundFonts", "start from CPC"
+TAUGHT = "self-training on the unlabelled audio of full"
 OTHERS = "then noise, five SoundFonts, other instruments"
 SHIPPED = "then figures and modal pianos: the shipped transcriber"
 
 
-def arms(also, two):
+def arms(also, two, teacher):
     """
     List the transcribers to train.
 
@@ -46,6 +47,8 @@ def arms(also, two):
     also, two : Path
         Paths to labelled audio in which the sound of each player varies, with five
         SoundFonts and with two.
+    teacher : Path
+        Path to the weights of the second transcriber, once it is trained.
 
     Returns
     -------
@@ -56,9 +59,15 @@ def arms(also, two):
         LABELS: (None, ["--plain"]),
         VARIED: (LABELS, []),
         CPC: (VARIED, ["--load", WEIGHTS / "jtm.safetensors"]),
+        TAUGHT: (VARIED, ["--teacher", teacher, "--batchSize", 8]),  # half unlabelled
         PLAYERS: (VARIED, ["--also", two]),
         FONTS: (PLAYERS, ["--also", also]),
     }
+
+
+def weights_of(name, work):
+    """Return the path to the weights of a transcriber in the folder of all runs."""
+    return work / name.replace(" ", "-") / "transcriber.safetensors"
 
 
 def train(name, options, data, work):
@@ -79,10 +88,9 @@ def train(name, options, data, work):
     Path
         Path to its weights.
     """
-    folder = work / name.replace(" ", "-")
+    weights = weights_of(name, work)
     command = [sys.executable, CODE.parent / "main.py", "--preset", "transcriber"]
-    command += ["--data", data, "--pathCheckpoint", folder, *LENGTH]
-    weights = folder / "transcriber.safetensors"
+    command += ["--data", data, "--pathCheckpoint", weights.parent, *LENGTH]
     if not weights.exists():
         if subprocess.run(map(str, [*command, *options])).returncode:
             raise SystemExit(f"{name}: stopped; run the same command to resume")
@@ -107,9 +115,10 @@ def main():
     sets = read_sets(options.data, options.real, options.recordings, cut)
     named = {name: title for name, title in SETS.items() if name in sets}
     rows, onset_f1 = [], {}
+    paths = options.also, options.two, weights_of(VARIED, options.work)
     runs = [
         (name, other, train(name, chosen, options.data, options.work))
-        for name, (other, chosen) in arms(options.also, options.two).items()
+        for name, (other, chosen) in arms(*paths).items()
     ]
     if options.whole:
         scratch, cpc, others = options.whole

@@ -23,7 +23,7 @@ PRESETS = ("small", "best", "tiny", "reference", "transcriber")
 
 _HIDDEN_GAR = {"pitchwise": 16, "conv": 32, "joint": 256}  # default size of contexts
 _METAVARS = {"data": "DIR", "path_checkpoint": "DIR", "also": "DIR,...", "load": "FILE"}
-_METAVARS |= {"augment_past": "NAME,...", "labels_by": "COLUMN"}
+_METAVARS |= {"augment_past": "NAME,...", "labels_by": "COLUMN", "teacher": "FILE"}
 
 
 def flag(name):

@@ -23,7 +23,7 @@ BEST = "best.pt"  # the checkpoint of the best epoch, by score or loss
 RECORD = "record.json"  # scores and thresholds of training with labels
 
 # Settings that are paths; the content of these is compared instead.
-PATHS = ("data", "also", "path_checkpoint", "load")
+PATHS = ("data", "also", "path_checkpoint", "load", "teacher")
 
 
 def newest(folder):

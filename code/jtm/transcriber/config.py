@@ -21,6 +21,11 @@ class TranscriberConfig(NetworkConfig):
         description="additional datasets for training and validation: folders, "
         "separated by commas",
     )
+    teacher: str = Field(
+        "",
+        description="transcriber whose predictions are the labels of recordings "
+        "without any, half of each batch (self-training)",
+    )
     plain: bool = Field(
         False,
         description="disable data augmentation of level, spectrum and noise",

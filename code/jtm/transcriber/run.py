@@ -4,8 +4,10 @@ Supervised training of the transcriber: two heads on one network.
 One head predicts notes, the other the instruments that play them. The inputs are log
 magnitudes of recordings normalised in level and tuning, as when transcribing, cached on
 disk, and augmented in level, spectrum and noise. Some windows begin before their
-recording, in silence, and some are of noise alone, without notes. An epoch is a fixed
-number of steps, whatever the size of the datasets.
+recording, in silence, and some are of noise alone, without notes. With a teacher, half
+of the windows are of recordings without labels, and its predictions are their targets
+(self-training, Xie et al. 2020). An epoch is a fixed number of steps, whatever the size
+of the datasets.
 """
 
 import shutil
@@ -18,11 +20,13 @@ import torch
 from jtm.constants import FRAME_RATE, HOP, SAMPLE_RATE
 from jtm.data.musicnet import open_dataset
 from jtm.data.rolls import PLAYED_DTYPE
+from jtm.data.splits import split_recordings
 from jtm.data.store import Store, build_store
 from jtm.evaluation.families import EDGE, Family
 from jtm.evaluation.labelled import Labelled as Recordings
 from jtm.evaluation.labelled import note_cache
 from jtm.files import InputError, digest, read_json, write_json
+from jtm.models.encoder import HarmonicStack
 from jtm.models.heads import add_heads
 from jtm.models.network import build_model
 from jtm.music.audio import gain, powers
@@ -82,10 +86,10 @@ def train(config, progress=True):
     StoppedError
         If the user stopped the run; everything is saved.
     """
-    config, network, before = start(config)
+    config, network, teacher, before = start(config)
     check(config)
     folder = Path(config.path_checkpoint)
-    origin = digest(config.load) if config.load else ""
+    origin = "".join(digest(f) for f in (config.load, config.teacher) if f)
     store = _open(config, progress)
     notes = _notes(store)
     labelled = {t: Recordings.of(store, t, notes) for t in transcribers.HEADS}
@@ -97,6 +101,8 @@ def train(config, progress=True):
         )
     used = [sorted({i for i, *_ in family.spans(s)}) for s in ("train", "validation")]
     family.read_labels({*used[0], *used[1]})
+    unlabelled = _unlabelled(config, store)
+    used[0] += [i for i, *_ in unlabelled]
     data = store.summary(*used, ())  # scored on validation alone
     with claim(config, data, origin):
         file = folder / RECORD_FILE
@@ -112,7 +118,7 @@ def train(config, progress=True):
             if index == NOISE
             else spectra.read(index, first, n_frames)
         )
-        module = _module(config, network, family, len(noise))
+        module = _module(config, network, family, len(noise), teacher, unlabelled)
         module.metadata |= {"config": asdict(config), "data": data, "origin": origin}
         module.metadata["before"] = before
         fit(module, progress)
@@ -144,6 +150,8 @@ def start(config):
         The run's settings, with those of the network.
     network : nn.Module
         The network with heads.
+    teacher : nn.Module or None
+        The one that ``config.teacher`` names.
     before : dict or None
         How the checkpoint was trained, with the same for the one that it started from.
 
@@ -177,7 +185,27 @@ def start(config):
         if surplus:
             raise InputError(f"{config.load}: has other heads than a transcriber's")
     transcribers.check(config.load or "transcriber", network, config)
-    return config, network, before
+    return config, network, _teacher(config, network), before
+
+
+def _teacher(config, network):
+    """Load the teacher, if any; refuse one with another front end or other heads."""
+    if not config.teacher:
+        return None
+    if config.batch_size < 2:
+        raise InputError("--teacher needs --batchSize 2 or more, half of it unlabelled")
+    teacher = transcribers.load(config.teacher).network
+    encoders = [each.body.model.encoder for each in (network, teacher)]
+    if not (
+        teacher.heads.readers.keys() == transcribers.HEADS.keys()
+        and isinstance(encoders[1], HarmonicStack)
+        and len({harmonic_front_end(encoder).key for encoder in encoders}) == 1
+    ):
+        raise InputError(
+            f"{config.teacher}: has another front end or other heads; expected a "
+            "transcriber of the same kind, as `--preset transcriber` trains it"
+        )
+    return teacher
 
 
 def _history(file, content):
@@ -194,8 +222,26 @@ def _history(file, content):
 
 def _windowed(family):
     """List the training spans, with silence before each, that a window fits in."""
-    spans = [(i, -LEAD, last) for i, _, last in family.spans("train")]
-    return [span for span in spans if span[2] - span[1] >= WINDOW]
+    return _long((i, last) for i, _, last in family.spans("train"))
+
+
+def _unlabelled(config, store):
+    """List the spans of recordings without labels; none unless there is a teacher."""
+    if not config.teacher:
+        return []
+    indices = split_recordings(store.recordings, store.lengths)["unlabelled"]
+    spans = _long((i, int(store.lengths[i]) // HOP) for i in indices)
+    if not spans:
+        raise InputError(
+            "--teacher: there is no recording without labels of at least "
+            f"{(WINDOW - LEAD) / FRAME_RATE:g} s; add a folder of audio by --also"
+        )
+    return spans
+
+
+def _long(lengths):
+    """List spans with silence before each, if a window fits in, of `lengths`."""
+    return [(i, -LEAD, last) for i, last in lengths if last + LEAD >= WINDOW]
 
 
 def _notes(store):
@@ -222,20 +268,28 @@ def _noise(front_end):
     return np.concatenate(blocks)
 
 
-def _module(config, network, family, n_noise):
-    """Build the module that trains the network; there are `n_noise` frames of noise."""
+def _module(config, network, family, n_noise, teacher, unlabelled):
+    """
+    Build the module that trains the network.
+
+    There are `n_noise` frames of noise, and spans of recordings for the teacher.
+    """
     spans = _windowed(family)
     share = round(NOISE_SHARE * sum(last - first for _, first, last in spans))
     whole, rest = divmod(share, n_noise - 2 * EDGE)
     spans += [(NOISE, EDGE, n_noise - EDGE)] * whole
     spans += [(NOISE, EDGE, EDGE + rest)] * (rest >= WINDOW)
+    batches = {"batch_size": config.batch_size, "size": WINDOW}
+    if teacher:
+        batches |= {"unlabelled": unlabelled, "n_unlabelled": config.batch_size // 2}
     return family.module(
         network,
         Plan.of(config, gradient_clip=1.0, precision="bf16"),
         spans,
         STEPS,
         (config.learning_rate, config.learning_rate),
-        {"batch_size": config.batch_size, "size": WINDOW},
+        batches,
+        teacher=teacher,
         augmented=not config.plain,
     )
 
@@ -255,6 +309,7 @@ def _finish(config, module, family, data):
     record = {"sha256": digest(folder / WEIGHTS_FILE), "config": settings, "data": data}
     record |= {"parameters": sum(p.numel() for p in network.parameters())}
     record |= {"thresholds": thresholds, "scores": scores}
+    record |= {"teacher": config.teacher and digest(config.teacher)}
     record |= {"before": module.metadata["before"]}
     record |= {"seconds": module.seconds, "history": module.history}
     device = best_device().type  # that Lightning chose

@@ -156,6 +156,49 @@ class TestTraining(unittest.TestCase):
         self.assertIsNone(record["before"]["steps"])
         self.assertEqual(tables.count_steps(record), steps[0])
 
+    def test_teacher_labels_recordings_without_labels(self):
+        teacher = {"teacher": str(self.folder / "whole" / run.WEIGHTS_FILE)}
+        with self.assertRaisesRegex(InputError, "no recording without labels .*--also"):
+            self.train("taught", SMALL | teacher)
+        audio = self.folder / "audio"
+        audio.mkdir()
+        for path in sorted((self.folder / "more" / "train_data").glob("train*.wav")):
+            shutil.copy(path, audio / f"my-{path.name}")
+        names, modules, fit = {f.name for f in audio.iterdir()}, [], run.fit
+
+        def keep(module, progress):
+            modules.append(module)
+            fit(module, progress)
+
+        chosen = SMALL | teacher | {"also": str(audio)}
+        with mock.patch.object(run, "fit", keep):
+            scores = self.train("taught", chosen)
+        record = read_json(self.folder / "taught" / run.RECORD_FILE)
+        first = read_json(self.folder / "whole" / run.RECORD_FILE)
+        self.assertEqual(record["teacher"], first["sha256"])
+        n_train = first["data"]["recordings"][0]
+        self.assertEqual(record["data"]["recordings"][0], n_train + len(names))
+        self.assertNotEqual(scores, self.scores)
+        config = mock.Mock(data=str(self.folder / "data"), also=str(audio))
+        recordings = run._open(config, False).recordings
+        inputs, targets, indices = modules[0].train_batches[0]
+        self.assertEqual(len(inputs), 4)
+        self.assertEqual({len(target) for target in targets.values()}, {2})
+        for index in indices[2:]:
+            self.assertIn(recordings[index].audio.name, names)
+        self.assertEqual(self.train("taught", chosen), scores)  # finished
+        made = model.load(teacher["teacher"])
+        tasks = {"transcription": model.HEADS["transcription"]}
+        deaf = self.folder / "deaf.safetensors"  # to instruments
+        one_head = add_heads(made.network.body.model, tasks, width=run.WIDTH)
+        model.save(deaf, one_head, made.config, {})
+        for more, message in (
+            ({"batch_size": 1}, "--batchSize 2 or more"),
+            ({"teacher": str(deaf)}, "another front end or other heads"),
+        ):
+            with self.assertRaisesRegex(InputError, message):
+                self.train("refused", chosen, **more)
+
     def test_run_from_a_network_of_other_sizes_resumes(self):
         cpc = self.folder / "sized.pt"
         write_checkpoint(cpc, chosen={"encoder_type": "pitchmap", "hidden_encoder": 2})
