@@ -104,6 +104,9 @@ SETS = {
 }
 """Sets to transcribe, and their titles."""
 
+SPEEDS = {True: "speed", False: "speed_without_bf16"}
+"""Where speeds are recorded, by whether the processor has bf16 instructions."""
+
 TUNED_ON = 12
 """Number of validation recordings that thresholds are chosen on."""
 
@@ -487,12 +490,15 @@ def run(options):
         result["sets"][name] = facts
         rows = compare(scores[name], [piece.group for piece in pieces])
         result["scores"] += [{"set": name} | row for row in rows]
-    speed = known.get("speed") or {}
+    speeds = {name: known.get(name) or {} for name in SPEEDS.values()}
     if options.threads:
+        here = machine()
+        rows = speeds[SPEEDS[here["bf16_instructions"]]]
         new = _speed(systems, sets["toy"][:3], options.threads)
-        speed |= {name: speed.get(name, {}) | row for name, row in new.items()}
-        known["machine"] = machine()
-    result |= {"speed": speed or None, "machine": known.get("machine")}
+        rows |= {name: rows.get(name, {}) | row for name, row in new.items()}
+        if here["bf16_instructions"]:
+            known["machine"] = here
+    result |= speeds | {"machine": known.get("machine")}
     write_json(options.out, result)
     table = pd.DataFrame(result["scores"]).query("stronger")
     print((100 * table.pivot_table("value", "system", ["set", "metric"])).round(1).T)

@@ -52,6 +52,25 @@ def transcribers(results):
     return pd.DataFrame(table)
 
 
+def speeds(results):
+    """Tabulate times real time, by threads and bf16 instructions of the processor."""
+    times = {
+        "processor_seconds_of_1_thread": "one thread",
+        "seconds_of_2_threads": "two threads",
+    }
+    return pivot(
+        (
+            {"transcriber": TRANSCRIBERS[system]},
+            f"{words}, {'no ' * (record != 'speed')}bf16",
+            f"{1 / cost[name]:.0f}",
+        )
+        for record in ("speed", "speed_without_bf16")
+        for name, words in times.items()
+        for system in TRANSCRIBERS
+        if name in (cost := (results.get(record) or {}).get(system, {}))
+    )
+
+
 def ahead(results):
     """
     Tabulate by how much our note F1 exceeds that of each other transcriber.

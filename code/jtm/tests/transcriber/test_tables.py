@@ -47,6 +47,16 @@ class TestTranscribers(unittest.TestCase):
         lines = write(tables.transcribers(self.results)).splitlines()
         self.assertTrue(lines[2].endswith("| 50 | 300 MB |"))
 
+    def test_speeds_by_threads_and_processor(self):
+        one, two = "processor_seconds_of_1_thread", "seconds_of_2_threads"
+        self.results["speed"] = {"jtm": {one: 0.02}, "basic-pitch": {one: 0.025}}
+        self.results["speed_without_bf16"] = {"basic-pitch": {one: 0.04, two: 0.02}}
+        lines = write(tables.speeds(self.results)).splitlines()
+        heading = "one thread, bf16 | one thread, no bf16 | two threads, no bf16"
+        self.assertEqual(lines[0], f"| transcriber | {heading} |")
+        self.assertEqual(lines[2].split("|")[1:3], [" JTM ", " 50 "])
+        self.assertEqual(lines[3], "| Basic Pitch | 40 | 25 | 50 |")
+
     def test_only_significant_differences_are_bold(self):
         worse = {"value": -0.2, "low": -0.3, "high": -0.1}
         self.results["sets"]["piano"] = {"title": "piano"}
