@@ -44,12 +44,17 @@ def transcribers(results):
             words = join(values[metric] for metric in shown)
             row[results["sets"][each]["title"]] = words
         row["weights"] = f"{results['systems'][system]['weights_bytes'] / 1e6:.2f} MB"
-        if cost := (results["speed"] or {}).get(system):
+        if cost := _costs(results).get(system):
             speed = 1 / cost["processor_seconds_of_1_thread"]
             row["times real time"] = f"{speed:.0f}"
             row["memory"] = f"{cost['peak_bytes'] / 1e6:.0f} MB"
         table.append(row)
     return pd.DataFrame(table)
+
+
+def _costs(results):
+    """Return speed and memory by system, with bf16 instructions if measured so."""
+    return results["speed"] or results.get("speed_without_bf16") or {}
 
 
 def speeds(results):
@@ -145,7 +150,7 @@ def targets(results, hours=None):
         if leads and metric == "onset":
             target = "note F1 above every other, interval above 0: on 3 sets"
             rows.append((target, f"on {clear}", clear >= 3))
-    if cost := (results["speed"] or {}).get("jtm"):
+    if cost := _costs(results).get("jtm"):
         speed = 1 / cost["processor_seconds_of_1_thread"]
         target = "40 times real time on one thread"
         rows.append((target, f"{speed:.0f} times", speed >= 40))
