@@ -49,6 +49,7 @@ from jtm.evaluation.transcription import by_instrument
 from jtm.files import InputError, atomic, digest, read_json, write_json
 from jtm.music import midi
 from jtm.music.audio import write
+from jtm.transcriber.tables import SPEEDS
 from jtm.transcriber.transcribe import transcribe
 
 sys.path.insert(0, str(RESULTS.parents[1] / "toy"))
@@ -103,9 +104,6 @@ SETS = {
     "notes": "real single notes",
 }
 """Sets to transcribe, and their titles."""
-
-SPEEDS = {True: "speed", False: "speed_without_bf16"}
-"""Where speeds are recorded, by whether the processor has bf16 instructions."""
 
 TUNED_ON = 12
 """Number of validation recordings that thresholds are chosen on."""
@@ -490,10 +488,10 @@ def run(options):
         result["sets"][name] = facts
         rows = compare(scores[name], [piece.group for piece in pieces])
         result["scores"] += [{"set": name} | row for row in rows]
-    speeds = {name: known.get(name) or {} for name in SPEEDS.values()}
+    speeds = {name: known.get(name) or {} for name in SPEEDS}
     if options.threads:
         here = machine()
-        rows = speeds[SPEEDS[here["bf16_instructions"]]]
+        rows = speeds[[*SPEEDS][not here["bf16_instructions"]]]
         new = _speed(systems, sets["toy"][:3], options.threads)
         rows |= {name: rows.get(name, {}) | row for name, row in new.items()}
         if here["bf16_instructions"]:

@@ -30,10 +30,9 @@ from jtm.constants import FRAME_RATE, HOP, MAP_STRIDE
 from jtm.cpc.config import PretrainConfig
 from jtm.cpc.run import build_criterion
 from jtm.data.musicnet import Dataset, open_dataset
-from jtm.data.splits import split_recordings
 from jtm.data.store import build_store
 from jtm.evaluation.baselines import HAND_MADE, MARGIN, fingerprint
-from jtm.evaluation.families import Family
+from jtm.evaluation.families import Family, unlabelled_spans
 from jtm.evaluation.labelled import SECONDS, clip_store, labelled_recordings, note_cache
 from jtm.evaluation.labelled import Labelled as Recordings
 from jtm.evaluation.tasks import CLIP, TASKS
@@ -497,11 +496,8 @@ class Benchmark:
         if method.unlabelled:
             batches["unlabelled"] = list(spans)
             if method.unlabelled == "all":  # that of the labelled recordings twice
-                splits = split_recordings(self.store.recordings, self.store.lengths)
-                batches["unlabelled"] += family.spans("train") + [
-                    (i, 0, int(self.store.lengths[i]) // HOP)
-                    for i in splits["unlabelled"]
-                ]
+                batches["unlabelled"] += family.spans("train")
+                batches["unlabelled"] += unlabelled_spans(self.store)
             batches |= {"batch_size": 2 * n_labelled, "n_unlabelled": n_labelled}
         if method.teacher:
             teacher = replace(run, method=method.teacher)

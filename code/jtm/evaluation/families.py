@@ -12,6 +12,7 @@ import torch
 
 from jtm.constants import HOP
 from jtm.data.rolls import WINDOW, frame_numbers
+from jtm.data.splits import split_recordings
 from jtm.evaluation import metrics, transcription
 from jtm.evaluation.labelled import evenly
 from jtm.evaluation.tasks import CLIP, CLIP_LEAD, TASKS
@@ -27,6 +28,24 @@ VALIDATED, VALIDATED_FRAMES = 24, 1000
 
 VALIDATED_STEP = 8
 """Step between frames scored during training, since ranking all takes seconds."""
+
+
+def unlabelled_spans(store):
+    """
+    List the spans of recordings without labels, as :meth:`Family.spans` does.
+
+    Parameters
+    ----------
+    store : jtm.data.store.Store
+        The recordings.
+
+    Returns
+    -------
+    list of tuple
+        Index, first frame and last frame + 1 of each.
+    """
+    indices = split_recordings(store.recordings, store.lengths)["unlabelled"]
+    return [(i, 0, int(store.lengths[i]) // HOP) for i in indices]
 
 
 class Family:

@@ -20,9 +20,8 @@ import torch
 from jtm.constants import FRAME_RATE, HOP, SAMPLE_RATE
 from jtm.data.musicnet import open_dataset
 from jtm.data.rolls import PLAYED_DTYPE
-from jtm.data.splits import split_recordings
 from jtm.data.store import Store, build_store
-from jtm.evaluation.families import EDGE, Family
+from jtm.evaluation.families import EDGE, Family, unlabelled_spans
 from jtm.evaluation.labelled import Labelled as Recordings
 from jtm.evaluation.labelled import note_cache
 from jtm.files import InputError, digest, read_json, write_json
@@ -222,15 +221,14 @@ def _history(file, content):
 
 def _windowed(family):
     """List the training spans, with silence before each, that a window fits in."""
-    return _long((i, last) for i, _, last in family.spans("train"))
+    return _long(family.spans("train"))
 
 
 def _unlabelled(config, store):
     """List the spans of recordings without labels; none unless there is a teacher."""
     if not config.teacher:
         return []
-    indices = split_recordings(store.recordings, store.lengths)["unlabelled"]
-    spans = _long((i, int(store.lengths[i]) // HOP) for i in indices)
+    spans = _long(unlabelled_spans(store))
     if not spans:
         raise InputError(
             "--teacher: there is no recording without labels of at least "
@@ -239,9 +237,9 @@ def _unlabelled(config, store):
     return spans
 
 
-def _long(lengths):
-    """List spans with silence before each, if a window fits in, of `lengths`."""
-    return [(i, -LEAD, last) for i, last in lengths if last + LEAD >= WINDOW]
+def _long(spans):
+    """Extend spans by silence before each; keep those that a window fits in."""
+    return [(i, -LEAD, last) for i, _, last in spans if last + LEAD >= WINDOW]
 
 
 def _notes(store):

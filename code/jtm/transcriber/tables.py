@@ -14,6 +14,9 @@ TRANSCRIBERS = {
 }
 """Names of the transcribers, ours first."""
 
+SPEEDS = {"speed": "bf16", "speed_without_bf16": "no bf16"}
+"""Records of speed, by whether the processor has bf16 instructions."""
+
 TARGETS = {
     "toy": ("onset", 0.92),
     "unseen": ("onset", 0.86),
@@ -66,10 +69,10 @@ def speeds(results):
     return pivot(
         (
             {"transcriber": TRANSCRIBERS[system]},
-            f"{words}, {'no ' * (record != 'speed')}bf16",
+            f"{words}, {kind}",
             f"{1 / cost[name]:.0f}",
         )
-        for record in ("speed", "speed_without_bf16")
+        for record, kind in SPEEDS.items()
         for name, words in times.items()
         for system in TRANSCRIBERS
         if name in (cost := (results.get(record) or {}).get(system, {}))
