@@ -3,14 +3,15 @@ Gain from each ingredient of the transcriber's training.
 
 ``python code/benchmarks/ingredients.py --data toy/data/full --also DIR --two DIR --real
 DIR`` trains transcribers for one epoch of small batches, each with one ingredient more
-than another, transcribes the sets of ``transcribers.py``, and writes
-``report/results/ingredients.json``: note F1, and the paired difference to the other
-transcriber over recordings. ``--also`` is the set `transcriber` without instruments
-that MusicNet lacks (generated with ``OTHERS_SHARE = 0`` in ``toy/acoustics.py``),
-``--two`` the same with only the first two SoundFonts of ``toy/README.md``. ``--whole
-FILE FILE FILE`` adds three transcribers trained at length, which takes hours: on the
-latter from scratch, and from CPC weights; and one that went on from the first and from
-which the shipped one went on. There is one seed. Run again, it resumes.
+than another, with three seeds, transcribes the sets of ``transcribers.py``, and writes
+``report/results/ingredients.json``: note F1, and the difference to the other
+transcriber, paired over recordings and seeds. ``--also`` is the set `transcriber`
+without instruments that MusicNet lacks (generated with ``OTHERS_SHARE = 0`` in
+``toy/acoustics.py``), ``--two`` the same with only the first two SoundFonts of
+``toy/README.md``. ``--whole FILE FILE FILE`` adds three transcribers trained at length,
+which takes hours: on the latter from scratch, and from CPC weights; and one that went
+on from the first and from which the shipped one went on; these have one seed. Run
+again, it resumes.
 """
 
 import argparse
@@ -20,15 +21,19 @@ from pathlib import Path
 
 import numpy as np
 from cpc_step import RESULTS, machine
-from transcribers import CODE, OURS, SETS, System, estimate, read_sets, score
+from transcribers import CODE, OURS, SETS, System, read_sets, score
 
+from jtm.evaluation.metrics import bootstrap, mean
 from jtm.files import read_json, write_json
+from jtm.results.compare import estimate
 from jtm.transcriber.tables import count_steps
 
 WEIGHTS = CODE / "jtm" / "weights"
 
 LENGTH = ["--nEpoch", 1, "--batchSize", 4]
 """Options of the short runs: 1000 steps of 4 windows of 4.48 s."""
+
+SEEDS = range(3)
 
 LABELS, VARIED = "labels of full", "level, spectrum and noise varied"
 PLAYERS, FONTS = "sounds of players varied", "five SoundFonts instead of two"
@@ -48,7 +53,7 @@ def arms(also, two, teacher):
         Paths to labelled audio in which the sound of each player varies, with five
         SoundFonts and with two.
     teacher : Path
-        Path to the weights of the second transcriber, once it is trained.
+        Path to the weights of the second transcriber of the same seed.
 
     Returns
     -------
@@ -65,36 +70,87 @@ def arms(also, two, teacher):
     }
 
 
-def weights_of(name, work):
+def weights_of(name, seed, work):
     """Return the path to the weights of a transcriber in the folder of all runs."""
-    return work / name.replace(" ", "-") / "transcriber.safetensors"
+    return work / f"{name.replace(' ', '-')}-{seed}" / "transcriber.safetensors"
 
 
-def train(name, options, data, work):
+def train(weights, options, data):
     """
     Train a transcriber, or resume its training.
 
     Parameters
     ----------
-    name : str
-        Name of the transcriber and of its folder.
+    weights : Path
+        Path to its weights.
     options : list of str
         Options of training.
-    data, work : Path
-        Paths to the dataset and to the folder of all runs.
-
-    Returns
-    -------
-    Path
-        Path to its weights.
+    data : Path
+        Path to the dataset.
     """
-    weights = weights_of(name, work)
     command = [sys.executable, CODE.parent / "main.py", "--preset", "transcriber"]
     command += ["--data", data, "--pathCheckpoint", weights.parent, *LENGTH]
     if not weights.exists():
         if subprocess.run(map(str, [*command, *options])).returncode:
-            raise SystemExit(f"{name}: stopped; run the same command to resume")
-    return weights
+            folder = weights.parent.name
+            raise SystemExit(f"{folder}: stopped; run the same command to resume")
+
+
+def over_seeds(values, groups):
+    """
+    Estimate a mean over seeds and recordings, with its interval.
+
+    Parameters
+    ----------
+    values : sequence of numpy.ndarray
+        By seed, the value of each recording ``(recordings,)``.
+    groups : sequence of str
+        Bootstrap group of each recording.
+
+    Returns
+    -------
+    dict of str to float
+        ``value``, ``low`` and ``high``.
+    """
+    seeds = {}
+    for seed, each in enumerate(values):
+        drawn = bootstrap(np.stack((each, np.ones(len(each))), axis=1), groups, mean)
+        seeds[seed] = each.mean(), drawn if len(drawn) else None
+    found = estimate(seeds)
+    return {"value": found.value, "low": found.low, "high": found.high}
+
+
+def rows_of(name, other, steps, onset_f1, sets):
+    """
+    List the scores of a transcriber by set, and its gains over another.
+
+    Parameters
+    ----------
+    name, other : str
+        Names of both; the other is None if there is none.
+    steps : int
+        Number of steps of training.
+    onset_f1 : dict of tuple to list of numpy.ndarray
+        By transcriber and set, for each seed, note F1 of each recording.
+    sets : dict of str to list of Piece
+        The recordings of each set.
+
+    Returns
+    -------
+    list of dict
+        The rows of ``ingredients.json``.
+    """
+    rows = []
+    for each, pieces in sets.items():
+        groups = [piece.group for piece in pieces]
+        values = onset_f1[name, each]
+        row = {"with": name, "beside": other, "steps": steps, "seeds": len(values)}
+        row |= {"set": each} | over_seeds(values, groups)
+        if other:
+            pairs = zip(values, onset_f1[other, each], strict=True)
+            row["difference"] = over_seeds([a - b for a, b in pairs], groups)
+        rows.append(row)
+    return rows
 
 
 def main():
@@ -113,38 +169,36 @@ def main():
     options = parser.parse_args()
     cut = options.work / "cut"
     sets = read_sets(options.data, options.real, options.recordings, cut)
-    named = {name: title for name, title in SETS.items() if name in sets}
-    rows, onset_f1 = [], {}
-    paths = options.also, options.two, weights_of(VARIED, options.work)
-    runs = [
-        (name, other, train(name, chosen, options.data, options.work))
-        for name, (other, chosen) in arms(*paths).items()
-    ]
+    sets = {name: sets[name] for name in SETS if name in sets}
+    runs = {}  # by name: what it is compared with, and weights by seed
+    for seed in SEEDS:
+        teacher = weights_of(VARIED, seed, options.work)
+        table = arms(options.also, options.two, teacher)
+        for name, (other, chosen) in table.items():
+            weights = weights_of(name, seed, options.work)
+            train(weights, [*chosen, "--randomSeed", seed], options.data)
+            runs.setdefault(name, (other, []))[1].append(weights)
     if options.whole:
         scratch, cpc, others = options.whole
         shipped = WEIGHTS / "transcriber.safetensors"
-        runs += [(WHOLE, None, scratch), (f"{CPC}, at length", WHOLE, cpc)]
-        runs += [(OTHERS, WHOLE, others), (SHIPPED, OTHERS, shipped)]
-    for name, other, weights in runs:
-        log = weights.with_suffix(".json")
+        runs |= {WHOLE: (None, [scratch]), f"{CPC}, at length": (WHOLE, [cpc])}
+        runs |= {OTHERS: (WHOLE, [others]), SHIPPED: (OTHERS, [shipped])}
+    rows, onset_f1 = [], {}
+    for name, (other, files) in runs.items():
+        for weights in files:
+            system = System(OURS, options.work, weights)
+            for each, pieces in sets.items():
+                predicted = system.notes(pieces, [{}], SETS[each])
+                pairs = zip(pieces, predicted, strict=True)
+                values = [score(piece, notes)["onset"] for piece, (notes,) in pairs]
+                onset_f1.setdefault((name, each), []).append(np.array(values))
+        log = files[0].with_suffix(".json")
         log = read_json(log if log.exists() else RESULTS / "transcriber.json")
         continued = name in (OTHERS, SHIPPED)
         steps = count_steps(log) if continued else log["history"][-1]["step"]
-        system = System(OURS, options.work, weights)
-        for each, title in named.items():
-            predicted = system.notes(sets[each], [{}], title)
-            pairs = zip(sets[each], predicted, strict=True)
-            values = [score(piece, notes)["onset"] for piece, (notes,) in pairs]
-            groups = [piece.group for piece in sets[each]]
-            onset_f1[name, each] = np.array(values)
-            row = {"with": name, "beside": other, "steps": steps, "set": each}
-            row |= estimate(values, groups)
-            if other:
-                gain = onset_f1[name, each] - onset_f1[other, each]
-                row["difference"] = estimate(gain, groups)
-            rows.append(row)
-            print(row, flush=True)
-    results = {"sets": named, "scores": rows, "machine": machine()}
+        rows += rows_of(name, other, steps, onset_f1, sets)
+    titles = {name: SETS[name] for name in sets}
+    results = {"sets": titles, "scores": rows, "machine": machine()}
     write_json(RESULTS / "ingredients.json", results)
 
 

@@ -134,12 +134,12 @@ class Benchmark:
 
     def score(self, task, method, amount, split="test"):
         """Estimate a score; None if it was not measured."""
-        estimate = _estimate(self._seeds.get((task, method, amount, split), {}))
-        if not estimate or estimate.low is None:
-            return estimate
+        found = estimate(self._seeds.get((task, method, amount, split), {}))
+        if not found or found.low is None:
+            return found
         # The error of few seeds may exceed the range of a score.
-        low, high = max(0.0, estimate.low), min(1.0, estimate.high)
-        return estimate._replace(low=low, high=high, p=None)
+        low, high = max(0.0, found.low), min(1.0, found.high)
+        return found._replace(low=low, high=high, p=None)
 
     def values(self, task, method, amount, split="test"):
         """Return the score of each seed, in the order of seeds."""
@@ -161,8 +161,8 @@ class Benchmark:
             (value, drawn), (other, others) = first[seed], second[seed]
             missing = drawn is None or others is None
             paired[seed] = value - other, None if missing else drawn - others
-        estimate = _estimate(paired)
-        return estimate and estimate._replace(signed=True)
+        found = estimate(paired)
+        return found and found._replace(signed=True)
 
     def count_gains(self, method, other, splits):
         """
@@ -187,13 +187,25 @@ class Benchmark:
         :class:`Score`, and ``p_holm``, corrected over all named contrasts.
         """
         estimates = {c: self.difference(c) for c in self.header["contrasts"]}
-        rows = [(*c, *estimate) for c, estimate in estimates.items() if estimate]
+        rows = [(*c, *found) for c, found in estimates.items() if found]
         table = pd.DataFrame(rows, columns=[*Contrast._fields, *Score._fields])
         return table.assign(p_holm=_holm(table["p"], len(estimates)))
 
 
-def _estimate(seeds):
-    """Estimate the mean over seeds, and its interval from their draws."""
+def estimate(seeds):
+    """
+    Estimate the mean over seeds, and its interval from their draws.
+
+    Parameters
+    ----------
+    seeds : dict of int to tuple
+        By seed: the value, and its draws ``(draws,)`` of families, or None.
+
+    Returns
+    -------
+    Score or None
+        The estimate; None without seeds.
+    """
     if not seeds:
         return None
     values, draws = zip(*(seeds[seed] for seed in sorted(seeds)), strict=True)

@@ -23,6 +23,7 @@ sys.path.insert(0, str(ROOT / "code" / "benchmarks"))
 
 import commands  # noqa: E402
 import cpc_step  # noqa: E402
+import ingredients  # noqa: E402
 import memory  # noqa: E402
 import transcribers  # noqa: E402
 
@@ -188,6 +189,26 @@ class TestTranscribers(unittest.TestCase):
             piece = transcribers._read(one, "a", Path(folder))
             self.assertEqual(piece.notes[["start", "end"]].tolist(), [(0, 30)])
             self.assertEqual(soundfile.info(piece.path).duration, piece.seconds)
+
+    def test_gain_of_an_ingredient_varies_with_seeds(self):
+        pieces = [self.piece()._replace(group=str(i)) for i in range(4)]
+        level = np.array([0.5, 0.6, 0.7, 0.8])
+        onset_f1 = {("labels", "toy"): [level] * 3}
+        for name, gains in (("same", (0.1, 0.1, 0.1)), ("noise", (0.0, 0.1, 0.2))):
+            onset_f1[name, "toy"] = [level + gain for gain in gains]
+        own, same, noise = (
+            ingredients.rows_of(name, other, 5, onset_f1, {"toy": pieces})[0]
+            for name, other in (("labels", None), ("same", "labels"), ("noise", "same"))
+        )
+        self.assertNotIn("difference", own)
+        self.assertEqual((own["seeds"], round(own["value"], 6)), (3, 0.65))
+        for end in same["difference"].values():  # as for each recording and seed
+            self.assertAlmostEqual(end, 0.1)
+        self.assertAlmostEqual(noise["difference"]["value"], 0)
+        # Student's t with two degrees of freedom: 4.30 standard errors.
+        for end, sign in (("low", -1), ("high", 1)):
+            expected = sign * 4.30 * 0.1 / np.sqrt(3)
+            self.assertAlmostEqual(noise["difference"][end], expected, delta=0.03)
 
 
 if __name__ == "__main__":

@@ -109,6 +109,7 @@ def ingredients(results):
                 "learned from": row["with"],
                 "added to": row["beside"] or "",
                 "steps": f"{row['steps']}",
+                "seeds": f"{row['seeds']}",
             },
             results["sets"][row["set"]],
             Score(row["value"], row["low"], row["high"], bold=gain.get("low", 0) > 0),

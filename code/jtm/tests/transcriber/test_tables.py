@@ -69,18 +69,19 @@ class TestTranscribers(unittest.TestCase):
         self.assertIn("**−20.0** [−30.0, −10.0]", line)
 
     def test_significant_ingredients_are_bold(self):
-        values = {"set": "toy", "steps": 5, "value": 0.8, "low": 0.7, "high": 0.9}
+        values = {"set": "toy", "steps": 5, "seeds": 3}
+        values |= {"value": 0.8, "low": 0.7, "high": 0.9}
         scores = [values | {"with": "labels", "beside": None}]
         for name, low in (("noise", -0.01), ("sounds", 0.02)):
             more = {"value": 0.1, "low": low, "high": 0.2}
             added = {"with": name, "beside": "labels", "difference": more}
             scores.append(values | added)
         results = {"sets": {"toy": "toy test"}, "scores": scores}
-        lines = write(tables.ingredients(results)).splitlines()
-        self.assertEqual(lines[0], "| learned from | added to | steps | toy test |")
-        self.assertEqual(lines[2], "| labels |  | 5 | 80.0 [70.0, 90.0] |")
-        self.assertEqual(lines[3], "| noise | labels | 5 | 80.0 [70.0, 90.0] |")
-        self.assertEqual(lines[4], "| sounds | labels | 5 | **80.0** [70.0, 90.0] |")
+        head, _, *rows = write(tables.ingredients(results)).splitlines()
+        self.assertEqual(head, "| learned from | added to | steps | seeds | toy test |")
+        self.assertEqual(rows[0], "| labels |  | 5 | 3 | 80.0 [70.0, 90.0] |")
+        self.assertEqual(rows[1], "| noise | labels | 5 | 3 | 80.0 [70.0, 90.0] |")
+        self.assertEqual(rows[2], "| sounds | labels | 5 | 3 | **80.0** [70.0, 90.0] |")
 
     def test_targets_table(self):
         self.results["speed"] = {"jtm": {"processor_seconds_of_1_thread": 0.03}}
