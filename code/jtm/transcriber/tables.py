@@ -112,10 +112,10 @@ def ingredients(results):
                 "seeds": f"{row['seeds']}",
             },
             results["sets"][row["set"]],
-            Score(row["value"], row["low"], row["high"], bold=gain.get("low", 0) > 0),
+            Score(row["value"], row["low"], row["high"], bold=(low or 0) > 0),
         )
         for row in results["scores"]
-        for gain in [row.get("difference", {})]
+        for low in [row.get("difference", {}).get("low")]
     )
 
 

@@ -72,7 +72,7 @@ class TestTranscribers(unittest.TestCase):
         values = {"set": "toy", "steps": 5, "seeds": 3}
         values |= {"value": 0.8, "low": 0.7, "high": 0.9}
         scores = [values | {"with": "labels", "beside": None}]
-        for name, low in (("noise", -0.01), ("sounds", 0.02)):
+        for name, low in (("noise", -0.01), ("sounds", 0.02), ("rooms", None)):
             more = {"value": 0.1, "low": low, "high": 0.2}
             added = {"with": name, "beside": "labels", "difference": more}
             scores.append(values | added)
@@ -82,6 +82,7 @@ class TestTranscribers(unittest.TestCase):
         self.assertEqual(rows[0], "| labels |  | 5 | 3 | 80.0 [70.0, 90.0] |")
         self.assertEqual(rows[1], "| noise | labels | 5 | 3 | 80.0 [70.0, 90.0] |")
         self.assertEqual(rows[2], "| sounds | labels | 5 | 3 | **80.0** [70.0, 90.0] |")
+        self.assertEqual(rows[3], "| rooms | labels | 5 | 3 | 80.0 [70.0, 90.0] |")
 
     def test_targets_table(self):
         self.results["speed"] = {"jtm": {"processor_seconds_of_1_thread": 0.03}}
