@@ -21,11 +21,9 @@ from pathlib import Path
 
 import numpy as np
 from cpc_step import RESULTS, machine
-from transcribers import CODE, OURS, SETS, System, read_sets, score
+from transcribers import CODE, OURS, SETS, System, estimate, read_sets, score
 
-from jtm.evaluation.metrics import bootstrap, mean
 from jtm.files import read_json, write_json
-from jtm.results.compare import estimate
 from jtm.transcriber.tables import count_steps
 
 WEIGHTS = CODE / "jtm" / "weights"
@@ -96,30 +94,6 @@ def train(weights, options, data):
             raise SystemExit(f"{folder}: stopped; run the same command to resume")
 
 
-def over_seeds(values, groups):
-    """
-    Estimate a mean over seeds and recordings, with its interval.
-
-    Parameters
-    ----------
-    values : sequence of numpy.ndarray
-        By seed, the value of each recording ``(recordings,)``.
-    groups : sequence of str
-        Bootstrap group of each recording.
-
-    Returns
-    -------
-    dict of str to float
-        ``value``, ``low`` and ``high``.
-    """
-    seeds = {}
-    for seed, each in enumerate(values):
-        drawn = bootstrap(np.stack((each, np.ones(len(each))), axis=1), groups, mean)
-        seeds[seed] = each.mean(), drawn if len(drawn) else None
-    found = estimate(seeds)
-    return {"value": found.value, "low": found.low, "high": found.high}
-
-
 def rows_of(name, other, steps, onset_f1, sets):
     """
     List the scores of a transcriber by set, and its gains over another.
@@ -145,10 +119,10 @@ def rows_of(name, other, steps, onset_f1, sets):
         groups = [piece.group for piece in pieces]
         values = onset_f1[name, each]
         row = {"with": name, "beside": other, "steps": steps, "seeds": len(values)}
-        row |= {"set": each} | over_seeds(values, groups)
+        row |= {"set": each} | estimate(values, groups)
         if other:
             pairs = zip(values, onset_f1[other, each], strict=True)
-            row["difference"] = over_seeds([a - b for a, b in pairs], groups)
+            row["difference"] = estimate([a - b for a, b in pairs], groups)
         rows.append(row)
     return rows
 

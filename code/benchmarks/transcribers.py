@@ -44,11 +44,12 @@ from jtm.data.musicnet import Recording, labels_of, open_dataset, write_labels
 from jtm.data.rolls import PLAYED_DTYPE, frame_roll, read_notes
 from jtm.data.splits import labelled_splits
 from jtm.evaluation.labelled import evenly
-from jtm.evaluation.metrics import bootstrap, f1, frame_counts, interval, mean, note_f1
+from jtm.evaluation.metrics import bootstrap, f1, frame_counts, mean, note_f1
 from jtm.evaluation.transcription import by_instrument
 from jtm.files import InputError, atomic, digest, read_json, write_json
 from jtm.music import midi
 from jtm.music.audio import write
+from jtm.results.compare import estimate as over_seeds
 from jtm.transcriber.tables import SPEEDS
 from jtm.transcriber.transcribe import transcribe
 
@@ -323,12 +324,12 @@ def score(piece, predicted, instruments=False):
 
 def estimate(values, groups):
     """
-    Estimate a mean over recordings, with its interval.
+    Estimate a mean over recordings, and over seeds if there are any, with its interval.
 
     Parameters
     ----------
-    values : sequence of float
-        Value of each recording.
+    values : array_like
+        Value of each recording ``(recordings,)``, or by seed ``(seeds, recordings)``.
     groups : sequence of str
         Bootstrap group of each recording.
 
@@ -337,9 +338,13 @@ def estimate(values, groups):
     dict of str to float
         ``value``, ``low`` and ``high``.
     """
-    parts = np.stack((values, np.ones(len(values))), axis=1)
-    low, high = interval(bootstrap(parts, groups, mean))
-    return {"value": mean(parts.sum(axis=0)), "low": low, "high": high}
+    seeds = {}
+    for seed, each in enumerate(np.atleast_2d(values)):
+        parts = np.stack((each, np.ones(len(each))), axis=1)
+        drawn = bootstrap(parts, groups, mean)
+        seeds[seed] = mean(parts.sum(axis=0)), drawn if len(drawn) else None
+    value, low, high, *_ = over_seeds(seeds)
+    return {"value": value, "low": low, "high": high}
 
 
 def compare(scores, groups):
