@@ -52,7 +52,7 @@ model = build_model(config)
 network = add_heads(model, {"transcription": labelled["transcription"].head})
 load_part(f"{folder}/best.pt", read_checkpoint(f"{folder}/best.pt"), "network", network)
 spectra = Spectra(store, harmonic_front_end(model.encoder), folder)
-family = Family(labelled, spectra.read, stride=2)
+family = Family(labelled, stride=2, read=spectra.read)
 
 # %% Frame and onset logits, decoded into notes with thresholds chosen on validation.
 task = labelled["transcription"].task

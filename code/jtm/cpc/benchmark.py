@@ -283,7 +283,7 @@ class Benchmark:
     def _add_families(self, name, labelled):
         """Build the families of some recordings, one for each front end."""
         for key, front_end in self.front_ends.items() if labelled else ():
-            family = Family(labelled, None, MAP_STRIDE if key == "network" else 1)
+            family = Family(labelled, MAP_STRIDE if key == "network" else 1)
             family.read = family.reader(front_end, self.work)
             self.families[name, key] = family
 

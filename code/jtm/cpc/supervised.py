@@ -63,7 +63,7 @@ def run(config, progress=True, n_recordings=0):
     else:
         store = build_store(open_dataset(config.data), progress=progress)
     labelled = Recordings.of(store, task)
-    family = Family({task: labelled}, None, model.encoder.hop // HOP)
+    family = Family({task: labelled}, model.encoder.hop // HOP)
     size = _window(config, family)
     spans = family.spans("train")
     if n_recordings:

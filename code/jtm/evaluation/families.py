@@ -58,10 +58,11 @@ class Family:
     ----------
     labelled : dict of str to Labelled
         The tasks of the family.
-    read : callable
-        Returns the network's input from index, first frame and number of frames.
     stride : int
         Number of 10 ms frames per frame of the network.
+    read : callable, optional
+        Returns the network's input from index, first frame and number of frames, as
+        :meth:`reader` makes it; may be set later, before training or prediction.
 
     Attributes
     ----------
@@ -69,10 +70,10 @@ class Family:
         What the targets are for.
     """
 
-    def __init__(self, labelled, read, stride=1):
+    def __init__(self, labelled, stride=1, read=None):
         self.first = next(iter(labelled.values()))
         self.name, self.store = self.first.task.family, self.first.store
-        self.labelled, self.read, self.stride = labelled, read, stride
+        self.labelled, self.stride, self.read = labelled, stride, read
         self.window = CLIP_LEAD + CLIP if self.name == "clips" else WINDOW
         self.edge = EDGE if self.name == "frames" else 0
 

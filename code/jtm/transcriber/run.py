@@ -92,7 +92,7 @@ def train(config, progress=True):
     store = _open(config, progress)
     notes = _notes(store)
     labelled = {t: Recordings.of(store, t, notes) for t in transcribers.HEADS}
-    family = Family(labelled, None, network.body.model.encoder.hop // HOP)
+    family = Family(labelled, network.body.model.encoder.hop // HOP)
     if not _windowed(family):
         raise InputError(
             f"{config.data}: no training recording has {(WINDOW - LEAD) / FRAME_RATE:g}"

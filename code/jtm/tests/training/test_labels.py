@@ -198,6 +198,6 @@ class TestQuickScore(unittest.TestCase):
 class TestLogits(unittest.TestCase):
     def test_number_of_frames_equals_that_of_the_input(self):
         task = SimpleNamespace(task=TASKS["transcription"], store=None)
-        family = Family({"transcription": task}, read, stride=2)
+        family = Family({"transcription": task}, stride=2, read=read)
         logits = family.logits(make().eval(), read(0, 0, 31)[None])
         self.assertEqual(logits["transcription"].shape, (1, 31, 2, N_PITCHES))
