@@ -172,7 +172,8 @@ def main():
         steps = count_steps(log) if continued else log["history"][-1]["step"]
         rows += rows_of(name, other, steps, onset_f1, sets)
     titles = {name: SETS[name] for name in sets}
-    results = {"sets": titles, "scores": rows, "machine": machine()}
+    results = {"sets": titles, "recordings": {n: len(of) for n, of in sets.items()}}
+    results |= {"scores": rows, "machine": machine()}
     write_json(RESULTS / "ingredients.json", results)
 
 

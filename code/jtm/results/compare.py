@@ -4,11 +4,11 @@ Comparison of methods: which is better, by how much, and with what certainty.
 A score is the mean over seeds. Its 95 % interval covers the tune families of the test
 and the seeds. Families are resampled where scores are computed, with the same draws for
 all rows of a task and split. A seed determines the labels, the initial weights and the
-training. There are too few seeds to resample: where they vary most, a bootstrap would
-call a fifth of differences of zero significant at the level of 5 %. Their error is
-drawn from Student's t distribution instead, independently for each draw of families.
-Two methods are compared on the same families and seeds, so that a piece that is hard
-for both favours neither.
+training. There are too few seeds to resample: where they vary most, a bootstrap of
+three would call a quarter of differences of zero significant, as three signs agree by
+chance in one of four cases. Their error is drawn from Student's t distribution instead,
+independently for each draw of families. Two methods are compared on the same families
+and seeds, so that a piece that is hard for both favours neither.
 
 With a single seed, the interval is over families alone. For contrasts named before the
 run, two-sided p values are corrected by Holm's method over all named contrasts, run or
@@ -23,6 +23,9 @@ import pandas as pd
 
 from jtm.results import records
 from jtm.results.records import CELL, METHODS, Contrast
+
+ALPHA = 0.05
+"""Level of significance, after correction."""
 
 SEED_DRAWS = 20
 """Number of draws of the error of seeds for each draw of families."""
@@ -168,8 +171,8 @@ class Benchmark:
         """
         Compare two methods on some splits, for all tasks and amounts of labels.
 
-        Return the number of differences whose interval is above zero, and that of all;
-        nothing is corrected.
+        Return the number of differences whose interval is above zero, that of gains
+        which are significant after correction over all differences, and that of all.
         """
         differences = [
             self.difference((task, method, other, amount, split))
@@ -177,7 +180,11 @@ class Benchmark:
             if name == method and split in splits
         ]
         differences = [each for each in differences if each]
-        return sum((each.low or 0) > 0 for each in differences), len(differences)
+        corrected = _holm([each.p for each in differences], len(differences))
+        tested = zip(differences, corrected, strict=True)
+        n_significant = sum(each.value > 0 and p < ALPHA for each, p in tested)
+        n_above = sum((each.low or 0) > 0 for each in differences)
+        return n_above, n_significant, len(differences)
 
     def contrasts(self):
         """

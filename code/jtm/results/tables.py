@@ -11,11 +11,8 @@ from textwrap import wrap
 
 import pandas as pd
 
-from jtm.results.compare import Score
+from jtm.results.compare import ALPHA, Score
 from jtm.results.records import METHODS, SPLITS, TESTS
-
-ALPHA = 0.05
-"""Level of significance, after correction."""
 
 AMOUNT = 10
 """Number of labelled recordings, or the nearest to it, at which sounds are compared."""

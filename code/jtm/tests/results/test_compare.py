@@ -49,20 +49,26 @@ class TestByHand(unittest.TestCase):
         self.assertIsNone(self.bench.difference(Contrast("t", "cqt", "a", 3, "test")))
 
     def test_gains_are_counted_over_all_amounts(self):
-        # By 3 points each; one interval reaches below zero, one method is missing.
-        spread = np.linspace(-0.1, 0.1, 201)
-        rows = []
-        for amount, noise in ((3, 0 * spread), (10, spread), (30, 0 * spread)):
-            for method, value in zip(PAIR, (0.48, 0.45), strict=True):
-                draws = value + noise * (method == PAIR[0])
-                row = {"task": "t", "method": method, "labelled_recordings": amount}
-                row |= {"seed": 0, "split": "test", "metric": "m", "primary": True}
-                rows.append(row | {"value": value, "seconds": 1, "draws": draws})
-        table = synthetic.table_of(rows[:5])
-        bench = Benchmark(table, {"plan": [], "contrasts": []})
-        self.assertEqual(bench.count_gains(*PAIR, ["test"]), (1, 2))
-        self.assertEqual(bench.count_gains(*PAIR[::-1], ["test"]), (0, 2))
-        self.assertEqual(bench.count_gains(*PAIR, ["real"]), (0, 0))
+        def count(*noises, pair=PAIR, split="test"):  # gains of 3 points each
+            rows = []
+            for amount, noise in zip((3, 10, 30), noises, strict=False):
+                for method, value in zip(PAIR, (0.48, 0.45), strict=True):
+                    draws = value + noise * (method == PAIR[0])
+                    row = {"task": "t", "method": method, "labelled_recordings": amount}
+                    row |= {"seed": 0, "split": "test", "metric": "m", "primary": True}
+                    rows.append(row | {"value": value, "seconds": 1, "draws": draws})
+            table = synthetic.table_of(rows[:5])  # the last lacks the other method
+            bench = Benchmark(table, {"plan": [], "contrasts": []})
+            return bench.count_gains(*pair, [split])
+
+        none = np.zeros(201)
+        wide = np.linspace(-0.1, 0.1, 201)  # reaches below zero
+        near = np.linspace(-0.031, 0.031, 201)  # above zero, p = 0.0495
+        self.assertEqual(count(none, wide, none), (1, 1, 2))
+        self.assertEqual(count(near, near), (2, 0, 2))
+        self.assertEqual(count(near), (1, 1, 1))
+        self.assertEqual(count(none, wide, none, pair=PAIR[::-1]), (0, 0, 2))
+        self.assertEqual(count(none, wide, none, split="real"), (0, 0, 0))
 
     def test_differences_use_common_seeds_only(self):
         scores = {("scratch", 0): 0.4, ("scratch", 1): 0.9, ("cpc-finetuned", 0): 0.5}
