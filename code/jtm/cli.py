@@ -306,8 +306,9 @@ def _check_paths(options):
     for name in ("input", "audio"):
         if name in given:
             audio.rate(given[name])
-    if "inputs" in given and not any(map(os.path.lexists, given["inputs"])):
-        raise InputError(f"{', '.join(given['inputs'])}: no such file or folder")
+    for name in given.get("inputs", ()):
+        if not os.path.lexists(name):
+            raise InputError(f"{name}: no such file or folder")
     if "out" in given and "verb" in given:  # scripts check their own
         settings = dict(VERBS[given["verb"]][1])["--out"]
         check_output(given["out"], is_folder=settings["metavar"] == "DIR")
@@ -649,7 +650,7 @@ def _piece(path):
     """Return the title of the piece in an audio file; empty if it is not found."""
     from jtm.retrieval import search
 
-    wave = audio.read(path, seconds=search.NAMING_SECONDS, clipped=False)
+    wave = audio.read(path, seconds=search.NAMING_SECONDS, clipped=False, skip=True)
     return search.identify(wave) or ""
 
 

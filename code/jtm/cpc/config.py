@@ -169,16 +169,16 @@ class PretrainConfig(NetworkConfig):
         super()._complete(values, chosen)
         if values.get("encoder_type", cls.encoder_type) == "pitchmap":
             values.setdefault("contrast", "pitch")
-        if values.get("contrast") == "pitch":
-            values.setdefault("negative_sampling_ext", 127)
-            for name in _OF_FRAMES - chosen.keys():
-                values.pop(name, None)  # from the preset, and without effect
         if values.get("gar_mode", cls.gar_mode) == "joint":
             if chosen.get("contrast", "frame") != "frame":
                 raise InputError(
                     f"--contrast {chosen['contrast']} needs --garMode pitchwise"
                 )
             values["contrast"] = "frame"
+        if values.get("contrast") == "pitch":
+            values.setdefault("negative_sampling_ext", 127)
+            for name in _OF_FRAMES - chosen.keys():
+                values.pop(name, None)  # from the preset, and without effect
 
     def _attends(self):
         """Return whether context network or predictor is a joint transformer."""

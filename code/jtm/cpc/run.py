@@ -134,11 +134,12 @@ class CPCModule(Module):
 
     def lr_factor(self, step):
         """Compute the learning-rate factor: linear warm-up, then halvings."""
-        per_epoch = self.steps_before(1)
-        n_warmup = self.config.scheduler_ramp * per_epoch
+        n_warmup = self.config.scheduler_ramp * self.steps_before(1)
         warmup = min(1.0, (step + 1) / n_warmup) if n_warmup else 1.0
-        period = self.config.scheduler_step * per_epoch
-        return warmup * 0.5 ** (step // period if period else 0)
+        period, halvings = self.config.scheduler_step, 0
+        while period and self.steps_before((halvings + 1) * period) <= step:
+            halvings += 1
+        return warmup * 0.5**halvings
 
     def on_save_checkpoint(self, checkpoint):
         """Add the hidden states of the streams of all processes."""
@@ -230,6 +231,11 @@ def loaders(config, store):
     # trained on; a single recording is in both splits.
     splits = split_recordings(store.recordings, store.lengths, config.size_window)
     train = sorted(splits["train"] + splits["unlabelled"])
+    if not train:
+        raise InputError(
+            f"{config.data}: has test recordings alone, which are not trained on; "
+            "expected others in train_data/ or unlabelled_data/"
+        )
     validation = splits["validation"] or train
     here, categories = process_info(), (None, None)
     loader = functools.partial(

@@ -87,6 +87,7 @@ def run(config, progress=True, n_recordings=0):
             scores, thresholds = _score(module.network.eval(), family)
             settings = asdict(config) | {"checkpoint": origin}
             record = {"config": settings, "scores": scores, "thresholds": thresholds}
+            record |= {"data": data, "origin": origin}
             write_json(file, record)
             shutil.rmtree(cache, ignore_errors=True)
     for score in scores:

@@ -80,7 +80,8 @@ def find(inputs):
     Raises
     ------
     InputError
-        If there are only folders, and none of them contains an audio file.
+        If a path does not exist, or there are only folders, and none of them contains
+        an audio file.
 
     Warns
     -----
@@ -89,6 +90,8 @@ def find(inputs):
     """
     folders, sources, errors = [], {}, []
     for path in (Path(os.path.abspath(name)) for name in inputs):
+        if not os.path.lexists(path):  # before it moves the deepest common folder
+            raise InputError(f"{path}: no such file or folder")
         folders.append(path if path.is_dir() else path.parent)
         if not path.is_dir():
             sources[path] = None

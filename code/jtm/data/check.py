@@ -275,9 +275,16 @@ def _same_notes(labels, score):
     return sorted(labels[columns].tolist()) == sorted(played_notes[columns].tolist())
 
 
+def _magnitudes(wave, n_fft, hop):
+    """Compute a spectrogram ``(bins, frames)``, also of less audio than a window."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="n_fft=.* is too large")
+        return np.abs(librosa.stft(wave, n_fft=n_fft, hop_length=hop))
+
+
 def _flux(wave):
     """Compute the spectral flux from sample FLUX_HOP * i to the next, ``(frames,)``."""
-    spectrum = np.abs(librosa.stft(wave, n_fft=256, hop_length=FLUX_HOP))
+    spectrum = _magnitudes(wave, 256, FLUX_HOP)
     level = np.log1p(100 * spectrum / max(float(spectrum.max()), 1e-9))
     return np.maximum(np.diff(level, axis=1), 0).sum(axis=0)
 
@@ -285,7 +292,7 @@ def _flux(wave):
 def _label_match(wave, labels):
     """Correlate labels with the audio over time and pitch; NaN below ten notes."""
     hop, low, high = 4096, 36, 97  # samples, and semitones that these resolve
-    spectrum = np.abs(librosa.stft(wave, n_fft=2 * hop, hop_length=hop))
+    spectrum = _magnitudes(wave, 2 * hop, hop)
     hertz = librosa.fft_frequencies(sr=LABEL_RATE, n_fft=2 * hop)[1:]
     first = np.searchsorted(hertz, librosa.midi_to_hz(np.arange(low, high + 1) - 0.5))
     level = np.maximum.reduceat(spectrum[1:], first, axis=0)[:-1]

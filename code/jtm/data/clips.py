@@ -91,6 +91,11 @@ def read_clips(root):
                 f"{where}: note {pitch}; expected a MIDI number of the piano, "
                 f"{PITCH_MIN} to {PITCH_MAX}"
             )
+        if not 0 <= numbers[3] < numbers[4]:
+            raise InputError(
+                f"{where}: note from sample {numbers[3]} to {numbers[4]}; "
+                "expected 0 <= start_time < end_time"
+            )
         audio = inside(Path(root) / CLIPS_FOLDER, row["file"])
         name = audio.with_suffix("")
         if name in clips:

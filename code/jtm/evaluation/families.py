@@ -11,11 +11,12 @@ import numpy as np
 import torch
 
 from jtm.constants import HOP
-from jtm.data.rolls import WINDOW, frame_numbers
+from jtm.data.rolls import WINDOW, frame_numbers, played
 from jtm.data.splits import split_recordings
 from jtm.evaluation import metrics, transcription
 from jtm.evaluation.labelled import evenly
 from jtm.evaluation.tasks import CLIP, CLIP_LEAD, TASKS
+from jtm.files import InputError
 from jtm.training import labels
 from jtm.training.processes import computes_bf16
 from jtm.training.spectra import Spectra
@@ -90,9 +91,13 @@ class Family:
         return [(i, 0, int(self.store.lengths[i]) // HOP) for i in sorted(indices)]
 
     def read_labels(self, indices):
-        """Read the labels of recordings, so that malformed ones are refused early."""
-        for index in sorted(indices) if self.name == "frames" else ():
+        """Read the labels of recordings; refuse malformed ones, and splits without."""
+        if self.name != "frames":
+            return
+        for index in sorted(indices):
             self.first.notes(index)
+        for labelled in self.labelled.values():
+            _refuse_empty(labelled)
 
     def reader(self, front_end=None, folder=None):
         """
@@ -159,7 +164,8 @@ class Family:
         """
         Compute logits by task, by a network in evaluation mode.
 
-        They are in bfloat16 if the device has instructions for it. `inputs` are those
+        Features are computed in bfloat16 if the device has instructions for it; the
+        logits in float32, as ties among them would change rankings. `inputs` are those
         of :meth:`jtm.models.heads.Body.encode`. Return logits ``(batch, frames of 10
         ms, ...)``, or ``(batch, classes)`` for windows.
         """
@@ -170,7 +176,9 @@ class Family:
         pad[axis] = 0, -n_frames % self.stride * hop
         x = torch.from_numpy(np.pad(inputs, pad)).to(device)
         with torch.autocast(device.type, torch.bfloat16, enabled=computes_bf16(device)):
-            logits = {t: x.float().cpu().numpy() for t, x in network(x).items()}
+            maps = network.heads.trunk(network.body(x))
+        logits = network.heads.read(maps.float())
+        logits = {t: x.cpu().numpy() for t, x in logits.items()}
         return {t: x if x.ndim < 3 else x[:, :n_frames] for t, x in logits.items()}
 
     def module(self, network, plan, spans, n_batches, rates, batches, **chosen):
@@ -231,6 +239,20 @@ class Family:
             for name, own in tasks.items()
         ]
         return float(np.mean(scores))
+
+
+def _refuse_empty(labelled):
+    """Raise InputError if a split has no note of those that a task predicts."""
+    task, of = labelled.task, ""
+    for split, indices in labelled.splits.items():
+        notes = map(labelled.notes, indices)
+        if task.instruments:
+            notes, of = (played(x)[0] for x in notes), " of MusicNet's instruments"
+        if indices and not any(map(len, notes)):
+            raise InputError(
+                f"the labels of the {split} split have no note{of}, so there is "
+                f"nothing to predict for {task.name}; `jtm check-data` shows them"
+            )
 
 
 def _read_wave(store, index, first, n_frames):

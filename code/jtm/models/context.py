@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn import functional
 
 HEADS = 8  # attention heads of a transformer
+QUERIES = 1024  # frames that attend at a time, which bounds the memory of their bias
 
 
 class RecurrentContext(nn.Module):
@@ -139,18 +140,30 @@ class TransformerBlock(nn.Module):
         b, t, d = x.shape
         qkv = self.qkv(self.norm_attention(x)).view(b, t, 3, HEADS, -1)
         q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each (batch, heads, frames, dim)
-        dropout, bias = self.dropout if self.training else 0.0, None
-        if self.log_slope is not None:
-            time = torch.arange(t, device=x.device)
-            distance = time[:, None] - time  # (frames, frames), positive for the past
-            bias = -distance * self.log_slope.exp()[:, None, None]
-            bias = bias.masked_fill(distance < 0, -torch.inf).to(q.dtype)
-        y = functional.scaled_dot_product_attention(
-            q, k, v, bias, dropout, is_causal=bias is None
-        )
+        dropout = self.dropout if self.training else 0.0
+        attend = functional.scaled_dot_product_attention
+        if self.log_slope is None:
+            y = attend(q, k, v, None, dropout, is_causal=True)
+        else:
+            parts = []
+            for first in range(0, t, QUERIES):
+                last = min(first + QUERIES, t)
+                bias = self._bias(first, last).to(q.dtype)
+                queries = q[:, :, first:last]
+                parts.append(
+                    attend(queries, k[:, :, :last], v[:, :, :last], bias, dropout)
+                )
+            y = torch.cat(parts, 2)
         y = self.out(y.transpose(1, 2).reshape(b, t, d))
         x = x + functional.dropout(y, self.dropout, self.training)
         return x + self.feed(x)
+
+    def _bias(self, first, last):
+        """Compute the bias ``(heads, last - first, last)`` of frames by distance."""
+        time = torch.arange(last, device=self.log_slope.device)
+        distance = time[first:, None] - time  # positive for the past
+        bias = -distance * self.log_slope.exp()[:, None, None]
+        return bias.masked_fill(distance < 0, -torch.inf)
 
 
 def _sinusoids(frames, dim):

@@ -121,7 +121,7 @@ def check_level(name, peak, clipped=False):
         warn(f"{name}: up to {decibels:.1f} dB beyond full scale, where it is clipped")
 
 
-def read(path, sample_rate=SAMPLE_RATE, seconds=np.inf, clipped=True):
+def read(path, sample_rate=SAMPLE_RATE, seconds=np.inf, clipped=True, skip=False):
     """
     Read an audio file, or its beginning, as mono at a given sample rate.
 
@@ -135,6 +135,8 @@ def read(path, sample_rate=SAMPLE_RATE, seconds=np.inf, clipped=True):
         Maximum duration to read; memory use is bounded by it.
     clipped : bool
         As for :func:`blocks`.
+    skip : bool
+        Whether to skip chunks of silence at the beginning.
 
     Returns
     -------
@@ -152,11 +154,13 @@ def read(path, sample_rate=SAMPLE_RATE, seconds=np.inf, clipped=True):
     """
     parts, remaining = [], seconds * sample_rate
     for part in blocks(path, sample_rate, clipped):
+        if skip and not parts and powers(part).max() <= SILENT:
+            continue
         parts.append(part)
         remaining -= len(part)
         if remaining <= 0:
             break
-    wave = np.concatenate(parts)
+    wave = np.concatenate([*parts, np.zeros(0, np.float32)])
     return wave[: len(wave) + int(min(remaining, 0))]
 
 
@@ -217,9 +221,9 @@ def to_wave(array, sample_rate):
     return soxr.resample(wave, sample_rate, SAMPLE_RATE) if wave.size else wave
 
 
-def powers(wave):
+def moments(wave):
     """
-    Compute the mean power of each block of 0.1 s.
+    Compute mean and variance of each block of 0.1 s.
 
     Parameters
     ----------
@@ -229,11 +233,39 @@ def powers(wave):
     Returns
     -------
     numpy.ndarray
-        Mean squares ``(blocks,)``, float64.
+        Means, and variances ``(2, blocks)``, float64.
     """
     wave = np.asarray(wave, np.float64)
     wave = np.pad(wave, (0, -len(wave) % LEVEL_BLOCK)).reshape(-1, LEVEL_BLOCK)
-    return np.square(wave).mean(axis=1)
+    return np.stack((wave.mean(axis=1), wave.var(axis=1)))
+
+
+def powers(wave):
+    """Compute the power of each block of 0.1 s, its variance; see :func:`moments`."""
+    return moments(wave)[1]
+
+
+def _sounding(power):
+    """Return which blocks are within 40 dB of the loudest; none of a silent one."""
+    return power > 1e-4 * np.max(power, initial=0)
+
+
+def offset(means, power):
+    """
+    Estimate the DC offset of a recording.
+
+    Parameters
+    ----------
+    means, power : numpy.ndarray
+        The recording's :func:`moments`.
+
+    Returns
+    -------
+    float
+        Mean of the blocks that sound; 0 for silence.
+    """
+    means = means[_sounding(power)]
+    return float(means.mean()) if len(means) else 0.0
 
 
 def gain(power):
@@ -247,7 +279,7 @@ def gain(power):
     Parameters
     ----------
     power : numpy.ndarray
-        Mean squares ``(blocks,)`` of the whole recording, from :func:`powers`.
+        Power of each block ``(blocks,)`` of the recording, from :func:`powers`.
 
     Returns
     -------
@@ -262,33 +294,58 @@ def gain(power):
     1.0
     """
     power = np.asarray(power, np.float64)
-    total = power.sum()
-    if total <= len(power) * SILENT:
-        return 1.0
-    return float(LEVEL / np.sqrt(np.square(power).sum() / total))
+    level = np.square(power).sum() / max(power.sum(), SILENT)
+    return 1.0 if level <= SILENT else float(LEVEL / np.sqrt(level))
 
 
-def middle(first, last):
+def normalise(wave):
     """
-    Return the bounds of the middle minute of a recording, used to estimate tuning.
+    Remove the :func:`offset` of a whole recording, and normalise its level.
 
     Parameters
     ----------
-    first, last : int
-        First sample of the recording at 16 kHz, and the one after its last.
+    wave : numpy.ndarray
+        Waveform ``(samples,)`` at 16 kHz.
+
+    Returns
+    -------
+    numpy.ndarray
+        The waveform without offset, times its :func:`gain`.
+    """
+    means, power = moments(wave)
+    return (wave - wave.dtype.type(offset(means, power))) * gain(power)
+
+
+def middle(power, n_samples):
+    """
+    Return the bounds of a minute of a recording, used to estimate tuning.
+
+    Its centre is the median of the blocks that sound, within 40 dB of the loudest, so
+    that it is not silent.
+
+    Parameters
+    ----------
+    power : numpy.ndarray
+        Power of each block ``(blocks,)`` of the recording, from :func:`powers`.
+    n_samples : int
+        Length of the recording at 16 kHz.
 
     Returns
     -------
     tuple of int
-        The same for the minute; those of the whole recording if it is shorter.
+        First sample of the minute, and the one after its last; those of the whole
+        recording if it is shorter.
 
     Examples
     --------
-    >>> middle(0, 16000), middle(0, 180 * 16000)
+    >>> middle(np.ones(10), 16000), middle(np.ones(1800), 180 * 16000)
     ((0, 16000), (960000, 1920000))
     """
-    start = max(first, (first + last - 60 * SAMPLE_RATE) // 2)
-    return start, min(start + 60 * SAMPLE_RATE, last)
+    sounding = np.flatnonzero(_sounding(power))
+    centre = int((np.median(sounding) + 0.5) * LEVEL_BLOCK) if len(sounding) else 0
+    minute = 60 * SAMPLE_RATE
+    start = max(0, min(centre - minute // 2, n_samples - minute))
+    return start, min(start + minute, n_samples)
 
 
 def tuning(wave):

@@ -192,11 +192,11 @@ def _wav_data(file):
 
 
 def _is_chunk(path, position):
-    """Return whether a position of a WAV has the name of a chunk, or is its end."""
+    """Return whether a position of a WAV has a chunk, no other file, or is its end."""
     with open(path, "rb") as file:
         file.seek(position)
         name = file.read(4)
-    return not name or bool(re.fullmatch(rb"\w{3}[\w ]", name))
+    return not name or bool(re.fullmatch(rb"(?!RIF[FX]|RF64)\w{3}[\w ]", name))
 
 
 def _compare_wav(path, start, size, tolerance):

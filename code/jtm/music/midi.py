@@ -31,6 +31,7 @@ def build(score, names=None):
 
     # Ticks per quarter note; pretty_midi reads files of at most 10 million ticks.
     ticks = LABEL_RATE // 2 if score.seconds <= 200 else 250
+    ticks = min(ticks, int(4.9e6 / max(score.seconds, 1)))  # after five hours
     midi = pretty_midi.PrettyMIDI(resolution=ticks, initial_tempo=120.0)
     for program in score.programs:
         name = (names or {}).get(program, "")

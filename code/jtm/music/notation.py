@@ -5,6 +5,7 @@ Score time is measured in quarter notes. No tempo is used here, so that audio an
 share no time axis.
 """
 
+import functools
 import itertools
 import re
 import warnings
@@ -131,15 +132,16 @@ def _by_voice(tune):
 
 
 _CLEF = re.compile(r"(?<=[:\s])([a-z]+=|(treble|alto|tenor|baritone|bass)\b)\S*")
-_BAR_REST = re.compile(r'("[^"]*"|![^!]*!)|[ZX](\d*)')
-"""A rest of whole bars, or text and decorations, which have none."""
+_REST = re.compile(r'("[^"]*"|![^!]*!)|x|[ZX](\d*)')
+"""An invisible rest or one of whole bars, or text and decorations, which have none."""
 
 
 def _without_clefs_and_bar_rests(lines):
     """
-    List the lines of an ABC tune without clefs, and bars' rests as rests of notes.
+    List the lines of an ABC tune without clefs, and all rests as those of notes.
 
-    In music21 a clef after the key lowers the notes, and ``Z`` takes no time.
+    In music21 a clef after the key lowers the notes; ``x``, ``X`` and ``Z`` take no
+    time.
     """
     meter = unit = header = None
     for line in lines:
@@ -152,12 +154,18 @@ def _without_clefs_and_bar_rests(lines):
             header = header or (meter, unit)
         elif line.startswith("V:"):
             meter, unit = header or (meter, unit)
-        elif meter and not re.match("[A-Za-z]:", line):
-            size = meter / (unit or Fraction(1, 8 if meter >= Fraction(3, 4) else 16))
-            line = _BAR_REST.sub(
-                lambda m, n=size: m[1] or f"z{n * int(m[2] or 1)}", line
-            )
+        elif not re.match("[A-Za-z]:", line):
+            short = meter and meter < Fraction(3, 4)
+            bar = meter and meter / (unit or Fraction(1, 16 if short else 8))
+            line = _REST.sub(functools.partial(_rest, bar), line)
         yield line
+
+
+def _rest(bar, match):
+    """Write a rest as one of notes; `bar` is a bar's length, None if unknown."""
+    if match[0] == "x":
+        return "z"
+    return match[1] or (f"z{bar * int(match[2] or 1)}" if bar else match[0])
 
 
 def _fraction(text):

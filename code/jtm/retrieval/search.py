@@ -466,7 +466,7 @@ def sounding(wave, rate=SAMPLE_RATE):
         Seconds that are not silent.
     """
     wave = audio.to_wave(wave, rate)
-    heard = audio.powers(wave * audio.gain(audio.powers(wave))) > audio.SILENT
+    heard = audio.powers(audio.normalise(wave)) > audio.SILENT
     return min(heard.sum() * audio.LEVEL_BLOCK, len(wave)) / SAMPLE_RATE
 
 
@@ -604,7 +604,7 @@ def find(wave, rate=SAMPLE_RATE, index=None, weights=WEIGHTS, progress=False):
         path = str(Path(index or INDEX).resolve())
         index = _index(path, fingerprint, tuple(stamp(path)))
     wave = audio.to_wave(wave, rate)
-    starts, magnitudes = cut_windows(wave * audio.gain(audio.powers(wave)))
+    starts, magnitudes = cut_windows(audio.normalise(wave))
     if not len(starts) or _change(magnitudes) < MIN_CHANGE:
         return [], False
     enough = len(starts) >= MIN_WINDOWS and sounding(wave) >= MIN_SECONDS

@@ -20,6 +20,7 @@ import torch
 import jtm
 from jtm import embedding
 from jtm.cli import ROOT, main
+from jtm.data import batch
 from jtm.evaluation import streaming
 from jtm.files import InputError, InputWarning, digest, read_json
 from jtm.music import audio
@@ -264,6 +265,15 @@ class TestCommand(FolderTestCase):
         self.assertEqual(code, 2)
         self.assertIn("leads outside", output)
         self.assertEqual(list((self.folder / "elsewhere").iterdir()), [])
+
+    def test_missing_input_is_refused_and_moves_nothing(self):
+        self.audio("in/a.wav")
+        self.assertEqual(run("embed", "--out", self.out, self.folder / "in")[0], 0)
+        wrong = self.folder / "nosuch.wav"
+        code, output = run("embed", "--out", self.out, self.folder / "in", wrong)
+        self.assertEqual((code, output), (2, f"jtm: {wrong}: no such file or folder\n"))
+        with self.assertRaisesRegex(InputError, "nosuch.wav: no such file or folder"):
+            batch.find([self.folder / "in", wrong])
 
     def test_missing_temporary_folder_ends_the_batch_in_one_line(self):
         for name in "ab":

@@ -348,6 +348,8 @@ def load_part(path, content, part, module, config=None):
     """
     state, prefix = content["state_dict"], f"{part}."
     names = [name for name in state if name.startswith(prefix)]
+    if not names:
+        raise InputError(f"{path}: has no {part}; expected a .pt checkpoint of a run")
     try:
         module.load_state_dict({n.removeprefix(prefix): state[n] for n in names})
     except RuntimeError as error:

@@ -130,7 +130,7 @@ def check(config):
 
 
 @contextlib.contextmanager
-def claim(config, data=None, origin=""):
+def claim(config, data=None, origin="", record=RECORD):
     """
     Lock a run's folder for the duration of the run, and write its settings there.
 
@@ -144,6 +144,9 @@ def claim(config, data=None, origin=""):
         Summary of the training data, from :meth:`jtm.data.store.Store.summary`.
     origin : str
         Hash of the checkpoint that the run starts from; empty if there is none.
+    record : str
+        Name of the file that a finished run has in its folder, with ``data`` and
+        ``origin``.
 
     Yields
     ------
@@ -160,6 +163,10 @@ def claim(config, data=None, origin=""):
     rank, world_size, _ = process_info()
     check(config)
     content = newest(folder)[1]
+    if not content and (folder / record).exists():
+        content = read_json(folder / record)  # of a finished run without checkpoints
+        if not isinstance(content, dict):
+            raise InputError(f"{folder / record}: not the record of a run")
     if content:
         _check_origin(config, content, data, origin)
         if content.get("world", 1) != world_size:

@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from jtm.constants import HOP
 from jtm.files import atomic
-from jtm.music.audio import A4, gain, middle, powers, tuning
+from jtm.music.audio import A4, gain, middle, moments, offset, tuning
 
 BLOCK = 4096  # frames computed at a time: 41 s
 
@@ -119,23 +119,24 @@ class Spectra:
         """Compute the magnitudes ``(frames, bins)`` of a recording in blocks."""
         n_frames = int(self.store.lengths[index]) // HOP
         blocks, margin = [], self.front_end.margin
-        scale, offset = 1 / 32768, ()
+        scale, shift, tuned = 1 / 32768, 0.0, ()
         if self.tuned:
-            scale *= gain(powers(self.store.read(index).astype(np.float32) / 32768))
-            offset = (self._tuning(index),)
+            wave = self.store.read(index).astype(np.float32) / 32768
+            means, power = moments(wave)
+            scale, shift = scale * gain(power), 32768 * offset(means, power)
+            tuned = (self._tuning(index, wave, power),)
         for first in range(0, n_frames, BLOCK):
             last = min(first + BLOCK, n_frames)
             start, stop = max(0, first - margin), min(last + margin, n_frames)
             wave = self.store.read(index, HOP * start, HOP * stop)
-            wave = wave.astype(np.float32) * np.float32(scale)
-            block = self.front_end.analyse(wave, *offset)
+            wave = (wave.astype(np.float32) - np.float32(shift)) * np.float32(scale)
+            block = self.front_end.analyse(wave, *tuned)
             blocks.append(block[first - start :][: last - first].astype(np.float16))
         return np.concatenate(blocks)
 
-    def _tuning(self, index):
+    def _tuning(self, index, wave, power):
         """Return the tuning of a recording in semitones relative to A4 at 440 Hz."""
-        ends = middle(0, int(self.store.lengths[index]))
-        estimate = tuning(self.store.read(index, *ends).astype(np.float32) / 32768)
+        estimate = tuning(wave[slice(*middle(power, len(wave)))])
         cents = self._annotated(index)
         return estimate if cents is None else estimate + round(cents / 100 - estimate)
 

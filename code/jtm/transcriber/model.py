@@ -54,12 +54,16 @@ class Transcriber:
         Hash of the weights.
     config : jtm.training.config.NetworkConfig, optional
         Settings of the network under the heads.
+    normalised : bool
+        Whether recordings are normalised in level and tuning, as in its training;
+        ``main.py --supervised`` trains on them as they are.
     """
 
     network: object
     thresholds: dict
     fingerprint: str = ""
     config: object = None
+    normalised: bool = True
 
     def __post_init__(self):
         self.network.eval().requires_grad_(False)
@@ -295,9 +299,20 @@ def load(path=None, content=None):
     checkpoints.load_part(path, content, "network", network)
     fingerprint = checkpoints.fingerprint(network.state_dict())
     thresholds = content.get("thresholds")
+    normalised = thresholds is not None or "also" in content["config"]
     if thresholds is None:  # a run's are in its record, if it has finished
         record = path.with_name(RECORD)
-        chosen = read_json(record).get("thresholds", {}) if record.exists() else {}
+        chosen = _thresholds(record) if record.exists() else {}
         thresholds = {n: chosen[f"{n}_threshold"] for n in THRESHOLDS if chosen}
     network.to(best_device())
-    return Transcriber(network, THRESHOLDS | thresholds, fingerprint, config)
+    thresholds = THRESHOLDS | thresholds
+    return Transcriber(network, thresholds, fingerprint, config, normalised)
+
+
+def _thresholds(record):
+    """Read the thresholds in a run's record; none if its task has other ones."""
+    content = read_json(record)
+    chosen = content.get("thresholds", {}) if isinstance(content, dict) else None
+    if not isinstance(chosen, dict):
+        raise InputError(f"{record}: not the record of a run; restore or remove it")
+    return chosen

@@ -287,7 +287,8 @@ def finish(decoded, seconds, choices, lead=0.0):
     notes["end"] = np.minimum(decoded["last"] / FRAME_RATE - lead, seconds)
     notes["pitch"] = decoded["pitch"]
     notes["velocity"] = _velocities(decoded["power"])
-    kept = notes["end"] - notes["start"] > max(choices.min_note_ms / 1000 - 1e-9, 0)
+    least = max(choices.min_note_ms / 1000 - 1e-9, 0.002)  # a tick of MIDI
+    kept = notes["end"] - notes["start"] > least
     notes, decoded = notes[kept], decoded[kept]
     notes["program"] = _programs(
         decoded["evidence"], decoded["pitch"], choices.instruments

@@ -103,7 +103,7 @@ def train(config, progress=True):
     unlabelled = _unlabelled(config, store)
     used[0] += [i for i, *_ in unlabelled]
     data = store.summary(*used, ())  # scored on validation alone
-    with claim(config, data, origin):
+    with claim(config, data, origin, RECORD_FILE):
         file = folder / RECORD_FILE
         if file.exists():
             print(f"{folder}: finished at epoch {config.n_epoch}; nothing left to do")
@@ -308,6 +308,7 @@ def _finish(config, module, family, data):
     record |= {"parameters": sum(p.numel() for p in network.parameters())}
     record |= {"thresholds": thresholds, "scores": scores}
     record |= {"teacher": config.teacher and digest(config.teacher)}
+    record |= {"origin": module.metadata["origin"]}
     record |= {"before": module.metadata["before"]}
     record |= {"seconds": module.seconds, "history": module.history}
     device = best_device().type  # that Lightning chose

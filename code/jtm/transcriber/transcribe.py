@@ -262,13 +262,23 @@ def _transcribe(read, length, transcriber, choices, advance=lambda done, seconds
     """
     first, last, size = SILENCE, length - SILENCE, 600 * audio.LEVEL_BLOCK
     seconds = (last - first) / SAMPLE_RATE
-    starts = range(first, last, size)
-    powers = [audio.powers(read(a, min(a + size, last))) for a in starts]
-    gain = audio.gain(np.concatenate([*powers, np.zeros(0)]))
-    tuning = audio.tuning(read(*audio.middle(first, last)))
+    gain, tuning, offset = 1.0, 0.0, np.float32(0)
+
+    def centred(start, stop):  # the silence around the recording stays silent
+        wave = np.array(read(start, stop))
+        wave[max(0, first - start) : max(0, last - start)] -= offset
+        return wave
+
+    if transcriber.normalised:
+        starts = range(first, last, size)
+        parts = [audio.moments(read(a, min(a + size, last))) for a in starts]
+        means, power = np.concatenate([*parts, np.zeros((2, 0))], axis=1)
+        gain, offset = audio.gain(power), np.float32(audio.offset(means, power))
+        start, stop = audio.middle(power, last - first)
+        tuning = audio.tuning(centred(first + start, first + stop))
 
     def blocks():
-        for block in transcriber.stream(Audio(read, length, scale=gain), tuning):
+        for block in transcriber.stream(Audio(centred, length, scale=gain), tuning):
             yield block
             advance(len(block["notes"]) / FRAME_RATE, seconds)
 
@@ -331,8 +341,8 @@ def transcribe_files(inputs, out, choices, weights, page, alone, name, options=N
     made_from = {"weights": fingerprint, "choices": asdict(choices), "melody": alone}
     with locked(out / ".lock", f"{out}: another run is writing to it"):
         sweep(out)
-        names = _names(sources, root, alone)
-        register = _Register(out, names, made_from, SUFFIXES[: 2 + page])
+        register = _Register(out, made_from, SUFFIXES[: 2 + page])
+        register.names = _names(sources, root, alone, register.rows)
         missing = [source for source in sources if not register.has(source)]
         chosen = {"choices": choices, "alone": alone, "page": page, "name": name}
         named = weights, fingerprint
@@ -388,21 +398,24 @@ def _load(path, _):
     return model.load(path)
 
 
-def _names(sources, root, alone):
+def _names(sources, root, alone, rows):
     """
     Name the outputs of each file, relative to the folder, without an extension.
 
     Names of files that differ only in extension include it, and so does that of a file
     whose page would replace the index, or whose name without it is that of another
-    file. For the melody alone, names end in ``.melody``.
+    file; but a file keeps its name in the register, of which `rows` are the content.
+    For the melody alone, names end in ``.melody``.
     """
     paths = [source.relative_to(root) for source in sources]
     stems = [path.with_suffix("") for path in paths]
     counts = Counter([*stems, *paths, Path(INDEX), Path(INDEX).with_suffix("")])
-    return {
-        source: (stem if counts[stem] == 1 else path).as_posix() + ".melody" * alone
-        for source, path, stem in zip(sources, paths, stems, strict=True)
-    }
+    names = {}
+    for source, path, stem in zip(sources, paths, stems, strict=True):
+        short, long = (x.as_posix() + ".melody" * alone for x in (stem, path))
+        owned = rows.get(short, {}).get("source") == str(source)
+        names[source] = short if owned or counts[stem] == 1 else long
+    return names
 
 
 def _is_unchanged(path, written):
@@ -414,12 +427,13 @@ class _Register:
     """
     Record the source, options and hashes of each output in a folder of transcriptions.
 
-    `names` has the name of a source's outputs, relative to the folder, and `made_from`
-    what else they depend on: transcriber, decoding options, melody or not.
+    `made_from` is what outputs depend on besides their source: transcriber, decoding
+    options, melody or not. The attribute `names` has the name of each source's outputs,
+    relative to the folder.
     """
 
-    def __init__(self, folder, names, made_from, suffixes):
-        self.folder, self.names, self.suffixes = folder, names, suffixes
+    def __init__(self, folder, made_from, suffixes):
+        self.folder, self.names, self.suffixes = folder, {}, suffixes
         self.made_from = json.loads(json.dumps(made_from))  # comparable to stored rows
         self.n_notes = self.n_replaced = 0
         self.path = folder / REGISTER

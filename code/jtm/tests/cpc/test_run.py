@@ -26,7 +26,7 @@ from jtm.cpc.config import PretrainConfig
 from jtm.cpc.run import pretrain
 from jtm.files import InputError, StoppedError, write_json
 from jtm.training import loop
-from jtm.training.checkpoints import load_model, read_checkpoint
+from jtm.training.checkpoints import export, load_model, read_checkpoint
 from jtm.training.config import make_config
 
 CODE = Path(__file__).resolve().parents[3]
@@ -342,6 +342,22 @@ class TestPretrain(unittest.TestCase):
         expected = warmup + [0.1] * 10 + [0.05] * 12 + [0.025] * 6
         np.testing.assert_allclose(rates, expected)
 
+    def test_learning_rate_halves_at_the_start_of_epochs_of_any_length(self):
+        module = self.module(scheduler_ramp=0.0, scheduler_step=1)
+        module.epoch_steps = [7, 5, 6, 6]
+        factors = [module.lr_factor(step) for step in range(24)]
+        expected = [1.0] * 7 + [0.5] * 5 + [0.25] * 6 + [0.125] * 6
+        self.assertEqual(factors, expected)
+
+    def test_test_recordings_alone_are_refused(self):
+        audio = self.folder / "audio"
+        write_tunes(audio, 2)
+        (audio / "test_data").mkdir()
+        for i in range(2):
+            (audio / f"{i}.wav").rename(audio / "test_data" / f"{i}.wav")
+        with self.assertRaisesRegex(InputError, "has test recordings alone, which are"):
+            self.module()
+
     def test_accumulation_takes_one_step_per_several_batches(self):
         self.assertEqual(self.module(accumulate=4).steps_before(1), 2)
         checkpoint, _ = self.run_quietly(self.config(n_epoch=1, accumulate=4))
@@ -519,6 +535,14 @@ class TestPretrain(unittest.TestCase):
         one, other = read_checkpoint(checkpoint), read_checkpoint(second)
         for name, weights in one["state_dict"].items():
             torch.testing.assert_close(weights, other["state_dict"][name])
+
+    def test_exported_weights_have_no_prediction_heads(self):
+        checkpoint, _ = self.run_quietly(self.config(n_epoch=1))
+        path = self.folder / "net.safetensors"
+        export(checkpoint, path)
+        with self.assertRaisesRegex(InputError, "net.*: has no criterion; expected a"):
+            chosen = {"load": str(path), "load_criterion": True}
+            self.run_quietly(self.config("other", **chosen))
 
     def test_checkpoint_of_another_architecture_is_refused(self):
         checkpoint, _ = self.run_quietly(self.config(n_epoch=1))

@@ -6,6 +6,7 @@ import shutil
 import tempfile
 import tracemalloc
 import unittest
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -240,6 +241,12 @@ class TestCheck(unittest.TestCase):
             "notes: readable and consistent", "notes: labels outside their file"
         )
         self.assertIn(f"{path.name}: 44 samples", text)
+
+    def test_labelled_file_shorter_than_its_analysis_warns_of_nothing_else(self):
+        path = next(iter(sorted((self.root / "train_data").iterdir())))
+        audio.write(path, np.full(4410, 0.1), LABEL_RATE)
+        with warnings.catch_warnings(action="error"):
+            check(self.root, progress=False, processes=1)
 
     def test_single_note_in_two_splits_is_found(self):
         extra = self.clips[0]

@@ -37,6 +37,8 @@ class TestNotes(unittest.TestCase):
             ("a.wav,41,60,72,1,0,9,dev,x", "line 2.*split dev"),
             ("a.wav,41,20,72,1,0,9,train,x", "line 2: note 20; expected .* 21 to 108"),
             ("a.wav,41,109,72,1,0,9,train,x", "line 2: note 109"),
+            ("a.wav,41,60,72,1,9,9,train,x", "line 2: note from sample 9 to 9; expec"),
+            ("a.wav,41,60,72,1,-1,9,train,x", "line 2: note from sample -1 to 9"),
             ("../a.wav,41,60,72,1,0,9,train,x", "leads outside"),
             ("a\0.wav,41,60,72,1,0,9,train,x", "not a file name"),
         ):

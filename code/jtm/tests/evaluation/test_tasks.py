@@ -15,6 +15,7 @@ from jtm.data.rolls import NOTE_DTYPE, PLAYED_DTYPE, WINDOW, onset_roll
 from jtm.data.store import build_store
 from jtm.evaluation import labelled as module_under_test
 from jtm.evaluation import metrics, tasks
+from jtm.evaluation.families import Family
 from jtm.evaluation.labelled import (
     Labelled,
     clip_store,
@@ -55,6 +56,22 @@ class TestLabelled(unittest.TestCase):
         self.assertEqual(labelled.splits["test"], [6, 8])
         everything = Labelled.of(store(*rows), "multipitch")
         self.assertEqual(everything.splits["train"], [0, 1, 2])
+
+    def test_split_without_notes_is_refused(self):
+        def read(task, *programs):
+            labelled = Labelled.of(store({}, {}), task, plays(programs))
+            Family({task: labelled}).read_labels(labelled.splits["train"])
+
+        for task, programs, message in (
+            ("multipitch", (), "train split have no note, so there is nothing"),
+            ("transcription", (), "no note, "),
+            ("instrument_activity", (57,), "no note of MusicNet's instruments, so"),
+            ("who_plays_what", (13, 57), "no note of MusicNet's instruments, so"),
+        ):
+            with self.assertRaisesRegex(InputError, message, msg=task):
+                read(task, programs, programs)
+        read("multipitch", (57,), ())
+        read("who_plays_what", (57,), (1,))
 
     def test_missing_column_is_refused(self):
         for task in ("ensemble", "composer"):

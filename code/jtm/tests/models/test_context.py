@@ -1,10 +1,12 @@
 """Context networks: causality, hidden states, groups and positions."""
 
 import unittest
+from unittest import mock
 
 import torch
 from torch import nn
 
+from jtm.models import context
 from jtm.models.context import (
     HEADS,
     RecurrentContext,
@@ -51,6 +53,21 @@ class TestContext(unittest.TestCase):
             torch.testing.assert_close(
                 expected, torch.cat((first, second), 1), rtol=1e-4, atol=1e-5
             )
+
+    def test_memory_of_attention_is_bounded(self):
+        net = TransformerContext(6, 16).eval()
+        z = torch.randn(2, 30, 6)
+        expected = net(z)[0]
+        with mock.patch.object(context, "QUERIES", 7):
+            sizes, bias = [], TransformerBlock._bias
+
+            def record(block, first, last):
+                sizes.append(last - first)
+                return bias(block, first, last)
+
+            with mock.patch.object(TransformerBlock, "_bias", record):
+                torch.testing.assert_close(net(z)[0], expected, rtol=1e-4, atol=1e-6)
+        self.assertEqual(sizes, [7, 7, 7, 7, 2])
 
     def test_groups_are_independent_and_share_weights(self):
         net = RecurrentContext(6, 16, "GRU", groups=2).eval()

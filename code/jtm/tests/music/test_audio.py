@@ -169,6 +169,16 @@ class TestFiles(unittest.TestCase):
         with self.assertRaisesRegex(InputError, "file"):
             audio.write(self.folder / "file" / "a.wav", np.zeros(3), 16_000)
 
+    def test_silent_beginning_is_skipped_on_request(self):
+        path = self.folder / "late.wav"
+        wave = 0.1 * np.sin(np.arange(16_000))
+        audio.write(path, np.concatenate((np.zeros(20 * 16_000), wave)), 16_000)
+        found = audio.read(path, seconds=5, skip=True)
+        self.assertGreater(np.abs(found).max(), 0.09)
+        self.assertEqual(np.abs(audio.read(path, seconds=5)).max(), 0)
+        audio.write(path, np.zeros(16_000), 16_000)
+        self.assertEqual(len(audio.read(path, skip=True)), 0)
+
 
 class TestLevel(unittest.TestCase):
     def wave(self, seconds=3.0):
@@ -192,13 +202,44 @@ class TestLevel(unittest.TestCase):
         wave[1600 * 5 + 3] = 0.0
         self.assertGreater(clicked / self.gain(wave), 0.9)
 
+    def test_soft_audio_after_long_silence_is_normalised(self):
+        wave = 1e-2 * self.wave()  # -81 dB on average with the silence
+        padded = np.pad(wave, (16_000 * 100, 0))
+        self.assertAlmostEqual(self.gain(padded) / self.gain(wave), 1, 2)
+
+    def test_offset_is_removed_and_does_not_count_as_level(self):
+        wave = self.wave()
+        expected = audio.normalise(wave)
+        np.testing.assert_allclose(audio.normalise(wave - 0.7), expected, atol=1e-6)
+        late = np.pad(wave - 0.7, (160_000, 0))  # the silence has no offset
+        found = audio.normalise(late)[160_000:]
+        np.testing.assert_allclose(found, expected, atol=1e-6)
+        self.assertAlmostEqual(expected.std() / audio.LEVEL, 1, 2)
+        self.assertEqual(len(audio.normalise(np.zeros(0))), 0)
+
+    def test_minute_for_tuning_is_one_that_sounds(self):
+        power = np.zeros(3000)  # blocks of 1600 samples
+        for first, last in ((0, 100), (1000, 1500), (2900, 3000)):
+            power[:] = 1e-6
+            power[first:last] = 1
+            start, stop = audio.middle(power, 3000 * 1600)
+            self.assertEqual(stop - start, 60 * 16_000)
+            self.assertLessEqual(start, 800 * (first + last))
+            self.assertGreaterEqual(stop, 800 * (first + last))
+        power[:] = 0
+        power[[*range(200), *range(2700, 3000)]] = 1  # silent in the middle
+        start, stop = audio.middle(power, 3000 * 1600)
+        self.assertGreater(power[start // 1600 : stop // 1600].mean(), 0.4)
+        self.assertEqual(audio.middle(np.zeros(0), 0), (0, 0))
+
     def test_silence_has_unit_gain(self):
         for n in (0, 1, 16_000):
             self.assertEqual(self.gain(np.zeros(n)), 1.0)
         self.assertEqual(self.gain(np.full(16_000, 9e-5)), 1.0)
 
     def test_last_block_is_weighted_by_its_length(self):
-        np.testing.assert_allclose(audio.powers(np.ones(1600 + 400)), [1, 0.25])
+        wave = np.resize((1, -1), 1600 + 400)
+        np.testing.assert_allclose(audio.powers(wave), [1, 0.25])
 
 
 class TestTuning(unittest.TestCase):

@@ -86,6 +86,11 @@ class TestLengths(unittest.TestCase):
         self.assertEqual(self.seconds("tag.mp3", tagged), 20)
         self.seconds("cut.mp3", content[: len(content) // 3], "cut.mp3: cut off")
 
+    def test_concatenated_wav_files(self):
+        path = self.folder / "one.wav"
+        soundfile.write(path, np.zeros(16_000), 16_000)
+        self.seconds("two.wav", 2 * path.read_bytes(), "two.wav: only 1.0 s are read")
+
     def test_nothing_is_printed_about_a_damaged_file(self):
         content, _ = self.mp3()
         content[len(content) // 2 :][:3000] = bytes(3000)

@@ -124,6 +124,10 @@ class TestFiles(unittest.TestCase):
             text = f'X:1\n{head}\nK:C\nc|"Z"{rest}|!X!d|\n'
             ((_, (first, last)),) = notation.read(self.write("a.abc", text))
             self.assertEqual(last["beat"] - first["beats"], beats, head)
+        for head in ("M:4/4\nL:1/4", "L:1/4"):
+            text = f'X:1\n{head}\nK:C\nV:1\nCDEF|GABc|\nV:2\nx4|"x"x2 !x!g2|\n'
+            ((_, notes),) = notation.read(self.write("a.abc", text))
+            self.assertEqual(notes["beat"][notes["pitch"] == 79].tolist(), [6], head)
         voices = "X:1\nM:3/4\nL:1/4\nK:C\nV:1\ncde|\nM:4/4\ncdef|\nV:2\nZ|g3|\n"
         ((_, notes),) = notation.read(self.write("a.abc", voices))
         self.assertEqual(notes["beat"][notes["pitch"] == 79].tolist(), [3])

@@ -214,6 +214,8 @@ class TestCommands(unittest.TestCase):
             with mock.patch.object(search, "NAMING_SECONDS", 18):  # no more is read
                 self.assertEqual(cli._piece(song), "Tune 1")
             self.assertEqual(len(find.call_args.args[0]), 18 * SAMPLE_RATE)
+            audio.write(song, np.pad(wave, (60 * SAMPLE_RATE, 0)), SAMPLE_RATE)
+            self.assertEqual(cli._piece(song), "Tune 1")  # its beginning is silent
             # Fewer windows agree by chance.
             self.assertEqual(search.identify(wave[:264_000], SAMPLE_RATE), "Tune 1")
             self.assertIsNone(search.identify(wave[:263_999], SAMPLE_RATE))

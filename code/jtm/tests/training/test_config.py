@@ -42,6 +42,16 @@ class TestConfig(unittest.TestCase):
             chosen["share_negatives"] = "anchor"
             make_config(PretrainConfig, "reference", chosen)
 
+    def test_frames_are_contrasted_as_if_chosen_where_pitches_cannot_be(self):
+        for chosen in ({"ar_mode": "transformer"}, {"gar_mode": "joint"}):
+            config = make_config(PretrainConfig, "small", chosen)
+            self.assertEqual(config.contrast, "frame")
+            self.assertEqual(config.negative_sampling_ext, 256)
+        chosen = {"encoder_type": "pitchmap", "step_frames": 2, "anchor_frames": 2}
+        chosen["ar_mode"] = "transformer"
+        config = make_config(PretrainConfig, "reference", chosen)
+        self.assertEqual((config.share_negatives, config.same_share), ("anchor", 0.0))
+
     def test_latent_size_depends_on_the_encoder(self):
         for preset in PRESETS:
             for encoder in ("conv", "sinc", "harmonic"):

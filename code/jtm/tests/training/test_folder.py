@@ -48,9 +48,22 @@ class TestFolder(unittest.TestCase):
         (self.folder / "run" / ".0123abcd.1.part.pt").touch()
         self.claim(learning_rate=0.002)
         self.assertEqual(self.saved()["learning_rate"], 0.002)
-        (self.folder / "run" / "record.json").touch()
+        (self.folder / "run" / "record.json").write_text("{}")
         with self.assertRaisesRegex(InputError, "--learningRate 0.002, not 0.9"):
             self.claim(learning_rate=0.9)
+
+    def test_finished_run_without_checkpoints_is_of_its_data(self):
+        self.claim(data=DATA, origin="a")
+        record = self.folder / "run" / "record.json"
+        record.write_text(json.dumps({"data": DATA, "origin": "a"}))
+        self.claim(data=DATA, origin="a")
+        with self.assertRaisesRegex(InputError, "a run on other recordings"):
+            self.claim(data=DATA | {"sha256": "two"}, origin="a")
+        with self.assertRaisesRegex(InputError, "a run from another checkpoint"):
+            self.claim(data=DATA, origin="b")
+        record.write_text("[]")
+        with self.assertRaisesRegex(InputError, "record.json: not the record of a run"):
+            self.claim(data=DATA, origin="a")
 
     def test_foreign_settings_are_refused(self):
         self.claim()
@@ -66,7 +79,7 @@ class TestFolder(unittest.TestCase):
         for cls in (SupervisedConfig, PretrainConfig):
             run = {"cls": cls, "path_checkpoint": str(self.folder / cls.__name__)}
             self.claim(**run, max_chunks_in_mem=5)
-            Path(run["path_checkpoint"], "record.json").touch()
+            Path(run["path_checkpoint"], "record.json").write_text("{}")
             for chosen in ({"max_chunks_in_mem": 9}, {"chunk_size": 10**6}):
                 if cls is SupervisedConfig:
                     self.claim(**run, **chosen)

@@ -201,3 +201,14 @@ class TestLogits(unittest.TestCase):
         family = Family({"transcription": task}, stride=2, read=read)
         logits = family.logits(make().eval(), read(0, 0, 31)[None])
         self.assertEqual(logits["transcription"].shape, (1, 31, 2, N_PITCHES))
+
+    def test_logits_are_not_rounded_to_bfloat16(self):
+        task = SimpleNamespace(task=TASKS["transcription"], store=None)
+        family = Family({"transcription": task}, stride=2, read=read)
+        network = make().eval()
+        for reader in network.heads.readers.values():  # spread them around -4
+            torch.nn.init.normal_(reader.linear.weight, 0, 0.01)
+        with mock.patch("jtm.evaluation.families.computes_bf16", lambda device: True):
+            logits = family.logits(network, read(0, 0, 32)[None])["transcription"]
+        rounded = torch.from_numpy(logits).bfloat16().float().numpy()
+        self.assertGreater((logits != rounded).mean(), 0.5)

@@ -124,6 +124,14 @@ class TestFiles(FolderTestCase):
         transcriber = model.load(path)
         self.assertEqual(transcriber.thresholds, {"frame": 0.2, "onset": 0.7})
         self.assertNotIn("who_plays_what", transcriber.network.heads.readers)
+        self.assertFalse(transcriber.normalised)  # as in its training
+        for content in ([], {"thresholds": []}):
+            write_json(self.folder / "record.json", content)
+            with self.assertRaisesRegex(InputError, "record.json: not the record of a"):
+                model.load(path)
+        (self.folder / "record.json").unlink()
+        torch.save({"state_dict": state, "config": settings | {"also": ""}}, path)
+        self.assertTrue(model.load(path).normalised)
         settings["cpc_mode"] = "reverse"
         torch.save({"state_dict": state, "config": settings}, path)
         self.refused(path, "a network for reversed time")

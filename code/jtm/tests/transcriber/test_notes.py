@@ -96,6 +96,10 @@ class TestFinish(unittest.TestCase):
         np.testing.assert_allclose(found["start"], [0, 0.4, 1.5])
         np.testing.assert_allclose(found["end"], [0.2, 0.7, 2.0])
 
+    def test_note_of_no_length_at_the_end_is_dropped(self):
+        played = [(10, 30, 60), (199, 230, 62)]  # the second, clipped, has 10 us
+        self.assertEqual(self.notes(played, seconds=1.99001)["pitch"].tolist(), [60])
+
     def test_choices_filter_notes_and_are_validated(self):
         played = [(10, 13, 60), (10, 40, 62), (10, 15, 84)]
         self.assertEqual(len(self.notes(played, min_note_ms=50)), 2)

@@ -190,9 +190,22 @@ class TestCommand(TranscribeTestCase):
     def test_outputs_of_different_files_have_different_names(self):
         files = "a.wav a.flac a.flac.wav b.wav c index.mp3 index.html.wav".split()
         root = Path("/music")
-        names = transcribe._names([root / file for file in files], root, alone=False)
+        sources = [root / file for file in files]
+        names = transcribe._names(sources, root, False, {})
         expected = "a.wav a.flac a.flac.wav b c index.mp3 index.html.wav".split()
         self.assertEqual(list(names.values()), expected)
+        rows = {"a": {"source": "/music/a.flac"}, "b": {"source": "/music/b.mp3"}}
+        names = transcribe._names(sources, root, False, rows)
+        self.assertEqual([*names.values()][:4], ["a.wav", "a", "a.flac.wav", "b"])
+
+    def test_file_of_another_format_beside_it_leaves_a_file_as_it_is(self):
+        self.audio("in/a.wav")
+        self.transcribe(self.folder / "in")
+        self.audio("in/a.flac", seed=1)
+        code, output = self.transcribe(self.folder / "in")
+        self.assertIn("1 of 2 transcribed", output)
+        pages = {name for name in self.written() if name.endswith(".html")}
+        self.assertEqual(pages, {"a.html", "a.flac.html", "index.html"})
 
     def test_page_named_index_and_symlink_out_of_the_folder(self):
         self.assertEqual(self.transcribe(self.audio("in/index.wav"))[0], 0)
@@ -430,6 +443,39 @@ class TestUnusualAudio(TranscribeTestCase):
             found = self.notes(wave * factor)
             np.testing.assert_array_equal(found["start"], expected["start"])
             np.testing.assert_array_equal(found["velocity"], expected["velocity"])
+
+    def test_offset_and_silence_before_do_not_change_the_notes(self):
+        wave = music(1, 16_000)[0]
+        expected = self.notes(wave)
+        found = self.notes(wave * 0.3 + 0.25)
+        fields = ["start", "pitch"]
+        shared = np.intersect1d(found[fields], expected[fields])
+        self.assertGreater(len(shared), 0.95 * len(expected))
+        for seconds in (0, 100):
+            late = np.concatenate((np.zeros(seconds * 16_000), self.sharp()))
+            result = jtm.transcribe(late, 16_000, weights=self.weights)
+            self.assertAlmostEqual(result.tuning, 0.3, 1)
+
+    def sharp(self):
+        """Return a chord of A, 30 cents sharp."""
+        hertz = 440 * 2 ** ((np.array((-12, 0, 4, 7)) + 0.3) / 12)
+        time = np.arange(32_000) / 16_000
+        return 0.1 * np.sin(2 * np.pi * hertz[:, None] * time).sum(axis=0)
+
+    def test_network_gets_recordings_as_in_its_training(self):
+        transcriber = model.load(self.weights)
+        wave, scales = self.sharp().astype(np.float32), []
+
+        def stream(recording, tuning):
+            scales.append((recording.scale == 1.0, tuning == 0.0))
+            yield from ()
+
+        transcriber.stream = stream
+        for transcriber.normalised in (True, False):
+            transcribe._transcribe(
+                lambda a, b: wave[a:b], len(wave), transcriber, transcribe.Choices()
+            )
+        self.assertEqual(scales, [(False, False), (True, True)])
 
     def test_arrays_give_the_same_notes_as_files(self):
         wave = music(1, 44_100, 2)
