@@ -151,7 +151,7 @@ def excerpts(path):
     size = SECONDS * audio.SAMPLE_RATE
     for place in (0.0, 0.5, 1.0):
         excerpt = wave[int(place * max(0, len(wave) - size)) :][:size]
-        yield search.cut_windows(excerpt * audio.gain(audio.powers(excerpt)))
+        yield search.cut_windows(audio.normalise(excerpt))
 
 
 def main():
