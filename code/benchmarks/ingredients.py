@@ -6,12 +6,13 @@ DIR`` trains transcribers for one epoch of small batches, each with one ingredie
 than another, with three seeds, transcribes the sets of ``transcribers.py``, and writes
 ``report/results/ingredients.json``: note F1, and the difference to the other
 transcriber, paired over recordings and seeds. ``--also`` is the set `transcriber`
-without instruments that MusicNet lacks (generated with ``OTHERS_SHARE = 0`` in
-``toy/acoustics.py``), ``--two`` the same with only the first two SoundFonts of
-``toy/README.md``. ``--whole FILE FILE FILE`` adds three transcribers trained at length,
-which takes hours: on the latter from scratch, and from CPC weights; and one that went
-on from the first and from which the shipped one went on; these have one seed. Run
-again, it resumes.
+without instruments that MusicNet lacks, modal pianos and figures (generated with
+``OTHERS_SHARE``, ``MODAL_SHARE`` in ``toy/acoustics.py`` and all shares of ``figurate``
+in ``toy/arrange.py`` zero), ``--two`` the same with ``PLAYER_SOUNDFONTS`` in
+``toy/synth.py`` empty, so that there are two SoundFonts. ``--whole FILE FILE FILE``
+adds three transcribers trained at length, which takes hours: on the latter from
+scratch, and from CPC weights; and one that went on from the first and from which the
+shipped one went on; these have one seed. Run again, it resumes.
 """
 
 import argparse
