@@ -20,7 +20,7 @@ LEVEL = 10 ** (-17.5 / 20)  # of a normalised recording; see `gain`
 SILENT = 1e-8  # mean power up to which audio counts as silent: -80 dB
 
 A4 = 440.0  # Hz
-LEVEL_BLOCK = SAMPLE_RATE // 10  # samples over which `powers` averages: 0.1 s
+LEVEL_BLOCK = SAMPLE_RATE // 10  # samples of a block for `moments`: 0.1 s
 
 
 def blocks(path, sample_rate=SAMPLE_RATE, clipped=True):
@@ -154,7 +154,7 @@ def read(path, sample_rate=SAMPLE_RATE, seconds=np.inf, clipped=True, skip=False
     """
     parts, remaining = [], seconds * sample_rate
     for part in blocks(path, sample_rate, clipped):
-        if skip and not parts and powers(part).max() <= SILENT:
+        if skip and not parts and moments(part)[1].max() <= SILENT:
             continue
         parts.append(part)
         remaining -= len(part)
@@ -223,7 +223,7 @@ def to_wave(array, sample_rate):
 
 def moments(wave):
     """
-    Compute mean and variance of each block of 0.1 s.
+    Compute the mean, and the power as variance, of each block of 0.1 s.
 
     Parameters
     ----------
@@ -233,16 +233,11 @@ def moments(wave):
     Returns
     -------
     numpy.ndarray
-        Means, and variances ``(2, blocks)``, float64.
+        Means, then powers ``(2, blocks)``, float64.
     """
     wave = np.asarray(wave, np.float64)
     wave = np.pad(wave, (0, -len(wave) % LEVEL_BLOCK)).reshape(-1, LEVEL_BLOCK)
     return np.stack((wave.mean(axis=1), wave.var(axis=1)))
-
-
-def powers(wave):
-    """Compute the power of each block of 0.1 s, its variance; see :func:`moments`."""
-    return moments(wave)[1]
 
 
 def _sounding(power):
@@ -279,7 +274,7 @@ def gain(power):
     Parameters
     ----------
     power : numpy.ndarray
-        Power of each block ``(blocks,)`` of the recording, from :func:`powers`.
+        Power of each block ``(blocks,)`` of the recording, from :func:`moments`.
 
     Returns
     -------
@@ -289,7 +284,7 @@ def gain(power):
     Examples
     --------
     >>> wave = 0.001 * np.sin(np.arange(16000.0))
-    >>> level = np.sqrt(np.mean((gain(powers(wave)) * wave) ** 2))
+    >>> level = np.sqrt(np.mean((gain(moments(wave)[1]) * wave) ** 2))
     >>> round(float(level / LEVEL), 2)
     1.0
     """
@@ -326,7 +321,7 @@ def middle(power, n_samples):
     Parameters
     ----------
     power : numpy.ndarray
-        Power of each block ``(blocks,)`` of the recording, from :func:`powers`.
+        Power of each block ``(blocks,)`` of the recording, from :func:`moments`.
     n_samples : int
         Length of the recording at 16 kHz.
 

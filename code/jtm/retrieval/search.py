@@ -466,7 +466,7 @@ def sounding(wave, rate=SAMPLE_RATE):
         Seconds that are not silent.
     """
     wave = audio.to_wave(wave, rate)
-    heard = audio.powers(audio.normalise(wave)) > audio.SILENT
+    heard = audio.moments(audio.normalise(wave))[1] > audio.SILENT
     return min(heard.sum() * audio.LEVEL_BLOCK, len(wave)) / SAMPLE_RATE
 
 

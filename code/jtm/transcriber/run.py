@@ -28,7 +28,7 @@ from jtm.files import InputError, digest, read_json, write_json
 from jtm.models.encoder import HarmonicStack
 from jtm.models.heads import add_heads
 from jtm.models.network import build_model
-from jtm.music.audio import gain, powers
+from jtm.music.audio import normalise
 from jtm.training.checkpoints import LABELS, load_model, read_checkpoint
 from jtm.training.folder import PATHS, check, claim
 from jtm.training.loop import Plan, fit
@@ -260,8 +260,7 @@ def _noise(front_end):
     hertz = np.maximum(np.fft.rfftfreq(size, 1 / SAMPLE_RATE), 20)
     for slope in rng.permutation(np.linspace(0, 2, 30)):
         spectrum = np.fft.rfft(rng.standard_normal(size)) * hertz ** (-slope / 2)
-        wave = np.fft.irfft(spectrum)
-        wave *= gain(powers(wave))
+        wave = normalise(np.fft.irfft(spectrum))
         blocks.append(front_end.analyse(wave.astype(np.float32)))
     return np.concatenate(blocks)
 
