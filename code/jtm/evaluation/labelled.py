@@ -13,9 +13,16 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from jtm.constants import FRAME_RATE, HOP, INSTRUMENTS, LABEL_RATE, N_PITCHES
+from jtm.constants import (
+    FRAME_RATE,
+    HOP,
+    INSTRUMENTS,
+    LABEL_RATE,
+    N_PITCHES,
+    SAMPLE_RATE,
+)
 from jtm.data import rolls
-from jtm.data.clips import CLIP_SPLITS, CLIPS_FOLDER, read_clips
+from jtm.data.clips import CLIP_SPLITS, CLIPS_FILE, CLIPS_FOLDER, read_clips
 from jtm.data.musicnet import Dataset, Recording
 from jtm.data.rolls import WINDOW, frame_numbers
 from jtm.data.splits import labelled_splits
@@ -57,7 +64,7 @@ def clip_store(root, progress=True):
     Raises
     ------
     InputError
-        If the dataset has no single-note clips.
+        If the dataset has no single-note clips, or one's note starts after its end.
     """
     recordings, folder = [], Path(root) / CLIPS_FOLDER
     for clip in read_clips(root):
@@ -69,7 +76,14 @@ def clip_store(root, progress=True):
         }
         recordings.append(Recording(name, clip.audio, None, clip.split, metadata))
     dataset = Dataset(Path(root), tuple(recordings))
-    return build_store(dataset, progress=progress, part="notes")
+    store = build_store(dataset, progress=progress, part="notes")
+    for recording, length in zip(recordings, store.lengths, strict=True):
+        if recording.metadata["onset"] * SAMPLE_RATE >= length:
+            raise InputError(
+                f"{recording.audio}: its note starts after the end of the audio; "
+                f"expected the notes of these files in {CLIPS_FILE}"
+            )
+    return store
 
 
 def note_cache(store):

@@ -424,6 +424,14 @@ class TestScores(unittest.TestCase):
             with self.assertRaisesRegex(InputError, "notes.csv"):
                 clip_store(folder)
 
+    def test_note_after_the_end_of_its_clip_is_refused(self):
+        with tempfile.TemporaryDirectory() as folder:
+            write_clips(folder, {"train": (60,)})
+            table = Path(folder) / "notes.csv"
+            table.write_text(table.read_text().replace(",4410,26460,", ",26461,26470,"))
+            with self.assertRaisesRegex(InputError, "wav: its note starts after the e"):
+                clip_store(folder, progress=False)
+
 
 if __name__ == "__main__":
     unittest.main()
