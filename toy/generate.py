@@ -106,6 +106,13 @@ def generate(
     if soundfont and size.hours:
         raise InputError(f"--soundfont: preset {preset} has no test split to use it")
     fonts = _fonts(soundfont, size.labelled, not size.hours)
+    if soundfont and (out / STATE_FILE).exists():  # a finished set is not changed
+        used = files.read_json(out / STATE_FILE).get("soundfonts", {})
+        if files.digest(soundfont) not in used.values():
+            raise InputError(
+                f"{out}: holds a toy set with another SoundFont than {soundfont}; "
+                "choose another folder or remove this one"
+            )
     paths = sorted({fonts["main"], fonts["timbre"], *fonts["unlabelled"]} - {None})
     state = _state(preset, seed, paths)
     make = functools.partial(_make, out, size, seed, fonts, hours)
@@ -182,9 +189,18 @@ def _make(out, size, seed, fonts, hours, pool):
         jobs = [(str(out), *pair, split, fonts) for pair, split in pairs.items()]
         clips = pool.map(_make_clips, jobs, "rendering notes")
         write_clips(out, list(itertools.chain.from_iterable(clips)))
+    _remove_others(out, {row["id"] for row in rows})
     musicnet.write_metadata(
         out / musicnet.METADATA_FILE, sorted(rows, key=lambda row: row["id"])
     )
+
+
+def _remove_others(out, ids):
+    """Remove pieces that an interrupted run for more hours has left in a set."""
+    for kind in ("*_data/*.wav", "*_labels/*.csv", "midi/*.mid"):
+        for path in out.glob(kind):
+            if path.stem.isdecimal() and int(path.stem) > 5000 and path.stem not in ids:
+                path.unlink()
 
 
 class _Pool:
@@ -248,6 +264,11 @@ def _fonts(soundfont, players, tested=True):
     if soundfont and files.digest(soundfont) in map(files.digest, trained):
         raise InputError(
             f"{soundfont}: used in training; the second test split needs another one"
+        )
+    if soundfont and Path(soundfont).stem in {Path(p).stem for p in trained}:
+        raise InputError(
+            f"{soundfont}: named as one used in training; rename it, as files are "
+            "named after their SoundFonts"
         )
     return {
         "main": str(main),

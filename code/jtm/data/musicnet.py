@@ -73,6 +73,7 @@ OPENED = {}
 """Folders in which nothing was skipped, and the summary to print at the end."""
 
 _JUNK = {"__MACOSX", "@eaDir", "$RECYCLE.BIN", ".git", STORE_FOLDER}
+_GENERATED = "toy.json", "pairs.json"  # how `toy/` made a set
 _SEPARATORS = {";": "semicolons", "\t": "tabs"}  # other than commas
 _FOLDERS = ("train", "test", "test_timbre", "unlabelled")
 
@@ -166,7 +167,8 @@ def open_dataset(root, layout=True):
     ------
     InputError
         If the folder is missing or contains no audio file, its metadata file is
-        malformed, or two files of MusicNet's layout share an id.
+        malformed, or missing from a toy set, or two files of MusicNet's layout share
+        an id.
 
     Warns
     -----
@@ -180,6 +182,12 @@ def open_dataset(root, layout=True):
             "folder in MusicNet's layout or of audio files"
         )
     if layout and any((root / f"{folder}_data").is_dir() for folder in _FOLDERS):
+        made = any((root / name).exists() for name in _GENERATED)
+        if made and not (root / METADATA_FILE).exists():  # written last
+            raise InputError(
+                f"{root}: a toy set that is not finished, so its splits are unknown; "
+                "run the command that generates it again"
+            )
         dataset = _read_layout(root)
     else:
         files, skipped = find_files(root)

@@ -184,7 +184,22 @@ class TestGenerate(unittest.TestCase):
             generate.generate("nano", new, soundfont="nowhere.sf2")
         with self.assertRaisesRegex(InputError, "used in training"):
             generate.generate("nano", new, soundfont=synth.default_soundfont())
+        own = self.folder / "own.sf2"
+        own.write_bytes(synth.default_soundfont().read_bytes() + b"more")
+        same = shutil.copy(own, self.folder / synth.default_soundfont().name)
+        with self.assertRaisesRegex(InputError, "named as one used in training; ren"):
+            generate.generate("nano", new, soundfont=same)
+        with self.assertRaisesRegex(InputError, "another SoundFont than .*own.sf2"):
+            generate.generate("nano", self.root, soundfont=own)
         self.assertFalse(new.exists())
+
+    def test_unfinished_set_is_no_dataset(self):
+        copy = self.folder / "copy"
+        shutil.copytree(self.root, copy)
+        (copy / "musicnet_metadata.csv").unlink()
+        with self.assertRaisesRegex(InputError, "copy: a toy set that is not finished"):
+            open_dataset(copy)
+        self.assertEqual(len(open_dataset(self.root).split("validation")), 12)
 
     def test_transcriber_learns_from_all_soundfonts_and_names_missing_ones(self):
         present, stderr = synth.PLAYER_SOUNDFONTS[1], io.StringIO()
@@ -285,6 +300,12 @@ class TestGenerate(unittest.TestCase):
                 generate.generate("vast", root, hours=0.002, progress=False)
             with self.assertRaisesRegex(InputError, "--soundfont: .* no test split"):
                 generate.generate("vast", root, soundfont=synth.default_soundfont())
+            # Stopped, and run again for fewer hours; others' files are left.
+            (other / "musicnet_metadata.csv").unlink()
+            (other / "unlabelled_data" / "mine.wav").write_bytes(b"")
+            generate.generate("vast", other, hours=0.001, progress=False, processes=1)
+            (other / "unlabelled_data" / "mine.wav").unlink()
+            self.assertEqual(digests(other), few)
         retained = {name: few[name] for name in few if name != "musicnet_metadata.csv"}
         self.assertEqual(retained, {name: digests(root)[name] for name in retained})
         recordings = open_dataset(root).recordings
