@@ -38,7 +38,6 @@ from jtm.constants import (  # noqa: E402
 from jtm.data.check import coverage  # noqa: E402
 from jtm.data.clips import CLIP_SPLITS, read_clips  # noqa: E402
 from jtm.data.musicnet import (  # noqa: E402
-    METADATA_FILE,
     SPLITS,
     open_dataset,
     read_labels,
@@ -79,9 +78,8 @@ def statistics(root):
     """
     root = Path(root)
     dataset = open_dataset(root)
-    for name in (STATE_FILE, METADATA_FILE):
-        if not (root / name).exists():
-            raise InputError(f"{root}: not a finished toy set; expected {name} in it")
+    if not (root / STATE_FILE).exists():
+        raise InputError(f"{root}: not a toy set; expected {STATE_FILE} in it")
     state, cost = (files.read_json(root / name) for name in (STATE_FILE, COST_FILE))
     table = pd.DataFrame([{**r.metadata, "split": r.split} for r in dataset.recordings])
     table["seconds"] = table["seconds"].astype(float)

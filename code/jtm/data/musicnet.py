@@ -185,8 +185,8 @@ def open_dataset(root, layout=True):
         made = any((root / name).exists() for name in _GENERATED)
         if made and not (root / METADATA_FILE).exists():  # written last
             raise InputError(
-                f"{root}: a toy set that is not finished, so its splits are unknown; "
-                "run the command that generates it again"
+                f"{root}: not a finished toy set, so its splits are unknown; run the "
+                "command that generates it again"
             )
         dataset = _read_layout(root)
     else:

@@ -197,7 +197,7 @@ class TestGenerate(unittest.TestCase):
         copy = self.folder / "copy"
         shutil.copytree(self.root, copy)
         (copy / "musicnet_metadata.csv").unlink()
-        with self.assertRaisesRegex(InputError, "copy: a toy set that is not finished"):
+        with self.assertRaisesRegex(InputError, "copy: not a finished toy set, so"):
             open_dataset(copy)
         self.assertEqual(len(open_dataset(self.root).split("validation")), 12)
 
