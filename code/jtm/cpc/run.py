@@ -136,10 +136,10 @@ class CPCModule(Module):
         """Compute the learning-rate factor: linear warm-up, then halvings."""
         n_warmup = self.config.scheduler_ramp * self.steps_before(1)
         warmup = min(1.0, (step + 1) / n_warmup) if n_warmup else 1.0
-        period, halvings = self.config.scheduler_step, 0
-        while period and self.steps_before((halvings + 1) * period) <= step:
-            halvings += 1
-        return warmup * 0.5**halvings
+        period, epoch = self.config.scheduler_step, 0
+        while period and self.steps_before(epoch + 1) <= step:
+            epoch += 1
+        return warmup * 0.5 ** (epoch // period if period else 0)
 
     def on_save_checkpoint(self, checkpoint):
         """Add the hidden states of the streams of all processes."""

@@ -348,6 +348,10 @@ class TestPretrain(unittest.TestCase):
         factors = [module.lr_factor(step) for step in range(24)]
         expected = [1.0] * 7 + [0.5] * 5 + [0.25] * 6 + [0.125] * 6
         self.assertEqual(factors, expected)
+        # Epochs that are not reached are not planned.
+        module = self.module(scheduler_ramp=0.0, scheduler_step=1000)
+        self.assertEqual(module.lr_factor(0), 1.0)
+        self.assertEqual(len(module.epoch_steps), 1)
 
     def test_test_recordings_alone_are_refused(self):
         audio = self.folder / "audio"
