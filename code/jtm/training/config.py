@@ -100,6 +100,9 @@ class RunConfig:
     idle: ClassVar[tuple] = ()
     """Settings that are accepted but have no effect."""
 
+    record: ClassVar[str] = "record.json"
+    """File of a finished run's folder with its scores, ``data`` and ``origin``."""
+
     data: str = Field(
         "",
         description="dataset folder: MusicNet's layout, or any folder of audio files "

@@ -13,14 +13,14 @@ from pathlib import Path
 from jtm.constants import SAMPLE_RATE
 from jtm.files import InputError, locked, read_json, sweep, warn, write_json
 from jtm.training.checkpoints import read_checkpoint
-from jtm.training.config import flag
+from jtm.training.config import RunConfig, flag
 from jtm.training.processes import process_info
 
 # Files of a run, next to the checkpoints of its epochs.
 CONFIG_FILE = "config.json"  # its settings
 LAST = "last.pt"  # the checkpoint that it resumes from
 BEST = "best.pt"  # the checkpoint of the best epoch, by score or loss
-RECORD = "record.json"  # scores and thresholds of training with labels
+RECORD = RunConfig.record  # scores and thresholds of training with labels
 
 # Settings that are paths; the content of these is compared instead.
 PATHS = ("data", "also", "path_checkpoint", "load", "teacher")
@@ -102,7 +102,7 @@ def check(config):
         raise InputError(
             f"{folder}: cannot be written; choose another --pathCheckpoint"
         )
-    if not any(folder.glob("[!.]*.pt")) and not (folder / RECORD).exists():
+    if not any(folder.glob("[!.]*.pt")) and not (folder / config.record).exists():
         return False  # stopped before its first checkpoint: nothing would be lost
     if (folder / CONFIG_FILE).exists():
         saved = read_json(folder / CONFIG_FILE)
@@ -130,7 +130,7 @@ def check(config):
 
 
 @contextlib.contextmanager
-def claim(config, data=None, origin="", record=RECORD):
+def claim(config, data=None, origin=""):
     """
     Lock a run's folder for the duration of the run, and write its settings there.
 
@@ -144,9 +144,6 @@ def claim(config, data=None, origin="", record=RECORD):
         Summary of the training data, from :meth:`jtm.data.store.Store.summary`.
     origin : str
         Hash of the checkpoint that the run starts from; empty if there is none.
-    record : str
-        Name of the file that a finished run has in its folder, with ``data`` and
-        ``origin``.
 
     Yields
     ------
@@ -163,10 +160,11 @@ def claim(config, data=None, origin="", record=RECORD):
     rank, world_size, _ = process_info()
     check(config)
     content = newest(folder)[1]
-    if not content and (folder / record).exists():
-        content = read_json(folder / record)  # of a finished run without checkpoints
+    record = folder / config.record
+    if not content and record.exists():  # a finished run without checkpoints
+        content = read_json(record)
         if not isinstance(content, dict):
-            raise InputError(f"{folder / record}: not the record of a run")
+            raise InputError(f"{record}: not the record of a run")
     if content:
         _check_origin(config, content, data, origin)
         if content.get("world", 1) != world_size:

@@ -15,6 +15,7 @@ class TranscriberConfig(NetworkConfig):
         "transcriber": {"n_epoch": 14, "batch_size": 16, "learning_rate": 0.003}
     }
     idle: ClassVar[tuple] = ("max_chunks_in_mem", "chunk_size")
+    record: ClassVar[str] = "transcriber.json"
 
     also: str = Field(
         "",

@@ -299,6 +299,7 @@ def load(path=None, content=None):
     checkpoints.load_part(path, content, "network", network)
     fingerprint = checkpoints.fingerprint(network.state_dict())
     thresholds = content.get("thresholds")
+    # Exported, or a checkpoint of `--preset transcriber`, which alone has that setting.
     normalised = thresholds is not None or "also" in content["config"]
     if thresholds is None:  # a run's are in its record, if it has finished
         record = path.with_name(RECORD)

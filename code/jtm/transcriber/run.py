@@ -35,6 +35,7 @@ from jtm.training.loop import Plan, fit
 from jtm.training.processes import best_device
 from jtm.training.spectra import Spectra, harmonic_front_end
 from jtm.transcriber import model as transcribers
+from jtm.transcriber.config import TranscriberConfig
 
 STEPS = 1000
 """Number of steps in an epoch."""
@@ -57,7 +58,7 @@ WIDTH = 64
 WEIGHTS_FILE = "transcriber.safetensors"
 """Name of the file in a run's folder with the trained transcriber."""
 
-RECORD_FILE = "transcriber.json"
+RECORD_FILE = TranscriberConfig.record
 """Name of the file in a run's folder with its settings, curves and scores."""
 
 
@@ -103,7 +104,7 @@ def train(config, progress=True):
     unlabelled = _unlabelled(config, store)
     used[0] += [i for i, *_ in unlabelled]
     data = store.summary(*used, ())  # scored on validation alone
-    with claim(config, data, origin, RECORD_FILE):
+    with claim(config, data, origin):
         file = folder / RECORD_FILE
         if file.exists():
             print(f"{folder}: finished at epoch {config.n_epoch}; nothing left to do")

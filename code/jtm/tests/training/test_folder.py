@@ -11,6 +11,7 @@ from jtm.cpc.config import PretrainConfig
 from jtm.files import InputError
 from jtm.training.config import SupervisedConfig, make_config
 from jtm.training.folder import claim, newest
+from jtm.transcriber.config import TranscriberConfig
 
 DATA = {"recordings": [3, 1], "samples": [960_000, 0], "sha256": "one"}
 
@@ -64,6 +65,13 @@ class TestFolder(unittest.TestCase):
         record.write_text("[]")
         with self.assertRaisesRegex(InputError, "record.json: not the record of a run"):
             self.claim(data=DATA, origin="a")
+
+    def test_finished_transcriber_without_checkpoints_is_of_its_settings(self):
+        self.claim(TranscriberConfig)
+        (self.folder / "run" / "transcriber.json").write_text("{}")
+        self.claim(TranscriberConfig)
+        with self.assertRaisesRegex(InputError, "--plain False, not True; choose"):
+            self.claim(TranscriberConfig, plain=True)
 
     def test_foreign_settings_are_refused(self):
         self.claim()
